@@ -1,0 +1,65 @@
+"""The `eva` command. Nothing heavy is imported here; each command imports what it needs when it runs.
+
+Exit codes: 0 done, 1 failed stage, 2 bad usage or recipe, 130 interrupted.
+"""
+
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from cli import evaluate, recipes
+from cli.plan import plan
+from cli.players import creator, solver
+from cli.run import run
+from cli.shared import this_command
+from cli.status import status
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="eva: open-ended RLHF, where the training prompts evolve together with the policy.",
+)
+for command in (run, creator, solver, plan, status, recipes.validate):
+    app.command(command.__name__)(command)
+app.add_typer(evaluate.app, name="eval")
+app.add_typer(recipes.app, name="recipes")
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_code())
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _code() -> int:
+    from eva_stages.core.errors import ConfigError, EvaError, StageError
+
+    try:
+        app()
+    except SystemExit as exit:
+        code = int(exit.code or 0)
+        if code == 130:
+            print(f"interrupted; everything done so far is kept. Go on with: {this_command()}", file=sys.stderr)
+        return code
+    except ConfigError as error:
+        for fault in error.faults:
+            print(f"error: {fault}", file=sys.stderr)
+        return 2
+    except StageError as error:
+        print(f"error: {error}\nresume with: {this_command()}", file=sys.stderr)
+        return 1
+    except EvaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()

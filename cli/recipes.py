@@ -1,0 +1,64 @@
+"""`eva recipes` and `eva validate`: the packaged recipes, and whether a recipe is right."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.shared import JsonOption, RecipeArgument, SetOption, print_json
+
+app = typer.Typer(no_args_is_help=True, help="List, show and copy the packaged recipes.")
+
+
+@app.command("ls")
+def ls(as_json: JsonOption = False) -> None:
+    """List the packaged recipes."""
+    from eva_stages.core.recipes import packaged_recipes
+
+    recipes = [{"name": recipe.name, "summary": recipe.summary} for recipe in packaged_recipes()]
+    if as_json:
+        print_json({"recipes": recipes})
+        return
+    for recipe in recipes:
+        print(f"{recipe['name']}: {recipe['summary']}")
+
+
+@app.command("show")
+def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Print a recipe."""
+    from eva_stages.core.recipes import recipe_text
+
+    print(recipe_text(name)[1], end="")
+
+
+@app.command("copy")
+def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[Path, typer.Argument(metavar="PATH")]) -> None:
+    """Copy a recipe to a file of your own."""
+    from eva_stages.core.errors import ConfigError
+    from eva_stages.core.recipes import recipe_text
+
+    if path.exists():
+        raise ConfigError([f"{path} exists; give another path, eva overwrites no file"])
+    text = recipe_text(name)[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    print(f"{path}: edit it, then eva validate {path}")
+
+
+def validate(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Check a recipe and everything it points to; lists every fault."""
+    from eva_stages.core.errors import ConfigError
+    from eva_stages.core.recipes import load_recipe
+    from pipelines.checking import check
+
+    try:
+        check(load_recipe(recipe, overrides or []))
+    except ConfigError as error:
+        if as_json:
+            print_json({"valid": False, "faults": error.faults})
+            raise typer.Exit(2) from error
+        raise
+    if as_json:
+        print_json({"valid": True, "faults": []})
+    else:
+        print(f"{recipe} is valid")

@@ -1,0 +1,40 @@
+"""`eva run`: creator, solver and evaluation, iteration by iteration."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.shared import JsonOption, RunDirOption, SetOption
+
+if TYPE_CHECKING:
+    from eva_stages.core.stage import Stage
+    from pipelines.iteration import Iteration
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="Path of a recipe, or name of a packaged one.")] = "quickstart",
+    overrides: SetOption = None,
+    run_dir: RunDirOption = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage, as `1-evolve` or `evolve`.")] = None,
+    iterations: Annotated[int | None, typer.Option(metavar="N", min=0, help="eva iterations after the base round.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe: creator, solver and evaluation, resumable. Without a recipe: quickstart."""
+    from cli.running import run_stages
+
+    changes = [*(overrides or []), *([f"iterations={iterations}"] if iterations is not None else [])]
+    run_stages(recipe, changes, run_dir, lambda rounds: _up_to(rounds, until), as_json)
+
+
+def _up_to(rounds: "list[Iteration]", until: str | None) -> "list[Stage]":
+    """All stages in order, up to the named one."""
+    from eva_stages.core.errors import ConfigError
+
+    stages = [stage for one in rounds for stage in one.stages]
+    if until is None:
+        return stages
+    for index, stage in enumerate(stages):
+        if until in (stage.name, stage.label):
+            return stages[: index + 1]
+    names = ", ".join(dict.fromkeys(stage.name for stage in stages))
+    raise ConfigError([f"--until: there is no stage {until!r}; stages: {names}; with an iteration in front for a later one, as in 2-mix"])

@@ -1,0 +1,53 @@
+"""Bringing stages of a recipe to done, for `run`, `creator`, `solver` and `eval run`."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.shared import print_json, run_folder
+
+if TYPE_CHECKING:
+    from eva_stages.core.stage import Stage
+    from pipelines.iteration import Iteration
+
+
+def run_stages(
+    recipe_name: str,
+    overrides: Sequence[str],
+    run_dir: Path | None,
+    choose: "Callable[[list[Iteration]], list[Stage]]",
+    as_json: bool,
+    at_least: int = 0,
+) -> None:
+    """Load the recipe, run the chosen stages with all they need, and print the table.
+
+    Args:
+        choose: picks stages from the run's iterations.
+        at_least: the recipe is extended to this iteration where it has fewer.
+    """
+    from rich.console import Console
+
+    from eva_stages.core.progress import Reporter
+    from eva_stages.core.recipes import dump_recipe, load_recipe
+    from eva_stages.core.runner import execute
+    from eva_stages.core.store import write_whole
+    from pipelines.checking import check
+    from pipelines.iteration import iterations
+    from pipelines.summary import summary, summary_table
+
+    recipe = load_recipe(recipe_name, overrides)
+    if recipe.iterations < at_least:
+        recipe = recipe.model_copy(update={"iterations": at_least})
+    check(recipe)
+    rounds = iterations(recipe)
+    chosen = choose(rounds)
+    run = run_folder(recipe, run_dir)
+    run.create()
+    with run.lock():
+        write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
+        execute(run, chosen, Reporter(quiet=False))
+    document = summary(run, recipe, rounds)
+    if as_json:
+        print_json(document)
+    else:
+        Console(width=None).print(summary_table(document))

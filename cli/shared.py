@@ -1,0 +1,51 @@
+"""What the commands share: options, opening a run, and the JSON on stdout."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from eva_stages.core.config import Recipe
+    from eva_stages.core.store import Run
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a packaged one.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name below runs/.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field of the recipe; may be repeated.")]
+RunDirOption = Annotated[Path | None, typer.Option("--run-dir", metavar="D", help="Folder of the run. [default: runs/<recipe name>]")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
+IterationOption = Annotated[int, typer.Option("--iteration", metavar="T", min=0, help="Which iteration; 0 is the base round.")]
+
+
+def run_folder(recipe: "Recipe", run_dir: Path | None) -> "Run":
+    from eva_stages.core.store import Run
+
+    return Run(run_dir if run_dir is not None else Path("runs") / recipe.name)
+
+
+def existing_run(run: str) -> "Run":
+    """The run a person names, by folder or by its name below `runs/`.
+
+    Raises:
+        ConfigError: if there is none, with the ones there are.
+    """
+    from eva_stages.core.errors import ConfigError
+    from eva_stages.core.store import Run
+
+    for folder in (Path(run), Path("runs") / run):
+        if (folder / "recipe.yaml").is_file():
+            return Run(folder)
+    known = sorted(path.parent.name for path in Path("runs").glob("*/recipe.yaml"))
+    raise ConfigError([f"{run} is no run (it has no recipe.yaml); runs here: {', '.join(known) or 'none'}"])
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def this_command() -> str:
+    """The command as typed, for resuming."""
+    return shlex.join(["eva", *sys.argv[1:]])

@@ -1,0 +1,1 @@
+"""Recipes and accelerate launch files, as package data."""

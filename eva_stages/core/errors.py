@@ -1,0 +1,30 @@
+"""One tree of errors; every leaf is also the standard type it refines, so that callers may catch either."""
+
+
+class EvaError(Exception):
+    """Anything eva reports to a person in its own words."""
+
+
+class ConfigError(EvaError, ValueError):
+    """A recipe or an argument is wrong. `faults` holds every fault found, each with its place and its fix."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+class DataError(EvaError, ValueError):
+    """An input file or an artifact does not hold what it should."""
+
+
+class LockedError(EvaError, BlockingIOError):
+    """Another process works on the same run."""
+
+
+class StageError(EvaError, RuntimeError):
+    """A stage failed; what it had written stays in its work folder and the next attempt goes on from there."""
+
+
+def missing_extra(package: str, extra: str) -> EvaError:
+    """The error for a choice whose optional package is not installed."""
+    return EvaError(f"{package} is not installed. It comes with an extra: pip install 'eva-align[{extra}]'")

@@ -1,0 +1,43 @@
+"""What eva asks of a generator beyond distilabel's `LLM`: a seed per prompt, so that a resumed run draws the same responses.
+
+Any distilabel pipeline can use these generators; without seeds they sample freely.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from distilabel.models.llms import LLM
+
+from eva_stages.core.rows import Message
+
+
+class Generated(TypedDict):
+    """The n responses to one prompt; None where the generator failed, with the reason as finish reason."""
+
+    generations: list[str | None]
+    finish_reasons: list[str]
+    statistics: dict[str, list[int]]
+
+
+class SeededLLM(LLM):
+    """A distilabel `LLM` whose draws are a function of the seeds it is given."""
+
+    @abstractmethod
+    def generate(  # type: ignore[override]
+        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None, **kwargs: Any
+    ) -> list[Generated]:
+        """Answer every conversation `num_generations` times.
+
+        Args:
+            inputs: chat messages, one list per prompt.
+            seeds: one seed per prompt; the same seed and prompt give the same responses, in whatever batch they are.
+
+        Returns:
+            One entry per prompt; `statistics` has `input_tokens` and `output_tokens` per response.
+        """
+
+
+def generated(texts: Sequence[str | None], reasons: Sequence[str], input_tokens: int, output_tokens: Sequence[int]) -> Generated:
+    statistics = {"input_tokens": [input_tokens] * len(texts), "output_tokens": list(output_tokens)}
+    return {"generations": list(texts), "finish_reasons": list(reasons), "statistics": statistics}

@@ -1,0 +1,77 @@
+"""Part files: the durable pieces that an unfinished row stage consists of.
+
+Each batch is one parquet file under its first row's number, written whole or not at all, with the row numbers it holds and the sums
+of its rows' statistics (tokens, failures, money) inside. The file set is the whole state of a row stage.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eva_stages.core.store import full_disk, sync
+from eva_stages.core.tables import write_rows
+
+ROW = "_row"
+STATISTICS = "_statistics"
+STATISTICS_KEY = b"eva.statistics"
+ROWS_KEY = b"eva.rows"
+
+
+def add_statistics(row: dict[str, Any], **numbers: float) -> None:
+    """Add counts (tokens, failures, money) that belong to a row; the sink sums them up for the manifest."""
+    row[STATISTICS] = dict(Counter(row.get(STATISTICS) or {}) + Counter(numbers))
+
+
+def write_part(parts: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
+    """Write rows (with `_row` and perhaps `_statistics`) as a part file that is there whole or not at all."""
+    statistics: Counter[str] = Counter()
+    for row in rows:
+        statistics.update(row.get(STATISTICS) or {})
+    table = pa.Table.from_pylist(rows, schema=schema.append(pa.field(ROW, pa.int64())))
+    numbers = {row[ROW] for row in rows}
+    table = table.replace_schema_metadata({STATISTICS_KEY: json.dumps(statistics).encode(), ROWS_KEY: str(len(numbers)).encode()})
+    first = min(numbers)
+    partial, final = parts / f"{first:09d}.partial", parts / f"{first:09d}.parquet"
+    try:
+        pq.write_table(table, partial, compression="zstd")
+        sync(partial)
+        partial.replace(final)
+        sync(parts)
+    except OSError as error:
+        raise full_disk(error, parts) from error
+
+
+def read_parts(parts: Path) -> tuple[np.ndarray, Counter[str]]:
+    """Row numbers that the part files hold, ascending, and the sums of their statistics. Unreadable part files are removed."""
+    numbers: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
+    statistics: Counter[str] = Counter()
+    for path in sorted(parts.glob("*.parquet")):
+        try:
+            table = pq.read_table(path, columns=[ROW])
+        except (pa.ArrowException, OSError):
+            path.unlink()
+            continue
+        numbers.append(table[ROW].to_numpy())
+        statistics.update(json.loads(table.schema.metadata[STATISTICS_KEY]))
+    return np.unique(np.concatenate(numbers)), statistics
+
+
+def merge_parts(parts: Path, schema: pa.Schema, out: Path) -> int:
+    """Write the rows of all part files, in input order, as an artifact; returns their number."""
+    tables = [(path, pq.read_table(path, columns=[ROW])[ROW].to_numpy()) for path in sorted(parts.glob("*.parquet"))]
+    order = np.concatenate([numbers for _, numbers in tables] or [np.empty(0)])
+    if np.all(np.diff(order) >= 0):
+        return write_rows((pq.read_table(path).drop_columns(ROW) for path, _ in tables), schema, out)
+    whole = pa.concat_tables([pq.read_table(path) for path, _ in tables]).sort_by(ROW)
+    return write_rows([whole.drop_columns(ROW)], schema, out)
+
+
+def part_facts(path: Path) -> tuple[int, dict[str, float]]:
+    """Input rows behind a part file and its statistics, from its footer alone."""
+    metadata = pq.read_schema(path).metadata
+    return int(metadata[ROWS_KEY]), json.loads(metadata[STATISTICS_KEY])

@@ -1,0 +1,107 @@
+"""Running a stage's work in a process of its own.
+
+Model libraries are imported once, in a fork server, so a stage starts in a moment and gives all its memory back when it ends,
+while the process that talks to the person stays small. The child sits in the same process group (one signal reaches all), dies
+with its parent, and writes its library chatter to a log file. Whoever asked may kill it at any time: what counts is on disk.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+
+from eva_stages.core.errors import EvaError, StageError
+from eva_stages.core.stage import load_attribute
+
+POLL_SECONDS = 0.2
+_report: Connection | None = None
+
+
+def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callable[[], None]) -> Any:
+    """Call "module:attr" with keyword arguments in a child process and return what it returns.
+
+    Args:
+        log: file that takes the child's standard output and error.
+        poll: called every fifth of a second while the child works.
+
+    Raises:
+        StageError: with the cause, if the child raised or died.
+    """
+    context = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
+    context.set_forkserver_preload(["eva_stages.core.preload"])
+    ours, theirs = context.Pipe(duplex=False)
+    # distilabel sets its logging up only in a process of this name
+    child = context.Process(target=_main, args=(theirs, target, arguments, str(log)), name="MainProcess")
+    child.start()
+    theirs.close()
+    try:
+        while not wait([ours, child.sentinel], timeout=POLL_SECONDS):
+            poll()
+        outcome = ours.recv() if ours.poll() else None
+    except EOFError:
+        outcome = None
+    finally:
+        kill_tree(child.pid)
+        child.join()
+    poll()
+    match outcome:
+        case ("done", result):
+            return result
+        case ("failed", message):
+            raise StageError(message)
+    code = child.exitcode
+    how = f"was killed by signal {-code} (out of memory?)" if code is not None and code < 0 else f"ended with code {code}"
+    raise StageError(f"the stage's process {how}; its output is in {log}")
+
+
+def kill_tree(pid: int | None) -> None:
+    """Kill a process and everything it started; quiet if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        family = [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def fail(message: str) -> NoReturn:
+    """Report a failure from any thread of a child and end it at once, with everything it started."""
+    if _report is not None:
+        _report.send(("failed", message))
+    for member in psutil.Process().children(recursive=True):
+        member.kill()
+    os._exit(1)
+
+
+def _main(report: Connection, target: str, arguments: dict[str, Any], log: str) -> None:
+    global _report
+    _report = report
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        report.send(("done", load_attribute(target)(**arguments)))
+    except EvaError as error:
+        report.send(("failed", str(error)))
+    except BaseException as error:
+        traceback.print_exc()
+        report.send(("failed", f"{type(error).__name__}: {error}; the full trace is in {log}"))
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        fail("the parent process is gone")

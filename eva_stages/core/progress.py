@@ -1,0 +1,71 @@
+"""What a person sees while stages run: live bars on a terminal, plain lines everywhere else. Always on stderr."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 15.0
+
+
+class Task:
+    """The progress of one stage."""
+
+    def __init__(self, console: Console, label: str, unit: str, bars: Progress | None) -> None:
+        self._console, self._label, self._unit, self._bars = console, label, unit, bars
+        self._id: TaskID | None = bars.add_task(label, total=None, detail="starting") if bars else None
+        self._started = self._said = time.monotonic()
+        self._first: tuple[float, float] | None = None
+
+    def update(self, done: int, total: int, tokens: float = 0, detail: str = "") -> None:
+        """Show `done` of `total`; rates count from the first update, so that loading a model does not blur them."""
+        moment = time.monotonic()
+        if self._first is None:
+            self._first = (done, tokens)
+            self._started = moment
+        seconds = max(moment - self._started, 1e-9)
+        rate = (done - self._first[0]) / seconds
+        parts = [f"{rate:.1f} {self._unit}/s"] if rate else []
+        if tokens > self._first[1]:
+            parts.append(f"{(tokens - self._first[1]) / seconds:.0f} tokens/s")
+        text = "  ".join([*parts, *([detail] if detail else [])])
+        if self._bars and self._id is not None:
+            self._bars.update(self._id, completed=done, total=total, detail=text)
+        elif moment - self._said > PLAIN_SECONDS:
+            self._said = moment
+            left = f", {(total - done) / rate:.0f} s left" if rate else ""
+            self._console.print(f"{self._label}: {done}/{total} {self._unit}  {text}{left}", highlight=False, soft_wrap=True)
+
+
+class Reporter:
+    """Tells a person what runs, how far it is and what came of it."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    @contextmanager
+    def task(self, label: str, unit: str = "rows") -> Iterator[Task]:
+        """Show a stage while the block runs."""
+        if not self.console.is_terminal:
+            yield Task(self.console, label, unit, None)
+            return
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as bars:
+            yield Task(self.console, label, unit, bars)
+
+
+def facts(numbers: Mapping[str, float]) -> str:
+    """Counts as one readable line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:,.0f}" for name, value in numbers.items() if value)

@@ -1,0 +1,213 @@
+"""Reading recipes: YAML and `--set` to a `Recipe`, with every fault at once, each with its place and its fix."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from eva_stages.core.config import Recipe
+from eva_stages.core.errors import ConfigError
+
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A packaged recipe: its name and its text."""
+
+    name: str
+    text: str
+
+    @property
+    def summary(self) -> str:
+        """The first comment line."""
+        return self.text.partition("\n")[0].removeprefix("#").strip()
+
+
+def packaged_recipes() -> list[RecipeFile]:
+    """Every recipe shipped with eva, sorted by name."""
+    return sorted(_walk(resources.files("configs"), ""), key=lambda recipe: recipe.name)
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterable[RecipeFile]:
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name not in ("accelerate", "__pycache__"):
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            yield RecipeFile(prefix + entry.name.removesuffix(".yaml"), entry.read_text())
+
+
+def recipe_text(recipe: str) -> tuple[str, str]:
+    """The place and text of a recipe given as a path or as the name of a packaged one."""
+    path = Path(recipe)
+    if path.is_file():
+        try:
+            return str(path), path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{recipe} cannot be read as text: {error}"]) from error
+    packaged = {entry.name: entry.text for entry in packaged_recipes()}
+    if recipe in packaged:
+        return recipe, packaged[recipe]
+    hint = _closest(recipe, packaged)
+    raise ConfigError([f"there is no recipe {recipe!r}: no such file, and the packaged ones are {', '.join(packaged)}{hint}"])
+
+
+def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and validate a recipe.
+
+    Args:
+        recipe: path, or name of a packaged recipe.
+        overrides: `a.b=c` assignments; the value is YAML.
+
+    Raises:
+        ConfigError: with every fault found.
+    """
+    place, text = recipe_text(recipe)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{place}: not valid YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(data, dict):
+        raise ConfigError([f"{place}: a recipe is a mapping of fields; see `eva recipes show quickstart`"])
+    places: dict[Location, str] = {}
+    faults: list[str] = []
+    _note_places(root, (), place, places, faults)
+    for override in overrides:
+        _override(data, override, places, faults)
+    try:
+        parsed = Recipe.model_validate(data)
+    except ValidationError as error:
+        faults += [_explain(entry, places, place) for entry in error.errors()]
+    if faults:
+        raise ConfigError(faults)
+    return parsed
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; loading it again gives the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _note_places(node: yaml.Node | None, location: Location, file: str, places: dict[Location, str], faults: list[str]) -> None:
+    if node is None:
+        return
+    places.setdefault(location, f"{file}:{node.start_mark.line + 1}")
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            here = (*location, key.value)
+            if key.value in seen:
+                faults.append(f"{file}:{key.start_mark.line + 1}: {_dotted(here)} is given twice; keep one")
+            seen.add(key.value)
+            places[here] = f"{file}:{key.start_mark.line + 1}"
+            _note_places(value, here, file, places, faults)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _note_places(value, (*location, index), file, places, faults)
+
+
+def _override(data: Any, override: str, places: dict[Location, str], faults: list[str]) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        faults.append(f"--set {override}: expected a.b=value, as in --set creator.metric=reward_variance")
+        return
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        faults.append(f"--set {override}: the value is not valid YAML")
+        return
+    keys: list[str | int] = [int(part) if part.isdigit() else part for part in path.split(".")]
+    target = data
+    for depth, key in enumerate(keys):
+        is_last = depth == len(keys) - 1
+        fits = isinstance(target, dict) or (isinstance(target, list) and isinstance(key, int) and key < len(target))
+        if not fits:
+            faults.append(f"--set {override}: {_dotted(tuple(keys[:depth]))} has no entry {key!r}")
+            return
+        if is_last:
+            target[key] = value
+            places[tuple(keys)] = f"--set {override}"
+        else:
+            if isinstance(target, dict) and target.get(key) is None:
+                target[key] = {}
+            target = target[key]
+
+
+def _explain(entry: Any, places: dict[Location, str], file: str) -> str:
+    """One validation error as `place: field: what is wrong; what would be right`."""
+    location, owner = _plain_location(entry["loc"])
+    if entry["type"] == "union_tag_invalid":
+        location = (*location, "kind")
+    field = _dotted(location)
+    value = entry["input"]
+    match entry["type"]:
+        case "extra_forbidden":
+            known = sorted(owner.model_fields) if owner else []
+            text = f"unknown field; known here: {', '.join(known)}{_closest(str(location[-1]), known)}"
+        case "missing":
+            text = "is required and missing"
+        case "literal_error":
+            allowed = entry["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
+            text = f"is {value!r}; known: {allowed}{_closest(str(value), allowed.split(', '))}"
+        case "union_tag_invalid":
+            allowed = entry["ctx"]["expected_tags"].replace("'", "")
+            text = f"is {entry['ctx']['tag']!r}; known: {allowed}{_closest(entry['ctx']['tag'], allowed.split(', '))}"
+        case "union_tag_not_found":
+            text = "needs a `kind`"
+        case "model_type" | "model_attributes_type":
+            text = f"is {value!r}; expected a mapping of fields"
+        case _:
+            message = entry["msg"]
+            text = f"is {value!r}; {message[0].lower()}{message[1:]}"
+    return f"{_place(location, places, file)}: {field}: {text}"
+
+
+def _place(location: Location, places: dict[Location, str], file: str) -> str:
+    while location and location not in places:
+        location = location[:-1]
+    return places.get(location, file)
+
+
+def _plain_location(location: Location) -> tuple[Location, type[BaseModel] | None]:
+    """Drop pydantic's union tags from an error's location; also the model that the last key belongs to."""
+    plain: list[str | int] = []
+    owner: type[BaseModel] | None = Recipe
+    options: dict[str, type[BaseModel]] = {}
+    for index, part in enumerate(location):
+        if options and part in options:
+            owner, options = options[str(part)], {}
+            continue
+        plain.append(part)
+        if index < len(location) - 1 and isinstance(part, str):
+            field = owner.model_fields.get(part) if owner else None
+            models = _models(field.annotation) if field else []
+            owner = models[0] if len(models) == 1 else None
+            options = {kind: model for model in models if (kind := _kind(model))} if len(models) > 1 else {}
+    return tuple(plain), owner
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _kind(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return str(get_args(field.annotation)[0]) if field else None
+
+
+def _dotted(location: Location) -> str:
+    return ".".join(str(part) for part in location) or "recipe"
+
+
+def _closest(word: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {matches[0]}?" if matches else ""

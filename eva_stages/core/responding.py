@@ -1,0 +1,64 @@
+"""The step that asks a generator: n responses per prompt, in one call, each row with a seed of its own."""
+
+from typing import Any
+
+from distilabel.steps import StepInput
+from distilabel.steps.tasks import Task
+from distilabel.typing import StepOutput
+
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.generating import SeededLLM
+from eva_stages.core.parts import add_statistics
+from eva_stages.core.rows import Message
+
+
+class Respond(Task):
+    """Answers every prompt `num_generations` times.
+
+    Attributes:
+        seed: from the recipe, the stage and the iteration; each row's own seed derives from it and the prompt id.
+        prefix: put before the names of the output columns, so that two ways of answering fit in one row.
+
+    Input columns:
+        - prompt_id, messages
+    Output columns:
+        - responses, finish_reasons, token_counts (lists of n), generator, seed. A response that failed is null.
+    """
+
+    seed: int = 0
+    prefix: str = ""
+    group_generations: bool = True
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["prompt_id", "messages"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return [f"{self.prefix}{name}" for name in ("responses", "finish_reasons", "token_counts")] + ["generator", "seed"]
+
+    def format_input(self, input: dict[str, Any]) -> list[Message]:
+        return [{"role": message["role"], "content": message["content"]} for message in input["messages"]]
+
+    def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
+        return {f"{self.prefix}responses": output}
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        seeds = [derive_seed(self.seed, row["prompt_id"]) for row in inputs]
+        seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
+        conversations: Any = self._format_inputs(inputs)
+        outputs: Any = self.llm.generate_outputs(inputs=conversations, num_generations=self.num_generations, **seeded)
+        for row, output, seed in zip(inputs, outputs, seeds, strict=True):
+            texts, counts = output["generations"], output["statistics"]["output_tokens"]
+            row[f"{self.prefix}responses"] = texts
+            row[f"{self.prefix}finish_reasons"] = output["finish_reasons"]
+            row[f"{self.prefix}token_counts"] = counts
+            row["generator"], row["seed"] = self.llm.model_name, seed
+            add_statistics(
+                row,
+                responses=len(texts),
+                empty=sum(not (text or "").strip() for text in texts),
+                input_tokens=output["statistics"]["input_tokens"][0],
+                output_tokens=sum(counts),
+            )
+        yield inputs

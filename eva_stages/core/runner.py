@@ -1,0 +1,168 @@
+"""Runs stages that are not done yet, in order, each in its own way, and commits what they make.
+
+The one place that knows how a stage is started, resumed, checked and finished.
+"""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eva_stages.core.errors import EvaError, StageError
+from eva_stages.core.parts import merge_parts, part_facts, read_parts
+from eva_stages.core.process import run_in_child
+from eva_stages.core.progress import Reporter, Task, facts
+from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.stage import FunctionStage, Limit, RowStage, Stage, TableStage, closure
+from eva_stages.core.store import Run, full_disk, now
+from eva_stages.core.tables import FILE, count_rows
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a function stage works with."""
+
+    run: Run
+    work: Path
+    """Folder of the attempt; what an earlier attempt left is still there."""
+    out: Path
+    """Folder to write the artifact to (below `work`); not there yet."""
+    inputs: dict[str, Path]
+    task: Task
+    label: str
+
+
+def execute(run: Run, stages: Iterable[Stage], reporter: Reporter) -> None:
+    """Bring every stage, and everything it needs, to done. The caller holds the run's lock.
+
+    Raises:
+        StageError: naming the stage and the cause; everything done so far is kept.
+    """
+    for stage in closure(list(stages)):
+        if run.done(stage):
+            run.verify(stage)
+            continue
+        resumed = (run.work / stage.folder).is_dir()
+        run.event("resume" if resumed else "start", stage=stage.label, fingerprint=stage.fingerprint)
+        reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
+        try:
+            manifest = _run(run, stage, reporter)
+        except KeyboardInterrupt:
+            run.event("interrupted", stage=stage.label, fingerprint=stage.fingerprint)
+            raise
+        except (EvaError, OSError) as error:
+            cause = str(full_disk(error, run.root)) if isinstance(error, OSError) else str(error)
+            _try_event(run, stage, cause)
+            raise StageError(f"stage {stage.label} failed: {cause}") from error
+        run.event("done", stage=stage.label, fingerprint=stage.fingerprint, seconds=manifest["seconds"], rows=manifest["rows"])
+        reporter.say(f"{stage.label}: done, {_summary(manifest)}")
+
+
+def _try_event(run: Run, stage: Stage, cause: str) -> None:
+    try:
+        run.event("failed", stage=stage.label, fingerprint=stage.fingerprint, cause=cause.splitlines()[0])
+    except OSError:  # the disk that made the stage fail is the one that the log is on
+        return
+
+
+def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
+    started, clock = now(), time.monotonic()
+    work = run.workplace(stage)
+    folders = {name: run.folder(upstream) for name, upstream in stage.inputs.items()}
+    out = work / "data"
+    for unfinished in (out, work / "model"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    unit = "steps" if stage.name == "train" else "rows"
+    with reporter.task(stage.label, unit) as task:
+        match stage:
+            case RowStage():
+                made = _run_rows(stage, work, out, folders, task)
+            case TableStage():
+                made = _run_table(stage, work, out, folders)
+            case FunctionStage():
+                made = stage.function.build(folders, context=Context(run, work, out, folders, task, stage.label))
+            case _:
+                raise TypeError(f"cannot run a {type(stage).__name__}")
+    out = work / "model" if (work / "model").is_dir() else out
+    rows = count_rows(out) if (out / FILE).is_file() else None
+    seconds = round(time.monotonic() - clock, 3)
+    return run.commit(stage, out, {"rows": rows, "counts": {}, **made, "started": started, "seconds": seconds})
+
+
+def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task) -> dict[str, Any]:
+    parts = work / "parts"
+    parts.mkdir(exist_ok=True)
+    for leftover in parts.glob("*.partial"):
+        leftover.unlink()
+    total = count_rows(folders[stage.sources[0]])
+    done, statistics = read_parts(parts)
+    progress = _PartProgress(parts, total, task)
+    progress()
+    if len(done) < total:
+        run_in_child(
+            "eva_stages.core.distil:run_pipeline",
+            {
+                "name": stage.name,
+                "folders": folders,
+                "sources": list(stage.sources),
+                "prefixes": dict(stage.prefixes),
+                "steps": list(stage.steps),
+                "rows": stage.schema,
+                "required": list(stage.required),
+                "parts": parts,
+                "batch_size": stage.rows_per_part,
+            },
+            work / "pipeline.log",
+            progress,
+        )
+        done, statistics = read_parts(parts)
+    if len(done) != total:
+        raise StageError(f"{total - len(done)} of {total} rows came back missing; see {work / 'pipeline.log'} and run again")
+    for limit in stage.limits:
+        _check(limit, statistics)
+    merge_parts(parts, SCHEMAS[stage.schema], out)
+    return {"counts": dict(sorted(statistics.items()))}
+
+
+def _run_table(stage: TableStage, work: Path, out: Path, folders: dict[str, Path]) -> dict[str, Any]:
+    arguments = {"folders": folders, "sources": list(stage.sources), "step": stage.step, "out": out}
+    counts = run_in_child("eva_stages.core.distil:run_table_step", arguments, work / "step.log", lambda: None)
+    return {"counts": counts}
+
+
+def _check(limit: Limit, statistics: Counter[str]) -> None:
+    count, total = statistics[limit.counter], statistics[limit.total]
+    if count > limit.share * total:
+        raise StageError(
+            f"{count:g} of {total:g} {limit.total} are {limit.counter} ({count / total:.1%}), above the limit of {limit.share:.1%}: "
+            f"{limit.advice}. What was computed is kept"
+        )
+
+
+class _PartProgress:
+    """Follows a row stage by the part files that appear."""
+
+    def __init__(self, parts: Path, total: int, task: Task) -> None:
+        self._parts, self._total, self._task = parts, total, task
+        self._seen: set[str] = set()
+        self._rows = 0
+        self._tokens = 0.0
+
+    def __call__(self) -> None:
+        for entry in os.scandir(self._parts):
+            if entry.name.endswith(".parquet") and entry.name not in self._seen:
+                rows, statistics = part_facts(Path(entry.path))
+                self._seen.add(entry.name)
+                self._rows += rows
+                self._tokens += statistics.get("output_tokens", 0)
+        self._task.update(self._rows, self._total, self._tokens)
+
+
+def _summary(manifest: dict[str, Any]) -> str:
+    rows = f"{manifest['rows']:,} rows, " if manifest["rows"] is not None else ""
+    counted = facts(manifest["counts"])
+    return f"{rows}{manifest['seconds']:.1f} s{f' ({counted})' if counted else ''}"

@@ -1,0 +1,193 @@
+"""What a stage is: a frozen description that turns input artifacts into one output artifact.
+
+Nothing here runs. A stage names the code it uses as "module:attr" strings, so a whole run can be planned, fingerprinted and
+shown without importing a model library. Its fingerprint covers name, version, the steps with their arguments, and the
+fingerprints of its inputs; `runtime` and limits are left out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from eva_stages.core.fingerprint import fingerprint
+
+SCHEMA_VERSION = 1
+
+
+def load_attribute(target: str) -> Any:
+    """Import "module:attr"."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A place in a step's arguments that is filled with the folder of one of the stage's inputs."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """A call of `target` with `arguments` (which mean something) and `runtime` (which do not)."""
+
+    target: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        return {"target": self.target, "arguments": _identity(self.arguments)}
+
+    def build(self, folders: Mapping[str, Path], **extra: Any) -> Any:
+        """Import the target and call it, nested uses and inputs resolved."""
+        arguments = {name: _build(value, folders) for name, value in {**self.arguments, **self.runtime}.items()}
+        return load_attribute(self.target)(**arguments, **extra)
+
+
+def _identity(value: Any) -> Any:
+    match value:
+        case Use():
+            return value.identity()
+        case Input():
+            return {"input": value.name}
+        case Mapping():
+            return {key: _identity(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_identity(item) for item in value]
+        case _:
+            return value
+
+
+def _build(value: Any, folders: Mapping[str, Path]) -> Any:
+    match value:
+        case Use():
+            return value.build(folders)
+        case Input():
+            return str(folders[value.name])
+        case Mapping():
+            return {key: _build(item, folders) for key, item in value.items()}
+        case list() | tuple():
+            return [_build(item, folders) for item in value]
+        case _:
+            return value
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Something eva did not make: a checkpoint folder or a file, known by the digest of its content."""
+
+    name: str
+    path: Path
+    digest: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint({"outside": self.name, "digest": self.digest})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The unit of resumption. Subclasses say how it runs; `inputs` are stages or things from outside."""
+
+    name: str
+    iteration: int
+    inputs: Mapping[str, "Stage | Outside"]
+    version: int = 1
+
+    def work(self) -> Any:
+        """The identity of what the stage does."""
+        raise NotImplementedError
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA_VERSION,
+            "stage": self.name,
+            "iteration": self.iteration,
+            "version": self.version,
+            "work": self.work(),
+            "inputs": {name: upstream.fingerprint for name, upstream in self.inputs.items()},
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.payload)
+
+    @property
+    def label(self) -> str:
+        return f"{self.iteration}-{self.name}"
+
+    @property
+    def folder(self) -> str:
+        return f"{self.label}-{self.fingerprint[:12]}"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A stage fails if `counter` exceeds `share` of `total`, with `advice` for the person."""
+
+    counter: str
+    total: str
+    share: float
+    advice: str
+
+
+@dataclass(frozen=True)
+class RowStage(Stage):
+    """Rows in, rows out, one input row at a time: runs as a distilabel pipeline that can stop anywhere.
+
+    `sources` are the inputs whose rows are joined on `prompt_id`, the first of them giving rows and order. Each output row
+    has the columns of `schema`; `required` ones may not be null. `prefixes` go before the column names of a source.
+    """
+
+    sources: tuple[str, ...] = ()
+    prefixes: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Use, ...] = ()
+    schema: str = ""
+    required: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    rows_per_part: int = 64
+
+    def work(self) -> Any:
+        steps = [step.identity() for step in self.steps]
+        return {"sources": list(self.sources), "prefixes": dict(self.prefixes), "steps": steps, "rows": self.schema}
+
+
+@dataclass(frozen=True)
+class TableStage(Stage):
+    """Whole tables in, one table out: a `TableStep`, handed the tables of `sources` in order."""
+
+    sources: tuple[str, ...] = ()
+    step: Use = Use("")
+
+    def work(self) -> Any:
+        return {"sources": list(self.sources), "step": self.step.identity()}
+
+
+@dataclass(frozen=True)
+class FunctionStage(Stage):
+    """A function `f(context, **arguments)` that writes what it makes below `context.out`."""
+
+    function: Use = Use("")
+
+    def work(self) -> Any:
+        return self.function.identity()
+
+
+def closure(stages: list[Stage]) -> list[Stage]:
+    """The stages and everything they need, each once, upstream first."""
+    ordered: dict[str, Stage] = {}
+
+    def visit(stage: Stage | Outside) -> None:
+        if isinstance(stage, Outside) or stage.fingerprint in ordered:
+            return
+        for upstream in stage.inputs.values():
+            visit(upstream)
+        ordered[stage.fingerprint] = stage
+
+    for stage in stages:
+        visit(stage)
+    return list(ordered.values())

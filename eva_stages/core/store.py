@@ -1,0 +1,236 @@
+"""A run on disk. A name under `stages/` means done and whole; everything unfinished is under `work/`.
+
+    runs/<run>/recipe.yaml, events.jsonl, lock
+    runs/<run>/stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json
+    runs/<run>/work/<iteration>-<stage>-<fp12>/...
+
+Committing writes the data, then the manifest, syncs both and renames the folder; a reader therefore never meets half an artifact.
+The digests in a manifest are checked whenever the artifact is used again.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from eva_stages.core.errors import DataError, LockedError, StageError
+from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.stage import Outside, Stage
+
+PACKAGES = ("eva-align", "torch", "transformers", "trl", "distilabel", "datasets", "accelerate", "pyarrow", "numpy")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder entry to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    sync(partial)
+    partial.replace(path)
+    sync(path.parent)
+
+
+class Run:
+    """The folder of one run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stages = root / "stages"
+        self.work = root / "work"
+
+    def create(self) -> None:
+        self.stages.mkdir(parents=True, exist_ok=True)
+        self.work.mkdir(exist_ok=True)
+
+    # --- what is done
+
+    def done(self, stage: Stage) -> bool:
+        return (self.stages / stage.folder / "manifest.json").is_file()
+
+    def manifest(self, stage: Stage) -> dict[str, Any]:
+        return read_manifest(self.stages / stage.folder)
+
+    def folder(self, upstream: Stage | Outside) -> Path:
+        """Where the files of a stage or of something from outside are."""
+        return upstream.path if isinstance(upstream, Outside) else content(self.stages / upstream.folder)
+
+    def digest(self, upstream: Stage | Outside) -> str:
+        return upstream.digest if isinstance(upstream, Outside) else str(self.manifest(upstream)["digest"])
+
+    def verify(self, stage: Stage) -> None:
+        """Check a finished artifact against its manifest.
+
+        Raises:
+            DataError: if it does not hold what was committed, or was made from inputs that have changed since.
+        """
+        folder, manifest = self.stages / stage.folder, self.manifest(stage)
+        if manifest["fingerprint"] != stage.fingerprint:
+            raise DataError(f"{folder} belongs to another stage (fingerprint {manifest['fingerprint'][:12]}); delete it and run again")
+        if tree_digest(content(folder)) != manifest["digest"]:
+            raise DataError(f"{folder} has changed since it was made: its digest is not the recorded one; delete it and run again")
+        for name, upstream in stage.inputs.items():
+            if self.digest(upstream) != manifest["inputs"][name]["digest"]:
+                raise DataError(f"{folder} was made from another {name} than the present one; delete it and run again")
+
+    # --- making
+
+    def workplace(self, stage: Stage) -> Path:
+        """The folder of an attempt; an earlier attempt's files are still in it."""
+        folder = self.work / stage.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def commit(self, stage: Stage, out: Path, facts: dict[str, Any]) -> dict[str, Any]:
+        """Turn `out` (a `data` or `model` folder in the workplace) into the stage's artifact; returns its manifest."""
+        for path in sorted(out.rglob("*")):
+            sync(path)
+        manifest = {
+            **stage.payload,
+            "fingerprint": stage.fingerprint,
+            "digest": tree_digest(out),
+            "inputs": {
+                name: {"fingerprint": upstream.fingerprint, "digest": self.digest(upstream), "artifact": artifact_name(upstream)}
+                for name, upstream in stage.inputs.items()
+            },
+            **facts,
+            "ended": now(),
+            "packages": package_versions(),
+            "python": platform.python_version(),
+            "git": git_revision(),
+        }
+        ready = self.work / f"{stage.folder}.ready"
+        shutil.rmtree(ready, ignore_errors=True)
+        ready.mkdir()
+        out.rename(ready / out.name)
+        write_whole(ready / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        ready.rename(self.stages / stage.folder)
+        sync(self.stages)
+        shutil.rmtree(self.work / stage.folder, ignore_errors=True)
+        return manifest
+
+    # --- what happened
+
+    def event(self, kind: str, **facts: Any) -> None:
+        line = json.dumps({"time": now(), "event": kind, **facts}, ensure_ascii=False)
+        with (self.root / "events.jsonl").open("a") as stream:
+            stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def events(self) -> list[dict[str, Any]]:
+        path = self.root / "events.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [event for line in lines if (event := _parsed(line)) is not None]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel lets go of it however the process ends.
+
+        Raises:
+            LockedError: saying who holds it.
+        """
+        with (self.root / "lock").open("a+") as stream:
+            if holder := _holder(stream):
+                raise LockedError(f"the run {self.root} is in use by {holder}; wait for it, or give this one another --run-dir")
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            stream.flush()
+            yield
+
+    def holder(self) -> str | None:
+        """Who works on the run now; None if nobody does."""
+        path = self.root / "lock"
+        if not path.is_file():
+            return None
+        with path.open() as stream:
+            return _holder(stream)
+
+
+def _holder(stream: TextIO) -> str | None:
+    """Who holds the lock; None if we do from now on."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        stream.seek(0)
+        return stream.read().strip() or "another process"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return manifest
+
+
+def content(folder: Path) -> Path:
+    """The folder with an artifact's files: `model` for checkpoints, `data` for everything else."""
+    return folder / "model" if (folder / "model").is_dir() else folder / "data"
+
+
+def artifact_name(upstream: Stage | Outside) -> str:
+    return upstream.name if isinstance(upstream, Outside) else upstream.folder
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError:  # the last line of a run that was killed while writing it
+        return None
+    return event
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    installed = {package: _version(package) for package in PACKAGES}
+    return {package: version for package, version in installed.items() if version}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def git_revision() -> str | None:
+    """The commit that this code is at, with `-dirty` behind it where files differ; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=folder, capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def full_disk(error: OSError, place: Path) -> StageError:
+    free = shutil.disk_usage(place).free
+    return StageError(f"cannot write to {place}: {error.strerror} ({free / 2**20:.0f} MiB free). Free some space; what is done is kept")

@@ -1,0 +1,104 @@
+"""How informative a prompt is, from the rewards of its responses [paper, section 3.3.1, tables 2 and 3].
+
+Every metric is a function from rewards of shape (prompts, n) to values of shape (prompts,). A prompt that was not scored in full
+has NaN everywhere and cannot be selected: the best and the worst of a part say nothing about the whole.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from eva_stages.core.distil import TableStep
+from eva_stages.core.tables import reward_matrix
+
+
+def min_max(values: np.ndarray) -> np.ndarray:
+    """(v - min) / (max - min) over the finite entries; all equal values give all ones, so that nothing divides by zero."""
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+    return (values - low) / (high - low) if high > low else np.where(np.isfinite(values), 1.0, np.nan)
+
+
+def reward_gap(rewards: np.ndarray) -> np.ndarray:
+    """max - min (A*_min)."""
+    return rewards.max(axis=1) - rewards.min(axis=1)
+
+
+def reward_max_minus_mean(rewards: np.ndarray) -> np.ndarray:
+    """max - mean (A*_avg)."""
+    return rewards.max(axis=1) - rewards.mean(axis=1)
+
+
+def reward_best_minus_second(rewards: np.ndarray) -> np.ndarray:
+    """best - second best (A*_dts)."""
+    ordered = np.sort(rewards, axis=1)
+    return ordered[:, -1] - ordered[:, -2]
+
+
+def reward_variance(rewards: np.ndarray) -> np.ndarray:
+    """Population variance."""
+    return rewards.var(axis=1)
+
+
+def reward_mean(rewards: np.ndarray) -> np.ndarray:
+    return rewards.mean(axis=1)
+
+
+def reward_mean_inverse(rewards: np.ndarray) -> np.ndarray:
+    """1 - minmax(mean) over the prompt set."""
+    return 1 - min_max(reward_mean(rewards))
+
+
+def reward_gap_inverse(rewards: np.ndarray) -> np.ndarray:
+    """1 - minmax(gap) over the prompt set."""
+    return 1 - min_max(reward_gap(rewards))
+
+
+def uniform(rewards: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(rewards).all(axis=1), 1.0, np.nan)
+
+
+METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "reward_gap": reward_gap,
+    "reward_max_minus_mean": reward_max_minus_mean,
+    "reward_best_minus_second": reward_best_minus_second,
+    "reward_variance": reward_variance,
+    "reward_mean": reward_mean,
+    "reward_mean_inverse": reward_mean_inverse,
+    "reward_gap_inverse": reward_gap_inverse,
+    "uniform": uniform,
+}
+
+
+def weights(values: np.ndarray) -> np.ndarray:
+    """Sampling weights: min-max normalised values, zero for NaN. They sum to anything; `selection` divides."""
+    return np.nan_to_num(min_max(values), nan=0.0)
+
+
+class Informativeness(TableStep):
+    """Every metric of every prompt, and the sampling weight by one of them.
+
+    Input columns:
+        - prompt_id, rewards (n per prompt, null = not scored)
+    Output columns:
+        - prompt_id, one column per metric (null where a reward is missing), weight
+    """
+
+    metric: str = "reward_gap"
+
+    @property
+    def inputs(self) -> Sequence[str]:  # type: ignore[override]
+        return ["prompt_id", "rewards"]
+
+    @property
+    def outputs(self) -> Sequence[str]:  # type: ignore[override]
+        return ["prompt_id", *METRICS, "weight"]
+
+    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+        (table,) = tables
+        rewards = reward_matrix(table["rewards"])
+        columns = {name: metric(rewards) for name, metric in METRICS.items()}
+        arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
+        made = pa.table({"prompt_id": table["prompt_id"], **arrays, "weight": weights(columns[self.metric])})
+        return made, {"unscored": int(np.isnan(rewards).any(axis=1).sum())}

@@ -1,0 +1,87 @@
+"""Which prompts are evolved: an informative subset, drawn without replacement [paper, Algorithm 1, line 3; table 4]."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from eva_stages.core.distil import TableStep
+from eva_stages.core.errors import DataError
+from eva_stages.core.fingerprint import uniforms
+
+STRATA = 10
+
+
+def weighted(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
+    """`size` indices without replacement with probabilities proportional to `weights`, in the order drawn.
+
+    Sorting by Exp(1) / w is the same as drawing one by one (Efraimidis and Spirakis 2006). Where fewer than `size` weights are
+    positive, the rest is drawn uniformly from those with none.
+    """
+    with np.errstate(divide="ignore"):
+        times = -np.log(draws) / weights
+    return np.lexsort((draws, times))[:size]
+
+
+def greedy(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
+    """The `size` largest weights; ties at random."""
+    return np.lexsort((draws, -weights))[:size]
+
+
+def stratified(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
+    """Equally many from each of ten quantiles of the weights, uniformly within each."""
+    ranks = np.empty(len(weights), dtype=np.int64)
+    ranks[np.lexsort((draws, weights))] = np.arange(len(weights))
+    strata = ranks * STRATA // len(weights)
+    order = np.lexsort((draws, strata))
+    first = np.searchsorted(strata[order], np.arange(STRATA))
+    place = np.empty(len(weights), dtype=np.int64)
+    place[order] = np.arange(len(weights)) - first[strata[order]]
+    return np.lexsort((draws, place))[:size]
+
+
+SELECTIONS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
+    "weighted": weighted,
+    "greedy": greedy,
+    "stratified": stratified,
+}
+
+
+class Select(TableStep):
+    """Draws the informative subset.
+
+    Input columns:
+        - prompt_id, weight, uniform (null = not selectable)
+    Output columns:
+        - prompt_id, probability (of a single draw), draw (0 = first)
+    """
+
+    kind: str = "weighted"
+    fraction: float = 0.25
+    seed: int = 0
+
+    @property
+    def inputs(self) -> Sequence[str]:  # type: ignore[override]
+        return ["prompt_id", "weight", "uniform"]
+
+    @property
+    def outputs(self) -> Sequence[str]:  # type: ignore[override]
+        return ["prompt_id", "probability", "draw"]
+
+    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+        (table,) = tables
+        scored = table.filter(table["uniform"].is_valid())
+        size = round(self.fraction * len(table))
+        if len(scored) == 0 or size == 0:
+            raise DataError(f"nothing to select: {len(scored)} of {len(table)} prompts are scored, the fraction is {self.fraction}")
+        weights = scored["weight"].to_numpy()
+        if not weights.any():
+            weights = np.ones(len(scored))
+        draws = uniforms(self.seed, scored["prompt_id"].to_pylist())
+        chosen = SELECTIONS[self.kind](weights, draws, min(size, len(scored)))
+        columns = {
+            "prompt_id": scored["prompt_id"].take(pa.array(chosen)),
+            "probability": (weights / weights.sum())[chosen],
+            "draw": pa.array(np.arange(len(chosen)), pa.int32()),
+        }
+        return pa.table(columns), {"not_selectable": len(table) - len(scored), "zero_weight": int((weights[chosen] == 0).sum())}

@@ -1,0 +1,51 @@
+"""The held-out Lettercraft score: rewards of sampled and greedy answers, and the judged win rate against the base policy."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from eva_stages.core.runner import Context
+from eva_stages.core.tables import read_table, reward_matrix
+from eva_stages.evaluation.judging import model_score
+from eva_stages.evaluation.statistics import Estimate, clustered_bootstrap
+
+
+def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
+    """Write `score.json`, and put the same scores into the manifest.
+
+    Inputs of the stage: rewards; and, unless the model is the baseline itself, base_rewards and judgments.
+    """
+    rewards = read_table(context.inputs["rewards"])
+    sampled, greedy = (per_prompt_mean(rewards, column) for column in ("rewards", "greedy_rewards"))
+    scores = {name: clustered_bootstrap(values, confidence, seed) for name, values in (("sampled", sampled), ("greedy", greedy))}
+    counts = {"unscored": int(np.isnan(reward_matrix(rewards["rewards"])).sum())}
+    if "judgments" in context.inputs:
+        base = read_table(context.inputs["base_rewards"])
+        scores["sampled_gain"] = clustered_bootstrap(sampled - per_prompt_mean(base, "rewards"), confidence, seed)
+        judgments = read_table(context.inputs["judgments"], ["question_id", "game", "verdict"])
+        scores["win_rate"] = win_rate(judgments, confidence, seed)
+        counts["no_verdict"] = judgments["verdict"].null_count
+    plain = {name: estimate.as_dict() for name, estimate in scores.items()}
+    context.out.mkdir(parents=True)
+    (context.out / "score.json").write_text(json.dumps(plain, indent=2) + "\n")
+    return {"counts": counts, "scores": plain}
+
+
+def per_prompt_mean(table: pa.Table, column: str) -> np.ndarray:
+    """Mean known reward of each prompt's answers, shape (prompts,); NaN where none is known."""
+    matrix = reward_matrix(table[column])
+    known = np.isfinite(matrix)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, matrix, 0).sum(axis=1) / known.sum(axis=1)
+
+
+def win_rate(judgments: pa.Table, confidence: float, seed: int) -> Estimate:
+    """Share of games won (ties count half), each prompt's games averaged first."""
+    by_prompt: dict[str, list[float]] = {}
+    for row in judgments.to_pylist():
+        value = model_score(row["verdict"], row["game"])
+        by_prompt.setdefault(row["question_id"], []).extend([] if value is None else [value])
+    values = np.array([np.mean(games) if games else np.nan for games in by_prompt.values()])
+    return clustered_bootstrap(values, confidence, seed)

@@ -1,0 +1,90 @@
+"""Lettercraft: a world of string instructions whose right answers are known exactly.
+
+An instruction names a word and a chain of operations: "Take planet, reverse it, then drop its first letter." Words are
+random letters, so nothing can be memorised, and chains compose and lengthen without limit, so there is always a harder
+instruction next to an easy one. That is all an open-ended curriculum needs, and it fits in a file. It says nothing about
+natural language: a method that helps here is wired right, not proven.
+"""
+
+import re
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+def _shift(word: str) -> str:
+    return "".join(chr((ord(letter) - ord("a") + 1) % 26 + ord("a")) for letter in word)
+
+
+OPERATIONS: dict[str, Callable[[str], str]] = {
+    "reverse it": lambda word: word[::-1],
+    "sort its letters": lambda word: "".join(sorted(word)),
+    "double each letter": lambda word: "".join(2 * letter for letter in word),
+    "move its first letter to the end": lambda word: word[1:] + word[:1],
+    "drop its first letter": lambda word: word[1:],
+    "drop its last letter": lambda word: word[:-1],
+    "swap its ends": lambda word: word[-1] + word[1:-1] + word[0] if len(word) > 1 else word,
+    "replace each letter with the next one": _shift,
+}
+OPERATION_NAMES = tuple(OPERATIONS)
+MIN_LETTERS = 2
+
+_INSTRUCTION = re.compile(r"Take ([a-z]+), (.+)\.")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A word and the operations to apply to it, first to last."""
+
+    word: str
+    operations: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"Take {self.word}, {', then '.join(self.operations)}."
+
+    @property
+    def answer(self) -> str:
+        """The one right answer; empty where the operations drop every letter."""
+        word = self.word
+        for name in self.operations:
+            word = OPERATIONS[name](word)
+        return word
+
+    def with_operation(self, name: str) -> "Instruction":
+        return replace(self, operations=(*self.operations, name))
+
+
+def parse(text: str) -> Instruction | None:
+    """Read an instruction back from its text; None if the text is not one."""
+    match = _INSTRUCTION.fullmatch(text.strip())
+    if match is None:
+        return None
+    operations = tuple(match[2].split(", then "))
+    return Instruction(match[1], operations) if all(name in OPERATIONS for name in operations) else None
+
+
+def random_word(rng: np.random.Generator, letters: int) -> str:
+    return "".join(rng.choice(list(string.ascii_lowercase), size=letters))
+
+
+def random_instruction(rng: np.random.Generator, operations: int, letters: int) -> Instruction:
+    """Draw an instruction of the given size whose answer is not empty."""
+    while True:
+        chosen = tuple(str(name) for name in rng.choice(OPERATION_NAMES, size=operations))
+        instruction = Instruction(random_word(rng, letters), chosen)
+        if instruction.answer:
+            return instruction
+
+
+def grade(instruction: Instruction, response: str) -> float:
+    """Score a response in [0, 1]: 1 if exact, else 0.9 x the share of the answer that its right prefix covers.
+
+    A response longer than the answer is shrunk by len(answer) / len(response), so that rambling never pays.
+    """
+    answer, given = instruction.answer, response.strip()
+    if given == answer:
+        return 1.0
+    prefix = next((i for i, (a, b) in enumerate(zip(answer, given, strict=False)) if a != b), min(len(answer), len(given)))
+    return 0.9 * prefix / len(answer) * min(1.0, len(answer) / max(1, len(given)))

@@ -1,0 +1,69 @@
+"""Where models come from and how their files are read: safetensors only, no remote code, errors before anything expensive."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.stage import Outside
+
+MICROWORLD = "microworld"
+
+
+def resolve(model: str, revision: str | None, place: str) -> Outside:
+    """Find a model given as `microworld`, a checkpoint folder or a Hub id.
+
+    Args:
+        place: the recipe field it stands in, for errors.
+
+    Raises:
+        ConfigError: if it is not there, or is no checkpoint in safetensors.
+    """
+    folder = _folder(model, revision, place)
+    if not (folder / "config.json").is_file():
+        raise ConfigError([f"{place}: {model} has no config.json, so it is no checkpoint"])
+    if not list(folder.glob("*.safetensors")):
+        raise ConfigError([f"{place}: {model} has no *.safetensors; eva loads no pickled weights. Convert it with save_pretrained"])
+    return Outside(folder.name if Path(model).expanduser().is_dir() else model, folder, tree_digest(folder))
+
+
+def _folder(model: str, revision: str | None, place: str) -> Path:
+    if model == MICROWORLD:
+        return Path(str(resources.files("eva_stages.microworld") / "base_policy"))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise ConfigError([f"{place}: there is no checkpoint at {model}; give `microworld`, a folder, or a Hub id like org/name"])
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ConfigError(
+            [f"{place}: the Hub has no {model} at revision {revision or 'main'} (or it is gated and needs a token)"]
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = type(error).__name__
+        raise ConfigError([f"{place}: {model} is no local folder and the Hub cannot be reached ({reason})"]) from error
+
+
+def pick_device(device: str) -> str:
+    """`auto` as cuda, mps or cpu."""
+    import torch
+
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_kwargs(dtype: str, device: str) -> dict[str, Any]:
+    """Arguments for `from_pretrained`: float32 on CPU unless the recipe says otherwise, bf16 where the device has it."""
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    return {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}

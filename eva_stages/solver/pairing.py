@@ -1,0 +1,76 @@
+"""One preference pair per prompt: the response with the highest reward against the one with the lowest [paper, 3.3.2].
+
+A prompt gives no pair, and is counted, if one of its responses could not be scored, if its rewards are all equal, if their gap is
+too small, or if the best response is empty.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eva_stages.core.distil import TableStep
+from eva_stages.core.errors import DataError
+from eva_stages.core.rows import MESSAGES, SCHEMAS
+from eva_stages.core.tables import reward_matrix
+
+
+def best_and_worst(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the highest and the lowest reward in each row of (prompts, n); the first of equals."""
+    return rewards.argmax(axis=1), rewards.argmin(axis=1)
+
+
+class MakePairs(TableStep):
+    """Best against worst. Inputs: prompts, responses, rewards, with the same ids in the same order.
+
+    Output columns:
+        - prompt_id, prompt, chosen, rejected (chat messages), chosen_reward, rejected_reward
+    """
+
+    min_gap: float = 0.0
+
+    @property
+    def inputs(self) -> Sequence[str]:  # type: ignore[override]
+        return ["prompt_id", "messages", "responses", "rewards"]
+
+    @property
+    def outputs(self) -> Sequence[str]:  # type: ignore[override]
+        return SCHEMAS["pairs"].names
+
+    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+        prompts, responses, rewards = tables
+        if not (prompts["prompt_id"].equals(responses["prompt_id"]) and prompts["prompt_id"].equals(rewards["prompt_id"])):
+            raise DataError("prompts, responses and rewards do not hold the same prompts in the same order")
+        matrix = reward_matrix(rewards["rewards"])
+        scored = np.isfinite(matrix).all(axis=1)
+        safe = np.where(scored[:, None], matrix, 0.0)
+        best, worst = best_and_worst(safe)
+        rows = np.arange(len(matrix))
+        gap = safe[rows, best] - safe[rows, worst]
+        texts = responses["responses"].combine_chunks().flatten()
+        chosen, rejected = (texts.take(pa.array(rows * matrix.shape[1] + index)) for index in (best, worst))
+        empty = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(chosen, "")), "").to_numpy(zero_copy_only=False)
+        fates = np.select([~scored, gap == 0, gap <= self.min_gap, empty], ["unscored", "all_equal", "small_gap", "empty"], "pair")
+        keep = pa.array(fates == "pair")
+        pairs = pa.table(
+            {
+                "prompt_id": prompts["prompt_id"],
+                "prompt": prompts["messages"],
+                "chosen": _assistant(chosen),
+                "rejected": _assistant(rejected),
+                "chosen_reward": safe[rows, best],
+                "rejected_reward": safe[rows, worst],
+            }
+        ).cast(SCHEMAS["pairs"])
+        counts = {fate: int((fates == fate).sum()) for fate in ("pair", "unscored", "all_equal", "small_gap", "empty")}
+        if counts["pair"] == 0:
+            raise DataError(f"no prompt gives a preference pair, so there is nothing to train on: {counts}")
+        return pairs.filter(keep), counts
+
+
+def _assistant(texts: pa.Array) -> pa.ListArray:
+    """Each text as a list of one assistant message."""
+    roles = pa.array(["assistant"] * len(texts), pa.string())
+    messages = pa.StructArray.from_arrays([roles, pc.fill_null(texts, "")], fields=list(MESSAGES.value_type))
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(texts) + 1), pa.int32()), messages)

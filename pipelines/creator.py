@@ -1,0 +1,75 @@
+"""The prompt player: answer, score, inform, select, evolve, curate, mix [paper, 3.3.1]."""
+
+from collections.abc import Sequence
+
+from eva_stages.core.config import Recipe
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
+from eva_stages.models.choosing import player
+from pipelines.playing import responding, rewarding
+
+
+def creator_stages(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[Stage], policy: Stage | Outside) -> tuple[Stage, ...]:
+    """From the present prompt set to the next one, which is the last stage.
+
+    Args:
+        prompts: the present set X_t.
+        earlier: the sets before it.
+        policy: the checkpoint that answers.
+    """
+    creator = recipe.creator
+    responses = responding(recipe, "creator-respond", iteration, prompts, policy, creator.responses)
+    rewards = rewarding(recipe, "creator-reward", iteration, prompts, responses)
+    informed = TableStage(
+        "inform",
+        iteration,
+        {"rewards": rewards},
+        sources=("rewards",),
+        step=Use("eva_stages.creator.informativeness:Informativeness", {"metric": creator.metric}),
+    )
+    selected = TableStage(
+        "select",
+        iteration,
+        {"info": informed},
+        sources=("info",),
+        step=Use(
+            "eva_stages.creator.sampling:Select",
+            {**creator.selection.model_dump(), "seed": derive_seed(recipe.seed, "select", iteration)},
+        ),
+    )
+    evolver, needed = player(creator.evolve.generator, recipe.policy, policy, "evolver")
+    evolved = RowStage(
+        "evolve",
+        iteration,
+        {"selected": selected, "prompts": prompts, **needed},
+        sources=("selected", "prompts"),
+        steps=(
+            Use(
+                "eva_stages.creator.evolving:EvolvePrompts",
+                {
+                    "llm": evolver,
+                    **creator.evolve.model_dump(exclude={"generator"}),
+                    "seed": derive_seed(recipe.seed, "evolve", iteration),
+                },
+            ),
+        ),
+        schema="evolutions",
+        required=("prompt_id", "messages"),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    history = {f"prompts_{index}": one for index, one in enumerate((prompts, *earlier))}
+    curated = TableStage(
+        "curate",
+        iteration,
+        {"evolved": evolved, **history},
+        sources=("evolved", *history),
+        step=Use("eva_stages.creator.curating:Curate", creator.curate.model_dump()),
+    )
+    mixed = TableStage(
+        "mix",
+        iteration,
+        {"evolved": curated, "present": prompts},
+        sources=("evolved", "present"),
+        step=Use("eva_stages.creator.mixing:Mix", {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)}),
+    )
+    return responses, rewards, informed, selected, evolved, curated, mixed

@@ -1,0 +1,86 @@
+"""Held-out evaluation of a policy: answer, score, judge against the base policy in both orders, summarise."""
+
+from eva_stages.core.config import Lettercraft, Recipe
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
+from eva_stages.models.choosing import player, policy_generator, reward_model
+from pipelines.playing import unscored
+
+
+def questions_stage(benchmark: Lettercraft) -> Stage:
+    """The benchmark's prompts."""
+    load = Use("eva_stages.creator.prompts:load_held_out", {"size": benchmark.prompts})
+    return FunctionStage("questions", 0, {}, function=load)
+
+
+def base_stages(recipe: Recipe, benchmark: Lettercraft, policy: Outside) -> tuple[Stage, ...]:
+    """Answers, rewards and score of the base policy."""
+    questions = questions_stage(benchmark)
+    answers, rewards = _answered(recipe, benchmark, "base", 0, questions, policy)
+    return questions, answers, rewards, _score(recipe, benchmark, "base-score", 0, {"rewards": rewards})
+
+
+def evaluation_stages(recipe: Recipe, benchmark: Lettercraft, iteration: int, policy: Stage, base: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Answers, rewards, judgments and score of the policy of an iteration, against the stages of the base policy."""
+    questions, base_answers, base_rewards, _ = base
+    answers, rewards = _answered(recipe, benchmark, "eval", iteration, questions, policy)
+    judge, needed = player(benchmark.judge, recipe.policy, policy, "judge")
+    judged = RowStage(
+        "eval-judge",
+        iteration,
+        {"questions": questions, "answers": answers, "baseline": base_answers, **needed},
+        sources=("questions", "answers", "baseline"),
+        prefixes={"baseline": "baseline_"},
+        steps=(
+            Use(
+                "eva_stages.evaluation.judging:JudgePairs",
+                {"llm": judge, "seed": derive_seed(recipe.seed, "eval-judge", iteration)},
+            ),
+        ),
+        schema="judgments",
+        required=("question_id", "game"),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    inputs = {"rewards": rewards, "base_rewards": base_rewards, "judgments": judged}
+    return answers, rewards, judged, _score(recipe, benchmark, "eval-score", iteration, inputs)
+
+
+def _answered(
+    recipe: Recipe, benchmark: Lettercraft, prefix: str, iteration: int, questions: Stage, policy: Stage | Outside
+) -> tuple[Stage, Stage]:
+    """Sampled and greedy answers, and their rewards."""
+    sampled, needed = policy_generator(recipe.policy, policy)
+    greedy, _ = policy_generator(recipe.policy, policy, temperature=0.0)
+    respond = "eva_stages.core.responding:Respond"
+    answers = RowStage(
+        f"{prefix}-answer",
+        iteration,
+        {"questions": questions, **needed},
+        sources=("questions",),
+        steps=(
+            Use(respond, {"llm": sampled, "num_generations": benchmark.samples, "seed": derive_seed(recipe.seed, "answer", iteration)}),
+            Use(respond, {"llm": greedy, "num_generations": 1, "prefix": "greedy_"}),
+        ),
+        schema="answers",
+        required=("responses", "greedy_responses"),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    reward, brought = reward_model(recipe.reward)
+    score = "eva_stages.models.rewards:RewardResponses"
+    rewards = RowStage(
+        f"{prefix}-reward",
+        iteration,
+        {"questions": questions, "answers": answers, **brought},
+        sources=("questions", "answers"),
+        steps=(Use(score, {"reward": reward}), Use(score, {"reward": reward, "responses": "greedy_responses"})),
+        schema="answer_rewards",
+        required=("rewards", "greedy_rewards"),
+        limits=(unscored(recipe),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    return answers, rewards
+
+
+def _score(recipe: Recipe, benchmark: Lettercraft, name: str, iteration: int, inputs: dict[str, Stage]) -> Stage:
+    settings = {"confidence": benchmark.confidence, "seed": derive_seed(recipe.seed, "score")}
+    return FunctionStage(name, iteration, inputs, function=Use("eva_stages.evaluation.lettercraft:score", settings))

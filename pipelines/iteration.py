@@ -1,0 +1,66 @@
+"""A whole run: a base round on the seed prompts, then eva iterations, each with its evaluation [paper, Algorithm 1]."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from eva_stages.core.config import FilePrompts, Recipe
+from eva_stages.core.fingerprint import file_digest
+from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
+from eva_stages.models.loading import resolve
+from pipelines.creator import creator_stages
+from pipelines.evaluation import base_stages, evaluation_stages
+from pipelines.solver import solver_stages
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """The stages of one iteration; iteration 0 is the base round and has no creator."""
+
+    number: int
+    prompts: Stage
+    creator: tuple[Stage, ...]
+    solver: tuple[Stage, ...]
+    evaluation: tuple[Stage, ...]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (*self.creator, *self.solver, *self.evaluation)
+
+
+def prompts_stage(recipe: Recipe) -> Stage:
+    """The seed prompts X_0."""
+    prompts = recipe.prompts
+    if isinstance(prompts, FilePrompts):
+        path = Path(prompts.path).expanduser()
+        settings = prompts.model_dump(include={"column", "size", "max_characters"})
+        load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed}, {"file": str(path)})
+        return FunctionStage("prompts", 0, {"file": Outside(path.name, path, file_digest(path))}, function=load)
+    load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed})
+    return FunctionStage("prompts", 0, {}, function=load)
+
+
+def iterations(recipe: Recipe) -> list[Iteration]:
+    """All iterations of a run, upstream first. Reads the digests of what comes from outside."""
+    base = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
+    seeds = prompts_stage(recipe)
+    benchmarks = recipe.evaluation.benchmarks
+    measured = {index: base_stages(recipe, benchmark, base) for index, benchmark in enumerate(benchmarks)}
+    made: list[Iteration] = []
+    policy: Stage | Outside = base
+    history: list[Stage] = [seeds]
+    for number in range(recipe.iterations + 1):
+        *earlier, present = history
+        creator = creator_stages(recipe, number, present, earlier, policy) if number else ()
+        prompts = creator[-1] if creator else seeds
+        solver = solver_stages(recipe, number, prompts, policy)
+        policy = solver[-1]
+        base_first = tuple(stage for stages in measured.values() for stage in stages) if number == 0 else ()
+        evaluated = [
+            stage
+            for index, benchmark in enumerate(benchmarks)
+            for stage in evaluation_stages(recipe, benchmark, number, policy, measured[index])
+        ]
+        made.append(Iteration(number, prompts, creator or (seeds,), solver, (*base_first, *evaluated)))
+        if number:
+            history.append(prompts)
+    return made

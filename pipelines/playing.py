@@ -1,0 +1,49 @@
+"""The two stages that both players share: the policy answers prompts, and the reward scores the answers."""
+
+from eva_stages.core.config import Recipe
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.stage import Limit, Outside, RowStage, Stage, Use
+from eva_stages.models.choosing import policy_generator, reward_model
+
+
+def responding(recipe: Recipe, name: str, iteration: int, prompts: Stage, policy: Stage | Outside, n: int) -> RowStage:
+    """n responses of the policy to every prompt."""
+    generator, needed = policy_generator(recipe.policy, policy)
+    step = Use(
+        "eva_stages.core.responding:Respond",
+        {"llm": generator, "num_generations": n, "seed": derive_seed(recipe.seed, name, iteration)},
+    )
+    advice = "look at the chat template, at policy.generator.max_new_tokens and at the policy itself, or raise limits.empty"
+    return RowStage(
+        name,
+        iteration,
+        {"prompts": prompts, **needed},
+        sources=("prompts",),
+        steps=(step,),
+        schema="responses",
+        required=("responses",),
+        limits=(Limit("empty", "responses", recipe.limits.empty, advice),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+
+
+def rewarding(recipe: Recipe, name: str, iteration: int, prompts: Stage, responses: Stage) -> RowStage:
+    """A reward for every response."""
+    reward, needed = reward_model(recipe.reward)
+    return RowStage(
+        name,
+        iteration,
+        {"prompts": prompts, "responses": responses, **needed},
+        sources=("prompts", "responses"),
+        steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward}),),
+        schema="rewards",
+        required=("rewards",),
+        limits=(unscored(recipe),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+
+
+def unscored(recipe: Recipe) -> Limit:
+    """The recipe's limit on responses without a reward."""
+    advice = "see the failures column of the part files, mend the reward, or raise limits.unscored"
+    return Limit("unscored", "responses", recipe.limits.unscored, advice)
