@@ -5,7 +5,7 @@ Any distilabel pipeline can use these generators; without seeds they sample free
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from distilabel.models.llms import LLM
 
@@ -25,7 +25,7 @@ class SeededLLM(LLM):
 
     @abstractmethod
     def generate(  # type: ignore[override]
-        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None, **kwargs: Any
+        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None
     ) -> list[Generated]:
         """Answer every conversation `num_generations` times.
 

@@ -87,6 +87,8 @@ def fail(message: str) -> NoReturn:
 def _main(report: Connection, target: str, arguments: dict[str, Any], log: str) -> None:
     global _report
     _report = report
+    if sys.platform != "darwin":  # distilabel's workers are to inherit what is imported here
+        multiprocessing.set_start_method("fork", force=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

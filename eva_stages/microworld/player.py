@@ -8,7 +8,6 @@ evolution; those have to be caught like anybody's.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -40,7 +39,7 @@ class LettercraftPlayer(SeededLLM):
         return "microworld"
 
     def generate(  # type: ignore[override]
-        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None, **kwargs: Any
+        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None
     ) -> list[Generated]:
         streams: Sequence[int | None] = seeds if seeds is not None else [None] * len(inputs)
         return [_generated(messages[-1]["content"], num_generations, seed) for messages, seed in zip(inputs, streams, strict=True)]

@@ -61,7 +61,7 @@ class TransformersGenerator(SeededLLM):
         self._model = self._tokenizer = None
 
     def generate(  # type: ignore[override]
-        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None, **kwargs: Any
+        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None
     ) -> list[Generated]:
         prompts = [self._encode(messages) for messages in inputs]
         streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]
