@@ -33,7 +33,7 @@ def run_stages(
     from eva_stages.core.store import write_whole
     from pipelines.checking import check
     from pipelines.iteration import iterations
-    from pipelines.summary import summary, summary_table
+    from pipelines.summary import summary, summary_tables
 
     recipe = load_recipe(recipe_name, overrides)
     if recipe.iterations < at_least:
@@ -50,4 +50,4 @@ def run_stages(
     if as_json:
         print_json(document)
     else:
-        Console(width=None).print(summary_table(document))
+        Console().print(summary_tables(document))

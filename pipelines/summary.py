@@ -4,9 +4,12 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from eva_stages.core.config import Recipe
+from eva_stages.core.progress import facts
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
 from eva_stages.core.tables import count_rows, read_table, reward_matrix
@@ -67,41 +70,46 @@ def _scores(run: Run, stage: Stage | None) -> dict[str, Any] | None:
     return run.manifest(stage)["scores"] if stage is not None and run.done(stage) else None
 
 
-def summary_table(document: dict[str, Any]) -> Table:
-    """The summary for a terminal."""
-    table = Table(title=f"{document['recipe']}: held-out scores with 95 % intervals over prompts", title_justify="left")
-    columns = ("iteration", "prompts", "evolved", "rejected", "reward", "gap", "pairs", "loss", "margin", "held-out sampled",
-               "greedy", "win rate", "wall time")  # fmt: skip
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("iteration", "rejected") else "right", overflow="fold")
-    if document["base"]:
-        scores = document["base"]["held_out"]
-        table.add_row("base policy", *[""] * 8, _interval(scores, "sampled"), _interval(scores, "greedy"), "", "")
-    for one in document["iterations"]:
-        table.add_row(*_cells(one))
-    table.caption = f"policy: {document['policy'] or '-'}\nall stages: {document['stages']}"
-    table.caption_justify = "left"
-    return table
+def summary_tables(document: dict[str, Any]) -> Group:
+    """The summary for a terminal: what each iteration trained on, how its policy does, and where everything lies."""
+    base, rounds = document["base"], document["iterations"]
+    trained = Table("iteration", title=f"{document['recipe']}: training", title_justify="left")
+    for column in ("prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time"):
+        trained.add_column(column, justify="right")
+    for one in rounds:
+        trained.add_row(*_trained(one))
+    notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
+    tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes)]
+    if base:
+        held_out = Table("policy", title="held out (95 % intervals over prompts)", title_justify="left")
+        for column in ("sampled reward", "greedy reward", "gain over base", "win rate"):
+            held_out.add_column(column, justify="right")
+        policies = [("base", base["held_out"]), *((f"iteration {one['iteration']}", one["held_out"]) for one in rounds)]
+        for name, scores in policies:
+            held_out.add_row(name, *(_interval(scores, key) for key in ("sampled", "greedy", "sampled_gain", "win_rate")))
+        tables.append(held_out)
+    return Group(*tables, Text(f"policy: {document['policy'] or '-'}\nall stages: {document['stages']}"))
 
 
-def _cells(one: dict[str, Any]) -> list[str]:
+def _trained(one: dict[str, Any]) -> list[str]:
     training, pairs = one["training"] or {}, one["pairs"] or {}
-    rejected = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in (one["rejected"] or {}).items())
     return [
-        "0 (base round)" if one["iteration"] == 0 else str(one["iteration"]),
+        "0 (base)" if one["iteration"] == 0 else str(one["iteration"]),
         _number(one["prompts"], "d"),
         _number(one["evolved"], "d"),
-        rejected,
         _number(one["mean_reward"], ".3f"),
         _number(one["mean_gap"], ".3f"),
         _number(pairs.get("pair"), "d"),
         _number(training.get("loss"), ".3f"),
         _number(training.get("reward_margin"), ".3f"),
-        _interval(one["held_out"], "sampled"),
-        _interval(one["held_out"], "greedy"),
-        _interval(one["held_out"], "win_rate"),
         f"{one['seconds']:.0f} s" if one["seconds"] else "",
     ]
+
+
+def _left_out(one: dict[str, Any]) -> str:
+    """Which evolutions were rejected and which prompts gave no pair, and why."""
+    no_pair = {reason: count for reason, count in (one["pairs"] or {}).items() if reason != "pair"}
+    return f"evolutions rejected: {facts(one['rejected'] or {}) or 'none'}; prompts without a pair: {facts(no_pair) or 'none'}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -24,9 +24,7 @@ class SeededLLM(LLM):
     """A distilabel `LLM` whose draws are a function of the seeds it is given."""
 
     @abstractmethod
-    def generate(  # type: ignore[override]
-        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None
-    ) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
         """Answer every conversation `num_generations` times.
 
         Args:

@@ -34,7 +34,7 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     Raises:
         StageError: with the cause, if the child raised or died.
     """
-    context = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
+    context: Any = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
     context.set_forkserver_preload(["eva_stages.core.preload"])
     ours, theirs = context.Pipe(duplex=False)
     # distilabel sets its logging up only in a process of this name

@@ -4,7 +4,7 @@ Equal rows give equal bytes: fixed row groups, fixed compression, rows in input 
 the unbroken one's.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def joined_batches(
         yield rows, pa.table(joined).to_pylist()
 
 
-def _reader(folder: Path, ids: pa.Array, size: int):  # type: ignore[no-untyped-def]
+def _reader(folder: Path, ids: pa.Array, size: int) -> Callable[[np.ndarray], pa.Table]:
     """A function from row numbers of `ids` to a table with those rows of the artifact in `folder`."""
     own = read_table(folder, ["prompt_id"])["prompt_id"].combine_chunks()
     if own.equals(ids):

@@ -58,11 +58,11 @@ class Curate(TableStep):
     near_duplicate: float | None = 0.8
 
     @property
-    def inputs(self) -> Sequence[str]:  # type: ignore[override]
+    def inputs(self) -> Sequence[str]:
         return SCHEMAS["evolutions"].names
 
     @property
-    def outputs(self) -> Sequence[str]:  # type: ignore[override]
+    def outputs(self) -> Sequence[str]:
         return SCHEMAS["prompts"].names
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:

@@ -88,11 +88,11 @@ class Informativeness(TableStep):
     metric: str = "reward_gap"
 
     @property
-    def inputs(self) -> Sequence[str]:  # type: ignore[override]
+    def inputs(self) -> Sequence[str]:
         return ["prompt_id", "rewards"]
 
     @property
-    def outputs(self) -> Sequence[str]:  # type: ignore[override]
+    def outputs(self) -> Sequence[str]:
         return ["prompt_id", *METRICS, "weight"]
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:

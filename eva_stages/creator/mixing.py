@@ -30,11 +30,11 @@ class Mix(TableStep):
     seed: int = 0
 
     @property
-    def inputs(self) -> Sequence[str]:  # type: ignore[override]
+    def inputs(self) -> Sequence[str]:
         return SCHEMAS["prompts"].names
 
     @property
-    def outputs(self) -> Sequence[str]:  # type: ignore[override]
+    def outputs(self) -> Sequence[str]:
         return SCHEMAS["mixed"].names
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:

@@ -61,11 +61,11 @@ class Select(TableStep):
     seed: int = 0
 
     @property
-    def inputs(self) -> Sequence[str]:  # type: ignore[override]
+    def inputs(self) -> Sequence[str]:
         return ["prompt_id", "weight", "uniform"]
 
     @property
-    def outputs(self) -> Sequence[str]:  # type: ignore[override]
+    def outputs(self) -> Sequence[str]:
         return ["prompt_id", "probability", "draw"]
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:

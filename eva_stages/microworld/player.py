@@ -38,9 +38,7 @@ class LettercraftPlayer(SeededLLM):
     def model_name(self) -> str:
         return "microworld"
 
-    def generate(  # type: ignore[override]
-        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None
-    ) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
         streams: Sequence[int | None] = seeds if seeds is not None else [None] * len(inputs)
         return [_generated(messages[-1]["content"], num_generations, seed) for messages, seed in zip(inputs, streams, strict=True)]
 

@@ -27,6 +27,7 @@ from eva_stages.microworld.language import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
@@ -159,7 +160,7 @@ def train(recipe: PolicyRecipe) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerF
     return model.eval(), tokenizer
 
 
-def _batch_loss(model, tokenizer, pairs):  # type: ignore[no-untyped-def]
+def _batch_loss(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", pairs: list[tuple[str, str]]) -> "torch.Tensor":
     import torch
 
     prompts = [tokenizer(f"{USER}{prompt}{END}{ASSISTANT}")["input_ids"] for prompt, _ in pairs]

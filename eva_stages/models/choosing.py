@@ -1,6 +1,7 @@
 """From a choice in the recipe to the code behind it, without importing that code."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from eva_stages.core.config import Player, Policy, PolicyPlayer, Reward, Section, TransformersModel
 from eva_stages.core.stage import Input, Outside, Stage, Use
@@ -41,7 +42,7 @@ def reward_model(config: Reward) -> tuple[Use, Inputs]:
     arguments, runtime = _settings(config)
     if "model" not in arguments:
         return Use(REWARDS[config.kind], arguments), {}
-    outside = resolve(arguments["model"], arguments.pop("revision"), "reward.model")
+    outside = resolve(str(arguments["model"]), arguments.pop("revision"), "reward.model")
     return Use(REWARDS[config.kind], {**arguments, "model": Input("reward")}, runtime), {"reward": outside}
 
 
@@ -52,7 +53,7 @@ def _over(config: Section, name: str, model: Stage | Outside, changes: Mapping[s
     return Use(GENERATORS[str(config.model_dump()["kind"])], settings, runtime), {name: model}
 
 
-def _settings(config: Section) -> tuple[dict[str, object], dict[str, object]]:
+def _settings(config: Section) -> tuple[dict[str, Any], dict[str, Any]]:
     """A choice's meaning and its runtime knobs."""
     plain = config.model_dump(mode="json", exclude={"kind"})
     runtime = plain.pop("runtime", {})

@@ -60,9 +60,7 @@ class TransformersGenerator(SeededLLM):
     def unload(self) -> None:
         self._model = self._tokenizer = None
 
-    def generate(  # type: ignore[override]
-        self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None
-    ) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
         prompts = [self._encode(messages) for messages in inputs]
         streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]
         limit = self._model.config.max_position_embeddings

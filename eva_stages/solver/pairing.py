@@ -31,11 +31,11 @@ class MakePairs(TableStep):
     min_gap: float = 0.0
 
     @property
-    def inputs(self) -> Sequence[str]:  # type: ignore[override]
+    def inputs(self) -> Sequence[str]:
         return ["prompt_id", "messages", "responses", "rewards"]
 
     @property
-    def outputs(self) -> Sequence[str]:  # type: ignore[override]
+    def outputs(self) -> Sequence[str]:
         return SCHEMAS["pairs"].names
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
