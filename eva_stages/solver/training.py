@@ -160,10 +160,11 @@ def finish(trainer: PairTrainer, work: Path, counts: dict[str, int]) -> None:
     model = work / "model.partial"
     (model / "training_args.bin").unlink(missing_ok=True)
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
-    last = history[-1]
+    end = history[-max(1, len(history) // 4) :]  # one batch says little; the last quarter of the steps says how it ended
+    names = {"loss": "loss", "reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies"}
     facts = {
         "counts": {**counts, "steps": trainer.state.global_step},
-        "training": {"loss": last["loss"], "reward_margin": last["rewards/margins"], "reward_accuracy": last["rewards/accuracies"]},
+        "training": {name: sum(entry[logged] for entry in end) / len(end) for name, logged in names.items()},
     }
     write_whole(work / "result.json", json.dumps(facts))
     model.rename(work / "model")

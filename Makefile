@@ -1,0 +1,26 @@
+# make run: from nothing to the final table of the quickstart. make test: every check and every test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run setup test lint
+
+run: setup
+	$(BIN)/eva run
+
+test: lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(BIN)/eva
+
+# torch comes first and alone, so that pip takes a CPU build where one is at hand
+$(BIN)/eva: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eva needs Python 3.11 or newer; give one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(BIN)/eva

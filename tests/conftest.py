@@ -1,0 +1,92 @@
+"""Fixtures: the real command line in processes of its own, and a tiny run that several tests look at."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EVALDATA = Path(__file__).parents[2] / "shared" / "evaldata"
+
+TINY = {
+    "prompts.size": 40,
+    "iterations": 1,
+    "creator.responses": 4,
+    "solver.responses": 4,
+    "solver.training.batch_size": 8,
+    "solver.training.epochs": 1,
+    "solver.training.checkpoints_per_epoch": 8,
+    "solver.training.runtime.micro_batch_size": 8,
+    "evaluation.benchmarks.0.prompts": 24,
+    "evaluation.benchmarks.0.samples": 2,
+    "runtime.rows_per_part": 8,
+}
+
+
+def overrides(settings: dict[str, object]) -> list[str]:
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+
+
+def start_eva(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+    """Start the command line in a process group of its own."""
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, (root, environment.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", ""))))
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **environment},
+    )
+
+
+def run_eva(*arguments: str, cwd: Path | None = None, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end and check its exit code."""
+    process = start_eva(*arguments, cwd=cwd, **environment)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{out}\n{err}"
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def manifests(run: Path) -> dict[str, dict]:
+    """Manifests of a run's finished stages by their labels."""
+    found = {}
+    for path in sorted((run / "stages").glob("*/manifest.json")):
+        manifest = json.loads(path.read_text())
+        found[f"{manifest['iteration']}-{manifest['stage']}"] = manifest
+    return found
+
+
+def events(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unbroken tiny run of the quickstart: a base round and one eva iteration."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY))
+    return run
+
+
+@pytest.fixture
+def stage_folder(tiny_run: Path) -> Callable[[str], Path]:
+    """Where the files of a finished stage of the tiny run are, by its label."""
+
+    def find(label: str) -> Path:
+        (folder,) = (tiny_run / "stages").glob(f"{label}-????????????")
+        return folder / ("model" if (folder / "model").is_dir() else "data")
+
+    return find

@@ -1,0 +1,114 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.rows import Message, prompt_row
+from eva_stages.creator.evolving import EvolvePrompts, evol_instruct, read_evolution, rejection
+from eva_stages.microworld.player import LettercraftPlayer
+
+SEED = "Take planet, reverse it."
+
+
+class Scripted(SeededLLM):
+    """Replies in a given order, whatever it is asked."""
+
+    replies: list[str | None]
+    asked: list[str] = []
+
+    @property
+    def model_name(self) -> str:
+        return "scripted"
+
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+        self.asked = [*self.asked, *(messages[-1]["content"] for messages in inputs)]
+        taken, self.replies = self.replies[: len(inputs)], self.replies[len(inputs) :]
+        return [generated([text], ["stop"], 1, [1]) for text in taken]
+
+
+def rows(*texts: str) -> list[dict]:
+    return [prompt_row([{"role": "user", "content": text}], "test") | {"_row": n} for n, text in enumerate(texts)]
+
+
+def evolve(llm: SeededLLM, inputs: list[dict], **settings: object) -> list[dict]:
+    step = EvolvePrompts(name="evolve", llm=llm, **settings)
+    step.load()
+    return next(step.process(inputs))
+
+
+@pytest.mark.parametrize(
+    ("evolved", "reason", "expected"),
+    [
+        ("A new prompt?", "stop", None),
+        ("", "stop", "empty"),
+        ("A new pro", "length", "truncated"),
+        (" old prompt ", "stop", "unchanged"),
+        ("Here is your #Rewritten Prompt#: x", "stop", "template_leak"),
+        ("I'm sorry, but I can't.", "stop", "refusal"),
+        ("x" * 101, "stop", "too_long"),
+    ],
+)
+def test_why_an_evolution_is_rejected(evolved: str, reason: str, expected: str | None) -> None:
+    assert rejection(evolved, "old prompt", reason, 100) == expected
+
+
+def test_what_stands_behind_the_last_heading_is_the_evolution() -> None:
+    assert read_evolution("#Rewritten Prompt#:\n new one \n") == "new one"
+    assert read_evolution("new one") == "new one"
+    assert read_evolution(None) == ""
+
+
+def test_templates_are_drawn_uniformly_and_carry_the_prompt() -> None:
+    drawn = [evol_instruct(SEED, np.random.default_rng(seed)) for seed in range(500)]
+    names = [mutation for mutation, _ in drawn]
+    assert set(names) == {"constraints", "deepening", "concretizing", "increased_reasoning_steps", "breadth"}
+    assert all(70 < names.count(name) < 130 for name in set(names))
+    assert all(SEED in meta and "<PROMPT>" not in meta for _, meta in drawn)
+
+
+def test_all_generations_are_kept_with_their_lineage() -> None:
+    (seed,) = rows(SEED)
+    children = evolve(Scripted(replies=["one", "two", "three", "four"]), [seed], generations=4)
+    assert [row["messages"][0]["content"] for row in children] == ["one", "two", "three", "four"]
+    assert [row["generation"] for row in children] == [1, 2, 3, 4]
+    assert [row["parent_id"] for row in children] == [seed["prompt_id"], *(row["prompt_id"] for row in children[:3])]
+    assert {row["root_id"] for row in children} == {seed["prompt_id"]}
+    assert {row["_row"] for row in children} == {0} and all(row["mutation"] for row in children)
+
+
+def test_after_a_rejected_generation_the_next_starts_from_the_last_good_prompt() -> None:
+    (seed,) = rows(SEED)
+    llm = Scripted(replies=["one", None, SEED.replace("planet", "comet"), "one"])
+    children = evolve(llm, [seed], generations=4)
+    assert [row["rejected"] for row in children] == [None, "empty", None, None]
+    assert [row["parent_id"] for row in children] == [
+        seed["prompt_id"],
+        children[0]["prompt_id"],
+        children[0]["prompt_id"],
+        children[2]["prompt_id"],
+    ]
+    assert sum(row["_statistics"].get("rejected", 0) for row in children) == 1
+
+
+def test_malformed_replies_never_break_the_batch() -> None:
+    inputs = rows("a", "b", "c", "d")
+    children = evolve(Scripted(replies=[None, "", "#Rewritten Prompt#:", "fine"] * 2), inputs, generations=2)
+    assert len(children) == 8
+    assert [row["rejected"] for row in children if row["_row"] < 3] == ["empty"] * 6
+    assert children[6]["rejected"] is None and children[7]["rejected"] == "unchanged"
+
+
+def test_the_last_user_turn_of_a_conversation_evolves() -> None:
+    turns = [{"role": "user", "content": "first"}, {"role": "assistant", "content": "reply"}, {"role": "user", "content": "last"}]
+    llm = Scripted(replies=["evolved"])
+    (child,) = evolve(llm, [prompt_row(turns, "test")], generations=1)
+    assert [turn["content"] for turn in child["messages"]] == ["first", "reply", "evolved"]
+    assert "last" in llm.asked[0] and "first" not in llm.asked[0]
+
+
+def test_an_evolution_does_not_depend_on_its_batch() -> None:
+    inputs = rows(*(f"Take {'abcdefgh'[:n]}, reverse it." for n in range(2, 8)))
+    together = evolve(LettercraftPlayer(), inputs, generations=3, seed=5)
+    alone = [row for one in inputs for row in evolve(LettercraftPlayer(), [one], generations=3, seed=5)]
+    assert [row["prompt_id"] for row in together] == [row["prompt_id"] for row in alone]

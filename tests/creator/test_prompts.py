@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from eva_stages.core.errors import ConfigError, DataError
+from eva_stages.core.tables import read_table
+from eva_stages.creator.prompts import load_file, read_prompt_file
+
+CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "and now?"}]
+
+
+def load(path: Path, tmp_path: Path, **settings: object) -> tuple[list[dict], dict]:
+    context = SimpleNamespace(out=tmp_path / "out")
+    defaults = {"column": "prompt", "size": None, "max_characters": 100, "seed": 1}
+    made = load_file(context, file=str(path), **{**defaults, **settings})  # type: ignore[arg-type]
+    return read_table(tmp_path / "out").to_pylist(), made["counts"]
+
+
+def lines(path: Path, values: list) -> Path:
+    path.write_text("".join(json.dumps({"prompt": value}) + "\n" for value in values))
+    return path
+
+
+def test_what_cannot_be_used_is_left_out_and_counted(tmp_path: Path) -> None:
+    rows, counts = load(lines(tmp_path / "p.jsonl", ["one", None, "two", " one ", "", "x" * 101, "   "]), tmp_path)
+    assert [row["messages"][0]["content"] for row in rows] == ["one", "two"]
+    assert counts == {"read": 7, "null_or_empty": 3, "duplicate": 1, "too_long": 1}
+    assert all(row["root_id"] == row["prompt_id"] and row["generation"] == 0 and row["parent_id"] is None for row in rows)
+
+
+def test_conversations_keep_their_turns(tmp_path: Path) -> None:
+    rows, counts = load(lines(tmp_path / "p.jsonl", [CHAT, CHAT[:2], [{"role": "tool", "content": "x"}]]), tmp_path)
+    assert [row["messages"] for row in rows] == [CHAT] and counts["null_or_empty"] == 2
+
+
+def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["one", "two"], "other": [1, 2]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    pyarrow.csv.write_csv(table, tmp_path / "p.csv")
+    lines(tmp_path / "p.json", ["one", "two"])
+    for name in ("p.parquet", "p.csv", "p.json"):
+        assert read_prompt_file(tmp_path / name, "prompt")["prompt"].to_pylist() == ["one", "two"]
+
+
+def test_a_sample_is_seeded_and_of_the_asked_size(tmp_path: Path) -> None:
+    path = lines(tmp_path / "p.jsonl", [f"prompt {n}" for n in range(50)])
+    first, counts = load(path, tmp_path, size=10)
+    assert len(first) == 10 and counts["not_sampled"] == 40
+    assert load(path, tmp_path, size=10)[0] == first != load(path, tmp_path, size=10, seed=2)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("gone.jsonl", None, "there is no file"),
+        ("empty.jsonl", "", "is empty"),
+        ("p.txt", "hello", r"ends in .txt; known: .jsonl"),
+        ("p.jsonl", '{"instruction": "x"}\n', "has no column 'prompt'; it has instruction"),
+        ("p.jsonl", '{"prompt": null}\n', "has no prompts in column"),
+        ("p.jsonl", "{not json\n", "cannot be read as .jsonl"),
+    ],
+)
+def test_a_file_without_prompts_says_what_is_wrong(tmp_path: Path, name: str, text: str | None, says: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        read_prompt_file(tmp_path / name, "prompt")
+
+
+def test_a_file_of_unusable_prompts_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no usable prompt"):
+        load(lines(tmp_path / "p.jsonl", ["x" * 200, "  "]), tmp_path)

@@ -1,0 +1,79 @@
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from eva_stages.core.errors import DataError
+from eva_stages.creator.sampling import SELECTIONS, Select, greedy, stratified, weighted
+
+
+def ids(n: int) -> list[str]:
+    return [hashlib.sha256(str(k).encode()).hexdigest()[:24] for k in range(n)]
+
+
+def info(weights: list[float], known: list[bool] | None = None) -> pa.Table:
+    uniform = [1.0 if one else None for one in known or [True] * len(weights)]
+    return pa.table({"prompt_id": ids(len(weights)), "weight": weights, "uniform": pa.array(uniform, pa.float64())})
+
+
+def test_weighted_draws_are_those_of_drawing_one_by_one_without_replacement() -> None:
+    w = np.array([1.0, 2.0, 3.0, 4.0])
+    rng = np.random.default_rng(0)
+    drawn = np.array([weighted(w, rng.random(4), 2) for _ in range(40_000)])
+    first = np.bincount(drawn[:, 0], minlength=4) / len(drawn)
+    assert first == pytest.approx(w / 10, abs=0.01)
+    after_last = drawn[drawn[:, 0] == 3][:, 1]
+    assert np.bincount(after_last, minlength=3) / len(after_last) == pytest.approx([1 / 6, 2 / 6, 3 / 6], abs=0.015)
+
+
+def test_weights_of_zero_are_drawn_only_when_nothing_else_is_left() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        drawn = weighted(np.array([0, 1.0, 0, 2.0]), rng.random(4), 3)
+        assert set(drawn[:2]) == {1, 3} and drawn[2] in (0, 2)
+
+
+def test_greedy_takes_the_largest() -> None:
+    assert greedy(np.array([1, 5, 3, 4.0]), np.random.default_rng(0).random(4), 2).tolist() == [1, 3]
+
+
+def test_stratified_takes_equally_from_every_tenth() -> None:
+    w = np.arange(1000.0)
+    drawn = stratified(w, np.random.default_rng(0).random(1000), 250)
+    assert np.bincount(drawn // 100).tolist() == [25] * 10
+
+
+@pytest.mark.parametrize("kind", SELECTIONS)
+def test_a_selection_has_no_prompt_twice_and_the_asked_size(kind: str) -> None:
+    table, _ = Select(name="select", kind=kind, fraction=0.25, seed=1).transform(info(list(np.linspace(0, 1, 400))))
+    assert len(table) == 100 == len(set(table["prompt_id"].to_pylist()))
+    assert table["draw"].to_pylist() == list(range(100))
+
+
+def test_probabilities_are_weights_over_their_sum() -> None:
+    table, _ = Select(name="select", fraction=1.0).transform(info([1.0, 3.0, 0.0]))
+    chances = dict(zip(table["prompt_id"].to_pylist(), table["probability"].to_pylist(), strict=True))
+    assert [chances[one] for one in ids(3)] == pytest.approx([0.25, 0.75, 0])
+
+
+def test_unscored_prompts_are_never_drawn_and_counted() -> None:
+    table, counts = Select(name="select", fraction=1.0).transform(info([1.0, 0.0, 2.0], [True, False, True]))
+    assert ids(3)[1] not in table["prompt_id"].to_pylist() and counts["not_selectable"] == 1
+
+
+def test_all_weights_zero_means_uniform() -> None:
+    table, _ = Select(name="select", fraction=0.5).transform(info([0.0] * 8))
+    assert table["probability"].to_pylist() == [0.125] * 4
+
+
+def test_the_draw_does_not_depend_on_the_order_of_the_rows() -> None:
+    table = info(list(np.linspace(0, 1, 50)))
+    step = Select(name="select", fraction=0.3, seed=9)
+    mixed = table.take(pa.array(np.random.default_rng(0).permutation(50)))
+    assert step.transform(table)[0]["prompt_id"].to_pylist() == step.transform(mixed)[0]["prompt_id"].to_pylist()
+
+
+def test_nothing_scored_is_an_error() -> None:
+    with pytest.raises(DataError, match="0 of 2 prompts are scored"):
+        Select(name="select").transform(info([0.0, 0.0], [False, False]))

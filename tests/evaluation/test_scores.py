@@ -1,0 +1,71 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from eva_stages.evaluation.judging import SCORE_OF_A, TEMPLATE, JudgePairs, model_score, read_verdict
+from eva_stages.evaluation.lettercraft import per_prompt_mean, win_rate
+from eva_stages.evaluation.statistics import clustered_bootstrap
+from eva_stages.microworld.player import LettercraftPlayer
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("My final verdict is: [[A>>B]]", "A>>B"),
+        ("[[A=B]] ... so [[A=B]]", "A=B"),
+        ("[[A>B]] no, [[B>A]]", None),
+        ("[[A<B]]", None),
+        ("[[A>>A]]", None),
+        ("[[a>b]]", None),
+        ("A>B", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_verdict_is_read_or_null(text: str | None, verdict: str | None) -> None:
+    assert read_verdict(text) == verdict
+
+
+def test_the_model_is_b_in_game_0_and_a_in_game_1() -> None:
+    assert [model_score(verdict, 1) for verdict in SCORE_OF_A] == [1, 1, 0.5, 0, 0]
+    assert [model_score(verdict, 0) for verdict in SCORE_OF_A] == [0, 0, 0.5, 1, 1]
+    assert model_score(None, 0) is None
+
+
+def test_both_orders_are_judged_and_a_missing_answer_loses_to_a_right_one() -> None:
+    row = {"prompt_id": "1", "messages": [{"role": "user", "content": "Take abc, reverse it."}]}
+    row |= {"responses": ["cba"], "baseline_responses": [None], "generator": "m", "baseline_generator": "base"}
+    step = JudgePairs(name="judge", llm=LettercraftPlayer())
+    step.load()
+    games = next(step.process([row]))
+    assert [(game["game"], game["verdict"]) for game in games] == [(0, "B>>A"), (1, "A>>B")]
+    assert {game["question_id"] for game in games} == {"1"} and games[0]["baseline"] == "base"
+    assert TEMPLATE.split("{")[0] in step.format_input({**row, "game": 0})[1]["content"]
+
+
+def test_a_lost_verdict_counts_for_nobody() -> None:
+    table = pa.table(
+        {"question_id": ["1", "1", "2", "2", "3", "3"], "game": [0, 1] * 3, "verdict": ["B>A", None, "A=B", "A=B", None, None]}
+    )
+    estimate = win_rate(table, 0.95, 0)
+    assert estimate.value == pytest.approx((1.0 + 0.5) / 2) and estimate.n == 2
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        estimate = clustered_bootstrap(rng.normal(0.3, 1, size=80), 0.9, trial)
+        hits += estimate.low <= 0.3 <= estimate.high
+    assert 0.84 <= hits / 200 <= 0.95
+
+
+def test_unknown_values_are_left_out_and_all_unknown_is_an_error() -> None:
+    assert clustered_bootstrap(np.array([1.0, np.nan, 3.0]), 0.95, 0).value == 2
+    with pytest.raises(ValueError, match="no prompt has a value"):
+        clustered_bootstrap(np.array([np.nan]), 0.95, 0)
+
+
+def test_a_prompts_mean_is_over_its_known_rewards() -> None:
+    table = pa.table({"rewards": pa.array([[1.0, None], [None, None], [0.0, 1.0]])})
+    assert per_prompt_mean(table, "rewards") == pytest.approx([1, np.nan, 0.5], nan_ok=True)

@@ -1,0 +1,47 @@
+import pyarrow as pa
+import pytest
+
+from eva_stages.core.errors import DataError
+from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.solver.pairing import MakePairs
+
+
+def tables(responses: list[list[str | None]], rewards: list[list[float | None]]) -> tuple[pa.Table, pa.Table, pa.Table]:
+    rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(len(responses))]
+    prompts = pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
+    identity = prompts["prompt_id"]
+    texts = pa.array(responses, pa.list_(pa.string()))
+    return prompts, pa.table({"prompt_id": identity, "responses": texts}), pa.table({"prompt_id": identity, "rewards": pa.array(rewards)})
+
+
+def test_the_best_response_is_chosen_and_the_worst_rejected() -> None:
+    pairs, counts = MakePairs(name="pair").transform(*tables([["a", "b", "c"], ["d", "e", "f"]], [[1, 3, 2], [0.5, -1, 0.5]]))
+    rows = pairs.to_pylist()
+    assert [(row["chosen"], row["rejected"]) for row in rows] == [
+        ([{"role": "assistant", "content": "b"}], [{"role": "assistant", "content": "a"}]),
+        ([{"role": "assistant", "content": "d"}], [{"role": "assistant", "content": "e"}]),
+    ]
+    assert [(row["chosen_reward"], row["rejected_reward"]) for row in rows] == [(3, 1), (0.5, -1)]
+    assert rows[1]["prompt"] == [{"role": "user", "content": "prompt 1"}]
+    assert counts == {"pair": 2, "unscored": 0, "all_equal": 0, "small_gap": 0, "empty": 0}
+    assert pairs.schema == SCHEMAS["pairs"]
+
+
+def test_prompts_without_a_pair_are_counted_by_reason() -> None:
+    responses = [["a", "b"], ["c", "d"], ["e", "f"], [" ", "g"], [None, "h"], ["i", ""]]
+    rewards = [[1.0, 1.0], [1.0, None], [1.0, 0.9], [1.0, 0.0], [None, 1.0], [1.0, 0.0]]
+    pairs, counts = MakePairs(name="pair", min_gap=0.2).transform(*tables(responses, rewards))
+    assert counts == {"pair": 1, "unscored": 2, "all_equal": 1, "small_gap": 1, "empty": 1}
+    assert sum(counts.values()) == 6
+    assert pairs["rejected"].to_pylist() == [[{"role": "assistant", "content": ""}]]
+
+
+def test_no_pair_at_all_is_an_error() -> None:
+    with pytest.raises(DataError, match="no prompt gives a preference pair"):
+        MakePairs(name="pair").transform(*tables([["a", "b"]], [[1.0, 1.0]]))
+
+
+def test_inputs_in_different_orders_are_refused() -> None:
+    prompts, responses, rewards = tables([["a", "b"], ["c", "d"]], [[1, 0], [1, 0]])
+    with pytest.raises(DataError, match="same order"):
+        MakePairs(name="pair").transform(prompts, responses, rewards.take(pa.array([1, 0])))

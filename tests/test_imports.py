@@ -1,0 +1,55 @@
+"""The direction of imports, and what the command line may not import before it has to."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LEVELS = {
+    "cli": 5,
+    "pipelines": 4,
+    "eva_stages.creator": 3,
+    "eva_stages.solver": 3,
+    "eva_stages.evaluation": 3,
+    "eva_stages.models": 2,
+    "eva_stages.publishing": 2,
+    "eva_stages.core": 1,
+    "eva_stages.microworld": 1,
+}
+SOURCES = [path for folder in ("cli", "pipelines", "eva_stages") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def room(module: str) -> str | None:
+    return next((name for name in LEVELS if module == name or module.startswith(f"{name}.")), None)
+
+
+def imported(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text())
+    named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    return named + [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downhill(path: Path) -> None:
+    own = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for module in imported(path):
+        other = room(module)
+        if own is None or other is None or own == other:
+            continue
+        equal_and_foundational = LEVELS[own] == LEVELS[other] == 1 and own == "eva_stages.microworld"
+        assert LEVELS[other] < LEVELS[own] or equal_and_foundational, f"{path} imports {module}, which is not below it"
+
+
+def test_help_imports_no_model_library() -> None:
+    code = (
+        "import sys; sys.argv = ['eva', '--help']\n"
+        "from cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'distilabel', 'datasets', 'trl', 'litellm', 'pyarrow', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
