@@ -49,13 +49,13 @@ class PairTrainer(DPOTrainer):
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log entry to a file of JSON lines."""
+    """Appends the metrics of every optimiser step to a file of JSON lines."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and logs:
+        if state.is_world_process_zero and logs and "loss" in logs:
             entry = {"step": state.global_step, "total_steps": state.max_steps, **logs}
             with self._path.open("a") as stream:
                 stream.write(json.dumps(entry) + "\n")

@@ -1,0 +1,144 @@
+"""What a person reads who gave something wrong: the value, what is allowed, the fix; nothing expensive has started."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from eva_stages.core.tables import read_table
+from eva_stages.models.loading import resolve
+from tests.conftest import TINY, manifests, overrides, run_eva
+
+PROMPTS = {"prompts": {"kind": "file", "path": "prompts.jsonl"}}
+REWARD = """
+def flaky(messages, response):
+    word = messages[-1]["content"]
+    if word.startswith("Take a"):
+        raise RuntimeError("no reward for this one")
+    if word.startswith("Take b"):
+        return float("nan")
+    return float(len(response))
+"""
+
+
+def fails(tmp_path: Path, settings: dict[str, object], *says: str) -> None:
+    """Both validate and run refuse with exit code 2 and these words, and no run folder is made."""
+    for command in ("validate", "run"):
+        said = run_eva(command, "quickstart", *overrides(TINY | settings), cwd=tmp_path, code=2).stderr
+        assert all(word in said for word in says), said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_unknown_fields_metrics_and_models_come_in_one_message(tmp_path: Path) -> None:
+    fails(
+        tmp_path,
+        {"creator.metric": "gap", "creator.metrik": 1},
+        "creator.metric: is 'gap'; known: reward_gap",
+        "creator.metrik: unknown field",
+    )
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "/nowhere/at/all", "nowhere"])
+def test_a_policy_that_does_not_exist(tmp_path: Path, model: str) -> None:
+    fails(tmp_path, {"policy.model": model}, f"policy.model: there is no checkpoint at {model}", "`microworld`, a folder, or a Hub id")
+
+
+def test_a_folder_that_is_no_checkpoint_or_has_pickled_weights(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    fails(tmp_path, {"policy.model": "model"}, "has no config.json")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"x")
+    fails(tmp_path, {"policy.model": "model"}, "has no *.safetensors", "save_pretrained")
+
+
+def test_prompt_files(tmp_path: Path) -> None:
+    fails(tmp_path, {**PROMPTS, "prompts": {"kind": "file", "path": "gone.jsonl"}}, "there is no file gone.jsonl")
+    (tmp_path / "prompts.jsonl").write_text("")
+    fails(tmp_path, PROMPTS, "prompts.jsonl is empty")
+    (tmp_path / "prompts.jsonl").write_text('{"text": "x"}\n')
+    fails(tmp_path, PROMPTS, "has no column 'prompt'; it has text")
+
+
+def test_launch_files_and_batch_sizes(tmp_path: Path) -> None:
+    fails(tmp_path, {"solver.training.runtime.launch": "tpu"}, "no launch file 'tpu'; packaged: cpu")
+    fails(tmp_path, {"solver.training.runtime.micro_batch_size": 3}, "8 pairs cannot be made of micro batches of 3")
+
+
+def test_a_verifier_that_cannot_be_imported(tmp_path: Path) -> None:
+    fails(tmp_path, {"reward": {"kind": "verifier", "function": "nowhere:f"}}, "reward.function: nowhere:f cannot be imported")
+
+
+def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give_no_pair(tmp_path: Path) -> None:
+    (tmp_path / "my_reward.py").write_text(REWARD)
+    settings = overrides(TINY | {"reward": {"kind": "verifier", "function": "my_reward:flaky"}, "limits.unscored": 1.0})
+    run = tmp_path / "run"
+    run_eva("run", "quickstart", "--run-dir", str(run), *settings, "--until", "pair", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    made = manifests(run)
+    (folder,) = run.glob("stages/0-reward-*/data")
+    (prompts,) = run.glob("stages/0-prompts-*/data")
+    rows = read_table(folder).to_pylist()
+    starts = [messages[0]["content"][:6] for messages in read_table(prompts)["messages"].to_pylist()]
+    broken = [row for row, start in zip(rows, starts, strict=True) if start in ("Take a", "Take b")]
+    assert broken and all(value is None for row in broken for value in row["rewards"])
+    assert all(value is not None for row in rows if row not in broken for value in row["rewards"])
+    reasons = {reason for row in broken for reason in row["failures"]}
+    assert reasons == {"RuntimeError: no reward for this one", "the reward is nan"} & reasons and reasons
+    assert made["0-reward"]["counts"]["unscored"] == 4 * len(broken)
+    assert made["0-pair"]["counts"]["unscored"] == len(broken)
+
+    # the same above the limit: the stage fails and says how to go on; raising the limit scores nothing again
+    strict = overrides(TINY | {"reward": {"kind": "verifier", "function": "my_reward:flaky"}, "limits.unscored": 0.01})
+    other = tmp_path / "other"
+    arguments = ("run", "quickstart", "--run-dir", str(other))
+    said = run_eva(*arguments, *strict, "--until", "pair", cwd=tmp_path, code=1, PYTHONPATH=str(tmp_path)).stderr
+    assert "stage 0-reward failed" in said and "above the limit of 1.0%" in said and "raise limits.unscored" in said
+    assert "resume with: eva run quickstart" in said
+    (tmp_path / "my_reward.py").write_text("def flaky(messages, response): raise SystemExit('scored again')")
+    run_eva(*arguments, *settings, "--until", "pair", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert manifests(other)["0-reward"]["digest"] == made["0-reward"]["digest"]
+
+
+def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None:
+    source = resolve("microworld", None, "policy.model").path
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    model.config.tie_word_embeddings = False
+    head = torch.nn.Linear(model.config.hidden_size, len(tokenizer), bias=False)
+    head.weight.data.zero_()
+    model.lm_head = head
+    with torch.no_grad():  # every token is equally likely, then all are made impossible but the end
+        model.model.norm.weight.zero_()
+        model.model.norm.weight[0] = 1.0
+    model.generation_config.eos_token_id = list(range(len(tokenizer)))
+    model.save_pretrained(tmp_path / "silent")
+    tokenizer.save_pretrained(tmp_path / "silent")
+    settings = overrides(TINY | {"policy.model": str(tmp_path / "silent")})
+    said = run_eva("run", "quickstart", "--run-dir", str(tmp_path / "run"), *settings, code=1).stderr
+    assert "stage 0-respond failed: 160 of 160 responses are empty (100.0%)" in said
+    assert "chat template" in said and "limits.empty" in said
+
+
+def test_a_full_disk_fails_the_stage_and_the_next_attempt_goes_on(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], capture_output=True).returncode != 0:
+        pytest.skip("mounting a small tmpfs needs privileges that this machine does not give")
+    try:
+        run = disk / "run"
+        settings = overrides(TINY | {"prompts.size": 400, "creator.responses": 6, "solver.responses": 6, "runtime.rows_per_part": 16})
+        arguments = ("run", "quickstart", "--run-dir", str(run), *settings, "--until", "reward")
+        said = run_eva(*arguments, code=1).stderr
+        assert "failed: " in said and "No space left on device" in said and "MiB free" in said, said
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        run_eva(*arguments)
+        assert manifests(run)["0-reward"]["rows"] == 400
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_usage_errors_exit_with_2() -> None:
+    assert "No such command" in run_eva("runn", code=2).stderr
+    assert "is no run" in run_eva("status", "nowhere", code=2).stderr
+    assert json.loads(run_eva("validate", "quickstart", "--set", "seed=-1", "--json", code=2).stdout)["valid"] is False

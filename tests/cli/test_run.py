@@ -1,0 +1,150 @@
+"""The command line as a person uses it, on the tiny run."""
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY, events, manifests, overrides, run_eva, start_eva
+
+STAGES = [
+    "0-prompts", "0-respond", "0-reward", "0-pair", "0-train", "0-questions", "0-base-answer", "0-base-reward", "0-base-score",
+    "0-eval-answer", "0-eval-reward", "0-eval-judge", "0-eval-score", "1-creator-respond", "1-creator-reward", "1-inform", "1-select",
+    "1-evolve", "1-curate", "1-mix", "1-respond", "1-reward", "1-pair", "1-train", "1-eval-answer", "1-eval-reward", "1-eval-judge",
+    "1-eval-score",
+]  # fmt: skip
+
+
+def copied(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+def test_a_run_leaves_every_stage_whole_and_the_work_folder_empty(tiny_run: Path) -> None:
+    assert set(manifests(tiny_run)) == set(STAGES)
+    assert list((tiny_run / "work").iterdir()) == []
+    assert [event["stage"] for event in events(tiny_run) if event["event"] == "done"] == STAGES
+
+
+def test_counts_add_up_from_stage_to_stage(tiny_run: Path) -> None:
+    made = manifests(tiny_run)
+    n, counts = TINY["prompts.size"], {label: manifest["counts"] for label, manifest in made.items()}
+    for label in ("0-respond", "0-reward", "1-creator-respond", "1-creator-reward", "1-inform", "1-mix", "1-respond", "1-reward"):
+        assert made[label]["rows"] == n, label
+    assert counts["0-respond"]["responses"] == n * 4 and counts["0-respond"]["output_tokens"] > 0
+    assert made["1-select"]["rows"] == n // 4 and made["1-evolve"]["rows"] == n == counts["1-evolve"]["evolutions"]
+    curate = counts["1-curate"]
+    assert curate["evolved"] == n == sum(count for reason, count in curate.items() if reason != "evolved")
+    assert curate["kept"] == made["1-curate"]["rows"]
+    assert counts["1-mix"]["evolved"] + counts["1-mix"]["buffer"] == n
+    assert sum(counts["1-pair"].values()) == n and counts["1-pair"]["pair"] == made["1-pair"]["rows"]
+    assert counts["1-train"]["pairs"] == made["1-pair"]["rows"]
+    assert made["1-eval-judge"]["rows"] == 2 * TINY["evaluation.benchmarks.0.prompts"]
+
+
+def test_a_finished_run_computes_nothing_and_prints_one_json_document(tiny_run: Path) -> None:
+    before = events(tiny_run)
+    done = run_eva("run", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY), "--json")
+    document = json.loads(done.stdout)
+    assert events(tiny_run) == before
+    assert [one["iteration"] for one in document["iterations"]] == [0, 1] and all(one["done"] for one in document["iterations"])
+    assert document["iterations"][1]["held_out"]["sampled_gain"]["n"] == 24
+    assert (Path(document["policy"]) / "model.safetensors").is_file()
+
+
+def test_the_table_names_every_figure(tiny_run: Path) -> None:
+    said = run_eva("run", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY)).stdout
+    for word in ("prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time", "held out", "win rate", "rejected"):
+        assert word in said
+    assert str(tiny_run / "stages") in said
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ("creator.mix.evolved_share=0.5", "1-mix"),
+        ("evaluation.benchmarks.0.confidence=0.9", "0-base-score"),
+        ("solver.training.runtime.micro_batch_size=4", None),
+        ("limits.empty=0.9", None),
+    ],
+)
+def test_a_changed_field_plans_exactly_the_stages_downstream_of_it(tiny_run: Path, change: str, first: str | None) -> None:
+    done = run_eva("plan", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY), "--set", change, "--json")
+    todo = {entry["stage"] for entry in json.loads(done.stdout)["stages"] if entry["state"] == "to do"}
+    if first is None:
+        assert todo == set()
+    elif first == "1-mix":
+        assert todo == set(STAGES[STAGES.index("1-mix") :])
+    else:
+        assert todo == {stage for stage in STAGES if stage.endswith("-score")}
+
+
+def test_a_changed_field_reruns_exactly_the_planned_stages(tiny_run: Path, tmp_path: Path) -> None:
+    run = copied(tiny_run, tmp_path)
+    known = len(events(run))
+    run_eva("creator", "quickstart", "--iteration", "1", "--run-dir", str(run), *overrides(TINY), "--set", "creator.selection.kind=greedy")
+    ran = [event["stage"] for event in events(run)[known:] if event["event"] == "start"]
+    assert ran == ["1-select", "1-evolve", "1-curate", "1-mix"]
+
+
+def test_until_stops_after_the_named_stage(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY), "--until", "reward")
+    assert set(manifests(run)) == {"0-prompts", "0-respond", "0-reward"}
+    status = json.loads(run_eva("status", str(run), "--json").stdout)
+    states = {entry["stage"]: entry["state"] for entry in status["stages"]}
+    assert states["0-reward"] == "done" and states["0-pair"] == "to do" and status["locked_by"] is None
+    said = run_eva("run", "--until", "evolv", "--run-dir", str(run), code=2).stderr
+    assert "no stage 'evolv'" in said and "creator-respond" in said
+
+
+def test_two_runs_of_the_same_recipe_make_the_same_rows(tiny_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY | {"runtime.rows_per_part": 40}), "--until", "pair")
+    again, first = manifests(run), manifests(tiny_run)
+    assert {label: manifest["digest"] for label, manifest in again.items()} == {label: first[label]["digest"] for label in again}
+
+
+def test_a_flipped_byte_in_a_finished_artifact_is_named(tiny_run: Path, tmp_path: Path) -> None:
+    run = copied(tiny_run, tmp_path)
+    (path,) = run.glob("stages/1-mix-*/data/rows.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    said = run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY), code=1).stderr
+    assert "1-mix" in said and "has changed since it was made" in said
+
+
+def test_a_second_eva_on_the_same_run_says_who_holds_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = start_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY))
+    while not (run / "events.jsonl").exists():
+        assert first.poll() is None
+    said = run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY), code=1).stderr
+    assert re.search(rf"is in use by process {first.pid} on ", said)
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 130 and "interrupted" in err and "eva run quickstart" in err
+
+
+def test_plan_writes_nothing_and_counts_rows(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    document = json.loads(run_eva("plan", "quickstart", "--run-dir", str(run), *overrides(TINY), "--json").stdout)
+    assert not run.exists()
+    sizes = {entry["stage"]: entry["rows"] for entry in document["stages"]}
+    assert list(sizes) == STAGES and sizes["1-select"] == 10 and sizes["1-evolve"] == 40 and sizes["0-respond"] == 40
+
+
+def test_recipes_are_listed_shown_copied_and_validated(tmp_path: Path) -> None:
+    assert "quickstart" in run_eva("recipes", "ls").stdout
+    names = [entry["name"] for entry in json.loads(run_eva("recipes", "ls", "--json").stdout)["recipes"]]
+    assert "quickstart" in names
+    copy = tmp_path / "mine" / "recipe.yaml"
+    run_eva("recipes", "copy", "quickstart", str(copy))
+    assert copy.read_text() == run_eva("recipes", "show", "quickstart").stdout
+    assert "exists" in run_eva("recipes", "copy", "quickstart", str(copy), code=2).stderr
+    assert json.loads(run_eva("validate", str(copy), "--json").stdout) == {"valid": True, "faults": []}
+    bad = run_eva("validate", str(copy), "--set", "policy.model=./nowhere", "--set", "reward.kind=verifier", code=2)
+    assert "reward.function: is required and missing" in bad.stderr
