@@ -139,8 +139,8 @@ class _FailureHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         if "Subprocess traceback:" in message:
-            trace = message.partition("Subprocess traceback:")[2].strip()
-            fail(f"{trace.splitlines()[-1]}\n{trace}")
+            cause = message.partition("Subprocess traceback:")[2].strip().splitlines()[-1]
+            fail(cause.removeprefix("eva_stages.core.errors."))
         elif "Failed to load step" in message or "unhandled exception" in message:
             fail(message)
 

@@ -5,6 +5,7 @@ while the process that talks to the person stays small. The child sits in the sa
 with its parent, and writes its library chatter to a log file. Whoever asked may kill it at any time: what counts is on disk.
 """
 
+import errno
 import multiprocessing
 import os
 import sys
@@ -19,6 +20,7 @@ import psutil
 
 from eva_stages.core.errors import EvaError, StageError
 from eva_stages.core.stage import load_attribute
+from eva_stages.core.store import full_disk
 
 POLL_SECONDS = 0.2
 _report: Connection | None = None
@@ -95,11 +97,17 @@ def _main(report: Connection, target: str, arguments: dict[str, Any], log: str) 
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         report.send(("done", load_attribute(target)(**arguments)))
-    except EvaError as error:
-        report.send(("failed", str(error)))
     except BaseException as error:
         traceback.print_exc()
-        report.send(("failed", f"{type(error).__name__}: {error}; the full trace is in {log}"))
+        report.send(("failed", _cause(error, Path(log))))
+
+
+def _cause(error: BaseException, log: Path) -> str:
+    if isinstance(error, EvaError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return str(full_disk(error, log.parent))
+    return f"{type(error).__name__}: {error}; the full trace is in {log}"
 
 
 def _die_with_parent() -> None:

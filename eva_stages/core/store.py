@@ -233,4 +233,6 @@ def git_revision() -> str | None:
 
 def full_disk(error: OSError, place: Path) -> StageError:
     free = shutil.disk_usage(place).free
-    return StageError(f"cannot write to {place}: {error.strerror} ({free / 2**20:.0f} MiB free). Free some space; what is done is kept")
+    return StageError(
+        f"cannot write to {place}: {os.strerror(error.errno or 0)} ({free / 2**20:.0f} MiB free). Free some space; what is done is kept"
+    )
