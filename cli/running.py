@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from cli.shared import print_json, run_folder
 
+NARROWEST = 112
+"""Columns that the table of intervals needs; a narrower terminal wraps it."""
+
 if TYPE_CHECKING:
     from eva_stages.core.stage import Stage
     from pipelines.iteration import Iteration
@@ -45,9 +48,11 @@ def run_stages(
     run.create()
     with run.lock():
         write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
-        execute(run, chosen, Reporter(quiet=False))
+        execute(run, chosen, Reporter())
     document = summary(run, recipe, rounds)
     if as_json:
         print_json(document)
     else:
-        Console().print(summary_tables(document))
+        console = Console()
+        console.width = max(console.width, NARROWEST)
+        console.print(summary_tables(document))

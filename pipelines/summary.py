@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -73,7 +74,7 @@ def _scores(run: Run, stage: Stage | None) -> dict[str, Any] | None:
 def summary_tables(document: dict[str, Any]) -> Group:
     """The summary for a terminal: what each iteration trained on, how its policy does, and where everything lies."""
     base, rounds = document["base"], document["iterations"]
-    trained = Table("iteration", title=f"{document['recipe']}: training", title_justify="left")
+    trained = Table("iteration", title=f"{document['recipe']}: training", title_justify="left", box=SIMPLE_HEAD)
     for column in ("prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time"):
         trained.add_column(column, justify="right")
     for one in rounds:
@@ -81,7 +82,7 @@ def summary_tables(document: dict[str, Any]) -> Group:
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
     tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes)]
     if base:
-        held_out = Table("policy", title="held out (95 % intervals over prompts)", title_justify="left")
+        held_out = Table("policy", title="held out, intervals over prompts", title_justify="left", box=SIMPLE_HEAD)
         for column in ("sampled reward", "greedy reward", "gain over base", "win rate"):
             held_out.add_column(column, justify="right")
         policies = [("base", base["held_out"]), *((f"iteration {one['iteration']}", one["held_out"]) for one in rounds)]

@@ -23,8 +23,3 @@ class LockedError(EvaError, BlockingIOError):
 
 class StageError(EvaError, RuntimeError):
     """A stage failed; what it had written stays in its work folder and the next attempt goes on from there."""
-
-
-def missing_extra(package: str, extra: str) -> EvaError:
-    """The error for a choice whose optional package is not installed."""
-    return EvaError(f"{package} is not installed. It comes with an extra: pip install 'eva-align[{extra}]'")

@@ -42,8 +42,8 @@ class Task:
 class Reporter:
     """Tells a person what runs, how far it is and what came of it."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)

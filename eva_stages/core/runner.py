@@ -26,14 +26,12 @@ from eva_stages.core.tables import FILE, count_rows
 class Context:
     """What a function stage works with."""
 
-    run: Run
     work: Path
     """Folder of the attempt; what an earlier attempt left is still there."""
     out: Path
     """Folder to write the artifact to (below `work`); not there yet."""
     inputs: dict[str, Path]
     task: Task
-    label: str
 
 
 def execute(run: Run, stages: Iterable[Stage], reporter: Reporter) -> None:
@@ -84,7 +82,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
             case TableStage():
                 made = _run_table(stage, work, out, folders)
             case FunctionStage():
-                made = stage.function.build(folders, context=Context(run, work, out, folders, task, stage.label))
+                made = stage.function.build(folders, context=Context(work, out, folders, task))
             case _:
                 raise TypeError(f"cannot run a {type(stage).__name__}")
     out = work / "model" if (work / "model").is_dir() else out
