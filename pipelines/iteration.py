@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eva_stages.core.config import FilePrompts, Recipe
+from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.models.loading import resolve
@@ -32,6 +33,8 @@ def prompts_stage(recipe: Recipe) -> Stage:
     prompts = recipe.prompts
     if isinstance(prompts, FilePrompts):
         path = Path(prompts.path).expanduser()
+        if not path.is_file():
+            raise ConfigError([f"prompts.path: there is no file {path}"])
         settings = prompts.model_dump(include={"column", "size", "max_characters"})
         load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed}, {"file": str(path)})
         return FunctionStage("prompts", 0, {"file": Outside(path.name, path, file_digest(path))}, function=load)

@@ -1,9 +1,11 @@
 """SIGKILL of the whole process group in the middle of every stage: the same command goes on and ends with the same artifacts."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
 from safetensors.numpy import load_file
 
 from tests.conftest import TINY, events, kill_group, manifests, overrides, start_eva
@@ -85,3 +87,20 @@ def assert_same_weights(ours: Path, theirs: Path) -> None:
     assert max(abs(mine[name] - other[name]).max() for name in mine) < 1e-6
     logs = [json.loads((path / "model" / "training_log.json").read_text()) for path in (ours, theirs)]
     assert [entry["step"] for entry in logs[0]] == [entry["step"] for entry in logs[1]]
+
+
+def test_training_ends_when_only_the_process_that_started_it_is_killed(tiny_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    process = start_eva(
+        "solver", "quickstart", "--iteration", "0", "--run-dir", str(run), *overrides(TINY | {"solver.training.epochs": 40})
+    )
+    while running(process) and not in_the_middle(run, "0-train"):
+        continue
+    family = psutil.Process(process.pid).children(recursive=True)
+    trainers = [child for child in family if "eva_stages.solver.training" in " ".join(child.cmdline())]
+    assert trainers
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(trainers, timeout=30)
+    assert not alive

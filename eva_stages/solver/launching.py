@@ -61,6 +61,7 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
         "pairs": str(context.inputs["pairs"]),
         "work": str(context.work),
         "micro_batch_size": runtime["micro_batch_size"],
+        "launcher": os.getpid(),
     }
     (context.work / "job.json").write_text(json.dumps(job, indent=2))
     log = context.work / "training.log"

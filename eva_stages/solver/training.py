@@ -4,12 +4,16 @@ The reference policy is always the stage's input checkpoint, loaded on its own: 
 whole checkpoint and its reference from where it began.
 """
 
+import contextlib
 import json
 import math
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
@@ -127,8 +131,20 @@ def whole_checkpoint(folder: Path) -> str | None:
     return None
 
 
+def die_with(pid: int) -> None:
+    """End this process when another one ends: an orphan would go on writing where a rerun starts to write."""
+
+    def wait() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).wait()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(job_file: str) -> None:
     job = json.loads(Path(job_file).read_text())
+    die_with(job["launcher"])
     work = Path(job["work"])
     tokenizer = AutoTokenizer.from_pretrained(job["policy"])
     if tokenizer.pad_token_id is None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def train(stage_folder: Callable[[str], Path]) -> Train:
 
     def run(work: Path, **changes: object) -> subprocess.CompletedProcess[str]:
         work.mkdir(exist_ok=True)
-        job = {**JOB, "pairs": str(stage_folder("0-pair")), "work": str(work), **changes}
+        job = {**JOB, "launcher": os.getpid(), "pairs": str(stage_folder("0-pair")), "work": str(work), **changes}
         (work / "job.json").write_text(json.dumps(job))
         module = ["-m", "eva_stages.solver.training", str(work / "job.json")]
         launch = ["-m", "accelerate.commands.launch", "--config_file", str(launch_file("cpu"))]
