@@ -7,7 +7,7 @@ from YAML, overriding and reporting faults is `core/recipes.py`.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Metric = Literal[
     "reward_gap",
@@ -43,6 +43,8 @@ class FilePrompts(Section):
     path: str
     column: str = "prompt"
     """Column with the prompt: a string, or a list of chat messages."""
+    reference_column: str | None = None
+    """Column with what a verifier checks answers against; kept as text, or as JSON where it is no text."""
     size: int | None = Field(None, ge=1)
     """Use a seeded sample of this many; null = all."""
     max_characters: int = Field(8000, ge=1)
@@ -55,11 +57,14 @@ Prompts = Annotated[MicroworldPrompts | FilePrompts, Field(discriminator="kind")
 # --- models ------------------------------------------------------------------------------------------------------------
 
 
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
 class ModelRuntime(Section):
-    batch_size: int = Field(256, ge=1)
-    """Sequences per forward pass."""
+    tokens_per_batch: int = Field(16384, ge=1)
+    """Padded tokens per forward pass, room for the answer included; batches are sorted by length."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """auto, cpu, cuda, cuda:1, mps; `balanced` spreads one model over all visible devices."""
 
 
 class Sampling(Section):
@@ -67,13 +72,17 @@ class Sampling(Section):
     """0 = greedy."""
     top_p: float = Field(0.9, gt=0, le=1)
     max_new_tokens: int = Field(2048, ge=1)
+    stop: tuple[str, ...] = ()
+    """Texts at which an answer ends, besides the model's own end token; they are left out of it."""
+    system_prompt: str | None = None
+    """Put before conversations that have no system message."""
 
 
 class TransformersGenerator(Sampling):
-    """`transformers` generation, on CPU or one GPU."""
+    """`transformers` generation, on CPU, one accelerator, or several that share one model."""
 
     kind: Literal["transformers"]
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: DType = "auto"
     runtime: ModelRuntime = ModelRuntime()
 
 
@@ -82,6 +91,68 @@ class TransformersModel(TransformersGenerator):
 
     model: str
     revision: str | None = None
+
+
+class VLLMRuntime(Section):
+    tensor_parallel: int = Field(1, ge=1)
+    """Devices that share one copy of the model."""
+    replicas: int = Field(1, ge=1)
+    """Copies of the model, each on devices of its own, that take turns at the rows."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    max_num_seqs: int = Field(256, ge=1)
+    """Sequences that the engine works on at once."""
+    enforce_eager: bool = False
+
+
+class VLLMGenerator(Sampling):
+    """vLLM's engine: all n responses of a prompt in one request, prefixes cached."""
+
+    kind: Literal["vllm"]
+    dtype: DType = "auto"
+    max_model_len: int | None = Field(None, ge=8)
+    """Tokens of prompt and answer; null = what the model takes."""
+    lora: str | None = None
+    """Folder of a LoRA adapter to answer with."""
+    runtime: VLLMRuntime = VLLMRuntime()
+
+
+class VLLMModel(VLLMGenerator):
+    """A vLLM generator over a model of its own."""
+
+    model: str
+    revision: str | None = None
+
+
+class Price(Section):
+    """US dollars per million tokens, for models that LiteLLM's price list does not know."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class LiteLLMRuntime(Section):
+    concurrency: int = Field(16, ge=1)
+    """Requests under way at once."""
+    attempts: int = Field(6, ge=1)
+    """Tries per request; a Retry-After of the server is honoured between them."""
+    timeout: float = Field(120, gt=0)
+    """Seconds per request."""
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable with the key; null = the provider's usual one. Keys never stand in a recipe."""
+    price: Price | None = None
+    max_cost_usd: float | None = Field(None, gt=0)
+    """The stage stops before a call that could cost more than what is left of this; raise it and run again to go on."""
+
+
+class LiteLLMModel(Sampling):
+    """Any provider that LiteLLM speaks to, or any OpenAI-compatible server."""
+
+    kind: Literal["litellm"]
+    model: str
+    """LiteLLM's name, such as openai/gpt-4.1 or hosted_vllm/my-model."""
+    api_base: str | None = None
+    """Address of an OpenAI-compatible server."""
+    runtime: LiteLLMRuntime = LiteLLMRuntime()
 
 
 class PolicyPlayer(Sampling):
@@ -96,8 +167,8 @@ class MicroworldPlayer(Section):
     kind: Literal["microworld"]
 
 
-PolicyGenerator = TransformersGenerator
-Player = Annotated[PolicyPlayer | TransformersModel | MicroworldPlayer, Field(discriminator="kind")]
+PolicyGenerator = Annotated[TransformersGenerator | VLLMGenerator, Field(discriminator="kind")]
+Player = Annotated[PolicyPlayer | TransformersModel | VLLMModel | LiteLLMModel | MicroworldPlayer, Field(discriminator="kind")]
 
 
 class Policy(Section):
@@ -119,26 +190,93 @@ class MicroworldReward(Section):
     kind: Literal["microworld"]
 
 
-class SequenceClassifierReward(Section):
-    """A sequence-classification reward model: one logit over the chat (Skywork style)."""
+class LocalReward(Section):
+    """A reward model that runs here."""
 
-    kind: Literal["sequence_classifier"]
     model: str
     revision: str | None = None
     max_length: int = Field(4096, ge=8)
     """Longer conversations cannot be scored: null, counted."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    runtime: ModelRuntime = ModelRuntime(batch_size=16)
+    dtype: DType = "auto"
+    runtime: ModelRuntime = ModelRuntime()
+
+
+class SequenceClassifierReward(LocalReward):
+    """A sequence-classification reward model: one logit over the chat (Skywork style)."""
+
+    kind: Literal["sequence_classifier"]
+
+
+class ArmoRMReward(LocalReward):
+    """ArmoRM: a sequence classifier with code of its own; the reward is `output.score`, its objectives are kept beside it."""
+
+    kind: Literal["armorm"]
+    trust_remote_code: bool = False
+    """Run the Python files that come with the model. A Hub id then needs a full commit hash as its revision."""
+
+
+class PairRMReward(LocalReward):
+    """PairRM: a DeBERTa ranker that compares two responses; every pair in both orders."""
+
+    kind: Literal["pairrm"]
+    max_length: int = Field(1224, ge=8)
+    """Tokens of the prompt; longer ones are cut, as the model was trained."""
+    candidate_max_length: int = Field(412, ge=8)
+    """Tokens of a response; longer ones are cut, as the model was trained."""
+
+
+class PairPreferenceReward(LocalReward):
+    """A causal language model that says A or B; every pair in both orders."""
+
+    kind: Literal["pair_preference"]
 
 
 class VerifierReward(Section):
-    """A Python callable `f(messages, response) -> float | None`, named as module:function."""
+    """A Python callable `f(messages, response, reference) -> float | None`: `math`, `instruction`, or your own as module:function."""
 
     kind: Literal["verifier"]
-    function: str = Field(pattern=r"^[\w.]+:\w+$")
+    function: str = Field(pattern=r"^(math|instruction|[\w.]+:\w+)$")
 
 
-Reward = Annotated[MicroworldReward | SequenceClassifierReward | VerifierReward, Field(discriminator="kind")]
+class LLMJudgeReward(Section):
+    """A generator that rates each response from 1 to 10."""
+
+    kind: Literal["llm_judge"]
+    judge: Player
+    rubric: str = "helpfulness, relevance, accuracy, depth, creativity and level of detail"
+    """What the rating weighs."""
+
+
+PointwiseReward = Annotated[
+    MicroworldReward | SequenceClassifierReward | ArmoRMReward | VerifierReward | LLMJudgeReward, Field(discriminator="kind")
+]
+
+
+class Member(Section):
+    reward: PointwiseReward
+    weight: float = Field(1.0, gt=0)
+
+
+class EnsembleReward(Section):
+    """Several rewards as one, each first brought to mean 0 and standard deviation 1 over the stage's responses."""
+
+    kind: Literal["ensemble"]
+    members: tuple[Member, ...] = Field(min_length=2)
+    combine: Literal["mean", "worst"] = "mean"
+    """The weighted mean, or the lowest member (weights then do not count)."""
+
+
+Reward = Annotated[
+    MicroworldReward
+    | SequenceClassifierReward
+    | ArmoRMReward
+    | VerifierReward
+    | LLMJudgeReward
+    | EnsembleReward
+    | PairRMReward
+    | PairPreferenceReward,
+    Field(discriminator="kind"),
+]
 
 
 # --- creator -----------------------------------------------------------------------------------------------------------
@@ -150,23 +288,87 @@ class Selection(Section):
     """Share of the prompts that is drawn to be evolved."""
 
 
+class Feedback(Section):
+    """The evolver sees how the policy did: the prompt's best and worst responses with their rewards (beyond the paper's method)."""
+
+    critique: bool = False
+    """Let the evolver first say what the worst response lacks."""
+    max_characters: int = Field(2000, ge=1)
+    """Of each response."""
+
+
+class MultiShot(Section):
+    """Each prompt evolves beside other informative prompts (beyond the paper's method)."""
+
+    parents: int = Field(3, ge=2, le=10)
+    kind: Literal["similar", "diverse"] = "similar"
+
+
 class Evolve(Section):
-    method: Literal["evol_instruct"] = "evol_instruct"
+    method: Literal["evol_instruct", "evol_complexity", "evol_quality", "self_instruct"] = "evol_instruct"
     generations: int = Field(4, ge=1, le=16)
-    """Evolutions in sequence; all are kept."""
+    """Evolutions in sequence (self_instruct: that many new prompts from the same one); all are kept."""
     generator: Player
+    feedback: Feedback | None = None
+    multi_shot: MultiShot | None = None
     max_characters: int = Field(4000, ge=1)
     """Longer evolutions are rejected."""
+
+
+class Decontaminate(Section):
+    """Keeps prompts of the evaluation sets out, seed prompts as well as evolved ones."""
+
+    against: tuple[str, ...] = Field(min_length=1)
+    """alpaca-eval, mt-bench, arena-hard, or a file with prompts (.jsonl, .json, .csv, .parquet, also .gz)."""
+    ngram: int = Field(13, ge=3)
+    """Words; questions shorter than that count when they are contained whole."""
+    overlap: float = Field(0.2, gt=0, le=1)
+    """Share of a question's n-grams from which a prompt holding them is contaminated."""
+
+
+class Diversity(Section):
+    """How far every evolved prompt is from its nearest neighbour among all prompts, by sentence embeddings."""
+
+    model: str
+    """Sentence-embedding model: folder or Hub id."""
+    revision: str | None = None
+    min_distance: float = Field(0.0, ge=0, le=2)
+    """Cosine distance below which an evolved prompt is left out."""
+    runtime: ModelRuntime = ModelRuntime()
+
+
+class Admit(Section):
+    """Answer and score the evolved prompts first, and keep the most informative ones only (ACCEL)."""
+
+    fraction: float = Field(0.5, gt=0, le=1)
 
 
 class Curate(Section):
     near_duplicate: float | None = Field(0.8, gt=0, lt=1)
     """Estimated Jaccard similarity of character 5-grams from which a prompt is a near duplicate; null = exact only."""
+    decontaminate: Decontaminate | None = None
+    diversity: Diversity | None = None
+    admit: Admit | None = None
 
 
 class Mix(Section):
     evolved_share: float = Field(0.8, ge=0, le=1)
     """Share of evolved prompts in the next set; the rest is drawn uniformly from the present one."""
+    replay_share: float = Field(0.0, ge=0, le=1)
+    """Share of prompts from all earlier sets, drawn by their reward gap (PLR); with `evolved_share` at most 1."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Mix":
+        if self.evolved_share + self.replay_share > 1:
+            raise ValueError(f"evolved_share {self.evolved_share} and replay_share {self.replay_share} are more than 1 together")
+        return self
+
+
+class Analysis(Section):
+    """Quality and complexity (1 to 5) of every prompt by an LLM scorer, and a topic [paper, table 15]; nothing depends on them."""
+
+    scorer: Player
+    topics: tuple[str, ...] = ("writing", "coding", "math", "reasoning", "knowledge", "advice", "roleplay", "other")
 
 
 class Creator(Section):
@@ -180,6 +382,7 @@ class Creator(Section):
     evolve: Evolve
     curate: Curate = Curate()
     mix: Mix = Mix()
+    analysis: Analysis | None = None
 
 
 # --- solver ------------------------------------------------------------------------------------------------------------
@@ -192,6 +395,19 @@ class DPO(Section):
     beta: float = Field(0.1, gt=0)
     nll_alpha: float = Field(1.0, ge=0)
     """Weight alpha of (alpha / |y+|) * -log pi(y+|x)."""
+
+
+class SPPO(Section):
+    """Self-play preference optimisation with the responses' mean win probabilities (soft); needs a pairwise reward."""
+
+    kind: Literal["sppo"]
+    beta: float = Field(0.001, gt=0)
+    """1 / eta."""
+    nll_alpha: float = Field(0.0, ge=0)
+    """Weight alpha of (alpha / |y+|) * -log pi(y+|x)."""
+
+
+Loss = Annotated[DPO | SPPO, Field(discriminator="kind")]
 
 
 class TrainingRuntime(Section):
@@ -229,7 +445,7 @@ class Solver(Section):
 
     responses: int = Field(6, ge=2)
     pairs: Pairs = Pairs()
-    loss: DPO
+    loss: Loss
     training: Training = Training()
 
 
