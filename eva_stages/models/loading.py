@@ -9,18 +9,20 @@ from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.stage import Outside
 
 MICROWORLD = "microworld"
+BALANCED = "balanced"
 
 
-def resolve(model: str, revision: str | None, place: str) -> Outside:
+def resolve(model: str, revision: str | None, place: str, code: bool = False) -> Outside:
     """Find a model given as `microworld`, a checkpoint folder or a Hub id.
 
     Args:
         place: the recipe field it stands in, for errors.
+        code: fetch the model's Python files too.
 
     Raises:
         ConfigError: if it is not there, or is no checkpoint in safetensors.
     """
-    folder = _folder(model, revision, place)
+    folder = _folder(model, revision, place, code)
     if not (folder / "config.json").is_file():
         raise ConfigError([f"{place}: {model} has no config.json, so it is no checkpoint"])
     if not list(folder.glob("*.safetensors")):
@@ -28,7 +30,7 @@ def resolve(model: str, revision: str | None, place: str) -> Outside:
     return Outside(folder.name if Path(model).expanduser().is_dir() else model, folder, tree_digest(folder))
 
 
-def _folder(model: str, revision: str | None, place: str) -> Path:
+def _folder(model: str, revision: str | None, place: str, code: bool) -> Path:
     if model == MICROWORLD:
         return Path(str(resources.files("eva_stages.microworld") / "base_policy"))
     path = Path(model).expanduser()
@@ -40,7 +42,7 @@ def _folder(model: str, revision: str | None, place: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", *(["*.py"] if code else [])]
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ConfigError(
@@ -62,8 +64,31 @@ def pick_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def load_kwargs(dtype: str, device: str) -> dict[str, Any]:
+def load_kwargs(dtype: str, device: str, trust_remote_code: bool = False) -> dict[str, Any]:
     """Arguments for `from_pretrained`: float32 on CPU unless the recipe says otherwise, bf16 where the device has it."""
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
-    return {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    return {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust_remote_code}
+
+
+def load_model(kind: Any, folder: str, dtype: str, device: str, trust_remote_code: bool = False) -> Any:
+    """A model of a `transformers` auto class, ready for inference.
+
+    Args:
+        kind: the class whose `from_pretrained` loads it.
+        device: auto, cpu, cuda, cuda:1, mps, or `balanced` to spread the model over all visible devices.
+    """
+    if device == BALANCED:
+        return kind.from_pretrained(folder, device_map="auto", **load_kwargs(dtype, "cuda", trust_remote_code)).eval()
+    place = pick_device(device)
+    return kind.from_pretrained(folder, **load_kwargs(dtype, place, trust_remote_code)).to(place).eval()
+
+
+def load_tokenizer(folder: str, **settings: Any) -> Any:
+    """A model's tokenizer, with something to pad with."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,127 +1,199 @@
-"""Reward models: given a prompt and its responses, one number per response.
+"""Rewards: given a prompt and its responses, one number per response.
 
-A response that cannot be scored gets null and the reason; never 0, never a dropped row. Batches are sorted by length across
-prompts, and a score does not depend on its batch beyond floating-point rounding.
+A response that cannot be scored gets null and the reason; never 0, never a dropped row. A reward sees all rows of a call at once,
+so that it can batch across prompts, and a score does not depend on its batch beyond floating-point rounding. Models that run here
+are in `reward_models` (pointwise) and `pairwise`.
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from distilabel.models.llms import LLM
 from distilabel.steps import Step, StepInput
 from distilabel.typing import StepOutput
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.generating import SeededLLM
 from eva_stages.core.parts import add_statistics
-from eva_stages.core.rows import Message, last_user_text
+from eva_stages.core.rows import Message, last_user_text, prompt_id
 from eva_stages.core.stage import load_attribute
 from eva_stages.microworld.language import grade, parse
-from eva_stages.models.loading import load_kwargs, pick_device
 
-Score = tuple[float | None, str | None]
-"""A reward, or None and the reason."""
+VERIFIERS = {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"}
+
+
+class Conversation(NamedTuple):
+    """A prompt with one response, and what a verifier checks it against."""
+
+    messages: list[Message]
+    response: str
+    reference: str | None = None
+
+
+class Score(NamedTuple):
+    """A reward, or None and the reason; with what the model says besides and what the call cost."""
+
+    value: float | None
+    failure: str | None = None
+    objectives: list[float] | None = None
+    statistics: dict[str, float] = {}
+
+
+class Candidates(NamedTuple):
+    """A prompt with its responses; a response that failed is None."""
+
+    messages: list[Message]
+    responses: list[str | None]
+    reference: str | None = None
 
 
 class RewardModel(BaseModel, ABC):
-    """Scores conversations that end in a response."""
+    """Fills the reward columns of rows."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
 
     def load(self) -> None:
         """Read weights; called once, in the process that scores."""
 
+    def unload(self) -> None:
+        """Give the weights back."""
+
     @abstractmethod
-    def score(self, conversations: Sequence[tuple[list[Message], str]]) -> list[Score]:
-        """Score (messages, response) pairs; one entry each, in order."""
+    def score_rows(self, rows: Sequence[Candidates]) -> list[dict[str, Any]]:
+        """One dict of columns per row: `rewards` and `failures`, lists of n, and what else the model says."""
 
 
-class MicroworldReward(RewardModel):
+class PointwiseReward(RewardModel):
+    """Scores each response for itself."""
+
+    @abstractmethod
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        """One score per conversation, in order."""
+
+    def score_rows(self, rows: Sequence[Candidates]) -> list[dict[str, Any]]:
+        places = [(i, k) for i, row in enumerate(rows) for k, text in enumerate(row.responses) if text is not None]
+        scores = self.score([Conversation(rows[i].messages, rows[i].responses[k] or "", rows[i].reference) for i, k in places])
+        known = dict(zip(places, map(finite, scores), strict=True))
+        none = Score(None, "no response")
+        return [_columns([known.get((i, k), none) for k in range(len(row.responses))]) for i, row in enumerate(rows)]
+
+
+def _columns(scores: list[Score]) -> dict[str, Any]:
+    columns = {
+        "rewards": [score.value for score in scores],
+        "failures": [score.failure for score in scores],
+        "objectives": [score.objectives for score in scores],
+    }
+    totals: dict[str, float] = {}
+    for score in scores:
+        for name, value in score.statistics.items():
+            totals[name] = totals.get(name, 0) + value
+    return {**columns, "statistics": totals}
+
+
+def finite(score: Score) -> Score:
+    """A score that is no number is a failure."""
+    return score if score.value is None or math.isfinite(score.value) else Score(None, f"the reward is {score.value}")
+
+
+class MicroworldReward(PointwiseReward):
     """Lettercraft's exact graded reward."""
 
-    def score(self, conversations: Sequence[tuple[list[Message], str]]) -> list[Score]:
-        return [_graded(last_user_text(messages), response) for messages, response in conversations]
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        return [_graded(last_user_text(one.messages), one.response) for one in conversations]
 
 
 def _graded(prompt: str, response: str) -> Score:
     instruction = parse(prompt)
-    return (grade(instruction, response), None) if instruction and instruction.answer else (None, "not a Lettercraft instruction")
+    return Score(grade(instruction, response)) if instruction and instruction.answer else Score(None, "not a Lettercraft instruction")
 
 
-class VerifierReward(RewardModel):
-    """A Python function `f(messages, response) -> float | None`; what it raises is the reason of a null."""
+class VerifierReward(PointwiseReward):
+    """A Python function `f(messages, response, reference) -> float | None`; what it raises is the reason of a null."""
 
     function: str
-    _call: Callable[[list[Message], str], float | None] = PrivateAttr()
+    _call: Callable[[list[Message], str, str | None], float | None] = PrivateAttr()
 
     def load(self) -> None:
-        self._call = load_attribute(self.function)
+        self._call = load_attribute(VERIFIERS.get(self.function, self.function))
 
-    def score(self, conversations: Sequence[tuple[list[Message], str]]) -> list[Score]:
-        return [self._one(messages, response) for messages, response in conversations]
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        return [self._one(conversation) for conversation in conversations]
 
-    def _one(self, messages: list[Message], response: str) -> Score:
+    def _one(self, conversation: Conversation) -> Score:
         try:
-            value = self._call(messages, response)
+            value = self._call(*conversation)
         except Exception as error:  # whatever a user's function does, one row must not take the stage down
-            return None, f"{type(error).__name__}: {error}"
-        return (float(value), None) if value is not None else (None, "the verifier returned None")
+            return Score(None, f"{type(error).__name__}: {error}")
+        return Score(float(value)) if value is not None else Score(None, "the verifier returned None")
 
 
-class SequenceClassifierReward(RewardModel):
-    """A sequence-classification model with one logit: `logits[:, 0]` over the chat template of prompt and response."""
+JUDGE_TEMPLATE = (
+    "Rate the assistant's answer to the user's last message. Weigh {rubric}; be strict and do not let length sway you. Say in a "
+    "sentence or two what decides it, then end with the rating from 1 (useless) to 10 (could not be better) as [[rating]], such as "
+    "[[6]].\n\n<|Conversation|>\n{conversation}\n\n<|The Start of the Answer|>\n{answer}\n<|The End of the Answer|>"
+)
+_RATING = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
 
-    model: str
-    max_length: int = 4096
-    dtype: str = "auto"
-    device: str = "auto"
-    batch_size: int = 16
-    _model: Any = PrivateAttr(None)
-    _tokenizer: Any = PrivateAttr(None)
+
+def read_rating(reply: str | None) -> float | None:
+    """The last [[rating]] in a judge's reply; None if there is none between 1 and 10."""
+    found = _RATING.findall(reply or "")
+    return float(found[-1]) if found and 1 <= float(found[-1]) <= 10 else None
+
+
+class LLMJudgeReward(PointwiseReward):
+    """A generator rates each response from 1 to 10. A reply without a rating is a null."""
+
+    llm: LLM
+    rubric: str
+    seed: int = 0
 
     def load(self) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        self.llm.load()
 
-        device = pick_device(self.device)
-        self._tokenizer = AutoTokenizer.from_pretrained(self.model)
-        self._model = AutoModelForSequenceClassification.from_pretrained(self.model, **load_kwargs(self.dtype, device))
-        if self._model.config.num_labels != 1:
-            raise ValueError(f"{self.model} has {self._model.config.num_labels} labels; a reward model has one")
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._model.config.pad_token_id = self._tokenizer.pad_token_id
-        self._model.to(device).eval()
+    def unload(self) -> None:
+        self.llm.unload()
 
-    def score(self, conversations: Sequence[tuple[list[Message], str]]) -> list[Score]:
-        import torch
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        inputs: Any = [[{"role": "user", "content": self._question(one)}] for one in conversations]
+        if not inputs:
+            return []
+        seeds = [derive_seed(self.seed, prompt_id(one.messages), one.response) for one in conversations]
+        seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
+        outputs: Any = self.llm.generate_outputs(inputs=inputs, num_generations=1, **seeded)
+        return [_rated(output) for output in outputs]
 
-        encoded = [
-            self._tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": response}], return_dict=True)["input_ids"]
-            for messages, response in conversations
-        ]
-        scores: list[Score] = [(None, "conversation longer than max_length")] * len(encoded)
-        order = sorted((i for i, ids in enumerate(encoded) if len(ids) <= self.max_length), key=lambda i: len(encoded[i]))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            padded = self._tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt").to(self._model.device)
-            with torch.inference_mode():
-                logits = self._model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits[:, 0]
-            for index, value in zip(batch, logits.float().tolist(), strict=True):
-                scores[index] = (value, None)
-        return scores
+    def _question(self, one: Conversation) -> str:
+        turns = "\n".join(f"{message['role']}: {message['content']}" for message in one.messages)
+        return JUDGE_TEMPLATE.format(rubric=self.rubric, conversation=turns, answer=one.response)
+
+
+def _rated(output: dict[str, Any]) -> Score:
+    reply = output["generations"][0]
+    statistics = {name: values[0] for name, values in output["statistics"].items() if values}
+    if reply is None:
+        return Score(None, f"the judge gave no answer ({output['finish_reasons'][0]})", None, statistics)
+    rating = read_rating(reply)
+    return Score(rating, None if rating is not None else "no rating from 1 to 10 in the judge's reply", None, statistics)
 
 
 class RewardResponses(Step):
-    """Scores the responses of every row, in one batch over all rows of a call.
+    """Scores the responses of every row, all rows of a call together.
 
     Attributes:
         reward: what scores.
-        responses: the input column; the output column is `rewards` or `<prefix>rewards` for `<prefix>responses`.
+        responses: the input column; the output columns are `rewards`, ... or `<prefix>rewards`, ... for `<prefix>responses`.
 
     Input columns:
-        - messages, `responses`
+        - messages, `responses`; reference (what verifiers check against) where there is one
     Output columns:
-        - rewards (`list[float | None]`), failures (`list[str | None]`): null rewards have their reason in failures.
+        - rewards (`list[float | None]`), failures (`list[str | None]`): null rewards have their reason in failures
+        - objectives (ArmoRM), win_probability and win_matrix (pairwise rewards)
     """
 
     reward: RewardModel
@@ -140,18 +212,15 @@ class RewardResponses(Step):
         super().load()
         self.reward.load()
 
+    def unload(self) -> None:
+        self.reward.unload()
+
     def process(self, inputs: StepInput) -> StepOutput:
-        places = [(i, k) for i, row in enumerate(inputs) for k, text in enumerate(row[self.responses]) if text is not None]
-        scores = self.reward.score([(inputs[i]["messages"], inputs[i][self.responses][k]) for i, k in places])
-        known = dict(zip(places, map(_finite, scores), strict=True))
-        rewards, failures = self.outputs
-        for i, row in enumerate(inputs):
-            pairs = [known.get((i, k), (None, "no response")) for k in range(len(row[self.responses]))]
-            row[rewards], row[failures] = [value for value, _ in pairs], [reason for _, reason in pairs]
-            add_statistics(row, responses=len(pairs), unscored=sum(value is None for value, _ in pairs))
+        prefix = self.responses.removesuffix("responses")
+        scored = self.reward.score_rows([Candidates(row["messages"], row[self.responses], row.get("reference")) for row in inputs])
+        for row, columns in zip(inputs, scored, strict=True):
+            statistics = columns.pop("statistics", {})
+            row.update({prefix + name: value for name, value in columns.items()})
+            missing = sum(value is None for value in columns["rewards"])
+            add_statistics(row, responses=len(columns["rewards"]), unscored=missing, **statistics)
         yield inputs
-
-
-def _finite(score: Score) -> Score:
-    value, _ = score
-    return score if value is None or math.isfinite(value) else (None, f"the reward is {value}")

@@ -5,28 +5,32 @@ distribution. Splitting, resuming or reordering batches therefore changes nothin
 leaves no room for an answer is never truncated: its responses are null.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from eva_stages.core.generating import Generated, SeededLLM, generated
 from eva_stages.core.rows import Message
-from eva_stages.models.loading import load_kwargs, pick_device
+from eva_stages.models.batching import chat_tokens, token_batches, with_system_prompt
+from eva_stages.models.loading import load_model, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
 
 class TransformersGenerator(SeededLLM):
-    """A causal language model from a checkpoint folder, on CPU or one accelerator.
+    """A causal language model from a checkpoint folder, on CPU, one accelerator, or several that share it.
 
     Attributes:
         model: checkpoint folder with tokenizer and chat template.
         label: what the rows call the model (a folder differs from machine to machine).
         temperature: 0 = greedy.
-        batch_size: sequences per forward pass.
+        stop: texts that end an answer and are left out of it.
+        system_prompt: put before conversations without a system message.
+        tokens_per_batch: padded tokens per batch, room for the answers included.
+        device: see `load_model`.
     """
 
     model: str
@@ -34,9 +38,11 @@ class TransformersGenerator(SeededLLM):
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 256
+    stop: list[str] = Field(default_factory=list)
+    system_prompt: str | None = None
     dtype: str = "auto"
     device: str = "auto"
-    batch_size: int = 64
+    tokens_per_batch: int = 16384
 
     _model: Any = PrivateAttr(None)
     _tokenizer: Any = PrivateAttr(None)
@@ -47,40 +53,36 @@ class TransformersGenerator(SeededLLM):
 
     def load(self) -> None:
         super().load()
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
-        device = pick_device(self.device)
-        self._tokenizer = AutoTokenizer.from_pretrained(self.model, padding_side="left")
+        self._tokenizer = load_tokenizer(self.model, padding_side="left")
         if self._tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer of {self.model} has no chat template, so it cannot be asked anything")
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._model = AutoModelForCausalLM.from_pretrained(self.model, **load_kwargs(self.dtype, device)).to(device).eval()
+        self._model = load_model(AutoModelForCausalLM, self.model, self.dtype, self.device)
 
     def unload(self) -> None:
         self._model = self._tokenizer = None
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
-        prompts = [self._encode(messages) for messages in inputs]
+        prompts = [chat_tokens(self._tokenizer, with_system_prompt(messages, self.system_prompt), True) for messages in inputs]
         streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]
-        limit = self._model.config.max_position_embeddings
-        results: list[Generated | None] = [None if len(ids) < limit else _too_long(len(ids), num_generations) for ids in prompts]
-        waiting = sorted((index for index, result in enumerate(results) if result is None), key=lambda index: len(prompts[index]))
-        for batch in _chunks(waiting, max(1, self.batch_size // num_generations)):
-            answers = self._answer([prompts[i] for i in batch], num_generations, [streams[i] for i in batch])
-            for index, answer in zip(batch, answers, strict=True):
+        rooms = [min(self.max_new_tokens, self._model.config.max_position_embeddings - len(ids)) for ids in prompts]
+        results: list[Generated | None] = [
+            None if room > 0 else _too_long(len(ids), num_generations) for ids, room in zip(prompts, rooms, strict=True)
+        ]
+        waiting = [index for index, result in enumerate(results) if result is None]
+        for batch in token_batches([len(prompts[i]) + rooms[i] for i in waiting], self.tokens_per_batch, num_generations):
+            chosen = [waiting[i] for i in batch]
+            answers = self._answer([prompts[i] for i in chosen], [rooms[i] for i in chosen], [streams[i] for i in chosen], num_generations)
+            for index, answer in zip(chosen, answers, strict=True):
                 results[index] = answer
         return [result for result in results if result is not None]
 
-    def _encode(self, messages: list[Message]) -> list[int]:
-        return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
-
-    def _answer(self, prompts: list[list[int]], n: int, seeds: list[int]) -> list[Generated]:
+    def _answer(self, prompts: list[list[int]], rooms: list[int], seeds: list[int], n: int) -> list[Generated]:
         import torch
         from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-        longest = max(len(ids) for ids in prompts)
-        room = min(self.max_new_tokens, self._model.config.max_position_embeddings - longest)
+        longest, room = max(len(ids) for ids in prompts), max(rooms)
         batch = self._tokenizer.pad({"input_ids": [ids for ids in prompts for _ in range(n)]}, return_tensors="pt")
         processors = LogitsProcessorList()
         if self.temperature > 0:
@@ -99,23 +101,29 @@ class TransformersGenerator(SeededLLM):
                 top_p=None,
                 top_k=None,
                 pad_token_id=self._tokenizer.pad_token_id,
+                **({"stop_strings": self.stop, "tokenizer": self._tokenizer} if self.stop else {}),
             )
-        answers = self._read(output[:, longest:].cpu())
-        return [
-            generated([text for text, _, _ in group], [reason for _, reason, _ in group], len(ids), [count for _, _, count in group])
-            for ids, group in zip(prompts, _chunks(answers, n), strict=True)
-        ]
+        answers = iter(output[:, longest:].tolist())
+        return [self._read([next(answers)[:room] for _ in range(n)], len(ids)) for ids, room in zip(prompts, rooms, strict=True)]
 
-    def _read(self, output: "torch.Tensor") -> list[tuple[str, str, int]]:
-        """Text, finish reason and number of tokens (the end token counts) of each row."""
+    def _read(self, rows: list[list[int]], input_tokens: int) -> Generated:
+        """Texts, finish reasons and numbers of tokens (the end token counts) of one prompt's answers."""
+        read = [self._text(row) for row in rows]
+        return generated([text for text, _, _ in read], [reason for _, reason, _ in read], input_tokens, [count for _, _, count in read])
+
+    def _text(self, row: list[int]) -> tuple[str, str, int]:
         eos = self._model.generation_config.eos_token_id
         ends = set(eos if isinstance(eos, list) else [eos])
-        answers = []
-        for row in output.tolist():
-            stop = next((place for place, token in enumerate(row) if token in ends), None)
-            text = self._tokenizer.decode(row if stop is None else row[:stop], skip_special_tokens=True)
-            answers.append((text, "length" if stop is None else "stop", len(row) if stop is None else stop + 1))
-        return answers
+        end = next((place for place, token in enumerate(row) if token in ends), None)
+        text = self._tokenizer.decode(row if end is None else row[:end], skip_special_tokens=True)
+        cut = min((place for stop in self.stop if (place := text.find(stop)) >= 0), default=None)
+        if cut is not None:
+            return text[:cut], "stop", _until_padding(row, self._tokenizer.pad_token_id)
+        return text, "length" if end is None else "stop", len(row) if end is None else end + 1
+
+
+def _until_padding(row: list[int], pad: int) -> int:
+    return row.index(pad) if pad in row else len(row)
 
 
 def _too_long(tokens: int, n: int) -> Generated:
@@ -135,7 +143,3 @@ class _InverseSampler:
         cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
         token = (cumulative <= (draw * cumulative[:, -1]).unsqueeze(1)).sum(dim=-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,57 @@
+"""Token-budget batches and chat templates: what all local models share on their way to a forward pass.
+
+A batch is as many sequences of about the same length as fit into a number of padded tokens, so that short and long conversations
+cost what they hold and not what the longest one holds.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from eva_stages.core.rows import Message
+
+
+def token_batches(lengths: Sequence[int], budget: int, copies: int = 1) -> Iterator[list[int]]:
+    """Indices in batches, longest first, so that a batch that does not fit into memory fails at once.
+
+    Args:
+        lengths: tokens of each sequence, room for an answer included.
+        budget: padded tokens per batch; a sequence longer than that is a batch of its own.
+        copies: sequences that each index stands for.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * copies * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def with_system_prompt(messages: Sequence[Message], system_prompt: str | None) -> list[Message]:
+    """The conversation, opened by the system prompt if it has no system message of its own."""
+    if system_prompt is None or messages[0]["role"] == "system":
+        return list(messages)
+    return [{"role": "system", "content": system_prompt}, *messages]
+
+
+def chat_tokens(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
+    """Token ids of a conversation by the tokenizer's chat template.
+
+    Templates without a system role (Gemma's) get the system message in front of the first user turn.
+    """
+    try:
+        return _tokens(tokenizer, messages, add_generation_prompt)
+    except TemplateError:
+        if messages[0]["role"] != "system" or len(messages) < 2:
+            raise
+        system, first, *rest = messages
+        merged = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
+        return _tokens(tokenizer, [merged, *rest], add_generation_prompt)
+
+
+def _tokens(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
+    encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=add_generation_prompt, return_dict=True)
+    return list(encoded["input_ids"])

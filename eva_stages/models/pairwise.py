@@ -1,0 +1,177 @@
+"""Pairwise rewards: how likely each response of a prompt beats each other one.
+
+Every pair is shown in both orders, all pairs of all rows of a call in token-budget batches through one loaded model:
+
+    P[i, j] = (p(i first, j second) + 1 - p(j first, i second)) / 2,    P[i, i] = 1/2,    P[i, j] + P[j, i] = 1
+
+The reward of a response is its mean win probability over all n responses, itself included, which is what SPPO trains on. A response
+with a comparison that failed has no reward.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import PrivateAttr
+
+from eva_stages.core.rows import Message
+from eva_stages.models.batching import chat_tokens, token_batches
+from eva_stages.models.loading import load_model, load_tokenizer
+from eva_stages.models.rewards import Candidates, RewardModel
+
+
+class Comparison(NamedTuple):
+    messages: list[Message]
+    first: str
+    second: str
+
+
+def win_matrix(first_wins: np.ndarray) -> np.ndarray:
+    """P[i, j] from the probabilities that the response shown first wins, averaged over both orders.
+
+    Args:
+        first_wins: shape (n, n); entry [i, j] with i shown first and j second; the diagonal is not read; NaN = not known.
+
+    Returns:
+        Shape (n, n), 1/2 on the diagonal, P + P^T = 1.
+    """
+    both = (first_wins + 1 - first_wins.T) / 2
+    np.fill_diagonal(both, 0.5)
+    return both
+
+
+class PairwiseReward(RewardModel):
+    """Compares the responses of a prompt with each other."""
+
+    model: str
+    max_length: int = 4096
+    dtype: str = "auto"
+    device: str = "auto"
+    tokens_per_batch: int = 16384
+    _model: Any = PrivateAttr(None)
+    _tokenizer: Any = PrivateAttr(None)
+
+    @abstractmethod
+    def encode(self, comparison: Comparison) -> list[int]:
+        """Token ids of one comparison."""
+
+    @abstractmethod
+    def first_wins(self, padded: Any) -> Any:
+        """Probability that the first response wins, shape (batch,), for padded `input_ids` and `attention_mask`."""
+
+    def unload(self) -> None:
+        self._model = self._tokenizer = None
+
+    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        """Probability that the first response wins, shape (comparisons,); NaN where the comparison does not fit the model."""
+        import torch
+
+        encoded = [self.encode(one) for one in comparisons]
+        limit = self._limit()
+        fitting = [index for index, ids in enumerate(encoded) if len(ids) <= limit]
+        wins = np.full(len(encoded), np.nan)
+        for batch in token_batches([len(encoded[i]) for i in fitting], self.tokens_per_batch):
+            chosen = [fitting[i] for i in batch]
+            padded = self._tokenizer.pad({"input_ids": [encoded[i] for i in chosen]}, return_tensors="pt").to(self._model.device)
+            with torch.inference_mode():
+                wins[chosen] = self.first_wins(padded).double().cpu().numpy()
+        return wins
+
+    def _limit(self) -> int:
+        return self.max_length
+
+    def score_rows(self, rows: Sequence[Candidates]) -> list[dict[str, Any]]:
+        places = [(index, i, j) for index, row in enumerate(rows) for i, j in permutations(_present(row), 2)]
+        wins = self.compare([Comparison(rows[r].messages, rows[r].responses[i] or "", rows[r].responses[j] or "") for r, i, j in places])
+        matrices = [np.full((len(row.responses), len(row.responses)), np.nan) for row in rows]
+        for (index, i, j), value in zip(places, wins, strict=True):
+            matrices[index][i, j] = value
+        return [self._columns(row, win_matrix(matrix)) for row, matrix in zip(rows, matrices, strict=True)]
+
+    def _columns(self, row: Candidates, matrix: np.ndarray) -> dict[str, Any]:
+        present = _present(row)
+        means = {i: matrix[i, present].mean() for i in present}
+        rewards = [None if i not in means or np.isnan(means[i]) else float(means[i]) for i in range(len(row.responses))]
+        reason = f"a comparison with it is longer than max_length = {self.max_length} tokens"
+        failures = [None if reward is not None else reason if i in means else "no response" for i, reward in enumerate(rewards)]
+        table = [[None if np.isnan(value) else float(value) for value in line] for line in matrix]
+        return {"rewards": rewards, "failures": failures, "win_probability": rewards, "win_matrix": table}
+
+
+def _present(row: Candidates) -> list[int]:
+    return [i for i, text in enumerate(row.responses) if text is not None]
+
+
+def context_text(messages: Sequence[Message]) -> str:
+    """A prompt as plain text: the bare message, or all turns with their roles where there are several."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n".join(f"{message['role'].upper()}: {message['content']}" for message in messages)
+
+
+class PairRMReward(PairwiseReward):
+    """PairRM (Jiang et al. 2023): a DeBERTa ranker that reads the prompt and both responses.
+
+    P(first beats second) = sigmoid(s_1 - s_2), with s a head over the hidden states at the source's and the response's markers.
+    Over-long prompts and responses are cut, as in the model's training.
+    """
+
+    max_length: int = 1224
+    candidate_max_length: int = 412
+
+    def load(self) -> None:
+        from eva_stages.models.pairrm import DebertaRanker
+
+        self._tokenizer = load_tokenizer(self.model)
+        self._model = load_model(DebertaRanker, self.model, self.dtype, self.device)
+
+    def encode(self, comparison: Comparison) -> list[int]:
+        source = self._part("<|source|>", context_text(comparison.messages), self.max_length)
+        room = (self._limit() - len(source)) // 2  # a short prompt leaves more to the responses
+        return source + self._part("<|candidate1|>", comparison.first, room) + self._part("<|candidate2|>", comparison.second, room)
+
+    def _part(self, marker: str, text: str, limit: int) -> list[int]:
+        return list(self._tokenizer(marker + text, max_length=limit, truncation=True)["input_ids"])
+
+    def _limit(self) -> int:
+        return self.max_length + 2 * self.candidate_max_length
+
+    def first_wins(self, padded: Any) -> Any:
+        return self._model(padded["input_ids"], padded["attention_mask"]).float().sigmoid()
+
+
+TURN_TEMPLATE = "{% for message in messages %}\n\n<turn> {{ message['role'] }}\n {{ message['content'] }}{% endfor %}\n\n\n"
+QUESTION = "[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"
+
+
+class PairPreferenceReward(PairwiseReward):
+    """A causal language model asked which response is better (Dong et al. 2024): softmax of its last logits over "A" and "B"."""
+
+    _letters: list[int] = PrivateAttr(default_factory=list)
+
+    def load(self) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self._tokenizer = load_tokenizer(self.model, padding_side="left")
+        self._letters = [self._letter(name) for name in ("A", "B")]
+        self._model = load_model(AutoModelForCausalLM, self.model, self.dtype, self.device)
+
+    def _letter(self, name: str) -> int:
+        ids = self._tokenizer.encode(name, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ValueError(f"{self.model} has no single token for {name!r}, so it cannot say which response it prefers")
+        return int(ids[0])
+
+    def encode(self, comparison: Comparison) -> list[int]:
+        context = self._tokenizer.apply_chat_template(comparison.messages, chat_template=TURN_TEMPLATE, tokenize=False)
+        question = QUESTION.format(context=context, a=comparison.first, b=comparison.second)
+        ids = chat_tokens(self._tokenizer, [{"role": "user", "content": question}], False)
+        return ids[1:] if ids[0] == self._tokenizer.bos_token_id else ids  # the model was trained without it
+
+    def first_wins(self, padded: Any) -> Any:
+        mask = padded["attention_mask"]
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        output = self._model(input_ids=padded["input_ids"], attention_mask=mask, position_ids=positions, logits_to_keep=1)
+        return output.logits[:, -1, self._letters].float().softmax(dim=-1)[:, 0]
