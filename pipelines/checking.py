@@ -1,12 +1,27 @@
 """Everything a recipe points to, looked at before anything expensive starts; all faults at once."""
 
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from eva_stages.core.config import FilePrompts, Lettercraft, Player, Recipe, TransformersModel, VerifierReward
+from eva_stages.core.config import (
+    ArmoRMReward,
+    EnsembleReward,
+    FilePrompts,
+    LiteLLMModel,
+    LLMJudgeReward,
+    LocalReward,
+    PairPreferenceReward,
+    PairRMReward,
+    Player,
+    Recipe,
+    TransformersModel,
+    VerifierReward,
+)
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.stage import load_attribute
-from eva_stages.models.choosing import reward_model
+from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
 
 
@@ -27,40 +42,73 @@ def check(recipe: Recipe) -> None:
 def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     looks: list[Callable[[], object]] = [
         lambda: resolve(recipe.policy.model, recipe.policy.revision, "policy.model"),
-        lambda: reward_model(recipe.reward),
         lambda: _launch(recipe),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
+        lambda: _benchmarks(recipe),
     ]
-    looks += [_judge(benchmark, index) for index, benchmark in enumerate(recipe.evaluation.benchmarks)]
+    looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
+    looks += [
+        partial(_player, benchmark.judge, f"evaluation.benchmarks.{index}.judge")
+        for index, benchmark in enumerate(recipe.evaluation.benchmarks)
+    ]
     if isinstance(recipe.prompts, FilePrompts):
-        looks.append(lambda: _prompts(recipe.prompts))
-    if isinstance(recipe.reward, VerifierReward):
-        looks.append(lambda: _verifier(recipe.reward))
+        looks.append(partial(_prompts, recipe.prompts))
     return looks
 
 
-def _prompts(prompts: object) -> None:
+def _prompts(prompts: FilePrompts) -> None:
     from eva_stages.creator.prompts import read_prompt_file
 
-    assert isinstance(prompts, FilePrompts)
-    read_prompt_file(Path(prompts.path).expanduser(), prompts.column)
+    read_prompt_file(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
 
 
-def _verifier(reward: object) -> None:
-    assert isinstance(reward, VerifierReward)
+def _rewards(recipe: Recipe) -> list[tuple[OneReward, str]]:
+    """Every reward of the recipe that scores by itself, with its place."""
+    if isinstance(recipe.reward, EnsembleReward):
+        return [(member.reward, f"reward.members.{index}.reward") for index, member in enumerate(recipe.reward.members)]
+    return [(recipe.reward, "reward")]
+
+
+def _reward(config: OneReward, place: str) -> None:
+    match config:
+        case LocalReward():
+            if isinstance(config, ArmoRMReward):
+                check_trust(config, place)
+            resolve(config.model, config.revision, f"{place}.model")
+        case VerifierReward():
+            _verifier(config, place)
+        case LLMJudgeReward():
+            _player(config.judge, f"{place}.judge")
+
+
+def _verifier(config: VerifierReward, place: str) -> None:
+    from eva_stages.models.rewards import VERIFIERS
+
     try:
-        load_attribute(reward.function)
+        load_attribute(VERIFIERS.get(config.function, config.function))
     except (ImportError, AttributeError) as error:
-        raise ConfigError([f"reward.function: {reward.function} cannot be imported: {error}"]) from error
+        raise ConfigError([f"{place}.function: {config.function} cannot be imported: {error}"]) from error
 
 
 def _player(player: Player, place: str) -> None:
-    if isinstance(player, TransformersModel):
-        resolve(player.model, player.revision, f"{place}.model")
+    match player:
+        case TransformersModel():
+            resolve(player.model, player.revision, f"{place}.model")
+        case LiteLLMModel():
+            name = player.runtime.api_key_env
+            if name and not os.environ.get(name):
+                raise ConfigError([f"{place}.runtime.api_key_env: the environment variable {name} is not set; export it with the key"])
 
 
-def _judge(benchmark: Lettercraft, index: int) -> Callable[[], None]:
-    return lambda: _player(benchmark.judge, f"evaluation.benchmarks.{index}.judge")
+def _benchmarks(recipe: Recipe) -> None:
+    absolute = not isinstance(recipe.reward, EnsembleReward | PairRMReward | PairPreferenceReward)
+    if recipe.evaluation.benchmarks and not absolute:
+        raise ConfigError(
+            [
+                f"evaluation.benchmarks: lettercraft compares rewards between policies, and {recipe.reward.kind} rewards only compare "
+                "responses of one stage; give a reward of another kind, or no benchmarks"
+            ]
+        )
 
 
 def _launch(recipe: Recipe) -> None:

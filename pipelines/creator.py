@@ -19,7 +19,7 @@ def creator_stages(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequ
     """
     creator = recipe.creator
     responses = responding(recipe, "creator-respond", iteration, prompts, policy, creator.responses)
-    rewards = rewarding(recipe, "creator-reward", iteration, prompts, responses)
+    rewards = rewarding(recipe, "creator-reward", iteration, prompts, responses, policy)
     informed = TableStage(
         "inform",
         iteration,

@@ -1,6 +1,6 @@
 """Held-out evaluation of a policy: answer, score, judge against the base policy in both orders, summarise."""
 
-from eva_stages.core.config import Lettercraft, Recipe
+from eva_stages.core.config import EnsembleReward, Lettercraft, Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
@@ -65,7 +65,8 @@ def _answered(
         required=("responses", "greedy_responses"),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    reward, brought = reward_model(recipe.reward)
+    assert not isinstance(recipe.reward, EnsembleReward)  # `check` has seen to it
+    reward, brought = reward_model(recipe.reward, recipe.policy, policy)
     score = "eva_stages.models.rewards:RewardResponses"
     rewards = RowStage(
         f"{prefix}-reward",

@@ -35,7 +35,7 @@ def prompts_stage(recipe: Recipe) -> Stage:
         path = Path(prompts.path).expanduser()
         if not path.is_file():
             raise ConfigError([f"prompts.path: there is no file {path}"])
-        settings = prompts.model_dump(include={"column", "size", "max_characters"})
+        settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
         load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed}, {"file": str(path)})
         return FunctionStage("prompts", 0, {"file": Outside(path.name, path, file_digest(path))}, function=load)
     load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed})

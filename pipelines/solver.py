@@ -10,7 +10,7 @@ def solver_stages(recipe: Recipe, iteration: int, prompts: Stage, policy: Stage 
     """From a prompt set and a policy to the next policy, which is the last stage; `policy` is also the reference."""
     solver = recipe.solver
     responses = responding(recipe, "respond", iteration, prompts, policy, solver.responses)
-    rewards = rewarding(recipe, "reward", iteration, prompts, responses)
+    rewards = rewarding(recipe, "reward", iteration, prompts, responses, policy)
     pairs = TableStage(
         "pair",
         iteration,

@@ -7,7 +7,7 @@ from YAML, overriding and reporting faults is `core/recipes.py`.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 Metric = Literal[
     "reward_gap",
@@ -93,36 +93,6 @@ class TransformersModel(TransformersGenerator):
     revision: str | None = None
 
 
-class VLLMRuntime(Section):
-    tensor_parallel: int = Field(1, ge=1)
-    """Devices that share one copy of the model."""
-    replicas: int = Field(1, ge=1)
-    """Copies of the model, each on devices of its own, that take turns at the rows."""
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    max_num_seqs: int = Field(256, ge=1)
-    """Sequences that the engine works on at once."""
-    enforce_eager: bool = False
-
-
-class VLLMGenerator(Sampling):
-    """vLLM's engine: all n responses of a prompt in one request, prefixes cached."""
-
-    kind: Literal["vllm"]
-    dtype: DType = "auto"
-    max_model_len: int | None = Field(None, ge=8)
-    """Tokens of prompt and answer; null = what the model takes."""
-    lora: str | None = None
-    """Folder of a LoRA adapter to answer with."""
-    runtime: VLLMRuntime = VLLMRuntime()
-
-
-class VLLMModel(VLLMGenerator):
-    """A vLLM generator over a model of its own."""
-
-    model: str
-    revision: str | None = None
-
-
 class Price(Section):
     """US dollars per million tokens, for models that LiteLLM's price list does not know."""
 
@@ -167,8 +137,8 @@ class MicroworldPlayer(Section):
     kind: Literal["microworld"]
 
 
-PolicyGenerator = Annotated[TransformersGenerator | VLLMGenerator, Field(discriminator="kind")]
-Player = Annotated[PolicyPlayer | TransformersModel | VLLMModel | LiteLLMModel | MicroworldPlayer, Field(discriminator="kind")]
+PolicyGenerator = TransformersGenerator
+Player = Annotated[PolicyPlayer | TransformersModel | LiteLLMModel | MicroworldPlayer, Field(discriminator="kind")]
 
 
 class Policy(Section):
@@ -288,87 +258,23 @@ class Selection(Section):
     """Share of the prompts that is drawn to be evolved."""
 
 
-class Feedback(Section):
-    """The evolver sees how the policy did: the prompt's best and worst responses with their rewards (beyond the paper's method)."""
-
-    critique: bool = False
-    """Let the evolver first say what the worst response lacks."""
-    max_characters: int = Field(2000, ge=1)
-    """Of each response."""
-
-
-class MultiShot(Section):
-    """Each prompt evolves beside other informative prompts (beyond the paper's method)."""
-
-    parents: int = Field(3, ge=2, le=10)
-    kind: Literal["similar", "diverse"] = "similar"
-
-
 class Evolve(Section):
     method: Literal["evol_instruct", "evol_complexity", "evol_quality", "self_instruct"] = "evol_instruct"
     generations: int = Field(4, ge=1, le=16)
     """Evolutions in sequence (self_instruct: that many new prompts from the same one); all are kept."""
     generator: Player
-    feedback: Feedback | None = None
-    multi_shot: MultiShot | None = None
     max_characters: int = Field(4000, ge=1)
     """Longer evolutions are rejected."""
-
-
-class Decontaminate(Section):
-    """Keeps prompts of the evaluation sets out, seed prompts as well as evolved ones."""
-
-    against: tuple[str, ...] = Field(min_length=1)
-    """alpaca-eval, mt-bench, arena-hard, or a file with prompts (.jsonl, .json, .csv, .parquet, also .gz)."""
-    ngram: int = Field(13, ge=3)
-    """Words; questions shorter than that count when they are contained whole."""
-    overlap: float = Field(0.2, gt=0, le=1)
-    """Share of a question's n-grams from which a prompt holding them is contaminated."""
-
-
-class Diversity(Section):
-    """How far every evolved prompt is from its nearest neighbour among all prompts, by sentence embeddings."""
-
-    model: str
-    """Sentence-embedding model: folder or Hub id."""
-    revision: str | None = None
-    min_distance: float = Field(0.0, ge=0, le=2)
-    """Cosine distance below which an evolved prompt is left out."""
-    runtime: ModelRuntime = ModelRuntime()
-
-
-class Admit(Section):
-    """Answer and score the evolved prompts first, and keep the most informative ones only (ACCEL)."""
-
-    fraction: float = Field(0.5, gt=0, le=1)
 
 
 class Curate(Section):
     near_duplicate: float | None = Field(0.8, gt=0, lt=1)
     """Estimated Jaccard similarity of character 5-grams from which a prompt is a near duplicate; null = exact only."""
-    decontaminate: Decontaminate | None = None
-    diversity: Diversity | None = None
-    admit: Admit | None = None
 
 
 class Mix(Section):
     evolved_share: float = Field(0.8, ge=0, le=1)
     """Share of evolved prompts in the next set; the rest is drawn uniformly from the present one."""
-    replay_share: float = Field(0.0, ge=0, le=1)
-    """Share of prompts from all earlier sets, drawn by their reward gap (PLR); with `evolved_share` at most 1."""
-
-    @model_validator(mode="after")
-    def _shares(self) -> "Mix":
-        if self.evolved_share + self.replay_share > 1:
-            raise ValueError(f"evolved_share {self.evolved_share} and replay_share {self.replay_share} are more than 1 together")
-        return self
-
-
-class Analysis(Section):
-    """Quality and complexity (1 to 5) of every prompt by an LLM scorer, and a topic [paper, table 15]; nothing depends on them."""
-
-    scorer: Player
-    topics: tuple[str, ...] = ("writing", "coding", "math", "reasoning", "knowledge", "advice", "roleplay", "other")
 
 
 class Creator(Section):
@@ -382,7 +288,6 @@ class Creator(Section):
     evolve: Evolve
     curate: Curate = Curate()
     mix: Mix = Mix()
-    analysis: Analysis | None = None
 
 
 # --- solver ------------------------------------------------------------------------------------------------------------
@@ -395,19 +300,6 @@ class DPO(Section):
     beta: float = Field(0.1, gt=0)
     nll_alpha: float = Field(1.0, ge=0)
     """Weight alpha of (alpha / |y+|) * -log pi(y+|x)."""
-
-
-class SPPO(Section):
-    """Self-play preference optimisation with the responses' mean win probabilities (soft); needs a pairwise reward."""
-
-    kind: Literal["sppo"]
-    beta: float = Field(0.001, gt=0)
-    """1 / eta."""
-    nll_alpha: float = Field(0.0, ge=0)
-    """Weight alpha of (alpha / |y+|) * -log pi(y+|x)."""
-
-
-Loss = Annotated[DPO | SPPO, Field(discriminator="kind")]
 
 
 class TrainingRuntime(Section):
@@ -445,7 +337,7 @@ class Solver(Section):
 
     responses: int = Field(6, ge=2)
     pairs: Pairs = Pairs()
-    loss: Loss
+    loss: DPO
     training: Training = Training()
 
 

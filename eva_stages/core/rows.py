@@ -24,7 +24,10 @@ PROMPT_FIELDS = [
     ("root_id", pa.string()),
     ("generation", pa.int32()),
     ("mutation", pa.string()),
+    ("reference", pa.string()),
 ]
+
+REWARD_FIELDS = [("prompt_id", pa.string()), ("rewards", pa.list_(pa.float64())), ("failures", pa.list_(pa.string()))]
 
 SCHEMAS: dict[str, pa.Schema] = {
     "prompts": pa.schema(PROMPT_FIELDS),
@@ -38,7 +41,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("seed", pa.int64()),
         ]
     ),
-    "rewards": pa.schema([("prompt_id", pa.string()), ("rewards", pa.list_(pa.float64())), ("failures", pa.list_(pa.string()))]),
+    "rewards": pa.schema(REWARD_FIELDS),
+    "objective_rewards": pa.schema([*REWARD_FIELDS, ("objectives", pa.list_(pa.list_(pa.float64())))]),
+    "pairwise_rewards": pa.schema(
+        [*REWARD_FIELDS, ("win_probability", pa.list_(pa.float64())), ("win_matrix", pa.list_(pa.list_(pa.float64())))]
+    ),
     "evolutions": pa.schema([*PROMPT_FIELDS, ("rejected", pa.string())]),
     "selected": pa.schema([("prompt_id", pa.string()), ("probability", pa.float64()), ("draw", pa.int32())]),
     "mixed": pa.schema([*PROMPT_FIELDS, ("origin", pa.string())]),
@@ -92,9 +99,12 @@ def prompt_id(messages: Sequence[Message]) -> str:
 
 
 def prompt_row(messages: Sequence[Message], source: str, **lineage: Any) -> dict[str, Any]:
-    """A row of the `prompts` schema; without lineage it is a seed prompt, its own root in generation 0."""
+    """A row of the `prompts` schema; without lineage it is a seed prompt, its own root in generation 0.
+
+    `reference` is what verifiers check answers against; an evolved prompt is another task and has none.
+    """
     identity = prompt_id(messages)
-    row = {"parent_id": None, "root_id": identity, "generation": 0, "mutation": None, **lineage}
+    row = {"parent_id": None, "root_id": identity, "generation": 0, "mutation": None, "reference": None, **lineage}
     return {"prompt_id": identity, "messages": list(messages), "source": source, **row}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from distilabel.steps import StepInput
 from distilabel.steps.tasks import Task
+from distilabel.steps.tasks.evol_instruct.evol_complexity.utils import MUTATION_TEMPLATES as COMPLEXITY_TEMPLATES
 from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
 from distilabel.typing import StepOutput
 
@@ -20,6 +21,7 @@ from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, normalise, prompt_row, with_last_user_text
 
 LEAKS = ("given prompt", "rewritten prompt", "created prompt", "#prompt", "prompt#")
+CHATTER = ("here is ", "here's ", "here are ", "sure,", "sure!", "certainly", "of course", "answer:", "response:", "output:")
 REFUSALS = ("i'm sorry", "i am sorry", "sorry, ", "i cannot", "i can't", "i can not", "as an ai", "i'm unable", "i am unable")
 
 
@@ -29,7 +31,59 @@ def evol_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
     return mutation.lower(), MUTATION_TEMPLATES[mutation].replace("<PROMPT>", text)
 
 
-METHODS: dict[str, Callable[[str, np.random.Generator], tuple[str, str]]] = {"evol_instruct": evol_instruct}
+def evol_complexity(text: str, rng: np.random.Generator) -> tuple[str, str]:
+    """(mutation, meta-prompt) by a uniformly random EvolComplexity template: in-depth only (Liu et al. 2023, as shipped by distilabel)."""
+    mutation = str(rng.choice(list(COMPLEXITY_TEMPLATES)))
+    return mutation.lower(), COMPLEXITY_TEMPLATES[mutation].replace("<PROMPT>", text)
+
+
+QUALITIES = {
+    "helpfulness": "Rewrite it so that its answer would be of more real use to the person who asks.",
+    "relevance": "Rewrite it so that it asks for what matters to its topic and for nothing beside it.",
+    "depth": "Rewrite it so that a good answer has to go deeper into the matter.",
+    "creativity": "Rewrite it so that it invites an original answer.",
+    "details": "Rewrite it so that it gives or asks for more specific details.",
+}
+QUALITY_TEMPLATE = (
+    "I want you to act as a Prompt Writer.\nMake #The Given Prompt# a better prompt. {aim}\nThe rewritten prompt must be reasonable, must "
+    "be understood and answered by humans, may be 10 to 20 words longer, and keeps tables and code of #The Given Prompt#.\nDo not answer "
+    "it. '#The Given Prompt#', '#Rewritten Prompt#', 'given prompt' and 'rewritten prompt' must not occur in it.\n"
+    "#The Given Prompt#:\n{prompt}\n#Rewritten Prompt#:\n"
+)
+
+
+def evol_quality(text: str, rng: np.random.Generator) -> tuple[str, str]:
+    """(mutation, meta-prompt) for one of EvolQuality's criteria (Liu et al. 2023), turned from the response on the prompt."""
+    quality = str(rng.choice(list(QUALITIES)))
+    return quality, QUALITY_TEMPLATE.format(aim=QUALITIES[quality], prompt=text)
+
+
+STYLES = {
+    "question": "Word it as a question.",
+    "imperative": "Word it as an instruction, with a verb that #The Given Prompt# does not use.",
+}
+SELF_INSTRUCT_TEMPLATE = (
+    "I want you to act as a Prompt Creator.\nWrite one brand new prompt in the domain of #The Given Prompt#: another task, as rare as you "
+    "like, that stands for itself. {style} Its length should be close to that of #The Given Prompt# ({words} words).\nDo not answer it. "
+    "'#The Given Prompt#', '#Created Prompt#', 'given prompt' and 'created prompt' must not occur in it.\n"
+    "#The Given Prompt#:\n{prompt}\n#Created Prompt#:\n"
+)
+
+
+def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
+    """(mutation, meta-prompt) for a new prompt after a seed (SelfInstruct, Wang et al. 2022): verbs vary, styles mix, length is kept."""
+    style = str(rng.choice(list(STYLES)))
+    return f"self_instruct_{style}", SELF_INSTRUCT_TEMPLATE.format(style=STYLES[style], words=len(text.split()), prompt=text)
+
+
+METHODS: dict[str, Callable[[str, np.random.Generator], tuple[str, str]]] = {
+    "evol_instruct": evol_instruct,
+    "evol_complexity": evol_complexity,
+    "evol_quality": evol_quality,
+    "self_instruct": self_instruct,
+}
+INDEPENDENT = {"self_instruct"}
+"""Methods whose every generation starts from the drawn prompt."""
 
 
 def read_evolution(reply: str | None) -> str:
@@ -50,11 +104,13 @@ def rejection(evolved: str, parent: str, finish_reason: str, max_characters: int
         return "template_leak"
     if lowered.startswith(REFUSALS):
         return "refusal"
+    if lowered.startswith(CHATTER) or not any(character.isalpha() for character in evolved):
+        return "not_a_prompt"
     return "too_long" if len(evolved) > max_characters else None
 
 
 class EvolvePrompts(Task):
-    """Evolves every prompt `generations` times in sequence; one row per attempt.
+    """Evolves every prompt `generations` times; one row per attempt.
 
     Attributes:
         method: key of `METHODS`.
@@ -77,7 +133,7 @@ class EvolvePrompts(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return ["prompt_id", "messages", "source", "parent_id", "root_id", "generation", "mutation", "rejected"]
+        return ["prompt_id", "messages", "source", "parent_id", "root_id", "generation", "mutation", "reference", "rejected"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         return [{"role": "user", "content": input["meta_prompt"]}]
@@ -91,7 +147,7 @@ class EvolvePrompts(Task):
         for generation in range(self.generations):
             for index, child in enumerate(self._generation(parents, [row["prompt_id"] for row in inputs], generation)):
                 made[index].append(child)
-                if child["rejected"] is None:
+                if child["rejected"] is None and self.method not in INDEPENDENT:
                     parents[index] = child
         yield [row for rows in made for row in rows]
 

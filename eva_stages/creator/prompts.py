@@ -1,5 +1,6 @@
 """Where prompts come from: Lettercraft, or a file of real ones. Whatever cannot be used is left out and counted, never repaired."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -62,18 +63,20 @@ def load_held_out(context: Context, size: int) -> dict[str, Any]:
     return {"counts": {}}
 
 
-def load_file(context: Context, file: str, column: str, size: int | None, max_characters: int, seed: int) -> dict[str, Any]:
+def load_file(
+    context: Context, file: str, column: str, size: int | None, max_characters: int, seed: int, reference_column: str | None = None
+) -> dict[str, Any]:
     """Read prompts from a file; nulls, empty ones, duplicates and over-long ones are left out and counted."""
-    table = read_prompt_file(Path(file), column)
+    table = read_prompt_file(Path(file), column, reference_column)
     counts: Counter[str] = Counter(read=len(table))
     rows: dict[str, dict[str, Any]] = {}
-    for value in _values(table[column]):
+    for value, reference in _values(table, column, reference_column):
         messages = _messages(value)
         if messages is None:
             counts["null_or_empty"] += 1
         elif sum(len(message["content"]) for message in messages) > max_characters:
             counts["too_long"] += 1
-        elif (row := prompt_row(messages, Path(file).name))["prompt_id"] in rows:
+        elif (row := prompt_row(messages, Path(file).name, reference=reference))["prompt_id"] in rows:
             counts["duplicate"] += 1
         else:
             rows[row["prompt_id"]] = row
@@ -88,8 +91,8 @@ def load_file(context: Context, file: str, column: str, size: int | None, max_ch
     return {"counts": dict(counts)}
 
 
-def read_prompt_file(path: Path, column: str) -> pa.Table:
-    """The prompt column of a file.
+def read_prompt_file(path: Path, column: str, reference_column: str | None = None) -> pa.Table:
+    """The prompt column of a file, and the column with references where one is named.
 
     Raises:
         ConfigError: if the file is missing, empty, of an unknown kind, unreadable or without the column.
@@ -109,12 +112,22 @@ def read_prompt_file(path: Path, column: str) -> pa.Table:
         raise ConfigError([f"prompts.column: {path} has no column {column!r}; it has {', '.join(table.column_names)}"])
     if len(table) == 0 or pc.is_valid(table[column]).to_pylist().count(True) == 0:
         raise ConfigError([f"prompts.path: {path} has no prompts in column {column!r}"])
-    return table.select([column])
+    if reference_column is None:
+        return table.select([column])
+    if reference_column not in table.column_names:
+        known = ", ".join(table.column_names)
+        raise ConfigError([f"prompts.reference_column: {path} has no column {reference_column!r}; it has {known}"])
+    return table.select([column, reference_column])
 
 
-def _values(column: pa.ChunkedArray) -> Iterator[Any]:
-    for chunk in column.chunks:
-        yield from chunk.to_pylist()
+def _values(table: pa.Table, column: str, reference_column: str | None) -> Iterator[tuple[Any, str | None]]:
+    for batch in table.to_batches(max_chunksize=1024):
+        references = batch[reference_column].to_pylist() if reference_column else [None] * len(batch)
+        yield from zip(batch[column].to_pylist(), map(_text, references), strict=True)
+
+
+def _text(reference: Any) -> str | None:
+    return reference if reference is None or isinstance(reference, str) else json.dumps(reference, ensure_ascii=False)
 
 
 def _messages(value: Any) -> Sequence[Message] | None:

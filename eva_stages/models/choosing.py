@@ -1,52 +1,93 @@
 """From a choice in the recipe to the code behind it, without importing that code."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from eva_stages.core.config import Player, Policy, PolicyPlayer, Reward, Section, TransformersModel
+from eva_stages.core.config import (
+    ArmoRMReward,
+    LLMJudgeReward,
+    LocalReward,
+    PairPreferenceReward,
+    PairRMReward,
+    Player,
+    PointwiseReward,
+    Policy,
+    PolicyPlayer,
+    Section,
+    TransformersModel,
+)
+from eva_stages.core.errors import ConfigError
 from eva_stages.core.stage import Input, Outside, Stage, Use
 from eva_stages.core.store import artifact_name
 from eva_stages.models.loading import resolve
 
 GENERATORS = {
     "transformers": "eva_stages.models.transformers_generator:TransformersGenerator",
+    "litellm": "eva_stages.models.litellm_generator:LiteLLMGenerator",
     "microworld": "eva_stages.microworld.player:LettercraftPlayer",
 }
 REWARDS = {
     "microworld": "eva_stages.models.rewards:MicroworldReward",
-    "sequence_classifier": "eva_stages.models.rewards:SequenceClassifierReward",
     "verifier": "eva_stages.models.rewards:VerifierReward",
+    "llm_judge": "eva_stages.models.rewards:LLMJudgeReward",
+    "sequence_classifier": "eva_stages.models.reward_models:SequenceClassifierReward",
+    "armorm": "eva_stages.models.reward_models:ArmoRMReward",
+    "pairrm": "eva_stages.models.pairwise:PairRMReward",
+    "pair_preference": "eva_stages.models.pairwise:PairPreferenceReward",
 }
+ROWS = {"armorm": "objective_rewards", "pairrm": "pairwise_rewards", "pair_preference": "pairwise_rewards"}
 
 Inputs = Mapping[str, Stage | Outside]
+OneReward = PointwiseReward | PairRMReward | PairPreferenceReward
 
 
-def policy_generator(policy: Policy, model: Stage | Outside, **changes: float) -> tuple[Use, Inputs]:
+def policy_generator(policy: Policy, model: Stage | Outside, **changes: Any) -> tuple[Use, Inputs]:
     """The policy's generator over a checkpoint, and the input it brings; `changes` replace sampling settings."""
     return _over(policy.generator, "policy", model, changes)
 
 
 def player(config: Player, policy: Policy, model: Stage | Outside, role: str) -> tuple[Use, Inputs]:
-    """A generator of the recipe's choice (`role`: evolver, judge), and the inputs it brings."""
+    """A generator of the recipe's choice (`role`: evolver, judge, ...), and the inputs it brings."""
     match config:
         case PolicyPlayer():
-            return policy_generator(policy, model, **config.model_dump(exclude={"kind"}))
+            return policy_generator(policy, model, **config.model_dump(mode="json", exclude={"kind"}))
         case TransformersModel():
             return _over(config, role, resolve(config.model, config.revision, role), {})
         case _:
-            return Use(GENERATORS[config.kind], config.model_dump(exclude={"kind"})), {}
+            arguments, runtime = _settings(config)
+            return Use(GENERATORS[config.kind], arguments, runtime), {}
 
 
-def reward_model(config: Reward) -> tuple[Use, Inputs]:
-    """The recipe's reward, and the checkpoint it brings."""
+def reward_model(config: OneReward, policy: Policy, model: Stage | Outside, place: str = "reward") -> tuple[Use, Inputs]:
+    """A reward of the recipe's choice, and the checkpoints it brings."""
+    if isinstance(config, LLMJudgeReward):
+        judge, needed = player(config.judge, policy, model, "judge")
+        return Use(REWARDS[config.kind], {"llm": judge, "rubric": config.rubric}), needed
     arguments, runtime = _settings(config)
-    if "model" not in arguments:
+    if not isinstance(config, LocalReward):
         return Use(REWARDS[config.kind], arguments), {}
-    outside = resolve(str(arguments["model"]), arguments.pop("revision"), "reward.model")
+    code = isinstance(config, ArmoRMReward) and arguments.pop("trust_remote_code")
+    if isinstance(config, ArmoRMReward):
+        check_trust(config, place)
+    outside = resolve(str(arguments["model"]), arguments.pop("revision"), f"{place}.model", code)
     return Use(REWARDS[config.kind], {**arguments, "model": Input("reward")}, runtime), {"reward": outside}
 
 
-def _over(config: Section, name: str, model: Stage | Outside, changes: Mapping[str, float]) -> tuple[Use, Inputs]:
+def check_trust(config: ArmoRMReward, place: str) -> None:
+    """Raises:
+    ConfigError: unless the recipe allows the model's own code, at a commit if it comes from the Hub.
+    """
+    if not config.trust_remote_code:
+        raise ConfigError([f"{place}.trust_remote_code: {config.model} runs code of its own; read it, then set this to true"])
+    if not Path(config.model).expanduser().is_dir() and not re.fullmatch(r"[0-9a-f]{40}", config.revision or ""):
+        raise ConfigError(
+            [f"{place}.revision: is {config.revision!r}; {config.model} runs code of its own, so give the full commit (40 hex digits)"]
+        )
+
+
+def _over(config: Section, name: str, model: Stage | Outside, changes: Mapping[str, Any]) -> tuple[Use, Inputs]:
     arguments, runtime = _settings(config)
     arguments.pop("revision", None)
     settings = {**arguments, **changes, "model": Input(name), "label": artifact_name(model)}
