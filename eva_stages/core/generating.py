@@ -5,7 +5,7 @@ Any distilabel pipeline can use these generators; without seeds they sample free
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from distilabel.models.llms import LLM
 
@@ -17,7 +17,7 @@ class Generated(TypedDict):
 
     generations: list[str | None]
     finish_reasons: list[str]
-    statistics: dict[str, list[int]]
+    statistics: dict[str, list[Any]]
 
 
 class SeededLLM(LLM):
@@ -32,10 +32,17 @@ class SeededLLM(LLM):
             seeds: one seed per prompt; the same seed and prompt give the same responses, in whatever batch they are.
 
         Returns:
-            One entry per prompt; `statistics` has `input_tokens` and `output_tokens` per response.
+            One entry per prompt; `statistics` has `input_tokens` (of the prompt, repeated) and `output_tokens` per response, and for
+            paid models `cost_usd` and `unpriced_calls`, each response's share.
         """
 
 
 def generated(texts: Sequence[str | None], reasons: Sequence[str], input_tokens: int, output_tokens: Sequence[int]) -> Generated:
     statistics = {"input_tokens": [input_tokens] * len(texts), "output_tokens": list(output_tokens)}
     return {"generations": list(texts), "finish_reasons": list(reasons), "statistics": statistics}
+
+
+def totals(statistics: dict[str, list[Any]]) -> dict[str, float]:
+    """What one prompt's generation took: tokens, and money where there was any."""
+    counted = {name: sum(values) for name, values in statistics.items() if name != "input_tokens"}
+    return {"input_tokens": max(statistics["input_tokens"], default=0), **counted}

@@ -7,7 +7,7 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM
+from eva_stages.core.generating import SeededLLM, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message
 
@@ -58,7 +58,6 @@ class Respond(Task):
                 row,
                 responses=len(texts),
                 empty=sum(not (text or "").strip() for text in texts),
-                input_tokens=output["statistics"]["input_tokens"][0],
-                output_tokens=sum(counts),
+                **totals(output["statistics"]),
             )
         yield inputs

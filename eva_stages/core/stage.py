@@ -15,6 +15,7 @@ from typing import Any
 from eva_stages.core.fingerprint import fingerprint
 
 SCHEMA_VERSION = 1
+WORK = "work"
 
 
 def load_attribute(target: str) -> Any:
@@ -25,7 +26,7 @@ def load_attribute(target: str) -> Any:
 
 @dataclass(frozen=True)
 class Input:
-    """A place in a step's arguments that is filled with the folder of one of the stage's inputs."""
+    """A place in a step's arguments that is filled with the folder of one of the stage's inputs, or of its attempt (`WORK`)."""
 
     name: str
 

@@ -16,7 +16,7 @@ from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
 from distilabel.typing import StepOutput
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM
+from eva_stages.core.generating import SeededLLM, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, normalise, prompt_row, with_last_user_text
 
@@ -176,12 +176,10 @@ class EvolvePrompts(Task):
         row = prompt_row(with_last_user_text(parent["messages"], evolved), f"evolved by {self.llm.model_name}", **lineage)
         carried = {name: value for name, value in parent.items() if name not in row and name != "_statistics"}
         child = {**carried, **row, "rejected": reason}
-        statistics = output["statistics"]
         add_statistics(
             child,
             evolutions=1,
             rejected=int(reason is not None),
-            input_tokens=statistics["input_tokens"][0],
-            output_tokens=statistics["output_tokens"][0],
+            **totals(output["statistics"]),
         )
         return child

@@ -11,7 +11,7 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM
+from eva_stages.core.generating import SeededLLM, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text
 
@@ -78,13 +78,12 @@ class JudgePairs(Task):
         for row, output in zip(games, outputs, strict=True):
             row.update(self.format_output(output["generations"][0]))
             row.update(question_id=row["prompt_id"], model=row["generator"], baseline=row["baseline_generator"])
-            row.update(judge=self.llm.model_name, cost=None)
-            statistics = output["statistics"]
+            spent = totals(output["statistics"])
+            row.update(judge=self.llm.model_name, cost=spent.get("cost_usd"))
             add_statistics(
                 row,
                 judgments=1,
                 no_verdict=int(row["verdict"] is None),
-                input_tokens=statistics["input_tokens"][0],
-                output_tokens=statistics["output_tokens"][0],
+                **spent,
             )
         yield games

@@ -7,6 +7,7 @@ from typing import Any
 
 from eva_stages.core.config import (
     ArmoRMReward,
+    LiteLLMModel,
     LLMJudgeReward,
     LocalReward,
     PairPreferenceReward,
@@ -19,7 +20,7 @@ from eva_stages.core.config import (
     TransformersModel,
 )
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.stage import Input, Outside, Stage, Use
+from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
 from eva_stages.core.store import artifact_name
 from eva_stages.models.loading import resolve
 
@@ -57,7 +58,8 @@ def player(config: Player, policy: Policy, model: Stage | Outside, role: str) ->
             return _over(config, role, resolve(config.model, config.revision, role), {})
         case _:
             arguments, runtime = _settings(config)
-            return Use(GENERATORS[config.kind], arguments, runtime), {}
+            journal = {"journal": Input(WORK)} if isinstance(config, LiteLLMModel) else {}
+            return Use(GENERATORS[config.kind], arguments, {**runtime, **journal}), {}
 
 
 def reward_model(config: OneReward, policy: Policy, model: Stage | Outside, place: str = "reward") -> tuple[Use, Inputs]:

@@ -17,7 +17,7 @@ from distilabel.typing import StepOutput
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM
+from eva_stages.core.generating import SeededLLM, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_id
 from eva_stages.core.stage import load_attribute
@@ -175,7 +175,7 @@ class LLMJudgeReward(PointwiseReward):
 
 def _rated(output: dict[str, Any]) -> Score:
     reply = output["generations"][0]
-    statistics = {name: values[0] for name, values in output["statistics"].items() if values}
+    statistics = totals(output["statistics"])
     if reply is None:
         return Score(None, f"the judge gave no answer ({output['finish_reasons'][0]})", None, statistics)
     rating = read_rating(reply)

@@ -1,0 +1,272 @@
+"""Any provider through LiteLLM: concurrent, retried, journalled and capped.
+
+Every finished call is in a journal before it is used, so a killed stage pays for nothing twice. What a provider does not give after
+all tries is null with its reason. A spending cap holds strictly: the worst cost of a call is set aside before it is sent. Retries are
+ours alone (LiteLLM's and its clients' are off), because only here is a Retry-After header honoured for every provider.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PrivateAttr
+
+from eva_stages.core.calls import Journal
+from eva_stages.core.errors import StageError
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.generating import Generated, SeededLLM
+from eva_stages.core.rows import Message
+from eva_stages.models.batching import with_system_prompt
+
+RETRIED = {408, 409, 429}
+REFUSED = {401, 403, 404}
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+PER_MILLION = 1e-6
+CALLS = "calls.sqlite"
+
+
+class LiteLLMGenerator(SeededLLM):
+    """A model behind a provider's API or an OpenAI-compatible server.
+
+    Attributes:
+        model: LiteLLM's name.
+        api_base: address of an OpenAI-compatible server.
+        concurrency, attempts, timeout: requests at once, tries per request, seconds per try.
+        api_key_env: environment variable with the key; null = the provider's usual one.
+        price: US dollars per million tokens, `input` and `output`; null = LiteLLM's price list.
+        max_cost_usd: cap for everything in the journal.
+        journal: folder for the journal of finished calls; null = in memory.
+    """
+
+    model: str
+    api_base: str | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    stop: list[str] = Field(default_factory=list)
+    system_prompt: str | None = None
+    concurrency: int = 16
+    attempts: int = 6
+    timeout: float = 120.0
+    api_key_env: str | None = None
+    price: dict[str, float] | None = None
+    max_cost_usd: float | None = None
+    journal: str | None = None
+
+    _key: str | None = PrivateAttr(None)
+    _rates: tuple[float, float] | None = PrivateAttr(None)
+    _takes: frozenset[str] = PrivateAttr(frozenset())
+    _calls: Journal = PrivateAttr()
+    _loop: asyncio.AbstractEventLoop = PrivateAttr()
+    _reserved: float = PrivateAttr(0.0)
+
+    @property
+    def model_name(self) -> str:
+        return self.model
+
+    def load(self) -> None:
+        super().load()
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # the price list that is installed, not today's from the net
+        import litellm
+
+        litellm.suppress_debug_info, litellm.telemetry, litellm.drop_params = True, False, True
+        if self.api_key_env is not None:
+            self._key = os.environ.get(self.api_key_env)
+            if not self._key:
+                raise StageError(f"the environment variable {self.api_key_env} is not set; export it with the key for {self.model}")
+        self._takes = frozenset(litellm.get_supported_openai_params(self.model) or ())
+        self._rates = self._price_per_token()
+        if self.max_cost_usd is not None and self._rates is None:
+            raise StageError(
+                f"max_cost_usd cannot hold: LiteLLM knows no price of {self.model}; give runtime.price (USD per million tokens)"
+            )
+        self._calls = Journal(Path(self.journal) / CALLS if self.journal else None)
+        self._loop = asyncio.new_event_loop()
+
+    def unload(self) -> None:
+        self._calls.close()
+        self._loop.close()
+
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+        streams = seeds if seeds is not None else [random.getrandbits(62) for _ in inputs]
+        conversations = [with_system_prompt(messages, self.system_prompt) for messages in inputs]
+        return self._loop.run_until_complete(self._all(conversations, num_generations, streams))
+
+    # --- all prompts of a call
+
+    async def _all(self, conversations: list[list[Message]], n: int, seeds: Sequence[int]) -> list[Generated]:
+        gate, budget = asyncio.Semaphore(self.concurrency), asyncio.Condition()
+        tasks = [
+            asyncio.ensure_future(self._prompt(messages, n, seed, gate, budget))
+            for messages, seed in zip(conversations, seeds, strict=True)
+        ]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            await self._finish(tasks)
+            raise
+
+    async def _finish(self, tasks: Sequence["asyncio.Future[Generated]"]) -> None:
+        """Calls under way are paid for: let them come home to the journal. Those that have not begun do not begin."""
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _prompt(self, messages: list[Message], n: int, seed: int, gate: asyncio.Semaphore, budget: asyncio.Condition) -> Generated:
+        """n responses to a conversation: in one request where the provider can, else one by one, until there are n."""
+        choices: list[dict[str, Any]] = []
+        usage = {"input_tokens": 0, "cost_usd": 0.0, "unpriced_calls": 0}
+        reason = ""
+        while len(choices) < n and not reason:
+            wanted = n - len(choices) if "n" in self._takes else 1
+            answer = await self._call(self._request(messages, wanted, derive_seed(seed, len(choices)) % 2**31), gate, budget)
+            reason = answer.get("failure", "")
+            choices += answer.get("choices", [])[:wanted]
+            for name in usage:
+                usage[name] += answer.get(name, 0)
+        missing = n - len(choices)
+        counts = [choice["tokens"] for choice in choices] + [0] * missing
+        return {
+            "generations": [choice["text"] for choice in choices] + [None] * missing,
+            "finish_reasons": [choice["reason"] for choice in choices] + [reason] * missing,
+            "statistics": {"input_tokens": [usage["input_tokens"]] * n, "output_tokens": counts, **_shared(usage, n)},
+        }
+
+    def _request(self, messages: list[Message], n: int, seed: int) -> dict[str, Any]:
+        settings: dict[str, Any] = {"model": self.model, "messages": messages, "max_tokens": self.max_new_tokens}
+        settings |= {"temperature": self.temperature, "top_p": self.top_p, "api_base": self.api_base}
+        settings |= {"n": n} if n > 1 else {}
+        settings |= {"stop": self.stop} if self.stop else {}
+        return settings | {"seed": seed}
+
+    # --- one call
+
+    async def _call(self, request: dict[str, Any], gate: asyncio.Semaphore, budget: asyncio.Condition) -> dict[str, Any]:
+        """The answer from the journal or the provider, or `{"failure": reason}`."""
+        async with gate:
+            known = self._calls.find(request)
+            if known is not None:
+                return dict(known)
+            reserved = await self._reserve(request, budget)
+            # a call that was sent is paid for, so cancelling waits until it is in the journal
+            task = asyncio.ensure_future(self._attempts(request))
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                await asyncio.gather(task, return_exceptions=True)
+                raise
+            finally:
+                async with budget:
+                    self._reserved -= reserved
+                    budget.notify_all()
+
+    async def _attempts(self, request: dict[str, Any]) -> dict[str, Any]:
+        failure = ""
+        for attempt in range(self.attempts):
+            try:
+                answer = await self._send(request)
+            except Exception as error:  # LiteLLM's errors have no common class of their own
+                code, failure = _status(error), self._words(error)
+                if code in REFUSED:
+                    key = self.api_key_env or "the provider's key variable"
+                    raise StageError(f"{self.model} refused the request ({code}); check the model's name and {key}: {failure}") from None
+                if code is not None and code not in RETRIED and code < 500:
+                    return {"failure": f"refused: {failure}"}
+                wait = _retry_after(error)
+            else:
+                if answer["choices"]:
+                    self._calls.keep(request, answer, answer["cost_usd"])
+                    return answer
+                failure, wait = "no choices in the answer", None
+            if attempt < self.attempts - 1:
+                backoff = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0)
+                await asyncio.sleep(backoff if wait is None else wait)
+        return {"failure": f"gave up after {self.attempts} tries: {failure}"}
+
+    async def _send(self, request: dict[str, Any]) -> dict[str, Any]:
+        import litellm
+
+        key = {"api_key": self._key} if self._key else {}
+        response: Any = await litellm.acompletion(**request, **key, timeout=self.timeout, max_retries=0, num_retries=0)
+        usage = response.usage
+        choices = [choice for choice in response.choices or [] if choice.message.content is not None]
+        each = usage.completion_tokens // max(1, len(choices))
+        counts = [each] * (len(choices) - 1) + [usage.completion_tokens - each * (len(choices) - 1)]
+        cost = self._cost(usage.prompt_tokens, usage.completion_tokens)
+        return {
+            "choices": [
+                {"text": choice.message.content, "reason": choice.finish_reason, "tokens": count}
+                for choice, count in zip(choices, counts, strict=False)
+            ],
+            "input_tokens": usage.prompt_tokens,
+            "cost_usd": cost or 0.0,
+            "unpriced_calls": int(cost is None),
+        }
+
+    def _words(self, error: Exception) -> str:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        return text.replace(self._key, "***") if self._key else text
+
+    # --- money
+
+    def _price_per_token(self) -> tuple[float, float] | None:
+        import litellm
+
+        if self.price is not None:
+            return self.price["input"] * PER_MILLION, self.price["output"] * PER_MILLION
+        try:
+            known = litellm.get_model_info(self.model)
+        except Exception:  # what it raises for a model that is not on the list differs by provider
+            return None
+        rates = known["input_cost_per_token"], known["output_cost_per_token"]
+        return None if None in rates else (float(rates[0] or 0), float(rates[1] or 0))
+
+    def _cost(self, input_tokens: int, output_tokens: int) -> float | None:
+        return None if self._rates is None else input_tokens * self._rates[0] + output_tokens * self._rates[1]
+
+    async def _reserve(self, request: dict[str, Any], budget: asyncio.Condition) -> float:
+        """Set the most that a call can cost aside; waits for calls under way if only they stand between it and the cap."""
+        if self.max_cost_usd is None:
+            return 0.0
+        import litellm
+
+        tokens = litellm.token_counter(model=self.model, messages=request["messages"])
+        worst = self._cost(tokens, self.max_new_tokens * request.get("n", 1)) or 0.0
+        async with budget:
+            while self._calls.spent() + self._reserved + worst > self.max_cost_usd:
+                if self._reserved == 0:
+                    raise StageError(
+                        f"spending cap reached: {self._calls.spent():.4f} of {self.max_cost_usd:g} USD spent on {self.model}, and the next "
+                        f"call may cost {worst:.4f}; raise runtime.max_cost_usd and run again. All answers paid for are kept"
+                    )
+                await budget.wait()
+            self._reserved += worst
+        return worst
+
+
+def _shared(usage: dict[str, float], n: int) -> dict[str, list[float]]:
+    """A prompt's costs as one figure per response, which sum to the whole."""
+    return {name: [usage[name] / n] * n for name in ("cost_usd", "unpriced_calls") if usage[name]}
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status that LiteLLM gives every failure of a call (a cut connection counts as 500, a time-out as 408)."""
+    code: Any = error.__dict__.get("status_code")
+    return code if isinstance(code, int) else None
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Seconds that the server asks to wait: the Retry-After header as a number or a date."""
+    response: Any = error.__dict__.get("response")
+    value = response.headers.get("retry-after") if response is not None else None
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())

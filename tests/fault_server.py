@@ -1,0 +1,97 @@
+"""A local server that speaks the chat-completions protocol and fails on demand."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+HANG_SECONDS = 8.0
+
+
+class ChatServer(ThreadingHTTPServer):
+    """Answers every request with a text that is a function of it; `faults` are used up first, in order.
+
+    A fault is ok, 429, 500, 400, 401, hang, cut, malformed, no_choices or fewer (one choice, however many were asked for).
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.faults: list[str] = []
+        self.requests: list[dict[str, Any]] = []
+        self.answered = 0
+        self.working = self.most_working = 0
+        self.guard = threading.Lock()
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ChatServer
+
+    def log_message(self, *arguments: Any) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.guard:
+            self.server.requests.append({**body, "time": time.monotonic(), "key": self.headers.get("Authorization")})
+            fault = self.server.faults.pop(0) if self.server.faults else "ok"
+            self.server.working += 1
+            self.server.most_working = max(self.server.most_working, self.server.working)
+        try:
+            self._answer(fault, body)
+        finally:
+            with self.server.guard:
+                self.server.working -= 1
+
+    def _answer(self, fault: str, body: dict[str, Any]) -> None:
+        if fault == "hang":
+            time.sleep(HANG_SECONDS)
+        elif fault == "cut":
+            self.connection.shutdown(socket.SHUT_RDWR)
+        elif fault == "malformed":
+            self._send(200, b'{"choices": [{"mess')
+        elif fault.isdigit():
+            headers = {"Retry-After": "1"} if fault == "429" else {}
+            error = {"error": {"message": f"scripted {fault} for {self.headers.get('Authorization')}", "type": "x", "code": fault}}
+            self._send(int(fault), json.dumps(error).encode(), headers)
+        else:
+            self._send(200, json.dumps(self._completion(fault, body)).encode())
+
+    def _completion(self, fault: str, body: dict[str, Any]) -> dict[str, Any]:
+        count = {"no_choices": 0, "fewer": 1}.get(fault, body.get("n") or 1)
+        with self.server.guard:
+            self.server.answered += count > 0
+        text = body["messages"][-1]["content"]
+        choices = [
+            {"index": k, "finish_reason": "stop", "message": {"role": "assistant", "content": f"{text} [{body.get('seed')}.{k}]"}}
+            for k in range(count)
+        ]
+        usage = {"prompt_tokens": 10, "completion_tokens": 5 * count, "total_tokens": 10 + 5 * count}
+        return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices, "usage": usage}
+
+    def _send(self, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(code)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def chat_server() -> Iterator[ChatServer]:
+    server = ChatServer()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
