@@ -1,11 +1,22 @@
 """Tiny models of real architectures with random weights and a tokenizer trained on the spot, saved to disk as real ones are."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    DebertaV2Config,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from eva_stages.models.pairrm import DebertaRanker
 
 CHAT = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -53,3 +64,77 @@ def save_reward(folder: Path, words: PreTrainedTokenizerFast) -> None:
     torch.manual_seed(1)
     LlamaForSequenceClassification(config(words, num_labels=1)).save_pretrained(folder)
     words.save_pretrained(folder)
+
+
+def save_gemma2(folder: Path, words: PreTrainedTokenizerFast) -> None:
+    """A tiny Gemma2, whose chat template knows no system role."""
+    torch.manual_seed(2)
+    settings = {name: value for name, value in config(words).to_dict().items() if name not in ("model_type", "architectures")}
+    known = {name: settings[name] for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "eos_token_id")}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "sliding_window": 64}
+    Gemma2ForCausalLM(Gemma2Config(**known, **heads, pad_token_id=words.pad_token_id, bos_token_id=None)).save_pretrained(folder)
+    words.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
+    words.save_pretrained(folder)
+    words.chat_template = CHAT
+
+
+def save_pairrm(folder: Path, words: PreTrainedTokenizerFast) -> None:
+    """A tiny DeBERTa ranker with PairRM's markers."""
+    torch.manual_seed(3)
+    words.add_special_tokens({"additional_special_tokens": ["<|source|>", "<|candidate1|>", "<|candidate2|>"]})
+    source, first, second = words.convert_tokens_to_ids(["<|source|>", "<|candidate1|>", "<|candidate2|>"])
+    settings = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_position_embeddings": 2048, "initializer_range": 0.5}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    markers = {"source_prefix_id": source, "cand1_prefix_id": first, "cand2_prefix_id": second, "n_tasks": 1, "drop_out": 0.05}
+    made = DebertaV2Config(vocab_size=len(words), pad_token_id=words.pad_token_id, **sizes, **settings, **markers)
+    DebertaRanker(made).save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
+ARMO_CODE = """
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaModel, LlamaPreTrainedModel
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class CustomOutput(ModelOutput):
+    rewards: torch.Tensor = None
+    score: torch.Tensor = None
+
+
+class LlamaForRewardModelWithGating(LlamaPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.regression_layer = torch.nn.Linear(config.hidden_size, 19, bias=False)
+        self.gating = torch.nn.Linear(config.hidden_size, 19)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None):
+        states = self.model(input_ids, attention_mask=attention_mask).last_hidden_state
+        last = attention_mask.sum(dim=1) - 1
+        header = (input_ids == self.config.header_id).int().argmax(dim=1)
+        rows = torch.arange(len(states), device=states.device)
+        if not (input_ids == self.config.header_id).any(dim=1).all():
+            raise ValueError("Token pattern not found in the list.")
+        rewards = self.regression_layer(states[rows, last])
+        gates = self.gating(states[rows, header]).softmax(dim=-1)
+        return CustomOutput(rewards=rewards, score=(rewards * gates).sum(dim=-1))
+"""
+
+
+def save_armorm(folder: Path, words: PreTrainedTokenizerFast) -> None:
+    """A tiny repository like ArmoRM's: weights, configuration, and a modelling file of its own."""
+    torch.manual_seed(4)
+    space: dict = {"__name__": "armorm"}
+    exec(ARMO_CODE, space)
+    settings = config(words, header_id=words.convert_tokens_to_ids("<|assistant|>"))
+    space["LlamaForRewardModelWithGating"](settings).save_pretrained(folder)
+    words.save_pretrained(folder)
+    (folder / "modeling_custom.py").write_text(ARMO_CODE)
+    written = json.loads((folder / "config.json").read_text())
+    written["auto_map"] = {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"}
+    (folder / "config.json").write_text(json.dumps(written))

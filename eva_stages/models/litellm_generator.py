@@ -63,7 +63,7 @@ class LiteLLMGenerator(SeededLLM):
     _takes: frozenset[str] = PrivateAttr(frozenset())
     _calls: Journal = PrivateAttr()
     _loop: asyncio.AbstractEventLoop = PrivateAttr()
-    _reserved: float = PrivateAttr(0.0)
+    _reserved: list[float] = PrivateAttr(default_factory=list)
 
     @property
     def model_name(self) -> str:
@@ -162,7 +162,7 @@ class LiteLLMGenerator(SeededLLM):
                 raise
             finally:
                 async with budget:
-                    self._reserved -= reserved
+                    self._reserved.remove(reserved)
                     budget.notify_all()
 
     async def _attempts(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -232,20 +232,21 @@ class LiteLLMGenerator(SeededLLM):
     async def _reserve(self, request: dict[str, Any], budget: asyncio.Condition) -> float:
         """Set the most that a call can cost aside; waits for calls under way if only they stand between it and the cap."""
         if self.max_cost_usd is None:
+            self._reserved.append(0.0)
             return 0.0
         import litellm
 
         tokens = litellm.token_counter(model=self.model, messages=request["messages"])
         worst = self._cost(tokens, self.max_new_tokens * request.get("n", 1)) or 0.0
         async with budget:
-            while self._calls.spent() + self._reserved + worst > self.max_cost_usd:
-                if self._reserved == 0:
+            while self._calls.spent() + sum(self._reserved) + worst > self.max_cost_usd:
+                if not self._reserved:
                     raise StageError(
                         f"spending cap reached: {self._calls.spent():.4f} of {self.max_cost_usd:g} USD spent on {self.model}, and the next "
                         f"call may cost {worst:.4f}; raise runtime.max_cost_usd and run again. All answers paid for are kept"
                     )
                 await budget.wait()
-            self._reserved += worst
+            self._reserved.append(worst)
         return worst
 
 
@@ -262,8 +263,8 @@ def _status(error: Exception) -> int | None:
 
 def _retry_after(error: Exception) -> float | None:
     """Seconds that the server asks to wait: the Retry-After header as a number or a date."""
-    response: Any = error.__dict__.get("response")
-    value = response.headers.get("retry-after") if response is not None else None
+    headers: Any = error.__dict__.get("litellm_response_headers")
+    value = headers.get("retry-after") if headers is not None else None
     if value is None:
         return None
     try:

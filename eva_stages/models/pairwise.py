@@ -142,8 +142,12 @@ class PairRMReward(PairwiseReward):
         return self._model(padded["input_ids"], padded["attention_mask"]).float().sigmoid()
 
 
-TURN_TEMPLATE = "{% for message in messages %}\n\n<turn> {{ message['role'] }}\n {{ message['content'] }}{% endfor %}\n\n\n"
 QUESTION = "[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"
+
+
+def turns_text(messages: Sequence[Message]) -> str:
+    """A prompt as the preference model was trained to read it (the model card's template, as `transformers` renders it)."""
+    return "\n" + "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in messages) + "\n"
 
 
 class PairPreferenceReward(PairwiseReward):
@@ -165,8 +169,7 @@ class PairPreferenceReward(PairwiseReward):
         return int(ids[0])
 
     def encode(self, comparison: Comparison) -> list[int]:
-        context = self._tokenizer.apply_chat_template(comparison.messages, chat_template=TURN_TEMPLATE, tokenize=False)
-        question = QUESTION.format(context=context, a=comparison.first, b=comparison.second)
+        question = QUESTION.format(context=turns_text(comparison.messages), a=comparison.first, b=comparison.second)
         ids = chat_tokens(self._tokenizer, [{"role": "user", "content": question}], False)
         return ids[1:] if ids[0] == self._tokenizer.bos_token_id else ids  # the model was trained without it
 
