@@ -91,8 +91,8 @@ def test_code_of_a_model_needs_leave_and_a_commit(trust: bool, revision: str | N
 
 def test_too_long_conversations_are_null_with_the_reason(models: Path) -> None:
     made = scored(SequenceClassifierReward(model=str(models / "reward"), max_length=60), rows())
-    assert made[0]["rewards"][3] is not None and made[2]["rewards"] == [None] * 4
-    assert "max_length = 60" in made[2]["failures"][0]
+    assert made[0]["rewards"][3] is not None and made[2]["rewards"][2] is None
+    assert "max_length = 60" in made[2]["failures"][2] and made[0]["failures"][3] is None
 
 
 @pytest.mark.parametrize("name", ["pairrm", "causal"])
@@ -122,7 +122,7 @@ def test_pair_preference_reads_the_letters_at_the_end_of_the_question(models: Pa
     letters = [words.encode(letter, add_special_tokens=False)[0] for letter in "AB"]
 
     def first_wins(a: str, b: str) -> float:
-        question = f"[CONTEXT] \n\n<turn> user\n {TEXTS[0]}\n\n\n [RESPONSE A] {a} [RESPONSE B] {b} \n"
+        question = f"[CONTEXT] \n\n<turn> user\n {TEXTS[0]}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"
         ids = words.apply_chat_template([{"role": "user", "content": question}], return_tensors="pt", return_dict=True)["input_ids"]
         with torch.no_grad():
             return model(ids).logits[0, -1, letters].softmax(dim=-1)[0].item()
