@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from eva_stages.core.config import (
@@ -18,6 +19,8 @@ from eva_stages.core.config import (
     Recipe,
     TransformersModel,
     VerifierReward,
+    VLLMGenerator,
+    VLLMModel,
 )
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.stage import load_attribute
@@ -45,6 +48,7 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: _launch(recipe),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _benchmarks(recipe),
+        lambda: _vllm(recipe),
     ]
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
     looks += [
@@ -92,12 +96,18 @@ def _verifier(config: VerifierReward, place: str) -> None:
 
 def _player(player: Player, place: str) -> None:
     match player:
-        case TransformersModel():
+        case TransformersModel() | VLLMModel():
             resolve(player.model, player.revision, f"{place}.model")
         case LiteLLMModel():
             name = player.runtime.api_key_env
             if name and not os.environ.get(name):
                 raise ConfigError([f"{place}.runtime.api_key_env: the environment variable {name} is not set; export it with the key"])
+
+
+def _vllm(recipe: Recipe) -> None:
+    asked = [recipe.policy.generator, recipe.creator.evolve.generator]
+    if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
+        raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
 
 
 def _benchmarks(recipe: Recipe) -> None:

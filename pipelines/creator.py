@@ -63,13 +63,30 @@ def creator_stages(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequ
         iteration,
         {"evolved": evolved, **history},
         sources=("evolved", *history),
-        step=Use("eva_stages.creator.curating:Curate", creator.curate.model_dump()),
+        step=Use("eva_stages.creator.curating:Curate", {"near_duplicate": creator.curate.near_duplicate}),
     )
+    admission = _admission(recipe, iteration, curated, policy) if creator.curate.admit else ()
     mixed = TableStage(
         "mix",
         iteration,
-        {"evolved": curated, "present": prompts},
+        {"evolved": admission[-1] if admission else curated, "present": prompts},
         sources=("evolved", "present"),
         step=Use("eva_stages.creator.mixing:Mix", {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)}),
     )
-    return responses, rewards, informed, selected, evolved, curated, mixed
+    return responses, rewards, informed, selected, evolved, curated, *admission, mixed
+
+
+def _admission(recipe: Recipe, iteration: int, curated: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+    """The curated evolutions answered and scored like any prompt, and the most informative of them."""
+    creator = recipe.creator
+    assert creator.curate.admit is not None
+    responses = responding(recipe, "admit-respond", iteration, curated, policy, creator.responses)
+    rewards = rewarding(recipe, "admit-reward", iteration, curated, responses, policy)
+    admitted = TableStage(
+        "admit",
+        iteration,
+        {"prompts": curated, "rewards": rewards},
+        sources=("prompts", "rewards"),
+        step=Use("eva_stages.creator.informativeness:Admit", {"metric": creator.metric, "fraction": creator.curate.admit.fraction}),
+    )
+    return responses, rewards, admitted

@@ -93,6 +93,36 @@ class TransformersModel(TransformersGenerator):
     revision: str | None = None
 
 
+class VLLMRuntime(Section):
+    tensor_parallel: int = Field(1, ge=1)
+    """Devices that share one copy of the model."""
+    replicas: int = Field(1, ge=1)
+    """Copies of the model, each on devices of its own, that take turns at the rows."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    max_num_seqs: int = Field(256, ge=1)
+    """Sequences that the engine works on at once."""
+    enforce_eager: bool = False
+
+
+class VLLMGenerator(Sampling):
+    """vLLM's engine: all n responses of a prompt in one request, prefixes cached."""
+
+    kind: Literal["vllm"]
+    dtype: DType = "auto"
+    max_model_len: int | None = Field(None, ge=8)
+    """Tokens of prompt and answer; null = what the model takes."""
+    lora: str | None = None
+    """Folder of a LoRA adapter to answer with."""
+    runtime: VLLMRuntime = VLLMRuntime()
+
+
+class VLLMModel(VLLMGenerator):
+    """A vLLM generator over a model of its own."""
+
+    model: str
+    revision: str | None = None
+
+
 class Price(Section):
     """US dollars per million tokens, for models that LiteLLM's price list does not know."""
 
@@ -137,8 +167,8 @@ class MicroworldPlayer(Section):
     kind: Literal["microworld"]
 
 
-PolicyGenerator = TransformersGenerator
-Player = Annotated[PolicyPlayer | TransformersModel | LiteLLMModel | MicroworldPlayer, Field(discriminator="kind")]
+PolicyGenerator = Annotated[TransformersGenerator | VLLMGenerator, Field(discriminator="kind")]
+Player = Annotated[PolicyPlayer | TransformersModel | VLLMModel | LiteLLMModel | MicroworldPlayer, Field(discriminator="kind")]
 
 
 class Policy(Section):
@@ -267,9 +297,16 @@ class Evolve(Section):
     """Longer evolutions are rejected."""
 
 
+class Admit(Section):
+    """Answer and score the evolved prompts first, and keep the most informative ones only (ACCEL)."""
+
+    fraction: float = Field(0.5, gt=0, le=1)
+
+
 class Curate(Section):
     near_duplicate: float | None = Field(0.8, gt=0, lt=1)
     """Estimated Jaccard similarity of character 5-grams from which a prompt is a near duplicate; null = exact only."""
+    admit: Admit | None = None
 
 
 class Mix(Section):

@@ -19,7 +19,7 @@ import distilabel.pipeline.base
 import pyarrow as pa
 import pyarrow.parquet as pq
 from distilabel.pipeline import Pipeline
-from distilabel.steps import GeneratorStep, GlobalStep, Step, StepInput
+from distilabel.steps import GeneratorStep, GlobalStep, Step, StepInput, StepResources
 from pydantic import Field
 
 from eva_stages.core.errors import StageError
@@ -116,12 +116,20 @@ def run_pipeline(
             batch_size=batch_size,
         )
         for index, use in enumerate(steps):
-            following = use.build(folders, name=f"{use.target.rpartition(':')[2].lower()}_{index}", input_batch_size=batch_size)
+            extra = _resources(use)
+            following = use.build(folders, name=f"{use.target.rpartition(':')[2].lower()}_{index}", input_batch_size=batch_size, **extra)
             step >> following
             step = following
         step >> PartSink(name="sink", parts=str(parts), rows=rows, required=required, input_batch_size=batch_size)
         threading.Thread(target=_watch_workers, daemon=True).start()
         pipeline.run(use_cache=False, logging_handlers=[_FailureHandler()])
+
+
+def _resources(use: Use) -> dict[str, StepResources]:
+    """As many copies of a step as its generator is to have."""
+    llm = use.arguments.get("llm")
+    replicas = llm.runtime.get("replicas", 1) if isinstance(llm, Use) else 1
+    return {"resources": StepResources(replicas=replicas)} if replicas > 1 else {}
 
 
 def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out: Path) -> dict[str, int]:

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.distil import TableStep
+from eva_stages.core.errors import DataError
+from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import reward_matrix
 
 
@@ -102,3 +104,35 @@ class Informativeness(TableStep):
         arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
         made = pa.table({"prompt_id": table["prompt_id"], **arrays, "weight": weights(columns[self.metric])})
         return made, {"unscored": int(np.isnan(rewards).any(axis=1).sum())}
+
+
+class Admit(TableStep):
+    """The most informative of new prompts (ACCEL). Inputs: prompts, and their rewards, with the same ids in the same order.
+
+    Input columns:
+        - the columns of a prompt row; prompt_id, rewards
+    Output columns:
+        - the columns of a prompt row
+    """
+
+    metric: str = "reward_gap"
+    fraction: float = 0.5
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        return [*SCHEMAS["prompts"].names, "rewards"]
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        return SCHEMAS["prompts"].names
+
+    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+        prompts, rewards = tables
+        if not prompts["prompt_id"].equals(rewards["prompt_id"]):
+            raise DataError("the rewards are not those of the prompts to admit")
+        values = METRICS[self.metric](reward_matrix(rewards["rewards"]))
+        scored = int(np.isfinite(values).sum())
+        size = min(scored, round(self.fraction * len(values)))
+        best = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:size]
+        counts = {"admitted": size, "unscored": len(values) - scored, "not_informative": scored - size}
+        return prompts.take(pa.array(np.sort(best))), counts

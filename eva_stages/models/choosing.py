@@ -18,6 +18,7 @@ from eva_stages.core.config import (
     PolicyPlayer,
     Section,
     TransformersModel,
+    VLLMModel,
 )
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
@@ -26,6 +27,7 @@ from eva_stages.models.loading import resolve
 
 GENERATORS = {
     "transformers": "eva_stages.models.transformers_generator:TransformersGenerator",
+    "vllm": "eva_stages.models.vllm_generator:VLLMGenerator",
     "litellm": "eva_stages.models.litellm_generator:LiteLLMGenerator",
     "microworld": "eva_stages.microworld.player:LettercraftPlayer",
 }
@@ -54,7 +56,7 @@ def player(config: Player, policy: Policy, model: Stage | Outside, role: str) ->
     match config:
         case PolicyPlayer():
             return policy_generator(policy, model, **config.model_dump(mode="json", exclude={"kind"}))
-        case TransformersModel():
+        case TransformersModel() | VLLMModel():
             return _over(config, role, resolve(config.model, config.revision, role), {})
         case _:
             arguments, runtime = _settings(config)
