@@ -11,7 +11,7 @@ with a comparison that failed has no reward.
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import PrivateAttr
@@ -45,6 +45,7 @@ def win_matrix(first_wins: np.ndarray) -> np.ndarray:
 class PairwiseReward(RewardModel):
     """Compares the responses of a prompt with each other."""
 
+    columns: ClassVar[tuple[str, ...]] = ("rewards", "failures", "win_probability", "win_matrix")
     model: str
     max_length: int = 4096
     dtype: str = "auto"

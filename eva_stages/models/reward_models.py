@@ -73,6 +73,7 @@ class ArmoRMReward(SequenceClassifierReward):
     The model's own code is run; the recipe has to allow that.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("rewards", "failures", "objectives")
     _trusted: ClassVar[bool] = True
 
     def _check(self) -> None:

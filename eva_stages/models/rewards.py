@@ -9,7 +9,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from distilabel.models.llms import LLM
 from distilabel.steps import Step, StepInput
@@ -55,6 +55,8 @@ class RewardModel(BaseModel, ABC):
     """Fills the reward columns of rows."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
+    columns: ClassVar[tuple[str, ...]] = ("rewards", "failures")
+    """What `score_rows` fills."""
 
     def load(self) -> None:
         """Read weights; called once, in the process that scores."""
@@ -64,7 +66,7 @@ class RewardModel(BaseModel, ABC):
 
     @abstractmethod
     def score_rows(self, rows: Sequence[Candidates]) -> list[dict[str, Any]]:
-        """One dict of columns per row: `rewards` and `failures`, lists of n, and what else the model says."""
+        """One dict per row with the model's `columns`, lists of n, and perhaps `statistics` of what it took."""
 
 
 class PointwiseReward(RewardModel):
@@ -206,7 +208,7 @@ class RewardResponses(Step):
     @property
     def outputs(self) -> list[str]:
         prefix = self.responses.removesuffix("responses")
-        return [f"{prefix}rewards", f"{prefix}failures"]
+        return [prefix + column for column in self.reward.columns]
 
     def load(self) -> None:
         super().load()
