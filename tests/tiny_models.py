@@ -66,12 +66,12 @@ def save_reward(folder: Path, words: PreTrainedTokenizerFast) -> None:
     words.save_pretrained(folder)
 
 
-def save_gemma2(folder: Path, words: PreTrainedTokenizerFast) -> None:
+def save_gemma2(folder: Path, words: PreTrainedTokenizerFast, positions: int = 1024) -> None:
     """A tiny Gemma2, whose chat template knows no system role."""
     torch.manual_seed(2)
     settings = {name: value for name, value in config(words).to_dict().items() if name not in ("model_type", "architectures")}
     known = {name: settings[name] for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "eos_token_id")}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "sliding_window": 64}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": positions, "sliding_window": 64}
     Gemma2ForCausalLM(Gemma2Config(**known, **heads, pad_token_id=words.pad_token_id, bos_token_id=None)).save_pretrained(folder)
     words.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
     words.save_pretrained(folder)

@@ -14,7 +14,7 @@ TEXTS = ["Write a poem about the sea", "What is 2 + 2?", "Explain how rain comes
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     save_policy(folder / "llama", tokenizer(TEXTS))
-    save_gemma2(folder / "gemma2", tokenizer(TEXTS))
+    save_gemma2(folder / "gemma2", tokenizer(TEXTS), positions=256)
     return folder
 
 
