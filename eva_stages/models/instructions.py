@@ -16,7 +16,7 @@ from eva_stages.core.rows import Message
 CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 WORD = re.compile(r"\w+(?:[-'’.]\w+)*")  # noqa: RUF001
 LIST_NUMBER = re.compile(r"^\s*\d+\.\s", re.MULTILINE)
-ABBREVIATION = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|e\.g|i\.e|cf|approx|[A-Z](?:\.[A-Z])*)\.(?=\s+\S)")
+ABBREVIATION = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|e\.g|i\.e|cf|approx|[A-HJ-Z](?:\.[A-Z])*)\.(?=\s+\S)")
 SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?:\s+|$)|[。！？।]+")  # noqa: RUF001
 
 
@@ -86,10 +86,13 @@ def _language(text: str) -> str | None:
 
 
 def count_sentences(text: str) -> int:
-    """Sentences end at . ! ? or … before white space or the end, or at 。！？ or a danda anywhere; not after a list's number,
-    an initial or a common abbreviation. Line breaks alone do not end one; what is left over counts if it has a word."""
+    """Sentences end at . ! ? or … before white space or the end, or at a full-width mark or danda anywhere; not after a
+    list's number, an initial or a common abbreviation. Line breaks alone do not end one; what is left over counts if it has a word."""
     plain = ABBREVIATION.sub(r"\1", LIST_NUMBER.sub(" ", text))
     return sum(bool(re.search(r"\w", part)) for part in SENTENCE_END.split(plain))
+
+
+# --- the checks; one without a docstring does what its name and arguments say ---------------------------------------------
 
 
 def keyword_existence(response: str, keywords: list[str]) -> bool:
