@@ -1,0 +1,247 @@
+"""Checking instructions that a program can verify: the 25 kinds of IFEval (Zhou et al. 2023, arXiv:2311.07911), strictly.
+
+Each check is a pure function `(response, **kwargs) -> bool` of IFEval's meaning. Known departures: sentences are counted by the rule
+in `count_sentences` and capital words by `WORD` (IFEval takes nltk's models, which need a download); a response in which no
+language can be told is not in the required one (IFEval counts it as followed); keywords are plain text, not regular expressions.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from eva_stages.core.rows import Message
+
+CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
+WORD = re.compile(r"\w+(?:[-'’.]\w+)*")  # noqa: RUF001
+LIST_NUMBER = re.compile(r"^\s*\d+\.\s", re.MULTILINE)
+ABBREVIATION = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|e\.g|i\.e|cf|approx|[A-HJ-Z](?:\.[A-Z])*)\.(?=\s+\S)")
+SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?:\s+|$)|[。！？।]+")  # noqa: RUF001
+
+
+def instruction(messages: list[Message], response: str, reference: str | None) -> float:
+    """The share of a prompt's instructions that a response follows, in [0, 1]; an empty response follows none.
+
+    Args:
+        messages: not used.
+        response: what is checked, as it is (strict: no line is dropped first).
+        reference: JSON text with `instruction_id_list` and `kwargs`, one entry per instruction, as in IFEval's input data.
+
+    Raises:
+        ValueError: no or malformed reference, or an unknown instruction.
+    """
+    checks = _instructions(reference)
+    if not response.strip():
+        return 0.0
+    return sum(CHECKS[name](response, **arguments) for name, arguments in checks) / len(checks)
+
+
+def _instructions(reference: str | None) -> list[tuple[str, dict[str, Any]]]:
+    """The instructions of a reference with their arguments; arguments that are null, as in tables, are absent ones."""
+    if reference is None or not reference.strip():
+        raise ValueError("no reference to check against; give IFEval's instruction_id_list and kwargs in the reference column")
+    try:
+        fields = json.loads(reference)
+        names, arguments = fields["instruction_id_list"], fields["kwargs"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"the reference {reference[:80]!r} is no JSON object with instruction_id_list and kwargs") from error
+    if not names or len(names) != len(arguments):
+        raise ValueError(f"{len(names)} instructions with {len(arguments)} kwargs; give one entry of kwargs for each, and at least one")
+    if unknown := sorted(set(names) - set(CHECKS)):
+        raise ValueError(f"unknown instructions {', '.join(unknown)}; known are {', '.join(CHECKS)}")
+    present = [{name: value for name, value in (entry or {}).items() if value is not None} for entry in arguments]
+    return list(zip(names, present, strict=True))
+
+
+def _holds(count: int, relation: str, threshold: int) -> bool:
+    if relation not in ("at least", "less than"):
+        raise ValueError(f"relation {relation!r}; known are 'at least' and 'less than'")
+    return count >= threshold if relation == "at least" else count < threshold
+
+
+@cache
+def _languages() -> Any:
+    """Language profiles, once per process; the fixed seed makes detection repeatable."""
+    from langdetect import DetectorFactory
+    from langdetect.detector_factory import PROFILES_DIRECTORY
+
+    factory = DetectorFactory()
+    factory.set_seed(0)
+    factory.load_profile(PROFILES_DIRECTORY)
+    return factory
+
+
+def _language(text: str) -> str | None:
+    """ISO 639-1 code of a text's language, None if it has no features of any. Words in capitals only are lowered: langdetect
+    skips them."""
+    from langdetect.lang_detect_exception import LangDetectException
+
+    detector = _languages().create()
+    detector.append(text.lower() if text.isupper() else text)
+    try:
+        return detector.detect()
+    except LangDetectException:
+        return None
+
+
+def count_sentences(text: str) -> int:
+    """Sentences end at . ! ? or … before white space or the end, or at a full-width mark or danda anywhere; not after a
+    list's number, an initial or a common abbreviation. Line breaks alone do not end one; what is left over counts if it has a word."""
+    plain = ABBREVIATION.sub(r"\1", LIST_NUMBER.sub(" ", text))
+    return sum(bool(re.search(r"\w", part)) for part in SENTENCE_END.split(plain))
+
+
+# --- the checks; one without a docstring does what its name and arguments say ---------------------------------------------
+
+
+def keyword_existence(response: str, keywords: list[str]) -> bool:
+    return all(keyword.lower() in response.lower() for keyword in keywords)
+
+
+def keyword_frequency(response: str, keyword: str, frequency: int, relation: str) -> bool:
+    return _holds(response.lower().count(keyword.strip().lower()), relation, frequency)
+
+
+def forbidden_words(response: str, forbidden_words: list[str]) -> bool:
+    return not any(re.search(rf"\b{re.escape(word)}\b", response, re.IGNORECASE) for word in forbidden_words)
+
+
+def letter_frequency(response: str, letter: str, let_frequency: int, let_relation: str) -> bool:
+    return _holds(response.lower().count(letter.strip().lower()), let_relation, let_frequency)
+
+
+def response_language(response: str, language: str) -> bool:
+    return _language(response) == language
+
+
+def number_sentences(response: str, num_sentences: int, relation: str) -> bool:
+    return _holds(count_sentences(response), relation, num_sentences)
+
+
+def number_words(response: str, num_words: int, relation: str) -> bool:
+    return _holds(len(re.findall(r"\w+", response)), relation, num_words)
+
+
+def number_paragraphs(response: str, num_paragraphs: int) -> bool:
+    """Paragraphs are separated by ***; empty ones count against the response, except at its ends."""
+    paragraphs = [part.strip() for part in re.split(r"\s?\*\*\*\s?", response)]
+    return all(paragraphs[1:-1]) and sum(map(bool, paragraphs)) == num_paragraphs
+
+
+def nth_paragraph_first_word(response: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
+    """Paragraphs are separated by an empty line; the word is compared without quotes before and punctuation after it."""
+    paragraphs = [part.strip() for part in response.split("\n\n")]
+    filled = sum(map(bool, paragraphs))
+    if nth_paragraph > filled or not paragraphs[nth_paragraph - 1]:
+        return False
+    word = re.split(r"[.,?!'\"]", paragraphs[nth_paragraph - 1].split()[0].lstrip("'").lstrip('"'))[0]
+    return filled == num_paragraphs and word.lower() == first_word.lower()
+
+
+def number_placeholders(response: str, num_placeholders: int) -> bool:
+    return len(re.findall(r"\[.*?\]", response)) >= num_placeholders
+
+
+def postscript(response: str, postscript_marker: str) -> bool:
+    spelled = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+    return re.search(spelled.get(postscript_marker, re.escape(postscript_marker)), response, re.IGNORECASE) is not None
+
+
+def number_bullet_lists(response: str, num_bullets: int) -> bool:
+    """Exactly that many Markdown bullets, * or -; ** opens bold text and is none."""
+    bullets = re.findall(r"^\s*\*[^*].*$", response, re.MULTILINE) + re.findall(r"^\s*-.*$", response, re.MULTILINE)
+    return len(bullets) == num_bullets
+
+
+def constrained_response(response: str) -> bool:
+    return any(answer in response for answer in CONSTRAINED)
+
+
+def number_highlighted_sections(response: str, num_highlights: int) -> bool:
+    """Sections are *highlighted* or **highlighted** within a line."""
+    found = re.findall(r"\*[^\n*]*\*", response) + re.findall(r"\*\*[^\n*]*\*\*", response)
+    return sum(bool(text.strip("*").strip()) for text in found) >= num_highlights
+
+
+def multiple_sections(response: str, section_spliter: str, num_sections: int) -> bool:
+    return len(re.findall(rf"\s?{re.escape(section_spliter.strip())}\s?\d+\s?", response)) >= num_sections
+
+
+def json_format(response: str) -> bool:
+    """The whole response is JSON, perhaps in a code fence."""
+    text = re.sub(r"^```(?:json|Json|JSON)?", "", response.strip()).removesuffix("```")
+    try:
+        json.loads(text.strip())
+    except ValueError:
+        return False
+    return True
+
+
+def title(response: str) -> bool:
+    return any(text.lstrip("<").rstrip(">").strip() for text in re.findall(r"<<[^\n]+>>", response))
+
+
+def two_responses(response: str) -> bool:
+    """Two different answers separated by six asterisks; nothing empty between separators."""
+    parts = [part.strip() for part in response.split("******")]
+    filled = [part for part in parts if part]
+    return all(parts[1:-1]) and len(filled) == 2 and filled[0] != filled[1]
+
+
+def repeat_prompt(response: str, prompt_to_repeat: str) -> bool:
+    return response.strip().lower().startswith(prompt_to_repeat.strip().lower())
+
+
+def end_checker(response: str, end_phrase: str) -> bool:
+    return response.strip().strip('"').lower().endswith(end_phrase.strip().lower())
+
+
+def capital_word_frequency(response: str, capital_frequency: int, capital_relation: str) -> bool:
+    return _holds(sum(word.isupper() for word in WORD.findall(response)), capital_relation, capital_frequency)
+
+
+def english_capital(response: str) -> bool:
+    return response.isupper() and _language(response) == "en"
+
+
+def english_lowercase(response: str) -> bool:
+    return response.islower() and _language(response) == "en"
+
+
+def no_comma(response: str) -> bool:
+    return "," not in response
+
+
+def quotation(response: str) -> bool:
+    text = response.strip()
+    return len(text) > 1 and text.startswith('"') and text.endswith('"')
+
+
+CHECKS: dict[str, Callable[..., bool]] = {
+    "keywords:existence": keyword_existence,
+    "keywords:frequency": keyword_frequency,
+    "keywords:forbidden_words": forbidden_words,
+    "keywords:letter_frequency": letter_frequency,
+    "language:response_language": response_language,
+    "length_constraints:number_sentences": number_sentences,
+    "length_constraints:number_paragraphs": number_paragraphs,
+    "length_constraints:number_words": number_words,
+    "length_constraints:nth_paragraph_first_word": nth_paragraph_first_word,
+    "detectable_content:number_placeholders": number_placeholders,
+    "detectable_content:postscript": postscript,
+    "detectable_format:number_bullet_lists": number_bullet_lists,
+    "detectable_format:constrained_response": constrained_response,
+    "detectable_format:number_highlighted_sections": number_highlighted_sections,
+    "detectable_format:multiple_sections": multiple_sections,
+    "detectable_format:json_format": json_format,
+    "detectable_format:title": title,
+    "combination:two_responses": two_responses,
+    "combination:repeat_prompt": repeat_prompt,
+    "startend:end_checker": end_checker,
+    "startend:quotation": quotation,
+    "change_case:capital_word_frequency": capital_word_frequency,
+    "change_case:english_capital": english_capital,
+    "change_case:english_lowercase": english_lowercase,
+    "punctuation:no_comma": no_comma,
+}
