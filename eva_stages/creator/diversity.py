@@ -1,0 +1,197 @@
+"""How far prompts are from each other: sentence embeddings, and the distance of every prompt to its nearest neighbour.
+
+Embeddings come from a `sentence-transformers` model folder, without code of its own and from safetensors only. Neighbours are exact,
+by blocked matrix products; no matrix of prompts by prompts is ever in memory.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from distilabel.steps import Step, StepInput
+from distilabel.typing import StepOutput
+from pydantic import PrivateAttr
+
+from eva_stages.core.distil import TableStep
+from eva_stages.core.errors import DataError, StageError
+from eva_stages.core.parts import add_statistics
+from eva_stages.core.rows import SCHEMAS
+from eva_stages.creator.curating import prompt_text
+from eva_stages.models.batching import token_batches
+from eva_stages.models.loading import BALANCED, pick_device
+
+BLOCK = 1024
+
+
+class Embed(Step):
+    """Embeds prompts: all turns as one text, as a vector of unit length. What is beyond the model's length is cut and counted.
+
+    Attributes:
+        model: folder of a sentence-embedding model.
+        tokens_per_batch: padded tokens per forward pass.
+        device: auto, cpu, cuda, cuda:1, mps; `balanced` is auto, an embedding model is not spread.
+
+    Input columns:
+        - prompt_id, messages
+    Output columns:
+        - embedding (`list[float]`)
+    """
+
+    model: str
+    tokens_per_batch: int = 16384
+    device: str = "auto"
+    _model: Any = PrivateAttr(None)
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["prompt_id", "messages"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["embedding"]
+
+    def load(self) -> None:
+        super().load()
+        if pickled := sorted(path.name for path in Path(self.model).rglob("*.bin")):
+            raise DataError(f"{self.model} has pickled weights ({', '.join(pickled)}); eva loads none. Convert them to safetensors")
+        from sentence_transformers import SentenceTransformer
+
+        device = pick_device("auto" if self.device == BALANCED else self.device)
+        settings = {"use_safetensors": True}
+        self._model = SentenceTransformer(self.model, device=device, trust_remote_code=False, model_kwargs=settings, local_files_only=True)
+
+    def unload(self) -> None:
+        self._model = None
+        super().unload()
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        texts = [prompt_text(row["messages"]) for row in inputs]
+        lengths = [len(ids) for ids in self._model.tokenizer(texts)["input_ids"]]
+        longest = self._model.max_seq_length or max(lengths)
+        for batch in token_batches([min(length, longest) for length in lengths], self.tokens_per_batch):
+            vectors = self._model.encode(
+                [texts[i] for i in batch], batch_size=len(batch), normalize_embeddings=True, show_progress_bar=False
+            )
+            for index, vector in zip(batch, vectors, strict=True):
+                if not np.isfinite(vector).all():
+                    raise StageError(f"the embedding of prompt {inputs[index]['prompt_id']} is not finite")
+                inputs[index]["embedding"] = vector.tolist()
+                add_statistics(inputs[index], tokens=min(lengths[index], longest), cut=int(lengths[index] > longest))
+        yield inputs
+
+
+def nearest_similarity(vectors: np.ndarray, others: np.ndarray, same: np.ndarray | None = None) -> np.ndarray:
+    """The highest cosine similarity of each vector to any of `others`; -inf if there is none.
+
+    Args:
+        vectors: (n, d), of unit length.
+        others: (m, d), of unit length.
+        same: (n,), the row of `others` that does not count for a vector, or -1.
+
+    Returns:
+        (n,)
+    """
+    best = np.full(len(vectors), -np.inf, dtype=np.float32)
+    for start in range(0, len(others), BLOCK):
+        similarities = vectors @ others[start : start + BLOCK].T
+        if same is not None:
+            inside = np.flatnonzero((same >= start) & (same < start + BLOCK))
+            similarities[inside, same[inside] - start] = -np.inf
+        np.maximum(best, similarities.max(axis=1), out=best)
+    return best
+
+
+def neighbour_distances(vectors: np.ndarray, earlier: np.ndarray, same: np.ndarray, min_distance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine distances to the nearest neighbour among earlier prompts and the kept ones of those before.
+
+    d_i = min over j of 1 - <v_i, v_j>. A prompt is kept if d_i >= min_distance, so the order of the prompts matters.
+
+    Args:
+        vectors: (n, d), of unit length.
+        earlier: (m, d), of unit length.
+        same: (n,), the row of `earlier` that is the prompt itself, or -1.
+        min_distance: in [0, 2].
+
+    Returns:
+        Distances, shape (n,), inf where there is no neighbour; which ones are kept, shape (n,).
+    """
+    distances, kept = np.empty(len(vectors)), np.zeros(len(vectors), dtype=bool)
+    chosen, count = np.empty_like(vectors), 0
+    for start in range(0, len(vectors), BLOCK):
+        rows = slice(start, start + BLOCK)
+        block, keep = vectors[rows], kept[rows]
+        nearest = np.maximum(nearest_similarity(block, earlier, same[rows]), nearest_similarity(block, chosen[:count]))
+        within = block @ block.T
+        for row in range(len(block)):
+            similarity = max(nearest[row], within[row, keep].max(initial=-np.inf))
+            distances[start + row] = max(0.0, 1.0 - similarity)
+            keep[row] = distances[start + row] >= min_distance
+        chosen[count : count + keep.sum()] = block[keep]
+        count += keep.sum()
+    return distances, kept
+
+
+class Diversify(TableStep):
+    """Measures how far each prompt is from its nearest neighbour, and leaves out those that are too near.
+
+    The first input are the prompts, the second their embeddings, the others the embeddings of earlier prompt sets. A prompt that is
+    itself in an earlier set is no neighbour of its own.
+
+    Attributes:
+        min_distance: cosine distance below which a prompt is left out.
+
+    Input columns:
+        - the columns of a prompt row (first input); prompt_id, embedding (the others)
+    Output columns:
+        - the columns of a prompt row, neighbour_distance (cosine distance in [0, 2]; null where there is no other prompt)
+    """
+
+    min_distance: float = 0.0
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        return [*SCHEMAS["prompts"].names, "embedding"]
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        return [*SCHEMAS["prompts"].names, "neighbour_distance"]
+
+    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+        prompts, own, *others = tables
+        ids, matrix = embedding_matrix([own])
+        places = pc.index_in(prompts["prompt_id"], value_set=ids).combine_chunks()
+        if places.null_count:
+            missing = prompts["prompt_id"].filter(pc.is_null(places))[0].as_py()
+            raise DataError(f"{places.null_count} of {len(prompts)} prompts have no embedding, the first is {missing}")
+        earlier_ids, earlier = embedding_matrix(others)
+        if len(earlier) and len(matrix) and earlier.shape[1] != matrix.shape[1]:
+            raise DataError(f"embeddings of {matrix.shape[1]} and of {earlier.shape[1]} numbers cannot be compared; use one model")
+        same = pc.fill_null(pc.index_in(prompts["prompt_id"], value_set=earlier_ids), -1).to_numpy()
+        distances, kept = neighbour_distances(matrix[places.to_numpy()], earlier, same, self.min_distance)
+        column = pa.array(distances, mask=np.isinf(distances))
+        found = prompts.append_column("neighbour_distance", column).filter(pa.array(kept))
+        return found, {"too_similar": len(prompts) - len(found), "kept": len(found)}
+
+
+def embedding_matrix(tables: Sequence[pa.Table]) -> tuple[pa.Array, np.ndarray]:
+    """The prompts of several tables of embeddings, each prompt once: ids, and a float32 matrix of shape (prompts, d).
+
+    Raises:
+        DataError: if an embedding is null or they differ in length.
+    """
+    filled = [table.select(["prompt_id", "embedding"]) for table in tables if len(table)]
+    if not filled:
+        return pa.array([], pa.string()), np.empty((0, 0), dtype=np.float32)
+    ids = pa.concat_arrays([chunk for table in filled for chunk in table["prompt_id"].chunks])
+    lists = [chunk for table in filled for chunk in table["embedding"].chunks]
+    lengths = {length for chunk in lists for length in pc.unique(pc.list_value_length(chunk)).to_pylist()}
+    if len(lengths) != 1 or None in lengths:
+        raise DataError(f"embeddings have the lengths {', '.join(map(str, lengths))} (None = no embedding); all need the same")
+    flat = [chunk.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False) for chunk in lists]
+    matrix = np.concatenate(flat).reshape(len(ids), lengths.pop())
+    _, first = np.unique(ids.to_numpy(zero_copy_only=False), return_index=True)
+    first.sort()
+    return ids.take(pa.array(first)), matrix[first]

@@ -1,0 +1,78 @@
+"""Reading evaluation sets as they are published: their questions as (id, text), nothing else of them."""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from eva_stages.core.errors import DataError
+
+TEXT_COLUMNS = ("prompt", "instruction", "question", "messages", "turns")
+ID_COLUMNS = ("question_id", "uid", "id", "prompt_id", "key")
+KINDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
+
+
+def read_questions(path: Path) -> list[tuple[str, str]]:
+    """The (id, text) of every question of an evaluation set; each user turn is a text of its own, under the question's id.
+
+    Takes the official files of MT-Bench (`turns`), Arena-Hard v0.1 (`turns`) and v2.0 (`prompt`) and AlpacaEval (`instruction`), and any
+    file of `KINDS` with one of `TEXT_COLUMNS`: a string, a list of strings, or a list of chat messages. The first of `ID_COLUMNS` is
+    the id; without one it is the row's number.
+
+    Raises:
+        DataError: if the file is missing, cannot be read, is of an unknown kind, or has no known column or a row without text.
+    """
+    rows = _read_rows(path)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = next((name for name in TEXT_COLUMNS if name in columns), None)
+    if text is None:
+        raise DataError(f"{path} has the columns {', '.join(columns) or '(none)'}; questions stand in one of {', '.join(TEXT_COLUMNS)}")
+    identity = next((name for name in ID_COLUMNS if name in columns), "")
+    questions = []
+    for number, row in enumerate(rows):
+        turns = _turns(row.get(text))
+        if not turns:
+            raise DataError(f"{path}: row {number} (from 0) has no text in {text!r}")
+        known = row.get(identity)
+        questions += [(str(number if known is None else known), turn) for turn in turns]
+    return questions
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    kind = next((kind for kind in KINDS if path.name.endswith(kind)), None)
+    if kind is None:
+        raise DataError(f"{path} is of no known kind; evaluation sets end in {', '.join(KINDS)}")
+    try:
+        rows = pq.read_table(path).to_pylist() if kind == ".parquet" else _parse(path, kind)
+    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as {kind}: {error}") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path} has no columns; questions stand in one of {', '.join(TEXT_COLUMNS)}")
+    return rows
+
+
+def _parse(path: Path, kind: str) -> list[Any]:
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if kind.endswith(".gz") else content).decode("utf-8-sig")
+    if kind.startswith(".csv"):
+        return list(csv.DictReader(io.StringIO(text, newline=""), restkey="(more)"))
+    if text.lstrip().startswith("["):
+        return list(json.loads(text))
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def _turns(value: Any) -> list[str]:
+    """What the user says in a string, a list of strings, or a list of messages; empty if there is nothing."""
+    texts = [_said(entry) for entry in (value if isinstance(value, list) else [value])]
+    return [text for text in texts if text is not None]
+
+
+def _said(entry: Any) -> str | None:
+    if isinstance(entry, dict):
+        entry = entry.get("content") if entry.get("role") in (None, "user") else None
+    return entry if isinstance(entry, str) and entry.strip() else None
