@@ -10,6 +10,7 @@ from eva_stages.models.loading import resolve
 
 GENERATORS = {
     "transformers": "eva_stages.models.transformers_generator:TransformersGenerator",
+    "vllm": "eva_stages.models.vllm_generator:VLLMGenerator",
     "microworld": "eva_stages.microworld.player:LettercraftPlayer",
 }
 REWARDS = {

