@@ -1,4 +1,4 @@
-"""The real vLLM engine on CPU with a tiny Llama: run with `make test-vllm`. One engine serves most tests; the rest go by the command line."""
+"""The real vLLM engine on CPU with a tiny Llama, by `make test-vllm`. One engine serves most tests; the rest go by the command line."""
 
 import importlib.util
 import json
@@ -10,7 +10,6 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, GenerationConfig, LlamaForCausalLM
 
 from eva_stages.core.rows import SCHEMAS
@@ -18,6 +17,7 @@ from eva_stages.core.tables import FILE, read_table
 from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.models.vllm_generator import VLLMGenerator
 from tests.conftest import events, kill_group, manifests, overrides, run_eva, start_eva
+from tests.test_kill import running
 from tests.tiny_models import config, save_reward, tokenizer
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here; `make test-vllm` installs it")
@@ -114,7 +114,7 @@ def test_another_engine_draws_the_same_responses_from_the_same_seeds(run: Path, 
 def test_a_run_killed_in_the_middle_of_its_answers_ends_with_the_same_ones(run: Path, folder: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     process = start_eva(*arguments(folder, killed))
-    while process.poll() is None and not any(killed.glob("work/0-respond-*/parts/*.parquet")):
+    while running(process) and not any(killed.glob("work/0-respond-*/parts/*.parquet")):
         continue
     family = psutil.Process(process.pid).children(recursive=True)
     kill_group(process)
@@ -158,9 +158,11 @@ def assert_same_answers(ours: list, theirs: list) -> None:
     """Equal but for a last character that is not finished: transformers shows a replacement for it, vLLM nothing."""
     for mine, other in zip(ours, theirs, strict=True):
         assert mine["finish_reasons"] == other["finish_reasons"] and mine["statistics"] == other["statistics"]
-        assert [text.rstrip(HALF_CHARACTER) for text in mine["generations"]] == [
-            text.rstrip(HALF_CHARACTER) for text in other["generations"]
-        ]
+        assert finished(mine["generations"]) == finished(other["generations"])
+
+
+def finished(texts: list[str]) -> list[str]:
+    return [text.rstrip(HALF_CHARACTER) for text in texts]
 
 
 def test_greedy_answers_are_those_of_transformers(generator: VLLMGenerator, folder: Path) -> None:
@@ -187,9 +189,9 @@ def test_conversations_of_several_turns_get_the_system_prompt_unless_they_have_o
 
 def test_a_stop_text_ends_a_response_and_is_left_out(generator: VLLMGenerator) -> None:
     greedy = generator.model_copy(update={"temperature": 0.0})
-    free = next(answer for answer in greedy.generate([asking(prompt) for prompt in PROMPTS]) if answer["finish_reasons"] == ["length"])
-    place = [answer["generations"] for answer in greedy.generate([asking(prompt) for prompt in PROMPTS])].index(free["generations"])
-    (text,) = free["generations"]
+    free = greedy.generate([asking(prompt) for prompt in PROMPTS])
+    place = next(index for index, answer in enumerate(free) if answer["finish_reasons"] == ["length"])
+    (text,) = free[place]["generations"]
     stop = text[len(text) // 2 : len(text) // 2 + 3]
     (cut,) = greedy.model_copy(update={"stop": [stop, "never said"]}).generate([asking(PROMPTS[place])])
     assert cut["generations"] == [text.partition(stop)[0]] and cut["finish_reasons"] == ["stop"]
@@ -212,7 +214,9 @@ def test_a_prompt_that_leaves_no_room_gets_null_and_a_long_one_a_short_answer(ge
 
 @pytest.fixture(scope="module")
 def adapted(folder: Path) -> tuple[list, list, list[psutil.Process]]:
-    """Answers of an engine with a LoRA adapter, those of the merged model, and the engine's processes after `unload`."""
+    """Answers of an engine with a LoRA adapter, those of the merged model, and the processes of the engine, by now unloaded."""
+    from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(1)
     lora = LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules=["q_proj", "v_proj", "gate_proj"])
     model = get_peft_model(LlamaForCausalLM.from_pretrained(folder / "policy"), lora)
@@ -228,10 +232,11 @@ def adapted(folder: Path) -> tuple[list, list, list[psutil.Process]]:
     before = psutil.Process().children(recursive=True)
     engine.load()
     started = [process for process in psutil.Process().children(recursive=True) if process not in before]
-    assert any("EngineCore" in name for name in names(started))
+    processes = [process for process in started if "resource_tracker" not in " ".join(process.cmdline())]  # which is Python's own
+    assert any("EngineCore" in name for name in names(processes))
     ours = engine.generate(conversations)
     engine.unload()
-    return ours, reference.generate(conversations), started
+    return ours, reference.generate(conversations), processes
 
 
 def test_a_lora_adapter_answers_as_the_merged_model_does(adapted: tuple, generator: VLLMGenerator) -> None:
@@ -241,7 +246,6 @@ def test_a_lora_adapter_answers_as_the_merged_model_does(adapted: tuple, generat
 
 
 def test_unload_leaves_no_process_of_the_engine(adapted: tuple) -> None:
-    _, _, started = adapted
-    tracker = [process for process, name in zip(started, names(started), strict=False) if "resource_tracker" in name]
-    _, alive = psutil.wait_procs([process for process in started if process not in tracker], timeout=30)
+    _, _, processes = adapted
+    _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive
