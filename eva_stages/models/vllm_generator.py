@@ -197,7 +197,8 @@ def _visible_devices() -> list[str]:
 
 def _read(answer: "RequestOutput", n: int) -> Generated:
     outputs = answer.outputs * (n // len(answer.outputs))
-    texts, reasons = [output.text for output in outputs], [str(output.finish_reason) for output in outputs]
+    texts = [output.text if output.finish_reason in ("stop", "length") else None for output in outputs]
+    reasons = [str(output.finish_reason) for output in outputs]
     return generated(texts, reasons, len(answer.prompt_token_ids or []), [len(output.token_ids) for output in outputs])
 
 

@@ -1,0 +1,76 @@
+"""Replicas of a generator's step: they work side by side, out of order, and each knows its number and so its devices."""
+
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from distilabel.models.mixins.cuda_device_placement import CudaDevicePlacementMixin
+from distilabel.pipeline import Pipeline
+from distilabel.steps import StepResources
+
+from eva_stages.core.distil import ArtifactSource, PartSink
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.generating import Generated
+from eva_stages.core.parts import read_parts
+from eva_stages.core.responding import Respond
+from eva_stages.core.rows import SCHEMAS, Message, prompt_id
+from eva_stages.core.tables import write_rows
+from eva_stages.microworld.player import LettercraftPlayer
+from eva_stages.models.vllm_generator import replica_devices
+
+FORK = multiprocessing.get_context("fork")
+SECOND_BATCH_DONE = FORK.Event()
+BATCH, BATCHES = 4, 7
+
+
+class Numbered(LettercraftPlayer, CudaDevicePlacementMixin):
+    """Calls itself by its replica; the first batch waits for the second, which only another replica can be answering."""
+
+    @property
+    def model_name(self) -> str:
+        return str(self._llm_identifier)
+
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+        if inputs[0][-1]["content"].startswith("prompt 0 ") and not SECOND_BATCH_DONE.wait(timeout=60):
+            raise TimeoutError("no other replica took the second batch")
+        if inputs[0][-1]["content"].startswith(f"prompt {BATCH} "):
+            SECOND_BATCH_DONE.set()
+        return super().generate(inputs, num_generations, seeds)
+
+
+def prompts(folder: Path) -> list[dict]:
+    conversations = [[{"role": "user", "content": f"prompt {number} of a test"}] for number in range(BATCH * BATCHES - 1)]
+    rows = [{"prompt_id": prompt_id(messages), "messages": messages} for messages in conversations]
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], folder)
+    return rows
+
+
+def test_two_replicas_share_the_batches_and_every_row_is_written_once(tmp_path: Path) -> None:
+    rows = prompts(tmp_path / "prompts")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    with Pipeline(name="replicas", cache_dir=tmp_path / "cache") as pipeline:
+        source = ArtifactSource(name="source", folders=[str(tmp_path / "prompts")], prefixes=[""], parts=str(parts), batch_size=2 * BATCH)
+        respond = Respond(
+            name="respond", llm=Numbered(), num_generations=2, seed=5, input_batch_size=BATCH, resources=StepResources(replicas=2)
+        )
+        source >> respond >> PartSink(name="sink", parts=str(parts), rows="responses", required=["responses"], input_batch_size=BATCH)
+    pipeline.run(use_cache=False)
+
+    numbers, statistics = read_parts(parts)
+    assert list(numbers) == list(range(len(rows))) and statistics["responses"] == 2 * len(rows)
+    written = pa.concat_tables([pq.read_table(path) for path in parts.glob("*.parquet")]).sort_by("_row").to_pylist()
+    assert [row["prompt_id"] for row in written] == [row["prompt_id"] for row in rows]
+    assert [row["seed"] for row in written] == [derive_seed(5, row["prompt_id"]) for row in rows]
+    assert {row["generator"] for row in written} == {"respond-replica-0", "respond-replica-1"}
+
+
+def test_each_replica_takes_devices_of_its_own() -> None:
+    visible = ["4", "5", "GPU-a", "GPU-b"]
+    assert [list(replica_devices(visible, replica, 2)) for replica in (0, 1)] == [["4", "5"], ["GPU-a", "GPU-b"]]
+    with pytest.raises(ConfigError, match="replica 3 with tensor_parallel 2 needs 6 devices, but 4 are visible"):
+        replica_devices(visible, 2, 2)
