@@ -24,6 +24,7 @@ from eva_stages.core.config import (
 )
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.stage import load_attribute
+from eva_stages.creator.questions import find_questions
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
 
@@ -49,6 +50,7 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _benchmarks(recipe),
         lambda: _vllm(recipe),
+        lambda: _curating(recipe),
     ]
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
     looks += [
@@ -108,6 +110,14 @@ def _vllm(recipe: Recipe) -> None:
     asked = [recipe.policy.generator, recipe.creator.evolve.generator]
     if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
         raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
+
+
+def _curating(recipe: Recipe) -> None:
+    curate = recipe.creator.curate
+    for name in curate.decontaminate.against if curate.decontaminate else ():
+        find_questions(name, "creator.curate.decontaminate.against")
+    if curate.diversity:
+        resolve(curate.diversity.model, curate.diversity.revision, "creator.curate.diversity.model")
 
 
 def _benchmarks(recipe: Recipe) -> None:

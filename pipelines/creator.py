@@ -6,6 +6,7 @@ from eva_stages.core.config import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import player
+from pipelines.cleaning import decontaminated, diversified
 from pipelines.playing import responding, rewarding
 
 
@@ -57,23 +58,26 @@ def creator_stages(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequ
         required=("prompt_id", "messages"),
         rows_per_part=recipe.runtime.rows_per_part,
     )
+    cleaned = decontaminated(recipe, iteration, evolved)
     history = {f"prompts_{index}": one for index, one in enumerate((prompts, *earlier))}
     curated = TableStage(
         "curate",
         iteration,
-        {"evolved": evolved, **history},
+        {"evolved": cleaned[-1], **history},
         sources=("evolved", *history),
         step=Use("eva_stages.creator.curating:Curate", {"near_duplicate": creator.curate.near_duplicate}),
     )
-    admission = _admission(recipe, iteration, curated, policy) if creator.curate.admit else ()
+    diverse = diversified(recipe, iteration, curated, (*earlier, prompts))
+    new = diverse[-1] if diverse else curated
+    admission = _admission(recipe, iteration, new, policy) if creator.curate.admit else ()
     mixed = TableStage(
         "mix",
         iteration,
-        {"evolved": admission[-1] if admission else curated, "present": prompts},
+        {"evolved": admission[-1] if admission else new, "present": prompts},
         sources=("evolved", "present"),
         step=Use("eva_stages.creator.mixing:Mix", {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)}),
     )
-    return responses, rewards, informed, selected, evolved, curated, *admission, mixed
+    return responses, rewards, informed, selected, *cleaned, curated, *diverse, *admission, mixed
 
 
 def _admission(recipe: Recipe, iteration: int, curated: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:

@@ -8,6 +8,7 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.models.loading import resolve
+from pipelines.cleaning import decontaminated
 from pipelines.creator import creator_stages
 from pipelines.evaluation import base_stages, evaluation_stages
 from pipelines.solver import solver_stages
@@ -45,7 +46,7 @@ def prompts_stage(recipe: Recipe) -> Stage:
 def iterations(recipe: Recipe) -> list[Iteration]:
     """All iterations of a run, upstream first. Reads the digests of what comes from outside."""
     base = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
-    seeds = prompts_stage(recipe)
+    seeds = decontaminated(recipe, 0, prompts_stage(recipe))[-1]
     benchmarks = recipe.evaluation.benchmarks
     measured = {index: base_stages(recipe, benchmark, base) for index, benchmark in enumerate(benchmarks)}
     made: list[Iteration] = []

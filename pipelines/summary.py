@@ -43,7 +43,7 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         "iteration": one.number,
         "prompts": count_rows(run.folder(one.prompts)) if run.done(one.prompts) else None,
         "evolved": curate["counts"]["kept"] if curate else None,
-        "rejected": _rejected(curate["counts"]) if curate else None,
+        "rejected": _rejected(curate["counts"] | _contaminated(manifests)) if curate else None,
         **_rewards(run, stages["reward"]),
         "pairs": manifests["pair"]["counts"] if "pair" in manifests else None,
         "training": train["training"] | {"steps": train["counts"]["steps"]} if train else None,
@@ -51,6 +51,10 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         "seconds": round(sum(manifest["seconds"] for manifest in manifests.values()), 1),
         "done": len(manifests) == len(stages),
     }
+
+
+def _contaminated(manifests: dict[str, Any]) -> dict[str, int]:
+    return {"contaminated": manifests["decontaminate"]["counts"]["contaminated"]} if "decontaminate" in manifests else {}
 
 
 def _rejected(counts: Counter[str]) -> dict[str, int]:

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    BertConfig,
+    BertModel,
     DebertaV2Config,
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -88,6 +90,16 @@ def save_pairrm(folder: Path, words: PreTrainedTokenizerFast) -> None:
     markers = {"source_prefix_id": source, "cand1_prefix_id": first, "cand2_prefix_id": second, "n_tasks": 1, "drop_out": 0.05}
     made = DebertaV2Config(vocab_size=len(words), pad_token_id=words.pad_token_id, **sizes, **settings, **markers)
     DebertaRanker(made).save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
+def save_embedder(folder: Path, words: PreTrainedTokenizerFast) -> None:
+    """A tiny sentence-embedding model: BERT and mean pooling."""
+    torch.manual_seed(5)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    BertModel(BertConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, max_position_embeddings=512, **sizes)).save_pretrained(
+        folder
+    )
     words.save_pretrained(folder)
 
 

@@ -297,6 +297,28 @@ class Evolve(Section):
     """Longer evolutions are rejected."""
 
 
+class Decontaminate(Section):
+    """Keeps prompts of the evaluation sets out, seed prompts as well as evolved ones."""
+
+    against: tuple[str, ...] = Field(min_length=1)
+    """alpaca-eval, mt-bench, arena-hard, or a file with prompts (.jsonl, .json, .csv, .parquet, also .gz)."""
+    ngram: int = Field(13, ge=3)
+    """Words; questions shorter than that count when they are contained whole."""
+    overlap: float = Field(0.2, gt=0, le=1)
+    """Share of a question's n-grams from which a prompt holding them is contaminated."""
+
+
+class Diversity(Section):
+    """How far every evolved prompt is from its nearest neighbour among all prompts, by sentence embeddings."""
+
+    model: str
+    """Sentence-embedding model: folder or Hub id."""
+    revision: str | None = None
+    min_distance: float = Field(0.0, ge=0, le=2)
+    """Cosine distance below which an evolved prompt is left out."""
+    runtime: ModelRuntime = ModelRuntime()
+
+
 class Admit(Section):
     """Answer and score the evolved prompts first, and keep the most informative ones only (ACCEL)."""
 
@@ -306,6 +328,8 @@ class Admit(Section):
 class Curate(Section):
     near_duplicate: float | None = Field(0.8, gt=0, lt=1)
     """Estimated Jaccard similarity of character 5-grams from which a prompt is a near duplicate; null = exact only."""
+    decontaminate: Decontaminate | None = None
+    diversity: Diversity | None = None
     admit: Admit | None = None
 
 

@@ -47,6 +47,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         [*REWARD_FIELDS, ("win_probability", pa.list_(pa.float64())), ("win_matrix", pa.list_(pa.list_(pa.float64())))]
     ),
     "evolutions": pa.schema([*PROMPT_FIELDS, ("rejected", pa.string())]),
+    "embeddings": pa.schema([("prompt_id", pa.string()), ("embedding", pa.list_(pa.float32()))]),
     "selected": pa.schema([("prompt_id", pa.string()), ("probability", pa.float64()), ("draw", pa.int32())]),
     "mixed": pa.schema([*PROMPT_FIELDS, ("origin", pa.string())]),
     "pairs": pa.schema(

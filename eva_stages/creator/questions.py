@@ -10,11 +10,50 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from eva_stages.core.errors import DataError
+from eva_stages.core.errors import ConfigError, DataError
+from eva_stages.core.fingerprint import file_digest
+from eva_stages.core.stage import Outside
 
 TEXT_COLUMNS = ("prompt", "instruction", "question", "messages", "turns")
 ID_COLUMNS = ("question_id", "uid", "id", "prompt_id", "key")
 KINDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
+
+HOMES = {
+    "alpaca-eval": ("tatsu-lab/alpaca_eval", "alpaca_eval.json"),
+    "mt-bench": ("HuggingFaceH4/mt_bench_prompts", "raw/question.jsonl"),
+    "arena-hard": ("lmarena-ai/arena-hard-auto", "data/arena-hard-v0.1/question.jsonl"),
+}
+"""Public homes of evaluation sets: a data set on the Hub, and the file in it with the questions."""
+
+
+def find_questions(benchmark: str, place: str) -> Outside:
+    """The file with the questions of an evaluation set, given by a name of `HOMES` or as a path.
+
+    Raises:
+        ConfigError: if it is not there or does not hold questions; `place` is the recipe field it stands in.
+    """
+    path = Path(benchmark).expanduser() if benchmark not in HOMES else _fetched(benchmark, place)
+    if not path.is_file():
+        raise ConfigError([f"{place}: there is no file {benchmark}; give a path, or one of {', '.join(HOMES)}"])
+    try:
+        read_questions(path)
+    except DataError as error:
+        raise ConfigError([f"{place}: {error}"]) from error
+    return Outside(path.name, path, file_digest(path))
+
+
+def _fetched(benchmark: str, place: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, file = HOMES[benchmark]
+    try:
+        return Path(hf_hub_download(repository, file, repo_type="dataset"))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = type(error).__name__
+        raise ConfigError(
+            [f"{place}: {benchmark} cannot be fetched from the Hub ({reason}); give the path of its question file"]
+        ) from error
 
 
 def read_questions(path: Path) -> list[tuple[str, str]]:
