@@ -1,6 +1,7 @@
 """Everything that curating can do, in one run: decontamination, diversity, admission."""
 
 import json
+import random
 from pathlib import Path
 
 from eva_stages.core.tables import read_table
@@ -8,7 +9,8 @@ from tests.conftest import manifests, overrides, run_eva
 from tests.tiny_models import save_embedder, save_policy, save_reward, tokenizer
 
 RECIPE = str(Path(__file__).parent / "recipes" / "tiny_text.yaml")
-TEXTS = [f"Tell me something new about the number {number} and the colour of the {number % 7} seas of the north" for number in range(30)]
+DRAW = random.Random(0)
+TEXTS = [" ".join("".join(DRAW.choices("abcdefghij", k=5)) for _ in range(14)) for _ in range(30)]
 
 
 def rows(run: Path, label: str) -> list[dict]:

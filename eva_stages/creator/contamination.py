@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
+from eva_stages.core.errors import DataError
 from eva_stages.core.rows import SCHEMAS, Message
 from eva_stages.creator.curating import min_hash, prompt_text
 from eva_stages.creator.questions import read_questions as read_questions
@@ -202,4 +203,6 @@ class DropMatches(TableStep):
         prompts, matches = tables
         keep = pc.invert(pc.is_in(prompts["prompt_id"], value_set=matches["prompt_id"].combine_chunks()))
         kept = prompts.filter(keep)
+        if len(prompts) and not len(kept):
+            raise DataError(f"all {len(prompts)} prompts are questions of the evaluation sets; see the contamination stage's matches")
         return kept, {"contaminated": len(prompts) - len(kept), "kept": len(kept)}
