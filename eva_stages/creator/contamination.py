@@ -7,9 +7,11 @@ Texts are compared as words: lower case, without punctuation and white space; a 
   question;
 - if it contains a question of 8 to n - 1 words whole, or equals a shorter one;
 - if it is nearly a question of at least 8 words: one word replaced in the middle of a 20-word question leaves no 13-gram of it, so
-  the MinHash test of `curating.py` looks at what the n-grams do not find. At an estimated Jaccard similarity of `NEAR_COPY`, chosen by
-  measuring, it finds 15-word questions of AlpacaEval, MT-Bench and Arena-Hard with two words replaced, and nothing among unrelated
-  prompts (`tests/creator/test_contamination.py`).
+  the MinHash test of `curating.py` looks at what the n-grams do not find.
+
+`NEAR_COPY` was chosen by measuring: of the questions of 15 words and more in AlpacaEval, MT-Bench and Arena-Hard with two words replaced
+it finds at least 98 % of each set (n-grams alone 57 to 85 %, a similarity of 0.6 90 %), and of 2058 unrelated prompts it flags one, a
+variant of an MT-Bench question (`tests/creator/test_contamination.py`).
 
 It does not find translations or paraphrases, nor a near copy of a short question inside a longer prompt.
 """
@@ -44,6 +46,7 @@ MATCHES = pa.schema(
 CONTAINED = 8
 """Words from which a question shorter than an n-gram counts when a prompt contains it; shorter ones are too common a phrase."""
 NEAR_COPY = 0.5
+"""Estimated Jaccard similarity of character 5-grams, spaces left out, from which a prompt is a near copy."""
 
 # Thai to Burmese and Khmer, kana, ideographs: scripts that do not put spaces between words
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"

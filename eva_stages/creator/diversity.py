@@ -55,8 +55,10 @@ class Embed(Step):
 
     def load(self) -> None:
         super().load()
-        if pickled := sorted(path.name for path in Path(self.model).rglob("*.bin")):
-            raise DataError(f"{self.model} has pickled weights ({', '.join(pickled)}); eva loads none. Convert them to safetensors")
+        # transformers is told to take safetensors only; the library's own modules would fall back to a pickle
+        for pickled in Path(self.model).rglob("*.bin"):
+            if not list(pickled.parent.glob("*.safetensors")):
+                raise DataError(f"{pickled} holds pickled weights and eva loads none; convert them to safetensors")
         from sentence_transformers import SentenceTransformer
 
         device = pick_device("auto" if self.device == BALANCED else self.device)
