@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,6 +25,7 @@ class ChatServer(ThreadingHTTPServer):
         self.faults: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.answered = 0
+        self.reply: Callable[[dict[str, Any]], str] = lambda body: body["messages"][-1]["content"]
         self.working = self.most_working = 0
         self.guard = threading.Lock()
 
@@ -70,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         count = {"no_choices": 0, "fewer": 1}.get(fault, body.get("n") or 1)
         with self.server.guard:
             self.server.answered += count > 0
-        text = body["messages"][-1]["content"]
+        text = self.server.reply(body)
         choices = [
             {"index": k, "finish_reason": "stop", "message": {"role": "assistant", "content": f"{text} [{body.get('seed')}.{k}]"}}
             for k in range(count)

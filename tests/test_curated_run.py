@@ -6,16 +6,29 @@ from pathlib import Path
 
 from eva_stages.core.tables import read_table
 from tests.conftest import manifests, overrides, run_eva
+from tests.fault_server import chat_server
 from tests.tiny_models import save_embedder, save_policy, save_reward, tokenizer
 
 RECIPE = str(Path(__file__).parent / "recipes" / "tiny_text.yaml")
-DRAW = random.Random(0)
-TEXTS = [" ".join("".join(DRAW.choices("abcdefghij", k=5)) for _ in range(14)) for _ in range(30)]
+KEY = "sk-never-to-be-seen-4712"
+
+
+def words_of(seed: int) -> str:
+    """A prompt unlike any other."""
+    draw = random.Random(seed)
+    return " ".join("".join(draw.choices("abcdefghij", k=5)) for _ in range(14))
+
+
+TEXTS = [words_of(seed) for seed in range(30)]
 
 
 def rows(run: Path, label: str) -> list[dict]:
     (folder,) = run.glob(f"stages/{label}-????????????/data")
     return read_table(folder).to_pylist()
+
+
+def made_rows(run: Path, label: str) -> int:
+    return int(manifests(run)[label]["rows"])
 
 
 def test_a_run_with_everything_that_curating_can_do(tmp_path: Path) -> None:
@@ -35,7 +48,13 @@ def test_a_run_with_everything_that_curating_can_do(tmp_path: Path) -> None:
         "creator.curate.admit": {"fraction": 0.5},
     }
     run = tmp_path / "run"
-    document = json.loads(run_eva("run", RECIPE, "--run-dir", str(run), *overrides(settings), "--json").stdout)
+    with chat_server() as server:
+        server.reply = lambda body: words_of(body["seed"])
+        evolver = {"kind": "litellm", "model": "openai/evolver", "api_base": server.base, "max_new_tokens": 64}
+        evolver["runtime"] = {"api_key_env": "EVA_TEST_KEY", "price": {"input": 1.0, "output": 2.0}, "max_cost_usd": 5.0}
+        changes = overrides({**settings, "creator.evolve.generator": evolver})
+        document = json.loads(run_eva("run", RECIPE, "--run-dir", str(run), *changes, "--json", EVA_TEST_KEY=KEY).stdout)
+        assert len(server.requests) == made_rows(run, "1-evolve")
     made = manifests(run)
 
     (match,) = [row for row in rows(run, "0-contamination") if row["overlap"] == 1.0]
@@ -59,3 +78,5 @@ def test_a_run_with_everything_that_curating_can_do(tmp_path: Path) -> None:
     origins = [row["origin"] for row in rows(run, "1-mix")]
     assert origins.count("evolved") <= admitted["admitted"] and len(origins) == len(seeds)
     assert document["iterations"][1]["rejected"].keys() <= {*counts, "contaminated"}
+    assert made["1-evolve"]["counts"]["cost_usd"] > 0
+    assert not any(KEY.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())

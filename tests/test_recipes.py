@@ -10,6 +10,8 @@ from tests.tiny_models import save_armorm, save_gemma2, save_policy, save_reward
 
 TEXTS = [f"Tell me something new about the number {number} and the colour of the {number % 5} seas" for number in range(16)]
 POLICIES = {"gemma-2-9b-it": save_gemma2, "llama-3.1-8b-instruct": save_policy, "smollm2-135m": save_policy}
+WHOLE = {"gemma-2-9b-it/dpo", "smollm2-135m/dpo"}
+"""Run whole; the others differ from them by a model's name."""
 SMALL = {
     "prompts.size": 12,
     "iterations": 1,
@@ -31,7 +33,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", ["gemma-2-9b-it/dpo", "gemma-2-9b-it/dpo_skywork", "llama-3.1-8b-instruct/dpo", "smollm2-135m/dpo"])
-def test_a_recipe_runs_whole_with_tiny_stand_ins(tmp_path: Path, name: str) -> None:
+def test_a_recipe_validates_plans_and_runs_with_tiny_stand_ins(tmp_path: Path, name: str) -> None:
     words = tokenizer(TEXTS)
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
     POLICIES[name.partition("/")[0]](tmp_path / "policy", words)
@@ -45,6 +47,8 @@ def test_a_recipe_runs_whole_with_tiny_stand_ins(tmp_path: Path, name: str) -> N
     settings = overrides({**SMALL, **models})
     assert json.loads(run_eva("validate", name, *settings, "--json").stdout)["valid"]
     plan = json.loads(run_eva("plan", name, *settings, "--json", cwd=tmp_path).stdout)
+    if name not in WHOLE:
+        return
     run_eva("run", name, "--run-dir", str(tmp_path / "run"), *settings, HF_HOME=str(tmp_path / "hub"))
     made = manifests(tmp_path / "run")
     assert set(made) == {entry["stage"] for entry in plan["stages"]}
