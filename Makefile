@@ -1,14 +1,19 @@
 # make run: from nothing to the final table of the quickstart. make test: every check and every test.
+# make test-vllm: the tests of the vLLM engine, on CPU in an environment of their own (5 minutes, and as many again the first time).
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test lint
+.PHONY: run setup test test-vllm lint
 
 run: setup
 	$(BIN)/eva run
 
 test: lint
 	$(BIN)/pytest
+
+# where vLLM cannot be had, install.sh says why and there is nothing to test
+test-vllm:
+	@if PYTHON=$(PYTHON) sh tests/vllm/install.sh; then .venv-vllm/bin/pytest tests/vllm; fi
 
 lint: setup
 	$(BIN)/ruff check .

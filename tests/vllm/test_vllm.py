@@ -117,9 +117,10 @@ def test_a_run_killed_in_the_middle_of_its_answers_ends_with_the_same_ones(run: 
     while running(process) and not any(killed.glob("work/0-respond-*/parts/*.parquet")):
         continue
     family = psutil.Process(process.pid).children(recursive=True)
+    working = names(family)
     kill_group(process)
     written = len(list(killed.glob("work/0-respond-*/parts/*.parquet")))
-    assert 1 <= written < len(PROMPTS) / 2 and any("EngineCore" in name for name in names(family))
+    assert 1 <= written < len(PROMPTS) / 2 and any("EngineCore" in name for name in working)
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     run_eva(*arguments(folder, killed))
@@ -129,7 +130,7 @@ def test_a_run_killed_in_the_middle_of_its_answers_ends_with_the_same_ones(run: 
 
 
 def names(processes: list[psutil.Process]) -> list[str]:
-    """Their command lines as they are now; of those that are gone, nothing."""
+    """Their command lines; of those that are gone already, nothing."""
     return [" ".join(process.cmdline()) for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
