@@ -19,7 +19,8 @@ SMALL = {
     "policy.generator.max_new_tokens": 8,
     "creator.responses": 2,
     "creator.evolve.generations": 2,
-    "creator.evolve.generator.max_new_tokens": 12,
+    "creator.evolve.generator.max_new_tokens": 48,
+    "creator.evolve.generator.stop": ["e", "a", "."],  # random weights hardly ever draw their end token
     "creator.evolve.generator.temperature": 1.0,
     "limits.empty": 1.0,
     "solver.responses": 2,
