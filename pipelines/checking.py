@@ -1,6 +1,5 @@
 """Everything a recipe points to, looked at before anything expensive starts; all faults at once."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -27,6 +26,7 @@ from eva_stages.core.stage import load_attribute
 from eva_stages.creator.questions import find_questions
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
+from eva_stages.models.providers import provider_key
 
 
 def check(recipe: Recipe) -> None:
@@ -101,9 +101,7 @@ def _player(player: Player, place: str) -> None:
         case TransformersModel() | VLLMModel():
             resolve(player.model, player.revision, f"{place}.model")
         case LiteLLMModel():
-            name = player.runtime.api_key_env
-            if name and not os.environ.get(name):
-                raise ConfigError([f"{place}.runtime.api_key_env: the environment variable {name} is not set; export it with the key"])
+            provider_key(player.model, player.api_base, player.runtime.api_key_env, place)
 
 
 def _vllm(recipe: Recipe) -> None:

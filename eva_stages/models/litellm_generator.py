@@ -6,7 +6,6 @@ ours alone (LiteLLM's and its clients' are off), because only here is a Retry-Af
 """
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import Generated, SeededLLM
 from eva_stages.core.rows import Message
 from eva_stages.models.batching import with_system_prompt
+from eva_stages.models.providers import provider_key
 
 RETRIED = {408, 409, 429}
 REFUSED = {401, 403, 404}
@@ -71,14 +71,10 @@ class LiteLLMGenerator(SeededLLM):
 
     def load(self) -> None:
         super().load()
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # the price list that is installed, not today's from the net
+        self._key = provider_key(self.model, self.api_base, self.api_key_env, self.model)
         import litellm
 
         litellm.suppress_debug_info, litellm.telemetry, litellm.drop_params = True, False, True
-        if self.api_key_env is not None:
-            self._key = os.environ.get(self.api_key_env)
-            if not self._key:
-                raise StageError(f"the environment variable {self.api_key_env} is not set; export it with the key for {self.model}")
         self._takes = frozenset(litellm.get_supported_openai_params(self.model) or ())
         self._rates = self._price_per_token()
         if self.max_cost_usd is not None and self._rates is None:

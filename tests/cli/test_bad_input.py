@@ -14,7 +14,7 @@ from tests.conftest import TINY, manifests, overrides, run_eva
 
 PROMPTS = {"prompts": {"kind": "file", "path": "prompts.jsonl"}}
 REWARD = """
-def flaky(messages, response):
+def flaky(messages, response, reference):
     word = messages[-1]["content"]
     if word.startswith("Take a"):
         raise RuntimeError("no reward for this one")
@@ -96,7 +96,7 @@ def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give
     said = run_eva(*arguments, *strict, "--until", "pair", cwd=tmp_path, code=1, PYTHONPATH=str(tmp_path)).stderr
     assert "stage 0-reward failed" in said and "above the limit of 1.0%" in said and "raise limits.unscored" in said
     assert "resume with: eva run quickstart" in said
-    (tmp_path / "my_reward.py").write_text("def flaky(messages, response): raise SystemExit('scored again')")
+    (tmp_path / "my_reward.py").write_text("def flaky(messages, response, reference): raise SystemExit('scored again')")
     run_eva(*arguments, *settings, "--until", "pair", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert manifests(other)["0-reward"]["digest"] == made["0-reward"]["digest"]
 
