@@ -22,8 +22,8 @@ from eva_stages.core.config import (
     VLLMModel,
 )
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import load_attribute
-from eva_stages.creator.questions import find_questions
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
