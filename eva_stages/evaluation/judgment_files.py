@@ -157,7 +157,9 @@ def _lines(path: Path, text: str) -> list[Record]:
         try:
             records.append(_record(path, f"line {number}", json.loads(line)))
         except json.JSONDecodeError as error:
-            raise ConfigError([f"{path}, line {number}: no JSON ({error.msg}): {line.strip()[:60]!r}; expected one object per line"]) from error
+            raise ConfigError(
+                [f"{path}, line {number}: no JSON ({error.msg}): {line.strip()[:60]!r}; expected one object per line"]
+            ) from error
     return records
 
 
