@@ -10,7 +10,7 @@ from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.models.loading import resolve
 from pipelines.cleaning import decontaminated
 from pipelines.creator import creator_stages
-from pipelines.evaluation import base_stages, evaluation_stages
+from pipelines.evaluation import evaluations
 from pipelines.solver import solver_stages
 
 
@@ -47,24 +47,23 @@ def iterations(recipe: Recipe) -> list[Iteration]:
     """All iterations of a run, upstream first. Reads the digests of what comes from outside."""
     base = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
     seeds = decontaminated(recipe, 0, prompts_stage(recipe))[-1]
-    benchmarks = recipe.evaluation.benchmarks
-    measured = {index: base_stages(recipe, benchmark, base) for index, benchmark in enumerate(benchmarks)}
-    made: list[Iteration] = []
-    policy: Stage | Outside = base
+    if recipe.evaluation.only:
+        return [Iteration(0, seeds, (), (), evaluations(recipe, base, [])[0])]
+    policies: list[Stage] = []
+    players: list[tuple[Stage, tuple[Stage, ...], tuple[Stage, ...]]] = []
     history: list[Stage] = [seeds]
     for number in range(recipe.iterations + 1):
         *earlier, present = history
+        policy = policies[-1] if policies else base
         creator = creator_stages(recipe, number, present, earlier, policy) if number else ()
         prompts = creator[-1] if creator else seeds
         solver = solver_stages(recipe, number, prompts, policy)
-        policy = solver[-1]
-        base_first = tuple(stage for stages in measured.values() for stage in stages) if number == 0 else ()
-        evaluated = [
-            stage
-            for index, benchmark in enumerate(benchmarks)
-            for stage in evaluation_stages(recipe, benchmark, number, policy, measured[index])
-        ]
-        made.append(Iteration(number, prompts, creator or (seeds,), solver, (*base_first, *evaluated)))
+        policies.append(solver[-1])
+        players.append((prompts, creator or (seeds,), solver))
         if number:
             history.append(prompts)
-    return made
+    of_base, of_policies = evaluations(recipe, base, policies)
+    return [
+        Iteration(number, *played, (*(of_base if number == 0 else ()), *evaluated))
+        for number, (played, evaluated) in enumerate(zip(players, of_policies, strict=True))
+    ]

@@ -9,11 +9,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config import Lettercraft, Recipe
 from eva_stages.core.progress import facts
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
 from eva_stages.core.tables import count_rows, read_table, reward_matrix
+from pipelines.benchmarks import benchmark_name
 from pipelines.iteration import Iteration
 
 REJECTIONS = ("evolved", "kept")
@@ -24,12 +25,14 @@ def summary(run: Run, recipe: Recipe, rounds: list[Iteration]) -> dict[str, Any]
     base = next((stage for one in rounds for stage in one.evaluation if stage.name == "base-score"), None)
     document: dict[str, Any] = {
         "recipe": recipe.name,
+        "only": recipe.evaluation.only,
         "run": str(run.root),
         "stages": str(run.stages),
         "base": {"held_out": _scores(run, base)} if base else None,
         "iterations": [_iteration(run, one) for one in rounds],
     }
-    last = next((one.solver[-1] for one in reversed(rounds) if run.done(one.solver[-1])), None)
+    document["benchmarks"] = benchmark_scores(run, recipe, rounds)
+    last = next((one.solver[-1] for one in reversed(rounds) if one.solver and run.done(one.solver[-1])), None)
     document["policy"] = str(run.folder(last)) if last else None
     return document
 
@@ -44,7 +47,7 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         "prompts": count_rows(run.folder(one.prompts)) if run.done(one.prompts) else None,
         "evolved": curate["counts"]["kept"] if curate else None,
         "rejected": _rejected(curate["counts"] | _contaminated(manifests)) if curate else None,
-        **_rewards(run, stages["reward"]),
+        **_rewards(run, stages.get("reward")),
         "pairs": manifests["pair"]["counts"] if "pair" in manifests else None,
         "training": train["training"] | {"steps": train["counts"]["steps"]} if train else None,
         "held_out": _scores(run, stages.get("eval-score")),
@@ -61,8 +64,8 @@ def _rejected(counts: Counter[str]) -> dict[str, int]:
     return {reason: count for reason, count in counts.items() if reason not in REJECTIONS and count}
 
 
-def _rewards(run: Run, stage: Stage) -> dict[str, float | None]:
-    if not run.done(stage):
+def _rewards(run: Run, stage: Stage | None) -> dict[str, float | None]:
+    if stage is None or not run.done(stage):
         return {"mean_reward": None, "mean_gap": None}
     rewards = reward_matrix(read_table(run.folder(stage), ["rewards"])["rewards"])
     scored = rewards[np.isfinite(rewards).all(axis=1)]
@@ -75,6 +78,46 @@ def _scores(run: Run, stage: Stage | None) -> dict[str, Any] | None:
     return run.manifest(stage)["scores"] if stage is not None and run.done(stage) else None
 
 
+def benchmark_scores(run: Run, recipe: Recipe, rounds: list[Iteration]) -> list[dict[str, Any]]:
+    """The scores of every policy on every public benchmark, as in `score.json`; null where that is not done."""
+    found: list[dict[str, Any]] = []
+    for name in (benchmark_name(one) for one in recipe.evaluation.benchmarks if not isinstance(one, Lettercraft)):
+        for one in rounds:
+            stages = {stage.name: stage for stage in one.evaluation}
+            for prefix, policy in (("base", "base"), ("eval", f"iteration {one.number}")):
+                stage = stages.get(f"{prefix}-{name}-score")
+                if stage is not None:
+                    found.append({"benchmark": name, "policy": policy, "scores": _scores(run, stage)})
+    return found
+
+
+def benchmark_table(entries: list[dict[str, Any]]) -> Table:
+    """Benchmark by policy, with eva's own interval over questions, and what to know about the judging."""
+    table = Table(title="benchmarks, 95 % intervals over questions", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("benchmark", "policy"):
+        table.add_column(column)
+    for column in ("score", "questions", "first place", "no verdict", "failed", "USD"):
+        table.add_column(column, justify="right")
+    for entry in entries:
+        scores = entry["scores"] or {}
+        estimate = scores.get("score")
+        table.add_row(
+            entry["benchmark"],
+            entry["policy"],
+            "" if estimate is None else f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]",
+            "" if estimate is None else f"{estimate['n']:,}",
+            _share(scores.get("first_place")),
+            _share(scores.get("unreadable")),
+            _number(scores.get("failed_calls"), "d"),
+            _number(scores.get("usd"), ".2f"),
+        )
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
 def summary_tables(document: dict[str, Any]) -> Group:
     """The summary for a terminal: what each iteration trained on, how its policy does, and where everything lies."""
     base, rounds = document["base"], document["iterations"]
@@ -83,6 +126,8 @@ def summary_tables(document: dict[str, Any]) -> Group:
         trained.add_column(column, justify="right")
     for one in rounds:
         trained.add_row(*_trained(one))
+    if document["only"]:
+        return Group(benchmark_table(document["benchmarks"]), Text(f"all stages: {document['stages']}"))
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
     tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes)]
     if base:
@@ -93,6 +138,8 @@ def summary_tables(document: dict[str, Any]) -> Group:
         for name, scores in policies:
             held_out.add_row(name, *(_interval(scores, key) for key in ("sampled", "greedy", "sampled_gain", "win_rate")))
         tables.append(held_out)
+    if document["benchmarks"]:
+        tables.append(benchmark_table(document["benchmarks"]))
     return Group(*tables, Text(f"policy: {document['policy'] or '-'}\nall stages: {document['stages']}"))
 
 

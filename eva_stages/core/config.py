@@ -462,6 +462,8 @@ class MTBench(JudgedBenchmark):
 
     JUDGE = "gpt-4"
     OFFICIAL = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 2048}
+    TEMPERATURES: ClassVar[dict[str, float]] = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
+    """FastChat's temperatures of the answers by category; 0 for the others."""
 
     kind: Literal["mt_bench"]
     references: str | None = None
@@ -500,7 +502,7 @@ class AlpacaEval(JudgedBenchmark):
 
     kind: Literal["alpaca_eval"]
     annotator: Literal["weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4_turbo_fn"] = "weighted_alpaca_eval_gpt4_turbo"
-    """Its prompt, parser and settings; the weighted one needs a judge that gives log-probabilities (a local judge's word counts as sure)."""
+    """Its prompt, parser and settings; the weighted one needs log-probabilities (of a local judge, the word counts as sure)."""
     baseline: str | None = None
     """File with the reference outputs, or `base` for the base policy; null = the official one."""
     difficulty: str | None = None

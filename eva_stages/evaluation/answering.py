@@ -16,8 +16,6 @@ from eva_stages.core.generating import SeededLLM, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message
 
-TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
-"""MT-Bench's temperatures by category, as in FastChat; 0 for the others."""
 NO_EARLIER_ANSWER = "no_earlier_answer"
 
 

@@ -23,12 +23,11 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import Generated, SeededLLM
 from eva_stages.core.rows import Message
 from eva_stages.models.batching import with_system_prompt
-from eva_stages.models.providers import provider_key
+from eva_stages.models.providers import provider_key, token_rates
 
 RETRIED = {408, 409, 429}
 REFUSED = {401, 403, 404}
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-PER_MILLION = 1e-6
 TOO_MANY = 429
 
 
@@ -87,7 +86,7 @@ class LiteLLMGenerator(SeededLLM):
 
         litellm.suppress_debug_info, litellm.telemetry, litellm.drop_params = True, False, True
         self._takes = frozenset(litellm.get_supported_openai_params(self.model) or ())
-        self._rates = self._price_per_token()
+        self._rates = token_rates(self.model, self.price)
         if self.max_cost_usd is not None and self._rates is None:
             raise StageError(
                 f"max_cost_usd cannot hold: LiteLLM knows no price of {self.model}; give runtime.price (USD per million tokens)"
@@ -250,18 +249,6 @@ class LiteLLMGenerator(SeededLLM):
         return text.replace(self._key, "***") if self._key else text
 
     # --- money
-
-    def _price_per_token(self) -> tuple[float, float] | None:
-        import litellm
-
-        if self.price is not None:
-            return self.price["input"] * PER_MILLION, self.price["output"] * PER_MILLION
-        try:
-            known = litellm.get_model_info(self.model)
-        except Exception:  # what it raises for a model that is not on the list differs by provider
-            return None
-        rates = known["input_cost_per_token"], known["output_cost_per_token"]
-        return None if None in rates else (float(rates[0] or 0), float(rates[1] or 0))
 
     def _cost(self, input_tokens: int, output_tokens: int) -> float | None:
         return None if self._rates is None else input_tokens * self._rates[0] + output_tokens * self._rates[1]
