@@ -8,7 +8,7 @@ that gives no verdict in Arena-Hard v0.1 is asked a second time, which neither f
 from dataclasses import dataclass
 from typing import Any
 
-from eva_stages.core.config import AlpacaEval, ArenaHard, JudgedBenchmark, LiteLLMModel, MTBench, Recipe
+from eva_stages.core.config import AlpacaEval, ArenaHard, JudgedBenchmark, LiteLLMModel, MTBench, Player
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.evaluation.prompts import arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
 from eva_stages.evaluation.questions import Row, baseline_answers, question_rows
@@ -37,22 +37,18 @@ class JudgeCost:
     expected_usd: float | None
 
 
-def judge_cost(recipe: Recipe, benchmark: JudgedBenchmark, stages: tuple[Stage, ...]) -> JudgeCost:
+def judge_cost(benchmark: JudgedBenchmark, stages: tuple[Stage, ...]) -> JudgeCost:
     """The cost of judging one policy, from the files that the stages of the benchmark take."""
     kind = str(benchmark.model_dump()["kind"])
-    questions = [stage for stage in stages if stage.name.endswith("-questions")][0]
-    rows = question_rows(kind, _file(questions, "questions"), questions.inputs.get("references") and _file(questions, "references"))
+    questions = next(stage for stage in stages if stage.name.endswith("-questions"))
+    rows = question_rows(kind, _file(questions, "questions"), _file(questions, "references") if "references" in questions.inputs else None)
     prompts = _prompts(benchmark, rows, stages)
     known = _tokens(prompts)
     calls = len(rows) if isinstance(benchmark, AlpacaEval) else 2 * len(rows)
     judge = benchmark.judge
     most = judge.model_dump().get("max_new_tokens", 0)
     answers = len(rows) * SHOWN[kind]
-    rates = (
-        token_rates(judge.model, judge.runtime.price and judge.runtime.price.model_dump())
-        if isinstance(judge, LiteLLMModel)
-        else (0.0, 0.0)
-    )
+    rates = _rates(judge)
 
     def money(tokens_in: int, tokens_out: int) -> float | None:
         return None if rates is None else tokens_in * rates[0] + tokens_out * rates[1]
@@ -60,6 +56,12 @@ def judge_cost(recipe: Recipe, benchmark: JudgedBenchmark, stages: tuple[Stage, 
     at_most = known + answers * benchmark.max_new_tokens, calls * most
     expected = known + answers * min(ANSWER[kind], benchmark.max_new_tokens), calls * min(JUDGMENT[kind], most)
     return JudgeCost(calls, *at_most, money(*at_most), *expected, money(*expected))
+
+
+def _rates(judge: Player) -> tuple[float, float] | None:
+    if not isinstance(judge, LiteLLMModel):
+        return 0.0, 0.0
+    return token_rates(judge.model, judge.runtime.price.model_dump() if judge.runtime.price else None)
 
 
 def _file(stage: Stage, name: str) -> Any:
@@ -83,7 +85,8 @@ def _prompts(benchmark: JudgedBenchmark, rows: list[Row], stages: tuple[Stage, .
     answers = {(category, question): text for (category, question), (_, text) in baseline_answers(kind, files).items()}
     told = [answers.get((row["category"], row["question_id"])) or answers.get((None, row["question_id"])) for row in rows]
     if isinstance(benchmark, ArenaHard):
-        arena = arena_hard_templates(_file(judging, "prompts"), judging.inputs.get("system_prompts") and _file(judging, "system_prompts"))
+        system = _file(judging, "system_prompts") if "system_prompts" in judging.inputs else None
+        arena = arena_hard_templates(_file(judging, "prompts"), system)
         pairs = zip(rows, told, strict=True)
         shown = [case for row, text in pairs for case in arena_hard_cases(arena, row["category"], row["turns"][0], None, text)]
         return [message["content"] for case in shown for message in case.messages]
@@ -94,4 +97,4 @@ def _tokens(texts: list[str]) -> int:
     """Tokens by the encoding of gpt-4, which stands for every judge's here."""
     import litellm
 
-    return sum(len(litellm.encoding.encode(text, disallowed_special=())) for text in texts)
+    return sum(litellm.token_counter(model="gpt-4", text=text) for text in texts)

@@ -56,7 +56,7 @@ def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[di
         if not judges:
             continue
         own = [stage for stage in stages if stage.name in (f"{name}-questions", f"{name}-baseline")]
-        cost = judge_cost(recipe, benchmark, (*own, judges[0]))
+        cost = judge_cost(benchmark, (*own, judges[0]))
         costs |= {stage.fingerprint: cost for stage in judges}
         amounts = {key: None if amount is None else amount * len(todo) for key, amount in asdict(cost).items()}
         entries.append({"benchmark": name, "judge": judge_name(benchmark.judge), "policies": len(todo), **amounts})

@@ -443,7 +443,9 @@ class JudgedBenchmark(Benchmark):
     def _officially(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        judge = data.get("judge", {"kind": "litellm", "model": cls.judge_model(data)})
+        judge = data.get("judge", {"kind": "litellm"})
+        if isinstance(judge, dict) and judge.get("kind") == "litellm":
+            judge = {"model": cls.judge_model(data), **judge}
         if isinstance(judge, dict) and judge.get("kind") in ("litellm", "transformers", "vllm", "policy"):
             judge = {**cls.judge_settings(data), **judge}
         return {**data, "judge": judge}

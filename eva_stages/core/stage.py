@@ -26,7 +26,7 @@ def load_attribute(target: str) -> Any:
 
 @dataclass(frozen=True)
 class Input:
-    """A place in a step's arguments that is filled with the folder of one of the stage's inputs, of its attempt (`WORK`) or of the run (`RUN`)."""
+    """A place in a step's arguments that is filled with a folder: of one of the stage's inputs, its attempt (`WORK`) or the run (`RUN`)."""
 
     name: str
 
