@@ -30,7 +30,9 @@ class ChatServer(ThreadingHTTPServer):
         """Whether a text ends in the request's seed and its place among the choices."""
         self.logprobs: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda body: []
         self.working = self.most_working = 0
-        self.guard = threading.Lock()
+        self.together = 1
+        """Answers are held back until that many requests have been at work at once."""
+        self.guard = threading.Condition()
 
     @property
     def base(self) -> str:
@@ -50,6 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
             fault = self.server.faults.pop(0) if self.server.faults else "ok"
             self.server.working += 1
             self.server.most_working = max(self.server.most_working, self.server.working)
+            self.server.guard.notify_all()
+            self.server.guard.wait_for(lambda: self.server.most_working >= self.server.together, HANG_SECONDS)
         try:
             self._answer(fault, body)
         finally:

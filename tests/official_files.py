@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-SINGLE = "[Instruction]\nRate the answer as \"[[rating]]\", for example: \"Rating: [[5]]\".\n\n[Question]\n{question}\n\n"
+SINGLE = '[Instruction]\nRate the answer as "[[rating]]", for example: "Rating: [[5]]".\n\n[Question]\n{question}\n\n'
 ANSWER = "[The Start of Assistant's Answer]\n{answer}\n[The End of Assistant's Answer]"
 REFERENCE = "[The Start of Reference Answer]\n{ref_answer_1}\n[The End of Reference Answer]\n\n"
 TURNS = "### User:\n{question_1}\n\n### Assistant A:\n{answer_1}\n\n### User:\n{question_2}\n\n### Assistant A:\n{answer_2}"

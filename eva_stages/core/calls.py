@@ -72,10 +72,10 @@ class Journal:
             try:
                 await asyncio.to_thread(self._commit, [row for row, _ in batch])
             except sqlite3.Error as error:
-                for _, done in batch:
+                for done in _awaited(batch):
                     done.set_exception(error)
                 continue
-            for _, done in batch:
+            for done in _awaited(batch):
                 done.set_result(None)
 
     def _commit(self, rows: list[Row]) -> None:
@@ -91,6 +91,11 @@ class Journal:
     def close(self) -> None:
         for connection in (*self._readers, *self._writers):
             connection.close()
+
+
+def _awaited(batch: "list[tuple[Row, asyncio.Future[None]]]") -> "list[asyncio.Future[None]]":
+    """Those that somebody still waits for."""
+    return [done for _, done in batch if not done.done()]
 
 
 def call_key(request: dict[str, Any]) -> str:

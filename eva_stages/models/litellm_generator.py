@@ -183,11 +183,10 @@ class LiteLLMGenerator(SeededLLM):
 
     async def _attempts(self, key: str, request: dict[str, Any]) -> tuple[dict[str, Any], "asyncio.Future[None] | None"]:
         """An answer on its way into the journal, or a failure."""
-        failure, tries = "", 0
+        failure, tries, answered = "", 0, self._answered
         while tries < self.attempts:
             tries += 1
             await self._turn()
-            answered = self._answered
             try:
                 answer = await self._send(request)
             except Exception as error:  # LiteLLM's errors have no common class of their own
@@ -198,6 +197,7 @@ class LiteLLMGenerator(SeededLLM):
                 if code is not None and code not in RETRIED and code < 500:
                     return {"failure": f"refused: {failure}"}, None
                 tries -= code == TOO_MANY and self._answered > answered
+                answered = self._answered
                 wait = _retry_after(error)
             else:
                 self._answered += 1
@@ -222,7 +222,9 @@ class LiteLLMGenerator(SeededLLM):
         import litellm
 
         key = {"api_key": self._key} if self._key else {}
-        response: Any = await litellm.acompletion(**request, **key, timeout=self.timeout, max_retries=0, num_retries=0)
+        # with tools LiteLLM looks for servers of the Model Context Protocol, which takes a package that nothing else needs
+        plain = {"_skip_mcp_handler": True} if "tools" in request else {}
+        response: Any = await litellm.acompletion(**request, **key, **plain, timeout=self.timeout, max_retries=0, num_retries=0)
         usage = response.usage
         choices = [choice for choice in response.choices or [] if _text(choice.message) is not None]
         each = usage.completion_tokens // max(1, len(choices))

@@ -10,6 +10,8 @@ from eva_stages.core.errors import ConfigError
 
 NO_KEY = "none"
 PER_MILLION = 1e-6
+LOCAL_PRICES = ("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+"""Makes LiteLLM take the price list that is installed, not today's from the net."""
 
 
 def provider_key(model: str, api_base: str | None, variable: str | None, place: str) -> str | None:
@@ -26,11 +28,11 @@ def provider_key(model: str, api_base: str | None, variable: str | None, place: 
     Raises:
         ConfigError: if there is no key where one is needed.
     """
+    os.environ.setdefault(*LOCAL_PRICES)
     if variable is not None:
         if key := os.environ.get(variable):
             return key
         raise ConfigError([f"{place}.runtime.api_key_env: the environment variable {variable} is not set; export it with the key"])
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # the price list that is installed, not today's from the net
     import litellm
 
     missing = litellm.validate_environment(model)["missing_keys"]
@@ -48,7 +50,7 @@ def token_rates(model: str, price: Mapping[str, float] | None) -> tuple[float, f
     """
     if price is not None:
         return price["input"] * PER_MILLION, price["output"] * PER_MILLION
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    os.environ.setdefault(*LOCAL_PRICES)
     import litellm
 
     try:

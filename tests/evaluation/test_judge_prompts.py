@@ -99,7 +99,9 @@ def test_arena_hard_prompts_are_the_official_ones_for_all_questions_of_both_vers
             checked += 1
     for row in question_rows("arena_hard", ARENA / "question_v2.0.jsonl.gz"):
         texts = (f"Baseline of {row['question_id']}", f"answer {{ANSWER}} of {row['question_id']}")
-        for case, (a, b) in zip(arena_hard_cases(v2, row["category"], row["turns"][0], texts[1], texts[0]), (texts, texts[::-1]), strict=True):
+        for case, (a, b) in zip(
+            arena_hard_cases(v2, row["category"], row["turns"][0], texts[1], texts[0]), (texts, texts[::-1]), strict=True
+        ):
             user = filled(new["prompt_template"], {"QUESTION": row["turns"][0], "ANSWER_A": a, "ANSWER_B": b})
             assert [message["content"] for message in case.messages] == [system[row["category"]]["system_prompt"], user]
             checked += 1
