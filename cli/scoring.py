@@ -9,8 +9,6 @@ from typer.core import TyperCommand
 from cli.shared import JsonOption, existing_run, print_json
 
 if TYPE_CHECKING:
-    from click import Context
-
     from eva_stages.evaluation.alpaca import HubFiles
     from pipelines.comparing import Values
     from pipelines.results import Results
@@ -28,14 +26,14 @@ BenchArgument = Annotated[str, typer.Argument(metavar="BENCH", help=" | ".join(_
 class ManyFiles(TyperCommand):
     """A command whose `--judgments` and `--answers` take any number of files, as in `--judgments a.jsonl b.jsonl`."""
 
-    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spelled: list[str] = []
         option = ""
         for word in args:
-            if word.startswith("-") and word != "-":
-                option = word if word in _MANY else ""
-                spelled += [] if option else [word]
-            elif option and not (word in _BENCHES and word not in spelled and not Path(word).exists()):
+            if word.startswith("-"):
+                option = name if (name := word.partition("=")[0]) in _MANY else ""
+                spelled += [] if word in _MANY else [word]
+            elif option and (word not in _BENCHES or Path(word).exists()):
                 spelled += [option, word]
             else:
                 spelled.append(word)

@@ -55,8 +55,18 @@ def score_tables(document: dict[str, Any]) -> list[Results]:
     rows = [
         (one["model"], one["score"], *(one["ci"] or (None, None)), *(one.get(key) for _, key in detail), "scored here") for one in models
     ]
+    sources = list(dict.fromkeys(one["source"] for one in document["published"]))
     for one in document["published"]:
-        rows.append((one["model"], one["score"], None, None, *(one["detail"].get(key) for _, key in detail), f"published: {one['source']}"))
+        rows.append(
+            (
+                one["model"],
+                one["score"],
+                None,
+                None,
+                *(one["detail"].get(key) for _, key in detail),
+                f"published ({sources.index(one['source']) + 1})",
+            )
+        )
     version = f" {document['version']}" if document["version"] else ""
     notes = [f"score: {UNITS[bench]}; official figure. interval: {_interval_note(bench, document['version'], kinds)}"]
     notes += [f"{one['model']}: no score: {one['reason']}" for one in models if one.get("reason")]
@@ -65,6 +75,7 @@ def score_tables(document: dict[str, Any]) -> list[Results]:
         for one in models
         if one.get("duplicates")
     ]
+    notes += [f"({number}) {source}" for number, source in enumerate(sources, 1)]
     tables = [Results(f"{bench}{version}", heads, rows, tuple(notes))]
     return [*tables, *_categories(models), *_styles(models), *_differences(document["differences"])]
 

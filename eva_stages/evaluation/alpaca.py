@@ -57,15 +57,20 @@ def parse_annotation(record: Record) -> Annotation:
     row = record.row
     preference = row["preference"]
     if isinstance(preference, bool) or not isinstance(preference, int | float | None):
-        raise ValueError(f"preference is {preference!r}; expected 1 (baseline wins) to 2 (model wins), or null")
-    known = preference is not None and (preference == 0 or 1 <= preference <= 2)
-    if preference is not None and preference == preference and preference != -1 and not known:
         raise ValueError(f"preference is {preference!r}; expected 1 (baseline wins) to 2 (model wins), 0 for a draw, or null")
     for name in ("output_1", "output_2"):
         if not isinstance(row.get(name), str | None):
             raise ValueError(f"{name} is {str(row.get(name))[:60]!r}; expected the text of an answer")
-    value = None if not known else 1.5 if preference == 0 else float(preference or 0)
-    return Annotation(text_field(row, "instruction"), text_field(row, "generator_2"), text_field(row, "generator_1"), value, row)
+    return Annotation(
+        text_field(row, "instruction"), text_field(row, "generator_2"), text_field(row, "generator_1"), _known(preference), row
+    )
+
+
+def _known(preference: float | None) -> float | None:
+    """A preference as 1 to 2, of which old files write 0 for a draw; anything else is no judgment, as in the package."""
+    if preference == 0:
+        return 1.5
+    return float(preference) if preference is not None and 1 <= preference <= 2 else None
 
 
 def values(annotations: Sequence[Annotation], percent: Sequence[float] | None = None) -> pa.Table:

@@ -51,10 +51,10 @@ def parse_rating(record: Record) -> Rating:
     if row["turn"] not in (1, 2):
         raise ValueError(f"turn is {row['turn']!r}; expected 1 or 2")
     stored = row["score"] if "score" in row else rating(row["judgment"])
-    if isinstance(stored, bool) or not isinstance(stored, int | float | None):
+    if isinstance(stored, bool) or not isinstance(stored, int | float | None) or stored in (math.inf, -math.inf):
         raise ValueError(f"score is {stored!r}; expected a number, -1 or null for no rating")
     unrated = stored is None or stored == -1 or math.isnan(stored)
-    return Rating(text_field(row, "question_id"), text_field(row, "model"), row["turn"], None if unrated else float(stored or 0.0))
+    return Rating(text_field(row, "question_id"), text_field(row, "model"), int(row["turn"]), None if unrated else float(stored or 0.0))
 
 
 def category_of(question: str) -> str | None:

@@ -13,14 +13,14 @@ EVA = "arXiv 2411.00062, table 5"
 MT_BENCH_PAPER = "arXiv 2306.05685; GPT-4 judge"
 ARENA_2024 = "arena-hard-auto leaderboard of 2024-07-16; gpt-4-1106-preview judge"
 ARENA_2025 = "arena-hard-auto README of 2025; hard prompts, style control, Gemini 2.5 judge"
-ALPACA = "alpaca_eval package, weighted_alpaca_eval_gpt4_turbo"
+ALPACA = "leaderboard in the alpaca_eval package"
 
 
 class Published(NamedTuple):
-    """A published score; `detail` holds further figures of the same source."""
+    """A published score, None where the source has only the figures in `detail`."""
 
     model: str
-    score: float
+    score: float | None
     source: str
     detail: dict[str, float]
 
@@ -55,6 +55,7 @@ _ARENA_V2 = _listed(
     ARENA_2025,
     **{"o3-2025-04-16": 85.9, "o4-mini-2025-04-16-high": 79.1, "gemini-2.5": 79.0, "gpt-4.1": 50.0, "claude-3-5-sonnet-20241022": 33.0},
 )
+ALPACA_ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 _ALPACA_SHOWN = (
     "gemma-2-9b-it-SimPO",
     "gpt-4o-2024-05-13",
@@ -72,27 +73,30 @@ def published_scores(bench: str, version: str | None, models: Iterable[str]) -> 
 
     Args:
         bench: mt-bench, arena-hard or alpaca-eval (length-controlled win rates).
-        version: of arena-hard, v0.1 or v2.0.
+        version: v0.1 or v2.0 of arena-hard, the annotator of alpaca-eval.
     """
     if bench == "alpaca-eval":
+        leaders = _alpaca_leaderboard(version or ALPACA_ANNOTATOR)
         shown = dict.fromkeys([*_ALPACA_SHOWN, *models])
-        found = [_alpaca_leaderboard()[name] for name in shown if name in _alpaca_leaderboard()] + _ALPACA_EVA
+        found = [leaders[name] for name in shown if name in leaders] + _ALPACA_EVA
     else:
         found = _MT_BENCH if bench == "mt-bench" else _ARENA_V2 if version == "v2.0" else _ARENA_V01
-    return sorted(found, key=lambda one: -one.score)
+    return sorted(found, key=lambda one: (one.score is None, -(one.score or 0.0)))
 
 
 @cache
-def _alpaca_leaderboard() -> dict[str, Published]:
-    """The package's leaderboard, read without importing the package."""
+def _alpaca_leaderboard(annotator: str) -> dict[str, Published]:
+    """The package's leaderboard of an annotator, empty if it has none, read without importing the package."""
     spec = find_spec("alpaca_eval")
     assert spec is not None and spec.origin is not None
-    path = Path(spec.origin).parent / "leaderboards" / "data_AlpacaEval_2" / "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
+    path = Path(spec.origin).parent / "leaderboards" / "data_AlpacaEval_2" / f"{Path(annotator).name}_leaderboard.csv"
+    if not path.is_file():
+        return {}
     with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return {row[""]: _leader(row) for row in rows if row["length_controlled_winrate"]}
+        return {row[""]: _leader(row, annotator) for row in csv.DictReader(stream)}
 
 
-def _leader(row: dict[str, str]) -> Published:
-    detail = {"win_rate": float(row["win_rate"]), "avg_length": float(row["avg_length"])}
-    return Published(row[""], float(row["length_controlled_winrate"]), ALPACA, detail)
+def _leader(row: dict[str, str], annotator: str) -> Published:
+    controlled = row.get("length_controlled_winrate")
+    detail = {"win_rate": float(row["win_rate"]), "avg_length": int(float(row["avg_length"]))}
+    return Published(row[""], float(controlled) if controlled else None, f"{ALPACA}, {annotator}", detail)

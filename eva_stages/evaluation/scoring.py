@@ -1,9 +1,9 @@
 """Scoring judgment files: from rows to one document per benchmark, without any model or network.
 
-The document is what `eva eval score --json` prints: `bench`, `version`, `models` (best first; each with `model`, `score`, `ci` and the
-figures of its benchmark), `differences` (every other model against the best one, paired by question) and `published`. `ci_kind` says
-whether an interval is the official tool's or eva's own prompt-clustered bootstrap; differences are always eva's own. A score that
-cannot be had is null, with the reason in `reason`.
+The document is what `eva eval score --json` prints: `bench`; `version` (of Arena-Hard; AlpacaEval's annotator); `models`, best first,
+each with `model`, `score`, `ci` and the figures of its benchmark; `differences`, every other model against the best one, paired by
+question; and `published`. `ci_kind` says whether an interval is the official tool's or eva's own prompt-clustered bootstrap; differences
+are always eva's own. A score that cannot be had is null, with the reason in `reason`.
 """
 
 from collections import Counter, defaultdict
@@ -81,13 +81,14 @@ def score_models(
     questions: Path | None = None,
     hub_files: alpaca.HubFiles | None = None,
 ) -> tuple[list[ModelScore], str | None]:
-    """Every model's score with its values, in the order of the files, and the benchmark's version where it has several."""
+    """Every model's score with its values, in the order of the files, and the version of arena-hard or annotator of alpaca-eval."""
     records = read_records(judgments, _JUDGMENTS[bench], bench)
     if bench == "arena-hard":
         scored = [ModelScore(entry, values) for entry, values in arena_models(records, answered)]
         return scored, arena_version(records)
     if bench == "alpaca-eval":
-        return _alpaca(parse_records(records, alpaca.parse_annotation), answered, hub_files or alpaca.cached_hub_files()), None
+        scored = _alpaca(parse_records(records, alpaca.parse_annotation), answered, hub_files or alpaca.cached_hub_files())
+        return scored, scored[0].entry["annotator"]
     categories = None
     if questions is not None:
         rows = read_records([questions], ("benchmark questions",), "MT-Bench categories")
