@@ -4,9 +4,12 @@ from typing import Annotated
 
 import typer
 
+from cli.scoring import ManyFiles, compare, score
 from cli.shared import JsonOption, RunDirOption, SetOption
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate policies on held-out benchmarks.")
+app.command("score", cls=ManyFiles)(score)
+app.command("compare")(compare)
 
 
 @app.command("run")

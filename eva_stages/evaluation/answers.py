@@ -72,9 +72,9 @@ def token_length(answer: Answer) -> int:
 
 def style_counts(answer: Answer) -> tuple[int, int, int, int]:
     """Tokens, headers, list items and bold spans of an answer, code blocks left out of the last three."""
-    stored = [_total(answer.counts.get(name)) for name in STYLE]
-    if all(count is not None for count in stored):
-        return (token_length(answer), *(count or 0 for count in stored))
+    header, item, strong = (_total(answer.counts.get(name)) for name in STYLE)
+    if header is not None and item is not None and strong is not None:
+        return token_length(answer), header, item, strong
     plain = answer.text
     for block in _CODE.findall(answer.text):  # as the official tool: what stands in a code block is taken out everywhere
         plain = plain.replace(block, "")

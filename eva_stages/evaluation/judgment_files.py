@@ -6,6 +6,7 @@ its rows; a file of the wrong kind is refused with what it looks like and what w
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -96,6 +97,8 @@ def text_field(row: dict[str, Any], *names: str) -> str:
         ValueError: if none is there, or it is neither text nor a number.
     """
     value = next((row[name] for name in names if row.get(name) is not None), None)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value)
     raise ValueError(f"{' or '.join(names)} is {json.dumps(value)[:80]}; expected a name or an id")
@@ -112,7 +115,7 @@ def read_bytes(path: Path) -> bytes:
         return gzip.decompress(content) if content.startswith(_GZIP) else content
     except FileNotFoundError as error:
         raise ConfigError([f"{path} does not exist"]) from error
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError([f"{path} cannot be read: {error}"]) from error
 
 

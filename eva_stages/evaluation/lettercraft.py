@@ -9,7 +9,7 @@ import pyarrow as pa
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import read_table, reward_matrix
 from eva_stages.evaluation.judging import model_score
-from eva_stages.evaluation.statistics import Estimate, clustered_bootstrap
+from eva_stages.evaluation.statistics import Estimate, clustered_bootstrap, question_values
 
 
 def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
@@ -39,6 +39,13 @@ def per_prompt_mean(table: pa.Table, column: str) -> np.ndarray:
     known = np.isfinite(matrix)
     with np.errstate(invalid="ignore"):
         return np.where(known, matrix, 0).sum(axis=1) / known.sum(axis=1)
+
+
+def prompt_values(table: pa.Table, column: str) -> pa.Table:
+    """Each prompt's mean known reward as `statistics.VALUES`."""
+    means = per_prompt_mean(table, column)
+    ids = table["prompt_id"].to_pylist()
+    return question_values({name: None if np.isnan(mean) else float(mean) for name, mean in zip(ids, means, strict=True)})
 
 
 def win_rate(judgments: pa.Table, confidence: float, seed: int) -> Estimate:

@@ -39,12 +39,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better `b` is than `a` on the questions that both were judged on.
+    """How much better b is than a on the questions that both were judged on, and their scores on these.
 
     `improvement` is the share of resampled question sets on which b is better (ties half), `p_value` the two-sided bootstrap
     p value of no difference.
     """
 
+    score_a: float
+    score_b: float
     value: float
     low: float
     high: float
@@ -119,8 +121,11 @@ def paired_bootstrap(a: pa.Table, b: pa.Table, confidence: float, seed: int) -> 
     differences = means_b - means_a
     below, above = int((differences <= 0).sum()), int((differences >= 0).sum())
     low, high = _interval(differences, confidence)
+    score_a, score_b = (_mean(*side) for side in sides)
     return Difference(
-        value=_mean(*sides[1]) - _mean(*sides[0]),
+        score_a=score_a,
+        score_b=score_b,
+        value=score_b - score_a,
         low=low,
         high=high,
         improvement=float((differences > 0).mean() + (differences == 0).mean() / 2),
