@@ -18,7 +18,7 @@ from eva_stages.core.config import (
     Recipe,
 )
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.homes import HOMES, arena_hard_answers, find_file
+from eva_stages.core.homes import HOMES, arena_hard_answers, available, find_file
 from eva_stages.core.stage import RUN, FunctionStage, Input, Limit, Outside, RowStage, Stage, Use
 from eva_stages.evaluation.prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
 from eva_stages.evaluation.questions import baseline_answers, question_rows
@@ -69,7 +69,7 @@ def measured(
     answers = _answers(recipe, benchmark, f"{own}-answer", iteration, questions, policy)
     if not isinstance(benchmark, JudgedBenchmark):
         checked = _checked(recipe, benchmark, f"{own}-check", iteration, questions, answers)
-        score = _score(recipe, benchmark, f"{own}-score", iteration, {"questions": questions, "answers": answers, "checks": checked})
+        score = _score(recipe, benchmark, f"{own}-score", iteration, {"questions": questions, "answers": answers, "checks": checked}, place)
         return Measured((questions, answers, checked, score), answers)
     first: tuple[Stage, ...] = (questions, answers)
     inputs: dict[str, Stage | Outside] = {"questions": questions, "answers": answers}
@@ -79,7 +79,7 @@ def measured(
         baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, place)
         first, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
     judged = _judged(recipe, benchmark, f"{own}-judge", iteration, inputs, policy, place)
-    score = _score(recipe, benchmark, f"{own}-score", iteration, {**inputs, "judgments": judged})
+    score = _score(recipe, benchmark, f"{own}-score", iteration, {**inputs, "judgments": judged}, place)
     return Measured((*first, judged, score), answers)
 
 
@@ -196,13 +196,25 @@ def _judging(benchmark: JudgedBenchmark, judge: Use, place: str) -> tuple[Use, d
     return Use(judging, settings), files
 
 
-def _score(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, inputs: Mapping[str, Stage | Outside]) -> Stage:
+def _score(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, inputs: Mapping[str, Stage | Outside], place: str) -> Stage:
     settings = {"benchmark": str(benchmark.model_dump()["kind"]), "seed": derive_seed(recipe.seed, "score")}
     if isinstance(benchmark, ArenaHard):
         settings["version"] = benchmark.version
+    files: dict[str, Outside] = {}
     if isinstance(benchmark, AlpacaEval):
         settings["annotator"] = benchmark.annotator
-    return FunctionStage(name, iteration, inputs, function=Use("eva_stages.evaluation.measuring:score", settings))
+        files = package_files(benchmark, place)
+    return FunctionStage(name, iteration, {**inputs, **files}, function=Use("eva_stages.evaluation.measuring:score", settings))
+
+
+def package_files(benchmark: AlpacaEval, place: str) -> dict[str, Outside]:
+    """The two files of the alpaca_eval package, given or from the Hub; without them the length-controlled win rate is null."""
+    found = {}
+    for name, given in (("gamed", benchmark.gamed), ("difficulty", benchmark.difficulty)):
+        home = HOMES[f"alpaca-eval-{name}"]
+        if given is not None or available(home):
+            found[name] = find_file(given, home, f"{place}.{name}")
+    return found
 
 
 def _harness(recipe: Recipe, benchmark: LMEval, name: str, iteration: int, policy: Stage | Outside) -> Stage:

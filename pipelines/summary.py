@@ -93,25 +93,34 @@ def benchmark_scores(run: Run, recipe: Recipe, rounds: list[Iteration]) -> list[
 
 def benchmark_table(entries: list[dict[str, Any]]) -> Table:
     """Benchmark by policy, with eva's own interval over questions, and what to know about the judging."""
-    table = Table(title="benchmarks, 95 % intervals over questions", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title="benchmarks, eva's 95 % intervals over questions", title_justify="left", box=SIMPLE_HEAD)
     for column in ("benchmark", "policy"):
         table.add_column(column)
-    for column in ("score", "questions", "first place", "no verdict", "failed", "USD"):
+    for column in ("score", "official", "questions", "first place", "no verdict", "failed calls", "USD"):
         table.add_column(column, justify="right")
     for entry in entries:
         scores = entry["scores"] or {}
-        estimate = scores.get("score")
+        estimate, judging = scores.get("score"), scores.get("judging") or {}
         table.add_row(
             entry["benchmark"],
             entry["policy"],
             "" if estimate is None else f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]",
+            _official(scores.get("official") or {}),
             "" if estimate is None else f"{estimate['n']:,}",
-            _share(scores.get("first_place")),
-            _share(scores.get("unreadable")),
-            _number(scores.get("failed_calls"), "d"),
-            _number(scores.get("usd"), ".2f"),
+            _share(judging.get("first_place")),
+            _share(judging.get("parse_failure_rate")),
+            _number(judging.get("failed_calls"), "d"),
+            _number(judging.get("usd"), ".2f"),
         )
     return table
+
+
+def _official(figures: dict[str, Any]) -> str:
+    """The score by the official rules, with the official interval where there is one."""
+    if figures.get("score") is None:
+        return ""
+    interval = figures["ci"] if figures.get("ci_kind") == "official" else None
+    return f"{figures['score']:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
 
 
 def _share(value: float | None) -> str:

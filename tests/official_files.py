@@ -55,3 +55,14 @@ def arena_hard(folder: Path, count: int) -> dict[str, str]:
         "baseline": str(lines(folder / "baseline.jsonl", answers)),
         "prompts": str(settings),
     }
+
+
+def alpaca_eval(folder: Path, count: int) -> dict[str, str]:
+    """Instructions with reference outputs that say so; their paths as a recipe's fields."""
+    rows = [
+        {"dataset": "made", "instruction": f"Instruction {n}.", "output": BASELINE.format(f"i{n}"), "generator": "old"}
+        for n in range(count)
+    ]
+    file = folder / "outputs.json"
+    file.write_text(json.dumps(rows))
+    return {"questions": str(file), "baseline": str(file)}

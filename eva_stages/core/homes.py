@@ -7,6 +7,7 @@ has changed since is refused rather than scored against other people's numbers.
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,8 @@ ARENA_HARD_DATA = "lmarena-ai/arena-hard-auto"
 HOMES = {
     "alpaca-eval": Home("hub", "tatsu-lab/alpaca_eval", "alpaca_eval.json"),
     "alpaca-eval-outputs": Home("hub", "tatsu-lab/alpaca_eval", "alpaca_eval_gpt4_baseline.json"),
+    "alpaca-eval-gamed": Home("hub", "tatsu-lab/alpaca_eval", "df_gamed.csv"),
+    "alpaca-eval-difficulty": Home("hub", "tatsu-lab/alpaca_eval", "instruction_difficulty.csv"),
     "mt-bench": Home(
         "github",
         FASTCHAT[0],
@@ -86,6 +89,16 @@ def find_file(given: str | None, home: Home | None, place: str) -> Outside:
         assert home is not None
         path = fetched(home, place)
     return Outside(path.name, path, file_digest(path))
+
+
+@cache
+def available(home: Home) -> bool:
+    """Whether a file is at hand or can be fetched now."""
+    try:
+        fetched(home, "")
+    except ConfigError:
+        return False
+    return True
 
 
 def fetched(home: Home, place: str) -> Path:
