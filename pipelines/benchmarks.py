@@ -17,7 +17,7 @@ from eva_stages.core.config import (
     Player,
     Recipe,
 )
-from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.fingerprint import derive_seed, tree_digest
 from eva_stages.core.homes import HOMES, arena_hard_answers, available, find_file
 from eva_stages.core.stage import RUN, FunctionStage, Input, Limit, Outside, RowStage, Stage, Use
 from eva_stages.evaluation.prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
@@ -62,7 +62,7 @@ def measured(
         place: the benchmark's place in the recipe, for errors.
     """
     if isinstance(benchmark, LMEval):
-        return Measured((_harness(recipe, benchmark, f"{prefix}-lm-eval", iteration, policy),))
+        return Measured((_harness(recipe, benchmark, f"{prefix}-lm-eval-score", iteration, policy),))
     name = benchmark_name(benchmark)  # type: ignore[arg-type]
     own = f"{prefix}-{name}"
     questions = _questions(benchmark, name, place)
@@ -219,10 +219,12 @@ def package_files(benchmark: AlpacaEval, place: str) -> dict[str, Outside]:
 
 def _harness(recipe: Recipe, benchmark: LMEval, name: str, iteration: int, policy: Stage | Outside) -> Stage:
     settings = {**benchmark.model_dump(exclude={"kind", "runtime", "include"}), "seed": derive_seed(recipe.seed, "lm-eval") % 2**31}
-    run = Use(
-        "eva_stages.evaluation.harness:score", settings, {"runtime": {**benchmark.runtime.model_dump(), "include": benchmark.include}}
-    )
-    return FunctionStage(name, iteration, {"policy": policy}, function=run)
+    run = Use("eva_stages.evaluation.harness:score", settings, {"runtime": benchmark.runtime.model_dump()})
+    inputs: dict[str, Stage | Outside] = {"policy": policy}
+    if benchmark.include is not None:
+        folder = Path(benchmark.include).expanduser()
+        inputs["include"] = Outside(folder.name, folder, tree_digest(folder))
+    return FunctionStage(name, iteration, inputs, function=run)
 
 
 def check_files(benchmark: Benchmark, stages: Sequence[Stage]) -> None:

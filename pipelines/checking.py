@@ -140,6 +140,8 @@ def _benchmark(recipe: Recipe, benchmark: OneBenchmark, place: str) -> None:
     if isinstance(benchmark, LMEval):
         if find_spec("lm_eval") is None:
             raise ConfigError([f"{place}: lm_eval needs lm-evaluation-harness: pip install 'eva-align[eval]'"])
+        if benchmark.include is not None and not Path(benchmark.include).expanduser().is_dir():
+            raise ConfigError([f"{place}.include: there is no folder {benchmark.include}"])
         return
     if isinstance(benchmark, Lettercraft | JudgedBenchmark):
         _player(benchmark.judge, f"{place}.judge")
