@@ -52,12 +52,20 @@ def judge_name(judge: Player) -> str:
 
 
 def measured(
-    recipe: Recipe, benchmark: Benchmark | LMEval, prefix: str, iteration: int, policy: Stage | Outside, base: Stage | None, place: str
+    recipe: Recipe,
+    benchmark: Benchmark | LMEval,
+    prefix: str,
+    iteration: int,
+    policy: Stage | Outside,
+    first: Outside,
+    base: Stage | None,
+    place: str,
 ) -> Measured:
     """The stages that measure a policy, questions first and score last.
 
     Args:
         prefix: `base` or `eval`, before the stages' names.
+        first: the base policy, which judges where a recipe lets the policy judge: all policies have the same judge.
         base: the base policy's answers, where it is already measured.
         place: the benchmark's place in the recipe, for errors.
     """
@@ -71,16 +79,16 @@ def measured(
         checked = _checked(recipe, benchmark, f"{own}-check", iteration, questions, answers)
         score = _score(recipe, benchmark, f"{own}-score", iteration, {"questions": questions, "answers": answers, "checks": checked}, place)
         return Measured((questions, answers, checked, score), answers)
-    first: tuple[Stage, ...] = (questions, answers)
+    before: tuple[Stage, ...] = (questions, answers)
     inputs: dict[str, Stage | Outside] = {"questions": questions, "answers": answers}
     if isinstance(benchmark, ArenaHard | AlpacaEval):
         if benchmark.baseline == BASE and base is None:
-            return Measured(first, answers)
+            return Measured(before, answers)
         baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, place)
-        first, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
-    judged = _judged(recipe, benchmark, f"{own}-judge", iteration, inputs, policy, place)
+        before, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
+    judged = _judged(recipe, benchmark, f"{own}-judge", iteration, inputs, first, place)
     score = _score(recipe, benchmark, f"{own}-score", iteration, {**inputs, "judgments": judged}, place)
-    return Measured((*first, judged, score), answers)
+    return Measured((*before, judged, score), answers)
 
 
 def _questions(benchmark: Benchmark, name: str, place: str) -> Stage:
@@ -155,10 +163,10 @@ def _judged(
     name: str,
     iteration: int,
     inputs: Mapping[str, Stage | Outside],
-    policy: Stage | Outside,
+    first: Outside,
     place: str,
 ) -> Stage:
-    judge, needed = player(benchmark.judge, recipe.policy, policy, "judge", RUN)
+    judge, needed = player(benchmark.judge, recipe.policy, first, "judge", RUN)
     step, files = _judging(benchmark, judge, place)
     rows = recipe.runtime.rows_per_part
     if isinstance(benchmark.judge, LiteLLMModel):

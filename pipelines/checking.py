@@ -108,7 +108,8 @@ def _player(player: Player, place: str) -> None:
 
 
 def _vllm(recipe: Recipe) -> None:
-    asked = [recipe.policy.generator, recipe.creator.evolve.generator]
+    asked: list[object] = [recipe.policy.generator, recipe.creator.evolve.generator]
+    asked += [one.judge for one in recipe.evaluation.benchmarks if isinstance(one, JudgedBenchmark)]
     if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
         raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
 
@@ -149,7 +150,7 @@ def _benchmark(recipe: Recipe, benchmark: OneBenchmark, place: str) -> None:
         return
     policy = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
     try:
-        check_files(benchmark, measured(recipe, benchmark, "base", 0, policy, None, place).stages)
+        check_files(benchmark, measured(recipe, benchmark, "base", 0, policy, policy, None, place).stages)
     except DataError as error:
         raise ConfigError([f"{place}: {error}"]) from error
 
