@@ -2,6 +2,9 @@
 
 from cli.shared import JsonOption, RecipeArgument, RunDirOption, SetOption, print_json, run_folder
 
+WITH_JUDGING = 140
+"""Columns that the table of judging costs needs; a narrower terminal wraps it."""
+
 
 def plan(recipe: RecipeArgument, overrides: SetOption = None, run_dir: RunDirOption = None, as_json: JsonOption = False) -> None:
     """Every stage of a recipe: done or to do, with rows, tokens, GPU-hours and money."""
@@ -17,4 +20,6 @@ def plan(recipe: RecipeArgument, overrides: SetOption = None, run_dir: RunDirOpt
     if as_json:
         print_json(document)
     else:
-        Console().print(plan_tables(document))
+        console = Console()
+        console.width = max(console.width, WITH_JUDGING if document["judging"] else console.width)
+        console.print(plan_tables(document))

@@ -46,7 +46,7 @@ def test_a_file_that_is_not_the_known_one_is_refused(github: Path) -> None:
 
 
 def test_a_home_that_has_no_such_file_and_a_path_that_is_none(github: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be fetched .*; give the path of a copy"):
+    with pytest.raises(ConfigError, match=r"cannot be fetched .*; give the path of a copy"):
         find_file(None, Home("github", "who/what", "gone.jsonl"), "place")
-    with pytest.raises(ConfigError, match="place: there is no file nowhere.jsonl"):
+    with pytest.raises(ConfigError, match=r"place: there is no file nowhere\.jsonl"):
         find_file("nowhere.jsonl", HOME, "place")
