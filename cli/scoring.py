@@ -1,4 +1,4 @@
-"""`eva eval score` and `eva eval compare`: scores of existing judgments, and whether a difference is one. No model, no network."""
+"""`eva eval score`, `compare` and `table`: scores of existing judgments and runs, and whether a difference is one. No model, no network."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from cli.shared import JsonOption, existing_run, print_json
+from cli.shared import JsonOption, RunArgument, existing_run, print_json
 
 if TYPE_CHECKING:
     from eva_stages.evaluation.alpaca import HubFiles
@@ -99,6 +99,19 @@ def compare(
         raise ConfigError([f"--bench {bench} compares two files of judgments; give a second one"])
     document = compare_iterations(a, _values(a, bench)) if b is None else compare_values(a, _values(a, bench), b, _values(b, bench))
     _show(document, comparison_tables(document), as_json, as_csv, as_markdown)
+
+
+def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
+    """The scores of a run, benchmark by policy, with published scores of known models beside them."""
+    from eva_stages.core.recipes import load_recipe
+    from pipelines.iteration import iterations
+    from pipelines.run_results import run_results, run_table
+    from pipelines.summary import summary
+
+    found = existing_run(run)
+    recipe = load_recipe(str(found.root / "recipe.yaml"))
+    document = run_results(summary(found, recipe, iterations(recipe)))
+    _show(document, run_table(document), as_json, as_csv, as_markdown)
 
 
 def _values(side: str, bench: str | None) -> "Values":
