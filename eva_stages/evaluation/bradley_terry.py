@@ -7,6 +7,7 @@ of each model; the official tool does not seed it, here 42 too, so an official i
 """
 
 import numpy as np
+from scipy.special import expit
 
 from eva_stages.evaluation.arena_hard import Battles, Version
 
@@ -92,4 +93,4 @@ def _fitted(battles: Battles, models: list[str], baseline: str, weight: np.ndarr
     weights = np.concatenate([weight * battles.outcome, weight * (1 - battles.outcome)])
     labels = np.repeat([1, 0], len(weight))
     fit = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8, max_iter=1000).fit(features, labels, sample_weight=weights)
-    return 1 / (1 + np.exp(-fit.coef_[0]))
+    return np.asarray(expit(fit.coef_[0]))
