@@ -23,11 +23,12 @@ LEAKS = (
     "conversation#",
 )
 """Words of the meta-prompts."""
+# fragments for verbose patterns: spaces are escaped
 
-_UNABLE = r"(?:can ?not|can't|could not|couldn't|am unable to|'m unable to|am not able to|'m not able to|will not|won't|must decline to)"
+_UNABLE = r"(?:can\ ?not|can't|could\ not|couldn't|(?:'m|\ am)\ (?:unable|not\ able)\ to|will\ not|won't|must\ decline\ to)"
 _ASKED = (
     r"(?:help|assist|provide|fulfil|fulfill|comply|create|generate|answer|rewrite|evolve|produce|continue|engage|support|complete|process|"
-    r"offer|discuss|participate|respond|do (?:that|this|so)|in good conscience)"
+    r"offer|discuss|participate|respond|do\ (?:that|this|so)|in\ good\ conscience)"
 )
 _TARGET = r"(?:prompt|version|rewrite|revision|variation|instruction|question|task|answer|response|solution)s?"
 _CHANGED = r"(?:rewritten|revised|new|evolved|updated|improved|modified|enhanced|created|expanded|reworded|final)"
