@@ -29,6 +29,7 @@ def creator_stages(
         topics: the topics of the present set.
     """
     creator = recipe.creator
+    replayed = _replayed(recipe, iteration, prompts, earlier, informed_before)
     responses = responding(recipe, "creator-respond", iteration, prompts, policy, creator.responses)
     rewards = rewarding(recipe, "creator-reward", iteration, prompts, responses, policy)
     informed = TableStage(
@@ -52,7 +53,6 @@ def creator_stages(
     diverse = diversified(recipe, iteration, curated, (*earlier, prompts))
     new = diverse[-1] if diverse else curated
     admission = _admission(recipe, iteration, new, policy) if creator.curate.admit else ()
-    replayed = _replayed(recipe, iteration, prompts, earlier, informed_before)
     mixing = {"evolved": admission[-1] if admission else new, "present": prompts, **{stage.name: stage for stage in replayed}}
     mixed = TableStage(
         "mix",
@@ -61,7 +61,7 @@ def creator_stages(
         sources=tuple(mixing),
         step=Use("eva_stages.creator.mixing:Mix", {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)}),
     )
-    return responses, rewards, informed, selected, *evolved, *cleaned[1:], curated, *diverse, *admission, *replayed, mixed
+    return *replayed, responses, rewards, informed, selected, *evolved, *cleaned[1:], curated, *diverse, *admission, mixed
 
 
 def _selected(recipe: Recipe, iteration: int, informed: Stage, topics: Stage | None) -> Stage:

@@ -24,14 +24,6 @@ LABELS = ["mathematics", "writing", "travel"]
 TEXTS = [words_of(seed) for seed in range(30)]
 
 
-def answer(body: dict) -> str:
-    """What the models behind the server say, all of them at once: a scorer, a critic, and an evolver."""
-    asked = body["messages"][-1]["content"]
-    if asked.startswith("Judge the prompt below"):
-        return "Quality: 4\nComplexity: 2" if sum(map(ord, asked)) % 7 else "I would rather not say."
-    return "Too short; ask for reasons." if asked.startswith("You are a teacher") else words_of(body["seed"])
-
-
 def rows(run: Path, label: str) -> list[dict]:
     (folder,) = run.glob(f"stages/{label}-????????????/data")
     return read_table(folder).to_pylist()
@@ -63,20 +55,19 @@ def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
     }
     run = tmp_path / "run"
     with chat_server() as server:
-        server.reply = answer
+        server.reply = lambda body: words_of(body["seed"])
         model = {"kind": "litellm", "model": "openai/evolver", "api_base": server.base, "max_new_tokens": 64}
         model["runtime"] = {"api_key_env": "EVA_TEST_KEY", "price": {"input": 1.0, "output": 2.0}, "max_cost_usd": 5.0}
         settings |= {
             "creator.evolve.generator": model,
-            "creator.evolve.feedback": {"critic": model},
-            "creator.analysis": {"scorer": model, "topics": {"model": str(tmp_path / "classifier"), "labels": LABELS}},
+            "creator.evolve.feedback": {"critic": {"kind": "policy", "max_new_tokens": 16, "stop": ["zz"]}},
+            "creator.analysis": {"scorer": {"kind": "microworld"}, "topics": {"model": str(tmp_path / "classifier"), "labels": LABELS}},
         }
         changes = overrides(settings)
         plan = json.loads(run_eva("plan", RECIPE, "--run-dir", str(run), *changes, "--json", EVA_TEST_KEY=KEY).stdout)
-        given = ("run", RECIPE, "--run-dir", str(run), *changes, "--until", "2-mix", "--json")
+        given = ("run", RECIPE, "--run-dir", str(run), *changes, "--until", "2-replay", "--json")
         document = json.loads(run_eva(*given, EVA_TEST_KEY=KEY).stdout)
-        asked = [made_rows(run, f"{t}-{name}") for t in (1, 2) for name in ("evolve", "critique")]
-        assert len(server.requests) == sum(asked) + made_rows(run, "0-analyse-scores") + made_rows(run, "1-analyse-scores")
+        assert len(server.requests) == made_rows(run, "1-evolve")
         shown = [body["messages"][-1]["content"] for body in server.requests]
     check_curating(run, document)
     check_evolving(run, shown)
@@ -84,7 +75,7 @@ def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
     check_analysis(run, document)
     planned = {entry["stage"]: entry for entry in plan["stages"]}
     assert set(manifests(run)) <= set(planned) and planned["2-replay"]["rows"] == 3
-    assert planned["1-critique"]["tokens"] == 15 * 64 and planned["1-analyse-scores"]["tokens"] == 30 * 64
+    assert planned["1-critique"]["tokens"] == 15 * 16 and planned["1-analyse-scores"]["rows"] == 30
     assert not any(KEY.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
 
 
@@ -123,38 +114,34 @@ def check_evolving(run: Path, shown: list[str]) -> None:
     assert list(feedback) == drawn == [row["prompt_id"] for row in rows(run, "1-critique")]
     for name, row in feedback.items():
         assert (row["best_reward"], row["worst_reward"]) == (max(rewards[name]), min(rewards[name]))
-    assert all(row["critique"].startswith("Too short") and row["failure"] is None for row in rows(run, "1-critique"))
+    critiques = {row["prompt_id"]: row["critique"] for row in rows(run, "1-critique")}
+    assert sum(critique is not None for critique in critiques.values()) > len(drawn) / 2
     parents = rows(run, "1-parents")
     assert all(len(set(row["parent_ids"]) & set(drawn)) == 2 and row["prompt_id"] not in row["parent_ids"] for row in parents)
     assert all(row["mutation"].endswith("+multi_shot+feedback") for row in rows(run, "1-evolve"))
-    evolving = [text for text in shown if text.startswith("These are other prompts")]
-    assert len(evolving) == made_rows(run, "1-evolve") + made_rows(run, "2-evolve")
-    assert all(text.count("#Example Prompt#") == 2 and "#Best Response#" in text and "#Critique#:\nToo short" in text for text in evolving)
+    assert all(text.count("#Example Prompt#") == 2 and "#Best Response#" in text for text in shown)
+    assert all(any(text in one for one in shown) for text in critiques.values() if text)
     assert manifests(run)["1-parents"]["inputs"].keys() == {"selected", "prompts", "embeddings"}
 
 
 def check_replay(run: Path) -> None:
     """Seeds that the first iteration lost come back in the second, those with the largest gap."""
-    seeds, present, mixed = (rows(run, label) for label in ("0-decontaminate", "1-mix", "2-mix"))
+    seeds, present, replayed = (rows(run, label) for label in ("0-decontaminate", "1-mix", "2-replay"))
     gaps = {row["prompt_id"]: row["reward_gap"] for row in rows(run, "1-inform")}
     lost = {row["prompt_id"] for row in seeds} - {row["prompt_id"] for row in present}
-    back = [row["prompt_id"] for row in mixed if row["origin"] == "replay"]
-    assert back == sorted(lost, key=lambda name: -gaps[name])[:3] == [row["prompt_id"] for row in rows(run, "2-replay")]
-    counts = manifests(run)["2-mix"]["counts"]
-    assert len({row["prompt_id"] for row in mixed}) == len(mixed) == len(present) == counts["evolved"] + counts["buffer"] + counts["replay"]
-    assert Counter(row["origin"] for row in mixed) == {origin: counts[origin] for origin in ("evolved", "buffer", "replay")}
+    back = [row["prompt_id"] for row in replayed]
+    assert back == sorted(lost, key=lambda name: -gaps[name])[:3] and manifests(run)["2-replay"]["counts"]["pool"] == len(lost)
+    assert all(row["informativeness"] == gaps[row["prompt_id"]] for row in replayed)
 
 
 def check_analysis(run: Path, document: dict) -> None:
+    """Every prompt of both sets has scores and a topic, and the summary their averages."""
     for iteration, label in enumerate(("0-decontaminate", "1-mix")):
         scores, topics = rows(run, f"{iteration}-analyse-scores"), rows(run, f"{iteration}-analyse-topics")
         ids = [row["prompt_id"] for row in rows(run, label)]
         assert ids == [row["prompt_id"] for row in scores] == [row["prompt_id"] for row in topics]
-        known = [row for row in scores if row["failure"] is None]
-        assert all((row["quality"], row["complexity"]) == (4, 2) for row in known)
-        assert all(row["quality"] is None and row["failure"].startswith("no quality") for row in scores if row not in known)
+        assert all((row["quality"], row["complexity"], row["failure"]) == (1, 1, None) for row in scores)  # no Lettercraft
         analysis = document["iterations"][iteration]["analysis"]
-        assert (analysis["quality"], analysis["complexity"], analysis["unscored"]) == (4, 2, len(scores) - len(known))
+        assert (analysis["quality"], analysis["complexity"], analysis["unscored"], analysis["unlabelled"]) == (1, 1, 0, 0)
         assert analysis["topics"] == Counter(row["topic"] for row in topics) and set(analysis["topics"]) <= set(LABELS)
-    assert document["iterations"][2]["analysis"] is None
-    assert manifests(run)["2-select"]["inputs"]["topics"]["artifact"].startswith("1-analyse-topics")
+    assert document["iterations"][2]["analysis"] is None and "topics" in manifests(run)["1-select"]["inputs"]
