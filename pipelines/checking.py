@@ -12,8 +12,6 @@ from eva_stages.core.config import (
     LiteLLMModel,
     LLMJudgeReward,
     LocalReward,
-    PairPreferenceReward,
-    PairRMReward,
     Player,
     Recipe,
     TransformersModel,
@@ -48,7 +46,6 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: resolve(recipe.policy.model, recipe.policy.revision, "policy.model"),
         lambda: _launch(recipe),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
-        lambda: _benchmarks(recipe),
         lambda: _vllm(recipe),
         lambda: _curating(recipe),
     ]
@@ -116,17 +113,6 @@ def _curating(recipe: Recipe) -> None:
         find_questions(name, "creator.curate.decontaminate.against")
     if curate.diversity:
         resolve(curate.diversity.model, curate.diversity.revision, "creator.curate.diversity.model")
-
-
-def _benchmarks(recipe: Recipe) -> None:
-    absolute = not isinstance(recipe.reward, EnsembleReward | PairRMReward | PairPreferenceReward)
-    if recipe.evaluation.benchmarks and not absolute:
-        raise ConfigError(
-            [
-                f"evaluation.benchmarks: lettercraft compares rewards between policies, and {recipe.reward.kind} rewards only compare "
-                "responses of one stage; give a reward of another kind, or no benchmarks"
-            ]
-        )
 
 
 def _launch(recipe: Recipe) -> None:

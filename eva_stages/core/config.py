@@ -231,6 +231,12 @@ class PairPreferenceReward(LocalReward):
     kind: Literal["pair_preference"]
 
 
+class MicroworldJudgeReward(Section):
+    """Lettercraft's exact judge: compares every two responses of a prompt by their grades; win 1, tie 1/2, loss 0."""
+
+    kind: Literal["microworld_judge"]
+
+
 class VerifierReward(Section):
     """A Python callable `f(messages, response, reference) -> float | None`: `math`, `instruction`, or your own as module:function."""
 
@@ -250,6 +256,10 @@ class LLMJudgeReward(Section):
 PointwiseReward = Annotated[
     MicroworldReward | SequenceClassifierReward | ArmoRMReward | VerifierReward | LLMJudgeReward, Field(discriminator="kind")
 ]
+
+
+PairwiseReward = MicroworldJudgeReward | PairRMReward | PairPreferenceReward
+"""Rewards that compare the responses of a prompt with each other and give win probabilities."""
 
 
 class Member(Section):
@@ -273,8 +283,7 @@ Reward = Annotated[
     | VerifierReward
     | LLMJudgeReward
     | EnsembleReward
-    | PairRMReward
-    | PairPreferenceReward,
+    | PairwiseReward,
     Field(discriminator="kind"),
 ]
 
