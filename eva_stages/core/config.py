@@ -277,13 +277,7 @@ class EnsembleReward(Section):
 
 
 Reward = Annotated[
-    MicroworldReward
-    | SequenceClassifierReward
-    | ArmoRMReward
-    | VerifierReward
-    | LLMJudgeReward
-    | EnsembleReward
-    | PairwiseReward,
+    MicroworldReward | SequenceClassifierReward | ArmoRMReward | VerifierReward | LLMJudgeReward | EnsembleReward | PairwiseReward,
     Field(discriminator="kind"),
 ]
 
