@@ -19,7 +19,8 @@ def solver_stages(recipe: Recipe, iteration: int, prompts: Stage, policy: Stage 
         step=Use("eva_stages.solver.pairing:MakePairs", solver.pairs.model_dump()),
     )
     settings = {
-        **solver.loss.model_dump(),
+        "kind": solver.loss.kind,
+        "loss": solver.loss.model_dump(exclude={"kind"}),
         **solver.training.model_dump(exclude={"runtime"}),
         "seed": derive_seed(recipe.seed, "train", iteration) % 2**31,
     }

@@ -7,6 +7,7 @@ metrics to a file that is read here, and resumes from its own last whole checkpo
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -62,6 +63,7 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
         "work": str(context.work),
         "micro_batch_size": runtime["micro_batch_size"],
         "launcher": os.getpid(),
+        "host": socket.gethostname(),
     }
     (context.work / "job.json").write_text(json.dumps(job, indent=2))
     log = context.work / "training.log"

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from eva_stages.solver.launching import launch_file, read_metrics
 
 POLICY = str(resources.files("eva_stages.microworld") / "base_policy")
 JOB = {
-    "beta": 0.1,
-    "nll_alpha": 0.0,
+    "kind": "dpo",
+    "loss": {"beta": 0.1, "nll_alpha": 0.0},
     "learning_rate": 1e-3,
     "batch_size": 8,
     "epochs": 2,
@@ -44,7 +45,14 @@ def train(stage_folder: Callable[[str], Path]) -> Train:
 
     def run(work: Path, **changes: object) -> subprocess.CompletedProcess[str]:
         work.mkdir(exist_ok=True)
-        job = {**JOB, "launcher": os.getpid(), "pairs": str(stage_folder("0-pair")), "work": str(work), **changes}
+        job = {
+            **JOB,
+            "launcher": os.getpid(),
+            "host": socket.gethostname(),
+            "pairs": str(stage_folder("0-pair")),
+            "work": str(work),
+            **changes,
+        }
         (work / "job.json").write_text(json.dumps(job))
         module = ["-m", "eva_stages.solver.training", str(work / "job.json")]
         launch = ["-m", "accelerate.commands.launch", "--config_file", str(launch_file("cpu"))]
@@ -86,7 +94,7 @@ def test_dpo_starts_at_ln_2_and_resuming_ends_where_an_unbroken_training_ends(tr
 
 
 def test_the_nll_term_is_added_per_response(train: Train, tmp_path: Path) -> None:
-    done = train(tmp_path / "a", nll_alpha=2.0, epochs=1)
+    done = train(tmp_path / "a", loss={"beta": 0.1, "nll_alpha": 2.0}, epochs=1)
     assert done.returncode == 0, done.stderr
     first = read_metrics(tmp_path / "a" / "metrics.jsonl")[0]
     assert first["loss"] == pytest.approx(math.log(2) + 2.0 * first["nll"], abs=1e-3)
