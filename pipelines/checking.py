@@ -12,6 +12,7 @@ from eva_stages.core.config import (
     LiteLLMModel,
     LLMJudgeReward,
     LocalReward,
+    PairwiseReward,
     Player,
     Recipe,
     TransformersModel,
@@ -47,6 +48,7 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: _launch(recipe),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _vllm(recipe),
+        lambda: _rewrite(recipe),
         lambda: _curating(recipe),
     ]
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
@@ -55,14 +57,29 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         for index, benchmark in enumerate(recipe.evaluation.benchmarks)
     ]
     if isinstance(recipe.prompts, FilePrompts):
-        looks.append(partial(_prompts, recipe.prompts))
+        looks.append(partial(_prompts, recipe, recipe.prompts))
     return looks
 
 
-def _prompts(prompts: FilePrompts) -> None:
-    from eva_stages.creator.prompts import read_prompt_file
+def _prompts(recipe: Recipe, prompts: FilePrompts) -> None:
+    from eva_stages.creator.prompts import read_prompt_file, usable_prompts
 
-    read_prompt_file(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
+    path = Path(prompts.path).expanduser()
+    if recipe.creator.control != "human":
+        read_prompt_file(path, prompts.column, prompts.reference_column)
+        return
+    if prompts.size is None:
+        raise ConfigError(["prompts.size: creator.control `human` takes that many new prompts for each iteration; give their number"])
+    usable = len(usable_prompts(path, prompts.column, prompts.max_characters, prompts.reference_column)[0])
+    needed = prompts.size * (recipe.iterations + 1)
+    if usable < needed:
+        raise ConfigError(
+            [
+                f"prompts.size: creator.control `human` takes {prompts.size} new prompts for each of {recipe.iterations + 1} rounds, "
+                f"{needed} in all, and {path} has {usable} that can be used; give at most {usable // (recipe.iterations + 1)}, fewer "
+                "iterations, or a larger file"
+            ]
+        )
 
 
 def _rewards(recipe: Recipe) -> list[tuple[OneReward, str]]:
@@ -102,9 +119,24 @@ def _player(player: Player, place: str) -> None:
 
 
 def _vllm(recipe: Recipe) -> None:
-    asked = [recipe.policy.generator, recipe.creator.evolve.generator]
+    rewriter = recipe.solver.rewrite and recipe.solver.rewrite.generator
+    asked = [recipe.policy.generator, recipe.creator.evolve.generator, rewriter]
     if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
         raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
+
+
+def _rewrite(recipe: Recipe) -> None:
+    rewrite = recipe.solver.rewrite
+    if rewrite is None:
+        return
+    if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
+        raise ConfigError(
+            [
+                f"solver.rewrite: a rewrite is scored by itself, and {recipe.reward.kind} rewards only compare the responses of a stage; "
+                "give a reward that scores single responses, or leave solver.rewrite out"
+            ]
+        )
+    _player(rewrite.generator, "solver.rewrite.generator")
 
 
 def _curating(recipe: Recipe) -> None:

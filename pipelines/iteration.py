@@ -1,22 +1,21 @@
 """A whole run: a base round on the seed prompts, then eva iterations, each with its evaluation [paper, Algorithm 1]."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from eva_stages.core.config import FilePrompts, Recipe
-from eva_stages.core.errors import ConfigError
-from eva_stages.core.fingerprint import file_digest
-from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
+from eva_stages.core.config import Recipe
+from eva_stages.core.stage import Outside, Stage
 from eva_stages.models.loading import resolve
 from pipelines.cleaning import decontaminated
+from pipelines.controls import control_stages
 from pipelines.creator import creator_stages
 from pipelines.evaluation import base_stages, evaluation_stages
-from pipelines.solver import solver_stages
+from pipelines.prompts import prompts_stage
+from pipelines.solver import pairs_of, solver_stages
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """The stages of one iteration; iteration 0 is the base round and has no creator."""
+    """The stages of one iteration; iteration 0 is the base round, where nothing is evolved."""
 
     number: int
     prompts: Stage
@@ -27,20 +26,6 @@ class Iteration:
     @property
     def stages(self) -> tuple[Stage, ...]:
         return (*self.creator, *self.solver, *self.evaluation)
-
-
-def prompts_stage(recipe: Recipe) -> Stage:
-    """The seed prompts X_0."""
-    prompts = recipe.prompts
-    if isinstance(prompts, FilePrompts):
-        path = Path(prompts.path).expanduser()
-        if not path.is_file():
-            raise ConfigError([f"prompts.path: there is no file {path}"])
-        settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
-        load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed}, {"file": str(path)})
-        return FunctionStage("prompts", 0, {"file": Outside(path.name, path, file_digest(path))}, function=load)
-    load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed})
-    return FunctionStage("prompts", 0, {}, function=load)
 
 
 def iterations(recipe: Recipe) -> list[Iteration]:
@@ -54,9 +39,14 @@ def iterations(recipe: Recipe) -> list[Iteration]:
     history: list[Stage] = [seeds]
     for number in range(recipe.iterations + 1):
         *earlier, present = history
-        creator = creator_stages(recipe, number, present, earlier, policy) if number else ()
-        prompts = creator[-1] if creator else seeds
-        solver = solver_stages(recipe, number, prompts, policy)
+        if number == 0:
+            creator: tuple[Stage, ...] = (seeds,)
+        elif recipe.creator.control:
+            creator = control_stages(recipe, number, seeds, policy)
+        else:
+            creator = creator_stages(recipe, number, present, earlier, policy)
+        prompts = creator[-1]
+        solver = solver_stages(recipe, number, prompts, policy, base, [pairs_of(one.solver) for one in made])
         policy = solver[-1]
         base_first = tuple(stage for stages in measured.values() for stage in stages) if number == 0 else ()
         evaluated = [
@@ -64,7 +54,7 @@ def iterations(recipe: Recipe) -> list[Iteration]:
             for index, benchmark in enumerate(benchmarks)
             for stage in evaluation_stages(recipe, benchmark, number, policy, measured[index])
         ]
-        made.append(Iteration(number, prompts, creator or (seeds,), solver, (*base_first, *evaluated)))
+        made.append(Iteration(number, prompts, creator, solver, (*base_first, *evaluated)))
         if number:
             history.append(prompts)
     return made

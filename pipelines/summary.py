@@ -46,6 +46,7 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         "rejected": _rejected(curate["counts"] | _contaminated(manifests)) if curate else None,
         **_rewards(run, stages["reward"]),
         "pairs": manifests["pair"]["counts"] if "pair" in manifests else None,
+        "rewrites": manifests["rewritten"]["counts"] if "rewritten" in manifests else None,
         "training": train["training"] | {"steps": train["counts"]["steps"]} if train else None,
         "held_out": _scores(run, stages.get("eval-score")),
         "seconds": round(sum(manifest["seconds"] for manifest in manifests.values()), 1),
@@ -84,6 +85,7 @@ def summary_tables(document: dict[str, Any]) -> Group:
     for one in rounds:
         trained.add_row(*_trained(one))
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
+    notes += [f"iteration {one['iteration']}: {_rewritten(one['rewrites'])}" for one in rounds if one["rewrites"]]
     tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes)]
     if base:
         held_out = Table("policy", title="held out, intervals over prompts", title_justify="left", box=SIMPLE_HEAD)
@@ -115,6 +117,12 @@ def _left_out(one: dict[str, Any]) -> str:
     """Which evolutions were rejected and which prompts gave no pair, and why."""
     no_pair = {reason: count for reason, count in (one["pairs"] or {}).items() if reason != "pair"}
     return f"evolutions rejected: {facts(one['rejected'] or {}) or 'none'}; prompts without a pair: {facts(no_pair) or 'none'}"
+
+
+def _rewritten(counts: dict[str, int]) -> str:
+    """How many chosen responses were rewritten, and why the others were not."""
+    kept = {reason: count for reason, count in counts.items() if reason not in ("pair", "rewritten")}
+    return f"chosen responses rewritten: {counts.get('rewritten', 0)} of {counts['pair']}; kept as they were: {facts(kept) or 'none'}"
 
 
 def _number(value: float | None, form: str) -> str:

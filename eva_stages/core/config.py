@@ -46,7 +46,7 @@ class FilePrompts(Section):
     reference_column: str | None = None
     """Column with what a verifier checks answers against; kept as text, or as JSON where it is no text."""
     size: int | None = Field(None, ge=1)
-    """Use a seeded sample of this many; null = all."""
+    """Use a seeded sample of this many; null = all. The control `human` takes as many others for each iteration."""
     max_characters: int = Field(8000, ge=1)
     """Longer prompts are left out and counted."""
 
@@ -342,8 +342,11 @@ class Mix(Section):
 
 
 class Creator(Section):
-    """The prompt player."""
+    """The prompt player, or the control that stands in for it."""
 
+    control: Literal["longer", "human", "no_evolve"] | None = None
+    """What an iteration trains on in place of evolved prompts [paper, figure 5 and table 4]: `longer` the seed prompts again, `human`
+    the next `prompts.size` of the prompt source, `no_evolve` the subset of the seed prompts that is drawn as informative; null = eva."""
     responses: int = Field(6, ge=2)
     """Responses per prompt."""
     metric: Metric = "reward_gap"
@@ -374,6 +377,9 @@ class TrainingRuntime(Section):
 
 
 class Training(Section):
+    start: Literal["incremental", "scratch"] = "incremental"
+    """`incremental`: from the last iteration's policy, on this iteration's pairs. `scratch`: from theta_0, on the pairs of this and
+    all earlier iterations, each prompt once with the pair it gave first [paper, table 5]."""
     learning_rate: float = Field(5e-7, gt=0)
     batch_size: int = Field(64, ge=1)
     """Pairs per optimiser step, over all devices."""
@@ -396,11 +402,25 @@ class Pairs(Section):
     """Pairs need a reward gap above this."""
 
 
+class Rewrite(Section):
+    """The rewriter in the loop: the chosen response is rewritten before training [paper, D.2.1]."""
+
+    generator: Player = PolicyPlayer(kind="policy")
+    """Who rewrites; the policy itself in the paper."""
+    keep: Literal["always", "if_no_worse"] = "always"
+    """Train on every usable rewrite, as in the paper, or on those whose reward is at least the original's."""
+    shortest: float = Field(0.5, gt=0, le=1)
+    """Characters of a rewrite over the original's; below this it is not used."""
+    longest: float = Field(1.5, ge=1)
+    """The same, above which it is not used."""
+
+
 class Solver(Section):
     """The response player."""
 
     responses: int = Field(6, ge=2)
     pairs: Pairs = Pairs()
+    rewrite: Rewrite | None = None
     loss: DPO
     training: Training = Training()
 

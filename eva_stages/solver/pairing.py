@@ -57,8 +57,8 @@ class MakePairs(TableStep):
             {
                 "prompt_id": prompts["prompt_id"],
                 "prompt": prompts["messages"],
-                "chosen": _assistant(chosen),
-                "rejected": _assistant(rejected),
+                "chosen": assistant_messages(chosen),
+                "rejected": assistant_messages(rejected),
                 "chosen_reward": safe[rows, best],
                 "rejected_reward": safe[rows, worst],
             }
@@ -69,7 +69,7 @@ class MakePairs(TableStep):
         return pairs.filter(keep), counts
 
 
-def _assistant(texts: pa.Array) -> pa.ListArray:
+def assistant_messages(texts: pa.Array) -> pa.ListArray:
     """Each text as a list of one assistant message."""
     roles = pa.array(["assistant"] * len(texts), pa.string())
     messages = pa.StructArray.from_arrays([roles, pc.fill_null(texts, "")], fields=list(MESSAGES.value_type))
