@@ -56,7 +56,7 @@ def iterations(recipe: Recipe) -> list[Iteration]:
         *earlier, present = history
         creator = creator_stages(recipe, number, present, earlier, policy) if number else ()
         prompts = creator[-1] if creator else seeds
-        solver = solver_stages(recipe, number, prompts, policy)
+        solver = solver_stages(recipe, number, prompts, policy, base)
         policy = solver[-1]
         base_first = tuple(stage for stages in measured.values() for stage in stages) if number == 0 else ()
         evaluated = [
