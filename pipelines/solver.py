@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config import Recipe, Solver
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, Stage, TableStage, Use
 from pipelines.playing import responding, rewarding
@@ -10,12 +10,13 @@ from pipelines.rewriting import rewriting
 
 
 def solver_stages(
-    recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outside, base: Outside, earlier: Sequence[Stage]
+    recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside, earlier: Sequence[Stage]
 ) -> tuple[Stage, ...]:
     """From a prompt set and a policy to the next policy, which is the last stage.
 
     Args:
-        policy: the checkpoint that answers, where training starts, and its reference; training from scratch starts from `base`.
+        policy: the checkpoint that answers, and where training starts unless it starts from scratch.
+        initial: theta_0.
         earlier: the pairs of the iterations before, which training from scratch takes in.
     """
     solver = recipe.solver
@@ -27,6 +28,7 @@ def solver_stages(
         {"prompts": prompts, "responses": responses, "rewards": rewards},
         sources=("prompts", "responses", "rewards"),
         step=Use("eva_stages.solver.pairing:MakePairs", solver.pairs.model_dump()),
+        version=2,
     )
     settings = {
         "kind": solver.loss.kind,
@@ -38,12 +40,13 @@ def solver_stages(
     whole = rewritten[-1] if rewritten else pairs
     scratch = solver.training.start == "scratch"
     pool = (_pooled(iteration, [*earlier, whole]),) if scratch and earlier else ()
-    start = base if scratch else policy
+    start = initial if scratch else policy
     trained = FunctionStage(
         "train",
         iteration,
-        {"policy": start, "reference": start, "pairs": pool[-1] if pool else whole},
+        {"policy": start, "reference": _reference(solver, start, initial), "pairs": pool[-1] if pool else whole},
         function=Use("eva_stages.solver.launching:train", settings, {"runtime": solver.training.runtime.model_dump()}),
+        version=2,
     )
     return responses, rewards, pairs, *rewritten, *pool, trained
 
@@ -56,3 +59,8 @@ def pairs_of(stages: Sequence[Stage]) -> Stage:
 def _pooled(iteration: int, pairs: Sequence[Stage]) -> Stage:
     inputs = {f"pairs_{index}": one for index, one in enumerate(pairs)}
     return TableStage("pool", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.solver.pooling:PoolPairs"))
+
+
+def _reference(solver: Solver, policy: Stage | Outside, initial: Outside) -> Stage | Outside:
+    """The reference policy's checkpoint; losses without one take no notice of it."""
+    return initial if solver.reference == "initial" else policy

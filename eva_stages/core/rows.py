@@ -58,6 +58,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("rejected", MESSAGES),
             ("chosen_reward", pa.float64()),
             ("rejected_reward", pa.float64()),
+            ("chosen_win_probability", pa.float64()),
+            ("rejected_win_probability", pa.float64()),
         ]
     ),
     "answers": pa.schema(

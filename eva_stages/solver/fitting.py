@@ -1,21 +1,33 @@
-"""What every solver training shares: the common arguments, the metrics file, resumption, and the finished checkpoint.
+"""What every solver training shares: models, common arguments, whole steps, resumption, and the end.
 
 A resumed training takes its weights, its optimiser and its place from its last whole checkpoint and everything else from the job.
+A checkpoint is whole if its files are those that were there when it had been written.
 """
 
 import json
 import math
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, TrainerCallback
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.store import sync, write_whole
+from eva_stages.solver.saving import cast_weights, merge_adapter, weights_dtype
+from eva_stages.solver.tokens import read_tokens, tokenize
 
 FACTS = {"loss": "loss", "reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies", "reward": "reward"}
 """What the manifest tells of the end of a training, and how trainers log it."""
+WHOLE = "whole.json"
 
 
 class MetricsFile(TrainerCallback):
@@ -31,9 +43,98 @@ class MetricsFile(TrainerCallback):
                 stream.write(json.dumps(entry) + "\n")
 
 
+class CheckpointDigests(TrainerCallback):
+    """Writes beside every checkpoint what it consists of."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()  # each process writes files of its own
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_whole(folder / WHOLE, json.dumps(_digests(folder)))
+
+
+class WholeSamples(Sampler[int]):
+    """Row numbers of an epoch: a permutation from (seed, epoch), filled up from its beginning to whole optimiser steps.
+
+    With them every step is a mean over the same number of rows, however they are cut into micro batches and processes.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        self._rows, self._batch_size, self._seed = rows, batch_size, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self._rows / self._batch_size) * self._batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
+        return iter(np.resize(order, len(self)).tolist())
+
+
+class WholeSteps:
+    """Mixed into a trainer: its rows come from `WholeSamples`."""
+
+    args: Any
+    train_dataset: Any
+    accelerator: Any
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> WholeSamples:
+        rows = len(self.train_dataset if train_dataset is None else train_dataset)
+        batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        return WholeSamples(rows, batch, self.args.seed)
+
+
 def load_policy(job: dict[str, Any]) -> Any:
-    """The policy to train. Steps of 5e-7 vanish in bfloat16 weights, so its weights are float32 whatever the arithmetic is."""
-    return AutoModelForCausalLM.from_pretrained(job["policy"], dtype=torch.float32, use_safetensors=True)
+    """The policy to train.
+
+    Steps of 5e-7 vanish in bfloat16 weights, so weights that are trained are float32 whatever the arithmetic is. Under an adapter
+    they are frozen, and are in the arithmetic's type or in 4 bits.
+    """
+    adapter = job["adapter"]
+    if adapter is None:
+        return _load(job["policy"], job, torch.float32)
+    dtype = getattr(torch, job["dtype"])
+    if adapter["kind"] == "lora":
+        return _load(job["policy"], job, dtype)
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    here = {"": PartialState().device}
+    return _load(job["policy"], job, dtype, quantization_config=four_bits, device_map=here)
+
+
+def load_reference(job: dict[str, Any]) -> Any:
+    """The reference policy, in the arithmetic's type."""
+    return _load(job["reference"], job, getattr(torch, job["dtype"]))
+
+
+def _load(folder: str, job: dict[str, Any], dtype: torch.dtype, **settings: Any) -> Any:
+    attention = {"attn_implementation": job["attention"]} if job["attention"] else {}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **attention, **settings)
+
+
+def lora(job: dict[str, Any]) -> Any:
+    """peft's configuration of the job's adapter; None where all weights are trained."""
+    if job["adapter"] is None:
+        return None
+    from peft import LoraConfig
+
+    names = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+    return LoraConfig(
+        **{name: job["adapter"][ours] for ours, name in names.items()}, target_modules="all-linear", task_type="CAUSAL_LM", bias="none"
+    )
+
+
+def tokenized_pairs(job: dict[str, Any], tokenizer: Any) -> tuple[Path, Dataset, dict[str, int]]:
+    """The file with the token ids of the job's pairs, the pairs, and what became of all of them. Made by one process."""
+    path = Path(job["work"]) / "tokens.arrow"
+    with PartialState().main_process_first():
+        if not path.is_file():
+            tokenize(Path(job["pairs"]), tokenizer, job["max_length"], job["too_long"], path)
+        return path, *read_tokens(path)
 
 
 def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str, Any]:
@@ -67,41 +168,65 @@ def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str
         "logging_steps": 1,
         "save_steps": max(1, math.ceil(steps_per_epoch / job["checkpoints_per_epoch"])),
         "save_total_limit": 2,
-        "report_to": [],
+        "report_to": list(job["report_to"]),
+        "run_name": job["label"],
+        "use_liger_kernel": job["liger"],
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
 
 
 def whole_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that was written to its end (its trainer state is written last)."""
+    """The last checkpoint that is there as it was written; later ones are put aside, with a message."""
     for _ in range(len(list(folder.glob("checkpoint-*")))):
         last = get_last_checkpoint(str(folder))
-        if last is None:
-            return None
-        try:
-            json.loads((Path(last) / "trainer_state.json").read_text())
+        if last is None or _is_whole(Path(last)):
             return last
-        except (OSError, ValueError):
-            print(f"{last} is not whole; going back to the one before", flush=True)
-            Path(last).rename(Path(last).with_name("broken-" + Path(last).name))
+        print(f"{last} is not whole; going back to the one before", flush=True)
+        aside = Path(last).with_name("broken-" + Path(last).name)
+        shutil.rmtree(aside, ignore_errors=True)
+        Path(last).rename(aside)
     return None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        recorded = json.loads((folder / WHOLE).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(_digests(folder) == recorded)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (WHOLE, f"{WHOLE}.partial"))
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
 def fit(trainer: Any, job: dict[str, Any], counts: dict[str, int]) -> None:
     """Train to the end, from the last whole checkpoint if there is one, and leave `model/` and `result.json` in the work folder."""
     work = Path(job["work"])
-    trainer.train(resume_from_checkpoint=whole_checkpoint(work / "checkpoints"))
-    trainer.save_model(str(work / "model.partial"))
-    if trainer.is_world_process_zero():
-        _finish(trainer, work, counts)
+    main = trainer.is_world_process_zero()
+    found = [whole_checkpoint(work / "checkpoints") if main else None]
+    broadcast_object_list(found)
+    trainer.add_callback(CheckpointDigests())
+    trainer.train(resume_from_checkpoint=found[0])
+    made = work / "model.partial"
+    if main:
+        shutil.rmtree(made, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(made))
+    if main:
+        _finish(trainer, job, made, counts)
 
 
-def _finish(trainer: Any, work: Path, counts: dict[str, int]) -> None:
+def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: dict[str, int]) -> None:
     """Leave the checkpoint, its training log and the facts for the manifest."""
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    model = work / "model.partial"
     (model / "training_args.bin").unlink(missing_ok=True)
+    dtype = weights_dtype(Path(job["policy"]))
+    if job["adapter"]:
+        merge_adapter(Path(job["policy"]), model)
+    cast_weights(model, dtype)
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
     end = history[-max(1, len(history) // 4) :]  # one batch says little; the last quarter of the steps says how it ended
     facts = {
@@ -110,6 +235,7 @@ def _finish(trainer: Any, work: Path, counts: dict[str, int]) -> None:
             name: sum(entry[logged] for entry in end) / len(end) for name, logged in FACTS.items() if all(logged in entry for entry in end)
         },
     }
+    work = Path(job["work"])
     write_whole(work / "result.json", json.dumps(facts))
     model.rename(work / "model")
     sync(work)

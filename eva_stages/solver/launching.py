@@ -18,11 +18,13 @@ from typing import Any
 import yaml
 
 from eva_stages.core.errors import ConfigError, StageError
+from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.process import kill_tree
 from eva_stages.core.runner import Context
 
 METRICS = "metrics.jsonl"
 POLL_SECONDS = 0.3
+TRACKER_HOMES = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 
 
 def launch_file(launch: str) -> Path:
@@ -44,31 +46,57 @@ def process_count(path: Path) -> int:
     return int(yaml.safe_load(path.read_text()).get("num_processes", 1))
 
 
+def same_vocabulary(policy: Path, reference: Path) -> None:
+    """Raises:
+    ConfigError: if the policy's tokens mean nothing to the reference, so that their log-probabilities cannot be compared.
+    """
+    sizes = [vocabulary_size(folder) for folder in (policy, reference)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            [
+                f"solver.reference: the policy's vocabulary has {sizes[0]} tokens and the reference's {sizes[1]}, so their "
+                "log-probabilities cannot be compared; take solver.reference=previous"
+            ]
+        )
+
+
+def vocabulary_size(folder: Path) -> int | None:
+    """Rows of a checkpoint's embeddings, by its configuration; None if that does not say."""
+    config = json.loads((folder / "config.json").read_text())
+    return config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+
+
 def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """Run training to its end.
 
     Args:
-        runtime: micro batch size and launch file.
+        runtime: what `TrainingRuntime` holds.
         settings: what `eva_stages.solver.training` reads (see there).
 
     Raises:
         StageError: with the end of the training log, if the process fails.
     """
     file = launch_file(runtime["launch"])
+    same_vocabulary(context.inputs["policy"], context.inputs["reference"])
     job = {
         **settings,
         "policy": str(context.inputs["policy"]),
         "reference": str(context.inputs["reference"]),
         "pairs": str(context.inputs["pairs"]),
+        "reference_digest": tree_digest(context.inputs["reference"]),
         "work": str(context.work),
-        "micro_batch_size": runtime["micro_batch_size"],
+        "cache": str(context.run / "cache"),
+        "label": f"{context.run.name}/{context.work.name}",
+        **{name: value for name, value in runtime.items() if name != "launch"},
         "launcher": os.getpid(),
         "host": socket.gethostname(),
     }
     (context.work / "job.json").write_text(json.dumps(job, indent=2))
     log = context.work / "training.log"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), "-m", "eva_stages.solver.training"]
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    trackers = str(context.run / "trackers" / context.work.name)
+    homes = dict.fromkeys(TRACKER_HOMES, trackers) if runtime["report_to"] else {}
+    environment = {**os.environ, **homes, "TOKENIZERS_PARALLELISM": "false"}
     with log.open("a") as stream:
         process = subprocess.Popen(
             [*command, str(context.work / "job.json")], stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment

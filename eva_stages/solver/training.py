@@ -11,14 +11,20 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from typing import get_args
 
 import psutil
 
+from eva_stages.core.config import OtherDPO
 from eva_stages.core.stage import load_attribute
 
 PAIRWISE = "eva_stages.solver.preference:train"
 REFERENCE_FREE = "eva_stages.solver.experimental:train"
-TRAINERS = {"dpo": PAIRWISE}
+OTHERS = get_args(OtherDPO.model_fields["kind"].annotation)
+TRAINERS = {
+    **dict.fromkeys(("dpo", "ipo", "sppo", *OTHERS), PAIRWISE),
+    **dict.fromkeys(("simpo", "orpo"), REFERENCE_FREE),
+}
 
 
 def die_with(pid: int, host: str) -> None:
