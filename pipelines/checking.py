@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from eva_stages.core.config import (
+    RLOO,
     ArmoRMReward,
     EnsembleReward,
     FilePrompts,
@@ -49,6 +50,7 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _vllm(recipe),
         lambda: _rewrite(recipe),
+        lambda: _online(recipe),
         lambda: _curating(recipe),
     ]
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
@@ -123,6 +125,40 @@ def _vllm(recipe: Recipe) -> None:
     asked = [recipe.policy.generator, recipe.creator.evolve.generator, rewriter]
     if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
         raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
+
+
+def _online(recipe: Recipe) -> None:
+    solver, generator = recipe.solver, recipe.policy.generator
+    if not isinstance(solver.loss, RLOO):
+        return
+    faults = []
+    if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
+        faults.append(
+            f"reward.kind: rloo scores every response by itself as it comes, and {recipe.reward.kind} rewards only compare the responses "
+            "of a stage; give a reward that scores single responses, or another solver.loss"
+        )
+    if solver.rewrite:
+        faults.append("solver.rewrite: rloo makes no pairs, so there is no chosen response to rewrite; leave it out")
+    if solver.training.start == "scratch":
+        faults.append("solver.training.start: rloo makes no pairs to start over with; take incremental")
+    if solver.training.adapter and solver.reference == "initial":
+        faults.append("solver.reference: under an adapter rloo's reference is what the iteration starts from; take previous")
+    if generator.temperature == 0:
+        faults.append("policy.generator.temperature: is 0, and rloo learns from how sampled responses differ; give one above 0")
+    if generator.stop:
+        faults.append("policy.generator.stop: rloo ends responses at the model's own end tokens only; leave it out")
+    if generator.max_new_tokens >= solver.training.max_length:
+        faults.append(
+            f"policy.generator.max_new_tokens: {generator.max_new_tokens} leave no room for a prompt within "
+            f"solver.training.max_length = {solver.training.max_length}"
+        )
+    if solver.training.batch_size % solver.responses:
+        faults.append(
+            f"solver.training.batch_size: {solver.training.batch_size} responses are no whole prompts of {solver.responses} "
+            "(solver.responses) each; give a multiple"
+        )
+    if faults:
+        raise ConfigError(faults)
 
 
 def _rewrite(recipe: Recipe) -> None:

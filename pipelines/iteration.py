@@ -46,7 +46,7 @@ def iterations(recipe: Recipe) -> list[Iteration]:
         else:
             creator = creator_stages(recipe, number, present, earlier, policy)
         prompts = creator[-1]
-        solver = solver_stages(recipe, number, prompts, policy, base, [pairs_of(one.solver) for one in made])
+        solver = solver_stages(recipe, number, prompts, policy, base, [pairs for one in made for pairs in pairs_of(one.solver)])
         policy = solver[-1]
         base_first = tuple(stage for stages in measured.values() for stage in stages) if number == 0 else ()
         evaluated = [

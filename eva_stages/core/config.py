@@ -446,7 +446,23 @@ class OtherDPO(ReferenceLoss):
         return self
 
 
-Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO, Field(discriminator="kind")]
+class RLOORuntime(Section):
+    vllm: bool = False
+    """Sample with a vLLM engine inside the training processes; needs GPUs and a version of vLLM that TRL supports."""
+    gpu_memory_utilization: float = Field(0.3, gt=0, le=1)
+    """Share of each GPU's memory for that engine."""
+
+
+class RLOO(Section):
+    """On-policy REINFORCE with the leave-one-out mean of a prompt's `solver.responses` responses as baseline; needs no pairs."""
+
+    kind: Literal["rloo"]
+    beta: float = Field(0.05, ge=0)
+    """Weight of the KL divergence from the reference policy in the reward; 0 = no reference."""
+    runtime: RLOORuntime = RLOORuntime()
+
+
+Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | RLOO, Field(discriminator="kind")]
 
 
 class Adapter(Section):
@@ -478,7 +494,7 @@ class Training(Section):
     all earlier iterations, each prompt once with the pair it gave first [paper, table 5]."""
     learning_rate: float = Field(5e-7, gt=0)
     batch_size: int = Field(64, ge=1)
-    """Pairs per optimiser step, over all devices; the last step of an epoch is filled up from its first pairs."""
+    """Pairs (rloo: responses) per optimiser step, over all devices; the last step of an epoch is filled up from its first pairs."""
     epochs: int = Field(2, ge=1)
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"] = "cosine"
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "rmsprop", "adafactor"] = "adamw_torch"
