@@ -15,28 +15,8 @@ from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import write_rows
 from tests.tiny_models import config, tokenizer
 
-WORDS = ["one", "two", "three", "four", "five", "six", "red", "green", "blue", "yellow", "the", "of", "and", "a", "to", "in"]
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "red",
-    "green",
-    "blue",
-    "yellow",
-    "the",
-    "of",
-    "and",
-    "a",
-    "to",
-    "in",
-]
+NUMBERS = ["one", "two", "three", "four", "five", "six"]
+WORDS = [*NUMBERS, "red", "green", "blue", "yellow", "the", "of", "and", "a", "to", "in"]
 BASE: dict[str, Any] = {
     "learning_rate": 1e-3,
     "batch_size": 16,
