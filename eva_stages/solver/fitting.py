@@ -162,6 +162,7 @@ def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str
         "optim": job["optimizer"],
         "warmup_steps": job["warmup_ratio"],
         "max_grad_norm": job["max_grad_norm"],
+        "use_cpu": PartialState().device.type == "cpu",
         "bf16": job["dtype"] == "bfloat16",
         "gradient_checkpointing": job["gradient_checkpointing"],
         "seed": job["seed"],

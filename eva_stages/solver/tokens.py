@@ -60,7 +60,7 @@ def tokenize(pairs: Path, tokenizer: Any, max_length: int, too_long: str, out: P
     """
     counts: Counter[str] = Counter(pairs=0, too_long=0, truncated=0, empty=0)
     partial = out.with_name(out.name + ".partial")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for batch in pq.ParquetFile(pairs / FILE).iter_batches(ROWS):
             rows = []
             for row in batch.to_pylist():
