@@ -98,7 +98,8 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), "-m", "eva_stages.solver.training"]
     trackers = str(context.run / "trackers" / context.work.name)
     homes = dict.fromkeys(TRACKER_HOMES, trackers) if runtime["report_to"] else {}
-    environment = {**os.environ, **homes, "TOKENIZERS_PARALLELISM": "false"}
+    # libraries that format tracebacks wrap the message, which is read back from the log
+    environment = {**os.environ, **homes, "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
     with log.open("a") as stream:
         process = subprocess.Popen(
             [*command, str(context.work / "job.json")], stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment

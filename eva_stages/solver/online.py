@@ -6,14 +6,16 @@ others' baseline and moves nothing (TRL does so for None); it is counted, and to
 reward stage. The reward runs inside the training processes, each with a copy of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from jinja2 import TemplateError
+from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
 
@@ -26,6 +28,42 @@ from eva_stages.models.rewards import Conversation, PointwiseReward, finite
 from eva_stages.solver.fitting import MetricsFile, common_arguments, fit, load_policy, lora
 
 UNSCORED = "unscored"
+
+
+class PromptGroups(Sampler[int]):
+    """Row numbers of an epoch in groups as TRL's trainer takes them, in an order that is a function of (seed, epoch).
+
+    TRL's own sampler goes on shuffling from where it was, which a resumed training cannot know.
+
+    Args:
+        each: prompts of an optimiser step; what is left over at the end of an epoch waits for another epoch.
+        n: responses per prompt.
+        micro: micro steps of an optimiser step, each of which is given the whole step's prompts.
+    """
+
+    def __init__(self, rows: int, each: int, n: int, micro: int, seed: int) -> None:
+        self._rows, self._each, self._n, self._micro, self._seed = rows, each, n, micro, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._rows // self._each * self._each * self._n * self._micro
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
+        for start in range(0, self._rows // self._each * self._each, self._each):
+            yield from np.tile(order[start : start + self._each].repeat(self._n), self._micro).tolist()
+
+
+class OnlineTrainer(RLOOTrainer):
+    """TRL's trainer with prompts in an order that a resumed training finds again."""
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptGroups:
+        rows = len(self.train_dataset if dataset is None else dataset)
+        each = self.args.generation_batch_size // self.num_generations
+        return PromptGroups(rows, each, self.num_generations, self.args.steps_per_generation, self.args.seed)
 
 
 def load_prompts(path: Path, tokenizer: Any, longest: int, system_prompt: str | None) -> tuple[Dataset, int]:
@@ -112,7 +150,7 @@ def train(job: dict[str, Any]) -> None:
     reward = use_of(job["reward"]).build({name: Path(folder) for name, folder in job["inputs"].items()})
     reward.load()
     counts = {"prompts": len(prompts), "too_long": too_long}
-    trainer = RLOOTrainer(
+    trainer = OnlineTrainer(
         model=_policy(job),
         reward_funcs=reward_function(reward),
         args=RLOOConfig(

@@ -11,6 +11,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import RLOOConfig, RLOOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from eva_stages.core.errors import DataError, StageError
 from eva_stages.core.progress import Reporter
@@ -22,7 +23,7 @@ from eva_stages.core.tables import write_rows
 from eva_stages.models.loading import resolve
 from eva_stages.models.rewards import VerifierReward
 from eva_stages.solver.launching import read_metrics, train
-from eva_stages.solver.online import load_prompts, reward_function
+from eva_stages.solver.online import PromptGroups, load_prompts, reward_function
 from pipelines.iteration import iterations
 from tests.tiny_models import save_gemma2, tokenizer
 
@@ -45,6 +46,19 @@ def prompts(folder: Path, texts: list[str]) -> Path:
 def test_a_use_survives_the_way_through_json() -> None:
     use = Use("a:B", {"llm": Use("c:D", {"model": Input("judge")}, {"device": "cpu"}), "list": [1, {"x": None}]}, {"n": 2})
     assert use_of(json.loads(json.dumps(as_data(use)))) == use
+
+
+def test_prompts_come_in_whole_groups_in_an_order_of_their_epoch() -> None:
+    samples, trls = PromptGroups(7, 3, 2, 4, 5), RepeatSampler(range(7), 2, 3, 4)
+    assert len(samples) == len(list(samples)) == len(trls) == len(list(trls))
+    for start in (0, 24):
+        chunk = list(samples)[start : start + 24]
+        assert chunk == chunk[:6] * 4 and chunk[0:6:2] == chunk[1:6:2] and len(set(chunk)) == 3
+    first = list(samples)
+    samples.set_epoch(1)
+    assert list(samples) != first and set(samples) <= set(range(7))
+    samples.set_epoch(0)
+    assert list(samples) == first
 
 
 def test_rewards_that_fail_are_none_and_a_batch_without_any_is_an_error() -> None:
