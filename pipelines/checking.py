@@ -27,6 +27,7 @@ from eva_stages.creator.questions import find_questions
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
+from pipelines.checking_solver import solver_looks
 
 
 def check(recipe: Recipe) -> None:
@@ -46,12 +47,12 @@ def check(recipe: Recipe) -> None:
 def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     looks: list[Callable[[], object]] = [
         lambda: resolve(recipe.policy.model, recipe.policy.revision, "policy.model"),
-        lambda: _launch(recipe),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _benchmarks(recipe),
         lambda: _vllm(recipe),
         lambda: _curating(recipe),
     ]
+    looks += solver_looks(recipe)
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
     looks += [
         partial(_player, benchmark.judge, f"evaluation.benchmarks.{index}.judge")
@@ -125,20 +126,5 @@ def _benchmarks(recipe: Recipe) -> None:
             [
                 f"evaluation.benchmarks: lettercraft compares rewards between policies, and {recipe.reward.kind} rewards only compare "
                 "responses of one stage; give a reward of another kind, or no benchmarks"
-            ]
-        )
-
-
-def _launch(recipe: Recipe) -> None:
-    from eva_stages.solver.launching import launch_file, process_count
-
-    training = recipe.solver.training
-    processes = process_count(launch_file(training.runtime.launch))
-    micro = min(training.runtime.micro_batch_size, max(1, training.batch_size // processes))
-    if training.batch_size % (micro * processes):
-        raise ConfigError(
-            [
-                f"solver.training.batch_size: {training.batch_size} pairs cannot be made of micro batches of {micro} on {processes} "
-                f"processes; give a multiple of {micro * processes}"
             ]
         )
