@@ -9,7 +9,7 @@ run: setup
 	$(BIN)/eva run
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadgroup
 
 # where vLLM cannot be had, install.sh says why and there is nothing to test
 test-vllm:

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from eva_stages.core.config import (
-    RLOO,
     ArmoRMReward,
     EnsembleReward,
     FilePrompts,
@@ -27,6 +26,7 @@ from eva_stages.creator.questions import find_questions
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
+from pipelines.checking_solver import solver_looks
 
 
 def check(recipe: Recipe) -> None:
@@ -46,13 +46,12 @@ def check(recipe: Recipe) -> None:
 def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     looks: list[Callable[[], object]] = [
         lambda: resolve(recipe.policy.model, recipe.policy.revision, "policy.model"),
-        lambda: _launch(recipe),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _vllm(recipe),
         lambda: _rewrite(recipe),
-        lambda: _online(recipe),
         lambda: _curating(recipe),
     ]
+    looks += solver_looks(recipe)
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
     looks += [
         partial(_player, benchmark.judge, f"evaluation.benchmarks.{index}.judge")
@@ -127,40 +126,6 @@ def _vllm(recipe: Recipe) -> None:
         raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
 
 
-def _online(recipe: Recipe) -> None:
-    solver, generator = recipe.solver, recipe.policy.generator
-    if not isinstance(solver.loss, RLOO):
-        return
-    faults = []
-    if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
-        faults.append(
-            f"reward.kind: rloo scores every response by itself as it comes, and {recipe.reward.kind} rewards only compare the responses "
-            "of a stage; give a reward that scores single responses, or another solver.loss"
-        )
-    if solver.rewrite:
-        faults.append("solver.rewrite: rloo makes no pairs, so there is no chosen response to rewrite; leave it out")
-    if solver.training.start == "scratch":
-        faults.append("solver.training.start: rloo makes no pairs to start over with; take incremental")
-    if solver.training.adapter and solver.reference == "initial":
-        faults.append("solver.reference: under an adapter rloo's reference is what the iteration starts from; take previous")
-    if generator.temperature == 0:
-        faults.append("policy.generator.temperature: is 0, and rloo learns from how sampled responses differ; give one above 0")
-    if generator.stop:
-        faults.append("policy.generator.stop: rloo ends responses at the model's own end tokens only; leave it out")
-    if generator.max_new_tokens >= solver.training.max_length:
-        faults.append(
-            f"policy.generator.max_new_tokens: {generator.max_new_tokens} leave no room for a prompt within "
-            f"solver.training.max_length = {solver.training.max_length}"
-        )
-    if solver.training.batch_size % solver.responses:
-        faults.append(
-            f"solver.training.batch_size: {solver.training.batch_size} responses are no whole prompts of {solver.responses} "
-            "(solver.responses) each; give a multiple"
-        )
-    if faults:
-        raise ConfigError(faults)
-
-
 def _rewrite(recipe: Recipe) -> None:
     rewrite = recipe.solver.rewrite
     if rewrite is None:
@@ -181,18 +146,3 @@ def _curating(recipe: Recipe) -> None:
         find_questions(name, "creator.curate.decontaminate.against")
     if curate.diversity:
         resolve(curate.diversity.model, curate.diversity.revision, "creator.curate.diversity.model")
-
-
-def _launch(recipe: Recipe) -> None:
-    from eva_stages.solver.launching import launch_file, process_count
-
-    training = recipe.solver.training
-    processes = process_count(launch_file(training.runtime.launch))
-    micro = min(training.runtime.micro_batch_size, max(1, training.batch_size // processes))
-    if training.batch_size % (micro * processes):
-        raise ConfigError(
-            [
-                f"solver.training.batch_size: {training.batch_size} pairs cannot be made of micro batches of {micro} on {processes} "
-                f"processes; give a multiple of {micro * processes}"
-            ]
-        )

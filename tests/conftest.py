@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads that wait for each other would only get in the way
+
 EVALDATA = Path(__file__).parents[2] / "shared" / "evaldata"
 
 TINY = {
@@ -25,6 +27,13 @@ TINY = {
     "evaluation.benchmarks.0.samples": 2,
     "runtime.rows_per_part": 8,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file stay together, and so do those that look at the tiny run: what they share is made once."""
+    for item in items:
+        shared = "tiny_run" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("tiny_run" if shared else item.nodeid.partition("::")[0]))
 
 
 def overrides(settings: dict[str, object]) -> list[str]:

@@ -163,6 +163,8 @@ def _explain(entry: Any, places: dict[Location, str], file: str) -> str:
             text = "needs a `kind`"
         case "model_type" | "model_attributes_type":
             text = f"is {value!r}; expected a mapping of fields"
+        case "value_error":
+            text = str(entry["ctx"]["error"])
         case _:
             message = entry["msg"]
             text = f"is {value!r}; {message[0].lower()}{message[1:]}"

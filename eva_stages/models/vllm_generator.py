@@ -120,10 +120,11 @@ class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
             from vllm.platforms import current_platform
         except ImportError as error:
             raise ConfigError([f"vLLM cannot be imported ({error}); install it with: pip install 'eva-align[vllm]'"]) from error
+        on_cpu = current_platform.is_cpu()
         self._engine = LLM(
             model=self.model,
             tokenizer_mode="hf",
-            dtype=load_kwargs(self.dtype, "cpu" if current_platform.is_cpu() else "cuda")["dtype"],
+            dtype=load_kwargs(self.dtype, "cpu" if on_cpu else "cuda")["dtype"],
             max_model_len=self.max_model_len,
             generation_config="vllm",  # the model's own sampling settings would silently replace the recipe's
             enable_prefix_caching=True,
@@ -131,6 +132,8 @@ class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
             gpu_memory_utilization=self.gpu_memory_utilization,
             max_num_seqs=self.max_num_seqs,
             enforce_eager=self.enforce_eager,
+            # seeded draws of a prompt prefilled in chunks end vLLM's CPU engine, which cannot rewind a generator
+            **({"enable_chunked_prefill": False} if on_cpu else {}),
             **self._adapter_settings(),
         )
 

@@ -65,9 +65,10 @@ def make_trainer(job: dict[str, Any]) -> tuple[Any, dict[str, int]]:
     _, pairs, counts = tokenized_pairs(job, tokenizer)
     trainer_class, config, arguments = trainer_and_arguments(job["kind"], job["loss"])
     settings = common_arguments(job, len(pairs), PartialState().num_processes)
+    made = config(**settings, **arguments, beta=job["loss"]["beta"], max_length=job["max_length"], remove_unused_columns=False)
     trainer = trainer_class(
-        model=load_policy(job),
-        args=config(**settings, **arguments, beta=job["loss"]["beta"], max_length=job["max_length"], remove_unused_columns=False),
+        model=load_policy(job),  # after the configuration: DeepSpeed shards what is loaded once its settings are known
+        args=made,
         train_dataset=pairs.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]),
         processing_class=tokenizer,
         peft_config=lora(job),

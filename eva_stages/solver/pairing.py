@@ -32,8 +32,8 @@ class MakePairs(TableStep):
     min_gap: float = 0.0
 
     @property
-    def inputs(self) -> Sequence[str]:
-        return ["prompt_id", "messages", "responses", "rewards"]
+    def inputs(self) -> dict[str, bool]:
+        return {**dict.fromkeys(("prompt_id", "messages", "responses", "rewards"), True), "win_probability": False}
 
     @property
     def outputs(self) -> Sequence[str]:

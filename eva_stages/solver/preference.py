@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from eva_stages.core.errors import DataError
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver.fitting import (
     MetricsFile,
@@ -142,22 +143,25 @@ def make_trainer(job: dict[str, Any]) -> tuple[PairTrainer, dict[str, int]]:
     """The trainer of a job, the reference's log-probabilities at hand, and what became of the pairs."""
     tokenizer = load_tokenizer(job["policy"])
     tokens, pairs, counts = tokenized_pairs(job, tokenizer)
+    if job["kind"] == "sppo" and WINS[0] not in pairs.column_names:
+        raise DataError("solver.loss: sppo needs the win probabilities of both responses of every pair, and they are not there")
     kept = ReferenceLogProbs.of(job, tokens)
     needed = kept.read(len(pairs)) is None or not job["precompute_reference"]
     settings = common_arguments(job, len(pairs), PartialState().num_processes)
+    arguments = DPOConfig(  # before the models: DeepSpeed shards what is loaded after its settings are known
+        **settings,
+        **loss_arguments(job["kind"], job["loss"]),
+        max_length=None,
+        precompute_ref_log_probs=job["precompute_reference"],
+        precompute_ref_batch_size=2 * settings["per_device_train_batch_size"],
+    )
     trainer = PairTrainer(
         loss=job["loss"],
         soft=job["kind"] == "sppo",
         kept=kept,
         model=load_policy(job),
         ref_model=load_reference(job) if needed and not uses_own_weights(job) else None,
-        args=DPOConfig(
-            **settings,
-            **loss_arguments(job["kind"], job["loss"]),
-            max_length=None,
-            precompute_ref_log_probs=job["precompute_reference"],
-            precompute_ref_batch_size=2 * settings["per_device_train_batch_size"],
-        ),
+        args=arguments,
         data_collator=PairCollator(pad_token_id=tokenizer.pad_token_id),
         train_dataset=pairs,
         processing_class=tokenizer,

@@ -1,0 +1,87 @@
+"""Annotation with a reward model: eva's reward stage against one response, or one prompt's n responses, per forward pass.
+
+    python -m benchmarks.annotation
+
+`stage` is the whole stage as `eva run` runs it, less the time of the same stage over one prompt (loading and starting). `one` and
+`prompt` are bare loops over the same model, as the paper's public scripts have them: nothing is written, loading is not counted.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import common
+from benchmarks.generation import recipe
+from eva_stages.core.config import Recipe
+from eva_stages.core.rows import prompt_row
+from pipelines.playing import rewarding
+
+
+def rows(count: int, n: int) -> list[dict[str, Any]]:
+    """Prompts with n responses each; the responses to a prompt differ in length as sampled ones do."""
+    answers = iter(common.texts(count * n, median=150, seed=1, longest=1024, spread=0.7))
+    made = [prompt_row(messages, "benchmark") for messages in common.prompts(count)]
+    return [{**row, "responses": [next(answers) for _ in range(n)]} for row in made]
+
+
+def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """The reward stage over all prompts, less the time of the same stage over one."""
+    settings = recipe("transformers", folder, arguments.n).model_dump(mode="json")
+    settings["reward"] = {"kind": "sequence_classifier", "model": str(folder / "reward"), "runtime": {"tokens_per_batch": 8192}}
+    made = Recipe.model_validate(settings)
+    everything, seconds = rows(arguments.prompts, arguments.n), {}
+    for name, part in (("start", everything[:1]), ("all", everything)):
+        prompts = common.write_source(part, "prompts", folder / f"{name}-prompts")
+        responses = common.write_source(part, "responses", folder / f"{name}-responses")
+        manifest = common.run_stage(rewarding(made, name, 0, prompts, responses, prompts), folder / f"run-{name}")
+        seconds[name] = manifest["seconds"]
+    spent = seconds["all"] - seconds["start"]
+    return {"responses_per_second": arguments.prompts * arguments.n / spent, "seconds": spent, "start": seconds["start"]}
+
+
+def loop(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """A bare loop with one response, or one prompt's responses, per forward pass."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from eva_stages.models.loading import load_tokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "reward").eval()
+    tokenizer = load_tokenizer(str(folder / "reward"), padding_side="right")
+    rewards, seconds = [], {}
+    everything = rows(arguments.prompts, arguments.n)
+    with common.clock(seconds, "all"), torch.inference_mode():
+        for row in everything:
+            chats = [[*row["messages"], {"role": "assistant", "content": text}] for text in row["responses"]]
+            ids = [tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"] for chat in chats]
+            groups = [[one] for one in ids] if arguments.side == "one" else [ids]
+            for group in groups:
+                padded = tokenizer.pad({"input_ids": group}, return_tensors="pt")
+                rewards += model(**padded).logits[:, 0].tolist()
+    assert np.isfinite(rewards).all()
+    return {"responses_per_second": len(rewards) / seconds["all"], "seconds": seconds["all"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=150)
+    parser.add_argument("--n", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", choices=("stage", "prompt", "one"))
+    arguments = parser.parse_args()
+    if arguments.side is None:
+        common.report("benchmarks.annotation", ["stage", "prompt", "one"], sys.argv[1:], arguments.rounds, "responses_per_second")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        common.save_reward(Path(name) / "reward")
+        figures = stage(arguments, Path(name)) if arguments.side == "stage" else loop(arguments, Path(name))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

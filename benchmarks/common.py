@@ -1,0 +1,139 @@
+"""What the benchmarks share: a model of 29 million parameters with random weights, prompts and answers of realistic lengths, a clock.
+
+Lengths are log-normal, as those of real prompts are; answers end at random because one token in `ANSWER_TOKENS` ends them. Both sides
+of a comparison run in processes of their own below the script, take turns, and are compared by the medians of their repetitions.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+from eva_stages.core.progress import Reporter
+from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.runner import execute
+from eva_stages.core.stage import Outside, Stage
+from eva_stages.core.store import Run
+from eva_stages.core.tables import write_rows
+
+VOCABULARY = 8192
+ANSWER_TOKENS = 48
+CHAT = (
+    "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+
+def words() -> list[str]:
+    return [f"w{number}" for number in range(VOCABULARY - len(SPECIAL) - 1)]
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token per word."""
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, "<|unknown|>", *words()])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<|unknown|>")
+    fast.add_special_tokens({"additional_special_tokens": SPECIAL[2:]})
+    fast.chat_template = CHAT
+    return fast
+
+
+def config(**settings: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        head_dim=64,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=None,
+        **settings,
+    )
+
+
+def save_policy(folder: Path) -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config(eos_token_id=1))
+    model.generation_config.eos_token_id = [1, *range(100, VOCABULARY, ANSWER_TOKENS)]
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+
+
+def save_reward(folder: Path) -> None:
+    torch.manual_seed(1)
+    LlamaForSequenceClassification(config(eos_token_id=1, num_labels=1)).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+
+
+def texts(count: int, median: float, seed: int, longest: int = 1024, spread: float = 0.8) -> list[str]:
+    """`count` texts of log-normal length in tokens."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(rng.lognormal(np.log(median), spread, count).astype(int), 4, longest)
+    known = np.array(words())
+    return [" ".join(known[rng.integers(len(known), size=length)]) for length in lengths]
+
+
+def prompts(count: int, median: float = 60, seed: int = 0, longest: int = 1024, spread: float = 0.8) -> list[list[dict[str, str]]]:
+    return [[{"role": "user", "content": text}] for text in texts(count, median, seed, longest, spread)]
+
+
+def run_stage(stage: Stage, folder: Path) -> dict[str, Any]:
+    """Run one stage in a run of its own, as `eva run` does; returns its manifest."""
+    run = Run(folder)
+    run.create()
+    with run.lock():
+        execute(run, [stage], Reporter())
+    return run.manifest(stage)
+
+
+def write_source(rows: list[dict[str, Any]], schema: str, folder: Path) -> Outside:
+    """Rows as an input of a stage."""
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS[schema])], SCHEMAS[schema], folder)
+    return Outside(folder.name, folder, folder.name)
+
+
+@contextmanager
+def clock(seconds: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+
+
+def measure(module: str, side: str, arguments: list[str]) -> dict[str, float]:
+    """Run one side of a benchmark in a process of its own; it prints its figures as one line of JSON at the end."""
+    done = subprocess.run([sys.executable, "-m", module, "--side", side, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))  # engines print as well
+    figures: dict[str, float] = json.loads(line)
+    return figures
+
+
+def report(module: str, sides: list[str], arguments: list[str], rounds: int, figure: str) -> dict[str, float]:
+    """Let the sides take turns; prints every figure, the medians and their ratios to the first side; returns the medians."""
+    found: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(rounds):
+        for side in sides:
+            figures = measure(module, side, arguments)
+            found[side].append(figures[figure])
+            print(f"round {number + 1} {side}: " + ", ".join(f"{name} {value:,.4g}" for name, value in figures.items()), flush=True)
+    medians = {side: statistics.median(values) for side, values in found.items()}
+    for side in sides[1:]:
+        print(f"{sides[0]} / {side}: {medians[sides[0]] / medians[side]:.3f} ({figure}, median of {rounds})")
+    return medians

@@ -1,0 +1,146 @@
+"""Generation: eva's respond stage against the bare engine, and n responses in one request against n passes.
+
+    python -m benchmarks.generation --engine transformers
+    python -m benchmarks.generation --engine vllm           # in an environment with vLLM
+    python -m benchmarks.generation --engine vllm --long    # shared prompts of 500 and more tokens: one request of n against n passes
+
+`stage` is the whole stage as `eva run` runs it: distilabel pipeline, durable part files, manifest. `raw` is the engine alone in one
+process: the same model, prompts, settings and batches, nothing written. `passes` asks the engine n times for one response, as the
+paper's public scripts do. Loading is on no side's clock: `stage` subtracts what an empty stage of the same kind takes to start.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import common
+from eva_stages.core.config import Recipe
+from eva_stages.core.rows import prompt_row
+from eva_stages.models.loading import resolve
+from pipelines.playing import responding
+
+SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 128}
+
+
+def recipe(engine: str, policy: Path, n: int) -> Recipe:
+    runtime = {"enforce_eager": True} if engine == "vllm" else {"tokens_per_batch": 16384}
+    generator = {"kind": engine, **SETTINGS, "runtime": runtime}
+    return Recipe.model_validate(
+        {
+            "name": "benchmark",
+            "prompts": {"kind": "microworld"},
+            "policy": {"model": str(policy), "generator": generator},
+            "reward": {"kind": "microworld"},
+            "creator": {"responses": n, "evolve": {"generator": {"kind": "microworld"}}},
+            "solver": {"responses": n, "loss": {"kind": "dpo"}},
+            "runtime": {"rows_per_part": 500},
+        }
+    )
+
+
+def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """The respond stage over all prompts, less the time of the same stage over one."""
+    rows = [prompt_row(messages, "benchmark") for messages in asked(arguments)]
+    seconds, tokens = {}, 0.0
+    made = recipe(arguments.engine, folder / "policy", arguments.n)
+    policy = resolve(made.policy.model, None, "policy")
+    for name, part in (("start", rows[:1]), ("all", rows)):
+        source = common.write_source(part, "prompts", folder / name)
+        manifest = common.run_stage(responding(made, name, 0, source, policy, arguments.n), folder / f"run-{name}")
+        seconds[name], tokens = manifest["seconds"], manifest["counts"]["output_tokens"]
+    spent = seconds["all"] - seconds["start"]
+    return {"tokens_per_second": tokens / spent, "seconds": spent, "start": seconds["start"], "tokens": tokens}
+
+
+def raw(arguments: argparse.Namespace, folder: Path, passes: int = 1) -> dict[str, float]:
+    """The engine alone, `passes` times for n / passes responses each."""
+    seconds: dict[str, float] = {}
+    answer = (raw_vllm if arguments.engine == "vllm" else raw_transformers)(folder / "policy", arguments.n // passes)
+    conversations = asked(arguments)
+    tokens = answer(conversations[:2]) * 0
+    with common.clock(seconds, "all"):
+        for _ in range(passes):
+            tokens += answer(conversations)
+    return {"tokens_per_second": tokens / seconds["all"], "seconds": seconds["all"], "tokens": tokens}
+
+
+def raw_transformers(policy: Path, n: int):  # type: ignore[no-untyped-def]
+    """A loop over length-sorted batches around `generate`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from eva_stages.models.batching import token_batches
+    from eva_stages.models.loading import load_tokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(policy).eval()
+    tokenizer = load_tokenizer(str(policy), padding_side="left")
+
+    def answer(conversations: list) -> int:
+        ids = [tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=True)["input_ids"] for one in conversations]
+        made = 0
+        for batch in token_batches([len(one) + SETTINGS["max_new_tokens"] for one in ids], 16384, n):
+            padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
+            with torch.inference_mode():
+                out = model.generate(**padded, do_sample=True, top_k=0, num_return_sequences=n, **SETTINGS)
+            answers = out[:, padded["input_ids"].shape[1] :]
+            texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+            made += int((answers != tokenizer.pad_token_id).sum()) + 0 * len(texts)
+        return made
+
+    return answer
+
+
+def raw_vllm(policy: Path, n: int):  # type: ignore[no-untyped-def]
+    """One call of `LLM.generate` with everything in it."""
+    import os
+
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    settings = {"dtype": "float32", "generation_config": "vllm", "enforce_eager": True, "enable_chunked_prefill": False}
+    engine = LLM(model=str(policy), **settings, enable_prefix_caching=True)
+    tokenizer = engine.get_tokenizer()
+    calls = 0
+
+    def answer(conversations: list) -> int:
+        nonlocal calls
+        calls += 1
+        ids = [tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=True)["input_ids"] for one in conversations]
+        limits = {"temperature": 1.0, "top_p": 1.0, "max_tokens": SETTINGS["max_new_tokens"]}
+        settings = [SamplingParams(n=n, seed=1000 * calls + place, **limits) for place in range(len(ids))]
+        answers = engine.generate([TokensPrompt(prompt_token_ids=one) for one in ids], settings, use_tqdm=False)
+        return sum(len(output.token_ids) for one in answers for output in one.outputs)
+
+    return answer
+
+
+def asked(arguments: argparse.Namespace) -> list:
+    if arguments.long:
+        return common.prompts(arguments.prompts, median=700, longest=1500, spread=0.25)
+    return common.prompts(arguments.prompts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
+    parser.add_argument("--prompts", type=int, default=2000)
+    parser.add_argument("--n", type=int, default=6)
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", choices=("stage", "raw", "passes"))
+    arguments = parser.parse_args()
+    if arguments.side is None:
+        sides = ["raw", "passes"] if arguments.long else ["stage", "raw"]
+        common.report("benchmarks.generation", sides, sys.argv[1:], arguments.rounds, "tokens_per_second")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        common.save_policy(Path(name) / "policy")
+        passes = arguments.n if arguments.side == "passes" else 1
+        figures = stage(arguments, Path(name)) if arguments.side == "stage" else raw(arguments, Path(name), passes)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
