@@ -90,7 +90,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 SCHEMAS["rewrites"] = pa.schema(
-    [("prompt_id", pa.string()), ("responses", pa.list_(pa.string())), ("rejected", pa.string()), ("generator", pa.string())]
+    [("prompt_id", pa.string()), ("responses", pa.list_(pa.string())), ("reason", pa.string()), ("generator", pa.string())]
 )
 SCHEMAS["rewritten_pairs"] = pa.schema(
     [*SCHEMAS["pairs"], ("rewritten", pa.bool_()), ("original_chosen", MESSAGES), ("original_reward", pa.float64())]

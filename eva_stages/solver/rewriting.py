@@ -63,7 +63,7 @@ class RewriteChosen(Task):
     Input columns:
         - prompt_id, prompt, chosen (chat messages)
     Output columns:
-        - responses (`list[str | None]` of one: the rewrite, null where it is rejected), rejected (reason or null), generator
+        - responses (`list[str | None]` of one: the rewrite, null where it cannot be used), reason (why not, or null), generator
     """
 
     shortest: float = 0.5
@@ -76,7 +76,7 @@ class RewriteChosen(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return ["responses", "rejected", "generator"]
+        return ["responses", "reason", "generator"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         turns = "\n".join(f"{message['role']}: {message['content']}" for message in input["prompt"])
@@ -96,7 +96,7 @@ class RewriteChosen(Task):
             reply, original = output["generations"][0], row["chosen"][-1]["content"]
             reason = rejection(reply, output["finish_reasons"][0], original, self.shortest, self.longest)
             row["responses"] = [None if reason else read_rewrite(reply)]
-            row["rejected"], row["generator"] = reason, self.llm.model_name
+            row["reason"], row["generator"] = reason, self.llm.model_name
             add_statistics(row, rewrites=1, rejected=int(reason is not None), **totals(output["statistics"]))
         yield inputs
 
@@ -115,7 +115,7 @@ class TakeRewrites(TableStep):
 
     @property
     def inputs(self) -> Sequence[str]:
-        return [*SCHEMAS["pairs"].names, "responses", "rejected", "rewards"]
+        return [*SCHEMAS["pairs"].names, "responses", "reason", "rewards"]
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -127,7 +127,7 @@ class TakeRewrites(TableStep):
             raise DataError("pairs, rewrites and their rewards do not hold the same prompts in the same order")
         before, after = pairs["chosen_reward"].to_numpy(), reward_matrix(rewards["rewards"])[:, 0]
         worse = (after < before) & (self.keep == "if_no_worse")
-        fates = pc.coalesce(rewrites["rejected"], pa.array(np.select([np.isnan(after), worse], ["unscored", "worse"], "rewritten")))
+        fates = pc.coalesce(rewrites["reason"], pa.array(np.select([np.isnan(after), worse], ["unscored", "worse"], "rewritten")))
         taken = pc.equal(fates, "rewritten")
         rewritten = assistant_messages(rewrites["responses"].combine_chunks().flatten())
         columns = {name: pairs[name] for name in pairs.column_names}

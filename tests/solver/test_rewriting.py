@@ -50,7 +50,7 @@ def test_the_rewriter_gets_the_whole_conversation_and_its_seed_is_the_prompts() 
     assert "user: Take moon, reverse it.\nassistant: noom\nuser: Take planet, reverse it.\n" in asked and "\ntenalx\n" in asked
     (made,) = step.process([dict(row) for row in rows])
     assert [row["responses"] for row in made] == [["tenalp"], [None], [None]]
-    assert [row["rejected"] for row in made] == [None, "too_long", "unchanged"]
+    assert [row["reason"] for row in made] == [None, "too_long", "unchanged"]
     assert made[0]["_statistics"]["rewrites"] == 1 and made[1]["_statistics"]["rejected"] == 1
     (again,) = step.process([dict(rows[2]), dict(rows[0])])
     assert [row["responses"] for row in again] == [[None], ["tenalp"]]
@@ -65,7 +65,7 @@ def tables(*rewards: tuple[float, float | None, str | None]) -> tuple[pa.Table, 
         for name, one in zip(ids, rewards, strict=True)
     ]
     rewrites = [
-        {"prompt_id": name, "responses": [None if one[2] else f"new {name}"], "rejected": one[2]}
+        {"prompt_id": name, "responses": [None if one[2] else f"new {name}"], "reason": one[2]}
         for name, one in zip(ids, rewards, strict=True)
     ]
     scores = [{"prompt_id": name, "rewards": [one[1]]} for name, one in zip(ids, rewards, strict=True)]
