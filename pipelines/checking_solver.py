@@ -65,6 +65,8 @@ def _online(recipe: Recipe) -> None:
         faults.append("solver.training.start: rloo makes no pairs to start over with; take incremental")
     if solver.training.adapter and solver.reference == "initial":
         faults.append("solver.reference: under an adapter rloo's reference is what the iteration starts from; take previous")
+    if solver.loss.runtime.vllm and find_spec("vllm") is None:
+        faults.append("solver.loss.runtime.vllm: needs vLLM, which is not installed: pip install 'eva-align[vllm]'")
     if generator.temperature == 0:
         faults.append("policy.generator.temperature: is 0, and rloo learns from how sampled responses differ; give one above 0")
     if generator.stop:
@@ -139,6 +141,8 @@ def _tokenizer(recipe: Recipe) -> None:
 def _prompts(recipe: Recipe) -> None:
     """At least one prompt leaves room for a response. Without the chat template first, which takes a model library to render."""
     folder, limit = _policy(recipe), recipe.solver.training.max_length
+    if isinstance(recipe.solver.loss, RLOO):
+        limit -= recipe.policy.generator.max_new_tokens - 1  # room for a whole response
     if (folder / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 
@@ -148,7 +152,9 @@ def _prompts(recipe: Recipe) -> None:
     tokenizer = load_tokenizer(str(folder))
     if tokenizer.chat_template and not any(len(chat_tokens(tokenizer, _turn(text), True)) < limit for text in _texts(recipe)):
         raise ConfigError(
-            [f"solver.training.max_length: {limit} tokens leave none of the prompts room for a response: all are longer; raise it"]
+            [
+                f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: all are longer; raise it"
+            ]
         )
 
 

@@ -128,6 +128,8 @@ def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None
         ({"solver.rewrite": {}}, "solver.rewrite: rloo makes no pairs"),
         ({"solver.training.start": "scratch"}, "solver.training.start: rloo makes no pairs"),
         ({"policy.generator.temperature": 0}, "policy.generator.temperature: is 0"),
+        ({"solver.loss": {"kind": "rloo", "runtime": {"vllm": True}}}, "solver.loss.runtime.vllm: needs vLLM"),
+        ({"solver.training.max_length": 45}, "solver.training.max_length: 45 tokens leave none of the prompts room"),
         ({"policy.generator.stop": ["x"]}, "policy.generator.stop: rloo"),
         ({"policy.generator.max_new_tokens": 128}, "policy.generator.max_new_tokens: 128 leave no room"),
         ({"solver.responses": 5}, "solver.training.batch_size: 32 responses are no whole prompts of 5"),
