@@ -153,7 +153,8 @@ def _prompts(recipe: Recipe) -> None:
     if tokenizer.chat_template and not any(len(chat_tokens(tokenizer, _turn(text), True)) < limit for text in _texts(recipe)):
         raise ConfigError(
             [
-                f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: all are longer; raise it"
+                f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: "
+                "all are longer; raise it"
             ]
         )
 
