@@ -1,6 +1,9 @@
-"""Held-out evaluation of a policy: answer, score, judge against the base policy in both orders, summarise."""
+"""Held-out evaluation of a policy: answer, score, judge against the base policy in both orders, summarise.
 
-from eva_stages.core.config import EnsembleReward, Lettercraft, Recipe
+Lettercraft scores with its own exact reward, whatever a recipe trains on: figures of different recipes mean the same.
+"""
+
+from eva_stages.core.config import Lettercraft, MicroworldReward, Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
@@ -65,13 +68,12 @@ def _answered(
         required=("responses", "greedy_responses"),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    assert not isinstance(recipe.reward, EnsembleReward)  # `check` has seen to it
-    reward, brought = reward_model(recipe.reward, recipe.policy, policy)
+    reward, _ = reward_model(MicroworldReward(kind="microworld"), recipe.policy, policy)
     score = "eva_stages.models.rewards:RewardResponses"
     rewards = RowStage(
         f"{prefix}-reward",
         iteration,
-        {"questions": questions, "answers": answers, **brought},
+        {"questions": questions, "answers": answers},
         sources=("questions", "answers"),
         steps=(Use(score, {"reward": reward}), Use(score, {"reward": reward, "responses": "greedy_responses"})),
         schema="answer_rewards",

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from eva_stages.core.config import FilePrompts, Player, Recipe, Sampling
+from eva_stages.core.config import RLOO, FilePrompts, Player, Recipe, Sampling
 from eva_stages.core.stage import Stage, closure
 from eva_stages.core.store import Run
 from pipelines.iteration import Iteration, iterations
@@ -48,6 +48,7 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
     limit = recipe.policy.generator.max_new_tokens
     drawn = None if prompts is None else round(prompts * recipe.creator.selection.fraction)
     attempts = None if drawn is None else drawn * recipe.creator.evolve.generations
+    online = isinstance(recipe.solver.loss, RLOO)
     evolver_limit = _most_tokens(recipe.creator.evolve.generator)
     critic = recipe.creator.evolve.feedback.critic if recipe.creator.evolve.feedback else None
     scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
@@ -55,7 +56,8 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
     samples = recipe.evaluation.benchmarks[0].samples if recipe.evaluation.benchmarks else 0
     known: dict[str, tuple[int | None, int]] = {
         "creator-respond": (prompts, recipe.creator.responses * limit),
-        "respond": (prompts, recipe.solver.responses * limit),
+        "respond": (drawn if one.number and recipe.creator.control == "no_evolve" else prompts, recipe.solver.responses * limit),
+        "rewrite": (prompts, _most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
         "select": (drawn, 0),
         "evolve": (attempts, evolver_limit),
         "feedback": (drawn, 0),
@@ -65,7 +67,7 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
         "replay": (None if prompts is None or not recipe.creator.replay else round(prompts * recipe.creator.replay.share), 0),
         "analyse-scores": (prompts, _most_tokens(scorer)),
         "questions": (held_out, 0),
-        "train": (None, 0),
+        "train": (prompts, recipe.solver.training.epochs * recipe.solver.responses * limit) if online else (None, 0),
     }
     answered = {f"{prefix}-answer": (held_out, (samples + 1) * limit) for prefix in ("base", "eval")}
     scored = {f"{prefix}-{part}": (held_out, 0) for prefix in ("base", "eval") for part in ("reward", "score")}

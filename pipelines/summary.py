@@ -45,8 +45,10 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         "prompts": count_rows(run.folder(one.prompts)) if run.done(one.prompts) else None,
         "evolved": curate["counts"]["kept"] if curate else None,
         "rejected": _rejected(curate["counts"] | _contaminated(manifests)) if curate else None,
-        **_rewards(run, stages["reward"]),
+        **_rewards(run, stages.get("reward")),
         "pairs": manifests["pair"]["counts"] if "pair" in manifests else None,
+        "rewrites": manifests["rewritten"]["counts"] if "rewritten" in manifests else None,
+        "unscored": train["counts"].get("unscored") if train else None,
         "training": train["training"] | {"steps": train["counts"]["steps"]} if train else None,
         "analysis": _analysis(run, stages),
         "held_out": _scores(run, stages.get("eval-score")),
@@ -63,8 +65,8 @@ def _rejected(counts: Counter[str]) -> dict[str, int]:
     return {reason: count for reason, count in counts.items() if reason not in REJECTIONS and count}
 
 
-def _rewards(run: Run, stage: Stage) -> dict[str, float | None]:
-    if not run.done(stage):
+def _rewards(run: Run, stage: Stage | None) -> dict[str, float | None]:
+    if stage is None or not run.done(stage):
         return {"mean_reward": None, "mean_gap": None}
     rewards = reward_matrix(read_table(run.folder(stage), ["rewards"])["rewards"])
     scored = rewards[np.isfinite(rewards).all(axis=1)]
@@ -102,6 +104,7 @@ def summary_tables(document: dict[str, Any]) -> Group:
         trained.add_row(*_trained(one))
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
     notes += [f"iteration {one['iteration']}: {_described(one['analysis'])}" for one in rounds if one["analysis"]]
+    notes += [f"iteration {one['iteration']}: {_rewritten(one['rewrites'])}" for one in rounds if one["rewrites"]]
     tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes)]
     if base:
         held_out = Table("policy", title="held out, intervals over prompts", title_justify="left", box=SIMPLE_HEAD)
@@ -120,7 +123,7 @@ def _trained(one: dict[str, Any]) -> list[str]:
         "0 (base)" if one["iteration"] == 0 else str(one["iteration"]),
         _number(one["prompts"], "d"),
         _number(one["evolved"], "d"),
-        _number(one["mean_reward"], ".3f"),
+        _number(one["mean_reward"] if one["mean_reward"] is not None else training.get("reward"), ".3f"),
         _number(one["mean_gap"], ".3f"),
         _number(pairs.get("pair"), "d"),
         _number(training.get("loss"), ".3f"),
@@ -130,9 +133,18 @@ def _trained(one: dict[str, Any]) -> list[str]:
 
 
 def _left_out(one: dict[str, Any]) -> str:
-    """Which evolutions were rejected and which prompts gave no pair, and why."""
+    """Which evolutions were rejected and which prompts gave no pair, or which responses no reward, and why."""
+    evolutions = f"evolutions rejected: {facts(one['rejected'] or {}) or 'none'}"
+    if one["unscored"] is not None:
+        return f"{evolutions}; responses without a reward: {one['unscored']}"
     no_pair = {reason: count for reason, count in (one["pairs"] or {}).items() if reason != "pair"}
-    return f"evolutions rejected: {facts(one['rejected'] or {}) or 'none'}; prompts without a pair: {facts(no_pair) or 'none'}"
+    return f"{evolutions}; prompts without a pair: {facts(no_pair) or 'none'}"
+
+
+def _rewritten(counts: dict[str, int]) -> str:
+    """How many chosen responses were rewritten, and why the others were not."""
+    kept = {reason: count for reason, count in counts.items() if reason not in ("pair", "rewritten")}
+    return f"chosen responses rewritten: {counts.get('rewritten', 0)} of {counts['pair']}; kept as they were: {facts(kept) or 'none'}"
 
 
 def _described(analysis: dict[str, Any]) -> str:

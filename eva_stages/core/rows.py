@@ -63,6 +63,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("rejected", MESSAGES),
             ("chosen_reward", pa.float64()),
             ("rejected_reward", pa.float64()),
+            ("chosen_win_probability", pa.float64()),
+            ("rejected_win_probability", pa.float64()),
         ]
     ),
     "answers": pa.schema(
@@ -91,6 +93,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
+
+SCHEMAS["rewrites"] = pa.schema(
+    [("prompt_id", pa.string()), ("responses", pa.list_(pa.string())), ("reason", pa.string()), ("generator", pa.string())]
+)
+SCHEMAS["rewritten_pairs"] = pa.schema(
+    [*SCHEMAS["pairs"], ("rewritten", pa.bool_()), ("original_chosen", MESSAGES), ("original_reward", pa.float64())]
+)
 
 
 def normalise(text: str) -> str:
