@@ -47,7 +47,7 @@ def check(recipe: Recipe) -> None:
         except ConfigError as error:
             faults += error.faults
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(list(dict.fromkeys(faults)))
 
 
 def _looks(recipe: Recipe) -> list[Callable[[], object]]:
