@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
-from cli.scoring import ManyFiles, compare, score
+from cli.scoring import ManyFiles, compare, score, table
 from cli.shared import JsonOption, RunDirOption, SetOption
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate policies on held-out benchmarks.")
 app.command("score", cls=ManyFiles)(score)
 app.command("compare")(compare)
+app.command("table")(table)
 
 
 @app.command("run")

@@ -15,7 +15,7 @@ def plan(recipe: RecipeArgument, overrides: SetOption = None, run_dir: RunDirOpt
     from pipelines.planning import plan_document, plan_tables
 
     loaded = load_recipe(recipe, overrides or [])
-    check(loaded)
+    check(loaded, keys=False)
     document = plan_document(loaded, run_folder(loaded, run_dir))
     if as_json:
         print_json(document)

@@ -1,4 +1,4 @@
-"""`eva eval score` and `eva eval compare`: scores of existing judgments, and whether a difference is one. No model, no network."""
+"""`eva eval score`, `compare` and `table`: scores of existing judgments and runs, and whether a difference is one. No model, no network."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from cli.shared import JsonOption, existing_run, print_json
+from cli.shared import JsonOption, RunArgument, existing_run, print_json
 
 if TYPE_CHECKING:
     from eva_stages.evaluation.alpaca import HubFiles
@@ -101,6 +101,19 @@ def compare(
     _show(document, comparison_tables(document), as_json, as_csv, as_markdown)
 
 
+def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
+    """The scores of a run, benchmark by policy, with published scores of known models beside them."""
+    from eva_stages.core.recipes import load_recipe
+    from pipelines.iteration import iterations
+    from pipelines.run_results import run_results, run_table
+    from pipelines.summary import summary
+
+    found = existing_run(run)
+    recipe = load_recipe(str(found.root / "recipe.yaml"))
+    document = run_results(summary(found, recipe, iterations(recipe)))
+    _show(document, run_table(document), as_json, as_csv, as_markdown)
+
+
 def _values(side: str, bench: str | None) -> "Values":
     from eva_stages.core.errors import ConfigError
     from pipelines.comparing import file_values, run_values
@@ -121,6 +134,8 @@ def _check(bench: str, only: dict[str, dict[str, Path | None]], radar: Path | No
         faults += [f"{name} is for {owner} only" for name, value in options.items() if value is not None and bench != owner]
     if radar is not None and radar.suffix not in (".png", ".svg"):
         faults.append(f"--radar {radar}: the format is told from the suffix; give .png or .svg")
+    if radar is not None and not radar.parent.is_dir():
+        faults.append(f"--radar {radar}: there is no folder {radar.parent}")
     if faults:
         raise ConfigError(faults)
 

@@ -8,16 +8,16 @@ questions. All p values of one comparison form one family.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipes import load_recipe
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
-from eva_stages.core.tables import FILE, read_table
-from eva_stages.evaluation.lettercraft import prompt_values
+from eva_stages.core.tables import FILE, per_prompt_mean, read_table
 from eva_stages.evaluation.scoring import CONFIDENCE, SEED, score_models
-from eva_stages.evaluation.statistics import VALUES, holm, paired_bootstrap
+from eva_stages.evaluation.statistics import VALUES, holm, paired_bootstrap, question_values
 from pipelines.iteration import Iteration, iterations
 
 BASE = "base"
@@ -61,7 +61,8 @@ def compare(name_a: str, a: Values, name_b: str, b: Values) -> dict[str, Any]:
     if not pairs and len(a) == len(b) == 1:
         pairs = [(next(iter(a)), next(iter(b)))] if next(iter(a))[0] == next(iter(b))[0] else []
     if not pairs:
-        raise ConfigError([f"{name_a} and {name_b} have nothing in common: {_named(a)} against {_named(b)}"])
+        hint = "give two sides with the same benchmarks and policies, or with one of each"
+        raise ConfigError([f"{name_a} and {name_b} have nothing in common: {_named(a)} against {_named(b)}; {hint}"])
     return _document(name_a, name_b, [(a[first], b[second], first[0], _policy(first[1], second[1])) for first, second in pairs])
 
 
@@ -103,11 +104,17 @@ def _stage_values(run: Run, one: Iteration, stage: Stage) -> Values:
     if rest == "reward":
         rewards = read_table(run.folder(stage))
         columns = {"sampled": "rewards", "greedy": "greedy_rewards"}
-        return {(f"lettercraft, {name}", policy): prompt_values(rewards, column) for name, column in columns.items()}
+        return {(f"lettercraft, {name}", policy): _mean_rewards(rewards, column) for name, column in columns.items()}
     if rest.endswith("-score") and (run.folder(stage) / FILE).is_file():
         table = read_table(run.folder(stage))
         return {(rest.removesuffix("-score"), policy): table} if table.schema.names == VALUES.names else {}
     return {}
+
+
+def _mean_rewards(rewards: pa.Table, column: str) -> pa.Table:
+    means = per_prompt_mean(rewards, column)
+    ids = rewards["prompt_id"].to_pylist()
+    return question_values({name: None if np.isnan(mean) else float(mean) for name, mean in zip(ids, means, strict=True)})
 
 
 def _policy(a: str, b: str) -> str:

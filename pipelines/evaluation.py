@@ -1,8 +1,11 @@
-"""Held-out evaluation of a policy on the recipe's benchmarks; Lettercraft's stages are here, the public ones' in `benchmarks`."""
+"""Held-out evaluation of a policy on the recipe's benchmarks; Lettercraft's stages are here, the public ones' in `benchmarks`.
+
+Lettercraft scores with its own exact reward, whatever a recipe trains on: figures of different recipes mean the same.
+"""
 
 from collections.abc import Sequence
 
-from eva_stages.core.config import EnsembleReward, Lettercraft, Recipe
+from eva_stages.core.config import Lettercraft, MicroworldReward, Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
@@ -87,13 +90,12 @@ def _answered(
         required=("responses", "greedy_responses"),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    assert not isinstance(recipe.reward, EnsembleReward)  # `check` has seen to it
-    reward, brought = reward_model(recipe.reward, recipe.policy, policy)
+    reward, _ = reward_model(MicroworldReward(kind="microworld"), recipe.policy, policy)
     score = "eva_stages.models.rewards:RewardResponses"
     rewards = RowStage(
         f"{prefix}-reward",
         iteration,
-        {"questions": questions, "answers": answers, **brought},
+        {"questions": questions, "answers": answers},
         sources=("questions", "answers"),
         steps=(Use(score, {"reward": reward}), Use(score, {"reward": reward, "responses": "greedy_responses"})),
         schema="answer_rewards",

@@ -1,22 +1,22 @@
 """A whole run: a base round on the seed prompts, then eva iterations, each with its evaluation [paper, Algorithm 1]."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from eva_stages.core.config import FilePrompts, Recipe
-from eva_stages.core.errors import ConfigError
-from eva_stages.core.fingerprint import file_digest
-from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
+from eva_stages.core.config import Recipe
+from eva_stages.core.stage import Stage
 from eva_stages.models.loading import resolve
+from pipelines.analysing import analysing
 from pipelines.cleaning import decontaminated
+from pipelines.controls import control_stages
 from pipelines.creator import creator_stages
 from pipelines.evaluation import evaluations
-from pipelines.solver import solver_stages
+from pipelines.prompts import prompts_stage
+from pipelines.solver import pairs_of, solver_stages
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """The stages of one iteration; iteration 0 is the base round and has no creator."""
+    """The stages of one iteration; iteration 0 is the base round, where nothing is evolved."""
 
     number: int
     prompts: Stage
@@ -27,20 +27,6 @@ class Iteration:
     @property
     def stages(self) -> tuple[Stage, ...]:
         return (*self.creator, *self.solver, *self.evaluation)
-
-
-def prompts_stage(recipe: Recipe) -> Stage:
-    """The seed prompts X_0."""
-    prompts = recipe.prompts
-    if isinstance(prompts, FilePrompts):
-        path = Path(prompts.path).expanduser()
-        if not path.is_file():
-            raise ConfigError([f"prompts.path: there is no file {path}"])
-        settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
-        load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed}, {"file": str(path)})
-        return FunctionStage("prompts", 0, {"file": Outside(path.name, path, file_digest(path))}, function=load)
-    load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed})
-    return FunctionStage("prompts", 0, {}, function=load)
 
 
 def iterations(recipe: Recipe) -> list[Iteration]:
@@ -55,11 +41,19 @@ def iterations(recipe: Recipe) -> list[Iteration]:
     for number in range(recipe.iterations + 1):
         *earlier, present = history
         policy = policies[-1] if policies else base
-        creator = creator_stages(recipe, number, present, earlier, policy) if number else ()
-        prompts = creator[-1] if creator else seeds
-        solver = solver_stages(recipe, number, prompts, policy)
+        informed = [stage for one in players for stage in one[1] if stage.name == "inform"]
+        topics = next((stage for one in players[-1:] for stage in one[1] if stage.name == "analyse-topics"), None)
+        if number == 0:
+            creator: tuple[Stage, ...] = (seeds,)
+        elif recipe.creator.control:
+            creator = control_stages(recipe, number, seeds, policy)
+        else:
+            creator = creator_stages(recipe, number, present, earlier, policy, informed, topics)
+        prompts = creator[-1]
+        trained_on = [pairs for one in players for pairs in pairs_of(one[2])]
+        solver = solver_stages(recipe, number, prompts, policy, base, trained_on)
         policies.append(solver[-1])
-        players.append((prompts, creator or (seeds,), solver))
+        players.append((prompts, (*creator, *analysing(recipe, number, prompts, base)), solver))
         if number:
             history.append(prompts)
     of_base, of_policies = evaluations(recipe, base, policies)

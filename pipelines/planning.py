@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from eva_stages.core.config import Benchmark, FilePrompts, JudgedBenchmark, Lettercraft, Recipe
+from eva_stages.core.config import RLOO, Benchmark, FilePrompts, JudgedBenchmark, Lettercraft, Player, Recipe, Sampling
 from eva_stages.core.stage import Outside, Stage, closure
 from eva_stages.core.store import Run
 from eva_stages.evaluation.questions import question_rows
@@ -84,23 +84,36 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
     limit = recipe.policy.generator.max_new_tokens
     drawn = None if prompts is None else round(prompts * recipe.creator.selection.fraction)
     attempts = None if drawn is None else drawn * recipe.creator.evolve.generations
-    evolver = recipe.creator.evolve.generator
-    evolver_limit = getattr(evolver, "max_new_tokens", 0)
+    online = isinstance(recipe.solver.loss, RLOO)
+    evolver_limit = _most_tokens(recipe.creator.evolve.generator)
+    critic = recipe.creator.evolve.feedback.critic if recipe.creator.evolve.feedback else None
+    scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
     lettercraft = next((one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft)), None)
     held_out, samples = (lettercraft.prompts, lettercraft.samples) if lettercraft else (0, 0)
     known: dict[str, tuple[int | None, int]] = {
         "creator-respond": (prompts, recipe.creator.responses * limit),
-        "respond": (prompts, recipe.solver.responses * limit),
+        "respond": (drawn if one.number and recipe.creator.control == "no_evolve" else prompts, recipe.solver.responses * limit),
+        "rewrite": (prompts, _most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
         "select": (drawn, 0),
         "evolve": (attempts, evolver_limit),
+        "feedback": (drawn, 0),
+        "critique": (drawn, _most_tokens(critic)),
+        "parents": (drawn, 0),
         "curate": (attempts, 0),
+        "replay": (None if prompts is None or not recipe.creator.replay else round(prompts * recipe.creator.replay.share), 0),
+        "analyse-scores": (prompts, _most_tokens(scorer)),
         "questions": (held_out, 0),
-        "train": (None, 0),
+        "train": (prompts, recipe.solver.training.epochs * recipe.solver.responses * limit) if online else (None, 0),
     }
     answered = {f"{prefix}-answer": (held_out, (samples + 1) * limit) for prefix in ("base", "eval")}
     scored = {f"{prefix}-{part}": (held_out, 0) for prefix in ("base", "eval") for part in ("reward", "score")}
     known |= answered | scored | {"eval-judge": (2 * held_out, 0)} | _benchmark_sizes(recipe, one)
     return {stage.fingerprint: known.get(stage.name, (prompts, 0)) for stage in closure(list(one.stages))}
+
+
+def _most_tokens(player: Player | None) -> int:
+    """Tokens that one reply of a player takes at most; those of the microworld are free."""
+    return player.max_new_tokens if isinstance(player, Sampling) else 0
 
 
 def _benchmark_sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:

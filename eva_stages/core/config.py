@@ -46,7 +46,7 @@ class FilePrompts(Section):
     reference_column: str | None = None
     """Column with what a verifier checks answers against; kept as text, or as JSON where it is no text."""
     size: int | None = Field(None, ge=1)
-    """Use a seeded sample of this many; null = all."""
+    """Use a seeded sample of this many; null = all. The control `human` takes as many others for each iteration."""
     max_characters: int = Field(8000, ge=1)
     """Longer prompts are left out and counted."""
 
@@ -236,6 +236,12 @@ class PairPreferenceReward(LocalReward):
     kind: Literal["pair_preference"]
 
 
+class MicroworldJudgeReward(Section):
+    """Lettercraft's exact judge: compares every two responses of a prompt by their grades; win 1, tie 1/2, loss 0."""
+
+    kind: Literal["microworld_judge"]
+
+
 class VerifierReward(Section):
     """A Python callable `f(messages, response, reference) -> float | None`: `math`, `instruction`, or your own as module:function."""
 
@@ -257,6 +263,10 @@ PointwiseReward = Annotated[
 ]
 
 
+PairwiseReward = MicroworldJudgeReward | PairRMReward | PairPreferenceReward
+"""Rewards that compare the responses of a prompt with each other and give win probabilities."""
+
+
 class Member(Section):
     reward: PointwiseReward
     weight: float = Field(1.0, gt=0)
@@ -272,14 +282,7 @@ class EnsembleReward(Section):
 
 
 Reward = Annotated[
-    MicroworldReward
-    | SequenceClassifierReward
-    | ArmoRMReward
-    | VerifierReward
-    | LLMJudgeReward
-    | EnsembleReward
-    | PairRMReward
-    | PairPreferenceReward,
+    MicroworldReward | SequenceClassifierReward | ArmoRMReward | VerifierReward | LLMJudgeReward | EnsembleReward | PairwiseReward,
     Field(discriminator="kind"),
 ]
 
@@ -291,6 +294,23 @@ class Selection(Section):
     kind: Literal["weighted", "greedy", "stratified"] = "weighted"
     fraction: float = Field(0.25, gt=0, le=1)
     """Share of the prompts that is drawn to be evolved."""
+    topic_share: float = Field(0.0, ge=0, le=1)
+    """c in w' = (1 - c) w + c * inverse topic frequency; needs creator.analysis.topics. The paper's scripts: 0.25."""
+
+
+class Feedback(Section):
+    """Shows the evolver the best and the worst response to the prompt with their rewards."""
+
+    critic: Player | None = None
+    """Also writes a critique of the two responses for the evolver."""
+
+
+class MultiShot(Section):
+    """Shows the evolver other prompts that were drawn."""
+
+    examples: int = Field(3, ge=1, le=16)
+    by: Literal["similar", "diverse"] = "similar"
+    """Nearest to the prompt, or far from it and from each other: by creator.curate.diversity's embeddings, else by TF-IDF."""
 
 
 class Evolve(Section):
@@ -300,6 +320,8 @@ class Evolve(Section):
     generator: Player
     max_characters: int = Field(4000, ge=1)
     """Longer evolutions are rejected."""
+    feedback: Feedback | None = None
+    multi_shot: MultiShot | None = None
 
 
 class Decontaminate(Section):
@@ -343,9 +365,38 @@ class Mix(Section):
     """Share of evolved prompts in the next set; the rest is drawn uniformly from the present one."""
 
 
-class Creator(Section):
-    """The prompt player."""
+class Replay(Section):
+    """Brings informative prompts of earlier sets back (PLR), in the place of uniformly drawn ones; from iteration 2 on."""
 
+    share: float = Field(0.1, gt=0, le=1)
+    """Share of the next set."""
+
+
+class Topics(Section):
+    """A zero-shot classifier that names each prompt's topic."""
+
+    model: str
+    """Model of natural-language inference: folder or Hub id."""
+    revision: str | None = None
+    labels: tuple[str, ...] = Field(min_length=2)
+    dtype: DType = "auto"
+    runtime: ModelRuntime = ModelRuntime()
+
+
+class Analysis(Section):
+    """What the prompts of every iteration are like; only for looking at."""
+
+    scorer: Player | None = None
+    """Scores quality and complexity from 1 to 5. A `policy` scorer is the base policy in every iteration."""
+    topics: Topics | None = None
+
+
+class Creator(Section):
+    """The prompt player, or the control that stands in for it."""
+
+    control: Literal["longer", "human", "no_evolve"] | None = None
+    """What an iteration trains on in place of evolved prompts [paper, figure 5 and table 4]: `longer` the seed prompts again, `human`
+    the next `prompts.size` of the prompt source, `no_evolve` the subset of the seed prompts that is drawn as informative; null = eva."""
     responses: int = Field(6, ge=2)
     """Responses per prompt."""
     metric: Metric = "reward_gap"
@@ -354,18 +405,126 @@ class Creator(Section):
     evolve: Evolve
     curate: Curate = Curate()
     mix: Mix = Mix()
+    replay: Replay | None = None
+    analysis: Analysis | None = None
 
 
 # --- solver ------------------------------------------------------------------------------------------------------------
 
 
-class DPO(Section):
-    """Direct preference optimisation, optionally with a length-normalised NLL term on the chosen response."""
+class PairLoss(Section):
+    """What every loss over pairs takes."""
+
+    nll_alpha: float = Field(0.0, ge=0)
+    """Weight alpha of (alpha / |y+|) * -log pi(y+|x)."""
+
+
+class ReferenceLoss(PairLoss):
+    """A loss over the log-ratios of policy and reference policy."""
+
+    beta: float = Field(0.1, gt=0)
+    ld_alpha: float | None = Field(None, ge=0, le=1)
+    """LD-DPO: weight of the log-probabilities past the shorter response's length; null = 1."""
+
+
+class DPO(ReferenceLoss):
+    """Direct preference optimisation."""
 
     kind: Literal["dpo"]
-    beta: float = Field(0.1, gt=0)
     nll_alpha: float = Field(1.0, ge=0)
     """Weight alpha of (alpha / |y+|) * -log pi(y+|x)."""
+    length_normalized: bool = False
+    """Divide each log-ratio by its response's length; beta then wants to be larger (2 to 10)."""
+
+
+class IPO(ReferenceLoss):
+    """Identity preference optimisation, over log-ratios per token."""
+
+    kind: Literal["ipo"]
+
+
+class SPPO(PairLoss):
+    """Self-play preference optimisation on the responses' own win probabilities: needs a pairwise reward."""
+
+    kind: Literal["sppo"]
+    beta: float = Field(0.001, gt=0)
+    """1 / eta."""
+
+
+class SimPO(PairLoss):
+    """Simple preference optimisation: log-probabilities per token, no reference policy."""
+
+    kind: Literal["simpo"]
+    beta: float = Field(10.0, gt=0)
+    gamma_ratio: float = Field(0.5, ge=0)
+    """Target margin gamma / beta, in nats per token."""
+
+
+class ORPO(Section):
+    """Odds-ratio preference optimisation: NLL and odds ratio in one, no reference policy."""
+
+    kind: Literal["orpo"]
+    beta: float = Field(0.1, gt=0)
+    """lambda, the weight of the odds ratio."""
+    nll_alpha: float = Field(1.0, ge=0)
+    """Weight alpha of (alpha / |y+|) * -log pi(y+|x); ORPO's own is 1."""
+
+
+class OtherDPO(ReferenceLoss):
+    """TRL's other losses over pairs, by TRL's name. `aot` and `aot_unpaired` compare sorted batches, so micro batches matter to them."""
+
+    kind: Literal[
+        "hinge",
+        "exo_pair",
+        "nca_pair",
+        "robust",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+    ]
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of preferences taken as flipped, for exo_pair (needs it above 0), robust, aot and aot_unpaired."""
+
+    @model_validator(mode="after")
+    def _smoothing_fits(self) -> "OtherDPO":
+        if self.kind == "exo_pair" and self.label_smoothing == 0:
+            raise ValueError("exo_pair needs label_smoothing above 0, such as 0.001")
+        if self.label_smoothing and self.kind not in ("exo_pair", "robust", "aot", "aot_unpaired"):
+            raise ValueError(f"{self.kind} has no label_smoothing; leave it out, or take robust")
+        return self
+
+
+class RLOORuntime(Section):
+    vllm: bool = False
+    """Sample with a vLLM engine inside the training processes; needs GPUs and a version of vLLM that TRL supports."""
+    gpu_memory_utilization: float = Field(0.3, gt=0, le=1)
+    """Share of each GPU's memory for that engine."""
+
+
+class RLOO(Section):
+    """On-policy REINFORCE with the leave-one-out mean of a prompt's `solver.responses` responses as baseline; needs no pairs."""
+
+    kind: Literal["rloo"]
+    beta: float = Field(0.05, ge=0)
+    """Weight of the KL divergence from the reference policy in the reward; 0 = no reference."""
+    runtime: RLOORuntime = RLOORuntime()
+
+
+Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | RLOO, Field(discriminator="kind")]
+
+
+class Adapter(Section):
+    """LoRA over all linear layers; merged into the checkpoint that training leaves."""
+
+    kind: Literal["lora", "qlora"]
+    """qlora holds the frozen weights in 4 bits (NF4); needs a CUDA device and bitsandbytes."""
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class TrainingRuntime(Section):
@@ -373,20 +532,35 @@ class TrainingRuntime(Section):
     """Pairs per device and forward pass; accumulation makes up the batch size."""
     launch: str = "cpu"
     """Packaged accelerate launch file by name, or a path."""
+    precompute_reference: bool = True
+    """Take the reference's log-probabilities before training, once per run and content; false = at every step anew."""
+    liger: bool = False
+    """Liger kernels; needs liger-kernel and a GPU."""
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Trackers, besides the metrics file that is always there."""
 
 
 class Training(Section):
+    start: Literal["incremental", "scratch"] = "incremental"
+    """`incremental`: from the last iteration's policy, on this iteration's pairs. `scratch`: from theta_0, on the pairs of this and
+    all earlier iterations, each prompt once with the pair it gave first [paper, table 5]."""
     learning_rate: float = Field(5e-7, gt=0)
     batch_size: int = Field(64, ge=1)
-    """Pairs per optimiser step, over all devices."""
+    """Pairs (rloo: responses) per optimiser step, over all devices; the last step of an epoch is filled up from its first pairs."""
     epochs: int = Field(2, ge=1)
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"] = "cosine"
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "rmsprop", "adafactor"] = "adamw_torch"
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
     max_length: int = Field(2048, ge=8)
-    """Tokens of prompt and response; longer pairs are dropped and counted."""
+    """Tokens of prompt and response."""
+    too_long: Literal["drop", "truncate"] = "drop"
+    """What happens to longer pairs: dropped, or their responses cut at the end; the prompt is never cut. Counted either way."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    """Attention code; null = the model's own choice. Gemma 2 trains right with eager only."""
+    adapter: Adapter | None = None
+    """null = all weights are trained."""
     gradient_checkpointing: bool = True
     checkpoints_per_epoch: int = Field(2, ge=1)
     """How often training can be resumed from."""
@@ -398,12 +572,28 @@ class Pairs(Section):
     """Pairs need a reward gap above this."""
 
 
+class Rewrite(Section):
+    """The rewriter in the loop: the chosen response is rewritten before training [paper, D.2.1]."""
+
+    generator: Player = PolicyPlayer(kind="policy")
+    """Who rewrites; the policy itself in the paper."""
+    keep: Literal["always", "if_no_worse"] = "always"
+    """Train on every usable rewrite, as in the paper, or on those whose reward is at least the original's."""
+    shortest: float = Field(0.5, gt=0, le=1)
+    """Characters of a rewrite over the original's; below this it is not used."""
+    longest: float = Field(1.5, ge=1)
+    """The same, above which it is not used."""
+
+
 class Solver(Section):
     """The response player."""
 
     responses: int = Field(6, ge=2)
     pairs: Pairs = Pairs()
-    loss: DPO
+    rewrite: Rewrite | None = None
+    loss: Loss
+    reference: Literal["previous", "initial"] | None = None
+    """Reference policy of the losses that have one: what the iteration starts from (null as well), or theta_0."""
     training: Training = Training()
 
 

@@ -32,6 +32,8 @@ class Context:
     """Folder to write the artifact to (below `work`); not there yet."""
     inputs: dict[str, Path]
     task: Task
+    run: Path
+    """Folder of the run, for what outlives the attempt."""
 
 
 def execute(run: Run, stages: Iterable[Stage], reporter: Reporter) -> None:
@@ -82,7 +84,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
             case TableStage():
                 made = _run_table(stage, work, out, folders)
             case FunctionStage():
-                made = stage.function.build(folders, context=Context(work, out, folders, task))
+                made = stage.function.build(folders, context=Context(work, out, folders, task, run.root))
             case _:
                 raise TypeError(f"cannot run a {type(stage).__name__}")
     out = work / "model" if (work / "model").is_dir() else out

@@ -48,6 +48,36 @@ class Use:
         return load_attribute(self.target)(**arguments, **extra)
 
 
+def as_data(value: Any) -> Any:
+    """A use and what is nested in it as JSON data, for a process that gets it in a file; `use_of` reads it back."""
+    match value:
+        case Use():
+            return {"use": value.target, "arguments": as_data(value.arguments), "runtime": as_data(value.runtime)}
+        case Input():
+            return {"input": value.name}
+        case Mapping():
+            return {key: as_data(item) for key, item in value.items()}
+        case list() | tuple():
+            return [as_data(item) for item in value]
+        case _:
+            return value
+
+
+def use_of(data: Any) -> Any:
+    """What `as_data` wrote."""
+    match data:
+        case {"use": target, "arguments": arguments, "runtime": runtime}:
+            return Use(target, use_of(arguments), use_of(runtime))
+        case {"input": name} if len(data) == 1:
+            return Input(name)
+        case Mapping():
+            return {key: use_of(item) for key, item in data.items()}
+        case list():
+            return [use_of(item) for item in data]
+        case _:
+            return data
+
+
 def _identity(value: Any) -> Any:
     match value:
         case Use():

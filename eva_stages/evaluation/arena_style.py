@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 from eva_stages.evaluation.answers import Answer, style_counts
 from eva_stages.evaluation.arena_hard import Battles, Version
@@ -54,9 +55,9 @@ def style_control(battles: Battles, baseline: str, answers: Mapping[str, Mapping
     draws = [np.bincount(random.choice(n, size=n, replace=True), minlength=n).astype(float) for _ in range(ROUNDS)]
     point = _fit(place, len(models), features, battles.outcome, np.ones(n), version)
     rounds = np.array([_fit(place, len(models), features, battles.outcome, draw, version) for draw in draws])
-    rates = 1 / (1 + np.exp(-rounds[:, : len(models)]))
+    rates = expit(rounds[:, : len(models)])
     low, high = np.percentile(rates, PERCENTILES[version], axis=0)
-    score = 1 / (1 + np.exp(-point[: len(models)])) if version == "v0.1" else np.median(rates, axis=0)
+    score = expit(point[: len(models)]) if version == "v0.1" else np.median(rates, axis=0)
     weights = tuple(float(weight) for weight in point[len(models) :])
     return {model: Controlled(float(score[i]), float(low[i]), float(high[i]), weights) for i, model in enumerate(models)}
 
@@ -99,9 +100,8 @@ def _fit(place: np.ndarray, models: int, features: np.ndarray, outcome: np.ndarr
     design[:, models + 1 :] = features
     copies = 2 if version == "v0.1" else 1
     weights = copies * np.concatenate([weight * outcome, weight * (1 - outcome)])
-    used = weights > 0
     labels = np.repeat([1, 0], len(place))
     penalty = 1.0 if version == "v0.1" else np.inf
     fit = LogisticRegression(C=penalty, fit_intercept=False, max_iter=1000)
-    coefficients = fit.fit(np.vstack([design, design])[used], labels[used], sample_weight=weights[used]).coef_[0]
+    coefficients = fit.fit(np.vstack([design, design]), labels, sample_weight=weights).coef_[0]
     return np.concatenate([scale * (coefficients[:models] - coefficients[models]), coefficients[models + 1 :]])

@@ -7,6 +7,7 @@ of each model; the official tool does not seed it, here 42 too, so an official i
 """
 
 import numpy as np
+from scipy.special import expit
 
 from eva_stages.evaluation.arena_hard import Battles, Version
 
@@ -20,7 +21,8 @@ _EDGE = 1e-9
 def win_rates(battles: Battles, baseline: str) -> dict[str, float]:
     """Each model's chance of beating the baseline, 0 to 1."""
     models = _models(battles, baseline)
-    return dict(zip(models, _rates(battles, models, baseline).tolist(), strict=True))
+    once = np.ones(len(battles.outcome))
+    return dict(zip(models, _rates(battles, models, baseline, np.searchsorted(models, battles.b), once).tolist(), strict=True))
 
 
 def win_rate_intervals(battles: Battles, baseline: str, version: Version) -> dict[str, tuple[float, float]]:
@@ -52,8 +54,9 @@ def _pool_rounds(battles: Battles, models: list[str], baseline: str) -> np.ndarr
     """Win rates of every round, shape (ROUNDS, models). The draw is that of pandas' `sample(frac=1, replace=True)`."""
     random = np.random.RandomState(SEED)
     n = len(battles.outcome)
+    place = np.searchsorted(models, battles.b)
     draws = (random.choice(n, size=n, replace=True) for _ in range(ROUNDS))
-    return np.array([_rates(battles, models, baseline, np.bincount(draw, minlength=n)) for draw in draws])
+    return np.array([_rates(battles, models, baseline, place, np.bincount(draw, minlength=n).astype(float)) for draw in draws])
 
 
 def _model_rounds(battles: Battles, models: list[str]) -> np.ndarray:
@@ -63,12 +66,15 @@ def _model_rounds(battles: Battles, models: list[str]) -> np.ndarray:
     return np.array([[own[random.choice(len(own), size=len(own), replace=True)].mean() for own in outcomes] for _ in range(ROUNDS)])
 
 
-def _rates(battles: Battles, models: list[str], baseline: str, counts: np.ndarray | None = None) -> np.ndarray:
-    """Win rates, shape (models,), of battles that count `counts` times each; 0.5 for a model that a round did not draw."""
-    weight = np.ones(len(battles.outcome)) if counts is None else counts.astype(float)
+def _rates(battles: Battles, models: list[str], baseline: str, place: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Win rates, shape (models,); 0.5 for a model that a round did not draw.
+
+    Args:
+        place: of each battle's model b among the models, shape (n,).
+        weight: how often each battle counts, shape (n,).
+    """
     if (battles.a != baseline).any():
         return _fitted(battles, models, baseline, weight)
-    place = np.searchsorted(models, battles.b)
     won = np.bincount(place, weight * battles.outcome, minlength=len(models))
     drawn = np.bincount(place, weight, minlength=len(models))
     return np.divide(won, drawn, out=np.full(len(models), 0.5), where=drawn > 0)
@@ -87,4 +93,4 @@ def _fitted(battles: Battles, models: list[str], baseline: str, weight: np.ndarr
     weights = np.concatenate([weight * battles.outcome, weight * (1 - battles.outcome)])
     labels = np.repeat([1, 0], len(weight))
     fit = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8, max_iter=1000).fit(features, labels, sample_weight=weights)
-    return 1 / (1 + np.exp(-fit.coef_[0]))
+    return np.asarray(expit(fit.coef_[0]))

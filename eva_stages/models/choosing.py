@@ -10,8 +10,7 @@ from eva_stages.core.config import (
     LiteLLMModel,
     LLMJudgeReward,
     LocalReward,
-    PairPreferenceReward,
-    PairRMReward,
+    PairwiseReward,
     Player,
     PointwiseReward,
     Policy,
@@ -37,13 +36,19 @@ REWARDS = {
     "llm_judge": "eva_stages.models.rewards:LLMJudgeReward",
     "sequence_classifier": "eva_stages.models.reward_models:SequenceClassifierReward",
     "armorm": "eva_stages.models.reward_models:ArmoRMReward",
+    "microworld_judge": "eva_stages.models.pairwise:MicroworldJudgeReward",
     "pairrm": "eva_stages.models.pairwise:PairRMReward",
     "pair_preference": "eva_stages.models.pairwise:PairPreferenceReward",
 }
-ROWS = {"armorm": "objective_rewards", "pairrm": "pairwise_rewards", "pair_preference": "pairwise_rewards"}
+ROWS = {
+    "armorm": "objective_rewards",
+    "microworld_judge": "pairwise_rewards",
+    "pairrm": "pairwise_rewards",
+    "pair_preference": "pairwise_rewards",
+}
 
 Inputs = Mapping[str, Stage | Outside]
-OneReward = PointwiseReward | PairRMReward | PairPreferenceReward
+OneReward = PointwiseReward | PairwiseReward
 
 
 def policy_generator(policy: Policy, model: Stage | Outside, **changes: Any) -> tuple[Use, Inputs]:

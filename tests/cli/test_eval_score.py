@@ -58,7 +58,10 @@ def test_tables_say_what_is_official_and_what_is_our_own(files: Path) -> None:
 def test_every_fault_of_the_arguments_exits_with_2_and_leaves_stdout_empty(files: Path) -> None:
     wrong = [
         (("mt-bench",), ["--judgments"]),
-        (("chess", "--judgments", "good.jsonl", "--radar", "a.pdf"), ["there is no benchmark 'chess'; known: mt-bench", "--radar is for"]),
+        (
+            ("chess", "--judgments", "good.jsonl", "--radar", "no/a.pdf"),
+            ["there is no benchmark 'chess'; known: mt-bench", "give .png or", "no folder no"],
+        ),
         (
             ("arena-hard", "--judgments", "good.jsonl", "no.jsonl", "--json"),
             ["good.jsonl, line 1: looks like FastChat", "no.jsonl does not"],
@@ -96,3 +99,12 @@ def test_iterations_of_a_run_are_compared_with_its_base_and_with_another_run(tin
     document = json.loads(run_eva("eval", "compare", str(tiny_run), str(tiny_run), "--json").stdout)
     assert len(document["differences"]) == 6
     assert all((one["value"], one["improvement"], one["p_holm"]) == (0, 0.5, 1) for one in document["differences"])
+
+
+def test_the_table_of_a_run_has_a_row_per_benchmark_and_policy(tiny_run: Path) -> None:
+    document = json.loads(run_eva("eval", "table", str(tiny_run), "--json").stdout)
+    sampled = [one for one in document["results"] if one["benchmark"] == "lettercraft, sampled reward"]
+    assert [one["policy"] for one in sampled] == ["base", "iteration 0", "iteration 1"]
+    assert all(one["low"] <= one["score"] <= one["high"] and one["questions"] == 24 for one in sampled)
+    rows = list(csv.DictReader(io.StringIO(run_eva("eval", "table", str(tiny_run), "--csv").stdout)))
+    assert [float(row["score"]) for row in rows[:3]] == [one["score"] for one in sampled]

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.evaluation.answers import STYLE, Answer, by_model, parse_answer, style_counts, token_length
@@ -191,6 +192,27 @@ def test_a_model_that_wins_by_length_alone_loses_its_lead_under_style_control(ve
     found = style_control(battles, baseline, by_model(answers), version)["m"]
     assert raw > 0.6 and found.low <= found.score <= found.high
     assert found.coefficients[0] > 0.5 and max(map(abs, found.coefficients[1:])) < 0.2
+
+
+def test_style_control_is_the_fit_of_the_official_design_with_every_battle_twice() -> None:
+    random = np.random.default_rng(2)
+    names = [BASELINE, "m", "n"]
+    answers = [Answer(str(q), name, "", _counts(int(random.integers(20, 300))), False) for q in range(60) for name in names]
+    rows = [(str(q), BASELINE, name, float(random.choice([0, 0.5, 1]))) for q in range(60) for name in names[1:]]
+    battles, baseline = battle_file(rows)
+    found = style_control(battles, baseline, by_model(answers), "v0.1")
+    length = {(one.question, one.model): token_length(one) for one in answers}
+    a, b = (np.array([length[q, name] for q, name in zip(battles.question, side, strict=True)], float) for side in battles[1:3])
+    ratio = (a - b) / (a + b + 1)
+    design = np.zeros((len(rows), 4))
+    for column, name in enumerate(names):
+        design[:, column] = np.log(10) * ((battles.a == name).astype(float) - (battles.b == name))
+    design[:, 3] = (ratio - ratio.mean()) / ratio.std()
+    labels = np.concatenate([battles.outcome <= 0.5, battles.outcome < 0.5])  # a tie is a win in one copy and a loss in the other
+    fit = LogisticRegression(fit_intercept=False).fit(np.vstack([design, design]), labels).coef_[0]
+    for column, name in enumerate(names[1:], 1):
+        assert found[name].score == pytest.approx(1 / (1 + 10 ** (fit[0] - fit[column])), abs=1e-5)
+        assert found[name].coefficients[0] == pytest.approx(fit[3], abs=1e-4)
 
 
 def _counts(tokens: int) -> dict[str, object]:
