@@ -28,8 +28,9 @@ from pipelines.playing import unscored
 BASE = "base"
 BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
 """Official baselines of Arena-Hard; of two, the second answers creative writing."""
-CALLS_PER_PART = 8
-"""Judge calls between two durable writes, in times what is under way at once: every call is in the journal anyway."""
+ROWS_PER_PART = 4
+"""Questions between two durable writes of a paid judge's judgments, in times what is under way at once: every call is in the journal
+anyway, and the end of each part waits for its slowest call."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _judged(
     step, files = _judging(benchmark, judge, place)
     rows = recipe.runtime.rows_per_part
     if isinstance(benchmark.judge, LiteLLMModel):
-        rows = max(rows, CALLS_PER_PART * benchmark.judge.runtime.concurrency // 2)
+        rows = max(rows, ROWS_PER_PART * benchmark.judge.runtime.concurrency)
     advice = "see the failure column of the part files, mend what is wrong with the judge, or raise limits.unjudged"
     return RowStage(
         name,

@@ -99,3 +99,11 @@ def test_base_policy_and_iterations_have_stages_of_their_own_and_share_questions
     assert judged.inputs["baseline"] is by_label["0-base-arena-hard-v2.0-answer"]
     policies = {stage.inputs["policy"].fingerprint for label, stage in by_label.items() if label.endswith("-judge")}
     assert len(policies) == 1, "every policy has the same judge"
+
+
+def test_a_plan_needs_no_key_and_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps([{'kind': 'mt_bench', **mt_bench(tmp_path, 2)}])}"])
+    check(recipe, keys=False)
+    with pytest.raises(ConfigError, match="gpt-4 needs OPENAI_API_KEY"):
+        check(recipe)
