@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from eva_stages.core.config import ORPO, SPPO, FilePrompts, Recipe, SimPO
+from eva_stages.core.config import ORPO, RLOO, SPPO, EnsembleReward, FilePrompts, PairwiseReward, Recipe, SimPO
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import Message
 from eva_stages.models.batching import chat_tokens
@@ -24,7 +24,7 @@ TEMPLATE_TOKENS = 64
 
 def solver_looks(recipe: Recipe) -> list[Callable[[], object]]:
     """One check per kind of fault; each raises ConfigError."""
-    return [partial(look, recipe) for look in (_win_probabilities, _reference, _batches, _packages, _tokenizer, _prompts)]
+    return [partial(look, recipe) for look in (_win_probabilities, _reference, _online, _batches, _packages, _tokenizer, _prompts)]
 
 
 def _win_probabilities(recipe: Recipe) -> None:
@@ -47,6 +47,42 @@ def _reference(recipe: Recipe) -> None:
                 "or take a loss that has one, such as dpo"
             ]
         )
+
+
+def _online(recipe: Recipe) -> None:
+    solver, generator = recipe.solver, recipe.policy.generator
+    if not isinstance(solver.loss, RLOO):
+        return
+    faults = []
+    if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
+        faults.append(
+            f"reward.kind: rloo scores every response by itself as it comes, and {recipe.reward.kind} rewards only compare the responses "
+            "of a stage; give a reward that scores single responses, or another solver.loss"
+        )
+    if solver.rewrite:
+        faults.append("solver.rewrite: rloo makes no pairs, so there is no chosen response to rewrite; leave it out")
+    if solver.training.start == "scratch":
+        faults.append("solver.training.start: rloo makes no pairs to start over with; take incremental")
+    if solver.training.adapter and solver.reference == "initial":
+        faults.append("solver.reference: under an adapter rloo's reference is what the iteration starts from; take previous")
+    if solver.loss.runtime.vllm and find_spec("vllm") is None:
+        faults.append("solver.loss.runtime.vllm: needs vLLM, which is not installed: pip install 'eva-align[vllm]'")
+    if generator.temperature == 0:
+        faults.append("policy.generator.temperature: is 0, and rloo learns from how sampled responses differ; give one above 0")
+    if generator.stop:
+        faults.append("policy.generator.stop: rloo ends responses at the model's own end tokens only; leave it out")
+    if generator.max_new_tokens >= solver.training.max_length:
+        faults.append(
+            f"policy.generator.max_new_tokens: {generator.max_new_tokens} leave no room for a prompt within "
+            f"solver.training.max_length = {solver.training.max_length}"
+        )
+    if solver.training.batch_size % solver.responses:
+        faults.append(
+            f"solver.training.batch_size: {solver.training.batch_size} responses are no whole prompts of {solver.responses} "
+            "(solver.responses) each; give a multiple"
+        )
+    if faults:
+        raise ConfigError(faults)
 
 
 def _batches(recipe: Recipe) -> None:
@@ -105,6 +141,8 @@ def _tokenizer(recipe: Recipe) -> None:
 def _prompts(recipe: Recipe) -> None:
     """At least one prompt leaves room for a response. Without the chat template first, which takes a model library to render."""
     folder, limit = _policy(recipe), recipe.solver.training.max_length
+    if isinstance(recipe.solver.loss, RLOO):
+        limit -= recipe.policy.generator.max_new_tokens - 1  # room for a whole response
     if (folder / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 
@@ -114,7 +152,10 @@ def _prompts(recipe: Recipe) -> None:
     tokenizer = load_tokenizer(str(folder))
     if tokenizer.chat_template and not any(len(chat_tokens(tokenizer, _turn(text), True)) < limit for text in _texts(recipe)):
         raise ConfigError(
-            [f"solver.training.max_length: {limit} tokens leave none of the prompts room for a response: all are longer; raise it"]
+            [
+                f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: "
+                "all are longer; raise it"
+            ]
         )
 
 

@@ -15,7 +15,9 @@ from tests.conftest import manifests, overrides, run_eva
 from tests.tiny_models import save_armorm, save_gemma2, save_pairrm, save_policy, save_reward, tokenizer
 
 TEXTS = [f"Tell me something new about the number {number} and the colour of the {number % 5} seas" for number in range(16)]
-NAMES = [recipe.name for recipe in packaged_recipes() if "/" in recipe.name]
+WORLD = ("quickstart", "controls/", "lettercraft/")
+"""Recipes for Lettercraft, which are whole as they are."""
+NAMES = [recipe.name for recipe in packaged_recipes() if not recipe.name.startswith(WORLD)]
 WHOLE = ["gemma-2-9b-it/dpo", "gemma-2-9b-it/sppo_pairrm", "smollm2-135m/dpo"]
 """Run whole; the others differ from them by a model's name or a loss, and every loss has its own tests."""
 SMALL: dict[str, Any] = {
@@ -72,6 +74,14 @@ def test_a_recipe_is_sound_and_plans(name: str, stand_ins: Path, tmp_path: Path)
     check(recipe)
     stages = {entry["stage"] for entry in plan_document(recipe, Run(tmp_path))["stages"]}
     assert {"0-train", "1-evolve", "1-train"} <= stages
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in packaged_recipes() if recipe.name.startswith(WORLD)])
+def test_a_lettercraft_recipe_is_sound_as_it_is_and_plans(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    check(recipe)
+    stages = {entry["stage"] for entry in plan_document(recipe, Run(tmp_path))["stages"]}
+    assert {"0-train", "1-train", "2-train", "2-eval-score"} <= stages
 
 
 @pytest.mark.parametrize("name", WHOLE)

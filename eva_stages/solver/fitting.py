@@ -233,7 +233,9 @@ def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: dict[str, in
     facts = {
         "counts": {**counts, "steps": trainer.state.global_step},
         "training": {
-            name: sum(entry[logged] for entry in end) / len(end) for name, logged in FACTS.items() if all(logged in entry for entry in end)
+            name: sum(entry[logged] for entry in end) / len(end)
+            for name, logged in FACTS.items()
+            if all(entry.get(logged) is not None for entry in end)
         },
     }
     work = Path(job["work"])

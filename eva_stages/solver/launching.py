@@ -21,6 +21,7 @@ from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.process import kill_tree
 from eva_stages.core.runner import Context
+from eva_stages.core.stage import WORK
 
 METRICS = "metrics.jsonl"
 POLL_SECONDS = 0.3
@@ -78,11 +79,12 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     """
     file = launch_file(runtime["launch"])
     same_vocabulary(context.inputs["policy"], context.inputs["reference"])
-    job = {
+    job: dict[str, Any] = {
         **settings,
         "policy": str(context.inputs["policy"]),
         "reference": str(context.inputs["reference"]),
-        "pairs": str(context.inputs["pairs"]),
+        **{name: str(context.inputs[name]) for name in ("pairs", "prompts") if name in context.inputs},
+        "inputs": {WORK: str(context.work), **{name: str(path) for name, path in context.inputs.items()}},
         "reference_digest": tree_digest(context.inputs["reference"]),
         "work": str(context.work),
         "cache": str(context.run / "cache"),
@@ -96,7 +98,8 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), "-m", "eva_stages.solver.training"]
     trackers = str(context.run / "trackers" / context.work.name)
     homes = dict.fromkeys(TRACKER_HOMES, trackers) if runtime["report_to"] else {}
-    environment = {**os.environ, **homes, "TOKENIZERS_PARALLELISM": "false"}
+    # libraries that format tracebacks wrap the message, which is read back from the log
+    environment = {**os.environ, **homes, "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
     with log.open("a") as stream:
         process = subprocess.Popen(
             [*command, str(context.work / "job.json")], stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
@@ -132,7 +135,8 @@ def _show(context: Context) -> None:
     metrics = read_metrics(context.work / METRICS)
     if metrics:
         last = metrics[-1]
-        context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), f"loss {last.get('loss', float('nan')):.3f}")
+        said = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]
+        context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(said))
 
 
 def _cause(code: int, log: Path) -> str:

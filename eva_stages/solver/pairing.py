@@ -59,8 +59,8 @@ class MakePairs(TableStep):
             {
                 "prompt_id": prompts["prompt_id"],
                 "prompt": prompts["messages"],
-                "chosen": _assistant(chosen),
-                "rejected": _assistant(rejected),
+                "chosen": assistant_messages(chosen),
+                "rejected": assistant_messages(rejected),
                 "chosen_reward": safe[rows, best],
                 "rejected_reward": safe[rows, worst],
                 "chosen_win_probability": pa.array(wins[rows, best], from_pandas=True),
@@ -78,7 +78,7 @@ def _win_probabilities(rewards: pa.Table, shape: tuple[int, ...]) -> np.ndarray:
     return reward_matrix(rewards["win_probability"]) if "win_probability" in rewards.column_names else np.full(shape, np.nan)
 
 
-def _assistant(texts: pa.Array) -> pa.ListArray:
+def assistant_messages(texts: pa.Array) -> pa.ListArray:
     """Each text as a list of one assistant message."""
     roles = pa.array(["assistant"] * len(texts), pa.string())
     messages = pa.StructArray.from_arrays([roles, pc.fill_null(texts, "")], fields=list(MESSAGES.value_type))

@@ -24,6 +24,7 @@ OTHERS = get_args(OtherDPO.model_fields["kind"].annotation)
 TRAINERS = {
     **dict.fromkeys(("dpo", "ipo", "sppo", *OTHERS), PAIRWISE),
     **dict.fromkeys(("simpo", "orpo"), REFERENCE_FREE),
+    "rloo": "eva_stages.solver.online:train",
 }
 
 
