@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from eva_stages.core.config import Recipe
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.models.loading import resolve
+from pipelines.analysing import analysing
 from pipelines.cleaning import decontaminated
 from pipelines.controls import control_stages
 from pipelines.creator import creator_stages
@@ -39,12 +40,14 @@ def iterations(recipe: Recipe) -> list[Iteration]:
     history: list[Stage] = [seeds]
     for number in range(recipe.iterations + 1):
         *earlier, present = history
+        informed = [stage for one in made for stage in one.creator if stage.name == "inform"]
+        topics = [next((stage for stage in one.creator if stage.name == "analyse-topics"), None) for one in made]
         if number == 0:
             creator: tuple[Stage, ...] = (seeds,)
         elif recipe.creator.control:
-            creator = control_stages(recipe, number, seeds, policy)
+            creator = control_stages(recipe, number, seeds, policy, topics[0])
         else:
-            creator = creator_stages(recipe, number, present, earlier, policy)
+            creator = creator_stages(recipe, number, present, earlier, policy, informed, topics[-1])
         prompts = creator[-1]
         solver = solver_stages(recipe, number, prompts, policy, base, [pairs for one in made for pairs in pairs_of(one.solver)])
         policy = solver[-1]
@@ -54,7 +57,7 @@ def iterations(recipe: Recipe) -> list[Iteration]:
             for index, benchmark in enumerate(benchmarks)
             for stage in evaluation_stages(recipe, benchmark, number, policy, measured[index])
         ]
-        made.append(Iteration(number, prompts, creator, solver, (*base_first, *evaluated)))
+        made.append(Iteration(number, prompts, (*creator, *analysing(recipe, number, prompts, base)), solver, (*base_first, *evaluated)))
         if number:
             history.append(prompts)
     return made

@@ -50,6 +50,8 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
     attempts = None if drawn is None else drawn * recipe.creator.evolve.generations
     online = isinstance(recipe.solver.loss, RLOO)
     evolver_limit = _most_tokens(recipe.creator.evolve.generator)
+    critic = recipe.creator.evolve.feedback.critic if recipe.creator.evolve.feedback else None
+    scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
     held_out = recipe.evaluation.benchmarks[0].prompts if recipe.evaluation.benchmarks else 0
     samples = recipe.evaluation.benchmarks[0].samples if recipe.evaluation.benchmarks else 0
     known: dict[str, tuple[int | None, int]] = {
@@ -58,7 +60,12 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
         "rewrite": (prompts, _most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
         "select": (drawn, 0),
         "evolve": (attempts, evolver_limit),
+        "feedback": (drawn, 0),
+        "critique": (drawn, _most_tokens(critic)),
+        "parents": (drawn, 0),
         "curate": (attempts, 0),
+        "replay": (None if prompts is None or not recipe.creator.replay else round(prompts * recipe.creator.replay.share), 0),
+        "analyse-scores": (prompts, _most_tokens(scorer)),
         "questions": (held_out, 0),
         "train": (prompts, recipe.solver.training.epochs * recipe.solver.responses * limit) if online else (None, 0),
     }

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
@@ -49,6 +50,7 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         "rewrites": manifests["rewritten"]["counts"] if "rewritten" in manifests else None,
         "unscored": train["counts"].get("unscored") if train else None,
         "training": train["training"] | {"steps": train["counts"]["steps"]} if train else None,
+        "analysis": _analysis(run, stages),
         "held_out": _scores(run, stages.get("eval-score")),
         "seconds": round(sum(manifest["seconds"] for manifest in manifests.values()), 1),
         "done": len(manifests) == len(stages),
@@ -73,6 +75,21 @@ def _rewards(run: Run, stage: Stage | None) -> dict[str, float | None]:
     return {"mean_reward": float(scored.mean()), "mean_gap": float(np.ptp(scored, axis=1).mean())}
 
 
+def _analysis(run: Run, stages: dict[str, Stage]) -> dict[str, Any] | None:
+    """Mean quality and complexity of the prompts and how many have which topic; null where the recipe does not ask or nothing is known."""
+    document: dict[str, Any] = {}
+    if (scores := stages.get("analyse-scores")) and run.done(scores):
+        table = read_table(run.folder(scores), ["quality", "complexity"])
+        document |= {name: pc.mean(table[name]).as_py() for name in table.column_names}
+        document["unscored"] = run.manifest(scores)["counts"].get("unscored", 0)
+    if (topics := stages.get("analyse-topics")) and run.done(topics):
+        document["topics"] = dict(
+            Counter(map(str, read_table(run.folder(topics), ["topic"])["topic"].drop_null().to_pylist())).most_common()
+        )
+        document["unlabelled"] = run.manifest(topics)["counts"].get("unlabelled", 0)
+    return document or None
+
+
 def _scores(run: Run, stage: Stage | None) -> dict[str, Any] | None:
     return run.manifest(stage)["scores"] if stage is not None and run.done(stage) else None
 
@@ -87,6 +104,7 @@ def summary_tables(document: dict[str, Any]) -> Group:
         trained.add_row(*_trained(one))
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
     notes += [f"iteration {one['iteration']}: {_rewritten(one['rewrites'])}" for one in rounds if one["rewrites"]]
+    notes += [f"iteration {one['iteration']}: {_described(one['analysis'])}" for one in rounds if one["analysis"]]
     tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes)]
     if base:
         held_out = Table("policy", title="held out, intervals over prompts", title_justify="left", box=SIMPLE_HEAD)
@@ -127,6 +145,13 @@ def _rewritten(counts: dict[str, int]) -> str:
     """How many chosen responses were rewritten, and why the others were not."""
     kept = {reason: count for reason, count in counts.items() if reason not in ("pair", "rewritten")}
     return f"chosen responses rewritten: {counts.get('rewritten', 0)} of {counts['pair']}; kept as they were: {facts(kept) or 'none'}"
+
+
+def _described(analysis: dict[str, Any]) -> str:
+    """What the prompts are like, in one line."""
+    scores = [f"{name} {_number(analysis[name], '.2f') or '?'} of 5" for name in ("quality", "complexity") if name in analysis]
+    topics = [f"topics: {facts(analysis['topics']) or 'none'}"] if "topics" in analysis else []
+    return f"prompts: {'; '.join([', '.join(scores), *topics] if scores else topics)}"
 
 
 def _number(value: float | None, form: str) -> str:
