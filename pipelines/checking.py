@@ -10,9 +10,13 @@ from eva_stages.core.config import (
     ArmoRMReward,
     EnsembleReward,
     FilePrompts,
+    JudgedBenchmark,
+    Lettercraft,
     LiteLLMModel,
     LLMJudgeReward,
+    LMEval,
     LocalReward,
+    OneBenchmark,
     PairwiseReward,
     Player,
     Recipe,
@@ -22,12 +26,13 @@ from eva_stages.core.config import (
     VLLMGenerator,
     VLLMModel,
 )
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, DataError
+from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import load_attribute
-from eva_stages.creator.questions import find_questions
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
+from pipelines.benchmarks import benchmark_name, check_files, measured
 from pipelines.checking_solver import solver_looks
 
 
@@ -42,13 +47,14 @@ def check(recipe: Recipe) -> None:
         except ConfigError as error:
             faults += error.faults
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(list(dict.fromkeys(faults)))
 
 
 def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     looks: list[Callable[[], object]] = [
         lambda: resolve(recipe.policy.model, recipe.policy.revision, "policy.model"),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
+        lambda: _benchmarks(recipe),
         lambda: _vllm(recipe),
         lambda: _rewrite(recipe),
         lambda: _curating(recipe),
@@ -57,10 +63,8 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     ]
     looks += solver_looks(recipe)
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
-    looks += [
-        partial(_player, benchmark.judge, f"evaluation.benchmarks.{index}.judge")
-        for index, benchmark in enumerate(recipe.evaluation.benchmarks)
-    ]
+    for index, benchmark in enumerate(recipe.evaluation.benchmarks):
+        looks.append(partial(_benchmark, recipe, benchmark, f"evaluation.benchmarks.{index}"))
     if isinstance(recipe.prompts, FilePrompts):
         looks.append(partial(_prompts, recipe, recipe.prompts))
     return looks
@@ -127,23 +131,10 @@ def _vllm(recipe: Recipe) -> None:
     creator = recipe.creator
     critic = creator.evolve.feedback and creator.evolve.feedback.critic
     rewriter = recipe.solver.rewrite and recipe.solver.rewrite.generator
-    asked = [recipe.policy.generator, creator.evolve.generator, critic, creator.analysis and creator.analysis.scorer, rewriter]
+    scorer = creator.analysis and creator.analysis.scorer
+    asked = [recipe.policy.generator, creator.evolve.generator, critic, scorer, rewriter]
     if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
         raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
-
-
-def _rewrite(recipe: Recipe) -> None:
-    rewrite = recipe.solver.rewrite
-    if rewrite is None:
-        return
-    if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
-        raise ConfigError(
-            [
-                f"solver.rewrite: a rewrite is scored by itself, and {recipe.reward.kind} rewards only compare the responses of a stage; "
-                "give a reward that scores single responses, or leave solver.rewrite out"
-            ]
-        )
-    _player(rewrite.generator, "solver.rewrite.generator")
 
 
 def _mixing(recipe: Recipe) -> None:
@@ -188,9 +179,46 @@ def _classifier(topics: Topics) -> None:
         )
 
 
+def _rewrite(recipe: Recipe) -> None:
+    rewrite = recipe.solver.rewrite
+    if rewrite is None:
+        return
+    if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
+        raise ConfigError(
+            [
+                f"solver.rewrite: a rewrite is scored by itself, and {recipe.reward.kind} rewards only compare the responses of a stage; "
+                "give a reward that scores single responses, or leave solver.rewrite out"
+            ]
+        )
+    _player(rewrite.generator, "solver.rewrite.generator")
+
+
 def _curating(recipe: Recipe) -> None:
     curate = recipe.creator.curate
     for name in curate.decontaminate.against if curate.decontaminate else ():
         find_questions(name, "creator.curate.decontaminate.against")
     if curate.diversity:
         resolve(curate.diversity.model, curate.diversity.revision, "creator.curate.diversity.model")
+
+
+def _benchmarks(recipe: Recipe) -> None:
+    names = [benchmark_name(benchmark) for benchmark in recipe.evaluation.benchmarks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError([f"evaluation.benchmarks: {', '.join(twice)} stands there twice; keep one of each"])
+
+
+def _benchmark(recipe: Recipe, benchmark: OneBenchmark, place: str) -> None:
+    """A benchmark's judge and files, and that its files are what they should be."""
+    if isinstance(benchmark, LMEval):
+        if find_spec("lm_eval") is None:
+            raise ConfigError([f"{place}: lm_eval needs lm-evaluation-harness: pip install 'eva-align[eval]'"])
+        return
+    if isinstance(benchmark, Lettercraft | JudgedBenchmark):
+        _player(benchmark.judge, f"{place}.judge")
+    if isinstance(benchmark, Lettercraft):
+        return
+    policy = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
+    try:
+        check_files(benchmark, measured(recipe, benchmark, "base", 0, policy, None, place).stages)
+    except DataError as error:
+        raise ConfigError([f"{place}: {error}"]) from error

@@ -1,13 +1,35 @@
-"""Held-out evaluation of a policy: answer, score, judge against the base policy in both orders, summarise.
+"""Held-out evaluation of a policy on the recipe's benchmarks; Lettercraft's stages are here, the public ones' in `benchmarks`.
 
 Lettercraft scores with its own exact reward, whatever a recipe trains on: figures of different recipes mean the same.
 """
+
+from collections.abc import Sequence
 
 from eva_stages.core.config import Lettercraft, MicroworldReward, Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
+from pipelines.benchmarks import measured
 from pipelines.playing import unscored
+
+
+def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tuple[tuple[Stage, ...], list[tuple[Stage, ...]]]:
+    """The evaluation of the base policy on every benchmark, and of the policy of each iteration from 0."""
+    of_base: list[Stage] = []
+    of_policies: list[list[Stage]] = [[] for _ in policies]
+    for index, benchmark in enumerate(recipe.evaluation.benchmarks):
+        if isinstance(benchmark, Lettercraft):
+            stages = base_stages(recipe, benchmark, base)
+            of_base += stages
+            for number, policy in enumerate(policies):
+                of_policies[number] += evaluation_stages(recipe, benchmark, number, policy, stages)
+            continue
+        place = f"evaluation.benchmarks.{index}"
+        first = measured(recipe, benchmark, "base", 0, base, None, place)
+        of_base += first.stages
+        for number, policy in enumerate(policies):
+            of_policies[number] += measured(recipe, benchmark, "eval", number, policy, first.answers, place).stages
+    return tuple(of_base), [tuple(stages) for stages in of_policies]
 
 
 def questions_stage(benchmark: Lettercraft) -> Stage:

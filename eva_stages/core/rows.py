@@ -67,6 +67,17 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("rejected_win_probability", pa.float64()),
         ]
     ),
+    "questions": pa.schema(
+        [
+            ("prompt_id", pa.string()),
+            ("question_id", pa.string()),
+            ("category", pa.string()),
+            ("messages", MESSAGES),
+            ("turns", pa.list_(pa.string())),
+            ("references", pa.list_(pa.string())),
+            ("reference", pa.string()),
+        ]
+    ),
     "answers": pa.schema(
         [
             ("prompt_id", pa.string()),
@@ -89,6 +100,27 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("verdict", pa.string()),
             ("raw", pa.string()),
             ("judge", pa.string()),
+            ("cost", pa.float64()),
+        ]
+    ),
+    "benchmark_judgments": pa.schema(
+        [
+            ("prompt_id", pa.string()),
+            ("question_id", pa.string()),
+            ("category", pa.string()),
+            ("model", pa.string()),
+            ("baseline", pa.string()),
+            ("game", pa.int32()),
+            ("judge", pa.string()),
+            ("template", pa.string()),
+            ("prompt", pa.string()),
+            ("raw", pa.string()),
+            ("verdict", pa.string()),
+            ("score", pa.float64()),
+            ("failure", pa.string()),
+            ("attempts", pa.int32()),
+            ("input_tokens", pa.int64()),
+            ("output_tokens", pa.int64()),
             ("cost", pa.float64()),
         ]
     ),

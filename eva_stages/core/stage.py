@@ -15,7 +15,7 @@ from typing import Any
 from eva_stages.core.fingerprint import fingerprint
 
 SCHEMA_VERSION = 1
-WORK = "work"
+WORK, RUN = "work", "run"
 
 
 def load_attribute(target: str) -> Any:
@@ -26,7 +26,7 @@ def load_attribute(target: str) -> Any:
 
 @dataclass(frozen=True)
 class Input:
-    """A place in a step's arguments that is filled with the folder of one of the stage's inputs, or of its attempt (`WORK`)."""
+    """A place in a step's arguments that is filled with a folder: of one of the stage's inputs, its attempt (`WORK`) or the run (`RUN`)."""
 
     name: str
 
@@ -158,12 +158,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Limit:
-    """A stage fails if `counter` exceeds `share` of `total`, with `advice` for the person."""
+    """A stage fails if `counter` exceeds `share` of `total`, with `advice` for the person.
+
+    `again`: the next attempt tries the rows anew that were counted; without, all that was computed is kept.
+    """
 
     counter: str
     total: str
     share: float
     advice: str
+    again: bool = False
 
 
 @dataclass(frozen=True)

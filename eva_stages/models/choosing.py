@@ -56,8 +56,12 @@ def policy_generator(policy: Policy, model: Stage | Outside, **changes: Any) -> 
     return _over(policy.generator, "policy", model, changes)
 
 
-def player(config: Player, policy: Policy, model: Stage | Outside, role: str) -> tuple[Use, Inputs]:
-    """A generator of the recipe's choice (`role`: evolver, judge, ...), and the inputs it brings."""
+def player(config: Player, policy: Policy, model: Stage | Outside, role: str, journal: str = WORK) -> tuple[Use, Inputs]:
+    """A generator of the recipe's choice (`role`: evolver, judge, ...), and the inputs it brings.
+
+    Args:
+        journal: where paid calls are kept: with the attempt (`WORK`), or with the run, for all its stages (`RUN`).
+    """
     match config:
         case PolicyPlayer():
             return policy_generator(policy, model, **config.model_dump(mode="json", exclude={"kind"}))
@@ -65,8 +69,8 @@ def player(config: Player, policy: Policy, model: Stage | Outside, role: str) ->
             return _over(config, role, resolve(config.model, config.revision, role), {})
         case _:
             arguments, runtime = _settings(config)
-            journal = {"journal": Input(WORK)} if isinstance(config, LiteLLMModel) else {}
-            return Use(GENERATORS[config.kind], arguments, {**runtime, **journal}), {}
+            kept = {"journal": Input(journal)} if isinstance(config, LiteLLMModel) else {}
+            return Use(GENERATORS[config.kind], arguments, {**runtime, **kept}), {}
 
 
 def reward_model(config: OneReward, policy: Policy, model: Stage | Outside, place: str = "reward") -> tuple[Use, Inputs]:
