@@ -420,6 +420,17 @@ class Evaluation(Section):
     benchmarks: tuple[Lettercraft, ...] = ()
 
 
+# --- publishing --------------------------------------------------------------------------------------------------------
+
+
+class Publish(Section):
+    """Push the run to the Hub after each iteration; needs a token with write permission (`hf auth login`, or HF_TOKEN)."""
+
+    to: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """User or organisation."""
+    private: bool = False
+
+
 # --- the whole ---------------------------------------------------------------------------------------------------------
 
 
@@ -450,5 +461,6 @@ class Recipe(Section):
     creator: Creator
     solver: Solver
     evaluation: Evaluation = Evaluation()
+    publish: Publish | None = None
     limits: Limits = Limits()
     runtime: Runtime = Runtime()

@@ -36,20 +36,32 @@ class Privacy:
     """Secrets that stand in no environment variable, such as a token from a file."""
 
     @cached_property
-    def words(self) -> list[tuple[str, str]]:
-        """What is replaced wherever it stands, longest first, and by what."""
-        secrets = [value for name, value in os.environ.items() if SECRET_NAME.search(name.upper())]
-        places = {str(self.root.resolve()): "", str(Path.cwd()): ".", str(Path.home()): "~", sys.prefix: "python"}
-        known = {secret: HIDDEN for secret in (*secrets, *self.tokens) if len(secret) >= SHORTEST_SECRET}
-        known |= {place: short for place, short in places.items() if place.count("/") > 1 or place == str(Path.home()) != "/"}
-        return sorted(known.items(), key=lambda entry: -len(entry[0]))
+    def secrets(self) -> list[str]:
+        named = [value for name, value in os.environ.items() if SECRET_NAME.search(name.upper())]
+        return sorted({secret for secret in (*named, *self.tokens) if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True)
+
+    @cached_property
+    def places(self) -> dict[str, str]:
+        """Folders that tell about this machine, longest first, and what stands for them."""
+        found = {sys.prefix: "python", str(Path.home()): "~", str(Path.cwd()): ".", str(self.root.resolve()): ""}
+        telling = {place: short for place, short in found.items() if place.count("/") > 1 or (short in ("~", "") and place != "/")}
+        return dict(sorted(telling.items(), key=lambda entry: -len(entry[0])))
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        secrets = [re.escape(secret) for secret in self.secrets]
+        places = [rf"(?<![\w.]){re.escape(place)}(?![\w-])/?" for place in self.places]
+        return re.compile("|".join([*secrets, *places]))
 
     def text(self, text: str) -> str:
         """A text without what is known to be private."""
-        for word, short in self.words:
-            if word in text:
-                text = text.replace(f"{word}/", "").replace(word, short) if short == "" else text.replace(word, short)
-        return text
+        return self.pattern.sub(self._instead, text)
+
+    def _instead(self, found: re.Match[str]) -> str:
+        place = found.group().removesuffix("/")
+        if place not in self.places:
+            return HIDDEN
+        return self.places[place] and found.group().replace(place, self.places[place])
 
     def message(self, text: str) -> str:
         """The words of an error: no absolute path at all."""
@@ -71,7 +83,7 @@ class Privacy:
         text = USER_IN_URL.sub("", text)
         if not _is_path(text):
             return self.text(text)
-        path = Path(os.path.expanduser(text))
+        path = _expanded(text)
         root = self.root.resolve()
         return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else self.text(path.name)
 
@@ -89,7 +101,7 @@ class Privacy:
         return table, changed
 
     def _suspicious(self, column: pa.ChunkedArray, message: bool) -> bool:
-        patterns = [re.escape(word) for word, _ in self.words] + ([r"/[^/]+/"] if message else [])
+        patterns = [re.escape(word) for word in (*self.secrets, *self.places)] + ([r"/[^/]+/"] if message else [])
         leaves = [leaf for chunk in column.chunks for leaf in _strings(chunk)]
         return any(pc.any(pc.match_substring_regex(leaf, "|".join(patterns))).as_py() for leaf in leaves)
 
@@ -98,9 +110,16 @@ def _is_path(text: str) -> bool:
     """Whether a setting is a path of this machine rather than a text or a Hub id."""
     if "\n" in text or "/" not in text:
         return False
-    if os.path.lexists(os.path.expanduser(text)):
+    if os.path.lexists(_expanded(text)):
         return True
     return text.startswith(("/", "~/", "./", "../")) and text.count("/") > 1 and not re.search(r"\s", text)
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~name of nobody here
+        return Path(text)
 
 
 def _strings(array: pa.Array) -> list[pa.Array]:
