@@ -1,7 +1,7 @@
 """What a push of a run is made of: its finished stages, told as a story, and the repositories they go to."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from eva_stages.core.config import Recipe
-from eva_stages.core.errors import ConfigError, HubError
+from eva_stages.core.errors import ConfigError, EvaError, HubError, StageError
 from eva_stages.core.progress import Reporter
+from eva_stages.core.runner import execute
 from eva_stages.core.stage import Outside, Stage, closure
 from eva_stages.core.store import Run, content
 from eva_stages.models.loading import MICROWORLD, from_hub
@@ -138,13 +139,29 @@ def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
         )
 
 
-def publish(run: Run, recipe: Recipe, reporter: Reporter) -> HubError | ConfigError | None:
-    """Push a run as its recipe asks; an error is told and handed back, because the run can go on without the Hub."""
-    assert recipe.publish is not None
-    try:
-        push_run(run, recipe, recipe.publish.to, recipe.publish.private, Selection(), False, reporter.say)
-    except (HubError, ConfigError) as error:
-        run.event("not-published", cause=str(error).splitlines()[0])
-        reporter.say(f"not published: {error}. The run goes on; the next push takes this along")
-        return error
-    return None
+def execute_and_publish(run: Run, recipe: Recipe, rounds: list[Iteration], chosen: Sequence[Stage], reporter: Reporter) -> None:
+    """Bring the chosen stages to done; if the recipe asks for it, push the run after each iteration that is whole.
+
+    A push that fails is told and does not stop the run, because the next one takes everything along.
+
+    Raises:
+        StageError: as `execute`; and at the end if the last push failed.
+    """
+    if recipe.publish is None:
+        execute(run, chosen, reporter)
+        return
+    failure: EvaError | None = None
+    for one in rounds:
+        own = {stage.fingerprint for stage in one.stages}
+        execute(run, [stage for stage in chosen if stage.fingerprint in own], reporter)
+        if not all(run.done(stage) for stage in one.stages):
+            continue
+        try:
+            push_run(run, recipe, recipe.publish.to, recipe.publish.private, Selection(), False, reporter.say)
+            failure = None
+        except (HubError, ConfigError) as error:
+            failure = error
+            run.event("not-published", iteration=one.number, cause=str(error).splitlines()[0])
+            reporter.say(f"iteration {one.number} is not published: {error}")
+    if failure is not None:
+        raise StageError(f"all stages are done, but the last push failed: {failure}")
