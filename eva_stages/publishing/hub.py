@@ -7,6 +7,7 @@ deleted, and a file that is not eva's own is never written over: `eva.json` in e
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import Any, TypeVar
 
 import httpx
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants, get_session, get_token
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import disable_progress_bars
 from huggingface_hub.utils.sha import git_hash
 
 from eva_stages.core.errors import ConfigError, HubError
@@ -55,6 +57,8 @@ class Hub:
                 [f"there is no Hugging Face token: make one with write permission at {TOKENS_PAGE}, then `hf auth login` or set HF_TOKEN"]
             )
         self._say = say
+        if not sys.stderr.isatty():
+            disable_progress_bars()
         self.api = HfApi(token=self.token, library_name="eva-align")
 
     def check_account(self, namespace: str) -> None:
@@ -155,7 +159,7 @@ class Hub:
                 if status not in TRANSIENT or attempt == TRIES - 1:
                     raise self._refusal(doing, status, error) from error
                 wait, cause = _asked_wait(error.response, attempt), f"the Hub answered {status}"
-            except (httpx.TransportError, LocalEntryNotFoundError) as error:
+            except httpx.TransportError as error:
                 if attempt == TRIES - 1:
                     raise HubError(f"{doing}: the Hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__})") from error
                 wait, cause = 2.0**attempt, type(error).__name__
