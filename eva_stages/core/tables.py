@@ -66,6 +66,14 @@ def reward_matrix(column: pa.ChunkedArray) -> np.ndarray:
     return flat.reshape(len(array), -1)
 
 
+def per_prompt_mean(table: pa.Table, column: str) -> np.ndarray:
+    """Mean known reward of each prompt's answers, shape (prompts,); NaN where none is known."""
+    matrix = reward_matrix(table[column])
+    known = np.isfinite(matrix)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, matrix, 0).sum(axis=1) / known.sum(axis=1)
+
+
 def joined_batches(
     folders: Sequence[Path], prefixes: Sequence[str], skip: np.ndarray, size: int
 ) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:

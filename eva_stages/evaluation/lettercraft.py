@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.runner import Context
-from eva_stages.core.tables import read_table, reward_matrix
+from eva_stages.core.tables import per_prompt_mean, read_table, reward_matrix
 from eva_stages.evaluation.judging import model_score
 from eva_stages.evaluation.statistics import Estimate, clustered_bootstrap
 
@@ -31,14 +31,6 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
     context.out.mkdir(parents=True)
     (context.out / "score.json").write_text(json.dumps(plain, indent=2) + "\n")
     return {"counts": counts, "scores": plain}
-
-
-def per_prompt_mean(table: pa.Table, column: str) -> np.ndarray:
-    """Mean known reward of each prompt's answers, shape (prompts,); NaN where none is known."""
-    matrix = reward_matrix(table[column])
-    known = np.isfinite(matrix)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, matrix, 0).sum(axis=1) / known.sum(axis=1)
 
 
 def win_rate(judgments: pa.Table, confidence: float, seed: int) -> Estimate:

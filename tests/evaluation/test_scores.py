@@ -2,8 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from eva_stages.core.tables import per_prompt_mean
 from eva_stages.evaluation.judging import SCORE_OF_A, TEMPLATE, JudgePairs, model_score, read_verdict
-from eva_stages.evaluation.lettercraft import per_prompt_mean, win_rate
+from eva_stages.evaluation.lettercraft import win_rate
 from eva_stages.evaluation.statistics import clustered_bootstrap
 from eva_stages.microworld.player import LettercraftPlayer
 

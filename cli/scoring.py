@@ -1,0 +1,168 @@
+"""`eva eval score`, `compare` and `table`: scores of existing judgments and runs, and whether a difference is one. No model, no network."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from cli.shared import JsonOption, RunArgument, existing_run, print_json
+
+if TYPE_CHECKING:
+    from eva_stages.evaluation.alpaca import HubFiles
+    from pipelines.comparing import Values
+    from pipelines.results import Results
+
+NARROWEST = 140
+"""Columns that the score tables need; a narrower terminal wraps them."""
+_BENCHES = ("mt-bench", "arena-hard", "alpaca-eval")
+_MANY = ("--judgments", "--answers")
+
+CsvOption = Annotated[bool, typer.Option("--csv", help="The table as CSV on stdout, numbers in full.")]
+MarkdownOption = Annotated[bool, typer.Option("--markdown", help="The tables as Markdown on stdout.")]
+BenchArgument = Annotated[str, typer.Argument(metavar="BENCH", help=" | ".join(_BENCHES))]
+
+
+class ManyFiles(TyperCommand):
+    """A command whose `--judgments` and `--answers` take any number of files, as in `--judgments a.jsonl b.jsonl`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spelled: list[str] = []
+        option = ""
+        for word in args:
+            if word.startswith("-"):
+                option = name if (name := word.partition("=")[0]) in _MANY else ""
+                spelled += [] if word in _MANY else [word]
+            elif option and (word not in _BENCHES or Path(word).exists()):
+                spelled += [option, word]
+            else:
+                spelled.append(word)
+        return super().parse_args(ctx, spelled)
+
+
+def score(
+    bench: BenchArgument,
+    judgments: Annotated[list[Path], typer.Option("--judgments", metavar="FILE...", help="Judgment files, plain or gzipped.")],
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option("--answers", metavar="FILE...", help="Answer files, for lengths, style control and AlpacaEval's order."),
+    ] = None,
+    questions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="MT-Bench questions, for other categories than the official.")
+    ] = None,
+    gamed: Annotated[Path | None, typer.Option(metavar="FILE", help="AlpacaEval's df_gamed.csv. [default: the Hub's cache]")] = None,
+    instruction_difficulty: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="AlpacaEval's instruction_difficulty.csv. [default: the Hub's cache]")
+    ] = None,
+    glm_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Published GLM coefficients of AlpacaEval, where df_gamed.csv is missing.")
+    ] = None,
+    radar: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw MT-Bench's categories to a PNG or SVG file.")] = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    as_markdown: MarkdownOption = False,
+) -> None:
+    """Score existing judgments of FastChat, arena-hard-auto or alpaca_eval as the official tools do."""
+    from eva_stages.evaluation.alpaca import HubFiles
+    from eva_stages.evaluation.scoring import score_files
+    from pipelines.results import score_tables
+
+    given = {"--questions": questions, "--radar": radar}
+    files = {"--gamed": gamed, "--instruction-difficulty": instruction_difficulty, "--glm-weights": glm_weights}
+    _check(bench, {"mt-bench": given, "alpaca-eval": files}, radar)
+    hub_files = _hub_files(HubFiles(gamed, instruction_difficulty, glm_weights)) if bench == "alpaca-eval" else None
+    document = score_files(bench, judgments, answers or [], questions, hub_files)
+    if radar is not None:
+        from eva_stages.evaluation.mt_bench import radar as draw
+
+        draw({one["model"]: one["categories"] for one in document["models"]}, radar)
+    _show(document, score_tables(document), as_json, as_csv, as_markdown)
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run, or a file of judgments with --bench.")],
+    b: Annotated[str | None, typer.Argument(metavar="[B]", help="Another; without it, A's iterations against its base policy.")] = None,
+    bench: Annotated[str | None, typer.Option(metavar="BENCH", help=f"A and B are judgments of: {' | '.join(_BENCHES)}")] = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    as_markdown: MarkdownOption = False,
+) -> None:
+    """Differences with intervals, P(better) and corrected p values, on the benchmarks that A and B share."""
+    from eva_stages.core.errors import ConfigError
+    from pipelines.comparing import compare as compare_values
+    from pipelines.comparing import compare_iterations
+    from pipelines.results import comparison_tables
+
+    if bench is not None:
+        _check(bench, {}, None)
+    if b is None and bench is not None:
+        raise ConfigError([f"--bench {bench} compares two files of judgments; give a second one"])
+    document = compare_iterations(a, _values(a, bench)) if b is None else compare_values(a, _values(a, bench), b, _values(b, bench))
+    _show(document, comparison_tables(document), as_json, as_csv, as_markdown)
+
+
+def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
+    """The scores of a run, benchmark by policy, with published scores of known models beside them."""
+    from eva_stages.core.recipes import load_recipe
+    from pipelines.iteration import iterations
+    from pipelines.run_results import run_results, run_table
+    from pipelines.summary import summary
+
+    found = existing_run(run)
+    recipe = load_recipe(str(found.root / "recipe.yaml"))
+    document = run_results(summary(found, recipe, iterations(recipe)))
+    _show(document, run_table(document), as_json, as_csv, as_markdown)
+
+
+def _values(side: str, bench: str | None) -> "Values":
+    from eva_stages.core.errors import ConfigError
+    from pipelines.comparing import file_values, run_values
+
+    if bench is not None:
+        return file_values(bench, Path(side))
+    if Path(side).is_file():
+        raise ConfigError([f"{side} is a file; to compare judgments, say of which benchmark with --bench {' | '.join(_BENCHES)}"])
+    return run_values(existing_run(side))
+
+
+def _check(bench: str, only: dict[str, dict[str, Path | None]], radar: Path | None) -> None:
+    """All faults of the arguments at once."""
+    from eva_stages.core.errors import ConfigError
+
+    faults = [] if bench in _BENCHES else [f"there is no benchmark {bench!r}; known: {', '.join(_BENCHES)}"]
+    for owner, options in only.items():
+        faults += [f"{name} is for {owner} only" for name, value in options.items() if value is not None and bench != owner]
+    if radar is not None and radar.suffix not in (".png", ".svg"):
+        faults.append(f"--radar {radar}: the format is told from the suffix; give .png or .svg")
+    if radar is not None and not radar.parent.is_dir():
+        faults.append(f"--radar {radar}: there is no folder {radar.parent}")
+    if faults:
+        raise ConfigError(faults)
+
+
+def _hub_files(given: "HubFiles") -> "HubFiles":
+    """The files as given, the rest from the Hub's cache."""
+    from eva_stages.evaluation.alpaca import HubFiles, cached_hub_files
+
+    cached = cached_hub_files()
+    return HubFiles(given.gamed or cached.gamed, given.difficulty or cached.difficulty, given.weights)
+
+
+def _show(document: dict[str, Any], tables: "list[Results]", as_json: bool, as_csv: bool, as_markdown: bool) -> None:
+    from rich.console import Console
+
+    from eva_stages.core.errors import ConfigError
+    from pipelines import results
+
+    if as_json + as_csv + as_markdown > 1:
+        raise ConfigError(["--json, --csv and --markdown: give one of them"])
+    if as_json:
+        print_json(document)
+    elif as_csv:
+        print(results.as_csv(tables), end="")
+    elif as_markdown:
+        print(results.as_markdown(tables), end="")
+    else:
+        console = Console()
+        console.width = max(console.width, NARROWEST)
+        console.print(results.as_rich(tables))

@@ -1,0 +1,116 @@
+"""Answers that official tools wrote, and what is measured of them: tokens and markdown.
+
+Three formats are known: FastChat and Arena-Hard of 2024 (`question_id`, `choices`), current Arena-Hard (`uid`, `messages`) and
+AlpacaEval (`instruction`, `output`). Counts stored in the file are taken as they are; missing ones are made from the text, with the
+tokenizer that the official tool names. The tokenizers come with litellm, so nothing is downloaded.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eva_stages.evaluation.judgment_files import Record, text_field
+
+STYLE = ("header_count", "list_count", "bold_count")
+
+_CODE = re.compile(r"```([^`]*)```")
+_HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
+_ORDERED = re.compile(r"^\s*\d+\.\s", re.MULTILINE)
+_UNORDERED = re.compile(r"^\s*[-*+]\s", re.MULTILINE)
+_BOLD = re.compile(r"\*\*[^*\n]+\*\*")
+_BOLD_UNDERSCORE = re.compile(r"__[^_\n]+__")
+_MARKDOWN = ((_HEADER,), (_ORDERED, _UNORDERED), (_BOLD, _BOLD_UNDERSCORE))
+"""Patterns of headers, list items and bold spans; those of a group are counted each by itself."""
+
+
+class Answer(NamedTuple):
+    """An answer to a question; `counts` are token_len and markdown counts as the file stores them."""
+
+    question: str
+    model: str
+    text: str
+    counts: dict[str, Any]
+    current: bool
+    """Whether the file is of the current Arena-Hard, which counts tokens with another tokenizer."""
+
+
+def parse_answer(record: Record) -> Answer:
+    """A row of an answers file.
+
+    Raises:
+        ValueError: saying which field is not as expected.
+    """
+    row = record.row
+    if "choices" in row:
+        return _with_choices(row)
+    if "messages" in row:
+        content = row["messages"][-1]["content"] if isinstance(row["messages"], list) and row["messages"] else None
+        text = content.get("answer") if isinstance(content, dict) else content
+        return Answer(text_field(row, "uid"), text_field(row, "model"), _text(text), row.get("metadata") or {}, True)
+    return Answer(text_field(row, "instruction"), text_field(row, "generator"), _text(row["output"]), {}, False)
+
+
+def by_model(answers: Iterable[Answer]) -> dict[str, dict[str, Answer]]:
+    """Answers by model, then by question; a later row replaces an earlier one, as in the official tools."""
+    found: dict[str, dict[str, Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.model, {})[answer.question] = answer
+    return found
+
+
+def token_length(answer: Answer) -> int:
+    """Tokens of an answer: the stored count, else with the encoding of gpt-3.5-turbo (2024) or gpt-4o (current)."""
+    stored = answer.counts.get("token_len")
+    if isinstance(stored, int):
+        return stored
+    return len(_encoding("o200k_base" if answer.current else "cl100k_base").encode(answer.text, disallowed_special=()))
+
+
+def style_counts(answer: Answer) -> tuple[int, int, int, int]:
+    """Tokens, headers, list items and bold spans of an answer, code blocks left out of the last three."""
+    header, item, strong = (_total(answer.counts.get(name)) for name in STYLE)
+    if header is not None and item is not None and strong is not None:
+        return token_length(answer), header, item, strong
+    plain = answer.text
+    for block in _CODE.findall(answer.text):  # as the official tool: what stands in a code block is taken out everywhere
+        plain = plain.replace(block, "")
+    headers, items, bold = (sum(len(kind.findall(plain)) for kind in kinds) for kinds in _MARKDOWN)
+    return token_length(answer), headers, items, bold
+
+
+def _with_choices(row: dict[str, Any]) -> Answer:
+    try:
+        turns = row["choices"][0]["turns"]
+        texts = [turn["content"] if isinstance(turn, dict) else turn for turn in turns]
+        first = turns[0] if isinstance(turns[0], dict) else {}
+    except (LookupError, TypeError) as error:
+        raise ValueError("choices holds no turns; expected choices[0].turns") from error
+    counts = {**(row.get("conv_metadata") or {}), **({"token_len": first["token_len"]} if "token_len" in first else {})}
+    return Answer(text_field(row, "question_id"), text_field(row, "model_id"), _text("\n".join(map(_text, texts))), counts, False)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"the answer is {str(value)[:60]!r}; expected text")
+    return value
+
+
+def _total(count: Any) -> int | None:
+    """A stored markdown count: a number, or numbers by kind."""
+    if isinstance(count, dict):
+        return sum(int(part) for part in count.values())
+    return count if isinstance(count, int) else None
+
+
+@cache
+def _encoding(name: str) -> Any:
+    found = find_spec("litellm")
+    assert found is not None and found.origin is not None
+    os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(Path(found.origin).parent / "litellm_core_utils" / "tokenizers"))
+    import tiktoken
+
+    return tiktoken.get_encoding(name)

@@ -1,0 +1,172 @@
+"""Reading judgments and answers that other tools wrote: JSON or JSON lines, plain or gzipped, known by content and not by name.
+
+Every row keeps the file and the place it came from, so that a complaint can name both. What a file holds is told from the fields of
+its rows; a file of the wrong kind is refused with what it looks like and what was expected, never scored as something else.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from eva_stages.core.errors import ConfigError
+
+MOST_FAULTS = 5
+"""Faults reported per file."""
+
+T = TypeVar("T")
+
+_GZIP = b"\x1f\x8b"
+_KINDS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("Arena-Hard battles", frozenset({"model_a", "model_b", "winner"})),
+    ("Arena-Hard raw judgments", frozenset({"model", "games"})),
+    ("FastChat pairwise judgments", frozenset({"model_1", "model_2", "g1_winner"})),
+    ("AlpacaEval annotations", frozenset({"generator_2", "preference"})),
+    ("FastChat single-answer judgments", frozenset({"question_id", "model", "turn", "score"})),
+    ("FastChat single-answer judgments", frozenset({"question_id", "model", "turn", "judgment"})),
+    ("AlpacaEval model outputs", frozenset({"instruction", "output"})),
+    ("FastChat or Arena-Hard answers", frozenset({"question_id", "choices"})),
+    ("Arena-Hard answers", frozenset({"uid", "model", "messages"})),
+    ("benchmark questions", frozenset({"category", "turns"})),
+    ("benchmark questions", frozenset({"uid", "prompt"})),
+)
+
+
+class Record(NamedTuple):
+    """A row of a file and its place: the line of a JSON-lines file, the entry (from 1) of a JSON list."""
+
+    path: Path
+    place: str
+    row: dict[str, Any]
+
+    def fault(self, what: str) -> str:
+        return f"{self.path}, {self.place}: {what}"
+
+
+def kind_of(row: dict[str, Any]) -> str | None:
+    """What a row is, told from its fields; None if it is nothing known."""
+    return next((name for name, fields in _KINDS if fields <= row.keys()), None)
+
+
+def read_records(paths: Iterable[Path], kinds: tuple[str, ...], benchmark: str) -> list[Record]:
+    """The rows of files that must each hold one of `kinds`.
+
+    Raises:
+        ConfigError: for every file that is missing, unreadable, empty or of another kind, with what was expected.
+    """
+    faults: list[str] = []
+    records: list[Record] = []
+    seen: set[Path] = set()
+    for path in paths:
+        try:
+            if path.resolve() in seen:
+                raise ConfigError([f"{path} is given twice; its rows would count twice. Give each file once"])
+            seen.add(path.resolve())
+            records += _of_kinds(_rows(path), path, kinds, benchmark)
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+    return records
+
+
+def parse_records(records: Iterable[Record], parse: Callable[[Record], T]) -> list[T]:
+    """Each record parsed.
+
+    Raises:
+        ConfigError: with the first faults of each file; `parse` raises ValueError with what is wrong with a row.
+    """
+    parsed: list[T] = []
+    faults: dict[Path, list[str]] = {}
+    for record in records:
+        try:
+            parsed.append(parse(record))
+        except ValueError as error:
+            faults.setdefault(record.path, []).append(record.fault(str(error)))
+    if faults:
+        raise ConfigError([line for path, lines in faults.items() for line in _first(path, lines)])
+    return parsed
+
+
+def text_field(row: dict[str, Any], *names: str) -> str:
+    """The first of the fields that is there, as text; ids are numbers in some files.
+
+    Raises:
+        ValueError: if none is there, or it is neither text nor a number.
+    """
+    value = next((row[name] for name in names if row.get(name) is not None), None)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+        return str(value)
+    raise ValueError(f"{' or '.join(names)} is {json.dumps(value)[:80]}; expected a name or an id")
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content, decompressed where it is gzipped.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content.startswith(_GZIP) else content
+    except FileNotFoundError as error:
+        raise ConfigError([f"{path} does not exist"]) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError([f"{path} cannot be read: {error}"]) from error
+
+
+def _first(path: Path, faults: list[str]) -> list[str]:
+    more = len(faults) - MOST_FAULTS
+    return faults[:MOST_FAULTS] + ([f"{path}: and {more} more rows with faults"] if more > 0 else [])
+
+
+def _of_kinds(records: list[Record], path: Path, kinds: tuple[str, ...], benchmark: str) -> list[Record]:
+    expected = f"expected for {benchmark}: {' or '.join(dict.fromkeys(kinds))}"
+    if not records:
+        raise ConfigError([f"{path} is empty; {expected}"])
+    strangers = [record for record in records if kind_of(record.row) not in kinds]
+    if strangers:
+        found = kind_of(strangers[0].row)
+        looks = f"looks like {found}" if found else f"has the fields {', '.join(sorted(strangers[0].row)) or 'none'}"
+        raise ConfigError([strangers[0].fault(f"{looks}; {expected}")])
+    return records
+
+
+def _rows(path: Path) -> list[Record]:
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path} is not UTF-8 text: {error}"]) from error
+    return _listed(path, text) if text.lstrip().startswith("[") else _lines(path, text)
+
+
+def _listed(path: Path, text: str) -> list[Record]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise ConfigError([f"{path}: a JSON list was begun but is not whole: {error}"]) from error
+    return [_record(path, f"entry {number}", row) for number, row in enumerate(rows, 1)]
+
+
+def _lines(path: Path, text: str) -> list[Record]:
+    records = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(_record(path, f"line {number}", json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise ConfigError(
+                [f"{path}, line {number}: no JSON ({error.msg}): {line.strip()[:60]!r}; expected one object per line"]
+            ) from error
+    return records
+
+
+def _record(path: Path, place: str, row: Any) -> Record:
+    if not isinstance(row, dict):
+        raise ConfigError([f"{path}, {place}: {json.dumps(row)[:60]} is no JSON object"])
+    return Record(path, place, row)

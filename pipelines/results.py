@@ -1,0 +1,187 @@
+"""Tables of scores: one plain table of text, shown by rich, as Markdown or as CSV.
+
+Official figures and eva's own are told apart in the column heads and notes; published scores of known models stand below the scored
+ones with their source.
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+Cell = str | float | int | None
+
+UNITS = {"mt-bench": "rating, 1 to 10", "arena-hard": "win rate, %", "alpaca-eval": "length-controlled win rate, %"}
+_DETAIL = {
+    "mt-bench": (("turn 1", "turn1"), ("turn 2", "turn2"), ("rated", "n"), ("unrated", "unrated")),
+    "arena-hard": (
+        ("baseline", "baseline"),
+        ("questions", "n"),
+        ("no verdict", "no_verdict"),
+        ("first place", "first_place"),
+        ("tokens", "avg_tokens"),
+    ),
+    "alpaca-eval": (
+        ("win rate", "win_rate"),
+        ("standard error", "se"),
+        ("judged", "n"),
+        ("unjudged", "unjudged"),
+        ("length", "avg_length"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """A table: heads, rows of cells (numbers unrounded), and notes below it."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+    notes: tuple[str, ...] = ()
+
+
+def score_tables(document: dict[str, Any]) -> list[Results]:
+    """The tables of a score document: scores with published ones below, categories, and differences."""
+    bench, models = document["bench"], document["models"]
+    kinds = sorted({one["ci_kind"] for one in models if one["ci_kind"]})
+    detail = [(head, key) for head, key in _DETAIL[bench] if any(one.get(key) is not None for one in models)]
+    heads = ("model", "score", "low", "high", *(head for head, _ in detail), "source")
+    rows = [
+        (one["model"], one["score"], *(one["ci"] or (None, None)), *(one.get(key) for _, key in detail), "scored here") for one in models
+    ]
+    sources = list(dict.fromkeys(one["source"] for one in document["published"]))
+    for one in document["published"]:
+        rows.append(
+            (
+                one["model"],
+                one["score"],
+                None,
+                None,
+                *(one["detail"].get(key) for _, key in detail),
+                f"published ({sources.index(one['source']) + 1})",
+            )
+        )
+    version = f" {document['version']}" if document["version"] else ""
+    notes = [f"score: {UNITS[bench]}; official figure. interval: {_interval_note(bench, document['version'], kinds)}"]
+    notes += [f"{one['model']}: no score: {one['reason']}" for one in models if one.get("reason")]
+    notes += [
+        f"{one['model']}: {one['duplicates']} rows stand twice and count twice, as in the official tool"
+        for one in models
+        if one.get("duplicates")
+    ]
+    notes += [f"({number}) {source}" for number, source in enumerate(sources, 1)]
+    tables = [Results(f"{bench}{version}", heads, rows, tuple(notes))]
+    return [*tables, *_categories(models), *_styles(models), *_differences(document["differences"])]
+
+
+def comparison_tables(document: dict[str, Any]) -> list[Results]:
+    """The table of a comparison of two runs or of a run's iterations."""
+    heads = ("benchmark", "policy", "a", "b", "b - a", "low", "high", "P(better)", "p", "p (Holm)", "questions")
+    keys = ("bench", "policy", "score_a", "score_b", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
+    rows = [tuple(one[key] for key in keys) for one in document["differences"]]
+    notes = (
+        f"a: {document['a']}; b: {document['b']}",
+        "eva's own figures: paired bootstrap over questions, 95 %; p two-sided, adjusted for all rows by Holm",
+        *document["notes"],
+    )
+    return [Results("comparison", heads, rows, notes)]
+
+
+def as_rich(tables: list[Results]) -> Group:
+    """The tables for a terminal."""
+    shown: list[Any] = []
+    for one in tables:
+        table = Table(title=one.title, title_justify="left", box=SIMPLE_HEAD)
+        for index, head in enumerate(one.heads):
+            text = all(isinstance(row[index], str | None) for row in one.rows)
+            table.add_column(Text(head), justify="left" if text else "right", overflow="fold")
+        for row in one.rows:
+            table.add_row(*(Text(_shown(cell)) for cell in row))
+        shown += [table, *(Text(note, style="dim") for note in one.notes), Text("")]
+    return Group(*shown[:-1])
+
+
+def as_markdown(tables: list[Results]) -> str:
+    """The tables as Markdown; a bar in a name is escaped."""
+    lines = []
+    for one in tables:
+        lines += [f"**{one.title}**", "", _markdown_row(one.heads), _markdown_row(["---"] * len(one.heads))]
+        lines += [_markdown_row([_shown(cell) for cell in row]) for row in one.rows]
+        lines += ["", *(f"{note}  " for note in one.notes), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def as_csv(tables: list[Results]) -> str:
+    """The first table as CSV, numbers in full."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(tables[0].heads)
+    writer.writerows(tables[0].rows)
+    return stream.getvalue()
+
+
+def _markdown_row(cells: Any) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _interval_note(bench: str, version: str | None, kinds: list[str]) -> str:
+    if kinds == ["official"]:
+        return f"official bootstrap, {90 if version == 'v2.0' else 95} %"
+    return "eva's own, 95 %, bootstrap over questions" if kinds == ["own"] else "none"
+
+
+def _categories(models: list[dict[str, Any]]) -> list[Results]:
+    names = list(dict.fromkeys(name for one in models for name in one.get("categories", {})))
+    if not names:
+        return []
+    rows: list[tuple[Cell, ...]] = [(one["model"], *(_category(one, name) for name in names)) for one in models]
+    return [Results("by category", ("model", *names), rows, ("official figures",))]
+
+
+def _category(model: dict[str, Any], name: str) -> float | None:
+    found = model.get("categories", {}).get(name)
+    score: float | None = found["score"] if isinstance(found, dict) else found
+    return score
+
+
+def _styles(models: list[dict[str, Any]]) -> list[Results]:
+    if not any("style_controlled" in one for one in models):
+        return []
+    rows: list[tuple[Cell, ...]] = []
+    for one in models:
+        found = one.get("style_controlled")
+        rows.append(
+            (one["model"], found["score"], *found["ci"], None) if found else (one["model"], None, None, None, one.get("style_reason"))
+        )
+    return [
+        Results(
+            "style-controlled",
+            ("model", "score", "low", "high", "reason"),
+            rows,
+            ("official figures; they depend on the models scored together",),
+        )
+    ]
+
+
+def _differences(found: list[dict[str, Any]]) -> list[Results]:
+    if not found:
+        return []
+    heads = ("model", "difference to the best", "low", "high", "P(better)", "p", "p (Holm)", "questions")
+    keys = ("b", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
+    rows: list[tuple[Cell, ...]] = [tuple(one[key] for key in keys) for one in found]
+    note = f"eva's own figures, against {found[0]['a']}: paired bootstrap over questions, 95 %; p two-sided, adjusted by Holm"
+    return [Results("differences", heads, rows, (note,))]
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, float):
+        return f"{cell:.4f}" if abs(cell) < 1 else f"{cell:.2f}"
+    return str(cell)
