@@ -22,16 +22,17 @@ TITLE_CHARACTERS = 59
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a repository: the files that were (or would be) sent, and the commit they are in."""
+    """What became of a repository: the paths of the files that were (or would be) sent, and the commit they are in."""
 
     repository: Repository
-    changed: tuple[File, ...]
+    changed: tuple[str, ...]
+    size: int
+    """Bytes of the changed files."""
     commit: str | None
 
-    @property
-    def size(self) -> int:
-        """Bytes of the changed files."""
-        return sum(file.size for file in self.changed)
+
+def _outcome(repository: Repository, changed: list[File], commit: str | None) -> Outcome:
+    return Outcome(repository, tuple(file.path for file in changed), sum(file.size for file in changed), commit)
 
 
 class Record:
@@ -61,7 +62,7 @@ def preview(repositories: list[Repository], record: Record) -> list[Outcome]:
     for repository in repositories:
         known = record.files.get(repository.name, {})
         changed = [file for file in repository.files if known.get(file.path, {}).get("sha256") != sha256(file, known)]
-        outcomes.append(Outcome(repository, tuple(changed), record.repositories.get(repository.name, {}).get("commit")))
+        outcomes.append(_outcome(repository, changed, record.repositories.get(repository.name, {}).get("commit")))
     return outcomes
 
 
@@ -134,7 +135,7 @@ def _push(repository: Repository, remote: Remote | None, record: Record, hub: Hu
     if {**before, "pushed": None} != {**entry, "pushed": None}:
         record.repositories[repository.name] = {**entry, "pushed": now()}
         record.save()
-    return Outcome(repository, tuple(changed), commit)
+    return _outcome(repository, changed, commit)
 
 
 def _mark(record: Record, paths: set[str]) -> File:
