@@ -138,6 +138,8 @@ def scores(artifacts: tuple[Artifact, ...]) -> list[Score]:
     found = []
     for artifact in artifacts:
         prefix, _, rest = artifact.stage.partition("-")
+        if prefix not in ("base", "eval"):
+            continue
         policy = "base" if prefix == "base" else f"iteration {artifact.iteration}"
         benchmark = rest.removesuffix("score").removesuffix("-") or "lettercraft"
         found += [Score(benchmark, policy, name, **figures) for name, figures in _estimates(artifact.manifest.get("scores") or {}, ())]

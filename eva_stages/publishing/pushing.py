@@ -6,7 +6,7 @@ push that was cut off goes on with the next one; files of the one it was cut off
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,17 @@ def push(run: Run, repositories: list[Repository], record: Record, hub: Hub, pri
     """
     record.save()
     remotes = {repository.name: hub.remote(repository) for repository in repositories}
-    faults = [fault for repository in repositories for fault in _faults(repository, remotes[repository.name], record, hub, private)]
+    marks = {repository.name: hub.mark(repository, remotes[repository.name]) for repository in repositories}
+    faults = [
+        fault
+        for repository in repositories
+        for fault in _faults(repository, remotes[repository.name], marks[repository.name], record, private)
+    ]
     if faults:
         raise ConfigError(faults)
     outcomes = []
     for repository in repositories:
-        outcome = _push(repository, remotes[repository.name], record, hub, private)
+        outcome = _push(repository, remotes[repository.name], marks[repository.name], record, hub, private)
         if outcome.changed:
             facts = {"repository": repository.name, "commit": outcome.commit, "files": len(outcome.changed)}
             run.event("published", **facts)
@@ -98,13 +103,12 @@ def tie(repositories: list[Repository], record: Record, hub: Hub, title: str, na
     return slug
 
 
-def _faults(repository: Repository, remote: Remote | None, record: Record, hub: Hub, private: bool) -> list[str]:
+def _faults(repository: Repository, remote: Remote | None, mark: Mapping[str, Any], record: Record, private: bool) -> list[str]:
     """Why a repository must not be pushed to."""
     if remote is None:
         return []
     if private and not remote.private:
         return [f"{repository.name} exists and is public: make it private in its settings on the Hub, or push without --private"]
-    mark = hub.mark(repository, remote)
     if mark and mark["run"] != record.run:
         return [f"{repository.name} holds another run of this name: rename the folder of this run, or delete that repository"]
     own = {*mark.get("files", []), MARK} if mark else set()
@@ -117,11 +121,10 @@ def _faults(repository: Repository, remote: Remote | None, record: Record, hub: 
     return []
 
 
-def _push(repository: Repository, remote: Remote | None, record: Record, hub: Hub, private: bool) -> Outcome:
+def _push(repository: Repository, remote: Remote | None, earlier: Mapping[str, Any], record: Record, hub: Hub, private: bool) -> Outcome:
     known = record.files.get(repository.name, {})
     hashes = {file.path: sha256(file, known) for file in repository.files}
-    earlier = {path for path in known if remote is not None and path in remote.hashes}
-    mark = _mark(record, earlier | set(hashes))
+    mark = _mark(record, {*earlier.get("files", []), *hashes})
     hashes[MARK] = sha256(mark, {})
     changed = hub.changed([*repository.files, mark], hashes, remote)
     if not changed and remote is not None:
@@ -130,7 +133,7 @@ def _push(repository: Repository, remote: Remote | None, record: Record, hub: Hu
         commit = hub.commit(repository, changed, private, f"eva push: {len(changed)} files")
     sources = {file.path: file.source for file in repository.files}
     pushed = {path: {"sha256": digest, "source": sources.get(path)} for path, digest in hashes.items()}
-    entry = {"commit": commit, "files": {**{path: known[path] for path in sorted(earlier)}, **pushed}}
+    entry = {"commit": commit, "files": {**(known if remote is not None else {}), **pushed}}
     before = record.repositories.get(repository.name, {})
     if {**before, "pushed": None} != {**entry, "pushed": None}:
         record.repositories[repository.name] = {**entry, "pushed": now()}

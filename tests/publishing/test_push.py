@@ -320,6 +320,20 @@ def test_what_is_not_there_cannot_be_pushed(here: Story) -> None:
     assert here.server.made("POST", ".") == 0
 
 
+def test_a_push_that_was_cut_off_before_it_was_recorded_keeps_its_files(here: Story) -> None:
+    run = renamed(here, "forgetful")
+    pushed(run, only="datasets", iteration=0)
+    record = json.loads((run / "published.json").read_text())
+    (run / "published.json").write_text(json.dumps({**record, "repositories": {}}))
+    here.server.requests.clear()
+    (outcome,), _ = pushed(run, only="datasets", iteration=1)
+    assert not [path for path in outcome.changed if path.endswith("-0/rows.parquet")]
+    own = json.loads(here.server.files("datasets/tester/forgetful")["eva.json"])["files"]
+    assert {"pairs-0/rows.parquet", "pairs-1/rows.parquet"} <= set(own)
+    pushed(run, only="datasets")
+    assert json.loads(here.server.files("datasets/tester/forgetful")["eva.json"])["files"] == own
+
+
 def test_a_changed_artifact_is_not_pushed(here: Story) -> None:
     run = renamed(here, "damaged")
     (folder,) = (run / "stages").glob("0-pair-*")
