@@ -29,7 +29,9 @@ TAGS = ["eva", "rlhf", "preference-optimization", f"arxiv:{PAPER}"]
 def dataset_card(story: Story, listed: list[Artifact]) -> str:
     """README.md of the data set repository; `listed` are the artifacts whose rows are in it."""
     shown = [artifact for artifact in listed if artifact.rows is not None]
-    default = next((one.name for kind in ("pair", "mix") for one in reversed(shown) if one.stage == kind), shown[0].name if shown else "")
+    default = next(
+        (one.name for kind in ("rewritten", "pair", "mix") for one in reversed(shown) if one.stage == kind), shown[0].name if shown else ""
+    )
     configs = [
         {
             "config_name": artifact.name,

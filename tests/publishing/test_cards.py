@@ -93,6 +93,15 @@ def test_every_row_count_loss_and_score_is_the_manifest_s(told: Story, tiny_run:
         assert value == f"{score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}]" and questions == str(score["n"])
 
 
+def test_cards_say_what_a_policy_was_trained_on_and_started_from(told: Story) -> None:
+    card = dataset_card(told, list(told.artifacts))
+    assert "- The policy of iteration 0 was trained on `pairs-0`, starting from the base policy.\n" in card
+    assert "- The policy of iteration 1 was trained on `pairs-1`, starting from that of iteration 0.\n" in card
+    assert "started from the policy of [tester/tiny-iter0]" in model_card(told, 1)
+    assert "started from the policy of" not in model_card(told, 0)
+    assert f"sha256 `{told.base.digest}`" in card and "eva's embedded microworld policy" in card
+
+
 def test_scores_stand_in_the_metadata_and_come_back_out(told: Story, tiny_run: Path) -> None:
     for iteration in told.policies:
         data = ModelCard(model_card(told, iteration)).data
