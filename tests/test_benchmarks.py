@@ -107,7 +107,8 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
 
     server.reply = held
     process = start_eva(*arguments, **environment)
-    assert reached.wait(timeout=300)
+    while not reached.wait(timeout=1):
+        assert process.poll() is None, process.communicate()[1]
     kill_group(process)
     killed.set()
 
