@@ -1,6 +1,7 @@
 """Everything a recipe points to, looked at before anything expensive starts; all faults at once."""
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from eva_stages.core.config import (
     ArmoRMReward,
     EnsembleReward,
     FilePrompts,
+    HubPrompts,
     JudgedBenchmark,
     Lettercraft,
     LiteLLMModel,
@@ -26,7 +28,7 @@ from eva_stages.core.config import (
     VLLMGenerator,
     VLLMModel,
 )
-from eva_stages.core.errors import ConfigError, DataError, MissingKeyError
+from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import load_attribute
 from eva_stages.models.choosing import OneReward, check_trust
@@ -34,6 +36,8 @@ from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
 from pipelines.benchmarks import benchmark_name, check_files, measured
 from pipelines.checking_solver import solver_looks
+
+NUMBER_FOR_HUMAN = "prompts.size: creator.control `human` takes that many new prompts for each iteration; give their number"
 
 
 def check(recipe: Recipe, keys: bool = True) -> None:
@@ -74,6 +78,10 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         looks.append(partial(_benchmark, recipe, benchmark, f"evaluation.benchmarks.{index}"))
     if isinstance(recipe.prompts, FilePrompts):
         looks.append(partial(_prompts, recipe, recipe.prompts))
+    if isinstance(recipe.prompts, HubPrompts):
+        looks.append(partial(_hub_prompts, recipe, recipe.prompts))
+    if recipe.publish:
+        looks.append(partial(_account, recipe.publish.to))
     return looks
 
 
@@ -85,7 +93,7 @@ def _prompts(recipe: Recipe, prompts: FilePrompts) -> None:
         read_prompt_file(path, prompts.column, prompts.reference_column)
         return
     if prompts.size is None:
-        raise ConfigError(["prompts.size: creator.control `human` takes that many new prompts for each iteration; give their number"])
+        raise ConfigError([NUMBER_FOR_HUMAN])
     usable = len(usable_prompts(path, prompts.column, prompts.max_characters, prompts.reference_column)[0])
     needed = prompts.size * (recipe.iterations + 1)
     if usable < needed:
@@ -96,6 +104,27 @@ def _prompts(recipe: Recipe, prompts: FilePrompts) -> None:
                 "iterations, or a larger file"
             ]
         )
+
+
+def _hub_prompts(recipe: Recipe, prompts: HubPrompts) -> None:
+    from eva_stages.creator.hub_prompts import hub_column
+
+    if recipe.creator.control == "human" and prompts.size is None:
+        raise ConfigError([NUMBER_FOR_HUMAN])
+    hub_column(prompts)
+
+
+def _account(namespace: str) -> None:
+    """A Hub that cannot be reached now is no fault of the recipe, and the run can go on without it."""
+    from eva_stages.publishing.hub import Hub
+
+    say = partial(print, file=sys.stderr)
+    try:
+        Hub(say).check_account(namespace)
+    except ConfigError as error:
+        raise MissingKeyError([f"publish: {fault}" for fault in error.faults]) from error
+    except HubError as error:
+        say(f"publish: {error}; the run goes on, and is pushed after the first iteration that finds the Hub")
 
 
 def _rewards(recipe: Recipe) -> list[tuple[OneReward, str]]:

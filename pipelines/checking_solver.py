@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from eva_stages.core.config import ORPO, RLOO, SPPO, EnsembleReward, FilePrompts, PairwiseReward, Recipe, SimPO
+from eva_stages.core.config import ORPO, RLOO, SPPO, EnsembleReward, HubPrompts, MicroworldPrompts, PairwiseReward, Recipe, SimPO
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import Message
 from eva_stages.models.batching import chat_tokens
@@ -164,13 +164,18 @@ def _turn(text: str) -> list[Message]:
 
 
 def _texts(recipe: Recipe) -> Iterator[str]:
+    from eva_stages.creator.hub_prompts import hub_column
     from eva_stages.creator.prompts import read_prompt_file, seed_instructions
 
     prompts = recipe.prompts
-    if not isinstance(prompts, FilePrompts):
+    if isinstance(prompts, MicroworldPrompts):
         yield from map(str, seed_instructions(recipe.seed, prompts.size))
         return
-    for value in read_prompt_file(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)[prompts.column]:
+    if isinstance(prompts, HubPrompts):
+        values = hub_column(prompts)
+    else:
+        values = read_prompt_file(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)[prompts.column]
+    for value in values:
         content = value.as_py() or ""
         yield content if isinstance(content, str) else "".join(message["content"] or "" for message in content)
 

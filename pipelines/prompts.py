@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from eva_stages.core.config import FilePrompts, Recipe
+from eva_stages.core.config import FilePrompts, HubPrompts, Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
+from eva_stages.creator.hub_prompts import dataset_commit
 
 
 def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
@@ -19,5 +20,9 @@ def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
         settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
         load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed, **which}, {"file": str(path)})
         return FunctionStage("prompts", part, {"file": Outside(path.name, path, file_digest(path))}, function=load)
+    if isinstance(prompts, HubPrompts):
+        settings = {**prompts.model_dump(exclude={"kind"}), "revision": dataset_commit(prompts.id, prompts.revision)}
+        load = Use("eva_stages.creator.hub_prompts:load_hub", {**settings, "seed": recipe.seed, **which})
+        return FunctionStage("prompts", part, {}, function=load)
     load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed, **which})
     return FunctionStage("prompts", part, {}, function=load)
