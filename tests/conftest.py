@@ -29,6 +29,7 @@ TINY = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file stay together, and so do those that look at the tiny run: what they share is made once."""
     for item in items:
