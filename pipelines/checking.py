@@ -1,5 +1,6 @@
 """Everything a recipe points to, looked at before anything expensive starts; all faults at once."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from eva_stages.core.config import (
     PairRMReward,
     Player,
     Recipe,
+    Topics,
     TransformersModel,
     VerifierReward,
     VLLMGenerator,
@@ -51,6 +53,8 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: _benchmarks(recipe),
         lambda: _vllm(recipe),
         lambda: _curating(recipe),
+        lambda: _mixing(recipe),
+        lambda: _analysis(recipe),
     ]
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
     looks += [
@@ -105,9 +109,53 @@ def _player(player: Player, place: str) -> None:
 
 
 def _vllm(recipe: Recipe) -> None:
-    asked = [recipe.policy.generator, recipe.creator.evolve.generator]
+    creator = recipe.creator
+    critic = creator.evolve.feedback and creator.evolve.feedback.critic
+    asked = [recipe.policy.generator, creator.evolve.generator, critic, creator.analysis and creator.analysis.scorer]
     if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
         raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
+
+
+def _mixing(recipe: Recipe) -> None:
+    replay, evolved = recipe.creator.replay, recipe.creator.mix.evolved_share
+    if replay and evolved + replay.share > 1:
+        raise ConfigError(
+            [
+                f"creator.replay.share: {replay.share} and creator.mix.evolved_share, {evolved}, are more than the whole; "
+                f"give at most {1 - evolved:.3g}, or fewer evolved prompts"
+            ]
+        )
+    feedback = recipe.creator.evolve.feedback
+    if feedback and feedback.critic:
+        _player(feedback.critic, "creator.evolve.feedback.critic")
+
+
+def _analysis(recipe: Recipe) -> None:
+    analysis = recipe.creator.analysis
+    if recipe.creator.selection.topic_share and not (analysis and analysis.topics):
+        raise ConfigError(["creator.selection.topic_share: balances topics, and there are none; give creator.analysis.topics, or 0"])
+    if analysis and not analysis.scorer and not analysis.topics:
+        raise ConfigError(["creator.analysis: has nothing to look for; give it a scorer, topics, or both"])
+    if analysis and analysis.scorer:
+        _player(analysis.scorer, "creator.analysis.scorer")
+    if analysis and analysis.topics:
+        _classifier(analysis.topics)
+
+
+def _classifier(topics: Topics) -> None:
+    place = "creator.analysis.topics"
+    if len(set(topics.labels)) < len(topics.labels):
+        raise ConfigError([f"{place}.labels: {', '.join(topics.labels)} names a topic twice"])
+    folder = resolve(topics.model, topics.revision, f"{place}.model").path
+    labels = list(json.loads((folder / "config.json").read_text()).get("label2id") or {})
+    if not any(label.lower().startswith("entail") for label in labels):
+        known = ", ".join(labels) or "none"
+        raise ConfigError(
+            [
+                f"{place}.model: {topics.model} has the labels {known}; a zero-shot classifier is a model of natural-language "
+                "inference and has one that begins with entail"
+            ]
+        )
 
 
 def _curating(recipe: Recipe) -> None:

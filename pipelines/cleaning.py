@@ -44,8 +44,8 @@ def diversified(recipe: Recipe, iteration: int, curated: Stage, earlier: Sequenc
     config = recipe.creator.curate.diversity
     if config is None:
         return ()
-    embeddings = {f"embeddings_{index}": _embedded(recipe, "embed-prompts", index, one) for index, one in enumerate(earlier)}
-    own = _embedded(recipe, "embed", iteration, curated)
+    embeddings = {f"embeddings_{index}": embedded(recipe, "embed-prompts", index, one) for index, one in enumerate(earlier)}
+    own = embedded(recipe, "embed", iteration, curated)
     diverse = TableStage(
         "diversify",
         iteration,
@@ -56,7 +56,8 @@ def diversified(recipe: Recipe, iteration: int, curated: Stage, earlier: Sequenc
     return own, diverse
 
 
-def _embedded(recipe: Recipe, name: str, iteration: int, prompts: Stage) -> Stage:
+def embedded(recipe: Recipe, name: str, iteration: int, prompts: Stage) -> Stage:
+    """The embeddings of prompts, by the model of `creator.curate.diversity`."""
     config = recipe.creator.curate.diversity
     assert config is not None
     model = resolve(config.model, config.revision, "creator.curate.diversity.model")

@@ -4,21 +4,32 @@ from collections.abc import Sequence
 
 from eva_stages.core.config import Recipe
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
-from eva_stages.models.choosing import player
+from eva_stages.core.stage import Outside, Stage, TableStage, Use
 from pipelines.cleaning import decontaminated, diversified
+from pipelines.evolving import Answered, evolving
 from pipelines.playing import responding, rewarding
 
 
-def creator_stages(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[Stage], policy: Stage | Outside) -> tuple[Stage, ...]:
+def creator_stages(
+    recipe: Recipe,
+    iteration: int,
+    prompts: Stage,
+    earlier: Sequence[Stage],
+    policy: Stage | Outside,
+    informed_before: Sequence[Stage] = (),
+    topics: Stage | None = None,
+) -> tuple[Stage, ...]:
     """From the present prompt set to the next one, which is the last stage.
 
     Args:
         prompts: the present set X_t.
         earlier: the sets before it.
         policy: the checkpoint that answers.
+        informed_before: how informative the prompts of each earlier set were.
+        topics: the topics of the present set.
     """
     creator = recipe.creator
+    replayed = _replayed(recipe, iteration, prompts, earlier, informed_before)
     responses = responding(recipe, "creator-respond", iteration, prompts, policy, creator.responses)
     rewards = rewarding(recipe, "creator-reward", iteration, prompts, responses, policy)
     informed = TableStage(
@@ -28,37 +39,9 @@ def creator_stages(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequ
         sources=("rewards",),
         step=Use("eva_stages.creator.informativeness:Informativeness", {"metric": creator.metric}),
     )
-    selected = TableStage(
-        "select",
-        iteration,
-        {"info": informed},
-        sources=("info",),
-        step=Use(
-            "eva_stages.creator.sampling:Select",
-            {**creator.selection.model_dump(), "seed": derive_seed(recipe.seed, "select", iteration)},
-        ),
-    )
-    evolver, needed = player(creator.evolve.generator, recipe.policy, policy, "evolver")
-    evolved = RowStage(
-        "evolve",
-        iteration,
-        {"selected": selected, "prompts": prompts, **needed},
-        sources=("selected", "prompts"),
-        steps=(
-            Use(
-                "eva_stages.creator.evolving:EvolvePrompts",
-                {
-                    "llm": evolver,
-                    **creator.evolve.model_dump(exclude={"generator"}),
-                    "seed": derive_seed(recipe.seed, "evolve", iteration),
-                },
-            ),
-        ),
-        schema="evolutions",
-        required=("prompt_id", "messages"),
-        rows_per_part=recipe.runtime.rows_per_part,
-    )
-    cleaned = decontaminated(recipe, iteration, evolved)
+    selected = _selected(recipe, iteration, informed, topics)
+    evolved = evolving(recipe, iteration, selected, Answered(prompts, responses, rewards, policy, len(earlier)))
+    cleaned = decontaminated(recipe, iteration, evolved[-1])
     history = {f"prompts_{index}": one for index, one in enumerate((prompts, *earlier))}
     curated = TableStage(
         "curate",
@@ -70,14 +53,37 @@ def creator_stages(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequ
     diverse = diversified(recipe, iteration, curated, (*earlier, prompts))
     new = diverse[-1] if diverse else curated
     admission = _admission(recipe, iteration, new, policy) if creator.curate.admit else ()
+    mixing = {"evolved": admission[-1] if admission else new, "present": prompts, **{stage.name: stage for stage in replayed}}
     mixed = TableStage(
         "mix",
         iteration,
-        {"evolved": admission[-1] if admission else new, "present": prompts},
-        sources=("evolved", "present"),
+        mixing,
+        sources=tuple(mixing),
         step=Use("eva_stages.creator.mixing:Mix", {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)}),
     )
-    return responses, rewards, informed, selected, *cleaned, curated, *diverse, *admission, mixed
+    return *replayed, responses, rewards, informed, selected, *evolved, *cleaned[1:], curated, *diverse, *admission, mixed
+
+
+def _selected(recipe: Recipe, iteration: int, informed: Stage, topics: Stage | None) -> Stage:
+    """The informative subset; by topic as well if the recipe says so."""
+    selection = recipe.creator.selection
+    settings = {**selection.model_dump(exclude={"topic_share"}), "seed": derive_seed(recipe.seed, "select", iteration)}
+    inputs = {"info": informed}
+    if selection.topic_share and topics:
+        settings["topic_share"], inputs["topics"] = selection.topic_share, topics
+    return TableStage("select", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.sampling:Select", settings))
+
+
+def _replayed(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[Stage], informed: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The most informative prompts that are no longer in the present set; none if not asked for, or before there are any."""
+    config = recipe.creator.replay
+    if config is None or not earlier:
+        return ()
+    inputs = {"present": prompts}
+    for index, (one, info) in enumerate(zip(earlier, informed, strict=True)):
+        inputs |= {f"prompts_{index}": one, f"info_{index}": info}
+    settings = {"share": config.share, "metric": recipe.creator.metric, "seed": derive_seed(recipe.seed, "replay", iteration)}
+    return (TableStage("replay", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.mixing:Replay", settings)),)
 
 
 def _admission(recipe: Recipe, iteration: int, curated: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:

@@ -8,6 +8,7 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.models.loading import resolve
+from pipelines.analysing import analysing
 from pipelines.cleaning import decontaminated
 from pipelines.creator import creator_stages
 from pipelines.evaluation import base_stages, evaluation_stages
@@ -16,7 +17,7 @@ from pipelines.solver import solver_stages
 
 @dataclass(frozen=True)
 class Iteration:
-    """The stages of one iteration; iteration 0 is the base round and has no creator."""
+    """The stages of one iteration; iteration 0 is the base round, where nothing is evolved."""
 
     number: int
     prompts: Stage
@@ -54,8 +55,10 @@ def iterations(recipe: Recipe) -> list[Iteration]:
     history: list[Stage] = [seeds]
     for number in range(recipe.iterations + 1):
         *earlier, present = history
-        creator = creator_stages(recipe, number, present, earlier, policy) if number else ()
-        prompts = creator[-1] if creator else seeds
+        informed = [stage for one in made for stage in one.creator if stage.name == "inform"]
+        topics = next((stage for one in made[-1:] for stage in one.creator if stage.name == "analyse-topics"), None)
+        creator = creator_stages(recipe, number, present, earlier, policy, informed, topics) if number else (seeds,)
+        prompts = creator[-1]
         solver = solver_stages(recipe, number, prompts, policy)
         policy = solver[-1]
         base_first = tuple(stage for stages in measured.values() for stage in stages) if number == 0 else ()
@@ -64,7 +67,7 @@ def iterations(recipe: Recipe) -> list[Iteration]:
             for index, benchmark in enumerate(benchmarks)
             for stage in evaluation_stages(recipe, benchmark, number, policy, measured[index])
         ]
-        made.append(Iteration(number, prompts, creator or (seeds,), solver, (*base_first, *evaluated)))
+        made.append(Iteration(number, prompts, (*creator, *analysing(recipe, number, prompts, base)), solver, (*base_first, *evaluated)))
         if number:
             history.append(prompts)
     return made

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from eva_stages.core.config import FilePrompts, Recipe
+from eva_stages.core.config import FilePrompts, Player, Recipe, Sampling
 from eva_stages.core.stage import Stage, closure
 from eva_stages.core.store import Run
 from pipelines.iteration import Iteration, iterations
@@ -48,8 +48,9 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
     limit = recipe.policy.generator.max_new_tokens
     drawn = None if prompts is None else round(prompts * recipe.creator.selection.fraction)
     attempts = None if drawn is None else drawn * recipe.creator.evolve.generations
-    evolver = recipe.creator.evolve.generator
-    evolver_limit = getattr(evolver, "max_new_tokens", 0)
+    evolver_limit = _most_tokens(recipe.creator.evolve.generator)
+    critic = recipe.creator.evolve.feedback.critic if recipe.creator.evolve.feedback else None
+    scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
     held_out = recipe.evaluation.benchmarks[0].prompts if recipe.evaluation.benchmarks else 0
     samples = recipe.evaluation.benchmarks[0].samples if recipe.evaluation.benchmarks else 0
     known: dict[str, tuple[int | None, int]] = {
@@ -57,7 +58,12 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
         "respond": (prompts, recipe.solver.responses * limit),
         "select": (drawn, 0),
         "evolve": (attempts, evolver_limit),
+        "feedback": (drawn, 0),
+        "critique": (drawn, _most_tokens(critic)),
+        "parents": (drawn, 0),
         "curate": (attempts, 0),
+        "replay": (None if prompts is None or not recipe.creator.replay else round(prompts * recipe.creator.replay.share), 0),
+        "analyse-scores": (prompts, _most_tokens(scorer)),
         "questions": (held_out, 0),
         "train": (None, 0),
     }
@@ -65,6 +71,11 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
     scored = {f"{prefix}-{part}": (held_out, 0) for prefix in ("base", "eval") for part in ("reward", "score")}
     known |= answered | scored | {"eval-judge": (2 * held_out, 0)}
     return {stage.fingerprint: known.get(stage.name, (prompts, 0)) for stage in closure(list(one.stages))}
+
+
+def _most_tokens(player: Player | None) -> int:
+    """Tokens that one reply of a player takes at most; those of the microworld are free."""
+    return player.max_new_tokens if isinstance(player, Sampling) else 0
 
 
 def _prompt_count(recipe: Recipe) -> int | None:

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
@@ -47,6 +48,7 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         **_rewards(run, stages["reward"]),
         "pairs": manifests["pair"]["counts"] if "pair" in manifests else None,
         "training": train["training"] | {"steps": train["counts"]["steps"]} if train else None,
+        "analysis": _analysis(run, stages),
         "held_out": _scores(run, stages.get("eval-score")),
         "seconds": round(sum(manifest["seconds"] for manifest in manifests.values()), 1),
         "done": len(manifests) == len(stages),
@@ -71,6 +73,21 @@ def _rewards(run: Run, stage: Stage) -> dict[str, float | None]:
     return {"mean_reward": float(scored.mean()), "mean_gap": float(np.ptp(scored, axis=1).mean())}
 
 
+def _analysis(run: Run, stages: dict[str, Stage]) -> dict[str, Any] | None:
+    """Mean quality and complexity of the prompts and how many have which topic; null where the recipe does not ask or nothing is known."""
+    document: dict[str, Any] = {}
+    if (scores := stages.get("analyse-scores")) and run.done(scores):
+        table = read_table(run.folder(scores), ["quality", "complexity"])
+        document |= {name: pc.mean(table[name]).as_py() for name in table.column_names}
+        document["unscored"] = run.manifest(scores)["counts"].get("unscored", 0)
+    if (topics := stages.get("analyse-topics")) and run.done(topics):
+        document["topics"] = dict(
+            Counter(map(str, read_table(run.folder(topics), ["topic"])["topic"].drop_null().to_pylist())).most_common()
+        )
+        document["unlabelled"] = run.manifest(topics)["counts"].get("unlabelled", 0)
+    return document or None
+
+
 def _scores(run: Run, stage: Stage | None) -> dict[str, Any] | None:
     return run.manifest(stage)["scores"] if stage is not None and run.done(stage) else None
 
@@ -84,6 +101,7 @@ def summary_tables(document: dict[str, Any]) -> Group:
     for one in rounds:
         trained.add_row(*_trained(one))
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
+    notes += [f"iteration {one['iteration']}: {_described(one['analysis'])}" for one in rounds if one["analysis"]]
     tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes)]
     if base:
         held_out = Table("policy", title="held out, intervals over prompts", title_justify="left", box=SIMPLE_HEAD)
@@ -115,6 +133,13 @@ def _left_out(one: dict[str, Any]) -> str:
     """Which evolutions were rejected and which prompts gave no pair, and why."""
     no_pair = {reason: count for reason, count in (one["pairs"] or {}).items() if reason != "pair"}
     return f"evolutions rejected: {facts(one['rejected'] or {}) or 'none'}; prompts without a pair: {facts(no_pair) or 'none'}"
+
+
+def _described(analysis: dict[str, Any]) -> str:
+    """What the prompts are like, in one line."""
+    scores = [f"{name} {_number(analysis[name], '.2f') or '?'} of 5" for name in ("quality", "complexity") if name in analysis]
+    topics = [f"topics: {facts(analysis['topics']) or 'none'}"] if "topics" in analysis else []
+    return f"prompts: {'; '.join([', '.join(scores), *topics] if scores else topics)}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,13 +1,14 @@
-"""Everything that curating can do, in one run: decontamination, diversity, admission."""
+"""Everything that the creator can do, in one run: feedback, several parents, decontamination, diversity, admission, replay, analysis."""
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 from eva_stages.core.tables import read_table
 from tests.conftest import manifests, overrides, run_eva
 from tests.fault_server import chat_server
-from tests.tiny_models import save_embedder, save_policy, save_reward, tokenizer
+from tests.tiny_models import save_classifier, save_embedder, save_policy, save_reward, tokenizer
 
 RECIPE = str(Path(__file__).parent / "recipes" / "tiny_text.yaml")
 KEY = "sk-never-to-be-seen-4712"
@@ -19,6 +20,7 @@ def words_of(seed: int) -> str:
     return " ".join("".join(draw.choices("abcdefghij", k=5)) for _ in range(14))
 
 
+LABELS = ["mathematics", "writing", "travel"]
 TEXTS = [words_of(seed) for seed in range(30)]
 
 
@@ -31,30 +33,53 @@ def made_rows(run: Path, label: str) -> int:
     return int(manifests(run)[label]["rows"])
 
 
-def test_a_run_with_everything_that_curating_can_do(tmp_path: Path) -> None:
+def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
     words = tokenizer(TEXTS)
-    for name, save in (("policy", save_policy), ("reward", save_reward), ("embedder", save_embedder)):
+    saved = {"policy": save_policy, "reward": save_reward, "embedder": save_embedder, "classifier": save_classifier}
+    for name, save in saved.items():
         save(tmp_path / name, words)
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
     (tmp_path / "benchmark.jsonl").write_text(json.dumps({"question_id": "q1", "turns": [TEXTS[3].upper() + "!"]}) + "\n")
     settings = {
+        "iterations": 2,
         "prompts.path": str(tmp_path / "prompts.jsonl"),
         "prompts.size": 24 + 6,
         "policy.model": str(tmp_path / "policy"),
         "reward.model": str(tmp_path / "reward"),
-        "creator.selection.fraction": 0.5,
+        "creator.selection": {"fraction": 0.5, "topic_share": 0.25},
+        "creator.evolve.multi_shot": {"examples": 2, "by": "similar"},
         "creator.curate.decontaminate": {"against": [str(tmp_path / "benchmark.jsonl")], "overlap": 1.0},
         "creator.curate.diversity": {"model": str(tmp_path / "embedder")},
         "creator.curate.admit": {"fraction": 0.5},
+        "creator.replay": {"share": 0.1},
     }
     run = tmp_path / "run"
     with chat_server() as server:
         server.reply = lambda body: words_of(body["seed"])
-        evolver = {"kind": "litellm", "model": "openai/evolver", "api_base": server.base, "max_new_tokens": 64}
-        evolver["runtime"] = {"api_key_env": "EVA_TEST_KEY", "price": {"input": 1.0, "output": 2.0}, "max_cost_usd": 5.0}
-        changes = overrides({**settings, "creator.evolve.generator": evolver})
-        document = json.loads(run_eva("run", RECIPE, "--run-dir", str(run), *changes, "--json", EVA_TEST_KEY=KEY).stdout)
+        model = {"kind": "litellm", "model": "openai/evolver", "api_base": server.base, "max_new_tokens": 64}
+        model["runtime"] = {"api_key_env": "EVA_TEST_KEY", "price": {"input": 1.0, "output": 2.0}, "max_cost_usd": 5.0}
+        settings |= {
+            "creator.evolve.generator": model,
+            "creator.evolve.feedback": {"critic": {"kind": "policy", "max_new_tokens": 16, "stop": ["zz"]}},
+            "creator.analysis": {"scorer": {"kind": "microworld"}, "topics": {"model": str(tmp_path / "classifier"), "labels": LABELS}},
+        }
+        changes = overrides(settings)
+        plan = json.loads(run_eva("plan", RECIPE, "--run-dir", str(run), *changes, "--json", EVA_TEST_KEY=KEY).stdout)
+        given = ("run", RECIPE, "--run-dir", str(run), *changes, "--until", "2-replay", "--json")
+        document = json.loads(run_eva(*given, EVA_TEST_KEY=KEY).stdout)
         assert len(server.requests) == made_rows(run, "1-evolve")
+        shown = [body["messages"][-1]["content"] for body in server.requests]
+    check_curating(run, document)
+    check_evolving(run, shown)
+    check_replay(run)
+    check_analysis(run, document)
+    planned = {entry["stage"]: entry for entry in plan["stages"]}
+    assert set(manifests(run)) <= set(planned) and planned["2-replay"]["rows"] == 3
+    assert planned["1-critique"]["tokens"] == 15 * 16 and planned["1-analyse-scores"]["rows"] == 30
+    assert not any(KEY.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
+
+
+def check_curating(run: Path, document: dict) -> None:
     made = manifests(run)
 
     (match,) = [row for row in rows(run, "0-contamination") if row["overlap"] == 1.0]
@@ -79,4 +104,44 @@ def test_a_run_with_everything_that_curating_can_do(tmp_path: Path) -> None:
     assert origins.count("evolved") <= admitted["admitted"] and len(origins) == len(seeds)
     assert document["iterations"][1]["rejected"].keys() <= {*counts, "contaminated"}
     assert made["1-evolve"]["counts"]["cost_usd"] > 0
-    assert not any(KEY.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
+
+
+def check_evolving(run: Path, shown: list[str]) -> None:
+    """Every evolution was made with the best and worst response, a critique and two neighbours, and says so."""
+    drawn = [row["prompt_id"] for row in rows(run, "1-select")]
+    feedback = {row["prompt_id"]: row for row in rows(run, "1-feedback")}
+    rewards = {row["prompt_id"]: row["rewards"] for row in rows(run, "1-creator-reward")}
+    assert list(feedback) == drawn == [row["prompt_id"] for row in rows(run, "1-critique")]
+    for name, row in feedback.items():
+        assert (row["best_reward"], row["worst_reward"]) == (max(rewards[name]), min(rewards[name]))
+    critiques = {row["prompt_id"]: row["critique"] for row in rows(run, "1-critique")}
+    assert sum(critique is not None for critique in critiques.values()) > len(drawn) / 2
+    parents = rows(run, "1-parents")
+    assert all(len(set(row["parent_ids"]) & set(drawn)) == 2 and row["prompt_id"] not in row["parent_ids"] for row in parents)
+    assert all(row["mutation"].endswith("+multi_shot+feedback") for row in rows(run, "1-evolve"))
+    assert all(text.count("#Example Prompt#") == 2 and "#Best Response#" in text for text in shown)
+    assert all(any(text in one for one in shown) for text in critiques.values() if text)
+    assert manifests(run)["1-parents"]["inputs"].keys() == {"selected", "prompts", "embeddings"}
+
+
+def check_replay(run: Path) -> None:
+    """Seeds that the first iteration lost come back in the second, those with the largest gap."""
+    seeds, present, replayed = (rows(run, label) for label in ("0-decontaminate", "1-mix", "2-replay"))
+    gaps = {row["prompt_id"]: row["reward_gap"] for row in rows(run, "1-inform")}
+    lost = {row["prompt_id"] for row in seeds} - {row["prompt_id"] for row in present}
+    back = [row["prompt_id"] for row in replayed]
+    assert back == sorted(lost, key=lambda name: -gaps[name])[:3] and manifests(run)["2-replay"]["counts"]["pool"] == len(lost)
+    assert all(row["informativeness"] == gaps[row["prompt_id"]] for row in replayed)
+
+
+def check_analysis(run: Path, document: dict) -> None:
+    """Every prompt of both sets has scores and a topic, and the summary their averages."""
+    for iteration, label in enumerate(("0-decontaminate", "1-mix")):
+        scores, topics = rows(run, f"{iteration}-analyse-scores"), rows(run, f"{iteration}-analyse-topics")
+        ids = [row["prompt_id"] for row in rows(run, label)]
+        assert ids == [row["prompt_id"] for row in scores] == [row["prompt_id"] for row in topics]
+        assert all((row["quality"], row["complexity"], row["failure"]) == (1, 1, None) for row in scores)  # no Lettercraft
+        analysis = document["iterations"][iteration]["analysis"]
+        assert (analysis["quality"], analysis["complexity"], analysis["unscored"], analysis["unlabelled"]) == (1, 1, 0, 0)
+        assert analysis["topics"] == Counter(row["topic"] for row in topics) and set(analysis["topics"]) <= set(LABELS)
+    assert document["iterations"][2]["analysis"] is None and "topics" in manifests(run)["1-select"]["inputs"]

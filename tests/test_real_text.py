@@ -1,7 +1,8 @@
-"""Real human prompts through creator and solver with tiny models of real architectures, by the real command line."""
+"""900 real human prompts through creator and solver with tiny models of real architectures, by the real command line."""
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,25 @@ from tests.conftest import EVALDATA, manifests, overrides, run_eva
 from tests.tiny_models import save_policy, save_reward, tokenizer
 
 RECIPE = str(Path(__file__).parent / "recipes" / "tiny_text.yaml")
+PROMPTS = 900
+POSITIONS = 1024
+SETTINGS = {
+    "prompts.size": None,
+    "prompts.max_characters": 3000,
+    "policy.generator.max_new_tokens": 3,
+    "policy.generator.runtime.tokens_per_batch": 65536,
+    "reward.max_length": POSITIONS,
+    "reward.runtime.tokens_per_batch": 65536,
+    "creator.responses": 2,
+    "creator.evolve.generator.max_new_tokens": 6,
+    "creator.evolve.generator.stop": ["e", "a", " "],  # random weights hardly ever draw their end token
+    "solver.responses": 2,
+    "solver.training.max_length": 192,
+    "solver.training.batch_size": 128,
+    "solver.training.runtime.micro_batch_size": 64,
+    "solver.training.checkpoints_per_epoch": 1,
+    "runtime.rows_per_part": 450,
+}
 
 
 def rows(run: Path, label: str) -> list[dict]:
@@ -19,47 +39,99 @@ def rows(run: Path, label: str) -> list[dict]:
     return read_table(folder).to_pylist()
 
 
-def test_real_prompts_go_through_every_stage(tmp_path: Path) -> None:
-    source = EVALDATA / "prompts" / "koala_test_set.jsonl"
-    if not source.is_file():
+def lines(file: str) -> list[dict]:
+    return [json.loads(line) for line in (EVALDATA / file).read_text().split("\n") if line]
+
+
+def task(row: dict) -> str:
+    """A Self-Instruct task: the instruction and what it is about."""
+    return "\n\n".join(filter(None, (row["instruction"], row["instances"][0]["input"])))
+
+
+def human_prompts() -> Iterator[str]:
+    yield from map(task, lines("prompts/self-instruct_user_oriented_instructions.jsonl"))
+    yield from map(task, lines("prompts/self-instruct_seed_tasks.jsonl"))
+    yield from (row["prompt"] for row in lines("prompts/koala_test_set.jsonl"))
+    yield from (row["turns"][0] for row in lines("prompts/vicuna_bench_question.jsonl"))
+    yield from (row["question"] for row in lines("verifiable/gsm8k_test.jsonl")[:113])
+    yield from (row["prompt"] for row in lines("verifiable/ifeval_input_data.jsonl")[:100])
+
+
+def test_900_real_prompts_add_up_at_every_stage_and_know_where_they_come_from(tmp_path: Path) -> None:
+    if not (EVALDATA / "prompts").is_dir():
         pytest.skip("the real human prompts (shared/evaldata beside the checkout) are not here")
-    words = tokenizer(json.loads(line)["prompt"] for line in source.read_text().splitlines())
+    texts = list(human_prompts())
+    assert len(texts) == PROMPTS
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    words = tokenizer(texts)
     save_policy(tmp_path / "policy", words)
     save_reward(tmp_path / "reward", words)
-    models = {"prompts.path": str(source), "policy.model": str(tmp_path / "policy"), "reward.model": str(tmp_path / "reward")}
+    models = {name: str(tmp_path / name.partition(".")[0]) for name in ("policy.model", "reward.model")}
     run = tmp_path / "run"
-    document = json.loads(run_eva("run", RECIPE, "--run-dir", str(run), *overrides(models), "--json").stdout)
+    changes = overrides({**SETTINGS, **models, "prompts.path": str(tmp_path / "prompts.jsonl")})
+    document = json.loads(run_eva("run", RECIPE, "--run-dir", str(run), *changes, "--json").stdout)
     made = manifests(run)
+    counts = {label: manifest["counts"] for label, manifest in made.items()}
 
     prompts = rows(run, "0-prompts")
-    assert len(prompts) == 48 and made["0-prompts"]["counts"]["read"] == 180
-    assert sum(count for reason, count in made["0-prompts"]["counts"].items() if reason != "read") + 48 == 180
-    for label in ("0-respond", "1-creator-respond", "1-respond"):
-        answered = rows(run, label)
-        assert len(answered) == 48 and all(len(row["responses"]) == 3 for row in answered)
-        assert all(1 <= count <= 12 for row in answered for count in row["token_counts"])
-        assert {reason for row in answered for reason in row["finish_reasons"]} <= {"stop", "length"}
-        assert {row["generator"] for row in answered} == ({"policy"} if label == "0-respond" else {answered[0]["generator"]})
-    assert all(isinstance(reward, float) for row in rows(run, "1-reward") for reward in row["rewards"])
+    left_out = {reason: count for reason, count in counts["0-prompts"].items() if reason != "read"}
+    assert counts["0-prompts"]["read"] == PROMPTS == len(prompts) + sum(left_out.values()) and len(prompts) > 850
+    answered = {"0-respond": prompts, "1-creator-respond": prompts, "1-respond": rows(run, "1-mix")}
+    for label, asked in answered.items():
+        check_answers(rows(run, label), asked, counts[label])
+        check_rewards(rows(run, label), rows(run, label.replace("respond", "reward")), counts[label.replace("respond", "reward")])
+    unscored = {row["prompt_id"] for row in rows(run, "1-creator-reward") if None in row["rewards"]}
+    assert counts["1-inform"]["unscored"] == counts["1-select"]["not_selectable"] == len(unscored) > 0
 
-    drawn = {row["prompt_id"] for row in rows(run, "1-select")}
-    evolved = rows(run, "1-evolve")
-    assert len(drawn) == 12 and len(evolved) == 24
-    counts = made["1-curate"]["counts"]
-    assert Counter(row["rejected"] for row in evolved if row["rejected"]) <= Counter(counts)
-    assert counts["evolved"] == 24 == sum(count for reason, count in counts.items() if reason != "evolved")
+    drawn, evolved = {row["prompt_id"] for row in rows(run, "1-select")}, rows(run, "1-evolve")
+    assert len(drawn) == round(len(prompts) / 4) and not drawn & unscored and len(evolved) == 2 * len(drawn)
+    rejected = Counter(row["rejected"] for row in evolved if row["rejected"])
+    fates = counts["1-curate"]
+    assert fates["evolved"] == len(evolved) == sum(count for reason, count in fates.items() if reason != "evolved")
+    assert rejected.total() == counts["1-evolve"]["rejected"] and rejected == {reason: fates[reason] for reason in rejected}
+    assert document["iterations"][1]["rejected"] == {reason: n for reason, n in fates.items() if n and reason not in ("evolved", "kept")}
 
-    known = {row["prompt_id"] for row in prompts}
-    by_id = {row["prompt_id"]: row for row in evolved}
-    for row in rows(run, "1-curate"):
-        assert row["prompt_id"] == prompt_id(row["messages"]) and row["mutation"]
-        while row["generation"]:
-            row = by_id.get(row["parent_id"]) or next(seed for seed in prompts if seed["prompt_id"] == row["parent_id"])
-        assert row["prompt_id"] in known and row["prompt_id"] in drawn
-    mixed = rows(run, "1-mix")
-    assert len(mixed) == 48 == len({row["prompt_id"] for row in mixed})
-    pairs = rows(run, "1-pair")
-    assert all(row["chosen_reward"] > row["rejected_reward"] for row in pairs)
-    assert sum(made["1-pair"]["counts"].values()) == 48
-    assert made["1-train"]["counts"]["pairs"] + made["1-train"]["counts"]["too_long"] == len(pairs)
+    mixed, mix = answered["1-respond"], counts["1-mix"]
+    assert len(mixed) == len({row["prompt_id"] for row in mixed}) == len(prompts) == mix["evolved"] + mix["buffer"]
+    assert mix["evolved"] + mix["evolved_short"] == round(0.8 * len(prompts)) and mix["evolved"] > 100
+    usable = {(row["prompt_id"], row["root_id"]): row for row in evolved if row["rejected"] is None}
+    check_lineage(mixed, {row["prompt_id"] for row in prompts}, drawn, usable)
+    for iteration in "01":
+        pairs, trained = rows(run, f"{iteration}-pair"), counts[f"{iteration}-train"]
+        assert sum(counts[f"{iteration}-pair"].values()) == len(prompts) and counts[f"{iteration}-pair"]["pair"] == len(pairs)
+        assert all(row["chosen_reward"] > row["rejected_reward"] for row in pairs)
+        assert trained["pairs"] + trained["too_long"] == len(pairs) and trained["pairs"] > 500
     assert Path(document["policy"], "model.safetensors").is_file() and document["base"] is None
+
+
+def check_answers(answers: list[dict], prompts: list[dict], counts: dict[str, int]) -> None:
+    """Every prompt is answered in its place; one that the model has no room for has no answer, and is counted."""
+    assert [row["prompt_id"] for row in answers] == [row["prompt_id"] for row in prompts]
+    assert counts["responses"] == 2 * len(prompts) == sum(len(row["responses"]) for row in answers)
+    assert counts["empty"] == sum(not (text or "").strip() for row in answers for text in row["responses"])
+    refused = [row for row in answers if None in row["responses"]]
+    assert 0 < len(refused) < 20 and all(set(row["finish_reasons"]) == {"prompt_too_long"} for row in refused)
+    assert {reason for row in answers for reason in row["finish_reasons"]} <= {"stop", "length", "prompt_too_long"}
+
+
+def check_rewards(answers: list[dict], scored: list[dict], counts: dict[str, int]) -> None:
+    """A response without a reward has a reason; every response that is one has a reward."""
+    assert [row["prompt_id"] for row in scored] == [row["prompt_id"] for row in answers]
+    for answer, row in zip(answers, scored, strict=True):
+        assert [reward is None for reward in row["rewards"]] == [failure is not None for failure in row["failures"]]
+        assert all(reward is None or text is not None for reward, text in zip(row["rewards"], answer["responses"], strict=True))
+    assert counts["responses"] == 2 * len(scored) and counts.get("unscored", 0) == sum(row["rewards"].count(None) for row in scored)
+
+
+def check_lineage(mixed: list[dict], seeds: set[str], drawn: set[str], usable: dict[tuple[str, str], dict]) -> None:
+    """Every prompt is what its id says, and goes back to a seed over parents that are all known."""
+    for row in mixed:
+        assert row["prompt_id"] == prompt_id(row["messages"])
+        if row["origin"] == "buffer":
+            assert row["generation"] == 0 and row["prompt_id"] == row["root_id"] and row["prompt_id"] in seeds
+            continue
+        assert row["mutation"] and row["source"].startswith("evolved by")
+        ancestor = row
+        while ancestor["generation"] > 1:
+            ancestor = usable[ancestor["parent_id"], row["root_id"]]
+        assert ancestor["parent_id"] == row["root_id"] and row["root_id"] in drawn

@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
     DebertaV2Config,
     Gemma2Config,
@@ -100,6 +101,23 @@ def save_embedder(folder: Path, words: PreTrainedTokenizerFast) -> None:
     BertModel(BertConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, max_position_embeddings=512, **sizes)).save_pretrained(
         folder
     )
+    words.save_pretrained(folder)
+
+
+def save_classifier(folder: Path, words: PreTrainedTokenizerFast) -> None:
+    """A tiny model of natural-language inference: BERT with the three labels that zero-shot classification knows."""
+    torch.manual_seed(6)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
+    labels = {"contradiction": 0, "neutral": 1, "entailment": 2}
+    made = BertConfig(
+        vocab_size=len(words),
+        pad_token_id=words.pad_token_id,
+        max_position_embeddings=128,
+        label2id=labels,
+        id2label={index: label for label, index in labels.items()},
+        **sizes,
+    )
+    BertForSequenceClassification(made).save_pretrained(folder)
     words.save_pretrained(folder)
 
 

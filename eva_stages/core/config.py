@@ -286,6 +286,23 @@ class Selection(Section):
     kind: Literal["weighted", "greedy", "stratified"] = "weighted"
     fraction: float = Field(0.25, gt=0, le=1)
     """Share of the prompts that is drawn to be evolved."""
+    topic_share: float = Field(0.0, ge=0, le=1)
+    """c in w' = (1 - c) w + c * inverse topic frequency; needs creator.analysis.topics. The paper's scripts: 0.25."""
+
+
+class Feedback(Section):
+    """Shows the evolver the best and the worst response to the prompt with their rewards."""
+
+    critic: Player | None = None
+    """Also writes a critique of the two responses for the evolver."""
+
+
+class MultiShot(Section):
+    """Shows the evolver other prompts that were drawn."""
+
+    examples: int = Field(3, ge=1, le=16)
+    by: Literal["similar", "diverse"] = "similar"
+    """Nearest to the prompt, or far from it and from each other: by creator.curate.diversity's embeddings, else by TF-IDF."""
 
 
 class Evolve(Section):
@@ -295,6 +312,8 @@ class Evolve(Section):
     generator: Player
     max_characters: int = Field(4000, ge=1)
     """Longer evolutions are rejected."""
+    feedback: Feedback | None = None
+    multi_shot: MultiShot | None = None
 
 
 class Decontaminate(Section):
@@ -338,6 +357,32 @@ class Mix(Section):
     """Share of evolved prompts in the next set; the rest is drawn uniformly from the present one."""
 
 
+class Replay(Section):
+    """Brings informative prompts of earlier sets back (PLR), in the place of uniformly drawn ones; from iteration 2 on."""
+
+    share: float = Field(0.1, gt=0, le=1)
+    """Share of the next set."""
+
+
+class Topics(Section):
+    """A zero-shot classifier that names each prompt's topic."""
+
+    model: str
+    """Model of natural-language inference: folder or Hub id."""
+    revision: str | None = None
+    labels: tuple[str, ...] = Field(min_length=2)
+    dtype: DType = "auto"
+    runtime: ModelRuntime = ModelRuntime()
+
+
+class Analysis(Section):
+    """What the prompts of every iteration are like; only for looking at."""
+
+    scorer: Player | None = None
+    """Scores quality and complexity from 1 to 5. A `policy` scorer is the base policy in every iteration."""
+    topics: Topics | None = None
+
+
 class Creator(Section):
     """The prompt player."""
 
@@ -349,6 +394,8 @@ class Creator(Section):
     evolve: Evolve
     curate: Curate = Curate()
     mix: Mix = Mix()
+    replay: Replay | None = None
+    analysis: Analysis | None = None
 
 
 # --- solver ------------------------------------------------------------------------------------------------------------

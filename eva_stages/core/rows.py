@@ -47,6 +47,11 @@ SCHEMAS: dict[str, pa.Schema] = {
         [*REWARD_FIELDS, ("win_probability", pa.list_(pa.float64())), ("win_matrix", pa.list_(pa.list_(pa.float64())))]
     ),
     "evolutions": pa.schema([*PROMPT_FIELDS, ("rejected", pa.string())]),
+    "critiques": pa.schema([("prompt_id", pa.string()), ("critique", pa.string()), ("failure", pa.string())]),
+    "prompt_scores": pa.schema(
+        [("prompt_id", pa.string()), ("quality", pa.float64()), ("complexity", pa.float64()), ("failure", pa.string())]
+    ),
+    "topics": pa.schema([("prompt_id", pa.string()), ("topic", pa.string()), ("topic_score", pa.float64()), ("failure", pa.string())]),
     "embeddings": pa.schema([("prompt_id", pa.string()), ("embedding", pa.list_(pa.float32()))]),
     "selected": pa.schema([("prompt_id", pa.string()), ("probability", pa.float64()), ("draw", pa.int32())]),
     "mixed": pa.schema([*PROMPT_FIELDS, ("origin", pa.string())]),

@@ -18,11 +18,9 @@ from distilabel.typing import StepOutput
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import SeededLLM, totals
 from eva_stages.core.parts import add_statistics
-from eva_stages.core.rows import Message, last_user_text, normalise, prompt_row, with_last_user_text
-
-LEAKS = ("given prompt", "rewritten prompt", "created prompt", "#prompt", "prompt#")
-CHATTER = ("here is ", "here's ", "here are ", "sure,", "sure!", "certainly", "of course", "answer:", "response:", "output:")
-REFUSALS = ("i'm sorry", "i am sorry", "sorry, ", "i cannot", "i can't", "i can not", "as an ai", "i'm unable", "i am unable")
+from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
+from eva_stages.creator.context import examples_text, feedback_text
+from eva_stages.creator.rejecting import rejection
 
 
 def evol_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
@@ -91,33 +89,19 @@ def read_evolution(reply: str | None) -> str:
     return (reply or "").rpartition("Prompt#:")[2].strip()
 
 
-def rejection(evolved: str, parent: str, finish_reason: str, max_characters: int) -> str | None:
-    """Why an evolution cannot be used; None if it can."""
-    lowered = evolved.lower()
-    if not evolved:
-        return "empty"
-    if finish_reason == "length":
-        return "truncated"
-    if normalise(evolved) == normalise(parent):
-        return "unchanged"
-    if any(leak in lowered for leak in LEAKS):
-        return "template_leak"
-    if lowered.startswith(REFUSALS):
-        return "refusal"
-    if lowered.startswith(CHATTER) or not any(character.isalpha() for character in evolved):
-        return "not_a_prompt"
-    return "too_long" if len(evolved) > max_characters else None
+SHOWN = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")
+"""Columns that the evolver is shown; evolved prompts do not carry them."""
 
 
 class EvolvePrompts(Task):
-    """Evolves every prompt `generations` times; one row per attempt.
+    """Evolves every prompt `generations` times; one row per attempt. What was shown besides the prompt is part of the mutation's name.
 
     Attributes:
         method: key of `METHODS`.
         seed: from the recipe, the stage and the iteration.
 
     Input columns:
-        - the columns of a prompt row
+        - the columns of a prompt row; those of `context.Feedback`, critique and examples where they are to be shown
     Output columns:
         - the same, for the evolved prompt, with its parent, generation and mutation; rejected (reason or null)
     """
@@ -145,28 +129,38 @@ class EvolvePrompts(Task):
         parents = [dict(row) for row in inputs]
         made: list[list[dict[str, Any]]] = [[] for _ in inputs]
         for generation in range(self.generations):
-            for index, child in enumerate(self._generation(parents, [row["prompt_id"] for row in inputs], generation)):
+            for index, child in enumerate(self._generation(parents, inputs, generation)):
                 made[index].append(child)
                 if child["rejected"] is None and self.method not in INDEPENDENT:
                     parents[index] = child
         yield [row for rows in made for row in rows]
 
-    def _generation(self, parents: list[dict[str, Any]], drawn: list[str], generation: int) -> list[dict[str, Any]]:
+    def _generation(self, parents: list[dict[str, Any]], drawn: list[dict[str, Any]], generation: int) -> list[dict[str, Any]]:
         """One evolution of every parent, in one call of the evolver."""
-        seeds = [derive_seed(self.seed, prompt_id, generation) for prompt_id in drawn]
-        texts = [last_user_text(parent["messages"]) for parent in parents]
-        meta = [METHODS[self.method](text, np.random.default_rng(seed)) for text, seed in zip(texts, seeds, strict=True)]
+        seeds = [derive_seed(self.seed, row["prompt_id"], generation) for row in drawn]
+        meta = [self._meta_prompt(parent, row, seed) for parent, row, seed in zip(parents, drawn, seeds, strict=True)]
         seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
         inputs: Any = [self.format_input({"meta_prompt": prompt}) for _, prompt in meta]
         outputs: Any = self.llm.generate_outputs(inputs=inputs, num_generations=1, **seeded)
-        return [
-            self._child(parent, text, mutation, output)
-            for parent, text, (mutation, _), output in zip(parents, texts, meta, outputs, strict=True)
-        ]
+        return [self._child(parent, mutation, output) for parent, (mutation, _), output in zip(parents, meta, outputs, strict=True)]
 
-    def _child(self, parent: dict[str, Any], text: str, mutation: str, output: dict[str, Any]) -> dict[str, Any]:
-        evolved = read_evolution(output["generations"][0])
-        reason = rejection(evolved, text, output["finish_reasons"][0], self.max_characters)
+    def _meta_prompt(self, parent: dict[str, Any], drawn: dict[str, Any], seed: int) -> tuple[str, str]:
+        """(mutation, meta-prompt); what is shown of the drawn prompt goes before the method's own words."""
+        mutation, meta = METHODS[self.method](last_user_text(parent["messages"]), np.random.default_rng(seed))
+        shown = {
+            "multi_shot": examples_text(drawn.get("examples") or []),
+            "feedback": feedback_text(drawn, evolved=parent["prompt_id"] != drawn["prompt_id"]),
+        }
+        used = {name: text for name, text in shown.items() if text}
+        return "+".join([mutation, *used]), "\n\n".join([*used.values(), meta])
+
+    def _child(self, parent: dict[str, Any], mutation: str, output: dict[str, Any]) -> dict[str, Any]:
+        reply, finish_reason = output["generations"][0], output["finish_reasons"][0]
+        evolved = read_evolution(reply)
+        if reply is None:
+            reason: str | None = finish_reason if finish_reason == "prompt_too_long" else "no_reply"
+        else:
+            reason = rejection(evolved, last_user_text(parent["messages"]), finish_reason, self.max_characters)
         lineage = {
             "parent_id": parent["prompt_id"],
             "root_id": parent["root_id"],
@@ -174,7 +168,7 @@ class EvolvePrompts(Task):
             "mutation": mutation,
         }
         row = prompt_row(with_last_user_text(parent["messages"], evolved), f"evolved by {self.llm.model_name}", **lineage)
-        carried = {name: value for name, value in parent.items() if name not in row and name != "_statistics"}
+        carried = {name: value for name, value in parent.items() if name not in (*row, *SHOWN, "_statistics")}
         child = {**carried, **row, "rejected": reason}
         add_statistics(
             child,

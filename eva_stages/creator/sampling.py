@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
@@ -47,29 +48,40 @@ SELECTIONS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
 }
 
 
+def balanced(weights: np.ndarray, topics: Sequence[str | None], share: float) -> np.ndarray:
+    """w' = (1 - c) w + c * inverse topic frequency, both of sum 1; c is `share`. Prompts without a topic are one of their own."""
+    _, topic, count = np.unique([name or "" for name in topics], return_inverse=True, return_counts=True)
+    inverse = 1 / count[topic]
+    return (1 - share) * weights / weights.sum() + share * inverse / inverse.sum()
+
+
 class Select(TableStep):
-    """Draws the informative subset.
+    """Draws the informative subset. A second input with the topics of the prompts makes rare topics likelier.
+
+    Attributes:
+        topic_share: c of `balanced`.
 
     Input columns:
-        - prompt_id, weight, uniform (null = not selectable)
+        - prompt_id, weight, uniform (null = not selectable); prompt_id, topic
     Output columns:
         - prompt_id, probability (of a single draw), draw (0 = first)
     """
 
     kind: str = "weighted"
     fraction: float = 0.25
+    topic_share: float = 0.0
     seed: int = 0
 
     @property
     def inputs(self) -> Sequence[str]:
-        return ["prompt_id", "weight", "uniform"]
+        return ["prompt_id", "weight", "uniform", "topic"]
 
     @property
     def outputs(self) -> Sequence[str]:
         return ["prompt_id", "probability", "draw"]
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        (table,) = tables
+        table, *topics = tables
         scored = table.filter(table["uniform"].is_valid())
         size = round(self.fraction * len(table))
         if len(scored) == 0 or size == 0:
@@ -77,6 +89,9 @@ class Select(TableStep):
         weights = scored["weight"].to_numpy()
         if not weights.any():
             weights = np.ones(len(scored))
+        for labelled in topics:
+            places = pc.index_in(scored["prompt_id"], value_set=labelled["prompt_id"].combine_chunks())
+            weights = balanced(weights, labelled["topic"].take(places).to_pylist(), self.topic_share)
         draws = uniforms(self.seed, scored["prompt_id"].to_pylist())
         chosen = SELECTIONS[self.kind](weights, draws, min(size, len(scored)))
         columns = {

@@ -1,4 +1,4 @@
-"""Lettercraft's exact player, as a generator: it evolves instructions, judges answers, and answers instructions.
+"""Lettercraft's exact player, as a generator: it evolves instructions, scores them, judges answers, and answers instructions.
 
 It reads the very prompts that a large model would get (distilabel's evolve templates, a benchmark's judge prompt) and replies in
 the same formats, so nothing around it knows that it is not one. As a careless writer would, it sometimes returns an unusable
@@ -29,6 +29,7 @@ _JUDGED = re.compile(
     r"\n\n<\|The Start of Assistant B's Answer\|>\n(?P<b>.*)\n<\|The End of Assistant B's Answer\|>",
     re.DOTALL,
 )
+_SCORED = re.compile(r"<\|The Start of the Prompt\|>\n(.*)\n<\|The End of the Prompt\|>", re.DOTALL)
 
 
 class LettercraftPlayer(SeededLLM):
@@ -49,9 +50,11 @@ def _generated(text: str, n: int, seed: int | None) -> Generated:
 
 
 def reply(text: str, rng: np.random.Generator) -> str:
-    """What the player says to a judge prompt, an evolve prompt or an instruction."""
+    """What the player says to a judge prompt, a scorer's prompt, an evolve prompt or an instruction."""
     if judged := _JUDGED.search(text):
         return judge(judged["prompt"], judged["a"], judged["b"])
+    if scored := _SCORED.search(text):
+        return score(scored[1])
     given = re.search(r"#(?:The )?Given Prompt#:\n(.*)\n#(?:Rewritten|Created) Prompt#:", text, re.DOTALL)
     if given is None:
         instruction = parse(text)
@@ -70,6 +73,15 @@ def judge(prompt: str, answer_a: str, answer_b: str) -> str:
     margin = grade(instruction, answer_a) - grade(instruction, answer_b)
     verdict = "A=B" if margin == 0 else ("A" if margin > 0 else "B") + (">>" if abs(margin) > 0.5 else ">") + ("B" if margin > 0 else "A")
     return f"The right answer is {instruction.answer}. My final verdict is: [[{verdict}]]"
+
+
+def score(prompt: str) -> str:
+    """A prompt's quality (5 if it can be answered, else 1) and complexity (operations, and one more for a long word; at most 5)."""
+    instruction = parse(prompt)
+    if instruction is None:
+        return "Quality: 1\nComplexity: 1"
+    complexity = min(5, len(instruction.operations) + (len(instruction.word) > 6))
+    return f"Quality: {5 if instruction.answer else 1}\nComplexity: {complexity}"
 
 
 def _evolve(text: str, instruction: Instruction, rng: np.random.Generator) -> Instruction:

@@ -4,7 +4,7 @@ import pytest
 from eva_stages.core.errors import DataError
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.creator.curating import Curate, NearDuplicates
-from eva_stages.creator.mixing import Mix
+from eva_stages.creator.mixing import Mix, Replay
 
 LONG = "Explain in plain words how a suspension bridge carries the weight of the cars that cross it every single day"
 
@@ -64,3 +64,33 @@ def test_a_shortfall_of_evolved_prompts_is_filled_from_the_buffer() -> None:
 def test_no_evolved_prompt_at_all_is_an_error() -> None:
     with pytest.raises(DataError, match="no evolved prompt survived"):
         Mix(name="mix").transform(prompts(), prompts("old", "older"))
+
+
+def informed(table: pa.Table, *values: float | None) -> pa.Table:
+    return pa.table({"prompt_id": table["prompt_id"], "reward_gap": pa.array(values, pa.float64())})
+
+
+def test_replay_brings_back_what_was_most_informative_when_it_was_last_scored() -> None:
+    first, second, present = prompts("a", "b", "c", "d"), prompts("b", "c", "e", "f"), prompts("c", "g", "h", "i")
+    info = informed(first, 0.9, 0.8, 0.7, 0.1), informed(second, 0.2, 0.95, 0.5, None)
+    replay = Replay(name="replay", share=0.5)
+    back, counts = replay.transform(present, first, info[0], second, info[1])
+    assert texts(back) == ["a", "e"] and back["informativeness"].to_pylist() == [0.9, 0.5]
+    assert counts == {"pool": 4, "replay_short": 0}  # c is still there, f was not scored
+    rest, counts = Replay(name="replay", share=1.0).transform(prompts(*"uvwxyz"), first, info[0], second, info[1])
+    assert texts(rest) == ["c", "a", "e", "b", "d"] and counts == {"pool": 5, "replay_short": 1}
+    with pytest.raises(DataError, match="not that of the earlier prompt set"):
+        replay.transform(present, first, info[1])
+
+
+def test_a_mix_with_replay_adds_up_and_has_no_prompt_twice() -> None:
+    evolved, present = prompts(*(f"new {n}" for n in range(20))), prompts(*(f"old {n}" for n in range(20)))
+    back = prompts("new 3", "old 4", "back 1", "back 2")
+    mixed, counts = Mix(name="mix", evolved_share=1.0, seed=3).transform(evolved, present, back)
+    assert counts == {"evolved": 20, "buffer": 0, "replay": 0, "evolved_short": 0}
+    mixed, counts = Mix(name="mix", evolved_share=0.5, seed=3).transform(evolved, present, back)
+    assert len(set(mixed["prompt_id"].to_pylist())) == len(mixed) == 20 == counts["evolved"] + counts["buffer"] + counts["replay"]
+    origins = dict(zip(texts(mixed), mixed["origin"].to_pylist(), strict=True))
+    assert {text for text, origin in origins.items() if origin == "replay"} >= {"back 1", "back 2"} and origins.get("old 4") != "replay"
+    plain, _ = Mix(name="mix", evolved_share=0.5, seed=3).transform(evolved, present)
+    assert [text for text in texts(plain) if text.startswith("new")] == [text for text in texts(mixed) if origins[text] == "evolved"]

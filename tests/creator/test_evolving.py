@@ -81,7 +81,7 @@ def test_after_a_rejected_generation_the_next_starts_from_the_last_good_prompt()
     (seed,) = rows(SEED)
     llm = Scripted(replies=["one", None, SEED.replace("planet", "comet"), "one"])
     children = evolve(llm, [seed], generations=4)
-    assert [row["rejected"] for row in children] == [None, "empty", None, None]
+    assert [row["rejected"] for row in children] == [None, "no_reply", None, None]
     assert [row["parent_id"] for row in children] == [
         seed["prompt_id"],
         children[0]["prompt_id"],
@@ -95,7 +95,7 @@ def test_malformed_replies_never_break_the_batch() -> None:
     inputs = rows("a", "b", "c", "d")
     children = evolve(Scripted(replies=[None, "", "#Rewritten Prompt#:", "fine"] * 2), inputs, generations=2)
     assert len(children) == 8
-    assert [row["rejected"] for row in children if row["_row"] < 3] == ["empty"] * 6
+    assert [row["rejected"] for row in children if row["_row"] < 3] == ["no_reply"] * 2 + ["empty"] * 4
     assert children[6]["rejected"] is None and children[7]["rejected"] == "unchanged"
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from eva_stages.core.errors import DataError
-from eva_stages.creator.sampling import SELECTIONS, Select, greedy, stratified, weighted
+from eva_stages.creator.sampling import SELECTIONS, Select, balanced, greedy, stratified, weighted
 
 
 def ids(n: int) -> list[str]:
@@ -77,3 +77,18 @@ def test_the_draw_does_not_depend_on_the_order_of_the_rows() -> None:
 def test_nothing_scored_is_an_error() -> None:
     with pytest.raises(DataError, match="0 of 2 prompts are scored"):
         Select(name="select").transform(info([0.0, 0.0], [False, False]))
+
+
+def test_rare_topics_gain_by_the_share_of_the_inverse_frequency() -> None:
+    weights, topics = np.array([2.0, 1.0, 1.0, 0.0]), ["code", "code", None, "code"]
+    assert balanced(weights, topics, 0.0) == pytest.approx([0.5, 0.25, 0.25, 0])
+    assert balanced(weights, topics, 1.0) == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
+    assert balanced(weights, topics, 0.25) == pytest.approx(0.75 * np.array([0.5, 0.25, 0.25, 0]) + 0.25 * np.array([1, 1, 3, 1]) / 6)
+
+
+def test_selection_finds_each_prompt_s_topic_by_its_id() -> None:
+    known = ids(8)
+    table = pa.table({"prompt_id": known, "weight": [1.0] * 7 + [0.0], "uniform": pa.array([None] + [1.0] * 7)})
+    topics = pa.table({"prompt_id": known[::-1], "topic": ["rare"] + ["common"] * 7})
+    made, _ = Select(name="select", kind="greedy", fraction=0.25, topic_share=1.0).transform(table, topics)
+    assert made["prompt_id"].to_pylist()[0] == known[7] and made["probability"].to_pylist()[0] == pytest.approx(0.5)

@@ -1,0 +1,107 @@
+"""Why an evolver's reply is no prompt to train on.
+
+What is looked for are the ways in which language models miss the task: they repeat the template, refuse, talk about the prompt or answer
+it. The patterns are anchored where such phrases stand, at the beginning or the end of a reply, because the same words are common in real
+prompts ("I can't get this code to run", "Here is my essay"); what the parent prompt already holds counts against nobody. They are
+measured against real prompts and real replies in `tests/creator/test_rejecting.py`. An answer that simply begins is not recognised.
+"""
+
+import re
+
+from eva_stages.core.rows import normalise
+
+LEAKS = (
+    "given prompt",
+    "rewritten prompt",
+    "created prompt",
+    "prompt rewriter",
+    "prompt creator",
+    "#prompt",
+    "prompt#",
+    "response#",
+    "critique#",
+    "conversation#",
+)
+"""Words of the meta-prompts."""
+# fragments for verbose patterns: spaces are escaped
+
+_UNABLE = r"(?:can\ ?not|can't|could\ not|couldn't|(?:'m|\ am)\ (?:unable|not\ able)\ to|will\ not|won't|must\ decline\ to)"
+_ASKED = (
+    r"(?:help|assist|provide|fulfil|fulfill|comply|create|generate|answer|rewrite|evolve|produce|continue|engage|support|complete|process|"
+    r"offer|discuss|participate|respond|do\ (?:that|this|so)|in\ good\ conscience)"
+)
+_TARGET = r"(?:prompt|version|rewrite|revision|variation|instruction|question|task|answer|response|solution)s?"
+_CHANGED = r"(?:rewritten|revised|new|evolved|updated|improved|modified|enhanced|created|expanded|reworded|final)"
+
+REFUSAL = re.compile(
+    rf"""\W*(?:
+        (?:(?:i'm|i\ am|we're|we\ are)\ )?(?:\w+\ )?sorry\b.{{0,60}}?\b(?:but|can't|cannot|unable|not\ able|won't)\b
+      | (?:i\ apologi[sz]e|my\ apologies|apologies|unfortunately|regrettably)\b.{{0,40}}?\b(?:i|we|but|as\ an\ ai)\b
+      | (?:i|we)\ ?{_UNABLE}\ (?:\w+\ )?{_ASKED}\b
+      | as\ an?\ (?:[a-z]+\ )?(?:ai|artificial\ intelligence|language\ model|assistant|chatbot)
+          (?:\ (?:language|model|assistant|chatbot|system|created|developed|trained|designed|focused)[\w\ -]{{0,60}})?,?\ (?:i|my)\b
+      | as\ of\ my\ (?:last|latest|knowledge|most\ recent|training)
+      | while\ i\ ?{_UNABLE}\b
+      | (?:i'm|i\ am)\ (?:just\ |only\ )?an\ ai\b
+      | i\ (?:don't|do\ not)\ (?:feel\ comfortable|have\ the\ ability)
+      | i\ (?:don't|do\ not)\ understand\ (?:the|your|this)\ (?:instruction|request|prompt|question)
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+CHATTER = re.compile(
+    rf"""\W*(?:
+        <think>
+      | (?:sure|certainly|of\ course)(?:\ thing)?[,!.:]
+      | (?:certainly|of\ course)\ here
+      | (?:sure|absolutely|okay|ok|alright|got\ it|great|understood|definitely|gladly)[\s,!.:\u2014-]+
+          (?:here|below|i'll|i\ will|i'd|let's|let\ me|happy|as\ requested|{_CHANGED}\ )
+      | here(?:'s|\ is|\ are)\b[^\n:]{{0,80}}?\b{_TARGET}\b[^\n:.?]{{0,60}}[:\n]
+      | here(?:'s|\ is|\ are)\ (?!.*(?:\?|\b(?:please|you|i|my|me)\b))
+      | (?:below\ is|below\ are|the\ following\ is|this\ is)\b[^\n:]{{0,60}}?\b{_CHANGED}\b[^\n:]{{0,60}}[:\n]
+      | (?:the\ )?{_CHANGED}\ (?:\w+\ )?{_TARGET}\W*(?:is\b|:)
+      | (?:answer|response|output|solution)\W*:
+      | (?:i'd|i\ would)\ be\ (?:happy|glad|delighted)\ to\b
+      | (?:that's|that\ is|what)?\ ?(?:a|an)?\ ?(?:great|good|excellent|interesting|fascinating)\ question\b
+    )""",
+    re.VERBOSE,
+)
+CLOSING = re.compile(
+    r"(?:(?:i )?hope (?:this|that|it) helps|(?:please )?let me know if (?:you|there)|feel free to (?:ask|reach))[^\n]{0,120}\Z"
+)
+"""What assistants end an answer with."""
+
+
+def rejection(evolved: str, parent: str, finish_reason: str, max_characters: int) -> str | None:
+    """Why an evolution cannot be used; None if it can.
+
+    Args:
+        evolved: what stands behind the last heading of the reply.
+        parent: the prompt that it was made from.
+        finish_reason: of the reply; `length` means that it is not whole.
+    """
+    if not evolved:
+        return "empty"
+    if finish_reason == "length":
+        return "truncated"
+    if normalise(evolved) == normalise(parent):
+        return "unchanged"
+    if reason := misses_the_task(_plain(evolved), _plain(parent)):
+        return reason
+    return "too_long" if len(evolved) > max_characters else None
+
+
+def misses_the_task(text: str, parent: str) -> str | None:
+    """template_leak, refusal or not_a_prompt, for lower-case texts."""
+    if any(leak in text and leak not in parent for leak in LEAKS):
+        return "template_leak"
+    if REFUSAL.match(text) and not REFUSAL.match(parent):
+        return "refusal"
+    for pattern in (CHATTER.match, CLOSING.search):
+        if pattern(text) and not pattern(parent):
+            return "not_a_prompt"
+    return None if any(character.isalpha() for character in text) else "not_a_prompt"
+
+
+def _plain(text: str) -> str:
+    """Lower case, with the apostrophes that keyboards have."""
+    return text.strip().lower().replace("\u2019", "'").replace("\u2018", "'")
