@@ -1,0 +1,173 @@
+"""Plots that take their colours from the page they stand in, and the same as files with colours of their own.
+
+matplotlib draws with the light palette (Okabe and Ito's, safe for colour-blind eyes; series differ in marker and dash as well). In the
+page every colour is a CSS variable, so dark mode costs nothing; text stays text. Small figures, many of them: a phone shows one per row,
+a wide screen four. Axis labels with units, and n, are arguments that cannot be left out.
+"""
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1c2127", "#59626d", "#d4d9df"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", **{colour: f"s{index + 1}" for index, colour in enumerate(SERIES)}}
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+WIDTH, HEIGHT = 3.8, 2.9
+"""Inches."""
+TITLE_CHARACTERS = 54
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn figure."""
+
+    name: str
+    title: str
+    note: str
+    svg: str
+    """A document of its own, in the light palette."""
+    png: bytes
+
+    @property
+    def inline(self) -> Markup:
+        """The drawing for the page, in the page's colours."""
+        text = re.sub(r"^.*?(?=<svg)", "", self.svg, flags=re.DOTALL)
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        text = re.sub(r'<g id="[^"]*"', "<g", text)
+        text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
+        text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true" focusable="false">', text, count=1)
+        for colour, variable in VARIABLES.items():
+            text = text.replace(colour, f"var(--{variable})")
+        return Markup(text)  # noqa: S704 - made by matplotlib, which escapes the texts in it
+
+
+def draw(
+    name: str,
+    title: str,
+    n: str,
+    x: str,
+    y: str,
+    paint: Callable[[Axes], None],
+    note: str = "",
+    height: float = HEIGHT,
+    polar: bool = False,
+    legend: bool = True,
+) -> Plot:
+    """A figure with one pair of axes.
+
+    Args:
+        name: of its files.
+        n: how much is behind it, as in "n = 720 prompts".
+        x, y: axis labels with units.
+        paint: draws on the axes.
+        note: what else there is to know, under the figure.
+    """
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.add_subplot(projection="polar" if polar else None)
+        paint(axes)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        heading = "\n".join([*textwrap.wrap(title, TITLE_CHARACTERS), *textwrap.wrap(n, TITLE_CHARACTERS + 8)])
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=8.5)
+        if legend and axes.get_legend_handles_labels()[1]:
+            labels = axes.get_legend_handles_labels()[1]
+            columns = max(1, min(len(labels), int(52 / (max(len(label) for label in labels) + 6))))
+            figure.legend(loc="outside lower center", ncols=columns)
+        vector = io.StringIO()
+        figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+        raster = io.BytesIO()
+        figure.savefig(raster, format="png", dpi=160, facecolor="white")
+    return Plot(name, title, " ".join(filter(None, (f"{n}.", note))), vector.getvalue(), raster.getvalue())
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour, marker and dash of the index-th series."""
+    return {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)], "linestyle": DASHES[index % len(DASHES)]}
+
+
+def colour(index: int) -> str:
+    return SERIES[index % len(SERIES)]
+
+
+def histograms(axes: Axes, samples: dict[str, np.ndarray], bins: int = 30) -> None:
+    """Outlines of several samples over the same bins, as percent of each sample per bin."""
+    known = {label: values[np.isfinite(values)] for label, values in samples.items()}
+    everything = np.concatenate([*known.values(), np.empty(0)])
+    low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    for index, (label, values) in enumerate(known.items()):
+        share = 100 * np.histogram(values, edges)[0] / max(len(values), 1)
+        axes.stairs(share, edges, label=label, color=colour(index), linestyle=DASHES[index % len(DASHES)], linewidth=1.4)
+    axes.set_ylim(bottom=0)
+
+
+def stacked(axes: Axes, labels: Sequence[str], parts: dict[str, Sequence[float]]) -> None:
+    """Bars of shares, one per label, stacked from bottom to top."""
+    bottom = np.zeros(len(labels))
+    for index, (name, values) in enumerate(parts.items()):
+        heights = np.asarray(values, dtype=float)
+        hatch = None if index < len(SERIES) else "///"
+        axes.bar(labels, heights, bottom=bottom, label=name, color=colour(index), hatch=hatch, width=0.65)
+        bottom += heights
+    axes.grid(axis="x", visible=False)
+
+
+def grouped(axes: Axes, names: Sequence[str], groups: dict[str, Sequence[float]]) -> None:
+    """Horizontal bars, for each name one per group, first name on top."""
+    places = np.arange(len(names))[::-1]
+    thickness = 0.8 / max(len(groups), 1)
+    for index, (label, values) in enumerate(groups.items()):
+        offsets = places + 0.4 - thickness * (index + 0.5)
+        axes.barh(offsets, np.asarray(values, dtype=float), thickness * 0.92, label=label, color=colour(index))
+    axes.set_yticks(places, names)
+    axes.grid(axis="y", visible=False)
+
+
+def interval_points(
+    axes: Axes, labels: Sequence[str], points: Sequence[tuple[float, float, float]], index: int = 0, label: str = "", shift: float = 0
+) -> None:
+    """Points with intervals over category labels; (value, low, high) each, NaN where there is none."""
+    values, lows, highs = np.array(points, dtype=float).T
+    places = np.arange(len(labels)) + shift
+    errors = np.vstack([values - lows, highs - values]).clip(min=0)
+    axes.errorbar(places, values, yerr=np.nan_to_num(errors), capsize=3, label=label or None, **look(index))
+    axes.set_xticks(np.arange(len(labels)), labels)
+    axes.margins(x=0.15)
