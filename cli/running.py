@@ -32,10 +32,10 @@ def run_stages(
 
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipes import dump_recipe, load_recipe
-    from eva_stages.core.runner import execute
     from eva_stages.core.store import write_whole
     from pipelines.checking import check
     from pipelines.iteration import iterations
+    from pipelines.publishing import execute_and_publish
     from pipelines.summary import summary, summary_tables
 
     recipe = load_recipe(recipe_name, overrides)
@@ -48,7 +48,7 @@ def run_stages(
     run.create()
     with run.lock():
         write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
-        execute(run, chosen, Reporter())
+        execute_and_publish(run, recipe, rounds, chosen, Reporter())
     document = summary(run, recipe, rounds)
     if as_json:
         print_json(document)

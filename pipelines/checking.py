@@ -1,6 +1,7 @@
 """Everything a recipe points to, looked at before anything expensive starts; all faults at once."""
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from eva_stages.core.config import (
     ArmoRMReward,
     EnsembleReward,
     FilePrompts,
+    HubPrompts,
     LiteLLMModel,
     LLMJudgeReward,
     LocalReward,
@@ -23,7 +25,7 @@ from eva_stages.core.config import (
     VLLMGenerator,
     VLLMModel,
 )
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, HubError
 from eva_stages.core.stage import load_attribute
 from eva_stages.creator.questions import find_questions
 from eva_stages.models.choosing import OneReward, check_trust
@@ -63,6 +65,10 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     ]
     if isinstance(recipe.prompts, FilePrompts):
         looks.append(partial(_prompts, recipe.prompts))
+    if isinstance(recipe.prompts, HubPrompts):
+        looks.append(partial(_hub_prompts, recipe.prompts))
+    if recipe.publish:
+        looks.append(partial(_account, recipe.publish.to))
     return looks
 
 
@@ -70,6 +76,22 @@ def _prompts(prompts: FilePrompts) -> None:
     from eva_stages.creator.prompts import read_prompt_file
 
     read_prompt_file(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
+
+
+def _hub_prompts(prompts: HubPrompts) -> None:
+    from eva_stages.creator.hub_prompts import dataset_commit, read_hub_prompts
+
+    commit = dataset_commit(prompts.id, prompts.revision)
+    read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)
+
+
+def _account(namespace: str) -> None:
+    from eva_stages.publishing.hub import Hub
+
+    try:
+        Hub(partial(print, file=sys.stderr)).check_account(namespace)
+    except HubError as error:
+        raise ConfigError([f"publish: {error}"]) from error
 
 
 def _rewards(recipe: Recipe) -> list[tuple[OneReward, str]]:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eva_stages.core.config import FilePrompts, Recipe
+from eva_stages.core.config import FilePrompts, HubPrompts, Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
+from eva_stages.creator.hub_prompts import dataset_commit
 from eva_stages.models.loading import resolve
 from pipelines.analysing import analysing
 from pipelines.cleaning import decontaminated
@@ -40,6 +41,10 @@ def prompts_stage(recipe: Recipe) -> Stage:
         settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
         load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed}, {"file": str(path)})
         return FunctionStage("prompts", 0, {"file": Outside(path.name, path, file_digest(path))}, function=load)
+    if isinstance(prompts, HubPrompts):
+        settings = {**prompts.model_dump(exclude={"kind"}), "revision": dataset_commit(prompts.id, prompts.revision)}
+        load = Use("eva_stages.creator.hub_prompts:load_hub", {**settings, "seed": recipe.seed})
+        return FunctionStage("prompts", 0, {}, function=load)
     load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed})
     return FunctionStage("prompts", 0, {}, function=load)
 

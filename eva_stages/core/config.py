@@ -51,7 +51,28 @@ class FilePrompts(Section):
     """Longer prompts are left out and counted."""
 
 
-Prompts = Annotated[MicroworldPrompts | FilePrompts, Field(discriminator="kind")]
+class HubPrompts(Section):
+    """Prompts from a data set on the Hub, such as another run's pushed one."""
+
+    kind: Literal["hub"]
+    id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """As in user/run."""
+    config: str | None = None
+    """Configuration of the data set, such as pairs-1; null = its default."""
+    split: str = "train"
+    revision: str | None = None
+    """Branch, tag or commit; null = main. It is resolved to a commit before anything runs."""
+    column: str | None = None
+    """Column with the prompt: a string, or a list of chat messages; null = messages, or prompt."""
+    reference_column: str | None = None
+    """Column with what a verifier checks answers against; kept as text, or as JSON where it is no text."""
+    size: int | None = Field(None, ge=1)
+    """Use a seeded sample of this many; null = all."""
+    max_characters: int = Field(8000, ge=1)
+    """Longer prompts are left out and counted."""
+
+
+Prompts = Annotated[MicroworldPrompts | FilePrompts | HubPrompts, Field(discriminator="kind")]
 
 
 # --- models ------------------------------------------------------------------------------------------------------------
@@ -467,6 +488,17 @@ class Evaluation(Section):
     benchmarks: tuple[Lettercraft, ...] = ()
 
 
+# --- publishing --------------------------------------------------------------------------------------------------------
+
+
+class Publish(Section):
+    """Push the run to the Hub after each iteration; needs a token with write permission (`hf auth login`, or HF_TOKEN)."""
+
+    to: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """User or organisation."""
+    private: bool = False
+
+
 # --- the whole ---------------------------------------------------------------------------------------------------------
 
 
@@ -497,5 +529,6 @@ class Recipe(Section):
     creator: Creator
     solver: Solver
     evaluation: Evaluation = Evaluation()
+    publish: Publish | None = None
     limits: Limits = Limits()
     runtime: Runtime = Runtime()

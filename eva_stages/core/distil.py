@@ -27,6 +27,7 @@ from eva_stages.core.parts import ROW, read_parts, write_part
 from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.stage import WORK, Use
+from eva_stages.core.store import PIPELINE
 from eva_stages.core.tables import FILE, joined_batches, read_table, write_rows
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def run_pipeline(
             step >> following
             step = following
         step >> PartSink(name="sink", parts=str(parts), rows=rows, required=required, input_batch_size=batch_size)
+        pipeline.save(parts.parent / PIPELINE, format="yaml")
         threading.Thread(target=_watch_workers, daemon=True).start()
         pipeline.run(use_cache=False, logging_handlers=[_FailureHandler()])
 

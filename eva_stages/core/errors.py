@@ -23,3 +23,7 @@ class LockedError(EvaError, BlockingIOError):
 
 class StageError(EvaError, RuntimeError):
     """A stage failed; what it had written stays in its work folder and the next attempt goes on from there."""
+
+
+class HubError(EvaError, ConnectionError):
+    """The Hub cannot be reached, or refuses; what has been uploaded stays there and the next attempt goes on from it."""

@@ -1,7 +1,7 @@
 """A run on disk. A name under `stages/` means done and whole; everything unfinished is under `work/`.
 
     runs/<run>/recipe.yaml, events.jsonl, lock
-    runs/<run>/stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json
+    runs/<run>/stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json, pipeline.yaml of row stages
     runs/<run>/work/<iteration>-<stage>-<fp12>/...
 
 Committing writes the data, then the manifest, syncs both and renames the folder; a reader therefore never meets half an artifact.
@@ -28,6 +28,8 @@ from eva_stages.core.errors import DataError, LockedError, StageError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.stage import Outside, Stage
 
+PIPELINE = "pipeline.yaml"
+"""The distilabel pipeline that a row stage ran, beside its data: no part of the artifact's digest."""
 PACKAGES = ("eva-align", "torch", "transformers", "trl", "distilabel", "datasets", "accelerate", "pyarrow", "numpy")
 
 
@@ -125,6 +127,8 @@ class Run:
         shutil.rmtree(ready, ignore_errors=True)
         ready.mkdir()
         out.rename(ready / out.name)
+        if (pipeline := self.work / stage.folder / PIPELINE).is_file():
+            pipeline.rename(ready / PIPELINE)
         write_whole(ready / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         ready.rename(self.stages / stage.folder)
         sync(self.stages)

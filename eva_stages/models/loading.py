@@ -13,7 +13,7 @@ BALANCED = "balanced"
 
 
 def resolve(model: str, revision: str | None, place: str, code: bool = False) -> Outside:
-    """Find a model given as `microworld`, a checkpoint folder or a Hub id.
+    """Find a model given as `microworld`, a checkpoint folder or a Hub id; the digest of the latter is its commit.
 
     Args:
         place: the recipe field it stands in, for errors.
@@ -27,7 +27,17 @@ def resolve(model: str, revision: str | None, place: str, code: bool = False) ->
         raise ConfigError([f"{place}: {model} has no config.json, so it is no checkpoint"])
     if not list(folder.glob("*.safetensors")):
         raise ConfigError([f"{place}: {model} has no *.safetensors; eva loads no pickled weights. Convert it with save_pretrained"])
-    return Outside(folder.name if Path(model).expanduser().is_dir() else model, folder, tree_digest(folder))
+    return Outside(folder.name if is_local(model) else model, folder, folder.name if from_hub(model) else tree_digest(folder))
+
+
+def is_local(model: str) -> bool:
+    """Whether a model is a folder of this machine."""
+    return Path(model).expanduser().is_dir()
+
+
+def from_hub(model: str) -> bool:
+    """Whether a model is a Hub id; its files lie in a folder that is named after their commit."""
+    return model != MICROWORLD and not is_local(model)
 
 
 def _folder(model: str, revision: str | None, place: str, code: bool) -> Path:
@@ -42,7 +52,7 @@ def _folder(model: str, revision: str | None, place: str, code: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", *(["*.py"] if code else [])]
+        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md", *(["*.py"] if code else [])]
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ConfigError(

@@ -1,0 +1,59 @@
+"""`eva push`: a run's rows and policies on the Hub, with cards."""
+
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.shared import RunArgument, existing_run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from eva_stages.publishing.pushing import Outcome
+
+
+class Part(StrEnum):
+    datasets = "datasets"
+    models = "models"
+    report = "report"
+
+
+def push(
+    run: RunArgument,
+    to: Annotated[str, typer.Option("--to", metavar="NAMESPACE", help="User or organisation on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Create the repositories as private ones.")] = False,
+    only: Annotated[Part | None, typer.Option("--only", help="Push this part only.")] = None,
+    iteration: Annotated[int | None, typer.Option("--iteration", metavar="T", min=0, help="Push this iteration only.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pushed, and ask nobody.")] = False,
+) -> None:
+    """Push a run to the Hub: one data set, a model per iteration, a collection. Again: only what has changed."""
+    from rich.console import Console
+
+    from eva_stages.core.recipes import load_recipe
+    from eva_stages.publishing.contents import Selection
+    from pipelines.publishing import push_run
+
+    found = existing_run(run)
+    recipe = load_recipe(str(found.root / "recipe.yaml"))
+    selection = Selection(only.value if only else None, iteration)
+    outcomes, collection = push_run(found, recipe, to, private, selection, dry_run, lambda text: print(text, file=sys.stderr))
+    console = Console()
+    console.print(_table(outcomes, dry_run))
+    if collection:
+        console.print(f"collection: {collection}", soft_wrap=True, highlight=False)
+
+
+def _table(outcomes: "list[Outcome]", dry_run: bool) -> "Table":
+    from rich.table import Table
+
+    table = Table(title="would be pushed" if dry_run else "pushed", title_justify="left")
+    table.add_column("repository")
+    for column in ("files", "to send" if dry_run else "sent", "bytes"):
+        table.add_column(column, justify="right")
+    table.add_column("commit")
+    for one in outcomes:
+        sizes = (f"{len(one.repository.files):,}", f"{len(one.changed):,}", f"{one.size:,}")
+        table.add_row(one.repository.name, *sizes, (one.commit or "")[:12])
+    return table

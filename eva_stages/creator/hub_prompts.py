@@ -1,0 +1,74 @@
+"""Prompts from a data set on the Hub: resolved to a commit, loaded by `datasets`, then treated as a file of prompts is.
+
+A configuration of another run's pushed data set is such a source, so a run can start where another one ended. `datasets` keeps what
+it loaded in its own cache, and a commit that is in the cache needs no network.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.runner import Context
+from eva_stages.creator.prompts import load_file
+
+COLUMNS = ("messages", "prompt")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def dataset_commit(id: str, revision: str | None) -> str:
+    """The commit that a revision of a data set is at.
+
+    Raises:
+        ConfigError: if the Hub has no such data set or revision, or cannot be reached and the cache does not know either.
+    """
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return Path(snapshot_download(id, repo_type="dataset", revision=revision, allow_patterns=["README.md"])).name
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        where = f"at revision {revision or 'main'} (or it is private or gated and needs a token)"
+        raise ConfigError([f"prompts.id: the Hub has no data set {id} {where}"]) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ConfigError([f"prompts.id: {id} is not in the cache and the Hub cannot be reached ({type(error).__name__})"]) from error
+
+
+def read_hub_prompts(
+    id: str, config: str | None, split: str, commit: str, column: str | None, reference_column: str | None
+) -> tuple[pa.Table, str]:
+    """The columns of a data set that are read, and the name of the one with the prompts.
+
+    Raises:
+        ConfigError: if there is no such configuration, split or column, or it cannot be loaded.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        table: pa.Table = load_dataset(id, config, split=split, revision=commit).with_format("arrow")[:]
+    except (DatasetsError, ValueError, OSError) as error:  # an unknown configuration or split is a ValueError that names the known ones
+        raise ConfigError([f"prompts: {id}, config {config}, split {split} cannot be loaded: {' '.join(str(error).split())}"]) from error
+    known = ", ".join(table.column_names)
+    chosen = column or next((name for name in COLUMNS if name in table.column_names), None)
+    if chosen is None:
+        raise ConfigError([f"prompts.column: {id} has neither {' nor '.join(COLUMNS)}; give one of {known}"])
+    for name, place in ((chosen, "column"), (reference_column, "reference_column")):
+        if name is not None and name not in table.column_names:
+            raise ConfigError([f"prompts.{place}: {id} has no column {name!r}; it has {known}"])
+    return table.select([name for name in dict.fromkeys((chosen, reference_column)) if name]), chosen
+
+
+def load_hub(
+    context: Context, id: str, config: str | None, split: str, revision: str, column: str | None, **settings: Any
+) -> dict[str, Any]:
+    """Load prompts from a data set at a commit; `settings` are those of `load_file`."""
+    table, chosen = read_hub_prompts(id, config, split, revision, column, settings["reference_column"])
+    file = context.work / f"{id.replace('/', '_')}-{config or 'default'}.parquet"
+    pq.write_table(table, file)
+    return load_file(context, str(file), chosen, **settings)

@@ -1,0 +1,197 @@
+"""Cards of data sets and models: figures from the manifests, put into the templates of `hub_cards/`.
+
+Everything that comes from data is escaped for HTML (the environment's own escaping) and, outside code blocks, for Markdown too.
+Metadata are made with `huggingface_hub`'s card classes, so scores stand in the card as the Hub's model-index. The licence of a
+policy is that of its base as far as the base says it; eva cannot know more.
+"""
+
+import unicodedata
+from importlib import resources
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
+from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
+from markupsafe import Markup
+
+from eva_stages.publishing.artifacts import COST, TOKENS, Artifact, Score, Story, scores
+
+PAPER = "2411.00062"
+MARKDOWN = str.maketrans({character: f"&#{ord(character)};" for character in "&<>\"'\\`*_{}[]()#!|~:@"})
+EXAMPLE_CHARACTERS = 600
+SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
+TAGS = ["eva", "rlhf", "preference-optimization", f"arxiv:{PAPER}"]
+
+
+def dataset_card(story: Story, listed: list[Artifact]) -> str:
+    """README.md of the data set repository; `listed` are the artifacts whose rows are in it."""
+    shown = [artifact for artifact in listed if artifact.rows is not None]
+    default = next((one.name for kind in ("pair", "mix") for one in reversed(shown) if one.stage == kind), shown[0].name if shown else "")
+    configs = [
+        {
+            "config_name": artifact.name,
+            "data_files": [{"split": "train", "path": f"{artifact.name}/rows.parquet"}],
+            **({"default": True} if artifact.name == default else {}),
+        }
+        for artifact in shown
+    ]
+    rows = sum(artifact.manifest["rows"] for artifact in shown)
+    data = DatasetCardData(
+        pretty_name=story.name,
+        task_categories=["text-generation"],
+        size_categories=[next((size for limit, size in SIZES if rows < limit), "n>100M")],
+        tags=[*TAGS, "distilabel"],
+        configs=configs,
+    )
+    for name, value in story.prompts_licence.items():
+        data[name] = value
+    return _card(data.to_yaml(), "dataset.md.jinja", story, shown=shown, default=default, pair=_example(shown))
+
+
+def model_card(story: Story, iteration: int) -> str:
+    """README.md of an iteration's model repository."""
+    figures = [one for one in scores(story.artifacts) if one.policy == f"iteration {iteration}"]
+    loss = str(story.recipe["solver"]["loss"]["kind"])
+    name = story.model(iteration).partition("/")[2]
+    data = ModelCardData(
+        base_model=story.base.hub_id,
+        datasets=[story.dataset],
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=[*TAGS, "trl", loss],
+        model_name=name,
+        eval_results=[_result(one) for one in figures if one.low is not None] or None,
+    )
+    relation = {"base_model_relation": "finetune"} if story.base.hub_id else {}
+    for field, value in {**relation, **story.base.licence}.items():
+        data[field] = value
+    return _card(data.to_yaml(), "model.md.jinja", story, iteration=iteration, name=name, policy=story.policies[iteration], figures=figures)
+
+
+def _result(score: Score) -> EvalResult:
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=score.benchmark,
+        dataset_name=score.benchmark,
+        metric_type=score.name.replace(" ", "_"),
+        metric_name=score.name.replace("_", " "),
+        metric_value=score.value,
+        metric_args={"low": score.low, "high": score.high, "n": score.n},
+    )
+
+
+def _card(metadata: str, template: str, story: Story, **values: Any) -> str:
+    environment = SandboxedEnvironment(
+        loader=FileSystemLoader(str(resources.files("hub_cards"))),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"md": markdown, "figure": figure, "code": code, "shown": visible, "seconds": seconds}
+    last = story.artifacts[-1].manifest
+    text = environment.get_template(template).render(
+        story=story,
+        settings=_settings(story.recipe),
+        recipe=yaml.safe_dump(dict(story.recipe), sort_keys=False, allow_unicode=True),
+        command=command(story),
+        scores=scores(story.artifacts),
+        total={name: sum(one.manifest["counts"].get(name, 0) for one in story.artifacts) for name in (*TOKENS, COST)},
+        all_seconds=sum(one.manifest["seconds"] for one in story.artifacts),
+        packages=last["packages"],
+        python=last["python"],
+        revision=last["git"],
+        paper=PAPER,
+        **values,
+    )
+    return f"---\n{metadata}\n---\n\n{text.strip()}\n"
+
+
+def command(story: Story) -> str:
+    """What runs the recipe again. Prompts from a file are taken from the pushed data set, as nobody else has the file."""
+    lines = [f"hf download {story.dataset} recipe.yaml --repo-type dataset --local-dir ."]
+    run = "eva run recipe.yaml"
+    if story.recipe["prompts"]["kind"] == "file" and story.seeds:
+        run += f" --set 'prompts={{kind: hub, id: {story.dataset}, config: {story.seeds}, reference_column: reference}}'"
+    return "\n".join([*lines, run])
+
+
+def _settings(recipe: Any) -> list[tuple[str, str]]:
+    """The settings that a reader asks for first, where the recipe has them."""
+    places = {
+        "policy": "policy.model",
+        "reward": "reward.kind",
+        "reward model": "reward.model",
+        "informativeness": "creator.metric",
+        "selection": "creator.selection.kind",
+        "evolution": "creator.evolve.method",
+        "evolver": "creator.evolve.generator.kind",
+        "evolver model": "creator.evolve.generator.model",
+        "share of evolved prompts": "creator.mix.evolved_share",
+        "responses per prompt": "solver.responses",
+        "loss": "solver.loss.kind",
+        "beta": "solver.loss.beta",
+        "learning rate": "solver.training.learning_rate",
+        "batch size": "solver.training.batch_size",
+        "epochs": "solver.training.epochs",
+        "seed": "seed",
+    }
+    found = []
+    for name, place in places.items():
+        value: Any = recipe
+        for key in place.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            found.append((name, str(value)))
+    return found
+
+
+def _example(shown: list[Artifact]) -> dict[str, Any] | None:
+    """The first pair of the last iteration that has pairs."""
+    for artifact in reversed(shown):
+        if artifact.stage == "pair" and artifact.rows is not None and artifact.manifest["rows"]:
+            row: dict[str, Any] = next(pq.ParquetFile(artifact.rows).iter_batches(batch_size=1)).to_pylist()[0]
+            return row
+    return None
+
+
+# --- filters -----------------------------------------------------------------------------------------------------------
+
+
+def markdown(text: Any) -> Markup:
+    """Text that means nothing to Markdown or HTML, on one line."""
+    plain = visible(" ".join(str(text).split()))
+    return Markup(plain.translate(MARKDOWN).replace("www.", "www&#46;"))
+
+
+def code(text: Any, language: str = "") -> Markup:
+    """A fenced code block that its content cannot end."""
+    plain = visible(str(text).rstrip("\n"), None)
+    fence = "```"
+    while fence in plain:
+        fence += "`"
+    return Markup(f"{fence}{language}\n{plain}\n{fence}")
+
+
+def visible(text: str, limit: int | None = EXAMPLE_CHARACTERS) -> str:
+    """Text without control and direction characters, cut at `limit` characters; what is cut is said."""
+    cut = text if limit is None or len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters)"
+    return "".join("\N{REPLACEMENT CHARACTER}" if _hidden(character) else character for character in cut)
+
+
+def _hidden(character: str) -> bool:
+    category = unicodedata.category(character)
+    return (category == "Cc" and character not in "\n\t") or (category == "Cf" and unicodedata.bidirectional(character) != "BN")
+
+
+def figure(value: float) -> str:
+    """A number as cards show it: whole ones in full, others with four decimals."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+
+
+def seconds(value: float) -> str:
+    """Seconds as cards show them."""
+    return f"{value:,.1f}"

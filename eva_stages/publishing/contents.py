@@ -1,0 +1,177 @@
+"""Which files go into which repository: one data set repository per run, one model repository per iteration.
+
+Row files and weights go as they are on disk, so that their digests can be checked against the manifests; a row file that holds
+something private goes as a copy without it, and its manifest says how many values were replaced. Of a checkpoint only files of
+known kinds go: safetensors, tokenizer, configuration, training log.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+import yaml
+
+from eva_stages.core.errors import DataError
+from eva_stages.core.fingerprint import file_digest, tree_digest
+from eva_stages.core.store import PIPELINE, content
+from eva_stages.core.tables import write_rows
+from eva_stages.publishing.artifacts import Artifact, Story
+from eva_stages.publishing.cards import dataset_card, model_card
+from eva_stages.publishing.privacy import Privacy
+
+REPORT = "report.html"
+CHECKPOINT_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
+AS_IT_IS = {"tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "special_tokens_map.json"}
+"""Files of tokens: what looks like a path in them is a token."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a repository."""
+
+    path: str
+    content: Path | bytes
+    source: str | None = None
+    """The finished artifact's file that it is, unchanged; such a file never changes, so its hash may be remembered."""
+
+    @property
+    def size(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository as it should be after a push."""
+
+    id: str
+    kind: Literal["dataset", "model"]
+    files: tuple[File, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}s/{self.id}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What part of a run a push is about."""
+
+    only: Literal["datasets", "models", "report"] | None = None
+    iteration: int | None = None
+
+    def takes(self, artifact: Artifact) -> bool:
+        return self.iteration is None or artifact.iteration == self.iteration
+
+
+def repositories(
+    story: Story, selection: Selection, report: Path, known: dict[str, dict[str, Any]], privacy: Privacy, scratch: Path
+) -> list[Repository]:
+    """Every repository that the selection concerns, with the files to be in it.
+
+    Args:
+        report: where the run's report is, if there is one.
+        known: what earlier pushes recorded: repository name to path to {"sha256", "source"}.
+        scratch: folder for copies of row files that need cleaning.
+    """
+    found = []
+    if selection.only != "models":
+        found.append(_dataset(story, selection, report, known.get(f"datasets/{story.dataset}", {}), privacy, scratch))
+    if selection.only in (None, "models"):
+        found += [
+            _model(story, iteration, policy, known.get(f"models/{story.model(iteration)}", {}), privacy)
+            for iteration, policy in story.policies.items()
+            if selection.takes(policy)
+        ]
+    return [repository for repository in found if repository.files]
+
+
+def _dataset(story: Story, selection: Selection, report: Path, known: dict[str, Any], privacy: Privacy, scratch: Path) -> Repository:
+    files: list[File] = []
+    if selection.only != "report":
+        taken = [artifact for artifact in story.artifacts if selection.takes(artifact)]
+        for artifact in taken:
+            files += _stage_files(artifact, known, privacy, scratch)
+        listed = [artifact for artifact in story.artifacts if artifact in taken or f"{artifact.name}/rows.parquet" in known]
+        files.append(File("recipe.yaml", _recipe(story)))
+        files.append(File("README.md", privacy.text(dataset_card(story, listed)).encode()))
+    if report.is_file():
+        files.append(File(REPORT, privacy.text(report.read_text()).encode()))
+    return Repository(story.dataset, "dataset", tuple(files))
+
+
+def _stage_files(artifact: Artifact, known: dict[str, Any], privacy: Privacy, scratch: Path) -> list[File]:
+    manifest = privacy.settings(dict(artifact.manifest))
+    files = []
+    if artifact.rows is not None:
+        path = f"{artifact.name}/rows.parquet"
+        source = f"{artifact.folder.name}/{artifact.rows.name}"
+        rows, replaced = artifact.rows, 0
+        if known.get(path, {}).get("source") != source:  # else it was checked when it was pushed
+            _check(artifact)
+            rows, replaced = _clean_rows(artifact.rows, scratch / artifact.name, privacy)
+        files.append(File(path, rows, None if replaced else source))
+        if replaced:
+            manifest["replaced_values"] = replaced
+    files.append(File(f"{artifact.name}/manifest.json", _json(manifest)))
+    pipeline = artifact.folder / PIPELINE
+    if pipeline.is_file():
+        cleaned = privacy.settings(yaml.safe_load(pipeline.read_text()))
+        files.append(File(f"{artifact.name}/{PIPELINE}", yaml.safe_dump(cleaned, sort_keys=False, allow_unicode=True).encode()))
+    return files
+
+
+def _clean_rows(rows: Path, out: Path, privacy: Privacy) -> tuple[Path, int]:
+    """The row file, or a copy of it without private values; and how many of them there were."""
+    file = pq.ParquetFile(rows)
+    replaced = sum(privacy.table(file.read_row_group(group))[1] for group in range(file.num_row_groups))
+    if not replaced:
+        return rows, 0
+    write_rows((privacy.table(file.read_row_group(group))[0] for group in range(file.num_row_groups)), file.schema_arrow, out)
+    return out / rows.name, replaced
+
+
+def _model(story: Story, iteration: int, policy: Artifact, known: dict[str, Any], privacy: Privacy) -> Repository:
+    if policy.folder.name not in {str(entry["source"]).partition("/")[0] for entry in known.values()}:
+        _check(policy)
+    files = []
+    for path in sorted(content(policy.folder).iterdir()):
+        if path.suffix not in CHECKPOINT_FILES:
+            continue
+        text = path.suffix == ".json" and path.name not in AS_IT_IS and not path.name.endswith(".index.json")
+        cleaned = _clean_json(path, privacy) if text else None
+        files.append(File(path.name, path, f"{policy.folder.name}/{path.name}") if cleaned is None else File(path.name, cleaned))
+    files.append(File("manifest.json", _json(privacy.settings(dict(policy.manifest)))))
+    files.append(File("recipe.yaml", _recipe(story)))
+    files.append(File("README.md", privacy.text(model_card(story, iteration)).encode()))
+    return Repository(story.model(iteration), "model", tuple(files))
+
+
+def _clean_json(path: Path, privacy: Privacy) -> bytes | None:
+    """A JSON file without private values; None if it holds none."""
+    data = json.loads(path.read_text())
+    cleaned = privacy.settings(data)
+    return None if cleaned == data else _json(cleaned)
+
+
+def _check(artifact: Artifact) -> None:
+    if tree_digest(content(artifact.folder)) != artifact.manifest["digest"]:
+        raise DataError(f"{artifact.folder} has changed since it was made: its digest is not the recorded one; it is not pushed")
+
+
+def _recipe(story: Story) -> bytes:
+    return yaml.safe_dump(dict(story.recipe), sort_keys=False, allow_unicode=True).encode()
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def sha256(file: File, known: dict[str, Any]) -> str:
+    """The sha256 of a file's bytes, from memory where it cannot have changed."""
+    entry = known.get(file.path, {})
+    if file.source is not None and entry.get("source") == file.source:
+        return str(entry["sha256"])
+    return file_digest(file.content) if isinstance(file.content, Path) else hashlib.sha256(file.content).hexdigest()

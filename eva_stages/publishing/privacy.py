@@ -1,0 +1,144 @@
+"""What belongs to the machine and must not leave it: absolute paths, the user's name in them, tokens and keys.
+
+Recipes, manifests and pipelines are settings, so a path in them shrinks to its last part, or to its place in the run. Rows are
+data: only what is known to be private (the secrets of the environment, the home folder, the run's own place) is replaced in them,
+and every value that was changed is counted; the messages of errors lose all absolute paths. A key that stands in nobody's
+environment cannot be known.
+"""
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
+SHORTEST_SECRET = 8
+HIDDEN = "[removed]"
+ANY_PATH = re.compile(r"(?<![\w./:])~?(?:/[\w.@+-]+){2,}/?")
+USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+MESSAGES_OF_ERRORS = ("failures",)
+"""Columns that eva fills with the words of exceptions."""
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """Knows what is private on this machine, for one run."""
+
+    root: Path
+    """Folder of the run; paths below it become relative to it."""
+    tokens: tuple[str, ...] = ()
+    """Secrets that stand in no environment variable, such as a token from a file."""
+
+    @cached_property
+    def secrets(self) -> list[str]:
+        named = [value for name, value in os.environ.items() if SECRET_NAME.search(name.upper())]
+        return sorted({secret for secret in (*named, *self.tokens) if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True)
+
+    @cached_property
+    def places(self) -> dict[str, str]:
+        """Folders that tell about this machine, longest first, and what stands for them."""
+        found = {sys.prefix: "python", str(Path.home()): "~", str(Path.cwd()): ".", str(self.root.resolve()): ""}
+        telling = {place: short for place, short in found.items() if place.count("/") > 1 or (short in ("~", "") and place != "/")}
+        return dict(sorted(telling.items(), key=lambda entry: -len(entry[0])))
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        secrets = [re.escape(secret) for secret in self.secrets]
+        places = [rf"(?<![\w.]){re.escape(place)}(?![\w-])/?" for place in self.places]
+        return re.compile("|".join([*secrets, *places]))
+
+    def text(self, text: str) -> str:
+        """A text without what is known to be private."""
+        return self.pattern.sub(self._instead, text)
+
+    def _instead(self, found: re.Match[str]) -> str:
+        place = found.group().removesuffix("/")
+        if place not in self.places:
+            return HIDDEN
+        return self.places[place] and found.group().replace(place, self.places[place])
+
+    def message(self, text: str) -> str:
+        """The words of an error: no absolute path at all."""
+        return ANY_PATH.sub(lambda found: found.group().rstrip("/").rpartition("/")[2], self.text(text))
+
+    def settings(self, value: Any) -> Any:
+        """A recipe, a manifest or a pipeline, every path in it shortened."""
+        match value:
+            case dict():
+                return {self.settings(key): self.settings(item) for key, item in value.items()}
+            case list() | tuple():
+                return [self.settings(item) for item in value]
+            case str():
+                return self._setting(value)
+            case _:
+                return value
+
+    def _setting(self, text: str) -> str:
+        text = USER_IN_URL.sub("", text)
+        if not _is_path(text):
+            return self.text(text)
+        path = _expanded(text)
+        root = self.root.resolve()
+        return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else self.text(path.name)
+
+    def table(self, table: pa.Table) -> tuple[pa.Table, int]:
+        """A table of rows, and how many of its values had to be changed."""
+        changed = 0
+        for index, name in enumerate(table.column_names):
+            clean = self.message if name in MESSAGES_OF_ERRORS else self.text
+            if not self._suspicious(table[name], name in MESSAGES_OF_ERRORS):
+                continue
+            before = table[name].to_pylist()
+            after = [_deep(value, clean) for value in before]
+            changed += sum(old != new for old, new in zip(before, after, strict=True))
+            table = table.set_column(index, table.schema.field(index), pa.chunked_array([pa.array(after, table.schema.field(index).type)]))
+        return table, changed
+
+    def _suspicious(self, column: pa.ChunkedArray, message: bool) -> bool:
+        patterns = [re.escape(word) for word in (*self.secrets, *self.places)] + ([r"/[^/]+/"] if message else [])
+        leaves = [leaf for chunk in column.chunks for leaf in _strings(chunk)]
+        return any(pc.any(pc.match_substring_regex(leaf, "|".join(patterns))).as_py() for leaf in leaves)
+
+
+def _is_path(text: str) -> bool:
+    """Whether a setting is a path of this machine rather than a text or a Hub id."""
+    if "\n" in text or "/" not in text:
+        return False
+    if os.path.lexists(_expanded(text)):
+        return True
+    return text.startswith(("/", "~/", "./", "../")) and text.count("/") > 1 and not re.search(r"\s", text)
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~name of nobody here
+        return Path(text)
+
+
+def _strings(array: pa.Array) -> list[pa.Array]:
+    """The string arrays inside a nested one."""
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _strings(array.flatten())
+    if pa.types.is_struct(kind):
+        return [leaf for index in range(kind.num_fields) for leaf in _strings(array.field(index))]
+    return [array] if pa.types.is_string(kind) or pa.types.is_large_string(kind) else []
+
+
+def _deep(value: Any, clean: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _deep(item, clean) for key, item in value.items()}
+        case list():
+            return [_deep(item, clean) for item in value]
+        case str():
+            return clean(value)
+        case _:
+            return value

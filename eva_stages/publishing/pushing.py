@@ -1,0 +1,142 @@
+"""A push: what a run has is compared with what the Hub has, and the difference is committed, repository by repository.
+
+What was pushed stands in the run's `published.json` (commits, and the sha256 of every file), written after each repository, so a
+push that was cut off goes on with the next one; files of the one it was cut off in that had arrived are not sent again.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.store import Run, now, write_whole
+from eva_stages.publishing.contents import File, Repository, sha256
+from eva_stages.publishing.hub import MARK, Hub, Remote
+
+PUBLISHED = "published.json"
+TITLE_CHARACTERS = 59
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a repository: the files that were (or would be) sent, and the commit they are in."""
+
+    repository: Repository
+    changed: tuple[File, ...]
+    commit: str | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the changed files."""
+        return sum(file.size for file in self.changed)
+
+
+class Record:
+    """`published.json` of a run."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / PUBLISHED
+        found = json.loads(self._path.read_text()) if self._path.is_file() else {}
+        self.run: str = found.get("run") or uuid.uuid4().hex
+        """Tells this run from others of the same name."""
+        self.collections: dict[str, str] = found.get("collections", {})
+        self.repositories: dict[str, dict[str, Any]] = found.get("repositories", {})
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Repository to path to what was pushed there."""
+        return {name: entry["files"] for name, entry in self.repositories.items()}
+
+    def save(self) -> None:
+        document = {"run": self.run, "collections": self.collections, "repositories": self.repositories}
+        write_whole(self._path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def preview(repositories: list[Repository], record: Record) -> list[Outcome]:
+    """What a push would send, judged by what earlier ones recorded; asks nobody."""
+    outcomes = []
+    for repository in repositories:
+        known = record.files.get(repository.name, {})
+        changed = [file for file in repository.files if known.get(file.path, {}).get("sha256") != sha256(file, known)]
+        outcomes.append(Outcome(repository, tuple(changed), record.repositories.get(repository.name, {}).get("commit")))
+    return outcomes
+
+
+def push(run: Run, repositories: list[Repository], record: Record, hub: Hub, private: bool, say: Callable[[str], None]) -> list[Outcome]:
+    """Bring every repository to what it should be, and tie them in a collection.
+
+    Raises:
+        ConfigError: before anything is sent, if a repository holds another run, or files of others where eva's would go.
+        HubError: if the Hub gives up on us; the next push goes on.
+    """
+    record.save()
+    remotes = {repository.name: hub.remote(repository) for repository in repositories}
+    faults = [fault for repository in repositories for fault in _faults(repository, remotes[repository.name], record, hub, private)]
+    if faults:
+        raise ConfigError(faults)
+    outcomes = []
+    for repository in repositories:
+        outcome = _push(repository, remotes[repository.name], record, hub, private)
+        if outcome.changed:
+            facts = {"repository": repository.name, "commit": outcome.commit, "files": len(outcome.changed)}
+            run.event("published", **facts)
+        say(f"{repository.name}: {f'{len(outcome.changed)} files, {outcome.size:,} bytes' if outcome.changed else 'nothing has changed'}")
+        outcomes.append(outcome)
+    return outcomes
+
+
+def tie(repositories: list[Repository], record: Record, hub: Hub, title: str, namespace: str, private: bool) -> str:
+    """Have the repositories in the run's collection; returns its slug."""
+    slug = hub.collect(record.collections.get(namespace), title[:TITLE_CHARACTERS], namespace, private, repositories)
+    if record.collections.get(namespace) != slug:
+        record.collections[namespace] = slug
+        record.save()
+    return slug
+
+
+def _faults(repository: Repository, remote: Remote | None, record: Record, hub: Hub, private: bool) -> list[str]:
+    """Why a repository must not be pushed to."""
+    if remote is None:
+        return []
+    if private and not remote.private:
+        return [f"{repository.name} exists and is public: make it private in its settings on the Hub, or push without --private"]
+    mark = hub.mark(repository, remote)
+    if mark and mark["run"] != record.run:
+        return [f"{repository.name} holds another run of this name: rename the folder of this run, or delete that repository"]
+    own = {*mark.get("files", []), MARK} if mark else set()
+    foreign = [file.path for file in repository.files if file.path in remote.hashes and file.path not in own]
+    if MARK in remote.hashes and not mark:
+        foreign.append(MARK)
+    if foreign:
+        names = ", ".join(foreign)
+        return [f"{repository.name} has files that eva did not put there and would write over: {names}. Rename them or the run's folder"]
+    return []
+
+
+def _push(repository: Repository, remote: Remote | None, record: Record, hub: Hub, private: bool) -> Outcome:
+    known = record.files.get(repository.name, {})
+    hashes = {file.path: sha256(file, known) for file in repository.files}
+    earlier = {path for path in known if remote is not None and path in remote.hashes}
+    mark = _mark(record, earlier | set(hashes))
+    hashes[MARK] = sha256(mark, {})
+    changed = hub.changed([*repository.files, mark], hashes, remote)
+    if not changed and remote is not None:
+        commit = remote.commit
+    else:
+        commit = hub.commit(repository, changed, private, f"eva push: {len(changed)} files")
+    sources = {file.path: file.source for file in repository.files}
+    pushed = {path: {"sha256": digest, "source": sources.get(path)} for path, digest in hashes.items()}
+    entry = {"commit": commit, "files": {**{path: known[path] for path in sorted(earlier)}, **pushed}}
+    before = record.repositories.get(repository.name, {})
+    if {**before, "pushed": None} != {**entry, "pushed": None}:
+        record.repositories[repository.name] = {**entry, "pushed": now()}
+        record.save()
+    return Outcome(repository, tuple(changed), commit)
+
+
+def _mark(record: Record, paths: set[str]) -> File:
+    document = {"run": record.run, "files": sorted(paths - {MARK})}
+    return File(MARK, (json.dumps(document, indent=1) + "\n").encode())

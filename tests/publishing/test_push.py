@@ -1,0 +1,335 @@
+"""`eva push` with the real client against a local Hub: one story of pushes of the tiny run, and what it refuses."""
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.recipes import load_recipe
+from eva_stages.core.store import Run
+from eva_stages.publishing.contents import Selection
+from pipelines.publishing import push_run
+from tests.conftest import events, kill_group, manifests, run_eva, start_eva
+from tests.hub_server import READER, STRANGER, WRITER, Fault, HubServer, Repo, hub_server
+
+DATASET, MODELS = "datasets/tester/tiny", ("models/tester/tiny-iter0", "models/tester/tiny-iter1")
+WRITES = "create|preupload|commit|storage|lfs|validate|collections"
+
+
+def environment(server: HubServer, home: Path, token: str = WRITER) -> dict[str, str]:
+    found = {"HF_ENDPOINT": server.base, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": token, "HF_HUB_OFFLINE": "0"}
+    return {**found, "HF_HUB_DOWNLOAD_TIMEOUT": "3"}
+
+
+class Story:
+    """What the pushes of one run left, step by step."""
+
+    def __init__(self, server: HubServer, run: Path, home: Path) -> None:
+        self.server, self.run, self.home = server, run, home
+        self.said: dict[str, str] = {}
+        self.requests: dict[str, list[tuple[str, str]]] = {}
+        self.files: dict[str, dict[str, dict[str, bytes]]] = {}
+
+    def note(self, step: str, said: str = "") -> None:
+        self.said[step] = said
+        self.requests[step] = list(self.server.requests)
+        self.files[step] = {name: self.server.files(name) for name in self.server.repos}
+        self.server.requests.clear()
+
+    def changed(self, repo: str, before: str, after: str) -> set[str]:
+        old, new = self.files[before].get(repo, {}), self.files[after][repo]
+        return {path for path in new if new[path] != old.get(path)}
+
+
+@pytest.fixture(scope="module")
+def story(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """Iteration 0 with a flaky Hub, all of it and killed, all of it again, once more, and a run that publishes what it changed."""
+    home = tmp_path_factory.mktemp("home")
+    run = home / "runs" / "tiny"
+    shutil.copytree(tiny_run, run)
+    with hub_server() as server:
+        server.repos[DATASET] = Repo(private=False)
+        server.repos[DATASET].add({"notes.txt": (b"somebody's own", False)})
+        told = Story(server, run, home)
+        told.note("before")
+        push = ("push", str(run), "--to", "tester")
+        server.faults = [
+            Fault("429", "GET", "whoami"),
+            Fault("hang", "POST", "validate-yaml"),
+            Fault("500", "PUT", "storage"),
+            Fault("cut", "POST", "repos/create"),
+            Fault("503", "POST", "datasets/tester/tiny/commit"),
+            Fault("lost", "POST", "models/tester/tiny-iter0/commit"),
+        ]
+        told.note("iteration 0", run_eva(*push, "--iteration", "0", **environment(server, home)).stderr)
+        server.stop_at = r"/storage/\w+/2$"
+        process = start_eva(*push, **environment(server, home))
+        assert server.stopped.wait(120), "the push never got to the weights"
+        kill_group(process)
+        server.stop_at = ""
+        told.note("killed")
+        told.note("resumed", run_eva(*push, **environment(server, home)).stdout)
+        told.note("again", run_eva(*push, **environment(server, home)).stdout)
+        server.faults = [Fault("403", "POST", "datasets/tester/tiny/commit")]
+        changes = ("--set", "publish.to=tester", "--set", "evaluation.benchmarks.0.confidence=0.9")
+        recipe = str(run / "recipe.yaml")
+        told.note("published", run_eva("run", recipe, "--run-dir", str(run), *changes, **environment(server, home)).stderr)
+        yield told
+
+
+def test_a_flaky_hub_gets_each_commit_once(story: Story) -> None:
+    assert story.server.faults == []
+    said = story.said["iteration 0"]
+    for cause in ("answered 429", "ReadTimeout", "answered 503", "again in"):
+        assert cause in said
+    assert len(story.server.repos[MODELS[0]].commits) == 3  # made, iteration 0, the changed scores: the lost answer made no second one
+
+
+def test_one_iteration_alone_brings_its_rows_its_policy_and_a_card_that_lists_them(story: Story) -> None:
+    files = story.files["iteration 0"]
+    assert set(files) == {DATASET, MODELS[0]}
+    data = yaml.safe_load(files[DATASET]["README.md"].decode().split("---\n")[1])
+    names = {config["config_name"] for config in data["configs"]}
+    assert {"prompts-0", "responses-0", "rewards-0", "pairs-0", "judgments-0"} <= names
+    assert not [name for name in names if not name.endswith("-0")]
+    assert [config["config_name"] for config in data["configs"] if config.get("default")] == ["pairs-0"]
+
+
+def test_a_killed_push_goes_on_where_it_was(story: Story) -> None:
+    sent = [path for step in story.requests for method, path in story.requests[step] if method == "PUT" and path.count("/") == 2]
+    assert len(sent) == len(set(sent)) + 1  # the one that met the 500 was sent twice
+    resumed = story.requests["resumed"]
+    assert not [path for method, path in resumed if "datasets" in path and method == "POST"], "the data set was whole before the kill"
+    assert {path.split("/")[2] for method, path in resumed if method == "PUT"} == {digest(story, MODELS[1], "model.safetensors")}
+    assert set(story.files["resumed"]) == {DATASET, *MODELS}
+
+
+def digest(story: Story, repo: str, path: str) -> str:
+    return hashlib.sha256(story.files["resumed"][repo][path]).hexdigest()
+
+
+def test_everything_is_there_as_it_is_on_disk(story: Story) -> None:
+    files = story.files["resumed"]
+    for label, manifest in manifests(story.run).items():
+        if manifest["rows"] is None:
+            continue
+        (folder,) = (story.run / "stages").glob(f"{label}-{manifest['fingerprint'][:12]}")
+        rows = (folder / "data" / "rows.parquet").read_bytes()
+        (name,) = [path.partition("/")[0] for path, content in files[DATASET].items() if content == rows]
+        assert json.loads(files[DATASET][f"{name}/manifest.json"])["fingerprint"] == manifest["fingerprint"]
+        if (folder / "pipeline.yaml").is_file():
+            pipeline = yaml.safe_load(files[DATASET][f"{name}/pipeline.yaml"])
+            assert {"pipeline", "distilabel"} <= set(pipeline)
+    assert {"model.safetensors", "tokenizer.json", "generation_config.json", "training_log.json", "chat_template.jinja"} <= set(
+        files[MODELS[1]]
+    )
+
+
+def test_files_of_others_are_kept(story: Story) -> None:
+    for step in ("iteration 0", "resumed", "published"):
+        assert story.files[step][DATASET]["notes.txt"] == b"somebody's own"
+
+
+def test_a_second_push_sends_nothing(story: Story) -> None:
+    writes = [(method, path) for method, path in story.requests["again"] if method in ("POST", "PUT")]
+    assert writes == []
+    assert story.files["again"] == story.files["resumed"]
+
+
+def test_only_what_has_changed_is_sent_after_a_run_with_another_setting(story: Story) -> None:
+    scores = {f"{name}/manifest.json" for name in ("base-score-0", "eval-score-0", "eval-score-1")}
+    assert story.changed(DATASET, "again", "published") == {"README.md", "recipe.yaml", *scores}
+    for repo in MODELS:
+        assert story.changed(repo, "again", "published") == {"README.md", "recipe.yaml"}
+    assert not [path for method, path in story.requests["published"] if method == "PUT"]
+
+
+def test_a_run_publishes_after_each_iteration_and_a_failed_push_does_not_stop_it(story: Story) -> None:
+    log = events(story.run)
+    kinds = [(event["event"], event.get("stage") or event.get("repository") or event.get("iteration")) for event in log]
+    done = max(index for index, kind in enumerate(kinds) if kind == ("done", "0-eval-score"))
+    after = kinds[done + 1 :]
+    assert after[0] == ("not-published", 0)
+    assert after.index(("done", "1-eval-score")) < after.index(("published", DATASET))
+    assert "the token has no permission" in story.said["published"]
+
+
+def test_the_run_records_the_commit_and_hash_of_everything(story: Story) -> None:
+    record = json.loads((story.run / "published.json").read_text())
+    assert set(record["repositories"]) == {DATASET, *MODELS}
+    for name, entry in record["repositories"].items():
+        assert entry["commit"] == story.server.repos[name].commits[-1].oid
+        own = {path: content for path, content in story.server.files(name).items() if path not in (".gitattributes", "notes.txt")}
+        assert {path: file["sha256"] for path, file in entry["files"].items()} == {
+            path: hashlib.sha256(content).hexdigest() for path, content in own.items()
+        }
+
+
+def test_a_collection_ties_everything_once(story: Story) -> None:
+    (collection,) = story.server.collections.values()
+    assert collection["title"] == "eva: tiny"
+    items = [f"{item['type']}s/{item['id']}" for item in collection["items"]]
+    assert sorted(items) == sorted([DATASET, *MODELS])
+
+
+def test_data_sets_and_models_load_from_the_hub(story: Story) -> None:
+    code = """
+import json, torch
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+pairs = load_dataset("tester/tiny", "pairs-1", split="train")
+default = load_dataset("tester/tiny", split="train")
+tokenizer = AutoTokenizer.from_pretrained("tester/tiny-iter1")
+model = AutoModelForCausalLM.from_pretrained("tester/tiny-iter1")
+inputs = tokenizer.apply_chat_template(pairs[0]["prompt"], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+logits = model(**inputs).logits
+print(json.dumps({"rows": pairs.to_list(), "same": default.to_list() == pairs.to_list(), "finite": bool(torch.isfinite(logits).all())}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=process_environment(story), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    (folder,) = (story.run / "stages").glob("1-pair-*")
+    assert loaded["rows"] == pq.read_table(folder / "data").to_pylist()
+    assert loaded["same"] and loaded["finite"]
+
+
+def process_environment(story: Story) -> dict[str, str]:
+    import os
+
+    return {**os.environ, **environment(story.server, story.home)}
+
+
+def test_nothing_of_the_machine_is_in_any_file(story: Story) -> None:
+    private = [str(story.run), str(story.home), str(Path(__file__).parents[2]), sys.prefix, WRITER]
+    for repo in story.server.repos:
+        for path, content in story.server.files(repo).items():
+            text = readable(path, content)
+            assert not [word for word in private if word in text], f"{repo}/{path}"
+
+
+def readable(path: str, content: bytes) -> str:
+    return str(pq.read_table(io.BytesIO(content)).to_pylist()) if path.endswith(".parquet") else content.decode(errors="replace")
+
+
+# --- what it refuses
+
+
+@pytest.fixture
+def here(story: Story, monkeypatch: pytest.MonkeyPatch) -> Story:
+    """The local Hub for the client in this process."""
+    base = story.server.base
+    url = f"{base}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    constants = {
+        "ENDPOINT": base,
+        "HUGGINGFACE_CO_URL_TEMPLATE": url,
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_CACHE": str(story.home / "cache"),
+    }
+    for name, value in constants.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    story.server.requests.clear()
+    return story
+
+
+def pushed(run: Path, namespace: str = "tester", private: bool = False, dry_run: bool = False, **selection: Any) -> Any:
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    return push_run(Run(run), recipe, namespace, private, Selection(**selection), dry_run, lambda text: None)
+
+
+def renamed(story: Story, name: str, keep_record: bool = False) -> Path:
+    copy = story.home / "runs" / name
+    shutil.copytree(story.run, copy, dirs_exist_ok=True)
+    if not keep_record:
+        (copy / "published.json").unlink()
+    return copy
+
+
+def refused(run: Path, **settings: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        pushed(run, **settings)
+    return "\n".join(caught.value.faults)
+
+
+def test_tokens_that_cannot_push_are_refused_with_the_fix(here: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", READER)
+    assert "may only read" in refused(here.run) and "settings/tokens" in refused(here.run)
+    monkeypatch.setenv("HF_TOKEN", STRANGER)
+    assert "cannot push to tester; it can to stranger" in refused(here.run)
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody_0123456789")
+    message = refused(here.run)
+    assert "does not accept the token" in message and "hf_nobody" not in message
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(here.home / "no-token"))
+    assert "hf auth login" in refused(here.run)
+    assert here.server.made("POST", ".") == here.server.made("PUT", ".") == 0
+
+
+def test_a_file_of_others_is_never_written_over(here: Story) -> None:
+    run = renamed(here, "taken")
+    repo = here.server.repos["models/tester/taken-iter0"] = Repo(private=False)
+    repo.add({"README.md": (b"# mine", False), "notes.txt": (b"mine too", False)})
+    message = refused(run, only="models", iteration=0)
+    assert "models/tester/taken-iter0" in message and "README.md" in message and "notes.txt" not in message
+    assert len(repo.commits) == 1
+    assert here.server.made("PUT", ".") == 0
+
+
+def test_another_run_of_the_same_name_is_refused(here: Story) -> None:
+    other = here.home / "elsewhere" / "tiny"
+    shutil.copytree(here.run, other)
+    (other / "published.json").unlink()
+    assert "holds another run" in refused(other)
+
+
+def test_private_pushes_need_private_repositories(here: Story) -> None:
+    assert "is public" in refused(here.run, private=True)
+    outcomes, _ = pushed(renamed(here, "secret"), private=True, only="models", iteration=0)
+    assert [outcome.repository.name for outcome in outcomes] == ["models/tester/secret-iter0"]
+    assert here.server.repos["models/tester/secret-iter0"].private
+
+
+def test_a_report_goes_along_or_is_asked_for(here: Story) -> None:
+    run = renamed(here, "reported")
+    assert "eva report reported" in refused(run, only="report")
+    (run / "report.html").write_text("<html>a report</html>")
+    pushed(run, only="report")
+    assert set(here.server.files("datasets/tester/reported")) == {".gitattributes", "report.html", "eva.json"}
+
+
+def test_a_dry_run_asks_nobody(here: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    run = renamed(here, "untouched")
+    outcomes, collection = pushed(run, dry_run=True)
+    assert [len(outcome.changed) == len(outcome.repository.files) for outcome in outcomes] == [True] * 3 and collection is None
+    outcomes, _ = pushed(here.run, dry_run=True)
+    assert [outcome.changed for outcome in outcomes] == [()] * 3
+    assert here.server.requests == []
+
+
+def test_what_is_not_there_cannot_be_pushed(here: Story) -> None:
+    assert "iterations with finished stages: [0, 1]" in refused(here.run, iteration=7)
+    assert here.server.made("POST", ".") == 0
+
+
+def test_a_changed_artifact_is_not_pushed(here: Story) -> None:
+    from eva_stages.core.errors import DataError
+
+    run = renamed(here, "damaged")
+    (folder,) = (run / "stages").glob("0-pair-*")
+    table = pq.read_table(folder / "data" / "rows.parquet")
+    pq.write_table(table.slice(1), folder / "data" / "rows.parquet")
+    with pytest.raises(DataError, match="0-pair"):
+        pushed(run)
+    assert "datasets/tester/damaged" not in here.server.repos
