@@ -11,7 +11,9 @@ def lineage(
     run: RunArgument,
     prompt_id: Annotated[str, typer.Argument(metavar="PROMPT_ID", help="Id of a prompt; the start of one gets suggestions.")],
     as_json: JsonOption = False,
-    from_seed: Annotated[bool, typer.Option("--from-seed", help="The whole tree below the prompt's seed, rejected evolutions too.")] = False,
+    from_seed: Annotated[
+        bool, typer.Option("--from-seed", help="The whole tree below the prompt's seed, rejected evolutions too.")
+    ] = False,
 ) -> None:
     """From the seed to a prompt: mutations, answers and rewards, informativeness, pairs, checkpoints."""
     from rich.console import Console

@@ -20,7 +20,9 @@ def make_report(runs: Sequence[Run]) -> Path:
     histories = [read_history(run) for run in runs]
     names = [history.name for history in histories]
     faults = [f"{run.root} has no finished stage yet; run it first" for run, one in zip(runs, histories, strict=True) if not one.artifacts]
-    faults += [f"{name} is given twice; a comparison needs runs with different names" for name in dict.fromkeys(names) if names.count(name) > 1]
+    faults += [
+        f"{name} is given twice; a comparison needs runs with different names" for name in dict.fromkeys(names) if names.count(name) > 1
+    ]
     if faults:
         raise ConfigError(faults)
     return write_report(histories, _differences(runs, names) if len(runs) > 1 else None)

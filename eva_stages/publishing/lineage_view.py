@@ -71,7 +71,9 @@ def _facts(step: dict[str, Any]) -> list[str]:
         metrics = ", ".join(f"{name.removeprefix('reward_').replace('_', ' ')} {_figure(value)}" for name, value in one["metrics"].items())
         lines.append(f"iteration {one['iteration']}, informativeness: {metrics}; weight {_figure(one['weight'])}, {drawn}")
     for one in step["pairs"]:
-        lines.append(f"iteration {one['iteration']}, pair: chosen {_figure(one['chosen_reward'])}, rejected {_figure(one['rejected_reward'])}")
+        lines.append(
+            f"iteration {one['iteration']}, pair: chosen {_figure(one['chosen_reward'])}, rejected {_figure(one['rejected_reward'])}"
+        )
     lines += [f"iteration {one['iteration']}, checkpoint trained on it: {one['artifact']}" for one in step["checkpoints"]]
     return lines or ["not answered in this run"]
 

@@ -64,7 +64,9 @@ def _gain(history: History) -> Line:
 
 
 def _training(name: str) -> Callable[[History], Line]:
-    return lambda history: {one.iteration: one.manifest["training"][name] for one in history.every("train") if name in one.manifest["training"]}
+    return lambda history: {
+        one.iteration: one.manifest["training"][name] for one in history.every("train") if name in one.manifest["training"]
+    }
 
 
 FIGURES: tuple[tuple[str, str, str, Callable[[History], Line]], ...] = (
@@ -123,5 +125,7 @@ def _totals(histories: Sequence[History]) -> Table:
     for one in histories:
         counts = [made.manifest["counts"] for made in one.artifacts]
         tokens, usd = (sum(count.get(name, 0) for count in counts) for name in ("output_tokens", COST))
-        rows.append([one.name, len(one.artifacts), duration(sum(made.manifest["seconds"] for made in one.artifacts)), int(tokens), float(usd)])
+        rows.append(
+            [one.name, len(one.artifacts), duration(sum(made.manifest["seconds"] for made in one.artifacts)), int(tokens), float(usd)]
+        )
     return Table("Cost", ["run", "finished stages", "time", "generated tokens", "USD"], rows)

@@ -23,7 +23,10 @@ LEFT_OUT = {
 
 
 def curriculum(history: History) -> Section:
-    sets = {iteration: table(one, ["prompt_id", "messages", "generation", "mutation", "origin"]) for iteration, one in history.prompt_sets.items()}
+    sets = {
+        iteration: table(one, ["prompt_id", "messages", "generation", "mutation", "origin"])
+        for iteration, one in history.prompt_sets.items()
+    }
     known = {iteration: rows for iteration, rows in sets.items() if rows is not None and len(rows)}
     rejected = {iteration: reasons for iteration in history.iterations if (reasons := rejections(history, iteration))}
     topics = _shares(history, "analyse-topics", "topic")
@@ -110,7 +113,9 @@ def _scores(history: History, name: str) -> Plot | None:
         axes.set_ylim(1, 5)
 
     n = sizes({str(iteration): one for iteration, one in values.items()}, "prompts")
-    return draw(name, f"{name.capitalize()} of the prompts", n, "iteration", "mean score, 1 to 5", paint, "By the recipe's scorer; bars: 95 %.")
+    return draw(
+        name, f"{name.capitalize()} of the prompts", n, "iteration", "mean score, 1 to 5", paint, "By the recipe's scorer; bars: 95 %."
+    )
 
 
 def _lengths(sets: dict[int, pa.Table]) -> Plot:
@@ -135,9 +140,7 @@ def _generations(sets: dict[int, pa.Table]) -> Plot:
     by_set = {number: rows["generation"].to_numpy() for number, rows in sets.items()}
     deepest = max(int(values.max()) for values in by_set.values())
     groups = _generation_groups(deepest)
-    parts = {
-        label: [100 * float(np.isin(values, list(members)).mean()) for values in by_set.values()] for label, members in groups.items()
-    }
+    parts = {label: [100 * float(np.isin(values, list(members)).mean()) for values in by_set.values()] for label, members in groups.items()}
     return draw(
         "generations",
         "Generations in the prompt sets",
@@ -169,7 +172,15 @@ def _rejections(history: History, rejected: dict[int, dict[str, int]]) -> Plot:
     }
     n = f"n = {', '.join(f'{count:,}' for count in evolved.values())} evolutions"
     height = 1.4 + 0.22 * len(reasons) * max(1, len(groups)) ** 0.5
-    return draw("rejections", "Why evolutions were left out", n, "share of evolutions, %", "reason", lambda axes: grouped(axes, reasons, groups), height=height)
+    return draw(
+        "rejections",
+        "Why evolutions were left out",
+        n,
+        "share of evolutions, %",
+        "reason",
+        lambda axes: grouped(axes, reasons, groups),
+        height=height,
+    )
 
 
 def _table(sets: dict[int, pa.Table]) -> Table:
@@ -192,5 +203,9 @@ def _mutations(history: History) -> Table:
             continue
         flagged = pa.table({"mutation": found["mutation"], "usable": pc.cast(pc.is_null(found["rejected"]), pa.int64())})
         summed = flagged.group_by("mutation").aggregate([("usable", "count"), ("usable", "sum")]).sort_by("mutation").to_pylist()
-        rows += [[artifact.iteration, one["mutation"], one["usable_count"], 100 * one["usable_sum"] / one["usable_count"]] for one in summed]
-    return Table("Mutations", ["iteration", "mutation", "evolutions", "usable, %"], rows, "Usable: before duplicates are looked for.", folded=True)
+        rows += [
+            [artifact.iteration, one["mutation"], one["usable_count"], 100 * one["usable_sum"] / one["usable_count"]] for one in summed
+        ]
+    return Table(
+        "Mutations", ["iteration", "mutation", "evolutions", "usable, %"], rows, "Usable: before duplicates are looked for.", folded=True
+    )

@@ -104,7 +104,9 @@ def _judged(history: History) -> list[Artifact]:
     """The judgments of answers against a baseline, of the last iteration that has them."""
     found = [one for one in history.artifacts if one.stage.endswith("-judge") and "baseline" in one.manifest["inputs"]]
     last = max((one.iteration for one in found), default=0)
-    return [one for one in found if one.iteration == last and one.stage.startswith("eval-")] or [one for one in found if one.iteration == last]
+    return [one for one in found if one.iteration == last and one.stage.startswith("eval-")] or [
+        one for one in found if one.iteration == last
+    ]
 
 
 def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
@@ -123,12 +125,13 @@ def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
         "no verdict": lambda scores: None in scores,
     }
     questions, answers, baselines = (Rows(source.rows) for source in sources if source is not None and source.rows is not None)
+    key = "question_id" if "question_id" in questions.names else "prompt_id"
     found = []
     for title, fits in wanted.items():
         question = next((name for name, scores in outcomes.items() if fits(scores)), None)
         if question is None:
             continue
-        row = questions.take(questions.where("question_id", question)[:1])[0]
+        row = questions.take(questions.where(key, question)[:1])[0]
         texts = [_text(rows.of(row["prompt_id"], ["responses"])) for rows in (answers, baselines)]
         sides = (Answer(f"policy of iteration {artifact.iteration}", texts[0]), Answer("baseline", texts[1]))
         verdicts = tuple(_verdict(one) for one in by_question[question])
@@ -146,7 +149,13 @@ def _name(artifact: Artifact) -> str:
 
 
 def _text(row: dict[str, Any] | None) -> str | None:
-    return None if row is None else "\n\n".join(text or "(none)" for text in row["responses"][:2]) if len(row["responses"]) > 1 else row["responses"][0]
+    return (
+        None
+        if row is None
+        else "\n\n".join(text or "(none)" for text in row["responses"][:2])
+        if len(row["responses"]) > 1
+        else row["responses"][0]
+    )
 
 
 def _question(row: dict[str, Any]) -> str:

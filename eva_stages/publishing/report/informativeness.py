@@ -82,7 +82,9 @@ def _gap_and_variance(iteration: int, found: dict[str, np.ndarray]) -> Plot:
 
     note = f"A random {MOST_POINTS:,} of the prompts are drawn; r is over all." if len(shown) < len(known) else ""
     title = f"Gap against variance, iteration {iteration}"
-    return draw(f"gap-variance-{iteration}", title, f"n = {len(known):,} prompts", "reward gap (reward)", "variance (reward squared)", paint, note)
+    return draw(
+        f"gap-variance-{iteration}", title, f"n = {len(known):,} prompts", "reward gap (reward)", "variance (reward squared)", paint, note
+    )
 
 
 def selected_sets(found: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:

@@ -190,7 +190,9 @@ def _radar(history: History) -> Plot | None:
         axes.set_ylim(0, 10)
 
     n = f"n = 2 turns of each question, {len(names)} categories"
-    return draw("mt-bench-radar", "MT-Bench by category", n, "category (rating, 1 to 10, from the centre)", "", paint, height=3.9, polar=True)
+    return draw(
+        "mt-bench-radar", "MT-Bench by category", n, "category (rating, 1 to 10, from the centre)", "", paint, height=3.9, polar=True
+    )
 
 
 def _table(found: list[Judged]) -> Table:

@@ -62,7 +62,11 @@ def write_report(histories: Sequence[History], compared: dict[str, Any] | None =
 def page(title: str, histories: Sequence[History], sections: Sequence[Section], privacy: Privacy) -> str:
     """The HTML."""
     environment = SandboxedEnvironment(
-        loader=FileSystemLoader(str(resources.files("hub_cards"))), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(str(resources.files("hub_cards"))),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"shown": _shown, "cell": _cell, "number": _is_number}
     text = environment.get_template("report.html.jinja").render(

@@ -20,6 +20,9 @@ class Table:
     folded: bool = False
     """Shown only when somebody opens it."""
 
+    def numeric(self, column: int) -> bool:
+        return any(isinstance(row[column], int | float) for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Section:

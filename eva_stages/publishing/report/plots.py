@@ -59,7 +59,9 @@ class Plot:
 
     name: str
     title: str
-    note: str
+    n: str
+    caption: str
+    """What else there is to know."""
     svg: str
     """A document of its own, in the light palette."""
     png: bytes
@@ -74,7 +76,7 @@ class Plot:
         text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true" focusable="false">', text, count=1)
         for colour, variable in VARIABLES.items():
             text = text.replace(colour, f"var(--{variable})")
-        return Markup(text)  # noqa: S704 - made by matplotlib, which escapes the texts in it
+        return Markup(text)
 
 
 def draw(
@@ -84,7 +86,7 @@ def draw(
     x: str,
     y: str,
     paint: Callable[[Axes], None],
-    note: str = "",
+    caption: str = "",
     height: float = HEIGHT,
     polar: bool = False,
     legend: bool = True,
@@ -96,7 +98,7 @@ def draw(
         n: how much is behind it, as in "n = 720 prompts".
         x, y: axis labels with units.
         paint: draws on the axes.
-        note: what else there is to know, under the figure.
+        caption: what else there is to know, under the figure.
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
@@ -115,7 +117,7 @@ def draw(
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
         raster = io.BytesIO()
         figure.savefig(raster, format="png", dpi=160, facecolor="white")
-    return Plot(name, title, " ".join(filter(None, (f"{n}.", note))), vector.getvalue(), raster.getvalue())
+    return Plot(name, title, n, caption, vector.getvalue(), raster.getvalue())
 
 
 def look(index: int) -> dict[str, Any]:

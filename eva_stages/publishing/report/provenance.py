@@ -50,7 +50,16 @@ def _fingerprints(history: History) -> Table:
         made = one.manifest
         inputs = ", ".join(f"{name}: {upstream['artifact']}" for name, upstream in made["inputs"].items())
         rows.append(
-            [one.iteration, one.stage, made["version"], made["fingerprint"][:SHOWN], made["digest"][:SHOWN], inputs, made["started"], made["ended"]]
+            [
+                one.iteration,
+                one.stage,
+                made["version"],
+                made["fingerprint"][:SHOWN],
+                made["digest"][:SHOWN],
+                inputs,
+                made["started"],
+                made["ended"],
+            ]
         )
     heads = ["iteration", "stage", "version", "fingerprint", "digest", "made from", "started", "ended"]
     return Table(f"Fingerprints of {history.name}", heads, rows, folded=True)
