@@ -8,7 +8,7 @@ import re
 
 PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
 DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)
-_MADE_VISIBLE = {
+_MADE_VISIBLE: dict[int, str | int] = {
     **PICTURES,
     **{code: f"[U+{code:04X}]" for code in (*DIRECTIONS, 0x2028, 0x2029, 0xFEFF)},
     **{code: f"[U+{code:04X}]" for code in range(0x80, 0xA0)},

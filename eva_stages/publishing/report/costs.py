@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from eva_stages.publishing.artifacts import COST
 from eva_stages.publishing.history import History
@@ -50,6 +51,8 @@ def _plot(history: History, name: str, title: str, unit: str) -> Plot | None:
         shown.append(label)
     scale, word = _scale(max(sum(amounts[stage].values()) for stage in shown)) if name == "time" else (1.0, "")
 
+    most = max(sum(amounts[stage].values()) for stage in shown) / scale
+
     def paint(axes: Axes) -> None:
         places, left = np.arange(len(shown))[::-1], np.zeros(len(shown))
         for index, number in enumerate(history.iterations):
@@ -57,6 +60,8 @@ def _plot(history: History, name: str, title: str, unit: str) -> Plot | None:
             axes.barh(places, lengths, 0.7, left=left, color=colour(index), label=f"iteration {number}")
             left += lengths
         axes.set_yticks(places, shown)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter("{x:,.4g}" if most < 1000 else "{x:,.0f}")
         axes.grid(axis="y", visible=False)
 
     n = f"n = {len(history.artifacts):,} finished stages"

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from eva_stages.publishing.history import History
-from eva_stages.publishing.report.numbers import last_texts, mean_interval, sizes, table, word_counts
+from eva_stages.publishing.report.numbers import counted, last_texts, mean_interval, sizes, table, word_counts
 from eva_stages.publishing.report.parts import Cell, Section, Table
 from eva_stages.publishing.report.plots import Plot, draw, grouped, histograms, interval_points, stacked
 
@@ -54,8 +54,13 @@ def rejections(history: History, iteration: int) -> dict[str, int]:
             continue
         for reason, count in artifact.counts.items():
             if reason not in not_reasons and count:
-                found[reason.replace("_", " ")] = found.get(reason.replace("_", " "), 0) + int(count)
+                found[spaced(reason)] = found.get(spaced(reason), 0) + int(count)
     return found
+
+
+def spaced(name: str) -> str:
+    """A name from the code as people write it."""
+    return name.replace("_", " ")
 
 
 def _labels(iterations: Any) -> list[str]:
@@ -123,7 +128,7 @@ def _lengths(sets: dict[int, pa.Table]) -> Plot:
     longest = max(float(np.percentile(values, 99.5)) for values in samples.values())
     beyond = sum(int((values > longest).sum()) for values in samples.values())
     shown = {label: values[values <= longest] for label, values in samples.items()}
-    note = f"{beyond:,} prompts longer than {longest:,.0f} words are off the scale." if beyond else ""
+    note = f"Off the scale: {counted(beyond, 'prompt')} of more than {longest:,.0f} words." if beyond else ""
     bins = int(min(30, max(5, longest)))
     return draw(
         "length",
@@ -204,7 +209,8 @@ def _mutations(history: History) -> Table:
         flagged = pa.table({"mutation": found["mutation"], "usable": pc.cast(pc.is_null(found["rejected"]), pa.int64())})
         summed = flagged.group_by("mutation").aggregate([("usable", "count"), ("usable", "sum")]).sort_by("mutation").to_pylist()
         rows += [
-            [artifact.iteration, one["mutation"], one["usable_count"], 100 * one["usable_sum"] / one["usable_count"]] for one in summed
+            [artifact.iteration, spaced(one["mutation"]), one["usable_count"], 100 * one["usable_sum"] / one["usable_count"]]
+            for one in summed
         ]
     return Table(
         "Mutations", ["iteration", "mutation", "evolutions", "usable, %"], rows, "Usable: before duplicates are looked for.", folded=True

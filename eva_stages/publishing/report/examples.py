@@ -88,12 +88,18 @@ def _chain(title: str, document: dict[str, Any]) -> Chain:
 
 
 def _step(step: dict[str, Any]) -> Step:
-    heading = f"Generation {step['generation']}: {step['mutation']}, iteration {step['iteration']}" if step["mutation"] else "Seed prompt"
-    about, answers = step["fate"], ()
+    heading = (
+        f"Generation {step['generation']}: {step['mutation'].replace('_', ' ')}, iteration {step['iteration']}"
+        if step["mutation"]
+        else "Seed prompt"
+    )
+    about = step["fate"]
+    answers: tuple[Answer, ...] = ()
     if step["answers"]:
         last = step["answers"][-1]
         known = sorted((one for one in last["responses"] if one["reward"] is not None), key=lambda one: -one["reward"])
-        ends = [("best answer", known[0]), ("worst answer", known[-1])] if len(known) > 1 else [("answer", one) for one in known]
+        differ = len(known) > 1 and known[0]["reward"] > known[-1]["reward"]
+        ends = [("best answer", known[0]), ("worst answer", known[-1])] if differ else [("one answer", one) for one in known[:1]]
         answers = tuple(Answer(label, one["text"], one["reward"]) for label, one in ends)
         gap = "unknown" if last["gap"] is None else f"{last['gap']:.3g}"
         about += f"; {len(last['responses'])} answers in iteration {last['iteration']}, reward gap {gap}"
@@ -132,7 +138,8 @@ def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
         if question is None:
             continue
         row = questions.take(questions.where(key, question)[:1])[0]
-        texts = [_text(rows.of(row["prompt_id"], ["responses"])) for rows in (answers, baselines)]
+        turns = len(row.get("turns") or (None,))
+        texts = [_text(rows.of(row["prompt_id"], ["responses"]), turns) for rows in (answers, baselines)]
         sides = (Answer(f"policy of iteration {artifact.iteration}", texts[0]), Answer("baseline", texts[1]))
         verdicts = tuple(_verdict(one) for one in by_question[question])
         found.append(Comparison(f"{_name(artifact)}: {title}", _question(row), sides, verdicts))
@@ -148,14 +155,11 @@ def _name(artifact: Artifact) -> str:
     return artifact.stage.removesuffix("-judge").partition("-")[2] or "lettercraft"
 
 
-def _text(row: dict[str, Any] | None) -> str | None:
-    return (
-        None
-        if row is None
-        else "\n\n".join(text or "(none)" for text in row["responses"][:2])
-        if len(row["responses"]) > 1
-        else row["responses"][0]
-    )
+def _text(row: dict[str, Any] | None, turns: int) -> str | None:
+    """The answer that was judged: one for each turn of the question, of several samples the first."""
+    if row is None:
+        return None
+    return "\n\n".join(text or "(none)" for text in row["responses"][:turns])
 
 
 def _question(row: dict[str, Any]) -> str:

@@ -120,7 +120,7 @@ def _overlap(history: History, iteration: int, found: dict[str, np.ndarray]) -> 
         axes.set_yticks(range(len(names)), names)
 
     title = f"Overlap of what each metric would select, iteration {iteration}"
-    note = "Jaccard index of the greedy choices (the highest values); 1 = the same prompts. Darker: more overlap."
+    note = "Jaccard index of the greedy choices (the highest values); 1 = the same prompts. The fuller the colour, the more overlap."
     n = f"n = {size:,} of {len(next(iter(found.values()))):,} prompts per metric"
     return draw("overlap", title, n, "metric", "metric", paint, note, height=3.6)
 

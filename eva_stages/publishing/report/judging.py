@@ -1,6 +1,7 @@
 """The judging: whether the judge likes a place, how often it gave no verdict, wins and losses, MT-Bench by category."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.history import History
 from eva_stages.publishing.report.numbers import mean_interval, table
 from eva_stages.publishing.report.parts import Cell, Section, Table
-from eva_stages.publishing.report.plots import MUTED, Plot, draw, grouped, interval_points, look, stacked
+from eva_stages.publishing.report.plots import MUTED, Plot, colour, draw, grouped, look, outcomes
 
 SCORE_OF_A = {"A>>B": 1.0, "A>B": 1.0, "A=B": 0.5, "B>A": 0.0, "B>>A": 0.0}
+OUTCOMES = {"won": colour(0), "tied": colour(6), "lost": colour(1), "no verdict": colour(4)}
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,27 @@ def _position_bias(found: list[Judged]) -> Plot:
     known = [one for one in found if one.first_place is not None]
 
     def paint(axes: Axes) -> None:
-        interval_points(axes, [one.label for one in known], [one.first_place for one in known if one.first_place])
-        axes.axhline(0.5, color=MUTED, linestyle=":", linewidth=1, label="no liking for a place")
-        axes.tick_params(axis="x", rotation=30)
-        axes.set_ylim(0, 1)
+        shares, lows, highs = np.array([one.first_place for one in known], dtype=float).reshape(-1, 3).T
+        places = np.arange(len(known))[::-1]
+        errors = np.nan_to_num(np.vstack([shares - lows, highs - shares])).clip(min=0)
+        axes.errorbar(shares, places, xerr=errors, capsize=3, **{**look(0), "linestyle": "none"})
+        axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1, label="no liking for a place")
+        axes.set_yticks(places, [one.label for one in known])
+        axes.set_xlim(0, 1)
+        axes.margins(y=0.2)
 
     n = f"n = {', '.join(f'{one.judgments:,}' for one in known)} games"
     note = "Both orders of every two answers are judged, so a liking cancels out in the scores. Bars: 95 % over questions."
-    return draw("position-bias", "Position bias", n, "benchmark, policy", "won by the first place, 0 to 1", paint, note, height=3.3)
+    return draw(
+        "position-bias",
+        "Position bias",
+        n,
+        "games won by the first place, 0 to 1",
+        "benchmark, policy",
+        paint,
+        note,
+        height=1.7 + 0.25 * len(known),
+    )
 
 
 def _parse_failures(found: list[Judged]) -> Plot:
@@ -158,15 +173,13 @@ def _parse_failures(found: list[Judged]) -> Plot:
 
 def _games(found: list[Judged]) -> Plot:
     known = [(one, one.games) for one in found if one.games]
-    outcomes = {name: [games[name] for _, games in known] for name in ("won", "tied", "lost", "no verdict")}
-    outcomes = {name: shares for name, shares in outcomes.items() if any(shares)}
+    parts = {name: [games[name] for _, games in known] for name in OUTCOMES}
     n = f"n = {', '.join(f'{one.judgments:,}' for one, _ in known)} games"
 
-    def paint(axes: Axes) -> None:
-        stacked(axes, [one.label for one, _ in known], outcomes)
-        axes.tick_params(axis="x", rotation=30)
-
-    return draw("games", "Games against the base policy", n, "benchmark, policy", "share of games, %", paint, height=3.5)
+    labels = [one.label for one, _ in known]
+    title, unit = "Games against the base policy", "share of games, %"
+    paint = partial(outcomes, labels=labels, parts=parts, colours=list(OUTCOMES.values()))
+    return draw("games", title, n, unit, "benchmark, policy", paint, height=1.8 + 0.25 * len(known))
 
 
 def _radar(history: History) -> Plot | None:

@@ -5,6 +5,7 @@ harmless and short before that; what is private is taken out of the whole page a
 break it.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -13,6 +14,7 @@ from typing import Any
 
 from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
+from markupsafe import Markup, escape
 
 from eva_stages.core.store import now, write_whole
 from eva_stages.publishing.harmless import harmless
@@ -33,6 +35,7 @@ from eva_stages.publishing.report.solver import solver
 REPORT, COMPARISON = "report", "comparison"
 TEXT_CHARACTERS = 700
 CELL_CHARACTERS = 200
+SENTENCE_CHARACTERS = 600
 RECIPE_CHARACTERS = 20_000
 DARK = ("#5aa9e6", "#ff9355", "#35c79b", "#e8a3cb", "#f6bd45", "#9ad3f5", "#a8aeb5")
 """The series' colours on a dark ground, in the order of the light ones."""
@@ -68,14 +71,14 @@ def page(title: str, histories: Sequence[History], sections: Sequence[Section], 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": _shown, "cell": _cell, "number": _is_number}
+    environment.filters |= {"shown": _shown, "prose": _prose, "cell": _cell, "number": _is_number}
     text = environment.get_template("report.html.jinja").render(
         title=title,
         about=[_about(one) for one in histories],
         sections=sections,
         light=SERIES,
         dark=DARK,
-        made=now(),
+        made=moment(now()),
         recipe_characters=RECIPE_CHARACTERS,
     )
     return privacy.text(text).encode("ascii", "xmlcharrefreplace").decode("ascii")
@@ -86,11 +89,22 @@ def _about(history: History) -> str:
     ended = max((one.manifest["ended"] for one in history.artifacts), default="never")
     rounds = len(history.every("train"))
     trained = f"{rounds} trained polic{'y' if rounds == 1 else 'ies'}"
-    return f"{history.name}: {len(history.artifacts)} finished stages, {trained}, {duration(seconds)} of stage time, last finished {ended}"
+    finished = f"{len(history.artifacts)} finished stages, the last {moment(ended)}"
+    return f"{history.name}: {finished}; {trained}; {duration(seconds)} of stage time"
+
+
+def moment(time: str) -> str:
+    """As in 2026-11-24 09:16 UTC; eva writes all times in UTC."""
+    return f"{time[:10]} {time[11:16]} UTC" if len(time) > 16 else time
 
 
 def _shown(text: str | None, limit: int = TEXT_CHARACTERS) -> str:
     return harmless(text, limit)
+
+
+def _prose(text: str) -> Markup:
+    """A sentence of ours, what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(harmless(text, SENTENCE_CHARACTERS)))))
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", **{colour: f"s{index + 1}" for index, colour in enumerate(SERIES)}}
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 8,
@@ -50,7 +50,7 @@ STYLE: dict[str, Any] = {
 }
 WIDTH, HEIGHT = 3.8, 2.9
 """Inches."""
-TITLE_CHARACTERS = 54
+TITLE_CHARACTERS, LABEL_CHARACTERS = 50, 36
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,16 @@ def draw(
         paint: draws on the axes.
         caption: what else there is to know, under the figure.
     """
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+    settings: Any = {**STYLE, "svg.hashsalt": name}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot(projection="polar" if polar else None)
         paint(axes)
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        heading = "\n".join([*textwrap.wrap(title, TITLE_CHARACTERS), *textwrap.wrap(n, TITLE_CHARACTERS + 8)])
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=8.5)
+        axes.set_xlabel(textwrap.fill(x, LABEL_CHARACTERS))
+        axes.set_ylabel(textwrap.fill(y, LABEL_CHARACTERS))
+        axes.set_title(textwrap.fill(n, TITLE_CHARACTERS), loc="left", fontsize=7.5, color=MUTED)
+        figure.suptitle(textwrap.fill(title, TITLE_CHARACTERS), x=0.01, ha="left", fontsize=9, fontweight="bold")
         if legend and axes.get_legend_handles_labels()[1]:
             labels = axes.get_legend_handles_labels()[1]
             columns = max(1, min(len(labels), int(52 / (max(len(label) for label in labels) + 6))))
@@ -141,7 +142,7 @@ def histograms(axes: Axes, samples: dict[str, np.ndarray], bins: int = 30) -> No
     axes.set_ylim(bottom=0)
 
 
-def stacked(axes: Axes, labels: Sequence[str], parts: dict[str, Sequence[float]]) -> None:
+def stacked(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:
     """Bars of shares, one per label, stacked from bottom to top."""
     bottom = np.zeros(len(labels))
     for index, (name, values) in enumerate(parts.items()):
@@ -152,7 +153,7 @@ def stacked(axes: Axes, labels: Sequence[str], parts: dict[str, Sequence[float]]
     axes.grid(axis="x", visible=False)
 
 
-def grouped(axes: Axes, names: Sequence[str], groups: dict[str, Sequence[float]]) -> None:
+def grouped(axes: Axes, names: Sequence[str], groups: Mapping[str, Sequence[float]]) -> None:
     """Horizontal bars, for each name one per group, first name on top."""
     places = np.arange(len(names))[::-1]
     thickness = 0.8 / max(len(groups), 1)
@@ -160,6 +161,17 @@ def grouped(axes: Axes, names: Sequence[str], groups: dict[str, Sequence[float]]
         offsets = places + 0.4 - thickness * (index + 0.5)
         axes.barh(offsets, np.asarray(values, dtype=float), thickness * 0.92, label=label, color=colour(index))
     axes.set_yticks(places, names)
+    axes.grid(axis="y", visible=False)
+
+
+def outcomes(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[float]], colours: Sequence[str]) -> None:
+    """Horizontal bars of shares, one per label, first label on top, their parts side by side."""
+    places = np.arange(len(labels))[::-1]
+    left = np.zeros(len(labels))
+    for (name, values), one in zip(parts.items(), colours, strict=True):
+        axes.barh(places, np.asarray(values, dtype=float), 0.65, left=left, label=name, color=one)
+        left += np.asarray(values, dtype=float)
+    axes.set_yticks(places, labels)
     axes.grid(axis="y", visible=False)
 
 

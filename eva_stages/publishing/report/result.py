@@ -12,10 +12,10 @@ from eva_stages.publishing.report.plots import MUTED, Plot, draw, interval_point
 
 BASE = "base"
 UNITS = {
-    ("lettercraft", "sampled"): ("mean reward of sampled answers", "reward, 0 to 1", None),
-    ("lettercraft", "greedy"): ("mean reward of greedy answers", "reward, 0 to 1", None),
-    ("lettercraft", "sampled_gain"): ("gain in sampled reward over base", "reward difference", 0.0),
-    ("lettercraft", "win_rate"): ("judged win rate against base", "share of games won, 0 to 1", 0.5),
+    ("lettercraft", "sampled"): ("Mean reward of sampled answers", "reward, 0 to 1", None),
+    ("lettercraft", "greedy"): ("Mean reward of greedy answers", "reward, 0 to 1", None),
+    ("lettercraft", "sampled_gain"): ("Gain in sampled reward over base", "reward difference", 0.0),
+    ("lettercraft", "win_rate"): ("Judged win rate against base", "share of games won, 0 to 1", 0.5),
     ("mt-bench", "score"): ("MT-Bench", "rating, 1 to 10", None),
     ("alpaca-eval", "score"): ("AlpacaEval 2.0, raw win rate", "win rate, %", 50.0),
     ("gsm8k", "score"): ("GSM8K", "right answers, %", None),
@@ -75,7 +75,7 @@ def _sentence(key: tuple[str, str], of_run: list[Score]) -> str:
     last = of_run[-1]
     apart = last.low is not None and base.high is not None and (last.low > base.high or (base.low or 0) > (last.high or 0))
     words = "the intervals do not overlap" if apart else "the intervals overlap, so this run alone does not settle it"
-    return f"{title[0].upper()}{title[1:]}: {_shown(base)} for the base policy, {_shown(last)} after {last.policy}; {words}."
+    return f"{title}: {_shown(base)} for the base policy, {_shown(last)} after {last.policy}; {words}."
 
 
 def _shown(score: Score) -> str:

@@ -14,7 +14,7 @@ from eva_stages.publishing.report.plots import Plot, draw, histograms, interval_
 
 CURVES = (
     ("loss", "Training loss", "loss (nats)"),
-    ("rewards/margins", "Implicit reward margin while training", "chosen - rejected, beta x log ratio"),
+    ("rewards/margins", "Implicit reward margin while training", "margin (beta x log ratio)"),
     ("rewards/accuracies", "Pairs ranked right while training", "share of pairs, 0 to 1"),
     ("grad_norm", "Gradient norm while training", "norm before clipping"),
 )
@@ -72,7 +72,7 @@ def _before_after(history: History, scored: dict[int, Rewards], name: str) -> Pl
 
     n = f"n = {', '.join(f'{len(found.ids):,}' for found in scored.values())} prompts"
     title = {"mean": "Mean reward on the training prompts", "gap": "Reward gap on the training prompts"}[name]
-    unit = {"mean": "mean reward", "gap": "mean gap, max - min (reward)"}[name]
+    unit = {"mean": "mean reward", "gap": "mean gap (reward)"}[name]
     return draw(f"solver-{name}", title, n, "iteration, whose prompts", unit, paint, "Bars: 95 % over prompts.")
 
 
