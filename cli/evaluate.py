@@ -1,9 +1,11 @@
 """`eva eval`: held-out evaluation."""
 
+from typing import Annotated
+
 import typer
 
 from cli.scoring import ManyFiles, compare, score, table
-from cli.shared import JsonOption, RecipeArgument, RunDirOption, SetOption
+from cli.shared import JsonOption, RunDirOption, SetOption
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate policies on held-out benchmarks.")
 app.command("score", cls=ManyFiles)(score)
@@ -13,12 +15,29 @@ app.command("table")(table)
 
 @app.command("run")
 def run(
-    recipe: RecipeArgument,
+    target: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe, or a model: checkpoint folder or Hub id.")],
+    bench: Annotated[str | None, typer.Option(metavar="A,B", help="Benchmarks, separated by commas. [default: the recipe's]")] = None,
+    judge: Annotated[str | None, typer.Option(metavar="JUDGE", help="LiteLLM's name of a model, a folder, or a mapping.")] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="ANSWERS", help="File, published model, or `base`.")] = None,
+    max_cost: Annotated[float | None, typer.Option(metavar="USD", help="What this run may spend on judges.", min=0)] = None,
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate the base policy and the policy of every iteration on the recipe's benchmarks."""
-    from cli.running import run_stages
+    """Evaluate a model, or the base policy and the policy of every iteration of a recipe.
 
-    run_stages(recipe, overrides or [], run_dir, lambda rounds: [stage for one in rounds for stage in one.evaluation], as_json)
+    Benchmarks: mt-bench, arena-hard, arena-hard-v2.0, alpaca-eval, lettercraft, gsm8k, ifeval, lm-eval.
+    """
+    from cli.running import run_stages
+    from pipelines.asking import MODEL_RECIPE, asked_for, is_model, model_overrides
+
+    model = is_model(target)
+    changes = [*(model_overrides(target) if model else []), *(overrides or [])]
+    run_stages(
+        MODEL_RECIPE if model else target,
+        changes,
+        run_dir,
+        lambda rounds: [stage for one in rounds for stage in one.evaluation],
+        as_json,
+        change=lambda recipe: asked_for(recipe, bench, judge, baseline, max_cost),
+    )

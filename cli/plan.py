@@ -9,7 +9,7 @@ def plan(recipe: RecipeArgument, overrides: SetOption = None, run_dir: RunDirOpt
 
     from eva_stages.core.recipes import load_recipe
     from pipelines.checking import check
-    from pipelines.planning import plan_document, plan_table
+    from pipelines.planning import plan_document, plan_tables
 
     loaded = load_recipe(recipe, overrides or [])
     check(loaded)
@@ -17,4 +17,4 @@ def plan(recipe: RecipeArgument, overrides: SetOption = None, run_dir: RunDirOpt
     if as_json:
         print_json(document)
     else:
-        Console().print(plan_table(document))
+        Console().print(plan_tables(document))

@@ -10,6 +10,7 @@ NARROWEST = 112
 """Columns that the table of intervals needs; a narrower terminal wraps it."""
 
 if TYPE_CHECKING:
+    from eva_stages.core.config import Recipe
     from eva_stages.core.stage import Stage
     from pipelines.iteration import Iteration
 
@@ -21,12 +22,14 @@ def run_stages(
     choose: "Callable[[list[Iteration]], list[Stage]]",
     as_json: bool,
     at_least: int = 0,
+    change: "Callable[[Recipe], Recipe] | None" = None,
 ) -> None:
     """Load the recipe, run the chosen stages with all they need, and print the table.
 
     Args:
         choose: picks stages from the run's iterations.
         at_least: the recipe is extended to this iteration where it has fewer.
+        change: of the recipe, after the overrides.
     """
     from rich.console import Console
 
@@ -40,6 +43,8 @@ def run_stages(
     from pipelines.summary import summary, summary_tables
 
     recipe = load_recipe(recipe_name, overrides)
+    if change is not None:
+        recipe = change(recipe)
     if recipe.iterations < at_least:
         recipe = recipe.model_copy(update={"iterations": at_least})
     check(recipe)

@@ -134,6 +134,8 @@ def _check(bench: str, only: dict[str, dict[str, Path | None]], radar: Path | No
         faults += [f"{name} is for {owner} only" for name, value in options.items() if value is not None and bench != owner]
     if radar is not None and radar.suffix not in (".png", ".svg"):
         faults.append(f"--radar {radar}: the format is told from the suffix; give .png or .svg")
+    if radar is not None and not radar.parent.is_dir():
+        faults.append(f"--radar {radar}: there is no folder {radar.parent}")
     if faults:
         raise ConfigError(faults)
 

@@ -12,11 +12,14 @@ from eva_stages.core.config import (
     EnsembleReward,
     FilePrompts,
     HubPrompts,
+    JudgedBenchmark,
+    Lettercraft,
     LiteLLMModel,
     LLMJudgeReward,
+    LMEval,
     LocalReward,
-    PairPreferenceReward,
-    PairRMReward,
+    OneBenchmark,
+    PairwiseReward,
     Player,
     Recipe,
     Topics,
@@ -25,12 +28,16 @@ from eva_stages.core.config import (
     VLLMGenerator,
     VLLMModel,
 )
-from eva_stages.core.errors import ConfigError, HubError
+from eva_stages.core.errors import ConfigError, DataError, HubError
+from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import load_attribute
-from eva_stages.creator.questions import find_questions
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
+from pipelines.benchmarks import benchmark_name, check_files, measured
+from pipelines.checking_solver import solver_looks
+
+NUMBER_FOR_HUMAN = "prompts.size: creator.control `human` takes that many new prompts for each iteration; give their number"
 
 
 def check(recipe: Recipe) -> None:
@@ -44,45 +51,60 @@ def check(recipe: Recipe) -> None:
         except ConfigError as error:
             faults += error.faults
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(list(dict.fromkeys(faults)))
 
 
 def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     looks: list[Callable[[], object]] = [
         lambda: resolve(recipe.policy.model, recipe.policy.revision, "policy.model"),
-        lambda: _launch(recipe),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _benchmarks(recipe),
         lambda: _vllm(recipe),
+        lambda: _rewrite(recipe),
         lambda: _curating(recipe),
         lambda: _mixing(recipe),
         lambda: _analysis(recipe),
     ]
+    looks += solver_looks(recipe)
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
-    looks += [
-        partial(_player, benchmark.judge, f"evaluation.benchmarks.{index}.judge")
-        for index, benchmark in enumerate(recipe.evaluation.benchmarks)
-    ]
+    for index, benchmark in enumerate(recipe.evaluation.benchmarks):
+        looks.append(partial(_benchmark, recipe, benchmark, f"evaluation.benchmarks.{index}"))
     if isinstance(recipe.prompts, FilePrompts):
-        looks.append(partial(_prompts, recipe.prompts))
+        looks.append(partial(_prompts, recipe, recipe.prompts))
     if isinstance(recipe.prompts, HubPrompts):
-        looks.append(partial(_hub_prompts, recipe.prompts))
+        looks.append(partial(_hub_prompts, recipe, recipe.prompts))
     if recipe.publish:
         looks.append(partial(_account, recipe.publish.to))
     return looks
 
 
-def _prompts(prompts: FilePrompts) -> None:
-    from eva_stages.creator.prompts import read_prompt_file
+def _prompts(recipe: Recipe, prompts: FilePrompts) -> None:
+    from eva_stages.creator.prompts import read_prompt_file, usable_prompts
 
-    read_prompt_file(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
+    path = Path(prompts.path).expanduser()
+    if recipe.creator.control != "human":
+        read_prompt_file(path, prompts.column, prompts.reference_column)
+        return
+    if prompts.size is None:
+        raise ConfigError([NUMBER_FOR_HUMAN])
+    usable = len(usable_prompts(path, prompts.column, prompts.max_characters, prompts.reference_column)[0])
+    needed = prompts.size * (recipe.iterations + 1)
+    if usable < needed:
+        raise ConfigError(
+            [
+                f"prompts.size: creator.control `human` takes {prompts.size} new prompts for each of {recipe.iterations + 1} rounds, "
+                f"{needed} in all, and {path} has {usable} that can be used; give at most {usable // (recipe.iterations + 1)}, fewer "
+                "iterations, or a larger file"
+            ]
+        )
 
 
-def _hub_prompts(prompts: HubPrompts) -> None:
-    from eva_stages.creator.hub_prompts import dataset_commit, read_hub_prompts
+def _hub_prompts(recipe: Recipe, prompts: HubPrompts) -> None:
+    from eva_stages.creator.hub_prompts import hub_column
 
-    commit = dataset_commit(prompts.id, prompts.revision)
-    read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)
+    if recipe.creator.control == "human" and prompts.size is None:
+        raise ConfigError([NUMBER_FOR_HUMAN])
+    hub_column(prompts)
 
 
 def _account(namespace: str) -> None:
@@ -133,7 +155,9 @@ def _player(player: Player, place: str) -> None:
 def _vllm(recipe: Recipe) -> None:
     creator = recipe.creator
     critic = creator.evolve.feedback and creator.evolve.feedback.critic
-    asked = [recipe.policy.generator, creator.evolve.generator, critic, creator.analysis and creator.analysis.scorer]
+    rewriter = recipe.solver.rewrite and recipe.solver.rewrite.generator
+    scorer = creator.analysis and creator.analysis.scorer
+    asked = [recipe.policy.generator, creator.evolve.generator, critic, scorer, rewriter]
     if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
         raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
 
@@ -180,6 +204,20 @@ def _classifier(topics: Topics) -> None:
         )
 
 
+def _rewrite(recipe: Recipe) -> None:
+    rewrite = recipe.solver.rewrite
+    if rewrite is None:
+        return
+    if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
+        raise ConfigError(
+            [
+                f"solver.rewrite: a rewrite is scored by itself, and {recipe.reward.kind} rewards only compare the responses of a stage; "
+                "give a reward that scores single responses, or leave solver.rewrite out"
+            ]
+        )
+    _player(rewrite.generator, "solver.rewrite.generator")
+
+
 def _curating(recipe: Recipe) -> None:
     curate = recipe.creator.curate
     for name in curate.decontaminate.against if curate.decontaminate else ():
@@ -189,26 +227,23 @@ def _curating(recipe: Recipe) -> None:
 
 
 def _benchmarks(recipe: Recipe) -> None:
-    absolute = not isinstance(recipe.reward, EnsembleReward | PairRMReward | PairPreferenceReward)
-    if recipe.evaluation.benchmarks and not absolute:
-        raise ConfigError(
-            [
-                f"evaluation.benchmarks: lettercraft compares rewards between policies, and {recipe.reward.kind} rewards only compare "
-                "responses of one stage; give a reward of another kind, or no benchmarks"
-            ]
-        )
+    names = [benchmark_name(benchmark) for benchmark in recipe.evaluation.benchmarks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError([f"evaluation.benchmarks: {', '.join(twice)} stands there twice; keep one of each"])
 
 
-def _launch(recipe: Recipe) -> None:
-    from eva_stages.solver.launching import launch_file, process_count
-
-    training = recipe.solver.training
-    processes = process_count(launch_file(training.runtime.launch))
-    micro = min(training.runtime.micro_batch_size, max(1, training.batch_size // processes))
-    if training.batch_size % (micro * processes):
-        raise ConfigError(
-            [
-                f"solver.training.batch_size: {training.batch_size} pairs cannot be made of micro batches of {micro} on {processes} "
-                f"processes; give a multiple of {micro * processes}"
-            ]
-        )
+def _benchmark(recipe: Recipe, benchmark: OneBenchmark, place: str) -> None:
+    """A benchmark's judge and files, and that its files are what they should be."""
+    if isinstance(benchmark, LMEval):
+        if find_spec("lm_eval") is None:
+            raise ConfigError([f"{place}: lm_eval needs lm-evaluation-harness: pip install 'eva-align[eval]'"])
+        return
+    if isinstance(benchmark, Lettercraft | JudgedBenchmark):
+        _player(benchmark.judge, f"{place}.judge")
+    if isinstance(benchmark, Lettercraft):
+        return
+    policy = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
+    try:
+        check_files(benchmark, measured(recipe, benchmark, "base", 0, policy, None, place).stages)
+    except DataError as error:
+        raise ConfigError([f"{place}: {error}"]) from error

@@ -1,10 +1,35 @@
-"""Held-out evaluation of a policy: answer, score, judge against the base policy in both orders, summarise."""
+"""Held-out evaluation of a policy on the recipe's benchmarks; Lettercraft's stages are here, the public ones' in `benchmarks`.
 
-from eva_stages.core.config import EnsembleReward, Lettercraft, Recipe
+Lettercraft scores with its own exact reward, whatever a recipe trains on: figures of different recipes mean the same.
+"""
+
+from collections.abc import Sequence
+
+from eva_stages.core.config import Lettercraft, MicroworldReward, Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
+from pipelines.benchmarks import measured
 from pipelines.playing import unscored
+
+
+def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tuple[tuple[Stage, ...], list[tuple[Stage, ...]]]:
+    """The evaluation of the base policy on every benchmark, and of the policy of each iteration from 0."""
+    of_base: list[Stage] = []
+    of_policies: list[list[Stage]] = [[] for _ in policies]
+    for index, benchmark in enumerate(recipe.evaluation.benchmarks):
+        if isinstance(benchmark, Lettercraft):
+            stages = base_stages(recipe, benchmark, base)
+            of_base += stages
+            for number, policy in enumerate(policies):
+                of_policies[number] += evaluation_stages(recipe, benchmark, number, policy, stages)
+            continue
+        place = f"evaluation.benchmarks.{index}"
+        first = measured(recipe, benchmark, "base", 0, base, None, place)
+        of_base += first.stages
+        for number, policy in enumerate(policies):
+            of_policies[number] += measured(recipe, benchmark, "eval", number, policy, first.answers, place).stages
+    return tuple(of_base), [tuple(stages) for stages in of_policies]
 
 
 def questions_stage(benchmark: Lettercraft) -> Stage:
@@ -65,13 +90,12 @@ def _answered(
         required=("responses", "greedy_responses"),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    assert not isinstance(recipe.reward, EnsembleReward)  # `check` has seen to it
-    reward, brought = reward_model(recipe.reward, recipe.policy, policy)
+    reward, _ = reward_model(MicroworldReward(kind="microworld"), recipe.policy, policy)
     score = "eva_stages.models.rewards:RewardResponses"
     rewards = RowStage(
         f"{prefix}-reward",
         iteration,
-        {"questions": questions, "answers": answers, **brought},
+        {"questions": questions, "answers": answers},
         sources=("questions", "answers"),
         steps=(Use(score, {"reward": reward}), Use(score, {"reward": reward, "responses": "greedy_responses"})),
         schema="answer_rewards",

@@ -1,19 +1,17 @@
 """A whole run: a base round on the seed prompts, then eva iterations, each with its evaluation [paper, Algorithm 1]."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from eva_stages.core.config import FilePrompts, HubPrompts, Recipe
-from eva_stages.core.errors import ConfigError
-from eva_stages.core.fingerprint import file_digest
-from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
-from eva_stages.creator.hub_prompts import dataset_commit
+from eva_stages.core.config import Recipe
+from eva_stages.core.stage import Stage
 from eva_stages.models.loading import resolve
 from pipelines.analysing import analysing
 from pipelines.cleaning import decontaminated
+from pipelines.controls import control_stages
 from pipelines.creator import creator_stages
-from pipelines.evaluation import base_stages, evaluation_stages
-from pipelines.solver import solver_stages
+from pipelines.evaluation import evaluations
+from pipelines.prompts import prompts_stage
+from pipelines.solver import pairs_of, solver_stages
 
 
 @dataclass(frozen=True)
@@ -31,48 +29,35 @@ class Iteration:
         return (*self.creator, *self.solver, *self.evaluation)
 
 
-def prompts_stage(recipe: Recipe) -> Stage:
-    """The seed prompts X_0."""
-    prompts = recipe.prompts
-    if isinstance(prompts, FilePrompts):
-        path = Path(prompts.path).expanduser()
-        if not path.is_file():
-            raise ConfigError([f"prompts.path: there is no file {path}"])
-        settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
-        load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed}, {"file": str(path)})
-        return FunctionStage("prompts", 0, {"file": Outside(path.name, path, file_digest(path))}, function=load)
-    if isinstance(prompts, HubPrompts):
-        settings = {**prompts.model_dump(exclude={"kind"}), "revision": dataset_commit(prompts.id, prompts.revision)}
-        load = Use("eva_stages.creator.hub_prompts:load_hub", {**settings, "seed": recipe.seed})
-        return FunctionStage("prompts", 0, {}, function=load)
-    load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed})
-    return FunctionStage("prompts", 0, {}, function=load)
-
-
 def iterations(recipe: Recipe) -> list[Iteration]:
     """All iterations of a run, upstream first. Reads the digests of what comes from outside."""
     base = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
     seeds = decontaminated(recipe, 0, prompts_stage(recipe))[-1]
-    benchmarks = recipe.evaluation.benchmarks
-    measured = {index: base_stages(recipe, benchmark, base) for index, benchmark in enumerate(benchmarks)}
-    made: list[Iteration] = []
-    policy: Stage | Outside = base
+    if recipe.evaluation.only:
+        return [Iteration(0, seeds, (), (), evaluations(recipe, base, [])[0])]
+    policies: list[Stage] = []
+    players: list[tuple[Stage, tuple[Stage, ...], tuple[Stage, ...]]] = []
     history: list[Stage] = [seeds]
     for number in range(recipe.iterations + 1):
         *earlier, present = history
-        informed = [stage for one in made for stage in one.creator if stage.name == "inform"]
-        topics = next((stage for one in made[-1:] for stage in one.creator if stage.name == "analyse-topics"), None)
-        creator = creator_stages(recipe, number, present, earlier, policy, informed, topics) if number else (seeds,)
+        policy = policies[-1] if policies else base
+        informed = [stage for one in players for stage in one[1] if stage.name == "inform"]
+        topics = next((stage for one in players[-1:] for stage in one[1] if stage.name == "analyse-topics"), None)
+        if number == 0:
+            creator: tuple[Stage, ...] = (seeds,)
+        elif recipe.creator.control:
+            creator = control_stages(recipe, number, seeds, policy)
+        else:
+            creator = creator_stages(recipe, number, present, earlier, policy, informed, topics)
         prompts = creator[-1]
-        solver = solver_stages(recipe, number, prompts, policy)
-        policy = solver[-1]
-        base_first = tuple(stage for stages in measured.values() for stage in stages) if number == 0 else ()
-        evaluated = [
-            stage
-            for index, benchmark in enumerate(benchmarks)
-            for stage in evaluation_stages(recipe, benchmark, number, policy, measured[index])
-        ]
-        made.append(Iteration(number, prompts, (*creator, *analysing(recipe, number, prompts, base)), solver, (*base_first, *evaluated)))
+        trained_on = [pairs for one in players for pairs in pairs_of(one[2])]
+        solver = solver_stages(recipe, number, prompts, policy, base, trained_on)
+        policies.append(solver[-1])
+        players.append((prompts, (*creator, *analysing(recipe, number, prompts, base)), solver))
         if number:
             history.append(prompts)
-    return made
+    of_base, of_policies = evaluations(recipe, base, policies)
+    return [
+        Iteration(number, *played, (*(of_base if number == 0 else ()), *evaluated))
+        for number, (played, evaluated) in enumerate(zip(players, of_policies, strict=True))
+    ]

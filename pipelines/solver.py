@@ -1,13 +1,28 @@
-"""The response player: answer, score, pair, train [paper, 3.3.2]."""
+"""The response player: answer, score, pair, train [paper, 3.3.2]. An on-policy loss does all of that within training."""
 
-from eva_stages.core.config import Recipe
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eva_stages.core.config import RLOO, EnsembleReward, PairwiseReward, Recipe
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.stage import FunctionStage, Outside, Stage, TableStage, Use
+from eva_stages.core.stage import FunctionStage, Outside, Stage, TableStage, Use, as_data
+from eva_stages.models.choosing import reward_model
 from pipelines.playing import responding, rewarding
+from pipelines.rewriting import rewriting
 
 
-def solver_stages(recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
-    """From a prompt set and a policy to the next policy, which is the last stage; `policy` is also the reference."""
+def solver_stages(
+    recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside, earlier: Sequence[Stage]
+) -> tuple[Stage, ...]:
+    """From a prompt set and a policy to the next policy, which is the last stage.
+
+    Args:
+        policy: the checkpoint that answers, and where training starts unless it starts from scratch.
+        initial: theta_0.
+        earlier: the last stages before training of the iterations before, whose pairs training from scratch takes in.
+    """
+    if isinstance(recipe.solver.loss, RLOO):
+        return (_online(recipe, iteration, prompts, policy, initial),)
     solver = recipe.solver
     responses = responding(recipe, "respond", iteration, prompts, policy, solver.responses)
     rewards = rewarding(recipe, "reward", iteration, prompts, responses, policy)
@@ -17,16 +32,63 @@ def solver_stages(recipe: Recipe, iteration: int, prompts: Stage, policy: Stage 
         {"prompts": prompts, "responses": responses, "rewards": rewards},
         sources=("prompts", "responses", "rewards"),
         step=Use("eva_stages.solver.pairing:MakePairs", solver.pairs.model_dump()),
+        version=2,
     )
+    rewritten = rewriting(recipe, iteration, prompts, pairs, policy)
+    whole = rewritten[-1] if rewritten else pairs
+    scratch = solver.training.start == "scratch"
+    pool = (_pooled(iteration, [*earlier, whole]),) if scratch and earlier else ()
+    start = initial if scratch else policy
+    trained = _trained(recipe, iteration, start, initial, {"pairs": pool[-1] if pool else whole})
+    return responses, rewards, pairs, *rewritten, *pool, trained
+
+
+def pairs_of(stages: Sequence[Stage]) -> list[Stage]:
+    """The pairs that an iteration's solver made, rewritten if they were; none where it is on-policy."""
+    return [stage for stage in stages if stage.name in ("rewritten", "pair")][-1:]
+
+
+def _online(recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside) -> Stage:
+    """On-policy training: the policy answers as `policy.generator` says, and the recipe's reward scores in the training processes."""
+    assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
+    reward, needed = reward_model(recipe.reward, recipe.policy, policy)
     settings = {
-        **solver.loss.model_dump(),
-        **solver.training.model_dump(exclude={"runtime"}),
-        "seed": derive_seed(recipe.seed, "train", iteration) % 2**31,
+        "responses": recipe.solver.responses,
+        "sampling": recipe.policy.generator.model_dump(include={"temperature", "top_p", "max_new_tokens", "system_prompt"}),
+        "reward": as_data(reward),
     }
-    trained = FunctionStage(
+    runtime = {"unscored": recipe.limits.unscored}
+    return _trained(recipe, iteration, policy, initial, {**needed, "prompts": prompts}, settings, runtime)
+
+
+def _trained(
+    recipe: Recipe,
+    iteration: int,
+    start: Stage | Outside,
+    initial: Outside,
+    data: Mapping[str, Stage | Outside],
+    settings: Mapping[str, Any] | None = None,
+    runtime: Mapping[str, Any] | None = None,
+) -> Stage:
+    """Training from `start` on `data`. The reference is `start` too, or theta_0; losses without one take no notice of it."""
+    solver = recipe.solver
+    meant = {
+        "kind": solver.loss.kind,
+        "loss": solver.loss.model_dump(exclude={"kind"}),
+        **solver.training.model_dump(exclude={"runtime", "start"}),
+        "seed": derive_seed(recipe.seed, "train", iteration) % 2**31,
+        **(settings or {}),
+    }
+    knobs = {**solver.training.runtime.model_dump(), **(runtime or {})}
+    return FunctionStage(
         "train",
         iteration,
-        {"policy": policy, "reference": policy, "pairs": pairs},
-        function=Use("eva_stages.solver.launching:train", settings, {"runtime": solver.training.runtime.model_dump()}),
+        {**data, "policy": start, "reference": initial if solver.reference == "initial" else start},
+        function=Use("eva_stages.solver.launching:train", meant, {"runtime": knobs}),
+        version=2,
     )
-    return responses, rewards, pairs, trained
+
+
+def _pooled(iteration: int, pairs: Sequence[Stage]) -> Stage:
+    inputs = {f"pairs_{index}": one for index, one in enumerate(pairs)}
+    return TableStage("pool", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.solver.pooling:PoolPairs"))

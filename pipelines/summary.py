@@ -10,11 +10,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config import Lettercraft, Recipe
 from eva_stages.core.progress import facts
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
 from eva_stages.core.tables import count_rows, read_table, reward_matrix
+from pipelines.benchmarks import benchmark_name
 from pipelines.iteration import Iteration
 
 REJECTIONS = ("evolved", "kept")
@@ -25,12 +26,14 @@ def summary(run: Run, recipe: Recipe, rounds: list[Iteration]) -> dict[str, Any]
     base = next((stage for one in rounds for stage in one.evaluation if stage.name == "base-score"), None)
     document: dict[str, Any] = {
         "recipe": recipe.name,
+        "only": recipe.evaluation.only,
         "run": str(run.root),
         "stages": str(run.stages),
         "base": {"held_out": _scores(run, base)} if base else None,
         "iterations": [_iteration(run, one) for one in rounds],
     }
-    last = next((one.solver[-1] for one in reversed(rounds) if run.done(one.solver[-1])), None)
+    document["benchmarks"] = benchmark_scores(run, recipe, rounds)
+    last = next((one.solver[-1] for one in reversed(rounds) if one.solver and run.done(one.solver[-1])), None)
     document["policy"] = str(run.folder(last)) if last else None
     return document
 
@@ -45,8 +48,10 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         "prompts": count_rows(run.folder(one.prompts)) if run.done(one.prompts) else None,
         "evolved": curate["counts"]["kept"] if curate else None,
         "rejected": _rejected(curate["counts"] | _contaminated(manifests)) if curate else None,
-        **_rewards(run, stages["reward"]),
+        **_rewards(run, stages.get("reward")),
         "pairs": manifests["pair"]["counts"] if "pair" in manifests else None,
+        "rewrites": manifests["rewritten"]["counts"] if "rewritten" in manifests else None,
+        "unscored": train["counts"].get("unscored") if train else None,
         "training": train["training"] | {"steps": train["counts"]["steps"]} if train else None,
         "analysis": _analysis(run, stages),
         "held_out": _scores(run, stages.get("eval-score")),
@@ -63,8 +68,8 @@ def _rejected(counts: Counter[str]) -> dict[str, int]:
     return {reason: count for reason, count in counts.items() if reason not in REJECTIONS and count}
 
 
-def _rewards(run: Run, stage: Stage) -> dict[str, float | None]:
-    if not run.done(stage):
+def _rewards(run: Run, stage: Stage | None) -> dict[str, float | None]:
+    if stage is None or not run.done(stage):
         return {"mean_reward": None, "mean_gap": None}
     rewards = reward_matrix(read_table(run.folder(stage), ["rewards"])["rewards"])
     scored = rewards[np.isfinite(rewards).all(axis=1)]
@@ -92,6 +97,55 @@ def _scores(run: Run, stage: Stage | None) -> dict[str, Any] | None:
     return run.manifest(stage)["scores"] if stage is not None and run.done(stage) else None
 
 
+def benchmark_scores(run: Run, recipe: Recipe, rounds: list[Iteration]) -> list[dict[str, Any]]:
+    """The scores of every policy on every public benchmark, as in `score.json`; null where that is not done."""
+    found: list[dict[str, Any]] = []
+    for name in (benchmark_name(one) for one in recipe.evaluation.benchmarks if not isinstance(one, Lettercraft)):
+        for one in rounds:
+            stages = {stage.name: stage for stage in one.evaluation}
+            for prefix, policy in (("base", "base"), ("eval", f"iteration {one.number}")):
+                stage = stages.get(f"{prefix}-{name}-score")
+                if stage is not None:
+                    found.append({"benchmark": name, "policy": policy, "scores": _scores(run, stage)})
+    return found
+
+
+def benchmark_table(entries: list[dict[str, Any]]) -> Table:
+    """Benchmark by policy, with eva's own interval over questions, and what to know about the judging."""
+    table = Table(title="benchmarks, eva's 95 % intervals over questions", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("benchmark", "policy"):
+        table.add_column(column)
+    for column in ("score", "official", "questions", "first place", "no verdict", "failed calls", "USD"):
+        table.add_column(column, justify="right")
+    for entry in entries:
+        scores = entry["scores"] or {}
+        estimate, judging = scores.get("score"), scores.get("judging") or {}
+        table.add_row(
+            entry["benchmark"],
+            entry["policy"],
+            "" if estimate is None else f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]",
+            _official(scores.get("official") or {}),
+            "" if estimate is None else f"{estimate['n']:,}",
+            _share(judging.get("first_place")),
+            _share(judging.get("parse_failure_rate")),
+            _number(judging.get("failed_calls"), "d"),
+            _number(judging.get("usd"), ".2f"),
+        )
+    return table
+
+
+def _official(figures: dict[str, Any]) -> str:
+    """The score by the official rules, with the official interval where there is one."""
+    if figures.get("score") is None:
+        return ""
+    interval = figures["ci"] if figures.get("ci_kind") == "official" else None
+    return f"{figures['score']:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
 def summary_tables(document: dict[str, Any]) -> Group:
     """The summary for a terminal: what each iteration trained on, how its policy does, and where everything lies."""
     base, rounds = document["base"], document["iterations"]
@@ -100,8 +154,11 @@ def summary_tables(document: dict[str, Any]) -> Group:
         trained.add_column(column, justify="right")
     for one in rounds:
         trained.add_row(*_trained(one))
+    if document["only"]:
+        return Group(benchmark_table(document["benchmarks"]), Text(f"all stages: {document['stages']}"))
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
     notes += [f"iteration {one['iteration']}: {_described(one['analysis'])}" for one in rounds if one["analysis"]]
+    notes += [f"iteration {one['iteration']}: {_rewritten(one['rewrites'])}" for one in rounds if one["rewrites"]]
     tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes)]
     if base:
         held_out = Table("policy", title="held out, intervals over prompts", title_justify="left", box=SIMPLE_HEAD)
@@ -111,6 +168,8 @@ def summary_tables(document: dict[str, Any]) -> Group:
         for name, scores in policies:
             held_out.add_row(name, *(_interval(scores, key) for key in ("sampled", "greedy", "sampled_gain", "win_rate")))
         tables.append(held_out)
+    if document["benchmarks"]:
+        tables.append(benchmark_table(document["benchmarks"]))
     return Group(*tables, Text(f"policy: {document['policy'] or '-'}\nall stages: {document['stages']}"))
 
 
@@ -120,7 +179,7 @@ def _trained(one: dict[str, Any]) -> list[str]:
         "0 (base)" if one["iteration"] == 0 else str(one["iteration"]),
         _number(one["prompts"], "d"),
         _number(one["evolved"], "d"),
-        _number(one["mean_reward"], ".3f"),
+        _number(one["mean_reward"] if one["mean_reward"] is not None else training.get("reward"), ".3f"),
         _number(one["mean_gap"], ".3f"),
         _number(pairs.get("pair"), "d"),
         _number(training.get("loss"), ".3f"),
@@ -130,9 +189,18 @@ def _trained(one: dict[str, Any]) -> list[str]:
 
 
 def _left_out(one: dict[str, Any]) -> str:
-    """Which evolutions were rejected and which prompts gave no pair, and why."""
+    """Which evolutions were rejected and which prompts gave no pair, or which responses no reward, and why."""
+    evolutions = f"evolutions rejected: {facts(one['rejected'] or {}) or 'none'}"
+    if one["unscored"] is not None:
+        return f"{evolutions}; responses without a reward: {one['unscored']}"
     no_pair = {reason: count for reason, count in (one["pairs"] or {}).items() if reason != "pair"}
-    return f"evolutions rejected: {facts(one['rejected'] or {}) or 'none'}; prompts without a pair: {facts(no_pair) or 'none'}"
+    return f"{evolutions}; prompts without a pair: {facts(no_pair) or 'none'}"
+
+
+def _rewritten(counts: dict[str, int]) -> str:
+    """How many chosen responses were rewritten, and why the others were not."""
+    kept = {reason: count for reason, count in counts.items() if reason not in ("pair", "rewritten")}
+    return f"chosen responses rewritten: {counts.get('rewritten', 0)} of {counts['pair']}; kept as they were: {facts(kept) or 'none'}"
 
 
 def _described(analysis: dict[str, Any]) -> str:

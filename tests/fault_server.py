@@ -26,8 +26,13 @@ class ChatServer(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.answered = 0
         self.reply: Callable[[dict[str, Any]], str] = lambda body: body["messages"][-1]["content"]
+        self.signed = True
+        """Whether a text ends in the request's seed and its place among the choices."""
+        self.logprobs: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda body: []
         self.working = self.most_working = 0
-        self.guard = threading.Lock()
+        self.together = 1
+        """Answers are held back until that many requests have been at work at once."""
+        self.guard = threading.Condition()
 
     @property
     def base(self) -> str:
@@ -47,6 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
             fault = self.server.faults.pop(0) if self.server.faults else "ok"
             self.server.working += 1
             self.server.most_working = max(self.server.most_working, self.server.working)
+            self.server.guard.notify_all()
+            self.server.guard.wait_for(lambda: self.server.most_working >= self.server.together, HANG_SECONDS)
         try:
             self._answer(fault, body)
         finally:
@@ -72,10 +79,13 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.guard:
             self.server.answered += count > 0
         text = self.server.reply(body)
-        choices = [
-            {"index": k, "finish_reason": "stop", "message": {"role": "assistant", "content": f"{text} [{body.get('seed')}.{k}]"}}
-            for k in range(count)
+        ends = [f" [{body.get('seed')}.{k}]" if self.server.signed else "" for k in range(count)]
+        choices: list[dict[str, Any]] = [
+            {"index": k, "finish_reason": "stop", "message": {"role": "assistant", "content": text + end}} for k, end in enumerate(ends)
         ]
+        if body.get("logprobs"):
+            for choice in choices:
+                choice["logprobs"] = {"content": self.server.logprobs(body)}
         usage = {"prompt_tokens": 10, "completion_tokens": 5 * count, "total_tokens": 10 + 5 * count}
         return {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices, "usage": usage}
 

@@ -1,18 +1,26 @@
-"""The recipes for real models, run whole with tiny stand-ins that `--set` puts in their places."""
+"""The recipes for real models, with tiny stand-ins that `--set` puts in their places: all checked and planned, some run whole."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eva_stages.core.config import ArmoRMReward, PairRMReward
+from eva_stages.core.recipes import load_recipe, packaged_recipes
+from eva_stages.core.store import Run
+from pipelines.checking import check
+from pipelines.planning import plan_document
 from tests.conftest import manifests, overrides, run_eva
-from tests.tiny_models import save_armorm, save_gemma2, save_policy, save_reward, tokenizer
+from tests.tiny_models import save_armorm, save_gemma2, save_pairrm, save_policy, save_reward, tokenizer
 
 TEXTS = [f"Tell me something new about the number {number} and the colour of the {number % 5} seas" for number in range(16)]
-POLICIES = {"gemma-2-9b-it": save_gemma2, "llama-3.1-8b-instruct": save_policy, "smollm2-135m": save_policy}
-WHOLE = {"gemma-2-9b-it/dpo", "smollm2-135m/dpo"}
-"""Run whole; the others differ from them by a model's name."""
-SMALL = {
+WORLD = ("quickstart", "controls/", "lettercraft/")
+"""Recipes for Lettercraft, which are whole as they are."""
+NAMES = [recipe.name for recipe in packaged_recipes() if not recipe.name.startswith(WORLD)]
+WHOLE = ["gemma-2-9b-it/dpo", "gemma-2-9b-it/sppo_pairrm", "smollm2-135m/dpo"]
+"""Run whole; the others differ from them by a model's name or a loss, and every loss has its own tests."""
+SMALL: dict[str, Any] = {
     "prompts.size": 12,
     "iterations": 1,
     "policy.generator.kind": "transformers",
@@ -33,24 +41,55 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", ["gemma-2-9b-it/dpo", "gemma-2-9b-it/dpo_skywork", "llama-3.1-8b-instruct/dpo", "smollm2-135m/dpo"])
-def test_a_recipe_validates_plans_and_runs_with_tiny_stand_ins(tmp_path: Path, name: str) -> None:
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stand-ins")
     words = tokenizer(TEXTS)
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
-    POLICIES[name.partition("/")[0]](tmp_path / "policy", words)
-    armo = name in ("gemma-2-9b-it/dpo", "llama-3.1-8b-instruct/dpo")
-    (save_armorm if armo else save_reward)(tmp_path / "reward", words)
-    models = {
-        "policy.model": str(tmp_path / "policy"),
-        "reward.model": str(tmp_path / "reward"),
-        "prompts.path": str(tmp_path / "prompts.jsonl"),
-    }
-    settings = overrides({**SMALL, **models})
-    assert json.loads(run_eva("validate", name, *settings, "--json").stdout)["valid"]
-    plan = json.loads(run_eva("plan", name, *settings, "--json", cwd=tmp_path).stdout)
-    if name not in WHOLE:
-        return
-    run_eva("run", name, "--run-dir", str(tmp_path / "run"), *settings, HF_HOME=str(tmp_path / "hub"))
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
+    save_gemma2(folder / "gemma-2-9b-it", words)
+    for name in ("llama-3.1-8b-instruct", "smollm2-135m"):
+        save_policy(folder / name, words)
+    save_armorm(folder / "armorm", words)
+    save_reward(folder / "classifier", words)
+    save_pairrm(folder / "pairrm", words)
+    return folder
+
+
+def settings(name: str, folder: Path) -> dict[str, Any]:
+    """What puts the stand-ins into a recipe."""
+    match load_recipe(name).reward:
+        case ArmoRMReward():
+            reward = "armorm"
+        case PairRMReward():
+            reward = "pairrm"
+        case _:
+            reward = "classifier"
+    models = {"policy.model": folder / name.partition("/")[0], "reward.model": folder / reward, "prompts.path": folder / "prompts.jsonl"}
+    return SMALL | {place: str(path) for place, path in models.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_is_sound_and_plans(name: str, stand_ins: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(name, [f"{place}={json.dumps(value)}" for place, value in settings(name, stand_ins).items()])
+    check(recipe)
+    stages = {entry["stage"] for entry in plan_document(recipe, Run(tmp_path))["stages"]}
+    assert {"0-train", "1-evolve", "1-train"} <= stages
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in packaged_recipes() if recipe.name.startswith(WORLD)])
+def test_a_lettercraft_recipe_is_sound_as_it_is_and_plans(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    check(recipe)
+    stages = {entry["stage"] for entry in plan_document(recipe, Run(tmp_path))["stages"]}
+    assert {"0-train", "1-train", "2-train", "2-eval-score"} <= stages
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_recipe_runs_whole_with_tiny_stand_ins(name: str, stand_ins: Path, tmp_path: Path) -> None:
+    changes = overrides(settings(name, stand_ins))
+    assert json.loads(run_eva("validate", name, *changes, "--json").stdout)["valid"]
+    plan = json.loads(run_eva("plan", name, *changes, "--json", cwd=tmp_path).stdout)
+    run_eva("run", name, "--run-dir", str(tmp_path / "run"), *changes, HF_HOME=str(tmp_path / "hub"))
     made = manifests(tmp_path / "run")
     assert set(made) == {entry["stage"] for entry in plan["stages"]}
     assert made["1-mix"]["rows"] == 12 and made["1-train"]["counts"]["steps"] > 0

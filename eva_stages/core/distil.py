@@ -26,7 +26,7 @@ from eva_stages.core.errors import StageError
 from eva_stages.core.parts import ROW, read_parts, write_part
 from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
-from eva_stages.core.stage import WORK, Use
+from eva_stages.core.stage import RUN, WORK, Use
 from eva_stages.core.store import PIPELINE
 from eva_stages.core.tables import FILE, joined_batches, read_table, write_rows
 
@@ -107,7 +107,7 @@ def run_pipeline(
     """Run the steps of a row stage over the rows that have no part file yet. Meant for a child process."""
     # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
     distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)), time=time.time)
-    folders = {**folders, WORK: parts.parent}
+    folders = {**folders, WORK: parts.parent, RUN: parts.parents[2]}
     with tempfile.TemporaryDirectory(dir=parts.parent) as cache, Pipeline(name=name, cache_dir=cache) as pipeline:
         step = ArtifactSource(
             name="source",

@@ -5,7 +5,7 @@ Any distilabel pipeline can use these generators; without seeds they sample free
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from distilabel.models.llms import LLM
 
@@ -18,6 +18,8 @@ class Generated(TypedDict):
     generations: list[str | None]
     finish_reasons: list[str]
     statistics: dict[str, list[Any]]
+    logprobs: NotRequired[list[Any]]
+    """Where they were asked for: per response its tokens with the most likely alternatives, in OpenAI's form."""
 
 
 class SeededLLM(LLM):

@@ -163,6 +163,8 @@ def _explain(entry: Any, places: dict[Location, str], file: str) -> str:
             text = "needs a `kind`"
         case "model_type" | "model_attributes_type":
             text = f"is {value!r}; expected a mapping of fields"
+        case "value_error":
+            text = str(entry["ctx"]["error"])
         case _:
             message = entry["msg"]
             text = f"is {value!r}; {message[0].lower()}{message[1:]}"
@@ -189,7 +191,7 @@ def _plain_location(location: Location) -> tuple[Location, type[BaseModel] | Non
             field = owner.model_fields.get(part) if owner else None
             models = _models(field.annotation) if field else []
             owner = models[0] if len(models) == 1 else None
-            options = {kind: model for model in models if (kind := _kind(model))} if len(models) > 1 else {}
+            options = {kind: model for model in models for kind in _kinds(model)} if len(models) > 1 else {}
     return tuple(plain), owner
 
 
@@ -199,9 +201,9 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
-def _kind(model: type[BaseModel]) -> str | None:
+def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
     field = model.model_fields.get("kind")
-    return str(get_args(field.annotation)[0]) if field else None
+    return get_args(field.annotation) if field else ()
 
 
 def _dotted(location: Location) -> str:

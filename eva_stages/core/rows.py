@@ -63,6 +63,19 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("rejected", MESSAGES),
             ("chosen_reward", pa.float64()),
             ("rejected_reward", pa.float64()),
+            ("chosen_win_probability", pa.float64()),
+            ("rejected_win_probability", pa.float64()),
+        ]
+    ),
+    "questions": pa.schema(
+        [
+            ("prompt_id", pa.string()),
+            ("question_id", pa.string()),
+            ("category", pa.string()),
+            ("messages", MESSAGES),
+            ("turns", pa.list_(pa.string())),
+            ("references", pa.list_(pa.string())),
+            ("reference", pa.string()),
         ]
     ),
     "answers": pa.schema(
@@ -90,7 +103,35 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("cost", pa.float64()),
         ]
     ),
+    "benchmark_judgments": pa.schema(
+        [
+            ("prompt_id", pa.string()),
+            ("question_id", pa.string()),
+            ("category", pa.string()),
+            ("model", pa.string()),
+            ("baseline", pa.string()),
+            ("game", pa.int32()),
+            ("judge", pa.string()),
+            ("template", pa.string()),
+            ("prompt", pa.string()),
+            ("raw", pa.string()),
+            ("verdict", pa.string()),
+            ("score", pa.float64()),
+            ("failure", pa.string()),
+            ("attempts", pa.int32()),
+            ("input_tokens", pa.int64()),
+            ("output_tokens", pa.int64()),
+            ("cost", pa.float64()),
+        ]
+    ),
 }
+
+SCHEMAS["rewrites"] = pa.schema(
+    [("prompt_id", pa.string()), ("responses", pa.list_(pa.string())), ("reason", pa.string()), ("generator", pa.string())]
+)
+SCHEMAS["rewritten_pairs"] = pa.schema(
+    [*SCHEMAS["pairs"], ("rewritten", pa.bool_()), ("original_chosen", MESSAGES), ("original_reward", pa.float64())]
+)
 
 
 def normalise(text: str) -> str:

@@ -32,6 +32,8 @@ class Context:
     """Folder to write the artifact to (below `work`); not there yet."""
     inputs: dict[str, Path]
     task: Task
+    run: Path
+    """Folder of the run, for what outlives the attempt."""
 
 
 def execute(run: Run, stages: Iterable[Stage], reporter: Reporter) -> None:
@@ -82,7 +84,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
             case TableStage():
                 made = _run_table(stage, work, out, folders)
             case FunctionStage():
-                made = stage.function.build(folders, context=Context(work, out, folders, task))
+                made = stage.function.build(folders, context=Context(work, out, folders, task, run.root))
             case _:
                 raise TypeError(f"cannot run a {type(stage).__name__}")
     out = work / "model" if (work / "model").is_dir() else out
@@ -121,7 +123,7 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
     if len(done) != total:
         raise StageError(f"{total - len(done)} of {total} rows came back missing; see {work / 'pipeline.log'} and run again")
     for limit in stage.limits:
-        _check(limit, statistics)
+        _check(limit, statistics, parts)
     merge_parts(parts, SCHEMAS[stage.schema], out)
     return {"counts": dict(sorted(statistics.items()))}
 
@@ -132,13 +134,19 @@ def _run_table(stage: TableStage, work: Path, out: Path, folders: dict[str, Path
     return {"counts": counts}
 
 
-def _check(limit: Limit, statistics: Counter[str]) -> None:
+def _check(limit: Limit, statistics: Counter[str], parts: Path) -> None:
     count, total = statistics[limit.counter], statistics[limit.total]
-    if count > limit.share * total:
-        raise StageError(
-            f"{count:g} of {total:g} {limit.total} are {limit.counter} ({count / total:.1%}), above the limit of {limit.share:.1%}: "
-            f"{limit.advice}. What was computed is kept"
-        )
+    if count <= limit.share * total:
+        return
+    if limit.again:
+        for path in parts.glob("*.parquet"):
+            if part_facts(path)[1].get(limit.counter):
+                path.unlink()
+    kept = "Run again to try those anew" if limit.again else "What was computed is kept"
+    raise StageError(
+        f"{count:g} of {total:g} {limit.total} are {limit.counter} ({count / total:.1%}), above the limit of {limit.share:.1%}: "
+        f"{limit.advice}. {kept}"
+    )
 
 
 class _PartProgress:

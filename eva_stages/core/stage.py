@@ -15,7 +15,7 @@ from typing import Any
 from eva_stages.core.fingerprint import fingerprint
 
 SCHEMA_VERSION = 1
-WORK = "work"
+WORK, RUN = "work", "run"
 
 
 def load_attribute(target: str) -> Any:
@@ -26,7 +26,7 @@ def load_attribute(target: str) -> Any:
 
 @dataclass(frozen=True)
 class Input:
-    """A place in a step's arguments that is filled with the folder of one of the stage's inputs, or of its attempt (`WORK`)."""
+    """A place in a step's arguments that is filled with a folder: of one of the stage's inputs, its attempt (`WORK`) or the run (`RUN`)."""
 
     name: str
 
@@ -46,6 +46,36 @@ class Use:
         """Import the target and call it, nested uses and inputs resolved."""
         arguments = {name: _build(value, folders) for name, value in {**self.arguments, **self.runtime}.items()}
         return load_attribute(self.target)(**arguments, **extra)
+
+
+def as_data(value: Any) -> Any:
+    """A use and what is nested in it as JSON data, for a process that gets it in a file; `use_of` reads it back."""
+    match value:
+        case Use():
+            return {"use": value.target, "arguments": as_data(value.arguments), "runtime": as_data(value.runtime)}
+        case Input():
+            return {"input": value.name}
+        case Mapping():
+            return {key: as_data(item) for key, item in value.items()}
+        case list() | tuple():
+            return [as_data(item) for item in value]
+        case _:
+            return value
+
+
+def use_of(data: Any) -> Any:
+    """What `as_data` wrote."""
+    match data:
+        case {"use": target, "arguments": arguments, "runtime": runtime}:
+            return Use(target, use_of(arguments), use_of(runtime))
+        case {"input": name} if len(data) == 1:
+            return Input(name)
+        case Mapping():
+            return {key: use_of(item) for key, item in data.items()}
+        case list():
+            return [use_of(item) for item in data]
+        case _:
+            return data
 
 
 def _identity(value: Any) -> Any:
@@ -128,12 +158,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Limit:
-    """A stage fails if `counter` exceeds `share` of `total`, with `advice` for the person."""
+    """A stage fails if `counter` exceeds `share` of `total`, with `advice` for the person.
+
+    `again`: the next attempt tries the rows anew that were counted; without, all that was computed is kept.
+    """
 
     counter: str
     total: str
     share: float
     advice: str
+    again: bool = False
 
 
 @dataclass(frozen=True)

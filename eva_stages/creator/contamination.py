@@ -29,9 +29,9 @@ import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
+from eva_stages.core.questions import read_questions as read_questions
 from eva_stages.core.rows import SCHEMAS, Message
 from eva_stages.creator.curating import min_hash, prompt_text
-from eva_stages.creator.questions import read_questions as read_questions
 
 MATCHES = pa.schema(
     [

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eva_stages.core.config import HubPrompts
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.runner import Context
 from eva_stages.creator.prompts import load_file
@@ -62,6 +63,13 @@ def read_hub_prompts(
         if name is not None and name not in table.column_names:
             raise ConfigError([f"prompts.{place}: {id} has no column {name!r}; it has {known}"])
     return table.select([name for name in dict.fromkeys((chosen, reference_column)) if name]), chosen
+
+
+def hub_column(prompts: HubPrompts) -> pa.ChunkedArray:
+    """The prompts that a recipe points to, as the data set has them; errors as in `read_hub_prompts`."""
+    commit = dataset_commit(prompts.id, prompts.revision)
+    table, column = read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)
+    return table[column]
 
 
 def load_hub(

@@ -49,9 +49,10 @@ def held_out_instructions(size: int) -> list[Instruction]:
     return list(drawn.values())
 
 
-def load_microworld(context: Context, seed: int, size: int) -> dict[str, Any]:
-    """Write Lettercraft's seed prompts."""
-    rows = [prompt_row([{"role": "user", "content": str(one)}], "lettercraft") for one in seed_instructions(seed, size)]
+def load_microworld(context: Context, seed: int, size: int, part: int = 0) -> dict[str, Any]:
+    """Write Lettercraft's seed prompts, or the `part`-th `size` prompts that are drawn after them in the same way."""
+    drawn = seed_instructions(seed, size * (part + 1))[size * part :]
+    rows = [prompt_row([{"role": "user", "content": str(one)}], "lettercraft") for one in drawn]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.out)
     return {"counts": {}}
 
@@ -64,10 +65,41 @@ def load_held_out(context: Context, size: int) -> dict[str, Any]:
 
 
 def load_file(
-    context: Context, file: str, column: str, size: int | None, max_characters: int, seed: int, reference_column: str | None = None
+    context: Context,
+    file: str,
+    column: str,
+    size: int | None,
+    max_characters: int,
+    seed: int,
+    reference_column: str | None = None,
+    part: int = 0,
 ) -> dict[str, Any]:
-    """Read prompts from a file; nulls, empty ones, duplicates and over-long ones are left out and counted."""
-    table = read_prompt_file(Path(file), column, reference_column)
+    """Read prompts from a file; nulls, empty ones, duplicates and over-long ones are left out and counted.
+
+    Args:
+        size: how many to draw; None = all.
+        part: which `size` of them in the order of the draw: 0 the seed prompts, 1 those that follow, and so on, all disjoint.
+    """
+    kept, counts = usable_prompts(Path(file), column, max_characters, reference_column)
+    if len(kept) == 0:
+        raise DataError(f"{Path(file).name} has no usable prompt in column {column!r} ({dict(counts)})")
+    if size is not None and (size < len(kept) or part):
+        chosen = np.argsort(uniforms(derive_seed(seed, "prompts"), kept["prompt_id"].to_pylist()))[size * part : size * (part + 1)]
+        if len(chosen) < size and part:
+            raise DataError(f"{Path(file).name} has {len(kept)} usable prompts; {size * (part + 1)} are needed up to iteration {part}")
+        counts["not_sampled"] = len(kept) - size
+        kept = kept.take(pa.array(np.sort(chosen)))
+    write_rows([kept], SCHEMAS["prompts"], context.out)
+    return {"counts": dict(counts)}
+
+
+def usable_prompts(path: Path, column: str, max_characters: int, reference_column: str | None = None) -> tuple[pa.Table, Counter[str]]:
+    """All prompts of a file that can be used, and how many were read and left out for what reason.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
+    table = read_prompt_file(path, column, reference_column)
     counts: Counter[str] = Counter(read=len(table))
     rows: dict[str, dict[str, Any]] = {}
     for value, reference in _values(table, column, reference_column):
@@ -76,19 +108,11 @@ def load_file(
             counts["null_or_empty"] += 1
         elif sum(len(message["content"]) for message in messages) > max_characters:
             counts["too_long"] += 1
-        elif (row := prompt_row(messages, Path(file).name, reference=reference))["prompt_id"] in rows:
+        elif (row := prompt_row(messages, path.name, reference=reference))["prompt_id"] in rows:
             counts["duplicate"] += 1
         else:
             rows[row["prompt_id"]] = row
-    if not rows:
-        raise DataError(f"{Path(file).name} has no usable prompt in column {column!r} ({dict(counts)})")
-    kept = pa.Table.from_pylist(list(rows.values()), schema=SCHEMAS["prompts"])
-    if size is not None and size < len(kept):
-        chosen = np.sort(np.argsort(uniforms(derive_seed(seed, "prompts"), kept["prompt_id"].to_pylist()))[:size])
-        counts["not_sampled"] = len(kept) - size
-        kept = kept.take(pa.array(chosen))
-    write_rows([kept], SCHEMAS["prompts"], context.out)
-    return {"counts": dict(counts)}
+    return pa.Table.from_pylist(list(rows.values()), schema=SCHEMAS["prompts"]), counts
 
 
 def read_prompt_file(path: Path, column: str, reference_column: str | None = None) -> pa.Table:

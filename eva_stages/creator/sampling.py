@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import uniforms
+from eva_stages.core.rows import SCHEMAS
 
 STRATA = 10
 
@@ -100,3 +101,24 @@ class Select(TableStep):
             "draw": pa.array(np.arange(len(chosen)), pa.int32()),
         }
         return pa.table(columns), {"not_selectable": len(table) - len(scored), "zero_weight": int((weights[chosen] == 0).sum())}
+
+
+class Subset(TableStep):
+    """The prompts that were drawn, as they are, in their order. Inputs: the prompts, then the draws from them.
+
+    Output columns:
+        - the columns of a prompt row
+    """
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        return SCHEMAS["prompts"].names
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        return SCHEMAS["prompts"].names
+
+    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+        prompts, drawn = tables
+        kept = prompts.filter(pc.is_in(prompts["prompt_id"], drawn["prompt_id"].combine_chunks())).cast(SCHEMAS["prompts"])
+        return kept, {"kept": len(kept), "not_drawn": len(prompts) - len(kept)}

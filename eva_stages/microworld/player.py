@@ -1,4 +1,4 @@
-"""Lettercraft's exact player, as a generator: it evolves instructions, scores them, judges answers, and answers instructions.
+"""Lettercraft's exact player, as a generator: it evolves and scores instructions, judges and rewrites answers, and answers.
 
 It reads the very prompts that a large model would get (distilabel's evolve templates, a benchmark's judge prompt) and replies in
 the same formats, so nothing around it knows that it is not one. As a careless writer would, it sometimes returns an unusable
@@ -32,8 +32,11 @@ _JUDGED = re.compile(
 _SCORED = re.compile(r"<\|The Start of the Prompt\|>\n(.*)\n<\|The End of the Prompt\|>", re.DOTALL)
 
 
+_REWRITTEN = re.compile(r"#The Conversation#:\n.*user: (?P<prompt>[^\n]*)\n#The Given Response#:\n.*\n#Rewritten Response#:", re.DOTALL)
+
+
 class LettercraftPlayer(SeededLLM):
-    """Evolver, judge and oracle of the microworld."""
+    """Evolver, judge, rewriter and oracle of the microworld."""
 
     @property
     def model_name(self) -> str:
@@ -50,11 +53,14 @@ def _generated(text: str, n: int, seed: int | None) -> Generated:
 
 
 def reply(text: str, rng: np.random.Generator) -> str:
-    """What the player says to a judge prompt, a scorer's prompt, an evolve prompt or an instruction."""
+    """What the player says to a judge prompt, a scorer's prompt, a rewrite prompt, an evolve prompt or an instruction."""
     if judged := _JUDGED.search(text):
         return judge(judged["prompt"], judged["a"], judged["b"])
     if scored := _SCORED.search(text):
         return score(scored[1])
+    if rewritten := _REWRITTEN.search(text):
+        instruction = parse(rewritten["prompt"])
+        return instruction.answer if instruction and rng.random() >= UNUSABLE else "I am sorry, but I cannot rewrite this."
     given = re.search(r"#(?:The )?Given Prompt#:\n(.*)\n#(?:Rewritten|Created) Prompt#:", text, re.DOTALL)
     if given is None:
         instruction = parse(text)

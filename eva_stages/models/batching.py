@@ -45,11 +45,24 @@ def chat_tokens(tokenizer: Any, messages: Sequence[Message], add_generation_prom
     try:
         return _tokens(tokenizer, messages, add_generation_prompt)
     except TemplateError:
-        if messages[0]["role"] != "system" or len(messages) < 2:
-            raise
-        system, first, *rest = messages
-        merged = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
-        return _tokens(tokenizer, [merged, *rest], add_generation_prompt)
+        return _tokens(tokenizer, _merged(messages), add_generation_prompt)
+
+
+def template_messages(tokenizer: Any, messages: Sequence[Message]) -> list[Message]:
+    """The conversation as the tokenizer's chat template takes it: see `chat_tokens`."""
+    try:
+        _tokens(tokenizer, messages, True)
+    except TemplateError:
+        return _merged(messages)
+    return list(messages)
+
+
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    """The system message in front of the first user turn."""
+    if messages[0]["role"] != "system" or len(messages) < 2:
+        return list(messages)
+    system, first, *rest = messages
+    return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
 def _tokens(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:

@@ -10,8 +10,7 @@ from eva_stages.core.config import (
     LiteLLMModel,
     LLMJudgeReward,
     LocalReward,
-    PairPreferenceReward,
-    PairRMReward,
+    PairwiseReward,
     Player,
     PointwiseReward,
     Policy,
@@ -37,13 +36,19 @@ REWARDS = {
     "llm_judge": "eva_stages.models.rewards:LLMJudgeReward",
     "sequence_classifier": "eva_stages.models.reward_models:SequenceClassifierReward",
     "armorm": "eva_stages.models.reward_models:ArmoRMReward",
+    "microworld_judge": "eva_stages.models.pairwise:MicroworldJudgeReward",
     "pairrm": "eva_stages.models.pairwise:PairRMReward",
     "pair_preference": "eva_stages.models.pairwise:PairPreferenceReward",
 }
-ROWS = {"armorm": "objective_rewards", "pairrm": "pairwise_rewards", "pair_preference": "pairwise_rewards"}
+ROWS = {
+    "armorm": "objective_rewards",
+    "microworld_judge": "pairwise_rewards",
+    "pairrm": "pairwise_rewards",
+    "pair_preference": "pairwise_rewards",
+}
 
 Inputs = Mapping[str, Stage | Outside]
-OneReward = PointwiseReward | PairRMReward | PairPreferenceReward
+OneReward = PointwiseReward | PairwiseReward
 
 
 def policy_generator(policy: Policy, model: Stage | Outside, **changes: Any) -> tuple[Use, Inputs]:
@@ -51,8 +56,12 @@ def policy_generator(policy: Policy, model: Stage | Outside, **changes: Any) -> 
     return _over(policy.generator, "policy", model, changes)
 
 
-def player(config: Player, policy: Policy, model: Stage | Outside, role: str) -> tuple[Use, Inputs]:
-    """A generator of the recipe's choice (`role`: evolver, judge, ...), and the inputs it brings."""
+def player(config: Player, policy: Policy, model: Stage | Outside, role: str, journal: str = WORK) -> tuple[Use, Inputs]:
+    """A generator of the recipe's choice (`role`: evolver, judge, ...), and the inputs it brings.
+
+    Args:
+        journal: where paid calls are kept: with the attempt (`WORK`), or with the run, for all its stages (`RUN`).
+    """
     match config:
         case PolicyPlayer():
             return policy_generator(policy, model, **config.model_dump(mode="json", exclude={"kind"}))
@@ -60,8 +69,8 @@ def player(config: Player, policy: Policy, model: Stage | Outside, role: str) ->
             return _over(config, role, resolve(config.model, config.revision, role), {})
         case _:
             arguments, runtime = _settings(config)
-            journal = {"journal": Input(WORK)} if isinstance(config, LiteLLMModel) else {}
-            return Use(GENERATORS[config.kind], arguments, {**runtime, **journal}), {}
+            kept = {"journal": Input(journal)} if isinstance(config, LiteLLMModel) else {}
+            return Use(GENERATORS[config.kind], arguments, {**runtime, **kept}), {}
 
 
 def reward_model(config: OneReward, policy: Policy, model: Stage | Outside, place: str = "reward") -> tuple[Use, Inputs]:

@@ -2,7 +2,8 @@
 
 Every finished call is in a journal before it is used, so a killed stage pays for nothing twice. What a provider does not give after
 all tries is null with its reason. A spending cap holds strictly: the worst cost of a call is set aside before it is sent. Retries are
-ours alone (LiteLLM's and its clients' are off), because only here is a Retry-After header honoured for every provider.
+ours alone (LiteLLM's and its clients' are off), because only here is a Retry-After header honoured for every provider: it holds all
+calls back, and being told to wait uses up no try as long as other calls get through.
 """
 
 import asyncio
@@ -12,22 +13,22 @@ from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pydantic import Field, PrivateAttr
 
-from eva_stages.core.calls import Journal
+from eva_stages.core.calls import CALLS, Journal, call_key
 from eva_stages.core.errors import StageError
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import Generated, SeededLLM
 from eva_stages.core.rows import Message
 from eva_stages.models.batching import with_system_prompt
-from eva_stages.models.providers import provider_key
+from eva_stages.models.providers import provider_key, token_rates
 
 RETRIED = {408, 409, 429}
 REFUSED = {401, 403, 404}
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-PER_MILLION = 1e-6
-CALLS = "calls.sqlite"
+TOO_MANY = 429
 
 
 class LiteLLMGenerator(SeededLLM):
@@ -40,7 +41,10 @@ class LiteLLMGenerator(SeededLLM):
         api_key_env: environment variable with the key; null = the provider's usual one.
         price: US dollars per million tokens, `input` and `output`; null = LiteLLM's price list.
         max_cost_usd: cap for everything in the journal.
+        requests_per_minute: requests, tries included, are spread over time to stay below this.
         journal: folder for the journal of finished calls; null = in memory.
+        cache: file with finished calls of all runs, read and added to; null = none.
+        extra: further fields of every request, such as `tools` or `logprobs`.
     """
 
     model: str
@@ -56,7 +60,10 @@ class LiteLLMGenerator(SeededLLM):
     api_key_env: str | None = None
     price: dict[str, float] | None = None
     max_cost_usd: float | None = None
+    requests_per_minute: float | None = None
     journal: str | None = None
+    cache: str | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
 
     _key: str | None = PrivateAttr(None)
     _rates: tuple[float, float] | None = PrivateAttr(None)
@@ -64,6 +71,9 @@ class LiteLLMGenerator(SeededLLM):
     _calls: Journal = PrivateAttr()
     _loop: asyncio.AbstractEventLoop = PrivateAttr()
     _reserved: list[float] = PrivateAttr(default_factory=list)
+    _underway: dict[str, asyncio.Lock] = PrivateAttr(default_factory=dict)
+    _next: float = PrivateAttr(0.0)
+    _answered: int = PrivateAttr(0)
 
     @property
     def model_name(self) -> str:
@@ -76,12 +86,12 @@ class LiteLLMGenerator(SeededLLM):
 
         litellm.suppress_debug_info, litellm.telemetry, litellm.drop_params = True, False, True
         self._takes = frozenset(litellm.get_supported_openai_params(self.model) or ())
-        self._rates = self._price_per_token()
+        self._rates = token_rates(self.model, self.price)
         if self.max_cost_usd is not None and self._rates is None:
             raise StageError(
                 f"max_cost_usd cannot hold: LiteLLM knows no price of {self.model}; give runtime.price (USD per million tokens)"
             )
-        self._calls = Journal(Path(self.journal) / CALLS if self.journal else None)
+        self._calls = Journal(Path(self.journal) / CALLS if self.journal else None, Path(self.cache).expanduser() if self.cache else None)
         self._loop = asyncio.new_event_loop()
 
     def unload(self) -> None:
@@ -112,6 +122,7 @@ class LiteLLMGenerator(SeededLLM):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._calls.settle()
 
     async def _prompt(self, messages: list[Message], n: int, seed: int, gate: asyncio.Semaphore, budget: asyncio.Condition) -> Generated:
         """n responses to a conversation: in one request where the provider can, else one by one, until there are n."""
@@ -127,32 +138,38 @@ class LiteLLMGenerator(SeededLLM):
                 usage[name] += answer.get(name, 0)
         missing = n - len(choices)
         counts = [choice["tokens"] for choice in choices] + [0] * missing
-        return {
+        made: Generated = {
             "generations": [choice["text"] for choice in choices] + [None] * missing,
             "finish_reasons": [choice["reason"] for choice in choices] + [reason] * missing,
             "statistics": {"input_tokens": [usage["input_tokens"]] * n, "output_tokens": counts, **_shared(usage, n)},
         }
+        if self.extra.get("logprobs"):
+            made["logprobs"] = [choice["logprobs"] for choice in choices] + [None] * missing
+        return made
 
     def _request(self, messages: list[Message], n: int, seed: int) -> dict[str, Any]:
         settings: dict[str, Any] = {"model": self.model, "messages": messages, "max_tokens": self.max_new_tokens}
         settings |= {"temperature": self.temperature, "top_p": self.top_p, "api_base": self.api_base}
         settings |= {"n": n} if n > 1 else {}
         settings |= {"stop": self.stop} if self.stop else {}
-        return settings | {"seed": seed}
+        return settings | self.extra | {"seed": seed}
 
     # --- one call
 
     async def _call(self, request: dict[str, Any], gate: asyncio.Semaphore, budget: asyncio.Condition) -> dict[str, Any]:
-        """The answer from the journal or the provider, or `{"failure": reason}`."""
+        """The answer from the journal or the provider, or `{"failure": reason}`. Of equal calls one is made."""
+        key = call_key(request)
+        async with self._underway.setdefault(key, asyncio.Lock()):
+            known = self._calls.find(key)
+            return dict(known) if known is not None else await self._new_call(key, request, gate, budget)
+
+    async def _new_call(self, key: str, request: dict[str, Any], gate: asyncio.Semaphore, budget: asyncio.Condition) -> dict[str, Any]:
         async with gate:
-            known = self._calls.find(request)
-            if known is not None:
-                return dict(known)
             reserved = await self._reserve(request, budget)
-            # a call that was sent is paid for, so cancelling waits until it is in the journal
-            task = asyncio.ensure_future(self._attempts(request))
+            # a call that was sent is paid for, so cancelling waits until it has come home
+            task = asyncio.ensure_future(self._attempts(key, request))
             try:
-                return await asyncio.shield(task)
+                answer, kept = await asyncio.shield(task)
             except asyncio.CancelledError:
                 await asyncio.gather(task, return_exceptions=True)
                 raise
@@ -160,43 +177,62 @@ class LiteLLMGenerator(SeededLLM):
                 async with budget:
                     self._reserved.remove(reserved)
                     budget.notify_all()
+        if kept is not None:  # the place among the requests under way is another's meanwhile
+            await kept
+        return answer
 
-    async def _attempts(self, request: dict[str, Any]) -> dict[str, Any]:
-        failure = ""
-        for attempt in range(self.attempts):
+    async def _attempts(self, key: str, request: dict[str, Any]) -> tuple[dict[str, Any], "asyncio.Future[None] | None"]:
+        """An answer on its way into the journal, or a failure."""
+        failure, tries, answered = "", 0, self._answered
+        while tries < self.attempts:
+            tries += 1
+            await self._turn()
             try:
                 answer = await self._send(request)
             except Exception as error:  # LiteLLM's errors have no common class of their own
                 code, failure = _status(error), self._words(error)
                 if code in REFUSED:
-                    key = self.api_key_env or "the provider's key variable"
-                    raise StageError(f"{self.model} refused the request ({code}); check the model's name and {key}: {failure}") from None
+                    name = self.api_key_env or "the provider's key variable"
+                    raise StageError(f"{self.model} refused the request ({code}); check the model's name and {name}: {failure}") from None
                 if code is not None and code not in RETRIED and code < 500:
-                    return {"failure": f"refused: {failure}"}
+                    return {"failure": f"refused: {failure}"}, None
+                tries -= code == TOO_MANY and self._answered > answered
+                answered = self._answered
                 wait = _retry_after(error)
             else:
+                self._answered += 1
                 if answer["choices"]:
-                    self._calls.keep(request, answer, answer["cost_usd"])
-                    return answer
+                    return answer, self._calls.keep(key, answer, answer["cost_usd"])
+                self._calls.keep(f"{key}-{uuid4()}", answer, answer["cost_usd"])  # it is paid for, but of no use
                 failure, wait = "no choices in the answer", None
-            if attempt < self.attempts - 1:
-                backoff = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0)
-                await asyncio.sleep(backoff if wait is None else wait)
-        return {"failure": f"gave up after {self.attempts} tries: {failure}"}
+            if wait is not None:
+                self._next = max(self._next, time.monotonic() + wait)
+            elif tries < self.attempts:
+                await asyncio.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, tries - 1)) * random.uniform(0.5, 1.0))
+        return {"failure": f"gave up after {self.attempts} tries: {failure}"}, None
+
+    async def _turn(self) -> None:
+        """Wait until the next request may be sent: not before a server's Retry-After, nor faster than the rate allows."""
+        while (wait := self._next - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        if self.requests_per_minute is not None:
+            self._next = time.monotonic() + 60 / self.requests_per_minute
 
     async def _send(self, request: dict[str, Any]) -> dict[str, Any]:
         import litellm
 
         key = {"api_key": self._key} if self._key else {}
-        response: Any = await litellm.acompletion(**request, **key, timeout=self.timeout, max_retries=0, num_retries=0)
+        # with tools LiteLLM looks for servers of the Model Context Protocol, which takes a package that nothing else needs
+        plain = {"_skip_mcp_handler": True} if "tools" in request else {}
+        response: Any = await litellm.acompletion(**request, **key, **plain, timeout=self.timeout, max_retries=0, num_retries=0)
         usage = response.usage
-        choices = [choice for choice in response.choices or [] if choice.message.content is not None]
+        choices = [choice for choice in response.choices or [] if _text(choice.message) is not None]
         each = usage.completion_tokens // max(1, len(choices))
         counts = [each] * (len(choices) - 1) + [usage.completion_tokens - each * (len(choices) - 1)]
         cost = self._cost(usage.prompt_tokens, usage.completion_tokens)
         return {
             "choices": [
-                {"text": choice.message.content, "reason": choice.finish_reason, "tokens": count}
+                {"text": _text(choice.message), "reason": choice.finish_reason, "tokens": count} | self._logprobs(choice)
                 for choice, count in zip(choices, counts, strict=False)
             ],
             "input_tokens": usage.prompt_tokens,
@@ -204,23 +240,17 @@ class LiteLLMGenerator(SeededLLM):
             "unpriced_calls": int(cost is None),
         }
 
+    def _logprobs(self, choice: Any) -> dict[str, Any]:
+        if not self.extra.get("logprobs"):
+            return {}
+        told = choice.model_dump().get("logprobs")
+        return {"logprobs": told["content"] if told else None}
+
     def _words(self, error: Exception) -> str:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         return text.replace(self._key, "***") if self._key else text
 
     # --- money
-
-    def _price_per_token(self) -> tuple[float, float] | None:
-        import litellm
-
-        if self.price is not None:
-            return self.price["input"] * PER_MILLION, self.price["output"] * PER_MILLION
-        try:
-            known = litellm.get_model_info(self.model)
-        except Exception:  # what it raises for a model that is not on the list differs by provider
-            return None
-        rates = known["input_cost_per_token"], known["output_cost_per_token"]
-        return None if None in rates else (float(rates[0] or 0), float(rates[1] or 0))
 
     def _cost(self, input_tokens: int, output_tokens: int) -> float | None:
         return None if self._rates is None else input_tokens * self._rates[0] + output_tokens * self._rates[1]
@@ -244,6 +274,12 @@ class LiteLLMGenerator(SeededLLM):
                 await budget.wait()
             self._reserved.append(worst)
         return worst
+
+
+def _text(message: Any) -> str | None:
+    """What a message says, or the arguments of the function that it calls."""
+    calls = message.tool_calls or []
+    return calls[0].function.arguments if calls and message.content is None else message.content
 
 
 def _shared(usage: dict[str, float], n: int) -> dict[str, list[float]]:

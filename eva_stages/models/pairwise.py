@@ -5,7 +5,7 @@ Every pair is shown in both orders, all pairs of all rows of a call in token-bud
     P[i, j] = (p(i first, j second) + 1 - p(j first, i second)) / 2,    P[i, i] = 1/2,    P[i, j] + P[j, i] = 1
 
 The reward of a response is its mean win probability over all n responses, itself included, which is what SPPO trains on. A response
-with a comparison that failed has no reward.
+with a comparison that failed has no reward. Lettercraft's judge compares exactly: it needs no weights.
 """
 
 from abc import abstractmethod
@@ -16,7 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import PrivateAttr
 
-from eva_stages.core.rows import Message
+from eva_stages.core.rows import Message, last_user_text
+from eva_stages.microworld.language import grade, parse
 from eva_stages.models.batching import chat_tokens, token_batches
 from eva_stages.models.loading import load_model, load_tokenizer
 from eva_stages.models.rewards import Candidates, RewardModel
@@ -46,6 +47,54 @@ class PairwiseReward(RewardModel):
     """Compares the responses of a prompt with each other."""
 
     columns: ClassVar[tuple[str, ...]] = ("rewards", "failures", "win_probability", "win_matrix")
+
+    @abstractmethod
+    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        """Probability that the first response wins, shape (comparisons,); NaN where they cannot be compared."""
+
+    @abstractmethod
+    def why_not(self) -> str:
+        """The reason of a comparison that gave NaN."""
+
+    def score_rows(self, rows: Sequence[Candidates]) -> list[dict[str, Any]]:
+        places = [(index, i, j) for index, row in enumerate(rows) for i, j in permutations(_present(row), 2)]
+        wins = self.compare([Comparison(rows[r].messages, rows[r].responses[i] or "", rows[r].responses[j] or "") for r, i, j in places])
+        matrices = [np.full((len(row.responses), len(row.responses)), np.nan) for row in rows]
+        for (index, i, j), value in zip(places, wins, strict=True):
+            matrices[index][i, j] = value
+        return [self._columns(row, win_matrix(matrix)) for row, matrix in zip(rows, matrices, strict=True)]
+
+    def _columns(self, row: Candidates, matrix: np.ndarray) -> dict[str, Any]:
+        present = _present(row)
+        means = {i: matrix[i, present].mean() for i in present}
+        rewards = [None if i not in means or np.isnan(means[i]) else float(means[i]) for i in range(len(row.responses))]
+        failures = [None if reward is not None else self.why_not() if i in means else "no response" for i, reward in enumerate(rewards)]
+        table = [[None if np.isnan(value) else float(value) for value in line] for line in matrix]
+        return {"rewards": rewards, "failures": failures, "win_probability": rewards, "win_matrix": table}
+
+
+class MicroworldJudgeReward(PairwiseReward):
+    """Lettercraft's exact judge: of two answers to an instruction, the one with the higher grade wins; equal grades are a tie (1/2)."""
+
+    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        return np.array([_winner(one) for one in comparisons])
+
+    def why_not(self) -> str:
+        return "not a Lettercraft instruction"
+
+
+def _winner(comparison: Comparison) -> float:
+    """1 if the first response wins, 1/2 for a tie, 0 if it loses; NaN where there is no instruction to judge by."""
+    instruction = parse(last_user_text(comparison.messages))
+    if instruction is None or not instruction.answer:
+        return float("nan")
+    margin = grade(instruction, comparison.first) - grade(instruction, comparison.second)
+    return float(np.sign(margin) + 1) / 2
+
+
+class PairwiseModel(PairwiseReward):
+    """A model that runs here and compares two responses at a time."""
+
     model: str
     max_length: int = 4096
     dtype: str = "auto"
@@ -66,7 +115,6 @@ class PairwiseReward(RewardModel):
         self._model = self._tokenizer = None
 
     def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
-        """Probability that the first response wins, shape (comparisons,); NaN where the comparison does not fit the model."""
         import torch
 
         encoded = [self.encode(one) for one in comparisons]
@@ -83,22 +131,8 @@ class PairwiseReward(RewardModel):
     def _limit(self) -> int:
         return self.max_length
 
-    def score_rows(self, rows: Sequence[Candidates]) -> list[dict[str, Any]]:
-        places = [(index, i, j) for index, row in enumerate(rows) for i, j in permutations(_present(row), 2)]
-        wins = self.compare([Comparison(rows[r].messages, rows[r].responses[i] or "", rows[r].responses[j] or "") for r, i, j in places])
-        matrices = [np.full((len(row.responses), len(row.responses)), np.nan) for row in rows]
-        for (index, i, j), value in zip(places, wins, strict=True):
-            matrices[index][i, j] = value
-        return [self._columns(row, win_matrix(matrix)) for row, matrix in zip(rows, matrices, strict=True)]
-
-    def _columns(self, row: Candidates, matrix: np.ndarray) -> dict[str, Any]:
-        present = _present(row)
-        means = {i: matrix[i, present].mean() for i in present}
-        rewards = [None if i not in means or np.isnan(means[i]) else float(means[i]) for i in range(len(row.responses))]
-        reason = f"a comparison with it is longer than max_length = {self.max_length} tokens"
-        failures = [None if reward is not None else reason if i in means else "no response" for i, reward in enumerate(rewards)]
-        table = [[None if np.isnan(value) else float(value) for value in line] for line in matrix]
-        return {"rewards": rewards, "failures": failures, "win_probability": rewards, "win_matrix": table}
+    def why_not(self) -> str:
+        return f"a comparison with it is longer than max_length = {self.max_length} tokens"
 
 
 def _present(row: Candidates) -> list[int]:
@@ -112,7 +146,7 @@ def context_text(messages: Sequence[Message]) -> str:
     return "\n".join(f"{message['role'].upper()}: {message['content']}" for message in messages)
 
 
-class PairRMReward(PairwiseReward):
+class PairRMReward(PairwiseModel):
     """PairRM (Jiang et al. 2023): a DeBERTa ranker that reads the prompt and both responses.
 
     P(first beats second) = sigmoid(s_1 - s_2), with s a head over the hidden states at the source's and the response's markers.
@@ -151,7 +185,7 @@ def turns_text(messages: Sequence[Message]) -> str:
     return "\n" + "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in messages) + "\n"
 
 
-class PairPreferenceReward(PairwiseReward):
+class PairPreferenceReward(PairwiseModel):
     """A causal language model asked which response is better (Dong et al. 2024): softmax of its last logits over "A" and "B"."""
 
     _letters: list[int] = PrivateAttr(default_factory=list)

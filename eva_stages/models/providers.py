@@ -1,10 +1,17 @@
-"""The key that a provider's API is called with, found or missed before anything starts. Keys never stand in recipes or artifacts."""
+"""What is known of a provider before anything starts: the key that its API is called with, and its prices.
+
+Keys never stand in recipes or artifacts. Prices come from the list that LiteLLM ships, or from the recipe.
+"""
 
 import os
+from collections.abc import Mapping
 
 from eva_stages.core.errors import ConfigError
 
 NO_KEY = "none"
+PER_MILLION = 1e-6
+LOCAL_PRICES = ("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+"""Makes LiteLLM take the price list that is installed, not today's from the net."""
 
 
 def provider_key(model: str, api_base: str | None, variable: str | None, place: str) -> str | None:
@@ -21,11 +28,11 @@ def provider_key(model: str, api_base: str | None, variable: str | None, place: 
     Raises:
         ConfigError: if there is no key where one is needed.
     """
+    os.environ.setdefault(*LOCAL_PRICES)
     if variable is not None:
         if key := os.environ.get(variable):
             return key
         raise ConfigError([f"{place}.runtime.api_key_env: the environment variable {variable} is not set; export it with the key"])
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # the price list that is installed, not today's from the net
     import litellm
 
     missing = litellm.validate_environment(model)["missing_keys"]
@@ -33,3 +40,22 @@ def provider_key(model: str, api_base: str | None, variable: str | None, place: 
         names = " and ".join(missing)
         raise ConfigError([f"{place}.model: {model} needs {names} in the environment; export it, or name a variable in api_key_env"])
     return NO_KEY if missing else None
+
+
+def token_rates(model: str, price: Mapping[str, float] | None) -> tuple[float, float] | None:
+    """US dollars per token in and out; None for a model whose price is not known.
+
+    Args:
+        price: dollars per million tokens, `input` and `output`, if the recipe gives them.
+    """
+    if price is not None:
+        return price["input"] * PER_MILLION, price["output"] * PER_MILLION
+    os.environ.setdefault(*LOCAL_PRICES)
+    import litellm
+
+    try:
+        known = litellm.get_model_info(model)
+    except Exception:  # what it raises for a model that is not on the list differs by provider
+        return None
+    rates = known["input_cost_per_token"], known["output_cost_per_token"]
+    return None if None in rates else (float(rates[0] or 0), float(rates[1] or 0))

@@ -99,6 +99,16 @@ class Story:
     def model(self, iteration: int) -> str:
         return f"{self.namespace}/{self.name}-iter{iteration}"
 
+    def inputs(self, artifact: Artifact) -> list[str]:
+        """The configurations whose rows an artifact was made from."""
+        made = {str(one["artifact"]) for one in artifact.manifest["inputs"].values()}
+        return [one.name for one in self.artifacts if one.folder.name in made and one.rows is not None]
+
+    def parent(self, iteration: int) -> int | None:
+        """The iteration whose policy an iteration's training started from; None if it was the base policy."""
+        start = self.policies[iteration].manifest["inputs"]["policy"]["artifact"]
+        return next((number for number, policy in self.policies.items() if policy.folder.name == start), None)
+
     @property
     def seeds(self) -> str | None:
         """The configuration with the prompts as they were loaded."""

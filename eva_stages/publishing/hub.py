@@ -18,7 +18,7 @@ import httpx
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants, get_session, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 from huggingface_hub.utils.sha import git_hash
 
 from eva_stages.core.errors import ConfigError, HubError

@@ -22,7 +22,7 @@ SHORTEST_SECRET = 8
 HIDDEN = "[removed]"
 ANY_PATH = re.compile(r"(?<![\w./:])~?(?:/[\w.@+-]+){2,}/?")
 USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
-MESSAGES_OF_ERRORS = ("failures",)
+MESSAGES_OF_ERRORS = ("failures", "failure")
 """Columns that eva fills with the words of exceptions."""
 
 

@@ -7,6 +7,7 @@ metrics to a file that is read here, and resumes from its own last whole checkpo
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,11 +18,14 @@ from typing import Any
 import yaml
 
 from eva_stages.core.errors import ConfigError, StageError
+from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.process import kill_tree
 from eva_stages.core.runner import Context
+from eva_stages.core.stage import WORK
 
 METRICS = "metrics.jsonl"
 POLL_SECONDS = 0.3
+TRACKER_HOMES = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 
 
 def launch_file(launch: str) -> Path:
@@ -43,30 +47,59 @@ def process_count(path: Path) -> int:
     return int(yaml.safe_load(path.read_text()).get("num_processes", 1))
 
 
+def same_vocabulary(policy: Path, reference: Path) -> None:
+    """Raises:
+    ConfigError: if the policy's tokens mean nothing to the reference, so that their log-probabilities cannot be compared.
+    """
+    sizes = [vocabulary_size(folder) for folder in (policy, reference)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            [
+                f"solver.reference: the policy's vocabulary has {sizes[0]} tokens and the reference's {sizes[1]}, so their "
+                "log-probabilities cannot be compared; take solver.reference=previous"
+            ]
+        )
+
+
+def vocabulary_size(folder: Path) -> int | None:
+    """Rows of a checkpoint's embeddings, by its configuration; None if that does not say."""
+    config = json.loads((folder / "config.json").read_text())
+    return config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+
+
 def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """Run training to its end.
 
     Args:
-        runtime: micro batch size and launch file.
+        runtime: what `TrainingRuntime` holds.
         settings: what `eva_stages.solver.training` reads (see there).
 
     Raises:
         StageError: with the end of the training log, if the process fails.
     """
     file = launch_file(runtime["launch"])
-    job = {
+    same_vocabulary(context.inputs["policy"], context.inputs["reference"])
+    job: dict[str, Any] = {
         **settings,
         "policy": str(context.inputs["policy"]),
         "reference": str(context.inputs["reference"]),
-        "pairs": str(context.inputs["pairs"]),
+        **{name: str(context.inputs[name]) for name in ("pairs", "prompts") if name in context.inputs},
+        "inputs": {WORK: str(context.work), **{name: str(path) for name, path in context.inputs.items()}},
+        "reference_digest": tree_digest(context.inputs["reference"]),
         "work": str(context.work),
-        "micro_batch_size": runtime["micro_batch_size"],
+        "cache": str(context.run / "cache"),
+        "label": f"{context.run.name}/{context.work.name}",
+        **{name: value for name, value in runtime.items() if name != "launch"},
         "launcher": os.getpid(),
+        "host": socket.gethostname(),
     }
     (context.work / "job.json").write_text(json.dumps(job, indent=2))
     log = context.work / "training.log"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), "-m", "eva_stages.solver.training"]
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    trackers = str(context.run / "trackers" / context.work.name)
+    homes = dict.fromkeys(TRACKER_HOMES, trackers) if runtime["report_to"] else {}
+    # libraries that format tracebacks wrap the message, which is read back from the log
+    environment = {**os.environ, **homes, "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
     with log.open("a") as stream:
         process = subprocess.Popen(
             [*command, str(context.work / "job.json")], stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
@@ -102,7 +135,8 @@ def _show(context: Context) -> None:
     metrics = read_metrics(context.work / METRICS)
     if metrics:
         last = metrics[-1]
-        context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), f"loss {last.get('loss', float('nan')):.3f}")
+        said = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]
+        context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(said))
 
 
 def _cause(code: int, log: Path) -> str:

@@ -25,14 +25,15 @@ class MakePairs(TableStep):
     """Best against worst. Inputs: prompts, responses, rewards, with the same ids in the same order.
 
     Output columns:
-        - prompt_id, prompt, chosen, rejected (chat messages), chosen_reward, rejected_reward
+        - prompt_id, prompt, chosen, rejected (chat messages), chosen_reward, rejected_reward, chosen_win_probability,
+          rejected_win_probability (null where the reward is pointwise)
     """
 
     min_gap: float = 0.0
 
     @property
-    def inputs(self) -> Sequence[str]:
-        return ["prompt_id", "messages", "responses", "rewards"]
+    def inputs(self) -> dict[str, bool]:
+        return {**dict.fromkeys(("prompt_id", "messages", "responses", "rewards"), True), "win_probability": False}
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -53,14 +54,17 @@ class MakePairs(TableStep):
         empty = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(chosen, "")), "").to_numpy(zero_copy_only=False)
         fates = np.select([~scored, gap == 0, gap <= self.min_gap, empty], ["unscored", "all_equal", "small_gap", "empty"], "pair")
         keep = pa.array(fates == "pair")
+        wins = _win_probabilities(rewards, matrix.shape)
         pairs = pa.table(
             {
                 "prompt_id": prompts["prompt_id"],
                 "prompt": prompts["messages"],
-                "chosen": _assistant(chosen),
-                "rejected": _assistant(rejected),
+                "chosen": assistant_messages(chosen),
+                "rejected": assistant_messages(rejected),
                 "chosen_reward": safe[rows, best],
                 "rejected_reward": safe[rows, worst],
+                "chosen_win_probability": pa.array(wins[rows, best], from_pandas=True),
+                "rejected_win_probability": pa.array(wins[rows, worst], from_pandas=True),
             }
         ).cast(SCHEMAS["pairs"])
         counts = {fate: int((fates == fate).sum()) for fate in ("pair", "unscored", "all_equal", "small_gap", "empty")}
@@ -69,7 +73,12 @@ class MakePairs(TableStep):
         return pairs.filter(keep), counts
 
 
-def _assistant(texts: pa.Array) -> pa.ListArray:
+def _win_probabilities(rewards: pa.Table, shape: tuple[int, ...]) -> np.ndarray:
+    """Mean win probability of each response, shape (prompts, n); NaN where the reward does not compare responses."""
+    return reward_matrix(rewards["win_probability"]) if "win_probability" in rewards.column_names else np.full(shape, np.nan)
+
+
+def assistant_messages(texts: pa.Array) -> pa.ListArray:
     """Each text as a list of one assistant message."""
     roles = pa.array(["assistant"] * len(texts), pa.string())
     messages = pa.StructArray.from_arrays([roles, pc.fill_null(texts, "")], fields=list(MESSAGES.value_type))

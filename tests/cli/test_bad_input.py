@@ -1,6 +1,7 @@
 """What a person reads who gave something wrong: the value, what is allowed, the fix; nothing expensive has started."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -65,6 +66,38 @@ def test_prompt_files(tmp_path: Path) -> None:
 def test_launch_files_and_batch_sizes(tmp_path: Path) -> None:
     fails(tmp_path, {"solver.training.runtime.launch": "tpu"}, "no launch file 'tpu'; packaged: cpu")
     fails(tmp_path, {"solver.training.runtime.micro_batch_size": 3}, "8 pairs cannot be made of micro batches of 3")
+
+
+def test_losses_and_what_they_need(tmp_path: Path) -> None:
+    fails(tmp_path, {"solver.loss": {"kind": "sppo"}}, "sppo trains on win probabilities", "microworld rewards have none", "pairrm")
+    fails(
+        tmp_path,
+        {"solver.loss": {"kind": "simpo"}, "solver.reference": "initial", "solver.training.max_length": 8},
+        "solver.reference: is initial, and simpo has no reference policy; leave solver.reference out",
+        "solver.training.max_length: 8 tokens leave none of the prompts room",
+    )
+    fails(
+        tmp_path,
+        {"solver.loss": {"kind": "exo_pair", "beta": 0}},
+        "solver.loss.beta: is 0; input should be greater than 0",
+    )
+    fails(tmp_path, {"solver.loss": {"kind": "exo_pair"}}, "solver.loss: exo_pair needs label_smoothing above 0")
+    fails(
+        tmp_path,
+        {"solver.training.runtime": {"launch": "zero3_8gpu", "liger": True, "report_to": ["trackio"]}, "solver.training.batch_size": 64},
+        "launch: zero3_8gpu needs deepspeed, which is not installed: pip install deepspeed",
+        "pip install liger-kernel",
+        "pip install trackio",
+    )
+
+
+def test_a_policy_without_chat_template_or_with_another_tokenizer(tmp_path: Path) -> None:
+    source = resolve("microworld", None, "policy.model").path
+    shutil.copytree(source, tmp_path / "policy")
+    (tmp_path / "policy" / "chat_template.jinja").unlink()
+    config = json.loads((source / "config.json").read_text())
+    (tmp_path / "policy" / "config.json").write_text(json.dumps({**config, "vocab_size": 10}))
+    fails(tmp_path, {"policy.model": "policy"}, "policy has no chat template", "chat_template.jinja", "embeddings for 10")
 
 
 def test_a_verifier_that_cannot_be_imported(tmp_path: Path) -> None:

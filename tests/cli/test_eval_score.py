@@ -58,7 +58,10 @@ def test_tables_say_what_is_official_and_what_is_our_own(files: Path) -> None:
 def test_every_fault_of_the_arguments_exits_with_2_and_leaves_stdout_empty(files: Path) -> None:
     wrong = [
         (("mt-bench",), ["--judgments"]),
-        (("chess", "--judgments", "good.jsonl", "--radar", "a.pdf"), ["there is no benchmark 'chess'; known: mt-bench", "--radar is for"]),
+        (
+            ("chess", "--judgments", "good.jsonl", "--radar", "no/a.pdf"),
+            ["there is no benchmark 'chess'; known: mt-bench", "give .png or", "no folder no"],
+        ),
         (
             ("arena-hard", "--judgments", "good.jsonl", "no.jsonl", "--json"),
             ["good.jsonl, line 1: looks like FastChat", "no.jsonl does not"],

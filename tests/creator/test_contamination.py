@@ -14,11 +14,11 @@ import pytest
 
 from eva_stages.core.distil import run_table_step
 from eva_stages.core.errors import DataError
+from eva_stages.core.questions import read_questions
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.stage import Use
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.creator.contamination import CONTAINED, MATCHES, Contamination, DropMatches, QuestionIndex, words_of
-from eva_stages.creator.questions import read_questions
 from tests.conftest import EVALDATA
 
 LONG = "Explain in plain words how a suspension bridge carries the weight of all the cars that cross it on a windy day in winter"

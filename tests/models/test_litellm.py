@@ -34,6 +34,7 @@ def prompts(count: int) -> list[list[dict[str, str]]]:
 
 
 def test_every_prompt_gets_its_n_answers_in_order_and_in_one_request_each(server: ChatServer) -> None:
+    server.together = 2
     outputs = generator(server, concurrency=4, price=PRICE).generate(prompts(12), 3, list(range(12)))
     for index, output in enumerate(outputs):
         texts = output["generations"]

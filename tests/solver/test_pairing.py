@@ -27,6 +27,16 @@ def test_the_best_response_is_chosen_and_the_worst_rejected() -> None:
     assert pairs.schema == SCHEMAS["pairs"]
 
 
+def test_win_probabilities_come_along_where_the_reward_has_them() -> None:
+    prompts, responses, rewards = tables([["a", "b", "c"], ["d", "e", "f"]], [[1, 3, 2], [0.5, -1, 0]])
+    wins = pa.array([[0.4, 0.7, 0.6], [0.8, 0.1, None]], pa.list_(pa.float64()))
+    columns = ["chosen_win_probability", "rejected_win_probability"]
+    pairs, _ = MakePairs(name="pair").transform(prompts, responses, rewards.append_column("win_probability", wins))
+    assert pairs.select(columns).to_pylist() == [dict(zip(columns, values, strict=True)) for values in ((0.7, 0.4), (0.8, 0.1))]
+    pairs, _ = MakePairs(name="pair").transform(prompts, responses, rewards)
+    assert pairs.schema == SCHEMAS["pairs"] and all(pairs[name].null_count == 2 for name in columns)
+
+
 def test_prompts_without_a_pair_are_counted_by_reason() -> None:
     responses = [["a", "b"], ["c", "d"], ["e", "f"], [" ", "g"], [None, "h"], ["i", ""]]
     rewards = [[1.0, 1.0], [1.0, None], [1.0, 0.9], [1.0, 0.0], [None, 1.0], [1.0, 0.0]]

@@ -1,105 +1,267 @@
-"""The real TRL trainer on the shipped policy, started by the real accelerate launcher."""
+"""Whole trainings with TRL's real trainers on tiny models: equal settings give equal weights, however the work is cut up."""
 
 import json
 import math
+import multiprocessing
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from eva_stages.core.errors import DataError
+from eva_stages.core.stage import load_attribute
+from eva_stages.models.loading import load_tokenizer
+from eva_stages.solver.fitting import WholeSamples, whole_checkpoint
 from eva_stages.solver.launching import launch_file, read_metrics
+from eva_stages.solver.tokens import common_prefix, read_tokens, tokenize
+from eva_stages.solver.training import TRAINERS
+from tests.solver.jobs import job, save_models, save_pairs
 
-POLICY = str(resources.files("eva_stages.microworld") / "base_policy")
-JOB = {
-    "beta": 0.1,
-    "nll_alpha": 0.0,
-    "learning_rate": 1e-3,
-    "batch_size": 8,
-    "epochs": 2,
-    "scheduler": "cosine",
-    "optimizer": "adamw_torch",
-    "warmup_ratio": 0.1,
-    "max_grad_norm": 1.0,
-    "max_length": 128,
-    "dtype": "float32",
-    "gradient_checkpointing": False,
-    "checkpoints_per_epoch": 4,
-    "seed": 5,
-    "micro_batch_size": 8,
-    "policy": POLICY,
-    "reference": POLICY,
-}
-Train = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[2]
+Trained = dict[str, torch.Tensor]
 
 
-@pytest.fixture
-def train(stage_folder: Callable[[str], Path]) -> Train:
-    """Run the training entry on the tiny run's pairs."""
-
-    def run(work: Path, **changes: object) -> subprocess.CompletedProcess[str]:
-        work.mkdir(exist_ok=True)
-        job = {**JOB, "launcher": os.getpid(), "pairs": str(stage_folder("0-pair")), "work": str(work), **changes}
-        (work / "job.json").write_text(json.dumps(job))
-        module = ["-m", "eva_stages.solver.training", str(work / "job.json")]
-        launch = ["-m", "accelerate.commands.launch", "--config_file", str(launch_file("cpu"))]
-        root = Path(__file__).parents[2]
-        return subprocess.run([sys.executable, *launch, *module], capture_output=True, text=True, cwd=root, check=False)
-
-    return run
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("training")
+    return {**save_models(root), "pairs": save_pairs(root / "pairs")}
 
 
-def weights(work: Path) -> dict[str, torch.Tensor]:
-    return load_file(work / "model" / "model.safetensors")
+def train(settings: dict[str, Any]) -> Trained:
+    """Run a job in this process; returns the weights."""
+    load_attribute(TRAINERS[settings["kind"]])(settings)
+    return weights(settings)
 
 
-def test_dpo_starts_at_ln_2_and_resuming_ends_where_an_unbroken_training_ends(train: Train, tmp_path: Path) -> None:
-    done = train(tmp_path / "a")
+def weights(settings: dict[str, Any]) -> Trained:
+    return load_file(Path(settings["work"]) / "model" / "model.safetensors")
+
+
+def log(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    return read_metrics(Path(settings["work"]) / "metrics.jsonl")
+
+
+def counts(settings: dict[str, Any]) -> dict[str, int]:
+    return json.loads((Path(settings["work"]) / "result.json").read_text())["counts"]
+
+
+def distance(ours: Trained, theirs: Trained) -> float:
+    assert set(ours) == set(theirs)
+    return max((ours[name].float() - theirs[name].float()).abs().max().item() for name in ours)
+
+
+def moved(settings: dict[str, Any]) -> float:
+    """How far training has taken the weights."""
+    return distance(weights(settings), load_file(Path(settings["policy"]) / "model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "first"),
+    [
+        ("dpo", {}, lambda rows: math.log(2)),
+        ("dpo", {"nll_alpha": 2.0}, None),
+        ("sppo", {"beta": 0.5}, lambda rows: np.mean([(p - 0.5) ** 2 / 0.5**2 / 2 for row in rows for p in row]) * 2),
+    ],
+)
+def test_the_first_step_is_at_its_closed_form(
+    kind: str, loss: dict[str, Any], first: Callable[[Any], float] | None, folders: dict[str, str], tmp_path: Path
+) -> None:
+    same = {**folders, "reference": folders["policy"]}
+    settings = job(tmp_path, same, kind, loss=loss, batch_size=48, micro_batch_size=16)  # all pairs in one step
+    train(settings)
+    entry = log(settings)[0]
+    table = pq.read_table(Path(folders["pairs"]) / "rows.parquet")
+    wins = np.stack([table[f"{side}_win_probability"].to_numpy() for side in ("chosen", "rejected")], axis=1)
+    wanted = first(wins) if first else math.log(2) + 2.0 * entry["nll"]
+    assert entry["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert entry["rewards/margins"] == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dpo", "sppo", "simpo", "orpo"])
+def test_accumulation_and_padding_side_do_not_change_the_training(kind: str, folders: dict[str, str], tmp_path: Path) -> None:
+    loss = {"nll_alpha": 0.5}
+    whole, cut = (job(tmp_path / str(micro), folders, kind, loss=loss, micro_batch_size=micro) for micro in (16, 4))
+    uneven = save_pairs(tmp_path / "uneven", count=41)  # the last step is filled up
+    whole, cut = {**whole, "pairs": uneven}, {**cut, "pairs": uneven}
+    left = shutil.copytree(folders["policy"], tmp_path / "left")
+    tokenizer = load_tokenizer(folders["policy"], padding_side="left")
+    tokenizer.save_pretrained(left)
+    assert load_tokenizer(str(left)).padding_side == "left"
+    assert distance(train(whole), train({**cut, "policy": str(left)})) < 1e-6
+    assert moved(whole) > 1e-4
+    for mine, other in zip(log(whole), log(cut), strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+def test_two_processes_train_as_one(folders: dict[str, str], tmp_path: Path) -> None:
+    one, two = (job(tmp_path / name, folders, "dpo", micro_batch_size=4) for name in ("one", "two"))
+    (tmp_path / "job.json").write_text(json.dumps(two))
+    command = ["-m", "accelerate.commands.launch", "--config_file", str(launch_file("cpu_2")), "-m", "eva_stages.solver.training"]
+    done = subprocess.run([sys.executable, *command, str(tmp_path / "job.json")], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    log = read_metrics(tmp_path / "a" / "metrics.jsonl")
-    losses = [entry for entry in log if "loss" in entry]
-    assert losses[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
-    assert losses[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
-    result = json.loads((tmp_path / "a" / "result.json").read_text())
-    assert result["counts"]["steps"] == log[-1]["total_steps"] == losses[-1]["step"]
-
-    # the same from a checkpoint in the middle, after the newest one was cut off while it was written
-    broken = tmp_path / "b"
-    (broken / "checkpoints").mkdir(parents=True)
-    checkpoints = sorted((tmp_path / "a" / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for path in checkpoints:
-        path.rename(broken / "checkpoints" / path.name)
-    (broken / "checkpoints" / checkpoints[-1].name / "trainer_state.json").write_text('{"epoch": 1')
-    done = train(broken)
-    assert done.returncode == 0, done.stderr
-    assert "is not whole; going back to the one before" in done.stdout
-    first_step = read_metrics(broken / "metrics.jsonl")[0]["step"]
-    assert first_step == int(checkpoints[-2].name.split("-")[1]) + 1
-    assert json.loads((broken / "result.json").read_text())["counts"]["steps"] == result["counts"]["steps"]
-    for name, value in weights(tmp_path / "a").items():
-        assert torch.allclose(weights(broken)[name], value, atol=1e-6), name
+    assert distance(train(one), weights(two)) < 1e-6
+    assert moved(one) > 1e-4
+    assert counts(one) == counts(two)
 
 
-def test_the_nll_term_is_added_per_response(train: Train, tmp_path: Path) -> None:
-    done = train(tmp_path / "a", nll_alpha=2.0, epochs=1)
-    assert done.returncode == 0, done.stderr
-    first = read_metrics(tmp_path / "a" / "metrics.jsonl")[0]
-    assert first["loss"] == pytest.approx(math.log(2) + 2.0 * first["nll"], abs=1e-3)
-    assert first["nll"] > 0
+def test_live_and_precomputed_reference_train_alike_and_a_sweep_needs_no_reference(folders: dict[str, str], tmp_path: Path) -> None:
+    live = job(tmp_path / "live", folders, "dpo", precompute_reference=False)
+    kept = job(tmp_path / "kept", folders, "dpo")
+    assert distance(train(live), train(kept)) < 1e-6
+    assert moved(live) > 1e-4
+    (file,) = (tmp_path / "kept" / "cache").rglob("*.parquet")
+    made = file.read_bytes()
+    gone = {**kept, "reference": str(tmp_path / "gone")}
+    again = {**job(tmp_path / "again", folders, "dpo"), "cache": kept["cache"], "reference": gone["reference"]}
+    assert distance(train(again), weights(kept)) < 1e-6
+    sweep = {**job(tmp_path / "sweep", folders, "sppo"), "cache": kept["cache"], "reference": gone["reference"]}
+    assert distance(train(sweep), weights(kept)) > 1e-4
+    assert file.read_bytes() == made
+    with pytest.raises(OSError):  # other content, other numbers: here the reference is needed
+        train({**job(tmp_path / "other", folders, "dpo", loss={"ld_alpha": 0.5}), "cache": kept["cache"], "reference": gone["reference"]})
+    file.write_bytes(made[:100])
+    assert distance(train({**job(tmp_path / "torn", folders, "dpo"), "cache": kept["cache"]}), weights(kept)) < 1e-6
 
 
-def test_pairs_that_do_not_fit_are_left_out_and_counted_and_none_left_is_an_error(train: Train, tmp_path: Path) -> None:
-    done = train(tmp_path / "a", max_length=18, epochs=1)
-    assert done.returncode == 0, done.stderr
-    counts = json.loads((tmp_path / "a" / "result.json").read_text())["counts"]
-    assert counts["too_long"] > 0 and counts["pairs"] > 0
-    done = train(tmp_path / "b", max_length=8)
-    assert done.returncode != 0 and "fits into solver.training.max_length = 8 tokens" in done.stderr
+def start(settings: dict[str, Any]) -> None:
+    os.dup2(os.open(Path(settings["work"]) / "training.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    train(settings)
+
+
+def test_killed_at_three_points_training_ends_as_an_unbroken_one(folders: dict[str, str], tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["eva_stages.solver.preference"])
+    changes = {"epochs": 6, "batch_size": 8, "micro_batch_size": 8, "checkpoints_per_epoch": 2, "loss": {"nll_alpha": 0.5}}
+    unbroken, killed = (job(tmp_path / name, folders, "dpo", **changes) for name in ("unbroken", "killed"))
+    checkpoints = Path(killed["work"]) / "checkpoints"
+    for step in (3, 15, 27):
+        process = context.Process(target=start, args=(killed,))
+        process.start()
+        while process.is_alive() and not (checkpoints / f"checkpoint-{step}" / "whole.json").is_file():
+            process.join(timeout=0.005)
+        assert process.pid is not None and process.is_alive(), "the training was over before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    newest = max(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    weights_file = newest / "model.safetensors"  # as if the disk had lost what it was told to keep
+    content = bytearray(weights_file.read_bytes())
+    content[len(content) // 2] ^= 255
+    weights_file.write_bytes(content)
+    process = context.Process(target=start, args=(killed,))
+    process.start()
+    process.join()
+    assert f"{newest} is not whole; going back to the one before" in (Path(killed["work"]) / "training.log").read_text()
+    train(unbroken)
+    assert counts(killed) == counts(unbroken) and counts(killed)["steps"] == 36
+    assert distance(weights(killed), weights(unbroken)) < 1e-6
+    assert moved(killed) > 1e-3
+    for mine, other in zip(log(killed), log(unbroken), strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4), mine["step"]
+
+
+def test_a_half_written_checkpoint_is_no_checkpoint(folders: dict[str, str], tmp_path: Path) -> None:
+    settings = job(tmp_path, folders, "dpo", checkpoints_per_epoch=3)
+    train(settings)
+    checkpoints = tmp_path / "checkpoints"
+    assert whole_checkpoint(checkpoints) == str(checkpoints / "checkpoint-3")
+    for missing in ("trainer_state.json", "optimizer.pt", "whole.json"):
+        shutil.copytree(checkpoints / "checkpoint-3", checkpoints / "checkpoint-4")
+        (checkpoints / "checkpoint-4" / missing).unlink()
+        assert whole_checkpoint(checkpoints) == str(checkpoints / "checkpoint-3")
+        assert (checkpoints / "broken-checkpoint-4").is_dir()
+    (checkpoints / "checkpoint-3" / "scheduler.pt").write_bytes(b"")
+    assert whole_checkpoint(checkpoints) == str(checkpoints / "checkpoint-2")
+
+
+def test_adapters_are_merged_and_weights_keep_the_type_they_came_in(folders: dict[str, str], tmp_path: Path) -> None:
+    for name in ("policy", "reference"):
+        model = AutoModelForCausalLM.from_pretrained(folders[name]).to(torch.bfloat16)
+        model.save_pretrained(tmp_path / name)
+        load_tokenizer(folders[name]).save_pretrained(tmp_path / name)
+    half = {**folders, "policy": str(tmp_path / "policy"), "reference": str(tmp_path / "policy")}
+    full = job(tmp_path / "full", half, "dpo", dtype="bfloat16")
+    assert {tensor.dtype for tensor in train(full).values()} == {torch.bfloat16}
+    assert AutoModelForCausalLM.from_pretrained(Path(full["work"]) / "model").dtype == torch.bfloat16
+    same = {**folders, "reference": folders["policy"]}
+    adapter = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.0}
+    for kind, precompute in (("dpo", True), ("dpo", False), ("simpo", True)):
+        lora = job(tmp_path / f"{kind}-{precompute}", same, kind, adapter=adapter, learning_rate=1e-2, precompute_reference=precompute)
+        merged = train(lora)
+        if kind == "dpo":
+            assert log(lora)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+        assert set(merged) == set(load_file(Path(same["policy"]) / "model.safetensors")) and moved(lora) > 1e-4
+        model = Path(lora["work"]) / "model"
+        assert (model / "adapter" / "adapter_model.safetensors").is_file() and not list(model.glob("adapter_*"))
+        assert load_tokenizer(str(model)).chat_template
+
+
+def test_gradient_checkpointing_changes_nothing(folders: dict[str, str], tmp_path: Path) -> None:
+    plain, saved = (job(tmp_path / str(flag), folders, "dpo", gradient_checkpointing=flag) for flag in (False, True))
+    assert distance(train(plain), train(saved)) < 1e-6
+
+
+def test_too_long_pairs_are_dropped_or_their_responses_cut_and_counted(folders: dict[str, str], tmp_path: Path) -> None:
+    words = load_tokenizer(folders["policy"])
+    tokenize(Path(folders["pairs"]), words, 1000, "drop", tmp_path / "all.arrow")
+    whole, all_counts = read_tokens(tmp_path / "all.arrow")
+    assert all_counts == {"pairs": 48, "too_long": 0, "truncated": 0, "empty": 0}
+    limit = 12
+    longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in whole]
+    long_prompts = sum(len(row["prompt_ids"]) >= limit for row in whole)
+    for way in ("drop", "truncate"):
+        tokenize(Path(folders["pairs"]), words, limit, way, tmp_path / f"{way}.arrow")
+    dropped, drop_counts = read_tokens(tmp_path / "drop.arrow")
+    cut, cut_counts = read_tokens(tmp_path / "truncate.arrow")
+    too_long = sum(length > limit for length in longest)
+    assert 0 < long_prompts < too_long < 48
+    assert drop_counts == {"pairs": 48 - too_long, "too_long": too_long, "truncated": 0, "empty": 0}
+    assert cut_counts == {"pairs": 48 - long_prompts, "too_long": long_prompts, "truncated": too_long - long_prompts, "empty": 0}
+    assert len(dropped) == drop_counts["pairs"] and len(cut) == cut_counts["pairs"]
+    originals = {tuple(row["prompt_ids"]): row for row in whole}
+    for row in cut:
+        original = originals[tuple(row["prompt_ids"])]  # the prompt is whole
+        for side in ("chosen_ids", "rejected_ids"):
+            assert row[side] == original[side][: limit - len(row["prompt_ids"])] and row[side]
+    with pytest.raises(DataError, match=r"none of the 48 pairs fits into solver.training.max_length = 4 tokens"):
+        tokenize(Path(folders["pairs"]), words, 4, "truncate", tmp_path / "none.arrow")
+    assert not (tmp_path / "none.arrow").exists()
+
+
+def test_token_ids_are_trls_own(folders: dict[str, str], tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    words = load_tokenizer(folders["policy"])
+    table = pq.read_table(Path(folders["pairs"]) / "rows.parquet", columns=["prompt", "chosen", "rejected"])
+    model = AutoModelForCausalLM.from_pretrained(folders["policy"])
+    arguments = DPOConfig(output_dir=str(tmp_path), bf16=False, report_to=[])
+    theirs = DPOTrainer(model=model, args=arguments, train_dataset=Dataset(table), processing_class=words).train_dataset
+    tokenize(Path(folders["pairs"]), words, 1000, "drop", tmp_path / "ours.arrow")
+    ours, _ = read_tokens(tmp_path / "ours.arrow")
+    for column in ("prompt_ids", "chosen_ids", "rejected_ids"):
+        assert list(ours[column]) == list(theirs[column])
+    assert common_prefix([1, 2, 3], [1, 2, 4, 5]) == 2
+
+
+def test_an_epoch_is_a_permutation_filled_up_to_whole_steps() -> None:
+    samples = WholeSamples(10, 4, 7)
+    samples.set_epoch(1)
+    order = list(samples)
+    assert len(order) == len(samples) == 12 and sorted(order[:10]) == list(range(10)) and order[10:] == order[:2]
+    samples.set_epoch(2)
+    assert list(samples) != order and len(list(WholeSamples(3, 8, 0))) == 8
 
 
 def test_a_metrics_file_cut_off_by_a_kill_is_read_and_repeated_steps_count_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reading evaluation sets as they are published: their questions as (id, text), nothing else of them."""
+"""Reading evaluation sets as they are published: their rows, and their questions as (id, text)."""
 
 import csv
 import gzip
@@ -12,48 +12,31 @@ import pyarrow.parquet as pq
 
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.fingerprint import file_digest
+from eva_stages.core.homes import HOMES, fetched
 from eva_stages.core.stage import Outside
 
 TEXT_COLUMNS = ("prompt", "instruction", "question", "messages", "turns")
 ID_COLUMNS = ("question_id", "uid", "id", "prompt_id", "key")
 KINDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
 
-HOMES = {
-    "alpaca-eval": ("tatsu-lab/alpaca_eval", "alpaca_eval.json"),
-    "mt-bench": ("HuggingFaceH4/mt_bench_prompts", "raw/question.jsonl"),
-    "arena-hard": ("lmarena-ai/arena-hard-auto", "data/arena-hard-v0.1/question.jsonl"),
-}
-"""Public homes of evaluation sets: a data set on the Hub, and the file in it with the questions."""
+EVALUATION_SETS = ("alpaca-eval", "mt-bench", "arena-hard", "arena-hard-v2.0", "gsm8k", "ifeval")
+"""Names of evaluation sets whose public homes are known."""
 
 
 def find_questions(benchmark: str, place: str) -> Outside:
-    """The file with the questions of an evaluation set, given by a name of `HOMES` or as a path.
+    """The file with the questions of an evaluation set, given by a name of `EVALUATION_SETS` or as a path.
 
     Raises:
         ConfigError: if it is not there or does not hold questions; `place` is the recipe field it stands in.
     """
-    path = Path(benchmark).expanduser() if benchmark not in HOMES else _fetched(benchmark, place)
+    path = Path(benchmark).expanduser() if benchmark not in EVALUATION_SETS else fetched(HOMES[benchmark], place)
     if not path.is_file():
-        raise ConfigError([f"{place}: there is no file {benchmark}; give a path, or one of {', '.join(HOMES)}"])
+        raise ConfigError([f"{place}: there is no file {benchmark}; give a path, or one of {', '.join(EVALUATION_SETS)}"])
     try:
         read_questions(path)
     except DataError as error:
         raise ConfigError([f"{place}: {error}"]) from error
     return Outside(path.name, path, file_digest(path))
-
-
-def _fetched(benchmark: str, place: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, file = HOMES[benchmark]
-    try:
-        return Path(hf_hub_download(repository, file, repo_type="dataset"))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = type(error).__name__
-        raise ConfigError(
-            [f"{place}: {benchmark} cannot be fetched from the Hub ({reason}); give the path of its question file"]
-        ) from error
 
 
 def read_questions(path: Path) -> list[tuple[str, str]]:
@@ -66,7 +49,7 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
     Raises:
         DataError: if the file is missing, cannot be read, is of an unknown kind, or has no known column or a row without text.
     """
-    rows = _read_rows(path)
+    rows = read_rows(path)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = next((name for name in TEXT_COLUMNS if name in columns), None)
     if text is None:
@@ -82,7 +65,12 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
     return questions
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of one of `KINDS`.
+
+    Raises:
+        DataError: if it cannot be read or its rows have no names.
+    """
     kind = next((kind for kind in KINDS if path.name.endswith(kind)), None)
     if kind is None:
         raise DataError(f"{path} is of no known kind; evaluation sets end in {', '.join(KINDS)}")

@@ -1,0 +1,149 @@
+"""Where the public benchmarks live: each file at its own project's home, fetched once, pinned to a revision or to its content.
+
+eva ships none of these files. What is fetched from the Hub lies in the Hub's cache, what comes from GitHub in `~/.cache/eva`. Every one
+can be given as a path instead. Where the project gives no commit to hold on to, the digest of the known content is the pin: a file that
+has changed since is refused rather than scored against other people's numbers.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.fingerprint import file_digest
+from eva_stages.core.stage import Outside
+
+GITHUB = "https://raw.githubusercontent.com"
+TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Home:
+    """A file at its public home; `sha256` is the digest of its content where that is the pin."""
+
+    site: Literal["hub", "github"]
+    repository: str
+    file: str
+    revision: str = "main"
+    sha256: str | None = None
+
+
+FASTCHAT = ("lm-sys/FastChat", "fastchat/llm_judge/data", "v0.2.36")
+ARENA_HARD = "lmarena/arena-hard-auto"
+ARENA_HARD_DATA = "lmarena-ai/arena-hard-auto"
+
+HOMES = {
+    "alpaca-eval": Home("hub", "tatsu-lab/alpaca_eval", "alpaca_eval.json"),
+    "alpaca-eval-outputs": Home("hub", "tatsu-lab/alpaca_eval", "alpaca_eval_gpt4_baseline.json"),
+    "alpaca-eval-gamed": Home("hub", "tatsu-lab/alpaca_eval", "df_gamed.csv"),
+    "alpaca-eval-difficulty": Home("hub", "tatsu-lab/alpaca_eval", "instruction_difficulty.csv"),
+    "mt-bench": Home(
+        "github",
+        FASTCHAT[0],
+        f"{FASTCHAT[1]}/mt_bench/question.jsonl",
+        FASTCHAT[2],
+        "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
+    ),
+    "mt-bench-references": Home(
+        "github",
+        FASTCHAT[0],
+        f"{FASTCHAT[1]}/mt_bench/reference_answer/gpt-4.jsonl",
+        FASTCHAT[2],
+        "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
+    ),
+    "mt-bench-prompts": Home(
+        "github",
+        FASTCHAT[0],
+        f"{FASTCHAT[1]}/judge_prompts.jsonl",
+        FASTCHAT[2],
+        "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
+    ),
+    "arena-hard": Home("hub", ARENA_HARD_DATA, "data/arena-hard-v0.1/question.jsonl"),
+    "arena-hard-v2.0": Home("hub", ARENA_HARD_DATA, "data/arena-hard-v2.0/question.jsonl"),
+    "arena-hard-prompts": Home("github", ARENA_HARD, "config/arena-hard-v0.1.yaml"),
+    "arena-hard-v2.0-prompts": Home("github", ARENA_HARD, "config/arena-hard-v2.0.yaml"),
+    "arena-hard-system-prompts": Home("github", ARENA_HARD, "utils/judge_utils.py"),
+    "gsm8k": Home("hub", "openai/gsm8k", "main/test-00000-of-00001.parquet"),
+    "ifeval": Home("hub", "google/IFEval", "ifeval_input_data.jsonl"),
+}
+
+
+def arena_hard_answers(version: str, model: str) -> Home:
+    """The published answers of a model to Arena-Hard."""
+    return Home("hub", ARENA_HARD_DATA, f"data/arena-hard-{version}/model_answer/{model}.jsonl")
+
+
+def find_file(given: str | None, home: Home | None, place: str) -> Outside:
+    """A benchmark's file: the path that a recipe gives, else the one at its public home.
+
+    Raises:
+        ConfigError: if it is not there, or is not the one that is known; `place` is the recipe field that can give a path.
+    """
+    if given is not None:
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise ConfigError([f"{place}: there is no file {given}; give a path, or leave it out for the public one"])
+    else:
+        assert home is not None
+        path = fetched(home, place)
+    return Outside(path.name, path, file_digest(path))
+
+
+@cache
+def available(home: Home) -> bool:
+    """Whether a file is at hand or can be fetched now."""
+    try:
+        fetched(home, "")
+    except ConfigError:
+        return False
+    return True
+
+
+def fetched(home: Home, place: str) -> Path:
+    """The local copy of a file at its public home, fetched if it is not there yet."""
+    path = _from_hub(home, place) if home.site == "hub" else _from_github(home, place)
+    if home.sha256 is not None and file_digest(path) != home.sha256:
+        raise ConfigError(
+            [f"{place}: {_words(home)} is not the file that eva knows (its digest differs); give the path of the one you mean"]
+        )
+    return path
+
+
+def _from_hub(home: Home, place: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(home.repository, home.file, repo_type="dataset", revision=home.revision))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise _unreachable(home, place, error) from error
+
+
+def _from_github(home: Home, place: str) -> Path:
+    import httpx
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "eva"
+    path = cache / home.repository / home.revision / home.file
+    if path.is_file():
+        return path
+    try:
+        answer = httpx.get(f"{GITHUB}/{home.repository}/{home.revision}/{home.file}", timeout=TIMEOUT, follow_redirects=True)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise _unreachable(home, place, error) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(answer.content)
+    partial.replace(path)
+    return path
+
+
+def _words(home: Home) -> str:
+    site = "the Hub's data set" if home.site == "hub" else "GitHub's"
+    return f"{home.file} of {site} {home.repository} at {home.revision}"
+
+
+def _unreachable(home: Home, place: str, error: Exception) -> ConfigError:
+    return ConfigError([f"{place}: {_words(home)} cannot be fetched ({type(error).__name__}); give the path of a copy"])

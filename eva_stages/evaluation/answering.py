@@ -1,0 +1,89 @@
+"""The step that answers a benchmark's questions: turn by turn, each turn seeing the model's own earlier answers.
+
+MT-Bench asks writing at another temperature than mathematics; questions of one temperature go to the generator together. A turn whose
+prompt leaves no room for an answer is null, and so are the turns after it.
+"""
+
+from typing import Any
+
+from distilabel.steps import StepInput
+from distilabel.steps.tasks import Task
+from distilabel.typing import StepOutput
+from pydantic import Field
+
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.parts import add_statistics
+from eva_stages.core.rows import Message
+
+NO_EARLIER_ANSWER = "no_earlier_answer"
+
+
+class AnswerTurns(Task):
+    """Answers every turn of every question once.
+
+    Attributes:
+        seed: from the recipe and the stage; each turn's own seed derives from it and the prompt id.
+        temperatures: by category; null = the generator's own.
+
+    Input columns:
+        - prompt_id, category, messages, turns
+    Output columns:
+        - responses, finish_reasons, token_counts (one entry per turn; null = no answer), generator, seed
+    """
+
+    seed: int = 0
+    temperatures: dict[str, float] | None = Field(default=None)
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["prompt_id", "category", "messages", "turns"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["responses", "finish_reasons", "token_counts", "generator", "seed"]
+
+    def format_input(self, input: dict[str, Any]) -> list[Message]:
+        """The conversation up to the turn that is to be answered next."""
+        messages = [{"role": message["role"], "content": message["content"]} for message in input["messages"]]
+        for answer, turn in zip(input["responses"], input["turns"][1:], strict=False):
+            messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": turn}]
+        return messages
+
+    def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
+        return {"responses": [output]}
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        for row in inputs:
+            row.update(responses=[], finish_reasons=[], token_counts=[], generator=self.llm.model_name)
+            row["seed"] = derive_seed(self.seed, row["prompt_id"])
+        for turn in range(max(len(row["turns"]) for row in inputs)):
+            asked = [row for row in inputs if turn < len(row["turns"])]
+            for row in asked:
+                if None in row["responses"]:
+                    _note(row, None, NO_EARLIER_ANSWER, 0)
+            self._ask([row for row in asked if len(row["responses"]) == turn], turn)
+        yield inputs
+
+    def _ask(self, rows: list[dict[str, Any]], turn: int) -> None:
+        for temperature in sorted({self._temperature(row) for row in rows}, key=str):
+            group = [row for row in rows if self._temperature(row) == temperature]
+            llm = self.llm if temperature is None else self.llm.model_copy(update={"temperature": temperature})
+            seeds = [derive_seed(row["seed"], turn) for row in group]
+            seeded = {"seeds": seeds} if isinstance(llm, SeededLLM) else {}
+            conversations: Any = [self.format_input(row) for row in group]
+            outputs: Any = llm.generate_outputs(inputs=conversations, num_generations=1, **seeded)
+            for row, output in zip(group, outputs, strict=True):
+                (text,), (reason,) = output["generations"], output["finish_reasons"]
+                _note(row, text, reason, output["statistics"]["output_tokens"][0])
+                add_statistics(row, **totals(output["statistics"]))
+
+    def _temperature(self, row: dict[str, Any]) -> float | None:
+        return None if self.temperatures is None else self.temperatures.get(row["category"], 0.0)
+
+
+def _note(row: dict[str, Any], text: str | None, reason: str, tokens: int) -> None:
+    row["responses"].append(text)
+    row["finish_reasons"].append(reason)
+    row["token_counts"].append(tokens)
+    add_statistics(row, responses=1, empty=int(not (text or "").strip()))

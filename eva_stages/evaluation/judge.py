@@ -1,0 +1,147 @@
+"""The step that has answers judged: MT-Bench's ratings and Arena-Hard's verdicts, by any generator.
+
+Of all that a judge says only its own text is read, never the prompt it was shown. A call that fails for good gives a null with its reason;
+a text without a verdict gives a null with the text. Neither is a loss or a tie. A judge's draws depend on the prompt alone, so that equal
+prompts are one call, in whatever run and iteration.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from distilabel.steps import StepInput
+from distilabel.steps.tasks import Task
+from distilabel.typing import StepOutput
+from pydantic import PrivateAttr
+
+from eva_stages.core.fingerprint import derive_seed, fingerprint
+from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.parts import add_statistics
+from eva_stages.core.rows import SCHEMAS, Message
+from eva_stages.evaluation.arena_hard import second_attempt_v01, verdict_v01, verdict_v2
+from eva_stages.evaluation.mt_bench import rating
+from eva_stages.evaluation.prompts import Case, arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
+
+ATTEMPTS = {"arena_hard_v0.1": 2}
+"""How often a judge is asked that gave no verdict."""
+AGAIN = "continue your judgment and finish by outputting a final verdict label"
+"""What Arena-Hard v0.1 asks a judge then (arena-hard-auto, gen_judgment.py of 2024)."""
+COUNTED = ("input_tokens", "output_tokens", "cost_usd", "unpriced_calls")
+
+
+class JudgeAnswers(Task):
+    """Judges every answer as its benchmark does; two rows per question (turns or games).
+
+    Attributes:
+        protocol: whose prompts and verdicts.
+        prompts: the official file with the judge's templates.
+        system_prompts: the official file with system prompts by category; null = they are in `prompts`.
+
+    Input columns:
+        - prompt_id, question_id, category, turns, references, responses, generator
+        - baseline_responses, baseline_generator (Arena-Hard)
+    Output columns:
+        - those of the `benchmark_judgments` rows
+    """
+
+    protocol: Literal["mt_bench", "arena_hard_v0.1", "arena_hard_v2.0"]
+    prompts: str
+    system_prompts: str | None = None
+
+    _templates: Any = PrivateAttr(None)
+
+    @property
+    def inputs(self) -> list[str]:
+        pair = [] if self.protocol == "mt_bench" else ["baseline_responses", "baseline_generator"]
+        return ["prompt_id", "question_id", "category", "turns", "references", "responses", "generator", *pair]
+
+    @property
+    def outputs(self) -> list[str]:
+        return SCHEMAS["benchmark_judgments"].names
+
+    def load(self) -> None:
+        super().load()
+        if self.protocol == "mt_bench":
+            self._templates = mt_bench_templates(Path(self.prompts))
+        else:
+            self._templates = arena_hard_templates(Path(self.prompts), Path(self.system_prompts) if self.system_prompts else None)
+
+    def format_input(self, input: dict[str, Any]) -> list[Message]:
+        return list(input["conversation"])
+
+    def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What the judge's text says: a rating, or the label of a verdict."""
+        if self.protocol == "mt_bench":
+            return {"score": rating(output), "verdict": None}
+        return {"score": None, "verdict": verdict_v01(output) if self.protocol == "arena_hard_v0.1" else verdict_v2(output)}
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        judged = [self._begun(row, case) for row in inputs for case in self._cases(row)]
+        waiting = judged
+        for _ in range(ATTEMPTS.get(self.protocol, 1)):
+            if not waiting:
+                break
+            self._ask(waiting)
+            waiting = [row for row in waiting if row["failure"] is None and second_attempt_v01(row["raw"])]
+            for row in waiting:
+                row["conversation"].append({"role": "user", "content": AGAIN})
+        for row in judged:
+            row.update(self.format_output(row["raw"]))
+            count(row)
+        yield judged
+
+    def _cases(self, row: dict[str, Any]) -> list[Case]:
+        if self.protocol == "mt_bench":
+            return mt_bench_cases(self._templates, row["turns"], row["references"], row["responses"])
+        return arena_hard_cases(self._templates, row["category"], row["turns"][0], row["responses"][0], row["baseline_responses"][0])
+
+    def _begun(self, row: dict[str, Any], case: Case) -> dict[str, Any]:
+        return {
+            **row,
+            "model": row["generator"],
+            "baseline": row.get("baseline_generator"),
+            "game": case.game,
+            "template": case.template,
+            "prompt": case.messages[-1]["content"],
+            "conversation": list(case.messages),
+            "judge": self.llm.model_name,
+            "raw": None,
+            "failure": None,
+            "attempts": 0,
+            "spent": dict.fromkeys(COUNTED, 0),
+        }
+
+    def _ask(self, rows: Sequence[dict[str, Any]]) -> None:
+        """One reply to each conversation; the official tools join the replies of one judgment by line breaks."""
+        outputs = ask(self.llm, [self.format_input(row) for row in rows])
+        for row, output in zip(rows, outputs, strict=True):
+            reply = output["generations"][0]
+            row["attempts"] += 1
+            for name, value in totals(output["statistics"]).items():
+                row["spent"][name] += value
+            if reply is None:
+                row["failure"] = output["finish_reasons"][0]
+                continue
+            row["conversation"].append({"role": "assistant", "content": reply})
+            row["raw"] = f"{row['raw'] or ''}\n{reply}" if self.protocol == "arena_hard_v0.1" else reply
+
+
+def ask(llm: Any, conversations: Sequence[list[Message]]) -> Any:
+    """One output per conversation, with seeds that depend on the conversation alone."""
+    seeds = [derive_seed("judge", fingerprint(messages)) for messages in conversations]
+    seeded = {"seeds": seeds} if isinstance(llm, SeededLLM) else {}
+    return llm.generate_outputs(inputs=list(conversations), num_generations=1, **seeded)
+
+
+def count(row: dict[str, Any]) -> None:
+    """Put a judgment's costs into its columns and into the stage's statistics. Local judges cost null."""
+    spent = row.pop("spent")
+    row["input_tokens"], row["output_tokens"] = spent["input_tokens"], spent["output_tokens"]
+    row["cost"] = None if not spent["cost_usd"] or spent["unpriced_calls"] else spent["cost_usd"]
+    add_statistics(
+        row,
+        judgments=1,
+        failed_calls=int(row["failure"] is not None),
+        no_verdict=int(row["failure"] is None and row["verdict"] is None and row["score"] is None),
+        **spent,
+    )

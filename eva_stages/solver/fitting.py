@@ -1,0 +1,244 @@
+"""What every solver training shares: models, common arguments, whole steps, resumption, and the end.
+
+A resumed training takes its weights, its optimiser and its place from its last whole checkpoint and everything else from the job.
+A checkpoint is whole if its files are those that were there when it had been written.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from eva_stages.core.fingerprint import file_digest
+from eva_stages.core.store import sync, write_whole
+from eva_stages.solver.saving import cast_weights, merge_adapter, weights_dtype
+from eva_stages.solver.tokens import read_tokens, tokenize
+
+FACTS = {"loss": "loss", "reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies", "reward": "reward"}
+"""What the manifest tells of the end of a training, and how trainers log it."""
+WHOLE = "whole.json"
+
+
+class MetricsFile(TrainerCallback):
+    """Appends the metrics of every optimiser step to a file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and logs and "loss" in logs:
+            entry = {"step": state.global_step, "total_steps": state.max_steps, **logs}
+            with self._path.open("a") as stream:
+                stream.write(json.dumps(entry) + "\n")
+
+
+class CheckpointDigests(TrainerCallback):
+    """Writes beside every checkpoint what it consists of."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()  # each process writes files of its own
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_whole(folder / WHOLE, json.dumps(_digests(folder)))
+
+
+class WholeSamples(Sampler[int]):
+    """Row numbers of an epoch: a permutation from (seed, epoch), filled up from its beginning to whole optimiser steps.
+
+    With them every step is a mean over the same number of rows, however they are cut into micro batches and processes.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        self._rows, self._batch_size, self._seed = rows, batch_size, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self._rows / self._batch_size) * self._batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
+        return iter(np.resize(order, len(self)).tolist())
+
+
+class WholeSteps:
+    """Mixed into a trainer: its rows come from `WholeSamples`."""
+
+    args: Any
+    train_dataset: Any
+    accelerator: Any
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> WholeSamples:
+        rows = len(self.train_dataset if train_dataset is None else train_dataset)
+        batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        return WholeSamples(rows, batch, self.args.seed)
+
+
+def load_policy(job: dict[str, Any]) -> Any:
+    """The policy to train.
+
+    Steps of 5e-7 vanish in bfloat16 weights, so weights that are trained are float32 whatever the arithmetic is. Under an adapter
+    they are frozen, and are in the arithmetic's type or in 4 bits.
+    """
+    adapter = job["adapter"]
+    if adapter is None:
+        return _load(job["policy"], job, torch.float32)
+    dtype = getattr(torch, job["dtype"])
+    if adapter["kind"] == "lora":
+        return _load(job["policy"], job, dtype)
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    here = {"": PartialState().device}
+    return _load(job["policy"], job, dtype, quantization_config=four_bits, device_map=here)
+
+
+def load_reference(job: dict[str, Any]) -> Any:
+    """The reference policy, in the arithmetic's type."""
+    return _load(job["reference"], job, getattr(torch, job["dtype"]))
+
+
+def _load(folder: str, job: dict[str, Any], dtype: torch.dtype, **settings: Any) -> Any:
+    attention = {"attn_implementation": job["attention"]} if job["attention"] else {}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **attention, **settings)
+
+
+def lora(job: dict[str, Any]) -> Any:
+    """peft's configuration of the job's adapter; None where all weights are trained."""
+    if job["adapter"] is None:
+        return None
+    from peft import LoraConfig
+
+    names = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+    return LoraConfig(
+        **{name: job["adapter"][ours] for ours, name in names.items()}, target_modules="all-linear", task_type="CAUSAL_LM", bias="none"
+    )
+
+
+def tokenized_pairs(job: dict[str, Any], tokenizer: Any) -> tuple[Path, Dataset, dict[str, int]]:
+    """The file with the token ids of the job's pairs, the pairs, and what became of all of them. Made by one process."""
+    path = Path(job["work"]) / "tokens.arrow"
+    with PartialState().main_process_first():
+        if not path.is_file():
+            tokenize(Path(job["pairs"]), tokenizer, job["max_length"], job["too_long"], path)
+        return path, *read_tokens(path)
+
+
+def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str, Any]:
+    """The part of TRL's configurations that all trainers share.
+
+    Args:
+        rows: training rows of an epoch.
+
+    Raises:
+        ValueError: if the batch size cannot be made up of micro batches over the processes.
+    """
+    micro = min(job["micro_batch_size"], job["batch_size"] // processes)
+    if micro < 1 or job["batch_size"] % (micro * processes):
+        raise ValueError(
+            f"solver.training.batch_size {job['batch_size']} is no multiple of micro_batch_size {micro} x {processes} processes"
+        )
+    steps_per_epoch = math.ceil(rows / job["batch_size"])
+    return {
+        "output_dir": str(Path(job["work"]) / "checkpoints"),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": job["batch_size"] // (micro * processes),
+        "num_train_epochs": job["epochs"],
+        "learning_rate": job["learning_rate"],
+        "lr_scheduler_type": job["scheduler"],
+        "optim": job["optimizer"],
+        "warmup_steps": job["warmup_ratio"],
+        "max_grad_norm": job["max_grad_norm"],
+        "use_cpu": PartialState().device.type == "cpu",
+        "bf16": job["dtype"] == "bfloat16",
+        "gradient_checkpointing": job["gradient_checkpointing"],
+        "seed": job["seed"],
+        "logging_steps": 1,
+        "save_steps": max(1, math.ceil(steps_per_epoch / job["checkpoints_per_epoch"])),
+        "save_total_limit": 2,
+        "report_to": list(job["report_to"]),
+        "run_name": job["label"],
+        "use_liger_kernel": job["liger"],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def whole_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that is there as it was written; later ones are put aside, with a message."""
+    for _ in range(len(list(folder.glob("checkpoint-*")))):
+        last = get_last_checkpoint(str(folder))
+        if last is None or _is_whole(Path(last)):
+            return last
+        print(f"{last} is not whole; going back to the one before", flush=True)
+        aside = Path(last).with_name("broken-" + Path(last).name)
+        shutil.rmtree(aside, ignore_errors=True)
+        Path(last).rename(aside)
+    return None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        recorded = json.loads((folder / WHOLE).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(_digests(folder) == recorded)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (WHOLE, f"{WHOLE}.partial"))
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+
+
+def fit(trainer: Any, job: dict[str, Any], counts: dict[str, int]) -> None:
+    """Train to the end, from the last whole checkpoint if there is one, and leave `model/` and `result.json` in the work folder."""
+    work = Path(job["work"])
+    main = trainer.is_world_process_zero()
+    found = [whole_checkpoint(work / "checkpoints") if main else None]
+    broadcast_object_list(found)
+    trainer.add_callback(CheckpointDigests())
+    trainer.train(resume_from_checkpoint=found[0])
+    made = work / "model.partial"
+    if main:
+        shutil.rmtree(made, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(made))
+    if main:
+        _finish(trainer, job, made, counts)
+
+
+def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: dict[str, int]) -> None:
+    """Leave the checkpoint, its training log and the facts for the manifest."""
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    (model / "training_args.bin").unlink(missing_ok=True)
+    dtype = weights_dtype(Path(job["policy"]))
+    if job["adapter"]:
+        merge_adapter(Path(job["policy"]), model)
+    cast_weights(model, dtype)
+    write_whole(model / "training_log.json", json.dumps(history, indent=1))
+    end = history[-max(1, len(history) // 4) :]  # one batch says little; the last quarter of the steps says how it ended
+    facts = {
+        "counts": {**counts, "steps": trainer.state.global_step},
+        "training": {
+            name: sum(entry[logged] for entry in end) / len(end)
+            for name, logged in FACTS.items()
+            if all(entry.get(logged) is not None for entry in end)
+        },
+    }
+    work = Path(job["work"])
+    write_whole(work / "result.json", json.dumps(facts))
+    model.rename(work / "model")
+    sync(work)

@@ -1,0 +1,171 @@
+"""Losses with a reference policy, on TRL's DPO trainer: TRL's own by name, and soft SPPO.
+
+The reference policy is always one of the stage's inputs, loaded on its own: a resumed training gets its weights from its last
+whole checkpoint and its reference from where it began. Its log-probabilities come from one function, whether they are taken before
+training (and its weights freed) or at every step.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from eva_stages.core.errors import DataError
+from eva_stages.models.loading import load_tokenizer
+from eva_stages.solver.fitting import (
+    MetricsFile,
+    WholeSteps,
+    common_arguments,
+    fit,
+    load_policy,
+    load_reference,
+    lora,
+    tokenized_pairs,
+)
+from eva_stages.solver.losses import length_normalized_nll, sppo
+from eva_stages.solver.references import COLUMNS, ReferenceLogProbs
+from eva_stages.solver.tokens import WINS
+
+LOSS_TYPES = {"dpo": "sigmoid", "sppo": "sppo_hard"}
+"""TRL's names where they are not ours; soft SPPO takes TRL's metrics and replaces its loss."""
+
+
+class PairCollator(DataCollatorForPreference):
+    """TRL's collator, which keeps the win probabilities too."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        columns = {name: torch.tensor([example[name] for example in examples]) for name in WINS if name in examples[0]}
+        return {**super().torch_call(examples), **columns}
+
+
+class PairTrainer(WholeSteps, DPOTrainer):
+    """TRL's DPO trainer over token ids, with soft SPPO, the paper's NLL term and reference log-probabilities of our keeping.
+
+    The NLL term is (alpha / |y+|) * -log pi(y+|x); TRL's own `sft` is a mean over the batch's tokens, so long responses would
+    count more.
+    """
+
+    precompute_ref_logps: bool
+    _signature_columns: list[str]
+
+    def __init__(self, *, loss: dict[str, Any], soft: bool, kept: ReferenceLogProbs, **settings: Any) -> None:
+        self._loss, self._soft, self._kept = loss, soft, kept
+        super().__init__(**settings)
+        self._live_reference = None if self.precompute_ref_logps else self.ref_model
+        self.precompute_ref_logps = True  # TRL's loss always finds them in the batch
+
+    def _prepare_dataset(self, dataset: Dataset, *arguments: Any) -> Dataset:
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *WINS]))
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        if self._kept.read(len(dataset)) is None:
+            chosen, rejected = self._reference_logps(dataset, batch_size)
+            if self.accelerator.is_main_process:
+                self._kept.write(chosen, rejected)
+            self.accelerator.wait_for_everyone()
+        self.ref_model = None
+        self.accelerator.free_memory()  # it still holds the prepared reference
+        return self._kept.join(dataset)
+
+    def _reference_logps(self, dataset: Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of all pairs, in their order, each of shape (pairs,); batches are of about equally long pairs."""
+        lengths = [len(ids) for ids in dataset["prompt_ids"]]
+        for name in ("chosen_ids", "rejected_ids"):
+            lengths = [length + len(ids) for length, ids in zip(lengths, dataset[name], strict=True)]
+        order = np.argsort(lengths, kind="stable")[::-1]
+        loader = DataLoader(dataset.select(order), batch_size=batch_size, collate_fn=self.data_collator)
+        taken = [self._gathered(batch) for batch in self.accelerator.prepare(loader)]
+        columns = np.empty((2, len(dataset)), dtype=np.float32)
+        columns[:, order] = np.concatenate(taken, axis=1)
+        return columns[0], columns[1]
+
+    def _gathered(self, batch: dict[str, Any]) -> np.ndarray:
+        inputs = {name: value for name, value in batch.items() if name not in WINS}
+        columns = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+        return torch.stack(self.accelerator.gather_for_metrics(columns)).float().cpu().numpy()
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        outputs: dict[str, Any] = {}
+
+        def observed(**arguments: Any) -> Any:
+            outputs["policy"] = model(**arguments)
+            return outputs["policy"]
+
+        wins = {name: inputs[name] for name in WINS if name in inputs}
+        inputs = {name: value for name, value in inputs.items() if name not in WINS}
+        if COLUMNS[0] not in inputs:
+            inputs |= dict(zip(COLUMNS, self.compute_ref_log_probs(self._live_reference or self.model, inputs), strict=True))
+        loss = super()._compute_loss(observed, inputs, return_outputs)
+        mask = inputs["completion_mask"][..., 1:]
+        logps = outputs["policy"].log_probs[:, -mask.shape[1] :]
+        if self._soft:
+            chosen, rejected = (logps * mask).sum(dim=1).chunk(2)
+            chosen_wins, rejected_wins = (wins[name].to(logps.dtype) for name in WINS)
+            loss = sppo(chosen - inputs[COLUMNS[0]], rejected - inputs[COLUMNS[1]], chosen_wins, rejected_wins, self.beta).mean()
+        if self._loss["nll_alpha"] == 0:
+            return loss
+        nll = length_normalized_nll(logps.chunk(2)[0], mask.chunk(2)[0])
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["nll"].append(self.accelerator.gather_for_metrics(nll.detach()).mean().item())
+        return loss + self._loss["nll_alpha"] * nll
+
+
+def loss_arguments(kind: str, loss: dict[str, Any]) -> dict[str, Any]:
+    """A loss of the recipe as TRL's configuration."""
+    name = "sigmoid_norm" if loss.get("length_normalized") else LOSS_TYPES.get(kind, kind)
+    smoothing = {"label_smoothing": loss["label_smoothing"]} if loss.get("label_smoothing") else {}
+    return {"loss_type": [name], "beta": loss["beta"], "ld_alpha": loss.get("ld_alpha"), **smoothing}
+
+
+def uses_own_weights(job: dict[str, Any]) -> bool:
+    """Whether the reference is the policy with its adapter off: where it saves a second copy, or is the only one of these weights."""
+    adapter = job["adapter"]
+    return bool(adapter and job["reference"] == job["policy"] and (adapter["kind"] == "qlora" or not job["precompute_reference"]))
+
+
+def train(job: dict[str, Any]) -> None:
+    """One round of preference optimisation over a file of pairs."""
+    trainer, counts = make_trainer(job)
+    fit(trainer, job, counts)
+
+
+def make_trainer(job: dict[str, Any]) -> tuple[PairTrainer, dict[str, int]]:
+    """The trainer of a job, the reference's log-probabilities at hand, and what became of the pairs."""
+    tokenizer = load_tokenizer(job["policy"])
+    tokens, pairs, counts = tokenized_pairs(job, tokenizer)
+    if job["kind"] == "sppo" and WINS[0] not in pairs.column_names:
+        raise DataError("solver.loss: sppo needs the win probabilities of both responses of every pair, and they are not there")
+    kept = ReferenceLogProbs.of(job, tokens)
+    needed = kept.read(len(pairs)) is None or not job["precompute_reference"]
+    settings = common_arguments(job, len(pairs), PartialState().num_processes)
+    arguments = DPOConfig(  # before the models: DeepSpeed shards what is loaded after its settings are known
+        **settings,
+        **loss_arguments(job["kind"], job["loss"]),
+        max_length=None,
+        precompute_ref_log_probs=job["precompute_reference"],
+        precompute_ref_batch_size=2 * settings["per_device_train_batch_size"],
+    )
+    trainer = PairTrainer(
+        loss=job["loss"],
+        soft=job["kind"] == "sppo",
+        kept=kept,
+        model=load_policy(job),
+        ref_model=load_reference(job) if needed and not uses_own_weights(job) else None,
+        args=arguments,
+        data_collator=PairCollator(pad_token_id=tokenizer.pad_token_id),
+        train_dataset=pairs,
+        processing_class=tokenizer,
+        peft_config=lora(job),
+        callbacks=[MetricsFile(Path(job["work"]) / "metrics.jsonl")],
+    )
+    return trainer, counts

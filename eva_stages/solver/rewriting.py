@@ -1,0 +1,141 @@
+"""The rewriter in the loop: the chosen response of every pair, rewritten before training [paper, D.2.1].
+
+Only prompts that give a pair are rewritten. A rewrite that failed, is empty, cut off, unchanged or of another length, that the reward
+cannot score, or that the recipe's rule does not take, leaves the pair as it was and is counted by its reason. With `always` a rewrite
+may score below the rejected response, as in the paper; the pairs keep both rewards, so that one can look.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from distilabel.steps import StepInput
+from distilabel.steps.tasks import Task
+from distilabel.typing import StepOutput
+
+from eva_stages.core.distil import TableStep
+from eva_stages.core.errors import DataError
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.parts import add_statistics
+from eva_stages.core.rows import SCHEMAS, Message, normalise
+from eva_stages.core.tables import reward_matrix
+from eva_stages.solver.pairing import assistant_messages
+
+TEMPLATE = (
+    "I want you to act as a Response Rewriter.\nRewrite #The Given Response# to the last message of #The Conversation# into a better one: "
+    "more helpful, more relevant, deeper in its reasoning, more creative and more detailed. Keep what is right in it, its language and "
+    "its format. It must have about the same length ({words} words).\nReply with the rewritten response and nothing else.\n"
+    "#The Conversation#:\n{conversation}\n#The Given Response#:\n{response}\n#Rewritten Response#:\n"
+)
+
+
+def read_rewrite(reply: str | None) -> str:
+    """The response in a rewriter's reply: what stands behind its last heading."""
+    return (reply or "").rpartition("Rewritten Response#:")[2].strip()
+
+
+def rejection(reply: str | None, finish_reason: str, original: str, shortest: float, longest: float) -> str | None:
+    """Why a rewrite cannot be used; None if it can. `shortest` and `longest` are ratios of characters to the original's."""
+    rewrite = read_rewrite(reply)
+    if reply is None:
+        return "failed"
+    if not rewrite:
+        return "empty"
+    if finish_reason == "length":
+        return "truncated"
+    if normalise(rewrite) == normalise(original):
+        return "unchanged"
+    ratio = len(rewrite) / max(1, len(original.strip()))
+    return "too_short" if ratio < shortest else "too_long" if ratio > longest else None
+
+
+class RewriteChosen(Task):
+    """Rewrites the chosen response of every pair.
+
+    Attributes:
+        shortest, longest: characters of a rewrite over the original's; others are rejected.
+        seed: from the recipe, the stage and the iteration.
+
+    Input columns:
+        - prompt_id, prompt, chosen (chat messages)
+    Output columns:
+        - responses (`list[str | None]` of one: the rewrite, null where it cannot be used), reason (why not, or null), generator
+    """
+
+    shortest: float = 0.5
+    longest: float = 1.5
+    seed: int = 0
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["prompt_id", "prompt", "chosen"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["responses", "reason", "generator"]
+
+    def format_input(self, input: dict[str, Any]) -> list[Message]:
+        turns = "\n".join(f"{message['role']}: {message['content']}" for message in input["prompt"])
+        response = input["chosen"][-1]["content"]
+        text = TEMPLATE.format(words=len(response.split()), conversation=turns, response=response)
+        return [{"role": "user", "content": text}]
+
+    def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
+        return {"responses": [read_rewrite(output)]}
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        seeds = [derive_seed(self.seed, row["prompt_id"]) for row in inputs]
+        seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
+        conversations: Any = self._format_inputs(inputs)
+        outputs: Any = self.llm.generate_outputs(inputs=conversations, num_generations=1, **seeded)
+        for row, output in zip(inputs, outputs, strict=True):
+            reply, original = output["generations"][0], row["chosen"][-1]["content"]
+            reason = rejection(reply, output["finish_reasons"][0], original, self.shortest, self.longest)
+            row["responses"] = [None if reason else read_rewrite(reply)]
+            row["reason"], row["generator"] = reason, self.llm.model_name
+            add_statistics(row, rewrites=1, rejected=int(reason is not None), **totals(output["statistics"]))
+        yield inputs
+
+
+class TakeRewrites(TableStep):
+    """Pairs with the rewrites that count in the place of their chosen responses. Inputs: pairs, rewrites, the rewrites' rewards.
+
+    Attributes:
+        keep: `always`, or `if_no_worse` (the rewrite's reward is at least the original's).
+
+    Output columns:
+        - the columns of a pair; rewritten, original_chosen and original_reward (null where it is not rewritten)
+    """
+
+    keep: str = "always"
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        return [*SCHEMAS["pairs"].names, "responses", "reason", "rewards"]
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        return SCHEMAS["rewritten_pairs"].names
+
+    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+        pairs, rewrites, rewards = tables
+        if not (pairs["prompt_id"].equals(rewrites["prompt_id"]) and pairs["prompt_id"].equals(rewards["prompt_id"])):
+            raise DataError("pairs, rewrites and their rewards do not hold the same prompts in the same order")
+        before, after = pairs["chosen_reward"].to_numpy(), reward_matrix(rewards["rewards"])[:, 0]
+        worse = (after < before) & (self.keep == "if_no_worse")
+        fates = pc.coalesce(rewrites["reason"], pa.array(np.select([np.isnan(after), worse], ["unscored", "worse"], "rewritten")))
+        taken = pc.equal(fates, "rewritten")
+        rewritten = assistant_messages(rewrites["responses"].combine_chunks().flatten())
+        columns = {name: pairs[name] for name in pairs.column_names}
+        columns |= {
+            "chosen": pc.if_else(taken, pa.chunked_array([rewritten]), pairs["chosen"]),
+            "chosen_reward": pc.if_else(taken, pa.array(after), pairs["chosen_reward"]),
+            "rewritten": taken,
+            "original_chosen": pc.if_else(taken, pairs["chosen"], None),
+            "original_reward": pc.if_else(taken, pairs["chosen_reward"], None),
+        }
+        return pa.table(columns).cast(SCHEMAS["rewritten_pairs"]), {"pair": len(pairs), **Counter(fates.to_pylist())}

@@ -1,0 +1,55 @@
+"""From what a trainer saves to the checkpoint that the next iteration answers with: adapters merged, in the input's own type.
+
+Training keeps float32 weights. A bfloat16 model that came back in float32 would be twice as large and answer in another arithmetic
+than it came with; what the last bits lose is what its generator would have rounded off anyway.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+ADAPTER = "adapter"
+INDEX = "model.safetensors.index.json"
+
+
+def weights_dtype(checkpoint: Path) -> torch.dtype:
+    """The type that a checkpoint says its weights have; float32 if it does not say."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def merge_adapter(base: Path, saved: Path) -> None:
+    """Turn the adapter in `saved` into `base` with the adapter merged in float32; the adapter itself moves to `saved/adapter`."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    adapter = saved / ADAPTER
+    adapter.mkdir()
+    for path in saved.glob("adapter_*"):
+        path.rename(adapter / path.name)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    merged.save_pretrained(saved)
+
+
+def cast_weights(checkpoint: Path, dtype: torch.dtype) -> None:
+    """Bring the floating-point weights of a saved checkpoint to `dtype`, one file at a time."""
+    total = 0
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        tensors = load_file(path)
+        if any(tensor.is_floating_point() and tensor.dtype != dtype for tensor in tensors.values()):
+            tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+            partial = path.with_suffix(".partial")
+            save_file(tensors, partial, metadata={"format": "pt"})
+            partial.replace(path)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    config = json.loads((checkpoint / "config.json").read_text())
+    config.pop("torch_dtype", None)
+    (checkpoint / "config.json").write_text(json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2) + "\n")
+    index = checkpoint / INDEX
+    if index.is_file():
+        content = json.loads(index.read_text())
+        content["metadata"]["total_size"] = total
+        index.write_text(json.dumps(content, indent=2) + "\n")

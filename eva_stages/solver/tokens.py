@@ -1,0 +1,94 @@
+"""Pairs as token ids, the same for every loss: the prompt, and the two ways it goes on.
+
+The response starts where the chat with it leaves the prompt's tokens, as in TRL. Pairs over the length limit are dropped or have
+their responses cut at the end; a prompt is never cut. The ids are written once per training, by one process, and mapped into memory
+by all; every pair that is not trained on whole is counted.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from eva_stages.core.errors import DataError
+from eva_stages.core.rows import Message
+from eva_stages.core.store import sync
+from eva_stages.core.tables import FILE
+from eva_stages.models.batching import chat_tokens
+
+IDS = pa.list_(pa.int32())
+WINS = ("chosen_win_probability", "rejected_win_probability")
+SCHEMA = pa.schema([("prompt_ids", IDS), ("chosen_ids", IDS), ("rejected_ids", IDS), *((name, pa.float64()) for name in WINS)])
+ROWS = 1024
+
+
+def common_prefix(*sequences: Sequence[int]) -> int:
+    """Length of what all sequences begin with."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
+
+
+def pair_ids(tokenizer: Any, prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> tuple[list[int], ...]:
+    """Token ids of the prompt, the chosen and the rejected response."""
+    asked = chat_tokens(tokenizer, prompt, True)
+    answered = [chat_tokens(tokenizer, [*prompt, *response], False) for response in (chosen, rejected)]
+    start = min(common_prefix(asked, ids) for ids in answered)
+    return asked[:start], *(ids[start:] for ids in answered)
+
+
+def fate(lengths: Sequence[int], max_length: int, too_long: str) -> str:
+    """What becomes of a pair with these many tokens in prompt, chosen and rejected: pairs, truncated, too_long or empty."""
+    prompt, *responses = lengths
+    if min(responses) == 0:
+        return "empty"
+    if prompt + max(responses) <= max_length:
+        return "pairs"
+    return "truncated" if too_long == "truncate" and prompt < max_length else "too_long"
+
+
+def tokenize(pairs: Path, tokenizer: Any, max_length: int, too_long: str, out: Path) -> None:
+    """Write the ids of a pairs artifact to the Arrow file `out`, whole or not at all, with the counts in its metadata.
+
+    Raises:
+        DataError: if no pair is left.
+    """
+    counts: Counter[str] = Counter(pairs=0, too_long=0, truncated=0, empty=0)
+    partial = out.with_name(out.name + ".partial")
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        for batch in pq.ParquetFile(pairs / FILE).iter_batches(ROWS):
+            rows = []
+            for row in batch.to_pylist():
+                prompt, chosen, rejected = pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"])
+                end = fate([len(prompt), len(chosen), len(rejected)], max_length, too_long)
+                counts[end] += 1
+                counts["pairs"] += end == "truncated"
+                room = max_length - len(prompt)
+                if end in ("pairs", "truncated"):
+                    rows.append({"prompt_ids": prompt, "chosen_ids": chosen[:room], "rejected_ids": rejected[:room], **_wins(row)})
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    if counts["pairs"] == 0:
+        raise DataError(
+            f"none of the {sum(counts.values())} pairs fits into solver.training.max_length = {max_length} tokens ({dict(counts)}); "
+            "raise it, or set solver.training.too_long=truncate if it is the responses that are long"
+        )
+    out.with_name(out.name + ".json").write_text(json.dumps(counts))
+    sync(partial)
+    partial.replace(out)
+
+
+def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
+    """The token ids, mapped into memory, and the counts; win probabilities only where every pair has them."""
+    dataset = Dataset.from_file(str(path))
+    known = all(dataset.data.column(name).null_count == 0 for name in WINS)
+    counts: dict[str, int] = json.loads(path.with_name(path.name + ".json").read_text())
+    return dataset if known else dataset.remove_columns(list(WINS)), counts
+
+
+def _wins(row: dict[str, Any]) -> dict[str, float | None]:
+    return {name: row[name] for name in WINS}

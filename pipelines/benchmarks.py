@@ -1,0 +1,243 @@
+"""The public benchmarks as stages: questions, answers, judgments or checks, score; for the base policy and for every iteration alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eva_stages.core.config import (
+    GSM8K,
+    AlpacaEval,
+    ArenaHard,
+    Benchmark,
+    JudgedBenchmark,
+    LiteLLMModel,
+    LMEval,
+    MTBench,
+    OneBenchmark,
+    Player,
+    Recipe,
+)
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.homes import HOMES, arena_hard_answers, available, find_file
+from eva_stages.core.stage import RUN, FunctionStage, Input, Limit, Outside, RowStage, Stage, Use
+from eva_stages.evaluation.prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
+from eva_stages.evaluation.questions import baseline_answers, question_rows
+from eva_stages.models.choosing import player, policy_generator
+from pipelines.playing import unscored
+
+BASE = "base"
+BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
+"""Official baselines of Arena-Hard; of two, the second answers creative writing."""
+CALLS_PER_PART = 8
+"""Judge calls between two durable writes, in times what is under way at once: every call is in the journal anyway."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The stages of one benchmark and one policy."""
+
+    stages: tuple[Stage, ...]
+    answers: Stage | None = None
+
+
+def benchmark_name(benchmark: OneBenchmark) -> str:
+    """What stages, tables and the command line call a benchmark."""
+    name = benchmark.kind.replace("_", "-")
+    return f"{name}-{benchmark.version}" if isinstance(benchmark, ArenaHard) else name
+
+
+def judge_name(judge: Player) -> str:
+    """The model that judges, in a word."""
+    return str(judge.model_dump().get("model", judge.kind))
+
+
+def measured(
+    recipe: Recipe, benchmark: Benchmark | LMEval, prefix: str, iteration: int, policy: Stage | Outside, base: Stage | None, place: str
+) -> Measured:
+    """The stages that measure a policy, questions first and score last.
+
+    Args:
+        prefix: `base` or `eval`, before the stages' names.
+        base: the base policy's answers, where it is already measured.
+        place: the benchmark's place in the recipe, for errors.
+    """
+    if isinstance(benchmark, LMEval):
+        return Measured((_harness(recipe, benchmark, f"{prefix}-lm-eval", iteration, policy),))
+    name = benchmark_name(benchmark)  # type: ignore[arg-type]
+    own = f"{prefix}-{name}"
+    questions = _questions(benchmark, name, place)
+    answers = _answers(recipe, benchmark, f"{own}-answer", iteration, questions, policy)
+    if not isinstance(benchmark, JudgedBenchmark):
+        checked = _checked(recipe, benchmark, f"{own}-check", iteration, questions, answers)
+        score = _score(recipe, benchmark, f"{own}-score", iteration, {"questions": questions, "answers": answers, "checks": checked}, place)
+        return Measured((questions, answers, checked, score), answers)
+    first: tuple[Stage, ...] = (questions, answers)
+    inputs: dict[str, Stage | Outside] = {"questions": questions, "answers": answers}
+    if isinstance(benchmark, ArenaHard | AlpacaEval):
+        if benchmark.baseline == BASE and base is None:
+            return Measured(first, answers)
+        baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, place)
+        first, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
+    judged = _judged(recipe, benchmark, f"{own}-judge", iteration, inputs, policy, place)
+    score = _score(recipe, benchmark, f"{own}-score", iteration, {**inputs, "judgments": judged}, place)
+    return Measured((*first, judged, score), answers)
+
+
+def _questions(benchmark: Benchmark, name: str, place: str) -> Stage:
+    kind = str(benchmark.model_dump()["kind"])
+    home = {"arena-hard-v0.1": "arena-hard", "alpaca-eval": "alpaca-eval-outputs"}.get(name, name)
+    inputs: dict[str, Stage | Outside] = {"questions": find_file(benchmark.questions, HOMES[home], f"{place}.questions")}
+    if isinstance(benchmark, MTBench):
+        inputs["references"] = find_file(benchmark.references, HOMES["mt-bench-references"], f"{place}.references")
+    load = Use("eva_stages.evaluation.questions:load_questions", {"benchmark": kind})
+    return FunctionStage(f"{name}-questions", 0, inputs, function=load)
+
+
+def _baseline(benchmark: ArenaHard | AlpacaEval, name: str, questions: Stage, place: str) -> Stage:
+    files = baseline_files(benchmark, f"{place}.baseline")
+    inputs: dict[str, Stage | Outside] = {f"answers_{index}": file for index, file in enumerate(files)}
+    load = Use("eva_stages.evaluation.questions:load_baseline", {"benchmark": benchmark.kind})
+    return FunctionStage(f"{name}-baseline", 0, {"questions": questions, **inputs}, function=load)
+
+
+def baseline_files(benchmark: ArenaHard | AlpacaEval, place: str) -> list[Outside]:
+    """The files with the baseline's answers: those given, or the published ones of the model named."""
+    given = benchmark.baseline
+    if isinstance(benchmark, AlpacaEval):
+        return [find_file(given, HOMES["alpaca-eval-outputs"], place)]
+    if given is not None and Path(given).expanduser().is_file():
+        return [find_file(given, None, place)]
+    models = (given,) if given is not None else BASELINES[benchmark.version]
+    return [find_file(None, arena_hard_answers(benchmark.version, model), place) for model in models]
+
+
+def _answers(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, questions: Stage, policy: Stage | Outside) -> Stage:
+    own = {} if benchmark.temperature is None else {"temperature": benchmark.temperature}
+    generator, needed = policy_generator(recipe.policy, policy, max_new_tokens=benchmark.max_new_tokens, **own)
+    by_category = MTBench.TEMPERATURES if isinstance(benchmark, MTBench) and benchmark.temperature is None else None
+    step = Use(
+        "eva_stages.evaluation.answering:AnswerTurns",
+        {"llm": generator, "seed": derive_seed(recipe.seed, "benchmark-answer"), "temperatures": by_category},
+    )
+    advice = "look at the chat template and at the policy itself, or raise limits.empty"
+    return RowStage(
+        name,
+        iteration,
+        {"questions": questions, **needed},
+        sources=("questions",),
+        steps=(step,),
+        schema="responses",
+        required=("responses",),
+        limits=(Limit("empty", "responses", recipe.limits.empty, advice),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+
+
+def _checked(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, questions: Stage, answers: Stage) -> Stage:
+    verifier = "math" if isinstance(benchmark, GSM8K) else "instruction"
+    reward = Use("eva_stages.models.rewards:VerifierReward", {"function": verifier})
+    return RowStage(
+        name,
+        iteration,
+        {"questions": questions, "answers": answers},
+        sources=("questions", "answers"),
+        steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward}),),
+        schema="rewards",
+        required=("rewards",),
+        limits=(unscored(recipe),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+
+
+def _judged(
+    recipe: Recipe,
+    benchmark: JudgedBenchmark,
+    name: str,
+    iteration: int,
+    inputs: Mapping[str, Stage | Outside],
+    policy: Stage | Outside,
+    place: str,
+) -> Stage:
+    judge, needed = player(benchmark.judge, recipe.policy, policy, "judge", RUN)
+    step, files = _judging(benchmark, judge, place)
+    rows = recipe.runtime.rows_per_part
+    if isinstance(benchmark.judge, LiteLLMModel):
+        rows = max(rows, CALLS_PER_PART * benchmark.judge.runtime.concurrency // 2)
+    advice = "see the failure column of the part files, mend what is wrong with the judge, or raise limits.unjudged"
+    return RowStage(
+        name,
+        iteration,
+        {**inputs, **files, **needed},
+        sources=tuple(inputs),
+        prefixes={"baseline": "baseline_"},
+        steps=(step,),
+        schema="benchmark_judgments",
+        required=("question_id", "game"),
+        limits=(Limit("failed_calls", "judgments", recipe.limits.unjudged, advice, again=True),),
+        rows_per_part=rows,
+    )
+
+
+def _judging(benchmark: JudgedBenchmark, judge: Use, place: str) -> tuple[Use, dict[str, Outside]]:
+    """The judging step, and the official files it reads."""
+    if isinstance(benchmark, AlpacaEval):
+        return Use("eva_stages.evaluation.annotating:AnnotatePairs", {"llm": judge, "annotator": benchmark.annotator}), {}
+    judging = "eva_stages.evaluation.judge:JudgeAnswers"
+    if isinstance(benchmark, MTBench):
+        files = {"prompts": find_file(benchmark.prompts, HOMES["mt-bench-prompts"], f"{place}.prompts")}
+        return Use(judging, {"llm": judge, "protocol": "mt_bench", "prompts": Input("prompts")}), files
+    assert isinstance(benchmark, ArenaHard)
+    home = "arena-hard-prompts" if benchmark.version == "v0.1" else "arena-hard-v2.0-prompts"
+    files = {"prompts": find_file(benchmark.prompts, HOMES[home], f"{place}.prompts")}
+    settings = {"llm": judge, "protocol": f"arena_hard_{benchmark.version}", "prompts": Input("prompts")}
+    if needs_system_prompts(files["prompts"].path):
+        system = find_file(benchmark.system_prompts, HOMES["arena-hard-system-prompts"], f"{place}.system_prompts")
+        files, settings = {**files, "system_prompts": system}, {**settings, "system_prompts": Input("system_prompts")}
+    return Use(judging, settings), files
+
+
+def _score(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, inputs: Mapping[str, Stage | Outside], place: str) -> Stage:
+    settings = {"benchmark": str(benchmark.model_dump()["kind"]), "seed": derive_seed(recipe.seed, "score")}
+    if isinstance(benchmark, ArenaHard):
+        settings["version"] = benchmark.version
+    files: dict[str, Outside] = {}
+    if isinstance(benchmark, AlpacaEval):
+        settings["annotator"] = benchmark.annotator
+        files = package_files(benchmark, place)
+    return FunctionStage(name, iteration, {**inputs, **files}, function=Use("eva_stages.evaluation.measuring:score", settings))
+
+
+def package_files(benchmark: AlpacaEval, place: str) -> dict[str, Outside]:
+    """The two files of the alpaca_eval package, given or from the Hub; without them the length-controlled win rate is null."""
+    found = {}
+    for name, given in (("gamed", benchmark.gamed), ("difficulty", benchmark.difficulty)):
+        home = HOMES[f"alpaca-eval-{name}"]
+        if given is not None or available(home):
+            found[name] = find_file(given, home, f"{place}.{name}")
+    return found
+
+
+def _harness(recipe: Recipe, benchmark: LMEval, name: str, iteration: int, policy: Stage | Outside) -> Stage:
+    settings = {**benchmark.model_dump(exclude={"kind", "runtime", "include"}), "seed": derive_seed(recipe.seed, "lm-eval") % 2**31}
+    run = Use(
+        "eva_stages.evaluation.harness:score", settings, {"runtime": {**benchmark.runtime.model_dump(), "include": benchmark.include}}
+    )
+    return FunctionStage(name, iteration, {"policy": policy}, function=run)
+
+
+def check_files(benchmark: Benchmark, stages: Sequence[Stage]) -> None:
+    """Read every official file that the stages of a benchmark take.
+
+    Raises:
+        DataError: if one is not what it should be.
+    """
+    for stage in stages:
+        files = {name: upstream.path for name, upstream in stage.inputs.items() if isinstance(upstream, Outside)}
+        if stage.name.endswith("-questions"):
+            question_rows(str(benchmark.model_dump()["kind"]), files["questions"], files.get("references"))
+        elif stage.name.endswith("-baseline"):
+            baseline_answers(str(benchmark.model_dump()["kind"]), [path for name, path in files.items() if name.startswith("answers")])
+        elif "prompts" in files and isinstance(benchmark, MTBench):
+            mt_bench_templates(files["prompts"])
+        elif "prompts" in files:
+            arena_hard_templates(files["prompts"], files.get("system_prompts"))

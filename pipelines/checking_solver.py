@@ -1,0 +1,192 @@
+"""What a solver's settings need of the recipe, the policy's files and this machine, looked at before any model is loaded."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from eva_stages.core.config import ORPO, RLOO, SPPO, EnsembleReward, HubPrompts, MicroworldPrompts, PairwiseReward, Recipe, SimPO
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.rows import Message
+from eva_stages.models.batching import chat_tokens
+from eva_stages.models.choosing import ROWS
+from eva_stages.models.loading import load_tokenizer, resolve
+from eva_stages.solver.launching import launch_file, process_count, vocabulary_size
+
+PACKAGES = {"liger": "liger-kernel", "qlora": "bitsandbytes", "DEEPSPEED": "deepspeed"}
+"""What settings need beyond eva's own packages."""
+TEMPLATE_TOKENS = 64
+"""More than a chat template puts around a prompt."""
+
+
+def solver_looks(recipe: Recipe) -> list[Callable[[], object]]:
+    """One check per kind of fault; each raises ConfigError."""
+    return [partial(look, recipe) for look in (_win_probabilities, _reference, _online, _batches, _packages, _tokenizer, _prompts)]
+
+
+def _win_probabilities(recipe: Recipe) -> None:
+    if isinstance(recipe.solver.loss, SPPO) and ROWS.get(recipe.reward.kind) != "pairwise_rewards":
+        pairwise = ", ".join(kind for kind, rows in ROWS.items() if rows == "pairwise_rewards")
+        raise ConfigError(
+            [
+                f"solver.loss: sppo trains on win probabilities, and {recipe.reward.kind} rewards have none; "
+                f"give a reward that compares responses ({pairwise}), or take sppo_hard"
+            ]
+        )
+
+
+def _reference(recipe: Recipe) -> None:
+    solver = recipe.solver
+    if solver.reference and isinstance(solver.loss, SimPO | ORPO):
+        raise ConfigError(
+            [
+                f"solver.reference: is {solver.reference}, and {solver.loss.kind} has no reference policy; leave solver.reference out, "
+                "or take a loss that has one, such as dpo"
+            ]
+        )
+
+
+def _online(recipe: Recipe) -> None:
+    solver, generator = recipe.solver, recipe.policy.generator
+    if not isinstance(solver.loss, RLOO):
+        return
+    faults = []
+    if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
+        faults.append(
+            f"reward.kind: rloo scores every response by itself as it comes, and {recipe.reward.kind} rewards only compare the responses "
+            "of a stage; give a reward that scores single responses, or another solver.loss"
+        )
+    if solver.rewrite:
+        faults.append("solver.rewrite: rloo makes no pairs, so there is no chosen response to rewrite; leave it out")
+    if solver.training.start == "scratch":
+        faults.append("solver.training.start: rloo makes no pairs to start over with; take incremental")
+    if solver.training.adapter and solver.reference == "initial":
+        faults.append("solver.reference: under an adapter rloo's reference is what the iteration starts from; take previous")
+    if solver.loss.runtime.vllm and find_spec("vllm") is None:
+        faults.append("solver.loss.runtime.vllm: needs vLLM, which is not installed: pip install 'eva-align[vllm]'")
+    if generator.temperature == 0:
+        faults.append("policy.generator.temperature: is 0, and rloo learns from how sampled responses differ; give one above 0")
+    if generator.stop:
+        faults.append("policy.generator.stop: rloo ends responses at the model's own end tokens only; leave it out")
+    if generator.max_new_tokens >= solver.training.max_length:
+        faults.append(
+            f"policy.generator.max_new_tokens: {generator.max_new_tokens} leave no room for a prompt within "
+            f"solver.training.max_length = {solver.training.max_length}"
+        )
+    if solver.training.batch_size % solver.responses:
+        faults.append(
+            f"solver.training.batch_size: {solver.training.batch_size} responses are no whole prompts of {solver.responses} "
+            "(solver.responses) each; give a multiple"
+        )
+    if faults:
+        raise ConfigError(faults)
+
+
+def _batches(recipe: Recipe) -> None:
+    training = recipe.solver.training
+    processes = process_count(launch_file(training.runtime.launch))
+    micro = min(training.runtime.micro_batch_size, max(1, training.batch_size // processes))
+    if training.batch_size % (micro * processes):
+        raise ConfigError(
+            [
+                f"solver.training.batch_size: {training.batch_size} pairs cannot be made of micro batches of {micro} on {processes} "
+                f"processes; give a multiple of {micro * processes}"
+            ]
+        )
+
+
+def _packages(recipe: Recipe) -> None:
+    training = recipe.solver.training
+    runtime = training.runtime
+    distributed = yaml.safe_load(launch_file(runtime.launch).read_text()).get("distributed_type")
+    asked: dict[str, str] = {f"solver.training.runtime.report_to: {name}": name for name in runtime.report_to}
+    if runtime.liger:
+        asked["solver.training.runtime.liger"] = PACKAGES["liger"]
+    if training.adapter and training.adapter.kind == "qlora":
+        asked["solver.training.adapter.kind: qlora"] = PACKAGES["qlora"]
+    if distributed in PACKAGES:
+        asked[f"solver.training.runtime.launch: {runtime.launch}"] = PACKAGES[distributed]
+    missing = {place: package for place, package in asked.items() if find_spec(package.replace("-", "_")) is None}
+    if missing:
+        raise ConfigError([f"{place} needs {package}, which is not installed: pip install {package}" for place, package in missing.items()])
+
+
+def _policy(recipe: Recipe) -> Path:
+    return resolve(recipe.policy.model, recipe.policy.revision, "policy.model").path
+
+
+def _tokenizer(recipe: Recipe) -> None:
+    """The policy can be talked to, and has an embedding for every token."""
+    folder = _policy(recipe)
+    settings = _json(folder / "tokenizer_config.json")
+    faults = []
+    if "chat_template" not in settings and not any((folder / f"chat_template.{end}").is_file() for end in ("jinja", "json")):
+        faults.append(
+            f"policy.model: {recipe.policy.model} has no chat template, so prompts and responses cannot be told apart; "
+            "take an instruction-tuned model, or put a chat_template.jinja beside its tokenizer"
+        )
+    tokens, rows = _token_count(folder), vocabulary_size(folder)
+    if tokens and rows and tokens > rows:
+        faults.append(
+            f"policy.model: {recipe.policy.model} has a tokenizer of {tokens} tokens and embeddings for {rows}; "
+            "put the tokenizer there that the model was trained with"
+        )
+    if faults:
+        raise ConfigError(faults)
+
+
+def _prompts(recipe: Recipe) -> None:
+    """At least one prompt leaves room for a response. Without the chat template first, which takes a model library to render."""
+    folder, limit = _policy(recipe), recipe.solver.training.max_length
+    if isinstance(recipe.solver.loss, RLOO):
+        limit -= recipe.policy.generator.max_new_tokens - 1  # room for a whole response
+    if (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if any(len(plain.encode(text, add_special_tokens=False).ids) < limit - TEMPLATE_TOKENS for text in _texts(recipe)):
+            return
+    tokenizer = load_tokenizer(str(folder))
+    if tokenizer.chat_template and not any(len(chat_tokens(tokenizer, _turn(text), True)) < limit for text in _texts(recipe)):
+        raise ConfigError(
+            [
+                f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: "
+                "all are longer; raise it"
+            ]
+        )
+
+
+def _turn(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def _texts(recipe: Recipe) -> Iterator[str]:
+    from eva_stages.creator.hub_prompts import hub_column
+    from eva_stages.creator.prompts import read_prompt_file, seed_instructions
+
+    prompts = recipe.prompts
+    if isinstance(prompts, MicroworldPrompts):
+        yield from map(str, seed_instructions(recipe.seed, prompts.size))
+        return
+    if isinstance(prompts, HubPrompts):
+        values = hub_column(prompts)
+    else:
+        values = read_prompt_file(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)[prompts.column]
+    for value in values:
+        content = value.as_py() or ""
+        yield content if isinstance(content, str) else "".join(message["content"] or "" for message in content)
+
+
+def _token_count(folder: Path) -> int:
+    """One more than the highest token id; 0 if the files do not say."""
+    content = _json(folder / "tokenizer.json")
+    vocabulary = content.get("model", {}).get("vocab", {})
+    known = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
+    return max([*known, *(token["id"] for token in content.get("added_tokens", []))], default=-1) + 1
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,38 @@
+"""What the paper holds eva against: iterations without a creator, or with one that does not evolve [figure 5, table 4].
+
+Each control trains like eva, iteration by iteration from the policy of the one before; only its prompts are others.
+"""
+
+from eva_stages.core.config import Recipe
+from eva_stages.core.stage import Outside, Stage, TableStage, Use
+from pipelines.cleaning import decontaminated
+from pipelines.creator import creator_stages
+from pipelines.prompts import prompts_stage
+
+
+def control_stages(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+    """The stages that lead to the prompts of an iteration, which the last of them makes; called for recipes with a control.
+
+    `longer` stays with the seed prompts; `human` takes the next, disjoint part of the prompt source; `no_evolve` draws from the seed
+    prompts those that are informative under the present policy, anew in every iteration.
+    """
+    match recipe.creator.control:
+        case "human":
+            return decontaminated(recipe, iteration, prompts_stage(recipe, iteration))
+        case "no_evolve":
+            return _drawn(recipe, iteration, seeds, policy)
+        case _:
+            return (seeds,)
+
+
+def _drawn(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+    creator = creator_stages(recipe, iteration, seeds, (), policy)
+    place = next(index for index, stage in enumerate(creator) if stage.name == "select")
+    subset = TableStage(
+        "subset",
+        iteration,
+        {"prompts": seeds, "selected": creator[place]},
+        sources=("prompts", "selected"),
+        step=Use("eva_stages.creator.sampling:Subset"),
+    )
+    return *creator[: place + 1], subset

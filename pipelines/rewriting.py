@@ -1,0 +1,45 @@
+"""The rewriter's stages: rewrite the chosen responses, score the rewrites, put those that count into the pairs [paper, D.2.1]."""
+
+from eva_stages.core.config import EnsembleReward, PairwiseReward, Recipe
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
+from eva_stages.models.choosing import ROWS, player, reward_model
+
+
+def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+    """From pairs to pairs with rewritten chosen responses, the last stage; none if the recipe does not ask for it."""
+    config = recipe.solver.rewrite
+    if config is None:
+        return ()
+    assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
+    rewriter, needed = player(config.generator, recipe.policy, policy, "rewriter")
+    settings = {"shortest": config.shortest, "longest": config.longest, "seed": derive_seed(recipe.seed, "rewrite", iteration)}
+    rewrites = RowStage(
+        "rewrite",
+        iteration,
+        {"pairs": pairs, **needed},
+        sources=("pairs",),
+        steps=(Use("eva_stages.solver.rewriting:RewriteChosen", {"llm": rewriter, **settings}),),
+        schema="rewrites",
+        required=("responses",),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    reward, brought = reward_model(recipe.reward, recipe.policy, policy)
+    rewards = RowStage(
+        "rewrite-reward",
+        iteration,
+        {"responses": rewrites, "prompts": prompts, **brought},
+        sources=("responses", "prompts"),
+        steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward}),),
+        schema=ROWS.get(recipe.reward.kind, "rewards"),
+        required=("rewards",),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    taken = TableStage(
+        "rewritten",
+        iteration,
+        {"pairs": pairs, "rewrites": rewrites, "rewards": rewards},
+        sources=("pairs", "rewrites", "rewards"),
+        step=Use("eva_stages.solver.rewriting:TakeRewrites", {"keep": config.keep}),
+    )
+    return rewrites, rewards, taken

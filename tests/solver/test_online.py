@@ -1,0 +1,185 @@
+"""RLOO on the shipped policy: TRL's advantages and gradient against the formula, resumption, and rewards that fail."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import RLOOConfig, RLOOTrainer
+from trl.trainer.utils import RepeatSampler
+
+from eva_stages.core.errors import DataError, StageError
+from eva_stages.core.progress import Reporter
+from eva_stages.core.recipes import load_recipe
+from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.runner import Context
+from eva_stages.core.stage import FunctionStage, Input, Use, as_data, use_of
+from eva_stages.core.tables import write_rows
+from eva_stages.models.loading import resolve
+from eva_stages.models.rewards import VerifierReward
+from eva_stages.solver.launching import read_metrics, train
+from eva_stages.solver.online import PromptGroups, load_prompts, reward_function
+from pipelines.iteration import iterations
+from tests.tiny_models import save_gemma2, tokenizer
+
+POLICY = resolve("microworld", None, "policy.model").path
+INSTRUCTIONS = [f"Take {word}, {what}." for word in ("planet", "moon", "sun", "river") for what in ("reverse it", "sort its letters")]
+LONG = "Take planet, " + ", then ".join(["reverse it"] * 60) + "."
+
+
+def length(messages: list[dict[str, str]], response: str, reference: str | None) -> float | None:
+    """Longer is better; what begins with a letter of the first half of the alphabet cannot be scored."""
+    return None if response[:1] < "n" else len(response) / 10
+
+
+def prompts(folder: Path, texts: list[str]) -> Path:
+    rows = [prompt_row([{"role": "user", "content": text}], "test") for text in texts]
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], folder)
+    return folder
+
+
+def test_a_use_survives_the_way_through_json() -> None:
+    use = Use("a:B", {"llm": Use("c:D", {"model": Input("judge")}, {"device": "cpu"}), "list": [1, {"x": None}]}, {"n": 2})
+    assert use_of(json.loads(json.dumps(as_data(use)))) == use
+
+
+def test_prompts_come_in_whole_groups_in_an_order_of_their_epoch() -> None:
+    samples, trls = PromptGroups(7, 3, 2, 4, 5), RepeatSampler(range(7), 2, 3, 4)
+    assert len(samples) == len(list(samples)) == len(trls) == len(list(trls))
+    for start in (0, 24):
+        chunk = list(samples)[start : start + 24]
+        assert chunk == chunk[:6] * 4 and chunk[0:6:2] == chunk[1:6:2] and len(set(chunk)) == 3
+    first = list(samples)
+    samples.set_epoch(1)
+    assert list(samples) != first and set(samples) <= set(range(7))
+    samples.set_epoch(0)
+    assert list(samples) == first
+
+
+def test_rewards_that_fail_are_none_and_a_batch_without_any_is_an_error() -> None:
+    reward = VerifierReward(function="tests.solver.test_online:length")
+    reward.load()
+    logged: dict[str, float] = {}
+    score = reward_function(reward)
+    asked = [[{"role": "user", "content": "?"}]] * 4
+    said = [[{"role": "assistant", "content": text}] for text in ("zz", "aa", "yyy", "")]
+    assert score(prompts=asked, completions=said, reference=[None] * 4, log_metric=logged.__setitem__) == [0.2, None, 0.3, None]
+    assert logged == {"unscored": 0.5}
+    with pytest.raises(DataError, match="no response of a whole batch could be scored: the verifier returned None"):
+        score(prompts=asked[:2], completions=said[1::2], reference=[None] * 2, log_metric=logged.__setitem__)
+
+
+def test_long_prompts_are_left_out_and_templates_without_a_system_role_get_the_system_prompt(tmp_path: Path) -> None:
+    words = tokenizer(INSTRUCTIONS)
+    save_gemma2(tmp_path / "policy", words)
+    gemma = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    folder = prompts(tmp_path / "prompts", [*INSTRUCTIONS, LONG])
+    kept, too_long = load_prompts(folder, gemma, 40, "Be brief.")
+    assert (len(kept), too_long) == (len(INSTRUCTIONS), 1)
+    assert kept[0]["prompt"] == [{"role": "user", "content": f"Be brief.\n\n{INSTRUCTIONS[0]}"}]
+    with pytest.raises(DataError, match="none of the 9 prompts fits into 3 tokens"):
+        load_prompts(folder, gemma, 3, None)
+
+
+def test_trl_computes_the_leave_one_out_policy_gradient_with_the_kl_in_the_reward(tmp_path: Path) -> None:
+    """Against the formula in float64, with a reference that is not the policy and responses that have no reward."""
+    words = AutoTokenizer.from_pretrained(POLICY, padding_side="left")
+    policy = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
+    other = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight += 0.01 * torch.randn_like(weight)
+    other.save_pretrained(tmp_path / "reference")
+    policy.config._name_or_path = str(tmp_path / "reference")
+    reward = VerifierReward(function="tests.solver.test_online:length")
+    reward.load()
+    rows = [{"prompt": [{"role": "user", "content": text}], "reference": None} for text in INSTRUCTIONS[:4]]
+    arguments = {"beta": 0.3, "num_generations": 4, "max_completion_length": 12, "per_device_train_batch_size": 16}
+    trainer = RLOOTrainer(
+        model=policy,
+        reward_funcs=reward_function(reward),
+        args=RLOOConfig(str(tmp_path), report_to=[], gradient_checkpointing=False, bf16=False, **arguments),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=words,
+    )
+    policy.train()
+    batch = trainer._generate_and_score_completions([row for row in rows for _ in range(4)])
+    loss = trainer.compute_loss(policy, batch)
+    loss.backward()
+
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+
+    def logps(model: torch.nn.Module) -> torch.Tensor:
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, -batch["completion_ids"].shape[1] - 1 : -1]
+        taken = logits.log_softmax(dim=-1).gather(-1, batch["completion_ids"].unsqueeze(-1)).squeeze(-1)
+        return (taken * batch["completion_mask"]).sum(dim=1)
+
+    exact = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float64)
+    mine, reference = logps(exact), logps(AutoModelForCausalLM.from_pretrained(tmp_path / "reference", dtype=torch.float64))
+    texts = words.batch_decode(batch["completion_ids"], skip_special_tokens=True)
+    scores = [length([], text, None) for text in texts]
+    assert None in scores
+    returns = torch.tensor([torch.nan if one is None else one for one in scores], dtype=torch.float64) - 0.3 * (mine - reference).detach()
+    groups = returns.view(4, 4)
+    known = groups.isfinite()
+    others = (groups.nansum(dim=1, keepdim=True) - groups.nan_to_num()) / (known.sum(dim=1, keepdim=True) - 1)
+    advantages = torch.where(known, groups - others, 0).nan_to_num().view(-1)
+    assert torch.allclose(batch["advantages"].double(), advantages, rtol=1e-4, atol=1e-5)
+    expected = -(advantages * mine).mean()
+    expected.backward()
+    assert loss.item() == pytest.approx(-advantages.mean().item(), abs=1e-5)
+    for name, weight in exact.named_parameters():
+        difference = (policy.get_parameter(name).grad.double() - weight.grad).norm() / weight.grad.norm()
+        assert difference < 1e-4, name
+
+
+def test_a_resumed_training_ends_where_an_unbroken_one_ends_and_too_many_failed_rewards_end_it(tmp_path: Path) -> None:
+    settings = {
+        "solver.loss": {"kind": "rloo"},
+        "solver.responses": 4,
+        "solver.training.batch_size": 16,
+        "solver.training.runtime.micro_batch_size": 8,
+        "solver.training.checkpoints_per_epoch": 2,
+        "reward": {"kind": "verifier", "function": "tests.solver.test_online:length"},
+    }
+    recipe = load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in settings.items()])
+    stage = iterations(recipe)[0].solver[-1]
+    assert isinstance(stage, FunctionStage) and set(stage.inputs) == {"policy", "reference", "prompts"}
+    inputs = {"policy": POLICY, "reference": POLICY, "prompts": prompts(tmp_path / "prompts", [*INSTRUCTIONS, LONG])}
+
+    def run(work: Path, unscored: float) -> dict:
+        work.mkdir(exist_ok=True)
+        runtime = {**stage.function.runtime["runtime"], "unscored": unscored}
+        with Reporter().task("train", "steps") as task:
+            return train(Context(work, work / "model", inputs, task, tmp_path), runtime, **stage.function.arguments)
+
+    a, b = tmp_path / "a", tmp_path / "b"
+    facts = run(a, 1.0)
+    steps = recipe.solver.training.epochs * len(INSTRUCTIONS) // 4
+    assert facts["counts"] == {
+        "prompts": 8,
+        "too_long": 1,
+        "responses": 16 * steps,
+        "steps": steps,
+        "unscored": facts["counts"]["unscored"],
+    }
+    shares = [entry["unscored"] for entry in read_metrics(a / "metrics.jsonl")]
+    assert len(shares) == steps and facts["counts"]["unscored"] == pytest.approx(16 * sum(shares)) and sum(shares) > 0
+    assert 0 < facts["training"]["reward"] < 2
+
+    # again from the first of the two checkpoints that are kept, the other one being cut off
+    shutil.copytree(a / "checkpoints", b / "checkpoints")
+    (b / "checkpoints" / f"checkpoint-{steps}" / "trainer_state.json").write_text('{"epoch": 1')
+    with pytest.raises(StageError, match=r"could not be scored, above the limit of 0.0%.*raise limits.unscored"):
+        run(b, 0.0)
+    assert f"checkpoint-{steps} is not whole" in (b / "training.log").read_text()
+    first, last = (read_metrics(b / "metrics.jsonl")[place]["step"] for place in (0, -1))
+    assert 1 < first <= last == steps
+    ours, theirs = (load_file(one / "checkpoints" / f"checkpoint-{steps}" / "model.safetensors") for one in (b, a))
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-6

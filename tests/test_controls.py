@@ -1,0 +1,159 @@
+"""The paper's controls and training from scratch: which prompts and pairs each iteration trains on, and runs that show it."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.progress import Reporter
+from eva_stages.core.recipes import load_recipe
+from eva_stages.core.runner import execute
+from eva_stages.core.stage import Outside, Stage
+from eva_stages.core.store import Run
+from eva_stages.core.tables import read_table
+from eva_stages.creator.prompts import held_out_instructions
+from pipelines.checking import check
+from pipelines.iteration import Iteration, iterations
+from tests.conftest import TINY, manifests, overrides, run_eva
+
+
+def rounds(recipe: str, **settings: object) -> list[Iteration]:
+    return iterations(load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in settings.items()]))
+
+
+def names(stages: tuple[Stage, ...]) -> list[str]:
+    return [stage.name for stage in stages]
+
+
+def rows(run: Path, label: str) -> list[dict]:
+    (folder,) = run.glob(f"stages/{label}-????????????/data")
+    return read_table(folder).to_pylist()
+
+
+def test_each_control_replaces_the_creator_and_nothing_else() -> None:
+    eva = rounds("quickstart")
+    for control in ("longer", "human", "no_evolve"):
+        made = rounds(f"controls/{control}")
+        assert made[0].solver[-1].fingerprint == eva[0].solver[-1].fingerprint, "the base round is eva's"
+        assert [names(one.solver) for one in made] == [names(one.solver) for one in eva]
+        for before, one in pairwise(made):
+            assert one.solver[-1].inputs["policy"] is before.solver[-1] is one.solver[-1].inputs["reference"]
+    longer, human, subset = (rounds(f"controls/{control}") for control in ("longer", "human", "no_evolve"))
+    assert [one.prompts.fingerprint for one in longer] == [longer[0].prompts.fingerprint] * 3
+    assert [one.prompts.label for one in human] == ["0-prompts", "1-prompts", "2-prompts"]
+    assert names(subset[2].creator) == ["creator-respond", "creator-reward", "inform", "select", "subset"]
+    assert subset[2].creator[-1].inputs["prompts"] is subset[0].prompts, "the subset is drawn from the seed prompts, in every iteration"
+
+
+def test_scratch_starts_from_theta_0_on_the_pairs_of_all_iterations() -> None:
+    eva, scratch = rounds("quickstart"), rounds("controls/scratch")
+    assert scratch[0].solver[-1].fingerprint == eva[0].solver[-1].fingerprint, "the base round is the same"
+    last = scratch[2].solver
+    assert names(last)[-2:] == ["pool", "train"]
+    assert isinstance(last[-1].inputs["policy"], Outside) and last[-1].inputs["reference"] is last[-1].inputs["policy"]
+    assert [stage.label for stage in last[-2].inputs.values() if isinstance(stage, Stage)] == ["0-pair", "1-pair", "2-pair"]
+    answering = next(stage for stage in last if stage.name == "respond").inputs["policy"]
+    assert answering is scratch[1].solver[-1], "the policy of the last iteration answers"
+
+
+def write_prompts(folder: Path, usable: int) -> dict[str, object]:
+    texts = [f"Take {word}, reverse it." for word in ("".join(chr(97 + (n * k) % 26) for k in (1, 3, 7, 9)) for n in range(usable))]
+    lines = [*texts, texts[0], "x" * 9000]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": line}) + "\n" for line in lines))
+    return {"prompts": {"kind": "file", "path": str(folder / "prompts.jsonl"), "size": 8}, "creator.control": "human"}
+
+
+def test_the_human_control_takes_disjoint_prompts_and_says_early_when_there_are_too_few(tmp_path: Path) -> None:
+    settings = write_prompts(tmp_path, 24)
+    check(load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in settings.items()]))
+    few = write_prompts(tmp_path, 23)
+    for changes, says in (
+        (few, "24 in all, and .* has 23 that can be used; give at most 7"),
+        (few | {"prompts.size": None}, "give their number"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            check(load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in changes.items()]))
+
+    write_prompts(tmp_path, 24)
+    held_out = {str(one) for one in held_out_instructions(300)}
+    for name, source in (("file", settings), ("microworld", {"creator.control": "human", "prompts.size": 8})):
+        run = Run(tmp_path / name)
+        run.create()
+        execute(run, [one.prompts for one in rounds("quickstart", **source)], Reporter())
+        parts = [[row["messages"][-1]["content"] for row in rows(run.root, f"{part}-prompts")] for part in range(3)]
+        together = [text for part in parts for text in part]
+        assert [len(part) for part in parts] == [8, 8, 8] and len(set(together)) == 24 and not set(together) & held_out
+
+
+def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = {
+        "creator.control": "no_evolve",
+        "solver.training.start": "scratch",
+        "solver.rewrite": {"generator": {"kind": "microworld"}, "keep": "if_no_worse", "longest": 2.0},
+        "evaluation.benchmarks": [],
+    }
+    changes = overrides({**TINY, **settings} | {"runtime.rows_per_part": 64})
+    said = run_eva("run", "quickstart", "--until", "1-pool", "--run-dir", str(run), *changes).stdout
+    made = manifests(run)
+    drawn, subset = {row["prompt_id"] for row in rows(run, "1-select")}, rows(run, "1-subset")
+    assert {row["prompt_id"] for row in subset} == drawn and len(subset) == 10 == made["1-respond"]["rows"]
+    assert {row["prompt_id"] for row in subset} <= {row["prompt_id"] for row in rows(run, "0-prompts")}
+
+    for label in ("0", "1"):
+        before, after = rows(run, f"{label}-pair"), rows(run, f"{label}-rewritten")
+        counts = made[f"{label}-rewritten"]["counts"]
+        assert counts["pair"] == len(after) == sum(count for reason, count in counts.items() if reason != "pair")
+        for old, new in zip(before, after, strict=True):
+            if new["rewritten"]:
+                assert new["original_chosen"] == old["chosen"] != new["chosen"] and new["original_reward"] == old["chosen_reward"]
+                assert new["chosen_reward"] == 1.0, "Lettercraft's player rewrites to the right answer"
+            else:
+                assert new["chosen"] == old["chosen"] and new["original_reward"] is None
+    assert made["0-rewritten"]["counts"]["rewritten"] > 0
+    assert f"chosen responses rewritten: {made['0-rewritten']['counts']['rewritten']} of {made['0-pair']['rows']}" in said
+
+    pool = rows(run, "1-pool")
+    first = {row["prompt_id"] for row in rows(run, "0-rewritten")}
+    assert {row["prompt_id"] for row in pool} == first | {row["prompt_id"] for row in rows(run, "1-rewritten")}
+    assert len(pool) == made["1-pool"]["counts"]["pair"] and made["0-train"]["counts"]["pairs"] == len(first)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"reward.kind": "microworld_judge"}, "reward.kind: rloo scores every response by itself"),
+        ({"solver.rewrite": {}}, "solver.rewrite: rloo makes no pairs"),
+        ({"solver.training.start": "scratch"}, "solver.training.start: rloo makes no pairs"),
+        ({"policy.generator.temperature": 0}, "policy.generator.temperature: is 0"),
+        ({"solver.loss": {"kind": "rloo", "runtime": {"vllm": True}}}, "solver.loss.runtime.vllm: needs vLLM"),
+        ({"solver.training.max_length": 45}, "solver.training.max_length: 45 tokens leave none of the prompts room"),
+        ({"policy.generator.stop": ["x"]}, "policy.generator.stop: rloo"),
+        ({"policy.generator.max_new_tokens": 128}, "policy.generator.max_new_tokens: 128 leave no room"),
+        ({"solver.responses": 5}, "solver.training.batch_size: 32 responses are no whole prompts of 5"),
+        ({"solver.reference": "initial", "solver.training.adapter": {"kind": "lora"}}, "solver.reference: under an adapter"),
+        (
+            {"solver.loss": {"kind": "dpo"}, "reward.kind": "microworld_judge", "solver.rewrite": {}},
+            "solver.rewrite: a rewrite is scored by itself",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_anything_runs(settings: dict[str, object], says: str) -> None:
+    changes = {"solver.loss": {"kind": "rloo"}, "solver.responses": 4} | settings
+    with pytest.raises(ConfigError) as error:
+        check(load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in changes.items()]))
+    assert [fault for fault in error.value.faults if fault.startswith(says)], error.value.faults
+
+
+def test_an_on_policy_run_has_no_pairs_and_its_table_and_plan_say_what_there_is(tmp_path: Path) -> None:
+    settings = {"solver.loss": {"kind": "rloo"}, "evaluation.benchmarks": [], "iterations": 0, "prompts.size": 8}
+    arguments = ("quickstart", "--run-dir", str(tmp_path / "run"), *overrides({**TINY, **settings}))
+    planned = json.loads(run_eva("plan", *arguments, "--json").stdout)["stages"]
+    assert {entry["stage"]: entry["tokens"] for entry in planned} == {"0-prompts": 0, "0-train": 8 * 4 * 40}
+    document = json.loads(run_eva("run", *arguments, "--json").stdout)
+    (one,) = document["iterations"]
+    assert one["done"] and one["pairs"] is None and one["unscored"] == 0 and one["training"]["steps"] == 4
+    table = run_eva("run", *arguments).stdout
+    assert f"{one['training']['reward']:.3f}" in table and "responses without a reward: 0" in table
