@@ -18,12 +18,11 @@ class Facts:
 
     def of(self, prompt_id: str) -> dict[str, list[Row]]:
         """answers, informativeness, pairs and checkpoints of a prompt."""
-        pairs = self._pairs(prompt_id)
         return {
             "answers": self._answers(prompt_id),
             "informativeness": self._informativeness(prompt_id),
-            "pairs": pairs,
-            "checkpoints": self._checkpoints({pair["iteration"] for pair in pairs}),
+            "pairs": self._pairs(prompt_id),
+            "checkpoints": self._checkpoints(prompt_id),
         }
 
     def _row(self, stage: str, iteration: int, prompt_id: str) -> Row | None:
@@ -53,18 +52,21 @@ class Facts:
     def _pairs(self, prompt_id: str) -> list[Row]:
         found = []
         for artifact in self._history.every("pair"):
-            if pair := self._open(artifact).of(prompt_id):
+            last = self._history.one("rewritten", artifact.iteration) or artifact
+            if pair := self._open(last).of(prompt_id):
                 sides = {side: pair[side][-1]["content"] for side in ("chosen", "rejected")}
                 rewards = {name: pair[name] for name in ("chosen_reward", "rejected_reward")}
-                found.append({"iteration": artifact.iteration, **sides, **rewards})
+                found.append({"iteration": artifact.iteration, **sides, **rewards, "rewritten": bool(pair.get("rewritten"))})
         return found
 
-    def _checkpoints(self, iterations: set[int]) -> list[Row]:
-        return [
-            {"iteration": one.iteration, "artifact": one.folder.name, "digest": one.manifest["digest"]}
-            for one in self._history.every("train")
-            if one.iteration in iterations
-        ]
+    def _checkpoints(self, prompt_id: str) -> list[Row]:
+        """Those whose training data hold the prompt: pairs, perhaps of several iterations, or prompts where training is on-policy."""
+        found = []
+        for one in self._history.every("train"):
+            data = self._history.used(one, "pairs") or self._history.used(one, "prompts")
+            if data is not None and len(self._open(data).where("prompt_id", prompt_id)):
+                found.append({"iteration": one.iteration, "artifact": one.folder.name, "digest": one.manifest["digest"]})
+        return found
 
 
 def _answered(answered: Row, scored: Row | None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ So lineage and reports are quick, need no network and work on a copy of the run 
 stands in the run's own list of stages; a finished artifact of an earlier recipe in the same folder is left out.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,9 @@ from eva_stages.core.store import Run, read_manifest
 from eva_stages.core.tables import count_rows
 from eva_stages.publishing.artifacts import Artifact
 
-CREATOR_ANSWERS = ("creator-respond", "creator-reward", "inform", "select")
+MAKERS = ("mix", "subset")
+"""Stages whose output is a prompt set even before anything has used it."""
+SEEDS = ("decontaminate", "prompts")
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,16 @@ class History:
         """X_t by t, for those that are done: what the policy of iteration t was trained on, or will be."""
         found = {}
         for iteration in self.iterations:
-            answered = self.one("respond", iteration)
-            made = self.used(answered, "prompts") if answered else None
-            made = made or self.one("mix", iteration) or self.one("decontaminate" if iteration == 0 else "mix", iteration)
-            made = made or (self.one("prompts", 0) if iteration == 0 else None)
+            users = [user for name in ("respond", "train") if (user := self.one(name, iteration))]
+            read = [one for user in users if (one := self.used(user, "prompts"))]
+            made = next(iter(read), None) or next((one for name in self._makers(iteration) if (one := self.one(name, iteration))), None)
             if made is not None:
                 found[iteration] = made
         return found
 
-    def trainings(self) -> Iterator[Artifact]:
-        """The trained checkpoints, by iteration."""
-        yield from self.every("train")
+    def _makers(self, iteration: int) -> tuple[str, ...]:
+        """In an iteration that evolves, only what is mixed is a prompt set; elsewhere the loaded prompts are."""
+        return MAKERS if self.one("evolve", iteration) or self.one("select", iteration) else (*MAKERS, *SEEDS)
 
     def size(self, artifact: Artifact) -> int:
         return 0 if artifact.rows is None else count_rows(artifact.rows.parent)

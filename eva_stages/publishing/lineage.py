@@ -114,8 +114,9 @@ class Lineage:
             attempts += [Born(artifact.iteration, row) for row in rows.take(rows.where("prompt_id", prompt_id), [*PROMPT, "rejected"])]
         if attempts:
             return next((one for one in attempts if one.row["rejected"] is None), attempts[0])
-        if (loaded := self._history.one("prompts", 0)) and (row := self._open(loaded).of(prompt_id, PROMPT)):
-            return Born(0, row)
+        for loaded in self._history.every("prompts"):
+            if row := self._open(loaded).of(prompt_id, PROMPT):
+                return Born(loaded.iteration, row)
         near = nearest(prompt_id, [self._open(one).column("prompt_id") for one in self._searched()])
         hint = f"did you mean {', '.join(near)}?" if near else "it has no prompts yet"
         raise ConfigError([f"{self._history.name} has no prompt {prompt_id[:64]!r}; {hint}"])
@@ -153,7 +154,7 @@ class Lineage:
         if row.get("rejected"):
             return f"rejected: {row['rejected']}"
         if row["parent_id"] is None:
-            return "seed prompt" if self._in_set(row["prompt_id"], 0) else LEFT_OUT["decontaminate"]
+            return "seed prompt" if self._in_set(row["prompt_id"]) else LEFT_OUT["decontaminate"]
         for stage, words in LEFT_OUT.items():
             passed = self._history.one(stage, iteration)
             if passed is not None and not len(self._open(passed).where("prompt_id", row["prompt_id"])):

@@ -65,7 +65,7 @@ def _gain(history: History) -> Line:
 
 def _training(name: str) -> Callable[[History], Line]:
     return lambda history: {
-        one.iteration: one.manifest["training"][name] for one in history.every("train") if name in one.manifest["training"]
+        one.iteration: one.manifest["training"][name] for one in history.every("train") if name in one.manifest.get("training", {})
     }
 
 

@@ -16,6 +16,8 @@ CURVES = (
     ("loss", "Training loss", "loss (nats)"),
     ("rewards/margins", "Implicit reward margin while training", "margin (beta x log ratio)"),
     ("rewards/accuracies", "Pairs ranked right while training", "share of pairs, 0 to 1"),
+    ("reward", "Reward while training on-policy", "mean reward"),
+    ("kl", "Distance to the reference while training", "KL divergence (nats)"),
     ("grad_norm", "Gradient norm while training", "norm before clipping"),
 )
 MOST_STEPS = 400
