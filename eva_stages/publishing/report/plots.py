@@ -116,6 +116,7 @@ def draw(
             figure.legend(loc="outside lower center", ncols=columns)
         vector = io.StringIO()
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # found once; the second file is laid out the same
         raster = io.BytesIO()
         figure.savefig(raster, format="png", dpi=160, facecolor="white")
     return Plot(name, title, n, caption, vector.getvalue(), raster.getvalue())
