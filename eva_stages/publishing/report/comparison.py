@@ -11,7 +11,7 @@ from eva_stages.publishing.artifacts import COST
 from eva_stages.publishing.history import History
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.costs import duration
-from eva_stages.publishing.report.numbers import before_and_after, last_texts, rewards, table, word_counts
+from eva_stages.publishing.report.numbers import before_and_after, last_texts, n_of, rewards, table, word_counts
 from eva_stages.publishing.report.parts import Cell, Section, Table
 from eva_stages.publishing.report.plots import Plot, draw, look
 from eva_stages.publishing.report.provenance import recipe_of
@@ -116,7 +116,7 @@ def _plot(histories: Sequence[History], name: str, title: str, unit: str, read: 
         for index, (run, line) in enumerate(lines.items()):
             axes.plot([str(number) for number in sorted(line)], [line[number] for number in sorted(line)], label=run, **look(index))
 
-    n = f"n = {', '.join(str(len(line)) for line in lines.values())} iterations"
+    n = n_of(map(len, lines.values()), "iterations")
     return draw(f"compare-{name}", title, n, "iteration", unit, paint)
 
 

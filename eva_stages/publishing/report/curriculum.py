@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from eva_stages.publishing.history import History
-from eva_stages.publishing.report.numbers import counted, last_texts, mean_interval, sizes, table, word_counts
+from eva_stages.publishing.report.numbers import counted, last_texts, mean_interval, n_of, sizes, table, word_counts
 from eva_stages.publishing.report.parts import Cell, Section, Table
 from eva_stages.publishing.report.plots import Plot, draw, grouped, histograms, interval_points, stacked
 
@@ -149,7 +149,7 @@ def _generations(sets: dict[int, pa.Table]) -> Plot:
     return draw(
         "generations",
         "Generations in the prompt sets",
-        f"n = {', '.join(f'{len(values):,}' for values in by_set.values())} prompts",
+        n_of(map(len, by_set.values()), "prompts"),
         "iteration",
         "share of prompts, %",
         lambda axes: stacked(axes, _labels(sets), parts),
@@ -175,7 +175,7 @@ def _rejections(history: History, rejected: dict[int, dict[str, int]]) -> Plot:
         f"iteration {iteration}": [100 * rejected[iteration].get(reason, 0) / max(count, 1) for reason in reasons]
         for iteration, count in evolved.items()
     }
-    n = f"n = {', '.join(f'{count:,}' for count in evolved.values())} evolutions"
+    n = n_of(evolved.values(), "evolutions")
     height = 1.4 + 0.22 * len(reasons) * max(1, len(groups)) ** 0.5
     return draw(
         "rejections",

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.tables import read_table
 from eva_stages.publishing.history import History
@@ -163,6 +164,7 @@ def _by_topic(
             style = {**look(index), "linestyle": "none"}
             axes.plot(values, np.arange(len(names))[::-1], label=f"iteration {iteration}", **style)
         axes.set_yticks(np.arange(len(names))[::-1], names)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
 
     return draw(name, title, f"n = {n:,} prompts in all iterations", unit, "topic", paint, left, height=1.6 + 0.2 * len(names))
 

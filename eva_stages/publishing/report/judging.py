@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.history import History
-from eva_stages.publishing.report.numbers import mean_interval, table
+from eva_stages.publishing.report.numbers import mean_interval, n_of, table
 from eva_stages.publishing.report.parts import Cell, Section, Table
 from eva_stages.publishing.report.plots import MUTED, Plot, colour, draw, grouped, look, outcomes
 
@@ -40,7 +40,7 @@ class Judged:
 
 
 def judging(history: History) -> Section:
-    found = [*_lettercraft(history), *_benchmarks(history)]
+    found = sorted([*_lettercraft(history), *_benchmarks(history)], key=lambda one: one.benchmark)
     radar = _radar(history)
     if not found and radar is None:
         return Section("judging", "Judging", missing=["No benchmark of this run has been judged yet."])
@@ -144,7 +144,7 @@ def _position_bias(found: list[Judged]) -> Plot:
         axes.set_xlim(0, 1)
         axes.margins(y=0.2)
 
-    n = f"n = {', '.join(f'{one.judgments:,}' for one in known)} games"
+    n = n_of((one.judgments for one in known), "games")
     note = "Both orders of every two answers are judged, so a liking cancels out in the scores. Bars: 95 % over questions."
     return draw(
         "position-bias",
@@ -165,7 +165,7 @@ def _parse_failures(found: list[Judged]) -> Plot:
         grouped(axes, [one.label for one in found], {"": shares})
         axes.set_xlim(0, max(5.0, 1.1 * max(shares)))
 
-    n = f"n = {', '.join(f'{one.judgments:,}' for one in found)} judgments"
+    n = n_of((one.judgments for one in found), "judgments")
     note = "Judgments without a verdict are left out of every score and counted here."
     title, unit = "Judgments without a verdict", "share of judgments, %"
     return draw("parse-failures", title, n, unit, "benchmark, policy", paint, note, height=1.5 + 0.25 * len(found), legend=False)
@@ -174,7 +174,7 @@ def _parse_failures(found: list[Judged]) -> Plot:
 def _games(found: list[Judged]) -> Plot:
     known = [(one, one.games) for one in found if one.games]
     parts = {name: [games[name] for _, games in known] for name in OUTCOMES}
-    n = f"n = {', '.join(f'{one.judgments:,}' for one, _ in known)} games"
+    n = n_of((one.judgments for one, _ in known), "games")
 
     labels = [one.label for one, _ in known]
     title, unit = "Games against the base policy", "share of games, %"
@@ -203,9 +203,7 @@ def _radar(history: History) -> Plot | None:
         axes.set_ylim(0, 10)
 
     n = f"n = 2 turns of each question, {len(names)} categories"
-    return draw(
-        "mt-bench-radar", "MT-Bench by category", n, "category (rating, 1 to 10, from the centre)", "", paint, height=3.9, polar=True
-    )
+    return draw("mt-bench-radar", "MT-Bench by category", n, "category; rating from 1 to 10", "", paint, height=3.9, polar=True)
 
 
 def _table(found: list[Judged]) -> Table:

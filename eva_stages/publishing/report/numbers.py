@@ -1,5 +1,6 @@
 """The numbers behind the plots, read column by column from a run's artifacts as arrays."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,8 @@ import pyarrow.compute as pc
 from eva_stages.core.tables import read_table, reward_matrix
 from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.history import History
+
+MOST_COUNTS = 4
 
 
 def table(artifact: Artifact | None, columns: list[str]) -> pa.Table | None:
@@ -76,6 +79,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def sizes(samples: dict[str, np.ndarray], noun: str) -> str:
-    """n of several samples, as in "n = 720, 710 prompts"."""
-    return f"n = {', '.join(f'{int(np.isfinite(values).sum()):,}' for values in samples.values())} {noun}"
+def n_of(counts: Iterable[int], noun: str) -> str:
+    """How much is behind a plot, as in "n = 720 prompts each", "n = 720, 710 prompts" or "n = 120 to 1,000 games"."""
+    known = [int(count) for count in counts]
+    if len(set(known)) == 1:
+        return f"n = {known[0]:,} {noun}{' each' if len(known) > 1 else ''}"
+    shown = ", ".join(f"{count:,}" for count in known) if len(known) <= MOST_COUNTS else f"{min(known):,} to {max(known):,}"
+    return f"n = {shown} {noun}"
+
+
+def sizes(samples: Mapping[str, np.ndarray], noun: str) -> str:
+    """The same, of known values."""
+    return n_of((int(np.isfinite(values).sum()) for values in samples.values()), noun)

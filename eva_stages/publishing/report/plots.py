@@ -6,6 +6,7 @@ a wide screen four. Axis labels with units, and n, are arguments that cannot be 
 """
 
 import io
+import math
 import re
 import textwrap
 import warnings
@@ -111,15 +112,19 @@ def draw(
         axes.set_title(textwrap.fill(n, TITLE_CHARACTERS), loc="left", fontsize=7.5, color=MUTED)
         figure.suptitle(textwrap.fill(title, TITLE_CHARACTERS), x=0.01, ha="left", fontsize=9, fontweight="bold")
         if legend and axes.get_legend_handles_labels()[1]:
-            labels = axes.get_legend_handles_labels()[1]
-            columns = max(1, min(len(labels), int(52 / (max(len(label) for label in labels) + 6))))
-            figure.legend(loc="outside lower center", ncols=columns)
+            figure.legend(loc="outside lower center", ncols=_columns(axes.get_legend_handles_labels()[1]))
         vector = io.StringIO()
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
         figure.set_layout_engine("none")  # found once; the second file is laid out the same
         raster = io.BytesIO()
         figure.savefig(raster, format="png", dpi=160, facecolor="white")
     return Plot(name, title, n, caption, vector.getvalue(), raster.getvalue())
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """As many as fit, the last row as full as the others."""
+    most = max(1, min(len(labels), int(52 / (max(len(label) for label in labels) + 6))))
+    return math.ceil(len(labels) / math.ceil(len(labels) / most))
 
 
 def look(index: int) -> dict[str, Any]:

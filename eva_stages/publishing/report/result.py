@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from eva_stages.publishing.artifacts import Score, scores
 from eva_stages.publishing.history import History
+from eva_stages.publishing.report.numbers import n_of
 from eva_stages.publishing.report.parts import Cell, Section, Table
 from eva_stages.publishing.report.plots import MUTED, Plot, draw, interval_points
 
@@ -34,6 +35,9 @@ def measures(histories: Sequence[History]) -> dict[tuple[str, str], dict[str, li
         for score in scores(history.artifacts):
             if score.low is not None:
                 found.setdefault((score.benchmark, score.name), {}).setdefault(history.name, []).append(score)
+    for by_run in found.values():
+        for of_run in by_run.values():
+            of_run.sort(key=lambda score: _order(score.policy))
     return found
 
 
@@ -50,7 +54,11 @@ def result(histories: Sequence[History], differences: dict[str, Any] | None = No
     tables += [_difference_table(differences)] if differences else []
     official = _official(histories[0])
     tables += [official] if official else []
-    lead = [_sentence(key, next(iter(by_run.values()))) for key, by_run in known.items() if _has_base(by_run)]
+    lead = [
+        _sentence(key, next(iter(by_run.values())))
+        for key, by_run in known.items()
+        if len(next(iter(by_run.values()))) > 1 and _comparable(key)
+    ]
     if len(histories) == 1:
         lead.append(
             "Controls (the same recipe with uniform or greedy selection, without evolving, or with other human prompts) are runs of their "
@@ -60,9 +68,9 @@ def result(histories: Sequence[History], differences: dict[str, Any] | None = No
     return Section("result", "Result", lead, plots, tables, missing)
 
 
-def _has_base(by_run: dict[str, list[Score]]) -> bool:
-    policies = {score.policy for score in next(iter(by_run.values()))}
-    return BASE in policies and len(policies) > 1
+def _comparable(key: tuple[str, str]) -> bool:
+    """Whether the figure is one of a policy alone, and not already against the base policy."""
+    return key not in (("lettercraft", "sampled_gain"), ("lettercraft", "win_rate"))
 
 
 def _about(key: tuple[str, str]) -> tuple[str, str, float | None]:
@@ -71,11 +79,14 @@ def _about(key: tuple[str, str]) -> tuple[str, str, float | None]:
 
 def _sentence(key: tuple[str, str], of_run: list[Score]) -> str:
     title = _about(key)[0]
-    base = next(score for score in of_run if score.policy == BASE)
-    last = of_run[-1]
-    apart = last.low is not None and base.high is not None and (last.low > base.high or (base.low or 0) > (last.high or 0))
+    first, last = of_run[0], of_run[-1]
+    apart = last.low is not None and first.high is not None and (last.low > first.high or (first.low or 0) > (last.high or 0))
     words = "the intervals do not overlap" if apart else "the intervals overlap, so this run alone does not settle it"
-    return f"{title}: {_shown(base)} for the base policy, {_shown(last)} after {last.policy}; {words}."
+    return f"{title}: {_shown(first)} for {_named(first)}, {_shown(last)} after {last.policy}; {words}."
+
+
+def _named(score: Score) -> str:
+    return "the base policy" if score.policy == BASE else f"the policy of {score.policy}"
 
 
 def _shown(score: Score) -> str:
@@ -97,9 +108,8 @@ def _plot(key: tuple[str, str], by_run: dict[str, list[Score]]) -> Plot:
         if base is not None:
             axes.axhline(base, color=MUTED, linewidth=1, linestyle=":", label="base policy" if level is None else "as good as the baseline")
 
-    shown = ", ".join(f"{count:,}" for count in counts)
     name = f"result-{key[0]}-{key[1]}".replace(" ", "-").replace(".", "-")
-    return draw(name, title, f"n = {shown} questions", "policy after iteration", unit, paint, "Bars: 95 % intervals over questions.")
+    return draw(name, title, n_of(counts, "questions"), "policy after iteration", unit, paint, "Bars: 95 % intervals over questions.")
 
 
 def _point(score: Score | None) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from eva_stages.core.store import content
 from eva_stages.publishing.history import History
-from eva_stages.publishing.report.numbers import Rewards, before_and_after, mean_interval, rewards, sizes, table
+from eva_stages.publishing.report.numbers import Rewards, before_and_after, mean_interval, n_of, rewards, sizes, table
 from eva_stages.publishing.report.parts import Cell, Section, Table
 from eva_stages.publishing.report.plots import Plot, draw, histograms, interval_points, look
 
@@ -72,7 +72,7 @@ def _before_after(history: History, scored: dict[int, Rewards], name: str) -> Pl
         interval_points(axes, labels, before, 0, "before training on them", -0.08)
         interval_points(axes, labels, after, 1, "after", 0.08)
 
-    n = f"n = {', '.join(f'{len(found.ids):,}' for found in scored.values())} prompts"
+    n = n_of((len(found.ids) for found in scored.values()), "prompts")
     title = {"mean": "Mean reward on the training prompts", "gap": "Reward gap on the training prompts"}[name]
     unit = {"mean": "mean reward", "gap": "mean gap (reward)"}[name]
     return draw(f"solver-{name}", title, n, "iteration, whose prompts", unit, paint, "Bars: 95 % over prompts.")
@@ -88,7 +88,7 @@ def _curve(logs: dict[int, list[dict[str, Any]]], key: str, title: str, unit: st
             steps, values = np.array(line[::every], dtype=float).T
             axes.plot(steps, values, label=f"iteration {iteration}", **{**look(index), "marker": None})
 
-    n = f"n = {', '.join(f'{len(line):,}' for line in lines.values())} steps"
+    n = n_of(map(len, lines.values()), "steps")
     note = f"Every {every}. step is drawn." if every > 1 else ""
     return draw(f"training-{key.replace('/', '-')}", title, n, "optimiser step", unit, paint, note)
 
