@@ -35,7 +35,7 @@ class SyntheticRun:
     words: int = 60
     """Words of an answer."""
     hostile: Sequence[str] = ()
-    """Texts that take the place of the first prompts', answers', topics' and judges'."""
+    """Texts that take the place of every second prompt, answer, topic and judge's word."""
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     folders: list[str] = field(default_factory=list)
     _born: int = 0
@@ -222,14 +222,14 @@ class SyntheticRun:
         return made
 
     def _texts(self, count: int, words: int) -> pa.Array:
-        """Slices of one long random text; the hostile ones first."""
+        """Slices of one long random text, or hostile ones in turn."""
         text = " ".join(self.rng.choice(WORDS, 20_000))
         starts = self.rng.integers(0, len(text) - 8 * words, count)
         texts = [text[start : start + 6 * words] for start in starts.tolist()]
-        return pa.array([*self.hostile, *texts[len(self.hostile) :]][:count], pa.string())
+        return pa.array([self._hostile(index, text, 2) for index, text in enumerate(texts)], pa.string())
 
     def _hostile(self, index: int, otherwise: str, every: int) -> str:
-        return self.hostile[index % len(self.hostile)] if self.hostile and index % every == 0 else otherwise
+        return self.hostile[index // every % len(self.hostile)] if self.hostile and index % every == 0 else otherwise
 
     def _messages(self, texts: pa.Array, role: str) -> pa.Array:
         structs = pa.StructArray.from_arrays([pa.array([role] * len(texts)), texts], names=["role", "content"])

@@ -13,7 +13,7 @@ from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.costs import duration
 from eva_stages.publishing.report.numbers import before_and_after, last_texts, n_of, rewards, table, word_counts
 from eva_stages.publishing.report.parts import Cell, Section, Table
-from eva_stages.publishing.report.plots import Plot, draw, look
+from eva_stages.publishing.report.plots import Plot, draw, look, short
 from eva_stages.publishing.report.provenance import recipe_of
 
 Line = dict[int, float]
@@ -114,7 +114,7 @@ def _plot(histories: Sequence[History], name: str, title: str, unit: str, read: 
 
     def paint(axes: Axes) -> None:
         for index, (run, line) in enumerate(lines.items()):
-            axes.plot([str(number) for number in sorted(line)], [line[number] for number in sorted(line)], label=run, **look(index))
+            axes.plot([str(number) for number in sorted(line)], [line[number] for number in sorted(line)], label=short(run), **look(index))
 
     n = n_of(map(len, lines.values()), "iterations")
     return draw(f"compare-{name}", title, n, "iteration", unit, paint)

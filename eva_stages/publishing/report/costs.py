@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 from eva_stages.publishing.artifacts import COST
 from eva_stages.publishing.history import History
 from eva_stages.publishing.report.parts import Cell, Section, Table
-from eva_stages.publishing.report.plots import Plot, colour, draw
+from eva_stages.publishing.report.plots import Plot, colour, draw, short
 
 MOST_STAGES = 16
 MEASURES = (
@@ -59,7 +59,7 @@ def _plot(history: History, name: str, title: str, unit: str) -> Plot | None:
             lengths = np.array([amounts[stage].get(number, 0) / scale for stage in shown])
             axes.barh(places, lengths, 0.7, left=left, color=colour(index), label=f"iteration {number}")
             left += lengths
-        axes.set_yticks(places, shown)
+        axes.set_yticks(places, [short(stage) for stage in shown])
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter("{x:,.4g}" if most < 1000 else "{x:,.0f}")
         axes.grid(axis="y", visible=False)

@@ -29,7 +29,7 @@ def curriculum(history: History) -> Section:
     }
     known = {iteration: rows for iteration, rows in sets.items() if rows is not None and len(rows)}
     rejected = {iteration: reasons for iteration in history.iterations if (reasons := rejections(history, iteration))}
-    topics = _shares(history, "analyse-topics", "topic")
+    topics = _topic_counts(history)
     plots: list[Plot] = []
     plots += [_topics(topics)] if topics else []
     plots += [plot for name in ("complexity", "quality") if (plot := _scores(history, name))]
@@ -67,20 +67,19 @@ def _labels(iterations: Any) -> list[str]:
     return [str(iteration) for iteration in iterations]
 
 
-def _shares(history: History, stage: str, column: str) -> dict[int, dict[str, float]]:
-    """Percent of an iteration's prompts by the value of a column, null left out."""
+def _topic_counts(history: History) -> dict[int, dict[str, int]]:
+    """Labelled prompts by topic and iteration."""
     found = {}
-    for artifact in history.every(stage):
-        rows = table(artifact, [column])
-        if rows is None or not len(rows[column].drop_null()):
-            continue
-        counted = rows[column].drop_null().value_counts()
-        values, counts = counted.field("values").to_pylist(), counted.field("counts").to_numpy(zero_copy_only=False)
-        found[artifact.iteration] = {str(value): 100 * float(count) / counts.sum() for value, count in zip(values, counts, strict=True)}
+    for artifact in history.every("analyse-topics"):
+        rows = table(artifact, ["topic"])
+        if rows is not None and len(rows["topic"].drop_null()):
+            found[artifact.iteration] = {str(one["values"]): one["counts"] for one in rows["topic"].drop_null().value_counts().to_pylist()}
     return found
 
 
-def _topics(shares: dict[int, dict[str, float]]) -> Plot:
+def _topics(counts: dict[int, dict[str, int]]) -> Plot:
+    sizes = {iteration: sum(mix.values()) for iteration, mix in counts.items()}
+    shares = {iteration: {topic: 100 * count / sizes[iteration] for topic, count in mix.items()} for iteration, mix in counts.items()}
     totals: dict[str, float] = {}
     for mix in shares.values():
         for topic, share in mix.items():
@@ -93,7 +92,7 @@ def _topics(shares: dict[int, dict[str, float]]) -> Plot:
     return draw(
         "topics",
         "Topic mix",
-        f"n = all labelled prompts, {len(totals)} topics",
+        n_of(sizes.values(), "labelled prompts"),
         "iteration",
         "share of prompts, %",
         lambda axes: stacked(axes, _labels(shares), parts),

@@ -9,7 +9,7 @@ from eva_stages.core.tables import read_table
 from eva_stages.publishing.history import History
 from eva_stages.publishing.report.numbers import rewards, sizes, table
 from eva_stages.publishing.report.parts import Cell, Section, Table
-from eva_stages.publishing.report.plots import INK, Plot, colour, draw, histograms, look
+from eva_stages.publishing.report.plots import INK, Plot, colour, draw, histograms, look, short
 
 NOT_METRICS = ("prompt_id", "weight", "uniform")
 MOST_POINTS = 800
@@ -163,7 +163,7 @@ def _by_topic(
             values = [by_topic[topic][place] if topic in by_topic else np.nan for topic in names]
             style = {**look(index), "linestyle": "none"}
             axes.plot(values, np.arange(len(names))[::-1], label=f"iteration {iteration}", **style)
-        axes.set_yticks(np.arange(len(names))[::-1], names)
+        axes.set_yticks(np.arange(len(names))[::-1], [short(topic) for topic in names])
         axes.xaxis.set_major_locator(MaxNLocator(5))
 
     return draw(name, title, f"n = {n:,} prompts in all iterations", unit, "topic", paint, left, height=1.6 + 0.2 * len(names))

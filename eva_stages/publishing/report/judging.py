@@ -11,7 +11,7 @@ from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.history import History
 from eva_stages.publishing.report.numbers import mean_interval, n_of, table
 from eva_stages.publishing.report.parts import Cell, Section, Table
-from eva_stages.publishing.report.plots import MUTED, Plot, colour, draw, grouped, look, outcomes
+from eva_stages.publishing.report.plots import MUTED, Plot, colour, draw, grouped, look, outcomes, short
 
 SCORE_OF_A = {"A>>B": 1.0, "A>B": 1.0, "A=B": 0.5, "B>A": 0.0, "B>>A": 0.0}
 OUTCOMES = {"won": colour(0), "tied": colour(6), "lost": colour(1), "no verdict": colour(4)}
@@ -140,7 +140,7 @@ def _position_bias(found: list[Judged]) -> Plot:
         errors = np.nan_to_num(np.vstack([shares - lows, highs - shares])).clip(min=0)
         axes.errorbar(shares, places, xerr=errors, capsize=3, **{**look(0), "linestyle": "none"})
         axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1, label="no liking for a place")
-        axes.set_yticks(places, [one.label for one in known])
+        axes.set_yticks(places, [short(one.label) for one in known])
         axes.set_xlim(0, 1)
         axes.margins(y=0.2)
 
@@ -199,7 +199,7 @@ def _radar(history: History) -> Plot | None:
         for index, (policy, ratings) in enumerate(rated.items()):
             values = [ratings.get(name, np.nan) for name in names]
             axes.plot([*angles, angles[0]], [*values, values[0]], label=policy, **look(index))
-        axes.set_xticks(angles, names)
+        axes.set_xticks(angles, [short(name) for name in names])
         axes.set_ylim(0, 10)
 
     n = f"n = 2 turns of each question, {len(names)} categories"

@@ -20,6 +20,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eva_stages.publishing.harmless import one_line
+
 INK, MUTED, GRID = "#1c2127", "#59626d", "#d4d9df"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -51,7 +53,8 @@ STYLE: Any = {
 }
 WIDTH, HEIGHT = 3.8, 2.9
 """Inches."""
-TITLE_CHARACTERS, LABEL_CHARACTERS = 50, 36
+TITLE_CHARACTERS, LABEL_CHARACTERS, NAME_CHARACTERS = 50, 36, 28
+LONGEST_TITLE = 150
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def draw(
         axes.set_xlabel(textwrap.fill(x, LABEL_CHARACTERS))
         axes.set_ylabel(textwrap.fill(y, LABEL_CHARACTERS))
         axes.set_title(textwrap.fill(n, TITLE_CHARACTERS), loc="left", fontsize=7.5, color=MUTED)
-        figure.suptitle(textwrap.fill(title, TITLE_CHARACTERS), x=0.01, ha="left", fontsize=9, fontweight="bold")
+        figure.suptitle(textwrap.fill(one_line(title, LONGEST_TITLE), TITLE_CHARACTERS), x=0.01, ha="left", fontsize=9, fontweight="bold")
         if legend and axes.get_legend_handles_labels()[1]:
             figure.legend(loc="outside lower center", ncols=_columns(axes.get_legend_handles_labels()[1]))
         vector = io.StringIO()
@@ -125,6 +128,11 @@ def _columns(labels: Sequence[str]) -> int:
     """As many as fit, the last row as full as the others."""
     most = max(1, min(len(labels), int(52 / (max(len(label) for label in labels) + 6))))
     return math.ceil(len(labels) / math.ceil(len(labels) / most))
+
+
+def short(name: str) -> str:
+    """A name from data, fit for an axis or a legend."""
+    return one_line(name, NAME_CHARACTERS)
 
 
 def look(index: int) -> dict[str, Any]:
@@ -154,7 +162,9 @@ def stacked(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[floa
     for index, (name, values) in enumerate(parts.items()):
         heights = np.asarray(values, dtype=float)
         hatch = None if index < len(SERIES) else "///"
-        axes.bar(labels, heights, bottom=bottom, label=name, color=colour(index), hatch=hatch, width=0.65)
+        axes.bar(
+            [short(label) for label in labels], heights, bottom=bottom, label=short(name), color=colour(index), hatch=hatch, width=0.65
+        )
         bottom += heights
     axes.grid(axis="x", visible=False)
 
@@ -165,8 +175,8 @@ def grouped(axes: Axes, names: Sequence[str], groups: Mapping[str, Sequence[floa
     thickness = 0.8 / max(len(groups), 1)
     for index, (label, values) in enumerate(groups.items()):
         offsets = places + 0.4 - thickness * (index + 0.5)
-        axes.barh(offsets, np.asarray(values, dtype=float), thickness * 0.92, label=label, color=colour(index))
-    axes.set_yticks(places, names)
+        axes.barh(offsets, np.asarray(values, dtype=float), thickness * 0.92, label=short(label), color=colour(index))
+    axes.set_yticks(places, [short(name) for name in names])
     axes.grid(axis="y", visible=False)
 
 
@@ -177,7 +187,7 @@ def outcomes(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[flo
     for (name, values), one in zip(parts.items(), colours, strict=True):
         axes.barh(places, np.asarray(values, dtype=float), 0.65, left=left, label=name, color=one)
         left += np.asarray(values, dtype=float)
-    axes.set_yticks(places, labels)
+    axes.set_yticks(places, [short(label) for label in labels])
     axes.grid(axis="y", visible=False)
 
 
@@ -188,6 +198,6 @@ def interval_points(
     values, lows, highs = np.array(points, dtype=float).T
     places = np.arange(len(labels)) + shift
     errors = np.vstack([values - lows, highs - values]).clip(min=0)
-    axes.errorbar(places, values, yerr=np.nan_to_num(errors), capsize=3, label=label or None, **look(index))
-    axes.set_xticks(np.arange(len(labels)), labels)
+    axes.errorbar(places, values, yerr=np.nan_to_num(errors), capsize=3, label=short(label) or None, **look(index))
+    axes.set_xticks(np.arange(len(labels)), [short(label) for label in labels])
     axes.margins(x=0.15)
