@@ -2,6 +2,9 @@
 
 from cli.shared import JsonOption, RecipeArgument, RunDirOption, SetOption, print_json, run_folder
 
+WITH_JUDGING = 140
+"""Columns that the table of judging costs needs; a narrower terminal wraps it."""
+
 
 def plan(recipe: RecipeArgument, overrides: SetOption = None, run_dir: RunDirOption = None, as_json: JsonOption = False) -> None:
     """Every stage of a recipe: done or to do, with rows, tokens, GPU-hours and money."""
@@ -12,9 +15,11 @@ def plan(recipe: RecipeArgument, overrides: SetOption = None, run_dir: RunDirOpt
     from pipelines.planning import plan_document, plan_tables
 
     loaded = load_recipe(recipe, overrides or [])
-    check(loaded)
+    check(loaded, keys=False)
     document = plan_document(loaded, run_folder(loaded, run_dir))
     if as_json:
         print_json(document)
     else:
-        Console().print(plan_tables(document))
+        console = Console()
+        console.width = max(console.width, WITH_JUDGING if document["judging"] else console.width)
+        console.print(plan_tables(document))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from cli.shared import print_json, run_folder
 
-NARROWEST = 112
-"""Columns that the table of intervals needs; a narrower terminal wraps it."""
+NARROWEST, WITH_BENCHMARKS = 112, 140
+"""Columns that the tables of intervals need; a narrower terminal wraps them."""
 
 if TYPE_CHECKING:
     from eva_stages.core.config import Recipe
@@ -61,5 +61,5 @@ def run_stages(
         print_json(document)
     else:
         console = Console()
-        console.width = max(console.width, NARROWEST)
+        console.width = max(console.width, WITH_BENCHMARKS if document["benchmarks"] else NARROWEST)
         console.print(summary_tables(document))

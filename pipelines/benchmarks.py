@@ -17,7 +17,7 @@ from eva_stages.core.config import (
     Player,
     Recipe,
 )
-from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.fingerprint import derive_seed, tree_digest
 from eva_stages.core.homes import HOMES, arena_hard_answers, available, find_file
 from eva_stages.core.stage import RUN, FunctionStage, Input, Limit, Outside, RowStage, Stage, Use
 from eva_stages.evaluation.prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
@@ -28,8 +28,9 @@ from pipelines.playing import unscored
 BASE = "base"
 BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
 """Official baselines of Arena-Hard; of two, the second answers creative writing."""
-CALLS_PER_PART = 8
-"""Judge calls between two durable writes, in times what is under way at once: every call is in the journal anyway."""
+ROWS_PER_PART = 4
+"""Questions between two durable writes of a paid judge's judgments, in times what is under way at once: every call is in the journal
+anyway, and the end of each part waits for its slowest call."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,25 @@ def judge_name(judge: Player) -> str:
 
 
 def measured(
-    recipe: Recipe, benchmark: Benchmark | LMEval, prefix: str, iteration: int, policy: Stage | Outside, base: Stage | None, place: str
+    recipe: Recipe,
+    benchmark: Benchmark | LMEval,
+    prefix: str,
+    iteration: int,
+    policy: Stage | Outside,
+    first: Outside,
+    base: Stage | None,
+    place: str,
 ) -> Measured:
     """The stages that measure a policy, questions first and score last.
 
     Args:
         prefix: `base` or `eval`, before the stages' names.
+        first: the base policy, which judges where a recipe lets the policy judge: all policies have the same judge.
         base: the base policy's answers, where it is already measured.
         place: the benchmark's place in the recipe, for errors.
     """
     if isinstance(benchmark, LMEval):
-        return Measured((_harness(recipe, benchmark, f"{prefix}-lm-eval", iteration, policy),))
+        return Measured((_harness(recipe, benchmark, f"{prefix}-lm-eval-score", iteration, policy),))
     name = benchmark_name(benchmark)  # type: ignore[arg-type]
     own = f"{prefix}-{name}"
     questions = _questions(benchmark, name, place)
@@ -71,16 +80,16 @@ def measured(
         checked = _checked(recipe, benchmark, f"{own}-check", iteration, questions, answers)
         score = _score(recipe, benchmark, f"{own}-score", iteration, {"questions": questions, "answers": answers, "checks": checked}, place)
         return Measured((questions, answers, checked, score), answers)
-    first: tuple[Stage, ...] = (questions, answers)
+    before: tuple[Stage, ...] = (questions, answers)
     inputs: dict[str, Stage | Outside] = {"questions": questions, "answers": answers}
     if isinstance(benchmark, ArenaHard | AlpacaEval):
         if benchmark.baseline == BASE and base is None:
-            return Measured(first, answers)
+            return Measured(before, answers)
         baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, place)
-        first, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
-    judged = _judged(recipe, benchmark, f"{own}-judge", iteration, inputs, policy, place)
+        before, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
+    judged = _judged(recipe, benchmark, f"{own}-judge", iteration, inputs, first, place)
     score = _score(recipe, benchmark, f"{own}-score", iteration, {**inputs, "judgments": judged}, place)
-    return Measured((*first, judged, score), answers)
+    return Measured((*before, judged, score), answers)
 
 
 def _questions(benchmark: Benchmark, name: str, place: str) -> Stage:
@@ -155,14 +164,14 @@ def _judged(
     name: str,
     iteration: int,
     inputs: Mapping[str, Stage | Outside],
-    policy: Stage | Outside,
+    first: Outside,
     place: str,
 ) -> Stage:
-    judge, needed = player(benchmark.judge, recipe.policy, policy, "judge", RUN)
+    judge, needed = player(benchmark.judge, recipe.policy, first, "judge", RUN)
     step, files = _judging(benchmark, judge, place)
     rows = recipe.runtime.rows_per_part
     if isinstance(benchmark.judge, LiteLLMModel):
-        rows = max(rows, CALLS_PER_PART * benchmark.judge.runtime.concurrency // 2)
+        rows = max(rows, ROWS_PER_PART * benchmark.judge.runtime.concurrency)
     advice = "see the failure column of the part files, mend what is wrong with the judge, or raise limits.unjudged"
     return RowStage(
         name,
@@ -219,10 +228,12 @@ def package_files(benchmark: AlpacaEval, place: str) -> dict[str, Outside]:
 
 def _harness(recipe: Recipe, benchmark: LMEval, name: str, iteration: int, policy: Stage | Outside) -> Stage:
     settings = {**benchmark.model_dump(exclude={"kind", "runtime", "include"}), "seed": derive_seed(recipe.seed, "lm-eval") % 2**31}
-    run = Use(
-        "eva_stages.evaluation.harness:score", settings, {"runtime": {**benchmark.runtime.model_dump(), "include": benchmark.include}}
-    )
-    return FunctionStage(name, iteration, {"policy": policy}, function=run)
+    run = Use("eva_stages.evaluation.harness:score", settings, {"runtime": benchmark.runtime.model_dump()})
+    inputs: dict[str, Stage | Outside] = {"policy": policy}
+    if benchmark.include is not None:
+        folder = Path(benchmark.include).expanduser()
+        inputs["include"] = Outside(folder.name, folder, tree_digest(folder))
+    return FunctionStage(name, iteration, inputs, function=run)
 
 
 def check_files(benchmark: Benchmark, stages: Sequence[Stage]) -> None:

@@ -28,7 +28,7 @@ from eva_stages.core.config import (
     VLLMGenerator,
     VLLMModel,
 )
-from eva_stages.core.errors import ConfigError, DataError, HubError
+from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import load_attribute
 from eva_stages.models.choosing import OneReward, check_trust
@@ -40,14 +40,21 @@ from pipelines.checking_solver import solver_looks
 NUMBER_FOR_HUMAN = "prompts.size: creator.control `human` takes that many new prompts for each iteration; give their number"
 
 
-def check(recipe: Recipe) -> None:
-    """Raises:
-    ConfigError: with every model, file, function and launch file that is missing or does not fit.
+def check(recipe: Recipe, keys: bool = True) -> None:
+    """Look at everything.
+
+    Args:
+        keys: providers' keys have to be there too; a plan costs nothing and needs none.
+
+    Raises:
+        ConfigError: with every model, file, function and launch file that is missing or does not fit.
     """
     faults: list[str] = []
     for look in _looks(recipe):
         try:
             look()
+        except MissingKeyError as error:
+            faults += error.faults if keys else []
         except ConfigError as error:
             faults += error.faults
     if faults:
@@ -108,12 +115,16 @@ def _hub_prompts(recipe: Recipe, prompts: HubPrompts) -> None:
 
 
 def _account(namespace: str) -> None:
+    """A Hub that cannot be reached now is no fault of the recipe, and the run can go on without it."""
     from eva_stages.publishing.hub import Hub
 
+    say = partial(print, file=sys.stderr)
     try:
-        Hub(partial(print, file=sys.stderr)).check_account(namespace)
+        Hub(say).check_account(namespace)
+    except ConfigError as error:
+        raise MissingKeyError([f"publish: {fault}" for fault in error.faults]) from error
     except HubError as error:
-        raise ConfigError([f"publish: {error}"]) from error
+        say(f"publish: {error}; the run goes on, and is pushed after the first iteration that finds the Hub")
 
 
 def _rewards(recipe: Recipe) -> list[tuple[OneReward, str]]:
@@ -157,7 +168,8 @@ def _vllm(recipe: Recipe) -> None:
     critic = creator.evolve.feedback and creator.evolve.feedback.critic
     rewriter = recipe.solver.rewrite and recipe.solver.rewrite.generator
     scorer = creator.analysis and creator.analysis.scorer
-    asked = [recipe.policy.generator, creator.evolve.generator, critic, scorer, rewriter]
+    judges = [one.judge for one in recipe.evaluation.benchmarks if isinstance(one, JudgedBenchmark)]
+    asked = [recipe.policy.generator, creator.evolve.generator, critic, scorer, rewriter, *judges]
     if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
         raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
 
@@ -237,6 +249,8 @@ def _benchmark(recipe: Recipe, benchmark: OneBenchmark, place: str) -> None:
     if isinstance(benchmark, LMEval):
         if find_spec("lm_eval") is None:
             raise ConfigError([f"{place}: lm_eval needs lm-evaluation-harness: pip install 'eva-align[eval]'"])
+        if benchmark.include is not None and not Path(benchmark.include).expanduser().is_dir():
+            raise ConfigError([f"{place}.include: there is no folder {benchmark.include}"])
         return
     if isinstance(benchmark, Lettercraft | JudgedBenchmark):
         _player(benchmark.judge, f"{place}.judge")
@@ -244,6 +258,6 @@ def _benchmark(recipe: Recipe, benchmark: OneBenchmark, place: str) -> None:
         return
     policy = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
     try:
-        check_files(benchmark, measured(recipe, benchmark, "base", 0, policy, None, place).stages)
+        check_files(benchmark, measured(recipe, benchmark, "base", 0, policy, policy, None, place).stages)
     except DataError as error:
         raise ConfigError([f"{place}: {error}"]) from error

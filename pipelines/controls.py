@@ -10,23 +10,26 @@ from pipelines.creator import creator_stages
 from pipelines.prompts import prompts_stage
 
 
-def control_stages(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+def control_stages(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside, topics: Stage | None = None) -> tuple[Stage, ...]:
     """The stages that lead to the prompts of an iteration, which the last of them makes; called for recipes with a control.
 
     `longer` stays with the seed prompts; `human` takes the next, disjoint part of the prompt source; `no_evolve` draws from the seed
     prompts those that are informative under the present policy, anew in every iteration.
+
+    Args:
+        topics: the topics of the seed prompts, where the recipe labels them.
     """
     match recipe.creator.control:
         case "human":
             return decontaminated(recipe, iteration, prompts_stage(recipe, iteration))
         case "no_evolve":
-            return _drawn(recipe, iteration, seeds, policy)
+            return _drawn(recipe, iteration, seeds, policy, topics)
         case _:
             return (seeds,)
 
 
-def _drawn(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
-    creator = creator_stages(recipe, iteration, seeds, (), policy)
+def _drawn(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside, topics: Stage | None) -> tuple[Stage, ...]:
+    creator = creator_stages(recipe, iteration, seeds, (), policy, topics=topics)
     place = next(index for index, stage in enumerate(creator) if stage.name == "select")
     subset = TableStage(
         "subset",

@@ -25,10 +25,10 @@ def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tup
                 of_policies[number] += evaluation_stages(recipe, benchmark, number, policy, stages)
             continue
         place = f"evaluation.benchmarks.{index}"
-        first = measured(recipe, benchmark, "base", 0, base, None, place)
+        first = measured(recipe, benchmark, "base", 0, base, base, None, place)
         of_base += first.stages
         for number, policy in enumerate(policies):
-            of_policies[number] += measured(recipe, benchmark, "eval", number, policy, first.answers, place).stages
+            of_policies[number] += measured(recipe, benchmark, "eval", number, policy, base, first.answers, place).stages
     return tuple(of_base), [tuple(stages) for stages in of_policies]
 
 

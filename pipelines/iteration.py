@@ -42,13 +42,13 @@ def iterations(recipe: Recipe) -> list[Iteration]:
         *earlier, present = history
         policy = policies[-1] if policies else base
         informed = [stage for one in players for stage in one[1] if stage.name == "inform"]
-        topics = next((stage for one in players[-1:] for stage in one[1] if stage.name == "analyse-topics"), None)
+        topics = [next((stage for stage in one[1] if stage.name == "analyse-topics"), None) for one in players]
         if number == 0:
             creator: tuple[Stage, ...] = (seeds,)
         elif recipe.creator.control:
-            creator = control_stages(recipe, number, seeds, policy)
+            creator = control_stages(recipe, number, seeds, policy, topics[0])
         else:
-            creator = creator_stages(recipe, number, present, earlier, policy, informed, topics)
+            creator = creator_stages(recipe, number, present, earlier, policy, informed, topics[-1])
         prompts = creator[-1]
         trained_on = [pairs for one in players for pairs in pairs_of(one[2])]
         solver = solver_stages(recipe, number, prompts, policy, base, trained_on)

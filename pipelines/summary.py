@@ -119,6 +119,11 @@ def benchmark_table(entries: list[dict[str, Any]]) -> Table:
         table.add_column(column, justify="right")
     for entry in entries:
         scores = entry["scores"] or {}
+        for task, figures in (scores.get("official") or {}).get("tasks", {}).items():
+            error = "" if figures["stderr"] is None else f" ± {figures['stderr']:.3f}"
+            table.add_row(f"lm-eval: {task}", entry["policy"], "", f"{figures['value']:.3f}{error}")
+        if "tasks" in (scores.get("official") or {}):
+            continue
         estimate, judging = scores.get("score"), scores.get("judging") or {}
         table.add_row(
             entry["benchmark"],

@@ -107,7 +107,8 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
 
     server.reply = held
     process = start_eva(*arguments, **environment)
-    assert reached.wait(timeout=300)
+    while not reached.wait(timeout=1):
+        assert process.poll() is None, process.communicate()[1]
     kill_group(process)
     killed.set()
 
@@ -149,6 +150,10 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
     answered = server.answered
     assert json.loads(run_eva(*arguments, **environment).stdout)["benchmarks"] == document["benchmarks"] and server.answered == answered
     other = ("eval", "run", str(policies[1]), "--run-dir", str(tmp_path / "other"), "--bench", "arena-hard", *settings)
-    said = run_eva(*other, **environment)
-    assert server.answered == answered + 16 and "arena-hard-v0.1" in said.stdout and f"{WIN_RATE:.2f}" in said.stdout
+    server.faults = ["400", "400"]
+    said = run_eva(*other, **environment, code=1).stderr
+    assert "2 of 16 judgments are failed_calls" in said and "Run again to try those anew" in said
+    assert server.answered == answered + 14
+    said = run_eva(*other, **environment).stdout
+    assert server.answered == answered + 16 and "arena-hard-v0.1" in said and f"{WIN_RATE:.2f}" in said
     assert manifests(tmp_path / "other")["0-base-arena-hard-v0.1-judge"]["counts"]["cost_usd"] == pytest.approx(16 * 0.02)

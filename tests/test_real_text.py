@@ -19,9 +19,7 @@ SETTINGS = {
     "prompts.size": None,
     "prompts.max_characters": 3000,
     "policy.generator.max_new_tokens": 3,
-    "policy.generator.runtime.tokens_per_batch": 65536,
     "reward.max_length": POSITIONS,
-    "reward.runtime.tokens_per_batch": 65536,
     "creator.responses": 2,
     "creator.evolve.generator.max_new_tokens": 6,
     "creator.evolve.generator.stop": ["e", "a", " "],  # random weights hardly ever draw their end token

@@ -13,6 +13,10 @@ class ConfigError(EvaError, ValueError):
         super().__init__("\n".join(faults))
 
 
+class MissingKeyError(ConfigError):
+    """A provider's key is not in the environment: all that is lacking for the money to be spent."""
+
+
 class DataError(EvaError, ValueError):
     """An input file or an artifact does not hold what it should."""
 

@@ -78,13 +78,13 @@ class JudgeAnswers(Task):
     def process(self, inputs: StepInput) -> StepOutput:
         judged = [self._begun(row, case) for row in inputs for case in self._cases(row)]
         waiting = judged
-        for _ in range(ATTEMPTS.get(self.protocol, 1)):
-            if not waiting:
-                break
-            self._ask(waiting)
-            waiting = [row for row in waiting if row["failure"] is None and second_attempt_v01(row["raw"])]
-            for row in waiting:
-                row["conversation"].append({"role": "user", "content": AGAIN})
+        for attempt in range(ATTEMPTS.get(self.protocol, 1)):
+            if attempt:
+                waiting = [row for row in waiting if row["failure"] is None and second_attempt_v01(row["raw"])]
+                for row in waiting:
+                    row["conversation"].append({"role": "user", "content": AGAIN})
+            if waiting:
+                self._ask(waiting)
         for row in judged:
             row.update(self.format_output(row["raw"]))
             count(row)

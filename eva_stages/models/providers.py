@@ -6,7 +6,7 @@ Keys never stand in recipes or artifacts. Prices come from the list that LiteLLM
 import os
 from collections.abc import Mapping
 
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import MissingKeyError
 
 NO_KEY = "none"
 PER_MILLION = 1e-6
@@ -26,19 +26,19 @@ def provider_key(model: str, api_base: str | None, variable: str | None, place: 
         place: the recipe field, for errors.
 
     Raises:
-        ConfigError: if there is no key where one is needed.
+        MissingKeyError: if there is no key where one is needed.
     """
     os.environ.setdefault(*LOCAL_PRICES)
     if variable is not None:
         if key := os.environ.get(variable):
             return key
-        raise ConfigError([f"{place}.runtime.api_key_env: the environment variable {variable} is not set; export it with the key"])
+        raise MissingKeyError([f"{place}.runtime.api_key_env: the environment variable {variable} is not set; export it with the key"])
     import litellm
 
     missing = litellm.validate_environment(model)["missing_keys"]
     if missing and api_base is None:
         names = " and ".join(missing)
-        raise ConfigError([f"{place}.model: {model} needs {names} in the environment; export it, or name a variable in api_key_env"])
+        raise MissingKeyError([f"{place}.model: {model} needs {names} in the environment; export it, or name a variable in api_key_env"])
     return NO_KEY if missing else None
 
 

@@ -23,7 +23,13 @@ CONFIGURATIONS = {
     "mix": ("prompts", "prompts that the iteration trains on"),
     "respond": ("responses", "the policy's answers to the prompts"),
     "reward": ("rewards", "rewards of the answers"),
-    "pair": ("pairs", "preference pairs that the iteration trains on"),
+    "pair": ("pairs", "preference pairs of the best and the worst answers"),
+    "rewrite": ("rewrites", "chosen answers, rewritten"),
+    "rewrite-reward": ("rewrite-rewards", "rewards of the rewritten answers"),
+    "rewritten": ("rewritten-pairs", "preference pairs with rewritten chosen answers"),
+    "pool": ("pooled-pairs", "preference pairs of this iteration and those before"),
+    "admit": ("admitted", "evolved prompts that were informative enough"),
+    "replay": ("replayed", "informative prompts of earlier sets"),
     "eval-answer": ("eval-answers", "answers to the held-out questions"),
     "eval-reward": ("eval-rewards", "rewards of the held-out answers"),
     "eval-judge": ("judgments", "verdicts against the base policy, in both orders"),
@@ -138,6 +144,8 @@ def scores(artifacts: tuple[Artifact, ...]) -> list[Score]:
     found = []
     for artifact in artifacts:
         prefix, _, rest = artifact.stage.partition("-")
+        if prefix not in ("base", "eval"):
+            continue
         policy = "base" if prefix == "base" else f"iteration {artifact.iteration}"
         benchmark = rest.removesuffix("score").removesuffix("-") or "lettercraft"
         found += [Score(benchmark, policy, name, **figures) for name, figures in _estimates(artifact.manifest.get("scores") or {}, ())]

@@ -6,6 +6,7 @@ policy is that of its base as far as the base says it; eva cannot know more.
 """
 
 import unicodedata
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -28,7 +29,9 @@ TAGS = ["eva", "rlhf", "preference-optimization", f"arxiv:{PAPER}"]
 def dataset_card(story: Story, listed: list[Artifact]) -> str:
     """README.md of the data set repository; `listed` are the artifacts whose rows are in it."""
     shown = [artifact for artifact in listed if artifact.rows is not None]
-    default = next((one.name for kind in ("pair", "mix") for one in reversed(shown) if one.stage == kind), shown[0].name if shown else "")
+    default = next(
+        (one.name for kind in ("rewritten", "pair", "mix") for one in reversed(shown) if one.stage == kind), shown[0].name if shown else ""
+    )
     configs = [
         {
             "config_name": artifact.name,
@@ -47,7 +50,8 @@ def dataset_card(story: Story, listed: list[Artifact]) -> str:
     )
     for name, value in story.prompts_licence.items():
         data[name] = value
-    return _card(data.to_yaml(), "dataset.md.jinja", story, shown=shown, default=default, pair=_example(shown))
+    trained = _training(story.policies)
+    return _card(data.to_yaml(), "dataset.md.jinja", story, shown=shown, default=default, pair=_example(shown), trained=trained)
 
 
 def model_card(story: Story, iteration: int) -> str:
@@ -67,7 +71,9 @@ def model_card(story: Story, iteration: int) -> str:
     relation = {"base_model_relation": "finetune"} if story.base.hub_id else {}
     for field, value in {**relation, **story.base.licence}.items():
         data[field] = value
-    return _card(data.to_yaml(), "model.md.jinja", story, iteration=iteration, name=name, policy=story.policies[iteration], figures=figures)
+    policy = story.policies[iteration]
+    own = {"iteration": iteration, "name": name, "policy": policy, "figures": figures, "trained": _training({iteration: policy})}
+    return _card(data.to_yaml(), "model.md.jinja", story, **own)
 
 
 def _result(score: Score) -> EvalResult:
@@ -147,6 +153,16 @@ def _settings(recipe: Any) -> list[tuple[str, str]]:
         if value is not None:
             found.append((name, str(value)))
     return found
+
+
+def _training(policies: Mapping[int, Artifact]) -> dict[str, Any]:
+    """A table of trainings: whatever they counted and measured, one row each."""
+    figures = {number: {**policy.counts, **policy.manifest.get("training", {})} for number, policy in policies.items()}
+    columns = dict.fromkeys(name for one in figures.values() for name in one)
+    return {
+        "columns": list(columns),
+        "rows": [(number, figures[number], policy.manifest["seconds"]) for number, policy in policies.items()],
+    }
 
 
 def _example(shown: list[Artifact]) -> dict[str, Any] | None:

@@ -90,9 +90,9 @@ class Hub:
         hashes = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
         return Remote(commit, private, hashes, frozenset(file.path for file in files if file.lfs))
 
-    def mark(self, repository: Repository, remote: Remote) -> dict[str, Any]:
+    def mark(self, repository: Repository, remote: Remote | None) -> dict[str, Any]:
         """Whose repository it is and which files are eva's, from its `eva.json`; empty if it has none."""
-        if MARK not in remote.hashes:
+        if remote is None or MARK not in remote.hashes:
             return {}
         try:
             place = self._try(

@@ -6,7 +6,7 @@ push that was cut off goes on with the next one; files of the one it was cut off
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,17 @@ TITLE_CHARACTERS = 59
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a repository: the files that were (or would be) sent, and the commit they are in."""
+    """What became of a repository: the paths of the files that were (or would be) sent, and the commit they are in."""
 
     repository: Repository
-    changed: tuple[File, ...]
+    changed: tuple[str, ...]
+    size: int
+    """Bytes of the changed files."""
     commit: str | None
 
-    @property
-    def size(self) -> int:
-        """Bytes of the changed files."""
-        return sum(file.size for file in self.changed)
+
+def _outcome(repository: Repository, changed: list[File], commit: str | None) -> Outcome:
+    return Outcome(repository, tuple(file.path for file in changed), sum(file.size for file in changed), commit)
 
 
 class Record:
@@ -61,7 +62,7 @@ def preview(repositories: list[Repository], record: Record) -> list[Outcome]:
     for repository in repositories:
         known = record.files.get(repository.name, {})
         changed = [file for file in repository.files if known.get(file.path, {}).get("sha256") != sha256(file, known)]
-        outcomes.append(Outcome(repository, tuple(changed), record.repositories.get(repository.name, {}).get("commit")))
+        outcomes.append(_outcome(repository, changed, record.repositories.get(repository.name, {}).get("commit")))
     return outcomes
 
 
@@ -74,12 +75,17 @@ def push(run: Run, repositories: list[Repository], record: Record, hub: Hub, pri
     """
     record.save()
     remotes = {repository.name: hub.remote(repository) for repository in repositories}
-    faults = [fault for repository in repositories for fault in _faults(repository, remotes[repository.name], record, hub, private)]
+    marks = {repository.name: hub.mark(repository, remotes[repository.name]) for repository in repositories}
+    faults = [
+        fault
+        for repository in repositories
+        for fault in _faults(repository, remotes[repository.name], marks[repository.name], record, private)
+    ]
     if faults:
         raise ConfigError(faults)
     outcomes = []
     for repository in repositories:
-        outcome = _push(repository, remotes[repository.name], record, hub, private)
+        outcome = _push(repository, remotes[repository.name], marks[repository.name], record, hub, private)
         if outcome.changed:
             facts = {"repository": repository.name, "commit": outcome.commit, "files": len(outcome.changed)}
             run.event("published", **facts)
@@ -97,13 +103,12 @@ def tie(repositories: list[Repository], record: Record, hub: Hub, title: str, na
     return slug
 
 
-def _faults(repository: Repository, remote: Remote | None, record: Record, hub: Hub, private: bool) -> list[str]:
+def _faults(repository: Repository, remote: Remote | None, mark: Mapping[str, Any], record: Record, private: bool) -> list[str]:
     """Why a repository must not be pushed to."""
     if remote is None:
         return []
     if private and not remote.private:
         return [f"{repository.name} exists and is public: make it private in its settings on the Hub, or push without --private"]
-    mark = hub.mark(repository, remote)
     if mark and mark["run"] != record.run:
         return [f"{repository.name} holds another run of this name: rename the folder of this run, or delete that repository"]
     own = {*mark.get("files", []), MARK} if mark else set()
@@ -116,11 +121,10 @@ def _faults(repository: Repository, remote: Remote | None, record: Record, hub: 
     return []
 
 
-def _push(repository: Repository, remote: Remote | None, record: Record, hub: Hub, private: bool) -> Outcome:
+def _push(repository: Repository, remote: Remote | None, earlier: Mapping[str, Any], record: Record, hub: Hub, private: bool) -> Outcome:
     known = record.files.get(repository.name, {})
     hashes = {file.path: sha256(file, known) for file in repository.files}
-    earlier = {path for path in known if remote is not None and path in remote.hashes}
-    mark = _mark(record, earlier | set(hashes))
+    mark = _mark(record, {*earlier.get("files", []), *hashes})
     hashes[MARK] = sha256(mark, {})
     changed = hub.changed([*repository.files, mark], hashes, remote)
     if not changed and remote is not None:
@@ -129,12 +133,12 @@ def _push(repository: Repository, remote: Remote | None, record: Record, hub: Hu
         commit = hub.commit(repository, changed, private, f"eva push: {len(changed)} files")
     sources = {file.path: file.source for file in repository.files}
     pushed = {path: {"sha256": digest, "source": sources.get(path)} for path, digest in hashes.items()}
-    entry = {"commit": commit, "files": {**{path: known[path] for path in sorted(earlier)}, **pushed}}
+    entry = {"commit": commit, "files": {**(known if remote is not None else {}), **pushed}}
     before = record.repositories.get(repository.name, {})
     if {**before, "pushed": None} != {**entry, "pushed": None}:
         record.repositories[repository.name] = {**entry, "pushed": now()}
         record.save()
-    return Outcome(repository, tuple(changed), commit)
+    return _outcome(repository, changed, commit)
 
 
 def _mark(record: Record, paths: set[str]) -> File:

@@ -7,7 +7,7 @@ A checkpoint is whole if its files are those that were there when it had been wr
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
-def fit(trainer: Any, job: dict[str, Any], counts: dict[str, int]) -> None:
+def fit(trainer: Any, job: dict[str, Any], counts: Mapping[str, float]) -> None:
     """Train to the end, from the last whole checkpoint if there is one, and leave `model/` and `result.json` in the work folder."""
     work = Path(job["work"])
     main = trainer.is_world_process_zero()
@@ -220,7 +220,7 @@ def fit(trainer: Any, job: dict[str, Any], counts: dict[str, int]) -> None:
         _finish(trainer, job, made, counts)
 
 
-def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: dict[str, int]) -> None:
+def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: Mapping[str, float]) -> None:
     """Leave the checkpoint, its training log and the facts for the manifest."""
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     (model / "training_args.bin").unlink(missing_ok=True)

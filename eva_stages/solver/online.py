@@ -6,6 +6,7 @@ others' baseline and moves nothing (TRL does so for None); it is counted, and to
 reward stage. The reward runs inside the training processes, each with a copy of its own.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from eva_stages.models.rewards import Conversation, PointwiseReward, finite
 from eva_stages.solver.fitting import MetricsFile, common_arguments, fit, load_policy, lora
 
 UNSCORED = "unscored"
+PER_RESPONSE = "per_response/"
+"""Before the names of logged means over responses, of which the manifest has the sums."""
 
 
 class PromptGroups(Sampler[int]):
@@ -93,7 +96,7 @@ def load_prompts(path: Path, tokenizer: Any, longest: int, system_prompt: str | 
 
 
 def reward_function(reward: PointwiseReward) -> Callable[..., list[float | None]]:
-    """A reward as TRL calls it: None where a response could not be scored; the share of those is logged.
+    """A reward as TRL calls it: None where a response could not be scored. The share of those and what scoring took are logged.
 
     Raises:
         DataError: from the function, if no response of a call could be scored: nothing would be learnt, silently.
@@ -114,22 +117,29 @@ def reward_function(reward: PointwiseReward) -> Callable[..., list[float | None]
         reasons = [one.failure for one in scores if one.value is None]
         if len(reasons) == len(scores):
             raise DataError(f"no response of a whole batch could be scored: {reasons[0]}")
-        log_metric(UNSCORED, len(reasons) / len(scores))
+        took = Counter({UNSCORED: len(reasons)})
+        for one in scores:
+            took.update(one.statistics)
+        for name, total in took.items():
+            log_metric(PER_RESPONSE + name, total / len(scores))
         return [one.value for one in scores]
 
     return score
 
 
-class CountUnscored(TrainerCallback):
-    """Counts the responses that had no reward, over resumptions too, and ends a training that had too many."""
+class CountResponses(TrainerCallback):
+    """Counts the responses, those without a reward and what scoring took, over resumptions too; too many unscored end the training."""
 
-    def __init__(self, counts: dict[str, int], responses: int, limit: float) -> None:
+    def __init__(self, counts: dict[str, float], responses: int, limit: float) -> None:
         self._counts, self._responses, self._limit = counts, responses, limit
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        shares = [entry[UNSCORED] for entry in state.log_history if UNSCORED in entry]
-        total = self._responses * len(shares)
-        self._counts |= {"responses": total, UNSCORED: round(self._responses * sum(shares))}
+        means: Counter[str] = Counter()
+        for entry in state.log_history:
+            means.update({name: value for name, value in entry.items() if name.startswith(PER_RESPONSE)})
+        total = self._responses * state.global_step
+        taken = {name.removeprefix(PER_RESPONSE): round(self._responses * mean, 6) for name, mean in means.items()}
+        self._counts |= {"responses": total, **taken, UNSCORED: round(taken[UNSCORED])}
         if self._counts[UNSCORED] > self._limit * total:
             raise DataError(
                 f"{self._counts[UNSCORED]} of {total} responses could not be scored, above the limit of {self._limit:.1%}: mend the "
@@ -149,7 +159,7 @@ def train(job: dict[str, Any]) -> None:
         raise DataError(f"{len(prompts)} prompts are fewer than the {each_step} of an optimiser step; lower solver.training.batch_size")
     reward = use_of(job["reward"]).build({name: Path(folder) for name, folder in job["inputs"].items()})
     reward.load()
-    counts = {"prompts": len(prompts), "too_long": too_long}
+    counts: dict[str, float] = {"prompts": len(prompts), "too_long": too_long}
     trainer = OnlineTrainer(
         model=_policy(job),
         reward_funcs=reward_function(reward),
@@ -166,7 +176,7 @@ def train(job: dict[str, Any]) -> None:
         train_dataset=prompts,
         processing_class=tokenizer,
         peft_config=lora(job),
-        callbacks=[MetricsFile(Path(job["work"]) / "metrics.jsonl"), CountUnscored(counts, job["batch_size"], job["unscored"])],
+        callbacks=[MetricsFile(Path(job["work"]) / "metrics.jsonl"), CountResponses(counts, job["batch_size"], job["unscored"])],
     )
     fit(trainer, job, counts)
 

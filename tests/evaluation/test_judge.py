@@ -137,7 +137,7 @@ def test_a_passing_fault_loses_no_judgment_and_doubles_none(server: ChatServer, 
 def test_a_storm_of_429_is_sat_out_while_others_get_through(server: ChatServer, tmp_path: Path) -> None:
     server.faults = ["429", "ok"] * 6
     server.reply = lambda body: "[[A=B]]"
-    games = judged(arena_step(server, tmp_path, attempts=2, concurrency=2), [row(n) for n in range(3)])
+    games = judged(arena_step(server, tmp_path, attempts=3, concurrency=2), [row(n) for n in range(3)])
     assert {game["verdict"] for game in games} == {"A=B"} and server.answered == 6
 
 

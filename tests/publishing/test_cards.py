@@ -77,19 +77,29 @@ def test_every_row_count_loss_and_score_is_the_manifest_s(told: Story, tiny_run:
     card = dataset_card(told, list(told.artifacts))
     counted = {name.strip("`"): rows for name, rows, _ in rows_of(card, "How to load it")}
     assert counted == {one.name: f"{one.manifest['rows']:,}" for one in told.artifacts if one.rows is not None}
-    for iteration, pairs, steps, loss, margin, accuracy, _ in rows_of(card, "Training"):
+    names = [name.strip() for name in card.partition("## Training")[2].partition("| iteration |")[2].partition("\n")[0].split("|")]
+    trained = rows_of(card, "Training")
+    assert len(trained) == 2 and {"pairs", "steps", "loss", "reward margin", "reward accuracy"} <= set(names)
+    for iteration, *cells in trained:
         manifest = found[f"{iteration}-train"]
-        assert same(pairs, manifest["counts"]["pairs"]) and same(steps, manifest["counts"]["steps"])
-        figures = manifest["training"]
-        assert all(
-            same(*pair) for pair in ((loss, figures["loss"]), (margin, figures["reward_margin"]), (accuracy, figures["reward_accuracy"]))
-        )
+        figures = {**manifest["counts"], **manifest["training"]}
+        for name, cell in zip(names, cells, strict=False):
+            assert same(cell, manifest["seconds"], 1) if name == "seconds" else same(cell, figures[name.replace(" ", "_")])
     shown = rows_of(card, "Scores")
     assert len(shown) == sum(len(manifest.get("scores", {})) for manifest in found.values())
     for _, policy, name, value, questions in shown:
         label = "0-base-score" if policy == "base" else f"{policy.split()[1]}-eval-score"
         score = found[label]["scores"][name.replace(" ", "_")]
         assert value == f"{score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}]" and questions == str(score["n"])
+
+
+def test_cards_say_what_a_policy_was_trained_on_and_started_from(told: Story) -> None:
+    card = dataset_card(told, list(told.artifacts))
+    assert "- The policy of iteration 0 was trained on `pairs-0`, starting from the base policy.\n" in card
+    assert "- The policy of iteration 1 was trained on `pairs-1`, starting from that of iteration 0.\n" in card
+    assert "started from the policy of [tester/tiny-iter0]" in model_card(told, 1)
+    assert "started from the policy of" not in model_card(told, 0)
+    assert f"sha256 `{told.base.digest}`" in card and "eva's embedded microworld policy" in card
 
 
 def test_scores_stand_in_the_metadata_and_come_back_out(told: Story, tiny_run: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.recipes import load_recipe
 from eva_stages.core.store import Run
 from eva_stages.publishing.contents import Selection
@@ -196,18 +197,14 @@ inputs = tokenizer.apply_chat_template(pairs[0]["prompt"], add_generation_prompt
 logits = model(**inputs).logits
 print(json.dumps({"rows": pairs.to_list(), "same": default.to_list() == pairs.to_list(), "finite": bool(torch.isfinite(logits).all())}))
 """
-    done = subprocess.run([sys.executable, "-c", code], env=process_environment(story), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment(story.server, story.home)}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     loaded = json.loads(done.stdout.splitlines()[-1])
     (folder,) = (story.run / "stages").glob("1-pair-*")
     assert loaded["rows"] == pq.read_table(folder / "data").to_pylist()
     assert loaded["same"] and loaded["finite"]
-
-
-def process_environment(story: Story) -> dict[str, str]:
-    import os
-
-    return {**os.environ, **environment(story.server, story.home)}
 
 
 def test_nothing_of_the_machine_is_in_any_file(story: Story) -> None:
@@ -323,9 +320,21 @@ def test_what_is_not_there_cannot_be_pushed(here: Story) -> None:
     assert here.server.made("POST", ".") == 0
 
 
-def test_a_changed_artifact_is_not_pushed(here: Story) -> None:
-    from eva_stages.core.errors import DataError
+def test_a_push_that_was_cut_off_before_it_was_recorded_keeps_its_files(here: Story) -> None:
+    run = renamed(here, "forgetful")
+    pushed(run, only="datasets", iteration=0)
+    record = json.loads((run / "published.json").read_text())
+    (run / "published.json").write_text(json.dumps({**record, "repositories": {}}))
+    here.server.requests.clear()
+    (outcome,), _ = pushed(run, only="datasets", iteration=1)
+    assert not [path for path in outcome.changed if path.endswith("-0/rows.parquet")]
+    own = json.loads(here.server.files("datasets/tester/forgetful")["eva.json"])["files"]
+    assert {"pairs-0/rows.parquet", "pairs-1/rows.parquet"} <= set(own)
+    pushed(run, only="datasets")
+    assert json.loads(here.server.files("datasets/tester/forgetful")["eva.json"])["files"] == own
 
+
+def test_a_changed_artifact_is_not_pushed(here: Story) -> None:
     run = renamed(here, "damaged")
     (folder,) = (run / "stages").glob("0-pair-*")
     table = pq.read_table(folder / "data" / "rows.parquet")

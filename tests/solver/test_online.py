@@ -69,7 +69,7 @@ def test_rewards_that_fail_are_none_and_a_batch_without_any_is_an_error() -> Non
     asked = [[{"role": "user", "content": "?"}]] * 4
     said = [[{"role": "assistant", "content": text}] for text in ("zz", "aa", "yyy", "")]
     assert score(prompts=asked, completions=said, reference=[None] * 4, log_metric=logged.__setitem__) == [0.2, None, 0.3, None]
-    assert logged == {"unscored": 0.5}
+    assert logged == {"per_response/unscored": 0.5}
     with pytest.raises(DataError, match="no response of a whole batch could be scored: the verifier returned None"):
         score(prompts=asked[:2], completions=said[1::2], reference=[None] * 2, log_metric=logged.__setitem__)
 
@@ -169,7 +169,7 @@ def test_a_resumed_training_ends_where_an_unbroken_one_ends_and_too_many_failed_
         "steps": steps,
         "unscored": facts["counts"]["unscored"],
     }
-    shares = [entry["unscored"] for entry in read_metrics(a / "metrics.jsonl")]
+    shares = [entry["per_response/unscored"] for entry in read_metrics(a / "metrics.jsonl")]
     assert len(shares) == steps and facts["counts"]["unscored"] == pytest.approx(16 * sum(shares)) and sum(shares) > 0
     assert 0 < facts["training"]["reward"] < 2
 

@@ -1,5 +1,6 @@
 """Whole trainings with TRL's real trainers on tiny models: equal settings give equal weights, however the work is cut up."""
 
+import gc
 import json
 import math
 import multiprocessing
@@ -17,13 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from eva_stages.core.errors import DataError
+from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.stage import load_attribute
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver.fitting import WholeSamples, whole_checkpoint
-from eva_stages.solver.launching import launch_file, read_metrics
+from eva_stages.solver.launching import launch_file, read_metrics, same_vocabulary
+from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import common_prefix, read_tokens, tokenize
 from eva_stages.solver.training import TRAINERS
 from tests.solver.jobs import job, save_models, save_pairs
@@ -132,6 +134,25 @@ def test_live_and_precomputed_reference_train_alike_and_a_sweep_needs_no_referen
         train({**job(tmp_path / "other", folders, "dpo", loss={"ld_alpha": 0.5}), "cache": kept["cache"], "reference": gone["reference"]})
     file.write_bytes(made[:100])
     assert distance(train({**job(tmp_path / "torn", folders, "dpo"), "cache": kept["cache"]}), weights(kept)) < 1e-6
+
+
+def test_the_reference_is_gone_before_the_policy_trains(folders: dict[str, str], tmp_path: Path) -> None:
+    def models() -> int:
+        gc.collect()
+        return sum(isinstance(one, LlamaForCausalLM) for one in gc.get_objects())
+
+    before = models()
+    trainer, _ = make_trainer(job(tmp_path, folders, "dpo"))
+    assert models() == before + 1 and trainer.ref_model is None
+    assert "ref_chosen_logps" in trainer.train_dataset.column_names
+
+
+def test_a_reference_with_another_vocabulary_is_refused_before_it_is_loaded(folders: dict[str, str], tmp_path: Path) -> None:
+    policy = Path(folders["policy"])
+    same_vocabulary(policy, Path(folders["reference"]))
+    (tmp_path / "config.json").write_text(json.dumps({**json.loads((policy / "config.json").read_text()), "vocab_size": 77}))
+    with pytest.raises(ConfigError, match=r"vocabulary has \d+ tokens and the reference's 77, .* take solver.reference=previous"):
+        same_vocabulary(policy, tmp_path)
 
 
 def start(settings: dict[str, Any]) -> None:

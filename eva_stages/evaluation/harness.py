@@ -1,0 +1,105 @@
+"""lm-evaluation-harness on a policy: its own tasks, its own code, the policy's checkpoint as its model.
+
+An optional extra (`pip install 'eva-align[eval]'`). The harness runs in a process of its own and is not resumed within a policy. What it
+reports is kept whole in `results.json`; the scores in `score.json` are its main metric of each task with its own standard error. A task
+that is a group of others is reported as the harness aggregates it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eva_stages.core.errors import StageError
+from eva_stages.core.process import run_in_child
+from eva_stages.core.runner import Context
+
+RESULTS = "results.json"
+METRICS = ("exact_match,flexible-extract", "exact_match,strict-match", "acc_norm,none", "acc,none", "exact_match,none", "bleu_acc,none")
+"""Main metrics, the first that a task has; any other is taken if there is none of these."""
+
+
+def score(
+    context: Context,
+    tasks: list[str],
+    limit: int | None,
+    chat_template: bool,
+    dtype: str,
+    seed: int,
+    runtime: dict[str, Any],
+) -> dict[str, Any]:
+    """Run the harness on the stage's `policy` and write what it found.
+
+    Args:
+        tasks: names of the harness, or of the task files in the stage's `include`.
+        limit: questions per task; None = all.
+        chat_template: put questions into the policy's chat template.
+        seed: of the harness's few-shot examples and sampling.
+
+    Raises:
+        StageError: with the harness's own words.
+    """
+    arguments = {
+        "model": str(context.inputs["policy"]),
+        "tasks": list(tasks),
+        "limit": limit,
+        "chat_template": chat_template,
+        "dtype": dtype,
+        "seed": seed,
+        "include": str(context.inputs["include"]) if "include" in context.inputs else None,
+        "runtime": runtime,
+        "out": context.work / RESULTS,
+    }
+    run_in_child("eva_stages.evaluation.harness:run_harness", arguments, context.work / "harness.log", lambda: None)
+    results = json.loads((context.work / RESULTS).read_text())
+    found = {task: _main(task, figures) for task, figures in results["results"].items()}
+    scores = {"score": None, "official": {"tasks": found}, "judging": None}
+    context.out.mkdir(parents=True)
+    (context.work / RESULTS).replace(context.out / RESULTS)
+    (context.out / "score.json").write_text(json.dumps(scores, indent=2) + "\n")
+    return {"counts": {"tasks": len(found)}, "scores": scores}
+
+
+def _main(task: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """The main metric of a task: its name, value and standard error."""
+    known = [name for name, value in figures.items() if isinstance(value, int | float) and "," in name and "_stderr," not in name]
+    if not known:
+        raise StageError(f"lm-evaluation-harness reported no metric of {task}; see {RESULTS}")
+    name = next((metric for metric in METRICS if metric in known), known[0])
+    metric, _, kind = name.partition(",")
+    error = figures.get(f"{metric}_stderr,{kind}")
+    return {"metric": name, "value": figures[name], "stderr": error if isinstance(error, int | float) else None}
+
+
+def run_harness(
+    model: str,
+    tasks: list[str],
+    limit: int | None,
+    chat_template: bool,
+    dtype: str,
+    seed: int,
+    include: str | None,
+    runtime: dict[str, Any],
+    out: Path,
+) -> None:
+    """Evaluate and write the harness's results as JSON. Meant for a child process."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    from eva_stages.models.loading import pick_device
+
+    results = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": model, "dtype": dtype, "trust_remote_code": False},
+        tasks=tasks,
+        task_manager=TaskManager(include_path=include),
+        batch_size=runtime["batch_size"],
+        device=pick_device(runtime["device"]),
+        limit=limit,
+        apply_chat_template=chat_template,
+        random_seed=seed,
+        numpy_random_seed=seed,
+        torch_random_seed=seed,
+        fewshot_random_seed=seed,
+        log_samples=False,
+    )
+    out.write_text(json.dumps({name: results[name] for name in ("results", "versions", "n-shot")}, default=str, indent=2))

@@ -1,0 +1,109 @@
+"""What is asked for on the command line of `eva eval run`, and what is said of what does not fit; nothing is run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eva_stages.core.config import ArenaHard, LiteLLMModel, MTBench, TransformersModel
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.recipes import dump_recipe, load_recipe
+from pipelines.asking import asked_for, is_model, model_overrides
+from pipelines.benchmarks import benchmark_name
+from pipelines.checking import check
+from pipelines.iteration import iterations
+from tests.official_files import arena_hard, mt_bench
+
+
+def test_a_folder_or_a_hub_id_is_a_model_and_a_recipe_is_none(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: x")
+    assert is_model(str(tmp_path)) and is_model("microworld") and is_model("org/model-1.5")
+    assert not is_model("quickstart") and not is_model("gemma-2-9b-it/dpo") and not is_model(str(tmp_path / "recipe.yaml"))
+    recipe = load_recipe("evaluate", model_overrides(str(tmp_path)))
+    assert recipe.policy.model == str(tmp_path) and recipe.evaluation.only and recipe.name.startswith("eval-")
+
+
+def test_benchmarks_come_from_the_recipe_or_with_the_official_judge(tmp_path: Path) -> None:
+    own = load_recipe("quickstart", [f"evaluation.benchmarks=[{json.dumps({'kind': 'mt_bench', 'max_new_tokens': 7})}]"])
+    recipe = asked_for(own, "mt-bench,arena-hard,arena-hard-v2.0,gsm8k", None, None, 4.0)
+    mt, old, new, math = recipe.evaluation.benchmarks
+    assert [benchmark_name(one) for one in recipe.evaluation.benchmarks] == ["mt-bench", "arena-hard-v0.1", "arena-hard-v2.0", "gsm8k"]
+    assert isinstance(mt, MTBench) and mt.max_new_tokens == 7 and math.temperature == 0
+    assert isinstance(old, ArenaHard) and isinstance(new, ArenaHard)
+    for one, model, length in ((mt, "gpt-4", 2048), (old, "gpt-4-1106-preview", 4096), (new, "gpt-4.1", 16000)):
+        judge = one.judge
+        assert isinstance(judge, LiteLLMModel) and judge.model == model and judge.runtime.max_cost_usd == 4.0
+        assert (judge.temperature, judge.top_p, judge.max_new_tokens) == (0, 1, length)
+    written = tmp_path / "recipe.yaml"
+    written.write_text(dump_recipe(recipe))
+    assert load_recipe(str(written)) == recipe
+
+
+def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart")
+    given = ("openai/gpt-x", str(tmp_path), "{kind: litellm, model: openai/y, temperature: 0.5}")
+    judges = [asked_for(recipe, "arena-hard", judge, "base", None).evaluation.benchmarks[0] for judge in given]
+    named, local, mapped = (one.judge for one in judges if isinstance(one, ArenaHard))
+    assert isinstance(named, LiteLLMModel) and named.model == "openai/gpt-x" and named.temperature == 0
+    assert isinstance(local, TransformersModel) and local.max_new_tokens == 4096
+    assert isinstance(mapped, LiteLLMModel) and mapped.temperature == 0.5 and mapped.max_new_tokens == 4096
+    assert {one.baseline for one in judges if isinstance(one, ArenaHard)} == {"base"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("arena-hard,gsm9k", None, None, None), "--bench: there is no benchmark 'gsm9k'; known: lettercraft, mt-bench"),
+        (("mt-bench", "{kind: litellm", None, None), "--judge: .* is no YAML"),
+        (("mt-bench", "{kind: litelm}", None, None), "does not match any of the expected tags"),
+        (("gsm8k", None, None, 3.0), "--max-cost: none of the benchmarks has a judge"),
+    ],
+)
+def test_what_does_not_fit_is_said(asked: tuple[str, str | None, str | None, float | None], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        asked_for(load_recipe("quickstart"), *asked)
+
+
+def test_every_fault_of_a_benchmarks_files_is_found_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "questions.jsonl").write_text('{"question_id": 1, "category": "x", "turns": ["one"]}\n')
+    mt = {"kind": "mt_bench", **mt_bench(tmp_path, 2), "questions": str(tmp_path / "questions.jsonl"), "judge": {"kind": "microworld"}}
+    arena = {"kind": "arena_hard", **arena_hard(tmp_path, 2), "baseline": str(tmp_path / "questions.jsonl")}
+    twice = {"kind": "gsm8k", "questions": "nowhere.jsonl"}
+    recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps([mt, arena, twice, twice])}"])
+    with pytest.raises(ConfigError) as error:
+        check(recipe)
+    said = "\n".join(error.value.faults)
+    for words in (
+        "evaluation.benchmarks.0: ",
+        "is no question file of mt_bench",
+        "evaluation.benchmarks.1.judge.model: gpt-4-1106-preview needs OPENAI_API_KEY",
+        "gsm8k stands there twice",
+        "evaluation.benchmarks.2.questions: there is no file nowhere.jsonl",
+    ):
+        assert words in said, said
+
+
+def test_base_policy_and_iterations_have_stages_of_their_own_and_share_questions_and_baseline(tmp_path: Path) -> None:
+    judge = {"judge": {"kind": "policy"}}
+    old = {"kind": "arena_hard", **arena_hard(tmp_path, 4), **judge}
+    chosen = [old, {**old, "version": "v2.0", "baseline": "base"}, {"kind": "mt_bench", **mt_bench(tmp_path, 4), **judge}]
+    recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps(chosen)}", "iterations=1"])
+    rounds = iterations(recipe)
+    by_label = {stage.label: stage for one in rounds for stage in one.evaluation}
+    assert len(by_label) == len({stage.fingerprint for one in rounds for stage in one.evaluation})
+    for label in ("0-base-arena-hard-v0.1-score", "0-eval-mt-bench-score", "1-eval-arena-hard-v2.0-score"):
+        assert label in by_label
+    assert "0-base-arena-hard-v2.0-judge" not in by_label, "the baseline is not judged against itself"
+    judged = by_label["1-eval-arena-hard-v2.0-judge"]
+    assert judged.inputs["baseline"] is by_label["0-base-arena-hard-v2.0-answer"]
+    policies = {stage.inputs["policy"].fingerprint for label, stage in by_label.items() if label.endswith("-judge")}
+    assert len(policies) == 1, "every policy has the same judge"
+
+
+def test_a_plan_needs_no_key_and_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps([{'kind': 'mt_bench', **mt_bench(tmp_path, 2)}])}"])
+    check(recipe, keys=False)
+    with pytest.raises(ConfigError, match="gpt-4 needs OPENAI_API_KEY"):
+        check(recipe)
