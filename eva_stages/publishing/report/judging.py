@@ -163,7 +163,7 @@ def _parse_failures(found: list[Judged]) -> Plot:
 
     def paint(axes: Axes) -> None:
         grouped(axes, [one.label for one in found], {"": shares})
-        axes.set_xlim(0, max(5.0, 1.1 * max(shares)))
+        axes.set_xlim(0, max(5.0, 1.15 * max(shares)))
 
     n = n_of((one.judgments for one in found), "judgments")
     note = "Judgments without a verdict are left out of every score and counted here."

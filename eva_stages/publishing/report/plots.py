@@ -132,7 +132,11 @@ def _columns(labels: Sequence[str]) -> int:
 
 def short(name: str) -> str:
     """A name from data, fit for an axis or a legend."""
-    return one_line(name, NAME_CHARACTERS)
+    return (
+        one_line(name, NAME_CHARACTERS)
+        if len(name) <= NAME_CHARACTERS
+        else f"{one_line(name[: NAME_CHARACTERS - 1], NAME_CHARACTERS)}\u2026"
+    )
 
 
 def look(index: int) -> dict[str, Any]:
@@ -175,7 +179,9 @@ def grouped(axes: Axes, names: Sequence[str], groups: Mapping[str, Sequence[floa
     thickness = 0.8 / max(len(groups), 1)
     for index, (label, values) in enumerate(groups.items()):
         offsets = places + 0.4 - thickness * (index + 0.5)
-        axes.barh(offsets, np.asarray(values, dtype=float), thickness * 0.92, label=short(label), color=colour(index))
+        bars = axes.barh(offsets, np.asarray(values, dtype=float), thickness * 0.92, label=short(label), color=colour(index))
+        if len(groups) == 1:
+            axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
     axes.set_yticks(places, [short(name) for name in names])
     axes.grid(axis="y", visible=False)
 
