@@ -62,11 +62,17 @@ HOMES = {
     ),
     "arena-hard": Home("hub", ARENA_HARD_DATA, "data/arena-hard-v0.1/question.jsonl"),
     "arena-hard-v2.0": Home("hub", ARENA_HARD_DATA, "data/arena-hard-v2.0/question.jsonl"),
-    "arena-hard-prompts": Home("github", ARENA_HARD, "config/arena-hard-v0.1.yaml"),
+    "arena-hard-prompts": Home("github", ARENA_HARD, "config/arena-hard-v0.1.yaml", "9a1d3864b1a4388635b856fdd7eefb2cc8142525"),
     "arena-hard-v2.0-prompts": Home("github", ARENA_HARD, "config/arena-hard-v2.0.yaml"),
     "arena-hard-system-prompts": Home("github", ARENA_HARD, "utils/judge_utils.py"),
     "gsm8k": Home("hub", "openai/gsm8k", "main/test-00000-of-00001.parquet"),
-    "ifeval": Home("hub", "google/IFEval", "ifeval_input_data.jsonl"),
+    "ifeval": Home(
+        "github",
+        "google-research/google-research",
+        "instruction_following_eval/data/input_data.jsonl",
+        "19638399cc9e03623c5b9087a1d6fa8813974ce9",
+        "67ffeee0fcb87c317c5b08a2de85557b4a7e96ada6178aa645b4954fe4b53d49",
+    ),
 }
 
 

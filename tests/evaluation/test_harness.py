@@ -36,7 +36,7 @@ def test_a_task_is_run_and_its_main_metric_kept(tmp_path: Path, monkeypatch: pyt
     inputs = {"policy": tmp_path / "policy", "include": tmp_path / "tasks"}
     (tmp_path / "work").mkdir()
     with Reporter().task("harness", "rows") as task:
-        context = Context(tmp_path / "work", tmp_path / "work" / "data", inputs, task)
+        context = Context(tmp_path / "work", tmp_path / "work" / "data", inputs, task, tmp_path)
         made = score(context, ["tiny_choice"], None, True, "auto", 1, {"batch_size": 2, "device": "cpu"})
     figures = made["scores"]["official"]["tasks"]["tiny_choice"]
     assert figures["metric"] == "acc,none" and 0 <= figures["value"] <= 1 and figures["stderr"] > 0
