@@ -123,7 +123,9 @@ def test_the_report_reads_the_same_without_scripts(told: Path, page: Page) -> No
     shown = " ".join(tree["strings"])
     for words in ("Mean reward of sampled answers", "Seed prompt", "best answer", "policy after iteration", "What the judge said"):
         assert words in shown
-    assert "<script" not in (told / "report.html").read_text()
+    html = (told / "report.html").read_text()
+    assert "<script" not in html
+    assert "default-src 'none'" in html
 
 
 def test_the_sections_say_what_the_run_holds(told: Path) -> None:
