@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.store import Run
-from eva_stages.publishing.history import read_history
+from eva_stages.core.store import Run, content
+from eva_stages.publishing.history import History, read_history
 from eva_stages.publishing.report.page import write_report
-from pipelines.comparing import compare, run_values
+from pipelines.comparing import Values, compare, stage_values
 
 
 def make_report(runs: Sequence[Run]) -> Path:
@@ -25,12 +25,20 @@ def make_report(runs: Sequence[Run]) -> Path:
     ]
     if faults:
         raise ConfigError(faults)
-    return write_report(histories, _differences(runs, names) if len(runs) > 1 else None)
+    return write_report(histories, _differences(*histories[:2]) if len(runs) > 1 else None)
 
 
-def _differences(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any] | None:
-    """Of the first two runs; None where they have no finished benchmark in common."""
+def _differences(a: History, b: History) -> dict[str, Any] | None:
+    """Of two runs; None where they have no finished benchmark in common."""
     try:
-        return compare(names[0], run_values(runs[0]), names[1], run_values(runs[1]))
+        return compare(a.name, _values(a), b.name, _values(b))
     except ConfigError:
         return None
+
+
+def _values(history: History) -> Values:
+    """What the run's policies scored on every question, as it is on disk."""
+    found: Values = {}
+    for one in history.artifacts:
+        found |= stage_values(one.stage, one.iteration, content(one.folder))
+    return found

@@ -219,12 +219,14 @@ def test_two_runs_are_compared(told: Path, page: Page, tmp_path: Path) -> None:
     shutil.copytree(told, other, ignore=shutil.ignore_patterns("report*"))
     recipe = (other / "recipe.yaml").read_text()
     assert "metric: reward_gap" in recipe
-    (other / "stages.json").write_text((told / "stages.json").read_text())
+    (other / "recipe.yaml").write_text(recipe.replace("metric: reward_gap", "metric: uniform"))
     out = run_eva("report", str(told), str(other)).stdout.strip()
     assert out == str(told / "comparison.html")
     text = re.sub(r"\s+", " ", " ".join(parsed(Path(out).read_text()).text))
     assert "Differences, question by question" in text
-    assert "The recipes are the same but for their names." in text
+    for policy in ("base", "iteration 0", "iteration 1"):
+        assert f"lettercraft, sampled {policy}" in text
+    assert "creator.metric reward_gap uniform" in text
     page.open(Path(out).as_uri(), 400)
     assert problems(page) == []
     assert all(plot["marks"] > 5 and plot["outside"] == [] for plot in page.value(DRAWN))

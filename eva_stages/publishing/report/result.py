@@ -55,14 +55,15 @@ def result(histories: Sequence[History], differences: dict[str, Any] | None = No
     official = _official(histories[0])
     tables += [official] if official else []
     lead = [
-        _sentence(key, next(iter(by_run.values())))
+        _sentence(key, of_run, f" of {run}" if len(histories) > 1 else "")
         for key, by_run in known.items()
-        if len(next(iter(by_run.values()))) > 1 and _comparable(key)
+        for run, of_run in by_run.items()
+        if len(of_run) > 1 and _comparable(key)
     ]
     if len(histories) == 1:
         lead.append(
-            "Controls (the same recipe with uniform or greedy selection, without evolving, or with other human prompts) are runs of their "
-            "own: `eva report RUN CONTROL` puts them side by side."
+            "Controls (`creator.control`, or another `creator.metric`) are runs of their own; `eva report RUN CONTROL` puts them side by "
+            "side."
         )
     missing = [] if known else ["No evaluation is finished yet."]
     return Section("result", "Result", lead, plots, tables, missing)
@@ -77,12 +78,12 @@ def _about(key: tuple[str, str]) -> tuple[str, str, float | None]:
     return UNITS.get(key, (f"{key[0]}: {key[1].replace('_', ' ')}", "score, in the benchmark's unit", None))
 
 
-def _sentence(key: tuple[str, str], of_run: list[Score]) -> str:
+def _sentence(key: tuple[str, str], of_run: list[Score], run: str) -> str:
     title = _about(key)[0]
     first, last = of_run[0], of_run[-1]
     apart = last.low is not None and first.high is not None and (last.low > first.high or (first.low or 0) > (last.high or 0))
-    words = "the intervals do not overlap" if apart else "the intervals overlap, so this run alone does not settle it"
-    return f"{title}: {_shown(first)} for {_named(first)}, {_shown(last)} after {last.policy}; {words}."
+    words = "the intervals do not overlap" if apart else "the intervals overlap"
+    return f"{title}: {_shown(first)} for {_named(first)}{run}, {_shown(last)} after {last.policy}; {words}."
 
 
 def _named(score: Score) -> str:
