@@ -10,9 +10,11 @@ from types import FrameType
 import typer
 
 from cli import evaluate, recipes
+from cli.lineage import lineage
 from cli.plan import plan
 from cli.players import creator, solver
 from cli.push import push
+from cli.report import report
 from cli.run import run
 from cli.shared import this_command
 from cli.status import status
@@ -23,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="eva: open-ended RLHF, where the training prompts evolve together with the policy.",
 )
-for command in (run, creator, solver, plan, status, push, recipes.validate):
+for command in (run, creator, solver, plan, status, lineage, report, push, recipes.validate):
     app.command(command.__name__)(command)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(recipes.app, name="recipes")

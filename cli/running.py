@@ -35,6 +35,7 @@ def run_stages(
 
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipes import dump_recipe, load_recipe
+    from eva_stages.core.stage import closure
     from eva_stages.core.store import write_whole
     from pipelines.checking import check
     from pipelines.iteration import iterations
@@ -53,6 +54,7 @@ def run_stages(
     run.create()
     with run.lock():
         write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
+        run.plan(closure([stage for one in rounds for stage in one.stages]))
         execute_and_publish(run, recipe, rounds, chosen, Reporter())
     document = summary(run, recipe, rounds)
     if as_json:

@@ -97,16 +97,19 @@ def _document(name_a: str, name_b: str, pairs: list[tuple[pa.Table, pa.Table, st
 
 
 def _stage_values(run: Run, one: Iteration, stage: Stage) -> Values:
-    prefix, _, rest = stage.name.partition("-")
-    policy = BASE if prefix == BASE else f"iteration {one.number}"
-    if not run.done(stage):
-        return {}
-    if rest == "reward":
-        rewards = read_table(run.folder(stage))
+    return stage_values(stage.name, one.number, run.folder(stage)) if run.done(stage) else {}
+
+
+def stage_values(stage: str, iteration: int, folder: Path) -> Values:
+    """What a finished stage of an evaluation says about every question; nothing if it says nothing about any."""
+    prefix, _, rest = stage.partition("-")
+    policy = BASE if prefix == BASE else f"iteration {iteration}"
+    if prefix in (BASE, "eval") and rest == "reward":
+        rewards = read_table(folder)
         columns = {"sampled": "rewards", "greedy": "greedy_rewards"}
         return {(f"lettercraft, {name}", policy): _mean_rewards(rewards, column) for name, column in columns.items()}
-    if rest.endswith("-score") and (run.folder(stage) / FILE).is_file():
-        table = read_table(run.folder(stage))
+    if rest.endswith("-score") and (folder / FILE).is_file():
+        table = read_table(folder)
         return {(rest.removesuffix("-score"), policy): table} if table.schema.names == VALUES.names else {}
     return {}
 

@@ -1,6 +1,6 @@
 """A run on disk. A name under `stages/` means done and whole; everything unfinished is under `work/`.
 
-    runs/<run>/recipe.yaml, events.jsonl, lock
+    runs/<run>/recipe.yaml, stages.json (folders of the recipe's stages), events.jsonl, lock
     runs/<run>/stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json, pipeline.yaml of row stages
     runs/<run>/work/<iteration>-<stage>-<fp12>/...
 
@@ -16,7 +16,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -30,6 +30,8 @@ from eva_stages.core.stage import Outside, Stage
 
 PIPELINE = "pipeline.yaml"
 """The distilabel pipeline that a row stage ran, beside its data: no part of the artifact's digest."""
+PLAN = "stages.json"
+"""Which stages belong together, where a folder holds those of more than one recipe."""
 PACKAGES = ("eva-align", "torch", "transformers", "trl", "distilabel", "datasets", "accelerate", "pyarrow", "numpy")
 
 
@@ -96,6 +98,24 @@ class Run:
         for name, upstream in stage.inputs.items():
             if self.digest(upstream) != manifest["inputs"][name]["digest"]:
                 raise DataError(f"{folder} was made from another {name} than the present one; delete it and run again")
+
+    def plan(self, stages: Iterable[Stage]) -> None:
+        """Put down which stages the run's recipe consists of, upstream first."""
+        write_whole(self.root / PLAN, json.dumps([stage.folder for stage in stages], indent=1) + "\n")
+
+    def line(self) -> list[Path]:
+        """The finished artifacts of the recipe as it was last run, upstream first, without looking at the recipe.
+
+        Where the run has no plan: the newest artifact of every stage and iteration.
+        """
+        plan = self.root / PLAN
+        if plan.is_file():
+            planned = [self.stages / str(name) for name in json.loads(plan.read_text())]
+            return [folder for folder in planned if (folder / "manifest.json").is_file()]
+        folders = [path.parent for path in self.stages.glob("*/manifest.json")]
+        by_end = sorted(folders, key=lambda folder: read_manifest(folder)["ended"])
+        newest = {folder.name.rpartition("-")[0]: folder for folder in by_end}
+        return sorted(newest.values(), key=by_end.index)
 
     # --- making
 

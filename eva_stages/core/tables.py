@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from eva_stages.core.errors import DataError
 
-ROWS_PER_GROUP = 4096
+ROWS_PER_GROUP = 512
+"""Few, so that one row can be looked up without decoding many others' texts."""
 FILE = "rows.parquet"
 
 

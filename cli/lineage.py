@@ -1,0 +1,30 @@
+"""`eva lineage`: where a prompt came from and what became of it."""
+
+from typing import Annotated
+
+import typer
+
+from cli.shared import JsonOption, RunArgument, existing_run, print_json
+
+
+def lineage(
+    run: RunArgument,
+    prompt_id: Annotated[str, typer.Argument(metavar="PROMPT_ID", help="Id of a prompt; the start of one gets suggestions.")],
+    as_json: JsonOption = False,
+    from_seed: Annotated[
+        bool, typer.Option("--from-seed", help="The whole tree below the prompt's seed, rejected evolutions too.")
+    ] = False,
+) -> None:
+    """From the seed to a prompt: mutations, answers and rewards, informativeness, pairs, checkpoints."""
+    from rich.console import Console
+
+    from eva_stages.publishing.history import read_history
+    from eva_stages.publishing.lineage import Lineage
+    from eva_stages.publishing.lineage_view import steps_view, tree_view
+
+    lookup = Lineage(read_history(existing_run(run)))
+    document = lookup.tree(prompt_id) if from_seed else lookup.trace(prompt_id)
+    if as_json:
+        print_json(document)
+    else:
+        Console().print(tree_view(document) if from_seed else steps_view(document))

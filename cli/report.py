@@ -1,0 +1,20 @@
+"""`eva report`: a run in pictures, or several side by side."""
+
+from typing import Annotated
+
+import typer
+
+from cli.shared import existing_run
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folder or name of a run; two or more are compared.")],
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """One HTML file that tells a run: RUN/report.html, plots in RUN/report/; of several runs: FIRST/comparison.html."""
+    from pipelines.reporting import make_report
+
+    path = make_report([existing_run(run) for run in runs])
+    print(path)
+    if open_it:
+        typer.launch(str(path.resolve()))

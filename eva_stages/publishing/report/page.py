@@ -1,0 +1,137 @@
+"""The report as one HTML file without scripts and without anything from elsewhere, and its plots as files beside it.
+
+The page forbids itself to load or to run anything (its content security policy). Everything from data is escaped by the template and made
+harmless and short before that; what is private is taken out of the whole page at the end. The file is pure ASCII, so no encoding can
+break it.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
+from markupsafe import Markup, escape
+
+from eva_stages.core.store import now, write_whole
+from eva_stages.publishing.harmless import harmless
+from eva_stages.publishing.history import History
+from eva_stages.publishing.privacy import Privacy
+from eva_stages.publishing.report.comparison import differences, side_by_side
+from eva_stages.publishing.report.costs import costs, duration
+from eva_stages.publishing.report.curriculum import curriculum
+from eva_stages.publishing.report.examples import examples
+from eva_stages.publishing.report.informativeness import informativeness
+from eva_stages.publishing.report.judging import judging
+from eva_stages.publishing.report.parts import Section
+from eva_stages.publishing.report.plots import SERIES
+from eva_stages.publishing.report.provenance import provenance
+from eva_stages.publishing.report.result import result
+from eva_stages.publishing.report.solver import solver
+
+REPORT, COMPARISON = "report", "comparison"
+TEXT_CHARACTERS = 700
+CELL_CHARACTERS = 200
+SENTENCE_CHARACTERS = 600
+RECIPE_CHARACTERS = 20_000
+DARK = ("#5aa9e6", "#ff9355", "#35c79b", "#e8a3cb", "#f6bd45", "#9ad3f5", "#a8aeb5")
+"""The series' colours on a dark ground, in the order of the light ones."""
+SECTIONS: tuple[Callable[[History], Section], ...] = (curriculum, informativeness, solver, judging, examples, costs)
+
+
+def write_report(histories: Sequence[History], compared: dict[str, Any] | None = None) -> Path:
+    """Write the report of a run, or the comparison of several into the folder of the first; returns the HTML file.
+
+    Args:
+        compared: the differences of the first two runs' scores, as `pipelines.comparing` makes them.
+    """
+    first = histories[0]
+    privacy = Privacy(first.root)
+    if len(histories) == 1:
+        sections = [result(histories), *(section(first) for section in SECTIONS), provenance(histories, privacy)]
+        name, title = REPORT, f"eva report: {first.name}"
+    else:
+        sections = [result(histories, compared), differences(histories, privacy), side_by_side(histories), provenance(histories, privacy)]
+        name, title = COMPARISON, f"eva comparison: {' and '.join(one.name for one in histories)}"
+    _write_plots(first.root / name, sections, privacy)
+    path = first.root / f"{name}.html"
+    write_whole(path, page(title, histories, sections, privacy))
+    return path
+
+
+def page(title: str, histories: Sequence[History], sections: Sequence[Section], privacy: Privacy) -> str:
+    """The HTML."""
+    environment = SandboxedEnvironment(
+        loader=FileSystemLoader(str(resources.files("hub_cards"))),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shown": _shown, "prose": _prose, "cell": _cell, "number": _is_number}
+    text = environment.get_template("report.html.jinja").render(
+        title=title,
+        about=[_about(one) for one in histories],
+        sections=sections,
+        light=SERIES,
+        dark=DARK,
+        made=moment(now()),
+        recipe_characters=RECIPE_CHARACTERS,
+    )
+    return privacy.text(text).encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
+def _about(history: History) -> str:
+    seconds = sum(one.manifest["seconds"] for one in history.artifacts)
+    ended = max((one.manifest["ended"] for one in history.artifacts), default="never")
+    rounds = len(history.every("train"))
+    trained = f"{rounds} trained polic{'y' if rounds == 1 else 'ies'}"
+    finished = f"{len(history.artifacts)} finished stages, the last {moment(ended)}"
+    return f"{history.name}: {finished}; {trained}; {duration(seconds)} of stage time"
+
+
+def moment(time: str) -> str:
+    """As in 2026-11-24 09:16 UTC; eva writes all times in UTC."""
+    return f"{time[:10]} {time[11:16]} UTC" if len(time) > 16 else time
+
+
+def _shown(text: str | None, limit: int = TEXT_CHARACTERS) -> str:
+    return harmless(text, limit)
+
+
+def _prose(text: str) -> Markup:
+    """A sentence of ours, what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(harmless(text, SENTENCE_CHARACTERS)))))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _cell(value: Any) -> str:
+    """A table's cell: whole numbers with separators, others with four digits, text cut and harmless, nothing for None."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float() if value != value:
+            return ""
+        case float():
+            return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+        case _:
+            return harmless(str(value), CELL_CHARACTERS)
+
+
+def _write_plots(folder: Path, sections: Sequence[Section], privacy: Privacy) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for section in sections:
+        for plot in section.plots:
+            (folder / f"{plot.name}.svg").write_text(privacy.text(plot.svg), encoding="utf-8")
+            (folder / f"{plot.name}.png").write_bytes(plot.png)

@@ -1,0 +1,41 @@
+"""What a section of the report consists of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eva_stages.publishing.report.plots import Plot
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; numbers stand to the right."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    folded: bool = False
+    """Shown only when somebody opens it."""
+
+    def numeric(self, column: int) -> bool:
+        return any(isinstance(row[column], int | float) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what there is to say, plots, tables."""
+
+    id: str
+    title: str
+    lead: Sequence[str] = ()
+    plots: Sequence[Plot] = ()
+    tables: Sequence[Table] = ()
+    missing: Sequence[str] = ()
+    """What the run has nothing about, and what would bring it."""
+    chains: Sequence[Any] = field(default=())
+    answers: Sequence[Any] = field(default=())
+    texts: Sequence[tuple[str, str]] = ()
+    """Foldable texts, such as the recipe: (title, text)."""

@@ -1,0 +1,102 @@
+"""`eva status` once, and live on a terminal of its own while somebody works on the run."""
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eva_stages.core.store import Run
+from pipelines.status import status_table
+from tests.conftest import run_eva
+
+
+@pytest.fixture(scope="module")
+def going(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run as it was while iteration 1 was training."""
+    run = tmp_path_factory.mktemp("going") / "tiny"
+    shutil.copytree(tiny_run, run)
+    (trained,) = (run / "stages").glob("1-train-*")
+    manifest = json.loads((trained / "manifest.json").read_text())
+    (run / "work" / trained.name).mkdir()
+    (run / "work" / trained.name / "metrics.jsonl").write_text('{"step": 3, "total_steps": 9, "loss": 0.5}\n{"step": 4, "total')
+    for folder in (trained, *(run / "stages").glob("1-eval-*")):
+        shutil.rmtree(folder)
+    Run(run).event("start", stage="1-train", fingerprint=manifest["fingerprint"])
+    return run
+
+
+def watch(run: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """`eva status` on a terminal, and the end of it that we hold."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cli.main", "status", str(run)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "60", "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
+    os.close(theirs)
+    return process, ours
+
+
+def pieces(terminal: int) -> Iterator[str]:
+    """What comes onto a terminal, until it is closed."""
+    while select.select([terminal], [], [], 120)[0]:
+        try:
+            yield os.read(terminal, 65536).decode(errors="replace")
+        except OSError:
+            return
+
+
+def until(shown: Iterator[str], words: str, times: int) -> str:
+    seen = ""
+    for piece in shown:
+        seen += piece
+        if seen.count(words) >= times:
+            return seen
+    raise AssertionError(f"{words!r} came {seen.count(words)} times and not {times}:\n{seen}")
+
+
+def test_status_follows_a_run_that_goes_and_ends_with_it(going: Path) -> None:
+    with Run(going).lock():
+        process, terminal = watch(going)
+        shown = pieces(terminal)
+        assert "worked on by process" in " ".join(until(shown, "running, step 3/9, loss 0.500", 2).split())
+    rest = "".join(shown)
+    assert process.wait() == 0
+    assert "unfinished" in rest.rpartition("stages done")[0].rpartition("1-train")[2]
+
+
+def test_leaving_the_live_status_is_no_error(going: Path) -> None:
+    with Run(going).lock():
+        process, terminal = watch(going)
+        shown = pieces(terminal)
+        until(shown, "running, step 3/9", 1)
+        process.send_signal(signal.SIGINT)
+        assert "interrupted" not in "".join(shown)
+        assert process.wait() == 0
+
+
+def test_status_is_plain_where_nobody_watches(going: Path) -> None:
+    with Run(going).lock():
+        plain = run_eva("status", str(going)).stdout
+        document = json.loads(run_eva("status", str(going), "--json").stdout)
+    assert "running, step 3/9" in plain
+    assert "\x1b" not in plain
+    states = {entry["stage"]: entry["state"] for entry in document["stages"]}
+    assert states["1-pair"] == "done"
+    assert states["1-train"] == "running"
+    assert states["1-eval-answer"] == "to do"
+
+
+def test_a_low_terminal_shows_the_stages_around_the_running_one() -> None:
+    entries = [{"stage": f"0-s{number}", "state": "done" if number < 30 else "to do", "rows": 1, "seconds": 1.0} for number in range(40)]
+    document = {"recipe": "r", "run": "d", "locked_by": None, "stages": entries}
+    table = status_table(document, height=14)
+    assert [str(cell) for cell in table.columns[0].cells] == [f"0-s{number}" for number in range(27, 36)]
+    assert table.caption == "30 of 40 stages done; 31 not shown"
+    assert status_table(document).row_count == 40

@@ -1,0 +1,46 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.synthetic_run import SyntheticRun
+from eva_stages.core.store import Run
+from eva_stages.publishing.history import read_history
+from tests.conftest import manifests
+
+
+@pytest.fixture
+def two_recipes(tmp_path: Path) -> Path:
+    """A run folder that also holds a mixed prompt set of another recipe, made later."""
+    root = SyntheticRun(tmp_path / "made", prompts=8, responses=2, iterations=1, words=4).write()
+    (mixed,) = (root / "stages").glob("1-mix-*")
+    other = mixed.with_name("1-mix-ffffffffffff")
+    shutil.copytree(mixed, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "ended": "2027-01-01T00:00:00+00:00"}))
+    return root
+
+
+def test_artifacts_of_another_recipe_in_the_folder_are_left_out(two_recipes: Path) -> None:
+    mixed = read_history(Run(two_recipes)).one("mix", 1)
+    assert mixed is not None
+    assert mixed.folder.name != "1-mix-ffffffffffff"
+
+
+def test_without_a_plan_the_newest_artifacts_count(two_recipes: Path) -> None:
+    (two_recipes / "stages.json").unlink()
+    mixed = read_history(Run(two_recipes)).one("mix", 1)
+    assert mixed is not None
+    assert mixed.folder.name == "1-mix-ffffffffffff"
+
+
+def test_a_run_writes_down_its_stages_upstream_first(tiny_run: Path) -> None:
+    history = read_history(Run(tiny_run))
+    assert {f"{one.iteration}-{one.stage}" for one in history.artifacts} == set(manifests(tiny_run))
+    places = {one.folder.name: index for index, one in enumerate(history.artifacts)}
+    for one in history.artifacts:
+        assert all(
+            places[made["artifact"]] < places[one.folder.name] for made in one.manifest["inputs"].values() if made["artifact"] in places
+        )
+    assert {number: one.stage for number, one in history.prompt_sets.items()} == {0: "prompts", 1: "mix"}
