@@ -71,6 +71,7 @@ class LiteLLMGenerator(SeededLLM):
     _calls: Journal = PrivateAttr()
     _loop: asyncio.AbstractEventLoop = PrivateAttr()
     _reserved: list[float] = PrivateAttr(default_factory=list)
+    _unsettled: asyncio.Semaphore = PrivateAttr()
     _underway: dict[str, asyncio.Lock] = PrivateAttr(default_factory=dict)
     _next: float = PrivateAttr(0.0)
     _answered: int = PrivateAttr(0)
@@ -107,6 +108,8 @@ class LiteLLMGenerator(SeededLLM):
 
     async def _all(self, conversations: list[list[Message]], n: int, seeds: Sequence[int]) -> list[Generated]:
         gate, budget = asyncio.Semaphore(self.concurrency), asyncio.Condition()
+        # answers on their way to disk are lost with a kill, so they may be no more than the requests under way
+        self._unsettled = asyncio.Semaphore(2 * self.concurrency)
         tasks = [
             asyncio.ensure_future(self._prompt(messages, n, seed, gate, budget))
             for messages, seed in zip(conversations, seeds, strict=True)
@@ -164,12 +167,21 @@ class LiteLLMGenerator(SeededLLM):
             return dict(known) if known is not None else await self._new_call(key, request, gate, budget)
 
     async def _new_call(self, key: str, request: dict[str, Any], gate: asyncio.Semaphore, budget: asyncio.Condition) -> dict[str, Any]:
+        async with self._unsettled:
+            answer, kept = await self._sent(key, request, gate, budget)
+            if kept is not None:  # the place among the requests under way is another's meanwhile
+                await kept
+        return answer
+
+    async def _sent(
+        self, key: str, request: dict[str, Any], gate: asyncio.Semaphore, budget: asyncio.Condition
+    ) -> tuple[dict[str, Any], "asyncio.Future[None] | None"]:
         async with gate:
             reserved = await self._reserve(request, budget)
             # a call that was sent is paid for, so cancelling waits until it has come home
             task = asyncio.ensure_future(self._attempts(key, request))
             try:
-                answer, kept = await asyncio.shield(task)
+                return await asyncio.shield(task)
             except asyncio.CancelledError:
                 await asyncio.gather(task, return_exceptions=True)
                 raise
@@ -177,9 +189,6 @@ class LiteLLMGenerator(SeededLLM):
                 async with budget:
                     self._reserved.remove(reserved)
                     budget.notify_all()
-        if kept is not None:  # the place among the requests under way is another's meanwhile
-            await kept
-        return answer
 
     async def _attempts(self, key: str, request: dict[str, Any]) -> tuple[dict[str, Any], "asyncio.Future[None] | None"]:
         """An answer on its way into the journal, or a failure."""
