@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads that wait for each other would only get in the way
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; what the tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EVALDATA = Path(__file__).parents[2] / "shared" / "evaldata"
 
