@@ -1,8 +1,9 @@
 """A run on disk. A name under `stages/` means done and whole; everything unfinished is under `work/`.
 
-    runs/<run>/recipe.yaml, stages.json (folders of the recipe's stages), events.jsonl, lock
-    runs/<run>/stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json, pipeline.yaml of row stages
-    runs/<run>/work/<iteration>-<stage>-<fp12>/...
+    runs/<run>
+      recipe.yaml, stages.json (folders of the recipe's stages), events.jsonl, lock
+      stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json, pipeline.yaml of row stages
+      work/<iteration>-<stage>-<fp12>/...
 
 Committing writes the data, then the manifest, syncs both and renames the folder; a reader therefore never meets half an artifact.
 The digests in a manifest are checked whenever the artifact is used again.
