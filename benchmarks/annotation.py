@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.generation import recipe
-from eva_stages.core.config import Recipe
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.rows import prompt_row
 from pipelines.playing import rewarding
 

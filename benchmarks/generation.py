@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import common
-from eva_stages.core.config import Recipe
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.rows import prompt_row
 from eva_stages.models.loading import resolve
 from pipelines.playing import responding

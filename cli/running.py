@@ -10,7 +10,7 @@ NARROWEST, WITH_BENCHMARKS = 112, 140
 """Columns that the tables of intervals need; a narrower terminal wraps them."""
 
 if TYPE_CHECKING:
-    from eva_stages.core.config import Recipe
+    from eva_stages.core.config.recipe import Recipe
     from eva_stages.core.stage import Stage
     from pipelines.iteration import Iteration
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from eva_stages.core.config import Recipe
+    from eva_stages.core.config.recipe import Recipe
     from eva_stages.core.store import Run
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a packaged one.")]

@@ -1,6 +1,6 @@
 """What the prompts of an iteration are like: scores and topics, beside the line of stages that leads to the next policy."""
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Input, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player

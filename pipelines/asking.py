@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from eva_stages.core.config import Evaluation, JudgedBenchmark, Recipe
+from eva_stages.core.config.evaluation import Evaluation, JudgedBenchmark
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipes import packaged_recipes
 from eva_stages.models.loading import MICROWORLD

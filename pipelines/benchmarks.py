@@ -4,19 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eva_stages.core.config import (
-    GSM8K,
-    AlpacaEval,
-    ArenaHard,
-    Benchmark,
-    JudgedBenchmark,
-    LiteLLMModel,
-    LMEval,
-    MTBench,
-    OneBenchmark,
-    Player,
-    Recipe,
-)
+from eva_stages.core.config.evaluation import GSM8K, AlpacaEval, ArenaHard, Benchmark, JudgedBenchmark, LMEval, MTBench, OneBenchmark
+from eva_stages.core.config.models import LiteLLMModel, Player
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed, tree_digest
 from eva_stages.core.homes import HOMES, arena_hard_answers, available, find_file
 from eva_stages.core.stage import RUN, FunctionStage, Input, Limit, Outside, RowStage, Stage, Use

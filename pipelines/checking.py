@@ -7,27 +7,12 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from eva_stages.core.config import (
-    ArmoRMReward,
-    EnsembleReward,
-    FilePrompts,
-    HubPrompts,
-    JudgedBenchmark,
-    Lettercraft,
-    LiteLLMModel,
-    LLMJudgeReward,
-    LMEval,
-    LocalReward,
-    OneBenchmark,
-    PairwiseReward,
-    Player,
-    Recipe,
-    Topics,
-    TransformersModel,
-    VerifierReward,
-    VLLMGenerator,
-    VLLMModel,
-)
+from eva_stages.core.config.creator import Topics
+from eva_stages.core.config.evaluation import JudgedBenchmark, Lettercraft, LMEval, OneBenchmark
+from eva_stages.core.config.models import LiteLLMModel, Player, TransformersModel, VLLMGenerator, VLLMModel
+from eva_stages.core.config.prompts import FilePrompts, HubPrompts
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards import ArmoRMReward, EnsembleReward, LLMJudgeReward, LocalReward, PairwiseReward, VerifierReward
 from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import load_attribute

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from eva_stages.core.config import ORPO, RLOO, SPPO, EnsembleReward, HubPrompts, MicroworldPrompts, PairwiseReward, Recipe, SimPO
+from eva_stages.core.config.prompts import HubPrompts, MicroworldPrompts
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
+from eva_stages.core.config.solver import ORPO, RLOO, SPPO, SimPO
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import Message
 from eva_stages.models.batching import chat_tokens

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import Input, RowStage, Stage, TableStage, Use
 from eva_stages.models.loading import resolve

@@ -3,7 +3,7 @@
 Each control trains like eva, iteration by iteration from the policy of the one before; only its prompts are others.
 """
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.stage import Outside, Stage, TableStage, Use
 from pipelines.cleaning import decontaminated
 from pipelines.creator import creator_stages

@@ -8,7 +8,8 @@ that gives no verdict in Arena-Hard v0.1 is asked a second time, which neither f
 from dataclasses import dataclass
 from typing import Any
 
-from eva_stages.core.config import AlpacaEval, ArenaHard, JudgedBenchmark, LiteLLMModel, MTBench, Player
+from eva_stages.core.config.evaluation import AlpacaEval, ArenaHard, JudgedBenchmark, MTBench
+from eva_stages.core.config.models import LiteLLMModel, Player
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.evaluation.prompts import arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
 from eva_stages.evaluation.questions import Row, baseline_answers, question_rows

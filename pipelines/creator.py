@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Outside, Stage, TableStage, Use
 from pipelines.cleaning import decontaminated, diversified

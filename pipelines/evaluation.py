@@ -5,7 +5,9 @@ Lettercraft scores with its own exact reward, whatever a recipe trains on: figur
 
 from collections.abc import Sequence
 
-from eva_stages.core.config import Lettercraft, MicroworldReward, Recipe
+from eva_stages.core.config.evaluation import Lettercraft
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards import MicroworldReward
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model

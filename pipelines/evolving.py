@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import player

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.stage import Stage
 from eva_stages.models.loading import resolve
 from pipelines.analysing import analysing

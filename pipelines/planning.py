@@ -6,7 +6,11 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from eva_stages.core.config import RLOO, Benchmark, FilePrompts, JudgedBenchmark, Lettercraft, Player, Recipe, Sampling
+from eva_stages.core.config.evaluation import Benchmark, JudgedBenchmark, Lettercraft
+from eva_stages.core.config.models import Player, Sampling
+from eva_stages.core.config.prompts import FilePrompts
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.solver import RLOO
 from eva_stages.core.stage import Outside, Stage, closure
 from eva_stages.core.store import Run
 from eva_stages.evaluation.questions import question_rows

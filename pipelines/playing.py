@@ -1,6 +1,7 @@
 """The two stages that both players share: the policy answers prompts, and the reward scores the answers."""
 
-from eva_stages.core.config import EnsembleReward, Recipe
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards import EnsembleReward
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import ROWS, OneReward, policy_generator, reward_model

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from eva_stages.core.config import FilePrompts, HubPrompts, Recipe
+from eva_stages.core.config.prompts import FilePrompts, HubPrompts
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use

@@ -1,6 +1,7 @@
 """The rewriter's stages: rewrite the chosen responses, score the rewrites, put those that count into the pairs [paper, D.2.1]."""
 
-from eva_stages.core.config import EnsembleReward, PairwiseReward, Recipe
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import ROWS, player, reward_model

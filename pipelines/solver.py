@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eva_stages.core.config import RLOO, EnsembleReward, PairwiseReward, Recipe
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
+from eva_stages.core.config.solver import RLOO
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, Stage, TableStage, Use, as_data
 from eva_stages.models.choosing import reward_model

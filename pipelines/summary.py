@@ -10,7 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from eva_stages.core.config import Lettercraft, Recipe
+from eva_stages.core.config.evaluation import Lettercraft
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.progress import facts
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run

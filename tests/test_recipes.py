@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eva_stages.core.config import ArmoRMReward, PairRMReward
+from eva_stages.core.config.rewards import ArmoRMReward, PairRMReward
 from eva_stages.core.recipes import load_recipe, packaged_recipes
 from eva_stages.core.store import Run
 from pipelines.checking import check

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from eva_stages.core.config import Recipe
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 
 Location = tuple[str | int, ...]

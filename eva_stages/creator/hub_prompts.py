@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eva_stages.core.config import HubPrompts
+from eva_stages.core.config.prompts import HubPrompts
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.runner import Context
 from eva_stages.creator.prompts import load_file

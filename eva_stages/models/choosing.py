@@ -5,20 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eva_stages.core.config import (
-    ArmoRMReward,
-    LiteLLMModel,
-    LLMJudgeReward,
-    LocalReward,
-    PairwiseReward,
-    Player,
-    PointwiseReward,
-    Policy,
-    PolicyPlayer,
-    Section,
-    TransformersModel,
-    VLLMModel,
-)
+from eva_stages.core.config.base import Section
+from eva_stages.core.config.models import LiteLLMModel, Player, Policy, PolicyPlayer, TransformersModel, VLLMModel
+from eva_stages.core.config.rewards import ArmoRMReward, LLMJudgeReward, LocalReward, PairwiseReward, PointwiseReward
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
 from eva_stages.core.store import artifact_name

@@ -15,7 +15,7 @@ from typing import get_args
 
 import psutil
 
-from eva_stages.core.config import OtherDPO
+from eva_stages.core.config.solver import OtherDPO
 from eva_stages.core.stage import load_attribute
 
 PAIRWISE = "eva_stages.solver.preference:train"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from eva_stages.core.config import ArenaHard, LiteLLMModel, MTBench, TransformersModel
+from eva_stages.core.config.evaluation import ArenaHard, MTBench
+from eva_stages.core.config.models import LiteLLMModel, TransformersModel
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipes import dump_recipe, load_recipe
 from pipelines.asking import asked_for, is_model, model_overrides

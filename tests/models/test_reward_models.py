@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva_stages.core.config import ArmoRMReward as ArmoRMConfig
+from eva_stages.core.config.rewards import ArmoRMReward as ArmoRMConfig
 from eva_stages.core.errors import ConfigError
 from eva_stages.models.batching import token_batches
 from eva_stages.models.choosing import check_trust

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
-from eva_stages.core.config import HubPrompts
+from eva_stages.core.config.prompts import HubPrompts
 from eva_stages.core.errors import ConfigError
 from eva_stages.creator.hub_prompts import dataset_commit
 from eva_stages.models.loading import MICROWORLD, resolve

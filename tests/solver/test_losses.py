@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eva_stages.core.config import OtherDPO
+from eva_stages.core.config.solver import OtherDPO
 from eva_stages.core.tables import read_table
 from eva_stages.solver import experimental, preference
 from eva_stages.solver.losses import length_normalized_nll, sppo

@@ -1,0 +1,135 @@
+"""Who answers: generators, players and the policy."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from eva_stages.core.config.base import Section
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class ModelRuntime(Section):
+    tokens_per_batch: int = Field(16384, ge=1)
+    """Padded tokens per forward pass, room for the answer included; batches are sorted by length."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps; `balanced` spreads one model over all visible devices."""
+
+
+class Sampling(Section):
+    temperature: float = Field(0.7, ge=0)
+    """0 = greedy."""
+    top_p: float = Field(0.9, gt=0, le=1)
+    max_new_tokens: int = Field(2048, ge=1)
+    stop: tuple[str, ...] = ()
+    """Texts at which an answer ends, besides the model's own end token; they are left out of it."""
+    system_prompt: str | None = None
+    """Put before conversations that have no system message."""
+
+
+class TransformersGenerator(Sampling):
+    """`transformers` generation, on CPU, one accelerator, or several that share one model."""
+
+    kind: Literal["transformers"]
+    dtype: DType = "auto"
+    runtime: ModelRuntime = ModelRuntime()
+
+
+class TransformersModel(TransformersGenerator):
+    """A `transformers` generator over a model of its own."""
+
+    model: str
+    revision: str | None = None
+
+
+class VLLMRuntime(Section):
+    tensor_parallel: int = Field(1, ge=1)
+    """Devices that share one copy of the model."""
+    replicas: int = Field(1, ge=1)
+    """Copies of the model, each on devices of its own, that take turns at the rows."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    max_num_seqs: int = Field(256, ge=1)
+    """Sequences that the engine works on at once."""
+    enforce_eager: bool = False
+
+
+class VLLMGenerator(Sampling):
+    """vLLM's engine: all n responses of a prompt in one request, prefixes cached."""
+
+    kind: Literal["vllm"]
+    dtype: DType = "auto"
+    max_model_len: int | None = Field(None, ge=8)
+    """Tokens of prompt and answer; null = what the model takes."""
+    lora: str | None = None
+    """Folder of a LoRA adapter to answer with."""
+    runtime: VLLMRuntime = VLLMRuntime()
+
+
+class VLLMModel(VLLMGenerator):
+    """A vLLM generator over a model of its own."""
+
+    model: str
+    revision: str | None = None
+
+
+class Price(Section):
+    """US dollars per million tokens, for models that LiteLLM's price list does not know."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class LiteLLMRuntime(Section):
+    concurrency: int = Field(16, ge=1)
+    """Requests under way at once."""
+    attempts: int = Field(6, ge=1)
+    """Tries per request; a Retry-After of the server is honoured between them."""
+    timeout: float = Field(120, gt=0)
+    """Seconds per request."""
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable with the key; null = the provider's usual one. Keys never stand in a recipe."""
+    price: Price | None = None
+    max_cost_usd: float | None = Field(None, gt=0)
+    """The stage stops before a call that could cost more than what is left of this; raise it and run again to go on. All judges of a
+    run share what the run has spent on judging."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """Requests are spread over time to stay below this."""
+    cache: str | None = None
+    """File with the answers to every call of all runs that name it, read and added to; a call found there is not made again."""
+
+
+class LiteLLMModel(Sampling):
+    """Any provider that LiteLLM speaks to, or any OpenAI-compatible server."""
+
+    kind: Literal["litellm"]
+    model: str
+    """LiteLLM's name, such as openai/gpt-4.1 or hosted_vllm/my-model."""
+    api_base: str | None = None
+    """Address of an OpenAI-compatible server."""
+    runtime: LiteLLMRuntime = LiteLLMRuntime()
+
+
+class PolicyPlayer(Sampling):
+    """The current policy itself, with its own sampling settings."""
+
+    kind: Literal["policy"]
+
+
+class MicroworldPlayer(Section):
+    """Lettercraft's exact player: as evolver it rewrites instructions, as judge it grades answers."""
+
+    kind: Literal["microworld"]
+
+
+PolicyGenerator = Annotated[TransformersGenerator | VLLMGenerator, Field(discriminator="kind")]
+Player = Annotated[PolicyPlayer | TransformersModel | VLLMModel | LiteLLMModel | MicroworldPlayer, Field(discriminator="kind")]
+
+
+class Policy(Section):
+    """The policy to align: theta_0."""
+
+    model: str
+    """`microworld`, a checkpoint folder, or a Hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub id."""
+    generator: PolicyGenerator

@@ -1,0 +1,53 @@
+"""The whole recipe."""
+
+from pydantic import Field
+
+from eva_stages.core.config.base import Section
+from eva_stages.core.config.creator import Creator
+from eva_stages.core.config.evaluation import Evaluation
+from eva_stages.core.config.models import Policy
+from eva_stages.core.config.prompts import Prompts
+from eva_stages.core.config.rewards import Reward
+from eva_stages.core.config.solver import Solver
+
+
+class Publish(Section):
+    """Push the run to the Hub after each iteration; needs a token with write permission (`hf auth login`, or HF_TOKEN)."""
+
+    to: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """User or organisation."""
+    private: bool = False
+
+
+class Limits(Section):
+    """Above these shares a stage fails instead of going on; not part of any stage's identity."""
+
+    unscored: float = Field(0.05, ge=0, le=1)
+    """Responses without a reward."""
+    empty: float = Field(0.5, ge=0, le=1)
+    """Empty or missing responses."""
+    unjudged: float = Field(0.02, ge=0, le=1)
+    """Judge calls that failed for good. Judgments that were made but hold no verdict are counted and do not fail a stage."""
+
+
+class Runtime(Section):
+    rows_per_part: int = Field(64, ge=1)
+    """Rows between two durable writes of a row stage, and rows per call of its model."""
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(42, ge=0)
+    iterations: int = Field(2, ge=0)
+    """eva iterations after the base round (iteration 0) on the seed prompts."""
+    prompts: Prompts
+    policy: Policy
+    reward: Reward
+    creator: Creator
+    solver: Solver
+    evaluation: Evaluation = Evaluation()
+    publish: Publish | None = None
+    limits: Limits = Limits()
+    runtime: Runtime = Runtime()
