@@ -5,11 +5,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 HANG_SECONDS = 8.0
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
 class ChatServer(ThreadingHTTPServer):
@@ -98,11 +99,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def chat_server() -> Iterator[ChatServer]:
-    server = ChatServer()
+def serving(server: Server) -> Iterator[Server]:
+    """A server at work while the block runs."""
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server
     finally:
         server.shutdown()
         server.server_close()
+
+
+def chat_server() -> AbstractContextManager[ChatServer]:
+    return serving(ChatServer())

@@ -11,13 +11,17 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import huggingface_hub.constants
+import pytest
+
+from tests.fault_server import serving
 from tests.hub_cards_check import card_faults
 
 HANG_SECONDS = 6.0
@@ -447,12 +451,17 @@ ROUTES = [
 ]
 
 
-@contextmanager
-def hub_server() -> Iterator[HubServer]:
-    server = HubServer()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+def hub_server() -> AbstractContextManager[HubServer]:
+    return serving(HubServer())
+
+
+def use_hub(server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point the Hub's client in this process at the server."""
+    constants = {
+        "ENDPOINT": server.base,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{server.base}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_CACHE": str(cache),
+    }
+    for name, value in constants.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)

@@ -39,6 +39,12 @@ class SeededLLM(LLM):
         """
 
 
+def ask(llm: LLM, conversations: Any, seeds: Sequence[int], num_generations: int = 1) -> Any:
+    """One output per conversation, of any distilabel `LLM`; the seeds go to those that take them."""
+    seeded = {"seeds": seeds} if isinstance(llm, SeededLLM) else {}
+    return llm.generate_outputs(inputs=conversations, num_generations=num_generations, **seeded)
+
+
 def generated(texts: Sequence[str | None], reasons: Sequence[str], input_tokens: int, output_tokens: Sequence[int]) -> Generated:
     statistics = {"input_tokens": [input_tokens] * len(texts), "output_tokens": list(output_tokens)}
     return {"generations": list(texts), "finish_reasons": list(reasons), "statistics": statistics}

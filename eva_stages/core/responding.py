@@ -7,7 +7,7 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message
 
@@ -45,9 +45,7 @@ class Respond(Task):
 
     def process(self, inputs: StepInput) -> StepOutput:
         seeds = [derive_seed(self.seed, row["prompt_id"]) for row in inputs]
-        seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
-        conversations: Any = self._format_inputs(inputs)
-        outputs: Any = self.llm.generate_outputs(inputs=conversations, num_generations=self.num_generations, **seeded)
+        outputs = ask(self.llm, self._format_inputs(inputs), seeds, self.num_generations)
         for row, output, seed in zip(inputs, outputs, seeds, strict=True):
             texts, counts = output["generations"], output["statistics"]["output_tokens"]
             row[f"{self.prefix}responses"] = texts

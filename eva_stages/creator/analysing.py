@@ -15,7 +15,7 @@ from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message
 from eva_stages.creator.context import transcript
@@ -77,9 +77,7 @@ class ScorePrompts(Task):
 
     def process(self, inputs: StepInput) -> StepOutput:
         seeds = [derive_seed(self.seed, row["prompt_id"]) for row in inputs]
-        seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
-        conversations: Any = self._format_inputs(inputs)
-        outputs: Any = self.llm.generate_outputs(inputs=conversations, num_generations=1, **seeded)
+        outputs = ask(self.llm, self._format_inputs(inputs), seeds)
         for row, output in zip(inputs, outputs, strict=True):
             reply = output["generations"][0]
             row |= self.format_output(reply)

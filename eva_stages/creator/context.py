@@ -18,7 +18,7 @@ from distilabel.typing import StepOutput
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import MESSAGES, Message
 from eva_stages.core.tables import reward_matrix
@@ -152,9 +152,7 @@ class Critique(Task):
             add_statistics(row, critiques=1, failed=int(row["best"] is None))
         if asked:
             seeds = [derive_seed(self.seed, row["prompt_id"]) for row in asked]
-            seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
-            conversations: Any = [self.format_input(row) for row in asked]
-            outputs: Any = self.llm.generate_outputs(inputs=conversations, num_generations=1, **seeded)
+            outputs = ask(self.llm, [self.format_input(row) for row in asked], seeds)
             for row, output in zip(asked, outputs, strict=True):
                 text = (output["generations"][0] or "").strip()
                 row["critique"] = text or None

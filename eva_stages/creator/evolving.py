@@ -16,7 +16,7 @@ from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
 from distilabel.typing import StepOutput
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
 from eva_stages.creator.context import examples_text, feedback_text
@@ -139,9 +139,8 @@ class EvolvePrompts(Task):
         """One evolution of every parent, in one call of the evolver."""
         seeds = [derive_seed(self.seed, row["prompt_id"], generation) for row in drawn]
         meta = [self._meta_prompt(parent, row, seed) for parent, row, seed in zip(parents, drawn, seeds, strict=True)]
-        seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
         inputs: Any = [self.format_input({"meta_prompt": prompt}) for _, prompt in meta]
-        outputs: Any = self.llm.generate_outputs(inputs=inputs, num_generations=1, **seeded)
+        outputs = ask(self.llm, inputs, seeds)
         return [self._child(parent, mutation, output) for parent, (mutation, _), output in zip(parents, meta, outputs, strict=True)]
 
     def _meta_prompt(self, parent: dict[str, Any], drawn: dict[str, Any], seed: int) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text
 
@@ -72,9 +72,7 @@ class JudgePairs(Task):
     def process(self, inputs: StepInput) -> StepOutput:
         games = [{**row, "game": game} for row in inputs for game in (0, 1)]
         seeds = [derive_seed(self.seed, row["prompt_id"], row["game"]) for row in games]
-        seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
-        conversations: Any = self._format_inputs(games)
-        outputs: Any = self.llm.generate_outputs(inputs=conversations, num_generations=1, **seeded)
+        outputs = ask(self.llm, self._format_inputs(games), seeds)
         for row, output in zip(games, outputs, strict=True):
             row.update(self.format_output(output["generations"][0]))
             row.update(question_id=row["prompt_id"], model=row["generator"], baseline=row["baseline_generator"])

@@ -17,7 +17,7 @@ from distilabel.typing import StepOutput
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_id
 from eva_stages.core.stage import load_attribute
@@ -166,8 +166,7 @@ class LLMJudgeReward(PointwiseReward):
         if not inputs:
             return []
         seeds = [derive_seed(self.seed, prompt_id(one.messages), one.response) for one in conversations]
-        seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
-        outputs: Any = self.llm.generate_outputs(inputs=inputs, num_generations=1, **seeded)
+        outputs = ask(self.llm, inputs, seeds)
         return [_rated(output) for output in outputs]
 
     def _question(self, one: Conversation) -> str:

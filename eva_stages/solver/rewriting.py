@@ -19,7 +19,7 @@ from distilabel.typing import StepOutput
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import SCHEMAS, Message, normalise
 from eva_stages.core.tables import reward_matrix
@@ -89,9 +89,7 @@ class RewriteChosen(Task):
 
     def process(self, inputs: StepInput) -> StepOutput:
         seeds = [derive_seed(self.seed, row["prompt_id"]) for row in inputs]
-        seeded = {"seeds": seeds} if isinstance(self.llm, SeededLLM) else {}
-        conversations: Any = self._format_inputs(inputs)
-        outputs: Any = self.llm.generate_outputs(inputs=conversations, num_generations=1, **seeded)
+        outputs = ask(self.llm, self._format_inputs(inputs), seeds)
         for row, output in zip(inputs, outputs, strict=True):
             reply, original = output["generations"][0], row["chosen"][-1]["content"]
             reason = rejection(reply, output["finish_reasons"][0], original, self.shortest, self.longest)

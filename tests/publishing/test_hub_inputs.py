@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import huggingface_hub.constants
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -21,7 +20,7 @@ from eva_stages.creator.hub_prompts import dataset_commit
 from eva_stages.models.loading import MICROWORLD, resolve
 from eva_stages.solver.launching import launch_file
 from tests.conftest import TINY, manifests, overrides, run_eva
-from tests.hub_server import WRITER, HubServer, Repo, hub_server
+from tests.hub_server import WRITER, HubServer, Repo, hub_server, use_hub
 from tests.publishing.test_push import environment as settings_of
 from tests.publishing.test_push import readable
 
@@ -66,16 +65,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
 @pytest.fixture
 def here(pushed: Pushed, monkeypatch: pytest.MonkeyPatch) -> Pushed:
     """The local Hub for the client in this process."""
-    base = pushed.server.base
-    url = f"{base}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    constants = {
-        "ENDPOINT": base,
-        "HUGGINGFACE_CO_URL_TEMPLATE": url,
-        "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_CACHE": str(pushed.home / "cache"),
-    }
-    for name, value in constants.items():
-        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    use_hub(pushed.server, pushed.home / "cache", monkeypatch)
     return pushed
 
 

@@ -22,7 +22,7 @@ from eva_stages.core.store import Run
 from eva_stages.publishing.contents import Selection
 from pipelines.publishing import push_run
 from tests.conftest import events, kill_group, manifests, run_eva, start_eva
-from tests.hub_server import READER, STRANGER, WRITER, Fault, HubServer, Repo, hub_server
+from tests.hub_server import READER, STRANGER, WRITER, Fault, HubServer, Repo, hub_server, use_hub
 
 DATASET, MODELS = "datasets/tester/tiny", ("models/tester/tiny-iter0", "models/tester/tiny-iter1")
 WRITES = "create|preupload|commit|storage|lfs|validate|collections"
@@ -225,16 +225,7 @@ def readable(path: str, content: bytes) -> str:
 @pytest.fixture
 def here(story: Story, monkeypatch: pytest.MonkeyPatch) -> Story:
     """The local Hub for the client in this process."""
-    base = story.server.base
-    url = f"{base}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    constants = {
-        "ENDPOINT": base,
-        "HUGGINGFACE_CO_URL_TEMPLATE": url,
-        "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_CACHE": str(story.home / "cache"),
-    }
-    for name, value in constants.items():
-        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    use_hub(story.server, story.home / "cache", monkeypatch)
     monkeypatch.setenv("HF_TOKEN", WRITER)
     story.server.requests.clear()
     return story
