@@ -6,6 +6,7 @@ this alone. They are scored by the reward that the policy is trained on, unless 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from eva_stages.core.config.evaluation import AlpacaEval, ArenaHard, Lettercraft
 from eva_stages.core.config.models import TransformersGenerator
@@ -14,6 +15,7 @@ from eva_stages.core.config.rewards import MicroworldReward, PairwiseReward
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.health import checks
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
+from eva_stages.core.store import Run
 from pipelines.benchmarks import benchmark_name
 from pipelines.playing import responding, rewarding
 
@@ -73,6 +75,14 @@ def health_stages(
     return found
 
 
+def health_of(run: Run, stage: Stage | None) -> dict[str, Any] | None:
+    """An iteration's figures and what is wrong with them by the recipe's limits; None where they are not taken."""
+    if not isinstance(stage, FunctionStage) or not run.done(stage):
+        return None
+    figures = run.manifest(stage)["figures"]
+    return {"figures": figures, "warnings": [said for check in stage.checks if (said := check.broken(figures))]}
+
+
 def _health(recipe: Recipe, iteration: int, inputs: Inputs) -> Stage:
     generator = recipe.policy.generator
     meant = {"answers": recipe.health.answers, "system_prompt": generator.system_prompt, "dtype": generator.dtype}
@@ -91,8 +101,7 @@ def _looked(recipe: Recipe, seeds: Stage, iteration: int, policy: Stage | Outsid
             return Looked((), questions, answers, next(stage for stage in evaluation if stage.name == f"{prefix}-reward"))
         made: tuple[Stage, ...] = ()
     elif recipe.health.answers:
-        size = max(1, recipe.health.answers // SAMPLES)
-        draw = Use("eva_stages.evaluation.health:probe", {"size": size, "seed": derive_seed(recipe.seed, "probe")})
+        draw = Use("eva_stages.evaluation.health:probe", {"size": _probed(recipe), "seed": derive_seed(recipe.seed, "probe")})
         questions = FunctionStage("probe", 0, {"prompts": seeds}, function=draw)
         answers = responding(recipe, f"{prefix}-probe", iteration, questions, policy, SAMPLES)
         made = (questions, answers)
@@ -109,3 +118,21 @@ def _score(recipe: Recipe, evaluation: Sequence[Stage], prefix: str) -> Stage | 
     judged = [one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft | ArenaHard | AlpacaEval)]
     names = [f"{prefix}-score" if isinstance(one, Lettercraft) else f"{prefix}-{benchmark_name(one)}-score" for one in judged[:1]]
     return next((stage for stage in evaluation if stage.name in names), None)
+
+
+def health_sizes(recipe: Recipe, held_out: int | None) -> dict[str, tuple[int | None, int]]:
+    """Rows, and generated tokens per row at most, of the stages that are run for an iteration's health alone, by stage name.
+
+    Args:
+        held_out: questions of the Lettercraft evaluation, if there is one.
+    """
+    probed, limit = _probed(recipe), SAMPLES * recipe.policy.generator.max_new_tokens
+    sizes: dict[str, tuple[int | None, int]] = {"health": (None, 0), "probe": (probed, 0)}
+    for prefix in ("base", "eval"):
+        sizes |= {f"{prefix}-probe": (probed, limit), f"{prefix}-probe-reward": (held_out or probed, 0)}
+    return sizes
+
+
+def _probed(recipe: Recipe) -> int:
+    """Prompts of the probe."""
+    return max(1, recipe.health.answers // SAMPLES)

@@ -16,7 +16,7 @@ from eva_stages.core.store import Run
 from eva_stages.evaluation.questions import question_rows
 from pipelines.benchmarks import benchmark_name, judge_name
 from pipelines.costing import JudgeCost, judge_cost
-from pipelines.health import SAMPLES
+from pipelines.health import health_sizes
 from pipelines.iteration import Iteration, iterations
 
 
@@ -95,7 +95,6 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
     scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
     lettercraft = next((one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft)), None)
     held_out, samples = (lettercraft.prompts, lettercraft.samples) if lettercraft else (0, 0)
-    probed = min(recipe.health.answers // SAMPLES, prompts) if prompts is not None else None
     known: dict[str, tuple[int | None, int]] = {
         "creator-respond": (prompts, recipe.creator.responses * limit),
         "respond": (drawn if one.number and recipe.creator.control == "no_evolve" else prompts, recipe.solver.responses * limit),
@@ -109,17 +108,11 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
         "replay": (None if prompts is None or not recipe.creator.replay else round(prompts * recipe.creator.replay.share), 0),
         "analyse-scores": (prompts, _most_tokens(scorer)),
         "questions": (held_out, 0),
-        "probe": (probed, 0),
-        "health": (None, 0),
         "train": (prompts, recipe.solver.training.epochs * recipe.solver.responses * limit) if online else (None, 0),
     }
-    answered: dict[str, tuple[int | None, int]] = {f"{prefix}-answer": (held_out, (samples + 1) * limit) for prefix in ("base", "eval")}
-    scored: dict[str, tuple[int | None, int]] = {
-        f"{prefix}-{part}": (held_out, 0) for prefix in ("base", "eval") for part in ("reward", "score")
-    }
-    answered |= {f"{prefix}-probe": (probed, SAMPLES * limit) for prefix in ("base", "eval")}
-    scored |= {f"{prefix}-probe-reward": (held_out or probed, 0) for prefix in ("base", "eval")}
-    known |= answered | scored | {"eval-judge": (2 * held_out, 0)} | _benchmark_sizes(recipe, one)
+    answered = {f"{prefix}-answer": (held_out, (samples + 1) * limit) for prefix in ("base", "eval")}
+    scored = {f"{prefix}-{part}": (held_out, 0) for prefix in ("base", "eval") for part in ("reward", "score")}
+    known |= answered | scored | {"eval-judge": (2 * held_out, 0)} | _benchmark_sizes(recipe, one) | health_sizes(recipe, held_out or None)
     return {stage.fingerprint: known.get(stage.name, (prompts, 0)) for stage in closure(list(one.stages))}
 
 
