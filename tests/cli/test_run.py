@@ -12,9 +12,9 @@ from tests.conftest import TINY, events, manifests, overrides, run_eva, start_ev
 
 STAGES = [
     "0-prompts", "0-respond", "0-reward", "0-pair", "0-train", "0-questions", "0-base-answer", "0-base-reward", "0-base-score",
-    "0-eval-answer", "0-eval-reward", "0-eval-judge", "0-eval-score", "0-health", "1-creator-respond", "1-creator-reward", "1-inform", "1-select",
-    "1-evolve", "1-curate", "1-mix", "1-respond", "1-reward", "1-pair", "1-train", "1-eval-answer", "1-eval-reward", "1-eval-judge",
-    "1-eval-score", "1-health",
+    "0-eval-answer", "0-eval-reward", "0-eval-judge", "0-eval-score", "0-health", "1-creator-respond", "1-creator-reward", "1-inform",
+    "1-select", "1-evolve", "1-curate", "1-mix", "1-respond", "1-reward", "1-pair", "1-train", "1-eval-answer", "1-eval-reward",
+    "1-eval-judge", "1-eval-score", "1-health",
 ]  # fmt: skip
 
 

@@ -18,33 +18,11 @@ from eva_stages.core.runner import Context
 from eva_stages.core.tables import write_rows
 from eva_stages.evaluation.health import answered, distinct_ngrams, drift, effective_number, equal_share, hacking, measure, nll_growth
 
-WORDS = [
-    "take",
-    "planet",
-    "reverse",
-    "it",
-    "then",
-    "drop",
-    "its",
-    "first",
-    "letter",
-    "and",
-    "double",
-    "every",
-    "sound",
-    "of",
-    "a",
-    "word",
-    "that",
-    "nobody",
-    "knows",
-    "by",
-    "heart",
-]
+SENTENCE = "take planet reverse it then drop its first letter and double every sound of a word that nobody knows by heart"
 
 
 def text(seed: int) -> str:
-    return " ".join(np.random.default_rng(seed).permutation(WORDS)[:8])
+    return " ".join(np.random.default_rng(seed).permutation(SENTENCE.split())[:8])
 
 
 def prompt_table(texts: Sequence[str], roots: Sequence[str | None]) -> pa.Table:
