@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from eva_stages.core.config.base import Section
 
@@ -38,3 +38,12 @@ class Health(Section):
     """At most: the same in nats per token."""
     stop: tuple[Sign, ...] = ()
     """Figures that end the run after the iteration; the others warn."""
+
+    @model_validator(mode="after")
+    def _stops_have_limits(self) -> "Health":
+        limits = self.model_dump()
+        if without := [name for name in self.stop if limits[name] is None]:
+            raise ValueError(
+                f"stop names {', '.join(without)}, which has no limit; give {' and '.join(f'health.{name}' for name in without)}"
+            )
+        return self
