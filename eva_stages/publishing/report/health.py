@@ -4,7 +4,6 @@ from typing import Any
 
 import yaml
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.config.health import Health
 from eva_stages.core.health import SIGNS, checks
@@ -50,7 +49,8 @@ def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
 
     def paint(axes: Axes) -> None:
         axes.plot(list(known), list(known.values()), **look(0))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xticks(list(known))
+        axes.margins(x=0.15)
         axes.set_ylim(bottom=min(0.0, min(known.values())))
 
     n = f"n = {len(known):,} policies"
