@@ -76,11 +76,18 @@ def health_stages(
 
 
 def health_of(run: Run, stage: Stage | None) -> dict[str, Any] | None:
-    """An iteration's figures and what is wrong with them by the recipe's limits; None where they are not taken."""
+    """What a stage measured of its iteration's health, and what is wrong with that by the recipe's limits; None of other stages."""
     if not isinstance(stage, FunctionStage) or not run.done(stage):
         return None
-    figures = run.manifest(stage)["figures"]
+    figures = run.manifest(stage).get("figures")
+    if figures is None:
+        return None
     return {"figures": figures, "warnings": [said for check in stage.checks if (said := check.broken(figures))]}
+
+
+def counted(warnings: list[str]) -> str:
+    """How many there are, in a word or two; nothing for none."""
+    return f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}" if warnings else ""
 
 
 def _health(recipe: Recipe, iteration: int, inputs: Inputs) -> Stage:

@@ -17,7 +17,7 @@ from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
 from eva_stages.core.tables import count_rows, read_table, reward_matrix
 from pipelines.benchmarks import benchmark_name
-from pipelines.health import health_of
+from pipelines.health import counted, health_of
 from pipelines.iteration import Iteration
 
 REJECTIONS = ("evolved", "kept")
@@ -194,12 +194,8 @@ def _trained(one: dict[str, Any]) -> list[str]:
         _number(training.get("loss"), ".3f"),
         _number(training.get("reward_margin"), ".3f"),
         f"{one['seconds']:.0f} s" if one["seconds"] else "",
-        "" if one["health"] is None else _warned(one["health"]["warnings"]),
+        "" if one["health"] is None else counted(one["health"]["warnings"]) or "good",
     ]
-
-
-def _warned(warnings: list[str]) -> str:
-    return f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}" if warnings else "good"
 
 
 def _left_out(one: dict[str, Any]) -> str:
