@@ -16,6 +16,7 @@ from eva_stages.core.store import Run
 from eva_stages.evaluation.questions import question_rows
 from pipelines.benchmarks import benchmark_name, judge_name
 from pipelines.costing import JudgeCost, judge_cost
+from pipelines.health import health_sizes
 from pipelines.iteration import Iteration, iterations
 
 
@@ -111,7 +112,7 @@ def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
     }
     answered = {f"{prefix}-answer": (held_out, (samples + 1) * limit) for prefix in ("base", "eval")}
     scored = {f"{prefix}-{part}": (held_out, 0) for prefix in ("base", "eval") for part in ("reward", "score")}
-    known |= answered | scored | {"eval-judge": (2 * held_out, 0)} | _benchmark_sizes(recipe, one)
+    known |= answered | scored | {"eval-judge": (2 * held_out, 0)} | _benchmark_sizes(recipe, one) | health_sizes(recipe, held_out or None)
     return {stage.fingerprint: known.get(stage.name, (prompts, 0)) for stage in closure(list(one.stages))}
 
 

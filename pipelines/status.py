@@ -13,6 +13,7 @@ from eva_stages.core.recipes import load_recipe
 from eva_stages.core.stage import Outside, RowStage, Stage, closure
 from eva_stages.core.store import Run
 from eva_stages.core.tables import FILE, count_rows
+from pipelines.health import counted, health_of
 from pipelines.iteration import iterations
 
 METRICS = "metrics.jsonl"
@@ -41,7 +42,9 @@ class Watch:
         entry = {"stage": stage.label, "fingerprint": stage.fingerprint[:12]}
         if run.done(stage):
             manifest = run.manifest(stage)
-            return {**entry, "state": "done", "rows": manifest["rows"], "seconds": manifest["seconds"], "counts": manifest["counts"]}
+            health = health_of(run, stage)
+            facts = {name: manifest[name] for name in ("rows", "seconds", "counts")}
+            return {**entry, "state": "done", **facts, "warnings": health["warnings"] if health else []}
         work = run.work / stage.folder
         rows = sum(self._rows(path) for path in work.glob("parts/*.parquet")) or None
         state = "failed" if event.get("event") == "failed" else "unfinished" if work.is_dir() else "to do"
@@ -117,6 +120,8 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
     seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
     if entry["state"] == "failed":
         return entry["stage"], f"failed: {entry['cause']}", rows, seconds
+    if entry.get("warnings"):
+        return entry["stage"], f"done, {counted(entry['warnings'])}", rows, seconds
     if entry["state"] != "running":
         return entry["stage"], entry["state"], rows, seconds
     step = entry["step"]

@@ -45,6 +45,7 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter) -> None:
     for stage in closure(list(stages)):
         if run.done(stage):
             run.verify(stage)
+            _examine(run, stage, reporter)
             continue
         resumed = (run.work / stage.folder).is_dir()
         run.event("resume" if resumed else "start", stage=stage.label, fingerprint=stage.fingerprint)
@@ -60,6 +61,30 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter) -> None:
             raise StageError(f"stage {stage.label} failed: {cause}") from error
         run.event("done", stage=stage.label, fingerprint=stage.fingerprint, seconds=manifest["seconds"], rows=manifest["rows"])
         reporter.say(f"{stage.label}: done, {_summary(manifest)}")
+        _examine(run, stage, reporter)
+
+
+def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
+    """Hold a finished stage's figures against its checks, new or used again.
+
+    Raises:
+        StageError: if a check that stops is broken.
+    """
+    if not isinstance(stage, FunctionStage) or not stage.checks:
+        return
+    figures = run.manifest(stage)["figures"]
+    broken = [(check, said) for check in stage.checks if (said := check.broken(figures))]
+    for check, said in broken:
+        if not check.stop:
+            reporter.say(f"{stage.label}: warning: {said}")
+    if stopping := [(check.field, said) for check, said in broken if check.stop]:
+        causes = "; ".join(said for _, said in stopping)
+        run.event("stopped", stage=stage.label, fingerprint=stage.fingerprint, cause=causes)
+        limits = " ".join(f"--set {field}=..." for field, _ in stopping)
+        raise StageError(
+            f"the run stops after iteration {stage.iteration}: {causes}. Everything is kept. Mend the recipe, or go on with another "
+            f"limit ({limits}); nothing is computed again for that"
+        )
 
 
 def _try_event(run: Run, stage: Stage, cause: str) -> None:

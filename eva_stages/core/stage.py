@@ -203,10 +203,35 @@ class TableStage(Stage):
 
 
 @dataclass(frozen=True)
+class Check:
+    """A figure in a finished stage's manifest that should stay on one side of a limit; if not, it is told, or ends the run.
+
+    `says`: the figure in words; `advice`: what may be behind it; `field`: where the limit stands in the recipe.
+    """
+
+    figure: str
+    limit: float
+    at_most: bool
+    stop: bool
+    says: str
+    advice: str
+    field: str
+
+    def broken(self, figures: Mapping[str, float | None]) -> str | None:
+        """What is wrong, in a sentence; None if nothing is, or the figure is not known."""
+        value = figures.get(self.figure)
+        if value is None or (value <= self.limit if self.at_most else value >= self.limit):
+            return None
+        side = "above" if self.at_most else "below"
+        return f"{self.says} is {value:.3g}, {side} the limit {self.field}={self.limit:g}: {self.advice}"
+
+
+@dataclass(frozen=True)
 class FunctionStage(Stage):
     """A function `f(context, **arguments)` that writes what it makes below `context.out`."""
 
     function: Use = Use("")
+    checks: tuple[Check, ...] = ()
 
     def work(self) -> Any:
         return self.function.identity()

@@ -27,7 +27,7 @@ def going(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = json.loads((trained / "manifest.json").read_text())
     (run / "work" / trained.name).mkdir()
     (run / "work" / trained.name / "metrics.jsonl").write_text('{"step": 3, "total_steps": 9, "loss": 0.5}\n{"step": 4, "total')
-    for folder in (trained, *(run / "stages").glob("1-eval-*")):
+    for folder in (trained, *(run / "stages").glob("1-eval-*"), *(run / "stages").glob("1-health-*")):
         shutil.rmtree(folder)
     Run(run).event("start", stage="1-train", fingerprint=manifest["fingerprint"])
     return run
