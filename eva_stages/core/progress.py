@@ -16,8 +16,15 @@ class Task:
     def __init__(self, console: Console, label: str, unit: str, bars: Progress | None) -> None:
         self._console, self._label, self._unit, self._bars = console, label, unit, bars
         self._id: TaskID | None = bars.add_task(label, total=None, detail="starting") if bars else None
-        self._started = self._said = time.monotonic()
+        self._began = self._started = self._said = time.monotonic()
         self._first: tuple[float, float] | None = None
+        self.marks: list[tuple[float, float]] = []
+        """(seconds since the start, how much was done then), ascending; the first when the work itself began."""
+
+    def mark(self, done: float) -> None:
+        """Note when the work had come this far."""
+        if not self.marks or done > self.marks[-1][1]:
+            self.marks.append((time.monotonic() - self._began, done))
 
     def update(self, done: int, total: int, tokens: float = 0, detail: str = "") -> None:
         """Show `done` of `total`; rates count from the first update, so that loading a model does not blur them."""
@@ -69,3 +76,20 @@ class Reporter:
 def facts(numbers: Mapping[str, float]) -> str:
     """Counts as one readable line."""
     return ", ".join(f"{name.replace('_', ' ')} {value:,.0f}" for name, value in numbers.items() if value)
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 4.8 s, 48 s, 4.8 min, 48 min, 4.8 h."""
+    for most, divisor, form in ((10, 1, ".1f"), (120, 1, ".0f"), (600, 60, ".1f"), (7200, 60, ".0f")):
+        if seconds < most:
+            return f"{seconds / divisor:{form}} {'s' if divisor == 1 else 'min'}"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def size(amount: float) -> str:
+    """Bytes as people say it: 48 kB, 12 MB, 3.5 GB."""
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}"
+        amount /= 1000
+    return f"{amount:,.1f} GB"

@@ -28,7 +28,7 @@ HOSTILE = (
     "<svg onload=alert(1)><style>*{display:none}</style>",
 )
 TOKEN = "hf_planted0123456789secret"
-SECTION_IDS = ["result", "curriculum", "informativeness", "solver", "judging", "examples", "costs", "provenance"]
+SECTION_IDS = ["result", "curriculum", "informativeness", "solver", "judging", "examples", "costs", "plan", "provenance"]
 DRAWN = """
 [...document.querySelectorAll('figure[data-plot] svg')].map(svg => {
   const box = svg.getBoundingClientRect();
