@@ -7,9 +7,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from eva_stages.core.progress import duration, size
+from eva_stages.core.progress import duration, size, span
 
-HEADS = ("stage", "state", "rows", "tokens in", "tokens out", "time", "GPU-hours", "disk", "USD")
+HEADS = ("stage", "state", "rows", "tokens in", "out", "at most", "time", "interval", "GPU-h", "disk", "USD")
 UNKNOWN = "-"
 
 
@@ -24,7 +24,7 @@ def plan_tables(document: dict[str, Any]) -> Group:
 def _stage_table(document: dict[str, Any]) -> Table:
     table = Table(title=Text(f"{document['recipe']} in {document['run']}"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if index < 2 else "right", no_wrap=head in ("stage", "state"))
+        table.add_column(head, justify="left" if index < 2 else "right", no_wrap=head in ("stage", "state", "interval"))
     for one in document["iterations"]:
         entries = [entry for entry in document["stages"] if entry["iteration"] == one["iteration"]]
         for index, entry in enumerate(entries):
@@ -36,42 +36,29 @@ def _stage_table(document: dict[str, Any]) -> Table:
 
 
 def _stage_row(entry: dict[str, Any]) -> list[str]:
-    rows = UNKNOWN if entry["rows"] is None else f"{entry['rows']:,}"
-    if entry["steps"] is not None:
-        rows = f"{entry['steps']:,} steps"
-    return [entry["stage"], entry["state"], rows, *_amounts(entry, "")]
+    units = entry["rows"] if entry["steps"] is None else entry["steps"]
+    return [entry["stage"], entry["state"], UNKNOWN if units is None else f"{units:,}", *_amounts(entry, "")]
 
 
 def _sum_row(name: str, sums: dict[str, Any], prefix: str) -> list[str]:
-    tokens_in, tokens_out, time, hours, disk, usd = _amounts(sums, prefix)
+    *tokens, time, interval, hours, disk, usd = _amounts(sums, prefix)
     if sums["unmeasured"]:  # and so not all of it
         time, disk = (UNKNOWN if cell == UNKNOWN else f">= {cell}" for cell in (time, disk))
-    return [name, f"{sums['stages']} to do", "", tokens_in, tokens_out, time, hours, disk, usd]
+    return [name, f"{sums['stages']}", "", *tokens, time, interval, hours, disk, usd]
 
 
 def _amounts(entry: dict[str, Any], prefix: str) -> list[str]:
     low, expected, high = (entry[f"{prefix}seconds_{name}"] for name in ("low", "expected", "high"))
     hours = entry["gpu_hours"]
     return [
-        UNKNOWN if entry["input_tokens"] is None else f"{entry['input_tokens']:,}",
-        _tokens_out(entry),
-        UNKNOWN
-        if expected is None
-        else duration(expected)
-        if low == high
-        else f"{duration(expected)} ({duration(low)} - {duration(high)})",
+        *(UNKNOWN if entry[name] is None else f"{entry[name]:,}" for name in ("input_tokens", "output_tokens")),
+        f"{entry['tokens']:,}" if entry["tokens"] else "",
+        UNKNOWN if expected is None else duration(expected),
+        "" if low == high else span(low, high),
         UNKNOWN if hours is None else f"{hours:,.2f}" if hours else "CPU",
         UNKNOWN if entry["bytes"] is None else size(entry["bytes"]),
         money(entry["usd_expected"], entry["usd"]),
     ]
-
-
-def _tokens_out(entry: dict[str, Any]) -> str:
-    """Expected, and at most in brackets where that says something else."""
-    expected, most = entry["output_tokens"], entry["tokens"]
-    if expected is None:
-        return f"<= {most:,}" if most else UNKNOWN
-    return f"{expected:,} (<= {most:,})" if most and most > expected else f"{expected:,}"
 
 
 def money(expected: float | None, most: float | None) -> str:
@@ -95,9 +82,11 @@ def _judging_table(entries: list[dict[str, Any]]) -> Table:
 
 def _notes(document: dict[str, Any]) -> list[str]:
     todo = document["to_do"]
-    notes = [f"{todo['stages']} of {len(document['stages'])} stages to do, at most {todo['tokens']:,.0f} generated tokens"]
+    notes = [
+        f"{todo['stages']} of {len(document['stages'])} stages to do, at most {todo['tokens']:,.0f} generated tokens; rows of train: steps"
+    ]
     if document["measured_on"]:
-        notes.append(f"measured on {document['measured_on']}; in brackets: as fast as the fastest, as slow as the slowest batch")
+        notes.append(f"measured on {document['measured_on']}; interval: all as fast as the fastest and as slow as the slowest batch")
     if todo["unmeasured"]:
         notes.append(
             f"{todo['unmeasured']} stages not measured ({UNKNOWN}): eva plan RECIPE --measure times them, --rates FILE gives a table"

@@ -1,5 +1,6 @@
 """What a person sees while stages run: live bars on a terminal, plain lines everywhere else. Always on stderr."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,12 +79,26 @@ def facts(numbers: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:,.0f}" for name, value in numbers.items() if value)
 
 
+UNITS_OF_TIME = (
+    (10, 1, ".1f", "s"),
+    (120, 1, ".0f", "s"),
+    (600, 60, ".1f", "min"),
+    (7200, 60, ".0f", "min"),
+    (math.inf, 3600, ",.1f", "h"),
+)
+"""Up to how many seconds, and how they are then told."""
+
+
 def duration(seconds: float) -> str:
     """As people say it: 4.8 s, 48 s, 4.8 min, 48 min, 4.8 h."""
-    for most, divisor, form in ((10, 1, ".1f"), (120, 1, ".0f"), (600, 60, ".1f"), (7200, 60, ".0f")):
-        if seconds < most:
-            return f"{seconds / divisor:{form}} {'s' if divisor == 1 else 'min'}"
-    return f"{seconds / 3600:,.1f} h"
+    return span(seconds, seconds)
+
+
+def span(low: float, high: float) -> str:
+    """Two durations in the same unit: 4.8-5.2 min; one if they are told alike."""
+    divisor, form, unit = next((divisor, form, unit) for most, divisor, form, unit in UNITS_OF_TIME if high < most)
+    told = dict.fromkeys(f"{seconds / divisor:{form}}" for seconds in (low, high))
+    return f"{'-'.join(told)} {unit}"
 
 
 def size(amount: float) -> str:
