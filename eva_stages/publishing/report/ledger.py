@@ -43,7 +43,11 @@ def ledger(history: History) -> Section:
         lead.append(f"{total['compared_stages']} stages took {duration(total['compared_seconds'])}, with {planned}{share}.")
     if total["earlier_attempts"]:
         lost = duration(total["earlier_seconds"])
-        lead.append(f"{total['earlier_attempts']} attempts that did not finish their stage took {lost} besides, as far as is known.")
+        lead.append(
+            f"Attempts that did not finish their stage: {total['earlier_attempts']}, which took {lost} besides, as far as is known."
+        )
+    if names := sorted({name for entry in entries for name in entry["gpu_names"] or ()}):
+        lead.append(f"GPUs: {', '.join(names)}.")
     lead.append("A stage's plan is the last one that was made before it ran.")
     numbers = sorted({entry["iteration"] for entry in entries})
     plots = [plot] if (plot := _plot(entries, numbers)) else []
