@@ -1,4 +1,4 @@
-"""Whether `eva plan --measure` foretells how long `eva run` takes: both from the command line, one after the other, on a folder of their own.
+"""Whether `eva plan --measure` foretells how long `eva run` takes: both as commands, one after the other, in a fresh folder.
 
 python -m benchmarks.planning [RECIPE] [--set A.B=C]...
 

@@ -24,7 +24,7 @@ def plan_tables(document: dict[str, Any]) -> Group:
 def _stage_table(document: dict[str, Any]) -> Table:
     table = Table(title=Text(f"{document['recipe']} in {document['run']}"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if index < 2 else "right", no_wrap=head in ("stage", "state", "interval"))
+        table.add_column(head, justify="left" if index < 2 else "right", no_wrap=head in ("stage", "state", "interval", "USD"))
     for one in document["iterations"]:
         entries = [entry for entry in document["stages"] if entry["iteration"] == one["iteration"]]
         for index, entry in enumerate(entries):
@@ -43,7 +43,7 @@ def _stage_row(entry: dict[str, Any]) -> list[str]:
 def _sum_row(name: str, sums: dict[str, Any], prefix: str) -> list[str]:
     *tokens, time, interval, hours, disk, usd = _amounts(sums, prefix)
     if sums["unmeasured"]:  # and so not all of it
-        time, disk = (UNKNOWN if cell == UNKNOWN else f">= {cell}" for cell in (time, disk))
+        time, hours, disk = (cell if cell in (UNKNOWN, "CPU") else f">= {cell}" for cell in (time, hours, disk))
     return [name, f"{sums['stages']}", "", *tokens, time, interval, hours, disk, usd]
 
 
@@ -64,7 +64,8 @@ def _amounts(entry: dict[str, Any], prefix: str) -> list[str]:
 def money(expected: float | None, most: float | None) -> str:
     if expected is None or most is None:
         return UNKNOWN
-    return f"{most:.2f}" if expected == most else f"{expected:.2f} (<= {most:.2f})"
+    told = [f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}" for amount in (expected, most)]
+    return told[0] if expected == most else f"{told[0]} (<= {told[1]})"
 
 
 def _judging_table(entries: list[dict[str, Any]]) -> Table:

@@ -5,7 +5,7 @@ Two kinds of figures: at most, from the recipe alone, and expected, from rates (
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from eva_stages.models.providers import token_rates
 from pipelines.benchmarks import benchmark_name, judge_name
 from pipelines.costing import JudgeCost, judge_cost
 from pipelines.iteration import Iteration, iterations
-from pipelines.rates import Rate, Rates, known_rates
+from pipelines.rates import Rate, Rates, answering_rate, known_rates
 from pipelines.sizing import Size, prompt_count, sizes
 
 SUMMED = ("tokens", "input_tokens", "output_tokens", "seconds_expected", "seconds_low", "seconds_high", "gpu_seconds", "gpu_hours", "bytes")
@@ -64,7 +64,11 @@ def plan_document(recipe: Recipe, run: Run, given: Rates | None = None, rounds: 
     expected = _sizes(recipe, rounds, prompts, shares)
     judging, costs = _judging(recipe, run, rounds)
     model = _model_bytes(recipe, stages)
-    entries = [_entry(run, stage, expected[stage.fingerprint], rates.of(stage), costs.get(stage.fingerprint), model) for stage in stages]
+    entries = []
+    for stage in stages:
+        size = expected[stage.fingerprint]
+        rate = rates.of(stage) or answering_rate(rates.of(replace(stage, name="respond")), size.answers, recipe.solver.responses)
+        entries.append(_entry(run, stage, size, rate, costs.get(stage.fingerprint), model))
     todo = [entry for entry in entries if entry["state"] == "to do"]
     numbers = sorted({entry["iteration"] for entry in entries})
     return {

@@ -152,3 +152,26 @@ def rate_of(manifest: Mapping[str, Any], units: int | None) -> Rate | None:
         Line(fixed_seconds=fixed, seconds_per_unit=pace[name] * scale) for name in ("seconds_per_unit", "fastest", "slowest")
     )
     return Rate(**middle.model_dump(), fastest=fastest, slowest=slowest, **facts)
+
+
+def answering_rate(responding: Rate | None, answers: int, responses: int) -> Rate | None:
+    """The rate of answering a public benchmark, whose answers are taken to be like the policy's responses to prompts.
+
+    Args:
+        responding: of `responses` responses to every prompt.
+        answers: to every question; none where the stage does something else.
+    """
+    if responding is None or not answers:
+        return None
+
+    def line(one: Line) -> Line:
+        return Line(fixed_seconds=one.fixed_seconds, seconds_per_unit=one.seconds_per_unit * answers / responses)
+
+    written = responding.output_tokens
+    return Rate(
+        **line(responding).model_dump(),
+        fastest=line(responding.fastest or responding),
+        slowest=line(responding.slowest or responding),
+        output_tokens=None if written is None else written * answers / responses,
+        gpus=responding.gpus,
+    )

@@ -23,7 +23,9 @@ class Size:
     tokens_per_row: int = 0
     """Generated ones, at most."""
     steps: int | None = None
-    """Optimiser steps of a training that has as many pairs as can be."""
+    """Optimiser steps of a training."""
+    answers: int = 0
+    """The policy's answers to a row of a public benchmark."""
 
     @property
     def units(self) -> int | None:
@@ -122,5 +124,5 @@ def _benchmark_sizes(recipe: Recipe, one: Iteration) -> dict[str, Size]:
         for prefix in ("base", "eval"):
             own = f"{prefix}-{name}"
             known |= {f"{own}-{part}": Size(len(rows)) for part in ("check", "score")}
-            known[f"{own}-answer"] = Size(len(rows), turns // len(rows) * benchmark.max_new_tokens)
+            known[f"{own}-answer"] = Size(len(rows), turns // len(rows) * benchmark.max_new_tokens, answers=turns // len(rows))
     return known

@@ -129,6 +129,19 @@ def test_nothing_that_costs_money_is_measured_and_its_price_is_not_known_without
     assert told["usd"] == pytest.approx(40 * (300 * 1e-6 + 100 * 2e-6))
 
 
+def test_public_benchmarks_are_answered_at_the_rate_of_responding(tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": f"#### {n + 1}"}) + "\n" for n in range(8)))
+    benchmark = {"kind": "gsm8k", "questions": str(questions), "max_new_tokens": 64}
+    rates = Rates(
+        stages={"respond": Rate(fixed_seconds=4, seconds_per_unit=2, output_tokens=100, gpus=1, slowest=Line(seconds_per_unit=6))}
+    )
+    document = plan_document(tiny(evaluation__benchmarks=[benchmark]), Run(tmp_path), rates)
+    told = next(entry for entry in document["stages"] if entry["stage"] == "1-eval-gsm8k-answer")
+    assert (told["seconds_expected"], told["seconds_high"]) == (4 + 8 * 2 / 4, 8 * 6 / 4)  # one answer against four responses
+    assert (told["output_tokens"], told["tokens"]) == (200, 8 * 64)
+
+
 def test_the_stages_that_a_run_has_done_tell_how_long_further_ones_will_take(tiny_run: Path) -> None:
     document = plan_document(tiny(iterations=2), Run(tiny_run))
     todo = [entry for entry in document["stages"] if entry["state"] == "to do"]
