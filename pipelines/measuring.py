@@ -62,7 +62,7 @@ def measured_rates(recipe: Recipe, root: Path, reporter: Reporter) -> Rates:
             execute(run, chosen, reporter)
             wall = time.monotonic() - clock
         own = sum(run.manifest(stage)["seconds"] for stage in chosen)
-        units = {key: size.units for one in rounds for key, size in sizes(small, one, small.prompts.size).items()}
+        units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, small.prompts.size).items()}
         found = done_rates(run, chosen, units)
     between = max(0.0, wall - own) / len(chosen)
     return found.model_copy(update={"machine": machine(), "start_seconds": begun + start, "between_seconds": between})

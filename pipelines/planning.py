@@ -55,13 +55,13 @@ def plan_document(recipe: Recipe, run: Run, given: Rates | None = None, rounds: 
     """
     rounds = iterations(recipe) if rounds is None else rounds
     prompts = prompt_count(recipe, rounds, run)
-    own = _sizes(recipe, rounds, prompts, {})
+    own = sizes(recipe, rounds, prompts)
     stages = closure([stage for one in rounds for stage in one.stages])
     rates = known_rates(run, stages, {fingerprint: size.units for fingerprint, size in own.items()}, given or Rates())
     shares = {
         stage.iteration: rate.rows for stage in stages if stage.name == "pair" and (rate := rates.of(stage)) and rate.rows is not None
     }
-    expected = _sizes(recipe, rounds, prompts, shares)
+    expected = sizes(recipe, rounds, prompts, shares)
     judging, costs = _judging(recipe, run, rounds)
     model = _model_bytes(recipe, stages)
     entries = []
@@ -80,13 +80,6 @@ def plan_document(recipe: Recipe, run: Run, given: Rates | None = None, rounds: 
         "iterations": [{"iteration": number, **_sums(todo, [number], rates)} for number in numbers],
         "to_do": _sums(todo, numbers, rates, rates.start_seconds),
     }
-
-
-def _sizes(recipe: Recipe, rounds: list[Iteration], prompts: int | None, shares: Mapping[int, float]) -> dict[str, Size]:
-    found: dict[str, Size] = {}
-    for one in rounds:
-        found |= sizes(recipe, one, prompts, shares.get(one.number, 1.0))
-    return found
 
 
 def _sums(todo: list[dict[str, Any]], numbers: Iterable[int], rates: Rates, start: float = 0.0) -> dict[str, Any]:
@@ -113,7 +106,7 @@ def _sums(todo: list[dict[str, Any]], numbers: Iterable[int], rates: Rates, star
 
 def _sum(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    return round(sum(known), 9) if known else None
 
 
 def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[dict[str, Any]], dict[str, JudgeCost]]:

@@ -1,8 +1,10 @@
 """How large the stages of a recipe are, before they run: rows, optimiser steps, and generated tokens per row at most."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from eva_stages.core.config.evaluation import Benchmark, Lettercraft
 from eva_stages.core.config.models import Player, Sampling
@@ -14,6 +16,8 @@ from eva_stages.core.store import Run
 from eva_stages.evaluation.questions import question_rows
 from pipelines.benchmarks import benchmark_name
 from pipelines.iteration import Iteration
+
+NO_SHARES: Mapping[int, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,21 @@ def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int | Non
     return len(usable)
 
 
-def sizes(recipe: Recipe, one: Iteration, prompts: int | None, pair_share: float = 1.0) -> dict[str, Size]:
-    """The size of an iteration's stages, by fingerprint.
+def sizes(recipe: Recipe, rounds: list[Iteration], prompts: int | None, pair_shares: Mapping[int, float] = NO_SHARES) -> dict[str, Size]:
+    """The size of every stage, by fingerprint.
 
     Args:
         prompts: prompts of an iteration.
-        pair_share: share of the prompts that give a pair.
+        pair_shares: by iteration, the share of the prompts that give a pair; all of them where it is not known.
     """
+    found: dict[str, Size] = {}
+    for one in rounds:
+        found = {**_sizes(recipe, one, prompts, pair_shares.get(one.number, 1.0)), **found}
+    return found
+
+
+def _sizes(recipe: Recipe, one: Iteration, prompts: int | None, pair_share: float) -> dict[str, Size]:
+    """Those of an iteration and of what it needs."""
     limit = recipe.policy.generator.max_new_tokens
     drawn = None if prompts is None else round(prompts * recipe.creator.selection.fraction)
     attempts = None if drawn is None else drawn * recipe.creator.evolve.generations

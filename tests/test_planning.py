@@ -69,6 +69,16 @@ def test_given_rates_are_added_up_by_iteration_and_in_all(tmp_path: Path) -> Non
     assert todo["gpu_hours"] == pytest.approx((2 * 60 + 2 * 44) / 3600)
 
 
+def test_each_iteration_has_a_size_of_its_own(tmp_path: Path) -> None:
+    subset = plan_document(tiny(creator__control="no_evolve"), Run(tmp_path))["stages"]
+    assert {entry["stage"]: entry["rows"] for entry in subset if "creator" not in entry["stage"] and "respond" in entry["stage"]} == {
+        "0-respond": 40,
+        "1-respond": 10,
+    }
+    scratch = plan_document(tiny(solver__training__start="scratch"), Run(tmp_path))["stages"]
+    assert [entry["steps"] for entry in scratch if entry["stage"].endswith("-train")] == [5, 10]
+
+
 def test_a_stage_goes_by_its_own_rate_then_by_the_iterations_before_it() -> None:
     stages = {stage.label: stage for stage in closure([stage for one in iterations(tiny(iterations=2)) for stage in one.stages])}
     labels = ("respond", "0-respond", "1-respond")

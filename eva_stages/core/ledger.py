@@ -87,7 +87,7 @@ def tree_bytes(folder: Path) -> int:
 
 def last_sign(work: Path) -> str:
     """When something was last written in the folder of an attempt."""
-    newest = max(path.stat().st_mtime for path in (work, *work.rglob("*")))
+    newest = max(path.lstat().st_mtime for path in (work, *work.rglob("*")))
     return datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds")
 
 
