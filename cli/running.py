@@ -33,12 +33,14 @@ def run_stages(
     """
     from rich.console import Console
 
+    from eva_stages.core.ledger import put_down
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipes import dump_recipe, load_recipe
     from eva_stages.core.stage import closure
     from eva_stages.core.store import write_whole
     from pipelines.checking import check
     from pipelines.iteration import iterations
+    from pipelines.planning import plan_document
     from pipelines.publishing import execute_and_publish
     from pipelines.summary import summary, summary_tables
 
@@ -55,6 +57,7 @@ def run_stages(
     with run.lock():
         write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
         run.plan(closure([stage for one in rounds for stage in one.stages]))
+        put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
         execute_and_publish(run, recipe, rounds, chosen, Reporter())
     document = summary(run, recipe, rounds)
     if as_json:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.errors import EvaError, StageError
-from eva_stages.core.parts import merge_parts, part_facts, read_parts
+from eva_stages.core.ledger import devices, last_sign, pace, tree_bytes
+from eva_stages.core.parts import BEGUN, merge_parts, part_facts, read_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
@@ -48,18 +49,20 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter) -> None:
             _examine(run, stage, reporter)
             continue
         resumed = (run.work / stage.folder).is_dir()
-        run.event("resume" if resumed else "start", stage=stage.label, fingerprint=stage.fingerprint)
+        told = {"stage": stage.label, "fingerprint": stage.fingerprint}
+        run.event("resume" if resumed else "start", **told, **({"last_sign": last_sign(run.work / stage.folder)} if resumed else {}))
+        clock = time.monotonic()
         reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
         try:
             manifest = _run(run, stage, reporter)
         except KeyboardInterrupt:
-            run.event("interrupted", stage=stage.label, fingerprint=stage.fingerprint)
+            run.event("interrupted", **told, seconds=round(time.monotonic() - clock, 3))
             raise
         except (EvaError, OSError) as error:
             cause = str(full_disk(error, run.root)) if isinstance(error, OSError) else str(error)
-            _try_event(run, stage, cause)
+            _try_event(run, {**told, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
             raise StageError(f"stage {stage.label} failed: {cause}") from error
-        run.event("done", stage=stage.label, fingerprint=stage.fingerprint, seconds=manifest["seconds"], rows=manifest["rows"])
+        run.event("done", **told, seconds=manifest["seconds"], rows=manifest["rows"])
         reporter.say(f"{stage.label}: done, {_summary(manifest)}")
         _examine(run, stage, reporter)
 
@@ -87,9 +90,9 @@ def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
         )
 
 
-def _try_event(run: Run, stage: Stage, cause: str) -> None:
+def _try_event(run: Run, told: dict[str, Any]) -> None:
     try:
-        run.event("failed", stage=stage.label, fingerprint=stage.fingerprint, cause=cause.splitlines()[0])
+        run.event("failed", **told)
     except OSError:  # the disk that made the stage fail is the one that the log is on
         return
 
@@ -115,7 +118,8 @@ def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
     out = work / "model" if (work / "model").is_dir() else out
     rows = count_rows(out) if (out / FILE).is_file() else None
     seconds = round(time.monotonic() - clock, 3)
-    return run.commit(stage, out, {"rows": rows, "counts": {}, **made, "started": started, "seconds": seconds})
+    ledger = {"seconds": seconds, "pace": pace(task.marks), "bytes": tree_bytes(out)}
+    return run.commit(stage, out, {"rows": rows, "counts": {}, "devices": devices(stage), **made, "started": started, **ledger})
 
 
 def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task) -> dict[str, Any]:
@@ -125,6 +129,7 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
         leftover.unlink()
     total = count_rows(folders[stage.sources[0]])
     done, statistics = read_parts(parts)
+    (work / BEGUN).unlink(missing_ok=True)
     progress = _PartProgress(parts, total, task)
     progress()
     if len(done) < total:
@@ -190,6 +195,8 @@ class _PartProgress:
                 self._seen.add(entry.name)
                 self._rows += rows
                 self._tokens += statistics.get("output_tokens", 0)
+        if (self._parts.parent / BEGUN).exists():
+            self._task.mark(self._rows)
         self._task.update(self._rows, self._total, self._tokens)
 
 

@@ -5,7 +5,7 @@ shown without importing a model library. Its fingerprint covers name, version, t
 fingerprints of its inputs; `runtime` and limits are left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -251,3 +251,22 @@ def closure(stages: list[Stage]) -> list[Stage]:
     for stage in stages:
         visit(stage)
     return list(ordered.values())
+
+
+def uses(value: Any) -> Iterator[Use]:
+    """Every use in a stage, or in a value of its arguments, with those nested in it."""
+    match value:
+        case RowStage():
+            yield from uses(value.steps)
+        case TableStage():
+            yield from uses(value.step)
+        case FunctionStage():
+            yield from uses(Use(value.function.target, use_of(value.function.arguments), value.function.runtime))
+        case Use():
+            yield value
+            yield from uses(value.arguments)
+        case Mapping():
+            yield from uses(list(value.values()))
+        case list() | tuple():
+            for item in value:
+                yield from uses(item)
