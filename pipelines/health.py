@@ -134,7 +134,7 @@ def health_sizes(recipe: Recipe, held_out: int | None) -> dict[str, tuple[int | 
         held_out: questions of the Lettercraft evaluation, if there is one.
     """
     probed, limit = _probed(recipe), SAMPLES * recipe.policy.generator.max_new_tokens
-    sizes: dict[str, tuple[int | None, int]] = {"health": (None, 0), "probe": (probed, 0)}
+    sizes: dict[str, tuple[int | None, int]] = {"health": (probed, 0), "probe": (probed, 0)}
     for prefix in ("base", "eval"):
         sizes |= {f"{prefix}-probe": (probed, limit), f"{prefix}-probe-reward": (held_out or probed, 0)}
     return sizes
