@@ -11,6 +11,7 @@ import multiprocessing
 import tempfile
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.stage import RUN, WORK, Use
 from eva_stages.core.store import PIPELINE
-from eva_stages.core.tables import FILE, joined_batches, read_table, write_rows
+from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
 
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput
@@ -53,8 +54,8 @@ class ArtifactSource(GeneratorStep):
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
         folders = [Path(folder) for folder in self.folders]
         done, _ = read_parts(Path(self.parts))
-        remaining = len(read_table(folders[0], ["prompt_id"])) - len(done)
-        for numbers, rows in joined_batches(folders, self.prefixes, done, self.batch_size):
+        remaining = count_rows(folders[0]) - len(done)
+        for numbers, rows in joined_batches(folders, self.prefixes, done, self.batch_size, Path(self.parts).parent):
             remaining -= len(rows)
             yield [{**row, ROW: int(number)} for number, row in zip(numbers, rows, strict=True)], remaining == 0
 
@@ -82,11 +83,23 @@ class PartSink(Step):
 
 
 class TableStep(GlobalStep):
-    """A step whose work is on whole Arrow tables. In a pipeline it takes rows; eva hands it the tables themselves."""
+    """A step that looks at all rows before it decides. In a pipeline it takes rows; eva hands it artifacts, which it reads as a stream.
+
+    Decide on a few narrow columns (`Rows.__getitem__`), then let the rows through batch by batch: no more is in memory than that.
+    """
+
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        """Yield the output in tables, at least one, and return counts of what was left out and why. Sources have the step's inputs."""
+        raise NotImplementedError
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        """The output table, and counts of what was left out and why."""
-        raise NotImplementedError
+        """The same on tables in memory: the output table and the counts."""
+        with tempfile.TemporaryDirectory() as name:
+            folders = [Path(name) / str(number) for number in range(len(tables))]
+            for folder, table in zip(folders, tables, strict=True):
+                write_rows([table], table.schema, folder)
+            counts = _write_streamed(self, folders, Path(name) / "out")
+            return read_table(Path(name) / "out").combine_chunks(), counts
 
     def process(self, *inputs: StepInput) -> "StepOutput":
         table, _ = self.transform(*(pa.Table.from_pylist(rows) for rows in inputs))
@@ -135,13 +148,15 @@ def _resources(use: Use) -> dict[str, StepResources]:
 
 
 def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out: Path) -> dict[str, int]:
-    """Run a `TableStep` on whole artifacts and write its output; returns its counts. Meant for a child process."""
+    """Run a `TableStep` on artifacts and write its output; returns its counts. Meant for a child process."""
     with Pipeline(name="table"):
         built: TableStep = step.build(folders)
-    columns = list(built.inputs)
-    table, counts = built.transform(*(read_table(folders[source], columns) for source in sources))
-    write_rows([table], table.schema, out)
-    return counts
+    return _write_streamed(built, [folders[source] for source in sources], out)
+
+
+def _write_streamed(step: TableStep, folders: list[Path], out: Path) -> dict[str, int]:
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        return write_made(step.stream(*(Rows(folder, Path(scratch), list(step.inputs)) for folder in folders)), out)
 
 
 class _FailureHandler(logging.Handler):
