@@ -4,11 +4,8 @@ Texts are words of a made-up vocabulary drawn by Zipf's law, in lengths that are
 prompt is an earlier one of its batch with one word replaced, as evolvers like to write them.
 """
 
-import resource
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -117,14 +114,7 @@ def table_step(use: Use, out: Path, **sources: Path) -> dict[str, int]:
     return run_table_step(sources, list(sources), use, out)
 
 
-def timed(name: str, act: Callable[[], Any]) -> Any:
-    """Call `act`, print how long it took and the process's peak memory so far; returns what it returns."""
-    started = time.perf_counter()
-    result = act()
-    print(f"{name}: {time.perf_counter() - started:.2f} s, peak so far {peak():,.0f} MiB", flush=True)
-    return result
-
-
 def peak() -> float:
-    """The most memory that this process has held, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process has held, in MiB. Linux only: what `resource` says begins with the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024

@@ -39,16 +39,17 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=1_000_000)
     parser.add_argument("--n", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=["steps"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        print(json.dumps(select(arguments.side)))
+        print(json.dumps(select(arguments.folder)))
         return
     from benchmarks import common  # not above: the measured process is to hold no more than a stage's does
 
     with tempfile.TemporaryDirectory() as name:
         large.write(large.reward_tables(arguments.prompts, arguments.n), "rewards", Path(name) / "rewards")
-        common.report("benchmarks.selecting", [name], [], arguments.rounds, "seconds")
+        common.report("benchmarks.selecting", ["steps"], ["--folder", name], arguments.rounds, "seconds")
 
 
 if __name__ == "__main__":

@@ -74,23 +74,24 @@ class Rows:
 
     def __init__(self, folder: Path, scratch: Path, columns: Sequence[str] | None = None) -> None:
         self._path, self.scratch = folder / FILE, scratch
-        present = pq.read_schema(self._path).names
+        self._metadata = pq.read_metadata(self._path)
+        present = self._metadata.schema.to_arrow_schema().names
         self.names = present if columns is None else [name for name in columns if name in present]
 
     def __len__(self) -> int:
-        return int(pq.read_metadata(self._path).num_rows)
+        return int(self._metadata.num_rows)
 
     def __getitem__(self, name: str) -> pa.Array:
         """A whole column."""
-        return pq.ParquetFile(self._path).read([name])[name].combine_chunks()
+        return pq.ParquetFile(self._path, metadata=self._metadata).read([name])[name].combine_chunks()
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """All rows in order, `BATCH` at a time; one empty table where there are none."""
         names = self.names if columns is None else list(columns)
-        file = pq.ParquetFile(self._path)
+        file = pq.ParquetFile(self._path, metadata=self._metadata)
         found = (pa.Table.from_batches([batch]) for batch in file.iter_batches(BATCH, columns=names))
         empty = file.schema_arrow.empty_table().select(names)
-        return rechunked(found, BATCH) if file.metadata.num_rows else iter([empty])
+        return rechunked(found, BATCH) if len(self) else iter([empty])
 
     def take(self, places: np.ndarray, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Rows by number, in the order of `places`."""

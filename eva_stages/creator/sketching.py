@@ -86,11 +86,11 @@ class _Band:
         self._members = np.empty(len(rows), dtype=np.int32)
         self._count = np.zeros(len(rows), dtype=np.int32)
 
-    def kept_beside(self, number: int) -> np.ndarray:
+    def kept_beside(self, number: np.intp) -> np.ndarray:
         start = self._start[number]
         return self._members[start : start + self._count[start]]
 
-    def keep(self, number: int) -> None:
+    def keep(self, number: np.intp) -> None:
         start = self._start[number]
         self._members[start + self._count[start]] = number
         self._count[start] += 1
