@@ -32,6 +32,7 @@ from eva_stages.core.store import PIPELINE
 from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
 
 if TYPE_CHECKING:
+    from distilabel.pipeline.batch import _Batch
     from distilabel.typing import GeneratorStepOutput, StepOutput
 
 
@@ -106,6 +107,16 @@ class TableStep(GlobalStep):
         yield table.to_pylist()
 
 
+class _ThrowAway(Pipeline):
+    """A pipeline that is not to be resumed. distilabel's would save its state, and the rows of every step as JSON, after each batch."""
+
+    def _cache(self) -> None:
+        return
+
+    def _register_batch(self, batch: "_Batch") -> None:
+        self._batch_manager.register_batch(batch)
+
+
 def run_pipeline(
     name: str,
     folders: dict[str, Path],
@@ -121,7 +132,7 @@ def run_pipeline(
     # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
     distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)), time=time.time)
     folders = {**folders, WORK: parts.parent, RUN: parts.parents[2]}
-    with tempfile.TemporaryDirectory(dir=parts.parent) as cache, Pipeline(name=name, cache_dir=cache) as pipeline:
+    with tempfile.TemporaryDirectory(dir=parts.parent) as cache, _ThrowAway(name=name, cache_dir=cache) as pipeline:
         step = ArtifactSource(
             name="source",
             folders=[str(folders[source]) for source in sources],

@@ -89,9 +89,8 @@ class Rows:
         """All rows in order, `BATCH` at a time; one empty table where there are none."""
         names = self.names if columns is None else list(columns)
         file = pq.ParquetFile(self._path, metadata=self._metadata)
-        found = (pa.Table.from_batches([batch]) for batch in file.iter_batches(BATCH, columns=names))
-        empty = file.schema_arrow.empty_table().select(names)
-        return rechunked(found, BATCH) if len(self) else iter([empty])
+        found = (pa.Table.from_batches([batch]).select(names) for batch in file.iter_batches(BATCH, columns=names))
+        return rechunked(chain([file.schema_arrow.empty_table().select(names)], found), BATCH)
 
     def take(self, places: np.ndarray, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Rows by number, in the order of `places`."""
@@ -147,8 +146,9 @@ def _ascending(tables: Iterable[pa.Table], places: np.ndarray) -> Iterator[pa.Ta
 
 
 def rechunked(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The rows of a stream of tables in tables of `size` rows, each in one chunk; the last may be smaller."""
+    """The rows of a stream of tables in tables of `size` rows, each in one chunk; the last may be smaller. No rows are one empty table."""
     waiting: list[pa.Table] = []
+    some = False
     for table in tables:
         waiting.append(table)
         if sum(len(piece) for piece in waiting) < size:
@@ -156,9 +156,9 @@ def rechunked(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         whole = pa.concat_tables(waiting).combine_chunks()
         full = len(whole) // size * size
         yield from (whole.slice(start, size) for start in range(0, full, size))
-        waiting = [whole.slice(full)] if full < len(whole) else []
-    if rest := [piece for piece in waiting if len(piece)]:
-        yield pa.concat_tables(rest).combine_chunks()
+        waiting, some = [whole.slice(full)] if full < len(whole) else [], True
+    if any(map(len, waiting)) or (waiting and not some):
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def aligned(sources: Sequence[Rows], columns: Sequence[Sequence[str]]) -> Iterator[tuple[pa.Table, ...]]:
@@ -219,6 +219,8 @@ def joined_batches(
     sources = [Rows(folder, scratch) for folder in folders]
     ids = sources[0]["prompt_id"]
     wanted = np.setdiff1d(np.arange(len(ids)), skip)
+    if not len(wanted):
+        return
     streams = [rechunked(source.take(_places(source, folder, ids)[wanted]), size) for source, folder in zip(sources, folders, strict=True)]
     for start, pieces in zip(range(0, len(wanted), size), zip(*streams, strict=True), strict=True):
         columns = [(prefix + name, piece[name]) for prefix, piece in zip(prefixes, pieces, strict=True) for name in piece.column_names]

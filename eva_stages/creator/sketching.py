@@ -7,6 +7,7 @@ take 512 MB, in a file; the index takes 8 bytes a text and band.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha1
 
 import numpy as np
@@ -20,7 +21,7 @@ BLOCK = 64
 
 def sketches(texts: Sequence[str]) -> np.ndarray:
     """MinHash of the lower-case character 5-grams of each text: uint32 of shape (texts, permutations)."""
-    multiply, add = MinHash(num_perm=PERMUTATIONS, seed=1, scheme="affine32").permutations[:, :, None]
+    multiply, add = _permutations()
     made = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
     for start in range(0, len(texts), BLOCK):
         shingles = [_shingles(text.lower()) for text in texts[start : start + BLOCK]]
@@ -29,6 +30,11 @@ def sketches(texts: Sequence[str]) -> np.ndarray:
         hashes = _scattered(np.frombuffer(digests, dtype="<u4").astype(np.uint32))
         made[start : start + BLOCK] = np.minimum.reduceat(multiply * hashes + add, first, axis=1).T
     return made
+
+
+@cache
+def _permutations() -> np.ndarray:
+    return MinHash(num_perm=PERMUTATIONS, seed=1, scheme="affine32").permutations[:, :, None]
 
 
 def _shingles(text: str) -> set[bytes]:
