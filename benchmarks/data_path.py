@@ -143,11 +143,15 @@ class Memory:
         self._ended.set()
         self._thread.join()
 
-    def _watch(self) -> None:
+    def now(self) -> None:
+        """Look at it now, so that no stage is too short to be seen."""
         here = psutil.Process()
+        used = sum(map(_share, [here, *here.children(recursive=True)])) / 2**20
+        self.by_stage[self.stage] = max(self.by_stage.get(self.stage, 0), used)
+
+    def _watch(self) -> None:
         while not self._ended.wait(0.1):
-            stage, used = self.stage, sum(map(_share, [here, *here.children(recursive=True)])) / 2**20
-            self.by_stage[stage] = max(self.by_stage.get(stage, 0), used)
+            self.now()
 
 
 def _share(process: psutil.Process) -> int:
@@ -163,15 +167,17 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     class Told(Reporter):
         def say(self, text: str) -> None:
             super().say(text)
+            memory.now()
             memory.stage = text.partition(":")[0]
 
     run = Run(folder / "run")
     run.create()
     with run.lock(), Memory() as memory:
         execute(run, stages(folder), Told())
-    manifests = [json.loads(path.read_text()) for path in run.stages.glob("*/manifest.json")]
-    found = {f"0-{one['stage']}": {"seconds": one["seconds"], "rows": one["rows"]} for one in manifests}
-    return {stage: {**figures, "peak_mib": memory.by_stage.get(stage, 0)} for stage, figures in found.items()}
+    done = [event for event in run.events() if event["event"] == "done"]
+    return {
+        one["stage"]: {"seconds": one["seconds"], "rows": one["rows"], "peak_mib": memory.by_stage.get(one["stage"], 0)} for one in done
+    }
 
 
 def write_inputs(prompts: int, folder: Path) -> None:
@@ -189,22 +195,21 @@ def _texts(count: int) -> Iterator[str]:
 
 
 def compare(found: dict[int, dict[str, dict[str, float]]]) -> None:
+    """Print the larger size stage by stage, and what the sizes take a prompt and in memory."""
     small, big = sorted(found)
-    totals = {size: sum(figures["seconds"] for figures in found[size].values()) for size in found}
-    peaks = {size: max(figures["peak_mib"] for figures in found[size].values()) for size in found}
-    print(f"\n{'stage':<18}{'rows':>10}{'s':>9}{'ms/row':>9}{'MiB':>8}   against {small:,} prompts: ms/row, MiB")
+    print(f"{'stage':<18}{'rows':>10}{'s':>9}{'ms/prompt':>11}{'MiB':>8}   over those of {small:,} prompts: ms/prompt, MiB")
     for stage, figures in found[big].items():
         less = found[small][stage]
-        each = {size: found[size][stage]["seconds"] / max(1, found[size][stage]["rows"]) * 1000 for size in found}
+        each, peak = figures["seconds"] / less["seconds"] * small / big, figures["peak_mib"] / less["peak_mib"]
         print(
-            f"{stage:<18}{figures['rows']:>10,}{figures['seconds']:>9.1f}{each[big]:>9.3f}{figures['peak_mib']:>8,.0f}"
-            f"   {each[big] / each[small]:.2f}  {figures['peak_mib'] / less['peak_mib'] if less['peak_mib'] else float('nan'):.2f}"
+            f"{stage:<18}{figures['rows']:>10,}{figures['seconds']:>9.1f}{figures['seconds'] / big * 1000:>11.3f}"
+            f"{figures['peak_mib']:>8,.0f}   {each:.2f}  {peak:.2f}"
         )
-    print(f"{small:,} prompts: {totals[small]:.1f} s, {totals[small] / small * 1000:.3f} ms a prompt, peak {peaks[small]:,.0f} MiB")
-    print(f"{big:,} prompts: {totals[big]:.1f} s, {totals[big] / big * 1000:.3f} ms a prompt, peak {peaks[big]:,.0f} MiB")
-    between = (totals[big] - totals[small]) / (big - small) * 1000
-    print(f"time per prompt {totals[big] / big / (totals[small] / small):.2f}, peak memory {peaks[big] / peaks[small]:.2f}")
-    print(f"each further prompt {between:.3f} ms, so the start of the stages takes {totals[small] - between * small / 1000:.1f} s")
+    totals = {size: sum(figures["seconds"] for figures in found[size].values()) for size in (small, big)}
+    peaks = {size: max(figures["peak_mib"] for figures in found[size].values()) for size in (small, big)}
+    for size in (small, big):
+        print(f"{size:,} prompts: {totals[size]:.1f} s, {totals[size] / size * 1000:.3f} ms a prompt, peak {peaks[size]:,.0f} MiB")
+    print(f"ratios: time a prompt {totals[big] / totals[small] * small / big:.2f}, peak memory {peaks[big] / peaks[small]:.2f}")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ prompt is an earlier one of its batch with one word replaced, as evolvers like t
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ BATCH = 4096
 VOCABULARY = 20_000
 
 
+@cache
 def vocabulary() -> np.ndarray:
     rng = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlcumwfgypbvk"))
