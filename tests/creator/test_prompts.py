@@ -9,7 +9,7 @@ import pytest
 
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.tables import read_table
-from eva_stages.creator.prompts import load_file, prompt_batches
+from eva_stages.creator.prompts import BLOCK, count_usable, load_file, prompt_batches
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "and now?"}]
 
@@ -76,3 +76,12 @@ def test_a_file_without_prompts_says_what_is_wrong(tmp_path: Path, name: str, te
 def test_a_file_of_unusable_prompts_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no usable prompt"):
         load(lines(tmp_path / "p.jsonl", ["x" * 200, "  "]), tmp_path)
+
+
+def test_a_file_is_read_in_blocks_and_duplicates_are_found_across_them(tmp_path: Path) -> None:
+    texts = [f"{n} " + "x" * 90 for n in range(15_000)]
+    rows, counts = load(lines(tmp_path / "p.jsonl", [*texts, texts[7], None]), tmp_path)
+    assert (tmp_path / "p.jsonl").stat().st_size > BLOCK
+    assert [row["messages"][0]["content"] for row in rows] == texts
+    assert counts == {"read": 15_002, "null_or_empty": 1, "duplicate": 1}
+    assert count_usable(tmp_path / "p.jsonl", "prompt", 100, None) == 15_000
