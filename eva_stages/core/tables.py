@@ -24,7 +24,8 @@ FILE = "rows.parquet"
 BATCH = 2048
 """Rows that are read at a time."""
 BUCKET = 8192
-"""Rows that are brought into their order at a time."""
+"""Rows that are brought into their order at a time, from a file of their own; more where that would be more than `FILES`."""
+FILES = 256
 PLACE = "_place"
 
 
@@ -114,7 +115,8 @@ def picked(tables: Iterable[pa.Table], places: np.ndarray, scratch: Path) -> Ite
         return
     order = np.argsort(places, kind="stable")
     with tempfile.TemporaryDirectory(dir=scratch) as name:
-        files = [Path(name) / f"{bucket}.arrow" for bucket in range(-(-len(order) // BUCKET))]
+        size = max(BUCKET, -(-len(order) // FILES))
+        files = [Path(name) / f"{bucket}.arrow" for bucket in range(-(-len(order) // size))]
         writers: list[pa.RecordBatchFileWriter] = []
         start = 0
         for table in _ascending(tables, places[order]):
@@ -122,7 +124,7 @@ def picked(tables: Iterable[pa.Table], places: np.ndarray, scratch: Path) -> Ite
             start += len(table)
             placed = table.append_column(PLACE, pa.array(positions))
             writers = writers or [pa.ipc.new_file(file, placed.schema) for file in files]
-            buckets = positions // BUCKET
+            buckets = positions // size
             for bucket in np.unique(buckets):
                 writers[bucket].write_table(placed.filter(pa.array(buckets == bucket)))
         for writer in writers:
