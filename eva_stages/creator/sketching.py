@@ -1,9 +1,9 @@
 """MinHash sketches of many texts at once, and which texts are near duplicates of earlier ones, on arrays that can lie in files.
 
-The sketches are those of `datasketch` (affine32 scheme, seed 1), whose objects take 50 us and 3 kB a text and whose index holds every
-band of every text in Python dicts. Here a batch of texts is sketched in one NumPy expression, and the index is built band by band: the
-bands of all texts are sorted, and only texts that share one with another are ever looked at again. Of a million texts the sketches
-take 512 MB, in a file; the index takes 13 bytes a text and band.
+The sketches are those of `datasketch` (affine32 scheme, seed 1), which makes an object for every text and keeps every band of every
+text in Python dicts. Here a batch of texts is sketched in one NumPy expression, and the index is built band by band: the bands of all
+texts are sorted, and only texts that share one with another are ever looked at again. A sketch takes 512 bytes, in a file; the index
+takes 13 bytes a text and band.
 """
 
 from collections.abc import Sequence
