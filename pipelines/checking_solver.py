@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -168,17 +169,18 @@ def _turn(text: str) -> list[Message]:
 
 def _texts(recipe: Recipe) -> Iterator[str]:
     from eva_stages.creator.hub_prompts import hub_column
-    from eva_stages.creator.prompts import read_prompt_file, seed_instructions
+    from eva_stages.creator.prompts import prompt_batches, seed_instructions
 
     prompts = recipe.prompts
     if isinstance(prompts, MicroworldPrompts):
         yield from map(str, seed_instructions(recipe.seed, prompts.size))
         return
     if isinstance(prompts, HubPrompts):
-        values = hub_column(prompts)
+        columns = hub_column(prompts)
     else:
-        values = read_prompt_file(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)[prompts.column]
-    for value in values:
+        tables = prompt_batches(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
+        columns = (table[prompts.column] for table in tables)
+    for value in chain.from_iterable(columns):
         content = value.as_py() or ""
         yield content if isinstance(content, str) else "".join(message["content"] or "" for message in content)
 

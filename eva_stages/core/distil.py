@@ -11,6 +11,7 @@ import multiprocessing
 import tempfile
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -28,9 +29,10 @@ from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.stage import RUN, WORK, Use
 from eva_stages.core.store import PIPELINE
-from eva_stages.core.tables import FILE, joined_batches, read_table, write_rows
+from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
 
 if TYPE_CHECKING:
+    from distilabel.pipeline.batch import _Batch
     from distilabel.typing import GeneratorStepOutput, StepOutput
 
 
@@ -54,8 +56,8 @@ class ArtifactSource(GeneratorStep):
         (Path(self.parts).parent / BEGUN).touch()  # every step is loaded by now
         folders = [Path(folder) for folder in self.folders]
         done, _ = read_parts(Path(self.parts))
-        remaining = len(read_table(folders[0], ["prompt_id"])) - len(done)
-        for numbers, rows in joined_batches(folders, self.prefixes, done, self.batch_size):
+        remaining = count_rows(folders[0]) - len(done)
+        for numbers, rows in joined_batches(folders, self.prefixes, done, self.batch_size, Path(self.parts).parent):
             remaining -= len(rows)
             yield [{**row, ROW: int(number)} for number, row in zip(numbers, rows, strict=True)], remaining == 0
 
@@ -83,15 +85,37 @@ class PartSink(Step):
 
 
 class TableStep(GlobalStep):
-    """A step whose work is on whole Arrow tables. In a pipeline it takes rows; eva hands it the tables themselves."""
+    """A step that looks at all rows before it decides. In a pipeline it takes rows; eva hands it artifacts, which it reads as a stream.
+
+    Decide on a few narrow columns (`Rows.__getitem__`), then let the rows through batch by batch: no more is in memory than that.
+    """
+
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        """Yield the output in tables, at least one, and return counts of what was left out and why. Sources have the step's inputs."""
+        raise NotImplementedError
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        """The output table, and counts of what was left out and why."""
-        raise NotImplementedError
+        """The same on tables in memory: the output table and the counts."""
+        with tempfile.TemporaryDirectory() as name:
+            folders = [Path(name) / str(number) for number in range(len(tables))]
+            for folder, table in zip(folders, tables, strict=True):
+                write_rows([table], table.schema, folder)
+            counts = _write_streamed(self, folders, Path(name) / "out")
+            return read_table(Path(name) / "out").combine_chunks(), counts
 
     def process(self, *inputs: StepInput) -> "StepOutput":
         table, _ = self.transform(*(pa.Table.from_pylist(rows) for rows in inputs))
         yield table.to_pylist()
+
+
+class _ThrowAway(Pipeline):
+    """A pipeline that is not to be resumed. distilabel's would save its state, and the rows of every step as JSON, after each batch."""
+
+    def _cache(self) -> None:
+        return
+
+    def _register_batch(self, batch: "_Batch") -> None:
+        self._batch_manager.register_batch(batch)
 
 
 def run_pipeline(
@@ -109,7 +133,7 @@ def run_pipeline(
     # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
     distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)), time=time.time)
     folders = {**folders, WORK: parts.parent, RUN: parts.parents[2]}
-    with tempfile.TemporaryDirectory(dir=parts.parent) as cache, Pipeline(name=name, cache_dir=cache) as pipeline:
+    with tempfile.TemporaryDirectory(dir=parts.parent) as cache, _ThrowAway(name=name, cache_dir=cache) as pipeline:
         step = ArtifactSource(
             name="source",
             folders=[str(folders[source]) for source in sources],
@@ -136,13 +160,15 @@ def _resources(use: Use) -> dict[str, StepResources]:
 
 
 def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out: Path) -> dict[str, int]:
-    """Run a `TableStep` on whole artifacts and write its output; returns its counts. Meant for a child process."""
+    """Run a `TableStep` on artifacts and write its output; returns its counts. Meant for a child process."""
     with Pipeline(name="table"):
         built: TableStep = step.build(folders)
-    columns = list(built.inputs)
-    table, counts = built.transform(*(read_table(folders[source], columns) for source in sources))
-    write_rows([table], table.schema, out)
-    return counts
+    return _write_streamed(built, [folders[source] for source in sources], out)
+
+
+def _write_streamed(step: TableStep, folders: list[Path], out: Path) -> dict[str, int]:
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        return write_made(step.stream(*(Rows(folder, Path(scratch), list(step.inputs)) for folder in folders)), out)
 
 
 class _FailureHandler(logging.Handler):

@@ -193,7 +193,7 @@ class RowStage(Stage):
 
 @dataclass(frozen=True)
 class TableStage(Stage):
-    """Whole tables in, one table out: a `TableStep`, handed the tables of `sources` in order."""
+    """Artifacts in, one table out: a `TableStep`, which reads the rows of `sources`, given in order, as streams."""
 
     sources: tuple[str, ...] = ()
     step: Use = Use("")
