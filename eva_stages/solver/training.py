@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import get_args
 
 import psutil
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from eva_stages.core.config.solver import OtherDPO
 from eva_stages.core.stage import load_attribute
@@ -47,6 +50,8 @@ def die_with(pid: int, host: str) -> None:
 def main(job_file: str) -> None:
     job = json.loads(Path(job_file).read_text())
     die_with(job["launcher"], job["host"])
+    # whoever asks first settles it for the process: without the word, processes on CPUs would each train alone
+    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     load_attribute(TRAINERS[job["kind"]])(job)
 
 
