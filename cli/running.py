@@ -33,6 +33,7 @@ def run_stages(
     """
     from rich.console import Console
 
+    from eva_stages.core.cluster import check_engine
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipes import dump_recipe, load_recipe
     from eva_stages.core.stage import closure
@@ -55,6 +56,7 @@ def run_stages(
     with run.lock():
         write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
         run.plan(closure([stage for one in rounds for stage in one.stages]))
+        check_engine(recipe.runtime.engine, run, closure(chosen))
         execute_and_publish(run, recipe, rounds, chosen, Reporter())
     document = summary(run, recipe, rounds)
     if as_json:
