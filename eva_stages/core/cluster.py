@@ -1,5 +1,6 @@
 """Whether the Ray cluster of a recipe is there and can do the work, looked at before anything starts."""
 
+import logging
 import socket
 import uuid
 from collections.abc import Sequence
@@ -50,6 +51,22 @@ def _connect(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise ConfigError(
             [f"runtime.engine.address: nothing answers at {address} ({error}); start a cluster with `ray start --head`, or give kind local"]
+        ) from error
+
+
+def connect(address: str) -> None:
+    """Join the cluster as a driver.
+
+    Raises:
+        StageError: if there is none, or this machine is no node of it.
+    """
+    import ray
+
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise StageError(
+            f"no connection to the Ray cluster at {address}: {' '.join(str(error).split())}; run eva on one of its nodes"
         ) from error
 
 

@@ -9,7 +9,6 @@ RayPipeline ended as if all were well with 10 of 200 rows, as the queues and bat
 doing two batches twice, but wants the whole input in its object store beforehand.
 """
 
-import logging
 import math
 import tempfile
 from collections import deque
@@ -23,7 +22,7 @@ from distilabel.pipeline import Pipeline
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from eva_stages.core.cluster import missing
+from eva_stages.core.cluster import connect, missing
 from eva_stages.core.config.engine import RayEngine
 from eva_stages.core.devices import Devices, present_devices
 from eva_stages.core.distil import build_pipeline, write_checked
@@ -179,20 +178,6 @@ def _count_death(one: Batch | Seat, error: RayError) -> None:
     if one.deaths == MOST_DEATHS:
         reason = " ".join(str(error).split())
         raise StageError(f"{what} was the death of {MOST_DEATHS} workers one after the other (out of memory?): {reason}") from error
-
-
-def connect(address: str) -> None:
-    """Join the cluster as a driver.
-
-    Raises:
-        StageError: if there is none, or this machine is no node of it.
-    """
-    try:
-        ray.init(address=address, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise StageError(
-            f"no connection to the Ray cluster at {address}: {' '.join(str(error).split())}; run eva on one of its nodes"
-        ) from error
 
 
 def capacity(nodes: list[dict[str, float]], need: dict[str, float]) -> int:

@@ -1,7 +1,5 @@
 """Training jobs on tiny models: a policy, a reference that differs from it, pairs with win probabilities."""
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +36,6 @@ BASE: dict[str, Any] = {
     "liger": False,
     "report_to": [],
     "label": "tiny",
-    "launcher": os.getpid(),
-    "host": socket.gethostname(),
 }
 LOSSES: dict[str, dict[str, Any]] = {
     "dpo": {"beta": 0.1, "nll_alpha": 0.0},
