@@ -11,6 +11,7 @@ from transformers import LlamaForCausalLM
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import write_rows
+from eva_stages.solver.launching import launch_file
 from tests.tiny_models import config, tokenizer
 
 NUMBERS = ["one", "two", "three", "four", "five", "six"]
@@ -90,3 +91,10 @@ def job(work: Path, folders: dict[str, str], kind: str, **changes: Any) -> dict[
     digest = tree_digest(Path(folders["reference"]))
     places = {"work": str(work), "cache": str(work / "cache"), "reference_digest": digest}
     return {**BASE, **folders, **places, "kind": kind, "loss": loss, **changes}
+
+
+def two_machines(folder: Path) -> str:
+    """A launch file for one process on the CPU of each of two machines."""
+    path = folder / "two_machines.yaml"
+    path.write_text(launch_file("cpu_2").read_text().replace("num_machines: 1", "num_machines: 2"))
+    return str(path)

@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from eva_stages.solver.launching import launch_file
-
 
 def main(arguments: list[str]) -> int:
     options = dict(word.removeprefix("--").split("=") for word in arguments if word.startswith("--") and "=" in word)
@@ -34,13 +32,6 @@ def install(folder: Path) -> None:
     program = folder / "srun"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} "$@"\n')
     program.chmod(0o755)
-
-
-def two_machines(folder: Path) -> str:
-    """A launch file for one process on the CPU of each of two machines."""
-    path = folder / "two_machines.yaml"
-    path.write_text(launch_file("cpu_2").read_text().replace("num_machines: 1", "num_machines: 2"))
-    return str(path)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Whole trainings with TRL's real trainers on tiny models: equal settings give equal weights, however the work is cut up."""
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -34,9 +35,8 @@ from eva_stages.solver.launching import launch_file, read_metrics, same_vocabula
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import common_prefix, read_tokens, tokenize
 from eva_stages.solver.training import TRAINERS
-from tests.solver.jobs import BASE, job, save_models, save_pairs
+from tests.solver.jobs import BASE, job, save_models, save_pairs, two_machines
 from tests.solver.srun import install as install_srun
-from tests.solver.srun import two_machines
 
 ROOT = Path(__file__).parents[2]
 Trained = dict[str, torch.Tensor]
@@ -135,9 +135,10 @@ class Killer:
         if not list(self._work.glob("checkpoints/checkpoint-*/whole.json")):
             return
         for process in psutil.Process().children(recursive=True):
-            if "--machine_rank 1" in " ".join(process.cmdline()):
-                for member in (process, *process.children(recursive=True)):
-                    member.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "--machine_rank 1" in " ".join(process.cmdline()):
+                    for member in (process, *process.children(recursive=True)):
+                        member.kill()
 
 
 def test_training_killed_on_one_of_two_machines_ends_with_the_cause_and_goes_on_as_if_on_one(
