@@ -123,6 +123,12 @@ def take_devices(size: int) -> None:
     ids = visible_devices()
     if len(ids) <= size or torch.cuda.is_initialized():
         return
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(next_devices(ids, take_turn(size), size))
+
+
+def take_turn(size: int) -> int:
+    """How many devices the processes of this stage have taken before these `size`."""
     with _taken.get_lock():
-        first, _taken.value = _taken.value, _taken.value + size
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(next_devices(ids, first, size))
+        before: int = _taken.value
+        _taken.value = before + size
+    return before
