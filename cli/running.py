@@ -50,13 +50,13 @@ def run_stages(
         recipe = recipe.model_copy(update={"iterations": at_least})
     check(recipe)
     rounds = iterations(recipe)
-    chosen = choose(rounds)
+    chosen, planned = choose(rounds), closure([stage for one in rounds for stage in one.stages])
     run = run_folder(recipe, run_dir)
     run.create()
     with run.lock():
         write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
-        run.plan(closure([stage for one in rounds for stage in one.stages]))
-        check_engine(recipe.runtime.engine, run, closure(chosen))
+        run.plan(planned)
+        check_engine(recipe.runtime.engine, run, planned)
         execute_and_publish(run, recipe, rounds, chosen, Reporter())
     document = summary(run, recipe, rounds)
     if as_json:

@@ -1,8 +1,11 @@
 """Row stages on a Ray cluster of three local nodes, of which one is killed while it answers and one while it scores."""
 
+import json
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,8 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(gate: Path) -> Iterator[Cluster]:
+def cluster(gate: Path, tiny_run: Path) -> Iterator[Cluster]:
+    """Comes after the tiny run, so that all its tests run where that is."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(GATE, str(gate))
         environment.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")))))
@@ -54,11 +58,41 @@ def test_killed_nodes_cost_their_batches_and_the_artifacts_are_those_of_a_local_
     assert not {"resume", "failed"} & {event["event"] for event in events(run)}
 
 
-def wait(process: subprocess.Popen[str], reached) -> None:
+def wait(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    """Wait for a point of a run that has not ended yet."""
     while running(process):
         if reached():
             return
     raise AssertionError(process.communicate())
+
+
+SHARE = """
+import json, os, psutil, sys, time
+node = next(parent.pid for parent in psutil.Process().parents() if parent.name() == "raylet")
+rank, work = int(sys.argv[sys.argv.index("--machine_rank") + 1]), sys.argv[-1]
+open(f"{work}/{rank}", "w").write(json.dumps([node, *sys.argv[3:-1]]))
+while not os.path.exists(f"{work}/{1 - rank}"):
+    time.sleep(0.01)
+if rank == 1:
+    sys.exit("ValueError: as it happens")
+time.sleep(300)
+"""
+
+
+def test_ray_gives_every_machine_a_node_and_one_that_fails_ends_the_training(cluster: Cluster, tmp_path: Path) -> None:
+    while len(cluster.worker_nodes) < 2:
+        add_node(cluster)
+    cluster.wait_for_nodes()
+    order = {"command": [sys.executable, "-c", SHARE], "job": [str(tmp_path)], "environment": {}, "cluster": cluster.address}
+    order |= {"machines": 2, "gpus": 0, "work": str(tmp_path), "meeting": str(tmp_path / "meeting.json")}
+    (tmp_path / "order.json").write_text(json.dumps(order))
+    command = [sys.executable, "-m", "eva_stages.solver.machines", str(tmp_path / "order.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"^machine 1 \(.+\): training ended with code 1: ValueError: as it happens; its output is in .+", done.stderr, re.M)
+    first, second = (json.loads((tmp_path / str(rank)).read_text()) for rank in (0, 1))
+    assert first[0] != second[0], "both ran on one node"
+    assert first[1:] == second[1:] and [first[1], first[3]] == ["--main_process_ip", "--main_process_port"]
 
 
 def test_copies_fit_into_nodes_one_by_one() -> None:

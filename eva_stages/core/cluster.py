@@ -17,7 +17,7 @@ CONNECT_SECONDS = 5
 
 
 def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
-    """Look at what the stages that are to be run need of the engine. The caller holds the run's lock.
+    """Look at what the stages of a recipe need of the engine. The caller holds the run's lock.
 
     Raises:
         ConfigError: if Ray is not installed, the cluster cannot be reached or has no room, or a node does not see the folders.

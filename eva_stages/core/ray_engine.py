@@ -176,7 +176,7 @@ def _count_death(one: Batch | Seat, error: RayError) -> None:
     one.deaths += 1
     what = "a batch" if isinstance(one, Batch) else "loading the steps"
     if one.deaths == MOST_DEATHS:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:400]
         raise StageError(f"{what} was the death of {MOST_DEATHS} workers one after the other (out of memory?): {reason}") from error
 
 

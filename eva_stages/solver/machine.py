@@ -22,6 +22,8 @@ from eva_stages.core.store import write_whole
 
 LAUNCHER = "EVA_LAUNCHER"
 """Environment variable with the process on whose life a training process depends."""
+ADDRESS = "EVA_ADDRESS"
+"""Environment variable with the address at which the other machines reach this one; without, its host name."""
 MACHINE = "machine "
 MEETING_SECONDS = 600
 GRACE_SECONDS = 10
@@ -61,7 +63,7 @@ def meeting(file: Path, rank: int) -> tuple[str, int]:
     if rank == 0:
         with socket.socket() as free:
             free.bind(("", 0))
-            write_whole(file, json.dumps([socket.gethostname(), free.getsockname()[1]]))
+            write_whole(file, json.dumps([os.environ.get(ADDRESS) or socket.gethostname(), free.getsockname()[1]]))
     waited = 0.0
     while not file.is_file():
         if waited > MEETING_SECONDS:

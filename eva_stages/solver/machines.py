@@ -5,6 +5,7 @@ this process ends with its line, and Ray ends the others.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +17,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from eva_stages.core.cluster import connect
 from eva_stages.core.errors import StageError
-from eva_stages.solver.machine import MACHINE
+from eva_stages.solver.machine import ADDRESS, MACHINE
 
 
 def share(order_file: str, rank: int) -> str:
     """Run a machine's share; returns the line in which it says what went wrong, or nothing."""
     command = [sys.executable, "-m", "eva_stages.solver.machine", order_file, str(rank)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    environment = {**os.environ, ADDRESS: ray.util.get_node_ip_address()}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     said = done.stdout.strip().splitlines()
     return "" if done.returncode == 0 else (said or [f"{MACHINE}{rank} ended with code {done.returncode}"])[-1]
 
