@@ -34,12 +34,14 @@ def run_stages(
     from rich.console import Console
 
     from eva_stages.core.cluster import check_engine
+    from eva_stages.core.ledger import put_down
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipes import dump_recipe, load_recipe
     from eva_stages.core.stage import closure
     from eva_stages.core.store import write_whole
     from pipelines.checking import check
     from pipelines.iteration import iterations
+    from pipelines.planning import plan_document
     from pipelines.publishing import execute_and_publish
     from pipelines.summary import summary, summary_tables
 
@@ -57,6 +59,7 @@ def run_stages(
         write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
         run.plan(planned)
         check_engine(recipe.runtime.engine, run, planned)
+        put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
         execute_and_publish(run, recipe, rounds, chosen, Reporter())
     document = summary(run, recipe, rounds)
     if as_json:

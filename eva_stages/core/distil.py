@@ -25,7 +25,7 @@ from pydantic import Field
 
 from eva_stages.core.devices import Share, free_devices, present_devices
 from eva_stages.core.errors import StageError
-from eva_stages.core.parts import ROW, read_parts, write_part
+from eva_stages.core.parts import BEGUN, ROW, read_parts, write_part
 from eva_stages.core.placing import place
 from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
@@ -55,6 +55,7 @@ class ArtifactSource(GeneratorStep):
         return [*dict.fromkeys(names), ROW]
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
+        (Path(self.parts).parent / BEGUN).touch()  # every step is loaded by now
         folders = [Path(folder) for folder in self.folders]
         done, _ = read_parts(Path(self.parts))
         remaining = len(read_table(folders[0], ["prompt_id"])) - len(done)
@@ -124,15 +125,17 @@ def build_pipeline(work: RowWork, steps: Sequence[tuple[Use, Share]], cache: str
     return pipeline
 
 
-def run_pipeline(work: RowWork) -> None:
-    """Run the steps of a row stage over the rows that have no part file yet. Meant for a child process."""
+def run_pipeline(work: RowWork) -> int:
+    """Run the steps of a row stage over the rows that have no part file yet; returns on how many devices. Meant for a child process."""
     # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
     distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)), time=time.time)
     free_devices()
     with tempfile.TemporaryDirectory(dir=work.parts.parent) as cache:
-        pipeline = build_pipeline(work, place(work.steps, work.places, present_devices()), cache)
+        placed = place(work.steps, work.places, present_devices())
+        pipeline = build_pipeline(work, placed, cache)
         threading.Thread(target=_watch_workers, daemon=True).start()
         pipeline.run(use_cache=False, logging_handlers=[_FailureHandler()])
+    return sum(share.copies * share.devices for _, share in placed)
 
 
 def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out: Path) -> dict[str, int]:

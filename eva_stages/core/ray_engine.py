@@ -27,7 +27,7 @@ from eva_stages.core.config.engine import RayEngine
 from eva_stages.core.devices import Devices, present_devices
 from eva_stages.core.distil import build_pipeline, write_checked
 from eva_stages.core.errors import StageError
-from eva_stages.core.parts import ROW, read_parts
+from eva_stages.core.parts import BEGUN, ROW, read_parts
 from eva_stages.core.placing import place
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import as_data, use_of
@@ -94,8 +94,8 @@ def _in_its_words(error: Exception) -> StageError:
     return StageError(f"{type(error).__name__}: {error}")
 
 
-def run_on_ray(engine: RayEngine, work: RowWork) -> None:
-    """Run the steps of a row stage on the cluster, over the rows that have no part file yet. Meant for a child process.
+def run_on_ray(engine: RayEngine, work: RowWork) -> int:
+    """Run the steps of a row stage on the cluster, over the rows that have no part file yet; returns on how many GPUs. For a child process.
 
     Raises:
         StageError: with the step's own words; or if the cluster cannot hold a copy of the steps, or a batch is the death of its actors.
@@ -125,18 +125,22 @@ def run_on_ray(engine: RayEngine, work: RowWork) -> None:
 
     check_room(need, room())
     copies = min(asked.count or room(), left)
-    for rows in processed(hire, copies, batches, left, lambda: check_room(need, room())):
+    for rows in processed(hire, copies, batches, left, lambda: check_room(need, room()), (work.parts.parent / BEGUN).touch):
         write_checked(work.parts, work.rows, work.required, rows)
     ray.shutdown()
+    return math.ceil(copies * need["GPU"])
 
 
-def processed(hire: Callable[[], Any], copies: int, batches: Iterator[Batch], left: int, check: Callable[[], None]) -> Iterator[Rows]:
+def processed(
+    hire: Callable[[], Any], copies: int, batches: Iterator[Batch], left: int, check: Callable[[], None], begin: Callable[[], None]
+) -> Iterator[Rows]:
     """The rows of all batches as the steps leave them, in the order in which they get done.
 
     Args:
         hire: starts an actor.
         left: number of batches.
         check: called while nothing happens; raises where waiting is of no use.
+        begin: called when a copy has loaded or done a batch.
     """
     waiting: deque[Batch] = deque()
     idle: list[Seat] = []
@@ -163,6 +167,7 @@ def processed(hire: Callable[[], Any], copies: int, batches: Iterator[Batch], le
         else:
             seat.deaths = 0
             idle.append(seat)
+            begin()
             if batch is not None:
                 left -= 1
                 yield rows

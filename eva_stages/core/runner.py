@@ -14,7 +14,8 @@ from typing import Any
 
 from eva_stages.core.config.engine import Engine, LocalEngine, RayEngine
 from eva_stages.core.errors import EvaError, StageError
-from eva_stages.core.parts import merge_parts, part_facts, read_parts
+from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
+from eva_stages.core.parts import BEGUN, merge_parts, part_facts, read_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
@@ -52,26 +53,53 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engin
     for stage in closure(list(stages)):
         if run.done(stage):
             run.verify(stage)
+            _examine(run, stage, reporter)
             continue
         resumed = (run.work / stage.folder).is_dir()
-        run.event("resume" if resumed else "start", stage=stage.label, fingerprint=stage.fingerprint)
+        told = {"stage": stage.label, "fingerprint": stage.fingerprint}
+        run.event("resume" if resumed else "start", **told, **({"last_sign": last_sign(run.work / stage.folder)} if resumed else {}))
+        clock = time.monotonic()
         reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
         try:
             manifest = _run(run, stage, reporter, engine)
         except KeyboardInterrupt:
-            run.event("interrupted", stage=stage.label, fingerprint=stage.fingerprint)
+            run.event("interrupted", **told, seconds=round(time.monotonic() - clock, 3))
             raise
         except (EvaError, OSError) as error:
             cause = str(full_disk(error, run.root)) if isinstance(error, OSError) else str(error)
-            _try_event(run, stage, cause)
+            _try_event(run, {**told, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
             raise StageError(f"stage {stage.label} failed: {cause}") from error
-        run.event("done", stage=stage.label, fingerprint=stage.fingerprint, seconds=manifest["seconds"], rows=manifest["rows"])
+        run.event("done", **told, seconds=manifest["seconds"], rows=manifest["rows"])
         reporter.say(f"{stage.label}: done, {_summary(manifest)}")
+        _examine(run, stage, reporter)
 
 
-def _try_event(run: Run, stage: Stage, cause: str) -> None:
+def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
+    """Hold a finished stage's figures against its checks, new or used again.
+
+    Raises:
+        StageError: if a check that stops is broken.
+    """
+    if not isinstance(stage, FunctionStage) or not stage.checks:
+        return
+    figures = run.manifest(stage)["figures"]
+    broken = [(check, said) for check in stage.checks if (said := check.broken(figures))]
+    for check, said in broken:
+        if not check.stop:
+            reporter.say(f"{stage.label}: warning: {said}")
+    if stopping := [(check.field, said) for check, said in broken if check.stop]:
+        causes = "; ".join(said for _, said in stopping)
+        run.event("stopped", stage=stage.label, fingerprint=stage.fingerprint, cause=causes)
+        limits = " ".join(f"--set {field}=..." for field, _ in stopping)
+        raise StageError(
+            f"the run stops after iteration {stage.iteration}: {causes}. Everything is kept. Mend the recipe, or go on with another "
+            f"limit ({limits}); nothing is computed again for that"
+        )
+
+
+def _try_event(run: Run, told: dict[str, Any]) -> None:
     try:
-        run.event("failed", stage=stage.label, fingerprint=stage.fingerprint, cause=cause.splitlines()[0])
+        run.event("failed", **told)
     except OSError:  # the disk that made the stage fail is the one that the log is on
         return
 
@@ -97,7 +125,8 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     out = work / "model" if (work / "model").is_dir() else out
     rows = count_rows(out) if (out / FILE).is_file() else None
     seconds = round(time.monotonic() - clock, 3)
-    return run.commit(stage, out, {"rows": rows, "counts": {}, **made, "started": started, "seconds": seconds})
+    ledger = {"seconds": seconds, "pace": pace(task.marks), "bytes": tree_bytes(out)}
+    return run.commit(stage, out, {"rows": rows, "counts": {}, "devices": devices(stage), **made, "started": started, **ledger})
 
 
 def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task, engine: Engine) -> dict[str, Any]:
@@ -107,11 +136,13 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
         leftover.unlink()
     total = count_rows(folders[stage.sources[0]])
     done, statistics = read_parts(parts)
+    (work / BEGUN).unlink(missing_ok=True)
     progress = _PartProgress(parts, total, task)
     progress()
+    accelerators = 0
     if len(done) < total:
         target, arguments = _engine(engine, stage)
-        run_in_child(
+        accelerators = run_in_child(
             target,
             {
                 **arguments,
@@ -136,7 +167,7 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
     for limit in stage.limits:
         _check(limit, statistics, parts)
     merge_parts(parts, SCHEMAS[stage.schema], out)
-    return {"counts": dict(sorted(statistics.items()))}
+    return {"counts": dict(sorted(statistics.items())), "devices": taken(accelerators)}
 
 
 def _engine(engine: Engine, stage: RowStage) -> tuple[str, dict[str, Any]]:
@@ -183,6 +214,8 @@ class _PartProgress:
                 self._seen.add(entry.name)
                 self._rows += rows
                 self._tokens += statistics.get("output_tokens", 0)
+        if (self._parts.parent / BEGUN).exists():
+            self._task.mark(self._rows)
         self._task.update(self._rows, self._total, self._tokens)
 
 
