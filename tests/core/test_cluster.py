@@ -26,7 +26,7 @@ def test_a_cluster_that_does_not_answer_and_a_stage_that_there_is_not(tmp_path: 
         with pytest.raises(ConfigError, match=rf"runtime.engine.address: nothing answers at {address} .*ray start --head"):
             check_engine(RayEngine(kind="ray", address=address), run, STAGES)
     steps = {"reward": Copies(), "respnd": Copies()}
-    with pytest.raises(ConfigError, match="runtime.engine.steps: there is no row stage respnd; row stages: respond, reward"):
+    with pytest.raises(ConfigError, match=r"runtime\.engine\.steps: there is no row stage respnd; row stages: respond, reward"):
         check_engine(RayEngine(kind="ray", steps=steps), run, STAGES)
     assert missing([str(tmp_path), str(tmp_path / "gone")]) == [str(tmp_path / "gone")]
 
