@@ -78,36 +78,37 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     Raises:
         StageError: with the end of the training log, if the process fails.
     """
-    file = launch_file(runtime["launch"])
-    same_vocabulary(context.inputs["policy"], context.inputs["reference"])
+    file = launch_file(runtime["launch"]).resolve()
+    work, inputs = context.work.resolve(), {name: path.resolve() for name, path in context.inputs.items()}  # for other machines
+    same_vocabulary(inputs["policy"], inputs["reference"])
     job: dict[str, Any] = {
         **settings,
-        "policy": str(context.inputs["policy"]),
-        "reference": str(context.inputs["reference"]),
-        **{name: str(context.inputs[name]) for name in ("pairs", "prompts") if name in context.inputs},
-        "inputs": {WORK: str(context.work), **{name: str(path) for name, path in context.inputs.items()}},
-        "reference_digest": tree_digest(context.inputs["reference"]),
-        "work": str(context.work),
-        "cache": str(context.run / "cache"),
+        "policy": str(inputs["policy"]),
+        "reference": str(inputs["reference"]),
+        **{name: str(inputs[name]) for name in ("pairs", "prompts") if name in inputs},
+        "inputs": {WORK: str(work), **{name: str(path) for name, path in inputs.items()}},
+        "reference_digest": tree_digest(inputs["reference"]),
+        "work": str(work),
+        "cache": str(context.run.resolve() / "cache"),
         "label": f"{context.run.name}/{context.work.name}",
         **{name: value for name, value in runtime.items() if name not in NOT_OF_THE_JOB},
     }
-    (context.work / "job.json").write_text(json.dumps(job, indent=2))
+    (work / "job.json").write_text(json.dumps(job, indent=2))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
-    module = ["-m", "eva_stages.solver.training", str(context.work / "job.json")]
+    module = ["-m", "eva_stages.solver.training", str(work / "job.json")]
     environment = _environment(context, runtime, file)
     if runtime["starter"]:
         order = {"command": command, "job": module, "environment": environment, "cluster": runtime["cluster"], **_machines(file)}
-        command, module = _order(context.work, runtime["starter"], order), []
-    launch([*command, *module], environment, context.work / "training.log", lambda: _show(context), gently=bool(runtime["starter"]))
+        command, module = _order(work, runtime["starter"], order), []
+    launch([*command, *module], environment, work / "training.log", lambda: _show(context), gently=bool(runtime["starter"]))
     _show(context)
-    facts: dict[str, Any] = json.loads((context.work / "result.json").read_text())
+    facts: dict[str, Any] = json.loads((work / "result.json").read_text())
     return facts
 
 
 def _environment(context: Context, runtime: dict[str, Any], file: Path) -> dict[str, str]:
     """What the training processes find in their environment besides what is there."""
-    trackers = str(context.run / "trackers" / context.work.name)
+    trackers = str(context.run.resolve() / "trackers" / context.work.name)
     homes = dict.fromkeys(TRACKER_HOMES, trackers) if runtime["report_to"] else {}
     # accelerate passes a launch file's use_cpu on only where it starts a single process
     processor = {"ACCELERATE_USE_CPU": "true"} if yaml.safe_load(file.read_text()).get("use_cpu") else {}
