@@ -17,7 +17,7 @@ CONNECT_SECONDS = 5
 
 
 def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
-    """Look at what the stages of a recipe need of the engine. The caller holds the run's lock.
+    """Look at what the stages of a recipe need of the engine, if rows are still to be made. The caller holds the run's lock.
 
     Raises:
         ConfigError: if Ray is not installed, the cluster cannot be reached or has no room, or a node does not see the folders.
@@ -25,6 +25,8 @@ def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
     if isinstance(engine, LocalEngine):
         return
     rows = {stage.name for stage in stages if isinstance(stage, RowStage)}
+    if all(run.done(stage) for stage in stages if isinstance(stage, RowStage)):
+        return
     if unknown := sorted(set(engine.steps) - rows):
         raise ConfigError([f"runtime.engine.steps: there is no row stage {', '.join(unknown)}; row stages: {', '.join(sorted(rows))}"])
     if find_spec("ray") is None:
