@@ -75,7 +75,7 @@ def tell(run: Run, recipe: Recipe, rounds: list[Iteration], namespace: str, priv
     return Story(
         name=run.root.resolve().name,
         namespace=namespace,
-        recipe=privacy.settings(_pinned(recipe.model_dump(mode="json", exclude={"publish"}), outside)),
+        recipe=privacy.settings(_pinned(recipe.model_dump(mode="json", exclude={"publish": True, "runtime": {"engine"}}), outside)),
         artifacts=tuple(artifacts.values()),
         policies=policies,
         base=_base(recipe, stages),

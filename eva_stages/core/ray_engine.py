@@ -6,7 +6,7 @@ actor, and the lost one is started anew where there is room. So a lost node cost
 
 Tried first, on three local nodes, with `kill -9` of one node's processes in mid-stage (distilabel 1.5.3, Ray 2.60): distilabel's
 RayPipeline ended as if all were well with 10 of 200 rows, as the queues and batches of the node were gone. Ray Data brought all rows,
-doing two batches twice, but wants the whole input in its object store beforehand.
+doing two batches twice, but takes what a driver reads only as a whole, into its object store.
 """
 
 import math
