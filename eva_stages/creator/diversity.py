@@ -18,11 +18,12 @@ from pydantic import PrivateAttr
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError, StageError
 from eva_stages.core.parts import add_statistics
+from eva_stages.core.placing import BALANCED
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows, first_places, reward_matrix, take
 from eva_stages.creator.curating import prompt_text
 from eva_stages.models.batching import token_batches
-from eva_stages.models.loading import BALANCED, pick_device
+from eva_stages.models.loading import pick_device
 
 BLOCK = 1024
 
@@ -34,6 +35,7 @@ class Embed(Step):
         model: folder of a sentence-embedding model.
         tokens_per_batch: padded tokens per forward pass.
         device: auto, cpu, cuda, cuda:1, mps; `balanced` is auto, an embedding model is not spread.
+        replicas: copies of the model; it is the step's resources that make them.
 
     Input columns:
         - prompt_id, messages
@@ -44,6 +46,7 @@ class Embed(Step):
     model: str
     tokens_per_batch: int = 16384
     device: str = "auto"
+    replicas: int | None = None
     _model: Any = PrivateAttr(None)
 
     @property
@@ -62,7 +65,7 @@ class Embed(Step):
                 raise DataError(f"{pickled} holds pickled weights and eva loads none; convert them to safetensors")
         from sentence_transformers import SentenceTransformer
 
-        device = pick_device("auto" if self.device == BALANCED else self.device)
+        device = pick_device("auto" if self.device.startswith(BALANCED) else self.device)
         settings = {"use_safetensors": True}
         self._model = SentenceTransformer(self.model, device=device, trust_remote_code=False, model_kwargs=settings, local_files_only=True)
 
