@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_stages.core.errors import EvaError, StageError
-from eva_stages.core.parts import merge_parts, part_facts, read_parts
+from eva_stages.core.errors import DamagedError, EvaError, StageError
+from eva_stages.core.parts import drop_damaged, merge_parts, part_facts, read_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.stage import FunctionStage, Limit, RowStage, Stage, TableStage, closure
-from eva_stages.core.store import Run, full_disk, now
+from eva_stages.core.store import Run, now, unwritable
 from eva_stages.core.tables import FILE, count_rows
 
 
@@ -36,35 +36,58 @@ class Context:
     """Folder of the run, for what outlives the attempt."""
 
 
-def execute(run: Run, stages: Iterable[Stage], reporter: Reporter) -> None:
+def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, repair: bool = False) -> None:
     """Bring every stage, and everything it needs, to done. The caller holds the run's lock.
 
+    Args:
+        repair: put aside artifacts that are not what was committed, and those that were made from what came out otherwise the second
+            time, and make them anew.
+
     Raises:
+        DamagedError: naming the first such artifact, without `repair`.
         StageError: naming the stage and the cause; everything done so far is kept.
     """
     for stage in closure(list(stages)):
+        if fault := run.fault(stage):
+            if not repair:
+                raise DamagedError(fault)
+            _put_aside(run, stage, fault, reporter)
         if run.done(stage):
-            run.verify(stage)
+            if (run.work / stage.folder).is_dir():  # killed between its commit and its end
+                _end(run, stage)
             continue
         resumed = (run.work / stage.folder).is_dir()
         run.event("resume" if resumed else "start", stage=stage.label, fingerprint=stage.fingerprint)
         reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
         try:
             manifest = _run(run, stage, reporter)
+            _end(run, stage)
         except KeyboardInterrupt:
-            run.event("interrupted", stage=stage.label, fingerprint=stage.fingerprint)
+            _try_event(run, stage, "interrupted")
             raise
         except (EvaError, OSError) as error:
-            cause = str(full_disk(error, run.root)) if isinstance(error, OSError) else str(error)
-            _try_event(run, stage, cause)
+            cause = str(unwritable(error, run.root)) if isinstance(error, OSError) else str(error)
+            _try_event(run, stage, "failed", cause=cause.splitlines()[0])
             raise StageError(f"stage {stage.label} failed: {cause}") from error
-        run.event("done", stage=stage.label, fingerprint=stage.fingerprint, seconds=manifest["seconds"], rows=manifest["rows"])
         reporter.say(f"{stage.label}: done, {_summary(manifest)}")
 
 
-def _try_event(run: Run, stage: Stage, cause: str) -> None:
+def _put_aside(run: Run, stage: Stage, fault: str, reporter: Reporter) -> None:
+    place = run.put_aside(stage)
+    run.event("repair", stage=stage.label, fingerprint=stage.fingerprint, cause=fault, aside=str(place.relative_to(run.root)))
+    reporter.say(f"{stage.label}: {fault}. It is made anew; the old one is in {place}, to look at or to delete")
+
+
+def _end(run: Run, stage: Stage) -> None:
+    """Log a committed stage as done, and only then delete what its attempts left: so that a kill leaves no stage unlogged."""
+    manifest = run.manifest(stage)
+    run.event("done", stage=stage.label, fingerprint=stage.fingerprint, seconds=manifest["seconds"], rows=manifest["rows"])
+    run.clear(stage)
+
+
+def _try_event(run: Run, stage: Stage, kind: str, **facts: str) -> None:
     try:
-        run.event("failed", stage=stage.label, fingerprint=stage.fingerprint, cause=cause.splitlines()[0])
+        run.event(kind, stage=stage.label, fingerprint=stage.fingerprint, **facts)
     except OSError:  # the disk that made the stage fail is the one that the log is on
         return
 
@@ -96,8 +119,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
 def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task) -> dict[str, Any]:
     parts = work / "parts"
     parts.mkdir(exist_ok=True)
-    for leftover in parts.glob("*.partial"):
-        leftover.unlink()
+    drop_damaged(parts)
     total = count_rows(folders[stage.sources[0]])
     done, statistics = read_parts(parts)
     progress = _PartProgress(parts, total, task)

@@ -29,7 +29,7 @@ TRAINERS = {
 
 
 def die_with(pid: int, host: str) -> None:
-    """End this process when the launcher ends: an orphan would go on writing where a rerun starts to write.
+    """End this process when the one that launched it ends: an orphan would go on writing where a rerun starts to write.
 
     On the other nodes of a cluster there is no launcher to watch; their own starter ends them.
     """
@@ -47,6 +47,7 @@ def die_with(pid: int, host: str) -> None:
 def main(job_file: str) -> None:
     job = json.loads(Path(job_file).read_text())
     die_with(job["launcher"], job["host"])
+    die_with(os.getppid(), socket.gethostname())
     load_attribute(TRAINERS[job["kind"]])(job)
 
 
