@@ -66,11 +66,12 @@ class Attempt:
     def __init__(self, command: list[str], run: Run) -> None:
         self._run, self._mark = run, uuid.uuid4().hex
         self._known = len(run.events())
-        self._said = tempfile.TemporaryFile("w+")
+        self._log = run.root.with_suffix(".log")
         environment = {**os.environ, MARK: self._mark}
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=self._said, start_new_session=True
-        )
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+            )
 
     def ends_within(self, seconds: float | None) -> bool:
         try:
@@ -116,9 +117,7 @@ class Attempt:
         while (orphans := self._alive()) and time.monotonic() < deadline:
             psutil.wait_procs(orphans, timeout=0.2)
         assert not orphans, f"outlived the attempt: {[' '.join(one.cmdline()) for one in orphans]}"
-        self._said.seek(0)
-        said = self._said.read()
-        self._said.close()
+        said = self._log.read_text()
         resumable = self.process.returncode == 1 and "resume with: " in said
         assert resumable or self.process.returncode in (0, -signal.SIGKILL), f"ended with {self.process.returncode}\n{said[-3000:]}"
         assert "Traceback" not in said, said[-3000:]
