@@ -153,7 +153,7 @@ def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None
     assert "chat template" in said and "limits.empty" in said
 
 
-def test_a_full_disk_fails_the_stage_and_the_next_attempt_goes_on(tmp_path: Path) -> None:
+def test_a_full_or_a_read_only_disk_fails_the_stage_and_the_next_attempt_goes_on(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], capture_output=True).returncode != 0:
@@ -165,8 +165,15 @@ def test_a_full_disk_fails_the_stage_and_the_next_attempt_goes_on(tmp_path: Path
         said = run_eva(*arguments, code=1).stderr
         assert "failed: " in said and "No space left on device" in said and "MiB free" in said, said
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        part = next(run.glob("work/*/parts/*.parquet"))
+        part.write_bytes(part.read_bytes()[:-100])  # as if the disk had lost the end of it
+        assert "failed: " in run_eva("status", str(run)).stdout
         run_eva(*arguments)
         assert manifests(run)["0-reward"]["rows"] == 400
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        said = run_eva(*arguments, code=1).stderr
+        assert f"cannot write to {run}: Read-only file system" in said and "Make it writable; what is done is kept" in said
+        assert "done" in run_eva("status", str(run)).stdout
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
