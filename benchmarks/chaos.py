@@ -22,6 +22,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -196,6 +197,12 @@ def labels(root: Path) -> list[str]:
     return [event["stage"] for event in Run(root).events() if event["event"] == "done"]
 
 
+def seconds_of(root: Path) -> float:
+    """From the first event of an unbroken run to its last."""
+    first, *_, last = (datetime.fromisoformat(event["time"]) for event in Run(root).events())
+    return (last - first).total_seconds()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
@@ -203,6 +210,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", help="default: a small quickstart")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="A.B=C")
+    parser.add_argument("--unbroken", type=Path, help="run to compare with, kept there; made where there is none")
     arguments = parser.parse_args()
     small = [] if arguments.recipe else [f"{name}={json.dumps(value)}" for name, value in SMALL.items()]
     recipe, overrides = arguments.recipe or "quickstart", [*small, *arguments.overrides]
@@ -212,17 +220,17 @@ def main() -> None:
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        begun = time.monotonic()
-        subprocess.run(command(recipe, folder / "unbroken", overrides), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-        alone = time.monotonic() - begun
-        expected = labels(folder / "unbroken")
+        unbroken = (arguments.unbroken or folder / "unbroken").resolve()
+        if not unbroken.exists():
+            subprocess.run(command(recipe, unbroken, overrides), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        alone, expected = seconds_of(unbroken), labels(unbroken)
         begun = time.monotonic()
         while len(landed) < arguments.kills:
             runs += 1
             root = folder / f"run-{runs}"
             kills, tries = torment(command(recipe, root, overrides), root, arguments.kills - len(landed), arguments.mean, rng)
             landed, starts = landed + kills, starts + tries
-            faults += differences(root, folder / "unbroken", expected)
+            faults += differences(root, unbroken, expected)
             print(f"run {runs}: {len(kills)} kills, {tries} starts, {time.monotonic() - begun:.0f} s so far", flush=True)
         seconds = time.monotonic() - begun
     for what, counts in (("stage", Counter(kill.stage for kill in landed)), ("process", Counter(kill.victim for kill in landed))):
