@@ -20,7 +20,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -92,15 +92,15 @@ class Attempt:
         self.process.wait()
         return kill
 
-    def kill_one(self, rng: random.Random) -> Kill | None:
-        """Kill one process; None if it was gone before.
+    def kill_one(self, choose: Callable[[list[psutil.Process]], psutil.Process]) -> Kill | None:
+        """Kill one of the attempt's processes, eva itself being the first of them; None if it was gone before.
 
         Raises:
             AssertionError: if the attempt neither ends nor gets on.
         """
         try:
             main = psutil.Process(self.process.pid)
-            victim = rng.choice([main, *main.children(recursive=True)])
+            victim = choose([main, *main.children(recursive=True)])
             kill, known = Kill(self.stage(), role(victim, main)), len(self._run.events())
             victim.kill()
         except psutil.NoSuchProcess:
@@ -153,7 +153,7 @@ def torment(command: list[str], root: Path, kills: int, mean: float, rng: random
         attempt = Attempt(command, Run(root))
         while not attempt.ends_within(rng.expovariate(1 / mean) if len(landed) < kills else STUCK_SECONDS):
             assert len(landed) < kills, f"an attempt that nobody kills takes longer than {STUCK_SECONDS:.0f} s"
-            kill = attempt.kill_one(rng) if rng.random() < ALONE else attempt.kill_all()
+            kill = attempt.kill_one(rng.choice) if rng.random() < ALONE else attempt.kill_all()
             landed += [kill] if kill else []
         attempt.check()
         if attempt.process.returncode == 0:
