@@ -48,7 +48,7 @@ MARK = "EVA_CHAOS"
 """Variable in the environment of every process of an attempt, to find them by when they have lost their parents."""
 ALONE = 1 / 3
 GRACE_SECONDS = 15.0
-STUCK_SECONDS = 180.0
+STUCK_SECONDS = 600.0
 TOLERANCE = 1e-6
 ROOT = Path(__file__).parents[1]
 

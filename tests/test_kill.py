@@ -36,7 +36,7 @@ def test_a_run_killed_in_every_kind_of_stage_ends_with_the_artifacts_of_an_unbro
                 case "0-train":  # eva alone; the trainer must end
                     attempt.kill_one(lambda family: family[0])
                 case "0-reward":  # the stage's process alone; its workers must end
-                    attempt.kill_one(lambda family: next(one for one in family if role(one, family[0]) == "stage"))
+                    attempt.kill_one(lambda family: next((one for one in family if role(one, family[0]) == "stage"), family[0]))
                 case _:
                     attempt.kill_all()
         elif waiting and manifest_exists(run, waiting[0]):
