@@ -89,18 +89,7 @@ def test_a_changed_field_reruns_exactly_the_planned_stages(tiny_run: Path, tmp_p
     assert ran == ["1-select", "1-evolve", "1-curate", "1-mix"]
 
 
-def test_until_stops_after_the_named_stage(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY), "--until", "reward")
-    assert set(manifests(run)) == {"0-prompts", "0-respond", "0-reward"}
-    status = json.loads(run_eva("status", str(run), "--json").stdout)
-    states = {entry["stage"]: entry["state"] for entry in status["stages"]}
-    assert states["0-reward"] == "done" and states["0-pair"] == "to do" and status["locked_by"] is None
-    said = run_eva("run", "--until", "evolv", "--run-dir", str(run), code=2).stderr
-    assert "no stage 'evolv'" in said and "creator-respond" in said
-
-
-def test_two_runs_of_the_same_recipe_side_by_side_make_the_same_rows(tiny_run: Path, tmp_path: Path) -> None:
+def test_two_runs_of_the_same_recipe_side_by_side_make_the_same_rows_until_the_named_stage(tiny_run: Path, tmp_path: Path) -> None:
     settings = overrides(TINY | {"runtime.rows_per_part": 40})
     both = [start_eva("run", "quickstart", "--run-dir", name, *settings, "--until", "pair", cwd=tmp_path) for name in ("one", "other")]
     for process in both:
@@ -111,6 +100,11 @@ def test_two_runs_of_the_same_recipe_side_by_side_make_the_same_rows(tiny_run: P
         made = manifests(tmp_path / name)
         assert list(made) == ["0-pair", "0-prompts", "0-respond", "0-reward"]
         assert all(manifest["digest"] == first[label]["digest"] for label, manifest in made.items())
+    status = json.loads(run_eva("status", str(tmp_path / "one"), "--json").stdout)
+    states = {entry["stage"]: entry["state"] for entry in status["stages"]}
+    assert states["0-pair"] == "done" and states["0-train"] == "to do" and status["locked_by"] is None
+    said = run_eva("run", "--until", "evolv", "--run-dir", str(tmp_path / "one"), code=2).stderr
+    assert "no stage 'evolv'" in said and "creator-respond" in said
 
 
 def test_a_second_eva_on_the_same_run_says_who_holds_it(tmp_path: Path) -> None:
