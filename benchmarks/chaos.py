@@ -86,7 +86,10 @@ class Attempt:
         events = self._run.events()[self._known :]
         return str(events[-1]["stage"]) if events else "start"
 
-    def kill_all(self) -> Kill:
+    def kill_all(self) -> Kill | None:
+        """Kill the whole process group; None if the attempt was over before."""
+        if self.process.poll() is not None:
+            return None
         kill = Kill(self.stage(), "all")
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -151,10 +154,14 @@ def torment(command: list[str], root: Path, kills: int, mean: float, rng: random
     while True:
         starts += 1
         attempt = Attempt(command, Run(root))
-        while not attempt.ends_within(rng.expovariate(1 / mean) if len(landed) < kills else STUCK_SECONDS):
-            assert len(landed) < kills, f"an attempt that nobody kills takes longer than {STUCK_SECONDS:.0f} s"
-            kill = attempt.kill_one(rng.choice) if rng.random() < ALONE else attempt.kill_all()
-            landed += [kill] if kill else []
+        try:
+            while not attempt.ends_within(rng.expovariate(1 / mean) if len(landed) < kills else STUCK_SECONDS):
+                assert len(landed) < kills, f"an attempt that nobody kills takes longer than {STUCK_SECONDS:.0f} s"
+                if kill := attempt.kill_one(rng.choice) if rng.random() < ALONE else attempt.kill_all():
+                    landed.append(kill)
+                    print(f"kill {len(landed)} in {kill.stage}: {kill.victim}", flush=True)
+        finally:
+            attempt.kill_all()
         attempt.check()
         if attempt.process.returncode == 0:
             return landed, starts
