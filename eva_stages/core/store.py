@@ -173,8 +173,8 @@ class Run:
         out.rename(ready / out.name)
         if (pipeline := self.work / stage.folder / PIPELINE).is_file():
             shutil.copyfile(pipeline, ready / PIPELINE)  # an attempt that is killed here must find it again
-        manifest[CHECKSUM] = _checksum(manifest)
-        write_whole(ready / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        written = {**manifest, CHECKSUM: _checksum(manifest)}
+        write_whole(ready / "manifest.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
         ready.rename(self.stages / stage.folder)
         sync(self.stages)
         return manifest
@@ -242,14 +242,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
-    if manifest.get(CHECKSUM, _checksum(manifest)) != _checksum(manifest):
+    checksum = manifest.pop(CHECKSUM, None)
+    if checksum not in (None, _checksum(manifest)):
         raise DamagedError(f"{path} has changed since it was written: its checksum is another")
     return manifest
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
-    others = {name: value for name, value in manifest.items() if name != CHECKSUM}
-    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def content(folder: Path) -> Path:
