@@ -173,8 +173,8 @@ class Run:
         out.rename(ready / out.name)
         if (pipeline := self.work / stage.folder / PIPELINE).is_file():
             shutil.copyfile(pipeline, ready / PIPELINE)  # an attempt that is killed here must find it again
-        written = {**manifest, CHECKSUM: _checksum(manifest)}
-        write_whole(ready / "manifest.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+        checksum = _checksum(json.loads(json.dumps(manifest)))  # as a reader has it
+        write_whole(ready / "manifest.json", json.dumps({**manifest, CHECKSUM: checksum}, indent=2, ensure_ascii=False) + "\n")
         ready.rename(self.stages / stage.folder)
         sync(self.stages)
         return manifest
