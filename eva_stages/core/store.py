@@ -187,8 +187,11 @@ class Run:
 
     def event(self, kind: str, **facts: Any) -> None:
         line = json.dumps({"time": now(), "event": kind, **facts}, ensure_ascii=False)
-        with (self.root / "events.jsonl").open("a") as stream:
-            stream.write(line + "\n")
+        with (self.root / "events.jsonl").open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else f"\n{line}"  # a full disk has cut the last one off
+            stream.write(f"{line}\n".encode())
             stream.flush()
             os.fsync(stream.fileno())
 

@@ -133,8 +133,10 @@ def test_a_locked_run_says_who_holds_it_and_is_free_again_after_a_kill(run: Run)
     assert run.holder() is None
 
 
-def test_an_event_cut_off_by_a_kill_is_passed_over(run: Run) -> None:
+def test_an_event_cut_off_by_a_full_disk_is_passed_over_and_takes_none_along(run: Run) -> None:
     run.event("start", stage="0-a")
     with (run.root / "events.jsonl").open("a") as stream:
         stream.write('{"time": "2026-')
     assert [event["event"] for event in run.events()] == ["start"]
+    run.event("done", stage="0-a")
+    assert [event["event"] for event in run.events()] == ["start", "done"]
