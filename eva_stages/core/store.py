@@ -7,7 +7,7 @@
       damaged/<iteration>-<stage>-<fp12>.<n>   what a repair put aside
 
 Committing writes the data, then the manifest, syncs both and renames the folder; a reader therefore never meets half an artifact.
-The digests in a manifest are checked whenever the artifact is used again. What is new and what is old is never read from a clock.
+The digests in a manifest are checked whenever the artifact is used again. No clock decides what is reused or resumed.
 """
 
 import errno
