@@ -213,7 +213,7 @@ def seconds_of(root: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--mean", type=float, default=8.0, help="seconds to a kill, on average")
+    parser.add_argument("--mean", type=float, help="seconds to a kill, on average; default: an eighth of what the unbroken run takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", help="default: a small quickstart")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="A.B=C")
@@ -231,11 +231,12 @@ def main() -> None:
         if not unbroken.exists():
             subprocess.run(command(recipe, unbroken, overrides), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
         alone, expected = seconds_of(unbroken), labels(unbroken)
+        mean = arguments.mean or alone / 8
         begun = time.monotonic()
         while len(landed) < arguments.kills:
             runs += 1
             root = folder / f"run-{runs}"
-            kills, tries = torment(command(recipe, root, overrides), root, arguments.kills - len(landed), arguments.mean, rng)
+            kills, tries = torment(command(recipe, root, overrides), root, arguments.kills - len(landed), mean, rng)
             landed, starts = landed + kills, starts + tries
             faults += differences(root, unbroken, expected)
             print(f"run {runs}: {len(kills)} kills, {tries} starts, {time.monotonic() - begun:.0f} s so far", flush=True)
