@@ -17,8 +17,6 @@ def test_damage_is_named_and_every_command_that_runs_stages_repairs_its_own(tiny
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     given = ("quickstart", "--run-dir", str(run), *overrides(TINY))
     flip(run, "1-curate")
-    (pairs,) = run.glob("stages/1-pair-*/data/rows.parquet")
-    pairs.write_bytes(pairs.read_bytes()[:100])
     (scores,) = run.glob("stages/1-eval-score-*/manifest.json")
     scores.write_text(scores.read_text()[:200])
 
@@ -28,13 +26,18 @@ def test_damage_is_named_and_every_command_that_runs_stages_repairs_its_own(tiny
     assert last.startswith(f"repair with: eva run quickstart --run-dir {run} ") and last.endswith(" --repair")
 
     known = len(events(run))
-    told = run_eva("creator", *given, "--iteration", "1", "--repair").stderr
+    told = run_eva("creator", *given, "--iteration", "1", "--repair", code=1).stderr
     assert "1-curate: " in told and str(run / "damaged") in told
-    run_eva("solver", *given, "--iteration", "1", "--repair")
+    assert "what was asked for is done, but" in told and str(scores) in told, "the table needs what another command makes"
+    last = told.strip().splitlines()[-1]
+    assert last.startswith("repair with: eva run quickstart --run-dir ") and last.endswith(" --iterations 1 --repair")
     run_eva("eval", "run", *given, "--repair")
-    flip(run, "0-respond")
+    (pairs,) = run.glob("stages/1-pair-*/data/rows.parquet")
+    pairs.write_bytes(pairs.read_bytes()[:100])
+    run_eva("solver", *given, "--iteration", "1", "--repair")
+    flip(run, "0-pair")
     run_eva("run", *given, "--repair")
-    mended = ["1-curate", "1-pair", "1-eval-score", "0-respond"]
+    mended = ["1-curate", "1-eval-score", "1-pair", "0-pair"]
     for kind in ("repair", "start", "done"):
         assert [event["stage"] for event in events(run)[known:] if event["event"] == kind] == mended, "what was made from them stands"
     assert {label: made["digest"] for label, made in manifests(run).items()} == {
