@@ -21,12 +21,12 @@ from eva_stages.core.rows import prompt_row
 from eva_stages.models.loading import resolve
 from pipelines.playing import responding
 
-SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 128}
+SETTINGS = {"temperature": 1.0, "top_p": 1.0}
 
 
-def recipe(engine: str, policy: Path, n: int) -> Recipe:
+def recipe(engine: str, policy: Path, n: int, max_new_tokens: int) -> Recipe:
     runtime = {"enforce_eager": True} if engine == "vllm" else {"tokens_per_batch": 16384}
-    generator = {"kind": engine, **SETTINGS, "runtime": runtime}
+    generator = {"kind": engine, **SETTINGS, "max_new_tokens": max_new_tokens, "runtime": runtime}
     return Recipe.model_validate(
         {
             "name": "benchmark",
@@ -44,7 +44,7 @@ def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The respond stage over all prompts, less the time of the same stage over one."""
     rows = [prompt_row(messages, "benchmark") for messages in asked(arguments)]
     seconds, tokens = {}, 0.0
-    made = recipe(arguments.engine, folder / "policy", arguments.n)
+    made = recipe(arguments.engine, folder / "policy", arguments.n, arguments.max_new_tokens)
     policy = resolve(made.policy.model, None, "policy")
     for name, part in (("start", rows[:1]), ("all", rows)):
         source = common.write_source(part, "prompts", folder / name)
@@ -57,7 +57,9 @@ def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
 def raw(arguments: argparse.Namespace, folder: Path, passes: int = 1) -> dict[str, float]:
     """The engine alone, `passes` times for n / passes responses each."""
     seconds: dict[str, float] = {}
-    answer = (raw_vllm if arguments.engine == "vllm" else raw_transformers)(folder / "policy", arguments.n // passes)
+    answer = (raw_vllm if arguments.engine == "vllm" else raw_transformers)(
+        folder / "policy", arguments.n // passes, arguments.max_new_tokens
+    )
     conversations = asked(arguments)
     tokens = answer(conversations[:2]) * 0
     with common.clock(seconds, "all"):
@@ -66,7 +68,7 @@ def raw(arguments: argparse.Namespace, folder: Path, passes: int = 1) -> dict[st
     return {"tokens_per_second": tokens / seconds["all"], "seconds": seconds["all"], "tokens": tokens}
 
 
-def raw_transformers(policy: Path, n: int):  # type: ignore[no-untyped-def]
+def raw_transformers(policy: Path, n: int, max_new_tokens: int):  # type: ignore[no-untyped-def]
     """A loop over length-sorted batches around `generate`."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -80,10 +82,10 @@ def raw_transformers(policy: Path, n: int):  # type: ignore[no-untyped-def]
     def answer(conversations: list) -> int:
         ids = [tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=True)["input_ids"] for one in conversations]
         made = 0
-        for batch in token_batches([len(one) + SETTINGS["max_new_tokens"] for one in ids], 16384, n):
+        for batch in token_batches([len(one) + max_new_tokens for one in ids], 16384, n):
             padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
             with torch.inference_mode():
-                out = model.generate(**padded, do_sample=True, top_k=0, num_return_sequences=n, **SETTINGS)
+                out = model.generate(**padded, do_sample=True, top_k=0, num_return_sequences=n, max_new_tokens=max_new_tokens, **SETTINGS)
             answers = out[:, padded["input_ids"].shape[1] :]
             texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
             made += int((answers != tokenizer.pad_token_id).sum()) + 0 * len(texts)
@@ -92,7 +94,7 @@ def raw_transformers(policy: Path, n: int):  # type: ignore[no-untyped-def]
     return answer
 
 
-def raw_vllm(policy: Path, n: int):  # type: ignore[no-untyped-def]
+def raw_vllm(policy: Path, n: int, max_new_tokens: int):  # type: ignore[no-untyped-def]
     """One call of `LLM.generate` with everything in it."""
     import os
 
@@ -108,7 +110,7 @@ def raw_vllm(policy: Path, n: int):  # type: ignore[no-untyped-def]
         nonlocal calls
         calls += 1
         ids = [tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=True)["input_ids"] for one in conversations]
-        limits = {"temperature": 1.0, "top_p": 1.0, "max_tokens": SETTINGS["max_new_tokens"]}
+        limits = {"temperature": 1.0, "top_p": 1.0, "max_tokens": max_new_tokens}
         settings = [SamplingParams(n=n, seed=1000 * calls + place, **limits) for place in range(len(ids))]
         answers = engine.generate([TokensPrompt(prompt_token_ids=one) for one in ids], settings, use_tqdm=False)
         return sum(len(output.token_ids) for one in answers for output in one.outputs)
@@ -127,6 +129,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     parser.add_argument("--prompts", type=int, default=2000)
     parser.add_argument("--n", type=int, default=6)
+    parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", choices=("stage", "raw", "passes"))

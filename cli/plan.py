@@ -1,25 +1,58 @@
 """`eva plan`: what would run, before anything is spent."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from cli.shared import JsonOption, RecipeArgument, RunDirOption, SetOption, print_json, run_folder
 
-WITH_JUDGING = 140
-"""Columns that the table of judging costs needs; a narrower terminal wraps it."""
+if TYPE_CHECKING:
+    from eva_stages.core.config.recipe import Recipe
+    from eva_stages.core.store import Run
+
+NARROWEST, WITH_JUDGING = 100, 144
+"""Columns that the tables of stages and of judging costs need; a narrower terminal wraps them."""
+MEASURE = "Run a few batches of every stage on this machine first, and go by that; nothing that calls a provider is run."
+RATES = "Go by a table of rates (YAML or JSON), as in stages: {respond: {fixed_seconds: 90, seconds_per_unit: 0.4, gpus: 8}}"
 
 
-def plan(recipe: RecipeArgument, overrides: SetOption = None, run_dir: RunDirOption = None, as_json: JsonOption = False) -> None:
-    """Every stage of a recipe: done or to do, with rows, tokens, GPU-hours and money."""
+def plan(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    run_dir: RunDirOption = None,
+    measure: Annotated[bool, typer.Option("--measure", help=MEASURE)] = False,
+    rates: Annotated[Path | None, typer.Option("--rates", metavar="FILE", help=RATES)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money."""
     from rich.console import Console
 
     from eva_stages.core.recipes import load_recipe
     from pipelines.checking import check
-    from pipelines.planning import plan_document, plan_tables
+    from pipelines.plan_tables import plan_tables
+    from pipelines.planning import plan_document
+    from pipelines.rates import read_rates
 
     loaded = load_recipe(recipe, overrides or [])
+    given = read_rates(rates) if rates is not None else None
     check(loaded, keys=False)
-    document = plan_document(loaded, run_folder(loaded, run_dir))
+    run = run_folder(loaded, run_dir)
+    if measure:
+        _measure(loaded, run)
+    document = plan_document(loaded, run, given)
     if as_json:
         print_json(document)
     else:
         console = Console()
-        console.width = max(console.width, WITH_JUDGING if document["judging"] else console.width)
+        console.width = max(console.width, WITH_JUDGING if document["judging"] else NARROWEST)
         console.print(plan_tables(document))
+
+
+def _measure(recipe: "Recipe", run: "Run") -> None:
+    """Time the stages, and keep the rates with the run."""
+    from eva_stages.core.progress import Reporter
+    from pipelines.measuring import measured_rates
+    from pipelines.rates import write_rates
+
+    write_rates(run, measured_rates(recipe, run.root, Reporter()))

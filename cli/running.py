@@ -1,6 +1,5 @@
 """Bringing stages of a recipe to done, for `run`, `creator`, `solver` and `eval run`."""
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,13 +35,14 @@ def run_stages(
     """
     from rich.console import Console
 
-    from eva_stages.core.errors import DamagedError, DataError
+    from eva_stages.core.ledger import put_down
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipes import dump_recipe, load_recipe
     from eva_stages.core.stage import closure
     from eva_stages.core.store import write_whole, writing_to
     from pipelines.checking import check
     from pipelines.iteration import iterations
+    from pipelines.planning import plan_document
     from pipelines.publishing import execute_and_publish
     from pipelines.summary import summary, summary_tables
 
@@ -60,14 +60,9 @@ def run_stages(
         with run.lock():
             write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
             run.plan(closure([stage for one in rounds for stage in one.stages]))
+            put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
             execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
-    try:
-        document = summary(run, recipe, rounds)
-    except DamagedError as error:  # of a stage that was not asked for
-        folder = ["--run-dir", str(run_dir)] if run_dir is not None else []
-        settings = [word for change in overrides for word in ("--set", change)]
-        whole = ["eva", "run", recipe_name, *folder, *settings, "--iterations", str(recipe.iterations), "--repair"]
-        raise DataError(f"what was asked for is done, but {error}\nrepair with: {shlex.join(whole)}") from error
+    document = summary(run, recipe, rounds)
     if as_json:
         print_json(document)
     else:

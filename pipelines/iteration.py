@@ -1,4 +1,4 @@
-"""A whole run: a base round on the seed prompts, then eva iterations, each with its evaluation [paper, Algorithm 1]."""
+"""A whole run: a base round on the seed prompts, then eva iterations, each with its evaluation and its health [paper, Algorithm 1]."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from pipelines.cleaning import decontaminated
 from pipelines.controls import control_stages
 from pipelines.creator import creator_stages
 from pipelines.evaluation import evaluations
+from pipelines.health import health_stages
 from pipelines.prompts import prompts_stage
 from pipelines.solver import pairs_of, solver_stages
 
@@ -23,10 +24,11 @@ class Iteration:
     creator: tuple[Stage, ...]
     solver: tuple[Stage, ...]
     evaluation: tuple[Stage, ...]
+    health: tuple[Stage, ...] = ()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        return (*self.creator, *self.solver, *self.evaluation)
+        return (*self.creator, *self.solver, *self.evaluation, *self.health)
 
 
 def iterations(recipe: Recipe) -> list[Iteration]:
@@ -57,7 +59,8 @@ def iterations(recipe: Recipe) -> list[Iteration]:
         if number:
             history.append(prompts)
     of_base, of_policies = evaluations(recipe, base, policies)
+    healths = health_stages(recipe, seeds, base, [(prompts, solver) for prompts, _, solver in players], of_base, of_policies)
     return [
-        Iteration(number, *played, (*(of_base if number == 0 else ()), *evaluated))
-        for number, (played, evaluated) in enumerate(zip(players, of_policies, strict=True))
+        Iteration(number, *played, (*(of_base if number == 0 else ()), *evaluated), health)
+        for number, (played, evaluated, health) in enumerate(zip(players, of_policies, healths, strict=True))
     ]

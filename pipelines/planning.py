@@ -1,54 +1,117 @@
-"""What a recipe would run: every stage, done or to do, with the rows and tokens it will take at most."""
+"""What a recipe would run: every stage, done or to do, with rows, tokens, time, disk and money, and their sums by iteration.
 
-from dataclasses import asdict
+Two kinds of figures: at most, from the recipe alone, and expected, from rates (see `pipelines.rates`). What nothing is known about is null.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table
+from safetensors import safe_open
 
-from eva_stages.core.config.evaluation import Benchmark, JudgedBenchmark, Lettercraft
-from eva_stages.core.config.models import Player, Sampling
-from eva_stages.core.config.prompts import FilePrompts
+from eva_stages.core.config.evaluation import JudgedBenchmark
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.solver import RLOO
-from eva_stages.core.stage import Outside, Stage, closure
+from eva_stages.core.ledger import tree_bytes
+from eva_stages.core.stage import Outside, Stage, closure, uses
 from eva_stages.core.store import Run
-from eva_stages.evaluation.questions import question_rows
+from eva_stages.models.choosing import GENERATORS
+from eva_stages.models.providers import token_rates
 from pipelines.benchmarks import benchmark_name, judge_name
 from pipelines.costing import JudgeCost, judge_cost
 from pipelines.iteration import Iteration, iterations
+from pipelines.rates import Rate, Rates, answering_rate, known_rates
+from pipelines.sizing import Size, prompt_count, sizes
+
+SUMMED = ("tokens", "input_tokens", "output_tokens", "seconds_expected", "seconds_low", "seconds_high", "gpu_seconds", "gpu_hours", "bytes")
+MONEY = ("usd", "usd_expected")
+MOMENTS = {"adamw_torch": 2, "adamw_torch_fused": 2, "rmsprop": 1, "adafactor": 0}
+"""Numbers that an optimiser keeps for each weight."""
+CHECKPOINTS = 3
+"""How many a training has on disk at once: two that it keeps, and the one it writes."""
 
 
-def plan_document(recipe: Recipe, run: Run) -> dict[str, Any]:
-    """Every stage with its state and size. Tokens are generated ones, an upper bound until the stage has run.
+@dataclass(frozen=True)
+class ModelBytes:
+    artifact: int
+    checkpoints: int | None
+    """At most at one time, while training goes; None where only an adapter is trained."""
 
-    `gpu_hours` is null where no rate is known; `usd` is 0 for models that run here. `judging` has the calls, tokens and money of every
-    benchmark's judge, at most and expected, for all policies that are still to be judged.
+
+def plan_document(recipe: Recipe, run: Run, given: Rates | None = None, rounds: list[Iteration] | None = None) -> dict[str, Any]:
+    """Every stage with its state and size; sums of what is to do, by iteration and in all.
+
+    Of a stage: `rows` and `tokens` (generated) are at most, until it has run; `steps` are a training's, as expected. `input_tokens`,
+    `output_tokens`, `seconds_expected` with `seconds_low` and `seconds_high`, `gpu_seconds`, `gpu_hours` and `bytes` are expected, actual
+    once it has run, and null where no rate is known. `checkpoint_bytes` is what a training needs besides while it goes. `usd` is at most, 0
+    for models that run here, null where no price or no number of tokens is known. `judging` has the calls, tokens and money of every
+    benchmark's judge, at most and expected, for all policies that are still to be judged. In sums null parts are left out; `unmeasured`
+    and `unpriced` say how many, and a sum of nothing is null. `wall_seconds` has the start and what passes between stages too.
+
+    Args:
+        given: rates that go before the run's own.
+        rounds: the recipe's iterations, where they are at hand.
     """
-    rounds = iterations(recipe)
-    sizes = {fingerprint: size for one in rounds for fingerprint, size in _sizes(recipe, one).items()}
+    rounds = iterations(recipe) if rounds is None else rounds
+    prompts = prompt_count(recipe, rounds, run)
+    own = sizes(recipe, rounds, prompts)
+    stages = closure([stage for one in rounds for stage in one.stages])
+    rates = known_rates(run, stages, {fingerprint: size.units for fingerprint, size in own.items()}, given or Rates())
+    shares = {
+        stage.iteration: rate.rows for stage in stages if stage.name == "pair" and (rate := rates.of(stage)) and rate.rows is not None
+    }
+    expected = sizes(recipe, rounds, prompts, shares)
     judging, costs = _judging(recipe, run, rounds)
-    stages = [
-        _entry(run, stage, sizes.get(stage.fingerprint, (None, 0)), costs.get(stage.fingerprint)) for stage in closure(_all_stages(rounds))
-    ]
-    todo = [entry for entry in stages if entry["state"] == "to do"]
-    total = {name: sum(entry[name] or 0 for entry in todo) for name in ("tokens", "usd", "usd_expected")}
+    model = _model_bytes(recipe, stages)
+    entries = []
+    for stage in stages:
+        size = expected[stage.fingerprint]
+        rate = rates.of(stage) or answering_rate(rates.of(replace(stage, name="respond")), size.answers, recipe.solver.responses)
+        entries.append(_entry(run, stage, size, rate, costs.get(stage.fingerprint), model))
+    todo = [entry for entry in entries if entry["state"] == "to do"]
+    numbers = sorted({entry["iteration"] for entry in entries})
     return {
         "recipe": recipe.name,
         "run": str(run.root),
-        "stages": stages,
+        "measured_on": rates.machine,
+        "stages": entries,
         "judging": judging,
-        "to_do": {"stages": len(todo), "gpu_hours": None, **total},
+        "iterations": [{"iteration": number, **_sums(todo, [number], rates)} for number in numbers],
+        "to_do": _sums(todo, numbers, rates, rates.start_seconds),
     }
 
 
-def _all_stages(rounds: list[Iteration]) -> list[Stage]:
-    return [stage for one in rounds for stage in one.stages]
+def _sums(todo: list[dict[str, Any]], numbers: Iterable[int], rates: Rates, start: float = 0.0) -> dict[str, Any]:
+    """The sums of the stages to do of some iterations."""
+    chosen = [entry for entry in todo if entry["iteration"] in numbers]
+    sums: dict[str, Any] = {name: _sum(entry[name] for entry in chosen) for name in (*SUMMED, *MONEY)}
+    around = start + len(chosen) * rates.between_seconds
+    walls = {
+        f"wall_{name}": None if sums[name] is None else round(sums[name] + around, 3) for name in SUMMED if name.startswith("seconds_")
+    }
+    needed = [entry["checkpoint_bytes"] for entry in chosen if entry["checkpoint_bytes"] is not None]
+    return {
+        "stages": len(chosen),
+        **sums,
+        "tokens": sums["tokens"] or 0,
+        "usd": sums["usd"] if chosen else 0,
+        "usd_expected": sums["usd_expected"] if chosen else 0,
+        **walls,
+        "checkpoint_bytes": max(needed, default=None),
+        "unmeasured": sum(entry["seconds_expected"] is None for entry in chosen),
+        "unpriced": sum(entry["usd"] is None for entry in chosen),
+    }
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known), 9) if known else None
 
 
 def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[dict[str, Any]], dict[str, JudgeCost]]:
     """What every benchmark's judge will cost over all policies to do; and the cost of each judging stage."""
-    stages = _all_stages(rounds)
+    stages = [stage for one in rounds for stage in one.stages]
     entries: list[dict[str, Any]] = []
     costs: dict[str, JudgeCost] = {}
     for benchmark in recipe.evaluation.benchmarks:
@@ -67,122 +130,102 @@ def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[di
     return entries, costs
 
 
-def _entry(run: Run, stage: Stage, size: tuple[int | None, int], cost: JudgeCost | None) -> dict[str, Any]:
-    rows, tokens_per_row = size
-    entry = {"stage": stage.label, "fingerprint": stage.fingerprint[:12], "gpu_hours": None, "usd": 0.0, "usd_expected": 0.0}
+def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCost | None, model: ModelBytes | None) -> dict[str, Any]:
+    entry = {"stage": stage.label, "iteration": stage.iteration, "fingerprint": stage.fingerprint[:12]}
     if run.done(stage):
-        manifest = run.manifest(stage)
-        tokens, usd = (manifest["counts"].get(name, 0) for name in ("output_tokens", "cost_usd"))
-        paid = {"usd": usd, "usd_expected": usd}
-        return {**entry, **paid, "state": "done", "rows": manifest["rows"], "tokens": tokens, "seconds": manifest["seconds"]}
+        return {**entry, **_done(run.manifest(stage))}
+    units = cost.calls if cost else size.units
+    known = None if units is None else rate
+    tokens = {name: _per_unit(known, name, units) for name in ("input_tokens", "output_tokens")}
     if cost is not None:
-        told = {"rows": cost.calls, "tokens": cost.output_tokens, "usd": cost.usd, "usd_expected": cost.expected_usd, "seconds": None}
-        return {**entry, **told, "state": "to do"}
-    tokens = rows * tokens_per_row if rows is not None else None
-    return {**entry, "state": "to do", "rows": rows, "tokens": tokens, "seconds": None}
-
-
-def _sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
-    """Rows, and generated tokens per row at most, of an iteration's stages."""
-    prompts = _prompt_count(recipe)
-    limit = recipe.policy.generator.max_new_tokens
-    drawn = None if prompts is None else round(prompts * recipe.creator.selection.fraction)
-    attempts = None if drawn is None else drawn * recipe.creator.evolve.generations
-    online = isinstance(recipe.solver.loss, RLOO)
-    evolver_limit = _most_tokens(recipe.creator.evolve.generator)
-    critic = recipe.creator.evolve.feedback.critic if recipe.creator.evolve.feedback else None
-    scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
-    lettercraft = next((one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft)), None)
-    held_out, samples = (lettercraft.prompts, lettercraft.samples) if lettercraft else (0, 0)
-    known: dict[str, tuple[int | None, int]] = {
-        "creator-respond": (prompts, recipe.creator.responses * limit),
-        "respond": (drawn if one.number and recipe.creator.control == "no_evolve" else prompts, recipe.solver.responses * limit),
-        "rewrite": (prompts, _most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
-        "select": (drawn, 0),
-        "evolve": (attempts, evolver_limit),
-        "feedback": (drawn, 0),
-        "critique": (drawn, _most_tokens(critic)),
-        "parents": (drawn, 0),
-        "curate": (attempts, 0),
-        "replay": (None if prompts is None or not recipe.creator.replay else round(prompts * recipe.creator.replay.share), 0),
-        "analyse-scores": (prompts, _most_tokens(scorer)),
-        "questions": (held_out, 0),
-        "train": (prompts, recipe.solver.training.epochs * recipe.solver.responses * limit) if online else (None, 0),
+        tokens = {"input_tokens": cost.expected_input_tokens, "output_tokens": cost.expected_output_tokens}
+    seconds = _seconds(known, units)
+    gpu = None if known is None or known.gpus is None or seconds["seconds_expected"] is None else seconds["seconds_expected"] * known.gpus
+    trains = stage.name == "train"
+    return {
+        **entry,
+        "state": "to do",
+        "rows": cost.calls if cost else size.rows,
+        "steps": size.steps,
+        "tokens": cost.output_tokens if cost else size.tokens,
+        **{name: _whole(value) for name, value in tokens.items()},
+        "seconds": None,
+        **seconds,
+        "gpus": known.gpus if known else None,
+        "gpu_seconds": gpu,
+        "gpu_hours": None if gpu is None else gpu / 3600,
+        "bytes": model.artifact if trains and model else _whole(_per_unit(known, "bytes", units)),
+        "checkpoint_bytes": model.checkpoints if trains and model else None,
+        **_money(stage, size, tokens, cost),
     }
-    answered = {f"{prefix}-answer": (held_out, (samples + 1) * limit) for prefix in ("base", "eval")}
-    scored = {f"{prefix}-{part}": (held_out, 0) for prefix in ("base", "eval") for part in ("reward", "score")}
-    known |= answered | scored | {"eval-judge": (2 * held_out, 0)} | _benchmark_sizes(recipe, one)
-    return {stage.fingerprint: known.get(stage.name, (prompts, 0)) for stage in closure(list(one.stages))}
 
 
-def _most_tokens(player: Player | None) -> int:
-    """Tokens that one reply of a player takes at most; those of the microworld are free."""
-    return player.max_new_tokens if isinstance(player, Sampling) else 0
+def _done(manifest: dict[str, Any]) -> dict[str, Any]:
+    counts, seconds = manifest["counts"], manifest["seconds"]
+    gpus = manifest["devices"]["count"] if "devices" in manifest else None
+    spent = counts.get("cost_usd", 0.0)
+    return {
+        "state": "done",
+        "rows": manifest["rows"],
+        "steps": counts.get("steps"),
+        "tokens": counts.get("output_tokens", 0),
+        "input_tokens": counts.get("input_tokens"),
+        "output_tokens": counts.get("output_tokens"),
+        "seconds": seconds,
+        **dict.fromkeys(("seconds_expected", "seconds_low", "seconds_high"), seconds),
+        "gpus": gpus,
+        "gpu_seconds": None if gpus is None else seconds * gpus,
+        "gpu_hours": None if gpus is None else seconds * gpus / 3600,
+        "bytes": manifest.get("bytes"),
+        "checkpoint_bytes": None,
+        **dict.fromkeys(MONEY, spent),
+    }
 
 
-def _benchmark_sizes(recipe: Recipe, one: Iteration) -> dict[str, tuple[int | None, int]]:
-    """Rows and tokens of the public benchmarks' stages, by stage name."""
-    sizes: dict[str, tuple[int | None, int]] = {}
-    for benchmark in recipe.evaluation.benchmarks:
-        name = benchmark_name(benchmark)
-        loads = next((stage for stage in closure(list(one.evaluation)) if stage.name == f"{name}-questions"), None)
-        if loads is None or not isinstance(benchmark, Benchmark):
-            sizes |= dict.fromkeys((f"base-{name}", f"eval-{name}"), (None, 0))
-            continue
-        file = loads.inputs["questions"]
-        assert isinstance(file, Outside)
-        rows = question_rows(str(benchmark.model_dump()["kind"]), file.path)
-        turns = sum(len(row["turns"]) for row in rows)
-        sizes |= {f"{name}-questions": (len(rows), 0), f"{name}-baseline": (len(rows), 0)}
-        for prefix in ("base", "eval"):
-            own = f"{prefix}-{name}"
-            sizes |= {f"{own}-{part}": (len(rows), 0) for part in ("check", "score")}
-            sizes[f"{own}-answer"] = len(rows), turns // len(rows) * benchmark.max_new_tokens
-    return sizes
+def _per_unit(rate: Rate | None, name: str, units: int | None) -> float | None:
+    """An amount per unit, times the units."""
+    amount = None if rate is None else getattr(rate, name)
+    return None if amount is None or units is None else amount * units
 
 
-def _prompt_count(recipe: Recipe) -> int | None:
-    return recipe.prompts.size if not isinstance(recipe.prompts, FilePrompts) or recipe.prompts.size else None
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
 
 
-def plan_tables(document: dict[str, Any]) -> Group:
-    """The plan for a terminal."""
-    tables = [_stage_table(document)]
-    if document["judging"]:
-        tables.append(_judging_table(document["judging"]))
-    return Group(*tables)
+def _seconds(rate: Rate | None, units: int | None) -> dict[str, float | None]:
+    if rate is None or units is None:
+        return dict.fromkeys(("seconds_expected", "seconds_low", "seconds_high"))
+    lines = {"expected": rate, "low": rate.fastest or rate, "high": rate.slowest or rate}
+    return {f"seconds_{name}": round(line.seconds(units), 3) for name, line in lines.items()}
 
 
-def _judging_table(entries: list[dict[str, Any]]) -> Table:
-    """What judging costs: expected, as in the official files, and at most."""
-    table = Table(title="judging to do: expected (at most)", title_justify="left")
-    for column in ("benchmark", "judge", "policies", "calls", "tokens in", "tokens out", "USD"):
-        table.add_column(column, justify="left" if column in ("benchmark", "judge") else "right")
-    for entry in entries:
-        tokens = [f"{entry[f'expected_{name}']:,} (<= {entry[name]:,})" for name in ("input_tokens", "output_tokens")]
-        money = _money(entry["expected_usd"], entry["usd"])
-        table.add_row(entry["benchmark"], entry["judge"], str(entry["policies"]), f"{entry['calls']:,}", *tokens, money)
-    return table
+def _money(stage: Stage, size: Size, tokens: Mapping[str, float | None], cost: JudgeCost | None) -> dict[str, float | None]:
+    """What a stage costs, at most and expected; at most has the expected tokens in, because nobody limits them."""
+    if cost is not None:
+        return {"usd": cost.usd, "usd_expected": cost.expected_usd}
+    paid = next((use for use in uses(stage) if use.target == GENERATORS["litellm"]), None)
+    if paid is None:
+        return dict.fromkeys(MONEY, 0.0)
+    rates = token_rates(str(paid.arguments["model"]), paid.runtime.get("price"))
+    read, written = tokens["input_tokens"], tokens["output_tokens"]
+    if rates is None or read is None or written is None:
+        return dict.fromkeys(MONEY)
+    return {"usd": read * rates[0] + max(size.tokens or 0, written) * rates[1], "usd_expected": read * rates[0] + written * rates[1]}
 
 
-def _money(expected: float | None, most: float | None) -> str:
-    if expected is None or most is None:
-        return "no price known"
-    return f"{most:.2f}" if expected == most else f"{expected:.2f} (<= {most:.2f})"
+def _model_bytes(recipe: Recipe, stages: Sequence[Stage]) -> ModelBytes | None:
+    """Disk that a trained policy takes, which is as large as the one it starts from; None where nothing is trained."""
+    base = next((one for stage in stages if stage.name == "train" for one in stage.inputs.values() if isinstance(one, Outside)), None)
+    if base is None:
+        return None
+    training = recipe.solver.training
+    if training.adapter:
+        return ModelBytes(tree_bytes(base.path), None)
+    weights = sum(_weights(path) for path in base.path.glob("*.safetensors"))
+    return ModelBytes(tree_bytes(base.path), CHECKPOINTS * weights * 4 * (1 + MOMENTS[training.optimizer]))
 
 
-def _stage_table(document: dict[str, Any]) -> Table:
-    table = Table(title=f"{document['recipe']} in {document['run']}", title_justify="left")
-    for column in ("stage", "state", "rows", "tokens", "GPU-hours", "USD"):
-        table.add_column(column, justify="left" if column in ("stage", "state") else "right")
-    for entry in document["stages"]:
-        bound = "<= " if entry["state"] == "to do" and entry["tokens"] else ""
-        rows = "?" if entry["rows"] is None else f"{entry['rows']:,}"
-        tokens = "?" if entry["tokens"] is None else f"{bound}{entry['tokens']:,.0f}"
-        table.add_row(entry["stage"], entry["state"], rows, tokens, "not measured", _money(entry["usd_expected"], entry["usd"]))
-    todo = document["to_do"]
-    table.caption = f"{todo['stages']} of {len(document['stages'])} stages to do, at most {todo['tokens']:,.0f} generated tokens"
-    if todo["usd"]:
-        table.caption += f", {_money(todo['usd_expected'], todo['usd'])} USD"
-    table.caption_justify = "left"
-    return table
+def _weights(path: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    with safe_open(path, "np") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - it has no other way

@@ -9,11 +9,14 @@ import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
 
+from eva_stages.core.ledger import Attempts, actual, earlier_attempts, planned_entries, sums
 from eva_stages.core.parts import part_facts
+from eva_stages.core.progress import duration
 from eva_stages.core.recipes import load_recipe
 from eva_stages.core.stage import Outside, RowStage, Stage, closure
 from eva_stages.core.store import Run
 from eva_stages.core.tables import FILE, count_rows
+from pipelines.health import counted, health_of
 from pipelines.iteration import iterations
 
 METRICS = "metrics.jsonl"
@@ -31,18 +34,29 @@ class Watch:
         self._parts: dict[Path, int] = {}
 
     def document(self) -> dict[str, Any]:
-        """Every stage of the run's recipe with its state: done, running, failed, unfinished or to do."""
-        holder = self._run.holder()
-        last = {event.get("fingerprint"): event for event in self._run.events()}
-        entries = [self._entry(stage, last.get(stage.fingerprint, {}), holder is not None) for stage in self._stages]
-        return {"recipe": self._recipe.name, "run": str(self._run.root), "locked_by": holder, "stages": entries}
+        """Every stage of the run's recipe with its state: done, running, failed, unfinished or to do, and with its plan.
 
-    def _entry(self, stage: Stage, event: dict[str, Any], held: bool) -> dict[str, Any]:
+        Finished ones have what they took (`core.ledger.actual`); `ledger` has the sums of that, and what is planned for the others.
+        """
+        holder, events = self._run.holder(), self._run.events()
+        last = {event.get("fingerprint"): event for event in events}
+        attempts, planned = earlier_attempts(events), planned_entries(self._run.root)
+        entries = []
+        for stage in self._stages:
+            tried = attempts.get(stage.fingerprint, Attempts())
+            told = self._entry(stage, last.get(stage.fingerprint, {}), holder is not None, tried)
+            entries.append({**told, "planned": planned.get(stage.fingerprint[:12])})
+        ledger = sums([entry for entry in entries if entry["state"] == "done"]) | _left(entries)
+        return {"recipe": self._recipe.name, "run": str(self._run.root), "locked_by": holder, "stages": entries, "ledger": ledger}
+
+    def _entry(self, stage: Stage, event: dict[str, Any], held: bool, attempts: Attempts) -> dict[str, Any]:
         run = self._run
         entry = {"stage": stage.label, "fingerprint": stage.fingerprint[:12]}
         if run.done(stage):
             manifest = run.manifest(stage)
-            return {**entry, "state": "done", "rows": manifest["rows"], "seconds": manifest["seconds"], "counts": manifest["counts"]}
+            health = health_of(run, stage)
+            facts = {"counts": manifest["counts"], "warnings": health["warnings"] if health else []}
+            return {**entry, "state": "done", **facts, **actual(manifest, attempts)}
         work = run.work / stage.folder
         rows = sum(self._rows(path) for path in work.glob("parts/*.parquet")) or None
         state = "failed" if event.get("event") == "failed" else "unfinished" if work.is_dir() else "to do"
@@ -70,6 +84,12 @@ class Watch:
         return count_rows(folder) if ready and (folder / FILE).is_file() else None
 
 
+def _left(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The time planned for the stages that are not done; null where it is not known of one."""
+    waiting = [(entry["planned"] or {}).get("seconds_expected") for entry in entries if entry["state"] != "done"]
+    return {"left_stages": len(waiting), "left_seconds": None if None in waiting else sum(waiting)}
+
+
 def status_document(run: Run) -> dict[str, Any]:
     """Every stage of the run's recipe with its state."""
     return Watch(run).document()
@@ -94,16 +114,35 @@ def status_table(document: dict[str, Any], height: int | None = None) -> Table:
     holder = document["locked_by"]
     title = f"{document['recipe']} in {document['run']}{f', worked on by {holder}' if holder else ''}"
     table = Table(title=Text(title), title_justify="left")
-    for column in ("stage", "state", "rows", "seconds"):
+    for column in ("stage", "state", "rows", "seconds", "planned"):
         table.add_column(column, justify="left" if column in ("stage", "state") else "right")
     stages = document["stages"]
     start, end = _window([entry["state"] for entry in stages], len(stages) if height is None else max(3, height - AROUND))
     for entry in stages[start:end]:
-        table.add_row(*(Text(cell) for cell in _cells(entry)))
+        table.add_row(*(Text(cell) for cell in (*_cells(entry), _planned(entry["planned"]))))
     done = sum(entry["state"] == "done" for entry in stages)
     hidden = f"; {len(stages) - (end - start)} not shown" if end - start < len(stages) else ""
-    table.caption, table.caption_justify = f"{done} of {len(stages)} stages done{hidden}", "left"
+    table.caption, table.caption_justify = f"{done} of {len(stages)} stages done{hidden}{_told(document['ledger'])}", "left"
     return table
+
+
+def _planned(planned: dict[str, Any] | None) -> str:
+    seconds = (planned or {}).get("seconds_expected")
+    return "" if seconds is None else f"{seconds:.1f}"
+
+
+def _told(ledger: dict[str, Any]) -> str:
+    """What the stages took against their plan, what interrupted attempts took, and what is left, as far as it is known."""
+    said = []
+    if ledger["compared_seconds"] is not None:
+        low, high = (duration(ledger[f"planned_seconds_{name}"]) for name in ("low", "high"))
+        planned = f"{duration(ledger['planned_seconds_expected'])} planned ({low} - {high})"
+        said.append(f"{ledger['compared_stages']} of them took {duration(ledger['compared_seconds'])}, {planned}")
+    if ledger["earlier_attempts"]:
+        said.append(f"{ledger['earlier_attempts']} attempts before took {duration(ledger['earlier_seconds'])}")
+    if ledger["left_seconds"]:
+        said.append(f"about {duration(ledger['left_seconds'])} left")
+    return "".join(f"; {one}" for one in said)
 
 
 def _window(states: list[str], room: int) -> tuple[int, int]:
@@ -118,6 +157,8 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
     seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
     if entry["state"] == "failed":
         return entry["stage"], f"failed: {entry['cause']}", rows, seconds
+    if entry.get("warnings"):
+        return entry["stage"], f"done, {counted(entry['warnings'])}", rows, seconds
     if entry["state"] != "running":
         return entry["stage"], entry["state"], rows, seconds
     step = entry["step"]

@@ -17,6 +17,7 @@ from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
 from eva_stages.core.tables import count_rows, read_table, reward_matrix
 from pipelines.benchmarks import benchmark_name
+from pipelines.health import counted, health_of
 from pipelines.iteration import Iteration
 
 REJECTIONS = ("evolved", "kept")
@@ -56,6 +57,7 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         "training": train["training"] | {"steps": train["counts"]["steps"]} if train else None,
         "analysis": _analysis(run, stages),
         "held_out": _scores(run, stages.get("eval-score")),
+        "health": health_of(run, stages.get("health")),
         "seconds": round(sum(manifest["seconds"] for manifest in manifests.values()), 1),
         "done": len(manifests) == len(stages),
     }
@@ -156,7 +158,7 @@ def summary_tables(document: dict[str, Any]) -> Group:
     """The summary for a terminal: what each iteration trained on, how its policy does, and where everything lies."""
     base, rounds = document["base"], document["iterations"]
     trained = Table("iteration", title=f"{document['recipe']}: training", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time"):
+    for column in ("prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time", "health"):
         trained.add_column(column, justify="right")
     for one in rounds:
         trained.add_row(*_trained(one))
@@ -165,7 +167,8 @@ def summary_tables(document: dict[str, Any]) -> Group:
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
     notes += [f"iteration {one['iteration']}: {_described(one['analysis'])}" for one in rounds if one["analysis"]]
     notes += [f"iteration {one['iteration']}: {_rewritten(one['rewrites'])}" for one in rounds if one["rewrites"]]
-    tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes)]
+    warnings = [f"iteration {one['iteration']}: {said}" for one in rounds if one["health"] for said in one["health"]["warnings"]]
+    tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes), *(Text(said, style="bold red") for said in warnings)]
     if base:
         held_out = Table("policy", title="held out, intervals over prompts", title_justify="left", box=SIMPLE_HEAD)
         for column in ("sampled reward", "greedy reward", "gain over base", "win rate"):
@@ -191,6 +194,7 @@ def _trained(one: dict[str, Any]) -> list[str]:
         _number(training.get("loss"), ".3f"),
         _number(training.get("reward_margin"), ".3f"),
         f"{one['seconds']:.0f} s" if one["seconds"] else "",
+        "" if one["health"] is None else counted(one["health"]["warnings"]) or "good",
     ]
 
 

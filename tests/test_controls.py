@@ -17,6 +17,8 @@ from eva_stages.creator.prompts import held_out_instructions
 from pipelines.checking import check
 from pipelines.iteration import Iteration, iterations
 from tests.conftest import TINY, manifests, overrides, run_eva
+from tests.killing import made_again
+from tests.test_kill import assert_same_weights, folder
 
 
 def rounds(recipe: str, **settings: object) -> list[Iteration]:
@@ -148,12 +150,14 @@ def test_what_does_not_go_together_is_said_before_anything_runs(settings: dict[s
 
 
 def test_an_on_policy_run_has_no_pairs_and_its_table_and_plan_say_what_there_is(tmp_path: Path) -> None:
-    settings = {"solver.loss": {"kind": "rloo"}, "evaluation.benchmarks": [], "iterations": 0, "prompts.size": 8}
+    settings = {"solver.loss": {"kind": "rloo"}, "evaluation.benchmarks": [], "health.answers": 0, "iterations": 0, "prompts.size": 8}
     arguments = ("quickstart", "--run-dir", str(tmp_path / "run"), *overrides({**TINY, **settings}))
     planned = json.loads(run_eva("plan", *arguments, "--json").stdout)["stages"]
-    assert {entry["stage"]: entry["tokens"] for entry in planned} == {"0-prompts": 0, "0-train": 8 * 4 * 40}
+    assert {entry["stage"]: entry["tokens"] for entry in planned} == {"0-prompts": 0, "0-train": 8 * 4 * 40, "0-health": None}
     document = json.loads(run_eva("run", *arguments, "--json").stdout)
     (one,) = document["iterations"]
     assert one["done"] and one["pairs"] is None and one["unscored"] == 0 and one["training"]["steps"] == 4
+    assert made_again(tmp_path / "run", ["0-train", "0-health"], ("run", *arguments), tmp_path) >= {"0-train"}
+    assert_same_weights(folder(tmp_path / "run", "0-train"), tmp_path / "0-train")
     table = run_eva("run", *arguments).stdout
     assert f"{one['training']['reward']:.3f}" in table and "responses without a reward: 0" in table

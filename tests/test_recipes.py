@@ -32,6 +32,7 @@ SMALL: dict[str, Any] = {
     "creator.evolve.generator.stop": ["e", "a", "."],  # random weights hardly ever draw their end token
     "creator.evolve.generator.temperature": 1.0,
     "limits.empty": 1.0,
+    "health.answers": 0,
     "solver.responses": 2,
     "solver.training.batch_size": 4,
     "solver.training.epochs": 1,

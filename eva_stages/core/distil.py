@@ -23,7 +23,7 @@ from distilabel.steps import GeneratorStep, GlobalStep, Step, StepInput, StepRes
 from pydantic import Field
 
 from eva_stages.core.errors import StageError
-from eva_stages.core.parts import ROW, read_parts, write_part
+from eva_stages.core.parts import BEGUN, ROW, read_parts, write_part
 from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.stage import RUN, WORK, Use
@@ -51,6 +51,7 @@ class ArtifactSource(GeneratorStep):
         return [*dict.fromkeys(names), ROW]
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
+        (Path(self.parts).parent / BEGUN).touch()  # every step is loaded by now
         folders = [Path(folder) for folder in self.folders]
         done, _ = read_parts(Path(self.parts))
         remaining = len(read_table(folders[0], ["prompt_id"])) - len(done)

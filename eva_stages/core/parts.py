@@ -20,6 +20,8 @@ ROW = "_row"
 STATISTICS = "_statistics"
 STATISTICS_KEY = b"eva.statistics"
 ROWS_KEY = b"eva.rows"
+BEGUN = "begun"
+"""A file beside the folder of part files, made when the steps are loaded and the first rows go out."""
 
 
 def add_statistics(row: dict[str, Any], **numbers: float) -> None:

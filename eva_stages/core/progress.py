@@ -1,5 +1,6 @@
 """What a person sees while stages run: live bars on a terminal, plain lines everywhere else. Always on stderr."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +17,15 @@ class Task:
     def __init__(self, console: Console, label: str, unit: str, bars: Progress | None) -> None:
         self._console, self._label, self._unit, self._bars = console, label, unit, bars
         self._id: TaskID | None = bars.add_task(label, total=None, detail="starting") if bars else None
-        self._started = self._said = time.monotonic()
+        self._began = self._started = self._said = time.monotonic()
         self._first: tuple[float, float] | None = None
+        self.marks: list[tuple[float, float]] = []
+        """(seconds since the start, how much was done then), ascending; the first when the work itself began."""
+
+    def mark(self, done: float) -> None:
+        """Note when the work had come this far."""
+        if not self.marks or done > self.marks[-1][1]:
+            self.marks.append((time.monotonic() - self._began, done))
 
     def update(self, done: int, total: int, tokens: float = 0, detail: str = "") -> None:
         """Show `done` of `total`; rates count from the first update, so that loading a model does not blur them."""
@@ -69,3 +77,34 @@ class Reporter:
 def facts(numbers: Mapping[str, float]) -> str:
     """Counts as one readable line."""
     return ", ".join(f"{name.replace('_', ' ')} {value:,.0f}" for name, value in numbers.items() if value)
+
+
+UNITS_OF_TIME = (
+    (10, 1, ".1f", "s"),
+    (120, 1, ".0f", "s"),
+    (600, 60, ".1f", "min"),
+    (7200, 60, ".0f", "min"),
+    (math.inf, 3600, ",.1f", "h"),
+)
+"""Up to how many seconds, and how they are then told."""
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 4.8 s, 48 s, 4.8 min, 48 min, 4.8 h."""
+    return span(seconds, seconds)
+
+
+def span(low: float, high: float) -> str:
+    """Two durations in the same unit: 4.8-5.2 min; one if they are told alike."""
+    divisor, form, unit = next((divisor, form, unit) for most, divisor, form, unit in UNITS_OF_TIME if high < most)
+    told = dict.fromkeys(f"{seconds / divisor:{form}}" for seconds in (low, high))
+    return f"{'-'.join(told)} {unit}"
+
+
+def size(amount: float) -> str:
+    """Bytes as people say it: 48 kB, 12 MB, 3.5 GB."""
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}"
+        amount /= 1000
+    return f"{amount:,.1f} GB"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 
 Location = tuple[str | int, ...]
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -68,26 +69,38 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: with every fault found.
     """
-    place, text = recipe_text(recipe)
+    return parsed(Recipe, *recipe_text(recipe), "a recipe is a mapping of fields; see `eva recipes show quickstart`", overrides)
+
+
+def parsed(kind: type[Parsed], place: str, text: str, expected: str, overrides: Sequence[str] = ()) -> Parsed:
+    """A YAML text as a section of type `kind`.
+
+    Args:
+        place: the file, for errors.
+        expected: what is said to somebody whose file is no mapping.
+
+    Raises:
+        ConfigError: with every fault found.
+    """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError([f"{place}: not valid YAML: {' '.join(str(error).split())}"]) from error
     if not isinstance(data, dict):
-        raise ConfigError([f"{place}: a recipe is a mapping of fields; see `eva recipes show quickstart`"])
+        raise ConfigError([f"{place}: {expected}"])
     places: dict[Location, str] = {}
     faults: list[str] = []
     _note_places(root, (), place, places, faults)
     for override in overrides:
         _override(data, override, places, faults)
     try:
-        parsed = Recipe.model_validate(data)
+        made = kind.model_validate(data)
     except ValidationError as error:
-        faults += [_explain(entry, places, place) for entry in error.errors()]
+        faults += [_explain(entry, kind, places, place) for entry in error.errors()]
     if faults:
         raise ConfigError(faults)
-    return parsed
+    return made
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -140,9 +153,9 @@ def _override(data: Any, override: str, places: dict[Location, str], faults: lis
             target = target[key]
 
 
-def _explain(entry: Any, places: dict[Location, str], file: str) -> str:
+def _explain(entry: Any, kind: type[BaseModel], places: dict[Location, str], file: str) -> str:
     """One validation error as `place: field: what is wrong; what would be right`."""
-    location, owner = _plain_location(entry["loc"])
+    location, owner = _plain_location(entry["loc"], kind)
     if entry["type"] == "union_tag_invalid":
         location = (*location, "kind")
     field = _dotted(location)
@@ -177,20 +190,23 @@ def _place(location: Location, places: dict[Location, str], file: str) -> str:
     return places.get(location, file)
 
 
-def _plain_location(location: Location) -> tuple[Location, type[BaseModel] | None]:
+def _plain_location(location: Location, owner: type[BaseModel] | None) -> tuple[Location, type[BaseModel] | None]:
     """Drop pydantic's union tags from an error's location; also the model that the last key belongs to."""
     plain: list[str | int] = []
-    owner: type[BaseModel] | None = Recipe
+    key_of: type[BaseModel] | None = None
     options: dict[str, type[BaseModel]] = {}
     for index, part in enumerate(location):
         if options and part in options:
             owner, options = options[str(part)], {}
             continue
         plain.append(part)
-        if index < len(location) - 1 and isinstance(part, str):
+        if key_of is not None:
+            owner, key_of = key_of, None
+        elif index < len(location) - 1 and isinstance(part, str):
             field = owner.model_fields.get(part) if owner else None
             models = _models(field.annotation) if field else []
             owner = models[0] if len(models) == 1 else None
+            key_of = owner if field and get_origin(field.annotation) is dict else None
             options = {kind: model for model in models for kind in _kinds(model)} if len(models) > 1 else {}
     return tuple(plain), owner
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.errors import DamagedError, EvaError, StageError
-from eva_stages.core.parts import drop_damaged, merge_parts, part_facts, read_parts
+from eva_stages.core.ledger import devices, last_sign, pace, tree_bytes
+from eva_stages.core.parts import BEGUN, drop_damaged, merge_parts, part_facts, read_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
@@ -55,21 +56,25 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, repair: bool 
         if run.done(stage):
             if (run.work / stage.folder).is_dir():  # killed between its commit and its end
                 _end(run, stage)
+            _examine(run, stage, reporter)
             continue
         resumed = (run.work / stage.folder).is_dir()
-        run.event("resume" if resumed else "start", stage=stage.label, fingerprint=stage.fingerprint)
+        told = {"stage": stage.label, "fingerprint": stage.fingerprint}
+        run.event("resume" if resumed else "start", **told, **({"last_sign": last_sign(run.work / stage.folder)} if resumed else {}))
+        clock = time.monotonic()
         reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
         try:
             manifest = _run(run, stage, reporter)
             _end(run, stage)
         except KeyboardInterrupt:
-            _try_event(run, stage, "interrupted")
+            _try_event(run, "interrupted", {**told, "seconds": round(time.monotonic() - clock, 3)})
             raise
         except (EvaError, OSError) as error:
             cause = str(unwritable(error, run.root)) if isinstance(error, OSError) else str(error)
-            _try_event(run, stage, "failed", cause=cause.splitlines()[0])
+            _try_event(run, "failed", {**told, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
             raise StageError(f"stage {stage.label} failed: {cause}") from error
         reporter.say(f"{stage.label}: done, {_summary(manifest)}")
+        _examine(run, stage, reporter)
 
 
 def _put_aside(run: Run, stage: Stage, fault: str, reporter: Reporter) -> None:
@@ -85,9 +90,32 @@ def _end(run: Run, stage: Stage) -> None:
     run.clear(stage)
 
 
-def _try_event(run: Run, stage: Stage, kind: str, **facts: str) -> None:
+def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
+    """Hold a finished stage's figures against its checks, new or used again.
+
+    Raises:
+        StageError: if a check that stops is broken.
+    """
+    if not isinstance(stage, FunctionStage) or not stage.checks:
+        return
+    figures = run.manifest(stage)["figures"]
+    broken = [(check, said) for check in stage.checks if (said := check.broken(figures))]
+    for check, said in broken:
+        if not check.stop:
+            reporter.say(f"{stage.label}: warning: {said}")
+    if stopping := [(check.field, said) for check, said in broken if check.stop]:
+        causes = "; ".join(said for _, said in stopping)
+        run.event("stopped", stage=stage.label, fingerprint=stage.fingerprint, cause=causes)
+        limits = " ".join(f"--set {field}=..." for field, _ in stopping)
+        raise StageError(
+            f"the run stops after iteration {stage.iteration}: {causes}. Everything is kept. Mend the recipe, or go on with another "
+            f"limit ({limits}); nothing is computed again for that"
+        )
+
+
+def _try_event(run: Run, kind: str, facts: dict[str, Any]) -> None:
     try:
-        run.event(kind, stage=stage.label, fingerprint=stage.fingerprint, **facts)
+        run.event(kind, **facts)
     except OSError:  # the disk that made the stage fail is the one that the log is on
         return
 
@@ -113,7 +141,8 @@ def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
     out = work / "model" if (work / "model").is_dir() else out
     rows = count_rows(out) if (out / FILE).is_file() else None
     seconds = round(time.monotonic() - clock, 3)
-    return run.commit(stage, out, {"rows": rows, "counts": {}, **made, "started": started, "seconds": seconds})
+    ledger = {"seconds": seconds, "pace": pace(task.marks), "bytes": tree_bytes(out)}
+    return run.commit(stage, out, {"rows": rows, "counts": {}, "devices": devices(stage), **made, "started": started, **ledger})
 
 
 def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task) -> dict[str, Any]:
@@ -122,6 +151,7 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
     drop_damaged(parts)
     total = count_rows(folders[stage.sources[0]])
     done, statistics = read_parts(parts)
+    (work / BEGUN).unlink(missing_ok=True)
     progress = _PartProgress(parts, total, task)
     progress()
     if len(done) < total:
@@ -187,6 +217,8 @@ class _PartProgress:
                 self._seen.add(entry.name)
                 self._rows += rows
                 self._tokens += statistics.get("output_tokens", 0)
+        if (self._parts.parent / BEGUN).exists():
+            self._task.mark(self._rows)
         self._task.update(self._rows, self._total, self._tokens)
 
 

@@ -5,7 +5,7 @@ shown without importing a model library. Its fingerprint covers name, version, t
 fingerprints of its inputs; `runtime` and limits are left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -203,10 +203,35 @@ class TableStage(Stage):
 
 
 @dataclass(frozen=True)
+class Check:
+    """A figure in a finished stage's manifest that should stay on one side of a limit; if not, it is told, or ends the run.
+
+    `says`: the figure in words; `advice`: what may be behind it; `field`: where the limit stands in the recipe.
+    """
+
+    figure: str
+    limit: float
+    at_most: bool
+    stop: bool
+    says: str
+    advice: str
+    field: str
+
+    def broken(self, figures: Mapping[str, float | None]) -> str | None:
+        """What is wrong, in a sentence; None if nothing is, or the figure is not known."""
+        value = figures.get(self.figure)
+        if value is None or (value <= self.limit if self.at_most else value >= self.limit):
+            return None
+        side = "above" if self.at_most else "below"
+        return f"{self.says} is {value:.3g}, {side} the limit {self.field}={self.limit:g}: {self.advice}"
+
+
+@dataclass(frozen=True)
 class FunctionStage(Stage):
     """A function `f(context, **arguments)` that writes what it makes below `context.out`."""
 
     function: Use = Use("")
+    checks: tuple[Check, ...] = ()
 
     def work(self) -> Any:
         return self.function.identity()
@@ -226,3 +251,22 @@ def closure(stages: list[Stage]) -> list[Stage]:
     for stage in stages:
         visit(stage)
     return list(ordered.values())
+
+
+def uses(value: Any) -> Iterator[Use]:
+    """Every use in a stage, or in a value of its arguments, with those nested in it."""
+    match value:
+        case RowStage():
+            yield from uses(value.steps)
+        case TableStage():
+            yield from uses(value.step)
+        case FunctionStage():
+            yield from uses(Use(value.function.target, use_of(value.function.arguments), value.function.runtime))
+        case Use():
+            yield value
+            yield from uses(value.arguments)
+        case Mapping():
+            yield from uses(list(value.values()))
+        case list() | tuple():
+            for item in value:
+                yield from uses(item)

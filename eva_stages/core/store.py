@@ -81,7 +81,12 @@ class Run:
     # --- what is done
 
     def done(self, stage: Stage) -> bool:
-        return (self.stages / stage.folder / "manifest.json").is_file()
+        """Whether a stage has an artifact whose manifest can be read; `fault` looks at all of it."""
+        try:
+            self.manifest(stage)
+        except DamagedError:
+            return False
+        return True
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
         return read_manifest(self.stages / stage.folder)

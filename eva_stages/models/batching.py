@@ -5,6 +5,7 @@ cost what they hold and not what the longest one holds.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError
@@ -46,6 +47,19 @@ def chat_tokens(tokenizer: Any, messages: Sequence[Message], add_generation_prom
         return _tokens(tokenizer, messages, add_generation_prompt)
     except TemplateError:
         return _tokens(tokenizer, _merged(messages), add_generation_prompt)
+
+
+def common_prefix(*sequences: Sequence[int]) -> int:
+    """Length of what all sequences begin with."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
+
+
+def answered_tokens(tokenizer: Any, prompt: list[Message], *answers: list[Message]) -> tuple[list[int], ...]:
+    """Token ids of a prompt and of each of its answers, which start where the chat with them leaves the prompt's tokens."""
+    asked = chat_tokens(tokenizer, prompt, True)
+    whole = [chat_tokens(tokenizer, [*prompt, *answer], False) for answer in answers]
+    start = min(common_prefix(asked, ids) for ids in whole)
+    return asked[:start], *(ids[start:] for ids in whole)
 
 
 def template_messages(tokenizer: Any, messages: Sequence[Message]) -> list[Message]:

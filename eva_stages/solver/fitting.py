@@ -242,8 +242,18 @@ def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: Mapping[str,
             for name, logged in FACTS.items()
             if all(entry.get(logged) is not None for entry in end)
         },
+        "devices": _devices(),
     }
     work = Path(job["work"])
     write_whole(work / "result.json", json.dumps(facts))
     model.rename(work / "model")
     sync(work)
+
+
+def _devices() -> dict[str, Any]:
+    """The accelerators of all processes: their number, and what those of this node are called."""
+    state = PartialState()
+    if state.device.type != "cuda":
+        return {"count": 0, "names": []}
+    names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+    return {"count": state.num_processes, "names": sorted(names)}

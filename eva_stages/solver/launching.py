@@ -136,6 +136,7 @@ def _show(context: Context) -> None:
     if metrics:
         last = metrics[-1]
         said = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]
+        context.task.mark(last["step"])
         context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(said))
 
 

@@ -8,7 +8,6 @@ by all; every pair that is not trained on whole is counted.
 import json
 from collections import Counter
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,14 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from eva_stages.core.errors import DataError
-from eva_stages.core.rows import Message
 from eva_stages.core.store import sync
 from eva_stages.core.tables import FILE
-from eva_stages.models.batching import chat_tokens
+from eva_stages.models.batching import answered_tokens
 
 IDS = pa.list_(pa.int32())
 WINS = ("chosen_win_probability", "rejected_win_probability")
 SCHEMA = pa.schema([("prompt_ids", IDS), ("chosen_ids", IDS), ("rejected_ids", IDS), *((name, pa.float64()) for name in WINS)])
 ROWS = 1024
-
-
-def common_prefix(*sequences: Sequence[int]) -> int:
-    """Length of what all sequences begin with."""
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
-
-
-def pair_ids(tokenizer: Any, prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> tuple[list[int], ...]:
-    """Token ids of the prompt, the chosen and the rejected response."""
-    asked = chat_tokens(tokenizer, prompt, True)
-    answered = [chat_tokens(tokenizer, [*prompt, *response], False) for response in (chosen, rejected)]
-    start = min(common_prefix(asked, ids) for ids in answered)
-    return asked[:start], *(ids[start:] for ids in answered)
 
 
 def fate(lengths: Sequence[int], max_length: int, too_long: str) -> str:
@@ -64,7 +49,7 @@ def tokenize(pairs: Path, tokenizer: Any, max_length: int, too_long: str, out: P
         for batch in pq.ParquetFile(pairs / FILE).iter_batches(ROWS):
             rows = []
             for row in batch.to_pylist():
-                prompt, chosen, rejected = pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"])
+                prompt, chosen, rejected = answered_tokens(tokenizer, row["prompt"], row["chosen"], row["rejected"])
                 end = fate([len(prompt), len(chosen), len(rejected)], max_length, too_long)
                 counts[end] += 1
                 counts["pairs"] += end == "truncated"

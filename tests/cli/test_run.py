@@ -12,9 +12,9 @@ from tests.conftest import TINY, events, manifests, overrides, run_eva, start_ev
 
 STAGES = [
     "0-prompts", "0-respond", "0-reward", "0-pair", "0-train", "0-questions", "0-base-answer", "0-base-reward", "0-base-score",
-    "0-eval-answer", "0-eval-reward", "0-eval-judge", "0-eval-score", "1-creator-respond", "1-creator-reward", "1-inform", "1-select",
-    "1-evolve", "1-curate", "1-mix", "1-respond", "1-reward", "1-pair", "1-train", "1-eval-answer", "1-eval-reward", "1-eval-judge",
-    "1-eval-score",
+    "0-eval-answer", "0-eval-reward", "0-eval-judge", "0-eval-score", "0-health", "1-creator-respond", "1-creator-reward", "1-inform",
+    "1-select", "1-evolve", "1-curate", "1-mix", "1-respond", "1-reward", "1-pair", "1-train", "1-eval-answer", "1-eval-reward",
+    "1-eval-judge", "1-eval-score", "1-health",
 ]  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def test_the_table_names_every_figure(tiny_run: Path) -> None:
         ("evaluation.benchmarks.0.confidence=0.9", "0-base-score"),
         ("solver.training.runtime.micro_batch_size=4", None),
         ("limits.empty=0.9", None),
+        ("health.kl=3", None),
     ],
 )
 def test_a_changed_field_plans_exactly_the_stages_downstream_of_it(tiny_run: Path, change: str, first: str | None) -> None:
@@ -78,7 +79,7 @@ def test_a_changed_field_plans_exactly_the_stages_downstream_of_it(tiny_run: Pat
     elif first == "1-mix":
         assert todo == set(STAGES[STAGES.index("1-mix") :])
     else:
-        assert todo == {stage for stage in STAGES if stage.endswith("-score")}
+        assert todo == {stage for stage in STAGES if stage.endswith(("-score", "-health"))}
 
 
 def test_a_changed_field_reruns_exactly_the_planned_stages(tiny_run: Path, tmp_path: Path) -> None:

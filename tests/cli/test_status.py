@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.store import Run
-from pipelines.status import status_table
+from pipelines.status import status_document, status_table
 from tests.conftest import run_eva
 
 
@@ -27,7 +27,7 @@ def going(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = json.loads((trained / "manifest.json").read_text())
     (run / "work" / trained.name).mkdir()
     (run / "work" / trained.name / "metrics.jsonl").write_text('{"step": 3, "total_steps": 9, "loss": 0.5}\n{"step": 4, "total')
-    for folder in (trained, *(run / "stages").glob("1-eval-*")):
+    for folder in (trained, *(run / "stages").glob("1-eval-*"), *(run / "stages").glob("1-health-*")):
         shutil.rmtree(folder)
     Run(run).event("start", stage="1-train", fingerprint=manifest["fingerprint"])
     return run
@@ -95,8 +95,28 @@ def test_status_is_plain_where_nobody_watches(going: Path) -> None:
 
 def test_a_low_terminal_shows_the_stages_around_the_running_one() -> None:
     entries = [{"stage": f"0-s{number}", "state": "done" if number < 30 else "to do", "rows": 1, "seconds": 1.0} for number in range(40)]
-    document = {"recipe": "r", "run": "d", "locked_by": None, "stages": entries}
+    entries = [{**entry, "planned": {"seconds_expected": 2.0}} for entry in entries]
+    ledger = {"compared_seconds": None, "earlier_attempts": 0, "left_seconds": 20.0}
+    document = {"recipe": "r", "run": "d", "locked_by": None, "stages": entries, "ledger": ledger}
     table = status_table(document, height=14)
     assert [str(cell) for cell in table.columns[0].cells] == [f"0-s{number}" for number in range(27, 36)]
-    assert table.caption == "30 of 40 stages done; 31 not shown"
+    assert table.caption == "30 of 40 stages done; 31 not shown; about 20 s left"
     assert status_table(document).row_count == 40
+
+
+def test_status_holds_what_stages_took_against_their_plan(tiny_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "tiny"
+    shutil.copytree(tiny_run, run)
+    document = status_document(Run(run))
+    assert document["ledger"]["stages"] == len(document["stages"]) and document["ledger"]["compared_seconds"] is None
+    assert all(entry["gpus"] == 0 and entry["bytes"] > 0 and entry["planned"]["state"] == "to do" for entry in document["stages"])
+    plan = json.loads((run / "plan.json").read_text())
+    for entry in plan["stages"]:
+        entry |= {"seconds_expected": 60.0, "seconds_low": 30.0, "seconds_high": 90.0}
+    (run / "plan.json").write_text(json.dumps(plan))
+    (trained,) = (run / "stages").glob("1-eval-score-*")
+    shutil.rmtree(trained)
+    later = status_document(Run(run))
+    done = len(later["stages"]) - 1
+    assert (later["ledger"]["planned_seconds_expected"], later["ledger"]["left_seconds"]) == (60.0 * done, 60.0)
+    assert f"{done} of {done + 1} stages done; {done} of them took" in str(status_table(later).caption)

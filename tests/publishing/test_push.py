@@ -149,7 +149,7 @@ def test_a_second_push_sends_nothing(story: Story) -> None:
 
 
 def test_only_what_has_changed_is_sent_after_a_run_with_another_setting(story: Story) -> None:
-    scores = {f"{name}/manifest.json" for name in ("base-score-0", "eval-score-0", "eval-score-1")}
+    scores = {f"{name}/manifest.json" for name in ("base-score-0", "eval-score-0", "health-0", "eval-score-1", "health-1")}
     assert story.changed(DATASET, "again", "published") == {"README.md", "recipe.yaml", *scores}
     for repo in MODELS:
         assert story.changed(repo, "again", "published") == {"README.md", "recipe.yaml"}
@@ -159,10 +159,10 @@ def test_only_what_has_changed_is_sent_after_a_run_with_another_setting(story: S
 def test_a_run_publishes_after_each_iteration_and_a_failed_push_does_not_stop_it(story: Story) -> None:
     log = events(story.run)
     kinds = [(event["event"], event.get("stage") or event.get("repository") or event.get("iteration")) for event in log]
-    done = max(index for index, kind in enumerate(kinds) if kind == ("done", "0-eval-score"))
+    done = max(index for index, kind in enumerate(kinds) if kind == ("done", "0-health"))
     after = kinds[done + 1 :]
     assert after[0] == ("not-published", 0)
-    assert after.index(("done", "1-eval-score")) < after.index(("published", DATASET))
+    assert after.index(("done", "1-health")) < after.index(("published", DATASET))
     assert "the token has no permission" in story.said["published"]
 
 

@@ -14,6 +14,7 @@ from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.store import Run
 from eva_stages.publishing.history import read_history
 from eva_stages.publishing.report.informativeness import jaccard, selected_sets
+from eva_stages.publishing.report.ledger import ledger
 from eva_stages.publishing.report.page import write_report
 from tests.browser import CHROMIUM, Page, browser
 from tests.conftest import manifests, run_eva
@@ -28,7 +29,7 @@ HOSTILE = (
     "<svg onload=alert(1)><style>*{display:none}</style>",
 )
 TOKEN = "hf_planted0123456789secret"
-SECTION_IDS = ["result", "curriculum", "informativeness", "solver", "judging", "examples", "costs", "provenance"]
+SECTION_IDS = ["result", "curriculum", "informativeness", "solver", "judging", "health", "examples", "costs", "plan", "provenance"]
 DRAWN = """
 [...document.querySelectorAll('figure[data-plot] svg')].map(svg => {
   const box = svg.getBoundingClientRect();
@@ -240,3 +241,21 @@ def test_overlaps_are_jaccard_s() -> None:
     sets = selected_sets(values, 2)
     assert {name: one.tolist() for name, one in sets.items()} == {"a": [0, 1], "b": [1, 2], "c": [0, 1]}
     assert jaccard(sets).tolist() == [[1, 1 / 3, 1], [1 / 3, 1, 1 / 3], [1, 1 / 3, 1]]
+
+
+def test_the_plan_stands_beside_what_was_taken_and_what_is_not_known_is_said(tmp_path: Path) -> None:
+    root = SyntheticRun(tmp_path / "planned", prompts=8, responses=2, iterations=1, words=5).write()
+    history = read_history(Run(root))
+    unplanned = ledger(history)
+    assert unplanned.plots == [] and "No times were planned" in unplanned.missing[0]
+    times = {"seconds_expected": 50.0, "seconds_low": 40.0, "seconds_high": 90.0}
+    plan = [{"fingerprint": one.manifest["fingerprint"][:12], **times} for one in history.artifacts]
+    (root / "plan.json").write_text(json.dumps({"stages": plan}))
+    fingerprint, time = history.artifacts[0].manifest["fingerprint"], "2026-01-01T00:00:00+00:00"
+    lost = [{"event": "start", "seconds": None}, {"event": "interrupted", "seconds": 33.0}]
+    (root / "events.jsonl").write_text("".join(json.dumps({**one, "time": time, "fingerprint": fingerprint}) + "\n" for one in lost))
+    section = ledger(history)
+    assert "120% of the plan" in section.lead[0] and "1, which took 33 s" in section.lead[1]
+    whole = section.tables[0].rows[-1]
+    assert whole[:8] == ["all", len(plan), 60.0 * len(plan), 50.0 * len(plan), 40.0 * len(plan), 90.0 * len(plan), 1, 33.0]
+    assert [plot.name for plot in section.plots] == ["plan-time"] and len(section.tables[1].rows) == len(plan)

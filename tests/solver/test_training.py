@@ -27,7 +27,7 @@ from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver.fitting import WholeSamples, whole_checkpoint
 from eva_stages.solver.launching import launch_file, read_metrics, same_vocabulary
 from eva_stages.solver.preference import make_trainer
-from eva_stages.solver.tokens import common_prefix, read_tokens, tokenize
+from eva_stages.solver.tokens import read_tokens, tokenize
 from eva_stages.solver.training import TRAINERS
 from tests.solver.jobs import job, save_models, save_pairs
 
@@ -285,7 +285,6 @@ def test_token_ids_are_trls_own(folders: dict[str, str], tmp_path: Path) -> None
     ours, _ = read_tokens(tmp_path / "ours.arrow")
     for column in ("prompt_ids", "chosen_ids", "rejected_ids"):
         assert list(ours[column]) == list(theirs[column])
-    assert common_prefix([1, 2, 3], [1, 2, 4, 5]) == 2
 
 
 def test_an_epoch_is_a_permutation_filled_up_to_whole_steps() -> None:

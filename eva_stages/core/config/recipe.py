@@ -5,6 +5,7 @@ from pydantic import Field
 from eva_stages.core.config.base import Section
 from eva_stages.core.config.creator import Creator
 from eva_stages.core.config.evaluation import Evaluation
+from eva_stages.core.config.health import Health
 from eva_stages.core.config.models import Policy
 from eva_stages.core.config.prompts import Prompts
 from eva_stages.core.config.rewards import Reward
@@ -48,6 +49,7 @@ class Recipe(Section):
     creator: Creator
     solver: Solver
     evaluation: Evaluation = Evaluation()
+    health: Health = Health()
     publish: Publish | None = None
     limits: Limits = Limits()
     runtime: Runtime = Runtime()

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
+from eva_stages.core.progress import duration
 from eva_stages.publishing.artifacts import COST
 from eva_stages.publishing.history import History
 from eva_stages.publishing.privacy import Privacy
-from eva_stages.publishing.report.costs import duration
 from eva_stages.publishing.report.numbers import before_and_after, last_texts, n_of, rewards, table, word_counts
 from eva_stages.publishing.report.parts import Cell, Section, Table
 from eva_stages.publishing.report.plots import Plot, draw, look, short

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from eva_stages.core.progress import duration
 from eva_stages.publishing.artifacts import COST
 from eva_stages.publishing.history import History
 from eva_stages.publishing.report.parts import Cell, Section, Table
@@ -24,15 +25,8 @@ def costs(history: History) -> Section:
     written = sum(one.manifest["counts"].get("output_tokens", 0) for one in history.artifacts)
     money = f"{spent:,.2f} USD for providers" if spent else "no money for providers"
     lead = [f"{len(history.artifacts)} stages took {duration(seconds)}, wrote {written:,.0f} tokens and cost {money}."]
-    lead.append("Counted is the attempt that finished a stage; time lost to interrupted attempts and GPU-hours are not measured.")
+    lead.append("Counted is the attempt that finished a stage; attempts before it and GPU-hours stand under `Plan and actual`.")
     return Section("costs", "Cost and time", lead, plots, [_table(history)])
-
-
-def duration(seconds: float) -> str:
-    """As people say it: 48 s, 12 min, 3.5 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _plot(history: History, name: str, title: str, unit: str) -> Plot | None:

@@ -16,16 +16,19 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup, escape
 
+from eva_stages.core.progress import duration
 from eva_stages.core.store import now, write_whole
 from eva_stages.publishing.harmless import harmless
 from eva_stages.publishing.history import History
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.comparison import differences, side_by_side
-from eva_stages.publishing.report.costs import costs, duration
+from eva_stages.publishing.report.costs import costs
 from eva_stages.publishing.report.curriculum import curriculum
 from eva_stages.publishing.report.examples import examples
+from eva_stages.publishing.report.health import health
 from eva_stages.publishing.report.informativeness import informativeness
 from eva_stages.publishing.report.judging import judging
+from eva_stages.publishing.report.ledger import ledger
 from eva_stages.publishing.report.parts import Section
 from eva_stages.publishing.report.plots import SERIES
 from eva_stages.publishing.report.provenance import provenance
@@ -39,7 +42,7 @@ SENTENCE_CHARACTERS = 600
 RECIPE_CHARACTERS = 20_000
 DARK = ("#5aa9e6", "#ff9355", "#35c79b", "#e8a3cb", "#f6bd45", "#9ad3f5", "#a8aeb5")
 """The series' colours on a dark ground, in the order of the light ones."""
-SECTIONS: tuple[Callable[[History], Section], ...] = (curriculum, informativeness, solver, judging, examples, costs)
+SECTIONS: tuple[Callable[[History], Section], ...] = (curriculum, informativeness, solver, judging, health, examples, costs, ledger)
 
 
 def write_report(histories: Sequence[History], compared: dict[str, Any] | None = None) -> Path:

@@ -1,0 +1,80 @@
+"""How far a policy has moved from another one: KL(pi || pi_0), estimated from answers that pi has given.
+
+The estimate is the mean over answers y ~ pi of sum_t [log pi(y_t | x, y_<t) - log pi_0(y_t | x, y_<t)]. It is unbiased where the answers
+were sampled at temperature 1 without top-p; other sampling gives the same mean over what the policy says in use. Answers are texts, which
+are tokenized again by the chat template and cut to the tokens that were generated, so that an end the policy never came to does not count.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from eva_stages.core.rows import Message
+from eva_stages.models.batching import answered_tokens, token_batches, with_system_prompt
+from eva_stages.models.loading import load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TOKENS_PER_BATCH = 4096
+"""Few, because a forward pass keeps the logits of all of them."""
+
+
+class Answered(NamedTuple):
+    """A prompt, an answer to it, and how many tokens of it were generated."""
+
+    messages: list[Message]
+    answer: str
+    tokens: int
+
+
+def divergence(
+    policy: str, initial: str, answers: Sequence[Answered], system_prompt: str | None, dtype: str, device: str
+) -> dict[str, float | None]:
+    """KL(policy || initial) in nats per answer (`kl`) and per token (`kl_per_token`); null without answers.
+
+    Args:
+        policy: checkpoint folder of the policy that answered.
+        initial: checkpoint folder of the other one, with the same vocabulary.
+        dtype, device: see `load_model`. One model is in memory at a time.
+    """
+    tokenizer = load_tokenizer(policy)
+    asked = [(with_system_prompt(one.messages, system_prompt), one) for one in answers]
+    pairs = [answered_tokens(tokenizer, messages, [{"role": "assistant", "content": one.answer}]) for messages, one in asked]
+    sequences = [(prompt, ids[: one.tokens]) for (prompt, ids), one in zip(pairs, answers, strict=True)]
+    sequences = [(prompt, ids) for prompt, ids in sequences if ids]
+    if not sequences:
+        return {"kl": None, "kl_per_token": None}
+    ours, theirs = (_log_probs(folder, sequences, dtype, device) for folder in (policy, initial))
+    total = float((ours - theirs).sum())
+    return {"kl": total / len(sequences), "kl_per_token": total / sum(len(ids) for _, ids in sequences)}
+
+
+def _log_probs(folder: str, sequences: Sequence[tuple[list[int], list[int]]], dtype: str, device: str) -> "np.ndarray":
+    from transformers import AutoModelForCausalLM
+
+    return log_probs(load_model(AutoModelForCausalLM, folder, dtype, device), sequences)
+
+
+def log_probs(model: Any, sequences: Sequence[tuple[list[int], list[int]]]) -> "np.ndarray":
+    """Log-probability of every answer after its prompt, float64 of shape (sequences,).
+
+    Args:
+        sequences: token ids of prompt and answer, neither empty.
+    """
+    import numpy as np
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    sums = np.empty(len(sequences))
+    for batch in token_batches([len(prompt) + len(answer) for prompt, answer in sequences], TOKENS_PER_BATCH):
+        rows = [torch.tensor(sequences[index][0] + sequences[index][1]) for index in batch]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in rows])
+        with torch.inference_mode():
+            logits = model(input_ids=ids.to(model.device), attention_mask=mask.long().to(model.device)).logits
+        for place, index in enumerate(batch):
+            prompt, answer = sequences[index]
+            said = logits[place, len(prompt) - 1 : len(prompt) + len(answer) - 1].float()
+            nll = cross_entropy(said, torch.tensor(answer, device=said.device), reduction="none")
+            sums[index] = -nll.double().sum().item()
+    return sums

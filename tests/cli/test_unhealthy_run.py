@@ -1,0 +1,42 @@
+"""A run that an unhealthy iteration ends, and how it goes on."""
+
+import json
+import shutil
+from pathlib import Path
+
+from tests.conftest import TINY, events, manifests, overrides, run_eva
+
+PROBED = ["0-probe", "0-base-probe", "0-base-probe-reward", "0-eval-probe", "0-eval-probe-reward", "0-health"]
+
+
+def test_a_figure_that_stops_ends_the_run_after_its_iteration_and_another_limit_goes_on(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    for folder in run.glob("stages/1-*"):
+        shutil.rmtree(folder)
+    known = len(events(run))
+    settings = TINY | {"evaluation.benchmarks": [], "health.answers": 32, "runtime.rows_per_part": 64, "health.stop": ["equal_responses"]}
+    arguments = ("run", "quickstart", "--run-dir", str(run), *overrides(settings))
+
+    said = run_eva(*arguments, "--set", "health.equal_responses=0", code=1).stderr
+    figures = manifests(run)["0-health"]["figures"]
+    value = figures["equal_responses"]
+    assert f"repeat another one is {value:.3g}, above the limit health.equal_responses=0: the policy may have collapsed" in said
+    assert "stops after iteration 0" in said and "--set health.equal_responses=..." in said and "resume with: eva run quickstart" in said
+    new = events(run)[known:]
+    assert [event["stage"] for event in new if event["event"] == "done"] == PROBED
+    assert (new[-1]["event"], new[-1]["stage"]) == ("stopped", "0-health")
+
+    made = manifests(run)
+    assert made["0-probe"]["rows"] == 8 and made["0-eval-probe"]["counts"]["responses"] == 32
+    assert abs(figures["kl"]) > abs(figures["kl_per_token"]) > 0 and figures["reward"] is not None and figures["win_rate"] is None
+
+    known += len(new)
+    goes_on = run_eva(*arguments, "--set", "health.equal_responses=1", "--iterations", "0", "--json")
+    assert json.loads(goes_on.stdout)["iterations"][0]["health"] == {"figures": figures, "warnings": []}
+    assert events(run)[known:] == []
+
+
+def test_a_figure_that_warns_is_told_and_the_table_shows_it(tiny_run: Path) -> None:
+    done = run_eva("run", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY), "--set", "health.equal_responses=0")
+    assert "1-health: warning: share of sampled answers that repeat another one is " in done.stderr
+    assert "iteration 1: share of sampled answers" in done.stdout and "1 warning" in done.stdout

@@ -1,0 +1,48 @@
+"""Limits of a stage's figures: held against them when it is done and whenever it is used again, and no part of its identity."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eva_stages.core.errors import StageError
+from eva_stages.core.progress import Reporter
+from eva_stages.core.runner import Context, execute
+from eva_stages.core.stage import Check, FunctionStage, Use
+from eva_stages.core.store import Run
+
+
+def measure(context: Context, value: float | None) -> dict[str, Any]:
+    context.out.mkdir()
+    (context.out / "figures.json").write_text(str(value))
+    return {"figures": {"heat": value}}
+
+
+def stage(value: float | None, limit: float, stop: bool, at_most: bool = True) -> FunctionStage:
+    check = Check("heat", limit, at_most, stop, "heat of the engine (degrees)", "it may be on fire; cool it", "health.heat")
+    return FunctionStage("health", 1, {}, function=Use("tests.core.test_checks:measure", {"value": value}), checks=(check,))
+
+
+def test_a_broken_check_stops_new_and_reused_stages_and_another_limit_runs_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.create()
+    says = (
+        r"after iteration 1: heat of the engine \(degrees\) is 90, above the limit health\.heat=80: it may be on fire.*--set health\.heat="
+    )
+    for _ in range(2):
+        with pytest.raises(StageError, match=says):
+            execute(run, [stage(90, 80, stop=True)], Reporter())
+    assert [event["event"] for event in run.events()] == ["start", "done", "stopped", "stopped"]
+    execute(run, [stage(90, 100, stop=True)], Reporter())
+    assert len(run.events()) == 4 and stage(90, 80, stop=True).fingerprint == stage(90, 100, stop=False).fingerprint
+
+
+@pytest.mark.parametrize(("value", "at_most", "told"), [(90, True, True), (80, True, False), (70, False, True), (None, True, False)])
+def test_a_check_that_does_not_stop_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float | None, at_most: bool, told: bool
+) -> None:
+    run = Run(tmp_path / "run")
+    run.create()
+    for _ in range(2):
+        execute(run, [stage(value, 80, stop=False, at_most=at_most)], Reporter())
+        assert ("1-health: warning: heat of the engine" in capsys.readouterr().err) is told

@@ -1,0 +1,144 @@
+"""The signs of an iteration that goes wrong: each is found in artifacts that show it, and not in those of a healthy iteration."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from eva_stages.core.config.health import Health
+from eva_stages.core.health import SIGNS, checks
+from eva_stages.core.progress import Reporter
+from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.runner import Context
+from eva_stages.core.tables import write_rows
+from eva_stages.evaluation.health import answered, distinct_ngrams, drift, effective_number, equal_share, hacking, measure, nll_growth
+
+SENTENCE = "take planet reverse it then drop its first letter and double every sound of a word that nobody knows by heart"
+
+
+def text(seed: int) -> str:
+    return " ".join(np.random.default_rng(seed).permutation(SENTENCE.split())[:8])
+
+
+def prompt_table(texts: Sequence[str], roots: Sequence[str | None]) -> pa.Table:
+    rows = [prompt_row([{"role": "user", "content": one}], "test") for one in texts]
+    rows = [row if root is None else {**row, "root_id": root} for row, root in zip(rows, roots, strict=True)]
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
+
+
+def artifacts(folder: Path, **changes: Any) -> dict[str, Path]:
+    """The inputs of a health stage over 80 prompts; a healthy iteration but for the changes."""
+    shown = {
+        "texts": [text(n) for n in range(80)],
+        "roots": [f"root {n % 30}" for n in range(80)],
+        "pairs": 60,
+        "answers": [f"answer {n % 3}" for n in range(4)],
+        "tokens": 10,
+        "reward": 0.6,
+        "win_rate": 0.6,
+        "logps": [-1.0, -0.9, -0.8, -0.8],
+        **changes,
+    }
+    ids = [f"p{n}" for n in range(20)]
+
+    def answers(texts: Sequence[str], tokens: int) -> pa.Table:
+        return pa.table({"prompt_id": ids, "responses": [list(texts)] * 20, "token_counts": pa.array([[tokens] * 4] * 20)})
+
+    tables = {
+        "prompts": prompt_table(shown["texts"], shown["roots"]),
+        "seeds": prompt_table([text(1000 + n) for n in range(80)], [None] * 80),
+        "pairs": pa.table({"prompt_id": [f"p{n}" for n in range(shown["pairs"])]}),
+        "answers": answers(shown["answers"], shown["tokens"]),
+        "base_answers": answers("abcd", 11),
+        "rewards": pa.table({"prompt_id": ids, "rewards": [[shown["reward"], None]] * 20}),
+        "rewards_before": pa.table({"prompt_id": ids, "rewards": [[0.5, 0.5]] * 20}),
+    }
+    for name, table in tables.items():
+        write_rows([table], table.schema, folder / name)
+    documents = {"score": {"win_rate": {"value": shown["win_rate"]}}, "score_before": {"sampled": {"value": 0.5}}}
+    for name, document in documents.items():
+        (folder / name).mkdir()
+        (folder / name / "score.json").write_text(json.dumps(document))
+    (folder / "policy").mkdir()
+    log = [{"step": step, "loss": 1.0, "logps/chosen": value} for step, value in enumerate(shown["logps"], 1)]
+    (folder / "policy" / "training_log.json").write_text(json.dumps(log))
+    return {name: folder / name for name in (*tables, *documents, "policy")}
+
+
+def measured(folder: Path, inputs: dict[str, Path]) -> Mapping[str, float | None]:
+    with Reporter().task("health") as task:
+        made = measure(Context(folder, folder / "out", inputs, task, folder), 0, None, "auto", "auto")
+    assert json.loads((folder / "out" / "figures.json").read_text()) == made["figures"]
+    figures: Mapping[str, float | None] = made["figures"]
+    return figures
+
+
+def broken(figures: Mapping[str, float | None], health: Health | None = None) -> set[str]:
+    return {check.figure for check in checks(health or Health()) if check.broken(figures)}
+
+
+def test_a_healthy_iteration_shows_no_sign(tmp_path: Path) -> None:
+    figures = measured(tmp_path, artifacts(tmp_path))
+    assert broken(figures) == set()
+    assert figures["pair_share"] == 0.75 and figures["reward"] == pytest.approx(0.6) and figures["win_rate"] == 0.6
+    assert figures["length_drift"] == pytest.approx(1.1) and figures["equal_responses"] == pytest.approx(1 / 3)
+    assert figures["seed_share"] == pytest.approx(30 / 80, rel=0.02) and figures["chosen_nll"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("sign", "change"),
+    [
+        ("length_drift", {"tokens": 40}),
+        ("length_drift", {"tokens": 3}),
+        ("reward_hacking", {"win_rate": 0.45}),
+        ("equal_responses", {"answers": ["the same"] * 4}),
+        ("seed_share", {"roots": ["root 1"] * 77 + ["root 2", "root 3", "root 4"]}),
+        ("distinct_prompts", {"texts": [f"{text(1)} {n}" for n in range(80)]}),
+        ("pair_share", {"pairs": 5}),
+        ("chosen_nll", {"logps": [-1.0, -1.5, -2.0, -3.0]}),
+    ],
+)
+def test_each_sign_is_found_where_it_shows_and_no_other(tmp_path: Path, sign: str, change: dict[str, Any]) -> None:
+    assert broken(measured(tmp_path, artifacts(tmp_path, **change))) == {sign}
+
+
+def test_what_a_recipe_does_not_give_is_null_and_not_checked(tmp_path: Path) -> None:
+    inputs = artifacts(tmp_path, logps=[None] * 4)
+    figures = measured(tmp_path, {name: inputs[name] for name in ("prompts", "seeds", "policy")})
+    known = {name for name, value in figures.items() if value is not None}
+    assert known == {"seed_share", "distinct_prompts"} and broken(figures) == set()
+
+
+def test_a_limit_that_is_null_checks_nothing_and_a_broken_one_says_how_to_go_on() -> None:
+    figures = {name: 1e9 if meaning.at_most else -1.0 for name, meaning in SIGNS.items()}
+    assert broken(figures, Health(kl=1.0)) == set(SIGNS)
+    assert broken(figures, Health(kl=None, pair_share=None)) == set(SIGNS) - {"kl", "pair_share"}
+    (said,) = [check.broken(figures) for check in checks(Health()) if check.figure == "pair_share"]
+    assert said and "pairs per prompt is -1, below the limit health.pair_share=0.1" in said
+    assert [check.figure for check in checks(Health(stop=("pair_share",))) if check.stop] == ["pair_share"]
+    with pytest.raises(ValueError, match=r"stop names kl, which has no limit; give health\.kl"):
+        Health(stop=("kl",))
+
+
+def test_the_figures_are_what_they_say() -> None:
+    assert effective_number(np.array([5, 5, 5, 5])) == pytest.approx(4) and effective_number(np.array([7])) == pytest.approx(1)
+    assert effective_number(np.array([3, 1])) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
+    assert distinct_ngrams(["a b c d", "a b c", "a b"]) == pytest.approx(2 / 3) and distinct_ngrams(["a b"]) is None
+    assert equal_share([["a", "a", "b"], ["a", "b", "c"], ["a", None]]) == pytest.approx(0.25) and equal_share([["a"]]) is None
+    assert nll_growth([]) is None and nll_growth([{"loss": 1.0}]) is None and nll_growth([{"logps/chosen": -2.0}]) == 1
+    assert drift(20, 10) == drift(10, 20) == 2 and drift(0, 10) is None
+    assert hacking([0.5, 0.6], [0.6, 0.5]) == pytest.approx(0.1) and hacking([0.6, 0.5], [0.6, 0.5]) == 0
+    assert hacking([0.5, 0.6], [0.5, 0.6]) == 0 and hacking([None, 0.6], [0.6, 0.5]) is None
+
+
+def test_first_answers_come_before_second_ones_and_missing_ones_are_left_out() -> None:
+    questions = pa.table({"prompt_id": ["a", "b"], "messages": [[{"role": "user", "content": name}] for name in "ab"]})
+    answers = pa.table({"prompt_id": ["b", "a"], "responses": [["b1", "b2"], [None, "a2"]], "token_counts": [[1, 2], [0, 3]]})
+    found = answered(questions, answers, 2)
+    assert [(one.messages[0]["content"], one.answer, one.tokens) for one in found] == [("b", "b1", 1), ("b", "b2", 2)]
+    assert [one.answer for one in answered(questions, answers, 9)] == ["b1", "b2", "a2"]

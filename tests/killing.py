@@ -1,0 +1,34 @@
+"""Making stages of a finished run again, killed in the middle of each."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import kill_group, start_eva
+from tests.test_kill import folder, in_the_middle, manifest_exists, running
+
+
+def made_again(run: Path, labels: list[str], arguments: tuple[str, ...], aside: Path, **environment: Any) -> set[str]:
+    """Put the stages' artifacts aside and run the command until it is done, with a SIGKILL of all its processes in each of the stages.
+
+    Args:
+        labels: in the order in which they run.
+
+    Returns:
+        The stages that were killed at work; the others were too quick.
+    """
+    for label in labels:
+        shutil.move(folder(run, label), aside / label)
+    waiting, killed = list(labels), set()
+    while True:
+        process = start_eva(*arguments, **environment)
+        while running(process) and waiting and not in_the_middle(run, waiting[0]):
+            if manifest_exists(run, waiting[0]):
+                waiting.pop(0)
+        if process.poll() is None and waiting:
+            kill_group(process)
+            killed.add(waiting.pop(0))
+            continue
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        return killed
