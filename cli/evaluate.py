@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.scoring import ManyFiles, compare, score, table
-from cli.shared import JsonOption, RunDirOption, SetOption
+from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate policies on held-out benchmarks.")
 app.command("score", cls=ManyFiles)(score)
@@ -22,6 +22,7 @@ def run(
     max_cost: Annotated[float | None, typer.Option(metavar="USD", help="What this run may spend on judges.", min=0)] = None,
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
+    repair: RepairOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model, or the base policy and the policy of every iteration of a recipe.
@@ -39,5 +40,6 @@ def run(
         run_dir,
         lambda rounds: [stage for one in rounds for stage in one.evaluation],
         as_json,
+        repair=repair,
         change=lambda recipe: asked_for(recipe, bench, judge, baseline, max_cost),
     )

@@ -16,7 +16,7 @@ from cli.players import creator, solver
 from cli.push import push
 from cli.report import report
 from cli.run import run
-from cli.shared import this_command
+from cli.shared import repairing_command, this_command
 from cli.status import status
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _code() -> int:
-    from eva_stages.core.errors import ConfigError, EvaError, StageError
+    from eva_stages.core.errors import ConfigError, DamagedError, EvaError, StageError
 
     try:
         app()
@@ -57,6 +57,9 @@ def _code() -> int:
         return 2
     except StageError as error:
         print(f"error: {error}\nresume with: {this_command()}", file=sys.stderr)
+        return 1
+    except DamagedError as error:
+        print(f"error: {error}\nrepair with: {repairing_command()}", file=sys.stderr)
         return 1
     except EvaError as error:
         print(f"error: {error}", file=sys.stderr)

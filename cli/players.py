@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.shared import IterationOption, JsonOption, RecipeArgument, RunDirOption, SetOption
+from cli.shared import IterationOption, JsonOption, RecipeArgument, RepairOption, RunDirOption, SetOption
 
 
 def creator(
@@ -13,12 +13,13 @@ def creator(
     iteration: Annotated[int, typer.Option("--iteration", metavar="T", min=1, help="Which iteration, from 1.")],
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
+    repair: RepairOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make the prompts of an iteration: answer, score, inform, select, evolve, curate, mix."""
     from cli.running import run_stages
 
-    run_stages(recipe, overrides or [], run_dir, lambda rounds: list(rounds[iteration].creator), as_json, at_least=iteration)
+    run_stages(recipe, overrides or [], run_dir, lambda rounds: list(rounds[iteration].creator), as_json, iteration, repair)
 
 
 def solver(
@@ -27,10 +28,11 @@ def solver(
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
     accelerate: Annotated[Path | None, typer.Option(metavar="PATH", help="accelerate launch file, in place of the recipe's.")] = None,
+    repair: RepairOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the policy of an iteration: answer, score, pair, train."""
     from cli.running import run_stages
 
     changes = [*(overrides or []), *([f"solver.training.runtime.launch={accelerate}"] if accelerate else [])]
-    run_stages(recipe, changes, run_dir, lambda rounds: list(rounds[iteration].solver), as_json, at_least=iteration)
+    run_stages(recipe, changes, run_dir, lambda rounds: list(rounds[iteration].solver), as_json, iteration, repair)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.shared import JsonOption, RunDirOption, SetOption
+from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption
 
 if TYPE_CHECKING:
     from eva_stages.core.stage import Stage
@@ -17,13 +17,14 @@ def run(
     run_dir: RunDirOption = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage, as `1-evolve` or `evolve`.")] = None,
     iterations: Annotated[int | None, typer.Option(metavar="N", min=0, help="eva iterations after the base round.")] = None,
+    repair: RepairOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe: creator, solver and evaluation, resumable. Without a recipe: quickstart."""
     from cli.running import run_stages
 
     changes = [*(overrides or []), *([f"iterations={iterations}"] if iterations is not None else [])]
-    run_stages(recipe, changes, run_dir, lambda rounds: _up_to(rounds, until), as_json)
+    run_stages(recipe, changes, run_dir, lambda rounds: _up_to(rounds, until), as_json, repair=repair)
 
 
 def _up_to(rounds: "list[Iteration]", until: str | None) -> "list[Stage]":

@@ -22,6 +22,7 @@ def run_stages(
     choose: "Callable[[list[Iteration]], list[Stage]]",
     as_json: bool,
     at_least: int = 0,
+    repair: bool = False,
     change: "Callable[[Recipe], Recipe] | None" = None,
 ) -> None:
     """Load the recipe, run the chosen stages with all they need, and print the table.
@@ -29,6 +30,7 @@ def run_stages(
     Args:
         choose: picks stages from the run's iterations.
         at_least: the recipe is extended to this iteration where it has fewer.
+        repair: make finished artifacts anew that are not what was committed.
         change: of the recipe, after the overrides.
     """
     from rich.console import Console
@@ -38,7 +40,7 @@ def run_stages(
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipes import dump_recipe, load_recipe
     from eva_stages.core.stage import closure
-    from eva_stages.core.store import write_whole
+    from eva_stages.core.store import write_whole, writing_to
     from pipelines.checking import check
     from pipelines.iteration import iterations
     from pipelines.planning import plan_document
@@ -54,13 +56,14 @@ def run_stages(
     rounds = iterations(recipe)
     chosen, planned = choose(rounds), closure([stage for one in rounds for stage in one.stages])
     run = run_folder(recipe, run_dir)
-    run.create()
-    with run.lock():
-        write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
-        run.plan(planned)
-        check_engine(recipe.runtime.engine, run, planned)
-        put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
-        execute_and_publish(run, recipe, rounds, chosen, Reporter())
+    with writing_to(run.root):
+        run.create()
+        with run.lock():
+            write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
+            run.plan(planned)
+            check_engine(recipe.runtime.engine, run, planned)
+            put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
+            execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
     document = summary(run, recipe, rounds)
     if as_json:
         print_json(document)

@@ -16,6 +16,7 @@ RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name below runs/.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field of the recipe; may be repeated.")]
 RunDirOption = Annotated[Path | None, typer.Option("--run-dir", metavar="D", help="Folder of the run. [default: runs/<recipe name>]")]
+RepairOption = Annotated[bool, typer.Option("--repair", help="Make finished artifacts anew that have changed since they were made.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 IterationOption = Annotated[int, typer.Option("--iteration", metavar="T", min=0, help="Which iteration; 0 is the base round.")]
 
@@ -49,3 +50,9 @@ def print_json(document: Any) -> None:
 def this_command() -> str:
     """The command as typed, for resuming."""
     return shlex.join(["eva", *sys.argv[1:]])
+
+
+def repairing_command() -> str:
+    """The command as typed, with `--repair` where it can."""
+    runs = sys.argv[1:2] in (["run"], ["creator"], ["solver"]) or sys.argv[1:3] == ["eval", "run"]
+    return f"{this_command()} --repair" if runs else "the command that made the run, and --repair"

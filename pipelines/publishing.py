@@ -139,7 +139,9 @@ def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
         )
 
 
-def execute_and_publish(run: Run, recipe: Recipe, rounds: list[Iteration], chosen: Sequence[Stage], reporter: Reporter) -> None:
+def execute_and_publish(
+    run: Run, recipe: Recipe, rounds: list[Iteration], chosen: Sequence[Stage], reporter: Reporter, repair: bool = False
+) -> None:
     """Bring the chosen stages to done; if the recipe asks for it, push the run after each iteration that is whole.
 
     A push that fails is told and does not stop the run, because the next one takes everything along.
@@ -148,12 +150,12 @@ def execute_and_publish(run: Run, recipe: Recipe, rounds: list[Iteration], chose
         StageError: as `execute`; and at the end if the last push failed.
     """
     if recipe.publish is None:
-        execute(run, chosen, reporter, recipe.runtime.engine)
+        execute(run, chosen, reporter, recipe.runtime.engine, repair)
         return
     failure: EvaError | None = None
     for one in rounds:
         own = {stage.fingerprint for stage in one.stages}
-        execute(run, [stage for stage in chosen if stage.fingerprint in own], reporter, recipe.runtime.engine)
+        execute(run, [stage for stage in chosen if stage.fingerprint in own], reporter, recipe.runtime.engine, repair)
         if not all(run.done(stage) for stage in one.stages):
             continue
         try:

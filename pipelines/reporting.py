@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.store import Run, content
+from eva_stages.core.store import Run, content, writing_to
 from eva_stages.publishing.history import History, read_history
 from eva_stages.publishing.report.page import write_report
 from pipelines.comparing import Values, compare, stage_values
@@ -16,6 +16,7 @@ def make_report(runs: Sequence[Run]) -> Path:
 
     Raises:
         ConfigError: if a run has no finished stage, or one stands twice.
+        StageError: if the folder cannot be written to.
     """
     histories = [read_history(run) for run in runs]
     names = [history.name for history in histories]
@@ -25,7 +26,8 @@ def make_report(runs: Sequence[Run]) -> Path:
     ]
     if faults:
         raise ConfigError(faults)
-    return write_report(histories, _differences(*histories[:2]) if len(runs) > 1 else None)
+    with writing_to(runs[0].root):
+        return write_report(histories, _differences(*histories[:2]) if len(runs) > 1 else None)
 
 
 def _differences(a: History, b: History) -> dict[str, Any] | None:

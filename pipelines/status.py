@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
 
@@ -66,11 +67,11 @@ class Watch:
         return {**told, "state": "running", "total": self._total(stage), "since": event["time"], "step": _last_step(work / METRICS)}
 
     def _rows(self, part: Path) -> int:
-        """Input rows behind a part file; 0 if the stage was finished while we looked."""
+        """Input rows behind a part file; 0 if the stage was finished while we looked, or the file is damaged."""
         if part not in self._parts:
             try:
                 self._parts[part] = part_facts(part)[0]
-            except FileNotFoundError:
+            except (FileNotFoundError, pa.ArrowInvalid):
                 return 0
         return self._parts[part]
 

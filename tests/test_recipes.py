@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import ArmoRMReward, PairRMReward
 from eva_stages.core.recipes import load_recipe, packaged_recipes
 from eva_stages.core.store import Run
@@ -69,9 +70,13 @@ def settings(name: str, folder: Path) -> dict[str, Any]:
     return SMALL | {place: str(path) for place, path in models.items()}
 
 
+def changed(name: str, folder: Path) -> Recipe:
+    return load_recipe(name, [f"{place}={json.dumps(value)}" for place, value in settings(name, folder).items()])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_sound_and_plans(name: str, stand_ins: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(name, [f"{place}={json.dumps(value)}" for place, value in settings(name, stand_ins).items()])
+    recipe = changed(name, stand_ins)
     check(recipe)
     stages = {entry["stage"] for entry in plan_document(recipe, Run(tmp_path))["stages"]}
     assert {"0-train", "1-evolve", "1-train"} <= stages
@@ -87,11 +92,9 @@ def test_a_lettercraft_recipe_is_sound_as_it_is_and_plans(name: str, tmp_path: P
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_recipe_runs_whole_with_tiny_stand_ins(name: str, stand_ins: Path, tmp_path: Path) -> None:
-    changes = overrides(settings(name, stand_ins))
-    assert json.loads(run_eva("validate", name, *changes, "--json").stdout)["valid"]
-    plan = json.loads(run_eva("plan", name, *changes, "--json", cwd=tmp_path).stdout)
-    run_eva("run", name, "--run-dir", str(tmp_path / "run"), *changes, HF_HOME=str(tmp_path / "hub"))
+    planned = plan_document(changed(name, stand_ins), Run(tmp_path / "run"))["stages"]
+    run_eva("run", name, "--run-dir", str(tmp_path / "run"), *overrides(settings(name, stand_ins)), HF_HOME=str(tmp_path / "hub"))
     made = manifests(tmp_path / "run")
-    assert set(made) == {entry["stage"] for entry in plan["stages"]}
+    assert set(made) == {entry["stage"] for entry in planned}
     assert made["1-mix"]["rows"] == 12 and made["1-train"]["counts"]["steps"] > 0
     assert made["1-reward"]["counts"]["responses"] == 24 and not made["1-reward"]["counts"].get("unscored")

@@ -21,6 +21,10 @@ class DataError(EvaError, ValueError):
     """An input file or an artifact does not hold what it should."""
 
 
+class DamagedError(DataError):
+    """A finished artifact is not what was committed; `--repair` puts it aside and makes it anew."""
+
+
 class LockedError(EvaError, BlockingIOError):
     """Another process works on the same run."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eva_stages.core.store import full_disk, sync
+from eva_stages.core.store import sync, unwritable
 from eva_stages.core.tables import picked, write_rows
 
 ROW = "_row"
@@ -40,24 +40,31 @@ def write_part(parts: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> No
     first = min(numbers)
     partial, final = parts / f"{first:09d}.partial", parts / f"{first:09d}.parquet"
     try:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
         sync(partial)
         partial.replace(final)
         sync(parts)
     except OSError as error:
-        raise full_disk(error, parts) from error
+        raise unwritable(error, parts) from error
+
+
+def drop_damaged(parts: Path) -> None:
+    """Delete what an earlier attempt left half written, and part files that no longer hold what was written: their rows run again."""
+    for partial in parts.glob("*.partial"):
+        partial.unlink()
+    for path in parts.glob("*.parquet"):
+        try:
+            pq.read_table(path, page_checksum_verification=True)
+        except (pa.ArrowException, OSError):
+            path.unlink()
 
 
 def read_parts(parts: Path) -> tuple[np.ndarray, Counter[str]]:
-    """Row numbers that the part files hold, ascending, and the sums of their statistics. Unreadable part files are removed."""
+    """Row numbers that the part files hold, ascending, and the sums of their statistics."""
     numbers: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
     statistics: Counter[str] = Counter()
     for path in sorted(parts.glob("*.parquet")):
-        try:
-            table = pq.read_table(path, columns=[ROW])
-        except (pa.ArrowException, OSError):
-            path.unlink()
-            continue
+        table = pq.read_table(path, columns=[ROW])
         numbers.append(table[ROW].to_numpy())
         statistics.update(json.loads(table.schema.metadata[STATISTICS_KEY]))
     return np.unique(np.concatenate(numbers)), statistics

@@ -20,7 +20,7 @@ import psutil
 
 from eva_stages.core.errors import EvaError, StageError
 from eva_stages.core.stage import load_attribute
-from eva_stages.core.store import full_disk
+from eva_stages.core.store import unwritable
 
 POLL_SECONDS = 0.2
 _report: Connection | None = None
@@ -95,6 +95,7 @@ def _main(report: Connection, target: str, arguments: dict[str, Any], log: str) 
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    _end_forks_with_this_process()
     try:
         report.send(("done", load_attribute(target)(**arguments)))
     except BaseException as error:
@@ -102,11 +103,28 @@ def _main(report: Connection, target: str, arguments: dict[str, Any], log: str) 
         report.send(("failed", _cause(error, Path(log))))
 
 
+def _end_forks_with_this_process() -> None:
+    """Let what this process forks (distilabel's workers) end when it does, however it ends: they would wait for its next batch for ever."""
+    reading, writing = os.pipe()
+    ours = [writing]  # once the forks have closed theirs, the only one, which the kernel closes with the process
+
+    def end() -> None:
+        os.read(reading, 1)
+        os._exit(1)
+
+    def in_fork() -> None:
+        while ours:
+            os.close(ours.pop())
+        threading.Thread(target=end, daemon=True).start()
+
+    os.register_at_fork(after_in_child=in_fork)
+
+
 def _cause(error: BaseException, log: Path) -> str:
     if isinstance(error, EvaError):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return str(full_disk(error, log.parent))
+        return str(unwritable(error, log.parent))
     return f"{type(error).__name__}: {error}; the full trace is in {log}"
 
 

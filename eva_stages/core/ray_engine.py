@@ -111,7 +111,7 @@ def run_on_ray(engine: RayEngine, work: RowWork) -> int:
     left = math.ceil((count_rows(folders[0]) - len(done)) / work.batch_size)
     batches = (
         Batch([{**row, ROW: int(number)} for number, row in zip(numbers, rows, strict=True)])
-        for numbers, rows in joined_batches(folders, prefixes, done, work.batch_size)
+        for numbers, rows in joined_batches(folders, prefixes, done, work.batch_size, work.parts.parent)
     )
     data = [as_data(use) for use, _ in placed]
     named = {name: str(folder.resolve()) for name, folder in work.places.items()}

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.engine import Engine, LocalEngine, RayEngine
-from eva_stages.core.errors import EvaError, StageError
+from eva_stages.core.errors import DamagedError, EvaError, StageError
 from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
-from eva_stages.core.parts import BEGUN, merge_parts, part_facts, read_parts
+from eva_stages.core.parts import BEGUN, drop_damaged, merge_parts, part_facts, read_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import RUN, WORK, FunctionStage, Limit, RowStage, Stage, TableStage, closure
-from eva_stages.core.store import Run, full_disk, now
+from eva_stages.core.store import Run, now, unwritable
 from eva_stages.core.tables import FILE, count_rows
 
 LOCAL = LocalEngine()
@@ -41,18 +41,26 @@ class Context:
     """Folder of the run, for what outlives the attempt."""
 
 
-def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engine = LOCAL) -> None:
+def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engine = LOCAL, repair: bool = False) -> None:
     """Bring every stage, and everything it needs, to done. The caller holds the run's lock.
 
     Args:
         engine: where row stages run.
+        repair: put aside artifacts that are not what was committed, and those that were made from what came out otherwise the second
+            time, and make them anew.
 
     Raises:
+        DamagedError: naming the first such artifact, without `repair`.
         StageError: naming the stage and the cause; everything done so far is kept.
     """
     for stage in closure(list(stages)):
+        if fault := run.fault(stage):
+            if not repair:
+                raise DamagedError(fault)
+            _put_aside(run, stage, fault, reporter)
         if run.done(stage):
-            run.verify(stage)
+            if (run.work / stage.folder).is_dir():  # killed between its commit and its end
+                _end(run, stage)
             _examine(run, stage, reporter)
             continue
         resumed = (run.work / stage.folder).is_dir()
@@ -62,16 +70,29 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engin
         reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
         try:
             manifest = _run(run, stage, reporter, engine)
+            _end(run, stage)
         except KeyboardInterrupt:
-            run.event("interrupted", **told, seconds=round(time.monotonic() - clock, 3))
+            _try_event(run, "interrupted", {**told, "seconds": round(time.monotonic() - clock, 3)})
             raise
         except (EvaError, OSError) as error:
-            cause = str(full_disk(error, run.root)) if isinstance(error, OSError) else str(error)
-            _try_event(run, {**told, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
+            cause = str(unwritable(error, run.root)) if isinstance(error, OSError) else str(error)
+            _try_event(run, "failed", {**told, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
             raise StageError(f"stage {stage.label} failed: {cause}") from error
-        run.event("done", **told, seconds=manifest["seconds"], rows=manifest["rows"])
         reporter.say(f"{stage.label}: done, {_summary(manifest)}")
         _examine(run, stage, reporter)
+
+
+def _put_aside(run: Run, stage: Stage, fault: str, reporter: Reporter) -> None:
+    place = run.put_aside(stage)
+    run.event("repair", stage=stage.label, fingerprint=stage.fingerprint, cause=fault, aside=str(place.relative_to(run.root)))
+    reporter.say(f"{stage.label}: {fault}. It is made anew; the old one is in {place}, to look at or to delete")
+
+
+def _end(run: Run, stage: Stage) -> None:
+    """Log a committed stage as done, and only then delete what its attempts left: so that a kill leaves no stage unlogged."""
+    manifest = run.manifest(stage)
+    run.event("done", stage=stage.label, fingerprint=stage.fingerprint, seconds=manifest["seconds"], rows=manifest["rows"])
+    run.clear(stage)
 
 
 def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
@@ -97,9 +118,9 @@ def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
         )
 
 
-def _try_event(run: Run, told: dict[str, Any]) -> None:
+def _try_event(run: Run, kind: str, facts: dict[str, Any]) -> None:
     try:
-        run.event("failed", **told)
+        run.event(kind, **facts)
     except OSError:  # the disk that made the stage fail is the one that the log is on
         return
 
@@ -132,8 +153,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
 def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task, engine: Engine) -> dict[str, Any]:
     parts = work / "parts"
     parts.mkdir(exist_ok=True)
-    for leftover in parts.glob("*.partial"):
-        leftover.unlink()
+    drop_damaged(parts)
     total = count_rows(folders[stage.sources[0]])
     done, statistics = read_parts(parts)
     (work / BEGUN).unlink(missing_ok=True)

@@ -4,12 +4,15 @@
       recipe.yaml, stages.json (folders of the recipe's stages), events.jsonl, lock
       stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json, pipeline.yaml of row stages
       work/<iteration>-<stage>-<fp12>/...
+      damaged/<iteration>-<stage>-<fp12>.<n>   what a repair put aside
 
 Committing writes the data, then the manifest, syncs both and renames the folder; a reader therefore never meets half an artifact.
-The digests in a manifest are checked whenever the artifact is used again.
+The digests in a manifest are checked whenever the artifact is used again. No clock decides what is reused or resumed.
 """
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -22,10 +25,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
-from eva_stages.core.errors import DataError, LockedError, StageError
+from eva_stages.core.errors import DamagedError, DataError, EvaError, LockedError, StageError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.stage import Outside, Stage
 
@@ -33,6 +37,10 @@ PIPELINE = "pipeline.yaml"
 """The distilabel pipeline that a row stage ran, beside its data: no part of the artifact's digest."""
 PLAN = "stages.json"
 """Which stages belong together, where a folder holds those of more than one recipe."""
+CHECKSUM = "checksum"
+"""The manifest's own: sha256 of everything else in it."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 PACKAGES = ("eva-align", "torch", "transformers", "trl", "distilabel", "datasets", "accelerate", "pyarrow", "numpy")
 
 
@@ -73,7 +81,12 @@ class Run:
     # --- what is done
 
     def done(self, stage: Stage) -> bool:
-        return (self.stages / stage.folder / "manifest.json").is_file()
+        """Whether a stage has an artifact whose manifest can be read; `fault` looks at all of it."""
+        try:
+            self.manifest(stage)
+        except DamagedError:
+            return False
+        return True
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
         return read_manifest(self.stages / stage.folder)
@@ -85,20 +98,33 @@ class Run:
     def digest(self, upstream: Stage | Outside) -> str:
         return upstream.digest if isinstance(upstream, Outside) else str(self.manifest(upstream)["digest"])
 
-    def verify(self, stage: Stage) -> None:
-        """Check a finished artifact against its manifest.
-
-        Raises:
-            DataError: if it does not hold what was committed, or was made from inputs that have changed since.
-        """
-        folder, manifest = self.stages / stage.folder, self.manifest(stage)
+    def fault(self, stage: Stage) -> str | None:
+        """What is wrong with a stage's artifact: it is not what was committed, or its inputs have changed since; None if nothing is."""
+        folder = self.stages / stage.folder
+        if not folder.exists():
+            return None
+        try:
+            manifest = self.manifest(stage)
+            digest = tree_digest(content(folder))
+        except (DataError, OSError) as error:
+            return str(error)
         if manifest["fingerprint"] != stage.fingerprint:
-            raise DataError(f"{folder} belongs to another stage (fingerprint {manifest['fingerprint'][:12]}); delete it and run again")
-        if tree_digest(content(folder)) != manifest["digest"]:
-            raise DataError(f"{folder} has changed since it was made: its digest is not the recorded one; delete it and run again")
-        for name, upstream in stage.inputs.items():
-            if self.digest(upstream) != manifest["inputs"][name]["digest"]:
-                raise DataError(f"{folder} was made from another {name} than the present one; delete it and run again")
+            return f"{folder} belongs to another stage (fingerprint {manifest['fingerprint'][:12]})"
+        if digest != manifest["digest"]:
+            return f"{folder} has changed since it was made: its digest is not the recorded one"
+        recorded = {name: made["digest"] for name, made in manifest["inputs"].items()}
+        other = [name for name, upstream in stage.inputs.items() if recorded.get(name) != self.digest(upstream)]
+        return f"{folder} was made from another {other[0]} than the present one" if other else None
+
+    def put_aside(self, stage: Stage) -> Path:
+        """Move a stage's artifact to where nothing uses it, for a person to look at or delete; returns where it is now."""
+        aside = self.root / "damaged"
+        aside.mkdir(exist_ok=True)
+        place = next(place for number in count(1) if not (place := aside / f"{stage.folder}.{number}").exists())
+        (self.stages / stage.folder).rename(place)
+        sync(aside)
+        sync(self.stages)
+        return place
 
     def plan(self, stages: Iterable[Stage]) -> None:
         """Put down which stages the run's recipe consists of, upstream first."""
@@ -107,14 +133,16 @@ class Run:
     def line(self) -> list[Path]:
         """The finished artifacts of the recipe as it was last run, upstream first, without looking at the recipe.
 
-        Where the run has no plan: the newest artifact of every stage and iteration.
+        Where the run has no plan: the artifact of every stage and iteration that was committed last.
         """
         plan = self.root / PLAN
         if plan.is_file():
             planned = [self.stages / str(name) for name in json.loads(plan.read_text())]
             return [folder for folder in planned if (folder / "manifest.json").is_file()]
         folders = [path.parent for path in self.stages.glob("*/manifest.json")]
-        by_end = sorted(folders, key=lambda folder: read_manifest(folder)["ended"])
+        done = [f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] == "done"]
+        place = {name: number for number, name in enumerate(done)}
+        by_end = sorted(folders, key=lambda folder: (place.get(folder.name, -1), read_manifest(folder)["ended"]))
         newest = {folder.name.rpartition("-")[0]: folder for folder in by_end}
         return sorted(newest.values(), key=by_end.index)
 
@@ -149,19 +177,26 @@ class Run:
         ready.mkdir()
         out.rename(ready / out.name)
         if (pipeline := self.work / stage.folder / PIPELINE).is_file():
-            pipeline.rename(ready / PIPELINE)
-        write_whole(ready / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+            shutil.copyfile(pipeline, ready / PIPELINE)  # an attempt that is killed here must find it again
+        checksum = _checksum(json.loads(json.dumps(manifest)))  # as a reader has it
+        write_whole(ready / "manifest.json", json.dumps({**manifest, CHECKSUM: checksum}, indent=2, ensure_ascii=False) + "\n")
         ready.rename(self.stages / stage.folder)
         sync(self.stages)
-        shutil.rmtree(self.work / stage.folder, ignore_errors=True)
         return manifest
+
+    def clear(self, stage: Stage) -> None:
+        """Delete what the attempts of a finished stage left."""
+        shutil.rmtree(self.work / stage.folder, ignore_errors=True)
 
     # --- what happened
 
     def event(self, kind: str, **facts: Any) -> None:
         line = json.dumps({"time": now(), "event": kind, **facts}, ensure_ascii=False)
-        with (self.root / "events.jsonl").open("a") as stream:
-            stream.write(line + "\n")
+        with (self.root / "events.jsonl").open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else f"\n{line}"  # a full disk has cut the last one off
+            stream.write(f"{line}\n".encode())
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -205,12 +240,24 @@ def _holder(stream: TextIO) -> str | None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
+    """What is recorded of an artifact.
+
+    Raises:
+        DamagedError: if it is not what was written; manifests of before there was a checksum are taken as they are.
+    """
     path = folder / "manifest.json"
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DamagedError(f"{path} cannot be read: {error}") from error
+    checksum = manifest.pop(CHECKSUM, None)
+    if checksum not in (None, _checksum(manifest)):
+        raise DamagedError(f"{path} has changed since it was written: its checksum is another")
     return manifest
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def content(folder: Path) -> Path:
@@ -256,8 +303,26 @@ def git_revision() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def full_disk(error: OSError, place: Path) -> StageError:
-    free = shutil.disk_usage(place).free
-    return StageError(
-        f"cannot write to {place}: {os.strerror(error.errno or 0)} ({free / 2**20:.0f} MiB free). Free some space; what is done is kept"
-    )
+def unwritable(error: OSError, place: Path) -> StageError:
+    """What to tell of a place that cannot be written to, because the disk is full or for another reason."""
+    there = next(folder for folder in (place, *place.absolute().parents) if os.access(folder, os.F_OK))
+    why = f"{os.strerror(error.errno or 0)} ({shutil.disk_usage(there).free / 2**20:.0f} MiB free)"
+    fix = "Make it writable" if error.errno in NOT_ALLOWED else "Free some space"
+    return StageError(f"cannot write to {place}: {why}. {fix}; what is done is kept")
+
+
+@contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """Turns the errors of a place that is full or not ours to write to into words.
+
+    Raises:
+        StageError: saying what is the matter with the place.
+    """
+    try:
+        yield
+    except EvaError:
+        raise
+    except OSError as error:
+        if error.errno not in (*NO_ROOM, *NOT_ALLOWED):
+            raise
+        raise unwritable(error, place) from error

@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.store import sync, write_whole
@@ -28,6 +28,8 @@ from eva_stages.solver.tokens import read_tokens, tokenize
 FACTS = {"loss": "loss", "reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies", "reward": "reward"}
 """What the manifest tells of the end of a training, and how trainers log it."""
 WHOLE = "whole.json"
+KEPT = 2
+"""Checkpoints of an unfinished training."""
 
 
 class MetricsFile(TrainerCallback):
@@ -44,13 +46,17 @@ class MetricsFile(TrainerCallback):
 
 
 class CheckpointDigests(TrainerCallback):
-    """Writes beside every checkpoint what it consists of."""
+    """Writes beside every checkpoint what it consists of, and keeps the last ones by their steps.
+
+    transformers would keep those with the latest file times, and after a clock was put back delete each one as it is written.
+    """
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()  # each process writes files of its own
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_whole(folder / WHOLE, json.dumps(_digests(folder)))
+            rotate_checkpoints(args.output_dir, KEPT)
 
 
 class WholeSamples(Sampler[int]):
@@ -168,7 +174,6 @@ def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str
         "seed": job["seed"],
         "logging_steps": 1,
         "save_steps": max(1, math.ceil(steps_per_epoch / job["checkpoints_per_epoch"])),
-        "save_total_limit": 2,
         "report_to": list(job["report_to"]),
         "run_name": job["label"],
         "use_liger_kernel": job["liger"],

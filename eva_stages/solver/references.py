@@ -42,7 +42,7 @@ class ReferenceLogProbs:
     def read(self, rows: int) -> pa.Table | None:
         """The columns of `COLUMNS`, in the order of the pairs; None if they have not been taken or cannot be read."""
         try:
-            table = pq.read_table(self._path)
+            table = pq.read_table(self._path, page_checksum_verification=True)
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
@@ -54,7 +54,7 @@ class ReferenceLogProbs:
         """Keep both columns (float32, shape (pairs,)), whole or not at all."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
-        pq.write_table(pa.table(dict(zip(COLUMNS, (chosen, rejected), strict=True))), partial)
+        pq.write_table(pa.table(dict(zip(COLUMNS, (chosen, rejected), strict=True))), partial, write_page_checksum=True)
         sync(partial)
         partial.replace(self._path)
 

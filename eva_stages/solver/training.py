@@ -46,6 +46,7 @@ def main(job_file: str) -> None:
     job = json.loads(Path(job_file).read_text())
     if launcher := os.environ.get(LAUNCHER):
         die_with(int(launcher))
+    die_with(os.getppid())
     # whoever asks first settles it for the process: without the word, processes on CPUs would each train alone
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     load_attribute(TRAINERS[job["kind"]])(job)

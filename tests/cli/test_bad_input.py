@@ -3,14 +3,18 @@
 import json
 import shutil
 import subprocess
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.recipes import load_recipe
 from eva_stages.core.tables import read_table
 from eva_stages.models.loading import resolve
+from pipelines.checking import check
 from tests.conftest import TINY, manifests, overrides, run_eva
 
 PROMPTS = {"prompts": {"kind": "file", "path": "prompts.jsonl"}}
@@ -26,20 +30,20 @@ def flaky(messages, response, reference):
 
 
 def fails(tmp_path: Path, settings: dict[str, object], *says: str) -> None:
-    """Both validate and run refuse with exit code 2 and these words, and no run folder is made."""
+    """The recipe is refused with these words."""
+    with chdir(tmp_path), pytest.raises(ConfigError) as error:
+        check(load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in (TINY | settings).items()]))
+    assert all(word in str(error.value) for word in says), error.value
+
+
+def test_all_faults_come_in_one_message_from_every_command_before_a_run_folder_is_made(tmp_path: Path) -> None:
+    settings = TINY | {"creator.metric": "gap", "creator.metrik": 1}
     for command in ("validate", "run"):
-        said = run_eva(command, "quickstart", *overrides(TINY | settings), cwd=tmp_path, code=2).stderr
-        assert all(word in said for word in says), said
+        said = run_eva(command, "quickstart", *overrides(settings), cwd=tmp_path, code=2).stderr
+        assert "creator.metric: is 'gap'; known: reward_gap" in said and "creator.metrik: unknown field" in said
+    said = run_eva("run", "quickstart", *overrides(TINY | {"policy.model": "./nowhere"}), cwd=tmp_path, code=2).stderr
+    assert "policy.model: there is no checkpoint at ./nowhere" in said
     assert not (tmp_path / "runs").exists()
-
-
-def test_unknown_fields_metrics_and_models_come_in_one_message(tmp_path: Path) -> None:
-    fails(
-        tmp_path,
-        {"creator.metric": "gap", "creator.metrik": 1},
-        "creator.metric: is 'gap'; known: reward_gap",
-        "creator.metrik: unknown field",
-    )
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere/at/all", "nowhere"])
@@ -106,9 +110,16 @@ def test_a_verifier_that_cannot_be_imported(tmp_path: Path) -> None:
 
 def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give_no_pair(tmp_path: Path) -> None:
     (tmp_path / "my_reward.py").write_text(REWARD)
-    settings = overrides(TINY | {"reward": {"kind": "verifier", "function": "my_reward:flaky"}, "limits.unscored": 1.0})
+    settings = TINY | {"reward": {"kind": "verifier", "function": "my_reward:flaky"}}
     run = tmp_path / "run"
-    run_eva("run", "quickstart", "--run-dir", str(run), *settings, "--until", "pair", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    arguments = ("run", "quickstart", "--run-dir", str(run), "--until", "pair")
+    # above the limit the stage fails and says how to go on; raising the limit scores nothing again
+    strict = overrides(settings | {"limits.unscored": 0.01})
+    said = run_eva(*arguments, *strict, cwd=tmp_path, code=1, PYTHONPATH=str(tmp_path)).stderr
+    assert "stage 0-reward failed" in said and "above the limit of 1.0%" in said and "raise limits.unscored" in said
+    assert "resume with: eva run quickstart" in said
+    (tmp_path / "my_reward.py").write_text("def flaky(messages, response, reference): raise SystemExit('scored again')")
+    run_eva(*arguments, *overrides(settings | {"limits.unscored": 1.0}), cwd=tmp_path, PYTHONPATH=str(tmp_path))
     made = manifests(run)
     (folder,) = run.glob("stages/0-reward-*/data")
     (prompts,) = run.glob("stages/0-prompts-*/data")
@@ -121,17 +132,6 @@ def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give
     assert reasons == {"RuntimeError: no reward for this one", "the reward is nan"} & reasons and reasons
     assert made["0-reward"]["counts"]["unscored"] == 4 * len(broken)
     assert made["0-pair"]["counts"]["unscored"] == len(broken)
-
-    # the same above the limit: the stage fails and says how to go on; raising the limit scores nothing again
-    strict = overrides(TINY | {"reward": {"kind": "verifier", "function": "my_reward:flaky"}, "limits.unscored": 0.01})
-    other = tmp_path / "other"
-    arguments = ("run", "quickstart", "--run-dir", str(other))
-    said = run_eva(*arguments, *strict, "--until", "pair", cwd=tmp_path, code=1, PYTHONPATH=str(tmp_path)).stderr
-    assert "stage 0-reward failed" in said and "above the limit of 1.0%" in said and "raise limits.unscored" in said
-    assert "resume with: eva run quickstart" in said
-    (tmp_path / "my_reward.py").write_text("def flaky(messages, response, reference): raise SystemExit('scored again')")
-    run_eva(*arguments, *settings, "--until", "pair", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert manifests(other)["0-reward"]["digest"] == made["0-reward"]["digest"]
 
 
 def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None
     assert "chat template" in said and "limits.empty" in said
 
 
-def test_a_full_disk_fails_the_stage_and_the_next_attempt_goes_on(tmp_path: Path) -> None:
+def test_a_full_or_a_read_only_disk_fails_the_stage_and_the_next_attempt_goes_on(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], capture_output=True).returncode != 0:
@@ -165,8 +165,15 @@ def test_a_full_disk_fails_the_stage_and_the_next_attempt_goes_on(tmp_path: Path
         said = run_eva(*arguments, code=1).stderr
         assert "failed: " in said and "No space left on device" in said and "MiB free" in said, said
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        part = next(run.glob("work/*/parts/*.parquet"))
+        part.write_bytes(part.read_bytes()[:-100])  # as if the disk had lost the end of it
+        assert "failed: " in run_eva("status", str(run)).stdout
         run_eva(*arguments)
         assert manifests(run)["0-reward"]["rows"] == 400
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        said = run_eva(*arguments, code=1).stderr
+        assert f"cannot write to {run}: Read-only file system" in said and "Make it writable; what is done is kept" in said
+        assert "done" in run_eva("status", str(run)).stdout
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 

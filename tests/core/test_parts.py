@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from eva_stages.core.errors import DataError, StageError
-from eva_stages.core.parts import ROW, STATISTICS, add_statistics, merge_parts, part_facts, read_parts, write_part
+from eva_stages.core.parts import ROW, STATISTICS, add_statistics, drop_damaged, merge_parts, part_facts, read_parts, write_part
 from eva_stages.core.tables import joined_batches, read_table, reward_matrix, write_rows
 
 SCHEMA = pa.schema([("prompt_id", pa.string()), ("text", pa.string())])
@@ -43,13 +43,19 @@ def test_statistics_of_parts_add_up_and_stand_in_the_footer(tmp_path: Path) -> N
     assert part_facts(tmp_path / "000000004.parquet") == (2, {"tokens": 9})
 
 
-def test_a_truncated_part_is_removed_and_its_rows_are_missing_again(tmp_path: Path) -> None:
-    write_part(tmp_path, SCHEMA, rows(0, 4))
-    write_part(tmp_path, SCHEMA, rows(4, 6))
+@pytest.mark.parametrize("how", ["truncated", "emptied", "a flipped byte"])
+def test_a_damaged_part_is_removed_and_its_rows_are_missing_again(tmp_path: Path, how: str) -> None:
+    write_part(tmp_path, SCHEMA, rows(0, 400))
+    write_part(tmp_path, SCHEMA, rows(400, 402))
+    (tmp_path / "000000402.partial").write_bytes(b"half")
     path = tmp_path / "000000000.parquet"
-    path.write_bytes(path.read_bytes()[:-20])
-    assert read_parts(tmp_path)[0].tolist() == [4, 5]
-    assert not path.exists()
+    content = bytearray(path.read_bytes())
+    text = content.index(b"PAR1") + 1000  # among the ids, where nothing but a checksum tells
+    content[text] ^= 1
+    path.write_bytes({"truncated": content[:-20], "emptied": b"", "a flipped byte": content}[how])
+    drop_damaged(tmp_path)
+    assert read_parts(tmp_path)[0].tolist() == [400, 401]
+    assert [found.name for found in tmp_path.iterdir()] == ["000000400.parquet"]
 
 
 def test_a_write_that_fails_says_so_and_leaves_no_part(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_stages.core.errors import DataError, LockedError
+from eva_stages.core.errors import LockedError
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use, closure
 from eva_stages.core.store import Run
 
@@ -47,29 +47,65 @@ def test_a_committed_stage_is_done_and_whole(run: Run) -> None:
     one = stage()
     assert not run.done(one)
     make(run, one)
-    assert run.done(one) and not (run.work / one.folder).exists()
+    assert run.done(one)
     manifest = run.manifest(one)
     assert manifest["fingerprint"] == one.fingerprint and manifest["packages"]["torch"]
-    run.verify(one)
+    assert run.fault(one) is None
 
 
 def test_a_flipped_byte_is_found_on_reuse(run: Run) -> None:
     one = stage()
     make(run, one)
     (run.folder(one) / "rows.txt").write_text("c0ntent")
-    with pytest.raises(DataError, match="has changed since it was made"):
-        run.verify(one)
+    assert "has changed since it was made" in (run.fault(one) or "")
 
 
-def test_an_input_made_again_with_other_content_is_found(run: Run, tmp_path: Path) -> None:
+def test_a_manifest_that_is_not_what_was_written_is_found(run: Run) -> None:
+    one = stage()
+    make(run, one)
+    path = run.stages / one.folder / "manifest.json"
+    written = path.read_text()
+    for changed, says in (
+        (written.replace('"seconds": 0.0', '"seconds": 0.1'), "manifest.json has changed since it was written"),
+        (written[:-20], "manifest.json cannot be read"),
+    ):
+        path.write_text(changed)
+        assert says in (run.fault(one) or "")
+    path.unlink()
+    assert "No such file" in (run.fault(one) or ""), "its data alone are no artifact"
+    path.write_text(json.dumps({name: value for name, value in json.loads(written).items() if name != "checksum"}))
+    assert run.fault(one) is None, "those of before there was a checksum count"
+
+
+def test_an_input_made_again_with_other_content_is_found(run: Run) -> None:
     first = stage("first")
     second = stage("second", {"x": first})
     make(run, first)
     make(run, second)
-    manifest = run.stages / first.folder / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "digest": "other"}))
-    with pytest.raises(DataError, match="made from another x"):
-        run.verify(second)
+    run.put_aside(first)
+    make(run, first, "other")
+    assert run.fault(first) is None and "made from another x" in (run.fault(second) or "")
+
+
+def test_what_is_put_aside_is_kept_every_time(run: Run) -> None:
+    one = stage()
+    for text in ("first", "second"):
+        make(run, one, text)
+        assert (run.put_aside(one) / "data" / "rows.txt").read_text() == text
+    assert not run.done(one) and run.fault(one) is None
+    assert [path.name for path in sorted((run.root / "damaged").iterdir())] == [f"{one.folder}.1", f"{one.folder}.2"]
+
+
+def test_a_commit_that_was_cut_off_is_made_again_with_all_that_belongs_to_it(run: Run) -> None:
+    one = stage()
+    in_the_way = run.stages / one.folder / "file"
+    in_the_way.mkdir(parents=True)
+    (run.workplace(one) / "pipeline.yaml").write_text("steps")
+    with pytest.raises(OSError, match="not empty"):
+        make(run, one)
+    in_the_way.rmdir()
+    make(run, one)
+    assert run.fault(one) is None and (run.stages / one.folder / "pipeline.yaml").read_text() == "steps"
 
 
 def test_an_unfinished_stage_is_not_done(run: Run) -> None:
@@ -97,8 +133,10 @@ def test_a_locked_run_says_who_holds_it_and_is_free_again_after_a_kill(run: Run)
     assert run.holder() is None
 
 
-def test_an_event_cut_off_by_a_kill_is_passed_over(run: Run) -> None:
+def test_an_event_cut_off_by_a_full_disk_is_passed_over_and_takes_none_along(run: Run) -> None:
     run.event("start", stage="0-a")
     with (run.root / "events.jsonl").open("a") as stream:
         stream.write('{"time": "2026-')
     assert [event["event"] for event in run.events()] == ["start"]
+    run.event("done", stage="0-a")
+    assert [event["event"] for event in run.events()] == ["start", "done"]

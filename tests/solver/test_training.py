@@ -7,6 +7,7 @@ import json
 import math
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -200,12 +201,18 @@ def test_a_reference_with_another_vocabulary_is_refused_before_it_is_loaded(fold
         same_vocabulary(policy, tmp_path)
 
 
-def start(settings: dict[str, Any]) -> None:
-    os.dup2(os.open(Path(settings["work"]) / "training.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+FUTURE = 4e9
+
+
+def start(settings: dict[str, Any], largest_file: int = resource.RLIM_INFINITY) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    log = os.open(Path(settings["work"]) / "training.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     train(settings)
 
 
-def test_killed_at_three_points_training_ends_as_an_unbroken_one(folders: dict[str, str], tmp_path: Path) -> None:
+def test_killed_at_three_points_and_out_of_room_training_ends_as_an_unbroken_one(folders: dict[str, str], tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["eva_stages.solver.preference"])
     changes = {"epochs": 6, "batch_size": 8, "micro_batch_size": 8, "checkpoints_per_epoch": 2, "loss": {"nll_alpha": 0.5}}
@@ -220,15 +227,20 @@ def test_killed_at_three_points_training_ends_as_an_unbroken_one(folders: dict[s
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         assert process.exitcode == -signal.SIGKILL
+        for checkpoint in checkpoints.iterdir():  # as if the clock had been put back since
+            os.utime(checkpoint, (FUTURE, FUTURE))
     newest = max(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     weights_file = newest / "model.safetensors"  # as if the disk had lost what it was told to keep
     content = bytearray(weights_file.read_bytes())
     content[len(content) // 2] ^= 255
     weights_file.write_bytes(content)
-    process = context.Process(target=start, args=(killed,))
-    process.start()
-    process.join()
-    assert f"{newest} is not whole; going back to the one before" in (Path(killed["work"]) / "training.log").read_text()
+    for room, code in ((len(content) // 2, 1), (resource.RLIM_INFINITY, 0)):  # a quota that the next checkpoint exceeds; then none
+        process = context.Process(target=start, args=(killed, room))
+        process.start()
+        process.join()
+        assert process.exitcode == code
+    said = (Path(killed["work"]) / "training.log").read_text()
+    assert f"{newest} is not whole; going back to the one before" in said and "File too large" in said
     train(unbroken)
     assert counts(killed) == counts(unbroken) and counts(killed)["steps"] == 36
     assert distance(weights(killed), weights(unbroken)) < 1e-6

@@ -1,0 +1,43 @@
+"""Damage to what was finished is named with the command that mends it; `--repair` makes anew what is damaged, and no more."""
+
+import shutil
+from pathlib import Path
+
+from tests.conftest import TINY, events, manifests, overrides, run_eva
+
+
+def flip(run: Path, label: str) -> None:
+    (path,) = run.glob(f"stages/{label}-????????????/data/rows.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_damage_is_named_and_every_command_that_runs_stages_repairs_its_own(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    given = ("quickstart", "--run-dir", str(run), *overrides(TINY))
+    flip(run, "1-curate")
+    (scores,) = run.glob("stages/1-eval-score-*/manifest.json")
+    scores.write_text(scores.read_text()[:200])
+
+    said = run_eva("run", *given, code=1).stderr
+    assert "1-curate" in said and "has changed since it was made" in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith(f"repair with: eva run quickstart --run-dir {run} ") and last.endswith(" --repair")
+
+    known = len(events(run))
+    told = run_eva("creator", *given, "--iteration", "1", "--repair").stderr
+    assert "1-curate: " in told and str(run / "damaged") in told
+    run_eva("eval", "run", *given, "--repair")
+    (pairs,) = run.glob("stages/1-pair-*/data/rows.parquet")
+    pairs.write_bytes(pairs.read_bytes()[:100])
+    run_eva("solver", *given, "--iteration", "1", "--repair")
+    flip(run, "0-pair")
+    run_eva("run", *given, "--repair")
+    mended = ["1-curate", "1-eval-score", "1-pair", "0-pair"]
+    for kind in ("repair", "start", "done"):
+        assert [event["stage"] for event in events(run)[known:] if event["event"] == kind] == mended, "what was made from them stands"
+    assert {label: made["digest"] for label, made in manifests(run).items()} == {
+        label: made["digest"] for label, made in manifests(tiny_run).items()
+    }
+    assert len(list((run / "damaged").iterdir())) == len(mended)

@@ -1,0 +1,98 @@
+"""What the runner does with stages that are done: nothing, or a repair, and never more than is needed."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from eva_stages.core.errors import DamagedError
+from eva_stages.core.progress import Reporter
+from eva_stages.core.runner import Context, execute
+from eva_stages.core.stage import FunctionStage, Stage, Use
+from eva_stages.core.store import Run
+
+
+def write(context: Context, text: str) -> dict:
+    """The text, the inputs' texts, and what lies in the run's folder as `dice`, as a stage whose outcome is not fixed would have it."""
+    context.out.mkdir()
+    inputs = [(path / "text").read_text() for path in context.inputs.values()]
+    dice = (context.run / "dice").read_text() if text == "second" else ""
+    (context.out / "text").write_text("".join([*inputs, text, dice]))
+    return {}
+
+
+def stage(name: str, *upstream: Stage) -> FunctionStage:
+    return FunctionStage(name, 0, {one.name: one for one in upstream}, function=Use(f"{__name__}:write", {"text": name}))
+
+
+FIRST = stage("first")
+SECOND = stage("second", FIRST)
+THIRD = stage("third", SECOND)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    made = Run(tmp_path / "run")
+    made.create()
+    (made.root / "dice").write_text("1")
+    execute(made, [THIRD], Reporter())
+    return made
+
+
+def repaired(run: Run) -> tuple[list[str], str]:
+    """The stages that a repair ran, and what it said."""
+    known, reporter = len(run.events()), Reporter()
+    reporter.console = Console(file=io.StringIO(), width=400)
+    execute(run, [THIRD], reporter, repair=True)
+    ran = [event["stage"] for event in run.events()[known:] if event["event"] == "done"]
+    assert isinstance(reporter.console.file, io.StringIO)
+    return ran, reporter.console.file.getvalue()
+
+
+def flip(run: Run, stage: Stage) -> None:
+    path = run.folder(stage) / "text"
+    content = bytearray(path.read_bytes())
+    content[1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_byte_is_named_and_only_its_stage_is_made_anew(run: Run) -> None:
+    before = {one.name: run.digest(one) for one in (FIRST, SECOND, THIRD)}
+    flip(run, FIRST)
+    with pytest.raises(DamagedError, match=f"{FIRST.folder} has changed since it was made"):
+        execute(run, [THIRD], Reporter())
+    ran, said = repaired(run)
+    assert ran == ["0-first"], "what was made from it has not changed, because it has not"
+    assert {one.name: run.digest(one) for one in (FIRST, SECOND, THIRD)} == before
+    (event,) = [event for event in run.events() if event["event"] == "repair"]
+    assert event["stage"] == "0-first" and "has changed" in event["cause"] and event["aside"] == f"damaged/{FIRST.folder}.1"
+    assert "0-first: " in said and str(run.root / event["aside"]) in said
+    execute(run, [THIRD], Reporter())
+
+
+def test_what_comes_out_otherwise_the_second_time_takes_along_what_was_made_from_it(run: Run) -> None:
+    (run.root / "dice").write_text("2")
+    flip(run, SECOND)
+    assert repaired(run)[0] == ["0-second", "0-third"]
+    assert (run.folder(THIRD) / "text").read_text() == "firstsecond2third"
+
+
+def test_an_artifact_without_its_manifest_is_made_anew(run: Run) -> None:
+    (run.stages / THIRD.folder / "manifest.json").unlink()
+    with pytest.raises(DamagedError, match="cannot be read"):
+        execute(run, [THIRD], Reporter())
+    assert repaired(run)[0] == ["0-third"]
+
+
+def test_a_sound_run_is_not_repaired(run: Run) -> None:
+    assert repaired(run) == ([], "") and not (run.root / "damaged").exists()
+
+
+def test_a_stage_killed_between_its_commit_and_its_end_is_logged_and_tidied_up(run: Run) -> None:
+    log = run.root / "events.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    run.workplace(THIRD)
+    execute(run, [THIRD], Reporter())
+    assert [event["stage"] for event in run.events() if event["event"] == "done"][-1] == "0-third"
+    assert list(run.work.iterdir()) == []
