@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 from eva_stages.core.ray_engine import capacity
 from tests.cluster import GATE, add_node, kill_node, local_cluster
 from tests.conftest import TINY, events, manifests, overrides, start_eva
-from tests.test_kill import running
+from tests.killing import running
 
 
 @pytest.fixture(scope="module")
