@@ -1,9 +1,12 @@
 """Making stages of a finished run again, killed in the middle of each."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from safetensors.numpy import load_file
 
 from tests.conftest import kill_group, start_eva
 from tests.test_kill import in_the_middle, manifest_exists
@@ -47,3 +50,11 @@ def running(process: subprocess.Popen[str]) -> bool:
 def folder(run: Path, label: str) -> Path:
     (found,) = run.glob(f"stages/{label}-????????????")
     return found
+
+
+def assert_same_weights(ours: Path, theirs: Path) -> None:
+    mine, other = (load_file(path / "model" / "model.safetensors") for path in (ours, theirs))
+    assert set(mine) == set(other)
+    assert max(abs(mine[name] - other[name]).max() for name in mine) < 1e-6
+    logs = [json.loads((path / "model" / "training_log.json").read_text()) for path in (ours, theirs)]
+    assert [entry["step"] for entry in logs[0]] == [entry["step"] for entry in logs[1]]
