@@ -23,12 +23,10 @@ THRESHOLD = 0.8
 
 def step(folder: Path) -> dict[str, float]:
     """`Curate` over the evolutions in `folder`."""
-    started, before = time.perf_counter(), large.peak()
+    started, busy, before = time.perf_counter(), time.process_time(), large.peak()
     curate = Use("eva_stages.creator.curating:Curate", {"name": "curate", "near_duplicate": THRESHOLD})
     counts = large.table_step(curate, folder / "curate/data", evolutions=folder / "evolutions")
-    seconds = time.perf_counter() - started
-    rate = counts["evolved"] / seconds
-    return {"prompts_per_second": rate, "seconds": seconds, "kept": counts["kept"], "peak_mib": large.peak(), "libraries_mib": before}
+    return _figures(counts["evolved"], counts["kept"], started, busy, before)
 
 
 def index(folder: Path) -> dict[str, float]:
@@ -39,7 +37,7 @@ def index(folder: Path) -> dict[str, float]:
     from eva_stages.creator.sketching import PERMUTATIONS, SHINGLE
 
     texts = [prompt_text(messages).lower() for messages in read_table(folder / "evolutions")["messages"].to_pylist()]
-    started, before = time.perf_counter(), large.peak()
+    started, busy, before = time.perf_counter(), time.process_time(), large.peak()
     known: dict[int, MinHash] = {}
     lsh = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
     for number, text in enumerate(texts):
@@ -48,9 +46,13 @@ def index(folder: Path) -> dict[str, float]:
         if not any(known[near].jaccard(sketch) >= THRESHOLD for near in lsh.query(sketch)):
             lsh.insert(number, sketch)
             known[number] = sketch
-    seconds = time.perf_counter() - started
-    rate = len(texts) / seconds
-    return {"prompts_per_second": rate, "seconds": seconds, "kept": len(known), "peak_mib": large.peak(), "libraries_mib": before}
+    return _figures(len(texts), len(known), started, busy, before)
+
+
+def _figures(prompts: int, kept: int, started: float, busy: float, before: float) -> dict[str, float]:
+    seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+    figures = {"prompts_per_second": prompts / seconds, "seconds": seconds, "cpu_seconds": cpu, "kept": kept}
+    return {**figures, "peak_mib": large.peak(), "libraries_mib": before}
 
 
 def main() -> None:

@@ -24,9 +24,10 @@ STEPS = {
 
 def step(name: str, folder: Path) -> dict[str, float]:
     use, sources = STEPS[name]
-    started, before = time.perf_counter(), large.peak()
+    started, busy, before = time.perf_counter(), time.process_time(), large.peak()
     counts = large.table_step(use, folder / name / "data", **{source: folder / source for source in sources})
-    return {"seconds": time.perf_counter() - started, "peak_mib": large.peak(), "libraries_mib": before, **counts}
+    seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": large.peak(), "libraries_mib": before, **counts}
 
 
 def main() -> None:

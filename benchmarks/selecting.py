@@ -18,7 +18,7 @@ from eva_stages.core.stage import Use
 
 def select(folder: Path) -> dict[str, float]:
     """Both steps over the rewards in `folder`."""
-    started, before = time.perf_counter(), large.peak()
+    started, busy, before = time.perf_counter(), time.process_time(), large.peak()
     inform = Use("eva_stages.creator.informativeness:Informativeness", {"name": "inform", "metric": "reward_gap"})
     large.table_step(inform, folder / "inform/data", rewards=folder / "rewards")
     informed = time.perf_counter()
@@ -27,6 +27,7 @@ def select(folder: Path) -> dict[str, float]:
     ended = time.perf_counter()
     return {
         "seconds": ended - started,
+        "cpu_seconds": time.process_time() - busy,
         "inform_seconds": informed - started,
         "select_seconds": ended - informed,
         "peak_mib": large.peak(),

@@ -1,5 +1,6 @@
 """What the fork server imports once for all stages. Imported for its effect alone."""
 
+import gc
 import warnings
 
 with warnings.catch_warnings():
@@ -8,5 +9,7 @@ with warnings.catch_warnings():
     import pyarrow.dataset
     import torch
     import transformers.models.auto.modeling_auto
+
+gc.freeze()  # or each process's garbage collection would write to the pages that it shares with the fork server, and so copy them
 
 __all__ = ["distilabel", "pyarrow", "torch", "transformers"]
