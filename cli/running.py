@@ -35,6 +35,7 @@ def run_stages(
     """
     from rich.console import Console
 
+    from eva_stages.core.cluster import check_engine
     from eva_stages.core.ledger import put_down
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipes import dump_recipe, load_recipe
@@ -53,13 +54,14 @@ def run_stages(
         recipe = recipe.model_copy(update={"iterations": at_least})
     check(recipe)
     rounds = iterations(recipe)
-    chosen = choose(rounds)
+    chosen, planned = choose(rounds), closure([stage for one in rounds for stage in one.stages])
     run = run_folder(recipe, run_dir)
     with writing_to(run.root):
         run.create()
         with run.lock():
             write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
-            run.plan(closure([stage for one in rounds for stage in one.stages]))
+            run.plan(planned)
+            check_engine(recipe.runtime.engine, run, planned)
             put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
             execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
     document = summary(run, recipe, rounds)

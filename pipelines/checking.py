@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -71,15 +72,15 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
 
 
 def _prompts(recipe: Recipe, prompts: FilePrompts) -> None:
-    from eva_stages.creator.prompts import read_prompt_file, usable_prompts
+    from eva_stages.creator.prompts import count_usable, prompt_batches
 
     path = Path(prompts.path).expanduser()
     if recipe.creator.control != "human":
-        read_prompt_file(path, prompts.column, prompts.reference_column)
+        deque(prompt_batches(path, prompts.column, prompts.reference_column), maxlen=0)
         return
     if prompts.size is None:
         raise ConfigError([NUMBER_FOR_HUMAN])
-    usable = len(usable_prompts(path, prompts.column, prompts.max_characters, prompts.reference_column)[0])
+    usable = count_usable(path, prompts.column, prompts.max_characters, prompts.reference_column)
     needed = prompts.size * (recipe.iterations + 1)
     if usable < needed:
         raise ConfigError(

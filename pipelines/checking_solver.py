@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
+from shutil import which
 
 import yaml
 
@@ -17,7 +19,7 @@ from eva_stages.core.rows import Message
 from eva_stages.models.batching import chat_tokens
 from eva_stages.models.choosing import ROWS
 from eva_stages.models.loading import load_tokenizer, resolve
-from eva_stages.solver.launching import launch_file, process_count, vocabulary_size
+from eva_stages.solver.launching import launch_file, machine_count, process_count, vocabulary_size
 
 PACKAGES = {"liger": "liger-kernel", "qlora": "bitsandbytes", "DEEPSPEED": "deepspeed"}
 """What settings need beyond eva's own packages."""
@@ -27,7 +29,8 @@ TEMPLATE_TOKENS = 64
 
 def solver_looks(recipe: Recipe) -> list[Callable[[], object]]:
     """One check per kind of fault; each raises ConfigError."""
-    return [partial(look, recipe) for look in (_win_probabilities, _reference, _online, _batches, _packages, _tokenizer, _prompts)]
+    looks = (_win_probabilities, _reference, _online, _batches, _machines, _packages, _tokenizer, _prompts)
+    return [partial(look, recipe) for look in looks]
 
 
 def _win_probabilities(recipe: Recipe) -> None:
@@ -101,6 +104,23 @@ def _batches(recipe: Recipe) -> None:
         )
 
 
+def _machines(recipe: Recipe) -> None:
+    runtime = recipe.solver.training.runtime
+    file = launch_file(runtime.launch)
+    machines, processes = machine_count(file), process_count(file)
+    place = "solver.training.runtime.starter"
+    if machines > 1 and runtime.starter is None:
+        raise ConfigError([f"{place}: {runtime.launch} has {machines} machines; say what starts training on them, slurm or ray"])
+    if machines == 1 and runtime.starter:
+        raise ConfigError([f"{place}: {runtime.launch} has one machine, which needs no starter; leave it out, or take multi_node"])
+    if processes % machines:
+        raise ConfigError([f"solver.training.runtime.launch: {processes} processes are no equal shares of {machines} machines"])
+    if runtime.starter == "slurm" and which("srun") is None:
+        raise ConfigError([f"{place}: there is no srun here; run eva within a Slurm job (configs/cluster/), or take ray"])
+    if runtime.starter == "ray" and find_spec("ray") is None:
+        raise ConfigError([f"{place}: needs Ray, which is not installed: pip install 'eva-align[ray]', or take slurm"])
+
+
 def _packages(recipe: Recipe) -> None:
     training = recipe.solver.training
     runtime = training.runtime
@@ -168,17 +188,18 @@ def _turn(text: str) -> list[Message]:
 
 def _texts(recipe: Recipe) -> Iterator[str]:
     from eva_stages.creator.hub_prompts import hub_column
-    from eva_stages.creator.prompts import read_prompt_file, seed_instructions
+    from eva_stages.creator.prompts import prompt_batches, seed_instructions
 
     prompts = recipe.prompts
     if isinstance(prompts, MicroworldPrompts):
         yield from map(str, seed_instructions(recipe.seed, prompts.size))
         return
     if isinstance(prompts, HubPrompts):
-        values = hub_column(prompts)
+        columns = hub_column(prompts)
     else:
-        values = read_prompt_file(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)[prompts.column]
-    for value in values:
+        tables = prompt_batches(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
+        columns = (table[prompts.column] for table in tables)
+    for value in chain.from_iterable(columns):
         content = value.as_py() or ""
         yield content if isinstance(content, str) else "".join(message["content"] or "" for message in content)
 

@@ -75,7 +75,7 @@ def tell(run: Run, recipe: Recipe, rounds: list[Iteration], namespace: str, priv
     return Story(
         name=run.root.resolve().name,
         namespace=namespace,
-        recipe=privacy.settings(_pinned(recipe.model_dump(mode="json", exclude={"publish"}), outside)),
+        recipe=privacy.settings(_pinned(recipe.model_dump(mode="json", exclude={"publish": True, "runtime": {"engine"}}), outside)),
         artifacts=tuple(artifacts.values()),
         policies=policies,
         base=_base(recipe, stages),
@@ -150,12 +150,12 @@ def execute_and_publish(
         StageError: as `execute`; and at the end if the last push failed.
     """
     if recipe.publish is None:
-        execute(run, chosen, reporter, repair)
+        execute(run, chosen, reporter, recipe.runtime.engine, repair)
         return
     failure: EvaError | None = None
     for one in rounds:
         own = {stage.fingerprint for stage in one.stages}
-        execute(run, [stage for stage in chosen if stage.fingerprint in own], reporter, repair)
+        execute(run, [stage for stage in chosen if stage.fingerprint in own], reporter, recipe.runtime.engine, repair)
         if not all(run.done(stage) for stage in one.stages):
             continue
         try:

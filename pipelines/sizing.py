@@ -1,6 +1,7 @@
 """How large the stages of a recipe are, before they run: rows, optimiser steps, and generated tokens per row at most."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,9 @@ def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int | Non
         return prompts.size
     from eva_stages.creator.prompts import usable_prompts
 
-    usable, _ = usable_prompts(Path(prompts.path).expanduser(), prompts.column, prompts.max_characters, prompts.reference_column)
-    return len(usable)
+    path = Path(prompts.path).expanduser()
+    batches = usable_prompts(path, prompts.column, prompts.max_characters, prompts.reference_column, Counter())
+    return len({row["prompt_id"] for rows in batches for row in rows})
 
 
 def sizes(recipe: Recipe, rounds: list[Iteration], prompts: int | None, pair_shares: Mapping[int, float] = NO_SHARES) -> dict[str, Size]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eva_stages.core.config.engine import RayEngine
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver import RLOO
@@ -81,7 +82,9 @@ def _trained(
         "seed": derive_seed(recipe.seed, "train", iteration) % 2**31,
         **(settings or {}),
     }
-    knobs = {**solver.training.runtime.model_dump(), **(runtime or {})}
+    engine = recipe.runtime.engine
+    cluster = engine.address if isinstance(engine, RayEngine) else "auto"
+    knobs = {**solver.training.runtime.model_dump(), "cluster": cluster, **(runtime or {})}
     return FunctionStage(
         "train",
         iteration,

@@ -1,11 +1,15 @@
 """Making stages of a finished run again, killed in the middle of each."""
 
+import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import load_file
+
 from tests.conftest import kill_group, start_eva
-from tests.test_kill import folder, in_the_middle, manifest_exists, running
+from tests.test_kill import in_the_middle, manifest_exists
 
 
 def made_again(run: Path, labels: list[str], arguments: tuple[str, ...], aside: Path, **environment: Any) -> set[str]:
@@ -32,3 +36,25 @@ def made_again(run: Path, labels: list[str], arguments: tuple[str, ...], aside: 
         _, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
         return killed
+
+
+def running(process: subprocess.Popen[str]) -> bool:
+    """Whether the process still runs a hundredth of a second from now; the pause leaves the processor to it."""
+    try:
+        process.wait(timeout=0.01)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def folder(run: Path, label: str) -> Path:
+    (found,) = run.glob(f"stages/{label}-????????????")
+    return found
+
+
+def assert_same_weights(ours: Path, theirs: Path) -> None:
+    mine, other = (load_file(path / "model" / "model.safetensors") for path in (ours, theirs))
+    assert set(mine) == set(other)
+    assert max(abs(mine[name] - other[name]).max() for name in mine) < 1e-6
+    logs = [json.loads((path / "model" / "training_log.json").read_text()) for path in (ours, theirs)]
+    assert [entry["step"] for entry in logs[0]] == [entry["step"] for entry in logs[1]]

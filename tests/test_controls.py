@@ -17,8 +17,7 @@ from eva_stages.creator.prompts import held_out_instructions
 from pipelines.checking import check
 from pipelines.iteration import Iteration, iterations
 from tests.conftest import TINY, manifests, overrides, run_eva
-from tests.killing import made_again
-from tests.test_kill import assert_same_weights, folder
+from tests.killing import assert_same_weights, folder, made_again
 
 
 def rounds(recipe: str, **settings: object) -> list[Iteration]:

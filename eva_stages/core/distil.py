@@ -11,9 +11,10 @@ import multiprocessing
 import tempfile
 import threading
 import time
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import distilabel.pipeline.base
 import pyarrow as pa
@@ -22,15 +23,19 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import GeneratorStep, GlobalStep, Step, StepInput, StepResources
 from pydantic import Field
 
+from eva_stages.core.devices import Share, free_devices, present_devices
 from eva_stages.core.errors import StageError
 from eva_stages.core.parts import BEGUN, ROW, read_parts, write_part
+from eva_stages.core.placing import place
 from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
-from eva_stages.core.stage import RUN, WORK, Use
+from eva_stages.core.rowwork import RowWork
+from eva_stages.core.stage import Use
 from eva_stages.core.store import PIPELINE
-from eva_stages.core.tables import FILE, joined_batches, read_table, write_rows
+from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
 
 if TYPE_CHECKING:
+    from distilabel.pipeline.batch import _Batch
     from distilabel.typing import GeneratorStepOutput, StepOutput
 
 
@@ -54,8 +59,8 @@ class ArtifactSource(GeneratorStep):
         (Path(self.parts).parent / BEGUN).touch()  # every step is loaded by now
         folders = [Path(folder) for folder in self.folders]
         done, _ = read_parts(Path(self.parts))
-        remaining = len(read_table(folders[0], ["prompt_id"])) - len(done)
-        for numbers, rows in joined_batches(folders, self.prefixes, done, self.batch_size):
+        remaining = count_rows(folders[0]) - len(done)
+        for numbers, rows in joined_batches(folders, self.prefixes, done, self.batch_size, Path(self.parts).parent):
             remaining -= len(rows)
             yield [{**row, ROW: int(number)} for number, row in zip(numbers, rows, strict=True)], remaining == 0
 
@@ -76,73 +81,96 @@ class PartSink(Step):
         return ["written"]
 
     def process(self, inputs: StepInput) -> "StepOutput":
-        if any(row.get(column) is None for row in inputs for column in self.required):
-            raise StageError(f"a batch arrived without {', '.join(self.required)}: a step before it failed")
-        write_part(Path(self.parts), SCHEMAS[self.rows], inputs)
+        write_checked(Path(self.parts), self.rows, self.required, inputs)
         yield [{"written": len(inputs)}]
 
 
+def write_checked(parts: Path, rows: str, required: Sequence[str], batch: list[dict[str, Any]]) -> None:
+    """Write a batch as a part file with the columns of the row schema `rows`.
+
+    Raises:
+        StageError: if a required column is not there.
+    """
+    if any(row.get(column) is None for row in batch for column in required):
+        raise StageError(f"a batch arrived without {', '.join(required)}: a step before it failed")
+    write_part(parts, SCHEMAS[rows], batch)
+
+
 class TableStep(GlobalStep):
-    """A step whose work is on whole Arrow tables. In a pipeline it takes rows; eva hands it the tables themselves."""
+    """A step that looks at all rows before it decides. In a pipeline it takes rows; eva hands it artifacts, which it reads as a stream.
+
+    Decide on a few narrow columns (`Rows.__getitem__`), then let the rows through batch by batch: no more is in memory than that.
+    """
+
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        """Yield the output in tables, at least one, and return counts of what was left out and why. Sources have the step's inputs."""
+        raise NotImplementedError
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        """The output table, and counts of what was left out and why."""
-        raise NotImplementedError
+        """The same on tables in memory: the output table and the counts."""
+        with tempfile.TemporaryDirectory() as name:
+            folders = [Path(name) / str(number) for number in range(len(tables))]
+            for folder, table in zip(folders, tables, strict=True):
+                write_rows([table], table.schema, folder)
+            counts = _write_streamed(self, folders, Path(name) / "out")
+            return read_table(Path(name) / "out").combine_chunks(), counts
 
     def process(self, *inputs: StepInput) -> "StepOutput":
         table, _ = self.transform(*(pa.Table.from_pylist(rows) for rows in inputs))
         yield table.to_pylist()
 
 
-def run_pipeline(
-    name: str,
-    folders: dict[str, Path],
-    sources: list[str],
-    prefixes: dict[str, str],
-    steps: list[Use],
-    rows: str,
-    required: list[str],
-    parts: Path,
-    batch_size: int,
-) -> None:
-    """Run the steps of a row stage over the rows that have no part file yet. Meant for a child process."""
-    # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
-    distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)), time=time.time)
-    folders = {**folders, WORK: parts.parent, RUN: parts.parents[2]}
-    with tempfile.TemporaryDirectory(dir=parts.parent) as cache, Pipeline(name=name, cache_dir=cache) as pipeline:
+class _ThrowAway(Pipeline):
+    """A pipeline that is not to be resumed. distilabel's would save its state, and the rows of every step as JSON, after each batch."""
+
+    def _cache(self) -> None:
+        return
+
+    def _register_batch(self, batch: "_Batch") -> None:
+        self._batch_manager.register_batch(batch)
+
+
+def build_pipeline(work: RowWork, steps: Sequence[tuple[Use, Share]], cache: str) -> Pipeline:
+    """The pipeline of a row stage from its placed steps, described in a file of the attempt's folder."""
+    folders, prefixes = work.read
+    with _ThrowAway(name=work.name, cache_dir=cache) as pipeline:
         step = ArtifactSource(
-            name="source",
-            folders=[str(folders[source]) for source in sources],
-            prefixes=[prefixes.get(source, "") for source in sources],
-            parts=str(parts),
-            batch_size=batch_size,
+            name="source", folders=[str(folder) for folder in folders], prefixes=prefixes, parts=str(work.parts), batch_size=work.batch_size
         )
-        for index, use in enumerate(steps):
-            extra = _resources(use)
-            following = use.build(folders, name=f"{use.target.rpartition(':')[2].lower()}_{index}", input_batch_size=batch_size, **extra)
+        for index, (use, share) in enumerate(steps):
+            copies = {"resources": StepResources(replicas=share.copies)} if share.copies > 1 else {}
+            name = f"{use.target.rpartition(':')[2].lower()}_{index}"
+            following = use.build(work.places, name=name, input_batch_size=work.batch_size, **copies)
             step >> following
             step = following
-        step >> PartSink(name="sink", parts=str(parts), rows=rows, required=required, input_batch_size=batch_size)
-        pipeline.save(parts.parent / PIPELINE, format="yaml")
+        step >> PartSink(name="sink", parts=str(work.parts), rows=work.rows, required=work.required, input_batch_size=work.batch_size)
+        pipeline.save(work.parts.parent / PIPELINE, format="yaml")
+    return pipeline
+
+
+def run_pipeline(work: RowWork) -> int:
+    """Run the steps of a row stage over the rows that have no part file yet; returns on how many devices. Meant for a child process."""
+    # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
+    distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)), time=time.time)
+    free_devices()
+    with tempfile.TemporaryDirectory(dir=work.parts.parent) as cache:
+        placed = place(work.steps, work.places, present_devices())
+        pipeline = build_pipeline(work, placed, cache)
         threading.Thread(target=_watch_workers, daemon=True).start()
         pipeline.run(use_cache=False, logging_handlers=[_FailureHandler()])
-
-
-def _resources(use: Use) -> dict[str, StepResources]:
-    """As many copies of a step as its generator is to have."""
-    llm = use.arguments.get("llm")
-    replicas = llm.runtime.get("replicas", 1) if isinstance(llm, Use) else 1
-    return {"resources": StepResources(replicas=replicas)} if replicas > 1 else {}
+    return sum(share.copies * share.devices for _, share in placed)
 
 
 def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out: Path) -> dict[str, int]:
-    """Run a `TableStep` on whole artifacts and write its output; returns its counts. Meant for a child process."""
+    """Run a `TableStep` on artifacts and write its output; returns its counts. Meant for a child process."""
     with Pipeline(name="table"):
         built: TableStep = step.build(folders)
-    columns = list(built.inputs)
-    table, counts = built.transform(*(read_table(folders[source], columns) for source in sources))
-    write_rows([table], table.schema, out)
-    return counts
+    return _write_streamed(built, [folders[source] for source in sources], out)
+
+
+def _write_streamed(step: TableStep, folders: list[Path], out: Path) -> dict[str, int]:
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        return write_made(step.stream(*(Rows(folder, Path(scratch), list(step.inputs)) for folder in folders)), out)
 
 
 class _FailureHandler(logging.Handler):

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from eva_stages.core.errors import DataError
 
@@ -67,7 +69,7 @@ def derive_seed(*parts: str | int) -> int:
     return int.from_bytes(hashlib.sha256(canonical(list(parts)).encode()).digest()[:8]) >> 1
 
 
-def uniforms(seed: int, prompt_ids: Sequence[str]) -> np.ndarray:
+def uniforms(seed: int, prompt_ids: pa.Array) -> np.ndarray:
     """One number in (0, 1) per prompt id, a function of (seed, id) alone: order, batches and resumption do not matter.
 
     Args:
@@ -76,8 +78,15 @@ def uniforms(seed: int, prompt_ids: Sequence[str]) -> np.ndarray:
 
     Returns:
         float64 of shape (n,); the bits of SplitMix64 over id xor seed.
+
+    Raises:
+        ValueError: if an id is none.
     """
-    state = np.fromiter((int(prompt_id[:16], 16) for prompt_id in prompt_ids), dtype=np.uint64, count=len(prompt_ids))
+    starts = pa.ListArray.from_arrays([0, len(prompt_ids)], pc.utf8_slice_codeunits(prompt_ids, 0, 16))
+    digits = pc.binary_join(starts, "")[0].as_py() or ""
+    if len(digits) != 16 * len(prompt_ids):
+        raise ValueError("prompt ids have at least 16 hex digits")
+    state = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
     state ^= np.uint64(seed)
     with np.errstate(over="ignore"):
         state += np.uint64(0x9E3779B97F4A7C15)

@@ -60,10 +60,17 @@ def devices(stage: Stage) -> dict[str, Any]:
 
 
 def _wanted(runtime: Mapping[str, Any], visible: int) -> int:
-    if "tensor_parallel" in runtime:
-        return int(runtime["tensor_parallel"] * runtime.get("replicas", 1))
-    device = runtime.get("device", "cpu")
-    return 0 if device in ("cpu", "mps") else visible if device == "balanced" else 1
+    device = runtime.get("device", "auto" if "tensor_parallel" in runtime else "cpu")
+    if device in ("cpu", "mps"):
+        return 0
+    if device == "balanced" or ("replicas" in runtime and runtime["replicas"] is None and not device.startswith("cuda:")):
+        return visible  # chosen to take all
+    return int((runtime.get("replicas") or 1) * (runtime.get("tensor_parallel") or 1))
+
+
+def taken(count: int) -> dict[str, Any]:
+    """The accelerators that a stage's steps took, as in `devices`."""
+    return {"count": count, "names": sorted(set(visible_gpus())) if count else []}
 
 
 @cache

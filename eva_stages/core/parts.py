@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eva_stages.core.store import sync, unwritable
-from eva_stages.core.tables import write_rows
+from eva_stages.core.tables import picked, write_rows
 
 ROW = "_row"
 STATISTICS = "_statistics"
@@ -72,12 +72,10 @@ def read_parts(parts: Path) -> tuple[np.ndarray, Counter[str]]:
 
 def merge_parts(parts: Path, schema: pa.Schema, out: Path) -> int:
     """Write the rows of all part files, in input order, as an artifact; returns their number."""
-    tables = [(path, pq.read_table(path, columns=[ROW])[ROW].to_numpy()) for path in sorted(parts.glob("*.parquet"))]
-    order = np.concatenate([numbers for _, numbers in tables] or [np.empty(0)])
-    if np.all(np.diff(order) >= 0):
-        return write_rows((pq.read_table(path).drop_columns(ROW) for path, _ in tables), schema, out)
-    whole = pa.concat_tables([pq.read_table(path) for path, _ in tables]).sort_by(ROW)
-    return write_rows([whole.drop_columns(ROW)], schema, out)
+    paths = sorted(parts.glob("*.parquet"))
+    numbers = [np.empty(0, dtype=np.int64), *(pq.read_table(path, columns=[ROW])[ROW].to_numpy() for path in paths)]
+    order = np.argsort(np.concatenate(numbers), kind="stable")
+    return write_rows(picked((pq.read_table(path).drop_columns(ROW) for path in paths), order, parts), schema, out)
 
 
 def part_facts(path: Path) -> tuple[int, dict[str, float]]:

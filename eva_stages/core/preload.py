@@ -7,6 +7,6 @@ with warnings.catch_warnings():
     import distilabel.pipeline
     import pyarrow.dataset
     import torch
-    import transformers
+    import transformers.models.auto.modeling_auto
 
 __all__ = ["distilabel", "pyarrow", "torch", "transformers"]

@@ -38,7 +38,7 @@ def packaged_recipes() -> list[RecipeFile]:
 
 def _walk(folder: Traversable, prefix: str) -> Iterable[RecipeFile]:
     for entry in folder.iterdir():
-        if entry.is_dir() and entry.name not in ("accelerate", "__pycache__"):
+        if entry.is_dir() and entry.name not in ("accelerate", "cluster", "__pycache__"):
             yield from _walk(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith(".yaml"):
             yield RecipeFile(prefix + entry.name.removesuffix(".yaml"), entry.read_text())

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.config.engine import Engine, LocalEngine, RayEngine
 from eva_stages.core.errors import DamagedError, EvaError, StageError
-from eva_stages.core.ledger import devices, last_sign, pace, tree_bytes
+from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
 from eva_stages.core.parts import BEGUN, drop_damaged, merge_parts, part_facts, read_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
-from eva_stages.core.stage import FunctionStage, Limit, RowStage, Stage, TableStage, closure
+from eva_stages.core.rowwork import RowWork
+from eva_stages.core.stage import RUN, WORK, FunctionStage, Limit, RowStage, Stage, TableStage, closure
 from eva_stages.core.store import Run, now, unwritable
 from eva_stages.core.tables import FILE, count_rows
+
+LOCAL = LocalEngine()
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ class Context:
     """Folder of the run, for what outlives the attempt."""
 
 
-def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, repair: bool = False) -> None:
+def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engine = LOCAL, repair: bool = False) -> None:
     """Bring every stage, and everything it needs, to done. The caller holds the run's lock.
 
     Args:
+        engine: where row stages run.
         repair: put aside artifacts that are not what was committed, and those that were made from what came out otherwise the second
             time, and make them anew.
 
@@ -64,7 +69,7 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, repair: bool 
         clock = time.monotonic()
         reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
         try:
-            manifest = _run(run, stage, reporter)
+            manifest = _run(run, stage, reporter, engine)
             _end(run, stage)
         except KeyboardInterrupt:
             _try_event(run, "interrupted", {**told, "seconds": round(time.monotonic() - clock, 3)})
@@ -120,7 +125,7 @@ def _try_event(run: Run, kind: str, facts: dict[str, Any]) -> None:
         return
 
 
-def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
+def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str, Any]:
     started, clock = now(), time.monotonic()
     work = run.workplace(stage)
     folders = {name: run.folder(upstream) for name, upstream in stage.inputs.items()}
@@ -131,7 +136,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
     with reporter.task(stage.label, unit) as task:
         match stage:
             case RowStage():
-                made = _run_rows(stage, work, out, folders, task)
+                made = _run_rows(stage, work, out, folders, task, engine)
             case TableStage():
                 made = _run_table(stage, work, out, folders)
             case FunctionStage():
@@ -145,7 +150,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter) -> dict[str, Any]:
     return run.commit(stage, out, {"rows": rows, "counts": {}, "devices": devices(stage), **made, "started": started, **ledger})
 
 
-def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task) -> dict[str, Any]:
+def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task, engine: Engine) -> dict[str, Any]:
     parts = work / "parts"
     parts.mkdir(exist_ok=True)
     drop_damaged(parts)
@@ -154,19 +159,24 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
     (work / BEGUN).unlink(missing_ok=True)
     progress = _PartProgress(parts, total, task)
     progress()
+    accelerators = 0
     if len(done) < total:
-        run_in_child(
-            "eva_stages.core.distil:run_pipeline",
+        target, arguments = _engine(engine, stage)
+        accelerators = run_in_child(
+            target,
             {
-                "name": stage.name,
-                "folders": folders,
-                "sources": list(stage.sources),
-                "prefixes": dict(stage.prefixes),
-                "steps": list(stage.steps),
-                "rows": stage.schema,
-                "required": list(stage.required),
-                "parts": parts,
-                "batch_size": stage.rows_per_part,
+                **arguments,
+                "work": RowWork(
+                    name=stage.name,
+                    folders=folders,
+                    sources=list(stage.sources),
+                    prefixes=dict(stage.prefixes),
+                    steps=list(stage.steps),
+                    rows=stage.schema,
+                    required=list(stage.required),
+                    parts=parts,
+                    batch_size=stage.rows_per_part,
+                ),
             },
             work / "pipeline.log",
             progress,
@@ -177,7 +187,14 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
     for limit in stage.limits:
         _check(limit, statistics, parts)
     merge_parts(parts, SCHEMAS[stage.schema], out)
-    return {"counts": dict(sorted(statistics.items()))}
+    return {"counts": dict(sorted(statistics.items())), "devices": taken(accelerators)}
+
+
+def _engine(engine: Engine, stage: RowStage) -> tuple[str, dict[str, Any]]:
+    """What runs a row stage. Steps that keep something beside the run, such as paid calls in a database, stay on this machine."""
+    if isinstance(engine, RayEngine) and not any(step.needs(WORK) or step.needs(RUN) for step in stage.steps):
+        return "eva_stages.core.ray_engine:run_on_ray", {"engine": engine}
+    return "eva_stages.core.distil:run_pipeline", {}
 
 
 def _run_table(stage: TableStage, work: Path, out: Path, folders: dict[str, Path]) -> dict[str, Any]:

@@ -42,6 +42,11 @@ class Use:
     def identity(self) -> dict[str, Any]:
         return {"target": self.target, "arguments": _identity(self.arguments)}
 
+    def needs(self, folder: str) -> bool:
+        """Whether it names a folder, itself or in what is nested in it."""
+        values = (*self.arguments.values(), *self.runtime.values())
+        return any(value == Input(folder) or (isinstance(value, Use) and value.needs(folder)) for value in values)
+
     def build(self, folders: Mapping[str, Path], **extra: Any) -> Any:
         """Import the target and call it, nested uses and inputs resolved."""
         arguments = {name: _build(value, folders) for name, value in {**self.arguments, **self.runtime}.items()}
@@ -193,7 +198,7 @@ class RowStage(Stage):
 
 @dataclass(frozen=True)
 class TableStage(Stage):
-    """Whole tables in, one table out: a `TableStep`, handed the tables of `sources` in order."""
+    """Artifacts in, one table out: a `TableStep`, which reads the rows of `sources`, given in order, as streams."""
 
     sources: tuple[str, ...] = ()
     step: Use = Use("")

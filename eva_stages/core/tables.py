@@ -1,10 +1,13 @@
 """Reading and writing the parquet files of artifacts, in batches and in a canonical form.
 
 Equal rows give equal bytes: fixed row groups, fixed compression, rows in input order. That is what makes a resumed stage's digest
-the unbroken one's.
+the unbroken one's. No function here but `read_table` holds more of an artifact than the columns asked for and a batch of rows; rows
+that are wanted in another order than they lie in go through files in a scratch folder.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,12 @@ from eva_stages.core.errors import DataError
 ROWS_PER_GROUP = 512
 """Few, so that one row can be looked up without decoding many others' texts."""
 FILE = "rows.parquet"
+BATCH = 2048
+"""Rows that are read at a time."""
+BUCKET = 8192
+"""Rows that are brought into their order at a time, from a file of their own; more where that would be more than `FILES`."""
+FILES = 256
+PLACE = "_place"
 
 
 def read_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -36,35 +45,154 @@ def write_rows(batches: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     total = 0
     with pq.ParquetWriter(folder / FILE, schema, compression="zstd") as writer:
-        waiting: list[pa.Table] = []
-        for table in batches:
-            waiting.append(table.cast(schema))
-            if sum(len(piece) for piece in waiting) < ROWS_PER_GROUP:
-                continue
-            whole = pa.concat_tables(waiting).combine_chunks()
-            full = len(whole) // ROWS_PER_GROUP * ROWS_PER_GROUP
-            writer.write_table(whole.slice(0, full), row_group_size=ROWS_PER_GROUP)
-            total += full
-            waiting = [whole.slice(full)] if full < len(whole) else []
-        if waiting:
-            rest = pa.concat_tables(waiting).combine_chunks()
-            writer.write_table(rest, row_group_size=ROWS_PER_GROUP)
-            total += len(rest)
+        for table in rechunked((batch.cast(schema) for batch in batches), ROWS_PER_GROUP):
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+            total += len(table)
     return total
 
 
-def reward_matrix(column: pa.ChunkedArray) -> np.ndarray:
+def write_made(made: Generator[pa.Table, None, dict[str, int]], folder: Path) -> dict[str, int]:
+    """Write what a generator yields, at least one table, with the first one's schema; returns what it returns."""
+    first = next(made)
+    counts: dict[str, int] = {}
+
+    def tables() -> Iterator[pa.Table]:
+        yield first
+        counts.update((yield from made))
+
+    write_rows(tables(), first.schema, folder)
+    return counts
+
+
+class Rows:
+    """The rows of an artifact: a column at a time, or whole rows batch by batch.
+
+    Args:
+        folder: of the artifact.
+        scratch: folder for what does not fit into memory.
+        columns: those that count; ones that the artifact does not have are left out. None = all.
+    """
+
+    def __init__(self, folder: Path, scratch: Path, columns: Sequence[str] | None = None) -> None:
+        self._path, self.scratch = folder / FILE, scratch
+        self._metadata = pq.read_metadata(self._path)
+        present = self._metadata.schema.to_arrow_schema().names
+        self.names = present if columns is None else [name for name in columns if name in present]
+
+    def __len__(self) -> int:
+        return int(self._metadata.num_rows)
+
+    def __getitem__(self, name: str) -> pa.Array:
+        """A whole column."""
+        return pq.ParquetFile(self._path, metadata=self._metadata).read([name])[name].combine_chunks()
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """All rows in order, `BATCH` at a time; one empty table where there are none."""
+        names = self.names if columns is None else list(columns)
+        file = pq.ParquetFile(self._path, metadata=self._metadata)
+        found = (pa.Table.from_batches([batch]).select(names) for batch in file.iter_batches(BATCH, columns=names))
+        return rechunked(chain([file.schema_arrow.empty_table().select(names)], found), BATCH)
+
+    def take(self, places: np.ndarray, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Rows by number, in the order of `places`."""
+        return take([self], places, columns)
+
+
+def take(sources: Sequence[Rows], places: np.ndarray, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Rows by number, in the order of `places`, from several artifacts that count as one after the other."""
+    return picked(chain.from_iterable(source.batches(columns) for source in sources), places, sources[0].scratch)
+
+
+def picked(tables: Iterable[pa.Table], places: np.ndarray, scratch: Path) -> Iterator[pa.Table]:
+    """Rows by number from a stream of at least one table, which is gone through once; yields one empty table where none are wanted.
+
+    Args:
+        places: row numbers, shape (n,), in the order wanted; may repeat.
+        scratch: folder for what is read before it is wanted.
+    """
+    if np.all(places[1:] >= places[:-1]):
+        yield from _ascending(tables, places)
+        return
+    order = np.argsort(places, kind="stable")
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        size = max(BUCKET, -(-len(order) // FILES))
+        files = [Path(name) / f"{bucket}.arrow" for bucket in range(-(-len(order) // size))]
+        writers: list[pa.RecordBatchFileWriter] = []
+        start = 0
+        for table in _ascending(tables, places[order]):
+            positions = order[start : start + len(table)]
+            start += len(table)
+            placed = table.append_column(PLACE, pa.array(positions))
+            writers = writers or [pa.ipc.new_file(file, placed.schema) for file in files]
+            buckets = positions // size
+            for bucket in np.unique(buckets):
+                writers[bucket].write_table(placed.filter(pa.array(buckets == bucket)))
+        for writer in writers:
+            writer.close()
+        for file in files:
+            with pa.OSFile(str(file)) as stream:
+                yield pa.ipc.open_file(stream).read_all().sort_by(PLACE).drop_columns(PLACE)
+            file.unlink()
+
+
+def _ascending(tables: Iterable[pa.Table], places: np.ndarray) -> Iterator[pa.Table]:
+    start = done = 0
+    for table in tables:
+        stop = start + len(table)
+        until = int(np.searchsorted(places, stop))
+        if until > done or not len(places):
+            yield table.take(pa.array(places[done:until] - start))
+        if until == len(places):
+            return
+        start, done = stop, until
+
+
+def rechunked(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The rows of a stream of tables in tables of `size` rows, each in one chunk; the last may be smaller. No rows are one empty table."""
+    waiting: list[pa.Table] = []
+    some = False
+    for table in tables:
+        waiting.append(table)
+        if sum(len(piece) for piece in waiting) < size:
+            continue
+        whole = pa.concat_tables(waiting).combine_chunks()
+        full = len(whole) // size * size
+        yield from (whole.slice(start, size) for start in range(0, full, size))
+        waiting, some = [whole.slice(full)] if full < len(whole) else [], True
+    if any(map(len, waiting)) or (waiting and not some):
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def aligned(sources: Sequence[Rows], columns: Sequence[Sequence[str]]) -> Iterator[tuple[pa.Table, ...]]:
+    """Batches of several artifacts with the same rows in the same order, side by side; `columns` of each."""
+    return zip(*(source.batches(names) for source, names in zip(sources, columns, strict=True)), strict=True)
+
+
+def check_same_order(sources: Sequence[Rows], names: str) -> None:
+    """Raise a DataError unless artifacts hold the same prompts in the same order; `names` says what they are."""
+    ids = sources[0]["prompt_id"]
+    if not all(source["prompt_id"].equals(ids) for source in sources[1:]):
+        raise DataError(f"{names} do not hold the same prompts in the same order")
+
+
+def first_places(ids: pa.Array) -> np.ndarray:
+    """Where each id stands for the first time, ascending."""
+    numbered = pa.table({"id": ids, "place": np.arange(len(ids))})
+    return np.sort(numbered.group_by("id").aggregate([("place", "min")])["place_min"].to_numpy())
+
+
+def reward_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A list column of rewards as float64 of shape (prompts, n), null as NaN.
 
     Raises:
         ValueError: if prompts have different numbers of responses.
     """
-    array = column.combine_chunks()
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     lengths = np.unique(array.value_lengths().to_numpy(zero_copy_only=False))
     if len(lengths) > 1:
         raise ValueError(f"prompts have different numbers of responses: {lengths.tolist()}")
     flat = array.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return flat.reshape(len(array), -1)
+    return flat.reshape(len(array), max(lengths, default=0))
 
 
 def per_prompt_mean(table: pa.Table, column: str) -> np.ndarray:
@@ -76,7 +204,7 @@ def per_prompt_mean(table: pa.Table, column: str) -> np.ndarray:
 
 
 def joined_batches(
-    folders: Sequence[Path], prefixes: Sequence[str], skip: np.ndarray, size: int
+    folders: Sequence[Path], prefixes: Sequence[str], skip: np.ndarray, size: int, scratch: Path
 ) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
     """The rows of several artifacts joined on `prompt_id`, in the order of the first, `size` at a time.
 
@@ -85,50 +213,30 @@ def joined_batches(
         prefixes: put before each artifact's column names; where names are the same, the first artifact's column counts.
         skip: row numbers (positions in the first artifact) to leave out.
         size: rows per batch; the last may be smaller.
+        scratch: folder for rows of artifacts that are in another order than the first.
 
     Yields:
         Row numbers, shape (b,), and the b joined rows.
     """
-    ids = read_table(folders[0], ["prompt_id"])["prompt_id"].combine_chunks()
+    sources = [Rows(folder, scratch) for folder in folders]
+    ids = sources[0]["prompt_id"]
     wanted = np.setdiff1d(np.arange(len(ids)), skip)
-    readers = [_reader(folder, ids, size) for folder in folders]
-    for start in range(0, len(wanted), size):
-        rows = wanted[start : start + size]
-        pieces = [reader(rows) for reader in readers]
+    if not len(wanted):
+        return
+    streams = [rechunked(source.take(_places(source, folder, ids)[wanted]), size) for source, folder in zip(sources, folders, strict=True)]
+    for start, pieces in zip(range(0, len(wanted), size), zip(*streams, strict=True), strict=True):
         columns = [(prefix + name, piece[name]) for prefix, piece in zip(prefixes, pieces, strict=True) for name in piece.column_names]
         joined = dict(reversed(columns))
-        yield rows, pa.table(joined).to_pylist()
+        yield wanted[start : start + size], pa.table(joined).to_pylist()
 
 
-def _reader(folder: Path, ids: pa.Array, size: int) -> Callable[[np.ndarray], pa.Table]:
-    """A function from row numbers of `ids` to a table with those rows of the artifact in `folder`."""
-    own = read_table(folder, ["prompt_id"])["prompt_id"].combine_chunks()
+def _places(source: Rows, folder: Path, ids: pa.Array) -> np.ndarray:
+    """The row numbers at which a source has `ids`."""
+    own = source["prompt_id"]
     if own.equals(ids):
-        return _Forward(folder, size).take
-    places = pc.index_in(ids, own)
+        return np.arange(len(ids))
+    places = pc.index_in(ids, value_set=own)
     if places.null_count:
         missing = ids.filter(pc.is_null(places))[0].as_py()
         raise DataError(f"{folder} has no row for prompt {missing}, which {places.null_count} of the {len(ids)} rows need")
-    table = read_table(folder)
-    return lambda rows: table.take(places.take(pa.array(rows)))
-
-
-class _Forward:
-    """Reads ascending row numbers from a parquet file, one pass, holding a batch at a time."""
-
-    def __init__(self, folder: Path, size: int) -> None:
-        self._batches = pq.ParquetFile(folder / FILE, memory_map=True).iter_batches(batch_size=max(size, 1024))
-        self._held = pa.table({})
-        self._start = 0
-
-    def take(self, rows: np.ndarray) -> pa.Table:
-        pieces = []
-        while len(rows):
-            local = rows[rows < self._start + self._held.num_rows]
-            if len(local):
-                pieces.append(self._held.take(pa.array(local - self._start)))
-                rows = rows[len(local) :]
-            if len(rows):
-                self._start += self._held.num_rows
-                self._held = pa.Table.from_batches([next(self._batches)])
-        return pa.concat_tables(pieces)
+    return places.to_numpy()

@@ -97,6 +97,7 @@ class LabelTopics(Step):
         model: folder of a sequence classifier with an entailment label.
         labels: the topics.
         tokens_per_batch: padded tokens per forward pass.
+        replicas: copies of the model; it is the step's resources that make them.
 
     Input columns:
         - prompt_id, messages
@@ -109,6 +110,7 @@ class LabelTopics(Step):
     dtype: str = "auto"
     tokens_per_batch: int = 16384
     device: str = "auto"
+    replicas: int | None = None
     _pipeline: Any = PrivateAttr(None)
     _longest: int = PrivateAttr(0)
 

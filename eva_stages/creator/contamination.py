@@ -19,7 +19,7 @@ It does not find translations or paraphrases, nor a near copy of a short questio
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,9 @@ from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.questions import read_questions as read_questions
 from eva_stages.core.rows import SCHEMAS, Message
-from eva_stages.creator.curating import min_hash, prompt_text
+from eva_stages.core.tables import Rows
+from eva_stages.creator.curating import prompt_text
+from eva_stages.creator.sketching import sketches
 
 MATCHES = pa.schema(
     [
@@ -75,7 +77,7 @@ def _grams(words: Words, n: int) -> set[Words]:
 
 
 def _sketch(words: Words) -> np.ndarray:
-    return min_hash("".join(words)).hashvalues
+    return sketches(["".join(words)])[0]
 
 
 class QuestionIndex:
@@ -161,14 +163,18 @@ class Contamination(TableStep):
     def outputs(self) -> Sequence[str]:
         return MATCHES.names
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        (prompts,) = tables
-        if "rejected" in prompts.column_names:
-            prompts = prompts.filter(pc.is_null(prompts["rejected"]))
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        (prompts,) = sources
         questions = {name: read_questions(Path(file)) for name, file in self.benchmarks.items()}
         index = QuestionIndex(questions, self.ngram, self.overlap)
-        matches = pa.Table.from_pylist(list(_matches(prompts, index)), schema=MATCHES)
-        return matches, {"prompts": len(prompts), "contaminated": len(matches)}
+        counts = {"prompts": 0, "contaminated": 0}
+        for table in prompts.batches():
+            if "rejected" in prompts.names:
+                table = table.filter(pc.is_null(table["rejected"]))
+            matches = list(_matches(table, index))
+            counts = {"prompts": counts["prompts"] + len(table), "contaminated": counts["contaminated"] + len(matches)}
+            yield pa.Table.from_pylist(matches, schema=MATCHES)
+        return counts
 
 
 def best_match(index: QuestionIndex, messages: Sequence[Message]) -> Match | None:
@@ -178,11 +184,10 @@ def best_match(index: QuestionIndex, messages: Sequence[Message]) -> Match | Non
 
 
 def _matches(prompts: pa.Table, index: QuestionIndex) -> Iterator[dict[str, Any]]:
-    for batch in prompts.select(["prompt_id", "messages"]).to_batches(max_chunksize=1024):
-        for row in batch.to_pylist():
-            match = best_match(index, row["messages"])
-            if match is not None:
-                yield {"prompt_id": row["prompt_id"], "prompt": prompt_text(row["messages"]), **match._asdict()}
+    for row in prompts.select(["prompt_id", "messages"]).to_pylist():
+        match = best_match(index, row["messages"])
+        if match is not None:
+            yield {"prompt_id": row["prompt_id"], "prompt": prompt_text(row["messages"]), **match._asdict()}
 
 
 class DropMatches(TableStep):
@@ -202,10 +207,10 @@ class DropMatches(TableStep):
     def outputs(self) -> Sequence[str]:
         return SCHEMAS["prompts"].names
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        prompts, matches = tables
-        keep = pc.invert(pc.is_in(prompts["prompt_id"], value_set=matches["prompt_id"].combine_chunks()))
-        kept = prompts.filter(keep)
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        prompts, matches = sources
+        kept = np.flatnonzero(pc.invert(pc.is_in(prompts["prompt_id"], value_set=matches["prompt_id"])))
         if len(prompts) and not len(kept):
             raise DataError(f"all {len(prompts)} prompts are questions of the evaluation sets; see the contamination stage's matches")
-        return kept, {"contaminated": len(prompts) - len(kept), "kept": len(kept)}
+        yield from prompts.take(kept)
+        return {"contaminated": len(prompts) - len(kept), "kept": len(kept)}

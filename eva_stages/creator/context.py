@@ -5,7 +5,8 @@ up. They describe the drawn prompt: its later generations have no answers yet, a
 of data are only ever put after each other, never into a template that is filled again. Long ones are cut, and say so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import MESSAGES, Message
-from eva_stages.core.tables import reward_matrix
+from eva_stages.core.tables import BATCH, Rows, aligned, check_same_order, picked, reward_matrix
 from eva_stages.creator.contamination import words_of
 from eva_stages.creator.curating import prompt_text
 from eva_stages.creator.diversity import embedding_matrix
@@ -75,34 +76,40 @@ class Feedback(TableStep):
     def outputs(self) -> Sequence[str]:
         return FEEDBACK.names
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        drawn, prompts, responses, rewards = tables
-        if not (prompts["prompt_id"].equals(responses["prompt_id"]) and prompts["prompt_id"].equals(rewards["prompt_id"])):
-            raise DataError("prompts, responses and rewards do not hold the same prompts in the same order")
-        places = _places(drawn, prompts)
-        matrix = reward_matrix(rewards["rewards"].take(places))
-        scored = np.isfinite(matrix).all(axis=1)
-        safe = np.where(scored[:, None], matrix, 0.0)
-        best, worst, rows = safe.argmax(axis=1), safe.argmin(axis=1), np.arange(len(safe))
-        differ = safe[rows, best] > safe[rows, worst]
-        texts = responses["responses"].take(places).combine_chunks().flatten()
-        made = {
-            "prompt_id": drawn["prompt_id"],
-            "messages": prompts["messages"].take(places),
-            "best": _where(scored, texts.take(pa.array(rows * safe.shape[1] + best))),
-            "worst": _where(scored & differ, texts.take(pa.array(rows * safe.shape[1] + worst))),
-            "best_reward": _where(scored, pa.array(safe[rows, best])),
-            "worst_reward": _where(scored & differ, pa.array(safe[rows, worst])),
-        }
-        counts = {"unscored": int((~scored).sum()), "all_equal": int((scored & ~differ).sum())}
-        return pa.table(made).cast(FEEDBACK), counts
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        drawn, *answered = sources
+        check_same_order(answered, "prompts, responses and rewards")
+        counts = {"unscored": 0, "all_equal": 0}
+        whole = (
+            pa.table({name: table[name] for table in batch for name in table.column_names})
+            for batch in aligned(answered, (("prompt_id", "messages"), ("responses",), ("rewards",)))
+        )
+        for table in picked(whole, _places(drawn, answered[0]), drawn.scratch):
+            matrix = reward_matrix(table["rewards"])
+            scored = np.isfinite(matrix).all(axis=1)
+            safe = np.where(scored[:, None], matrix, 0.0)
+            best, worst, rows = safe.argmax(axis=1), safe.argmin(axis=1), np.arange(len(safe))
+            differ = safe[rows, best] > safe[rows, worst]
+            texts = table["responses"].combine_chunks().flatten()
+            made = {
+                "prompt_id": table["prompt_id"],
+                "messages": table["messages"],
+                "best": _where(scored, texts.take(pa.array(rows * safe.shape[1] + best))),
+                "worst": _where(scored & differ, texts.take(pa.array(rows * safe.shape[1] + worst))),
+                "best_reward": _where(scored, pa.array(safe[rows, best])),
+                "worst_reward": _where(scored & differ, pa.array(safe[rows, worst])),
+            }
+            counts["unscored"] += int((~scored).sum())
+            counts["all_equal"] += int((scored & ~differ).sum())
+            yield pa.table(made).cast(FEEDBACK)
+        return counts
 
 
-def _places(drawn: pa.Table, prompts: pa.Table) -> pa.Array:
-    places = pc.index_in(drawn["prompt_id"], value_set=prompts["prompt_id"].combine_chunks()).combine_chunks()
+def _places(drawn: Rows, prompts: Rows) -> np.ndarray:
+    places = pc.index_in(drawn["prompt_id"], value_set=prompts["prompt_id"])
     if places.null_count:
         raise DataError(f"{places.null_count} of the {len(drawn)} drawn prompts are not among the {len(prompts)} prompts")
-    return places
+    return places.to_numpy()
 
 
 def _where(keep: np.ndarray, values: pa.Array) -> pa.Array:
@@ -195,7 +202,7 @@ def feedback_text(row: dict[str, Any], evolved: bool) -> str | None:
 # --- several parents -------------------------------------------------------------------------------------------------------------
 
 
-def vectorize(texts: Sequence[str]) -> Any:
+def vectorize(texts: Iterable[str]) -> Any:
     """TF-IDF vectors of unit length over words, a sparse matrix of shape (texts, words)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -262,29 +269,36 @@ class Parents(TableStep):
     def outputs(self) -> Sequence[str]:
         return ["prompt_id", "parent_ids", "examples"]
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        drawn, prompts, *embeddings = tables
-        messages = prompts["messages"].take(_places(drawn, prompts)).to_pylist()
-        ids = drawn["prompt_id"].to_pylist()
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        drawn, prompts, *embeddings = sources
+        places, ids = _places(drawn, prompts), drawn["prompt_id"]
         size = min(self.examples, len(ids) - 1)
-        chosen: list[list[int]] = [[] for _ in ids]
         if size:
-            vectors = _embedded(drawn, embeddings) if embeddings else vectorize([prompt_text(turns) for turns in messages])
-            chosen = NEIGHBOURS[self.by](vectors, size, [derive_seed(self.seed, one) for one in ids])
-        texts = [transcript(turns) for turns in messages]
-        made = {
-            "prompt_id": ids,
-            "parent_ids": [[ids[other] for other in row] for row in chosen],
-            "examples": [[texts[other] for other in row] for row in chosen],
-        }
-        strings = pa.list_(pa.string())
-        schema = pa.schema([("prompt_id", pa.string()), ("parent_ids", strings), ("examples", strings)])
-        return pa.table(made, schema=schema), {"examples": size}
+            vectors = _embedded(drawn, embeddings) if embeddings else vectorize(map(prompt_text, _conversations(prompts, places)))
+            chosen = np.array(NEIGHBOURS[self.by](vectors, size, [derive_seed(self.seed, one.as_py()) for one in ids]))
+        else:
+            chosen = np.empty((len(ids), 0), dtype=np.int64)
+        texts = map(transcript, _conversations(prompts, places[chosen.reshape(-1)]))
+        for start in range(0, len(ids), BATCH):
+            others = chosen[start : start + BATCH]
+            offsets = pa.array(np.arange(len(others) + 1) * size, pa.int32())
+            made = {
+                "prompt_id": ids.slice(start, BATCH),
+                "parent_ids": pa.ListArray.from_arrays(offsets, ids.take(pa.array(others.reshape(-1)))),
+                "examples": pa.ListArray.from_arrays(offsets, pa.array(list(islice(texts, others.size)), pa.string())),
+            }
+            yield pa.table(made)
+        return {"examples": size}
 
 
-def _embedded(drawn: pa.Table, embeddings: Sequence[pa.Table]) -> np.ndarray:
+def _conversations(prompts: Rows, places: np.ndarray) -> Iterator[list[Message]]:
+    for table in prompts.take(places, ["messages"]):
+        yield from table["messages"].to_pylist()
+
+
+def _embedded(drawn: Rows, embeddings: Sequence[Rows]) -> np.ndarray:
     ids, matrix = embedding_matrix(embeddings)
-    places = pc.index_in(drawn["prompt_id"], value_set=ids).combine_chunks()
+    places = pc.index_in(drawn["prompt_id"], value_set=ids)
     if places.null_count:
         raise DataError(f"{places.null_count} of the {len(drawn)} drawn prompts have no embedding")
     return matrix[places.to_numpy()]

@@ -4,7 +4,7 @@ Embeddings come from a `sentence-transformers` model folder, without code of its
 by blocked matrix products; no matrix of prompts by prompts is ever in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from pydantic import PrivateAttr
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError, StageError
 from eva_stages.core.parts import add_statistics
+from eva_stages.core.placing import BALANCED
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.tables import Rows, first_places, reward_matrix, take
 from eva_stages.creator.curating import prompt_text
 from eva_stages.models.batching import token_batches
-from eva_stages.models.loading import BALANCED, pick_device
+from eva_stages.models.loading import pick_device
 
 BLOCK = 1024
 
@@ -33,6 +35,7 @@ class Embed(Step):
         model: folder of a sentence-embedding model.
         tokens_per_batch: padded tokens per forward pass.
         device: auto, cpu, cuda, cuda:1, mps; `balanced` is auto, an embedding model is not spread.
+        replicas: copies of the model; it is the step's resources that make them.
 
     Input columns:
         - prompt_id, messages
@@ -43,6 +46,7 @@ class Embed(Step):
     model: str
     tokens_per_batch: int = 16384
     device: str = "auto"
+    replicas: int | None = None
     _model: Any = PrivateAttr(None)
 
     @property
@@ -61,7 +65,7 @@ class Embed(Step):
                 raise DataError(f"{pickled} holds pickled weights and eva loads none; convert them to safetensors")
         from sentence_transformers import SentenceTransformer
 
-        device = pick_device("auto" if self.device == BALANCED else self.device)
+        device = pick_device("auto" if self.device.startswith(BALANCED) else self.device)
         settings = {"use_safetensors": True}
         self._model = SentenceTransformer(self.model, device=device, trust_remote_code=False, model_kwargs=settings, local_files_only=True)
 
@@ -161,39 +165,47 @@ class Diversify(TableStep):
     def outputs(self) -> Sequence[str]:
         return [*SCHEMAS["prompts"].names, "neighbour_distance"]
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        prompts, own, *others = tables
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        prompts, own, *others = sources
+        wanted = prompts["prompt_id"]
         ids, matrix = embedding_matrix([own])
-        places = pc.index_in(prompts["prompt_id"], value_set=ids).combine_chunks()
+        places = pc.index_in(wanted, value_set=ids)
         if places.null_count:
-            missing = prompts["prompt_id"].filter(pc.is_null(places))[0].as_py()
+            missing = wanted.filter(pc.is_null(places))[0].as_py()
             raise DataError(f"{places.null_count} of {len(prompts)} prompts have no embedding, the first is {missing}")
         earlier_ids, earlier = embedding_matrix(others)
         if len(earlier) and len(matrix) and earlier.shape[1] != matrix.shape[1]:
             raise DataError(f"embeddings of {matrix.shape[1]} and of {earlier.shape[1]} numbers cannot be compared; use one model")
-        same = pc.fill_null(pc.index_in(prompts["prompt_id"], value_set=earlier_ids), -1).to_numpy()
+        same = pc.fill_null(pc.index_in(wanted, value_set=earlier_ids), -1).to_numpy()
         distances, kept = neighbour_distances(matrix[places.to_numpy()], earlier, same, self.min_distance)
-        column = pa.array(distances, mask=np.isinf(distances))
-        found = prompts.append_column("neighbour_distance", column).filter(pa.array(kept))
-        return found, {"too_similar": len(prompts) - len(found), "kept": len(found)}
+        column = pa.array(distances[kept], mask=np.isinf(distances[kept]))
+        done = 0
+        for table in prompts.take(np.flatnonzero(kept)):
+            yield table.append_column("neighbour_distance", column.slice(done, len(table)))
+            done += len(table)
+        return {"too_similar": len(prompts) - done, "kept": done}
 
 
-def embedding_matrix(tables: Sequence[pa.Table]) -> tuple[pa.Array, np.ndarray]:
-    """The prompts of several tables of embeddings, each prompt once: ids, and a float32 matrix of shape (prompts, d).
+def embedding_matrix(sources: Sequence[Rows]) -> tuple[pa.Array, np.ndarray]:
+    """The prompts of several artifacts with embeddings, each prompt once: ids, and a float32 matrix of shape (prompts, d).
 
     Raises:
         DataError: if an embedding is null or they differ in length.
     """
-    filled = [table.select(["prompt_id", "embedding"]) for table in tables if len(table)]
-    if not filled:
-        return pa.array([], pa.string()), np.empty((0, 0), dtype=np.float32)
-    ids = pa.concat_arrays([chunk for table in filled for chunk in table["prompt_id"].chunks])
-    lists = [chunk for table in filled for chunk in table["embedding"].chunks]
-    lengths = {length for chunk in lists for length in pc.unique(pc.list_value_length(chunk)).to_pylist()}
-    if len(lengths) != 1 or None in lengths:
-        raise DataError(f"embeddings have the lengths {', '.join(map(str, lengths))} (None = no embedding); all need the same")
-    flat = [chunk.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False) for chunk in lists]
-    matrix = np.concatenate(flat).reshape(len(ids), lengths.pop())
-    _, first = np.unique(ids.to_numpy(zero_copy_only=False), return_index=True)
-    first.sort()
-    return ids.take(pa.array(first)), matrix[first]
+    ids = pa.concat_arrays([pa.array([], pa.string()), *(rows["prompt_id"] for rows in sources)])
+    if not len(ids):
+        return ids, np.empty((0, 0), dtype=np.float32)
+    first = first_places(ids)
+    matrix = np.empty((0, 0), dtype=np.float32)
+    lengths: set[int | None] = set()
+    done = 0
+    for table in take(sources, first, ["embedding"]):
+        lengths |= set(pc.unique(pc.list_value_length(table["embedding"])).to_pylist())
+        if len(lengths) > 1 or None in lengths:
+            raise DataError(f"embeddings have the lengths {', '.join(map(str, lengths))} (None = no embedding); all need the same")
+        rows = reward_matrix(table["embedding"])
+        if not done:
+            matrix = np.empty((len(first), rows.shape[1]), dtype=np.float32)
+        matrix[done : done + len(rows)] = rows
+        done += len(rows)
+    return ids.take(pa.array(first)), matrix

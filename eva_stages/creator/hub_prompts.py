@@ -5,6 +5,8 @@ it loaded in its own cache, and a commit that is in the cache needs no network.
 """
 
 import re
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 from eva_stages.core.config.prompts import HubPrompts
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.runner import Context
+from eva_stages.core.tables import BATCH
 from eva_stages.creator.prompts import load_file
 
 COLUMNS = ("messages", "prompt")
@@ -42,8 +45,8 @@ def dataset_commit(id: str, revision: str | None) -> str:
 
 def read_hub_prompts(
     id: str, config: str | None, split: str, commit: str, column: str | None, reference_column: str | None
-) -> tuple[pa.Table, str]:
-    """The columns of a data set that are read, and the name of the one with the prompts.
+) -> tuple[Iterator[pa.Table], str]:
+    """The columns of a data set that are read, some rows at a time, and the name of the one with the prompts.
 
     Raises:
         ConfigError: if there is no such configuration, split or column, or it cannot be loaded.
@@ -52,31 +55,36 @@ def read_hub_prompts(
     from datasets.exceptions import DatasetsError
 
     try:
-        table: pa.Table = load_dataset(id, config, split=split, revision=commit).with_format("arrow")[:]
+        rows = load_dataset(id, config, split=split, revision=commit).with_format("arrow")
     except (DatasetsError, ValueError, OSError) as error:  # an unknown configuration or split is a ValueError that names the known ones
         raise ConfigError([f"prompts: {id}, config {config}, split {split} cannot be loaded: {' '.join(str(error).split())}"]) from error
-    known = ", ".join(table.column_names)
-    chosen = column or next((name for name in COLUMNS if name in table.column_names), None)
+    known = ", ".join(rows.column_names)
+    chosen = column or next((name for name in COLUMNS if name in rows.column_names), None)
     if chosen is None:
         raise ConfigError([f"prompts.column: {id} has neither {' nor '.join(COLUMNS)}; give one of {known}"])
     for name, place in ((chosen, "column"), (reference_column, "reference_column")):
-        if name is not None and name not in table.column_names:
+        if name is not None and name not in rows.column_names:
             raise ConfigError([f"prompts.{place}: {id} has no column {name!r}; it has {known}"])
-    return table.select([name for name in dict.fromkeys((chosen, reference_column)) if name]), chosen
+    read = rows.select_columns([name for name in dict.fromkeys((chosen, reference_column)) if name])
+    # an empty table first, because a data set without rows has no batch and its columns are to be known
+    return chain([read[:0]], read.iter(BATCH)), chosen
 
 
-def hub_column(prompts: HubPrompts) -> pa.ChunkedArray:
-    """The prompts that a recipe points to, as the data set has them; errors as in `read_hub_prompts`."""
+def hub_column(prompts: HubPrompts) -> Iterator[pa.ChunkedArray]:
+    """The prompts that a recipe points to, as the data set has them, some at a time; errors as in `read_hub_prompts`."""
     commit = dataset_commit(prompts.id, prompts.revision)
-    table, column = read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)
-    return table[column]
+    tables, column = read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)
+    return (table[column] for table in tables)
 
 
 def load_hub(
     context: Context, id: str, config: str | None, split: str, revision: str, column: str | None, **settings: Any
 ) -> dict[str, Any]:
     """Load prompts from a data set at a commit; `settings` are those of `load_file`."""
-    table, chosen = read_hub_prompts(id, config, split, revision, column, settings["reference_column"])
+    tables, chosen = read_hub_prompts(id, config, split, revision, column, settings["reference_column"])
     file = context.work / f"{id.replace('/', '_')}-{config or 'default'}.parquet"
-    pq.write_table(table, file)
+    schema = next(tables).schema
+    with pq.ParquetWriter(file, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
     return load_file(context, str(file), chosen, **settings)

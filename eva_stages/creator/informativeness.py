@@ -4,7 +4,7 @@ Every metric is a function from rewards of shape (prompts, n) to values of shape
 has NaN everywhere and cannot be selected: the best and the worst of a part say nothing about the whole.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow as pa
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.rows import SCHEMAS
-from eva_stages.core.tables import reward_matrix
+from eva_stages.core.tables import Rows, reward_matrix
 
 
 def min_max(values: np.ndarray) -> np.ndarray:
@@ -97,13 +97,13 @@ class Informativeness(TableStep):
     def outputs(self) -> Sequence[str]:
         return ["prompt_id", *METRICS, "weight"]
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        (table,) = tables
-        rewards = reward_matrix(table["rewards"])
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        (scored,) = sources
+        rewards = reward_matrix(scored["rewards"])
         columns = {name: metric(rewards) for name, metric in METRICS.items()}
         arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
-        made = pa.table({"prompt_id": table["prompt_id"], **arrays, "weight": weights(columns[self.metric])})
-        return made, {"unscored": int(np.isnan(rewards).any(axis=1).sum())}
+        yield pa.table({"prompt_id": scored["prompt_id"], **arrays, "weight": weights(columns[self.metric])})
+        return {"unscored": int(np.isnan(rewards).any(axis=1).sum())}
 
 
 class Admit(TableStep):
@@ -126,13 +126,13 @@ class Admit(TableStep):
     def outputs(self) -> Sequence[str]:
         return SCHEMAS["prompts"].names
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        prompts, rewards = tables
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        prompts, rewards = sources
         if not prompts["prompt_id"].equals(rewards["prompt_id"]):
             raise DataError("the rewards are not those of the prompts to admit")
         values = METRICS[self.metric](reward_matrix(rewards["rewards"]))
         scored = int(np.isfinite(values).sum())
         size = min(scored, round(self.fraction * len(values)))
         best = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:size]
-        counts = {"admitted": size, "unscored": len(values) - scored, "not_informative": scored - size}
-        return prompts.take(pa.array(np.sort(best))), counts
+        yield from prompts.take(np.sort(best))
+        return {"admitted": size, "unscored": len(values) - scored, "not_informative": scored - size}

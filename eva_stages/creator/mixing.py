@@ -3,7 +3,7 @@
 Optionally also prompts of earlier sets that were very informative when they were last answered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +13,12 @@ from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import derive_seed, uniforms
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.tables import Rows, first_places, take
 
 
-def sample(table: pa.Table, size: int, seed: int) -> pa.Table:
-    """`size` rows drawn uniformly without replacement, in their order in the table."""
-    chosen = np.argsort(uniforms(seed, table["prompt_id"].to_pylist()), kind="stable")[:size]
-    return table.take(pa.array(np.sort(chosen)))
+def sample(ids: pa.Array, size: int, seed: int) -> np.ndarray:
+    """The row numbers of `size` prompts drawn uniformly without replacement, ascending."""
+    return np.sort(np.argsort(uniforms(seed, ids), kind="stable")[:size])
 
 
 class Replay(TableStep):
@@ -50,22 +50,29 @@ class Replay(TableStep):
     def outputs(self) -> Sequence[str]:
         return [*SCHEMAS["prompts"].names, "informativeness"]
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        present, *earlier = tables
-        pool = pa.concat_tables([self._scored(*pair) for pair in zip(earlier[::2], earlier[1::2], strict=True)][::-1])
-        _, latest = np.unique(pool["prompt_id"].to_numpy(zero_copy_only=False), return_index=True)
-        pool = pool.take(pa.array(np.sort(latest)))
-        lost = pc.invert(pc.is_in(pool["prompt_id"], value_set=present["prompt_id"].combine_chunks()))
-        pool = pool.filter(pc.and_(lost, pc.is_valid(pool["informativeness"])))
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        present, *earlier = sources
+        sets, infos = earlier[::2][::-1], earlier[1::2][::-1]
+        scored = [self._scored(*pair) for pair in zip(sets, infos, strict=True)]
+        ids, values = (pa.concat_arrays(columns) for columns in zip(*scored, strict=True))
+        lost = pc.invert(pc.is_in(ids, value_set=present["prompt_id"]))
+        pool = first_places(ids)
+        pool = pool[pc.and_(lost, pc.is_valid(values)).to_numpy(zero_copy_only=False)[pool]]
         wanted = round(self.share * len(present))
-        draws = uniforms(self.seed, pool["prompt_id"].to_pylist())
-        best = np.lexsort((draws, -pool["informativeness"].to_numpy()))[:wanted]
-        return pool.take(pa.array(best)), {"pool": len(pool), "replay_short": wanted - len(best)}
+        worth = values.take(pa.array(pool)).to_numpy()
+        best = pool[np.lexsort((uniforms(self.seed, ids.take(pa.array(pool))), -worth))[:wanted]]
+        done = 0
+        for table in take(sets, best, SCHEMAS["prompts"].names):
+            worths = values.take(pa.array(best[done : done + len(table)]))
+            done += len(table)
+            yield table.append_column("informativeness", worths)
+        return {"pool": len(pool), "replay_short": wanted - len(best)}
 
-    def _scored(self, prompts: pa.Table, info: pa.Table) -> pa.Table:
-        if not prompts["prompt_id"].equals(info["prompt_id"]):
+    def _scored(self, prompts: Rows, info: Rows) -> tuple[pa.Array, pa.Array]:
+        ids = prompts["prompt_id"]
+        if not ids.equals(info["prompt_id"]):
             raise DataError("the informativeness is not that of the earlier prompt set")
-        return prompts.select(SCHEMAS["prompts"].names).append_column("informativeness", info[self.metric])
+        return ids, info[self.metric]
 
 
 class Mix(TableStep):
@@ -89,26 +96,24 @@ class Mix(TableStep):
     def outputs(self) -> Sequence[str]:
         return SCHEMAS["mixed"].names
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        evolved, present, *replayed = tables
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        evolved, present, *replayed = sources
         size = len(present)
         wanted = round(self.evolved_share * size)
-        drawn = sample(evolved, wanted, derive_seed(self.seed, "evolved"))
+        new, old = evolved["prompt_id"], present["prompt_id"]
+        drawn = sample(new, wanted, derive_seed(self.seed, "evolved"))
         if len(drawn) == 0 and wanted:
             raise DataError("no evolved prompt survived, so there is nothing new to train on; see the evolve stage's rejections")
-        known = pa.chunked_array([*drawn["prompt_id"].chunks, *present["prompt_id"].chunks], pa.string())
-        back = [_without(table, known).slice(0, size - len(drawn)) for table in replayed]
-        buffer = sample(present, size - len(drawn) - sum(map(len, back)), derive_seed(self.seed, "buffer"))
-        parts = [(drawn, "evolved"), (buffer, "buffer"), *((table, "replay") for table in back)]
-        mixed = pa.concat_tables([_with_origin(table, origin) for table, origin in parts])
-        counts = {origin: len(table) for table, origin in parts}
-        return mixed, {**counts, "evolved_short": wanted - len(drawn)}
+        known = pa.concat_arrays([new.take(pa.array(drawn)), old])
+        back = [_without(rows["prompt_id"], known)[: size - len(drawn)] for rows in replayed]
+        buffer = sample(old, size - len(drawn) - sum(map(len, back)), derive_seed(self.seed, "buffer"))
+        replays = ((rows, places, "replay") for rows, places in zip(replayed, back, strict=True))
+        parts = [(evolved, drawn, "evolved"), (present, buffer, "buffer"), *replays]
+        for rows, places, origin in parts:
+            for table in rows.take(places, SCHEMAS["prompts"].names):
+                yield table.append_column("origin", pa.repeat(origin, len(table))).cast(SCHEMAS["mixed"])
+        return {**{origin: len(places) for _, places, origin in parts}, "evolved_short": wanted - len(drawn)}
 
 
-def _without(table: pa.Table, known: pa.ChunkedArray) -> pa.Table:
-    return table.filter(pc.invert(pc.is_in(table["prompt_id"], value_set=known.combine_chunks())))
-
-
-def _with_origin(table: pa.Table, origin: str) -> pa.Table:
-    plain = table.select(SCHEMAS["prompts"].names)
-    return plain.append_column("origin", pa.array([origin] * len(table), pa.string())).cast(SCHEMAS["mixed"])
+def _without(ids: pa.Array, known: pa.Array) -> np.ndarray:
+    return np.flatnonzero(pc.invert(pc.is_in(ids, value_set=known)))

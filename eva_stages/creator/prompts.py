@@ -2,13 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
@@ -17,10 +16,11 @@ from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.fingerprint import derive_seed, uniforms
 from eva_stages.core.rows import SCHEMAS, Message, prompt_row
 from eva_stages.core.runner import Context
-from eva_stages.core.tables import write_rows
+from eva_stages.core.tables import BATCH, Rows, first_places, write_rows
 from eva_stages.microworld.language import MIN_LETTERS, Instruction, random_instruction
 
-READERS = {".jsonl": pyarrow.json.read_json, ".json": pyarrow.json.read_json, ".csv": pyarrow.csv.read_csv, ".parquet": pq.read_table}
+BLOCK = 1 << 20
+"""Bytes of a file of JSON lines that are read at a time."""
 HELD_OUT_SEED = derive_seed("lettercraft", "held-out")
 
 
@@ -80,74 +80,120 @@ def load_file(
         size: how many to draw; None = all.
         part: which `size` of them in the order of the draw: 0 the seed prompts, 1 those that follow, and so on, all disjoint.
     """
-    kept, counts = usable_prompts(Path(file), column, max_characters, reference_column)
+    counts: Counter[str] = Counter()
+    usable = usable_prompts(Path(file), column, max_characters, reference_column, counts)
+    write_rows((pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"]) for rows in usable), SCHEMAS["prompts"], context.work / "usable")
+    rows = Rows(context.work / "usable", context.work)
+    kept = first_places(rows["prompt_id"])
+    if len(kept) < len(rows):
+        counts["duplicate"] = len(rows) - len(kept)
     if len(kept) == 0:
         raise DataError(f"{Path(file).name} has no usable prompt in column {column!r} ({dict(counts)})")
     if size is not None and (size < len(kept) or part):
-        chosen = np.argsort(uniforms(derive_seed(seed, "prompts"), kept["prompt_id"].to_pylist()))[size * part : size * (part + 1)]
+        draws = uniforms(derive_seed(seed, "prompts"), rows["prompt_id"].take(pa.array(kept)))
+        chosen = np.argsort(draws)[size * part : size * (part + 1)]
         if len(chosen) < size and part:
             raise DataError(f"{Path(file).name} has {len(kept)} usable prompts; {size * (part + 1)} are needed up to iteration {part}")
         counts["not_sampled"] = len(kept) - size
-        kept = kept.take(pa.array(np.sort(chosen)))
-    write_rows([kept], SCHEMAS["prompts"], context.out)
+        kept = kept[np.sort(chosen)]
+    write_rows(rows.take(kept), SCHEMAS["prompts"], context.out)
     return {"counts": dict(counts)}
 
 
-def usable_prompts(path: Path, column: str, max_characters: int, reference_column: str | None = None) -> tuple[pa.Table, Counter[str]]:
-    """All prompts of a file that can be used, and how many were read and left out for what reason.
+def count_usable(path: Path, column: str, max_characters: int, reference_column: str | None) -> int:
+    """How many different prompts of a file can be used; errors as in `prompt_batches`."""
+    usable = usable_prompts(path, column, max_characters, reference_column, Counter())
+    return len(pa.chunked_array([[row["prompt_id"] for row in rows] for rows in usable], pa.string()).unique())
+
+
+def usable_prompts(
+    path: Path, column: str, max_characters: int, reference_column: str | None, counts: Counter[str]
+) -> Iterator[list[dict[str, Any]]]:
+    """Batches of prompt rows, duplicates among them; `counts` takes how many were read, and left out for what reason.
 
     Raises:
         ConfigError: if the file cannot be read.
     """
-    table = read_prompt_file(path, column, reference_column)
-    counts: Counter[str] = Counter(read=len(table))
-    rows: dict[str, dict[str, Any]] = {}
-    for value, reference in _values(table, column, reference_column):
-        messages = _messages(value)
-        if messages is None:
-            counts["null_or_empty"] += 1
-        elif sum(len(message["content"]) for message in messages) > max_characters:
-            counts["too_long"] += 1
-        elif (row := prompt_row(messages, path.name, reference=reference))["prompt_id"] in rows:
-            counts["duplicate"] += 1
-        else:
-            rows[row["prompt_id"]] = row
-    return pa.Table.from_pylist(list(rows.values()), schema=SCHEMAS["prompts"]), counts
+    for table in prompt_batches(path, column, reference_column):
+        counts["read"] += len(table)
+        for values in _values(table, column, reference_column):
+            rows = []
+            for value, reference in values:
+                messages = _messages(value)
+                if messages is None:
+                    counts["null_or_empty"] += 1
+                elif sum(len(message["content"]) for message in messages) > max_characters:
+                    counts["too_long"] += 1
+                else:
+                    rows.append(prompt_row(messages, path.name, reference=reference))
+            yield rows
 
 
-def read_prompt_file(path: Path, column: str, reference_column: str | None = None) -> pa.Table:
-    """The prompt column of a file, and the column with references where one is named.
+def prompt_batches(path: Path, column: str, reference_column: str | None = None) -> Iterator[pa.Table]:
+    """The prompt column of a file, and the column with references where one is named, some rows at a time.
 
     Raises:
-        ConfigError: if the file is missing, empty, of an unknown kind, unreadable or without the column.
+        ConfigError: if the file is missing, empty, of an unknown kind, unreadable or without the column or a value in it; what is wrong
+            with rows is known when they are reached.
     """
     if not path.is_file():
         raise ConfigError([f"prompts.path: there is no file {path}"])
-    reader = READERS.get(path.suffix)
-    if reader is None:
+    blocks = READERS.get(path.suffix)
+    if blocks is None:
         raise ConfigError([f"prompts.path: {path} ends in {path.suffix or 'nothing'}; known: {', '.join(READERS)}"])
     if path.stat().st_size == 0:
         raise ConfigError([f"prompts.path: {path} is empty"])
+    names = {name: place for name, place in ((column, "column"), (reference_column, "reference_column")) if name is not None}
+    known: dict[str, None] = {}
+    values = 0
     try:
-        table = reader(path)
+        for block in blocks(path, list(names)):
+            known |= dict.fromkeys(block.column_names)
+            found = {name: block[name] if name in block.column_names else pa.nulls(len(block)) for name in names}
+            values += len(block) - found[column].null_count
+            yield pa.table(found)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError([f"prompts.path: {path} cannot be read as {path.suffix}: {error}"]) from error
-    if column not in table.column_names:
-        raise ConfigError([f"prompts.column: {path} has no column {column!r}; it has {', '.join(table.column_names)}"])
-    if len(table) == 0 or pc.is_valid(table[column]).to_pylist().count(True) == 0:
+    for name, place in names.items():
+        if name not in known:
+            raise ConfigError([f"prompts.{place}: {path} has no column {name!r}; it has {', '.join(known)}"])
+    if not values:
         raise ConfigError([f"prompts.path: {path} has no prompts in column {column!r}"])
-    if reference_column is None:
-        return table.select([column])
-    if reference_column not in table.column_names:
-        known = ", ".join(table.column_names)
-        raise ConfigError([f"prompts.reference_column: {path} has no column {reference_column!r}; it has {known}"])
-    return table.select([column, reference_column])
 
 
-def _values(table: pa.Table, column: str, reference_column: str | None) -> Iterator[tuple[Any, str | None]]:
-    for batch in table.to_batches(max_chunksize=1024):
+def _json_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    with path.open("rb") as stream:
+        while lines := stream.readlines(BLOCK):
+            block = b"".join(lines)
+            if block.strip():
+                yield pyarrow.json.read_json(pa.BufferReader(block), pyarrow.json.ReadOptions(block_size=len(block)))
+
+
+def _csv_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    # whole, though not as Python objects: only then does one type fit all of a column
+    yield pyarrow.csv.read_csv(path)
+
+
+def _parquet_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    file = pq.ParquetFile(path)
+    yield file.schema_arrow.empty_table()
+    present = [name for name in columns if name in file.schema_arrow.names]
+    for batch in file.iter_batches(BATCH, columns=present):
+        yield pa.Table.from_batches([batch])
+
+
+READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[pa.Table]]] = {
+    ".jsonl": _json_blocks,
+    ".json": _json_blocks,
+    ".csv": _csv_blocks,
+    ".parquet": _parquet_blocks,
+}
+
+
+def _values(table: pa.Table, column: str, reference_column: str | None) -> Iterator[Iterator[tuple[Any, str | None]]]:
+    for batch in table.to_batches(max_chunksize=BATCH):
         references = batch[reference_column].to_pylist() if reference_column else [None] * len(batch)
-        yield from zip(batch[column].to_pylist(), map(_text, references), strict=True)
+        yield zip(batch[column].to_pylist(), map(_text, references), strict=True)
 
 
 def _text(reference: Any) -> str | None:

@@ -1,6 +1,6 @@
 """Which prompts are evolved: an informative subset, drawn without replacement [paper, Algorithm 1, line 3; table 4]."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import uniforms
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.tables import Rows
 
 STRATA = 10
 
@@ -49,10 +50,10 @@ SELECTIONS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
 }
 
 
-def balanced(weights: np.ndarray, topics: Sequence[str | None], share: float) -> np.ndarray:
+def balanced(weights: np.ndarray, topics: pa.Array, share: float) -> np.ndarray:
     """w' = (1 - c) w + c * inverse topic frequency, both of sum 1; c is `share`. Prompts without a topic are one of their own."""
-    _, topic, count = np.unique([name or "" for name in topics], return_inverse=True, return_counts=True)
-    inverse = 1 / count[topic]
+    topic = topics.fill_null("").dictionary_encode().indices.to_numpy()
+    inverse = 1 / np.bincount(topic)[topic]
     return (1 - share) * weights / weights.sum() + share * inverse / inverse.sum()
 
 
@@ -81,26 +82,26 @@ class Select(TableStep):
     def outputs(self) -> Sequence[str]:
         return ["prompt_id", "probability", "draw"]
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        table, *topics = tables
-        scored = table.filter(table["uniform"].is_valid())
-        size = round(self.fraction * len(table))
-        if len(scored) == 0 or size == 0:
-            raise DataError(f"nothing to select: {len(scored)} of {len(table)} prompts are scored, the fraction is {self.fraction}")
-        weights = scored["weight"].to_numpy()
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        informed, *topics = sources
+        scored = informed["uniform"].is_valid()
+        ids, weights = informed["prompt_id"].filter(scored), informed["weight"].filter(scored).to_numpy()
+        size = round(self.fraction * len(informed))
+        if len(ids) == 0 or size == 0:
+            raise DataError(f"nothing to select: {len(ids)} of {len(informed)} prompts are scored, the fraction is {self.fraction}")
         if not weights.any():
-            weights = np.ones(len(scored))
+            weights = np.ones(len(ids))
         for labelled in topics:
-            places = pc.index_in(scored["prompt_id"], value_set=labelled["prompt_id"].combine_chunks())
-            weights = balanced(weights, labelled["topic"].take(places).to_pylist(), self.topic_share)
-        draws = uniforms(self.seed, scored["prompt_id"].to_pylist())
-        chosen = SELECTIONS[self.kind](weights, draws, min(size, len(scored)))
+            places = pc.index_in(ids, value_set=labelled["prompt_id"])
+            weights = balanced(weights, labelled["topic"].take(places), self.topic_share)
+        chosen = SELECTIONS[self.kind](weights, uniforms(self.seed, ids), min(size, len(ids)))
         columns = {
-            "prompt_id": scored["prompt_id"].take(pa.array(chosen)),
+            "prompt_id": ids.take(pa.array(chosen)),
             "probability": (weights / weights.sum())[chosen],
             "draw": pa.array(np.arange(len(chosen)), pa.int32()),
         }
-        return pa.table(columns), {"not_selectable": len(table) - len(scored), "zero_weight": int((weights[chosen] == 0).sum())}
+        yield pa.table(columns)
+        return {"not_selectable": len(informed) - len(ids), "zero_weight": int((weights[chosen] == 0).sum())}
 
 
 class Subset(TableStep):
@@ -118,7 +119,9 @@ class Subset(TableStep):
     def outputs(self) -> Sequence[str]:
         return SCHEMAS["prompts"].names
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        prompts, drawn = tables
-        kept = prompts.filter(pc.is_in(prompts["prompt_id"], drawn["prompt_id"].combine_chunks())).cast(SCHEMAS["prompts"])
-        return kept, {"kept": len(kept), "not_drawn": len(prompts) - len(kept)}
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        prompts, drawn = sources
+        kept = np.flatnonzero(pc.is_in(prompts["prompt_id"], drawn["prompt_id"]))
+        for table in prompts.take(kept):
+            yield table.cast(SCHEMAS["prompts"])
+        return {"kept": len(kept), "not_drawn": len(prompts) - len(kept)}

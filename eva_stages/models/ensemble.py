@@ -1,14 +1,13 @@
 """Several rewards as one. Each member scores in a stage of its own; here their scores are put on one scale and combined."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
-from eva_stages.core.errors import DataError
-from eva_stages.core.tables import reward_matrix
+from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matrix
 
 
 def standardise(rewards: np.ndarray) -> np.ndarray:
@@ -55,22 +54,25 @@ class CombineRewards(TableStep):
     def outputs(self) -> Sequence[str]:
         return ["prompt_id", "rewards", "failures", "members"]
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        ids = tables[0]["prompt_id"]
-        if not all(table["prompt_id"].equals(ids) for table in tables):
-            raise DataError("the members of the ensemble did not score the same prompts in the same order")
-        members = np.stack([standardise(reward_matrix(table["rewards"])) for table in tables])
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        check_same_order(sources, "the rewards of the ensemble's members")
+        members = np.stack([standardise(reward_matrix(rows["rewards"])) for rows in sources])
         rewards = combine_rewards(members, np.array(self.weights), self.combine)
-        reasons = pc.coalesce(*(table["failures"].combine_chunks().flatten() for table in tables))
-        made = pa.table(
-            {
-                "prompt_id": ids,
-                "rewards": _lists(rewards),
-                "failures": pa.ListArray.from_arrays(_offsets(*rewards.shape), reasons),
-                "members": pa.ListArray.from_arrays(_offsets(*rewards.shape), _lists(np.moveaxis(members, 0, -1).reshape(-1, len(tables)))),
+        done = 0
+        for batch in aligned(sources, [("prompt_id", "failures")] * len(sources)):
+            rows = slice(done, done + len(batch[0]))
+            done = rows.stop
+            offsets = _offsets(*rewards[rows].shape)
+            reasons = pc.coalesce(*(table["failures"].combine_chunks().flatten() for table in batch))
+            scores = np.moveaxis(members[:, rows], 0, -1).reshape(-1, len(members))
+            made = {
+                "prompt_id": batch[0]["prompt_id"],
+                "rewards": _lists(rewards[rows]),
+                "failures": pa.ListArray.from_arrays(offsets, reasons),
+                "members": pa.ListArray.from_arrays(offsets, _lists(scores)),
             }
-        )
-        return made, {"responses": int(rewards.size), "unscored": int(np.isnan(rewards).sum())}
+            yield pa.table(made)
+        return {"responses": int(rewards.size), "unscored": int(np.isnan(rewards).sum())}
 
 
 def _lists(values: np.ndarray) -> pa.ListArray:

@@ -4,12 +4,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.devices import take_devices
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.placing import BALANCED
 from eva_stages.core.stage import Outside
 
 MICROWORLD = "microworld"
-BALANCED = "balanced"
 
 
 def resolve(model: str, revision: str | None, place: str, code: bool = False) -> Outside:
@@ -64,9 +65,11 @@ def _folder(model: str, revision: str | None, place: str, code: bool) -> Path:
 
 
 def pick_device(device: str) -> str:
-    """`auto` as cuda, mps or cpu."""
+    """`auto` as cuda, mps or cpu. With several devices, `auto` and `cuda` are the next that no process of the stage has taken."""
     import torch
 
+    if device in ("auto", "cuda"):
+        take_devices(1)
     if device != "auto":
         return device
     if torch.cuda.is_available():
@@ -86,9 +89,11 @@ def load_model(kind: Any, folder: str, dtype: str, device: str, trust_remote_cod
 
     Args:
         kind: the class whose `from_pretrained` loads it.
-        device: auto, cpu, cuda, cuda:1, mps, or `balanced` to spread the model over all visible devices.
+        device: auto, cpu, cuda, cuda:1, mps; `balanced` spreads the model over all visible devices, `balanced:2` over the next two.
     """
-    if device == BALANCED:
+    if device.startswith(BALANCED):
+        if count := device.removeprefix(BALANCED).removeprefix(":"):
+            take_devices(int(count))
         return kind.from_pretrained(folder, device_map="auto", **load_kwargs(dtype, "cuda", trust_remote_code)).eval()
     place = pick_device(device)
     return kind.from_pretrained(folder, **load_kwargs(dtype, place, trust_remote_code)).to(place).eval()

@@ -99,6 +99,7 @@ class PairwiseModel(PairwiseReward):
     max_length: int = 4096
     dtype: str = "auto"
     device: str = "auto"
+    replicas: int | None = None
     tokens_per_batch: int = 16384
     _model: Any = PrivateAttr(None)
     _tokenizer: Any = PrivateAttr(None)

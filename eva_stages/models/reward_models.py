@@ -21,6 +21,7 @@ class SequenceClassifierReward(PointwiseReward):
     max_length: int = 4096
     dtype: str = "auto"
     device: str = "auto"
+    replicas: int | None = None
     tokens_per_batch: int = 16384
     _trusted: ClassVar[bool] = False
     _model: Any = PrivateAttr(None)

@@ -31,6 +31,7 @@ class TransformersGenerator(SeededLLM):
         system_prompt: put before conversations without a system message.
         tokens_per_batch: padded tokens per batch, room for the answers included.
         device: see `load_model`.
+        replicas: copies of the model; it is the step's resources that make them.
     """
 
     model: str
@@ -42,6 +43,7 @@ class TransformersGenerator(SeededLLM):
     system_prompt: str | None = None
     dtype: str = "auto"
     device: str = "auto"
+    replicas: int | None = None
     tokens_per_batch: int = 16384
 
     _model: Any = PrivateAttr(None)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from distilabel.models.mixins.cuda_device_placement import CudaDevicePlacementMixin
 from pydantic import Field, PrivateAttr
 
+from eva_stages.core.devices import take_devices
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.generating import Generated, SeededLLM, generated
 from eva_stages.core.rows import Message
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 LARGEST_SEED = 2**63 - 1
 
 
-class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
+class VLLMGenerator(SeededLLM):
     """A causal language model from a checkpoint folder in a vLLM engine.
-
-    distilabel's mixin is here for the number of the step's replica that it brings; its own choice of devices is not used.
 
     Attributes:
         model: checkpoint folder with tokenizer and chat template.
@@ -43,7 +41,7 @@ class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
         dtype: `auto` = float32 on CPU, bfloat16 elsewhere.
         max_model_len: tokens of prompt and response; None = what the model takes.
         lora: folder of a LoRA adapter to answer with.
-        tensor_parallel: devices that share one copy of the model.
+        tensor_parallel: devices that share one copy of the model; None = 1.
         replicas: copies of the model. It is the step's resources that make them; each takes `tensor_parallel` devices of its own.
         gpu_memory_utilization: share of each device's memory that the engine takes.
         max_num_seqs: sequences that the engine works on at once.
@@ -60,8 +58,8 @@ class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
     dtype: str = "auto"
     max_model_len: int | None = None
     lora: str | None = None
-    tensor_parallel: int = 1
-    replicas: int = 1
+    tensor_parallel: int | None = None
+    replicas: int | None = None
     gpu_memory_utilization: float = 0.9
     max_num_seqs: int = 256
     enforce_eager: bool = False
@@ -78,15 +76,14 @@ class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
         """Choose devices and start the engine.
 
         Raises:
-            ConfigError: if vLLM is not installed, or there are fewer devices than the replicas need.
+            ConfigError: if vLLM is not installed.
             ValueError: if the tokenizer has no chat template.
         """
         super().load()
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-        if not self.disable_cuda_device_placement:
-            self._choose_devices()
+        take_devices(self.tensor_parallel or 1)
         self._start()
         self._tokenizer = self._engine.get_tokenizer()
         if self._tokenizer.chat_template is None:
@@ -108,12 +105,6 @@ class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
         known = dict(zip(asked, answers, strict=True))
         return [known.get(index) or _too_long(len(ids), num_generations) for index, ids in enumerate(prompts)]
 
-    def _choose_devices(self) -> None:
-        visible = _visible_devices()
-        if visible:
-            replica = int((self._llm_identifier or "0").rpartition("-")[2])
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(replica_devices(visible, replica, self.tensor_parallel))
-
     def _start(self) -> None:
         try:
             from vllm import LLM
@@ -128,7 +119,7 @@ class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
             max_model_len=self.max_model_len,
             generation_config="vllm",  # the model's own sampling settings would silently replace the recipe's
             enable_prefix_caching=True,
-            tensor_parallel_size=self.tensor_parallel,
+            tensor_parallel_size=self.tensor_parallel or 1,
             gpu_memory_utilization=self.gpu_memory_utilization,
             max_num_seqs=self.max_num_seqs,
             enforce_eager=self.enforce_eager,
@@ -170,32 +161,6 @@ class VLLMGenerator(SeededLLM, CudaDevicePlacementMixin):
         ]
         asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
         return [_read(answer, n) for answer in self._engine.generate(asked, settings, use_tqdm=False, lora_request=self._adapter)]
-
-
-def replica_devices(visible: Sequence[str], replica: int, size: int) -> Sequence[str]:
-    """The `size` neighbouring devices of a replica (0 = the first).
-
-    Raises:
-        ConfigError: if there are not that many.
-    """
-    first = replica * size
-    if first + size > len(visible):
-        raise ConfigError(
-            [
-                f"runtime: replica {replica + 1} with tensor_parallel {size} needs {first + size} devices, but {len(visible)} are visible "
-                f"({', '.join(visible)}); lower replicas or tensor_parallel"
-            ]
-        )
-    return visible[first : first + size]
-
-
-def _visible_devices() -> list[str]:
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [device.strip() for device in given.split(",") if device.strip()]
-    import torch
-
-    return [str(device) for device in range(torch.cuda.device_count())]
 
 
 def _read(answer: "RequestOutput", n: int) -> Generated:

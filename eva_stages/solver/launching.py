@@ -5,27 +5,23 @@ metrics to a file that is read here, and resumes from its own last whole checkpo
 """
 
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
+import uuid
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from eva_stages.core.errors import ConfigError, StageError
+from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import tree_digest
-from eva_stages.core.process import kill_tree
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import WORK
+from eva_stages.solver.machine import launch
 
 METRICS = "metrics.jsonl"
-POLL_SECONDS = 0.3
 TRACKER_HOMES = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
+NOT_OF_THE_JOB = ("launch", "starter", "cluster")
 
 
 def launch_file(launch: str) -> Path:
@@ -45,6 +41,11 @@ def launch_file(launch: str) -> Path:
 def process_count(path: Path) -> int:
     """How many training processes a launch file starts."""
     return int(yaml.safe_load(path.read_text()).get("num_processes", 1))
+
+
+def machine_count(path: Path) -> int:
+    """On how many machines a launch file's processes run."""
+    return int(yaml.safe_load(path.read_text()).get("num_machines", 1))
 
 
 def same_vocabulary(policy: Path, reference: Path) -> None:
@@ -71,51 +72,63 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     """Run training to its end.
 
     Args:
-        runtime: what `TrainingRuntime` holds.
+        runtime: what `TrainingRuntime` holds, and the address of a Ray `cluster` that may start it.
         settings: what `eva_stages.solver.training` reads (see there).
 
     Raises:
         StageError: with the end of the training log, if the process fails.
     """
-    file = launch_file(runtime["launch"])
-    same_vocabulary(context.inputs["policy"], context.inputs["reference"])
+    file = launch_file(runtime["launch"]).resolve()
+    work, inputs = context.work.resolve(), {name: path.resolve() for name, path in context.inputs.items()}  # for other machines
+    same_vocabulary(inputs["policy"], inputs["reference"])
     job: dict[str, Any] = {
         **settings,
-        "policy": str(context.inputs["policy"]),
-        "reference": str(context.inputs["reference"]),
-        **{name: str(context.inputs[name]) for name in ("pairs", "prompts") if name in context.inputs},
-        "inputs": {WORK: str(context.work), **{name: str(path) for name, path in context.inputs.items()}},
-        "reference_digest": tree_digest(context.inputs["reference"]),
-        "work": str(context.work),
-        "cache": str(context.run / "cache"),
+        "policy": str(inputs["policy"]),
+        "reference": str(inputs["reference"]),
+        **{name: str(inputs[name]) for name in ("pairs", "prompts") if name in inputs},
+        "inputs": {WORK: str(work), **{name: str(path) for name, path in inputs.items()}},
+        "reference_digest": tree_digest(inputs["reference"]),
+        "work": str(work),
+        "cache": str(context.run.resolve() / "cache"),
         "label": f"{context.run.name}/{context.work.name}",
-        **{name: value for name, value in runtime.items() if name != "launch"},
-        "launcher": os.getpid(),
-        "host": socket.gethostname(),
+        **{name: value for name, value in runtime.items() if name not in NOT_OF_THE_JOB},
     }
-    (context.work / "job.json").write_text(json.dumps(job, indent=2))
-    log = context.work / "training.log"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), "-m", "eva_stages.solver.training"]
-    trackers = str(context.run / "trackers" / context.work.name)
-    homes = dict.fromkeys(TRACKER_HOMES, trackers) if runtime["report_to"] else {}
-    # libraries that format tracebacks wrap the message, which is read back from the log
-    environment = {**os.environ, **homes, "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
-    with log.open("a") as stream:
-        process = subprocess.Popen(
-            [*command, str(context.work / "job.json")], stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
-        )
-        try:
-            while process.poll() is None:
-                _show(context)
-                time.sleep(POLL_SECONDS)
-        finally:
-            kill_tree(process.pid)
-            process.wait()
-    if process.returncode != 0:
-        raise StageError(_cause(process.returncode, log))
+    (work / "job.json").write_text(json.dumps(job, indent=2))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
+    module = ["-m", "eva_stages.solver.training", str(work / "job.json")]
+    environment = _environment(context, runtime, file)
+    if runtime["starter"]:
+        order = {"command": command, "job": module, "environment": environment, "cluster": runtime["cluster"], **_machines(file)}
+        command, module = _order(work, runtime["starter"], order), []
+    launch([*command, *module], environment, work / "training.log", lambda: _show(context), gently=bool(runtime["starter"]))
     _show(context)
-    facts: dict[str, Any] = json.loads((context.work / "result.json").read_text())
+    facts: dict[str, Any] = json.loads((work / "result.json").read_text())
     return facts
+
+
+def _environment(context: Context, runtime: dict[str, Any], file: Path) -> dict[str, str]:
+    """What the training processes find in their environment besides what is there."""
+    trackers = str(context.run.resolve() / "trackers" / context.work.name)
+    homes = dict.fromkeys(TRACKER_HOMES, trackers) if runtime["report_to"] else {}
+    # accelerate passes a launch file's use_cpu on only where it starts a single process
+    processor = {"ACCELERATE_USE_CPU": "true"} if yaml.safe_load(file.read_text()).get("use_cpu") else {}
+    # libraries that format tracebacks wrap the message, which is read back from the log
+    return {**homes, **processor, "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
+
+
+def _machines(file: Path) -> dict[str, int]:
+    machines, on_cpu = machine_count(file), yaml.safe_load(file.read_text()).get("use_cpu")
+    return {"machines": machines, "gpus": 0 if on_cpu else process_count(file) // machines}
+
+
+def _order(work: Path, starter: str, order: dict[str, Any]) -> list[str]:
+    """Write down what each machine is to run; returns the command that starts them all."""
+    path = work / "order.json"
+    path.write_text(json.dumps({**order, "work": str(work), "meeting": str(work / f"meeting-{uuid.uuid4().hex}.json")}, indent=2))
+    if starter == "ray":
+        return [sys.executable, "-m", "eva_stages.solver.machines", str(path)]
+    nodes = [f"--nodes={order['machines']}", f"--ntasks={order['machines']}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+    return ["srun", *nodes, sys.executable, "-m", "eva_stages.solver.machine", str(path)]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -138,11 +151,3 @@ def _show(context: Context) -> None:
         said = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]
         context.task.mark(last["step"])
         context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(said))
-
-
-def _cause(code: int, log: Path) -> str:
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return f"training was killed (out of memory?); its output is in {log}"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line and not line.startswith(" ") and "CalledProcessError" not in line]
-    return f"training ended with code {code}: {errors[-1] if errors else (lines or ['no output'])[-1]}; its output is in {log}"

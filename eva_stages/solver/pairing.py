@@ -4,7 +4,7 @@ A prompt gives no pair, and is counted, if one of its responses could not be sco
 too small, or if the best response is empty.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.rows import MESSAGES, SCHEMAS
-from eva_stages.core.tables import reward_matrix
+from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matrix
+
+FATES = ("pair", "unscored", "all_equal", "small_gap", "empty")
 
 
 def best_and_worst(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,10 +41,21 @@ class MakePairs(TableStep):
     def outputs(self) -> Sequence[str]:
         return SCHEMAS["pairs"].names
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        prompts, responses, rewards = tables
-        if not (prompts["prompt_id"].equals(responses["prompt_id"]) and prompts["prompt_id"].equals(rewards["prompt_id"])):
-            raise DataError("prompts, responses and rewards do not hold the same prompts in the same order")
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        check_same_order(sources, "prompts, responses and rewards")
+        reward_matrix(sources[2]["rewards"])  # all prompts are to have the same number of responses, not only those of a batch
+        counts = dict.fromkeys(FATES, 0)
+        scores = [name for name in ("rewards", "win_probability") if name in sources[2].names]
+        for batch in aligned(sources, (("prompt_id", "messages"), ("responses",), scores)):
+            pairs, fates = self._pairs(*batch)
+            counts = {fate: count + int((fates == fate).sum()) for fate, count in counts.items()}
+            yield pairs.filter(pa.array(fates == "pair"))
+        if counts["pair"] == 0:
+            raise DataError(f"no prompt gives a preference pair, so there is nothing to train on: {counts}")
+        return counts
+
+    def _pairs(self, prompts: pa.Table, responses: pa.Table, rewards: pa.Table) -> tuple[pa.Table, np.ndarray]:
+        """A pair for every prompt, and what is to become of it: one of `FATES`."""
         matrix = reward_matrix(rewards["rewards"])
         scored = np.isfinite(matrix).all(axis=1)
         safe = np.where(scored[:, None], matrix, 0.0)
@@ -52,25 +65,19 @@ class MakePairs(TableStep):
         texts = responses["responses"].combine_chunks().flatten()
         chosen, rejected = (texts.take(pa.array(rows * matrix.shape[1] + index)) for index in (best, worst))
         empty = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(chosen, "")), "").to_numpy(zero_copy_only=False)
-        fates = np.select([~scored, gap == 0, gap <= self.min_gap, empty], ["unscored", "all_equal", "small_gap", "empty"], "pair")
-        keep = pa.array(fates == "pair")
+        fates = np.select([~scored, gap == 0, gap <= self.min_gap, empty], FATES[1:], FATES[0])
         wins = _win_probabilities(rewards, matrix.shape)
-        pairs = pa.table(
-            {
-                "prompt_id": prompts["prompt_id"],
-                "prompt": prompts["messages"],
-                "chosen": assistant_messages(chosen),
-                "rejected": assistant_messages(rejected),
-                "chosen_reward": safe[rows, best],
-                "rejected_reward": safe[rows, worst],
-                "chosen_win_probability": pa.array(wins[rows, best], from_pandas=True),
-                "rejected_win_probability": pa.array(wins[rows, worst], from_pandas=True),
-            }
-        ).cast(SCHEMAS["pairs"])
-        counts = {fate: int((fates == fate).sum()) for fate in ("pair", "unscored", "all_equal", "small_gap", "empty")}
-        if counts["pair"] == 0:
-            raise DataError(f"no prompt gives a preference pair, so there is nothing to train on: {counts}")
-        return pairs.filter(keep), counts
+        pairs = {
+            "prompt_id": prompts["prompt_id"],
+            "prompt": prompts["messages"],
+            "chosen": assistant_messages(chosen),
+            "rejected": assistant_messages(rejected),
+            "chosen_reward": safe[rows, best],
+            "rejected_reward": safe[rows, worst],
+            "chosen_win_probability": pa.array(wins[rows, best], from_pandas=True),
+            "rejected_win_probability": pa.array(wins[rows, worst], from_pandas=True),
+        }
+        return pa.table(pairs).cast(SCHEMAS["pairs"]), fates
 
 
 def _win_probabilities(rewards: pa.Table, shape: tuple[int, ...]) -> np.ndarray:

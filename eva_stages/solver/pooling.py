@@ -1,12 +1,12 @@
 """The pairs of several iterations as one training set, for a solver that starts from scratch [paper, table 5]."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
-import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.tables import Rows, first_places, take
 
 
 class PoolPairs(TableStep):
@@ -27,9 +27,8 @@ class PoolPairs(TableStep):
     def outputs(self) -> Sequence[str]:
         return SCHEMAS["pairs"].names
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        together = pa.concat_tables(tables)
-        numbered = pa.table({"prompt_id": together["prompt_id"], "row": np.arange(len(together))})
-        first = numbered.group_by("prompt_id").aggregate([("row", "min")])["row_min"].sort()
-        pooled = together.take(first)
-        return pooled, {"pair": len(pooled), "repeated": len(together) - len(pooled)}
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        total = sum(map(len, sources))
+        first = first_places(pa.concat_arrays([rows["prompt_id"] for rows in sources]))
+        yield from take(sources, first)
+        return {"pair": len(first), "repeated": total - len(first)}

@@ -6,7 +6,7 @@ may score below the rejected response, as in the paper; the pairs keep both rewa
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,11 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
 from eva_stages.core.distil import TableStep
-from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import SCHEMAS, Message, normalise
-from eva_stages.core.tables import reward_matrix
+from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matrix
 from eva_stages.solver.pairing import assistant_messages
 
 TEMPLATE = (
@@ -119,10 +118,17 @@ class TakeRewrites(TableStep):
     def outputs(self) -> Sequence[str]:
         return SCHEMAS["rewritten_pairs"].names
 
-    def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        pairs, rewrites, rewards = tables
-        if not (pairs["prompt_id"].equals(rewrites["prompt_id"]) and pairs["prompt_id"].equals(rewards["prompt_id"])):
-            raise DataError("pairs, rewrites and their rewards do not hold the same prompts in the same order")
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        check_same_order(sources, "pairs, rewrites and their rewards")
+        counts: Counter[str] = Counter(pair=len(sources[0]))
+        for batch in aligned(sources, (SCHEMAS["pairs"].names, ("responses", "reason"), ("rewards",))):
+            pairs, fates = self._taken(*batch)
+            counts.update(fates.to_pylist())
+            yield pairs
+        return dict(counts)
+
+    def _taken(self, pairs: pa.Table, rewrites: pa.Table, rewards: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
+        """The pairs, and what became of each rewrite: `rewritten`, or why it was not taken."""
         before, after = pairs["chosen_reward"].to_numpy(), reward_matrix(rewards["rewards"])[:, 0]
         worse = (after < before) & (self.keep == "if_no_worse")
         fates = pc.coalesce(rewrites["reason"], pa.array(np.select([np.isnan(after), worse], ["unscored", "worse"], "rewritten")))
@@ -136,4 +142,4 @@ class TakeRewrites(TableStep):
             "original_chosen": pc.if_else(taken, pairs["chosen"], None),
             "original_reward": pc.if_else(taken, pairs["chosen_reward"], None),
         }
-        return pa.table(columns).cast(SCHEMAS["rewritten_pairs"]), {"pair": len(pairs), **Counter(fates.to_pylist())}
+        return pa.table(columns).cast(SCHEMAS["rewritten_pairs"]), fates

@@ -7,16 +7,19 @@ The job's `kind` names the loss; the code behind it is imported only then. A tra
 import contextlib
 import json
 import os
-import socket
 import sys
 import threading
 from pathlib import Path
 from typing import get_args
 
 import psutil
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from eva_stages.core.config.solver import OtherDPO
 from eva_stages.core.stage import load_attribute
+from eva_stages.solver.machine import LAUNCHER
 
 PAIRWISE = "eva_stages.solver.preference:train"
 REFERENCE_FREE = "eva_stages.solver.experimental:train"
@@ -28,13 +31,8 @@ TRAINERS = {
 }
 
 
-def die_with(pid: int, host: str) -> None:
-    """End this process when the one that launched it ends: an orphan would go on writing where a rerun starts to write.
-
-    On the other nodes of a cluster there is no launcher to watch; their own starter ends them.
-    """
-    if host != socket.gethostname():
-        return
+def die_with(pid: int) -> None:
+    """End this process when the one that launched it on this machine ends: an orphan would go on writing where a rerun starts to write."""
 
     def wait() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -46,8 +44,11 @@ def die_with(pid: int, host: str) -> None:
 
 def main(job_file: str) -> None:
     job = json.loads(Path(job_file).read_text())
-    die_with(job["launcher"], job["host"])
-    die_with(os.getppid(), socket.gethostname())
+    if launcher := os.environ.get(LAUNCHER):
+        die_with(int(launcher))
+    die_with(os.getppid())
+    # whoever asks first settles it for the process: without the word, processes on CPUs would each train alone
+    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     load_attribute(TRAINERS[job["kind"]])(job)
 
 

@@ -2,6 +2,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from eva_stages.core.fingerprint import canonical, derive_seed, fingerprint, tree_digest, uniforms
@@ -23,10 +24,12 @@ def test_what_cannot_be_encoded_exactly_raises(value: object) -> None:
 
 
 def test_uniforms_depend_on_seed_and_id_alone() -> None:
-    ids = [hashlib.sha256(str(number).encode()).hexdigest()[:24] for number in range(20_000)]
+    ids = pa.array([hashlib.sha256(str(number).encode()).hexdigest()[:24] for number in range(20_000)])
     draws = uniforms(derive_seed(1, "x"), ids)
     assert np.array_equal(uniforms(derive_seed(1, "x"), ids[::-1]), draws[::-1])
     assert not np.array_equal(uniforms(derive_seed(2, "x"), ids), draws)
+    with pytest.raises(ValueError, match="at least 16 hex digits"):
+        uniforms(1, pa.array(["0123456789abcdef", "abc"]))
     assert 0 < draws.min() < draws.max() < 1
     counts = np.histogram(draws, bins=20, range=(0, 1))[0]
     assert ((counts - 1000) ** 2 / 1000).sum() < 45  # chi-squared with 19 degrees of freedom: p > 0.0005

@@ -87,6 +87,7 @@ def test_the_devices_of_a_stage_are_those_its_models_are_told_to_take(monkeypatc
 
     assert [count({"device": name}) for name in ("auto", "cuda:1", "balanced", "cpu")] == [1, 1, 4, 0]
     assert count({"tensor_parallel": 2, "replicas": 2}) == 4 and count({"tensor_parallel": 8}) == 4
+    assert count({"tensor_parallel": None, "replicas": None}) == 4 and count({"device": "auto", "replicas": 2}) == 2
     assert ledger.devices(TableStage("x", 0, {}, step=Use("a:b"))) == {"count": 0, "names": []}
     monkeypatch.setattr(ledger, "visible_gpus", lambda: ())
     assert count({"device": "auto"}) == 0

@@ -82,7 +82,7 @@ def test_artifacts_are_joined_on_prompt_id_whatever_their_order(tmp_path: Path, 
     write_rows([table], SCHEMA, tmp_path / "a")
     write_rows([table.take(pa.array(order))], SCHEMA, tmp_path / "b")
     skip = np.arange(10, 2000)
-    batches = list(joined_batches([tmp_path / "a", tmp_path / "b"], ["", "b_"], skip, 64))
+    batches = list(joined_batches([tmp_path / "a", tmp_path / "b"], ["", "b_"], skip, 64, tmp_path))
     numbers = np.concatenate([index for index, _ in batches])
     assert numbers.tolist() == [*range(10), *range(2000, 3000)]
     assert all(row["b_text"] == row["text"] == f"text {n}" for index, made in batches for n, row in zip(index, made, strict=True))
@@ -93,7 +93,7 @@ def test_a_join_with_a_missing_id_names_it(tmp_path: Path) -> None:
     write_rows([pa.Table.from_pylist(rows(0, 4), schema=SCHEMA)], SCHEMA, tmp_path / "a")
     write_rows([pa.Table.from_pylist(rows(0, 3), schema=SCHEMA)], SCHEMA, tmp_path / "b")
     with pytest.raises(DataError, match=f"no row for prompt {3:024x}"):
-        list(joined_batches([tmp_path / "a", tmp_path / "b"], ["", ""], np.array([]), 2))
+        list(joined_batches([tmp_path / "a", tmp_path / "b"], ["", ""], np.array([]), 2, tmp_path))
 
 
 def test_a_reward_matrix_has_nan_for_null_and_refuses_ragged_rows() -> None:

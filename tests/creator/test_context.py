@@ -7,6 +7,7 @@ import pytest
 from eva_stages.core.errors import DataError
 from eva_stages.core.generating import Generated, SeededLLM, generated
 from eva_stages.core.rows import SCHEMAS, Message, prompt_row
+from eva_stages.core.tables import BATCH
 from eva_stages.creator.context import CHARACTERS, Critique, Feedback, Parents, diverse, examples_text, feedback_text, similar, vectorize
 from eva_stages.creator.evolving import METHODS, EvolvePrompts
 
@@ -75,6 +76,19 @@ def test_feedback_is_the_best_and_the_worst_response_of_the_drawn_prompts_in_the
     assert counts == {"unscored": 1, "all_equal": 1}
     with pytest.raises(DataError, match="1 of the 1 drawn prompts are not among the 4 prompts"):
         Feedback(name="feedback").transform(table("e"), *answered(prompts, responses, rewards))
+
+
+def test_feedback_on_many_prompts_is_that_of_each() -> None:
+    count = 2 * BATCH + 9
+    prompts, rewards = table(*map(str, range(count))), [[float(n % 7), float(n % 5)] for n in range(count)]
+    drawn = prompts.select(["prompt_id"]).take(pa.array(np.random.default_rng(0).permutation(count)))
+    made, _ = Feedback(name="feedback").transform(drawn, *answered(prompts, [[f"{n} a", f"{n} b"] for n in range(count)], rewards))
+    assert made["prompt_id"].to_pylist() == drawn["prompt_id"].to_pylist()
+    for row in made.to_pylist():
+        number = int(row["messages"][0]["content"])
+        better, worse = ("a", "b") if number % 7 >= number % 5 else ("b", "a")
+        assert row["best"] == f"{number} {better}" and row["best_reward"] == max(rewards[number])
+        assert row["worst"] == (f"{number} {worse}" if number % 7 != number % 5 else None)
 
 
 @pytest.mark.parametrize("method", list(METHODS))

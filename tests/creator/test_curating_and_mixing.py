@@ -3,7 +3,7 @@ import pytest
 
 from eva_stages.core.errors import DataError
 from eva_stages.core.rows import SCHEMAS, prompt_row
-from eva_stages.creator.curating import Curate, NearDuplicates
+from eva_stages.creator.curating import Curate
 from eva_stages.creator.mixing import Mix, Replay
 
 LONG = "Explain in plain words how a suspension bridge carries the weight of the cars that cross it every single day"
@@ -39,11 +39,6 @@ def test_near_duplicates_of_any_earlier_prompt_set_go() -> None:
 def test_without_a_threshold_only_exact_duplicates_go() -> None:
     kept, _ = Curate(name="curate", near_duplicate=None).transform(evolutions((LONG, None), (LONG + "?", None)), prompts("x"))
     assert len(kept) == 2
-
-
-def test_different_short_texts_are_not_near_duplicates() -> None:
-    near = NearDuplicates(0.8)
-    assert all(near.add(text, text) for text in ("", "a", "b", "ab", "Take abc, reverse it.", "Take abd, sort its letters."))
 
 
 def test_the_mix_has_the_size_of_the_present_set_and_the_asked_shares() -> None:

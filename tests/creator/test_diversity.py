@@ -16,7 +16,7 @@ from eva_stages.core.errors import DataError
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.stage import Use
 from eva_stages.core.tables import read_table, write_rows
-from eva_stages.creator.diversity import BLOCK, Diversify, Embed, embedding_matrix, neighbour_distances
+from eva_stages.creator.diversity import BLOCK, Diversify, Embed, neighbour_distances
 from tests.tiny_models import tokenizer
 
 TEXTS = [
@@ -133,7 +133,7 @@ def test_embeddings_are_found_by_id_and_missing_or_unequal_ones_are_errors() -> 
     with pytest.raises(DataError, match="embeddings of 2 and of 3 numbers"):
         Diversify(name="diversify").transform(table, own, embeddings(prompts("x"), np.eye(3)[:1]))
     with pytest.raises(DataError, match="None = no embedding"):
-        embedding_matrix([pa.table({"prompt_id": ["a", "b"], "embedding": [[1.0], None]}, schema=EMBEDDINGS)])
+        Diversify(name="diversify").transform(table, pa.table({**own.to_pydict(), "embedding": [[1.0], None, [1.0]]}, schema=EMBEDDINGS))
 
 
 def test_blocks_give_what_the_definition_gives() -> None:

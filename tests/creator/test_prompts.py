@@ -9,13 +9,14 @@ import pytest
 
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.tables import read_table
-from eva_stages.creator.prompts import load_file, read_prompt_file
+from eva_stages.creator.prompts import BLOCK, count_usable, load_file, prompt_batches
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "and now?"}]
 
 
 def load(path: Path, tmp_path: Path, **settings: object) -> tuple[list[dict], dict]:
-    context = SimpleNamespace(out=tmp_path / "out")
+    context = SimpleNamespace(work=tmp_path / "work", out=tmp_path / "out")
+    context.work.mkdir(exist_ok=True)
     defaults = {"column": "prompt", "size": None, "max_characters": 100, "seed": 1}
     made = load_file(context, file=str(path), **{**defaults, **settings})  # type: ignore[arg-type]
     return read_table(tmp_path / "out").to_pylist(), made["counts"]
@@ -44,7 +45,7 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
     pyarrow.csv.write_csv(table, tmp_path / "p.csv")
     lines(tmp_path / "p.json", ["one", "two"])
     for name in ("p.parquet", "p.csv", "p.json"):
-        assert read_prompt_file(tmp_path / name, "prompt")["prompt"].to_pylist() == ["one", "two"]
+        assert pa.concat_tables(prompt_batches(tmp_path / name, "prompt"))["prompt"].to_pylist() == ["one", "two"]
 
 
 def test_a_sample_is_seeded_and_of_the_asked_size(tmp_path: Path) -> None:
@@ -69,9 +70,18 @@ def test_a_file_without_prompts_says_what_is_wrong(tmp_path: Path, name: str, te
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=says):
-        read_prompt_file(tmp_path / name, "prompt")
+        list(prompt_batches(tmp_path / name, "prompt"))
 
 
 def test_a_file_of_unusable_prompts_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no usable prompt"):
         load(lines(tmp_path / "p.jsonl", ["x" * 200, "  "]), tmp_path)
+
+
+def test_a_file_is_read_in_blocks_and_duplicates_are_found_across_them(tmp_path: Path) -> None:
+    texts = [f"{n} " + "x" * 90 for n in range(15_000)]
+    rows, counts = load(lines(tmp_path / "p.jsonl", [*texts, texts[7], None]), tmp_path)
+    assert (tmp_path / "p.jsonl").stat().st_size > BLOCK
+    assert [row["messages"][0]["content"] for row in rows] == texts
+    assert counts == {"read": 15_002, "null_or_empty": 1, "duplicate": 1}
+    assert count_usable(tmp_path / "p.jsonl", "prompt", 100, None) == 15_000

@@ -80,7 +80,7 @@ def test_nothing_scored_is_an_error() -> None:
 
 
 def test_rare_topics_gain_by_the_share_of_the_inverse_frequency() -> None:
-    weights, topics = np.array([2.0, 1.0, 1.0, 0.0]), ["code", "code", None, "code"]
+    weights, topics = np.array([2.0, 1.0, 1.0, 0.0]), pa.array(["code", "code", None, "code"])
     assert balanced(weights, topics, 0.0) == pytest.approx([0.5, 0.25, 0.25, 0])
     assert balanced(weights, topics, 1.0) == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
     assert balanced(weights, topics, 0.25) == pytest.approx(0.75 * np.array([0.5, 0.25, 0.25, 0]) + 0.25 * np.array([1, 1, 3, 1]) / 6)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.store import Run
 from eva_stages.publishing.history import read_history
+from eva_stages.publishing.report.health import health
 from eva_stages.publishing.report.informativeness import jaccard, selected_sets
 from eva_stages.publishing.report.ledger import ledger
 from eva_stages.publishing.report.page import write_report
@@ -259,3 +261,17 @@ def test_the_plan_stands_beside_what_was_taken_and_what_is_not_known_is_said(tmp
     whole = section.tables[0].rows[-1]
     assert whole[:8] == ["all", len(plan), 60.0 * len(plan), 50.0 * len(plan), 40.0 * len(plan), 90.0 * len(plan), 1, 33.0]
     assert [plot.name for plot in section.plots] == ["plan-time"] and len(section.tables[1].rows) == len(plan)
+
+
+def test_health_shows_every_figure_beside_its_limit_and_says_what_is_beyond_it(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    assert health(read_history(Run(run))).lead == ["Every figure that is known is within its limit."]
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"health": {"pair_share": 1.0, "kl_per_token": None}}))
+    section = health(read_history(Run(run)))
+    figures = [manifests(run)[f"{iteration}-health"]["figures"] for iteration in (0, 1)]
+    assert [lead.partition(":")[0] for lead in section.lead] == ["Iteration 0", "Iteration 1"] and "health.pair_share=1" in section.lead[0]
+    rows = {row[0]: list(row[1:]) for row in section.tables[0].rows}
+    assert rows["pairs per prompt"] == [*(one["pair_share"] for one in figures), "at least", 1.0]
+    assert rows["KL divergence from theta_0 (nats per token)"] == [*(one["kl_per_token"] for one in figures), "at most", None]
+    assert [plot.name for plot in section.plots] == ["health-kl"]

@@ -1,7 +1,5 @@
 """Training jobs on tiny models: a policy, a reference that differs from it, pairs with win probabilities."""
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from transformers import LlamaForCausalLM
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import write_rows
+from eva_stages.solver.launching import launch_file
 from tests.tiny_models import config, tokenizer
 
 NUMBERS = ["one", "two", "three", "four", "five", "six"]
@@ -38,8 +37,6 @@ BASE: dict[str, Any] = {
     "liger": False,
     "report_to": [],
     "label": "tiny",
-    "launcher": os.getpid(),
-    "host": socket.gethostname(),
 }
 LOSSES: dict[str, dict[str, Any]] = {
     "dpo": {"beta": 0.1, "nll_alpha": 0.0},
@@ -94,3 +91,10 @@ def job(work: Path, folders: dict[str, str], kind: str, **changes: Any) -> dict[
     digest = tree_digest(Path(folders["reference"]))
     places = {"work": str(work), "cache": str(work / "cache"), "reference_digest": digest}
     return {**BASE, **folders, **places, "kind": kind, "loss": loss, **changes}
+
+
+def two_machines(folder: Path) -> str:
+    """A launch file for one process on the CPU of each of two machines."""
+    path = folder / "two_machines.yaml"
+    path.write_text(launch_file("cpu_2").read_text().replace("num_machines: 1", "num_machines: 2"))
+    return str(path)

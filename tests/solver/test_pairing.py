@@ -1,8 +1,10 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from eva_stages.core.errors import DataError
 from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.tables import BATCH
 from eva_stages.solver.pairing import MakePairs
 
 
@@ -55,3 +57,19 @@ def test_inputs_in_different_orders_are_refused() -> None:
     prompts, responses, rewards = tables([["a", "b"], ["c", "d"]], [[1, 0], [1, 0]])
     with pytest.raises(DataError, match="same order"):
         MakePairs(name="pair").transform(prompts, responses, rewards.take(pa.array([1, 0])))
+
+
+def test_pairs_of_many_prompts_are_those_of_their_batches() -> None:
+    count = 2 * BATCH + 5
+    rng = np.random.default_rng(0)
+    whole = tables([[f"{n} {k}" for k in range(3)] for n in range(count)], rng.integers(3, size=(count, 3)).astype(float).tolist())
+    pairs, counts = MakePairs(name="pair").transform(*whole)
+    parts = [MakePairs(name="pair").transform(*(one.slice(start, 1000) for one in whole)) for start in range(0, count, 1000)]
+    assert pairs.equals(pa.concat_tables(made for made, _ in parts))
+    assert counts == {name: sum(part[name] for _, part in parts) for name in counts} and sum(counts.values()) == count
+
+
+def test_prompts_with_different_numbers_of_responses_are_an_error_however_far_apart() -> None:
+    rewards = [[1.0, 2.0]] * BATCH + [[1.0, 2.0, 3.0]] * BATCH
+    with pytest.raises(ValueError, match=r"different numbers of responses: \[2, 3\]"):
+        MakePairs(name="pair").transform(*tables([[*map(str, one)] for one in rewards], rewards))

@@ -1,5 +1,7 @@
 """Whole trainings with TRL's real trainers on tiny models: equal settings give equal weights, however the work is cut up."""
 
+import contextlib
+import dataclasses
 import gc
 import json
 import math
@@ -12,24 +14,30 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from eva_stages.core.errors import ConfigError, DataError
+from eva_stages.core.config.solver import TrainingRuntime
+from eva_stages.core.errors import ConfigError, DataError, StageError
+from eva_stages.core.progress import Reporter
+from eva_stages.core.runner import Context
 from eva_stages.core.stage import load_attribute
 from eva_stages.models.loading import load_tokenizer
+from eva_stages.solver import launching
 from eva_stages.solver.fitting import WholeSamples, whole_checkpoint
 from eva_stages.solver.launching import launch_file, read_metrics, same_vocabulary
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
 from eva_stages.solver.training import TRAINERS
-from tests.solver.jobs import job, save_models, save_pairs
+from tests.solver.jobs import BASE, job, save_models, save_pairs, two_machines
+from tests.solver.srun import install as install_srun
 
 ROOT = Path(__file__).parents[2]
 Trained = dict[str, torch.Tensor]
@@ -116,6 +124,43 @@ def test_two_processes_train_as_one(folders: dict[str, str], tmp_path: Path) -> 
     assert distance(train(one), weights(two)) < 1e-6
     assert moved(one) > 1e-4
     assert counts(one) == counts(two)
+
+
+class Killer:
+    """A stage's progress; kills what trains on the second machine once there is something to resume from."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+
+    def update(self, *progress: Any) -> None:
+        if not list(self._work.glob("checkpoints/checkpoint-*/whole.json")):
+            return
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "--machine_rank 1" in " ".join(process.cmdline()):
+                    for member in (process, *process.children(recursive=True)):
+                        member.kill()
+
+
+def test_training_killed_on_one_of_two_machines_ends_with_the_cause_and_goes_on_as_if_on_one(
+    folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_srun(tmp_path / "bin")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    changes = {"epochs": 6, "batch_size": 8, "micro_batch_size": 4}
+    unbroken, killed = (job(tmp_path / name, folders, "dpo", **changes) for name in ("unbroken", "killed"))
+    work = Path(killed["work"])
+    inputs = {name: Path(folders[name]) for name in ("policy", "reference", "pairs")}
+    knobs = TrainingRuntime(micro_batch_size=4, starter="slurm", launch=two_machines(tmp_path)).model_dump()
+    meant = {name: value for name, value in killed.items() if name in ("kind", "loss", *BASE) and name not in (*knobs, "label")}
+    context = Context(work, work / "data", inputs, cast(Any, Killer(work)), tmp_path)
+    with pytest.raises(StageError, match=r"^machine 1 \(.+\): training was killed \(out of memory\?\); its output is in .+training-1.log"):
+        launching.train(context, {**knobs, "cluster": "auto"}, **meant)
+    here = {**knobs, "launch": "cpu", "starter": None, "cluster": "auto"}
+    launching.train(dataclasses.replace(context, task=cast(Any, Reporter().task("train").__enter__())), here, **meant)
+    assert counts(killed)["steps"] == 36 and len(log(killed)) == 36
+    assert distance(train(unbroken), weights(killed)) < 1e-6
+    assert moved(killed) > 1e-3
 
 
 def test_live_and_precomputed_reference_train_alike_and_a_sweep_needs_no_reference(folders: dict[str, str], tmp_path: Path) -> None:

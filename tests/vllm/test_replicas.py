@@ -1,4 +1,4 @@
-"""Replicas of a generator's step: they work side by side, out of order, and each knows its number and so its devices."""
+"""Replicas of a generator's step: they work side by side, out of order, and each takes devices of its own."""
 
 import multiprocessing
 from collections.abc import Sequence
@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
-from distilabel.models.mixins.cuda_device_placement import CudaDevicePlacementMixin
 from distilabel.pipeline import Pipeline
 from distilabel.steps import StepResources
+from pydantic import PrivateAttr
 
+from eva_stages.core.devices import free_devices, next_devices, take_turn
 from eva_stages.core.distil import ArtifactSource, PartSink
-from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import Generated
 from eva_stages.core.parts import read_parts
@@ -20,19 +19,24 @@ from eva_stages.core.responding import Respond
 from eva_stages.core.rows import SCHEMAS, Message, prompt_id
 from eva_stages.core.tables import write_rows
 from eva_stages.microworld.player import LettercraftPlayer
-from eva_stages.models.vllm_generator import replica_devices
 
 FORK = multiprocessing.get_context("fork")
 SECOND_BATCH_DONE = FORK.Event()
 BATCH, BATCHES = 4, 7
 
 
-class Numbered(LettercraftPlayer, CudaDevicePlacementMixin):
-    """Calls itself by its replica; the first batch waits for the second, which only another replica can be answering."""
+class Numbered(LettercraftPlayer):
+    """Calls itself by its devices; the first batch waits for the second, which only another replica can be answering."""
+
+    _devices: list[str] = PrivateAttr(default_factory=list)
+
+    def load(self) -> None:
+        super().load()
+        self._devices = next_devices(["4", "5", "GPU-a", "GPU-b"], take_turn(2), 2)
 
     @property
     def model_name(self) -> str:
-        return str(self._llm_identifier)
+        return ",".join(self._devices)
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
         if inputs[0][-1]["content"].startswith("prompt 0 ") and not SECOND_BATCH_DONE.wait(timeout=60):
@@ -53,6 +57,7 @@ def test_two_replicas_share_the_batches_and_every_row_is_written_once(tmp_path: 
     rows = prompts(tmp_path / "prompts")
     parts = tmp_path / "parts"
     parts.mkdir()
+    free_devices()
     with Pipeline(name="replicas", cache_dir=tmp_path / "cache") as pipeline:
         source = ArtifactSource(name="source", folders=[str(tmp_path / "prompts")], prefixes=[""], parts=str(parts), batch_size=2 * BATCH)
         respond = Respond(
@@ -66,11 +71,4 @@ def test_two_replicas_share_the_batches_and_every_row_is_written_once(tmp_path: 
     written = pa.concat_tables([pq.read_table(path) for path in parts.glob("*.parquet")]).sort_by("_row").to_pylist()
     assert [row["prompt_id"] for row in written] == [row["prompt_id"] for row in rows]
     assert [row["seed"] for row in written] == [derive_seed(5, row["prompt_id"]) for row in rows]
-    assert {row["generator"] for row in written} == {"respond-replica-0", "respond-replica-1"}
-
-
-def test_each_replica_takes_devices_of_its_own() -> None:
-    visible = ["4", "5", "GPU-a", "GPU-b"]
-    assert [list(replica_devices(visible, replica, 2)) for replica in (0, 1)] == [["4", "5"], ["GPU-a", "GPU-b"]]
-    with pytest.raises(ConfigError, match="replica 3 with tensor_parallel 2 needs 6 devices, but 4 are visible"):
-        replica_devices(visible, 2, 2)
+    assert {row["generator"] for row in written} == {"4,5", "GPU-a,GPU-b"}

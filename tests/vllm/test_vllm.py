@@ -17,7 +17,7 @@ from eva_stages.core.tables import FILE, read_table
 from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.models.vllm_generator import VLLMGenerator
 from tests.conftest import events, kill_group, manifests, overrides, run_eva, start_eva
-from tests.test_kill import running
+from tests.killing import running
 from tests.tiny_models import config, save_reward, tokenizer
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here; `make test-vllm` installs it")

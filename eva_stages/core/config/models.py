@@ -12,8 +12,11 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 class ModelRuntime(Section):
     tokens_per_batch: int = Field(16384, ge=1)
     """Padded tokens per forward pass, room for the answer included; batches are sorted by length."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps; `balanced` spreads one model over all visible devices."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?|balanced(:[1-9]\d*)?)$")
+    """auto, cpu, cuda, cuda:1, mps; `balanced` spreads a model over its share of the visible devices, balanced:2 over two; auto does so
+    where the model is too large for one."""
+    replicas: int | None = Field(None, ge=1)
+    """Copies of the model, each on devices of its own, that take turns at the rows; null = as many as there are devices for, 1 on CPU."""
 
 
 class Sampling(Section):
@@ -43,10 +46,10 @@ class TransformersModel(TransformersGenerator):
 
 
 class VLLMRuntime(Section):
-    tensor_parallel: int = Field(1, ge=1)
-    """Devices that share one copy of the model."""
-    replicas: int = Field(1, ge=1)
-    """Copies of the model, each on devices of its own, that take turns at the rows."""
+    tensor_parallel: int | None = Field(None, ge=1)
+    """Devices that share one copy of the model; null = as few as hold it."""
+    replicas: int | None = Field(None, ge=1)
+    """Copies of the model, each on devices of its own, that take turns at the rows; null = as many as there are devices for, 1 on CPU."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     max_num_seqs: int = Field(256, ge=1)
     """Sequences that the engine works on at once."""

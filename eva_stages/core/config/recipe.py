@@ -4,6 +4,7 @@ from pydantic import Field
 
 from eva_stages.core.config.base import Section
 from eva_stages.core.config.creator import Creator
+from eva_stages.core.config.engine import Engine, LocalEngine
 from eva_stages.core.config.evaluation import Evaluation
 from eva_stages.core.config.health import Health
 from eva_stages.core.config.models import Policy
@@ -34,6 +35,8 @@ class Limits(Section):
 class Runtime(Section):
     rows_per_part: int = Field(64, ge=1)
     """Rows between two durable writes of a row stage, and rows per call of its model."""
+    engine: Engine = LocalEngine()
+    """Where row stages run."""
 
 
 class Recipe(Section):

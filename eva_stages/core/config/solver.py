@@ -128,6 +128,9 @@ class TrainingRuntime(Section):
     """Pairs per device and forward pass; accumulation makes up the batch size."""
     launch: str = "cpu"
     """Packaged accelerate launch file by name, or a path."""
+    starter: Literal["slurm", "ray"] | None = None
+    """What starts a launch file with several machines on each of them: `slurm` by srun within this job's allocation, `ray` on a cluster
+    (that of runtime.engine, or the one that this machine is a node of)."""
     precompute_reference: bool = True
     """Take the reference's log-probabilities before training, once per run and content; false = at every step anew."""
     liger: bool = False

@@ -1,0 +1,158 @@
+"""What the pipeline costs around the engines: one quickstart iteration, and where its wall time goes.
+
+    python -m benchmarks.overhead                  2,000 prompts of Lettercraft
+
+An engine is what generates, scores or trains: the work of a row stage's step, and the training loop. Everything else counts as
+overhead: starting processes and distilabel, importing and loading models, the steps on tables, writing and merging rows, committing.
+The stages are those of `eva run quickstart` for iteration 1, from the seed prompts on, with a clock around each step.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from eva_stages.core.progress import Reporter
+from eva_stages.core.runner import Context, execute
+from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use, load_attribute
+from eva_stages.core.store import Run
+
+RUNTIME = re.compile(r"'train_runtime': '?([\d.]+)")
+
+
+def clocked_step(step: str, label: str, clock: str, settings: dict[str, Any], **given: Any) -> Any:
+    """The step, with a clock around its loading and its work. Called in the stage's process, whose workers inherit the clocks."""
+    kind = load_attribute(step)
+
+    def note(what: str, started: float) -> None:
+        _note(Path(clock), label, what, time.perf_counter() - started)
+
+    plain_load, plain_process = kind.load, kind.process
+
+    @wraps(plain_load)
+    def load(self: Any) -> None:
+        started = time.perf_counter()
+        plain_load(self)
+        note("load", started)
+
+    @wraps(plain_process)
+    def process(self: Any, *inputs: Any) -> Iterator[Any]:
+        started = time.perf_counter()
+        for output in plain_process(self, *inputs):
+            note("process", started)
+            yield output
+            started = time.perf_counter()
+
+    kind.load, kind.process = load, process
+    return kind(**settings, **given)
+
+
+def clocked_training(context: Context, train: dict[str, Any], label: str, clock: str) -> dict[str, Any]:
+    """Training, with the time that its loop took by its own log."""
+    facts: dict[str, Any] = load_attribute("eva_stages.solver.launching:train")(context, **train)
+    found = RUNTIME.findall((context.work / "training.log").read_text())
+    _note(Path(clock), label, "process", float(found[-1]))
+    return facts
+
+
+def _note(clock: Path, label: str, what: str, seconds: float) -> None:
+    with clock.open("a") as stream:
+        stream.write(json.dumps([label, what, seconds]) + "\n")
+
+
+def clocked(stage: Stage | Outside, clock: Path, known: dict[int, Stage]) -> Any:
+    """The same stage, and the same stages before it, with clocks."""
+    if isinstance(stage, Outside):
+        return stage
+    if id(stage) not in known:
+        inputs = {name: clocked(one, clock, known) for name, one in stage.inputs.items()}
+        runtime = {"label": stage.label, "clock": str(clock)}
+        made = replace(stage, inputs=inputs)
+        if isinstance(made, RowStage):
+            made = replace(made, steps=tuple(_clocked_use(use, runtime) for use in made.steps))
+        elif isinstance(made, FunctionStage) and made.name == "train":
+            given = {"train": {**made.function.arguments, **made.function.runtime}}
+            made = replace(made, function=Use("benchmarks.overhead:clocked_training", given, runtime))
+        known[id(stage)] = made
+    return known[id(stage)]
+
+
+def _clocked_use(use: Use, runtime: dict[str, str]) -> Use:
+    settings = {"step": use.target, "settings": {**use.arguments, **use.runtime}}
+    return Use("benchmarks.overhead:clocked_step", settings, runtime)
+
+
+class Watch(Reporter):
+    """Notes when each stage starts and is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moments: dict[str, list[float]] = defaultdict(list)
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        self.moments[text.partition(":")[0]].append(time.perf_counter())
+
+
+def measure(prompts: int, folder: Path, settings: list[str]) -> None:
+    from eva_stages.core.recipes import load_recipe
+    from eva_stages.models.loading import resolve
+    from pipelines.creator import creator_stages
+    from pipelines.prompts import prompts_stage
+    from pipelines.solver import solver_stages
+
+    recipe = load_recipe("quickstart", [f"prompts.size={prompts}", *settings])
+    base = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
+    seeds = prompts_stage(recipe)
+    mixed = creator_stages(recipe, 1, seeds, (), base)[-1]
+    trained = solver_stages(recipe, 1, mixed, base, base, ())[-1]
+    run, watch, clock = Run(folder / "run"), Watch(), folder / "clock"
+    run.create()
+    with run.lock():
+        started = time.perf_counter()
+        execute(run, [clocked(trained, clock, {})], watch)
+        total = time.perf_counter() - started
+    report(run, watch, [json.loads(line) for line in clock.read_text().splitlines()], total)
+
+
+def report(run: Run, watch: Watch, noted: list[tuple[str, str, float]], total: float) -> None:
+    """Print the table and the share."""
+    spent: dict[tuple[str, str], float] = defaultdict(float)
+    for label, what, seconds in noted:
+        spent[label, what] += seconds
+    inside = {event["stage"]: event["seconds"] for event in run.events() if event["event"] == "done"}
+    print(f"{'stage':<20}{'wall s':>9}{'engine':>9}{'loading':>9}{'pipeline':>10}{'commit':>9}   share outside the engine")
+    sums = [0.0] * 5
+    for label, seconds in inside.items():
+        wall = watch.moments[label][-1] - watch.moments[label][0]
+        engine, loading = spent[label, "process"], spent[label, "load"]
+        figures = [wall, engine, loading, seconds - engine - loading, wall - seconds]
+        sums = [a + b for a, b in zip(sums, figures, strict=True)]
+        print(_line(label, figures))
+    print(_line("all", sums))
+    print(f"{total:.1f} s in all, of which {1 - sums[1] / total:.1%} outside generation, scoring and training")
+
+
+def _line(label: str, figures: list[float]) -> str:
+    wall, engine, loading, pipeline, commit = figures
+    return f"{label:<20}{wall:>9.2f}{engine:>9.2f}{loading:>9.2f}{pipeline:>10.2f}{commit:>9.2f}   {1 - engine / wall:.1%}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=2000)
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="as for `eva run`")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        measure(arguments.prompts, Path(name), arguments.settings)
+
+
+if __name__ == "__main__":
+    main()

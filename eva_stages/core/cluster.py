@@ -1,0 +1,77 @@
+"""Whether the Ray cluster of a recipe is there and can do the work, looked at before anything starts."""
+
+import logging
+import socket
+import uuid
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from eva_stages.core.config.engine import Engine, LocalEngine
+from eva_stages.core.errors import ConfigError, StageError
+from eva_stages.core.process import run_in_child
+from eva_stages.core.stage import Outside, RowStage, Stage
+from eva_stages.core.store import Run
+
+CONNECT_SECONDS = 5
+
+
+def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
+    """Look at what the stages of a recipe need of the engine, if rows are still to be made. The caller holds the run's lock.
+
+    Raises:
+        ConfigError: if Ray is not installed, the cluster cannot be reached or has no room, or a node does not see the folders.
+    """
+    if isinstance(engine, LocalEngine):
+        return
+    rows = {stage.name for stage in stages if isinstance(stage, RowStage)}
+    if all(run.done(stage) for stage in stages if isinstance(stage, RowStage)):
+        return
+    if unknown := sorted(set(engine.steps) - rows):
+        raise ConfigError([f"runtime.engine.steps: there is no row stage {', '.join(unknown)}; row stages: {', '.join(sorted(rows))}"])
+    if find_spec("ray") is None:
+        raise ConfigError(["runtime.engine: kind ray needs Ray, which is not installed: pip install 'eva-align[ray]', or take kind local"])
+    if engine.address != "auto":
+        _connect(engine.address)
+    outside = {upstream.path for stage in stages for upstream in stage.inputs.values() if isinstance(upstream, Outside)}
+    token = run.root / f"seen-{uuid.uuid4().hex}"
+    token.touch()
+    try:
+        arguments = {"engine": engine, "token": token, "folders": sorted(outside)}
+        run_in_child("eva_stages.core.ray_engine:look", arguments, run.root / "cluster.log", lambda: None)
+    except StageError as error:
+        raise ConfigError([f"runtime.engine: {error}"]) from error
+    finally:
+        token.unlink()
+
+
+def _connect(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            [f"runtime.engine.address: nothing answers at {address} ({error}); start a cluster with `ray start --head`, or give kind local"]
+        ) from error
+
+
+def connect(address: str) -> None:
+    """Join the cluster as a driver.
+
+    Raises:
+        StageError: if there is none, or this machine is no node of it.
+    """
+    import ray
+
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise StageError(
+            f"no connection to the Ray cluster at {address}: {' '.join(str(error).split())}; run eva on one of its nodes"
+        ) from error
+
+
+def missing(paths: list[str]) -> list[str]:
+    """Those of the paths that are not there; asked on every node."""
+    return [path for path in paths if not Path(path).exists()]

@@ -1,0 +1,134 @@
+"""Accelerators: which are visible, how many of them a model needs, and which of them a process takes.
+
+A step whose model is there several times runs in several processes. Each takes the next free devices before anything uses one, by a
+count that processes forked from one another share, and from then on sees no others.
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eva_stages.core.errors import ConfigError
+
+ROOM = 0.6
+"""Share of a device's memory that weights may fill; the rest is for the key-value cache and activations."""
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+_taken: Any = multiprocessing.Value("i", 0)
+
+
+class Devices(NamedTuple):
+    """The visible devices, and the bytes of memory of the smallest."""
+
+    ids: tuple[str, ...] = ()
+    memory: int = 0
+
+
+class Model(NamedTuple):
+    """What matters of a checkpoint for where it fits: bytes of its weights on an accelerator, and its attention heads."""
+
+    weights: int
+    heads: int
+
+
+class Share(NamedTuple):
+    """Copies of a model, and the devices that each is spread over (0 on CPU)."""
+
+    copies: int
+    devices: int
+
+
+def visible(given: str | None, count: int) -> tuple[str, ...]:
+    """Ids of the devices, from `CUDA_VISIBLE_DEVICES` and the number that the driver lets us see."""
+    if given is None:
+        return tuple(map(str, range(count)))
+    return tuple(device.strip() for device in given.split(","))[:count]
+
+
+def visible_devices() -> tuple[str, ...]:
+    import torch
+
+    return visible(os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count())
+
+
+def present_devices() -> Devices:
+    """The devices of this machine. Memory is asked for in another process, as this one's children are to start CUDA themselves."""
+    ids = visible_devices()
+    if not ids:
+        return Devices()
+    asked = "import torch; print(min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))"
+    told = subprocess.run([sys.executable, "-c", asked], stdout=subprocess.PIPE, text=True, check=True)
+    return Devices(ids, int(told.stdout))
+
+
+def read_model(folder: Path, dtype: str) -> Model:
+    """A checkpoint's size once its weights are of type `dtype`; `auto` is two bytes per weight, as on accelerators."""
+    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+    inner = {**config, **config.get("text_config", {})}
+    stored = BYTES.get(inner.get("dtype") or inner.get("torch_dtype") or "", 2)
+    on_disk = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    return Model(on_disk * BYTES.get(dtype, 2) // stored, inner.get("num_attention_heads") or 0)
+
+
+def share_out(model: Model, devices: int, memory: int, each: int | None = None, copies: int | None = None) -> Share:
+    """How often a model is loaded and over how many devices each copy is spread; what is None is chosen.
+
+    Args:
+        devices: how many there are; none = one copy on the CPU unless `copies` are asked for.
+        memory: bytes of each.
+        each: devices per copy; chosen, it is the smallest power of two on which the weights fill no more than `ROOM` of the memory
+            and that divides the attention heads.
+        copies: chosen, as many as there are devices for.
+
+    Raises:
+        ConfigError: if there are not that many devices.
+    """
+    if not devices:
+        return Share(copies or 1, 0)
+    if each is None:
+        most = devices // (copies or 1)
+        sizes = [size for power in range(devices.bit_length()) if (size := 2**power) <= most and model.heads % size == 0] or [1]
+        each = next((size for size in sizes if model.weights <= ROOM * memory * size), sizes[-1])
+    wanted = each * (copies or 1)
+    if wanted > devices:
+        raise ConfigError(
+            [
+                f"runtime: {copies or 1} replicas on {each} devices each need {wanted} devices, but {devices} are there for them; lower "
+                "replicas or tensor_parallel, or leave them out to have them chosen"
+            ]
+        )
+    return Share(copies or devices // each, each)
+
+
+def next_devices(ids: Sequence[str], taken: int, size: int) -> list[str]:
+    """The `size` devices after those that are taken, from the first again when all are."""
+    return [ids[(taken + place) % len(ids)] for place in range(size)]
+
+
+def free_devices() -> None:
+    """Count from the first device again, for the processes that this one is about to start."""
+    global _taken
+    _taken = multiprocessing.Value("i", 0)
+
+
+def take_devices(size: int) -> None:
+    """Leave this process the next `size` devices and no others. A process that has begun to use one stays as it is."""
+    import torch
+
+    ids = visible_devices()
+    if len(ids) <= size or torch.cuda.is_initialized():
+        return
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(next_devices(ids, take_turn(size), size))
+
+
+def take_turn(size: int) -> int:
+    """How many devices the processes of this stage have taken before these `size`."""
+    with _taken.get_lock():
+        before: int = _taken.value
+        _taken.value = before + size
+    return before

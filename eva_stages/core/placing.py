@@ -1,0 +1,78 @@
+"""Where the models of a stage's steps go: how many copies of each step, on how many devices each.
+
+A model is a `Use` with `replicas` among its runtime settings. What the recipe leaves open there is chosen from the size of the
+model and the devices at hand; the steps come back with every setting filled in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from eva_stages.core.devices import Devices, Model, Share, read_model, share_out
+from eva_stages.core.stage import Input, Use
+
+REPLICAS, TENSOR_PARALLEL, DEVICE = "replicas", "tensor_parallel", "device"
+BALANCED = "balanced"
+SPREADABLE = ("auto", "cuda", BALANCED)
+
+
+def place(steps: Sequence[Use], folders: Mapping[str, Path], devices: Devices, copies: int | None = None) -> list[tuple[Use, Share]]:
+    """The steps with their models placed. Models of different steps work at the same time, so they share the devices out.
+
+    Args:
+        copies: of every step, in the place of what the recipe says.
+
+    Raises:
+        ConfigError: if the recipe asks for more devices than there are.
+    """
+    models = [next(_models(step), None) for step in steps]
+    count = len(devices.ids) // max(1, sum(model is not None for model in models))
+    own = Devices(devices.ids[: max(count, min(1, len(devices.ids)))], devices.memory)
+    return [
+        (step, Share(1, 0)) if model is None else _placed(step, model, folders, own, copies or model.runtime[REPLICAS])
+        for step, model in zip(steps, models, strict=True)
+    ]
+
+
+def _placed(step: Use, model: Use, folders: Mapping[str, Path], devices: Devices, copies: int | None) -> tuple[Use, Share]:
+    runtime = model.runtime
+    device = runtime.get(DEVICE, "auto")
+    if device not in SPREADABLE and not device.startswith(f"{BALANCED}:"):  # the recipe names the device
+        return step, Share(copies or 1, 0)
+    each = runtime.get(TENSOR_PARALLEL)
+    if device.startswith(BALANCED):
+        each = int(device.partition(":")[2] or max(1, len(devices.ids) // (copies or 1)))
+    size = Model(0, 0)
+    if devices.ids and each is None:
+        size = read_model(_folder(model, folders), str(model.arguments.get("dtype", "auto")))
+    size = size if TENSOR_PARALLEL in runtime else size._replace(heads=0)  # only tensor parallelism divides heads
+    share = share_out(size, len(devices.ids), devices.memory, each, copies)
+    if TENSOR_PARALLEL in runtime:
+        settled = {TENSOR_PARALLEL: share.devices or each or 1}
+    else:
+        settled = {DEVICE: f"{BALANCED}:{share.devices}"} if share.devices > 1 else {}
+    return _replaced(step, model, replace(model, runtime={**runtime, REPLICAS: share.copies, **settled})), share
+
+
+def _folder(model: Use, folders: Mapping[str, Path]) -> Path:
+    given = model.arguments["model"]
+    return folders[given.name] if isinstance(given, Input) else Path(given)
+
+
+def _models(value: Any) -> Iterator[Use]:
+    match value:
+        case Use() if REPLICAS in value.runtime:
+            yield value
+        case Use():
+            for nested in value.arguments.values():
+                yield from _models(nested)
+
+
+def _replaced(value: Any, model: Use, placed: Use) -> Any:
+    """`value` with `placed` where `model` was."""
+    if value is model:
+        return placed
+    if not isinstance(value, Use):
+        return value
+    return replace(value, arguments={name: _replaced(nested, model, placed) for name, nested in value.arguments.items()})

@@ -1,0 +1,241 @@
+"""Row stages on an existing Ray cluster: the same steps, rows, batches and part files as on one machine.
+
+The stage's process reads the batches and writes the part files; in between, each copy of the steps is a Ray actor that loads them once
+and works at one batch at a time. A batch whose actor dies, with its node or alone, goes to the front of the queue and to another
+actor, and the lost one is started anew where there is room. So a lost node costs the batches it had under way.
+
+Tried first, on three local nodes, with `kill -9` of one node's processes in mid-stage (distilabel 1.5.3, Ray 2.60): distilabel's
+RayPipeline ended as if all were well with 10 of 200 rows, as the queues and batches of the node were gone. Ray Data brought all rows,
+doing two batches twice, but takes what a driver reads only as a whole, into its object store.
+"""
+
+import math
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from distilabel.pipeline import Pipeline
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from eva_stages.core.cluster import connect, missing
+from eva_stages.core.config.engine import RayEngine
+from eva_stages.core.devices import Devices, present_devices
+from eva_stages.core.distil import build_pipeline, write_checked
+from eva_stages.core.errors import StageError
+from eva_stages.core.parts import BEGUN, ROW, read_parts
+from eva_stages.core.placing import place
+from eva_stages.core.rowwork import RowWork
+from eva_stages.core.stage import as_data, use_of
+from eva_stages.core.tables import count_rows, joined_batches
+
+MOST_DEATHS = 3
+"""Times that a batch, or the loading in one actor's place, may end with the actor's death before it is taken for the cause."""
+POLL_SECONDS = 5.0
+Rows = list[dict[str, Any]]
+
+
+@dataclass
+class Batch:
+    """Rows on their way, and the actors that have died over them."""
+
+    rows: Rows
+    deaths: int = 0
+
+
+@dataclass
+class Seat:
+    """A place of an actor; `deaths` counts those that died in it one after the other while they loaded."""
+
+    actor: Any
+    deaths: int = 0
+
+
+class Steps:
+    """An actor: the steps of a row stage in a process of their own on some node."""
+
+    def __init__(self, steps: list[Any], folders: dict[str, str], batch_size: int) -> None:
+        self._uses = [use_of(step) for step in steps]
+        self._folders = {name: Path(folder) for name, folder in folders.items()}
+        self._batch_size = batch_size
+        self._steps: list[Any] = []
+
+    def load(self) -> None:
+        try:
+            with tempfile.TemporaryDirectory() as cache, Pipeline(name="copy", cache_dir=cache):
+                self._steps = [
+                    use.build(self._folders, name=f"step_{index}", input_batch_size=self._batch_size)
+                    for index, use in enumerate(self._uses)
+                ]
+            for step in self._steps:
+                step.load()
+        except Exception as error:
+            raise _in_its_words(error) from error
+
+    def process(self, rows: Rows) -> Rows:
+        try:
+            for step in self._steps:
+                rows = [row for made in step.process(rows) for row in made]
+        except Exception as error:
+            raise _in_its_words(error) from error
+        return rows
+
+    def unload(self) -> None:
+        for step in self._steps:
+            step.unload()
+
+
+def _in_its_words(error: Exception) -> StageError:
+    """The step's error as text: exceptions of all kinds do not survive the way to another process."""
+    return StageError(f"{type(error).__name__}: {error}")
+
+
+def run_on_ray(engine: RayEngine, work: RowWork) -> int:
+    """Run the steps of a row stage on the cluster, over the rows that have no part file yet; returns on how many GPUs. For a child process.
+
+    Raises:
+        StageError: with the step's own words; or if the cluster cannot hold a copy of the steps, or a batch is the death of its actors.
+    """
+    connect(engine.address)
+    asked = engine.steps.get(work.name, engine.copies)
+    placed = place(work.steps, work.places, _devices_of_a_node(), copies=1)
+    need = {"CPU": asked.cpus, "GPU": asked.gpus if asked.gpus is not None else max(share.devices for _, share in placed)}
+    with tempfile.TemporaryDirectory(dir=work.parts.parent) as cache:
+        build_pipeline(work, placed, cache)
+    done, _ = read_parts(work.parts)
+    folders, prefixes = work.read
+    left = math.ceil((count_rows(folders[0]) - len(done)) / work.batch_size)
+    batches = (
+        Batch([{**row, ROW: int(number)} for number, row in zip(numbers, rows, strict=True)])
+        for numbers, rows in joined_batches(folders, prefixes, done, work.batch_size, work.parts.parent)
+    )
+    data = [as_data(use) for use, _ in placed]
+    named = {name: str(folder.resolve()) for name, folder in work.places.items()}
+
+    def hire() -> Any:
+        options = {"num_cpus": need["CPU"], "num_gpus": need["GPU"], "max_restarts": 0, "max_task_retries": 0}
+        return ray.remote(Steps).options(**options).remote(data, named, work.batch_size)
+
+    def room() -> int:
+        return capacity([node["Resources"] for node in ray.nodes() if node["Alive"]], need)
+
+    check_room(need, room())
+    copies = min(asked.count or room(), left)
+    for rows in processed(hire, copies, batches, left, lambda: check_room(need, room()), (work.parts.parent / BEGUN).touch):
+        write_checked(work.parts, work.rows, work.required, rows)
+    ray.shutdown()
+    return math.ceil(copies * need["GPU"])
+
+
+def processed(
+    hire: Callable[[], Any], copies: int, batches: Iterator[Batch], left: int, check: Callable[[], None], begin: Callable[[], None]
+) -> Iterator[Rows]:
+    """The rows of all batches as the steps leave them, in the order in which they get done.
+
+    Args:
+        hire: starts an actor.
+        left: number of batches.
+        check: called while nothing happens; raises where waiting is of no use.
+        begin: called when a copy has loaded or done a batch.
+    """
+    waiting: deque[Batch] = deque()
+    idle: list[Seat] = []
+    busy: dict[Any, tuple[Seat, Batch | None]] = {}
+    for _ in range(copies):
+        seat = Seat(hire())
+        busy[seat.actor.load.remote()] = seat, None
+    while left:
+        ready, _ = ray.wait(list(busy), timeout=POLL_SECONDS)
+        if not ready:
+            check()
+            continue
+        seat, batch = busy.pop(ready[0])
+        try:
+            rows = ray.get(ready[0])
+        except RayTaskError as error:
+            raise StageError(str(error.cause)) from error
+        except RayError as error:  # the actor died, or its node with what it had made
+            _count_death(batch or seat, error)
+            waiting.extendleft([batch] if batch else [])
+            ray.kill(seat.actor)
+            seat.actor = hire()
+            busy[seat.actor.load.remote()] = seat, None
+        else:
+            seat.deaths = 0
+            idle.append(seat)
+            begin()
+            if batch is not None:
+                left -= 1
+                yield rows
+        while idle and (batch := waiting.popleft() if waiting else next(batches, None)):
+            seat = idle.pop()
+            busy[seat.actor.process.remote(batch.rows)] = seat, batch
+    ray.wait([seat.actor.unload.remote() for seat in idle], num_returns=len(idle), timeout=60)
+
+
+def _count_death(one: Batch | Seat, error: RayError) -> None:
+    one.deaths += 1
+    what = "a batch" if isinstance(one, Batch) else "loading the steps"
+    if one.deaths == MOST_DEATHS:
+        reason = " ".join(str(error).split())[:400]
+        raise StageError(f"{what} was the death of {MOST_DEATHS} workers one after the other (out of memory?): {reason}") from error
+
+
+def capacity(nodes: list[dict[str, float]], need: dict[str, float]) -> int:
+    """How many times the needed resources fit into the nodes' resources, each time within one node."""
+    wanted = {name: amount for name, amount in need.items() if amount}
+    return sum(min(int(node.get(name, 0) / amount) for name, amount in wanted.items()) for node in nodes)
+
+
+def check_room(need: dict[str, float], room: int) -> None:
+    if not room:
+        raise StageError(
+            f"no node of the Ray cluster has {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, which a copy of the steps takes; add a "
+            "node, or change runtime.engine.copies. Finished batches are kept"
+        )
+
+
+def _devices_of_a_node() -> Devices:
+    """The GPUs of the node that has most of them, by number, and the memory of one. Nodes are taken to be alike."""
+    most = max((int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    if not most:
+        return Devices()
+    one: Devices = ray.get(ray.remote(num_cpus=0, num_gpus=1)(present_devices).remote())
+    return Devices(tuple(map(str, range(most))), one.memory)
+
+
+def look(engine: RayEngine, token: Path, folders: list[Path]) -> None:
+    """See whether the cluster's nodes can do the work. Meant for a child process.
+
+    Args:
+        token: a file in the run folder, for this look only.
+        folders: of models and files.
+
+    Raises:
+        StageError: naming the node and what it lacks, or the resources that no node has.
+    """
+    connect(engine.address)
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    for asked in (engine.copies, *engine.steps.values()):
+        need = {"CPU": asked.cpus, "GPU": asked.gpus or 0}
+        check_room(need, capacity([node["Resources"] for node in nodes], need))
+    paths = [str(path.resolve()) for path in (token, *folders)]
+    there = {}
+    for node in nodes:
+        on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        there[node["NodeManagerAddress"], node["NodeID"]] = ray.remote(missing).options(scheduling_strategy=on_node).remote(paths)
+    for (address, _), answer in there.items():
+        try:
+            lacking = ray.get(answer)
+        except RayError as error:
+            raise StageError(f"node {address} of the Ray cluster cannot run eva: {' '.join(str(error).split())[-500:]}") from error
+        if lacking:
+            raise StageError(
+                f"node {address} of the Ray cluster does not see {', '.join(lacking)}; runs and models have to be on a file system that "
+                "all nodes share, at the same place"
+            )
+    ray.shutdown()

@@ -1,0 +1,33 @@
+"""What is to be done of a row stage, whichever engine does it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from eva_stages.core.stage import RUN, WORK, Use
+
+
+@dataclass(frozen=True)
+class RowWork:
+    """An attempt at a row stage."""
+
+    name: str
+    folders: dict[str, Path]
+    """Where the stage's inputs are."""
+    sources: list[str]
+    prefixes: dict[str, str]
+    steps: list[Use]
+    rows: str
+    """Name of the row schema."""
+    required: list[str]
+    parts: Path
+    batch_size: int
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """The folders that steps may name."""
+        return {**self.folders, WORK: self.parts.parent, RUN: self.parts.parents[2]}
+
+    @property
+    def read(self) -> tuple[list[Path], list[str]]:
+        """The artifacts whose rows are joined, and what goes before their columns' names."""
+        return [self.folders[source] for source in self.sources], [self.prefixes.get(source, "") for source in self.sources]

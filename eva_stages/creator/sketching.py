@@ -1,0 +1,102 @@
+"""MinHash sketches of many texts at once, and which texts are near duplicates of earlier ones, on arrays that can lie in files.
+
+The sketches are those of `datasketch` (affine32 scheme, seed 1), which makes an object for every text and keeps every band of every
+text in Python dicts. Here a batch of texts is sketched in one NumPy expression, and the index is built band by band: the bands of all
+texts are sorted, and only texts that share one with another are ever looked at again. A sketch takes 512 bytes, in a file; the index
+takes 13 bytes a text and band.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha1
+
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+
+SHINGLE = 5
+PERMUTATIONS = 128
+BLOCK = 64
+"""Texts that are sketched together: their permuted hashes stay in the processor's cache."""
+
+
+def sketches(texts: Sequence[str]) -> np.ndarray:
+    """MinHash of the lower-case character 5-grams of each text: uint32 of shape (texts, permutations)."""
+    multiply, add = _permutations()
+    made = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
+    for start in range(0, len(texts), BLOCK):
+        shingles = [_shingles(text.lower()) for text in texts[start : start + BLOCK]]
+        first = np.cumsum([0, *map(len, shingles[:-1])])
+        digests = b"".join([sha1(shingle).digest()[:4] for own in shingles for shingle in own])
+        hashes = _scattered(np.frombuffer(digests, dtype="<u4").astype(np.uint32))
+        made[start : start + BLOCK] = np.minimum.reduceat(multiply * hashes + add, first, axis=1).T
+    return made
+
+
+@cache
+def _permutations() -> np.ndarray:
+    return MinHash(num_perm=PERMUTATIONS, seed=1, scheme="affine32").permutations[:, :, None]
+
+
+def _shingles(text: str) -> set[bytes]:
+    starts = range(max(1, len(text) - SHINGLE + 1))
+    if text.isascii():
+        plain = text.encode()
+        return {plain[start : start + SHINGLE] for start in starts}
+    return {text[start : start + SHINGLE].encode() for start in starts}
+
+
+def _scattered(hashes: np.ndarray) -> np.ndarray:
+    """MurmurHash3's finaliser of 32 bits, which datasketch puts before its permutations."""
+    hashes ^= hashes >> np.uint32(16)
+    hashes *= np.uint32(0x85EBCA6B)
+    hashes ^= hashes >> np.uint32(13)
+    hashes *= np.uint32(0xC2B2AE35)
+    return hashes ^ (hashes >> np.uint32(16))
+
+
+def first_of_their_kind(made: np.ndarray, threshold: float) -> np.ndarray:
+    """Which texts are no near duplicate of one that was kept before them.
+
+    Two texts are near if their sketches agree in a whole band (LSH with datasketch's bands for the threshold) and the share of equal
+    hashes, which estimates their Jaccard similarity, is at least `threshold`.
+
+    Args:
+        made: sketches, shape (n, permutations), in the order that decides who came first.
+
+    Returns:
+        bool of shape (n,)
+    """
+    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+    bands = [_Band(made[:, start : start + index.r]) for start in range(0, index.b * index.r, index.r)]
+    kept = np.ones(len(made), dtype=bool)
+    for number in np.flatnonzero(np.any([band.shared for band in bands], axis=0)):
+        kept[number] = not any(
+            np.any(np.count_nonzero(made[near] == made[number], axis=1) / PERMUTATIONS >= threshold)
+            for band in bands
+            if len(near := band.kept_beside(number))
+        )
+        if kept[number]:
+            for band in bands:
+                band.keep(number)
+    return kept
+
+
+class _Band:
+    """The texts by their values in one band. Those that were kept stand first in their bucket's slice of `members`."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        rows = np.ascontiguousarray(values).view(f"V{values.itemsize * values.shape[1]}")[:, 0]
+        _, bucket, sizes = np.unique(rows, return_inverse=True, return_counts=True)
+        self.shared = sizes[bucket] > 1
+        self._start = (np.cumsum(sizes) - sizes)[bucket].astype(np.int32)
+        self._members = np.empty(len(rows), dtype=np.int32)
+        self._count = np.zeros(len(rows), dtype=np.int32)
+
+    def kept_beside(self, number: np.intp) -> np.ndarray:
+        start = self._start[number]
+        return self._members[start : start + self._count[start]]
+
+    def keep(self, number: np.intp) -> None:
+        start = self._start[number]
+        self._members[start + self._count[start]] = number
+        self._count[start] += 1

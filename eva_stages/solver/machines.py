@@ -1,0 +1,73 @@
+"""Starts a training on several machines of a Ray cluster: `python -m eva_stages.solver.machines ORDER.json`.
+
+Each machine's share (`solver/machine.py`) is a process below one Ray task, on a node of its own with the GPUs it takes. When one fails
+this process ends with its line, and Ray ends the others.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from eva_stages.core.cluster import connect
+from eva_stages.core.errors import StageError
+from eva_stages.solver.machine import ADDRESS, MACHINE
+
+
+def share(order_file: str, rank: int) -> str:
+    """Run a machine's share; returns the line in which it says what went wrong, or nothing."""
+    command = [sys.executable, "-m", "eva_stages.solver.machine", order_file, str(rank)]
+    environment = {**os.environ, ADDRESS: ray.util.get_node_ip_address()}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    said = done.stdout.strip().splitlines()
+    return "" if done.returncode == 0 else (said or [f"{MACHINE}{rank} ended with code {done.returncode}"])[-1]
+
+
+def main(order_file: str) -> None:
+    """Run all shares.
+
+    Raises:
+        SystemExit: with a line on standard output, if one fails or the cluster has no room.
+    """
+    order = json.loads(Path(order_file).read_text())
+    try:
+        connect(order["cluster"])
+        _check_nodes(order["machines"], order["gpus"])
+    except StageError as error:
+        sys.exit(f"Error: {error}")
+    group = placement_group([{"CPU": 1, "GPU": order["gpus"]}] * order["machines"], strategy="STRICT_SPREAD")
+    ray.get(group.ready())
+    waiting = {}
+    for rank in range(order["machines"]):
+        where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
+        task = ray.remote(share).options(num_cpus=1, num_gpus=order["gpus"], max_retries=0, scheduling_strategy=where)
+        waiting[task.remote(order_file, rank)] = rank
+    while waiting:
+        (done,), _ = ray.wait(list(waiting))
+        rank = waiting.pop(done)
+        try:
+            failure = ray.get(done)
+        except RayError as error:
+            failure = f"{MACHINE}{rank} was lost: {' '.join(str(error).split())}"
+        if failure:
+            sys.exit(failure)
+
+
+def _check_nodes(machines: int, gpus: int) -> None:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = sum(node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus for node in nodes)
+    if fit < machines:
+        raise StageError(
+            f"the launch file has {machines} machines of {gpus} GPUs each, and {fit} nodes of the Ray cluster can be one; add nodes, or "
+            "take a launch file with fewer"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

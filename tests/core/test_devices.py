@@ -1,0 +1,85 @@
+"""Which devices there are, how many a model takes, and which of them its copies get: arithmetic, and real processes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from eva_stages.core.devices import Devices, Model, Share, next_devices, read_model, share_out, visible
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.placing import place
+from eva_stages.core.stage import Input, Use
+
+GB = 10**9
+
+
+def test_the_visible_devices_are_those_that_the_environment_names_and_the_driver_shows() -> None:
+    assert visible(None, 3) == ("0", "1", "2")
+    assert visible("4, 6,GPU-a", 3) == ("4", "6", "GPU-a")
+    assert visible("2,-1,3", 1) == ("2",)  # CUDA stops at the first that is none
+    assert visible("", 0) == visible("-1", 0) == visible(None, 0) == ()
+
+
+def test_a_model_is_spread_over_as_few_devices_as_hold_it_and_copied_on_the_rest() -> None:
+    assert share_out(Model(18 * GB, 16), 8, 80 * GB) == Share(8, 1)
+    assert share_out(Model(140 * GB, 64), 8, 80 * GB) == Share(2, 4)  # 140 > 0.6 x 160
+    assert share_out(Model(140 * GB, 64), 8, 141 * GB) == Share(4, 2)
+    assert share_out(Model(18 * GB, 16), 8, 24 * GB) == Share(4, 2)
+    assert share_out(Model(18 * GB, 16), 3, 24 * GB) == Share(1, 2)
+    assert share_out(Model(20 * GB, 14), 8, 24 * GB) == Share(4, 2)
+    assert share_out(Model(40 * GB, 14), 8, 24 * GB) == Share(4, 2)  # 14 heads do not go into 4: the engine has the last word
+    assert share_out(Model(900 * GB, 128), 8, 80 * GB) == Share(1, 8)
+    assert share_out(Model(18 * GB, 16), 0, 0) == Share(1, 0)
+
+
+def test_what_the_recipe_says_of_copies_and_devices_holds() -> None:
+    model = Model(18 * GB, 16)
+    assert share_out(model, 8, 80 * GB, each=2) == Share(4, 2)
+    assert share_out(model, 8, 80 * GB, copies=3) == Share(3, 1)
+    assert share_out(model, 8, 80 * GB, each=4, copies=2) == Share(2, 4)
+    assert share_out(model, 8, 20 * GB, copies=3) == Share(3, 2)
+    assert share_out(model, 0, 0, each=2, copies=2) == Share(2, 0)
+    for wrong in ({"each": 3, "copies": 3}, {"each": 16}, {"copies": 9}):
+        with pytest.raises(ConfigError, match="but 8 are there for them; lower replicas or tensor_parallel"):
+            share_out(model, 8, 80 * GB, **wrong)
+
+
+def checkpoint(folder: Path, dtype: str, weights: int) -> Path:
+    folder.mkdir()
+    save_file({"weights": np.zeros(weights, np.uint8)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"text_config": {"dtype": dtype, "num_attention_heads": 12}}))
+    return folder
+
+
+def test_a_checkpoint_counts_as_it_is_loaded(tmp_path: Path) -> None:
+    for stored, loaded, bytes_ in (("float32", "auto", 5000), ("float32", "float32", 10000), ("bfloat16", "auto", 10000)):
+        model = read_model(checkpoint(tmp_path / f"{stored}-{loaded}", stored, 10000), loaded)
+        assert model.weights == pytest.approx(bytes_, rel=0.05) and model.heads == 12
+
+
+def test_the_models_of_a_stage_share_the_devices_out(tmp_path: Path) -> None:
+    folders = {"policy": checkpoint(tmp_path / "policy", "bfloat16", 10000)}
+    vllm = Use("vllm", {"model": Input("policy")}, {"replicas": None, "tensor_parallel": None, "max_num_seqs": 3})
+    local = Use("local", {"model": Input("policy")}, {"replicas": None, "device": "auto"})
+    respond, judged = Use("respond", {"llm": vllm}), Use("reward", {"reward": Use("judge", {"llm": local})})
+    eight = Devices(tuple("01234567"), 100_000)
+
+    ((alone, share),) = place([respond], folders, eight)
+    assert share == Share(8, 1)
+    assert alone.arguments["llm"].runtime == {"replicas": 8, "tensor_parallel": 1, "max_num_seqs": 3}
+    both = place([respond, judged, Use("plain")], folders, eight)
+    assert [share for _, share in both] == [Share(4, 1), Share(4, 1), Share(1, 0)]
+    ((spread, share),) = place([judged], folders, eight._replace(memory=5_000))
+    assert share == Share(2, 4) and spread.arguments["reward"].arguments["llm"].runtime == {"replicas": 2, "device": "balanced:4"}
+    for device, wanted in (("balanced", Share(1, 8)), ("balanced:2", Share(4, 2)), ("cuda:1", Share(1, 0)), ("cpu", Share(1, 0))):
+        named = Use("reward", {"reward": Use("local", {"model": Input("policy")}, {"replicas": None, "device": device})})
+        assert place([named], folders, eight)[0][1] == wanted, device
+    assert place([respond], folders, Devices())[0][1] == Share(1, 0)
+    assert place([respond], folders, eight, copies=1)[0][1] == Share(1, 1)
+
+
+def test_copies_take_neighbouring_devices_in_turn() -> None:
+    ids = ["4", "5", "GPU-a", "GPU-b"]
+    assert [next_devices(ids, taken, 2) for taken in (0, 2, 4)] == [["4", "5"], ["GPU-a", "GPU-b"], ["4", "5"]]

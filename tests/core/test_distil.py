@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pyarrow as pa
+from distilabel.pipeline import Pipeline
+from distilabel.steps import Step, StepInput
+from distilabel.typing import StepOutput
+
+from eva_stages.core.distil import TableStep
+from eva_stages.core.progress import Reporter
+from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.runner import execute
+from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use
+from eva_stages.core.store import Run
+from eva_stages.core.tables import read_table, write_rows
+from eva_stages.creator.sampling import Subset
+
+
+class Look(Step):
+    """Says which files with rows lie in the attempt's folder."""
+
+    work: str
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["prompt_id"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["critique", "failure"]
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        found = sorted(path.parent.name for path in Path(self.work).rglob("batch_*.json"))
+        for row in inputs:
+            row["critique"], row["failure"] = " ".join(found), None
+        yield inputs
+
+
+def prompts(count: int) -> pa.Table:
+    rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(count)]
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
+
+
+def test_a_row_stage_has_no_copies_of_its_rows_beside_its_parts(tmp_path: Path) -> None:
+    write_rows([prompts(40)], SCHEMAS["prompts"], tmp_path / "prompts")
+    source = Outside("prompts", tmp_path / "prompts", "0")
+    look = Use("tests.core.test_distil:Look", {"work": Input(WORK)})
+    stage = RowStage("look", 0, {"prompts": source}, sources=("prompts",), steps=(look,), schema="critiques", rows_per_part=4)
+    run = Run(tmp_path / "run")
+    run.create()
+    with run.lock():
+        execute(run, [stage], Reporter())
+    made = read_table(run.folder(stage))
+    assert made["prompt_id"].equals(prompts(40)["prompt_id"]) and set(made["critique"].to_pylist()) == {""}
+
+
+def test_a_table_step_does_in_a_pipeline_what_it_does_to_artifacts(tmp_path: Path) -> None:
+    whole = prompts(30)
+    drawn = whole.select(["prompt_id"]).take(pa.array([20, 3, 7]))
+    with Pipeline(name="test"):
+        step: TableStep = Subset(name="subset")
+    made = next(step.process(whole.to_pylist(), drawn.to_pylist()))
+    assert made == whole.take(pa.array([3, 7, 20])).to_pylist()
