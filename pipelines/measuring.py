@@ -84,6 +84,7 @@ def reduced(recipe: Recipe) -> Recipe:
         "solver": recipe.solver.model_copy(update={"training": training.model_copy(update={"checkpoints_per_epoch": 1})}),
         "evaluation": recipe.evaluation.model_copy(update={"benchmarks": kept}),
         "limits": Limits(unscored=1, empty=1, unjudged=1),
+        "health": recipe.health.model_copy(update={"stop": ()}),
         "publish": None,
     }
     return recipe.model_copy(update=changes)
