@@ -21,12 +21,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from eva_stages.core.config.solver import TrainingRuntime
 from eva_stages.core.errors import ConfigError, DataError, StageError
-from eva_stages.core.progress import Reporter
+from eva_stages.core.progress import Reporter, Task
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import load_attribute
 from eva_stages.models.loading import load_tokenizer
@@ -126,10 +127,11 @@ def test_two_processes_train_as_one(folders: dict[str, str], tmp_path: Path) -> 
     assert counts(one) == counts(two)
 
 
-class Killer:
+class Killer(Task):
     """A stage's progress; kills what trains on the second machine once there is something to resume from."""
 
     def __init__(self, work: Path) -> None:
+        super().__init__(Console(stderr=True), "train", "steps", None)
         self._work = work
 
     def update(self, *progress: Any) -> None:
@@ -153,7 +155,7 @@ def test_training_killed_on_one_of_two_machines_ends_with_the_cause_and_goes_on_
     inputs = {name: Path(folders[name]) for name in ("policy", "reference", "pairs")}
     knobs = TrainingRuntime(micro_batch_size=4, starter="slurm", launch=two_machines(tmp_path)).model_dump()
     meant = {name: value for name, value in killed.items() if name in ("kind", "loss", *BASE) and name not in (*knobs, "label")}
-    context = Context(work, work / "data", inputs, cast(Any, Killer(work)), tmp_path)
+    context = Context(work, work / "data", inputs, Killer(work), tmp_path)
     with pytest.raises(StageError, match=r"^machine 1 \(.+\): training was killed \(out of memory\?\); its output is in .+training-1.log"):
         launching.train(context, {**knobs, "cluster": "auto"}, **meant)
     here = {**knobs, "launch": "cpu", "starter": None, "cluster": "auto"}
