@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads that wait for each other would only get in the way
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; what the tests start would inherit it
@@ -31,6 +29,18 @@ TINY = {
     "evaluation.benchmarks.0.samples": 2,
     "runtime.rows_per_part": 8,
 }
+
+
+LONG = ("test_benchmarks.py", "test_real_text.py", "test_curated_run.py", "test_recipes.py", "test_controls.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For an even share of the work between test processes: those that look at the tiny run in one of them, long ones first."""
+    for item in items:
+        if "tiny_run" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("tiny_run"))
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def overrides(settings: dict[str, object]) -> list[str]:
@@ -81,16 +91,10 @@ def events(run: Path) -> list[dict]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An unbroken tiny run of the quickstart: a base round and one eva iteration. Made once; each test process has a copy of its own."""
-    own = tmp_path_factory.mktemp("runs") / "tiny"
-    shared = tmp_path_factory.getbasetemp()
-    made = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "tiny"
-    with FileLock(made.with_suffix(".lock")):
-        if not made.is_dir():
-            run_eva("run", "quickstart", "--run-dir", str(own), *overrides(TINY))
-            shutil.copytree(own, made)
-            return own
-    return Path(shutil.copytree(made, own))
+    """An unbroken tiny run of the quickstart: a base round and one eva iteration."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY))
+    return run
 
 
 @pytest.fixture
