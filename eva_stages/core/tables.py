@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 from eva_stages.core.errors import DataError
 
 ROWS_PER_GROUP = 512
-"""Few, so that one row can be looked up without decoding many others' texts."""
+"""Of artifacts with texts: few, so that one row can be looked up without decoding many others' texts."""
+NARROW_ROWS_PER_GROUP = 16_384
+"""Of artifacts with nothing but ids and numbers, which are read whole."""
 FILE = "rows.parquet"
 BATCH = 2048
 """Rows that are read at a time."""
@@ -43,12 +45,17 @@ def count_rows(folder: Path) -> int:
 def write_rows(batches: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> int:
     """Write tables to `folder` as one canonical parquet file; returns the number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    total = 0
+    total, size = 0, _rows_per_group(schema)
     with pq.ParquetWriter(folder / FILE, schema, compression="zstd") as writer:
-        for table in rechunked((batch.cast(schema) for batch in batches), ROWS_PER_GROUP):
-            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+        for table in rechunked((batch.cast(schema) for batch in batches), size):
+            writer.write_table(table, row_group_size=size)
             total += len(table)
     return total
+
+
+def _rows_per_group(schema: pa.Schema) -> int:
+    narrow = all(field.name.endswith("_id") or pa.types.is_floating(field.type) or pa.types.is_integer(field.type) for field in schema)
+    return NARROW_ROWS_PER_GROUP if narrow else ROWS_PER_GROUP
 
 
 def write_made(made: Generator[pa.Table, None, dict[str, int]], folder: Path) -> dict[str, int]:
