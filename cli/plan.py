@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
     from eva_stages.core.store import Run
 
-NARROWEST, WITH_JUDGING = 100, 144
+NARROWEST, WITH_JUDGING = 112, 144
 """Columns that the tables of stages and of judging costs need; a narrower terminal wraps them."""
 MEASURE = "Run a few batches of every stage on this machine first, and go by that; nothing that calls a provider is run."
 RATES = "Go by a table of rates (YAML or JSON), as in stages: {respond: {fixed_seconds: 90, seconds_per_unit: 0.4, gpus: 8}}"
