@@ -152,7 +152,7 @@ def test_an_on_policy_run_has_no_pairs_and_its_table_and_plan_say_what_there_is(
     settings = {"solver.loss": {"kind": "rloo"}, "evaluation.benchmarks": [], "health.answers": 0, "iterations": 0, "prompts.size": 8}
     arguments = ("quickstart", "--run-dir", str(tmp_path / "run"), *overrides({**TINY, **settings}))
     planned = json.loads(run_eva("plan", *arguments, "--json").stdout)["stages"]
-    assert {entry["stage"]: entry["tokens"] for entry in planned} == {"0-prompts": 0, "0-train": 8 * 4 * 40, "0-health": None}
+    assert {entry["stage"]: entry["tokens"] for entry in planned} == {"0-prompts": 0, "0-train": 8 * 4 * 40, "0-health": 0}
     document = json.loads(run_eva("run", *arguments, "--json").stdout)
     (one,) = document["iterations"]
     assert one["done"] and one["pairs"] is None and one["unscored"] == 0 and one["training"]["steps"] == 4

@@ -193,4 +193,4 @@ def _watch_workers() -> None:
         for pid, child in known.items():
             if child.exitcode is not None and child.exitcode < 0 and child.exitcode != -15:
                 fail(f"worker {pid} of the stage was killed by signal {-child.exitcode} (out of memory?)")
-        time.sleep(0.5)
+        time.sleep(0.1)

@@ -5,6 +5,7 @@ while the process that talks to the person stays small. The child sits in the sa
 with its parent, and writes its library chatter to a log file. Whoever asked may kill it at any time: what counts is on disk.
 """
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -41,7 +42,10 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     ours, theirs = context.Pipe(duplex=False)
     # distilabel sets its logging up only in a process of this name
     child = context.Process(target=_main, args=(theirs, target, arguments, str(log)), name="MainProcess")
-    child.start()
+    try:
+        child.start()
+    except (EOFError, ConnectionError) as error:
+        raise StageError("the process that starts those of the stages was killed (out of memory?)") from error
     theirs.close()
     try:
         while not wait([ours, child.sentinel], timeout=POLL_SECONDS):
@@ -99,7 +103,8 @@ def _main(report: Connection, target: str, arguments: dict[str, Any], log: str) 
     try:
         report.send(("done", load_attribute(target)(**arguments)))
     except BaseException as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # a full disk takes no trace
+            traceback.print_exc()
         report.send(("failed", _cause(error, Path(log))))
 
 
@@ -123,8 +128,8 @@ def _end_forks_with_this_process() -> None:
 def _cause(error: BaseException, log: Path) -> str:
     if isinstance(error, EvaError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return str(unwritable(error, log.parent))
+    if isinstance(error, OSError) and os.strerror(errno.ENOSPC) in str(error):  # some libraries pass on the words and no number
+        return str(unwritable(OSError(errno.ENOSPC, ""), log.parent))
     return f"{type(error).__name__}: {error}; the full trace is in {log}"
 
 

@@ -156,7 +156,7 @@ def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None
 def test_a_full_or_a_read_only_disk_fails_the_stage_and_the_next_attempt_goes_on(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=240k", "none", str(disk)], capture_output=True).returncode != 0:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(disk)], capture_output=True).returncode != 0:
         pytest.skip("mounting a small tmpfs needs privileges that this machine does not give")
     try:
         run = disk / "run"

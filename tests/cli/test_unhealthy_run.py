@@ -36,7 +36,8 @@ def test_a_figure_that_stops_ends_the_run_after_its_iteration_and_another_limit_
     assert events(run)[known:] == []
 
 
-def test_a_figure_that_warns_is_told_and_the_table_shows_it(tiny_run: Path) -> None:
-    done = run_eva("run", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY), "--set", "health.equal_responses=0")
+def test_a_figure_that_warns_is_told_and_the_table_shows_it(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    done = run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY), "--set", "health.equal_responses=0")
     assert "1-health: warning: share of sampled answers that repeat another one is " in done.stderr
     assert "iteration 1: share of sampled answers" in done.stdout and "1 warning" in done.stdout
