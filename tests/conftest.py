@@ -10,27 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chaos import SMALL
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads that wait for each other would only get in the way
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; what the tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EVALDATA = Path(__file__).parents[2] / "shared" / "evaldata"
 
-TINY = {
-    "prompts.size": 40,
-    "iterations": 1,
-    "creator.responses": 4,
-    "solver.responses": 4,
-    "solver.training.batch_size": 8,
-    "solver.training.epochs": 1,
-    "solver.training.checkpoints_per_epoch": 8,
-    "solver.training.runtime.micro_batch_size": 8,
-    "evaluation.benchmarks.0.prompts": 24,
-    "evaluation.benchmarks.0.samples": 2,
-    "runtime.rows_per_part": 8,
-}
-
-
+TINY = SMALL
 LONG = ("test_benchmarks.py", "test_real_text.py", "test_curated_run.py", "test_recipes.py", "test_controls.py")
 
 
