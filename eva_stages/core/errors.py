@@ -35,3 +35,11 @@ class StageError(EvaError, RuntimeError):
 
 class HubError(EvaError, ConnectionError):
     """The Hub cannot be reached, or refuses; what has been uploaded stays there and the next attempt goes on from it."""
+
+
+def hub_failures() -> tuple[type[Exception], ...]:
+    """What the Hub's client raises where the Hub cannot be reached and its cache does not have the file either."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    return LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, hub_failures
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.stage import Outside
 
@@ -119,11 +119,10 @@ def fetched(home: Home, place: str) -> Path:
 
 def _from_hub(home: Home, place: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(home.repository, home.file, repo_type="dataset", revision=home.revision))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except hub_failures() as error:
         raise _unreachable(home, place, error) from error
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eva_stages.core.config.prompts import HubPrompts
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, hub_failures
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import BATCH
 from eva_stages.creator.prompts import load_file
@@ -32,14 +32,14 @@ def dataset_commit(id: str, revision: str | None) -> str:
     if revision is not None and COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return Path(snapshot_download(id, repo_type="dataset", revision=revision, allow_patterns=["README.md"])).name
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         where = f"at revision {revision or 'main'} (or it is private or gated and needs a token)"
         raise ConfigError([f"prompts.id: the Hub has no data set {id} {where}"]) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except hub_failures() as error:
         raise ConfigError([f"prompts.id: {id} is not in the cache and the Hub cannot be reached ({type(error).__name__})"]) from error
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.devices import take_devices
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, hub_failures
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.placing import BALANCED
 from eva_stages.core.stage import Outside
@@ -50,7 +50,7 @@ def _folder(model: str, revision: str | None, place: str, code: bool) -> Path:
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise ConfigError([f"{place}: there is no checkpoint at {model}; give `microworld`, a folder, or a Hub id like org/name"])
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md", *(["*.py"] if code else [])]
@@ -59,7 +59,7 @@ def _folder(model: str, revision: str | None, place: str, code: bool) -> Path:
         raise ConfigError(
             [f"{place}: the Hub has no {model} at revision {revision or 'main'} (or it is gated and needs a token)"]
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except hub_failures() as error:
         reason = type(error).__name__
         raise ConfigError([f"{place}: {model} is no local folder and the Hub cannot be reached ({reason})"]) from error
 

@@ -182,3 +182,10 @@ def test_usage_errors_exit_with_2() -> None:
     assert "No such command" in run_eva("runn", code=2).stderr
     assert "is no run" in run_eva("status", "nowhere", code=2).stderr
     assert json.loads(run_eva("validate", "quickstart", "--set", "seed=-1", "--json", code=2).stdout)["valid"] is False
+
+
+def test_a_hub_out_of_reach_is_told_of_every_model(tmp_path: Path) -> None:
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    told = json.loads(run_eva("validate", "gemma-2-9b-it/dpo_eva", "--json", code=2, **nowhere).stdout)
+    unreached = {fault.partition(":")[0] for fault in told["faults"] if "Hub cannot be reached" in fault}
+    assert unreached == {"policy.model", "reward.model"}
