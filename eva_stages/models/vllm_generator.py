@@ -82,6 +82,8 @@ class VLLMGenerator(SeededLLM):
         super().load()
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
+        # its set-up flushes the log files of the process that forked this one, whose locks may be held for ever
+        os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
         take_devices(self.tensor_parallel or 1)
         self._start()
