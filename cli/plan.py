@@ -41,6 +41,11 @@ def plan(
     if measure:
         _measure(loaded, run)
     document = plan_document(loaded, run, given)
+    if given is not None:
+        labels = [entry["stage"] for entry in document["stages"]]
+        known = {*labels, *(label.partition("-")[2] for label in labels)}
+        if unused := [name for name in given.stages if name not in known]:
+            typer.echo(f"{rates}: {loaded.name} has no stage {', '.join(unused)}", err=True)
     if as_json:
         print_json(document)
     else:

@@ -174,3 +174,10 @@ def test_measuring_times_every_stage_and_keeps_the_rates_with_the_run(tmp_path: 
     assert [path.name for path in run.iterdir()] == ["rates.json"]
     again = plan_document(tiny(iterations=0, evaluation__benchmarks=[]), Run(run))
     assert again["to_do"] == document["to_do"]
+
+
+def test_rates_of_a_stage_that_the_recipe_does_not_have_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "rates.yaml"
+    path.write_text("stages: {respnd: {seconds_per_unit: 3}, 1-respond: {seconds_per_unit: 1}, train: {seconds_per_unit: 1}}")
+    done = run_eva("plan", "quickstart", "--rates", str(path), "--run-dir", str(tmp_path / "run"), "--json")
+    assert "quickstart has no stage respnd\n" in done.stderr and json.loads(done.stdout)["to_do"]["unmeasured"] > 0
