@@ -1,10 +1,11 @@
-"""Starts training under `accelerate launch` and brings its metrics back into the run's progress.
+"""Starts training under accelerate and brings its metrics back into the run's progress.
 
-Training is a process of its own that imports `eva_stages` only. It gets one JSON file with everything it needs, appends its
-metrics to a file that is read here, and resumes from its own last whole checkpoint.
+Training has processes of its own that import `eva_stages` only: one forked here, or those that `accelerate launch` starts. It gets one
+JSON file with everything it needs, appends its metrics to a file that is read here, and resumes from its own last whole checkpoint.
 """
 
 import json
+import math
 import sys
 import uuid
 from importlib import resources
@@ -15,11 +16,14 @@ import yaml
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.process import run_in_child
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import WORK
 from eva_stages.solver.machine import launch
 
 METRICS = "metrics.jsonl"
+REFERENCE = "reference.json"
+"""How far the reference's log-probabilities are, before the first step."""
 TRACKER_HOMES = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 NOT_OF_THE_JOB = ("launch", "starter", "cluster")
 
@@ -46,6 +50,12 @@ def process_count(path: Path) -> int:
 def machine_count(path: Path) -> int:
     """On how many machines a launch file's processes run."""
     return int(yaml.safe_load(path.read_text()).get("num_machines", 1))
+
+
+def starts_one(path: Path) -> bool:
+    """Whether a launch file starts one process and nothing around it."""
+    kind = yaml.safe_load(path.read_text()).get("distributed_type", "NO")
+    return kind in ("NO", False) and process_count(path) == machine_count(path) == 1  # unquoted, YAML's NO is false
 
 
 def same_vocabulary(policy: Path, reference: Path) -> None:
@@ -93,17 +103,27 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
         "label": f"{context.run.name}/{context.work.name}",
         **{name: value for name, value in runtime.items() if name not in NOT_OF_THE_JOB},
     }
-    (work / "job.json").write_text(json.dumps(job, indent=2))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
-    module = ["-m", "eva_stages.solver.training", str(work / "job.json")]
+    job_file, log = work / "job.json", work / "training.log"
+    job_file.write_text(json.dumps(job, indent=2))
     environment = _environment(context, runtime, file)
-    if runtime["starter"]:
-        order = {"command": command, "job": module, "environment": environment, "cluster": runtime["cluster"], **_machines(file)}
-        command, module = _order(work, runtime["starter"], order), []
-    launch([*command, *module], environment, work / "training.log", lambda: _show(context), gently=bool(runtime["starter"]))
-    _show(context)
+    if starts_one(file) and not runtime["starter"]:
+        arguments = {"job_file": str(job_file), "launch_file": str(file), "environment": environment}
+        run_in_child("eva_stages.solver.training:train_here", arguments, log, lambda: _show(context, job))
+    else:
+        launch(_command(runtime, file, job_file, environment), environment, log, lambda: _show(context, job), gently=bool(runtime["starter"]))
+    _show(context, job)
     facts: dict[str, Any] = json.loads((work / "result.json").read_text())
     return facts
+
+
+def _command(runtime: dict[str, Any], file: Path, job_file: Path, environment: dict[str, str]) -> list[str]:
+    """What runs training by `accelerate launch`, here or, by a starter, on every machine."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
+    module = ["-m", "eva_stages.solver.training", str(job_file)]
+    if not runtime["starter"]:
+        return [*command, *module]
+    order = {"command": command, "job": module, "environment": environment, "cluster": runtime["cluster"], **_machines(file)}
+    return _order(job_file.parent, runtime["starter"], order)
 
 
 def _environment(context: Context, runtime: dict[str, Any], file: Path) -> dict[str, str]:
@@ -144,8 +164,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [steps[step] for step in sorted(steps)]
 
 
-def _show(context: Context) -> None:
+def _show(context: Context, job: dict[str, Any]) -> None:
     metrics = read_metrics(context.work / METRICS)
+    if not metrics and (context.work / REFERENCE).is_file():
+        told = json.loads((context.work / REFERENCE).read_text())
+        steps = math.ceil(told["of"] / job["batch_size"]) * job["epochs"]
+        context.task.update(0, steps, detail=f"reference {told['pairs']:,} of {told['of']:,} pairs")
     if metrics:
         last = metrics[-1]
         said = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]

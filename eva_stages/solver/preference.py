@@ -5,6 +5,8 @@ whole checkpoint and its reference from where it began. Its log-probabilities co
 training (and its weights freed) or at every step.
 """
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from eva_stages.core.errors import DataError
+from eva_stages.core.store import write_whole
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver.fitting import (
     MetricsFile,
@@ -28,10 +31,12 @@ from eva_stages.solver.fitting import (
     lora,
     tokenized_pairs,
 )
+from eva_stages.solver.launching import REFERENCE
 from eva_stages.solver.losses import length_normalized_nll, sppo
 from eva_stages.solver.references import COLUMNS, ReferenceLogProbs
 from eva_stages.solver.tokens import WINS
 
+SAID_SECONDS = 1.0
 LOSS_TYPES = {"dpo": "sigmoid", "sppo": "sppo_hard"}
 """TRL's names where they are not ours; soft SPPO takes TRL's metrics and replaces its loss."""
 
@@ -54,8 +59,9 @@ class PairTrainer(WholeSteps, DPOTrainer):
     precompute_ref_logps: bool
     _signature_columns: list[str]
 
-    def __init__(self, *, loss: dict[str, Any], soft: bool, kept: ReferenceLogProbs, **settings: Any) -> None:
-        self._loss, self._soft, self._kept = loss, soft, kept
+    def __init__(self, *, loss: dict[str, Any], soft: bool, kept: ReferenceLogProbs, told: Path, **settings: Any) -> None:
+        """`told`: file that says how far the reference's log-probabilities are."""
+        self._loss, self._soft, self._kept, self._told = loss, soft, kept, told
         super().__init__(**settings)
         self._live_reference = None if self.precompute_ref_logps else self.ref_model
         self.precompute_ref_logps = True  # TRL's loss always finds them in the batch
@@ -69,9 +75,11 @@ class PairTrainer(WholeSteps, DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if self._kept.read(len(dataset)) is None:
+            began = time.monotonic()
             chosen, rejected = self._reference_logps(dataset, batch_size)
             if self.accelerator.is_main_process:
                 self._kept.write(chosen, rejected)
+                print(json.dumps({"reference_pairs": len(dataset), "seconds": round(time.monotonic() - began, 3)}), flush=True)
             self.accelerator.wait_for_everyone()
         self.ref_model = None
         self.accelerator.free_memory()  # it still holds the prepared reference
@@ -84,7 +92,12 @@ class PairTrainer(WholeSteps, DPOTrainer):
             lengths = [length + len(ids) for length, ids in zip(lengths, dataset[name], strict=True)]
         order = np.argsort(lengths, kind="stable")[::-1]
         loader = DataLoader(dataset.select(order), batch_size=batch_size, collate_fn=self.data_collator)
-        taken = [self._gathered(batch) for batch in self.accelerator.prepare(loader)]
+        taken, said = [], time.monotonic()
+        for batch in self.accelerator.prepare(loader):
+            taken.append(self._gathered(batch))
+            if self.accelerator.is_main_process and time.monotonic() - said > SAID_SECONDS:
+                said = time.monotonic()
+                write_whole(self._told, json.dumps({"pairs": sum(one.shape[1] for one in taken), "of": len(dataset)}))
         columns = np.empty((2, len(dataset)), dtype=np.float32)
         columns[:, order] = np.concatenate(taken, axis=1)
         return columns[0], columns[1]
@@ -159,6 +172,7 @@ def make_trainer(job: dict[str, Any]) -> tuple[PairTrainer, dict[str, int]]:
         loss=job["loss"],
         soft=job["kind"] == "sppo",
         kept=kept,
+        told=Path(job["work"]) / REFERENCE,
         model=load_policy(job),
         ref_model=load_reference(job) if needed and not uses_own_weights(job) else None,
         args=arguments,

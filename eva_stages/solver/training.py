@@ -1,6 +1,6 @@
-"""The training entry, run by `accelerate launch -m eva_stages.solver.training JOB.json`: one for every optimiser.
+"""The training entry, one for every optimiser: `accelerate launch -m eva_stages.solver.training JOB.json`.
 
-The job's `kind` names the loss; the code behind it is imported only then. A trainer is a function `f(job)` that ends with
+A training of one process skips that start: it is a child of the fork server, where the libraries are imported already. The job's `kind` names the loss; the code behind it is imported only then. A trainer is a function `f(job)` that ends with
 `fitting.fit`, which resumes, saves and reports in the same way for all of them.
 """
 
@@ -15,7 +15,8 @@ from typing import get_args
 import psutil
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import parse_flag_from_env, prepare_simple_launcher_cmd_env
 
 from eva_stages.core.config.solver import OtherDPO
 from eva_stages.core.stage import load_attribute
@@ -42,15 +43,26 @@ def die_with(pid: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def main(job_file: str) -> None:
+def train_here(job_file: str, launch_file: str, environment: dict[str, str]) -> None:
+    """Train in this process, as the only one, in the environment that `accelerate launch` gives to one that it starts."""
+    arguments = launch_command_parser().parse_args(["--config_file", launch_file, "-m", __name__, job_file])
+    validated, *_ = _validate_launch_command(arguments)
+    _, launched = prepare_simple_launcher_cmd_env(validated)
+    os.environ.update({**launched, **environment})
+    torch.set_num_threads(int(launched["OMP_NUM_THREADS"]))  # torch, already imported, does not look again
+    train(job_file)
+
+
+def train(job_file: str) -> None:
+    """Train with what the job's optimiser needs."""
     job = json.loads(Path(job_file).read_text())
-    if launcher := os.environ.get(LAUNCHER):
-        die_with(int(launcher))
-    die_with(os.getppid())
     # whoever asks first settles it for the process: without the word, processes on CPUs would each train alone
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     load_attribute(TRAINERS[job["kind"]])(job)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if launcher := os.environ.get(LAUNCHER):
+        die_with(int(launcher))
+    die_with(os.getppid())
+    train(sys.argv[1])
