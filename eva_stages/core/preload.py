@@ -7,13 +7,13 @@ import warnings
 gc.disable()  # of what is imported here nothing is garbage; looking for it takes a fifth of the time
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what libraries say about each other while they load concerns nobody here
-    import distilabel.pipeline
-    import pyarrow.dataset
     import torch
     import transformers.models.auto.modeling_auto
+
+    import eva_stages.core.distil
 
 sys.excepthook = sys.__excepthook__  # distilabel's shows the values of variables, keys among them
 gc.freeze()  # or each process's garbage collection would write to the pages that it shares with the fork server, and so copy them
 gc.enable()
 
-__all__ = ["distilabel", "pyarrow", "torch", "transformers"]
+__all__ = ["eva_stages", "torch", "transformers"]
