@@ -105,12 +105,12 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     }
     job_file, log = work / "job.json", work / "training.log"
     job_file.write_text(json.dumps(job, indent=2))
-    environment = _environment(context, runtime, file)
+    environment, gently = _environment(context, runtime, file), bool(runtime["starter"])
     if starts_one(file) and not runtime["starter"]:
         arguments = {"job_file": str(job_file), "launch_file": str(file), "environment": environment}
         run_in_child("eva_stages.solver.training:train_here", arguments, log, lambda: _show(context, job))
     else:
-        launch(_command(runtime, file, job_file, environment), environment, log, lambda: _show(context, job), gently=bool(runtime["starter"]))
+        launch(_command(runtime, file, job_file, environment), environment, log, lambda: _show(context, job), gently)
     _show(context, job)
     facts: dict[str, Any] = json.loads((work / "result.json").read_text())
     return facts

@@ -1,7 +1,8 @@
 """The training entry, one for every optimiser: `accelerate launch -m eva_stages.solver.training JOB.json`.
 
-A training of one process skips that start: it is a child of the fork server, where the libraries are imported already. The job's `kind` names the loss; the code behind it is imported only then. A trainer is a function `f(job)` that ends with
-`fitting.fit`, which resumes, saves and reports in the same way for all of them.
+A training of one process skips that start: it is a child of the fork server, where the libraries are imported already. The job's
+`kind` names the loss; the code behind it is imported only then. A trainer is a function `f(job)` that ends with `fitting.fit`, which
+resumes, saves and reports in the same way for all of them.
 """
 
 import contextlib
@@ -44,13 +45,18 @@ def die_with(pid: int) -> None:
 
 
 def train_here(job_file: str, launch_file: str, environment: dict[str, str]) -> None:
-    """Train in this process, as the only one, in the environment that `accelerate launch` gives to one that it starts."""
-    arguments = launch_command_parser().parse_args(["--config_file", launch_file, "-m", __name__, job_file])
-    validated, *_ = _validate_launch_command(arguments)
-    _, launched = prepare_simple_launcher_cmd_env(validated)
-    os.environ.update({**launched, **environment})
-    torch.set_num_threads(int(launched["OMP_NUM_THREADS"]))  # torch, already imported, does not look again
+    """Train in this process, as the only one, with what is added to the environment."""
+    os.environ.update({**launched_environment(launch_file), **environment})
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # torch, already imported, does not look again
     train(job_file)
+
+
+def launched_environment(launch_file: str) -> dict[str, str]:
+    """The environment in which `accelerate launch` would start the one process of a launch file."""
+    arguments = launch_command_parser().parse_args(["--config_file", launch_file, "-m", __name__])
+    validated, *_ = _validate_launch_command(arguments)
+    _, environment = prepare_simple_launcher_cmd_env(validated)
+    return environment
 
 
 def train(job_file: str) -> None:

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 from distilabel.pipeline import Pipeline
 from distilabel.steps import Step, StepInput
@@ -40,7 +41,12 @@ def prompts(count: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
 
 
+def left_in_the_cache_of_data_sets() -> set[Path]:
+    return set(Path(datasets.config.HF_DATASETS_CACHE).glob("**/*sink*"))
+
+
 def test_a_row_stage_has_no_copies_of_its_rows_beside_its_parts(tmp_path: Path) -> None:
+    before = left_in_the_cache_of_data_sets()
     write_rows([prompts(40)], SCHEMAS["prompts"], tmp_path / "prompts")
     source = Outside("prompts", tmp_path / "prompts", "0")
     look = Use("tests.core.test_distil:Look", {"work": Input(WORK)})
@@ -51,6 +57,7 @@ def test_a_row_stage_has_no_copies_of_its_rows_beside_its_parts(tmp_path: Path) 
         execute(run, [stage], Reporter())
     made = read_table(run.folder(stage))
     assert made["prompt_id"].equals(prompts(40)["prompt_id"]) and set(made["critique"].to_pylist()) == {""}
+    assert left_in_the_cache_of_data_sets() == before
 
 
 def test_a_table_step_does_in_a_pipeline_what_it_does_to_artifacts(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -31,12 +32,12 @@ from eva_stages.core.progress import Reporter, Task
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import load_attribute
 from eva_stages.models.loading import load_tokenizer
-from eva_stages.solver import launching
+from eva_stages.solver import launching, preference
 from eva_stages.solver.fitting import WholeSamples, whole_checkpoint
-from eva_stages.solver.launching import launch_file, read_metrics, same_vocabulary
+from eva_stages.solver.launching import launch_file, read_metrics, same_vocabulary, starts_one
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
-from eva_stages.solver.training import TRAINERS
+from eva_stages.solver.training import TRAINERS, launched_environment
 from tests.solver.jobs import BASE, job, save_models, save_pairs, two_machines
 from tests.solver.srun import install as install_srun
 
@@ -125,6 +126,53 @@ def test_two_processes_train_as_one(folders: dict[str, str], tmp_path: Path) -> 
     assert distance(train(one), weights(two)) < 1e-6
     assert moved(one) > 1e-4
     assert counts(one) == counts(two)
+
+
+def test_one_process_has_the_environment_that_accelerate_would_start_it_in(tmp_path: Path) -> None:
+    file = tmp_path / "launch.yaml"
+    file.write_text(launch_file("cpu").read_text().replace('mixed_precision: "no"', "mixed_precision: bf16\ngpu_ids: '1'"))
+    script = tmp_path / "script.py"
+    script.write_text("import json, os; print(json.dumps(dict(os.environ)))")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    ours = launched_environment(str(file))
+    assert ours["ACCELERATE_MIXED_PRECISION"] == "bf16" and ours["CUDA_VISIBLE_DEVICES"] == "1"
+    not_its = ("LC_CTYPE", "COLUMNS", "LINES")  # the shell's
+    added = [{item for item in found.items() if item not in os.environ.items() and item[0] not in not_its} for found in (ours, theirs)]
+    assert added[0] == added[1]
+
+
+def test_only_a_launch_file_of_one_plain_process_is_started_without_accelerates_launcher(tmp_path: Path) -> None:
+    packaged = [path.stem for path in launch_file("cpu").parent.glob("*.yaml")]
+    assert {name for name in packaged if starts_one(launch_file(name))} == {"cpu", "single_gpu"}
+    for words, alone in (("distributed_type: NO", True), ("distributed_type: FSDP\nnum_processes: 1", False), ("num_processes: 2", False)):
+        (tmp_path / "launch.yaml").write_text(words)
+        assert starts_one(tmp_path / "launch.yaml") == alone, words
+
+
+def test_a_training_of_one_process_tells_its_cause_and_goes_on_as_in_this_process(folders: dict[str, str], tmp_path: Path) -> None:
+    here, forked = (job(tmp_path / name, folders, "dpo") for name in ("here", "forked"))
+    knobs = {**TrainingRuntime(micro_batch_size=here["micro_batch_size"], launch="cpu").model_dump(), "cluster": "auto"}
+    meant = {name: value for name, value in forked.items() if name in ("kind", "loss", *BASE) and name not in (*knobs, "label")}
+    work = Path(forked["work"])
+    inputs = {name: Path(folders[name]) for name in ("policy", "reference", "pairs")}
+    context = Context(work, work / "data", inputs, cast(Any, Reporter().task("train").__enter__()), tmp_path)
+    with pytest.raises(StageError, match=r"^ValueError: .+batch_size 7 is no multiple of .+; the full trace is in .+training.log"):
+        launching.train(context, {**knobs, "micro_batch_size": 2}, **{**meant, "batch_size": 7})
+    launching.train(context, knobs, **meant)
+    assert distance(train(here), weights(forked)) < 1e-6
+    assert moved(here) > 1e-4
+
+
+def test_a_person_sees_how_far_the_references_pass_is(folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preference, "SAID_SECONDS", 0)
+    settings = job(tmp_path, folders, "dpo", batch_size=16, epochs=2)
+    make_trainer(settings)
+    seen: list[Any] = []
+    task = cast(Any, SimpleNamespace(update=lambda done, total, **said: seen.append((done, total, said["detail"]))))
+    launching._show(Context(tmp_path, tmp_path / "data", {}, task, tmp_path), settings)
+    assert seen == [(0, 6, "reference 48 of 48 pairs")]
 
 
 class Killer(Task):
