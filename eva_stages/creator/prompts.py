@@ -170,8 +170,17 @@ def _json_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _csv_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    # whole, though not as Python objects: only then does one type fit all of a column
-    yield pyarrow.csv.read_csv(path)
+    lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    with pyarrow.csv.open_csv(path, parse_options=lines) as head:
+        yield head.schema.empty_table()
+        present = [name for name in columns if name in head.schema.names]
+    # as text whatever the first block looks like, so that one type fits all of a column
+    texts = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(present, pa.string()), include_columns=present, null_values=[""], strings_can_be_null=True
+    )
+    if present:
+        with pyarrow.csv.open_csv(path, pyarrow.csv.ReadOptions(block_size=BLOCK), lines, texts) as blocks:
+            yield from (pa.Table.from_batches([batch]) for batch in blocks)
 
 
 def _parquet_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -85,3 +85,19 @@ def test_a_file_is_read_in_blocks_and_duplicates_are_found_across_them(tmp_path:
     assert [row["messages"][0]["content"] for row in rows] == texts
     assert counts == {"read": 15_002, "null_or_empty": 1, "duplicate": 1}
     assert count_usable(tmp_path / "p.jsonl", "prompt", 100, None) == 15_000
+
+
+def test_a_csv_is_read_in_blocks_with_lines_in_its_values_and_all_of_them_as_text(tmp_path: Path) -> None:
+    many = 3 * BLOCK // 40
+    told = [f"{number}\nand a second line, quoted" for number in range(many)]
+    table = {"id": ["", *range(many)], "prompt": ["42", *told], "answer": ["3.10", *["" if n % 2 else "yes" for n in range(many)]]}
+    pyarrow.csv.write_csv(
+        pa.table({name: pa.array([str(value) for value in values]) for name, values in table.items()}), tmp_path / "p.csv"
+    )
+    blocks = list(prompt_batches(tmp_path / "p.csv", "prompt", "answer"))
+    assert len(blocks) > 3 and sum(map(len, blocks)) == many + 1
+    rows, counts = load(tmp_path / "p.csv", tmp_path, reference_column="answer")
+    assert [row["messages"][0]["content"] for row in rows] == ["42", *told] and counts == {"read": many + 1}
+    assert [row["reference"] for row in rows[:3]] == ["3.10", "yes", None]
+    (tmp_path / "n.csv").write_text("prompt\n1\n2\n")
+    assert [row["messages"][0]["content"] for row in load(tmp_path / "n.csv", tmp_path)[0]] == ["1", "2"]
