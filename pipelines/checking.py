@@ -151,13 +151,25 @@ def _player(player: Player, place: str) -> None:
 
 def _vllm(recipe: Recipe) -> None:
     creator = recipe.creator
-    critic = creator.evolve.feedback and creator.evolve.feedback.critic
-    rewriter = recipe.solver.rewrite and recipe.solver.rewrite.generator
-    scorer = creator.analysis and creator.analysis.scorer
-    judges = [one.judge for one in recipe.evaluation.benchmarks if isinstance(one, JudgedBenchmark)]
-    asked = [recipe.policy.generator, creator.evolve.generator, critic, scorer, rewriter, *judges]
-    if any(isinstance(one, VLLMGenerator) for one in asked) and find_spec("vllm") is None:
-        raise ConfigError(["a generator is of kind vllm, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"])
+    asked = {
+        "policy.generator": recipe.policy.generator,
+        "creator.evolve.generator": creator.evolve.generator,
+        "creator.evolve.feedback.critic": creator.evolve.feedback and creator.evolve.feedback.critic,
+        "creator.analysis.scorer": creator.analysis and creator.analysis.scorer,
+        "solver.rewrite.generator": recipe.solver.rewrite and recipe.solver.rewrite.generator,
+        **{
+            f"evaluation.benchmarks.{place}.judge": one.judge
+            for place, one in enumerate(recipe.evaluation.benchmarks)
+            if isinstance(one, JudgedBenchmark)
+        },
+    }
+    if places := [place for place, one in asked.items() if isinstance(one, VLLMGenerator) and find_spec("vllm") is None]:
+        raise ConfigError(
+            [
+                f"{place}: kind vllm needs vLLM, which is not installed: pip install 'eva-align[vllm]', or take kind transformers"
+                for place in places
+            ]
+        )
 
 
 def _mixing(recipe: Recipe) -> None:

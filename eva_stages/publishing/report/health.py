@@ -50,7 +50,7 @@ def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
     def paint(axes: Axes) -> None:
         axes.plot(list(known), list(known.values()), **look(0))
         axes.set_xticks(list(known))
-        axes.margins(x=0.15)
+        axes.margins(x=0.15, y=0.12)
         axes.set_ylim(bottom=min(0.0, min(known.values())))
 
     n = f"n = {len(known):,} policies"
