@@ -5,9 +5,9 @@ python -m benchmarks.chaos --kills 20 --recipe my.yaml --set seed=7     another 
 
 A kill is a SIGKILL after an exponentially distributed time: of the whole process group, or every third time of one process in it alone
 (eva itself, the fork server, a stage's process, one of its workers, or of several trainers one or their launcher). The same command then
-goes on. When a run is done before all kills are spent, another begins. Every run must end with the unbroken run's digests, trained weights within
-1e-6, health figures within 0.1 %, every stage logged, nothing left in `work/`; no process may outlive its attempt, no attempt may hang
-or end with a traceback.
+goes on. When a run is done before all kills are spent, another begins. Every run must end with the unbroken run's digests, trained
+weights within 1e-6, health figures within 0.1 %, every stage logged, nothing left in `work/`; no process may outlive its attempt, no
+attempt may hang or end with a traceback.
 """
 
 import argparse
