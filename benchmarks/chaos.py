@@ -137,7 +137,11 @@ class Attempt:
 def role(process: psutil.Process, main: psutil.Process) -> str:
     """What a process of a run is there for."""
     words = " ".join(process.cmdline())
-    for part, name in (("resource_tracker", "resource tracker"), ("commands.launch", "launcher"), ("solver.training", "trainer")):
+    for part, name in (
+        ("resource_tracker", "resource tracker"),
+        ("commands.launch", "launcher"),
+        ("eva_stages.solver.training", "trainer"),
+    ):
         if part in words:
             return name
     depth = process.parents().index(main) + 1 if process != main else 0

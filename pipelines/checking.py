@@ -17,11 +17,13 @@ from eva_stages.core.config.rewards import ArmoRMReward, EnsembleReward, LLMJudg
 from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import load_attribute
+from eva_stages.creator.prompts import count_usable
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
 from pipelines.benchmarks import benchmark_name, check_files, measured
 from pipelines.checking_solver import solver_looks
+from pipelines.prompts import prompt_source
 
 NUMBER_FOR_HUMAN = "prompts.size: creator.control `human` takes that many new prompts for each iteration; give their number"
 
@@ -72,32 +74,28 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
 
 
 def _prompts(recipe: Recipe, prompts: FilePrompts) -> None:
-    from eva_stages.creator.prompts import count_usable, prompt_batches
-
-    path = Path(prompts.path).expanduser()
+    tables, column = prompt_source(prompts)
     if recipe.creator.control != "human":
-        deque(prompt_batches(path, prompts.column, prompts.reference_column), maxlen=0)
+        deque(tables, maxlen=0)
         return
     if prompts.size is None:
         raise ConfigError([NUMBER_FOR_HUMAN])
-    usable = count_usable(path, prompts.column, prompts.max_characters, prompts.reference_column)
+    usable = count_usable(tables, column, prompts.max_characters, prompts.reference_column)
     needed = prompts.size * (recipe.iterations + 1)
     if usable < needed:
         raise ConfigError(
             [
                 f"prompts.size: creator.control `human` takes {prompts.size} new prompts for each of {recipe.iterations + 1} rounds, "
-                f"{needed} in all, and {path} has {usable} that can be used; give at most {usable // (recipe.iterations + 1)}, fewer "
-                "iterations, or a larger file"
+                f"{needed} in all, and {prompts.path} has {usable} that can be used; give at most {usable // (recipe.iterations + 1)}, "
+                "fewer iterations, or a larger file"
             ]
         )
 
 
 def _hub_prompts(recipe: Recipe, prompts: HubPrompts) -> None:
-    from eva_stages.creator.hub_prompts import hub_column
-
     if recipe.creator.control == "human" and prompts.size is None:
         raise ConfigError([NUMBER_FOR_HUMAN])
-    hub_column(prompts)
+    prompt_source(prompts)
 
 
 def _account(namespace: str) -> None:

@@ -10,7 +10,7 @@ from shutil import which
 
 import yaml
 
-from eva_stages.core.config.prompts import HubPrompts, MicroworldPrompts
+from eva_stages.core.config.prompts import MicroworldPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver import ORPO, RLOO, SPPO, SimPO
@@ -20,6 +20,7 @@ from eva_stages.models.batching import chat_tokens
 from eva_stages.models.choosing import ROWS
 from eva_stages.models.loading import load_tokenizer, resolve
 from eva_stages.solver.launching import launch_file, machine_count, process_count, vocabulary_size
+from pipelines.prompts import prompt_source
 
 PACKAGES = {"liger": "liger-kernel", "qlora": "bitsandbytes", "DEEPSPEED": "deepspeed"}
 """What settings need beyond eva's own packages."""
@@ -187,19 +188,14 @@ def _turn(text: str) -> list[Message]:
 
 
 def _texts(recipe: Recipe) -> Iterator[str]:
-    from eva_stages.creator.hub_prompts import hub_column
-    from eva_stages.creator.prompts import prompt_batches, seed_instructions
+    from eva_stages.creator.prompts import seed_instructions
 
     prompts = recipe.prompts
     if isinstance(prompts, MicroworldPrompts):
         yield from map(str, seed_instructions(recipe.seed, prompts.size))
         return
-    if isinstance(prompts, HubPrompts):
-        columns = hub_column(prompts)
-    else:
-        tables = prompt_batches(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
-        columns = (table[prompts.column] for table in tables)
-    for value in chain.from_iterable(columns):
+    tables, column = prompt_source(prompts)
+    for value in chain.from_iterable(table[column] for table in tables):
         content = value.as_py() or ""
         yield content if isinstance(content, str) else "".join(message["content"] or "" for message in content)
 

@@ -46,7 +46,7 @@ def judge_cost(benchmark: JudgedBenchmark, stages: tuple[Stage, ...]) -> JudgeCo
     rows = question_rows(kind, _file(questions, "questions"), _file(questions, "references") if "references" in questions.inputs else None)
     prompts = _prompts(benchmark, rows, stages)
     known = _tokens(prompts)
-    calls = len(rows) if isinstance(benchmark, AlpacaEval) else 2 * len(rows)
+    calls = judge_calls(benchmark, len(rows))
     judge = benchmark.judge
     most = judge.model_dump().get("max_new_tokens", 0)
     answers = len(rows) * SHOWN[kind]
@@ -58,6 +58,11 @@ def judge_cost(benchmark: JudgedBenchmark, stages: tuple[Stage, ...]) -> JudgeCo
     at_most = known + answers * benchmark.max_new_tokens, calls * most
     expected = known + answers * min(ANSWER[kind], benchmark.max_new_tokens), calls * min(JUDGMENT[kind], most)
     return JudgeCost(calls, *at_most, money(*at_most), *expected, money(*expected))
+
+
+def judge_calls(benchmark: JudgedBenchmark, questions: int) -> int:
+    """Calls for one policy: two of a question (both turns, or both places of its answer), in AlpacaEval one."""
+    return questions if isinstance(benchmark, AlpacaEval) else 2 * questions
 
 
 def _rates(judge: Player) -> tuple[float, float] | None:

@@ -7,8 +7,10 @@ left out too, because their questions cannot be made fewer. Not seen at this siz
 
 import math
 import os
+import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import psutil
 
 from eva_stages.core.config.evaluation import Lettercraft
 from eva_stages.core.config.recipe import Limits, Recipe
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.ledger import visible_gpus
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
@@ -26,8 +28,10 @@ from eva_stages.core.store import Run
 from eva_stages.models.choosing import GENERATORS
 from pipelines.iteration import iterations
 from pipelines.rates import Rates, done_rates
-from pipelines.sizing import sizes
+from pipelines.sizing import prompt_count, sizes
 
+FOLDER = "measuring-"
+"""How the names of folders begin in which is measured; those of a failed or killed measuring stay until the next."""
 BATCHES = 2
 """Parts of a row stage that are timed; between them lies what the interval is made of."""
 STEPS = 3
@@ -51,18 +55,25 @@ def measured_rates(recipe: Recipe, root: Path, reporter: Reporter) -> Rates:
     if not chosen:
         raise ConfigError(["--measure: no stage of this recipe can be timed without calling a provider; give a table with --rates"])
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="measuring-", dir=root) as folder:
-        run = Run(Path(folder))
+    for left in root.glob(f"{FOLDER}*"):
+        if Run(left).holder() is None:
+            shutil.rmtree(left, ignore_errors=True)
+    run = Run(Path(tempfile.mkdtemp(prefix=FOLDER, dir=root)))
+    with ExitStack() as ending:
+        ending.callback(shutil.rmtree, run.root, ignore_errors=True)
         run.create()
-        clock = time.monotonic()
-        run_in_child("builtins:dict", {}, run.work / "start.log", lambda: None)  # the libraries that all stages share are imported once
-        start = time.monotonic() - clock
-        with run.lock():
-            clock = time.monotonic()
-            execute(run, chosen, reporter)
-            wall = time.monotonic() - clock
+        try:
+            with run.lock():
+                clock = time.monotonic()
+                run_in_child("builtins:dict", {}, run.work / "start.log", lambda: None)  # libraries are imported once for all stages
+                start = time.monotonic() - clock
+                execute(run, chosen, reporter)
+                wall = time.monotonic() - clock - start
+        except StageError:
+            ending.pop_all()  # the log that it names is in the folder
+            raise
         own = sum(run.manifest(stage)["seconds"] for stage in chosen)
-        units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, small.prompts.size).items()}
+        units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, prompt_count(small, rounds, run)).items()}
         found = done_rates(run, chosen, units)
     between = max(0.0, wall - own) / len(chosen)
     return found.model_copy(update={"machine": machine(), "start_seconds": begun + start, "between_seconds": between})

@@ -41,10 +41,16 @@ def _stage_row(entry: dict[str, Any]) -> list[str]:
 
 
 def _sum_row(name: str, sums: dict[str, Any], prefix: str) -> list[str]:
-    *tokens, time, interval, hours, disk, usd = _amounts(sums, prefix)
+    read, written, most, time, interval, hours, disk, usd = _amounts(sums, prefix)
     if sums["unmeasured"]:  # and so not all of it
-        time, hours, disk = (cell if cell in (UNKNOWN, "CPU") else f">= {cell}" for cell in (time, hours, disk))
-    return [name, f"{sums['stages']}", "", *tokens, time, interval, hours, disk, usd]
+        read, written, time, hours, disk = (_at_least(cell) for cell in (read, written, time, hours, disk))
+    if sums["unpriced"]:
+        usd = _at_least(usd) if sums["usd_expected"] else UNKNOWN
+    return [name, f"{sums['stages']}", "", read, written, most, time, interval, hours, disk, usd]
+
+
+def _at_least(cell: str) -> str:
+    return UNKNOWN if cell in (UNKNOWN, "CPU") else f">= {cell}"
 
 
 def _amounts(entry: dict[str, Any], prefix: str) -> list[str]:

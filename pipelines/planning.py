@@ -215,7 +215,8 @@ def _money(stage: Stage, size: Size, tokens: Mapping[str, float | None], cost: J
 
 def _model_bytes(recipe: Recipe, stages: Sequence[Stage]) -> ModelBytes | None:
     """Disk that a trained policy takes, which is as large as the one it starts from; None where nothing is trained."""
-    base = next((one for stage in stages if stage.name == "train" for one in stage.inputs.values() if isinstance(one, Outside)), None)
+    trained = (stage.inputs["policy"] for stage in stages if stage.name == "train")
+    base = next((policy for policy in trained if isinstance(policy, Outside)), None)
     if base is None:
         return None
     training = recipe.solver.training

@@ -1,13 +1,17 @@
 """Where a run's prompts come from: the seed prompts, and the parts of the same source that follow them."""
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import pyarrow as pa
 
 from eva_stages.core.config.prompts import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
-from eva_stages.creator.hub_prompts import dataset_commit
+from eva_stages.creator.hub_prompts import dataset_commit, read_hub_prompts
+from eva_stages.creator.prompts import prompt_batches
 
 
 def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
@@ -27,3 +31,15 @@ def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
         return FunctionStage("prompts", part, {}, function=load)
     load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed, **which})
     return FunctionStage("prompts", part, {}, function=load)
+
+
+def prompt_source(prompts: FilePrompts | HubPrompts) -> tuple[Iterator[pa.Table], str]:
+    """The columns that are read of a recipe's prompts, some rows at a time, and the name of the one with the prompts.
+
+    Raises:
+        ConfigError: as `prompt_batches` and `read_hub_prompts` say.
+    """
+    if isinstance(prompts, FilePrompts):
+        return prompt_batches(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column), prompts.column
+    commit = dataset_commit(prompts.id, prompts.revision)
+    return read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)

@@ -87,7 +87,7 @@ def _parts(label: str) -> tuple[int | None, str]:
 
 
 def read_rates(path: Path) -> Rates:
-    """A table of rates.
+    """A table of rates, given or a run's own.
 
     Raises:
         ConfigError: with every fault of the file.
@@ -95,7 +95,9 @@ def read_rates(path: Path) -> Rates:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"--rates: {path} cannot be read: {error}; give a YAML or JSON file, see `eva plan --help`"]) from error
+        raise ConfigError(
+            [f"the table of rates {path} cannot be read: {error}; it is a YAML or JSON file, see `eva plan --help`"]
+        ) from error
     return parsed(Rates, str(path), text, EXPECTED)
 
 
@@ -126,14 +128,14 @@ def done_rates(run: Run, stages: Iterable[Stage], units: Mapping[str, int | None
 
 
 def rate_of(manifest: Mapping[str, Any], units: int | None) -> Rate | None:
-    """The rate at which a stage was made; None where its units are not known.
+    """The rate at which a stage was made; None where its units are not known, or too few of them were made by the last attempt to tell.
 
-    Where the work was followed, its time goes with the units and the rest does not. Where it was not, the time might go with them or not:
-    the expected line lies in the middle, the other two are the extremes.
+    Where the work was followed, its time goes with the units and the rest does not, but for a training's time on its reference. Where it
+    was not, the time might go with them or not: the expected line lies in the middle, the other two are the extremes.
     """
     counts, pace, seconds = manifest["counts"], manifest.get("pace"), manifest["seconds"]
     units = counts.get("steps", units)
-    if not units:
+    if not units or (pace is None and manifest.get("computed_share", 1) < 1):
         return None
     used, made = manifest.get("devices"), manifest.get("bytes")
     facts = {
@@ -147,9 +149,11 @@ def rate_of(manifest: Mapping[str, Any], units: int | None) -> Rate | None:
         middle = Line(fixed_seconds=seconds / 2, seconds_per_unit=seconds / units / 2)
         return Rate(**middle.model_dump(), fastest=Line(fixed_seconds=seconds, seconds_per_unit=0.0), slowest=every, **facts)
     scale = pace["total"] / units  # the marks count rows that go in, and a plan may count those that come out
-    fixed = max(0.0, seconds - pace["seconds_per_unit"] * pace["units"])
+    before = manifest.get("reference_seconds", 0.0)
+    fixed = max(0.0, seconds - before - pace["seconds_per_unit"] * pace["units"])
     middle, fastest, slowest = (
-        Line(fixed_seconds=fixed, seconds_per_unit=pace[name] * scale) for name in ("seconds_per_unit", "fastest", "slowest")
+        Line(fixed_seconds=fixed, seconds_per_unit=pace[name] * scale + before / units)
+        for name in ("seconds_per_unit", "fastest", "slowest")
     )
     return Rate(**middle.model_dump(), fastest=fastest, slowest=slowest, **facts)
 

@@ -1,23 +1,26 @@
 """How large the stages of a recipe are, before they run: rows, optimiser steps, and generated tokens per row at most."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
-from eva_stages.core.config.evaluation import Benchmark, Lettercraft
+from eva_stages.core.config.evaluation import Benchmark, JudgedBenchmark, Lettercraft
 from eva_stages.core.config.models import Player, Sampling
-from eva_stages.core.config.prompts import FilePrompts
+from eva_stages.core.config.prompts import MicroworldPrompts
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards import EnsembleReward, LLMJudgeReward
 from eva_stages.core.config.solver import RLOO
 from eva_stages.core.stage import Outside, closure
 from eva_stages.core.store import Run
+from eva_stages.creator.prompts import count_usable
 from eva_stages.evaluation.questions import question_rows
+from eva_stages.models.choosing import OneReward
 from pipelines.benchmarks import benchmark_name
-from pipelines.health import health_sizes
+from pipelines.costing import judge_calls
+from pipelines.health import SAMPLES, health_sizes
 from pipelines.iteration import Iteration
+from pipelines.prompts import prompt_source
 
 NO_SHARES: Mapping[int, float] = MappingProxyType({})
 
@@ -43,21 +46,18 @@ class Size:
         return None if self.rows is None else self.rows * self.tokens_per_row
 
 
-def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int | None:
-    """Prompts of an iteration: as loaded, as the recipe says, or as its file has."""
+def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int:
+    """Prompts of an iteration: as loaded, as the recipe says, or as its source has."""
     if run.done(rounds[0].prompts):
         return int(run.manifest(rounds[0].prompts)["rows"])
     prompts = recipe.prompts
-    if prompts.size is not None or not isinstance(prompts, FilePrompts):
+    if prompts.size is not None or isinstance(prompts, MicroworldPrompts):
         return prompts.size
-    from eva_stages.creator.prompts import usable_prompts
-
-    path = Path(prompts.path).expanduser()
-    batches = usable_prompts(path, prompts.column, prompts.max_characters, prompts.reference_column, Counter())
-    return len({row["prompt_id"] for rows in batches for row in rows})
+    tables, column = prompt_source(prompts)
+    return count_usable(tables, column, prompts.max_characters, prompts.reference_column)
 
 
-def sizes(recipe: Recipe, rounds: list[Iteration], prompts: int | None, pair_shares: Mapping[int, float] = NO_SHARES) -> dict[str, Size]:
+def sizes(recipe: Recipe, rounds: list[Iteration], prompts: int, pair_shares: Mapping[int, float] = NO_SHARES) -> dict[str, Size]:
     """The size of every stage, by fingerprint.
 
     Args:
@@ -70,11 +70,11 @@ def sizes(recipe: Recipe, rounds: list[Iteration], prompts: int | None, pair_sha
     return found
 
 
-def _sizes(recipe: Recipe, one: Iteration, prompts: int | None, pair_share: float) -> dict[str, Size]:
+def _sizes(recipe: Recipe, one: Iteration, prompts: int, pair_share: float) -> dict[str, Size]:
     """Those of an iteration and of what it needs."""
     limit = recipe.policy.generator.max_new_tokens
-    drawn = None if prompts is None else round(prompts * recipe.creator.selection.fraction)
-    attempts = None if drawn is None else drawn * recipe.creator.evolve.generations
+    drawn = round(prompts * recipe.creator.selection.fraction)
+    attempts = drawn * recipe.creator.evolve.generations
     evolver_limit = most_tokens(recipe.creator.evolve.generator)
     critic = recipe.creator.evolve.feedback.critic if recipe.creator.evolve.feedback else None
     scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
@@ -83,15 +83,24 @@ def _sizes(recipe: Recipe, one: Iteration, prompts: int | None, pair_share: floa
     answered = drawn if one.number and recipe.creator.control == "no_evolve" else prompts
     known = {
         "creator-respond": Size(prompts, recipe.creator.responses * limit),
+        **_reward_sizes(recipe, "creator-reward", prompts, recipe.creator.responses),
+        "admit-respond": Size(attempts, recipe.creator.responses * limit),
+        **_reward_sizes(recipe, "admit-reward", attempts, recipe.creator.responses),
+        "admit": Size(attempts),
+        "subset": Size(drawn),
         "respond": Size(answered, recipe.solver.responses * limit),
-        "rewrite": Size(prompts, most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
+        **_reward_sizes(recipe, "reward", answered, recipe.solver.responses),
+        "pair": Size(answered),
+        "rewrite": Size(answered, most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
+        **_reward_sizes(recipe, "rewrite-reward", answered, 1),
+        "rewritten": Size(answered),
         "select": Size(drawn),
         "evolve": Size(attempts, evolver_limit),
         "feedback": Size(drawn),
         "critique": Size(drawn, most_tokens(critic)),
         "parents": Size(drawn),
         "curate": Size(attempts),
-        "replay": Size(None if prompts is None or not recipe.creator.replay else round(prompts * recipe.creator.replay.share)),
+        "replay": Size(round(prompts * recipe.creator.replay.share) if recipe.creator.replay else None),
         "analyse-scores": Size(prompts, most_tokens(scorer)),
         "questions": Size(held_out),
         "train": _training(recipe, one, answered, pair_share),
@@ -102,18 +111,32 @@ def _sizes(recipe: Recipe, one: Iteration, prompts: int | None, pair_share: floa
         known |= {f"{prefix}-{part}": Size(held_out) for part in ("reward", "score")}
     known |= _benchmark_sizes(recipe, one)
     known |= {name: Size(*size) for name, size in health_sizes(recipe, held_out or None).items()}
+    for prefix in ("base", "eval"):
+        probe = f"{prefix}-probe-reward"
+        known |= _reward_sizes(recipe, probe, known[probe].rows, samples or SAMPLES)
     return {stage.fingerprint: known.get(stage.name, Size(prompts)) for stage in closure(list(one.stages))}
 
 
-def _training(recipe: Recipe, one: Iteration, prompts: int | None, pair_share: float) -> Size:
+def _reward_sizes(recipe: Recipe, name: str, rows: int | None, responses: int) -> dict[str, Size]:
+    """Those of a reward stage and of an ensemble's members, by stage name; only judges that are language models generate tokens."""
+    reward = recipe.reward
+    if isinstance(reward, EnsembleReward):
+        members = {f"{name}-member-{index}": _judged(member.reward, rows, responses) for index, member in enumerate(reward.members)}
+        return {**members, name: Size(rows)}
+    return {name: _judged(reward, rows, responses)}
+
+
+def _judged(reward: OneReward, rows: int | None, responses: int) -> Size:
+    return Size(rows, responses * most_tokens(reward.judge) if isinstance(reward, LLMJudgeReward) else 0)
+
+
+def _training(recipe: Recipe, one: Iteration, prompts: int, pair_share: float) -> Size:
     """On-policy training answers every prompt itself; the others take pairs, from scratch those of all iterations."""
     training, responses = recipe.solver.training, recipe.solver.responses
     if isinstance(recipe.solver.loss, RLOO):
         limit = recipe.policy.generator.max_new_tokens
-        steps = None if prompts is None else training.epochs * math.ceil(prompts * responses / training.batch_size)
+        steps = training.epochs * math.ceil(prompts * responses / training.batch_size)
         return Size(prompts, training.epochs * responses * limit, steps)
-    if prompts is None:
-        return Size(None)
     pairs = math.ceil(prompts * pair_share) * (one.number + 1 if training.start == "scratch" else 1)
     return Size(None, steps=training.epochs * math.ceil(pairs / training.batch_size))
 
@@ -130,7 +153,7 @@ def _benchmark_sizes(recipe: Recipe, one: Iteration) -> dict[str, Size]:
         name = benchmark_name(benchmark)
         loads = next((stage for stage in closure(list(one.evaluation)) if stage.name == f"{name}-questions"), None)
         if loads is None or not isinstance(benchmark, Benchmark):
-            known |= dict.fromkeys((f"base-{name}", f"eval-{name}", f"base-{name}-score", f"eval-{name}-score"), Size(None))
+            known |= dict.fromkeys((f"base-{name}", f"eval-{name}", f"base-{name}-score", f"eval-{name}-score"), Size(1))
             continue
         file = loads.inputs["questions"]
         assert isinstance(file, Outside)
@@ -140,5 +163,7 @@ def _benchmark_sizes(recipe: Recipe, one: Iteration) -> dict[str, Size]:
         for prefix in ("base", "eval"):
             own = f"{prefix}-{name}"
             known |= {f"{own}-{part}": Size(len(rows)) for part in ("check", "score")}
+            if isinstance(benchmark, JudgedBenchmark):
+                known[f"{own}-judge"] = Size(judge_calls(benchmark, len(rows)))
             known[f"{own}-answer"] = Size(len(rows), turns // len(rows) * benchmark.max_new_tokens, answers=turns // len(rows))
     return known

@@ -1,6 +1,5 @@
 """How far a run is, from its folder alone; once, or again and again while it goes."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from eva_stages.core.recipes import load_recipe
 from eva_stages.core.stage import Outside, RowStage, Stage, closure
 from eva_stages.core.store import Run
 from eva_stages.core.tables import FILE, count_rows
+from eva_stages.solver.launching import METRICS, last_entry
 from pipelines.health import counted, health_of
 from pipelines.iteration import iterations
 
-METRICS = "metrics.jsonl"
 AROUND = 5
 """Lines of a terminal that the table needs besides its rows."""
 
@@ -64,7 +63,7 @@ class Watch:
         told: dict[str, Any] = {**entry, "state": state, "rows": rows, "seconds": None, "counts": {}, "cause": cause}
         if not held or event.get("event") not in ("start", "resume"):
             return told
-        return {**told, "state": "running", "total": self._total(stage), "since": event["time"], "step": _last_step(work / METRICS)}
+        return {**told, "state": "running", "total": self._total(stage), "since": event["time"], "step": last_entry(work / METRICS)}
 
     def _rows(self, part: Path) -> int:
         """Input rows behind a part file; 0 if the stage was finished while we looked, or the file is damaged."""
@@ -85,24 +84,22 @@ class Watch:
 
 
 def _left(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The time planned for the stages that are not done; null where it is not known of one."""
-    waiting = [(entry["planned"] or {}).get("seconds_expected") for entry in entries if entry["state"] != "done"]
-    return {"left_stages": len(waiting), "left_seconds": None if None in waiting else sum(waiting)}
+    """The time planned for the stages that are not done, less what a running one has had; null where it is not known of one."""
+    waiting = [_waiting(entry) for entry in entries if entry["state"] != "done"]
+    known = [seconds for seconds in waiting if seconds is not None]
+    return {"left_stages": len(waiting), "left_seconds": round(sum(known), 3) if len(known) == len(waiting) else None}
+
+
+def _waiting(entry: dict[str, Any]) -> float | None:
+    seconds: float | None = (entry["planned"] or {}).get("seconds_expected")
+    if seconds is None or entry["state"] != "running":
+        return seconds
+    return max(0.0, seconds - (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds())
 
 
 def status_document(run: Run) -> dict[str, Any]:
     """Every stage of the run's recipe with its state."""
     return Watch(run).document()
-
-
-def _last_step(metrics: Path) -> dict[str, Any] | None:
-    """The last whole line of what a training writes down; None where there is no training."""
-    try:
-        lines = metrics.read_text().split("\n")[:-1]
-        step: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
-    except (FileNotFoundError, ValueError):
-        return None
-    return step
 
 
 def status_table(document: dict[str, Any], height: int | None = None) -> Table:

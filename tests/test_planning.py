@@ -1,9 +1,11 @@
 """Plans without rates, with given ones, from a run's own stages, and from a measurement."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 
 from eva_stages.core.config.recipe import Recipe
@@ -18,6 +20,7 @@ from pipelines.plan_tables import plan_tables
 from pipelines.planning import plan_document
 from pipelines.rates import Line, Rate, Rates, rate_of, read_rates
 from tests.conftest import TINY, overrides, run_eva
+from tests.tiny_models import save_reward, tokenizer
 
 UNKNOWN = ("input_tokens", "output_tokens", "seconds_expected", "gpu_seconds", "gpu_hours")
 PAID = {"kind": "litellm", "model": "openai/some-model", "max_new_tokens": 100, "runtime": {"price": {"input": 1.0, "output": 2.0}}}
@@ -71,10 +74,10 @@ def test_given_rates_are_added_up_by_iteration_and_in_all(tmp_path: Path) -> Non
 
 def test_each_iteration_has_a_size_of_its_own(tmp_path: Path) -> None:
     subset = plan_document(tiny(creator__control="no_evolve"), Run(tmp_path))["stages"]
-    assert {entry["stage"]: entry["rows"] for entry in subset if "creator" not in entry["stage"] and "respond" in entry["stage"]} == {
-        "0-respond": 40,
-        "1-respond": 10,
-    }
+    rows = {entry["stage"]: entry["rows"] for entry in subset}
+    assert [rows[f"0-{name}"] for name in ("respond", "reward", "pair")] == [40] * 3
+    assert [rows[f"1-{name}"] for name in ("creator-respond", "creator-reward")] == [40] * 2
+    assert [rows[f"1-{name}"] for name in ("select", "subset", "respond", "reward", "pair")] == [10] * 5
     scratch = plan_document(tiny(solver__training__start="scratch"), Run(tmp_path))["stages"]
     assert [entry["steps"] for entry in scratch if entry["stage"].endswith("-train")] == [5, 10]
 
@@ -108,6 +111,39 @@ def test_a_rate_from_a_manifest_separates_the_start_from_the_work_where_that_was
     assert other is not None and other.slowest and other.fastest
     assert [line.seconds(80) for line in (other.fastest, other, other.slowest)] == [10, 15, 20]
     assert rate_of(manifest, None) is None
+    assert rate_of({**manifest, "computed_share": 0.5}, 40) is None, "what an earlier attempt made took longer than the last one tells"
+    trained = rate_of({**manifest, "stage": "train", "rows": None, "pace": pace, "reference_seconds": 2.0, "counts": {"steps": 10}}, None)
+    assert trained is not None and (trained.fixed_seconds, trained.seconds(100)) == (2.0, pytest.approx(2 + 60 + 20))
+
+
+def test_what_a_language_model_says_as_reward_and_to_admit_prompts_is_counted_at_most(tmp_path: Path) -> None:
+    judge = {"kind": "llm_judge", "judge": PAID}
+    recipe = tiny(reward=judge, creator__curate__admit={"fraction": 0.5}, evaluation__benchmarks=[], health__answers=0)
+    limit = recipe.policy.generator.max_new_tokens
+    entries = {entry["stage"]: entry for entry in plan_document(recipe, Run(tmp_path))["stages"]}
+    assert entries["0-reward"]["tokens"] == 40 * 4 * 100 and entries["1-admit-reward"]["tokens"] == 40 * 4 * 100
+    assert entries["1-admit-respond"]["tokens"] == 40 * 4 * limit
+    rates = Rates(stages={"reward": Rate(seconds_per_unit=1, input_tokens=900, output_tokens=50)})
+    told = next(entry for entry in plan_document(recipe, Run(tmp_path), rates)["stages"] if entry["stage"] == "0-reward")
+    assert told["usd"] == pytest.approx(40 * 900e-6 + 40 * 400 * 2e-6) and told["usd_expected"] == pytest.approx(40 * (900e-6 + 100e-6))
+
+
+def test_a_sum_of_what_is_known_in_part_is_told_as_one(tmp_path: Path) -> None:
+    rates = Rates(stages={"respond": Rate(seconds_per_unit=1, input_tokens=10, output_tokens=20, gpus=0)})
+    document = plan_document(tiny(creator__evolve__generator=PAID), Run(tmp_path), rates)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(plan_tables(document))
+    (told,) = [line.split() for line in console.export_text().splitlines() if line.strip().startswith("all to do")]
+    assert told[4:8] == [">=", "800", ">=", "1,600"] and told[-1] == "-" and "CPU" not in told and "0.00" not in told
+
+
+def test_a_training_by_rewards_takes_the_disk_of_its_policy_and_not_of_its_reward(tmp_path: Path) -> None:
+    plain = {entry["stage"]: entry for entry in plan_document(tiny(), Run(tmp_path))["stages"]}["0-train"]
+    save_reward(tmp_path / "reward", tokenizer(["a b c"]))
+    reward = {"kind": "sequence_classifier", "model": str(tmp_path / "reward")}
+    recipe = tiny(reward=reward, solver__loss={"kind": "rloo"}, evaluation__benchmarks=[])
+    online = {entry["stage"]: entry for entry in plan_document(recipe, Run(tmp_path))["stages"]}["0-train"]
+    assert [online[name] for name in ("bytes", "checkpoint_bytes")] == [plain[name] for name in ("bytes", "checkpoint_bytes")]
 
 
 def test_a_bad_table_of_rates_is_refused_with_every_fault_and_its_place(tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ ROOM = 0.6
 """Share of a device's memory that weights may fill; the rest is for the key-value cache and activations."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
+DRIVERS = ("nvidia[0-9]*", "kfd", "dxg")
+"""What lies in /dev where there is an accelerator: NVIDIA's, AMD's, or either under WSL."""
+LOOK = "import torch; print(*(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))"
+
 _taken: Any = multiprocessing.Value("i", 0)
 
 
@@ -57,13 +61,12 @@ def visible_devices() -> tuple[str, ...]:
 
 
 def present_devices() -> Devices:
-    """The devices of this machine. Memory is asked for in another process, as this one's children are to start CUDA themselves."""
-    ids = visible_devices()
-    if not ids:
+    """The devices of this machine. Another process looks, as this one's children are to start CUDA themselves, which a look may hinder."""
+    if not any(found for pattern in DRIVERS for found in Path("/dev").glob(pattern)):
         return Devices()
-    asked = "import torch; print(min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))"
-    told = subprocess.run([sys.executable, "-c", asked], stdout=subprocess.PIPE, text=True, check=True)
-    return Devices(ids, int(told.stdout))
+    told = subprocess.run([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, text=True, check=True)
+    memory = [int(amount) for amount in told.stdout.split()]
+    return Devices(visible(os.environ.get("CUDA_VISIBLE_DEVICES"), len(memory)), min(memory, default=0))
 
 
 def read_model(folder: Path, dtype: str) -> Model:

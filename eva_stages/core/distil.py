@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput
 
 
+LOG_LEVEL = "DISTILABEL_LOG_LEVEL"
+
+
 class ArtifactSource(GeneratorStep):
     """Yields the joined rows of artifacts that have no part file yet, each with its row number in `_row`."""
 
@@ -164,14 +167,16 @@ def run_pipeline(work: RowWork) -> int:
     """Run the steps of a row stage over the rows that have no part file yet; returns on how many devices. Meant for a child process."""
     # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
     distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.02)), time=time.time)
-    os.environ.setdefault("DISTILABEL_LOG_LEVEL", "WARNING")  # a handful of lines per batch say nothing and take a third of its time
+    if os.environ.get(LOG_LEVEL) not in ("DEBUG", "INFO"):  # a handful of lines per batch, which take a third of its time
+        os.environ[LOG_LEVEL] = "WARNING"  # and no less, because a failed batch is told by a warning
     free_devices()
     with tempfile.TemporaryDirectory(dir=work.parts.parent) as cache:
-        placed = place(work.steps, work.places, present_devices())
+        devices = present_devices()
+        placed = place(work.steps, work.places, devices)
         pipeline = build_pipeline(work, placed, cache)
         threading.Thread(target=_watch_workers, daemon=True).start()
         pipeline.run(use_cache=False, logging_handlers=[_FailureHandler()])
-    return sum(share.copies * share.devices for _, share in placed)
+    return min(len(devices.ids), sum(share.copies * share.devices for _, share in placed))
 
 
 def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out: Path) -> dict[str, int]:

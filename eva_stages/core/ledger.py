@@ -29,8 +29,6 @@ class Attempts:
     count: int = 0
     seconds: float = 0.0
     """What they took, as far as it is known."""
-    unknown: int = 0
-    """Those of which it is not known: killed, and nothing left of them to tell when."""
 
 
 def pace(marks: Sequence[tuple[float, float]]) -> dict[str, float] | None:
@@ -119,7 +117,7 @@ def earlier_attempts(events: Iterable[Mapping[str, Any]]) -> dict[str, Attempts]
 
 
 def _with(known: Attempts, seconds: float | None) -> Attempts:
-    return Attempts(known.count + 1, round(known.seconds + (seconds or 0.0), 3), known.unknown + (seconds is None))
+    return Attempts(known.count + 1, round(known.seconds + (seconds or 0.0), 3))
 
 
 def _between(start: str, end: str | None) -> float | None:

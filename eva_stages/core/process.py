@@ -93,10 +93,27 @@ def kill_tree(pid: int | None) -> None:
 def fail(message: str) -> NoReturn:
     """Report a failure from any thread of a child and end it at once, with everything it started."""
     if _report is not None:
-        _report.send(("failed", message))
+        _tell(_report, ("failed", message))
     for member in psutil.Process().children(recursive=True):
-        member.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
     os._exit(1)
+
+
+def when_gone(pid: int, then: Callable[[], object]) -> None:
+    """Do something when another process has ended."""
+
+    def wait_and_do() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).wait()
+        then()
+
+    threading.Thread(target=wait_and_do, daemon=True).start()
+
+
+def _tell(report: Connection, outcome: tuple[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # nobody is there to hear it
+        report.send(outcome)
 
 
 def _main(report: Connection, target: str, arguments: dict[str, Any], log: str) -> None:
@@ -110,11 +127,14 @@ def _main(report: Connection, target: str, arguments: dict[str, Any], log: str) 
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _end_forks_with_this_process()
     try:
-        report.send(("done", load_attribute(target)(**arguments)))
+        outcome = "done", load_attribute(target)(**arguments)
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk takes no trace
             traceback.print_exc()
-        report.send(("failed", _cause(error, Path(log))))
+        outcome = "failed", _cause(error, Path(log))
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()  # with the word the process may be killed
+    _tell(report, outcome)
 
 
 def _end_forks_with_this_process() -> None:

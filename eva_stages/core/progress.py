@@ -17,8 +17,8 @@ class Task:
     def __init__(self, console: Console, label: str, unit: str, bars: Progress | None) -> None:
         self._console, self._label, self._unit, self._bars = console, label, unit, bars
         self._id: TaskID | None = bars.add_task(label, total=None, detail="starting") if bars else None
-        self._began = self._started = self._said = time.monotonic()
-        self._first: tuple[float, float] | None = None
+        self._began = self._said = time.monotonic()
+        self._tokens: float | None = None
         self.marks: list[tuple[float, float]] = []
         """(seconds since the start, how much was done then), ascending; the first when the work itself began."""
 
@@ -28,16 +28,15 @@ class Task:
             self.marks.append((time.monotonic() - self._began, done))
 
     def update(self, done: int, total: int, tokens: float = 0, detail: str = "") -> None:
-        """Show `done` of `total`; rates count from the first update, so that loading a model does not blur them."""
-        moment = time.monotonic()
-        if self._first is None:
-            self._first = (done, tokens)
-            self._started = moment
-        seconds = max(moment - self._started, 1e-9)
-        rate = (done - self._first[0]) / seconds
-        parts = [f"{rate:.1f} {self._unit}/s"] if rate else []
-        if tokens > self._first[1]:
-            parts.append(f"{(tokens - self._first[1]) / seconds:.0f} tokens/s")
+        """Show `done` of `total`; rates count from the first mark, so that loading a model does not blur them."""
+        moment, rate, parts = time.monotonic(), 0.0, list[str]()
+        if self.marks:
+            since, before = self.marks[0]
+            seconds = max(moment - self._began - since, 1e-9)
+            rate = (done - before) / seconds
+            self._tokens = tokens if self._tokens is None else self._tokens
+            parts += [f"{rate:.1f} {self._unit}/s"] if rate else []
+            parts += [f"{(tokens - self._tokens) / seconds:.0f} tokens/s"] if tokens > self._tokens else []
         text = "  ".join([*parts, *([detail] if detail else [])])
         if self._bars and self._id is not None:
             self._bars.update(self._id, completed=done, total=total, detail=text)

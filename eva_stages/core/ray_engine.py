@@ -227,7 +227,9 @@ def look(engine: RayEngine, token: Path, folders: list[Path]) -> None:
     there = {}
     for node in nodes:
         on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        there[node["NodeManagerAddress"], node["NodeID"]] = ray.remote(missing).options(scheduling_strategy=on_node).remote(paths)
+        there[node["NodeManagerAddress"], node["NodeID"]] = (
+            ray.remote(missing).options(num_cpus=0, scheduling_strategy=on_node).remote(paths)
+        )
     for (address, _), answer in there.items():
         try:
             lacking = ray.get(answer)

@@ -21,7 +21,7 @@ from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import RUN, WORK, FunctionStage, Limit, RowStage, Stage, TableStage, closure
-from eva_stages.core.store import Run, now, unwritable
+from eva_stages.core.store import UNWRITABLE, Run, now, unwritable
 from eva_stages.core.tables import FILE, count_rows
 
 LOCAL = LocalEngine()
@@ -75,11 +75,17 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engin
             _try_event(run, "interrupted", {**told, "seconds": round(time.monotonic() - clock, 3)})
             raise
         except (EvaError, OSError) as error:
-            cause = str(unwritable(error, run.root)) if isinstance(error, OSError) else str(error)
+            cause = _cause(error, run.root)
             _try_event(run, "failed", {**told, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
             raise StageError(f"stage {stage.label} failed: {cause}") from error
         reporter.say(f"{stage.label}: done, {_summary(manifest)}")
         _examine(run, stage, reporter)
+
+
+def _cause(error: EvaError | OSError, root: Path) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    return str(unwritable(error, root)) if error.errno in UNWRITABLE else f"{type(error).__name__}: {error}"
 
 
 def _put_aside(run: Run, stage: Stage, fault: str, reporter: Reporter) -> None:
@@ -160,8 +166,9 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
     (work / BEGUN).unlink(missing_ok=True)
     progress = _PartProgress(parts, total, task)
     progress()
-    accelerators = 0
-    if len(done) < total:
+    computed = total - len(done)
+    used = {}
+    if computed:
         target, arguments = _engine(engine, stage)
         accelerators = run_in_child(
             target,
@@ -182,13 +189,14 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
             work / "pipeline.log",
             progress,
         )
+        used = {"devices": taken(accelerators)}
         done, statistics = read_parts(parts)
     if len(done) != total:
         raise StageError(f"{total - len(done)} of {total} rows came back missing; see {work / 'pipeline.log'} and run again")
     for limit in stage.limits:
         _check(limit, statistics, parts)
     merge_parts(parts, SCHEMAS[stage.schema], out)
-    return {"counts": dict(sorted(statistics.items())), "devices": taken(accelerators)}
+    return {"counts": dict(sorted(statistics.items())), "computed_share": computed / total if total else 1, **used}
 
 
 def _engine(engine: Engine, stage: RowStage) -> tuple[str, dict[str, Any]]:

@@ -41,6 +41,7 @@ CHECKSUM = "checksum"
 """The manifest's own: sha256 of everything else in it."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
+UNWRITABLE = (*NO_ROOM, *NOT_ALLOWED)
 PACKAGES = ("eva-align", "torch", "transformers", "trl", "distilabel", "datasets", "accelerate", "pyarrow", "numpy")
 
 
@@ -202,7 +203,7 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         path = self.root / "events.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
+        lines = path.read_text(errors="replace").split("\n") if path.is_file() else []  # a full disk may cut a character in two
         return [event for line in lines if (event := _parsed(line)) is not None]
 
     @contextmanager
@@ -323,6 +324,6 @@ def writing_to(place: Path) -> Iterator[None]:
     except EvaError:
         raise
     except OSError as error:
-        if error.errno not in (*NO_ROOM, *NOT_ALLOWED):
+        if error.errno not in UNWRITABLE:
             raise
         raise unwritable(error, place) from error

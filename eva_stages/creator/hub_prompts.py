@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eva_stages.core.config.prompts import HubPrompts
 from eva_stages.core.errors import ConfigError, hub_failures
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import BATCH
@@ -68,13 +67,6 @@ def read_hub_prompts(
     read = rows.select_columns([name for name in dict.fromkeys((chosen, reference_column)) if name])
     # an empty table first, because a data set without rows has no batch and its columns are to be known
     return chain([read[:0]], read.iter(BATCH)), chosen
-
-
-def hub_column(prompts: HubPrompts) -> Iterator[pa.ChunkedArray]:
-    """The prompts that a recipe points to, as the data set has them, some at a time; errors as in `read_hub_prompts`."""
-    commit = dataset_commit(prompts.id, prompts.revision)
-    tables, column = read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)
-    return (table[column] for table in tables)
 
 
 def load_hub(

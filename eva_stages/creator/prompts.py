@@ -2,14 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 
 from eva_stages.core.errors import ConfigError, DataError
@@ -20,7 +19,7 @@ from eva_stages.core.tables import BATCH, Rows, first_places, write_rows
 from eva_stages.microworld.language import MIN_LETTERS, Instruction, random_instruction
 
 BLOCK = 1 << 20
-"""Bytes of a file of JSON lines that are read at a time."""
+"""Bytes of a text file that are read at a time."""
 HELD_OUT_SEED = derive_seed("lettercraft", "held-out")
 
 
@@ -81,7 +80,8 @@ def load_file(
         part: which `size` of them in the order of the draw: 0 the seed prompts, 1 those that follow, and so on, all disjoint.
     """
     counts: Counter[str] = Counter()
-    usable = usable_prompts(Path(file), column, max_characters, reference_column, counts)
+    tables = prompt_batches(Path(file), column, reference_column)
+    usable = _usable(tables, Path(file).name, column, max_characters, reference_column, counts)
     write_rows((pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"]) for rows in usable), SCHEMAS["prompts"], context.work / "usable")
     rows = Rows(context.work / "usable", context.work)
     kept = first_places(rows["prompt_id"])
@@ -100,21 +100,17 @@ def load_file(
     return {"counts": dict(counts)}
 
 
-def count_usable(path: Path, column: str, max_characters: int, reference_column: str | None) -> int:
-    """How many different prompts of a file can be used; errors as in `prompt_batches`."""
-    usable = usable_prompts(path, column, max_characters, reference_column, Counter())
+def count_usable(tables: Iterable[pa.Table], column: str, max_characters: int, reference_column: str | None) -> int:
+    """How many different prompts of a source can be used."""
+    usable = _usable(tables, "", column, max_characters, reference_column, Counter())
     return len(pa.chunked_array([[row["prompt_id"] for row in rows] for rows in usable], pa.string()).unique())
 
 
-def usable_prompts(
-    path: Path, column: str, max_characters: int, reference_column: str | None, counts: Counter[str]
+def _usable(
+    tables: Iterable[pa.Table], source: str, column: str, max_characters: int, reference_column: str | None, counts: Counter[str]
 ) -> Iterator[list[dict[str, Any]]]:
-    """Batches of prompt rows, duplicates among them; `counts` takes how many were read, and left out for what reason.
-
-    Raises:
-        ConfigError: if the file cannot be read.
-    """
-    for table in prompt_batches(path, column, reference_column):
+    """Batches of prompt rows, duplicates among them; `counts` takes how many were read, and left out for what reason."""
+    for table in tables:
         counts["read"] += len(table)
         for values in _values(table, column, reference_column):
             rows = []
@@ -125,7 +121,7 @@ def usable_prompts(
                 elif sum(len(message["content"]) for message in messages) > max_characters:
                     counts["too_long"] += 1
                 else:
-                    rows.append(prompt_row(messages, path.name, reference=reference))
+                    rows.append(prompt_row(messages, source, reference=reference))
             yield rows
 
 
@@ -152,7 +148,7 @@ def prompt_batches(path: Path, column: str, reference_column: str | None = None)
             found = {name: block[name] if name in block.column_names else pa.nulls(len(block)) for name in names}
             values += len(block) - found[column].null_count
             yield pa.table(found)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError([f"prompts.path: {path} cannot be read as {path.suffix}: {error}"]) from error
     for name, place in names.items():
         if name not in known:
@@ -162,11 +158,29 @@ def prompt_batches(path: Path, column: str, reference_column: str | None = None)
 
 
 def _json_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    # by `json`, which takes a text for a text; pyarrow's reader takes one that looks like a date for a date
+    prompt, *references = columns
+    number = 0
     with path.open("rb") as stream:
         while lines := stream.readlines(BLOCK):
-            block = b"".join(lines)
-            if block.strip():
-                yield pyarrow.json.read_json(pa.BufferReader(block), pyarrow.json.ReadOptions(block_size=len(block)))
+            rows: list[dict[str, Any]] = []
+            for line in lines:
+                number += 1
+                if line.strip():
+                    rows.append(_json_object(line, number))
+            found = {name: pa.nulls(len(rows)) for row in rows for name in row}
+            found |= {name: pa.array([_text(row.get(name)) for row in rows], pa.string()) for name in references if name in found}
+            yield pa.table({**found, **({prompt: pa.array([row.get(prompt) for row in rows])} if prompt in found else {})})
+
+
+def _json_object(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number} is no object")
+    return row
 
 
 def _csv_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -206,7 +220,11 @@ def _values(table: pa.Table, column: str, reference_column: str | None) -> Itera
 
 
 def _text(reference: Any) -> str | None:
-    return reference if reference is None or isinstance(reference, str) else json.dumps(reference, ensure_ascii=False)
+    if reference is None or isinstance(reference, str):
+        return reference
+    if isinstance(reference, bool | int | float | list | dict):
+        return json.dumps(reference, ensure_ascii=False, default=str)
+    return str(reference)  # a date, a time, a decimal
 
 
 def _messages(value: Any) -> Sequence[Message] | None:

@@ -6,7 +6,7 @@ texts are sorted, and only texts that share one with another are ever looked at 
 takes 13 bytes a text and band.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from hashlib import sha1
 
@@ -15,21 +15,36 @@ from datasketch import MinHash, MinHashLSH
 
 SHINGLE = 5
 PERMUTATIONS = 128
-BLOCK = 64
-"""Texts that are sketched together: their permuted hashes stay in the processor's cache."""
+SHINGLES = 1 << 12
+"""How many are permuted together, so that their hashes stay in the processor's cache."""
 
 
 def sketches(texts: Sequence[str]) -> np.ndarray:
     """MinHash of the lower-case character 5-grams of each text: uint32 of shape (texts, permutations)."""
     multiply, add = _permutations()
-    made = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
-    for start in range(0, len(texts), BLOCK):
-        shingles = [_shingles(text.lower()) for text in texts[start : start + BLOCK]]
-        first = np.cumsum([0, *map(len, shingles[:-1])])
+    made = np.full((len(texts), PERMUTATIONS), np.iinfo(np.uint32).max, dtype=np.uint32)
+    for start, shingles in _groups(texts):
+        owners = np.repeat(np.arange(start, start + len(shingles)), [len(own) for own in shingles])
         digests = b"".join([sha1(shingle).digest()[:4] for own in shingles for shingle in own])
         hashes = _scattered(np.frombuffer(digests, dtype="<u4").astype(np.uint32))
-        made[start : start + BLOCK] = np.minimum.reduceat(multiply * hashes + add, first, axis=1).T
+        for place in range(0, len(hashes), SHINGLES):
+            here = owners[place : place + SHINGLES]
+            first = np.flatnonzero(np.diff(here, prepend=-1))
+            least = np.minimum.reduceat(multiply * hashes[place : place + SHINGLES] + add, first, axis=1).T
+            made[here[first]] = np.minimum(made[here[first]], least)
     return made
+
+
+def _groups(texts: Sequence[str]) -> Iterator[tuple[int, list[set[bytes]]]]:
+    """The shingles of consecutive texts, some `SHINGLES` at a time, with the number of the first text."""
+    start, group, total = 0, list[set[bytes]](), 0
+    for number, text in enumerate(texts):
+        own = _shingles(text.lower())
+        group.append(own)
+        total += len(own)
+        if total >= SHINGLES or number == len(texts) - 1:
+            yield start, group
+            start, group, total = number + 1, [], 0
 
 
 @cache

@@ -243,6 +243,7 @@ def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: Mapping[str,
             if all(entry.get(logged) is not None for entry in end)
         },
         "devices": _devices(),
+        "reference_seconds": getattr(trainer, "reference_seconds", 0.0),
     }
     work = Path(job["work"])
     write_whole(work / "result.json", json.dumps(facts))

@@ -106,12 +106,18 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     job_file, log = work / "job.json", work / "training.log"
     job_file.write_text(json.dumps(job, indent=2))
     environment, gently = _environment(context, runtime, file), bool(runtime["starter"])
+    (work / REFERENCE).unlink(missing_ok=True)
+    begun = (work / METRICS).stat().st_size if (work / METRICS).is_file() else 0
+
+    def show() -> None:
+        _show(context, job, begun)
+
     if starts_one(file) and not runtime["starter"]:
         arguments = {"job_file": str(job_file), "launch_file": str(file), "environment": environment}
-        run_in_child("eva_stages.solver.training:train_here", arguments, log, lambda: _show(context, job))
+        run_in_child("eva_stages.solver.training:train_here", arguments, log, show)
     else:
-        launch(_command(runtime, file, job_file, environment), environment, log, lambda: _show(context, job), gently)
-    _show(context, job)
+        launch(_command(runtime, file, job_file, environment), environment, log, show, gently)
+    show()
     facts: dict[str, Any] = json.loads((work / "result.json").read_text())
     return facts
 
@@ -145,33 +151,27 @@ def _order(work: Path, starter: str, order: dict[str, Any]) -> list[str]:
     """Write down what each machine is to run; returns the command that starts them all."""
     path = work / "order.json"
     path.write_text(json.dumps({**order, "work": str(work), "meeting": str(work / f"meeting-{uuid.uuid4().hex}.json")}, indent=2))
-    if starter == "ray":
-        return [sys.executable, "-m", "eva_stages.solver.machines", str(path)]
-    nodes = [f"--nodes={order['machines']}", f"--ntasks={order['machines']}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
-    return ["srun", *nodes, sys.executable, "-m", "eva_stages.solver.machine", str(path)]
+    return [sys.executable, "-m", f"eva_stages.solver.{'machines' if starter == 'ray' else 'slurm'}", str(path)]
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The metric lines of a training; where a resumed attempt repeated steps, the later line counts."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    steps: dict[int, dict[str, Any]] = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:  # cut off by a kill
-            continue
-        steps[entry["step"]] = entry
-    return [steps[step] for step in sorted(steps)]
+def last_entry(metrics: Path, start: int = 0) -> dict[str, Any] | None:
+    """The last whole line that a training wrote into its file of metrics after byte `start`; None if there is none."""
+    try:
+        lines = metrics.read_bytes()[start:].split(b"\n")[:-1]
+        entry: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
+    except (FileNotFoundError, ValueError):
+        return None
+    return entry
 
 
-def _show(context: Context, job: dict[str, Any]) -> None:
-    metrics = read_metrics(context.work / METRICS)
-    if not metrics and (context.work / REFERENCE).is_file():
-        told = json.loads((context.work / REFERENCE).read_text())
-        steps = math.ceil(told["of"] / job["batch_size"]) * job["epochs"]
-        context.task.update(0, steps, detail=f"reference {told['pairs']:,} of {told['of']:,} pairs")
-    if metrics:
-        last = metrics[-1]
+def _show(context: Context, job: dict[str, Any], begun: int) -> None:
+    """Tell how far training is; `begun`: bytes of metrics that are an earlier attempt's."""
+    last = last_entry(context.work / METRICS, begun)
+    if last is not None:
         said = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]
         context.task.mark(last["step"])
         context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(said))
+    elif (context.work / REFERENCE).is_file():
+        told = json.loads((context.work / REFERENCE).read_text())
+        steps = math.ceil(told["of"] / job["batch_size"]) * job["epochs"]
+        context.task.update(0, steps, detail=f"reference {told['pairs']:,} of {told['of']:,} pairs")

@@ -17,7 +17,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from eva_stages.core.cluster import connect
 from eva_stages.core.errors import StageError
-from eva_stages.solver.machine import ADDRESS, MACHINE
+from eva_stages.core.process import when_gone
+from eva_stages.solver.machine import ADDRESS, LAUNCHER, MACHINE
+
+SAID_SECONDS = 30
 
 
 def share(order_file: str, rank: int) -> str:
@@ -36,12 +39,15 @@ def main(order_file: str) -> None:
         SystemExit: with a line on standard output, if one fails or the cluster has no room.
     """
     order = json.loads(Path(order_file).read_text())
+    when_gone(int(os.environ[LAUNCHER]), lambda: os._exit(1))  # and Ray ends what this process started
     try:
         connect(order["cluster"])
         _check_nodes(order["machines"], order["gpus"])
     except StageError as error:
         sys.exit(f"Error: {error}")
     group = placement_group([{"CPU": 1, "GPU": order["gpus"]}] * order["machines"], strategy="STRICT_SPREAD")
+    if not ray.wait([group.ready()], timeout=SAID_SECONDS)[0]:
+        print(f"waiting for {order['machines']} machines with {order['gpus']} free GPUs each", flush=True)
     ray.get(group.ready())
     waiting = {}
     for rank in range(order["machines"]):

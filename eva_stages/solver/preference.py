@@ -56,6 +56,8 @@ class PairTrainer(WholeSteps, DPOTrainer):
     count more.
     """
 
+    reference_seconds = 0.0
+    """Spent on the reference's log-probabilities before the first step."""
     precompute_ref_logps: bool
     _signature_columns: list[str]
 
@@ -79,8 +81,8 @@ class PairTrainer(WholeSteps, DPOTrainer):
             chosen, rejected = self._reference_logps(dataset, batch_size)
             if self.accelerator.is_main_process:
                 self._kept.write(chosen, rejected)
-                print(json.dumps({"reference_pairs": len(dataset), "seconds": round(time.monotonic() - began, 3)}), flush=True)
             self.accelerator.wait_for_everyone()
+            self.reference_seconds = round(time.monotonic() - began, 3)
         self.ref_model = None
         self.accelerator.free_memory()  # it still holds the prepared reference
         return self._kept.join(dataset)

@@ -5,21 +5,20 @@ A training of one process skips that start: it is a child of the fork server, wh
 resumes, saves and reports in the same way for all of them.
 """
 
-import contextlib
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import get_args
 
-import psutil
 import torch
 from accelerate import PartialState
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import parse_flag_from_env, prepare_simple_launcher_cmd_env
 
 from eva_stages.core.config.solver import OtherDPO
+from eva_stages.core.devices import free_devices, take_devices
+from eva_stages.core.process import when_gone
 from eva_stages.core.stage import load_attribute
 from eva_stages.solver.machine import LAUNCHER
 
@@ -33,22 +32,18 @@ TRAINERS = {
 }
 
 
-def die_with(pid: int) -> None:
-    """End this process when the one that launched it on this machine ends: an orphan would go on writing where a rerun starts to write."""
-
-    def wait() -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def train_here(job_file: str, launch_file: str, environment: dict[str, str]) -> None:
     """Train in this process, as the only one, with what is added to the environment."""
     os.environ.update({**launched_environment(launch_file), **environment})
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # torch, already imported, does not look again
-    train(job_file)
+    if not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        free_devices()
+        take_devices(1)  # transformers would take all that it sees, for DataParallel
+    try:
+        train(job_file)
+    finally:
+        if tracker := sys.modules.get("wandb"):  # which waits for the end of the interpreter, and that does not come here
+            tracker.finish()
 
 
 def launched_environment(launch_file: str) -> dict[str, str]:
@@ -68,7 +63,7 @@ def train(job_file: str) -> None:
 
 
 if __name__ == "__main__":
-    if launcher := os.environ.get(LAUNCHER):
-        die_with(int(launcher))
-    die_with(os.getppid())
+    # an orphan would go on writing where a rerun starts to write
+    for pid in {int(os.environ.get(LAUNCHER, os.getppid())), os.getppid()}:
+        when_gone(pid, lambda: os._exit(1))
     train(sys.argv[1])

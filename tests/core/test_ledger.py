@@ -44,7 +44,7 @@ def test_the_pace_leaves_out_what_comes_before_the_work() -> None:
     assert pace([(3.0, 6)]) is None and pace([]) is None
 
 
-def test_attempts_that_did_not_finish_are_counted_and_what_is_not_known_of_them_is_told() -> None:
+def test_attempts_that_did_not_finish_are_counted_with_the_time_that_is_known_of_them() -> None:
     events = [
         event("start", 0),
         event("interrupted", 9, seconds=8.5),
@@ -54,7 +54,7 @@ def test_attempts_that_did_not_finish_are_counted_and_what_is_not_known_of_them_
         event("done", 40),
         {"event": "not-published", "time": at(50)},
     ]
-    assert earlier_attempts(events) == {"f": Attempts(3, 14.5, 1)}
+    assert earlier_attempts(events) == {"f": Attempts(3, 14.5)}
     assert earlier_attempts([event("start", 0), event("done", 1), event("start", 2), event("done", 3)]) == {}
 
 

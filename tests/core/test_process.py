@@ -1,6 +1,9 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -9,6 +12,8 @@ import pytest
 from eva_stages.core.errors import StageError
 from eva_stages.core.process import run_in_child
 
+ROOT = Path(__file__).parents[2]
+
 
 def work_with_a_fork(pids: Path) -> None:
     worker = multiprocessing.Process(target=signal.pause)
@@ -16,6 +21,35 @@ def work_with_a_fork(pids: Path) -> None:
     pids.with_suffix(".partial").write_text(f"{os.getpid()} {worker.pid}")
     pids.with_suffix(".partial").rename(pids)
     signal.pause()
+
+
+def work_for_ever(pids: Path) -> None:
+    pids.with_suffix(".partial").write_text(str(os.getpid()))
+    pids.with_suffix(".partial").rename(pids)
+    signal.pause()
+
+
+START = """
+from pathlib import Path
+from eva_stages.core.process import run_in_child
+
+if __name__ == "__main__":
+    run_in_child("tests.core.test_process:work_for_ever", {"pids": Path("pids")}, Path("log"), lambda: None)
+"""
+
+
+def test_a_stage_ends_when_eva_alone_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "start.py").write_text(START)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    eva = subprocess.Popen([sys.executable, "start.py"], cwd=tmp_path, env=environment)
+    while not (tmp_path / "pids").exists():
+        assert eva.poll() is None
+        time.sleep(0.05)
+    stage = psutil.Process(int((tmp_path / "pids").read_text()))
+    eva.kill()
+    eva.wait()
+    assert psutil.wait_procs([stage], timeout=30)[1] == []
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_what_a_stage_has_forked_ends_with_it_when_it_alone_is_killed(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_file_is_read_in_blocks_and_duplicates_are_found_across_them(tmp_path:
     assert (tmp_path / "p.jsonl").stat().st_size > BLOCK
     assert [row["messages"][0]["content"] for row in rows] == texts
     assert counts == {"read": 15_002, "null_or_empty": 1, "duplicate": 1}
-    assert count_usable(tmp_path / "p.jsonl", "prompt", 100, None) == 15_000
+    assert count_usable(prompt_batches(tmp_path / "p.jsonl", "prompt"), "prompt", 100, None) == 15_000
 
 
 def test_a_csv_is_read_in_blocks_with_lines_in_its_values_and_all_of_them_as_text(tmp_path: Path) -> None:
@@ -101,3 +101,16 @@ def test_a_csv_is_read_in_blocks_with_lines_in_its_values_and_all_of_them_as_tex
     assert [row["reference"] for row in rows[:3]] == ["3.10", "yes", None]
     (tmp_path / "n.csv").write_text("prompt\n1\n2\n")
     assert [row["messages"][0]["content"] for row in load(tmp_path / "n.csv", tmp_path)[0]] == ["1", "2"]
+
+
+def test_a_reference_that_looks_like_a_date_or_a_number_stays_what_it_is(tmp_path: Path) -> None:
+    answers = ["2020-01-01", 5, 5.5, None, ["a", 1], {"b": True}, "x"]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"{n}?", "answer": answer}) + "\n" for n, answer in enumerate(answers)))
+    rows, _ = load(path, tmp_path, reference_column="answer")
+    assert [row["reference"] for row in rows] == ["2020-01-01", "5", "5.5", None, '["a", 1]', '{"b": true}', "x"]
+    pq.write_table(pa.table({"prompt": ["1?"], "answer": pa.array([18262], pa.date32())}), tmp_path / "p.parquet")
+    assert load(tmp_path / "p.parquet", tmp_path, reference_column="answer")[0][0]["reference"] == "2020-01-01"
+    path.write_text('{"prompt": "x"}\n\n[1]\n')
+    with pytest.raises(ConfigError, match=r"cannot be read as \.jsonl: line 3 is no object"):
+        list(prompt_batches(path, "prompt"))

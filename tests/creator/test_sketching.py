@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasketch import MinHash, MinHashLSH
 
-from eva_stages.creator.sketching import BLOCK, PERMUTATIONS, SHINGLE, first_of_their_kind, sketches
+from eva_stages.creator.sketching import PERMUTATIONS, SHINGLE, SHINGLES, first_of_their_kind, sketches
 
 
 def datasketch_of(text: str) -> MinHash:
@@ -41,7 +41,15 @@ def variants(count: int, seed: int = 0) -> list[str]:
 
 
 def test_sketches_are_datasketch_s() -> None:
-    texts = ["", "a", "Abcde", "\u00c4pfel und \U0001f600 \u4f60\u597d, STRASSE", "x" * 3000, *variants(2 * BLOCK)]
+    texts = [
+        "",
+        "a",
+        "Abcde",
+        "\u00c4pfel und \U0001f600 \u4f60\u597d, STRASSE",
+        "x" * 3000,
+        " ".join(variants(3 * SHINGLES // 100)),
+        *variants(128),
+    ]
     assert np.array_equal(sketches(texts), [datasketch_of(text).hashvalues for text in texts])
     assert sketches([]).shape == (0, PERMUTATIONS)
 

@@ -1,5 +1,6 @@
 """Training jobs on tiny models: a policy, a reference that differs from it, pairs with win probabilities."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,9 @@ def two_machines(folder: Path) -> str:
     path = folder / "two_machines.yaml"
     path.write_text(launch_file("cpu_2").read_text().replace("num_machines: 1", "num_machines: 2"))
     return str(path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The metric lines of a training; where a resumed attempt repeated steps, the later line counts."""
+    steps = {entry["step"]: entry for line in path.read_text().splitlines() for entry in [json.loads(line)]}
+    return [steps[step] for step in sorted(steps)]

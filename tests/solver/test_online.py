@@ -22,9 +22,10 @@ from eva_stages.core.stage import FunctionStage, Input, Use, as_data, use_of
 from eva_stages.core.tables import write_rows
 from eva_stages.models.loading import resolve
 from eva_stages.models.rewards import VerifierReward
-from eva_stages.solver.launching import read_metrics, train
+from eva_stages.solver.launching import train
 from eva_stages.solver.online import PromptGroups, load_prompts, reward_function
 from pipelines.iteration import iterations
+from tests.solver.jobs import read_metrics
 from tests.tiny_models import save_gemma2, tokenizer
 
 POLICY = resolve("microworld", None, "policy.model").path

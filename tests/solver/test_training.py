@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,11 +35,12 @@ from eva_stages.core.stage import load_attribute
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver import launching, preference
 from eva_stages.solver.fitting import WholeSamples, whole_checkpoint
-from eva_stages.solver.launching import launch_file, read_metrics, same_vocabulary, starts_one
+from eva_stages.solver.launching import last_entry, launch_file, same_vocabulary, starts_one
+from eva_stages.solver.machine import LAUNCHER
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
 from eva_stages.solver.training import TRAINERS, launched_environment
-from tests.solver.jobs import BASE, job, save_models, save_pairs, two_machines
+from tests.solver.jobs import BASE, job, read_metrics, save_models, save_pairs, two_machines
 from tests.solver.srun import install as install_srun
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +173,7 @@ def test_a_person_sees_how_far_the_references_pass_is(folders: dict[str, str], t
     make_trainer(settings)
     seen: list[Any] = []
     task = cast(Any, SimpleNamespace(update=lambda done, total, **said: seen.append((done, total, said["detail"]))))
-    launching._show(Context(tmp_path, tmp_path / "data", {}, task, tmp_path), settings)
+    launching._show(Context(tmp_path, tmp_path / "data", {}, task, tmp_path), settings, 0)
     assert seen == [(0, 6, "reference 48 of 48 pairs")]
 
 
@@ -391,7 +393,36 @@ def test_an_epoch_is_a_permutation_filled_up_to_whole_steps() -> None:
     assert list(samples) != order and len(list(WholeSamples(3, 8, 0))) == 8
 
 
-def test_a_metrics_file_cut_off_by_a_kill_is_read_and_repeated_steps_count_once(tmp_path: Path) -> None:
+def test_progress_goes_by_the_last_whole_line_of_this_attempt(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 2, "loss": 1}\n{"step": 3, "lo')
-    assert [(entry["step"], entry["loss"]) for entry in read_metrics(path)] == [(1, 3), (2, 1)]
+    assert last_entry(path) is None
+    path.write_text('{"step": 40, "total_steps": 50, "loss": 3}\n')
+    marks: list[Any] = []
+    task = cast(Any, SimpleNamespace(update=lambda *told: marks.append(told), mark=lambda step: marks.append(step)))
+    context, begun = Context(tmp_path, tmp_path / "data", {}, task, tmp_path), path.stat().st_size
+    launching._show(context, {}, begun)
+    assert marks == [], "an earlier attempt's step is none of this one's"
+    with path.open("a") as stream:
+        stream.write('{"step": 29, "total_steps": 50, "loss": 2}\n{"step": 30, "lo')
+    launching._show(context, {}, begun)
+    assert marks == [29, (29, 50, 0, "loss 2.000")]
+
+
+def test_machines_that_slurm_started_end_with_eva(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_srun(tmp_path / "bin")
+    eva = subprocess.Popen(["sleep", "600"])
+    began = tmp_path / "began"
+    work = f"import pathlib, time; pathlib.Path({str(began)!r}).touch(); time.sleep(600)"
+    order = {"machines": 1, "command": [sys.executable, "-c", work], "job": [], "environment": {}, "work": str(tmp_path)}
+    (tmp_path / "order.json").write_text(json.dumps({**order, "meeting": str(tmp_path / "meeting.json")}))
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", LAUNCHER: str(eva.pid)}
+    command = [sys.executable, "-m", "eva_stages.solver.slurm", str(tmp_path / "order.json")]
+    starter = psutil.Popen(command, env=environment, cwd=ROOT)
+    while not began.exists():
+        assert starter.poll() is None
+        time.sleep(0.05)
+    family = [starter, *starter.children(recursive=True)]
+    assert len(family) == 4  # the starter, srun, the machine's share, and what it launched
+    eva.kill()
+    eva.wait()
+    assert psutil.wait_procs(family, timeout=30)[1] == []

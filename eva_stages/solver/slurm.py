@@ -1,0 +1,32 @@
+"""Starts a training on several machines by srun: `python -m eva_stages.solver.slurm ORDER.json`, in an allocation of Slurm's.
+
+srun would go on when eva is killed. This process asks it to end then, and srun ends what it started on the machines.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from eva_stages.core.process import when_gone
+from eva_stages.solver.machine import LAUNCHER
+
+
+def main(order_file: str) -> None:
+    """Run all shares.
+
+    Raises:
+        SystemExit: with srun's code.
+    """
+    machines = json.loads(Path(order_file).read_text())["machines"]
+    nodes = [f"--nodes={machines}", f"--ntasks={machines}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+    process = subprocess.Popen(["srun", *nodes, sys.executable, "-m", "eva_stages.solver.machine", order_file])
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    when_gone(int(os.environ[LAUNCHER]), process.terminate)
+    sys.exit(process.wait())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
