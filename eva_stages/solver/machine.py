@@ -30,6 +30,11 @@ GRACE_SECONDS = 10
 POLL_SECONDS = 0.2
 
 
+def launcher() -> int:
+    """The process on whose life this one depends; without word of it, the one that started it."""
+    return int(os.environ.get(LAUNCHER, os.getppid()))
+
+
 def main(order_file: str, rank: int) -> None:
     """Take part as machine `rank` of what the order describes: `command`, `environment`, `work` folder, `meeting` file.
 

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from eva_stages.core.cluster import connect
 from eva_stages.core.errors import StageError
 from eva_stages.core.process import when_gone
-from eva_stages.solver.machine import ADDRESS, LAUNCHER, MACHINE
+from eva_stages.solver.machine import ADDRESS, MACHINE, launcher
 
 SAID_SECONDS = 30
 
@@ -39,7 +39,7 @@ def main(order_file: str) -> None:
         SystemExit: with a line on standard output, if one fails or the cluster has no room.
     """
     order = json.loads(Path(order_file).read_text())
-    when_gone(int(os.environ[LAUNCHER]), lambda: os._exit(1))  # and Ray ends what this process started
+    when_gone(launcher(), lambda: os._exit(1))  # and Ray ends what this process started
     try:
         connect(order["cluster"])
         _check_nodes(order["machines"], order["gpus"])

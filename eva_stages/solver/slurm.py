@@ -4,14 +4,13 @@ srun would go on when eva is killed. This process asks it to end then, and srun 
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from eva_stages.core.process import when_gone
-from eva_stages.solver.machine import LAUNCHER
+from eva_stages.solver.machine import launcher
 
 
 def main(order_file: str) -> None:
@@ -24,7 +23,7 @@ def main(order_file: str) -> None:
     nodes = [f"--nodes={machines}", f"--ntasks={machines}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
     process = subprocess.Popen(["srun", *nodes, sys.executable, "-m", "eva_stages.solver.machine", order_file])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    when_gone(int(os.environ[LAUNCHER]), process.terminate)
+    when_gone(launcher(), process.terminate)
     sys.exit(process.wait())
 
 

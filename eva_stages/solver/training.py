@@ -20,7 +20,7 @@ from eva_stages.core.config.solver import OtherDPO
 from eva_stages.core.devices import free_devices, take_devices
 from eva_stages.core.process import when_gone
 from eva_stages.core.stage import load_attribute
-from eva_stages.solver.machine import LAUNCHER
+from eva_stages.solver.machine import launcher
 
 PAIRWISE = "eva_stages.solver.preference:train"
 REFERENCE_FREE = "eva_stages.solver.experimental:train"
@@ -64,6 +64,6 @@ def train(job_file: str) -> None:
 
 if __name__ == "__main__":
     # an orphan would go on writing where a rerun starts to write
-    for pid in {int(os.environ.get(LAUNCHER, os.getppid())), os.getppid()}:
+    for pid in {launcher(), os.getppid()}:
         when_gone(pid, lambda: os._exit(1))
     train(sys.argv[1])
