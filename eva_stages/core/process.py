@@ -14,7 +14,6 @@ import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,14 +27,6 @@ POLL_SECONDS = 0.2
 _report: Connection | None = None
 
 
-def start_server() -> None:
-    """Start the fork server, if it is not there, and let it import while the caller goes on."""
-    if sys.platform == "darwin":
-        return
-    set_forkserver_preload(["eva_stages.core.preload"])
-    ensure_running()
-
-
 def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callable[[], None]) -> Any:
     """Call "module:attr" with keyword arguments in a child process and return what it returns.
 
@@ -46,8 +37,8 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     Raises:
         StageError: with the cause, if the child raised or died.
     """
-    start_server()
     context: Any = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
+    context.set_forkserver_preload(["eva_stages.core.preload"])
     ours, theirs = context.Pipe(duplex=False)
     # distilabel sets its logging up only in a process of this name
     child = context.Process(target=_main, args=(theirs, target, arguments, str(log)), name="MainProcess")

@@ -16,7 +16,7 @@ from eva_stages.core.config.engine import Engine, LocalEngine, RayEngine
 from eva_stages.core.errors import DamagedError, EvaError, StageError
 from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
 from eva_stages.core.parts import BEGUN, drop_damaged, merge_parts, part_facts, read_parts
-from eva_stages.core.process import run_in_child, start_server
+from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
@@ -132,7 +132,6 @@ def _try_event(run: Run, kind: str, facts: dict[str, Any]) -> None:
 
 
 def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str, Any]:
-    start_server()
     started, clock = now(), time.monotonic()
     work = run.workplace(stage)
     folders = {name: run.folder(upstream) for name, upstream in stage.inputs.items()}
