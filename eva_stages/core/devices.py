@@ -24,6 +24,7 @@ DRIVERS = ("nvidia[0-9]*", "kfd", "dxg")
 LOOK = "import torch; print(*(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))"
 
 _taken: Any = multiprocessing.Value("i", 0)
+_sharing = 1
 
 
 class Devices(NamedTuple):
@@ -117,6 +118,22 @@ def free_devices() -> None:
     """Count from the first device again, for the processes that this one is about to start."""
     global _taken
     _taken = multiprocessing.Value("i", 0)
+
+
+def share_cores(processes: int) -> None:
+    """Let as many processes, which this one is about to start, share the cores: with all of them each, they would wait for each other."""
+    global _sharing
+    _sharing = processes
+
+
+def take_cores() -> None:
+    """Leave this process its share of the cores, for torch's arithmetic."""
+    global _sharing
+    import torch
+
+    if _sharing > 1:  # not before the fork, which torch's threads do not outlive
+        torch.set_num_threads(max(1, torch.get_num_threads() // _sharing))
+    _sharing = 1
 
 
 def take_devices(size: int) -> None:

@@ -26,10 +26,10 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import GeneratorStep, GlobalStep, Step, StepInput, StepResources
 from pydantic import Field
 
-from eva_stages.core.devices import Share, free_devices, present_devices
+from eva_stages.core.devices import Share, free_devices, present_devices, share_cores
 from eva_stages.core.errors import StageError
 from eva_stages.core.parts import BEGUN, ROW, read_parts, write_part
-from eva_stages.core.placing import place
+from eva_stages.core.placing import models_on_cores, place
 from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
@@ -173,6 +173,7 @@ def run_pipeline(work: RowWork) -> int:
     with tempfile.TemporaryDirectory(dir=work.parts.parent) as cache:
         devices = present_devices()
         placed = place(work.steps, work.places, devices)
+        share_cores(models_on_cores(placed))
         pipeline = build_pipeline(work, placed, cache)
         threading.Thread(target=_watch_workers, daemon=True).start()
         pipeline.run(use_cache=False, logging_handlers=[_FailureHandler()])

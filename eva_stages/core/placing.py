@@ -35,6 +35,11 @@ def place(steps: Sequence[Use], folders: Mapping[str, Path], devices: Devices, c
     ]
 
 
+def models_on_cores(placed: Sequence[tuple[Use, Share]]) -> int:
+    """How many copies of models work on the processor at the same time."""
+    return sum(share.copies for step, share in placed if not share.devices and next(_models(step), None) is not None)
+
+
 def _placed(step: Use, model: Use, folders: Mapping[str, Path], devices: Devices, copies: int | None) -> tuple[Use, Share]:
     runtime = model.runtime
     device = runtime.get(DEVICE, "auto")

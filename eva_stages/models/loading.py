@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from eva_stages.core.devices import take_devices
+from eva_stages.core.devices import take_cores, take_devices
 from eva_stages.core.errors import ConfigError, hub_failures
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.placing import BALANCED
@@ -65,16 +65,18 @@ def _folder(model: str, revision: str | None, place: str, code: bool) -> Path:
 
 
 def pick_device(device: str) -> str:
-    """`auto` as cuda, mps or cpu. With several devices, `auto` and `cuda` are the next that no process of the stage has taken."""
+    """`auto` as cuda, mps or cpu. With several devices, `auto` and `cuda` are the next that no process of the stage has taken; the
+    processor's cores are shared.
+    """
     import torch
 
     if device in ("auto", "cuda"):
         take_devices(1)
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "cpu":
+        take_cores()
+    return device
 
 
 def load_kwargs(dtype: str, device: str, trust_remote_code: bool = False) -> dict[str, Any]:

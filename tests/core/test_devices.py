@@ -1,16 +1,20 @@
 """Which devices there are, how many a model takes, and which of them its copies get: arithmetic, and real processes."""
 
 import json
+import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from eva_stages.core.devices import Devices, Model, Share, next_devices, read_model, share_out, visible
+from eva_stages.core.devices import Devices, Model, Share, next_devices, read_model, share_cores, share_out, visible
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.placing import place
+from eva_stages.core.placing import models_on_cores, place
+from eva_stages.core.process import run_in_child
 from eva_stages.core.stage import Input, Use
+from eva_stages.models.loading import pick_device
 
 GB = 10**9
 
@@ -83,3 +87,38 @@ def test_the_models_of_a_stage_share_the_devices_out(tmp_path: Path) -> None:
 def test_copies_take_neighbouring_devices_in_turn() -> None:
     ids = ["4", "5", "GPU-a", "GPU-b"]
     assert [next_devices(ids, taken, 2) for taken in (0, 2, 4)] == [["4", "5"], ["GPU-a", "GPU-b"], ["4", "5"]]
+
+
+def threads(processes: int) -> tuple[int, int]:
+    """torch's threads in a process that shares the cores, and in this one."""
+    import torch
+
+    def look(reply: Any) -> None:
+        pick_device("cpu")
+        first = torch.get_num_threads()
+        pick_device("cpu")
+        reply.send((first, torch.get_num_threads(), (torch.ones(300, 300) @ torch.ones(300, 300)).sum().item()))
+
+    share_cores(processes)
+    ours, theirs = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=look, args=(theirs,))
+    worker.start()
+    first, second, total = ours.recv()
+    worker.join()
+    assert first == second and total == 300**3, "a second model in the same process takes nothing away"
+    return first, torch.get_num_threads()
+
+
+def test_models_that_work_at_the_same_time_share_the_cores(tmp_path: Path) -> None:
+    whole = run_in_child(f"{__name__}:threads", {"processes": 1}, tmp_path / "log", lambda: None)
+    assert whole[0] == whole[1]
+    half = run_in_child(f"{__name__}:threads", {"processes": 2}, tmp_path / "log", lambda: None)
+    assert half == (max(1, whole[0] // 2), whole[0])
+
+
+def test_only_models_on_the_processor_share_it() -> None:
+    step = Use("a:B", {"llm": Use("a:C", {"model": "m"}, {"replicas": None, "device": "cpu"})})
+    plain = Use("a:B")
+    placed = place([step, plain, step], {}, Devices(), copies=2)
+    assert models_on_cores(placed) == 4
+    assert models_on_cores([(step, Share(3, 1)), (plain, Share(1, 0))]) == 0
