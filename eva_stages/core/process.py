@@ -23,7 +23,7 @@ from eva_stages.core.errors import EvaError, StageError
 from eva_stages.core.stage import load_attribute
 from eva_stages.core.store import unwritable
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.05
 _report: Connection | None = None
 
 
@@ -32,7 +32,7 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
 
     Args:
         log: file that takes the child's standard output and error.
-        poll: called every fifth of a second while the child works.
+        poll: called twenty times a second while the child works.
 
     Raises:
         StageError: with the cause, if the child raised or died.
