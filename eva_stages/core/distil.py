@@ -167,7 +167,7 @@ def run_pipeline(work: RowWork) -> int:
     """Run the steps of a row stage over the rows that have no part file yet; returns on how many devices. Meant for a child process."""
     # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
     distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.02)), time=time.time)
-    if os.environ.get(LOG_LEVEL) not in ("DEBUG", "INFO"):  # a handful of lines per batch, which take a third of its time
+    if os.environ.get(LOG_LEVEL) not in ("DEBUG", "INFO"):  # a handful of lines per batch, which take a fifth of its time
         os.environ[LOG_LEVEL] = "WARNING"  # and no less, because a failed batch is told by a warning
     free_devices()
     with tempfile.TemporaryDirectory(dir=work.parts.parent) as cache:
