@@ -3,12 +3,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from eva_stages.core import process
 from eva_stages.core.errors import StageError
 from eva_stages.core.process import run_in_child
 
@@ -50,6 +52,23 @@ def test_a_stage_ends_when_eva_alone_is_killed(tmp_path: Path) -> None:
     eva.wait()
     assert psutil.wait_procs([stage], timeout=30)[1] == []
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def fail_unheard() -> None:
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    ours.close()
+    process._report = theirs
+    threading.Thread(target=process.fail, args=("nobody hears this",)).start()
+    signal.pause()
+
+
+def test_a_failure_that_nobody_hears_ends_the_process_all_the_same() -> None:
+    failing = multiprocessing.get_context("fork").Process(target=fail_unheard)
+    failing.start()
+    failing.join(timeout=20)
+    alive = failing.is_alive()
+    failing.kill()
+    assert not alive
 
 
 def test_what_a_stage_has_forked_ends_with_it_when_it_alone_is_killed(tmp_path: Path) -> None:
