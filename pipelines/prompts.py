@@ -24,7 +24,7 @@ def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
             raise ConfigError([f"prompts.path: there is no file {path}"])
         settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
         load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed, **which}, {"file": str(path)})
-        return FunctionStage("prompts", part, {"file": Outside(path.name, path, file_digest(path))}, function=load)
+        return FunctionStage("prompts", part, {"file": Outside(path.name, path, file_digest(path))}, version=2, function=load)
     if isinstance(prompts, HubPrompts):
         settings = {**prompts.model_dump(exclude={"kind"}), "revision": dataset_commit(prompts.id, prompts.revision)}
         load = Use("eva_stages.creator.hub_prompts:load_hub", {**settings, "seed": recipe.seed, **which})
