@@ -50,7 +50,9 @@ def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
     def paint(axes: Axes) -> None:
         axes.plot(list(known), list(known.values()), **look(0))
         axes.set_xticks(list(known))
-        axes.margins(x=0.15, y=0.12)
+        axes.update_datalim([(min(known), 0.0)])  # so that the margins are shares of what is shown
+        axes.margins(x=0.15, y=0.1)
+        axes.autoscale_view()
         axes.set_ylim(bottom=min(0.0, min(known.values())))
 
     n = f"n = {len(known):,} policies"
