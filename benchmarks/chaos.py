@@ -73,7 +73,7 @@ class Attempt:
         self._known = len(run.events())
         self._log = run.root.with_suffix(".log")
         environment = {**os.environ, MARK: self._mark}
-        with self._log.open("w") as log:
+        with self._log.open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
@@ -125,7 +125,7 @@ class Attempt:
         while (orphans := self._alive()) and time.monotonic() < deadline:
             psutil.wait_procs(orphans, timeout=0.2)
         assert not orphans, f"outlived the attempt: {[' '.join(one.cmdline()) for one in orphans]}"
-        said = self._log.read_text()
+        said = self._log.read_text(encoding="utf-8")
         resumable = self.process.returncode == 1 and "resume with: " in said
         assert resumable or self.process.returncode in (0, -signal.SIGKILL), f"ended with {self.process.returncode}\n{said[-3000:]}"
         assert "Traceback" not in said, said[-3000:]

@@ -119,7 +119,9 @@ def clock(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 def measure(module: str, side: str, arguments: list[str]) -> dict[str, float]:
     """Run one side of a benchmark in a process of its own; it prints its figures as one line of JSON at the end."""
-    done = subprocess.run([sys.executable, "-m", module, "--side", side, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--side", side, *arguments], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8"
+    )
     line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))  # engines print as well
     figures: dict[str, float] = json.loads(line)
     return figures

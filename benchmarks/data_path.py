@@ -181,10 +181,10 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def write_inputs(prompts: int, folder: Path) -> None:
-    with (folder / "prompts.jsonl").open("w") as stream:
+    with (folder / "prompts.jsonl").open("w", encoding="utf-8") as stream:
         for text in _texts(prompts):
             stream.write(json.dumps({"prompt": text}) + "\n")
-    with (folder / "questions.jsonl").open("w") as stream:
+    with (folder / "questions.jsonl").open("w", encoding="utf-8") as stream:
         for number, text in enumerate(large.texts(QUESTIONS, 20, np.random.default_rng(9))):
             stream.write(json.dumps({"question_id": number, "turns": [text]}) + "\n")
 

@@ -56,7 +56,9 @@ async def serve() -> None:
 @contextmanager
 def judge() -> Iterator[str]:
     """The judge's address."""
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.judging", "--side", "judge"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.judging", "--side", "judge"], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
@@ -128,7 +130,7 @@ def run_bare(base: str, folder: Path, arguments: argparse.Namespace) -> dict[str
 
 def run_stage(base: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     settings = folder / "settings.yaml"
-    settings.write_text(json.dumps({"system_prompt": "Compare.", "prompt_template": [TEMPLATE]}))
+    settings.write_text(json.dumps({"system_prompt": "Compare.", "prompt_template": [TEMPLATE]}), encoding="utf-8")
     generator = Use(
         "eva_stages.models.litellm_generator:LiteLLMGenerator",
         {"model": "openai/judge", "api_base": base, "temperature": 0.0, "max_new_tokens": 4096},

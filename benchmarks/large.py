@@ -118,5 +118,5 @@ def table_step(use: Use, out: Path, **sources: Path) -> dict[str, int]:
 
 def peak() -> float:
     """The most memory that this process has held, in MiB. Linux only: what `resource` says begins with the parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024

@@ -59,13 +59,13 @@ def clocked_step(step: str, label: str, clock: str, settings: dict[str, Any], **
 def clocked_training(context: Context, train: dict[str, Any], label: str, clock: str) -> dict[str, Any]:
     """Training, with the time that the reference's pass took and, by its own log, the loop."""
     facts: dict[str, Any] = load_attribute("eva_stages.solver.launching:train")(context, **train)
-    found = RUNTIME.findall((context.work / "training.log").read_text())
+    found = RUNTIME.findall((context.work / "training.log").read_text(encoding="utf-8"))
     _note(Path(clock), label, "process", float(found[-1]) + facts["reference_seconds"])
     return facts
 
 
 def _note(clock: Path, label: str, what: str, seconds: float) -> None:
-    with clock.open("a") as stream:
+    with clock.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps([label, what, seconds]) + "\n")
 
 
@@ -123,7 +123,7 @@ def measure(prompts: int, folder: Path, settings: list[str]) -> None:
         started = time.perf_counter()
         execute(run, [clocked(trained, clock, {})], watch)
         ended = time.perf_counter()
-    noted = [json.loads(line) for line in clock.read_text().splitlines()]
+    noted = [json.loads(line) for line in clock.read_text(encoding="utf-8").splitlines()]
     report(run, watch, noted, total=ended - started, start=started - began)
 
 

@@ -24,7 +24,7 @@ SHOWN = 8
 def eva(*arguments: str) -> tuple[float, str]:
     """Seconds and standard output of a command."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "cli.main", *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "cli.main", *arguments], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
     return time.perf_counter() - started, done.stdout
 
 

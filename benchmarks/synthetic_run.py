@@ -42,14 +42,14 @@ class SyntheticRun:
 
     def write(self) -> Path:
         (self.root / "stages").mkdir(parents=True)
-        (self.root / "recipe.yaml").write_text(f"name: synthetic\nprompts: {{size: {self.prompts}}}\n")
+        (self.root / "recipe.yaml").write_text(f"name: synthetic\nprompts: {{size: {self.prompts}}}\n", encoding="utf-8")
         present, name = self._seeds()
         self._round(0, present, name)
         for iteration in range(1, self.iterations + 1):
             present, name = self._evolved(iteration, present, name)
             self._round(iteration, present, name)
         self._evaluation()
-        (self.root / "stages.json").write_text(json.dumps(self.folders))
+        (self.root / "stages.json").write_text(json.dumps(self.folders), encoding="utf-8")
         return self.root
 
     # --- stages
@@ -157,7 +157,7 @@ class SyntheticRun:
             {"step": step, "loss": 0.69 * 0.99**step, "rewards/margins": step / 300, "rewards/accuracies": 0.5 + step / 700}
             for step in range(1, 313)
         ]
-        (folder / "model" / "training_log.json").write_text(json.dumps(log))
+        (folder / "model" / "training_log.json").write_text(json.dumps(log), encoding="utf-8")
         training = {"loss": 0.4, "reward_margin": 1.0, "reward_accuracy": 0.9}
         self._manifest(folder, "train", iteration, None, {"pairs": pairs}, {"pairs": self.prompts, "steps": 312}, training=training)
 
@@ -281,4 +281,6 @@ class SyntheticRun:
         }
         named = {name: {"fingerprint": made[-12:], "digest": "0" * 64, "artifact": made} for name, made in inputs.items()}
         versions = {"packages": {"numpy": np.__version__}, "python": "3.11", "git": None}
-        (folder / "manifest.json").write_text(json.dumps({**known, "inputs": named, "counts": dict(counts), **TIMES, **versions, **more}))
+        (folder / "manifest.json").write_text(
+            json.dumps({**known, "inputs": named, "counts": dict(counts), **TIMES, **versions, **more}), encoding="utf-8"
+        )

@@ -3,6 +3,9 @@
 Exit codes: 0 done, 1 failed stage, 2 bad usage or recipe, 130 interrupted.
 """
 
+import io
+import locale
+import os
 import signal
 import sys
 from types import FrameType
@@ -33,8 +36,22 @@ app.add_typer(recipes.app, name="recipes")
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    _use_utf8()
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_code())
+
+
+def _use_utf8() -> None:
+    """Continue in Python's UTF-8 mode if the locale has another encoding: files, file names and pipes of eva and its libraries are UTF-8.
+
+    What a terminal cannot show is escaped and never stops a command.
+    """
+    if not sys.flags.utf8_mode and locale.getencoding().upper() not in ("UTF-8", "UTF8"):
+        os.environ["PYTHONUTF8"] = "1"  # for the processes of the stages
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -41,7 +41,7 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
         raise ConfigError([f"{path} exists; give another path, eva overwrites no file"])
     text = recipe_text(name)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     print(f"{path}: edit it, then eva validate {path}")
 
 

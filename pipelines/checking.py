@@ -201,7 +201,7 @@ def _classifier(topics: Topics) -> None:
     if len(set(topics.labels)) < len(topics.labels):
         raise ConfigError([f"{place}.labels: {', '.join(topics.labels)} names a topic twice"])
     folder = resolve(topics.model, topics.revision, f"{place}.model").path
-    labels = list(json.loads((folder / "config.json").read_text()).get("label2id") or {})
+    labels = list(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("label2id") or {})
     if not any(label.lower().startswith("entail") for label in labels):
         known = ", ".join(labels) or "none"
         raise ConfigError(

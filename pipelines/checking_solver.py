@@ -125,7 +125,7 @@ def _machines(recipe: Recipe) -> None:
 def _packages(recipe: Recipe) -> None:
     training = recipe.solver.training
     runtime = training.runtime
-    distributed = yaml.safe_load(launch_file(runtime.launch).read_text()).get("distributed_type")
+    distributed = yaml.safe_load(launch_file(runtime.launch).read_text(encoding="utf-8")).get("distributed_type")
     asked: dict[str, str] = {f"solver.training.runtime.report_to: {name}": name for name in runtime.report_to}
     if runtime.liger:
         asked["solver.training.runtime.liger"] = PACKAGES["liger"]
@@ -209,4 +209,4 @@ def _token_count(folder: Path) -> int:
 
 
 def _json(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -93,7 +93,7 @@ def read_rates(path: Path) -> Rates:
         ConfigError: with every fault of the file.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             [f"the table of rates {path} cannot be read: {error}; it is a YAML or JSON file, see `eva plan --help`"]

@@ -65,14 +65,14 @@ def present_devices() -> Devices:
     """The devices of this machine. Another process looks, as this one's children are to start CUDA themselves, which a look may hinder."""
     if not any(found for pattern in DRIVERS for found in Path("/dev").glob(pattern)):
         return Devices()
-    told = subprocess.run([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, text=True, check=True)
+    told = subprocess.run([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
     memory = [int(amount) for amount in told.stdout.split()]
     return Devices(visible(os.environ.get("CUDA_VISIBLE_DEVICES"), len(memory)), min(memory, default=0))
 
 
 def read_model(folder: Path, dtype: str) -> Model:
     """A checkpoint's size once its weights are of type `dtype`; `auto` is two bytes per weight, as on accelerators."""
-    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if (folder / "config.json").is_file() else {}
     inner = {**config, **config.get("text_config", {})}
     stored = BYTES.get(inner.get("dtype") or inner.get("torch_dtype") or "", 2)
     on_disk = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))

@@ -76,7 +76,7 @@ def visible_gpus() -> tuple[str, ...]:
     """Names of the NVIDIA GPUs that this process may use; none where there is no driver."""
     command = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
     try:
-        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8", errors="replace").stdout
     except (OSError, subprocess.CalledProcessError):
         return ()
     found = [[part.strip() for part in line.split(",", 2)] for line in listed.splitlines()]
@@ -192,5 +192,5 @@ def planned_entries(root: Path) -> dict[str, dict[str, Any]]:
     path = root / PLANNED
     if not path.is_file():
         return {}
-    entries: list[dict[str, Any]] = json.loads(path.read_text())["stages"]
+    entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["stages"]
     return {entry["fingerprint"]: entry for entry in entries}

@@ -41,7 +41,7 @@ def _walk(folder: Traversable, prefix: str) -> Iterable[RecipeFile]:
         if entry.is_dir() and entry.name not in ("accelerate", "cluster", "__pycache__"):
             yield from _walk(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith(".yaml"):
-            yield RecipeFile(prefix + entry.name.removesuffix(".yaml"), entry.read_text())
+            yield RecipeFile(prefix + entry.name.removesuffix(".yaml"), entry.read_text(encoding="utf-8"))
 
 
 def recipe_text(recipe: str) -> tuple[str, str]:
@@ -49,7 +49,7 @@ def recipe_text(recipe: str) -> tuple[str, str]:
     path = Path(recipe)
     if path.is_file():
         try:
-            return str(path), path.read_text()
+            return str(path), path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError([f"{recipe} cannot be read as text: {error}"]) from error
     packaged = {entry.name: entry.text for entry in packaged_recipes()}

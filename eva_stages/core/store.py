@@ -61,7 +61,7 @@ def sync(path: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it is there whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     sync(partial)
     partial.replace(path)
     sync(path.parent)
@@ -138,7 +138,7 @@ class Run:
         """
         plan = self.root / PLAN
         if plan.is_file():
-            planned = [self.stages / str(name) for name in json.loads(plan.read_text())]
+            planned = [self.stages / str(name) for name in json.loads(plan.read_text(encoding="utf-8"))]
             return [folder for folder in planned if (folder / "manifest.json").is_file()]
         folders = [path.parent for path in self.stages.glob("*/manifest.json")]
         done = [f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] == "done"]
@@ -203,7 +203,9 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         path = self.root / "events.jsonl"
-        lines = path.read_text(errors="replace").split("\n") if path.is_file() else []  # a full disk may cut a character in two
+        lines = (
+            path.read_text(errors="replace", encoding="utf-8").split("\n") if path.is_file() else []
+        )  # a full disk may cut a character in two
         return [event for line in lines if (event := _parsed(line)) is not None]
 
     @contextmanager
@@ -213,7 +215,7 @@ class Run:
         Raises:
             LockedError: saying who holds it.
         """
-        with (self.root / "lock").open("a+") as stream:
+        with (self.root / "lock").open("a+", encoding="utf-8") as stream:
             if holder := _holder(stream):
                 raise LockedError(f"the run {self.root} is in use by {holder}; wait for it, or give this one another --run-dir")
             stream.truncate(0)
@@ -226,7 +228,7 @@ class Run:
         path = self.root / "lock"
         if not path.is_file():
             return None
-        with path.open() as stream:
+        with path.open(encoding="utf-8") as stream:
             return _holder(stream)
 
 
@@ -248,7 +250,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
     checksum = manifest.pop(CHECKSUM, None)
@@ -297,7 +299,11 @@ def git_revision() -> str | None:
     folder = Path(__file__).parent
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=folder, capture_output=True, text=True
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
     except OSError:
         return None

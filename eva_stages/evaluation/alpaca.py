@@ -174,13 +174,13 @@ def _ask_package(request: dict[str, Any], files: HubFiles) -> list[dict[str, Any
     with tempfile.TemporaryDirectory(prefix="eva-alpaca-") as name:
         folder = Path(name)
         _lay_out_cache(folder / "hub", files)
-        (folder / "request.json").write_text(json.dumps(request))
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         offline = {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
         command = [sys.executable, "-m", "eva_stages.evaluation.alpaca_package", str(folder)]
-        done = subprocess.run(command, env={**os.environ, **offline}, capture_output=True, text=True)
+        done = subprocess.run(command, env={**os.environ, **offline}, capture_output=True, text=True, encoding="utf-8", errors="replace")
         if done.returncode:
             raise EvaError(f"alpaca_eval failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-        replies: list[dict[str, Any]] = json.loads((folder / "reply.json").read_text())["models"]
+        replies: list[dict[str, Any]] = json.loads((folder / "reply.json").read_text(encoding="utf-8"))["models"]
         return replies
 
 
@@ -189,7 +189,7 @@ def _lay_out_cache(hub: Path, files: HubFiles) -> None:
     revision = "0" * 40
     repository = hub / f"datasets--{REPOSITORY.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(revision)
+    (repository / "refs" / "main").write_text(revision, encoding="utf-8")
     snapshot = repository / "snapshots" / revision
     snapshot.mkdir(parents=True)
     for name, path in ((GAMED, files.gamed), (DIFFICULTY, files.difficulty)):

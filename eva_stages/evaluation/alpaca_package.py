@@ -16,9 +16,9 @@ from typing import Any
 
 def main(folder: Path) -> None:
     """Answer the request in `folder`."""
-    request = json.loads((folder / "request.json").read_text())
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     replies = [_metrics(one["rows"], one["lc"], request["weights"]) for one in request["models"]]
-    (folder / "reply.json").write_text(json.dumps({"models": replies}))
+    (folder / "reply.json").write_text(json.dumps({"models": replies}), encoding="utf-8")
 
 
 def _metrics(rows: list[dict[str, Any]], length_controlled: bool, weights: str | None) -> dict[str, Any]:

@@ -50,12 +50,12 @@ def score(
         "out": context.work / RESULTS,
     }
     run_in_child("eva_stages.evaluation.harness:run_harness", arguments, context.work / "harness.log", lambda: None)
-    results = json.loads((context.work / RESULTS).read_text())
+    results = json.loads((context.work / RESULTS).read_text(encoding="utf-8"))
     found = {task: _main(task, figures) for task, figures in results["results"].items()}
     scores = {"score": None, "official": {"tasks": found}, "judging": None}
     context.out.mkdir(parents=True)
     (context.work / RESULTS).replace(context.out / RESULTS)
-    (context.out / "score.json").write_text(json.dumps(scores, indent=2) + "\n")
+    (context.out / "score.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     return {"counts": {"tasks": len(found)}, "scores": scores}
 
 
@@ -102,4 +102,4 @@ def run_harness(
         fewshot_random_seed=seed,
         log_samples=False,
     )
-    out.write_text(json.dumps({name: results[name] for name in ("results", "versions", "n-shot")}, default=str, indent=2))
+    out.write_text(json.dumps({name: results[name] for name in ("results", "versions", "n-shot")}, default=str, indent=2), encoding="utf-8")

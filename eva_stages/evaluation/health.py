@@ -44,7 +44,7 @@ def measure(context: Context, answers: int, system_prompt: str | None, dtype: st
     inputs = context.inputs
     figures = _prompt_figures(inputs["prompts"], inputs["seeds"])
     figures["pair_share"] = count_rows(inputs["pairs"]) / count_rows(inputs["prompts"]) if "pairs" in inputs else None
-    figures["chosen_nll"] = nll_growth(json.loads((inputs["policy"] / "training_log.json").read_text()))
+    figures["chosen_nll"] = nll_growth(json.loads((inputs["policy"] / "training_log.json").read_text(encoding="utf-8")))
     figures |= _answer_figures(inputs["answers"], inputs["base_answers"]) if "answers" in inputs else {}
     figures |= _reward_figures(inputs)
     if answers and "answers" in inputs:
@@ -59,7 +59,7 @@ def measure(context: Context, answers: int, system_prompt: str | None, dtype: st
         log = context.work / "divergence.log"
         figures |= run_in_child("eva_stages.models.divergence:divergence", arguments, log, lambda: None)
     context.out.mkdir(parents=True)
-    (context.out / "figures.json").write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    (context.out / "figures.json").write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return {"figures": figures}
 
 
@@ -175,7 +175,7 @@ def _mean_reward(rewards: Path) -> float | None:
 
 def _win_rate(score: Path) -> float | None:
     """The judged win rate in a benchmark's scores, 0 to 1: Lettercraft's, or the score of a benchmark whose score is one in percent."""
-    scores = json.loads((score / "score.json").read_text())
+    scores = json.loads((score / "score.json").read_text(encoding="utf-8"))
     if "judging" not in scores:
         return scores["win_rate"]["value"] if "win_rate" in scores else None
     return scores["score"]["value"] / 100 if scores["score"] else None

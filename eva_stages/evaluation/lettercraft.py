@@ -29,7 +29,7 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
         counts["no_verdict"] = judgments["verdict"].null_count
     plain = {name: estimate.as_dict() for name, estimate in scores.items()}
     context.out.mkdir(parents=True)
-    (context.out / "score.json").write_text(json.dumps(plain, indent=2) + "\n")
+    (context.out / "score.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     return {"counts": counts, "scores": plain}
 
 

@@ -53,7 +53,7 @@ def score(context: Context, benchmark: str, seed: int, **settings: str) -> dict[
         "answer_tokens": _answer_tokens(context),
     }
     write_rows([measured.values], VALUES, context.out)
-    (context.out / "score.json").write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n")
+    (context.out / "score.json").write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"counts": {"not_judged": measured.values["value"].null_count}, "scores": scores}
 
 
@@ -67,7 +67,7 @@ def _rows(context: Context, name: str) -> list[Row]:
 
 
 def _write_lines(path: Path, rows: list[Row]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
 
 

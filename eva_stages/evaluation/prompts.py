@@ -90,7 +90,7 @@ class ArenaHardTemplates:
 def arena_hard_templates(settings: Path, system_prompts: Path | None = None) -> ArenaHardTemplates:
     """Templates from the official settings file, and from the file with system prompts where the former has none."""
     try:
-        told: Any = yaml.safe_load(settings.read_text())
+        told: Any = yaml.safe_load(settings.read_text(encoding="utf-8"))
         template = told["prompt_template"]
         user = str(template if isinstance(template, str) else template[0])
     except (yaml.YAMLError, KeyError, TypeError, IndexError, UnicodeDecodeError) as error:
@@ -104,14 +104,16 @@ def arena_hard_templates(settings: Path, system_prompts: Path | None = None) -> 
 
 def needs_system_prompts(settings: Path) -> bool:
     """Whether a settings file leaves the system prompts to another file."""
-    told: Any = yaml.safe_load(settings.read_text())
+    told: Any = yaml.safe_load(settings.read_text(encoding="utf-8"))
     return not (isinstance(told, dict) and "system_prompt" in told)
 
 
 def read_system_prompts(path: Path) -> dict[str, str]:
     """System prompts by category: arena-hard-auto's judge_utils.py, or its `JUDGE_SETTINGS` as JSON."""
     try:
-        settings = json.loads(path.read_text()) if path.suffix == ".json" else _literal(path.read_text(), SETTINGS)
+        settings = (
+            json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else _literal(path.read_text(encoding="utf-8"), SETTINGS)
+        )
         return {category: str(entry["system_prompt"]) for category, entry in settings.items()}
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, UnicodeDecodeError) as error:
         raise DataError(f"{path} holds no judge settings by category; give arena-hard-auto's judge_utils.py") from error

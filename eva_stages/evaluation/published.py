@@ -92,7 +92,7 @@ def _alpaca_leaderboard(annotator: str) -> dict[str, Published]:
     path = Path(spec.origin).parent / "leaderboards" / "data_AlpacaEval_2" / f"{Path(annotator).name}_leaderboard.csv"
     if not path.is_file():
         return {}
-    with path.open(newline="") as stream:
+    with path.open(newline="", encoding="utf-8") as stream:
         return {row[""]: _leader(row, annotator) for row in csv.DictReader(stream)}
 
 

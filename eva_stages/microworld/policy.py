@@ -196,7 +196,7 @@ def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", recipe
 
     model.to(torch.float16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / "microworld_recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+    (out / "microworld_recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -137,7 +137,7 @@ class VLLMGenerator(SeededLLM):
         from vllm.lora.request import LoRARequest
 
         self._adapter = LoRARequest("adapter", 1, self.lora)
-        rank = json.loads((Path(self.lora) / "adapter_config.json").read_text())["r"]
+        rank = json.loads((Path(self.lora) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
         return {"enable_lora": True, "max_lora_rank": min(size for size in get_args(MaxLoRARanks) if size >= rank)}
 
     def _encode(self, messages: list[Message]) -> list[int]:

@@ -98,7 +98,7 @@ def _dataset(story: Story, selection: Selection, report: Path, known: dict[str, 
         files.append(File("recipe.yaml", _recipe(story)))
         files.append(File("README.md", privacy.text(dataset_card(story, listed)).encode()))
     if report.is_file():
-        files.append(File(REPORT, privacy.text(report.read_text()).encode()))
+        files.append(File(REPORT, privacy.text(report.read_text(encoding="utf-8")).encode()))
     return Repository(story.dataset, "dataset", tuple(files))
 
 
@@ -118,7 +118,7 @@ def _stage_files(artifact: Artifact, known: dict[str, Any], privacy: Privacy, sc
     files.append(File(f"{artifact.name}/manifest.json", _json(manifest)))
     pipeline = artifact.folder / PIPELINE
     if pipeline.is_file():
-        cleaned = privacy.settings(yaml.safe_load(pipeline.read_text()))
+        cleaned = privacy.settings(yaml.safe_load(pipeline.read_text(encoding="utf-8")))
         files.append(File(f"{artifact.name}/{PIPELINE}", yaml.safe_dump(cleaned, sort_keys=False, allow_unicode=True).encode()))
     return files
 
@@ -151,7 +151,7 @@ def _model(story: Story, iteration: int, policy: Artifact, known: dict[str, Any]
 
 def _clean_json(path: Path, privacy: Privacy) -> bytes | None:
     """A JSON file without private values; None if it holds none."""
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     cleaned = privacy.settings(data)
     return None if cleaned == data else _json(cleaned)
 

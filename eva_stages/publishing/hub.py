@@ -99,7 +99,7 @@ class Hub:
                 f"reading {MARK} of {repository.name}",
                 lambda: self.api.hf_hub_download(repository.id, MARK, repo_type=repository.kind, revision=remote.commit),
             )
-            mark = json.loads(Path(place).read_text())
+            mark = json.loads(Path(place).read_text(encoding="utf-8"))
             return {"run": str(mark["run"]), "files": [str(path) for path in mark["files"]]}
         except (ValueError, KeyError, TypeError):
             return {}

@@ -40,7 +40,7 @@ class Record:
 
     def __init__(self, root: Path) -> None:
         self._path = root / PUBLISHED
-        found = json.loads(self._path.read_text()) if self._path.is_file() else {}
+        found = json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
         self.run: str = found.get("run") or uuid.uuid4().hex
         """Tells this run from others of the same name."""
         self.collections: dict[str, str] = found.get("collections", {})

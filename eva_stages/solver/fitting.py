@@ -41,7 +41,7 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
             entry = {"step": state.global_step, "total_steps": state.max_steps, **logs}
-            with self._path.open("a") as stream:
+            with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry) + "\n")
 
 
@@ -197,7 +197,7 @@ def whole_checkpoint(folder: Path) -> str | None:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        recorded = json.loads((folder / WHOLE).read_text())
+        recorded = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return bool(_digests(folder) == recorded)

@@ -44,17 +44,17 @@ def launch_file(launch: str) -> Path:
 
 def process_count(path: Path) -> int:
     """How many training processes a launch file starts."""
-    return int(yaml.safe_load(path.read_text()).get("num_processes", 1))
+    return int(yaml.safe_load(path.read_text(encoding="utf-8")).get("num_processes", 1))
 
 
 def machine_count(path: Path) -> int:
     """On how many machines a launch file's processes run."""
-    return int(yaml.safe_load(path.read_text()).get("num_machines", 1))
+    return int(yaml.safe_load(path.read_text(encoding="utf-8")).get("num_machines", 1))
 
 
 def starts_one(path: Path) -> bool:
     """Whether a launch file starts one process and nothing around it."""
-    kind = yaml.safe_load(path.read_text()).get("distributed_type", "NO")
+    kind = yaml.safe_load(path.read_text(encoding="utf-8")).get("distributed_type", "NO")
     return kind in ("NO", False) and process_count(path) == machine_count(path) == 1  # unquoted, YAML's NO is false
 
 
@@ -74,7 +74,7 @@ def same_vocabulary(policy: Path, reference: Path) -> None:
 
 def vocabulary_size(folder: Path) -> int | None:
     """Rows of a checkpoint's embeddings, by its configuration; None if that does not say."""
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
 
 
@@ -104,7 +104,7 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
         **{name: value for name, value in runtime.items() if name not in NOT_OF_THE_JOB},
     }
     job_file, log = work / "job.json", work / "training.log"
-    job_file.write_text(json.dumps(job, indent=2))
+    job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
     environment, gently = _environment(context, runtime, file), bool(runtime["starter"])
     (work / REFERENCE).unlink(missing_ok=True)
     begun = (work / METRICS).stat().st_size if (work / METRICS).is_file() else 0
@@ -118,7 +118,7 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     else:
         launch(_command(runtime, file, job_file, environment), environment, log, show, gently)
     show()
-    facts: dict[str, Any] = json.loads((work / "result.json").read_text())
+    facts: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))
     return facts
 
 
@@ -137,20 +137,22 @@ def _environment(context: Context, runtime: dict[str, Any], file: Path) -> dict[
     trackers = str(context.run.resolve() / "trackers" / context.work.name)
     homes = dict.fromkeys(TRACKER_HOMES, trackers) if runtime["report_to"] else {}
     # accelerate passes a launch file's use_cpu on only where it starts a single process
-    processor = {"ACCELERATE_USE_CPU": "true"} if yaml.safe_load(file.read_text()).get("use_cpu") else {}
+    processor = {"ACCELERATE_USE_CPU": "true"} if yaml.safe_load(file.read_text(encoding="utf-8")).get("use_cpu") else {}
     # libraries that format tracebacks wrap the message, which is read back from the log
     return {**homes, **processor, "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
 
 
 def _machines(file: Path) -> dict[str, int]:
-    machines, on_cpu = machine_count(file), yaml.safe_load(file.read_text()).get("use_cpu")
+    machines, on_cpu = machine_count(file), yaml.safe_load(file.read_text(encoding="utf-8")).get("use_cpu")
     return {"machines": machines, "gpus": 0 if on_cpu else process_count(file) // machines}
 
 
 def _order(work: Path, starter: str, order: dict[str, Any]) -> list[str]:
     """Write down what each machine is to run; returns the command that starts them all."""
     path = work / "order.json"
-    path.write_text(json.dumps({**order, "work": str(work), "meeting": str(work / f"meeting-{uuid.uuid4().hex}.json")}, indent=2))
+    path.write_text(
+        json.dumps({**order, "work": str(work), "meeting": str(work / f"meeting-{uuid.uuid4().hex}.json")}, indent=2), encoding="utf-8"
+    )
     return [sys.executable, "-m", f"eva_stages.solver.{'machines' if starter == 'ray' else 'slurm'}", str(path)]
 
 
@@ -172,6 +174,6 @@ def _show(context: Context, job: dict[str, Any], begun: int) -> None:
         context.task.mark(last["step"])
         context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(said))
     elif (context.work / REFERENCE).is_file():
-        told = json.loads((context.work / REFERENCE).read_text())
+        told = json.loads((context.work / REFERENCE).read_text(encoding="utf-8"))
         steps = math.ceil(told["of"] / job["batch_size"]) * job["epochs"]
         context.task.update(0, steps, detail=f"reference {told['pairs']:,} of {told['of']:,} pairs")

@@ -41,7 +41,7 @@ def main(order_file: str, rank: int) -> None:
     Raises:
         SystemExit: if it fails, with a line that names the machine and the cause.
     """
-    order = json.loads(Path(order_file).read_text())
+    order = json.loads(Path(order_file).read_text(encoding="utf-8"))
     log = Path(order["work"]) / f"training-{rank}.log"
     parent = os.getppid()
 
@@ -75,7 +75,7 @@ def meeting(file: Path, rank: int) -> tuple[str, int]:
             raise StageError(f"the first machine has not said within {MEETING_SECONDS} s where to meet ({file}); is the run folder shared?")
         time.sleep(POLL_SECONDS)
         waited += POLL_SECONDS
-    address, port = json.loads(file.read_text())
+    address, port = json.loads(file.read_text(encoding="utf-8"))
     return address, port
 
 
@@ -92,7 +92,7 @@ def launch(command: list[str], environment: dict[str, str], log: Path, poll: Cal
         StageError: with the cause.
     """
     start = log.stat().st_size if log.is_file() else 0
-    with log.open("a") as stream:
+    with log.open("a", encoding="utf-8") as stream:
         process = subprocess.Popen(
             command,
             stdout=stream,

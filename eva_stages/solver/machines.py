@@ -27,7 +27,7 @@ def share(order_file: str, rank: int) -> str:
     """Run a machine's share; returns the line in which it says what went wrong, or nothing."""
     command = [sys.executable, "-m", "eva_stages.solver.machine", order_file, str(rank)]
     environment = {**os.environ, ADDRESS: ray.util.get_node_ip_address()}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment, encoding="utf-8", errors="replace")
     said = done.stdout.strip().splitlines()
     return "" if done.returncode == 0 else (said or [f"{MACHINE}{rank} ended with code {done.returncode}"])[-1]
 
@@ -38,7 +38,7 @@ def main(order_file: str) -> None:
     Raises:
         SystemExit: with a line on standard output, if one fails or the cluster has no room.
     """
-    order = json.loads(Path(order_file).read_text())
+    order = json.loads(Path(order_file).read_text(encoding="utf-8"))
     when_gone(launcher(), lambda: os._exit(1))  # and Ray ends what this process started
     try:
         connect(order["cluster"])

@@ -16,7 +16,7 @@ INDEX = "model.safetensors.index.json"
 
 def weights_dtype(checkpoint: Path) -> torch.dtype:
     """The type that a checkpoint says its weights have; float32 if it does not say."""
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
@@ -45,11 +45,13 @@ def cast_weights(checkpoint: Path, dtype: torch.dtype) -> None:
             save_file(tensors, partial, metadata={"format": "pt"})
             partial.replace(path)
         total += sum(tensor.nbytes for tensor in tensors.values())
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)
-    (checkpoint / "config.json").write_text(json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2) + "\n")
+    (checkpoint / "config.json").write_text(
+        json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2) + "\n", encoding="utf-8"
+    )
     index = checkpoint / INDEX
     if index.is_file():
-        content = json.loads(index.read_text())
+        content = json.loads(index.read_text(encoding="utf-8"))
         content["metadata"]["total_size"] = total
-        index.write_text(json.dumps(content, indent=2) + "\n")
+        index.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ def main(order_file: str) -> None:
     Raises:
         SystemExit: with srun's code.
     """
-    machines = json.loads(Path(order_file).read_text())["machines"]
+    machines = json.loads(Path(order_file).read_text(encoding="utf-8"))["machines"]
     nodes = [f"--nodes={machines}", f"--ntasks={machines}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
     process = subprocess.Popen(["srun", *nodes, sys.executable, "-m", "eva_stages.solver.machine", order_file])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

@@ -62,7 +62,7 @@ def tokenize(pairs: Path, tokenizer: Any, max_length: int, too_long: str, out: P
             f"none of the {sum(counts.values())} pairs fits into solver.training.max_length = {max_length} tokens ({dict(counts)}); "
             "raise it, or set solver.training.too_long=truncate if it is the responses that are long"
         )
-    out.with_name(out.name + ".json").write_text(json.dumps(counts))
+    out.with_name(out.name + ".json").write_text(json.dumps(counts), encoding="utf-8")
     sync(partial)
     partial.replace(out)
 
@@ -71,7 +71,7 @@ def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
     """The token ids, mapped into memory, and the counts; win probabilities only where every pair has them."""
     dataset = Dataset.from_file(str(path))
     known = all(dataset.data.column(name).null_count == 0 for name in WINS)
-    counts: dict[str, int] = json.loads(path.with_name(path.name + ".json").read_text())
+    counts: dict[str, int] = json.loads(path.with_name(path.name + ".json").read_text(encoding="utf-8"))
     return dataset if known else dataset.remove_columns(list(WINS)), counts
 
 

@@ -56,7 +56,7 @@ def launched_environment(launch_file: str) -> dict[str, str]:
 
 def train(job_file: str) -> None:
     """Train with what the job's optimiser needs."""
-    job = json.loads(Path(job_file).read_text())
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     # whoever asks first settles it for the process: without the word, processes on CPUs would each train alone
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     load_attribute(TRAINERS[job["kind"]])(job)

@@ -37,7 +37,7 @@ def health(history: History) -> Section:
 def _limits(history: History) -> Health:
     """The limits in the run's recipe."""
     path = history.root / "recipe.yaml"
-    recipe: dict[str, Any] = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    recipe: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return Health.model_validate(recipe.get("health", {}))
 
 

@@ -16,7 +16,7 @@ SHOWN = 12
 def recipe_of(history: History, privacy: Privacy) -> dict[str, Any]:
     """The run's recipe without paths and secrets."""
     path = history.root / "recipe.yaml"
-    recipe: dict[str, Any] = privacy.settings(yaml.safe_load(path.read_text()) if path.is_file() else {})
+    recipe: dict[str, Any] = privacy.settings(yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {})
     return recipe
 
 

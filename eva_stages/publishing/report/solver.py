@@ -44,7 +44,7 @@ def solver(history: History) -> Section:
 def training_log(model: Any) -> list[dict[str, Any]]:
     """The metrics of every optimiser step, as they lie beside a checkpoint."""
     path = model / "training_log.json"
-    log: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    log: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     return log
 
 
