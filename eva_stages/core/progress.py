@@ -45,6 +45,10 @@ class Task:
             left = f", {(total - done) / rate:.0f} s left" if rate else ""
             self._console.print(f"{self._label}: {done}/{total} {self._unit}  {text}{left}", highlight=False, soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+        self._console.print(f"{self._label}: {text}", highlight=False, soft_wrap=True, markup=False)
+
 
 class Reporter:
     """Tells a person what runs, how far it is and what came of it."""

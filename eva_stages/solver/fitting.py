@@ -20,8 +20,10 @@ from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
+from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.store import sync, write_whole
+from eva_stages.solver.finite import StopAtNonFinite, changed_share, non_finite_weight, unchanged_reason
 from eva_stages.solver.saving import cast_weights, merge_adapter, weights_dtype
 from eva_stages.solver.tokens import read_tokens, tokenize
 
@@ -173,6 +175,7 @@ def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str
         "gradient_checkpointing": job["gradient_checkpointing"],
         "seed": job["seed"],
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would log the mean of earlier losses instead
         "save_steps": max(1, math.ceil(steps_per_epoch / job["checkpoints_per_epoch"])),
         "report_to": list(job["report_to"]),
         "run_name": job["label"],
@@ -183,16 +186,27 @@ def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str
 
 
 def whole_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that is there as it was written; later ones are put aside, with a message."""
+    """The last checkpoint that is there as it was written and finite; later ones are put aside, with a message."""
     for _ in range(len(list(folder.glob("checkpoint-*")))):
         last = get_last_checkpoint(str(folder))
-        if last is None or _is_whole(Path(last)):
+        if last is None:
+            return None
+        problem = _problem(Path(last))
+        if problem is None:
             return last
-        print(f"{last} is not whole; going back to the one before", flush=True)
+        print(f"{last} {problem}; going back to the one before", flush=True)
         aside = Path(last).with_name("broken-" + Path(last).name)
         shutil.rmtree(aside, ignore_errors=True)
         Path(last).rename(aside)
     return None
+
+
+def _problem(folder: Path) -> str | None:
+    """Why a checkpoint cannot be resumed from; None if it can."""
+    if not _is_whole(folder):
+        return "is not whole"
+    weight = non_finite_weight(folder)
+    return None if weight is None else f"has weights that are not finite ({weight})"
 
 
 def _is_whole(folder: Path) -> bool:
@@ -214,6 +228,7 @@ def fit(trainer: Any, job: dict[str, Any], counts: Mapping[str, float]) -> None:
     main = trainer.is_world_process_zero()
     found = [whole_checkpoint(work / "checkpoints") if main else None]
     broadcast_object_list(found)
+    trainer.add_callback(StopAtNonFinite(job["learning_rate"], job["dtype"]))
     trainer.add_callback(CheckpointDigests())
     trainer.train(resume_from_checkpoint=found[0])
     made = work / "model.partial"
@@ -233,6 +248,9 @@ def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: Mapping[str,
     if job["adapter"]:
         merge_adapter(Path(job["policy"]), model)
     cast_weights(model, dtype)
+    changed = changed_share(Path(job["policy"]), model)
+    if changed == 0:
+        raise DataError(f"training changed no weight of the policy: {unchanged_reason(history, dtype)}. No policy was saved")
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
     end = history[-max(1, len(history) // 4) :]  # one batch says little; the last quarter of the steps says how it ended
     facts = {
@@ -242,6 +260,7 @@ def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: Mapping[str,
             for name, logged in FACTS.items()
             if all(entry.get(logged) is not None for entry in end)
         },
+        "changed_share": changed,
         "devices": _devices(),
         "reference_seconds": getattr(trainer, "reference_seconds", 0.0),
     }

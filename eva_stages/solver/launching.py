@@ -24,6 +24,8 @@ from eva_stages.solver.machine import launch
 METRICS = "metrics.jsonl"
 REFERENCE = "reference.json"
 """How far the reference's log-probabilities are, before the first step."""
+FEW_CHANGED = 0.01
+"""Share of changed weights below which a training is warned of."""
 TRACKER_HOMES = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 NOT_OF_THE_JOB = ("launch", "starter", "cluster")
 
@@ -119,6 +121,11 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
         launch(_command(runtime, file, job_file, environment), environment, log, show, gently)
     show()
     facts: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))
+    if facts["changed_share"] < FEW_CHANGED:
+        context.task.note(
+            f"warning: only {facts['changed_share']:.2%} of the policy's weights changed; smaller updates were rounded away or the "
+            "gradients were 0. Raise solver.training.learning_rate, or start from a checkpoint with float32 weights"
+        )
     return facts
 
 

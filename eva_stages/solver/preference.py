@@ -102,6 +102,11 @@ class PairTrainer(WholeSteps, DPOTrainer):
                 write_whole(self._told, json.dumps({"pairs": sum(one.shape[1] for one in taken), "of": len(dataset)}))
         columns = np.empty((2, len(dataset)), dtype=np.float32)
         columns[:, order] = np.concatenate(taken, axis=1)
+        if unusable := int((~np.isfinite(columns).all(axis=0)).sum()):
+            raise DataError(
+                f"the reference policy gives log-probabilities that are not finite for {unusable} of {len(dataset)} pairs; check its "
+                "weights, solver.training.dtype and solver.training.attention"
+            )
         return columns[0], columns[1]
 
     def _gathered(self, batch: dict[str, Any]) -> np.ndarray:

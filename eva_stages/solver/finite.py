@@ -1,0 +1,134 @@
+"""Training ends at the first number that is not finite, and no checkpoint with such a number is saved, resumed from or handed on.
+
+The loss and the gradient norm that a trainer logs are those of all processes, and whether a weight is finite is agreed upon between
+them, so that every process stops at the same step and none waits for another.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather
+from safetensors import safe_open
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback
+
+from eva_stages.core.errors import DataError
+
+LOGGED = (("loss", "loss"), ("gradient norm", "grad_norm"))
+"""What has to be finite in every step, and how trainers log it."""
+
+
+class StopAtNonFinite(TrainerCallback):
+    """Ends training at the first loss, gradient norm or weight that is not finite, before that step's checkpoint is saved."""
+
+    def __init__(self, learning_rate: float, dtype: str) -> None:
+        self._learning_rate, self._dtype = learning_rate, dtype
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if not _agree_on_finite(model.parameters()):
+            raise DataError("the policy has weights that are not finite before training starts; check the checkpoint it starts from")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        problems = [f"{name} {logs[key]}" for name, key in LOGGED if not math.isfinite(logs.get(key) or 0)]
+        unchanged = bool(problems) and state.global_step == 1
+        if not _agree_on_finite(weight for weight in model.parameters() if weight.requires_grad):
+            problems.append("weights that are not finite")
+        if not problems:
+            return
+        raise DataError(
+            f"training diverged at step {state.global_step} of {state.max_steps}: {', '.join(problems)}, at learning rate "
+            f"{logs.get('learning_rate', self._learning_rate):.3g}. {self._advice(unchanged)}. No policy was saved"
+        )
+
+    def _advice(self, unchanged: bool) -> str:
+        """`unchanged`: the first step's loss was not finite, before any update of the weights."""
+        if unchanged:
+            return (
+                "No weight had been updated yet, so the learning rate is not the cause: check the policy, its reference, "
+                f"solver.training.dtype (now {self._dtype}) and solver.training.attention"
+            )
+        return (
+            f"Lower solver.training.learning_rate (now {self._learning_rate:g}); a longer solver.training.warmup_ratio or a smaller "
+            "solver.training.max_grad_norm may help too"
+        )
+
+
+def _agree_on_finite(parameters: Iterable[torch.nn.Parameter]) -> bool:
+    """Whether the weights are finite in every process; each looks at its own shards."""
+    weights = [one.detach() for one in parameters if one.is_floating_point()]
+    shards = [one.to_local() if isinstance(one, DTensor) else one for one in weights]
+    finite = all(bool(shard.isfinite().all()) for shard in shards)
+    state = PartialState()
+    return bool(gather(torch.tensor([finite], device=state.device)).all()) if state.num_processes > 1 else finite
+
+
+def non_finite_weight(folder: Path) -> str | None:
+    """The name of a weight in a checkpoint's safetensors files that is not finite; None if all are."""
+    for name, tensor in _tensors(folder).items():
+        if not _read(tensor, name).isfinite().all():
+            return name
+    return None
+
+
+def changed_share(start: Path, trained: Path) -> float:
+    """The share of the weights of a trained checkpoint that differ from those it started from, 0 to 1.
+
+    Weights that only one of both has, such as a head that is tied in the other, are not compared; without any in common it is 1.
+
+    Raises:
+        DataError: if a trained weight is not finite.
+    """
+    before, after = _tensors(start), _tensors(trained)
+    changed = total = 0
+    for name, file in after.items():
+        tensor = _read(file, name)
+        if not tensor.isfinite().all():
+            raise DataError(
+                f"the trained weights {name} are not all finite after rounding to {str(tensor.dtype).removeprefix('torch.')}; lower "
+                "solver.training.learning_rate. No policy was saved"
+            )
+        if name in before and (old := _read(before[name], name)).shape == tensor.shape:
+            changed += int((tensor != old.to(tensor.dtype)).sum())
+            total += tensor.numel()
+    return changed / total if total else 1.0
+
+
+def unchanged_reason(history: Sequence[Mapping[str, Any]], dtype: torch.dtype) -> str:
+    """Why a training left every weight as it was, and what to do, from its log.
+
+    Args:
+        history: the log's entries, one per optimiser step.
+        dtype: of the saved weights.
+    """
+    steps = len(history)
+    if not any(entry["learning_rate"] for entry in history):
+        return (
+            f"the learning rate was 0 in all of its {steps} steps, which are warm-up; lower solver.training.batch_size, raise "
+            "solver.training.epochs, or set solver.training.warmup_ratio=0"
+        )
+    if not any(entry.get("grad_norm") for entry in history):
+        return "every gradient was 0, so the loss has nothing to learn from these pairs; take another loss or other pairs"
+    return (
+        f"its {steps} updates are smaller than what {str(dtype).removeprefix('torch.')} weights can hold; raise "
+        "solver.training.learning_rate, train for more steps, or start from a checkpoint with float32 weights"
+    )
+
+
+def _tensors(folder: Path) -> dict[str, Path]:
+    """Files of a checkpoint by the names of the weights in them."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= dict.fromkeys(file.keys(), path)
+    return found
+
+
+def _read(path: Path, name: str) -> torch.Tensor:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)

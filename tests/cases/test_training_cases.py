@@ -1,0 +1,167 @@
+"""Trainings that go wrong: they stop, name the cause, and leave nothing that a later stage or attempt would take for a policy."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from eva_stages.core.errors import DataError
+from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.stage import load_attribute
+from eva_stages.core.store import write_whole
+from eva_stages.solver.fitting import WHOLE, _digests, whole_checkpoint
+from eva_stages.solver.training import TRAINERS
+from tests.solver.jobs import job, read_metrics, save_models, save_pairs
+
+BLOW_UP = 1e30
+"""A learning rate that makes the weights useless in one step."""
+LORA = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("training-cases")
+    return {**save_models(root), "pairs": save_pairs(root / "pairs")}
+
+
+def train(settings: dict[str, Any]) -> None:
+    load_attribute(TRAINERS[settings["kind"]])(settings)
+
+
+def result(settings: dict[str, Any]) -> dict[str, Any]:
+    return json.loads((Path(settings["work"]) / "result.json").read_text())
+
+
+def edited_policy(folders: dict[str, str], folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> dict[str, str]:
+    """The folders with a policy whose weights were edited."""
+    shutil.copytree(folders["policy"], folder)
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return {**folders, "policy": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("dpo", {}),
+        ("dpo", {"micro_batch_size": 4}),
+        ("simpo", {}),
+        ("orpo", {}),
+        ("dpo", {"adapter": LORA}),
+        ("dpo", {"warmup_ratio": 0.0}),
+    ],
+)
+def test_a_learning_rate_that_blows_up_stops_the_training_at_its_first_bad_step(
+    kind: str, changes: dict[str, Any], folders: dict[str, str], tmp_path: Path
+) -> None:
+    settings = job(tmp_path, folders, kind, learning_rate=BLOW_UP, checkpoints_per_epoch=3, epochs=4, **changes)
+    with pytest.raises(DataError) as stopped:
+        train(settings)
+    said = str(stopped.value)
+    assert "training diverged at step " in said and " of 12: " in said and "at learning rate " in said
+    assert "Lower solver.training.learning_rate (now 1e+30)" in said and "No policy was saved" in said
+    step = int(said.partition("at step ")[2].split()[0])
+    assert step == read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] <= 3
+    assert not (tmp_path / "model").exists() and not (tmp_path / "result.json").exists()
+    for checkpoint in (tmp_path / "checkpoints").glob("checkpoint-*"):
+        assert int(checkpoint.name.partition("-")[2]) < step
+        assert all(tensor.isfinite().all() for file in checkpoint.glob("*.safetensors") for tensor in load_file(file).values())
+
+
+def train_as_rank(settings: dict[str, Any], rank: int, port: int) -> None:
+    """Train as one of two processes; leaves what it failed with in a file."""
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update(place, ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1")
+    PartialState(cpu=True)
+    try:
+        train(settings)
+    except DataError as error:
+        (Path(settings["work"]) / f"stopped-{rank}").write_text(str(error))
+        os._exit(1)
+
+
+def test_all_processes_stop_at_the_same_step_and_none_waits(folders: dict[str, str], tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["eva_stages.core.preload"])
+    settings = job(tmp_path, folders, "dpo", learning_rate=BLOW_UP, micro_batch_size=4)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [context.Process(target=train_as_rank, args=(settings, rank, port)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+        assert rank.exitcode == 1
+    said = {(tmp_path / f"stopped-{rank}").read_text() for rank in range(2)}
+    assert len(said) == 1 and "training diverged at step 3 of 3" in said.pop()
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_checkpoint_with_weights_that_are_not_finite_is_not_resumed_from(folders: dict[str, str], tmp_path: Path) -> None:
+    settings = job(tmp_path, folders, "dpo", checkpoints_per_epoch=3)
+    train(settings)
+    newest = tmp_path / "checkpoints" / "checkpoint-3"
+    tensors = load_file(newest / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("inf")
+    save_file(tensors, newest / "model.safetensors", metadata={"format": "pt"})
+    write_whole(newest / WHOLE, json.dumps(_digests(newest)))
+    assert whole_checkpoint(tmp_path / "checkpoints") == str(tmp_path / "checkpoints" / "checkpoint-2")
+
+
+def test_weights_that_were_never_finite_are_not_blamed_on_the_learning_rate(folders: dict[str, str], tmp_path: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
+
+    broken = edited_policy(folders, tmp_path / "broken", spoil)
+    with pytest.raises(DataError, match="weights that are not finite before training starts"):
+        train(job(tmp_path / "policy", broken, "dpo"))
+    reference = {**folders, "reference": broken["policy"]}
+    settings = job(tmp_path / "reference", reference, "dpo")
+    with pytest.raises(DataError, match="reference policy gives log-probabilities that are not finite for 48 of 48 pairs"):
+        train(settings)
+    assert not list(Path(settings["cache"]).rglob("*.parquet"))
+    with pytest.raises(DataError, match=r"at step 1 of 3: loss nan.+the learning rate is not the cause"):
+        train({**settings, "precompute_reference": False})
+
+
+def test_a_training_that_changed_no_weight_is_an_error_that_names_the_reason(folders: dict[str, str], tmp_path: Path) -> None:
+    only_warm_up = job(tmp_path / "warm-up", folders, "dpo", batch_size=48, micro_batch_size=16)
+    with pytest.raises(DataError, match=r"changed no weight.+learning rate was 0 in all of its 1 steps, which are warm-up"):
+        train(only_warm_up)
+    model = AutoModelForCausalLM.from_pretrained(folders["policy"]).to(torch.bfloat16)
+    shutil.copytree(folders["policy"], tmp_path / "half")
+    model.save_pretrained(tmp_path / "half")
+    half = {**folders, "policy": str(tmp_path / "half")}
+    with pytest.raises(DataError, match=r"changed no weight.+smaller than what bfloat16 weights can hold"):
+        train(job(tmp_path / "small", half, "dpo", learning_rate=1e-12))
+    partly = job(tmp_path / "partly", half, "dpo", learning_rate=1e-5)
+    train(partly)
+    assert 0 < result(partly)["changed_share"] < 1
+    whole = job(tmp_path / "whole", folders, "dpo")
+    train(whole)
+    assert result(whole)["changed_share"] > 0.5
+    assert not (tmp_path / "small" / "model").exists() and (tmp_path / "whole" / "model").is_dir()
+
+
+def test_equal_lora_trainings_leave_equal_bytes_wherever_they_run(folders: dict[str, str], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        own = {**folders, "policy": str(shutil.copytree(folders["policy"], tmp_path / name / "policy"))}
+        train(job(tmp_path / name / "work", {**own, "reference": own["policy"]}, "dpo", adapter=LORA, learning_rate=1e-2))
+    assert len({tree_digest(tmp_path / name / "work" / "model") for name in ("one", "two")}) == 1
+    written = json.loads((tmp_path / "one" / "work" / "model" / "adapter" / "adapter_config.json").read_text())
+    assert written["r"] == 4 and written["target_modules"] == sorted(written["target_modules"])
+    assert not any(
+        str(tmp_path) in file.read_text() for file in (tmp_path / "one" / "work" / "model").rglob("*.*") if file.suffix in (".json", ".md")
+    )
