@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.shared import JsonOption, RunArgument, existing_run, print_json
+from cli.shared import JsonOption, RunArgument, existing_run, show
 
 
 def lineage(
@@ -16,15 +16,10 @@ def lineage(
     ] = False,
 ) -> None:
     """From the seed to a prompt: mutations, answers and rewards, informativeness, pairs, checkpoints."""
-    from rich.console import Console
-
     from eva_stages.publishing.history import read_history
     from eva_stages.publishing.lineage import Lineage
     from eva_stages.publishing.lineage_view import steps_view, tree_view
 
     lookup = Lineage(read_history(existing_run(run)))
     document = lookup.tree(prompt_id) if from_seed else lookup.trace(prompt_id)
-    if as_json:
-        print_json(document)
-    else:
-        Console().print(tree_view(document) if from_seed else steps_view(document))
+    show(document, tree_view if from_seed else steps_view, as_json)

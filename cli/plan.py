@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.shared import JsonOption, RecipeArgument, RunDirOption, SetOption, print_json, run_folder
+from cli.shared import JsonOption, RecipeArgument, RunDirOption, SetOption, run_folder, show
 
 if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
@@ -26,9 +26,8 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money."""
-    from rich.console import Console
-
     from eva_stages.core.recipes import load_recipe
+    from eva_stages.core.terminal import note
     from pipelines.checking import check
     from pipelines.plan_tables import plan_tables
     from pipelines.planning import plan_document
@@ -45,13 +44,8 @@ def plan(
         labels = [entry["stage"] for entry in document["stages"]]
         known = {*labels, *(label.partition("-")[2] for label in labels)}
         if unused := [name for name in given.stages if name not in known]:
-            typer.echo(f"{rates}: {loaded.name} has no stage {', '.join(unused)}", err=True)
-    if as_json:
-        print_json(document)
-    else:
-        console = Console()
-        console.width = max(console.width, WITH_JUDGING if document["judging"] else NARROWEST)
-        console.print(plan_tables(document))
+            note(f"{rates}: {loaded.name} has no stage {', '.join(unused)}")
+    show(document, plan_tables, as_json, WITH_JUDGING if document["judging"] else NARROWEST)
 
 
 def _measure(recipe: "Recipe", run: "Run") -> None:

@@ -1,6 +1,5 @@
 """`eva push`: a run's rows and policies on the Hub, with cards."""
 
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,17 +28,16 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pushed, and ask nobody.")] = False,
 ) -> None:
     """Push a run to the Hub: one data set, a model per iteration, a collection. Again: only what has changed."""
-    from rich.console import Console
-
     from eva_stages.core.recipes import load_recipe
+    from eva_stages.core.terminal import Terminal, note
     from eva_stages.publishing.contents import Selection
     from pipelines.publishing import push_run
 
     found = existing_run(run)
     recipe = load_recipe(str(found.root / "recipe.yaml"))
     selection = Selection(only.value if only else None, iteration)
-    outcomes, collection = push_run(found, recipe, to, private, selection, dry_run, lambda text: print(text, file=sys.stderr))
-    console = Console()
+    outcomes, collection = push_run(found, recipe, to, private, selection, dry_run, note)
+    console = Terminal()
     console.print(_table(outcomes, dry_run))
     if collection:
         console.print(f"collection: {collection}", soft_wrap=True, highlight=False)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.shared import JsonOption, RecipeArgument, SetOption, print_json
+from cli.shared import JsonOption, RecipeArgument, SetOption
 
 app = typer.Typer(no_args_is_help=True, help="List, show and copy the packaged recipes.")
 
@@ -17,6 +17,8 @@ def ls(as_json: JsonOption = False) -> None:
 
     recipes = [{"name": recipe.name, "summary": recipe.summary} for recipe in packaged_recipes()]
     if as_json:
+        from eva_stages.core.terminal import print_json
+
         print_json({"recipes": recipes})
         return
     for recipe in recipes:
@@ -27,8 +29,9 @@ def ls(as_json: JsonOption = False) -> None:
 def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print a recipe."""
     from eva_stages.core.recipes import recipe_text
+    from eva_stages.core.terminal import print_text
 
-    print(recipe_text(name)[1], end="")
+    print_text(recipe_text(name)[1])
 
 
 @app.command("copy")
@@ -49,16 +52,18 @@ def validate(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonO
     """Check a recipe and everything it points to; lists every fault."""
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.recipes import load_recipe
+    from eva_stages.core.redaction import redacted
+    from eva_stages.core.terminal import print_json, print_text
     from pipelines.checking import check
 
     try:
         check(load_recipe(recipe, overrides or []))
     except ConfigError as error:
         if as_json:
-            print_json({"valid": False, "faults": error.faults})
+            print_json({"valid": False, "faults": redacted(error.faults)})
             raise typer.Exit(2) from error
         raise
     if as_json:
         print_json({"valid": True, "faults": []})
     else:
-        print(f"{recipe} is valid")
+        print_text(f"{recipe} is valid\n")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.shared import print_json, run_folder
+from cli.shared import run_folder, show
 
 NARROWEST, WITH_BENCHMARKS = 112, 140
 """Columns that the tables of intervals need; a narrower terminal wraps them."""
@@ -33,8 +33,6 @@ def run_stages(
         repair: make finished artifacts anew that are not what was committed.
         change: of the recipe, after the overrides.
     """
-    from rich.console import Console
-
     from eva_stages.core.cluster import check_engine
     from eva_stages.core.ledger import put_down
     from eva_stages.core.progress import Reporter
@@ -65,9 +63,4 @@ def run_stages(
             put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
             execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
     document = summary(run, recipe, rounds)
-    if as_json:
-        print_json(document)
-    else:
-        console = Console()
-        console.width = max(console.width, WITH_BENCHMARKS if document["benchmarks"] else NARROWEST)
-        console.print(summary_tables(document))
+    show(document, summary_tables, as_json, WITH_BENCHMARKS if document["benchmarks"] else NARROWEST)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from cli.shared import JsonOption, RunArgument, existing_run, print_json
+from cli.shared import JsonOption, RunArgument, existing_run, show
 
 if TYPE_CHECKING:
     from eva_stages.evaluation.alpaca import HubFiles
@@ -76,7 +76,7 @@ def score(
         from eva_stages.evaluation.mt_bench import radar as draw
 
         draw({one["model"]: one["categories"] for one in document["models"]}, radar)
-    _show(document, score_tables(document), as_json, as_csv, as_markdown)
+    _print(document, score_tables(document), as_json, as_csv, as_markdown)
 
 
 def compare(
@@ -98,7 +98,7 @@ def compare(
     if b is None and bench is not None:
         raise ConfigError([f"--bench {bench} compares two files of judgments; give a second one"])
     document = compare_iterations(a, _values(a, bench)) if b is None else compare_values(a, _values(a, bench), b, _values(b, bench))
-    _show(document, comparison_tables(document), as_json, as_csv, as_markdown)
+    _print(document, comparison_tables(document), as_json, as_csv, as_markdown)
 
 
 def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
@@ -111,7 +111,7 @@ def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = Fal
     found = existing_run(run)
     recipe = load_recipe(str(found.root / "recipe.yaml"))
     document = run_results(summary(found, recipe, iterations(recipe)))
-    _show(document, run_table(document), as_json, as_csv, as_markdown)
+    _print(document, run_table(document), as_json, as_csv, as_markdown)
 
 
 def _values(side: str, bench: str | None) -> "Values":
@@ -148,21 +148,16 @@ def _hub_files(given: "HubFiles") -> "HubFiles":
     return HubFiles(given.gamed or cached.gamed, given.difficulty or cached.difficulty, given.weights)
 
 
-def _show(document: dict[str, Any], tables: "list[Results]", as_json: bool, as_csv: bool, as_markdown: bool) -> None:
-    from rich.console import Console
-
+def _print(document: dict[str, Any], tables: "list[Results]", as_json: bool, as_csv: bool, as_markdown: bool) -> None:
     from eva_stages.core.errors import ConfigError
+    from eva_stages.core.terminal import print_text
     from pipelines import results
 
     if as_json + as_csv + as_markdown > 1:
         raise ConfigError(["--json, --csv and --markdown: give one of them"])
-    if as_json:
-        print_json(document)
-    elif as_csv:
-        print(results.as_csv(tables), end="")
+    if as_csv:
+        print_text(results.as_csv(tables))
     elif as_markdown:
-        print(results.as_markdown(tables), end="")
+        print_text(results.as_markdown(tables))
     else:
-        console = Console()
-        console.width = max(console.width, NARROWEST)
-        console.print(results.as_rich(tables))
+        show(document, lambda _: results.as_rich(tables), as_json, NARROWEST)

@@ -1,6 +1,5 @@
 """What the commands share: options, opening a run, and the JSON on stdout."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -9,6 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import RenderableType
+
     from eva_stages.core.config.recipe import Recipe
     from eva_stages.core.store import Run
 
@@ -43,8 +46,15 @@ def existing_run(run: str) -> "Run":
     raise ConfigError([f"{run} is no run (it has no recipe.yaml); runs here: {', '.join(known) or 'none'}"])
 
 
-def print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+def show(document: Any, table: "Callable[[Any], RenderableType]", as_json: bool, least_width: int = 0) -> None:
+    """Print a document as JSON, or as the table that is made of it."""
+    from eva_stages.core.redaction import hidden
+    from eva_stages.core.terminal import Terminal, print_json
+
+    if as_json:
+        print_json(document)
+    else:
+        Terminal(least_width=least_width).print(table(hidden(document)))
 
 
 def this_command() -> str:

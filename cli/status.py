@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from cli.shared import JsonOption, RunArgument, existing_run, print_json
+from cli.shared import JsonOption, RunArgument, existing_run, show
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from eva_stages.core.terminal import Terminal
     from pipelines.status import Watch
 
 SECONDS = 1.0
@@ -15,35 +14,33 @@ SECONDS = 1.0
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
     """Every stage of a run: done, running, failed or to do. On a terminal it follows a run that is going, until it ends or Ctrl-C."""
-    from rich.console import Console
-
+    from eva_stages.core.terminal import Terminal
     from pipelines.status import Watch, status_table
 
-    watch, console = Watch(existing_run(run)), Console()
+    watch, terminal = Watch(existing_run(run)), Terminal()
     document = watch.document()
-    if as_json:
-        print_json(document)
-    elif document["locked_by"] and console.is_terminal:
-        _follow(watch, console)
+    if document["locked_by"] and terminal.is_terminal and not as_json:
+        _follow(watch, terminal)
     else:
-        console.print(status_table(document))
+        show(document, status_table, as_json)
 
 
-def _follow(watch: "Watch", console: "Console") -> None:
+def _follow(watch: "Watch", terminal: "Terminal") -> None:
     """A live table, and the whole one at the end."""
     import time
 
     from rich.live import Live
 
+    from eva_stages.core.redaction import hidden
     from pipelines.status import status_table
 
     document = watch.document()
     try:
-        with Live(console=console, auto_refresh=False, transient=True) as live:
+        with Live(console=terminal, auto_refresh=False, transient=True) as live:
             while document["locked_by"]:
-                live.update(status_table(document, console.height), refresh=True)
+                live.update(status_table(hidden(document), terminal.height), refresh=True)
                 time.sleep(SECONDS)
                 document = watch.document()
     except KeyboardInterrupt:  # of the watching; the run goes on
         pass
-    console.print(status_table(document))
+    terminal.print(status_table(hidden(document)))

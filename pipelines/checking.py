@@ -1,7 +1,6 @@
 """Everything a recipe points to, looked at before anything expensive starts; all faults at once."""
 
 import json
-import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from eva_stages.core.config.rewards import ArmoRMReward, EnsembleReward, LLMJudg
 from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import load_attribute
+from eva_stages.core.terminal import note
 from eva_stages.creator.prompts import count_usable
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
@@ -102,13 +102,12 @@ def _account(namespace: str) -> None:
     """A Hub that cannot be reached now is no fault of the recipe, and the run can go on without it."""
     from eva_stages.publishing.hub import Hub
 
-    say = partial(print, file=sys.stderr)
     try:
-        Hub(say).check_account(namespace)
+        Hub(note).check_account(namespace)
     except ConfigError as error:
         raise MissingKeyError([f"publish: {fault}" for fault in error.faults]) from error
     except HubError as error:
-        say(f"publish: {error}; the run goes on, and is pushed after the first iteration that finds the Hub")
+        note(f"publish: {error}; the run goes on, and is pushed after the first iteration that finds the Hub")
 
 
 def _rewards(recipe: Recipe) -> list[tuple[OneReward, str]]:

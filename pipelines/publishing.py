@@ -19,7 +19,7 @@ from eva_stages.models.loading import MICROWORLD, from_hub
 from eva_stages.publishing.artifacts import Artifact, Base, Story, configuration
 from eva_stages.publishing.contents import REPORT, Selection, repositories
 from eva_stages.publishing.hub import Hub
-from eva_stages.publishing.privacy import Privacy
+from eva_stages.publishing.privacy import SERVER, Privacy, hosts_of
 from eva_stages.publishing.pushing import Outcome, Record, preview, push, tie
 from pipelines.iteration import Iteration, iterations
 
@@ -39,7 +39,10 @@ def push_run(
     hub = None if dry_run else Hub(say)
     if hub is not None:
         hub.check_account(namespace)
-    privacy = Privacy(run.root, (hub.token,) if hub is not None and hub.token else ())
+    hosts = hosts_of(recipe.model_dump(mode="json"))
+    privacy = Privacy(run.root, (hub.token,) if hub is not None and hub.token else (), hosts)
+    if hosts:
+        say(f"api_base is left out of what is published, and {', '.join(hosts)} stands as {SERVER} in it")
     story = tell(run, recipe, iterations(recipe), namespace, privacy)
     record = Record(run.root)
     report = run.root / REPORT

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eva_stages.core.redaction import redacted_rows
+from eva_stages.core.rows import MESSAGES_OF_ERRORS
 from eva_stages.core.store import sync, unwritable
 from eva_stages.core.tables import picked, write_rows
 
@@ -30,7 +32,8 @@ def add_statistics(row: dict[str, Any], **numbers: float) -> None:
 
 
 def write_part(parts: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-    """Write rows (with `_row` and perhaps `_statistics`) as a part file that is there whole or not at all."""
+    """Write rows (with `_row` and perhaps `_statistics`), without secrets, as a part file that is there whole or not at all."""
+    rows = redacted_rows(rows, MESSAGES_OF_ERRORS)
     statistics: Counter[str] = Counter()
     for row in rows:
         statistics.update(row.get(STATISTICS) or {})

@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from eva_stages.core.redaction import redact
+from eva_stages.core.terminal import Terminal
 
 PLAIN_SECONDS = 15.0
 
@@ -14,7 +16,7 @@ PLAIN_SECONDS = 15.0
 class Task:
     """The progress of one stage."""
 
-    def __init__(self, console: Console, label: str, unit: str, bars: Progress | None) -> None:
+    def __init__(self, console: Terminal, label: str, unit: str, bars: Progress | None) -> None:
         self._console, self._label, self._unit, self._bars = console, label, unit, bars
         self._id: TaskID | None = bars.add_task(label, total=None, detail="starting") if bars else None
         self._began = self._said = time.monotonic()
@@ -54,10 +56,10 @@ class Reporter:
     """Tells a person what runs, how far it is and what came of it."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Terminal(stderr=True)
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(redact(text), highlight=False, soft_wrap=True)
 
     @contextmanager
     def task(self, label: str, unit: str = "rows") -> Iterator[Task]:
@@ -66,12 +68,12 @@ class Reporter:
             yield Task(self.console, label, unit, None)
             return
         columns = (
-            TextColumn("{task.description:<24}"),
+            TextColumn("{task.description:<24}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
         )
         with Progress(*columns, console=self.console, transient=True) as bars:
             yield Task(self.console, label, unit, bars)

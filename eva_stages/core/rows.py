@@ -29,6 +29,9 @@ PROMPT_FIELDS = [
 
 REWARD_FIELDS = [("prompt_id", pa.string()), ("rewards", pa.list_(pa.float64())), ("failures", pa.list_(pa.string()))]
 
+MESSAGES_OF_ERRORS = ("failures", "failure", "finish_reasons", "reason")
+"""Columns that eva fills with the words of exceptions and of servers."""
+
 SCHEMAS: dict[str, pa.Schema] = {
     "prompts": pa.schema(PROMPT_FIELDS),
     "responses": pa.schema(

@@ -31,6 +31,7 @@ from typing import Any, TextIO
 
 from eva_stages.core.errors import DamagedError, DataError, EvaError, LockedError, StageError
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.redaction import redact, redacted
 from eva_stages.core.stage import Outside, Stage
 
 PIPELINE = "pipeline.yaml"
@@ -59,9 +60,9 @@ def sync(path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
+    """Write a text file, without secrets, so that it is there whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(redact(text), encoding="utf-8")
     sync(partial)
     partial.replace(path)
     sync(path.parent)
@@ -159,20 +160,22 @@ class Run:
         """Turn `out` (a `data` or `model` folder in the workplace) into the stage's artifact; returns its manifest."""
         for path in sorted(out.rglob("*")):
             sync(path)
-        manifest = {
-            **stage.payload,
-            "fingerprint": stage.fingerprint,
-            "digest": tree_digest(out),
-            "inputs": {
-                name: {"fingerprint": upstream.fingerprint, "digest": self.digest(upstream), "artifact": artifact_name(upstream)}
-                for name, upstream in stage.inputs.items()
-            },
-            **facts,
-            "ended": now(),
-            "packages": package_versions(),
-            "python": platform.python_version(),
-            "git": git_revision(),
-        }
+        manifest: dict[str, Any] = redacted(
+            {
+                **stage.payload,
+                "fingerprint": stage.fingerprint,
+                "digest": tree_digest(out),
+                "inputs": {
+                    name: {"fingerprint": upstream.fingerprint, "digest": self.digest(upstream), "artifact": artifact_name(upstream)}
+                    for name, upstream in stage.inputs.items()
+                },
+                **facts,
+                "ended": now(),
+                "packages": package_versions(),
+                "python": platform.python_version(),
+                "git": git_revision(),
+            }
+        )
         ready = self.work / f"{stage.folder}.ready"
         shutil.rmtree(ready, ignore_errors=True)
         ready.mkdir()
@@ -192,12 +195,12 @@ class Run:
     # --- what happened
 
     def event(self, kind: str, **facts: Any) -> None:
-        line = json.dumps({"time": now(), "event": kind, **facts}, ensure_ascii=False)
+        line = json.dumps({"time": now(), "event": kind, **redacted(facts)}, ensure_ascii=False)
         with (self.root / "events.jsonl").open("ab+") as stream:
             if stream.tell():
                 stream.seek(-1, os.SEEK_END)
                 line = line if stream.read(1) == b"\n" else f"\n{line}"  # a full disk has cut the last one off
-            stream.write(f"{line}\n".encode())
+            stream.write(f"{line}\n".encode(errors="replace"))
             stream.flush()
             os.fsync(stream.fileno())
 

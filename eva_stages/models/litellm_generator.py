@@ -21,6 +21,7 @@ from eva_stages.core.calls import CALLS, Journal, call_key
 from eva_stages.core.errors import StageError
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import Generated, SeededLLM
+from eva_stages.core.redaction import hide, redact
 from eva_stages.core.rows import Message
 from eva_stages.models.batching import with_system_prompt
 from eva_stages.models.providers import provider_key, token_rates
@@ -29,6 +30,7 @@ RETRIED = {408, 409, 429}
 REFUSED = {401, 403, 404}
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 TOO_MANY = 429
+LONGEST_CAUSE = 300
 
 
 class LiteLLMGenerator(SeededLLM):
@@ -241,7 +243,7 @@ class LiteLLMGenerator(SeededLLM):
         cost = self._cost(usage.prompt_tokens, usage.completion_tokens)
         return {
             "choices": [
-                {"text": _text(choice.message), "reason": choice.finish_reason, "tokens": count} | self._logprobs(choice)
+                {"text": hide(_text(choice.message) or ""), "reason": choice.finish_reason, "tokens": count} | self._logprobs(choice)
                 for choice, count in zip(choices, counts, strict=False)
             ],
             "input_tokens": usage.prompt_tokens,
@@ -256,8 +258,7 @@ class LiteLLMGenerator(SeededLLM):
         return {"logprobs": told["content"] if told else None}
 
     def _words(self, error: Exception) -> str:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        return text.replace(self._key, "***") if self._key else text
+        return redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:LONGEST_CAUSE]
 
     # --- money
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 
 from eva_stages.core.errors import MissingKeyError
+from eva_stages.core.redaction import add_secret_variable
 
 NO_KEY = "none"
 PER_MILLION = 1e-6
@@ -30,6 +31,7 @@ def provider_key(model: str, api_base: str | None, variable: str | None, place: 
     """
     os.environ.setdefault(*LOCAL_PRICES)
     if variable is not None:
+        add_secret_variable(variable)
         if key := os.environ.get(variable):
             return key
         raise MissingKeyError([f"{place}.runtime.api_key_env: the environment variable {variable} is not set; export it with the key"])

@@ -22,6 +22,7 @@ from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-def
 from huggingface_hub.utils.sha import git_hash
 
 from eva_stages.core.errors import ConfigError, HubError
+from eva_stages.core.redaction import redact
 from eva_stages.publishing.contents import File, Repository
 
 MARK = "eva.json"
@@ -164,7 +165,7 @@ class Hub:
                     raise HubError(f"{doing}: the Hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__})") from error
                 wait, cause = 2.0**attempt, type(error).__name__
             except (RuntimeError, OSError, ValueError) as error:  # how the client reports uploads and cards that failed for good
-                raise HubError(f"{doing}: {self._hide(error.__cause__ or error)}; run the same command again to go on") from error
+                raise HubError(f"{doing}: {_words(error.__cause__ or error)}; run the same command again to go on") from error
             self._say(f"{doing}: {cause}; again in {wait:.0f} s")
             time.sleep(wait)
         raise AssertionError("the last try returns or raises")
@@ -176,10 +177,11 @@ class Hub:
             return ConfigError(
                 [f"{doing}: the token has no permission for that; make one that can write there at {TOKENS_PAGE} and set HF_TOKEN to it"]
             )
-        return HubError(f"{doing}: {self._hide(error)}; what is uploaded is kept, run the same command again to go on")
+        return HubError(f"{doing}: {_words(error)}; what is uploaded is kept, run the same command again to go on")
 
-    def _hide(self, error: BaseException) -> str:
-        return " ".join(str(error).split()).replace(self.token or "\0", "[token]")
+
+def _words(error: BaseException) -> str:
+    return redact(" ".join(str(error).split()))
 
 
 def _asked_wait(response: httpx.Response, attempt: int) -> float:

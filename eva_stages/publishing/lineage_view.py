@@ -6,8 +6,8 @@ from rich.console import Group
 from rich.text import Text
 from rich.tree import Tree
 
+from eva_stages.core.harmless import one_line
 from eva_stages.core.rows import last_user_text
-from eva_stages.publishing.harmless import one_line
 
 PROMPT_CHARACTERS = 400
 ANSWER_CHARACTERS = 160

@@ -1,14 +1,15 @@
 """What belongs to the machine and must not leave it: absolute paths, the user's name in them, tokens and keys.
 
-Recipes, manifests and pipelines are settings, so a path in them shrinks to its last part, or to its place in the run. Rows are
-data: only what is known to be private (the secrets of the environment, the home folder, the run's own place) is replaced in them,
-and every value that was changed is counted; the messages of errors lose all absolute paths. A key that stands in nobody's
-environment cannot be known.
+Recipes, manifests and pipelines are settings, so a path in them shrinks to its last part, or to its place in the run, and the addresses
+of servers are left out. Rows are data: only what is known to be private (secrets, the home folder, the run's own place, the servers'
+names) is replaced in them, and every value that was changed is counted; the messages of errors lose all absolute paths. What a secret
+is says `core.redaction`.
 """
 
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +18,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
-SHORTEST_SECRET = 8
-HIDDEN = "[removed]"
+from eva_stages.core.redaction import Secrets, secrets
+from eva_stages.core.rows import MESSAGES_OF_ERRORS
+
+SERVER = "[server]"
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+NOT_PUBLISHED = ("api_base",)
+"""Fields of recipes that name a machine: they are left out of what is published."""
 ANY_PATH = re.compile(r"(?<![\w./:])~?(?:/[\w.@+-]+){2,}/?")
 USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
-MESSAGES_OF_ERRORS = ("failures", "failure")
-"""Columns that eva fills with the words of exceptions."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,13 @@ class Privacy:
     root: Path
     """Folder of the run; paths below it become relative to it."""
     tokens: tuple[str, ...] = ()
-    """Secrets that stand in no environment variable, such as a token from a file."""
+    """Secrets that stand in no environment variable."""
+    hosts: tuple[str, ...] = ()
+    """Names of servers that the run called."""
 
     @cached_property
-    def secrets(self) -> list[str]:
-        named = [value for name, value in os.environ.items() if SECRET_NAME.search(name.upper())]
-        return sorted({secret for secret in (*named, *self.tokens) if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True)
+    def secrets(self) -> Secrets:
+        return secrets(self.tokens)
 
     @cached_property
     def places(self) -> dict[str, str]:
@@ -49,29 +53,29 @@ class Privacy:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        secrets = [re.escape(secret) for secret in self.secrets]
         places = [rf"(?<![\w.]){re.escape(place)}(?![\w-])/?" for place in self.places]
-        return re.compile("|".join([*secrets, *places]))
+        hosts = [rf"(?i:(?<![\w.-]){re.escape(host)}(?![\w-]))" for host in self.hosts]
+        return re.compile("|".join([*places, *hosts]) or r"(?!)")
 
     def text(self, text: str) -> str:
         """A text without what is known to be private."""
-        return self.pattern.sub(self._instead, text)
+        return self.pattern.sub(self._instead, self.secrets.hide(text))
 
     def _instead(self, found: re.Match[str]) -> str:
         place = found.group().removesuffix("/")
         if place not in self.places:
-            return HIDDEN
+            return SERVER
         return self.places[place] and found.group().replace(place, self.places[place])
 
     def message(self, text: str) -> str:
         """The words of an error: no absolute path at all."""
-        return ANY_PATH.sub(lambda found: found.group().rstrip("/").rpartition("/")[2], self.text(text))
+        return ANY_PATH.sub(lambda found: found.group().rstrip("/").rpartition("/")[2], self.text(self.secrets.redact(text)))
 
     def settings(self, value: Any) -> Any:
         """A recipe, a manifest or a pipeline, every path in it shortened."""
         match value:
             case dict():
-                return {self.settings(key): self.settings(item) for key, item in value.items()}
+                return {self.settings(key): self.settings(item) for key, item in value.items() if key not in NOT_PUBLISHED}
             case list() | tuple():
                 return [self.settings(item) for item in value]
             case str():
@@ -101,9 +105,28 @@ class Privacy:
         return table, changed
 
     def _suspicious(self, column: pa.ChunkedArray, message: bool) -> bool:
-        patterns = [re.escape(word) for word in (*self.secrets, *self.places)] + ([r"/[^/]+/"] if message else [])
+        words = (*self.secrets.anchors, *self.places, *self.hosts)
+        patterns = [*map(re.escape, words), *([r"/[^/]+/", r".{20}"] if message else [])]  # no credential is as short as that
         leaves = [leaf for chunk in column.chunks for leaf in _strings(chunk)]
         return any(pc.any(pc.match_substring_regex(leaf, "|".join(patterns))).as_py() for leaf in leaves)
+
+
+def hosts_of(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the servers that a recipe calls."""
+    hosts = {host for address in _addresses(recipe) for host in re.findall(r"//(?:[^/@]*@)?(\[[^\]]*\]|[^/:?#]+)", address)}
+    return tuple(sorted(hosts - set(LOCAL)))
+
+
+def _addresses(value: Any) -> Iterator[str]:
+    match value:
+        case dict():
+            for key, item in value.items():
+                if key in NOT_PUBLISHED and isinstance(item, str):
+                    yield item
+                yield from _addresses(item)
+        case list():
+            for item in value:
+                yield from _addresses(item)
 
 
 def _is_path(text: str) -> bool:

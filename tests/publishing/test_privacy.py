@@ -5,8 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from eva_stages.core.redaction import REMOVED
 from eva_stages.core.rows import SCHEMAS
-from eva_stages.publishing.privacy import HIDDEN, Privacy
+from eva_stages.publishing.privacy import Privacy
 
 
 @pytest.fixture
@@ -38,7 +39,6 @@ def test_paths_in_settings_shrink_and_everything_else_stays(privacy: Privacy, tm
         "reward": {"model": "org/reward-model"},
         "stop": ["/INST", "</s>", "a/b"],
         "system_prompt": "/think about it,\nfiles are in ~/notes",
-        "api_base": "https://example.org/v1",
         "folders": ["stages/0-pair-abc/data", "launch.yaml"],
         "seed": 1,
     }
@@ -46,8 +46,8 @@ def test_paths_in_settings_shrink_and_everything_else_stays(privacy: Privacy, tm
 
 def test_secrets_are_removed_wherever_they_stand(privacy: Privacy) -> None:
     text = "use sk-planted-in-the-environment and hf_planted_token, it is short"
-    assert privacy.text(text) == f"use {HIDDEN} and {HIDDEN}, it is short"
-    assert privacy.settings({"sk-planted-in-the-environment": "x"}) == {HIDDEN: "x"}
+    assert privacy.text(text) == f"use {REMOVED} and {REMOVED}, it is short"
+    assert privacy.settings({"sk-planted-in-the-environment": "x"}) == {REMOVED: "x"}
 
 
 def test_words_that_only_begin_like_the_home_folder_are_left_alone(privacy: Privacy) -> None:
@@ -69,7 +69,7 @@ def test_rows_lose_what_is_private_and_nothing_else(privacy: Privacy) -> None:
     prompt = {"prompt_id": "0", "messages": [{"role": "user", "content": "What is in /etc/ssl/certs? My key is hf_planted_token."}]}
     table, changed = privacy.table(pa.Table.from_pylist([prompt], schema=SCHEMAS["prompts"]))
     assert changed == 1
-    assert table["messages"].to_pylist() == [[{"role": "user", "content": f"What is in /etc/ssl/certs? My key is {HIDDEN}."}]]
+    assert table["messages"].to_pylist() == [[{"role": "user", "content": f"What is in /etc/ssl/certs? My key is {REMOVED}."}]]
 
     plain = pa.Table.from_pylist([{"prompt_id": "0", "messages": [{"role": "user", "content": "/etc/ssl"}]}], schema=SCHEMAS["prompts"])
     assert privacy.table(plain) == (plain, 0)

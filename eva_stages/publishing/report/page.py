@@ -16,11 +16,11 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup, escape
 
+from eva_stages.core.harmless import harmless
 from eva_stages.core.progress import duration
 from eva_stages.core.store import now, write_whole
-from eva_stages.publishing.harmless import harmless
 from eva_stages.publishing.history import History
-from eva_stages.publishing.privacy import Privacy
+from eva_stages.publishing.privacy import Privacy, hosts_of
 from eva_stages.publishing.report.comparison import differences, side_by_side
 from eva_stages.publishing.report.costs import costs
 from eva_stages.publishing.report.curriculum import curriculum
@@ -31,7 +31,7 @@ from eva_stages.publishing.report.judging import judging
 from eva_stages.publishing.report.ledger import ledger
 from eva_stages.publishing.report.parts import Section
 from eva_stages.publishing.report.plots import SERIES
-from eva_stages.publishing.report.provenance import provenance
+from eva_stages.publishing.report.provenance import provenance, recipe_settings
 from eva_stages.publishing.report.result import result
 from eva_stages.publishing.report.solver import solver
 
@@ -52,7 +52,8 @@ def write_report(histories: Sequence[History], compared: dict[str, Any] | None =
         compared: the differences of the first two runs' scores, as `pipelines.comparing` makes them.
     """
     first = histories[0]
-    privacy = Privacy(first.root)
+    hosts = {host for one in histories for host in hosts_of(recipe_settings(one))}
+    privacy = Privacy(first.root, hosts=tuple(sorted(hosts)))
     if len(histories) == 1:
         sections = [result(histories), *(section(first) for section in SECTIONS), provenance(histories, privacy)]
         name, title = REPORT, f"eva report: {first.name}"

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eva_stages.publishing.harmless import one_line
+from eva_stages.core.harmless import one_line
 
 INK, MUTED, GRID = "#1c2127", "#59626d", "#d4d9df"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")

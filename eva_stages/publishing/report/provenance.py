@@ -13,10 +13,16 @@ SHOWN = 12
 """Hex digits of a digest that are shown; the manifests have all."""
 
 
-def recipe_of(history: History, privacy: Privacy) -> dict[str, Any]:
-    """The run's recipe without paths and secrets."""
+def recipe_settings(history: History) -> dict[str, Any]:
+    """The run's recipe as it is on disk; empty where there is none."""
     path = history.root / "recipe.yaml"
-    recipe: dict[str, Any] = privacy.settings(yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {})
+    recipe: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return recipe
+
+
+def recipe_of(history: History, privacy: Privacy) -> dict[str, Any]:
+    """The run's recipe without paths, servers and secrets."""
+    recipe: dict[str, Any] = privacy.settings(recipe_settings(history))
     return recipe
 
 

@@ -1,4 +1,4 @@
-from eva_stages.publishing.harmless import harmless, one_line
+from eva_stages.core.harmless import harmless, one_line
 
 
 def test_control_characters_are_shown_and_not_sent() -> None:
