@@ -9,11 +9,11 @@ from eva_stages.core.config.models import LiteLLMModel, Player
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed, tree_digest
 from eva_stages.core.homes import HOMES, arena_hard_answers, available, find_file
-from eva_stages.core.stage import RUN, FunctionStage, Input, Limit, Outside, RowStage, Stage, Use
+from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, Stage, Use
 from eva_stages.evaluation.prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
 from eva_stages.evaluation.questions import baseline_answers, question_rows
 from eva_stages.models.choosing import player, policy_generator
-from pipelines.playing import unscored
+from pipelines.playing import empty, judging_limits, unscored
 
 BASE = "base"
 BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
@@ -118,7 +118,6 @@ def _answers(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, qu
         "eva_stages.evaluation.answering:AnswerTurns",
         {"llm": generator, "seed": derive_seed(recipe.seed, "benchmark-answer"), "temperatures": by_category},
     )
-    advice = "look at the chat template and at the policy itself, or raise limits.empty"
     return RowStage(
         name,
         iteration,
@@ -127,7 +126,7 @@ def _answers(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, qu
         steps=(step,),
         schema="responses",
         required=("responses",),
-        limits=(Limit("empty", "responses", recipe.limits.empty, advice),),
+        limits=(empty(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
 
@@ -162,7 +161,6 @@ def _judged(
     rows = recipe.runtime.rows_per_part
     if isinstance(benchmark.judge, LiteLLMModel):
         rows = max(rows, ROWS_PER_PART * benchmark.judge.runtime.concurrency)
-    advice = "see the failure column of the part files, mend what is wrong with the judge, or raise limits.unjudged"
     return RowStage(
         name,
         iteration,
@@ -172,7 +170,8 @@ def _judged(
         steps=(step,),
         schema="benchmark_judgments",
         required=("question_id", "game"),
-        limits=(Limit("failed_calls", "judgments", recipe.limits.unjudged, advice, again=True),),
+        version=2,
+        limits=judging_limits(recipe, f"{place}.judge"),
         rows_per_part=rows,
     )
 

@@ -12,7 +12,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
 from pipelines.benchmarks import measured
-from pipelines.playing import unscored
+from pipelines.playing import empty, judging_limits, unscored
 
 
 def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tuple[tuple[Stage, ...], list[tuple[Stage, ...]]]:
@@ -20,13 +20,13 @@ def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tup
     of_base: list[Stage] = []
     of_policies: list[list[Stage]] = [[] for _ in policies]
     for index, benchmark in enumerate(recipe.evaluation.benchmarks):
+        place = f"evaluation.benchmarks.{index}"
         if isinstance(benchmark, Lettercraft):
             stages = base_stages(recipe, benchmark, base)
             of_base += stages
             for number, policy in enumerate(policies):
-                of_policies[number] += evaluation_stages(recipe, benchmark, number, policy, stages)
+                of_policies[number] += evaluation_stages(recipe, benchmark, number, policy, stages, place)
             continue
-        place = f"evaluation.benchmarks.{index}"
         first = measured(recipe, benchmark, "base", 0, base, base, None, place)
         of_base += first.stages
         for number, policy in enumerate(policies):
@@ -47,8 +47,14 @@ def base_stages(recipe: Recipe, benchmark: Lettercraft, policy: Outside) -> tupl
     return questions, answers, rewards, _score(recipe, benchmark, "base-score", 0, {"rewards": rewards})
 
 
-def evaluation_stages(recipe: Recipe, benchmark: Lettercraft, iteration: int, policy: Stage, base: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """Answers, rewards, judgments and score of the policy of an iteration, against the stages of the base policy."""
+def evaluation_stages(
+    recipe: Recipe, benchmark: Lettercraft, iteration: int, policy: Stage, base: tuple[Stage, ...], place: str
+) -> tuple[Stage, ...]:
+    """Answers, rewards, judgments and score of the policy of an iteration, against the stages of the base policy.
+
+    Args:
+        place: the benchmark's place in the recipe, for errors.
+    """
     questions, base_answers, base_rewards, _ = base
     answers, rewards = _answered(recipe, benchmark, "eval", iteration, questions, policy)
     judge, needed = player(benchmark.judge, recipe.policy, policy, "judge")
@@ -64,8 +70,10 @@ def evaluation_stages(recipe: Recipe, benchmark: Lettercraft, iteration: int, po
                 {"llm": judge, "seed": derive_seed(recipe.seed, "eval-judge", iteration)},
             ),
         ),
+        version=2,
         schema="judgments",
         required=("question_id", "game"),
+        limits=judging_limits(recipe, f"{place}.judge"),
         rows_per_part=recipe.runtime.rows_per_part,
     )
     inputs = {"rewards": rewards, "base_rewards": base_rewards, "judgments": judged}
@@ -90,6 +98,7 @@ def _answered(
         ),
         schema="answers",
         required=("responses", "greedy_responses"),
+        limits=(empty(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
     reward, _ = reward_model(MicroworldReward(kind="microworld"), recipe.policy, policy)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
+from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import player
 from pipelines.cleaning import embedded
+from pipelines.playing import failed_calls
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ def evolving(recipe: Recipe, iteration: int, selected: Stage, answered: Answered
         "evolve",
         iteration,
         {**sources, **needed},
-        version=2,
+        version=3,
         sources=tuple(sources),
         steps=(step,),
         schema="evolutions",
         required=("prompt_id", "messages"),
+        limits=(failed_calls("evolver", recipe.limits.unevolved, "creator.evolve.generator", "limits.unevolved"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
     return *shown, evolved
@@ -56,7 +58,6 @@ def _feedback(recipe: Recipe, iteration: int, selected: Stage, answered: Answere
     if config.critic is None:
         return (feedback,)
     critic, needed = player(config.critic, recipe.policy, answered.policy, "critic")
-    advice = "see the failure column of the part files, mend creator.evolve.feedback.critic, or raise limits.empty"
     critique = RowStage(
         "critique",
         iteration,
@@ -64,7 +65,8 @@ def _feedback(recipe: Recipe, iteration: int, selected: Stage, answered: Answere
         sources=("feedback",),
         steps=(Use("eva_stages.creator.context:Critique", {"llm": critic, "seed": derive_seed(recipe.seed, "critique", iteration)}),),
         schema="critiques",
-        limits=(Limit("failed", "critiques", recipe.limits.empty, advice),),
+        version=2,
+        limits=(failed_calls("critic", recipe.limits.uncriticised, "creator.evolve.feedback.critic", "limits.uncriticised"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
     return feedback, critique

@@ -94,7 +94,7 @@ def reduced(recipe: Recipe) -> Recipe:
         "prompts": recipe.prompts.model_copy(update={"size": min(recipe.prompts.size or prompts, prompts)}),
         "solver": recipe.solver.model_copy(update={"training": training.model_copy(update={"checkpoints_per_epoch": 1})}),
         "evaluation": recipe.evaluation.model_copy(update={"benchmarks": kept}),
-        "limits": Limits(unscored=1, empty=1, unjudged=1),
+        "limits": Limits.model_validate(dict.fromkeys(Limits.model_fields, 1)),
         "health": recipe.health.model_copy(update={"stop": ()}),
         "publish": None,
     }

@@ -2,7 +2,9 @@
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import EnsembleReward
+from eva_stages.core.failures import CALLS
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.parts import FAILED
 from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import ROWS, OneReward, policy_generator, reward_model
 
@@ -14,7 +16,6 @@ def responding(recipe: Recipe, name: str, iteration: int, prompts: Stage, policy
         "eva_stages.core.responding:Respond",
         {"llm": generator, "num_generations": n, "seed": derive_seed(recipe.seed, name, iteration)},
     )
-    advice = "look at the chat template, at policy.generator.max_new_tokens and at the policy itself, or raise limits.empty"
     return RowStage(
         name,
         iteration,
@@ -23,7 +24,7 @@ def responding(recipe: Recipe, name: str, iteration: int, prompts: Stage, policy
         steps=(step,),
         schema="responses",
         required=("responses",),
-        limits=(Limit("empty", "responses", recipe.limits.empty, advice),),
+        limits=(empty(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
 
@@ -52,6 +53,7 @@ def _rewarding(
         {"prompts": prompts, "responses": responses, **needed},
         sources=("prompts", "responses"),
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward}),),
+        version=2,
         schema=ROWS.get(config.kind, "rewards"),
         required=("rewards",),
         limits=(unscored(recipe),),
@@ -59,7 +61,24 @@ def _rewarding(
     )
 
 
-def unscored(recipe: Recipe) -> Limit:
+def empty(recipe: Recipe) -> Limit:
+    """The recipe's limit on empty or missing responses."""
+    advice = "check the chat template, policy.generator.max_new_tokens and the policy itself"
+    return Limit("empty", "responses", recipe.limits.empty, "responses are empty or missing", advice, "limits.empty")
+
+
+def unscored(recipe: Recipe, counter: str = "unscored", total: str = "responses") -> Limit:
     """The recipe's limit on responses without a reward."""
-    advice = "see the failures column of the part files, mend the reward, or raise limits.unscored"
-    return Limit("unscored", "responses", recipe.limits.unscored, advice)
+    return Limit(counter, total, recipe.limits.unscored, "responses have no reward", "check the reward", "limits.unscored")
+
+
+def failed_calls(role: str, share: float, place: str, field: str) -> Limit:
+    """A limit on the failed calls of a generator (`role`: evolver, judge, ...), which stands at `place` in the recipe."""
+    return Limit(FAILED, CALLS, share, f"{role} calls failed", f"check {place}", field)
+
+
+def judging_limits(recipe: Recipe, place: str) -> tuple[Limit, Limit]:
+    """The recipe's limits on a judge: failed calls, and judgments without a verdict."""
+    advice = f"check that {place} is a model that keeps to the judge's format, and its max_new_tokens"
+    verdicts = Limit("no_verdict", "judgments", recipe.limits.no_verdict, "judgments have no verdict", advice, "limits.no_verdict")
+    return failed_calls("judge", recipe.limits.unjudged, place, "limits.unjudged"), verdicts

@@ -2,9 +2,12 @@
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
+from eva_stages.core.failures import CALLS
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.parts import FAILED
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import ROWS, player, reward_model
+from pipelines.playing import failed_calls, unscored
 
 
 def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
@@ -21,8 +24,10 @@ def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, poli
         {"pairs": pairs, **needed},
         sources=("pairs",),
         steps=(Use("eva_stages.solver.rewriting:RewriteChosen", {"llm": rewriter, **settings}),),
+        version=2,
         schema="rewrites",
         required=("responses",),
+        limits=(failed_calls("rewriter", recipe.limits.unrewritten, "solver.rewrite.generator", "limits.unrewritten"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
     reward, brought = reward_model(recipe.reward, recipe.policy, policy)
@@ -34,6 +39,7 @@ def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, poli
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward}),),
         schema=ROWS.get(recipe.reward.kind, "rewards"),
         required=("rewards",),
+        limits=(unscored(recipe, FAILED, CALLS),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
     taken = TableStage(

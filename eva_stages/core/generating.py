@@ -45,6 +45,12 @@ def ask(llm: LLM, conversations: Any, seeds: Sequence[int], num_generations: int
     return llm.generate_outputs(inputs=conversations, num_generations=num_generations, **seeded)
 
 
+def reply_of(output: Any) -> tuple[str | None, str | None]:
+    """The one reply in an output of `ask`, and why there is none: (text, None), or (None, reason)."""
+    text = output["generations"][0]
+    return text, None if text is not None else str(output["finish_reasons"][0] or "no reply")
+
+
 def generated(texts: Sequence[str | None], reasons: Sequence[str], input_tokens: int, output_tokens: Sequence[int]) -> Generated:
     statistics = {"input_tokens": [input_tokens] * len(texts), "output_tokens": list(output_tokens)}
     return {"generations": list(texts), "finish_reasons": list(reasons), "statistics": statistics}

@@ -1,16 +1,18 @@
 """Part files: the durable pieces that an unfinished row stage consists of.
 
-Each batch is one parquet file under its first row's number, written whole or not at all, with the row numbers it holds and the sums
-of its rows' statistics (tokens, failures, money) inside. The file set is the whole state of a row stage.
+Each batch is one parquet file under its first row's number, written whole or not at all, with the row numbers it holds, each row's
+statistics (tokens, failures, money) and their sums inside. The file set is the whole state of a row stage.
 """
 
 import json
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from eva_stages.core.redaction import redacted_rows
@@ -22,6 +24,8 @@ ROW = "_row"
 STATISTICS = "_statistics"
 STATISTICS_KEY = b"eva.statistics"
 ROWS_KEY = b"eva.rows"
+FAILED = "failed"
+"""The statistic that counts a row's failed calls (`core/failures.py`)."""
 BEGUN = "begun"
 """A file beside the folder of part files, made when the steps are loaded and the first rows go out."""
 
@@ -33,15 +37,23 @@ def add_statistics(row: dict[str, Any], **numbers: float) -> None:
 
 def write_part(parts: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
     """Write rows (with `_row` and perhaps `_statistics`), without secrets, as a part file that is there whole or not at all."""
-    rows = redacted_rows(rows, MESSAGES_OF_ERRORS)
+    recorded = [{**row, STATISTICS: json.dumps(row.get(STATISTICS) or {})} for row in redacted_rows(rows, MESSAGES_OF_ERRORS)]
+    fields = (pa.field(ROW, pa.int64()), pa.field(STATISTICS, pa.string()))
+    table = pa.Table.from_pylist(recorded, schema=pa.schema([*schema, *fields]))
+    first = min(row[ROW] for row in rows)
+    names = (f"{first:09d}{f'-{number}' if number else ''}.parquet" for number in count())
+    # a part that lost its failed rows keeps its name, which the batch of those rows may have as well
+    _write(table, next(path for name in names if not (path := parts / name).exists()))
+
+
+def _write(table: pa.Table, final: Path) -> None:
+    """Write the table of a part file, with the sums of its statistics in the footer."""
     statistics: Counter[str] = Counter()
-    for row in rows:
-        statistics.update(row.get(STATISTICS) or {})
-    table = pa.Table.from_pylist(rows, schema=schema.append(pa.field(ROW, pa.int64())))
-    numbers = {row[ROW] for row in rows}
-    table = table.replace_schema_metadata({STATISTICS_KEY: json.dumps(statistics).encode(), ROWS_KEY: str(len(numbers)).encode()})
-    first = min(numbers)
-    partial, final = parts / f"{first:09d}.partial", parts / f"{first:09d}.parquet"
+    for text in table[STATISTICS].to_pylist():
+        statistics.update(json.loads(text))
+    rows = len(pc.unique(table[ROW]))
+    table = table.replace_schema_metadata({STATISTICS_KEY: json.dumps(statistics).encode(), ROWS_KEY: str(rows).encode()})
+    partial, parts = final.with_suffix(".partial"), final.parent
     try:
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
         sync(partial)
@@ -62,6 +74,25 @@ def drop_damaged(parts: Path) -> None:
             path.unlink()
 
 
+def drop_failed(parts: Path) -> int:
+    """Delete the rows with a failed call, so that they run again, and keep all others; returns the number of input rows deleted."""
+    dropped = 0
+    for path in sorted(parts.glob("*.parquet")):
+        _, statistics = part_facts(path)
+        if not statistics.get(FAILED):
+            continue
+        table = pq.read_table(path)
+        counts = [json.loads(text).get(FAILED, 0) for text in table[STATISTICS].to_pylist()]
+        failed = pc.unique(table[ROW].filter(pa.array(np.array(counts) > 0)))
+        kept = table.filter(pc.invert(pc.is_in(table[ROW], value_set=failed)))
+        if len(kept):
+            _write(kept, path)
+        else:
+            path.unlink()
+        dropped += len(failed)
+    return dropped
+
+
 def read_parts(parts: Path) -> tuple[np.ndarray, Counter[str]]:
     """Row numbers that the part files hold, ascending, and the sums of their statistics."""
     numbers: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
@@ -78,7 +109,7 @@ def merge_parts(parts: Path, schema: pa.Schema, out: Path) -> int:
     paths = sorted(parts.glob("*.parquet"))
     numbers = [np.empty(0, dtype=np.int64), *(pq.read_table(path, columns=[ROW])[ROW].to_numpy() for path in paths)]
     order = np.argsort(np.concatenate(numbers), kind="stable")
-    return write_rows(picked((pq.read_table(path).drop_columns(ROW) for path in paths), order, parts), schema, out)
+    return write_rows(picked((pq.read_table(path, columns=schema.names) for path in paths), order, parts), schema, out)
 
 
 def part_facts(path: Path) -> tuple[int, dict[str, float]]:

@@ -6,6 +6,7 @@ from distilabel.steps import StepInput
 from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
+from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
@@ -22,7 +23,7 @@ class Respond(Task):
     Input columns:
         - prompt_id, messages
     Output columns:
-        - responses, finish_reasons, token_counts (lists of n), generator, seed. A response that failed is null.
+        - responses, finish_reasons, token_counts (lists of n), generator, seed. A response that failed is null, its finish reason says why.
     """
 
     seed: int = 0
@@ -52,6 +53,7 @@ class Respond(Task):
             row[f"{self.prefix}finish_reasons"] = output["finish_reasons"]
             row[f"{self.prefix}token_counts"] = counts
             row["generator"], row["seed"] = self.llm.model_name, seed
+            add_calls(row, *(reason if text is None else None for text, reason in zip(texts, output["finish_reasons"], strict=True)))
             add_statistics(
                 row,
                 responses=len(texts),

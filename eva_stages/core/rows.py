@@ -49,7 +49,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "pairwise_rewards": pa.schema(
         [*REWARD_FIELDS, ("win_probability", pa.list_(pa.float64())), ("win_matrix", pa.list_(pa.list_(pa.float64())))]
     ),
-    "evolutions": pa.schema([*PROMPT_FIELDS, ("rejected", pa.string())]),
+    "evolutions": pa.schema([*PROMPT_FIELDS, ("rejected", pa.string()), ("failure", pa.string())]),
     "critiques": pa.schema([("prompt_id", pa.string()), ("critique", pa.string()), ("failure", pa.string())]),
     "prompt_scores": pa.schema(
         [("prompt_id", pa.string()), ("quality", pa.float64()), ("complexity", pa.float64()), ("failure", pa.string())]
@@ -102,6 +102,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("game", pa.int32()),
             ("verdict", pa.string()),
             ("raw", pa.string()),
+            ("failure", pa.string()),
             ("judge", pa.string()),
             ("cost", pa.float64()),
         ]
@@ -130,7 +131,13 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 SCHEMAS["rewrites"] = pa.schema(
-    [("prompt_id", pa.string()), ("responses", pa.list_(pa.string())), ("reason", pa.string()), ("generator", pa.string())]
+    [
+        ("prompt_id", pa.string()),
+        ("responses", pa.list_(pa.string())),
+        ("reason", pa.string()),
+        ("failure", pa.string()),
+        ("generator", pa.string()),
+    ]
 )
 SCHEMAS["rewritten_pairs"] = pa.schema(
     [*SCHEMAS["pairs"], ("rewritten", pa.bool_()), ("original_chosen", MESSAGES), ("original_reward", pa.float64())]

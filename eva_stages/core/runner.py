@@ -6,16 +6,16 @@ The one place that knows how a stage is started, resumed, checked and finished.
 import os
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.engine import Engine, LocalEngine, RayEngine
 from eva_stages.core.errors import DamagedError, EvaError, StageError
+from eva_stages.core.failures import commonest, split
 from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
-from eva_stages.core.parts import BEGUN, drop_damaged, merge_parts, part_facts, read_parts
+from eva_stages.core.parts import BEGUN, FAILED, drop_damaged, drop_failed, merge_parts, part_facts, read_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
@@ -142,7 +142,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     with reporter.task(stage.label, unit) as task:
         match stage:
             case RowStage():
-                made = _run_rows(stage, work, out, folders, task, engine)
+                made = _run_rows(stage, work, out, folders, task, reporter, engine)
             case TableStage():
                 made = _run_table(stage, work, out, folders)
             case FunctionStage():
@@ -153,13 +153,18 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     rows = count_rows(out) if (out / FILE).is_file() else None
     seconds = round(time.monotonic() - clock, 3)
     ledger = {"seconds": seconds, "pace": pace(task.marks), "bytes": tree_bytes(out)}
-    return run.commit(stage, out, {"rows": rows, "counts": {}, "devices": devices(stage), **made, "started": started, **ledger})
+    recorded = {"rows": rows, "counts": {}, "failures": {}, "devices": devices(stage), **made, "started": started, **ledger}
+    return run.commit(stage, out, recorded)
 
 
-def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task, engine: Engine) -> dict[str, Any]:
+def _run_rows(
+    stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task, reporter: Reporter, engine: Engine
+) -> dict[str, Any]:
     parts = work / "parts"
     parts.mkdir(exist_ok=True)
     drop_damaged(parts)
+    if failed := drop_failed(parts):
+        reporter.say(f"{stage.label}: asks again for {failed} rows that failed before")
     total = count_rows(folders[stage.sources[0]])
     done, statistics = read_parts(parts)
     (work / BEGUN).unlink(missing_ok=True)
@@ -192,10 +197,10 @@ def _run_rows(stage: RowStage, work: Path, out: Path, folders: dict[str, Path], 
         done, statistics = read_parts(parts)
     if len(done) != total:
         raise StageError(f"{total - len(done)} of {total} rows came back missing; see {work / 'pipeline.log'} and run again")
-    for limit in stage.limits:
-        _check(limit, statistics, parts)
+    counts, failures = split(statistics)
+    _check(stage.limits, statistics, failures)
     merge_parts(parts, SCHEMAS[stage.schema], out)
-    return {"counts": dict(sorted(statistics.items())), "computed_share": computed / total if total else 1, **used}
+    return {"counts": counts, "failures": failures, "computed_share": computed / total if total else 1, **used}
 
 
 def _engine(engine: Engine, stage: RowStage) -> tuple[str, dict[str, Any]]:
@@ -211,19 +216,16 @@ def _run_table(stage: TableStage, work: Path, out: Path, folders: dict[str, Path
     return {"counts": counts}
 
 
-def _check(limit: Limit, statistics: Counter[str], parts: Path) -> None:
-    count, total = statistics[limit.counter], statistics[limit.total]
-    if count <= limit.share * total:
+def _check(limits: Sequence[Limit], statistics: Mapping[str, float], failures: Mapping[str, int]) -> None:
+    """Raise a StageError that says which limits are exceeded, the commonest reason, and what to do."""
+    exceeded = [(limit, sentence) for limit in limits if (sentence := limit.exceeded(statistics))]
+    if not exceeded:
         return
-    if limit.again:
-        for path in parts.glob("*.parquet"):
-            if part_facts(path)[1].get(limit.counter):
-                path.unlink()
-    kept = "Run again to try those anew" if limit.again else "What was computed is kept"
-    raise StageError(
-        f"{count:g} of {total:g} {limit.total} are {limit.counter} ({count / total:.1%}), above the limit of {limit.share:.1%}: "
-        f"{limit.advice}. {kept}"
-    )
+    happened = "; ".join(sentence for _, sentence in exceeded)
+    reason = commonest(failures)
+    advice = "; ".join(dict.fromkeys(f"{limit.advice}, or raise {limit.field}" for limit, _ in exceeded))
+    again = "; the next attempt asks again for the rows that failed, and for no others" if statistics.get(FAILED) else ""
+    raise StageError(f"{happened}{f'; {reason}' if reason else ''}. To fix it: {advice}. Completed rows are saved{again}")
 
 
 class _PartProgress:
@@ -250,4 +252,5 @@ class _PartProgress:
 def _summary(manifest: dict[str, Any]) -> str:
     rows = f"{manifest['rows']:,} rows, " if manifest["rows"] is not None else ""
     counted = facts(manifest["counts"])
-    return f"{rows}{manifest['seconds']:.1f} s{f' ({counted})' if counted else ''}"
+    reason = commonest(manifest["failures"])
+    return f"{rows}{manifest['seconds']:.1f} s{f' ({counted})' if counted else ''}{f'; {reason}' if reason else ''}"

@@ -163,16 +163,24 @@ class Stage:
 
 @dataclass(frozen=True)
 class Limit:
-    """A stage fails if `counter` exceeds `share` of `total`, with `advice` for the person.
+    """A row stage fails if `counter` exceeds `share` of `total`, two of its statistics.
 
-    `again`: the next attempt tries the rows anew that were counted; without, all that was computed is kept.
+    `says`: what the counter counts, as in "evolver calls failed"; `advice`: what may help; `field`: where the limit stands in the recipe.
     """
 
     counter: str
     total: str
     share: float
+    says: str
     advice: str
-    again: bool = False
+    field: str
+
+    def exceeded(self, statistics: Mapping[str, float]) -> str | None:
+        """What happened, in a sentence; None if the limit holds."""
+        number, total = statistics.get(self.counter, 0), statistics.get(self.total, 0)
+        if number <= self.share * total:
+            return None
+        return f"{number:g} of {total:g} {self.says} ({number / total:.1%}), above the limit {self.field} = {self.share:.1%}"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
+from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import ask, totals
+from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message
 from eva_stages.creator.context import transcript
@@ -79,12 +80,14 @@ class ScorePrompts(Task):
         seeds = [derive_seed(self.seed, row["prompt_id"]) for row in inputs]
         outputs = ask(self.llm, self._format_inputs(inputs), seeds)
         for row, output in zip(inputs, outputs, strict=True):
-            reply = output["generations"][0]
+            reply, failure = reply_of(output)
             row |= self.format_output(reply)
+            add_calls(row, failure)
             missing = [name for name in SCORED if row[name] is None]
-            row["failure"] = f"no {' and no '.join(missing)} from 1 to 5 in the scorer's reply" if missing else None
-            if reply is None:
-                row["failure"] = f"the scorer gave no answer ({output['finish_reasons'][0]})"
+            if missing and failure is None:
+                failure = f"no {' and no '.join(missing)} from 1 to 5 in the scorer's reply"
+                add_reasons(row, failure)
+            row["failure"] = failure
             add_statistics(row, prompts=1, unscored=int(bool(missing)), **totals(output["statistics"]))
         yield inputs
 
@@ -147,8 +150,9 @@ class LabelTopics(Step):
             found = self._pipeline([texts[i] for i in batch], self.labels, hypothesis_template=HYPOTHESIS, batch_size=size)
             for index, one in zip(batch, found, strict=True):
                 inputs[index] |= _topic(one["labels"][0], one["scores"][0])
-                failed = inputs[index]["topic"] is None
-                add_statistics(inputs[index], prompts=1, unlabelled=int(failed), cut=int(lengths[index] > self._longest))
+                failure = inputs[index]["failure"]
+                add_calls(inputs[index], failure)
+                add_statistics(inputs[index], prompts=1, unlabelled=int(failure is not None), cut=int(lengths[index] > self._longest))
         yield inputs
 
 

@@ -18,8 +18,9 @@ from distilabel.typing import StepOutput
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
+from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import ask, totals
+from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import MESSAGES, Message
 from eva_stages.core.tables import BATCH, Rows, aligned, check_same_order, picked, reward_matrix
@@ -156,15 +157,16 @@ class Critique(Task):
         asked = [row for row in inputs if row["best"] is not None]
         for row in inputs:
             row["critique"], row["failure"] = None, "no response with a reward"
-            add_statistics(row, critiques=1, failed=int(row["best"] is None))
+            add_reasons(row, *([row["failure"]] if row["best"] is None else []))
         if asked:
             seeds = [derive_seed(self.seed, row["prompt_id"]) for row in asked]
             outputs = ask(self.llm, [self.format_input(row) for row in asked], seeds)
             for row, output in zip(asked, outputs, strict=True):
-                text = (output["generations"][0] or "").strip()
-                row["critique"] = text or None
-                row["failure"] = None if text else f"the critic gave no answer ({output['finish_reasons'][0]})"
-                add_statistics(row, failed=int(not text), **totals(output["statistics"]))
+                reply, failure = reply_of(output)
+                row["critique"] = (reply or "").strip() or None
+                row["failure"] = failure if reply is None or row["critique"] else "the reply is empty"
+                add_calls(row, row["failure"])
+                add_statistics(row, critiques=int(row["critique"] is not None), **totals(output["statistics"]))
         yield inputs
 
 

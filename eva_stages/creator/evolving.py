@@ -1,8 +1,9 @@
 """Evolving prompts: each drawn prompt is rewritten several times in sequence and every usable generation is kept.
 
 distilabel ships the EvolInstruct templates; its task keeps neither the mutation's name nor rejects anything, and one missing
-generation breaks its batch, so the loop is ours. A generation that is unusable is recorded with its reason, and the next one starts
-from the last good prompt.
+generation breaks its batch, so the loop is ours. A generation that is rejected is recorded with its reason, and the next one starts
+from the last good prompt. A call that failed ends its prompt's sequence: the next attempt at the stage asks for it again, and later
+generations that were asked for in the meantime would have grown from another prompt, and would be paid for twice.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from distilabel.steps.tasks.evol_instruct.evol_complexity.utils import MUTATION_
 from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
 from distilabel.typing import StepOutput
 
+from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import ask, totals
-from eva_stages.core.parts import add_statistics
+from eva_stages.core.generating import ask, reply_of, totals
+from eva_stages.core.parts import FAILED, add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
 from eva_stages.creator.context import examples_text, feedback_text
 from eva_stages.creator.rejecting import rejection
@@ -103,7 +105,8 @@ class EvolvePrompts(Task):
     Input columns:
         - the columns of a prompt row; those of `context.Feedback`, critique and examples where they are to be shown
     Output columns:
-        - the same, for the evolved prompt, with its parent, generation and mutation; rejected (reason or null)
+        - the same, for the evolved prompt, with its parent, generation and mutation; rejected (why it cannot be used, or null),
+          failure (why the call failed, where rejected is `failed`)
     """
 
     method: str = "evol_instruct"
@@ -117,7 +120,7 @@ class EvolvePrompts(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return ["prompt_id", "messages", "source", "parent_id", "root_id", "generation", "mutation", "reference", "rejected"]
+        return ["prompt_id", "messages", "source", "parent_id", "root_id", "generation", "mutation", "reference", "rejected", "failure"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         return [{"role": "user", "content": input["meta_prompt"]}]
@@ -128,15 +131,21 @@ class EvolvePrompts(Task):
     def process(self, inputs: StepInput) -> StepOutput:
         parents = [dict(row) for row in inputs]
         made: list[list[dict[str, Any]]] = [[] for _ in inputs]
+        going_on = list(range(len(inputs)))
         for generation in range(self.generations):
-            for index, child in enumerate(self._generation(parents, inputs, generation)):
+            children = self._generation([parents[index] for index in going_on], [inputs[index] for index in going_on], generation)
+            for index, child in zip(going_on, children, strict=True):
                 made[index].append(child)
                 if child["rejected"] is None and self.method not in INDEPENDENT:
                     parents[index] = child
+            if self.method not in INDEPENDENT:
+                going_on = [index for index in going_on if made[index][-1]["failure"] is None]
         yield [row for rows in made for row in rows]
 
     def _generation(self, parents: list[dict[str, Any]], drawn: list[dict[str, Any]], generation: int) -> list[dict[str, Any]]:
         """One evolution of every parent, in one call of the evolver."""
+        if not drawn:
+            return []
         seeds = [derive_seed(self.seed, row["prompt_id"], generation) for row in drawn]
         meta = [self._meta_prompt(parent, row, seed) for parent, row, seed in zip(parents, drawn, seeds, strict=True)]
         inputs: Any = [self.format_input({"meta_prompt": prompt}) for _, prompt in meta]
@@ -154,12 +163,10 @@ class EvolvePrompts(Task):
         return "+".join([mutation, *used]), "\n\n".join([*used.values(), meta])
 
     def _child(self, parent: dict[str, Any], mutation: str, output: dict[str, Any]) -> dict[str, Any]:
-        reply, finish_reason = output["generations"][0], output["finish_reasons"][0]
+        reply, failure = reply_of(output)
         evolved = read_evolution(reply)
-        if reply is None:
-            reason: str | None = finish_reason if finish_reason == "prompt_too_long" else "no_reply"
-        else:
-            reason = rejection(evolved, last_user_text(parent["messages"]), finish_reason, self.max_characters)
+        finish_reason, text = output["finish_reasons"][0], last_user_text(parent["messages"])
+        reason = FAILED if failure is not None else rejection(evolved, text, finish_reason, self.max_characters)
         lineage = {
             "parent_id": parent["prompt_id"],
             "root_id": parent["root_id"],
@@ -168,11 +175,7 @@ class EvolvePrompts(Task):
         }
         row = prompt_row(with_last_user_text(parent["messages"], evolved), f"evolved by {self.llm.model_name}", **lineage)
         carried = {name: value for name, value in parent.items() if name not in (*row, *SHOWN, "_statistics")}
-        child = {**carried, **row, "rejected": reason}
-        add_statistics(
-            child,
-            evolutions=1,
-            rejected=int(reason is not None),
-            **totals(output["statistics"]),
-        )
+        child = {**carried, **row, "rejected": reason, "failure": failure}
+        add_calls(child, failure)
+        add_statistics(child, evolutions=1, rejected=int(reason not in (None, FAILED)), **totals(output["statistics"]))
         return child

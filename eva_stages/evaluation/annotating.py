@@ -14,9 +14,10 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
-from eva_stages.core.generating import totals
+from eva_stages.core.failures import error_reason
+from eva_stages.core.generating import reply_of, totals
 from eva_stages.core.rows import SCHEMAS, Message
-from eva_stages.evaluation.judge import COUNTED, ask, count
+from eva_stages.evaluation.judge import COUNTED, NO_ANSWER, NO_VERDICT, ask, count
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 
 SEED = 0
@@ -26,7 +27,6 @@ IDENTICAL = "identical"
 OURS = {"model_name", "max_tokens", "temperature"}
 """Settings of an annotator that the recipe's judge has of its own."""
 FIELD = re.compile(r"\{(instruction|output_1|output_2)\}")
-UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 
 
 class AnnotatePairs(Task):
@@ -78,8 +78,8 @@ class AnnotatePairs(Task):
 
     def process(self, inputs: StepInput) -> StepOutput:
         judged = self._shown(list(inputs))
-        asked = [row for row in judged if row["template"] != IDENTICAL]
-        outputs = ask(self.llm, [self.format_input(row) for row in asked])
+        asked = [row for row in judged if row["template"] != IDENTICAL and row["failure"] is None]
+        outputs = ask(self.llm, [self.format_input(row) for row in asked]) if asked else []
         for row, output in zip(asked, outputs, strict=True):
             self._read(row, output)
         self._postprocess(judged)
@@ -103,7 +103,8 @@ class AnnotatePairs(Task):
         return [{**row, **self._begun(row, shown)} for row, shown in zip(rows, table.to_dict("records"), strict=True)]
 
     def _begun(self, row: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
-        same = shown["output_1"] == shown["output_2"]
+        missing = None in (row["responses"][0], row["baseline_responses"][0])
+        same = shown["output_1"] == shown["output_2"] and not missing
         return {
             **shown,
             "model": row["generator"],
@@ -115,18 +116,17 @@ class AnnotatePairs(Task):
             "raw": None,
             "verdict": None,
             "score": TIE if same else None,
-            "failure": None,
+            "failure": NO_ANSWER if missing else None,
             "attempts": 0,
             "spent": dict.fromkeys(COUNTED, 0),
         }
 
     def _read(self, row: dict[str, Any], output: Any) -> None:
         """The preference for what was shown second, by the package's parser."""
-        text = output["generations"][0]
+        text, row["failure"] = reply_of(output)
         row["attempts"] = 1
         row["spent"].update(totals(output["statistics"]))
         if text is None:
-            row["failure"] = output["finish_reasons"][0]
             return
         completion: Any = text
         row["raw"] = text
@@ -136,9 +136,9 @@ class AnnotatePairs(Task):
             row["raw"] = json.dumps(completion, ensure_ascii=False)
         try:
             (preference,) = self._annotator.fn_completion_parser(completion)
-        except UNREADABLE:
-            return
-        row["score"] = float(preference) if 1 <= preference <= 2 else None
+            row["score"] = float(preference) if 1 <= preference <= 2 else None
+        except Exception as error:  # parsers raise whatever they meet; the package takes every exception as no preference
+            row["unread"] = f"{NO_VERDICT} ({error_reason(error)})"
 
     def _postprocess(self, rows: list[dict[str, Any]]) -> None:
         """Turn preferences for the second place into preferences for the model, whose output may have been shown first."""

@@ -11,6 +11,7 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 from pydantic import Field
 
+from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import SeededLLM, totals
 from eva_stages.core.parts import add_statistics
@@ -86,4 +87,5 @@ def _note(row: dict[str, Any], text: str | None, reason: str, tokens: int) -> No
     row["responses"].append(text)
     row["finish_reasons"].append(reason)
     row["token_counts"].append(tokens)
+    add_calls(row, reason if text is None else None)
     add_statistics(row, responses=1, empty=int(not (text or "").strip()))

@@ -1,8 +1,8 @@
 """The step that has answers judged: MT-Bench's ratings and Arena-Hard's verdicts, by any generator.
 
-Of all that a judge says only its own text is read, never the prompt it was shown. A call that fails for good gives a null with its reason;
-a text without a verdict gives a null with the text. Neither is a loss or a tie. A judge's draws depend on the prompt alone, so that equal
-prompts are one call, in whatever run and iteration.
+Of all that a judge says only its own text is read, never the prompt it was shown. A call that fails gives a null with its reason, and so
+does an answer that is null, without a call; a text without a verdict gives a null with the text. None is a loss or a tie. A judge's draws
+depend on the prompt alone, so that equal prompts are one call, in whatever run and iteration.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,9 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
+from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed, fingerprint
-from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.generating import SeededLLM, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import SCHEMAS, Message
 from eva_stages.evaluation.arena_hard import second_attempt_v01, verdict_v01, verdict_v2
@@ -26,6 +27,8 @@ ATTEMPTS = {"arena_hard_v0.1": 2}
 """How often a judge is asked that gave no verdict."""
 AGAIN = "continue your judgment and finish by outputting a final verdict label"
 """What Arena-Hard v0.1 asks a judge then (arena-hard-auto, gen_judgment.py of 2024)."""
+NO_ANSWER = "there is no answer to judge"
+NO_VERDICT = "no verdict in the judge's reply"
 COUNTED = ("input_tokens", "output_tokens", "cost_usd", "unpriced_calls")
 
 
@@ -77,7 +80,7 @@ class JudgeAnswers(Task):
 
     def process(self, inputs: StepInput) -> StepOutput:
         judged = [self._begun(row, case) for row in inputs for case in self._cases(row)]
-        waiting = judged
+        waiting = [row for row in judged if row["failure"] is None]
         for attempt in range(ATTEMPTS.get(self.protocol, 1)):
             if attempt:
                 waiting = [row for row in waiting if row["failure"] is None and second_attempt_v01(row["raw"])]
@@ -89,6 +92,12 @@ class JudgeAnswers(Task):
             row.update(self.format_output(row["raw"]))
             count(row)
         yield judged
+
+    def _missing(self, row: dict[str, Any], game: int) -> bool:
+        """Whether one of the answers that the judge would be shown is null: those up to the turn, or both sides of a game."""
+        if self.protocol == "mt_bench":
+            return None in row["responses"][:game]
+        return None in (row["responses"][0], row["baseline_responses"][0])
 
     def _cases(self, row: dict[str, Any]) -> list[Case]:
         if self.protocol == "mt_bench":
@@ -106,7 +115,7 @@ class JudgeAnswers(Task):
             "conversation": list(case.messages),
             "judge": self.llm.model_name,
             "raw": None,
-            "failure": None,
+            "failure": NO_ANSWER if self._missing(row, case.game) else None,
             "attempts": 0,
             "spent": dict.fromkeys(COUNTED, 0),
         }
@@ -115,12 +124,11 @@ class JudgeAnswers(Task):
         """One reply to each conversation; the official tools join the replies of one judgment by line breaks."""
         outputs = ask(self.llm, [self.format_input(row) for row in rows])
         for row, output in zip(rows, outputs, strict=True):
-            reply = output["generations"][0]
+            reply, row["failure"] = reply_of(output)
             row["attempts"] += 1
             for name, value in totals(output["statistics"]).items():
                 row["spent"][name] += value
             if reply is None:
-                row["failure"] = output["finish_reasons"][0]
                 continue
             row["conversation"].append({"role": "assistant", "content": reply})
             row["raw"] = f"{row['raw'] or ''}\n{reply}" if self.protocol == "arena_hard_v0.1" else reply
@@ -134,14 +142,17 @@ def ask(llm: Any, conversations: Sequence[list[Message]]) -> Any:
 
 
 def count(row: dict[str, Any]) -> None:
-    """Put a judgment's costs into its columns and into the stage's statistics. Local judges cost null."""
+    """Put a judgment's costs into its columns, and its fate and costs into the stage's statistics. Local judges cost null.
+
+    `unread` may say why the judge's reply holds no verdict.
+    """
     spent = row.pop("spent")
     row["input_tokens"], row["output_tokens"] = spent["input_tokens"], spent["output_tokens"]
     row["cost"] = None if not spent["cost_usd"] or spent["unpriced_calls"] else spent["cost_usd"]
-    add_statistics(
-        row,
-        judgments=1,
-        failed_calls=int(row["failure"] is not None),
-        no_verdict=int(row["failure"] is None and row["verdict"] is None and row["score"] is None),
-        **spent,
-    )
+    unread = row["failure"] is None and row["verdict"] is None and row["score"] is None
+    if row["attempts"]:
+        add_calls(row, row["failure"])
+    elif row["failure"]:
+        add_reasons(row, row["failure"])
+    add_reasons(row, *([row.pop("unread", NO_VERDICT)] if unread else []))
+    add_statistics(row, judgments=1, no_verdict=int(unread), **spent)

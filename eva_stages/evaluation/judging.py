@@ -10,10 +10,12 @@ from distilabel.steps import StepInput
 from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
+from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import ask, totals
+from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text
+from eva_stages.evaluation.judge import NO_ANSWER, NO_VERDICT
 
 SYSTEM = (
     "Compare the two assistants' answers to the user's prompt. Judge correctness first, then helpfulness; the order in which the "
@@ -47,7 +49,7 @@ class JudgePairs(Task):
     Input columns:
         - prompt_id, messages, responses, baseline_responses, generator, baseline_generator
     Output columns:
-        - question_id, model, baseline, game, verdict (null = none), raw, judge, cost
+        - question_id, model, baseline, game, verdict (null = none), raw, failure (why the call failed, or null), judge, cost
     """
 
     seed: int = 0
@@ -58,10 +60,10 @@ class JudgePairs(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return ["question_id", "model", "baseline", "game", "verdict", "raw", "judge", "cost"]
+        return ["question_id", "model", "baseline", "game", "verdict", "raw", "failure", "judge", "cost"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
-        answers = [input["baseline_responses"][0] or "", input["responses"][0] or ""]
+        answers = [input["baseline_responses"][0], input["responses"][0]]
         a, b = answers if input["game"] == 0 else answers[::-1]
         user = TEMPLATE.format(prompt=last_user_text(input["messages"]), a=a, b=b)
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
@@ -71,17 +73,21 @@ class JudgePairs(Task):
 
     def process(self, inputs: StepInput) -> StepOutput:
         games = [{**row, "game": game} for row in inputs for game in (0, 1)]
-        seeds = [derive_seed(self.seed, row["prompt_id"], row["game"]) for row in games]
-        outputs = ask(self.llm, self._format_inputs(games), seeds)
-        for row, output in zip(games, outputs, strict=True):
-            row.update(self.format_output(output["generations"][0]))
+        for row in games:
             row.update(question_id=row["prompt_id"], model=row["generator"], baseline=row["baseline_generator"])
+            row.update(judge=self.llm.model_name, cost=None, failure=NO_ANSWER, **self.format_output(None))
+        asked = [row for row in games if None not in (row["responses"][0], row["baseline_responses"][0])]
+        seeds = [derive_seed(self.seed, row["prompt_id"], row["game"]) for row in asked]
+        outputs = ask(self.llm, self._format_inputs(asked), seeds) if asked else []
+        for row, output in zip(asked, outputs, strict=True):
+            reply, row["failure"] = reply_of(output)
+            row.update(self.format_output(reply))
             spent = totals(output["statistics"])
-            row.update(judge=self.llm.model_name, cost=spent.get("cost_usd"))
-            add_statistics(
-                row,
-                judgments=1,
-                no_verdict=int(row["verdict"] is None),
-                **spent,
-            )
+            row["cost"] = spent.get("cost_usd")
+            add_calls(row, row["failure"])
+            add_statistics(row, **spent)
+        for row in games:
+            unread = row["failure"] is None and row["verdict"] is None
+            add_reasons(row, *([NO_VERDICT] if unread else [NO_ANSWER] if row["failure"] == NO_ANSWER else []))
+            add_statistics(row, judgments=1, no_verdict=int(unread))
         yield games

@@ -20,7 +20,7 @@ from eva_stages.core.rows import Message, last_user_text
 from eva_stages.microworld.language import grade, parse
 from eva_stages.models.batching import chat_tokens, token_batches
 from eva_stages.models.loading import load_model, load_tokenizer
-from eva_stages.models.rewards import Candidates, RewardModel
+from eva_stages.models.rewards import NO_RESPONSE, Candidates, RewardModel
 
 
 class Comparison(NamedTuple):
@@ -68,7 +68,7 @@ class PairwiseReward(RewardModel):
         present = _present(row)
         means = {i: matrix[i, present].mean() for i in present}
         rewards = [None if i not in means or np.isnan(means[i]) else float(means[i]) for i in range(len(row.responses))]
-        failures = [None if reward is not None else self.why_not() if i in means else "no response" for i, reward in enumerate(rewards)]
+        failures = [None if reward is not None else self.why_not() if i in means else NO_RESPONSE for i, reward in enumerate(rewards)]
         table = [[None if np.isnan(value) else float(value) for value in line] for line in matrix]
         return {"rewards": rewards, "failures": failures, "win_probability": rewards, "win_matrix": table}
 

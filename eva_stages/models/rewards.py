@@ -6,24 +6,31 @@ are in `reward_models` (pointwise) and `pairwise`.
 """
 
 import math
+import numbers
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 from distilabel.models.llms import LLM
 from distilabel.steps import Step, StepInput
 from distilabel.typing import StepOutput
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
+from eva_stages.core.failures import add_calls, add_reasons, error_reason
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import ask, totals
+from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_id
 from eva_stages.core.stage import load_attribute
 from eva_stages.microworld.language import grade, parse
 
 VERIFIERS = {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"}
+
+
+NO_RESPONSE = "no response"
+"""Why a response that is null has no reward; nothing was called for it."""
 
 
 class Conversation(NamedTuple):
@@ -80,7 +87,7 @@ class PointwiseReward(RewardModel):
         places = [(i, k) for i, row in enumerate(rows) for k, text in enumerate(row.responses) if text is not None]
         scores = self.score([Conversation(rows[i].messages, rows[i].responses[k] or "", rows[i].reference) for i, k in places])
         known = dict(zip(places, map(finite, scores), strict=True))
-        none = Score(None, "no response")
+        none = Score(None, NO_RESPONSE)
         return [_columns([known.get((i, k), none) for k in range(len(row.responses))]) for i, row in enumerate(rows)]
 
 
@@ -128,10 +135,20 @@ class VerifierReward(PointwiseReward):
 
     def _one(self, conversation: Conversation) -> Score:
         try:
-            value = self._call(*conversation)
+            return as_score(self._call(*conversation))
         except Exception as error:  # whatever a user's function does, one row must not take the stage down
-            return Score(None, f"{type(error).__name__}: {error}")
-        return Score(float(value)) if value is not None else Score(None, "the verifier returned None")
+            return Score(None, error_reason(error))
+
+
+def as_score(value: Any) -> Score:
+    """What a function returned, as a score: any real number, those of numpy and truth values (1 and 0) too; anything else is a null."""
+    if not isinstance(value, numbers.Real | np.bool_):
+        shown = "None" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+        return Score(None, f"the function returned {shown}; expected a number")
+    try:
+        return Score(float(value))
+    except OverflowError:
+        return Score(None, f"the function returned {type(value).__name__} beyond what a float can hold")
 
 
 JUDGE_TEMPLATE = (
@@ -175,10 +192,10 @@ class LLMJudgeReward(PointwiseReward):
 
 
 def _rated(output: dict[str, Any]) -> Score:
-    reply = output["generations"][0]
+    reply, failure = reply_of(output)
     statistics = totals(output["statistics"])
     if reply is None:
-        return Score(None, f"the judge gave no answer ({output['finish_reasons'][0]})", None, statistics)
+        return Score(None, failure, None, statistics)
     rating = read_rating(reply)
     return Score(rating, None if rating is not None else "no rating from 1 to 10 in the judge's reply", None, statistics)
 
@@ -222,6 +239,13 @@ class RewardResponses(Step):
         for row, columns in zip(inputs, scored, strict=True):
             statistics = columns.pop("statistics", {})
             row.update({prefix + name: value for name, value in columns.items()})
-            missing = sum(value is None for value in columns["rewards"])
-            add_statistics(row, responses=len(columns["rewards"]), unscored=missing, **statistics)
+            add_scores(row, columns["failures"], **statistics)
         yield inputs
+
+
+def add_scores(row: dict[str, Any], failures: Sequence[str | None], **statistics: float) -> None:
+    """Count the rewards of a row, each with the reason why it is null or None; a response that is null was not scored, and did not fail."""
+    called = [failure for failure in failures if failure != NO_RESPONSE]
+    add_calls(row, *called)
+    add_reasons(row, *[NO_RESPONSE] * (len(failures) - len(called)))
+    add_statistics(row, responses=len(failures), unscored=sum(failure is not None for failure in failures), **statistics)

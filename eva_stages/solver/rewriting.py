@@ -17,9 +17,10 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
 from eva_stages.core.distil import TableStep
+from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import ask, totals
-from eva_stages.core.parts import add_statistics
+from eva_stages.core.generating import ask, reply_of, totals
+from eva_stages.core.parts import FAILED, add_statistics
 from eva_stages.core.rows import SCHEMAS, Message, normalise
 from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matrix
 from eva_stages.solver.pairing import assistant_messages
@@ -41,7 +42,7 @@ def rejection(reply: str | None, finish_reason: str, original: str, shortest: fl
     """Why a rewrite cannot be used; None if it can. `shortest` and `longest` are ratios of characters to the original's."""
     rewrite = read_rewrite(reply)
     if reply is None:
-        return "failed"
+        return FAILED
     if not rewrite:
         return "empty"
     if finish_reason == "length":
@@ -62,7 +63,8 @@ class RewriteChosen(Task):
     Input columns:
         - prompt_id, prompt, chosen (chat messages)
     Output columns:
-        - responses (`list[str | None]` of one: the rewrite, null where it cannot be used), reason (why not, or null), generator
+        - responses (`list[str | None]` of one: the rewrite, null where it cannot be used), reason (why not, or null), failure (why the
+          call failed, where the reason is `failed`), generator
     """
 
     shortest: float = 0.5
@@ -75,7 +77,7 @@ class RewriteChosen(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return ["responses", "reason", "generator"]
+        return ["responses", "reason", "failure", "generator"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         turns = "\n".join(f"{message['role']}: {message['content']}" for message in input["prompt"])
@@ -90,11 +92,14 @@ class RewriteChosen(Task):
         seeds = [derive_seed(self.seed, row["prompt_id"]) for row in inputs]
         outputs = ask(self.llm, self._format_inputs(inputs), seeds)
         for row, output in zip(inputs, outputs, strict=True):
-            reply, original = output["generations"][0], row["chosen"][-1]["content"]
+            reply, row["failure"] = reply_of(output)
+            original = row["chosen"][-1]["content"]
             reason = rejection(reply, output["finish_reasons"][0], original, self.shortest, self.longest)
             row["responses"] = [None if reason else read_rewrite(reply)]
             row["reason"], row["generator"] = reason, self.llm.model_name
-            add_statistics(row, rewrites=1, rejected=int(reason is not None), **totals(output["statistics"]))
+            add_calls(row, row["failure"])
+            rejected = reason is not None and row["failure"] is None
+            add_statistics(row, rewrites=1, rejected=int(rejected), **totals(output["statistics"]))
         yield inputs
 
 

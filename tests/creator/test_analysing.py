@@ -64,7 +64,7 @@ def test_a_score_that_is_missing_is_null_with_its_reason_and_counted() -> None:
         None,
         "no complexity from 1 to 5 in the scorer's reply",
         "no quality and no complexity from 1 to 5 in the scorer's reply",
-        "the scorer gave no answer (timeout)",
+        "timeout",
     ]
     assert [row["_statistics"].get("unscored", 0) for row in made] == [0, 1, 1, 1]
     assert sum(row["_statistics"]["output_tokens"] for row in made) == 12

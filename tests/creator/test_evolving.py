@@ -79,9 +79,9 @@ def test_all_generations_are_kept_with_their_lineage() -> None:
 
 def test_after_a_rejected_generation_the_next_starts_from_the_last_good_prompt() -> None:
     (seed,) = rows(SEED)
-    llm = Scripted(replies=["one", None, SEED.replace("planet", "comet"), "one"])
+    llm = Scripted(replies=["one", "", SEED.replace("planet", "comet"), "one"])
     children = evolve(llm, [seed], generations=4)
-    assert [row["rejected"] for row in children] == [None, "no_reply", None, None]
+    assert [row["rejected"] for row in children] == [None, "empty", None, None]
     assert [row["parent_id"] for row in children] == [
         seed["prompt_id"],
         children[0]["prompt_id"],
@@ -93,10 +93,10 @@ def test_after_a_rejected_generation_the_next_starts_from_the_last_good_prompt()
 
 def test_malformed_replies_never_break_the_batch() -> None:
     inputs = rows("a", "b", "c", "d")
-    children = evolve(Scripted(replies=[None, "", "#Rewritten Prompt#:", "fine"] * 2), inputs, generations=2)
-    assert len(children) == 8
-    assert [row["rejected"] for row in children if row["_row"] < 3] == ["no_reply"] * 2 + ["empty"] * 4
-    assert children[6]["rejected"] is None and children[7]["rejected"] == "unchanged"
+    children = evolve(Scripted(replies=[None, *["", "#Rewritten Prompt#:", "fine"] * 2]), inputs, generations=2)
+    assert len(children) == 7
+    assert [row["rejected"] for row in children if row["_row"] < 3] == ["failed", *["empty"] * 4]
+    assert children[5]["rejected"] is None and children[6]["rejected"] == "unchanged"
 
 
 def test_the_last_user_turn_of_a_conversation_evolves() -> None:

@@ -147,7 +147,7 @@ def test_a_call_that_fails_for_good_is_null_with_its_reason_and_never_a_verdict(
     games = judged(arena_step(server, tmp_path, attempts=2, concurrency=1), [row(0), row(1)])
     assert [game["verdict"] for game in games] == [None, "B>>A", None, "B>>A"]
     assert games[0]["failure"].startswith("refused") and games[2]["failure"].startswith("gave up after 2 tries") and games[0]["raw"] is None
-    assert sum(game["_statistics"].get("failed_calls", 0) for game in games) == 2
+    assert sum(game["_statistics"].get("failed", 0) for game in games) == 2
     again = judged(arena_step(server, tmp_path), [row(0), row(1)])
     assert {game["verdict"] for game in again} == {"B>>A"} and server.answered == 4
 

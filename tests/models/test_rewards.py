@@ -28,7 +28,7 @@ def test_a_verifier_gets_the_reference_and_every_failure_has_its_reason() -> Non
     reward.load()
     first, second = reward.score_rows([row("ab", None, "?", "nan"), row("ab", reference=None)])
     assert first["rewards"] == [0.5, None, None, None] and second["rewards"] == [None]
-    assert first["failures"] == [None, "no response", "the verifier returned None", "the reward is nan"]
+    assert first["failures"] == [None, "no response", "the function returned None; expected a number", "the reward is nan"]
     assert second["failures"] == ["ValueError: no reference"]
 
 

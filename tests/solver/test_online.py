@@ -71,7 +71,7 @@ def test_rewards_that_fail_are_none_and_a_batch_without_any_is_an_error() -> Non
     said = [[{"role": "assistant", "content": text}] for text in ("zz", "aa", "yyy", "")]
     assert score(prompts=asked, completions=said, reference=[None] * 4, log_metric=logged.__setitem__) == [0.2, None, 0.3, None]
     assert logged == {"per_response/unscored": 0.5}
-    with pytest.raises(DataError, match="no response of a whole batch could be scored: the verifier returned None"):
+    with pytest.raises(DataError, match="no response of a whole batch could be scored: the function returned None; expected a number"):
         score(prompts=asked[:2], completions=said[1::2], reference=[None] * 2, log_metric=logged.__setitem__)
 
 

@@ -22,14 +22,26 @@ class Publish(Section):
 
 
 class Limits(Section):
-    """Above these shares a stage fails instead of going on; not part of any stage's identity."""
+    """Above these shares a stage fails instead of going on; not part of any stage's identity.
 
-    unscored: float = Field(0.05, ge=0, le=1)
-    """Responses without a reward."""
+    The next attempt at a stage asks again for the rows with a failed call, and for no others."""
+
     empty: float = Field(0.5, ge=0, le=1)
     """Empty or missing responses."""
+    unscored: float = Field(0.05, ge=0, le=1)
+    """Responses without a reward."""
+    unevolved: float = Field(0.05, ge=0, le=1)
+    """Evolver calls that failed. Evolutions that were rejected are no failures; see health.evolved_share."""
+    uncriticised: float = Field(0.05, ge=0, le=1)
+    """Critic calls that failed."""
+    unrewritten: float = Field(0.05, ge=0, le=1)
+    """Rewriter calls that failed. Rewrites that were rejected are no failures."""
+    unanalysed: float = Field(0.05, ge=0, le=1)
+    """Scorer calls that failed, and prompts for which the topic classifier failed."""
     unjudged: float = Field(0.02, ge=0, le=1)
-    """Judge calls that failed for good. Judgments that were made but hold no verdict are counted and do not fail a stage."""
+    """Judge calls that failed."""
+    no_verdict: float = Field(0.5, ge=0, le=1)
+    """Judgments that were made but hold no verdict."""
 
 
 class Runtime(Section):

@@ -1,0 +1,300 @@
+"""A failure is never data, and trying again tries again: calls that fail, for everyone who is asked, through real stages and servers."""
+
+import io
+import json
+import os
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from distilabel.pipeline import Pipeline
+from rich.console import Console
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.errors import StageError
+from eva_stages.core.failures import LONGEST, MOST_REASONS, add_calls, error_reason, split
+from eva_stages.core.parts import ROW, STATISTICS, drop_failed, merge_parts, read_parts, write_part
+from eva_stages.core.progress import Reporter
+from eva_stages.core.recipes import load_recipe
+from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.runner import execute
+from eva_stages.core.stage import RUN, WORK, Outside, Stage
+from eva_stages.core.store import Run
+from eva_stages.core.tables import joined_batches, read_table, write_rows
+from eva_stages.creator.context import FEEDBACK
+from eva_stages.creator.curating import Curate
+from eva_stages.models.rewards import as_score, finite
+from pipelines.analysing import analysing
+from pipelines.evaluation import evaluation_stages
+from pipelines.evolving import Answered, evolving
+from pipelines.playing import rewarding
+from pipelines.rewriting import rewriting
+from tests.fault_server import ChatServer, serving
+
+ROWS = 4
+TEXTS = [f"Name the {word} of a river that flows to the sea." for word in ("source", "mouth", "length", "colour")]
+
+
+def recipe_of(**settings: Any) -> Recipe:
+    given = {"runtime.rows_per_part": ROWS, **settings}
+    return load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in given.items()])
+
+
+def asking(server: ChatServer) -> dict[str, Any]:
+    runtime = {"attempts": 1, "concurrency": 1, "timeout": 5, "price": {"input": 0, "output": 0}}
+    return {"kind": "litellm", "model": "openai/some", "api_base": server.base, "runtime": runtime}
+
+
+def artifact(folder: Path, name: str, rows: list[dict[str, Any]], schema: pa.Schema) -> Any:
+    """Rows that a stage can have as an input."""
+    write_rows([pa.Table.from_pylist(rows, schema=schema)], schema, folder / name)
+    return Outside(name, folder / name, name)
+
+
+def stage_of(role: str, server: ChatServer, folder: Path, **settings: Any) -> Stage:
+    """The stage of a recipe in which a role asks a server, with inputs of four rows."""
+    asked = asking(server)
+    prompts = [prompt_row([{"role": "user", "content": text}], "test") for text in TEXTS]
+    ids = [row["prompt_id"] for row in prompts]
+    shown = artifact(folder, "prompts", prompts, SCHEMAS["prompts"])
+    answered = [{"prompt_id": one, "responses": ["good"], "generator": "new"} for one in ids]
+    responses = artifact(folder, "responses", answered, SCHEMAS["responses"])
+    baseline = artifact(folder, "baseline", [{**row, "generator": "old"} for row in answered], SCHEMAS["responses"])
+    policy = Outside("policy", folder, "policy")
+    of_base = (shown, baseline, artifact(folder, "base-rewards", [], SCHEMAS["answer_rewards"]), shown)
+    match role:
+        case "evolver" | "critic":
+            shows = {"feedback": {"critic": asked}} if role == "critic" else {}
+            evolve = {"generator": asked if role == "evolver" else {"kind": "microworld"}, "generations": 2, **shows}
+            recipe = recipe_of(**{"creator.evolve": evolve, **settings})
+            selected = artifact(folder, "selected", [{"prompt_id": one, "probability": 1.0, "draw": 0} for one in ids], SCHEMAS["selected"])
+            rewards = artifact(folder, "rewards", [{"prompt_id": one, "rewards": [1.0]} for one in ids], SCHEMAS["rewards"])
+            made = evolving(recipe, 1, selected, Answered(shown, responses, rewards, policy, 0))
+            if role == "evolver":
+                return made[-1]
+            rows = [{**row, "best": "good", "worst": "bad", "best_reward": 1.0, "worst_reward": 0.0} for row in prompts]
+            return replace(made[1], inputs={"feedback": artifact(folder, "feedback", rows, FEEDBACK)})
+        case "scorer":
+            recipe = recipe_of(**{"creator.analysis": {"scorer": asked}, **settings})
+            return analysing(recipe, 1, shown, policy)[0]
+        case "rewriter":
+            recipe = recipe_of(**{"solver.rewrite": {"generator": asked, "shortest": 0.1, "longest": 100}, **settings})
+            pairs = [
+                {
+                    "prompt_id": row["prompt_id"],
+                    "prompt": row["messages"],
+                    "chosen": [{"role": "assistant", "content": "good"}],
+                    "rejected": [{"role": "assistant", "content": "bad"}],
+                    "chosen_reward": 1.0,
+                    "rejected_reward": 0.0,
+                }
+                for row in prompts
+            ]
+            return rewriting(recipe, 1, shown, artifact(folder, "pairs", pairs, SCHEMAS["pairs"]), policy)[0]
+        case "judge":
+            recipe = recipe_of(**{"evaluation.benchmarks": [{"kind": "lettercraft", "judge": asked}], **settings})
+            stages = evaluation_stages(recipe, recipe.evaluation.benchmarks[0], 1, policy, of_base, "evaluation.benchmarks.0")
+            judged = next(stage for stage in stages if stage.name == "eval-judge")
+            return replace(judged, inputs={**judged.inputs, "answers": responses})
+        case _:
+            recipe = recipe_of(**{"reward": {"kind": "llm_judge", "judge": asked}, **settings})
+            return rewarding(recipe, "reward", 1, shown, responses, policy)
+
+
+REPLIES = {"scorer": "Quality: 4\nComplexity: 2", "judge": "[[A=B]]", "llm_judge reward": "[[7]]"}
+SAYS = {
+    "evolver": ("evolver calls failed", "limits.unevolved"),
+    "critic": ("critic calls failed", "limits.uncriticised"),
+    "scorer": ("scorer calls failed", "limits.unanalysed"),
+    "rewriter": ("rewriter calls failed", "limits.unrewritten"),
+    "judge": ("judge calls failed", "limits.unjudged"),
+    "llm_judge reward": ("responses have no reward", "limits.unscored"),
+}
+
+
+def reply_to(role: str, body: dict[str, Any]) -> str:
+    return REPLIES.get(role, f"another text {len(body['messages'][-1]['content'])} with seed {body['seed']}")
+
+
+def attempt(run: Run, stage: Stage) -> str:
+    """Run a stage; what the reporter said."""
+    reporter = Reporter()
+    reporter.console = Console(file=(said := io.StringIO()), width=2000)
+    execute(run, [stage], reporter)
+    return said.getvalue()
+
+
+def new_run(folder: Path) -> Run:
+    run = Run(folder / "run")
+    run.create()
+    return run
+
+
+def rows_of(stage: Any, folder: Path) -> list[dict[str, Any]]:
+    """The rows of a row stage, by its own steps, in this process."""
+    places = {**{name: upstream.path for name, upstream in stage.inputs.items()}, WORK: folder, RUN: folder}
+    with Pipeline(name="here"):
+        steps = [use.build(places, name=f"step_{index}", input_batch_size=ROWS) for index, use in enumerate(stage.steps)]
+    sources = [places[name] for name in stage.sources]
+    prefixes = [stage.prefixes.get(name, "") for name in stage.sources]
+    rows = [row for _, batch in joined_batches(sources, prefixes, np.array([]), ROWS, folder) for row in batch]
+    for number, row in enumerate(rows):
+        row[ROW] = number
+    for step in steps:
+        step.load()
+        rows = [row for made in step.process(rows) for row in made]
+    return rows
+
+
+@pytest.mark.parametrize("role", SAYS)
+def test_a_failed_call_of_any_role_is_null_with_its_reason_counted_and_limited(role: str, tmp_path: Path) -> None:
+    total = {"evolver": 6, "judge": 8}.get(role, 4)  # a failed call ends a prompt's generations, so two are not asked for
+    failed = {"judge": 4}.get(role, 2)
+    with serving(ChatServer()) as server:
+        server.signed = False
+        server.reply = lambda body: reply_to(role, body)
+        server.faults = ["500", "ok"] * failed
+        stage: Any = stage_of(role, server, tmp_path)
+        rows = rows_of(stage, tmp_path)
+    statistics: Counter[str] = Counter()
+    for row in rows:
+        statistics.update(row[STATISTICS])
+    counts, failures = split(statistics)
+    assert (counts["calls"], counts["failed"], counts.get("rejected", 0)) == (total, failed, 0)
+    ((reason, often),) = failures.items()
+    assert often == failed and reason.startswith("gave up after 1 tries") and "500" in reason
+    words, field = SAYS[role]
+    said = [sentence for limit in stage.limits if (sentence := limit.exceeded(counts))]
+    assert len(said) == 1 and f"{failed} of {total} {words}" in said[0] and f"above the limit {field} = " in said[0]
+    column = {"rewriter": "responses", "judge": "verdict", "critic": "critique", "scorer": "quality", "evolver": "rejected"}.get(
+        role, "rewards"
+    )
+    nothing = {"rewriter": [None], "evolver": "failed", "llm_judge reward": [None]}.get(role)
+    assert [row[column] == nothing for row in rows].count(True) == failed
+    reasons = [row["failures"][0] if "failures" in row else row["failure"] for row in rows]
+    assert [reason is not None for reason in reasons].count(True) == failed
+    # the next attempt runs the rows again that have a failed call, and keeps all others
+    (parts := tmp_path / "parts").mkdir()
+    write_part(parts, SCHEMAS[stage.schema], rows)
+    dropped = drop_failed(parts)
+    assert dropped == len({row[ROW] for row in rows if row[STATISTICS].get("failed")}) and len(read_parts(parts)[0]) == ROWS - dropped
+    assert "failed" not in read_parts(parts)[1] and drop_failed(parts) == 0
+
+
+def test_a_dead_evolver_is_quoted_and_once_it_is_back_only_the_failed_rows_are_asked_for(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with serving(ChatServer()) as server:
+        port, stage = server.server_port, stage_of("evolver", server, tmp_path)
+    with pytest.raises(StageError, match=r"4 of 4 evolver calls failed \(100.0%\).*limits.unevolved.*most often \(4\): .*[Cc]onnect"):
+        attempt(run, stage)
+    with serving(ChatServer(port)) as server:
+        server.reply, server.faults = lambda body: reply_to("evolver", body), ["500", "ok"] * 2
+        with pytest.raises(StageError, match=r"2 of 6 evolver calls failed.*for the rows that failed, and for no others"):
+            attempt(run, stage)
+        assert len(server.requests) == 6
+        assert "asks again for 2 rows that failed before" in attempt(run, stage)
+        assert len(server.requests) == 10, "what was answered is kept"
+    manifest = run.manifest(stage)
+    assert manifest["failures"] == {} and "failed" not in manifest["counts"] and manifest["counts"]["calls"] == 8
+
+
+REWARD = """
+from pathlib import Path
+
+def score(messages, response, reference):
+    with open({calls!r}, "a") as calls:
+        calls.write("called\\n")
+    word = messages[-1]["content"].split()[2]
+    if not Path({ready!r}).exists() and word in ("source", "mouth"):
+        raise OSError("the scorer's table is not there")
+    return 1.0
+"""
+
+
+def test_a_reward_function_that_is_mended_computes_the_failed_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, ready, run = tmp_path / "calls", tmp_path / "ready", new_run(tmp_path)
+    (tmp_path / "mended_reward.py").write_text(REWARD.format(calls=str(calls), ready=str(ready)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    with serving(ChatServer()) as server:
+        stage = stage_of("function", server, tmp_path, reward={"kind": "verifier", "function": "mended_reward:score"})
+    with pytest.raises(StageError, match=r"2 of 4 responses have no reward.*most often \(2\): OSError: the scorer's table is not there"):
+        attempt(run, stage)
+    assert len(calls.read_text().splitlines()) == 4
+    ready.touch()
+    attempt(run, stage)
+    assert len(calls.read_text().splitlines()) == 6
+    assert read_table(run.folder(stage))["rewards"].to_pylist() == [[1.0]] * ROWS
+
+
+def test_what_a_function_returns_is_a_number_or_null_with_a_reason() -> None:
+    numbers = [1, 0.5, True, np.bool_(False), np.float32(0.25), np.int64(3), Fraction(1, 4)]
+    assert [as_score(value).value for value in numbers] == [1, 0.5, 1, 0, 0.25, 3, 0.25]
+    others = ["0.5", [1.0], (1.0,), {}, np.array([1.0]), np.array(1.0), None, 1j, object(), 10**400, -(10**400), Fraction(10**400)]
+    for value in others:
+        score = as_score(value)
+        assert score.value is None and score.failure and score.failure.startswith("the function returned"), value
+    for value in (float("nan"), float("inf"), np.float64("-inf")):
+        assert finite(as_score(value)).value is None
+
+
+class OddError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError(""), "ValueError"),
+        (ValueError("a \ud800 surrogate\non two lines"), "ValueError: a ? surrogate on two lines"),
+        (OddError(), "OddError"),
+        (KeyError("x"), "KeyError: 'x'"),
+    ],
+)
+def test_whatever_an_exception_says_its_reason_is_one_line_that_can_be_written(error: Exception, reason: str) -> None:
+    assert error_reason(error) == reason
+    assert len(error_reason(ValueError("x" * 10_000))) <= LONGEST
+
+
+def test_reasons_are_counted_commonest_first_and_the_rare_ones_together() -> None:
+    row: dict[str, Any] = {}
+    for number in range(40):
+        add_calls(row, f"reason {number:02d}", None, "common")
+    counts, failures = split(row[STATISTICS])
+    assert counts == {"calls": 120, "failed": 80} and next(iter(failures.items())) == ("common", 40)
+    assert len(failures) == MOST_REASONS + 1 and failures["other reasons"] == 40 - (MOST_REASONS - 1)
+
+
+def test_a_part_that_lost_failed_rows_and_the_batch_of_these_rows_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    schema = SCHEMAS["critiques"]
+    rows = [{"prompt_id": str(n), ROW: n, STATISTICS: {"calls": 1, **({"failed": 1} if n in (0, 2) else {})}} for n in range(4)]
+    write_part(tmp_path, schema, rows)
+    assert drop_failed(tmp_path) == 2 and read_parts(tmp_path)[0].tolist() == [1, 3]
+    write_part(tmp_path, schema, [rows[0] | {STATISTICS: {}}, rows[2] | {STATISTICS: {}}])
+    assert read_parts(tmp_path)[0].tolist() == [0, 1, 2, 3]
+    merge_parts(tmp_path, schema, tmp_path / "out")
+    assert read_table(tmp_path / "out")["prompt_id"].to_pylist() == ["0", "1", "2", "3"]
+
+
+def test_below_the_limit_failed_calls_stay_null_and_are_no_rejections(tmp_path: Path) -> None:
+    with serving(ChatServer()) as server:
+        server.signed = False
+        server.reply = lambda body: "I'm sorry, but I can't help." if "source" in body["messages"][-1]["content"] else reply_to("", body)
+        server.faults = ["ok", "ok", "ok", "500"]
+        made = rows_of(stage_of("evolver", server, tmp_path), tmp_path)
+    write_part(tmp_path, SCHEMAS["evolutions"], made)
+    merge_parts(tmp_path, SCHEMAS["evolutions"], tmp_path / "evolved")
+    evolved = read_table(tmp_path / "evolved")
+    (failed,) = [row for row in evolved.to_pylist() if row["failure"]]
+    assert failed["rejected"] == "failed" and failed["failure"].startswith("gave up after 1 tries") and failed["generation"] == 1
+    assert read_parts(tmp_path)[1]["rejected"] == 2
+    with Pipeline(name="curate"):
+        kept, counts = Curate(near_duplicate=None).transform(evolved, read_table(tmp_path / "prompts"))
+    assert counts["failed"] == 1 and counts["refusal"] == 2 and counts["kept"] == len(kept) == 4
+    assert failed["prompt_id"] not in kept["prompt_id"].to_pylist()
