@@ -12,6 +12,7 @@ from rich.text import Text
 
 from eva_stages.core.config.evaluation import Lettercraft
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.parts import FAILED
 from eva_stages.core.progress import facts
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
@@ -20,7 +21,9 @@ from pipelines.benchmarks import benchmark_name
 from pipelines.health import counted, health_of
 from pipelines.iteration import Iteration
 
-REJECTIONS = ("evolved", "kept")
+NO_REJECTIONS = ("evolved", "kept", FAILED)
+"""What the counts of curating hold besides reasons why evolutions were rejected."""
+SHOWN_REASONS = 3
 
 
 def summary(run: Run, recipe: Recipe, rounds: list[Iteration]) -> dict[str, Any]:
@@ -51,6 +54,7 @@ def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
         "evolved": curate["counts"]["kept"] if curate else None,
         "rejected": _rejected(curate["counts"] | _contaminated(manifests)) if curate else None,
         **_rewards(run, stages.get("reward")),
+        "failures": {name: reasons for name, manifest in manifests.items() if (reasons := manifest.get("failures"))},
         "pairs": manifests["pair"]["counts"] if "pair" in manifests else None,
         "rewrites": manifests["rewritten"]["counts"] if "rewritten" in manifests else None,
         "unscored": train["counts"].get("unscored") if train else None,
@@ -68,7 +72,7 @@ def _contaminated(manifests: dict[str, Any]) -> dict[str, int]:
 
 
 def _rejected(counts: Counter[str]) -> dict[str, int]:
-    return {reason: count for reason, count in counts.items() if reason not in REJECTIONS and count}
+    return {reason: count for reason, count in counts.items() if reason not in NO_REJECTIONS and count}
 
 
 def _rewards(run: Run, stage: Stage | None) -> dict[str, float | None]:
@@ -167,6 +171,7 @@ def summary_tables(document: dict[str, Any]) -> Group:
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
     notes += [f"iteration {one['iteration']}: {_described(one['analysis'])}" for one in rounds if one["analysis"]]
     notes += [f"iteration {one['iteration']}: {_rewritten(one['rewrites'])}" for one in rounds if one["rewrites"]]
+    notes += [f"iteration {one['iteration']}: {name}: {_failed(reasons)}" for one in rounds for name, reasons in one["failures"].items()]
     warnings = [f"iteration {one['iteration']}: {said}" for one in rounds if one["health"] for said in one["health"]["warnings"]]
     tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes), *(Text(said, style="bold red") for said in warnings)]
     if base:
@@ -205,6 +210,12 @@ def _left_out(one: dict[str, Any]) -> str:
         return f"{evolutions}; responses without a reward: {one['unscored']}"
     no_pair = {reason: count for reason, count in (one["pairs"] or {}).items() if reason != "pair"}
     return f"{evolutions}; prompts without a pair: {facts(no_pair) or 'none'}"
+
+
+def _failed(failures: dict[str, int]) -> str:
+    """How many results of a stage are null, and why."""
+    reasons = "; ".join(f"{reason} ({count:,})" for reason, count in list(failures.items())[:SHOWN_REASONS])
+    return f"{sum(failures.values()):,} results missing: {reasons}{'; ...' if len(failures) > SHOWN_REASONS else ''}"
 
 
 def _rewritten(counts: dict[str, int]) -> str:

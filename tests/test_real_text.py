@@ -82,12 +82,19 @@ def test_900_real_prompts_add_up_at_every_stage_and_know_where_they_come_from(tm
     assert counts["1-inform"]["unscored"] == counts["1-select"]["not_selectable"] == len(unscored) > 0
 
     drawn, evolved = {row["prompt_id"] for row in rows(run, "1-select")}, rows(run, "1-evolve")
-    assert len(drawn) == round(len(prompts) / 4) and not drawn & unscored and len(evolved) == 2 * len(drawn)
+    assert len(drawn) == round(len(prompts) / 4) and not drawn & unscored
+    failed = [row for row in evolved if row["failure"]]
+    assert len(evolved) == 2 * len(drawn) - sum(row["generation"] == 1 for row in failed), "a failed call ends a prompt's generations"
+    assert Counter(row["failure"] for row in failed) == made["1-evolve"]["failures"]
     rejected = Counter(row["rejected"] for row in evolved if row["rejected"])
     fates = counts["1-curate"]
     assert fates["evolved"] == len(evolved) == sum(count for reason, count in fates.items() if reason != "evolved")
-    assert rejected.total() == counts["1-evolve"]["rejected"] and rejected == {reason: fates[reason] for reason in rejected}
-    assert document["iterations"][1]["rejected"] == {reason: n for reason, n in fates.items() if n and reason not in ("evolved", "kept")}
+    assert rejected.total() == counts["1-evolve"].get("rejected", 0) + len(failed) and rejected == {
+        reason: fates[reason] for reason in rejected
+    }
+    assert document["iterations"][1]["rejected"] == {
+        reason: n for reason, n in fates.items() if n and reason not in ("evolved", "kept", "failed")
+    }
 
     mixed, mix = answered["1-respond"], counts["1-mix"]
     assert len(mixed) == len({row["prompt_id"] for row in mixed}) == len(prompts) == mix["evolved"] + mix["buffer"]

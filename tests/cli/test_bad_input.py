@@ -21,6 +21,8 @@ PROMPTS = {"prompts": {"kind": "file", "path": "prompts.jsonl"}}
 REWARD = """
 def flaky(messages, response, reference):
     word = messages[-1]["content"]
+    with open({calls!r}, "a") as calls:
+        calls.write(word[:6] + "\\n")
     if word.startswith("Take a"):
         raise RuntimeError("no reward for this one")
     if word.startswith("Take b"):
@@ -109,18 +111,21 @@ def test_a_verifier_that_cannot_be_imported(tmp_path: Path) -> None:
 
 
 def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give_no_pair(tmp_path: Path) -> None:
-    (tmp_path / "my_reward.py").write_text(REWARD)
+    calls = tmp_path / "calls"
+    (tmp_path / "my_reward.py").write_text(REWARD.format(calls=str(calls)))
     settings = TINY | {"reward": {"kind": "verifier", "function": "my_reward:flaky"}}
     run = tmp_path / "run"
     arguments = ("run", "quickstart", "--run-dir", str(run), "--until", "pair")
-    # above the limit the stage fails and says how to go on; raising the limit scores nothing again
+    # above the limit the stage fails and says how to go on; the next attempt scores those again that have no reward, and no others
     strict = overrides(settings | {"limits.unscored": 0.01})
     said = run_eva(*arguments, *strict, cwd=tmp_path, code=1, PYTHONPATH=str(tmp_path)).stderr
-    assert "stage 0-reward failed" in said and "above the limit of 1.0%" in said and "raise limits.unscored" in said
+    assert "stage 0-reward failed" in said and "above the limit limits.unscored = 1.0%" in said and "raise limits.unscored" in said
     assert "resume with: eva run quickstart" in said
-    (tmp_path / "my_reward.py").write_text("def flaky(messages, response, reference): raise SystemExit('scored again')")
+    calls.unlink()
     run_eva(*arguments, *overrides(settings | {"limits.unscored": 1.0}), cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert set(calls.read_text().splitlines()) <= {"Take a", "Take b"}
     made = manifests(run)
+    assert sum(made["0-reward"]["failures"].values()) == made["0-reward"]["counts"]["unscored"]
     (folder,) = run.glob("stages/0-reward-*/data")
     (prompts,) = run.glob("stages/0-prompts-*/data")
     rows = read_table(folder).to_pylist()
