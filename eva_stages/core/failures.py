@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from eva_stages.core.harmless import visible
 from eva_stages.core.parts import FAILED, add_statistics
 from eva_stages.core.redaction import redact
 
@@ -21,8 +22,8 @@ MOST_REASONS = 20
 
 
 def plain(text: str) -> str:
-    """A reason as one line of at most `LONGEST` characters, without secrets, that any file can hold."""
-    line = " ".join(redact(text.encode(errors="replace").decode()).split())
+    """A reason as one line of at most `LONGEST` characters, without secrets, that any file and terminal can take."""
+    line = " ".join(visible(redact(text)).split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 4]} ..."
 
 

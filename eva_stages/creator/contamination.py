@@ -194,14 +194,14 @@ class DropMatches(TableStep):
     """Leaves out the prompts that a table of matches names. The first input are the prompts, the second the matches.
 
     Input columns:
-        - the columns of a prompt row, and perhaps rejected (prompts); prompt_id (matches)
+        - the columns of a prompt row, and perhaps rejected and failure (prompts); prompt_id (matches)
     Output columns:
         - the columns of the prompts
     """
 
     @property
     def inputs(self) -> dict[str, bool]:
-        return {**dict.fromkeys(SCHEMAS["prompts"].names, True), "rejected": False}
+        return {**dict.fromkeys(SCHEMAS["prompts"].names, True), "rejected": False, "failure": False}
 
     @property
     def outputs(self) -> Sequence[str]:

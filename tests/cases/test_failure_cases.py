@@ -252,7 +252,7 @@ class OddError(Exception):
     ("error", "reason"),
     [
         (ValueError(""), "ValueError"),
-        (ValueError("a \ud800 surrogate\non two lines"), "ValueError: a ? surrogate on two lines"),
+        (ValueError("a \ud800 surrogate\non two lines"), "ValueError: a \ufffd surrogate on two lines"),
         (OddError(), "OddError"),
         (KeyError("x"), "KeyError: 'x'"),
     ],
