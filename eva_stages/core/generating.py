@@ -11,6 +11,10 @@ from distilabel.models.llms import LLM
 
 from eva_stages.core.rows import Message
 
+COSTS = ("input_tokens", "cost_usd", "estimated_calls", "unpriced_calls", "reused_calls", "reused_usd")
+"""What a call to a provider is counted by: money that this run sent (and of how many calls it is our estimate, or no price is known), and
+answers that were paid for before, with what they cost then."""
+
 
 class Generated(TypedDict):
     """The n responses to one prompt; None where the generator failed, with the reason as finish reason."""
@@ -35,7 +39,7 @@ class SeededLLM(LLM):
 
         Returns:
             One entry per prompt; `statistics` has `input_tokens` (of the prompt, repeated) and `output_tokens` per response, and for
-            paid models `cost_usd` and `unpriced_calls`, each response's share.
+            paid models the other `COSTS`, each response's share.
         """
 
 

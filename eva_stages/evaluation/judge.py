@@ -16,7 +16,7 @@ from pydantic import PrivateAttr
 
 from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed, fingerprint
-from eva_stages.core.generating import SeededLLM, reply_of, totals
+from eva_stages.core.generating import COSTS, SeededLLM, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import SCHEMAS, Message
 from eva_stages.evaluation.arena_hard import second_attempt_v01, verdict_v01, verdict_v2
@@ -29,7 +29,7 @@ AGAIN = "continue your judgment and finish by outputting a final verdict label"
 """What Arena-Hard v0.1 asks a judge then (arena-hard-auto, gen_judgment.py of 2024)."""
 NO_ANSWER = "there is no answer to judge"
 NO_VERDICT = "no verdict in the judge's reply"
-COUNTED = ("input_tokens", "output_tokens", "cost_usd", "unpriced_calls")
+COUNTED = ("output_tokens", *COSTS)
 
 
 class JudgeAnswers(Task):

@@ -58,7 +58,7 @@ def player(config: Player, policy: Policy, model: Stage | Outside, role: str, jo
             return _over(config, role, resolve(config.model, config.revision, role), {})
         case _:
             arguments, runtime = _settings(config)
-            kept = {"journal": Input(journal)} if isinstance(config, LiteLLMModel) else {}
+            kept = {"journal": Input(journal), "attempt": Input(WORK)} if isinstance(config, LiteLLMModel) else {}
             return Use(GENERATORS[config.kind], arguments, {**runtime, **kept}), {}
 
 

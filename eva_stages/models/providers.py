@@ -5,11 +5,14 @@ Keys never stand in recipes or artifacts. Prices come from the list that LiteLLM
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from eva_stages.core.errors import MissingKeyError
 from eva_stages.core.redaction import add_secret_variable
 
 NO_KEY = "none"
+SETTINGS = ("temperature", "top_p", "max_tokens", "n", "stop", "seed", "logprobs", "top_logprobs", "tools", "tool_choice")
+"""What a request can ask for that some models do not take."""
 PER_MILLION = 1e-6
 LOCAL_PRICES = ("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 """Makes LiteLLM take the price list that is installed, not today's from the net."""
@@ -61,3 +64,25 @@ def token_rates(model: str, price: Mapping[str, float] | None) -> tuple[float, f
         return None
     rates = known["input_cost_per_token"], known["output_cost_per_token"]
     return None if None in rates else (float(rates[0] or 0), float(rates[1] or 0))
+
+
+def dropped_settings(model: str, request: Mapping[str, Any]) -> list[str]:
+    """Settings of a request that a model does not take, by LiteLLM's knowledge of it; they are left out of every call."""
+    import litellm
+
+    litellm.drop_params = False
+    try:
+        _, provider, _, _ = litellm.get_llm_provider(model, api_base=request.get("api_base"))
+        return [name for name in SETTINGS if request.get(name) is not None and _is_refused(model, provider, name, request[name])]
+    finally:
+        litellm.drop_params = True
+
+
+def _is_refused(model: str, provider: str, name: str, value: Any) -> bool:
+    import litellm
+
+    try:
+        litellm.utils.get_optional_params(model=model.removeprefix(f"{provider}/"), custom_llm_provider=provider, **{name: value})
+    except litellm.exceptions.UnsupportedParamsError:
+        return True
+    return False

@@ -88,7 +88,9 @@ class LiteLLMRuntime(Section):
     attempts: int = Field(6, ge=1)
     """Tries per request; a Retry-After of the server is honoured between them."""
     timeout: float = Field(120, gt=0)
-    """Seconds per request."""
+    """Seconds per try, from the first byte sent to the last one received."""
+    max_wait: float = Field(300, ge=0)
+    """Seconds that a server may ask to wait (Retry-After); if it asks for more, the next try comes after these."""
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Environment variable with the key; null = the provider's usual one. Keys never stand in a recipe."""
     price: Price | None = None

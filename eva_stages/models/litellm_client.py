@@ -1,0 +1,314 @@
+"""Sending calls to one model through LiteLLM: once each, within a deadline, tried again where that helps, below a spending cap.
+
+Every try has money set aside in the journal before it is sent. Its answer is in the journal before it is read, so that nothing is paid for
+twice; a try that may have been paid for without a usable answer counts with its worst case. Retries are ours alone (LiteLLM's and its
+clients' are off), because only here is a Retry-After header honoured for every provider: it holds all calls back, and being told to wait
+uses up no try as long as other calls get through. A server that gives no answer at all for long ends the stage.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from eva_stages.core.calls import Entry, Journal, Reservation, call_key
+from eva_stages.core.errors import StageError
+from eva_stages.core.generating import COSTS
+from eva_stages.core.redaction import redact, secrets
+from eva_stages.models.provider_answers import raw_choices, read_choices, storable, with_tokens
+from eva_stages.models.provider_errors import REFUSED, TOO_MANY, Failure, failure, retry_after
+from eva_stages.models.spending import Charge, Prices, WorstCase, count_tokens
+from eva_stages.models.wire import EXCHANGE, LARGEST_BODY, Exchange
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+REPORTED_WAIT = 10.0
+"""A server's wait of more seconds is reported."""
+CONNECT_SECONDS = 15.0
+POLL_SECONDS = 0.1
+FRUITLESS_DEADLINES = 2
+"""How many times the longest that one try can take may pass without any answer, before the stage ends."""
+ANSWER_BYTES, BYTES_PER_TOKEN = 1 << 20, 4096
+"""How long an answer can be: LiteLLM's frame, and a token with its most likely alternatives."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How calls are made; see `LiteLLMGenerator`."""
+
+    concurrency: int
+    attempts: int
+    timeout: float
+    max_wait: float
+    max_cost_usd: float | None
+    requests_per_minute: float | None
+
+
+class Client:
+    """Calls to one model, in one event loop.
+
+    Args:
+        key: to send; None = LiteLLM takes the provider's usual one from the environment.
+        key_name: what the key's variable is called, for errors.
+        notify: tells the person who waits; with True, for good.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        key: str | None,
+        key_name: str,
+        limits: Limits,
+        prices: Prices,
+        journal: Journal,
+        notify: Callable[[str, bool], None],
+    ) -> None:
+        self._model, self._key, self._key_name = model, key, key_name
+        self._limits, self._prices, self._journal = limits, prices, journal
+        self._notify = notify
+        self._underway: dict[str, asyncio.Lock] = {}
+        self._used: set[str] = set()
+        self._tasks: set[asyncio.Task[dict[str, Any]]] = set()
+        self._gate = asyncio.Semaphore(limits.concurrency)
+        # answers on their way to disk are lost with a kill, so they may be no more than the requests under way
+        self._unsettled = asyncio.Semaphore(2 * limits.concurrency)
+        self._stopping = asyncio.Event()
+        self._not_before = 0.0
+        self._answered = 0
+        self._fruitless_since: float | None = None
+
+    async def call(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer from the journal or the provider: `choices` or a `failure`, and what it cost. Of equal calls one is made."""
+        key = call_key(request)
+        async with self._underway.setdefault(key, asyncio.Lock()):
+            entry = self._journal.find(key)
+            if entry is not None:
+                return self._known(key, entry, request)
+            async with self._unsettled:
+                return await self._uncancelled(key, request)
+
+    def begin(self) -> None:
+        """Let calls begin, after they were stopped."""
+        self._stopping.clear()
+
+    async def finish(self) -> None:
+        """Let no call begin, nor wait for another try, and wait until those under way are in the journal."""
+        self._stopping.set()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._journal.flush()
+
+    async def _uncancelled(self, key: str, request: dict[str, Any]) -> dict[str, Any]:
+        """A call that was sent is paid for, so cancelling waits until it has come home to the journal."""
+        task = asyncio.ensure_future(self._made(key, request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._stopping.set()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+
+    async def _made(self, key: str, request: dict[str, Any]) -> dict[str, Any]:
+        costs: dict[str, Any] = dict.fromkeys(COSTS, 0)
+        async with self._gate:
+            raw, settled = await self._attempts(key, request, costs)
+        if settled is None:
+            return {"failure": raw, **costs}
+        await settled  # the place among the requests under way is another's meanwhile
+        self._used.add(key)
+        return self._read(raw, request, costs)
+
+    async def _attempts(self, key: str, request: dict[str, Any], costs: dict[str, Any]) -> tuple[Any, "asyncio.Future[None] | None"]:
+        """A raw answer on its way into the journal, or the reason why there is none; `costs` are added to."""
+        tries, reason, answered = 0, "", self._answered
+        while tries < self._limits.attempts:
+            tries += 1
+            worst = self._prices.worst_case(request)
+            await self._turn()
+            reservation = await self._reserve(worst.usd)
+            began = time.monotonic()
+            outcome = await self._send(request)
+            if not isinstance(outcome, Failure):
+                charge = self._charge(outcome.get("usage"), request, worst)
+                _add(costs, charge, self._prices.rates is None)
+                self._answered, self._fruitless_since = self._answered + 1, None
+                if raw_choices(outcome):
+                    raw = {"response": outcome, "input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
+                    return raw, self._settle(reservation, key, raw, charge)
+                await self._settle(reservation, None, {"response": outcome}, charge)  # it is paid for, but of no use
+                reason, wait = "no choices in the answer", None
+            else:
+                reason = outcome.reason
+                lost = Charge(worst.usd if outcome.paid else 0.0, outcome.paid, 0, None)
+                _add(costs, lost, outcome.paid and self._prices.rates is None)
+                await self._settle(reservation, None, {"failure": reason}, lost)
+                self._check(outcome, began)
+                if not outcome.again:  # the server answers, but not to this
+                    self._fruitless_since = None
+                    return f"refused: {reason}", None
+                tries -= outcome.status == TOO_MANY and self._answered > answered
+                answered = self._answered
+                wait = self._wait(outcome)
+            if wait is None and tries < self._limits.attempts:
+                await self._pause(min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, tries - 1)) * random.uniform(0.5, 1.0))
+        return f"gave up after {self._limits.attempts} tries: {reason}", None
+
+    def _check(self, outcome: Failure, began: float) -> None:
+        """Raises:
+        StageError: if the key or the model is refused, or no call was answered for long.
+        """
+        if outcome.status in REFUSED and not outcome.paid:
+            raise StageError(
+                f"{self._model} refused the request ({outcome.status}); check the model's name and {self._key_name}: {outcome.reason}"
+            )
+        if self._fruitless_since is None:
+            self._fruitless_since = began
+        passed = time.monotonic() - self._fruitless_since
+        if passed > FRUITLESS_DEADLINES * (self._limits.timeout + self._limits.max_wait):
+            raise StageError(f"no answer of {self._model} for {passed:.0f} s; the last call ended with: {outcome.reason}")
+
+    def _wait(self, outcome: Failure) -> float | None:
+        """Seconds that the server asks to wait, in which no call is sent; None where it does not."""
+        wait = retry_after(outcome.retry_after, time.time(), self._limits.max_wait)
+        if wait is None:
+            return None
+        until = time.monotonic() + max(wait, FIRST_WAIT)
+        if wait > REPORTED_WAIT and until > self._not_before + REPORTED_WAIT:
+            end = time.strftime("%H:%M:%S", time.localtime(time.time() + wait))
+            asked = redact(outcome.retry_after or "")[:40]
+            self._notify(
+                f"waiting until {end}: {self._model} answers with status {outcome.status} and Retry-After {asked!r} "
+                f"(at most runtime.max_wait, {self._limits.max_wait:g} s)",
+                False,
+            )
+        self._not_before = max(self._not_before, until)
+        return wait
+
+    async def _turn(self) -> None:
+        """Wait until the next request may be sent: not before a server's Retry-After, nor faster than the rate allows."""
+        while (wait := self._not_before - time.monotonic()) > 0:
+            await self._pause(wait)
+        if self._stopping.is_set():
+            raise asyncio.CancelledError
+        if self._limits.requests_per_minute is not None:
+            self._not_before = time.monotonic() + 60 / self._limits.requests_per_minute
+
+    async def _pause(self, seconds: float) -> None:
+        """Raises:
+        CancelledError: as soon as no further call is to begin.
+        """
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+        raise asyncio.CancelledError
+
+    async def _reserve(self, usd: float) -> Reservation:
+        """Set the most that a call can cost aside; waits for calls under way if only they stand between it and the cap.
+
+        Raises:
+            StageError: if the cap leaves no room, or other processes do not end their calls.
+        """
+        cap, began = self._limits.max_cost_usd, time.monotonic()
+        while (reservation := await self._journal.reserve(usd, cap)).key is None:
+            spent = f"{self._journal.spent():.4f} of {cap:g} USD spent on {self._model}"
+            if not reservation.waiting:
+                raise StageError(
+                    f"spending cap reached: {spent}, and the next call may cost {usd:.4f}; raise runtime.max_cost_usd and run again. "
+                    "All answers paid for are kept"
+                )
+            if time.monotonic() - began > FRUITLESS_DEADLINES * (self._limits.timeout + self._limits.max_wait):
+                raise StageError(f"{spent} or set aside, and calls of other processes that share the journal do not end")
+            await self._pause(POLL_SECONDS)
+        return reservation
+
+    def _settle(self, reservation: Reservation, key: str | None, answer: Any, charge: Charge) -> "asyncio.Future[None]":
+        return self._journal.settle(reservation, key, answer, charge.usd, charge.estimated, self._limits.max_cost_usd)
+
+    async def _send(self, request: dict[str, Any]) -> dict[str, Any] | Failure:
+        """One try: the raw answer, free of credentials and of what no file can hold, or what went wrong."""
+        import litellm
+
+        key = {"api_key": self._key} if self._key else {}
+        # with tools LiteLLM looks for servers of the Model Context Protocol, which takes a package that nothing else needs
+        plain = {"_skip_mcp_handler": True} if "tools" in request else {}
+        limit = ANSWER_BYTES + BYTES_PER_TOKEN * request["max_tokens"] * request.get("n", 1)
+        exchange = Exchange(min(limit, LARGEST_BODY))
+        EXCHANGE.set(exchange)
+        timeout = httpx.Timeout(self._limits.timeout, connect=min(self._limits.timeout, CONNECT_SECONDS))
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                response: Any = await litellm.acompletion(**request, **key, **plain, timeout=timeout, max_retries=0, num_retries=0)
+            answer = response.model_dump()
+        except Exception as error:  # LiteLLM's errors have no common class of their own
+            answer = _received(exchange)
+            if answer is None:
+                return failure(error, exchange, self._limits.timeout)
+        self._report_dropped(exchange)
+        raw: dict[str, Any] = storable(answer, secrets().hide)
+        return raw
+
+    def _report_dropped(self, exchange: Exchange) -> None:
+        if len(exchange.sent_fields) > 1 and (dropped := exchange.sent_fields[0] - exchange.sent_fields[-1]):
+            self._notify(f"{self._model} refuses {', '.join(sorted(dropped))}; calls are made without", True)
+
+    # --- what an answer cost and says
+
+    def _charge(self, usage: Any, request: dict[str, Any], worst: WorstCase) -> Charge:
+        charge = self._prices.charge(usage, request, worst)
+        if charge.implausible:
+            self._notify(
+                f"{self._model} reports more tokens than a call can use; such calls are counted at most ({worst.usd:.4f} USD for one)", True
+            )
+        return charge
+
+    def _known(self, key: str, entry: Entry, request: dict[str, Any]) -> dict[str, Any]:
+        """An answer that is paid for already: by this stage, so that it counts once, or by others."""
+        answer = entry.answer
+        costs: dict[str, Any] = dict.fromkeys(COSTS, 0)
+        if entry.ours and key not in self._used:
+            costs |= {"cost_usd": entry.usd, "estimated_calls": int(entry.estimated and entry.usd > 0)}
+            costs["unpriced_calls"] = int(self._prices.rates is None)
+        else:
+            costs |= {"reused_calls": 1, "reused_usd": entry.usd}
+        self._used.add(key)
+        costs["input_tokens"] = answer.get("input_tokens", 0)
+        if "response" in answer:
+            return self._read(answer, request, costs)
+        return {"choices": answer.get("choices", []), **costs}  # as eva 0.1 wrote it
+
+    def _read(self, raw: dict[str, Any], request: dict[str, Any], costs: dict[str, Any]) -> dict[str, Any]:
+        """Raises:
+        StageError: if our own code cannot read the answer; it is in the journal and is not paid for again.
+        """
+        try:
+            choices = read_choices(raw["response"], bool(request.get("logprobs")))
+            counted = with_tokens(choices, raw["output_tokens"], lambda text: count_tokens(self._model, text=text))
+        except Exception as error:
+            raise StageError(
+                f"an answer of {self._model} cannot be read ({type(error).__name__}: {error}); it is in the journal and not paid for again"
+            ) from error
+        return {"choices": counted, **costs}
+
+
+def _add(costs: dict[str, Any], charge: Charge, unpriced: bool) -> None:
+    costs["cost_usd"] += charge.usd
+    costs["estimated_calls"] += int(charge.estimated and charge.usd > 0)
+    costs["unpriced_calls"] += int(unpriced)
+    costs["input_tokens"] += charge.input_tokens
+
+
+def _received(exchange: Exchange) -> dict[str, Any] | None:
+    """An answer in OpenAI's form that came whole and that LiteLLM could not read."""
+    if exchange.body is None or exchange.status is None or not 200 <= exchange.status < 300:
+        return None
+    try:
+        answer = json.loads(exchange.body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return answer if raw_choices(answer) else None

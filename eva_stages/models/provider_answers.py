@@ -1,0 +1,79 @@
+"""From a provider's raw answer, as LiteLLM gives it or as it came over the wire, to texts, finish reasons and tokens.
+
+The raw answer is in the journal before it is read here, so an error in reading costs nothing. A choice without a text is null with the
+reason that the provider gives for it, and final: it is paid for, and the same request would end the same way.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+REASON_CHARACTERS = 80
+
+
+def raw_choices(response: Any) -> list[Any]:
+    """The choices of a raw answer, readable or not; none where it has none."""
+    choices = response.get("choices") if isinstance(response, Mapping) else None
+    return choices if isinstance(choices, list) else []
+
+
+def read_choices(response: Any, logprobs: bool) -> list[dict[str, Any]]:
+    """Every choice as `text` (null = none), `reason`, and `logprobs` where they were asked for."""
+    return [_choice(choice, logprobs) for choice in raw_choices(response)]
+
+
+def with_tokens(choices: list[dict[str, Any]], written: int | None, count: Callable[[str], int]) -> list[dict[str, Any]]:
+    """The choices with `tokens` each, which sum to what the provider reports.
+
+    Args:
+        written: tokens of all choices; None = not known, so those of the texts are counted.
+    """
+    if written is None:
+        return [{**choice, "tokens": count(choice["text"]) if choice["text"] else 0} for choice in choices]
+    each = written // max(1, len(choices))
+    counts = [each] * (len(choices) - 1) + [written - each * (len(choices) - 1)]
+    return [{**choice, "tokens": tokens} for choice, tokens in zip(choices, counts, strict=False)]
+
+
+def storable(value: Any, hide: Callable[[str], str]) -> Any:
+    """A raw answer as JSON data without credentials, and without lone surrogates, which no file and no table can hold."""
+    match value:
+        case str():
+            text = value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return hide(text)
+        case Mapping():
+            return {storable(str(key), hide): storable(item, hide) for key, item in value.items()}
+        case list() | tuple():
+            return [storable(item, hide) for item in value]
+        case None | bool() | int() | float():
+            return value
+        case _:
+            return storable(str(value), hide)
+
+
+def _choice(choice: Any, logprobs: bool) -> dict[str, Any]:
+    fields = choice if isinstance(choice, Mapping) else {}
+    text = _text(fields.get("message"))
+    finish = str(fields.get("finish_reason") or "unknown")[:REASON_CHARACTERS]
+    reason = finish if text is not None or finish in ("length", "content_filter") else f"no text in the answer (finish_reason {finish})"
+    read: dict[str, Any] = {"text": text, "reason": reason}
+    if logprobs:
+        reported = fields.get("logprobs")
+        read["logprobs"] = reported.get("content") if isinstance(reported, Mapping) else None
+    return read
+
+
+def _text(message: Any) -> str | None:
+    """What a message says, or the arguments of the function that it calls."""
+    if not isinstance(message, Mapping):
+        return None
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+        return "".join(parts) if parts else None
+    try:
+        arguments = message["tool_calls"][0]["function"]["arguments"]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return arguments if isinstance(arguments, str) else None

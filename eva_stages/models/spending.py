@@ -1,0 +1,94 @@
+"""What a call to a provider can cost, and what it did cost.
+
+The worst case of a call: the tokens of its prompt as counted here, and all the tokens that it may answer with. It is set aside before the
+call is sent. The provider's own figures are believed where they are plausible: whole numbers, some prompt, and no more than the request
+can use. Otherwise the worst case counts, and the call is reported as estimated. Tokenizers differ, so a provider may count up to
+`MORE_TOKENS` times as many tokens in a prompt as LiteLLM does, and what its chat template adds; the largest such ratio seen is applied to
+the worst cases that follow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eva_stages.models.providers import token_rates
+
+MORE_TOKENS, TEMPLATE_TOKENS = 2.0, 512
+"""Up to how many times as many tokens as counted here a prompt may have by a provider's own count, and how many more."""
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """The most that one call can use; `usd` is 0 where no price is known."""
+
+    input_tokens: int
+    output_tokens: int
+    usd: float
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What one call cost. Estimated: the worst case, because the provider did not say, or said what cannot be."""
+
+    usd: float
+    estimated: bool
+    input_tokens: int
+    output_tokens: int | None
+    """None where the provider did not say."""
+    implausible: bool = False
+    """Whether the provider reported more than the call can have used."""
+
+
+class Prices:
+    """The price of a model's tokens.
+
+    Attributes:
+        rates: US dollars per token in and out; None where no price is known.
+    """
+
+    def __init__(self, model: str, price: Mapping[str, float] | None) -> None:
+        self._model = model
+        self.rates = token_rates(model, price)
+        self._ratio = 1.0
+
+    def worst_case(self, request: Mapping[str, Any]) -> WorstCase:
+        """What a request can use and cost at most."""
+        # without a price it only has to tell what is plausible, so the bytes of a text do
+        tokens = self._prompt_tokens(request) if self.rates else sum(len(str(message).encode()) for message in request["messages"])
+        tokens_out = request["max_tokens"] * request.get("n", 1)
+        return WorstCase(tokens, tokens_out, self._usd(round(tokens * self._ratio), tokens_out))
+
+    def charge(self, usage: Any, request: Mapping[str, Any], worst: WorstCase) -> Charge:
+        """What a call cost by the usage that its answer reports, or by its worst case.
+
+        Args:
+            usage: the `usage` of the answer, whatever it is.
+        """
+        reported = usage if isinstance(usage, Mapping) else {}
+        read, written = (_whole_number(reported.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+        if read is None or written is None or read <= 0 or written < 0:
+            return Charge(worst.usd, True, self._prompt_tokens(request), None)
+        if read > worst.input_tokens * MORE_TOKENS + TEMPLATE_TOKENS or written > worst.output_tokens:
+            return Charge(worst.usd, True, self._prompt_tokens(request), None, implausible=True)
+        self._ratio = max(self._ratio, read / max(1, worst.input_tokens))
+        return Charge(self._usd(read, written), False, read, written)
+
+    def _prompt_tokens(self, request: Mapping[str, Any]) -> int:
+        return count_tokens(self._model, messages=request["messages"], tools=request.get("tools"))
+
+    def _usd(self, input_tokens: int, output_tokens: int) -> float:
+        return 0.0 if self.rates is None else input_tokens * self.rates[0] + output_tokens * self.rates[1]
+
+
+def count_tokens(model: str, **what: Any) -> int:
+    """Tokens of `text`, or of `messages` with `tools`, by LiteLLM's tokenizer for a model; no network call."""
+    import litellm
+
+    litellm.disable_hf_tokenizer_download = True
+    return int(litellm.token_counter(model=model, **what))
+
+
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
