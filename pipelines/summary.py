@@ -13,7 +13,7 @@ from rich.text import Text
 from eva_stages.core.config.evaluation import Lettercraft
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.parts import FAILED
-from eva_stages.core.progress import facts
+from eva_stages.core.progress import dollars, facts
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
 from eva_stages.core.tables import count_rows, read_table, reward_matrix
@@ -113,8 +113,17 @@ def benchmark_scores(run: Run, recipe: Recipe, rounds: list[Iteration]) -> list[
             for prefix, policy in (("base", "base"), ("eval", f"iteration {one.number}")):
                 stage = stages.get(f"{prefix}-{name}-score")
                 if stage is not None:
-                    found.append({"benchmark": name, "policy": policy, "scores": _scores(run, stage)})
+                    spending = _spending(run, stages.get(f"{prefix}-{name}-judge"))
+                    found.append({"benchmark": name, "policy": policy, "scores": _scores(run, stage), "spending": spending})
     return found
+
+
+def _spending(run: Run, stage: Stage | None) -> dict[str, float] | None:
+    """What the judging of a policy cost this run, and apart from it what it took from earlier calls; null where that is not done."""
+    if stage is None or not run.done(stage):
+        return None
+    counts = run.manifest(stage)["counts"]
+    return {name: counts.get(name, 0) for name in ("cost_usd", "estimated_calls", "reused_calls", "reused_usd")}
 
 
 def benchmark_table(entries: list[dict[str, Any]]) -> Table:
@@ -141,9 +150,20 @@ def benchmark_table(entries: list[dict[str, Any]]) -> Table:
             _share(judging.get("first_place")),
             _share(judging.get("parse_failure_rate")),
             _number(judging.get("failed_calls"), "d"),
-            _number(judging.get("usd"), ".2f"),
+            _money(judging, entry["spending"] or {}),
         )
     return table
+
+
+def _money(judging: dict[str, Any], spending: dict[str, float]) -> str:
+    """What this run sent to the judge, in dollars; beside it how much of that is estimated, and what earlier calls were used again."""
+    usd = spending.get("cost_usd") or judging.get("usd")
+    beside = [f"{spending['estimated_calls']:.0f} calls estimated"] if spending.get("estimated_calls") else []
+    if spending.get("reused_calls"):
+        beside.append(f"{spending['reused_calls']:.0f} calls reused, {dollars(spending['reused_usd'])} when made")
+        usd = usd or 0.0
+    note = f" ({'; '.join(beside)})" if beside else ""
+    return "" if usd is None else f"{dollars(usd)}{note}"
 
 
 def _official(figures: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
@@ -13,17 +14,35 @@ HANG_SECONDS = 8.0
 Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """An answer that differs from a right one: another status with headers, other fields of the completion or its choices, another body."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    message: dict[str, Any] = field(default_factory=dict)
+    choice: dict[str, Any] = field(default_factory=dict)
+    body: bytes | None = None
+    drip: bool = False
+    """One byte at a time, as long as the client listens."""
+    cut_at: int | None = None
+    """Bytes of the body after which the connection is reset."""
+
+
 class ChatServer(ThreadingHTTPServer):
     """Answers every request with a text that is a function of it; `faults` are used up first, in order.
 
-    A fault is ok, 429, 500, 400, 401, hang, cut, malformed, no_choices or fewer (one choice, however many were asked for).
+    A fault is ok, 429, 500, 400, 401, hang, cut, malformed, no_choices or fewer (one choice, however many were asked for), or one of those
+    with a setting of its own: `Fault`.
     """
 
     daemon_threads = True
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.faults: list[str] = []
+        self.faults: list[str | Fault] = []
         self.requests: list[dict[str, Any]] = []
         self.answered = 0
         self.reply: Callable[[dict[str, Any]], str] = lambda body: body["messages"][-1]["content"]
@@ -34,6 +53,7 @@ class ChatServer(ThreadingHTTPServer):
         self.together = 1
         """Answers are held back until that many requests have been at work at once."""
         self.guard = threading.Condition()
+        self.closing = threading.Event()
 
     @property
     def base(self) -> str:
@@ -61,9 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
             with self.server.guard:
                 self.server.working -= 1
 
-    def _answer(self, fault: str, body: dict[str, Any]) -> None:
-        if fault == "hang":
-            time.sleep(HANG_SECONDS)
+    def _answer(self, fault: str | Fault, body: dict[str, Any]) -> None:
+        if isinstance(fault, Fault):
+            self._differ(fault, body)
+        elif fault == "hang":
+            self.server.closing.wait(HANG_SECONDS)
         elif fault == "cut":
             self.connection.shutdown(socket.SHUT_RDWR)
         elif fault == "malformed":
@@ -74,6 +96,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(int(fault), json.dumps(error).encode(), headers)
         else:
             self._send(200, json.dumps(self._completion(fault, body)).encode())
+
+    def _differ(self, fault: Fault, body: dict[str, Any]) -> None:
+        answer = {**self._completion("ok", body), **fault.fields}
+        for choice in answer["choices"] if isinstance(answer.get("choices"), list) else []:
+            choice.update(fault.choice)
+            choice["message"].update(fault.message)
+        answer = {name: value for name, value in answer.items() if name not in fault.without}
+        content = json.dumps(answer).encode() if fault.body is None else fault.body
+        if not fault.drip and fault.cut_at is None:
+            self._send(fault.status, content, fault.headers)
+            return
+        self._send(fault.status, content[: fault.cut_at or 0], {**fault.headers, "Content-Length": str(len(content))})
+        try:
+            while fault.drip and not self.server.closing.wait(0.02):
+                self.wfile.write(b" ")
+        except OSError:
+            return
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _completion(self, fault: str, body: dict[str, Any]) -> dict[str, Any]:
         count = {"no_choices": 0, "fewer": 1}.get(fault, body.get("n") or 1)
@@ -105,6 +145,8 @@ def serving(server: Server) -> Iterator[Server]:
     try:
         yield server
     finally:
+        if isinstance(server, ChatServer):
+            server.closing.set()
         server.shutdown()
         server.server_close()
 

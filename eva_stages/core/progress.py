@@ -11,6 +11,8 @@ from eva_stages.core.redaction import redact
 from eva_stages.core.terminal import Terminal
 
 PLAIN_SECONDS = 15.0
+MONEY = "_usd"
+"""How the names of amounts of money end."""
 
 
 class Task:
@@ -80,8 +82,19 @@ class Reporter:
 
 
 def facts(numbers: Mapping[str, float]) -> str:
-    """Counts as one readable line."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:,.0f}" for name, value in numbers.items() if value)
+    """Counts as one readable line, money in dollars and cents."""
+    return ", ".join(_fact(name, value) for name, value in numbers.items() if value)
+
+
+def _fact(name: str, value: float) -> str:
+    if name.endswith(MONEY):
+        return f"{name.removesuffix(MONEY).replace('_', ' ')} USD {dollars(value)}"
+    return f"{name.replace('_', ' ')} {value:,.0f}"
+
+
+def dollars(amount: float) -> str:
+    """Money with cents, and with more digits where there is less than a cent: 0.68, 1,200.00, 0.0004."""
+    return f"{amount:,.2f}" if amount == 0 or abs(amount) >= 0.01 else f"{amount:.2g}"
 
 
 UNITS_OF_TIME = (

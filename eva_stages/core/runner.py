@@ -6,15 +6,17 @@ The one place that knows how a stage is started, resumed, checked and finished.
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.call_file import CALLS, paid
 from eva_stages.core.config.engine import Engine, LocalEngine, RayEngine
 from eva_stages.core.errors import DamagedError, EvaError, StageError
 from eva_stages.core.failures import commonest, split
 from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
+from eva_stages.core.notices import NoticeReader
 from eva_stages.core.parts import BEGUN, FAILED, drop_damaged, drop_failed, merge_parts, part_facts, read_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
@@ -139,16 +141,26 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     for unfinished in (out, work / "model"):
         shutil.rmtree(unfinished, ignore_errors=True)
     unit = "steps" if stage.name == "train" else "rows"
+    notices = NoticeReader(work)
+
+    def report_notices() -> None:
+        for text in notices.new_texts():
+            reporter.say(f"{stage.label}: {text}")
+
     with reporter.task(stage.label, unit) as task:
         match stage:
             case RowStage():
-                made = _run_rows(stage, work, out, folders, task, reporter, engine)
+                made = _run_rows(stage, work, out, folders, task, engine, reporter, report_notices)
             case TableStage():
                 made = _run_table(stage, work, out, folders)
             case FunctionStage():
                 made = stage.function.build(folders, context=Context(work, out, folders, task, run.root))
             case _:
                 raise TypeError(f"cannot run a {type(stage).__name__}")
+    report_notices()
+    # a journal knows of calls that no row tells of: those of rows that were tried again, and those that a kill cut off
+    spent = {**paid(work / CALLS, None), **paid(run.root / CALLS, stage.folder)}
+    made = {**made, "counts": {**made.get("counts", {}), **spent}, "notices": notices.lasting_texts()}
     out = work / "model" if (work / "model").is_dir() else out
     rows = count_rows(out) if (out / FILE).is_file() else None
     seconds = round(time.monotonic() - clock, 3)
@@ -158,7 +170,14 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
 
 
 def _run_rows(
-    stage: RowStage, work: Path, out: Path, folders: dict[str, Path], task: Task, reporter: Reporter, engine: Engine
+    stage: RowStage,
+    work: Path,
+    out: Path,
+    folders: dict[str, Path],
+    task: Task,
+    engine: Engine,
+    reporter: Reporter,
+    report: Callable[[], None],
 ) -> dict[str, Any]:
     parts = work / "parts"
     parts.mkdir(exist_ok=True)
@@ -168,7 +187,7 @@ def _run_rows(
     total = count_rows(folders[stage.sources[0]])
     done, statistics = read_parts(parts)
     (work / BEGUN).unlink(missing_ok=True)
-    progress = _PartProgress(parts, total, task)
+    progress = _PartProgress(parts, total, task, report)
     progress()
     computed = total - len(done)
     used = {}
@@ -229,15 +248,16 @@ def _check(limits: Sequence[Limit], statistics: Mapping[str, float], failures: M
 
 
 class _PartProgress:
-    """Follows a row stage by the part files that appear."""
+    """Follows a row stage by the part files that appear, and passes on what its processes report."""
 
-    def __init__(self, parts: Path, total: int, task: Task) -> None:
-        self._parts, self._total, self._task = parts, total, task
+    def __init__(self, parts: Path, total: int, task: Task, report: Callable[[], None]) -> None:
+        self._parts, self._total, self._task, self._report = parts, total, task, report
         self._seen: set[str] = set()
         self._rows = 0
         self._tokens = 0.0
 
     def __call__(self) -> None:
+        self._report()
         for entry in os.scandir(self._parts):
             if entry.name.endswith(".parquet") and entry.name not in self._seen:
                 rows, statistics = part_facts(Path(entry.path))

@@ -244,7 +244,7 @@ class Client:
         try:
             async with asyncio.timeout(self._limits.timeout):
                 response: Any = await litellm.acompletion(**request, **key, **plain, timeout=timeout, max_retries=0, num_retries=0)
-            answer = response.model_dump()
+            answer = response.model_dump(warnings=False)
         except Exception as error:  # LiteLLM's errors have no common class of their own
             answer = _received(exchange)
             if answer is None:

@@ -102,7 +102,8 @@ class LiteLLMGenerator(SeededLLM):
         """Nothing was made yet where loading failed, and then its error is what counts."""
         if self._calls is not None:
             self._calls.close()
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.run_until_complete(_end_tasks())
             self._loop.close()
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
@@ -163,6 +164,14 @@ class LiteLLMGenerator(SeededLLM):
             write_notice(Path(self.attempt), text, lasting)
         else:
             logging.getLogger(__name__).warning(text)
+
+
+async def _end_tasks() -> None:
+    """End what LiteLLM leaves running in an event loop: its logging worker."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _shared(costs: dict[str, float], n: int) -> dict[str, list[Any]]:

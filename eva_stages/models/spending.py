@@ -1,8 +1,8 @@
 """What a call to a provider can cost, and what it did cost.
 
 The worst case of a call: the tokens of its prompt as counted here, and all the tokens that it may answer with. It is set aside before the
-call is sent. The provider's own figures are believed where they are plausible: whole numbers, some prompt, and no more than the request
-can use. Otherwise the worst case counts, and the call is reported as estimated. Tokenizers differ, so a provider may count up to
+call is sent. The provider's own figures are believed where they are plausible: whole numbers, neither of them 0, and no more than the
+request can use. Otherwise the worst case counts, and the call is reported as estimated. Tokenizers differ, so a provider may count up to
 `MORE_TOKENS` times as many tokens in a prompt as LiteLLM does, and what its chat template adds; the largest such ratio seen is applied to
 the worst cases that follow.
 """
@@ -66,7 +66,7 @@ class Prices:
         """
         reported = usage if isinstance(usage, Mapping) else {}
         read, written = (_whole_number(reported.get(name)) for name in ("prompt_tokens", "completion_tokens"))
-        if read is None or written is None or read <= 0 or written < 0:
+        if read is None or written is None or read <= 0 or written <= 0:
             return Charge(worst.usd, True, self._prompt_tokens(request), None)
         if read > worst.input_tokens * MORE_TOKENS + TEMPLATE_TOKENS or written > worst.output_tokens:
             return Charge(worst.usd, True, self._prompt_tokens(request), None, implausible=True)

@@ -1,0 +1,349 @@
+"""K5 of the cases: a server that misbehaves costs no more than the cap, hangs nothing and shows no secret."""
+
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eva_stages.core.call_file import CALLS, paid
+from eva_stages.core.calls import Journal
+from eva_stages.core.errors import StageError
+from eva_stages.core.notices import NoticeReader
+from eva_stages.core.progress import facts
+from eva_stages.models.litellm_generator import LiteLLMGenerator
+from eva_stages.models.provider_errors import retry_after
+from eva_stages.models.spending import count_tokens
+from tests.fault_server import ChatServer, Fault, chat_server
+
+KEY = "planted-key-5f2c91aa07b34d"
+SECRET = KEY.encode()
+PRICE = {"input": 100.0, "output": 200.0}
+MESSAGES = [{"role": "user", "content": "prompt 0"}]
+NEW_TOKENS = 20
+WORST = (count_tokens("openai/tiny", messages=MESSAGES) * 100 + NEW_TOKENS * 200) * 1e-6
+"""US dollars that one call can cost at most, by the tokens of its prompt and all that it may answer."""
+PLAUSIBLE = (10 * 100 + 5 * 200) * 1e-6
+"""What the server's usual answer costs."""
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[ChatServer]:
+    with chat_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: ChatServer, monkeypatch: pytest.MonkeyPatch) -> ChatServer:
+    monkeypatch.setenv("EVA_TEST_KEY", KEY)
+    running.faults, running.requests, running.answered = [], [], 0
+    return running
+
+
+def generator(server: ChatServer, folder: Path | None = None, **settings: Any) -> LiteLLMGenerator:
+    given = {"timeout": 20.0, "price": PRICE, "max_new_tokens": NEW_TOKENS, "concurrency": 1, "attempts": 1, **settings}
+    journal = {"journal": str(folder), "attempt": str(folder)} if folder else {}
+    made = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", **journal, **given)
+    made.load()
+    return made
+
+
+def asked(made: LiteLLMGenerator, count: int = 1, n: int = 1) -> list[Any]:
+    prompts = [[{"role": "user", "content": f"prompt {index}"}] for index in range(count)]
+    outputs = made.generate(prompts, n, list(range(count)))
+    made.unload()
+    return outputs
+
+
+def rows(folder: Path) -> list[tuple[float, int]]:
+    with sqlite3.connect(folder / CALLS) as connection:
+        return connection.execute("SELECT usd, estimated FROM calls").fetchall()
+
+
+def spent(output: dict[str, Any]) -> tuple[float, float]:
+    statistics = output["statistics"]
+    return sum(statistics.get("cost_usd", [0.0])), sum(statistics.get("estimated_calls", [0]))
+
+
+USAGES: dict[str, Any] = {
+    "null": None,
+    "zeros": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    "negative": {"prompt_tokens": -30_000_000, "completion_tokens": -5, "total_tokens": 0},
+    "absurd": {"prompt_tokens": 10**15, "completion_tokens": 10**15, "total_tokens": 10**15},
+    "more than was allowed": {"prompt_tokens": 10, "completion_tokens": NEW_TOKENS + 1, "total_tokens": 31},
+    "texts": {"prompt_tokens": "many", "completion_tokens": "more", "total_tokens": "most"},
+    "infinite": {"prompt_tokens": float("inf"), "completion_tokens": float("nan"), "total_tokens": 1},
+    "a word": "unknown",
+    "half of it": {"prompt_tokens": 10},
+}
+
+
+@pytest.mark.parametrize("usage", [*USAGES, "none"])
+def test_usage_that_says_nothing_counts_as_the_worst_case_and_is_told_as_estimated(server: ChatServer, tmp_path: Path, usage: str) -> None:
+    server.faults = [Fault(without=("usage",)) if usage == "none" else Fault(fields={"usage": USAGES[usage]})]
+    (output,) = asked(generator(server, tmp_path))
+    assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 1
+    assert spent(output) == (pytest.approx(WORST), 1) and rows(tmp_path) == [(pytest.approx(WORST), 1)]
+    assert output["statistics"]["output_tokens"][0] > 0 and output["statistics"]["input_tokens"][0] > 0
+
+
+def test_plausible_usage_is_believed_even_where_it_is_more_than_we_count(server: ChatServer, tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 15, "completion_tokens": NEW_TOKENS, "total_tokens": 35}
+    server.faults = [Fault(fields={"usage": usage})]
+    (output,) = asked(generator(server, tmp_path, max_cost_usd=0.01))
+    assert spent(output) == (pytest.approx((15 * 100 + NEW_TOKENS * 200) * 1e-6), 0)
+    server.faults = [Fault(fields={"usage": usage})]
+    (tmp_path / "capped").mkdir()
+    (output,) = asked(generator(server, tmp_path / "capped", max_cost_usd=WORST))
+    assert rows(tmp_path / "capped") == [(pytest.approx(WORST), 0)], "a cap holds in the journal whatever is reported"
+
+
+BILLED = {"hang": {"timeout": 0.4}, "cut": {}, "malformed": {}, "html": {}, "502": {}, "504": {}, "drip": {"timeout": 0.4}, "reset": {}}
+SPECIAL = {
+    "html": Fault(headers={"Content-Type": "text/html"}, body=b"<html><body>welcome</body></html>"),
+    "drip": Fault(drip=True),
+    "reset": Fault(cut_at=20),
+}
+
+
+@pytest.mark.parametrize("fault", BILLED)
+def test_a_call_that_may_have_been_billed_counts_and_ends_within_its_deadline(server: ChatServer, tmp_path: Path, fault: str) -> None:
+    server.faults = [SPECIAL.get(fault, fault)]
+    (output,) = asked(generator(server, tmp_path, **BILLED[fault]))
+    assert output["generations"] == [None] and output["finish_reasons"][0].startswith("gave up after 1 tries: ")
+    assert spent(output) == (pytest.approx(WORST), 1) == (sum(usd for usd, _ in rows(tmp_path)), 1)
+    assert len(server.requests) == 1, "LiteLLM sends nothing again by itself"
+
+
+@pytest.mark.parametrize("fault", ["400", "429", "500", "503", "redirect", "nobody"])
+def test_a_call_that_was_refused_costs_nothing(server: ChatServer, tmp_path: Path, fault: str) -> None:
+    server.faults = [Fault(307, {"Location": "http://127.0.0.1:9/v2"}) if fault == "redirect" else fault]
+    made = generator(server, tmp_path, max_wait=0)
+    made.api_base = "http://127.0.0.1:9/v1" if fault == "nobody" else server.base
+    (output,) = asked(made)
+    assert output["generations"] == [None] and spent(output) == (0, 0) and rows(tmp_path) == []
+    if fault == "redirect":
+        assert "redirect to http://127.0.0.1:9/v2; give the final address as api_base" in output["finish_reasons"][0]
+    if fault == "nobody":
+        assert "no connection" in output["finish_reasons"][0]
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "stop"])
+def test_an_answer_without_a_text_is_null_with_its_reason_and_paid_once(server: ChatServer, tmp_path: Path, reason: str) -> None:
+    server.faults = [Fault(choice={"finish_reason": reason}, message={"content": None})]
+    for _ in range(2):  # the second time from the journal
+        (output,) = asked(generator(server, tmp_path, attempts=6))
+        assert output["generations"] == [None] and reason in output["finish_reasons"][0]
+        assert spent(output) == (pytest.approx(PLAUSIBLE), 0) and len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0), ("7.5", 7.5), (" 0 ", 0.0), ("999999999999999999999999999", 300.0), ("infinity", None), ("inf", None), ("nan", None),
+        ("-5", None), ("soon", None), ("", None), (None, None), ("1e9", None), ("\u0663", None),
+        ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("Fri, 31 Dec 9999 23:59:59 GMT", 300.0),
+        ("Fri, 99 Dec 99999 23:59:59 GMT", None), ("Thu, 01 Jan 1970 00:02:00", 20.0),
+    ],
+)  # fmt: skip
+def test_retry_after_is_read_by_the_rules_of_http_and_bounded(value: str | None, seconds: float | None) -> None:
+    assert retry_after(value, 100.0, 300.0) == seconds
+
+
+def test_a_long_wait_is_told_and_bounded_by_the_recipe(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eva_stages.models.litellm_client.REPORTED_WAIT", 0.0)
+    server.faults = [Fault(429, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}), Fault(429, {"Retry-After": "whenever"})]
+    (output,) = asked(generator(server, tmp_path, attempts=3, max_wait=0.2))
+    assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 3
+    (text,) = NoticeReader(tmp_path).new_texts()
+    assert text.startswith("waiting until ") and "openai/tiny answers with status 429" in text and "at most runtime.max_wait, 0.2 s" in text
+
+
+def test_a_server_that_never_answers_ends_the_stage_and_names_what_was_waited_for(server: ChatServer, tmp_path: Path) -> None:
+    server.faults = ["500"] * 40
+    with pytest.raises(StageError, match=r"no answer of openai/tiny for \d+ s; the last call ended with: .*500"):
+        asked(generator(server, tmp_path, attempts=9, timeout=0.3, max_wait=0), 20)
+
+
+SURROGATE = (
+    b'{"id": "x", "object": "chat.completion", "created": 1, "model": "tiny", "usage": {"prompt_tokens": 10, "completion_tokens": 5, \
+"total_tokens": 15}, "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "half \\ud83d here"}}]}'
+)
+
+
+@pytest.mark.parametrize(("body", "text"), [(SURROGATE, "half \ufffd here"), (SURROGATE.replace(rb"\ud83d", b"\xff"), "half \ufffd here")])
+def test_what_no_file_can_hold_is_replaced_on_arrival(server: ChatServer, tmp_path: Path, body: bytes, text: str) -> None:
+    for _ in range(2):
+        server.faults = [Fault(body=body)]
+        (output,) = asked(generator(server, tmp_path))
+        assert output["generations"] == [text] and spent(output) == (pytest.approx(PLAUSIBLE), 0)
+    assert len(server.requests) == 1
+
+
+ODD = {
+    "a huge body": Fault(message={"content": "x" * (3 << 20)}),
+    "choices that are no list": Fault(fields={"choices": {"0": 1}}),
+    "a list": Fault(body=b"[1, 2]"),
+    "nothing": Fault(body=b""),
+    "nested": Fault(body=b'{"choices": ' + b"[" * 100_000),
+    "a long number": Fault(body=b'{"choices": [1], "usage": ' + b"9" * 5000 + b"}"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_answer_that_cannot_be_read_is_a_failure_with_its_reason(server: ChatServer, tmp_path: Path, kind: str) -> None:
+    server.faults = [ODD[kind]] * 2
+    (output,) = asked(generator(server, tmp_path, attempts=2))
+    assert output["generations"] == [None] and "gave up after 2 tries: " in output["finish_reasons"][0] and len(server.requests) == 2
+    assert "longer than" in output["finish_reasons"][0] or kind != "a huge body"
+
+
+@pytest.mark.parametrize("message", [{"content": 5}, {"content": {"a": 1}}, {"content": [{"type": "text", "text": "in parts"}]}])
+def test_content_of_another_kind_is_a_text_or_null_and_never_paid_again(server: ChatServer, tmp_path: Path, message: Any) -> None:
+    server.faults = [Fault(message=message)]
+    (output,) = asked(generator(server, tmp_path, attempts=3))
+    assert output["generations"] == [("in parts" if isinstance(message["content"], list) else None)] and len(server.requests) == 1
+
+
+def test_our_own_error_in_reading_is_not_paid_for_again(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("eva_stages.models.litellm_client.read_choices", lambda *_: 1 / 0)
+        with pytest.raises(StageError, match=r"cannot be read .ZeroDivisionError.*in the journal and not paid for again"):
+            asked(generator(server, tmp_path, attempts=6))
+    (output,) = asked(generator(server, tmp_path))
+    assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 1
+
+
+def test_a_kill_between_sending_and_answering_counts_at_the_next_start(server: ChatServer, tmp_path: Path) -> None:
+    code = (
+        "import asyncio, os, signal, sys; from pathlib import Path; from eva_stages.core.calls import Journal\n"
+        "async def main():\n"
+        "    journal = Journal(Path(sys.argv[1]), stage='1-evolve')\n"
+        "    assert (await journal.reserve(0.07, 0.1)).key\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / CALLS)], env=environment, check=False)
+    assert killed.returncode == -9 and paid(tmp_path / CALLS, "1-evolve") == {"cost_usd": 0.07, "estimated_calls": 1}
+
+    async def go_on() -> tuple[Any, Any, float]:
+        journal = Journal(tmp_path / CALLS, stage="1-evolve")
+        refused, made = await journal.reserve(0.04, 0.1), await journal.reserve(0.03, 0.1)
+        await journal.settle(made, "key", {"choices": []}, 0.01)
+        return refused, made, journal.spent()
+
+    refused, made, total = asyncio.run(go_on())
+    assert refused.key is None and not refused.waiting and made.key and total == pytest.approx(0.08)
+
+
+def test_generators_that_share_a_journal_stay_below_the_cap_together(server: ChatServer, tmp_path: Path) -> None:
+    async def both() -> float:
+        journals = [Journal(tmp_path / CALLS, stage=name) for name in ("0-judge", "1-judge")]
+        made = [await journals[index % 2].reserve(0.03, 0.1) for index in range(8)]
+        open_ones = [(index % 2, one) for index, one in enumerate(made) if one.key]
+        assert len(open_ones) == 3 and all(one.waiting for one in made if not one.key)
+        await asyncio.gather(*(journals[index].settle(one, "the same call", {"choices": []}, 0.02) for index, one in open_ones))
+        return journals[0].spent()
+
+    assert asyncio.run(both()) == pytest.approx(0.06), "equal calls made at once are both paid for"
+    assert [paid(tmp_path / CALLS, name)["cost_usd"] for name in ("0-judge", "1-judge")] == [pytest.approx(0.04), pytest.approx(0.02)]
+
+
+def test_a_shared_cache_shows_what_this_run_sent_and_what_it_used_again(server: ChatServer, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    cache = {"cache": str(tmp_path / "cache.sqlite"), "max_cost_usd": 0.1}
+    (first,) = asked(generator(server, tmp_path / "one", **cache))
+    (second,) = asked(generator(server, tmp_path / "two", **cache))
+    assert first["generations"] == second["generations"] and len(server.requests) == 1
+    assert spent(first) == (pytest.approx(PLAUSIBLE), 0) and spent(second) == (0, 0)
+    assert (second["statistics"]["reused_calls"], second["statistics"]["reused_usd"]) == ([1], [pytest.approx(PLAUSIBLE)])
+    assert paid(tmp_path / "one" / CALLS, "one")["cost_usd"] == pytest.approx(PLAUSIBLE) and paid(tmp_path / "two" / CALLS, "two") == {}
+
+
+def test_money_has_cents() -> None:
+    told = facts({"judgments": 4, "cost_usd": 0.684, "reused_usd": 1200.0, "estimated_calls": 2})
+    assert told == "judgments 4, cost USD 0.68, reused USD 1,200.00, estimated calls 2" and facts({"cost_usd": 0.0004}) == "cost USD 0.0004"
+
+
+def test_what_a_model_does_not_take_is_told_once_and_lasts(server: ChatServer, tmp_path: Path) -> None:
+    made = generator(server, tmp_path, temperature=0.5)
+    made.model = "openai/o1"  # takes no temperature but 1, and no top_p
+    asked(made, 2)
+    reader = NoticeReader(tmp_path)
+    assert reader.new_texts() == ["openai/o1 does not take temperature, top_p; calls are made without"] == reader.lasting_texts()
+
+
+def test_what_a_server_refuses_is_left_out_and_told(server: ChatServer, tmp_path: Path) -> None:
+    error = {"message": "bad", "body": {"detail": [{"loc": ["body", "seed"], "msg": "extra fields not permitted"}]}}
+    body = json.dumps({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}], "error": error}).encode()
+    server.faults = [Fault(422, body=body)]
+    (output,) = asked(generator(server, tmp_path))
+    assert len(server.requests) == 2 or output["finish_reasons"][0].startswith("refused:")
+
+
+def test_the_error_of_loading_is_the_one_that_is_seen(server: ChatServer) -> None:
+    made = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", max_cost_usd=1.0)
+    with pytest.raises(StageError, match=r"runtime\.price"):
+        made.load()
+    made.unload()
+
+
+def _damaged(path: Path) -> None:
+    path.write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
+
+
+def _text(path: Path) -> None:
+    path.write_text("this is no database, and it is longer than a header of one would be, so that nobody takes it for an empty one\n" * 9)
+
+
+def _full(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE calls (key TEXT PRIMARY KEY, answer TEXT NOT NULL, usd REAL NOT NULL)")
+        connection.execute("CREATE TRIGGER full BEFORE INSERT ON calls BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END")
+
+
+@pytest.mark.parametrize("break_file", [_damaged, _text, _full])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_journal_that_cannot_be_written_ends_the_stage_with_its_name(
+    server: ChatServer, tmp_path: Path, break_file: Callable[[Path], None], shared: bool
+) -> None:
+    path = tmp_path / ("cache.sqlite" if shared else CALLS)
+    break_file(path)
+    with pytest.raises(StageError, match=f"{path.name} cannot be used: .*; (restore it|see whether)"):
+        asked(generator(server, tmp_path, cache=str(tmp_path / "cache.sqlite")), 4)
+
+
+EVERYTHING: list[str | Fault] = [
+    *(Fault(fields={"usage": usage}) for usage in USAGES.values()), Fault(without=("usage",)),
+    *SPECIAL.values(), *ODD.values(), "cut", "malformed", "no_choices", "500", "502", "400",
+    Fault(429, {"Retry-After": "infinity"}), Fault(429, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}), Fault(302, {"Location": "/v1"}),
+    Fault(choice={"finish_reason": "length"}, message={"content": None}), Fault(body=SURROGATE),
+    *(Fault(status, {"X-Echo": KEY}, body=b'{"error": {"message": "%b, %b"}}' % (SECRET, SECRET[3:17])) for status in (400, 500)),
+    Fault(message={"content": f"your key is {KEY}, or {KEY[:13]}..."}),
+]  # fmt: skip
+
+
+def test_every_fault_at_once_keeps_the_cap_hangs_nothing_and_shows_no_key(
+    server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cap, ends = 0.10, list[str]()
+    for _ in range(2):  # and a rerun with what the journal has
+        server.faults = list(EVERYTHING)
+        try:
+            outputs = asked(generator(server, tmp_path, concurrency=4, attempts=2, timeout=1.0, max_wait=0.1, max_cost_usd=cap), 60)
+            ends += [str(outputs)]
+        except StageError as error:
+            ends += [str(error)]
+            assert "spending cap reached" in str(error)
+        assert sum(usd for usd, _ in rows(tmp_path)) <= cap
+    assert sum(usd for usd, _ in rows(tmp_path)) > cap - 2 * WORST and any(estimated for _, estimated in rows(tmp_path))
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + "".join([*ends, *capfd.readouterr()]).encode()
+    assert not any(KEY[start : start + 12].encode() in written for start in range(len(KEY) - 11))
