@@ -11,7 +11,6 @@ import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -19,33 +18,17 @@ import httpx
 from eva_stages.core.calls import Entry, Journal, Reservation, call_key
 from eva_stages.core.errors import StageError
 from eva_stages.core.generating import COSTS
-from eva_stages.core.redaction import redact, secrets
+from eva_stages.core.redaction import secrets
+from eva_stages.models.pacing import FIRST_WAIT, LONGEST_WAIT, Limits, Pacing
 from eva_stages.models.provider_answers import raw_choices, read_choices, storable, with_tokens
-from eva_stages.models.provider_errors import REFUSED, TOO_MANY, Failure, failure, retry_after
+from eva_stages.models.provider_errors import TOO_MANY, Failure, failure
 from eva_stages.models.spending import Charge, Prices, WorstCase, count_tokens
 from eva_stages.models.wire import EXCHANGE, LARGEST_BODY, Exchange
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-REPORTED_WAIT = 10.0
-"""A server's wait of more seconds is reported."""
 CONNECT_SECONDS = 15.0
 POLL_SECONDS = 0.1
-FRUITLESS_DEADLINES = 2
-"""How many times the longest that one try can take may pass without any answer, before the stage ends."""
 ANSWER_BYTES, BYTES_PER_TOKEN = 1 << 20, 4096
 """How long an answer can be: LiteLLM's frame, and a token with its most likely alternatives."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How calls are made; see `LiteLLMGenerator`."""
-
-    concurrency: int
-    attempts: int
-    timeout: float
-    max_wait: float
-    max_cost_usd: float | None
-    requests_per_minute: float | None
 
 
 class Client:
@@ -67,7 +50,7 @@ class Client:
         journal: Journal,
         notify: Callable[[str, bool], None],
     ) -> None:
-        self._model, self._key, self._key_name = model, key, key_name
+        self._model, self._key = model, key
         self._limits, self._prices, self._journal = limits, prices, journal
         self._notify = notify
         self._underway: dict[str, asyncio.Lock] = {}
@@ -76,10 +59,7 @@ class Client:
         self._gate = asyncio.Semaphore(limits.concurrency)
         # answers on their way to disk are lost with a kill, so they may be no more than the requests under way
         self._unsettled = asyncio.Semaphore(2 * limits.concurrency)
-        self._stopping = asyncio.Event()
-        self._not_before = 0.0
-        self._answered = 0
-        self._fruitless_since: float | None = None
+        self._pacing = Pacing(model, key_name, limits, notify)
 
     async def call(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer from the journal or the provider: `choices` or a `failure`, and what it cost. Of equal calls one is made."""
@@ -93,11 +73,11 @@ class Client:
 
     def begin(self) -> None:
         """Let calls begin, after they were stopped."""
-        self._stopping.clear()
+        self._pacing.stopping.clear()
 
     async def finish(self) -> None:
         """Let no call begin, nor wait for another try, and wait until those under way are in the journal."""
-        self._stopping.set()
+        self._pacing.stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._journal.flush()
 
@@ -109,7 +89,7 @@ class Client:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            self._stopping.set()
+            self._pacing.stopping.set()
             await asyncio.gather(task, return_exceptions=True)
             raise
 
@@ -125,18 +105,18 @@ class Client:
 
     async def _attempts(self, key: str, request: dict[str, Any], costs: dict[str, Any]) -> tuple[Any, "asyncio.Future[None] | None"]:
         """A raw answer on its way into the journal, or the reason why there is none; `costs` are added to."""
-        tries, reason, answered = 0, "", self._answered
+        tries, reason, answered = 0, "", self._pacing.answers
         while tries < self._limits.attempts:
             tries += 1
             worst = self._prices.worst_case(request)
-            await self._turn()
+            await self._pacing.turn()
             reservation = await self._reserve(worst.usd)
             began = time.monotonic()
             outcome = await self._send(request)
             if not isinstance(outcome, Failure):
                 charge = self._charge(outcome.get("usage"), request, worst)
                 _add(costs, charge, self._prices.rates is None)
-                self._answered, self._fruitless_since = self._answered + 1, None
+                self._pacing.answered()
                 if raw_choices(outcome):
                     raw = {"response": outcome, "input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
                     return raw, self._settle(reservation, key, raw, charge)
@@ -147,66 +127,14 @@ class Client:
                 lost = Charge(worst.usd if outcome.paid else 0.0, outcome.paid, 0, None)
                 _add(costs, lost, outcome.paid and self._prices.rates is None)
                 await self._settle(reservation, None, {"failure": reason}, lost)
-                self._check(outcome, began)
-                if not outcome.again:  # the server answers, but not to this
-                    self._fruitless_since = None
+                self._pacing.failed(outcome, began)
+                if not outcome.again:
                     return f"refused: {reason}", None
-                tries -= outcome.status == TOO_MANY and self._answered > answered
-                answered = self._answered
-                wait = self._wait(outcome)
+                tries -= outcome.status == TOO_MANY and self._pacing.answers > answered
+                answered, wait = self._pacing.answers, self._pacing.hold(outcome)
             if wait is None and tries < self._limits.attempts:
-                await self._pause(min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, tries - 1)) * random.uniform(0.5, 1.0))
+                await self._pacing.pause(min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, tries - 1)) * random.uniform(0.5, 1.0))
         return f"gave up after {self._limits.attempts} tries: {reason}", None
-
-    def _check(self, outcome: Failure, began: float) -> None:
-        """Raises:
-        StageError: if the key or the model is refused, or no call was answered for long.
-        """
-        if outcome.status in REFUSED and not outcome.paid:
-            raise StageError(
-                f"{self._model} refused the request ({outcome.status}); check the model's name and {self._key_name}: {outcome.reason}"
-            )
-        if self._fruitless_since is None:
-            self._fruitless_since = began
-        passed = time.monotonic() - self._fruitless_since
-        if passed > FRUITLESS_DEADLINES * (self._limits.timeout + self._limits.max_wait):
-            raise StageError(f"no answer of {self._model} for {passed:.0f} s; the last call ended with: {outcome.reason}")
-
-    def _wait(self, outcome: Failure) -> float | None:
-        """Seconds that the server asks to wait, in which no call is sent; None where it does not."""
-        wait = retry_after(outcome.retry_after, time.time(), self._limits.max_wait)
-        if wait is None:
-            return None
-        until = time.monotonic() + max(wait, FIRST_WAIT)
-        if wait > REPORTED_WAIT and until > self._not_before + REPORTED_WAIT:
-            end = time.strftime("%H:%M:%S", time.localtime(time.time() + wait))
-            asked = redact(outcome.retry_after or "")[:40]
-            self._notify(
-                f"waiting until {end}: {self._model} answers with status {outcome.status} and Retry-After {asked!r} "
-                f"(at most runtime.max_wait, {self._limits.max_wait:g} s)",
-                False,
-            )
-        self._not_before = max(self._not_before, until)
-        return wait
-
-    async def _turn(self) -> None:
-        """Wait until the next request may be sent: not before a server's Retry-After, nor faster than the rate allows."""
-        while (wait := self._not_before - time.monotonic()) > 0:
-            await self._pause(wait)
-        if self._stopping.is_set():
-            raise asyncio.CancelledError
-        if self._limits.requests_per_minute is not None:
-            self._not_before = time.monotonic() + 60 / self._limits.requests_per_minute
-
-    async def _pause(self, seconds: float) -> None:
-        """Raises:
-        CancelledError: as soon as no further call is to begin.
-        """
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
-        raise asyncio.CancelledError
 
     async def _reserve(self, usd: float) -> Reservation:
         """Set the most that a call can cost aside; waits for calls under way if only they stand between it and the cap.
@@ -222,9 +150,9 @@ class Client:
                     f"spending cap reached: {spent}, and the next call may cost {usd:.4f}; raise runtime.max_cost_usd and run again. "
                     "All answers paid for are kept"
                 )
-            if time.monotonic() - began > FRUITLESS_DEADLINES * (self._limits.timeout + self._limits.max_wait):
+            if time.monotonic() - began > self._limits.patience:
                 raise StageError(f"{spent} or set aside, and calls of other processes that share the journal do not end")
-            await self._pause(POLL_SECONDS)
+            await self._pacing.pause(POLL_SECONDS)
         return reservation
 
     def _settle(self, reservation: Reservation, key: str | None, answer: Any, charge: Charge) -> "asyncio.Future[None]":

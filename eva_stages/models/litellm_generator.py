@@ -22,7 +22,8 @@ from eva_stages.core.generating import COSTS, Generated, SeededLLM
 from eva_stages.core.notices import write_notice
 from eva_stages.core.rows import Message
 from eva_stages.models.batching import with_system_prompt
-from eva_stages.models.litellm_client import Client, Limits
+from eva_stages.models.litellm_client import Client
+from eva_stages.models.pacing import Limits
 from eva_stages.models.providers import dropped_settings, provider_key
 from eva_stages.models.spending import Prices
 from eva_stages.models.wire import watch_transports

@@ -157,7 +157,7 @@ def test_retry_after_is_read_by_the_rules_of_http_and_bounded(value: str | None,
 
 
 def test_a_long_wait_is_told_and_bounded_by_the_recipe(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eva_stages.models.litellm_client.REPORTED_WAIT", 0.0)
+    monkeypatch.setattr("eva_stages.models.pacing.REPORTED_WAIT", 0.0)
     server.faults = [Fault(429, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}), Fault(429, {"Retry-After": "whenever"})]
     (output,) = asked(generator(server, tmp_path, attempts=3, max_wait=0.2))
     assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 3

@@ -1,0 +1,110 @@
+"""When the next call to a provider may be sent, and when to give the provider up.
+
+A server's Retry-After holds all calls back, for at most what the recipe allows, and the person who waits is told. A server that has
+refused the key, or has answered nothing for long, ends the stage.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from eva_stages.core.errors import StageError
+from eva_stages.core.redaction import redact
+from eva_stages.models.provider_errors import REFUSED, Failure, retry_after
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+REPORTED_WAIT = 10.0
+"""A server's wait of more seconds is reported."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How calls are made; see `LiteLLMGenerator`."""
+
+    concurrency: int
+    attempts: int
+    timeout: float
+    max_wait: float
+    max_cost_usd: float | None
+    requests_per_minute: float | None
+
+    @property
+    def patience(self) -> float:
+        """Seconds that may pass without any answer: twice the longest that one try can take."""
+        return 2 * (self.timeout + self.max_wait)
+
+
+class Pacing:
+    """The pace of the calls to one model.
+
+    Attributes:
+        stopping: set when no further call is to begin.
+        answers: calls that were answered so far.
+    """
+
+    def __init__(self, model: str, key_name: str, limits: Limits, notify: Callable[[str, bool], None]) -> None:
+        self._model, self._key_name, self._limits, self._notify = model, key_name, limits, notify
+        self.stopping = asyncio.Event()
+        self.answers = 0
+        self._not_before = 0.0
+        self._fruitless_since: float | None = None
+
+    def answered(self) -> None:
+        """A call was answered."""
+        self.answers, self._fruitless_since = self.answers + 1, None
+
+    def failed(self, outcome: Failure, began: float) -> None:
+        """A call that was sent at `began` was not.
+
+        Raises:
+            StageError: if the key or the model is refused, or no call was answered for long.
+        """
+        if outcome.status in REFUSED and not outcome.paid:
+            raise StageError(
+                f"{self._model} refused the request ({outcome.status}); check the model's name and {self._key_name}: {outcome.reason}"
+            )
+        if not outcome.again:  # the server answers, but not to this
+            self._fruitless_since = None
+            return
+        if self._fruitless_since is None:
+            self._fruitless_since = began
+        passed = time.monotonic() - self._fruitless_since
+        if passed > self._limits.patience:
+            raise StageError(f"no answer of {self._model} for {passed:.0f} s; the last call ended with: {outcome.reason}")
+
+    def hold(self, outcome: Failure) -> float | None:
+        """Seconds that the server asks to wait, in which no call is sent now; None where it does not."""
+        wait = retry_after(outcome.retry_after, time.time(), self._limits.max_wait)
+        if wait is None:
+            return None
+        until = time.monotonic() + max(wait, FIRST_WAIT)
+        if wait > REPORTED_WAIT and until > self._not_before + REPORTED_WAIT:
+            end = time.strftime("%H:%M:%S", time.localtime(time.time() + wait))
+            asked = redact(outcome.retry_after or "")[:40]
+            self._notify(
+                f"waiting until {end}: {self._model} answers with status {outcome.status} and Retry-After {asked!r} "
+                f"(at most runtime.max_wait, {self._limits.max_wait:g} s)",
+                False,
+            )
+        self._not_before = max(self._not_before, until)
+        return wait
+
+    async def turn(self) -> None:
+        """Wait until the next request may be sent: not before a server's Retry-After, nor faster than the rate allows."""
+        while (wait := self._not_before - time.monotonic()) > 0:
+            await self.pause(wait)
+        if self.stopping.is_set():
+            raise asyncio.CancelledError
+        if self._limits.requests_per_minute is not None:
+            self._not_before = time.monotonic() + 60 / self._limits.requests_per_minute
+
+    async def pause(self, seconds: float) -> None:
+        """Raises:
+        CancelledError: as soon as no further call is to begin.
+        """
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except TimeoutError:
+            return
+        raise asyncio.CancelledError
