@@ -208,10 +208,10 @@ def _rates(manifest: Mapping[str, Any], tokens: float) -> Figures:
 
 def one_process(name: str, folder: Path) -> str:
     """A packaged launch file, with one process in place of eight."""
-    content = {**yaml.safe_load(launch_file(name).read_text()), "num_processes": 1}
+    content = {**yaml.safe_load(launch_file(name).read_text(encoding="utf-8")), "num_processes": 1}
     path = folder / f"{name}_1.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return str(path)
 
 
@@ -230,7 +230,7 @@ def _quick(**settings: Any) -> list[str]:
 
 
 def _eva(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "cli.main", *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "cli.main", *arguments], capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-2000:]}")
     return done.stdout
@@ -311,7 +311,11 @@ class PeakMemory(threading.Thread):
         while not self._stopped.wait(SAMPLE_SECONDS):
             try:
                 done = subprocess.run(
-                    ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True
+                    ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    encoding="utf-8",
                 )
             except (OSError, subprocess.CalledProcessError):
                 return
@@ -331,14 +335,16 @@ def run_check(name: str, models: Path, folder: Path, size: str, memory: bool, lo
     command = [sys.executable, "-m", "benchmarks.accelerator", "--check", name, "--size", size, "--models", str(models)]
     began = time.monotonic()
     try:
-        done = subprocess.run([*command, "--folder", str(folder / name)], capture_output=True, text=True, timeout=LIMIT_SECONDS)
+        done = subprocess.run(
+            [*command, "--folder", str(folder / name)], capture_output=True, text=True, timeout=LIMIT_SECONDS, encoding="utf-8"
+        )
         output, code = done.stdout + done.stderr, done.returncode
         line = next((line for line in reversed(done.stdout.splitlines()) if line.startswith("{")), None)
     except subprocess.TimeoutExpired as error:
         output, code, line = f"{error.stdout}{error.stderr}", None, None
     if logs is not None:
         logs.mkdir(parents=True, exist_ok=True)
-        (logs / f"{name}.log").write_text(output[-200_000:])
+        (logs / f"{name}.log").write_text(output[-200_000:], encoding="utf-8")
     peak = {"peak": sampler.stop()} if memory else {}
     shutil.rmtree(folder / name, ignore_errors=True)
     wall = round(time.monotonic() - began, 1)

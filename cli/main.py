@@ -76,7 +76,7 @@ def _code() -> int:
         print(f"error: {error}\nresume with: {this_command()}", file=sys.stderr)
         return 1
     except DamagedError as error:
-        print(f"error: {error}\nrepair with: {repairing_command()}", file=sys.stderr)
+        print(f"error: {error}\nrepair with: {error.command or repairing_command()}", file=sys.stderr)
         return 1
     except EvaError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -103,13 +103,13 @@ def compare(
 
 def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
     """The scores of a run, benchmark by policy, with published scores of known models beside them."""
-    from eva_stages.core.recipes import load_recipe
+    from eva_stages.core.recipes import recipe_of_run
     from pipelines.iteration import iterations
     from pipelines.run_results import run_results, run_table
     from pipelines.summary import summary
 
     found = existing_run(run)
-    recipe = load_recipe(str(found.root / "recipe.yaml"))
+    recipe = recipe_of_run(found.root)
     document = run_results(summary(found, recipe, iterations(recipe)))
     _print(document, run_table(document), as_json, as_csv, as_markdown)
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from eva_stages.core.config.evaluation import Evaluation, JudgedBenchmark
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.decoding import decode_yaml, short
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipes import packaged_recipes
 from eva_stages.models.loading import MICROWORLD
@@ -94,9 +95,9 @@ def _changed(benchmark: dict[str, Any], judge: dict[str, Any] | None, baseline: 
 def _player(judge: str) -> dict[str, Any]:
     """A player as in a recipe, from a word or a mapping in YAML."""
     try:
-        told = yaml.safe_load(judge)
-    except yaml.YAMLError as error:
-        raise ConfigError([f"--judge: {judge!r} is no YAML: {' '.join(str(error).split())}"]) from error
+        told, _ = decode_yaml(judge)
+    except ValueError as error:
+        raise ConfigError([f"--judge: {short(judge)}: {error}"]) from error
     if isinstance(told, dict):
         return told
     if judge in (MICROWORLD, "policy"):

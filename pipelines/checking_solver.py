@@ -8,8 +8,6 @@ from itertools import chain
 from pathlib import Path
 from shutil import which
 
-import yaml
-
 from eva_stages.core.config.prompts import MicroworldPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
@@ -19,7 +17,7 @@ from eva_stages.core.rows import Message
 from eva_stages.models.batching import chat_tokens
 from eva_stages.models.choosing import ROWS
 from eva_stages.models.loading import load_tokenizer, resolve
-from eva_stages.solver.launching import launch_file, machine_count, process_count, vocabulary_size
+from eva_stages.solver.launching import launch_file, launch_settings, machine_count, process_count, vocabulary_size
 from pipelines.prompts import prompt_source
 
 PACKAGES = {"liger": "liger-kernel", "qlora": "bitsandbytes", "DEEPSPEED": "deepspeed"}
@@ -125,7 +123,7 @@ def _machines(recipe: Recipe) -> None:
 def _packages(recipe: Recipe) -> None:
     training = recipe.solver.training
     runtime = training.runtime
-    distributed = yaml.safe_load(launch_file(runtime.launch).read_text(encoding="utf-8")).get("distributed_type")
+    distributed = launch_settings(launch_file(runtime.launch)).get("distributed_type")
     asked: dict[str, str] = {f"solver.training.runtime.report_to: {name}": name for name in runtime.report_to}
     if runtime.liger:
         asked["solver.training.runtime.liger"] = PACKAGES["liger"]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipes import recipe_of_run
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
 from eva_stages.core.tables import FILE, per_prompt_mean, read_table
@@ -31,7 +31,7 @@ def run_values(run: Run) -> Values:
     Raises:
         ConfigError: if no evaluation is done.
     """
-    recipe = load_recipe(str(run.root / "recipe.yaml"))
+    recipe = recipe_of_run(run.root)
     found: Values = {}
     for one in iterations(recipe):
         for stage in one.evaluation:

@@ -19,7 +19,8 @@ from pydantic import Field
 
 from eva_stages.core.config.base import Section
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipes import parsed
+from eva_stages.core.ourfiles import notice
+from eva_stages.core.recipes import input_text, parsed
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run, write_whole
 
@@ -92,12 +93,7 @@ def read_rates(path: Path) -> Rates:
     Raises:
         ConfigError: with every fault of the file.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            [f"the table of rates {path} cannot be read: {error}; it is a YAML or JSON file, see `eva plan --help`"]
-        ) from error
+    text = input_text(path, f"the table of rates {path}, a YAML or JSON file (see `eva plan --help`),")
     return parsed(Rates, str(path), text, EXPECTED)
 
 
@@ -114,8 +110,19 @@ def known_rates(run: Run, stages: Iterable[Stage], units: Mapping[str, int | Non
     Args:
         units: of every stage as planned, by fingerprint.
     """
-    measured = read_rates(run.root / RATES) if (run.root / RATES).is_file() else Rates()
-    return given.over(done_rates(run, stages, units).over(measured))
+    return given.over(done_rates(run, stages, units).over(rates_of_run(run)))
+
+
+def rates_of_run(run: Run) -> Rates:
+    """What `eva plan --measure` wrote for a run; nothing where it did not, or where the file is damaged."""
+    path = run.root / RATES
+    if not path.is_file():
+        return Rates()
+    try:
+        return read_rates(path)
+    except ConfigError as error:
+        notice(f"{path} is damaged and ignored ({error.faults[0]}); `eva plan --measure` writes it again")
+        return Rates()
 
 
 def done_rates(run: Run, stages: Iterable[Stage], units: Mapping[str, int | None]) -> Rates:

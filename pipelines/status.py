@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
 
+from eva_stages.core.errors import DamagedError
 from eva_stages.core.ledger import Attempts, actual, earlier_attempts, planned_entries, sums
-from eva_stages.core.parts import part_facts
+from eva_stages.core.parts import part_facts, part_files
 from eva_stages.core.progress import duration
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipes import recipe_of_run
 from eva_stages.core.stage import Outside, RowStage, Stage, closure
 from eva_stages.core.store import Run
 from eva_stages.core.tables import FILE, count_rows
@@ -28,7 +28,7 @@ class Watch:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._recipe = load_recipe(str(run.root / "recipe.yaml"))
+        self._recipe = recipe_of_run(run.root)
         self._stages = closure([stage for one in iterations(self._recipe) for stage in one.stages])
         self._parts: dict[Path, int] = {}
 
@@ -57,7 +57,7 @@ class Watch:
             facts = {"counts": manifest["counts"], "warnings": health["warnings"] if health else []}
             return {**entry, "state": "done", **facts, **actual(manifest, attempts)}
         work = run.work / stage.folder
-        rows = sum(self._rows(path) for path in work.glob("parts/*.parquet")) or None
+        rows = sum(map(self._rows, part_files(work / "parts"))) or None
         state = "failed" if event.get("event") == "failed" else "unfinished" if work.is_dir() else "to do"
         cause = event.get("cause") if state == "failed" else None
         told: dict[str, Any] = {**entry, "state": state, "rows": rows, "seconds": None, "counts": {}, "cause": cause}
@@ -70,7 +70,7 @@ class Watch:
         if part not in self._parts:
             try:
                 self._parts[part] = part_facts(part)[0]
-            except (FileNotFoundError, pa.ArrowInvalid):
+            except DamagedError:
                 return 0
         return self._parts[part]
 

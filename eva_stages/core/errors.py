@@ -1,5 +1,8 @@
 """One tree of errors; every leaf is also the standard type it refines, so that callers may catch either."""
 
+import os
+from pathlib import Path
+
 
 class EvaError(Exception):
     """Anything eva reports to a person in its own words."""
@@ -22,7 +25,19 @@ class DataError(EvaError, ValueError):
 
 
 class DamagedError(DataError):
-    """A finished artifact is not what was committed; `--repair` puts it aside and makes it anew."""
+    """A file that eva wrote is not what was written. `command` is what to run; None = the run's own, with `--repair`."""
+
+    def __init__(self, message: str, command: str | None = None) -> None:
+        self.command = command
+        super().__init__(message)
+
+
+class UnreadableError(EvaError, OSError):
+    """The system does not let us read a file, which may be good: too many open files, an I/O error, no permission."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        number = error.errno or 0
+        super().__init__(f"cannot read {path}: {os.strerror(number)} (errno {number}). Nothing was changed; resolve that and rerun")
 
 
 class LockedError(EvaError, BlockingIOError):

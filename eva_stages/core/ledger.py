@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.ourfiles import read_json, rebuilt
 from eva_stages.core.stage import Stage, uses
 from eva_stages.core.store import Run, now, write_whole
 
@@ -192,5 +193,14 @@ def planned_entries(root: Path) -> dict[str, dict[str, Any]]:
     path = root / PLANNED
     if not path.is_file():
         return {}
-    entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["stages"]
-    return {entry["fingerprint"]: entry for entry in entries}
+    nothing: dict[str, Any] = {}
+    document = rebuilt(lambda: read_json(path, dict), nothing, "no stage is compared with its plan; `eva run` writes the file again")
+    entries = document.get("stages")
+    return {entry["fingerprint"]: entry for entry in (entries if isinstance(entries, list) else []) if _is_planned(entry)}
+
+
+def _is_planned(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("fingerprint"), str):
+        return False
+    times = [entry.get(name) for name in ("seconds_expected", "seconds_low", "seconds_high")]
+    return all(isinstance(value, int | float) for value in times) or times[0] is None

@@ -1,20 +1,26 @@
 """Part files: the durable pieces that an unfinished row stage consists of.
 
-Each batch is one parquet file under its first row's number, written whole or not at all, with the row numbers it holds, each row's
-statistics (tokens, failures, money) and their sums inside. The file set is the whole state of a row stage.
+Each batch is one parquet file under its first row's number, written whole or not at all, with the row numbers it holds, the stage it
+belongs to, each row's statistics (tokens, failures, money) and their sums inside. The file set is the whole state of a row stage, so
+other files among them (copies, what a sync tool left) are told and ignored, and no row may stand in two files.
 """
 
 import json
+import re
 from collections import Counter
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from eva_stages.core.decoding import decode_json
+from eva_stages.core.errors import DamagedError, StageError
+from eva_stages.core.ourfiles import parquet_errors
 from eva_stages.core.redaction import redacted_rows
 from eva_stages.core.rows import MESSAGES_OF_ERRORS
 from eva_stages.core.store import sync, unwritable
@@ -26,8 +32,20 @@ STATISTICS_KEY = b"eva.statistics"
 ROWS_KEY = b"eva.rows"
 FAILED = "failed"
 """The statistic that counts a row's failed calls (`core/failures.py`)."""
+STAGE_KEY = b"eva.stage"
+"""The attempt's folder, which is named after the stage and its fingerprint; files of before there was this key count."""
 BEGUN = "begun"
 """A file beside the folder of part files, made when the steps are loaded and the first rows go out."""
+NAME, HALF_WRITTEN = re.compile(r"\d{9,}(-\d+)?\.parquet"), re.compile(r"\d{9,}(-\d+)?\.partial")
+
+
+class Finding(NamedTuple):
+    """Something about the files of an earlier attempt that a person should know."""
+
+    event: str
+    """deleted-part, foreign-file, double-part or contradicting-part."""
+    file: str
+    cause: str
 
 
 def add_statistics(row: dict[str, Any], **numbers: float) -> None:
@@ -51,9 +69,9 @@ def _write(table: pa.Table, final: Path) -> None:
     statistics: Counter[str] = Counter()
     for text in table[STATISTICS].to_pylist():
         statistics.update(json.loads(text))
-    rows = len(pc.unique(table[ROW]))
-    table = table.replace_schema_metadata({STATISTICS_KEY: json.dumps(statistics).encode(), ROWS_KEY: str(rows).encode()})
     partial, parts = final.with_suffix(".partial"), final.parent
+    facts = {STATISTICS_KEY: json.dumps(statistics), ROWS_KEY: str(len(pc.unique(table[ROW]))), STAGE_KEY: parts.parent.name}
+    table = table.replace_schema_metadata({key: value.encode() for key, value in facts.items()})
     try:
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
         sync(partial)
@@ -63,21 +81,93 @@ def _write(table: pa.Table, final: Path) -> None:
         raise unwritable(error, parts) from error
 
 
-def drop_damaged(parts: Path) -> None:
-    """Delete what an earlier attempt left half written, and part files that no longer hold what was written: their rows run again."""
-    for partial in parts.glob("*.partial"):
-        partial.unlink()
-    for path in parts.glob("*.parquet"):
-        try:
-            pq.read_table(path, page_checksum_verification=True)
-        except (pa.ArrowException, OSError):
+def part_files(parts: Path) -> list[Path]:
+    """The part files in a folder, in the order of their rows; other files there are nobody's."""
+    return sorted(path for path in parts.iterdir() if NAME.fullmatch(path.name) and path.is_file()) if parts.is_dir() else []
+
+
+def settle_parts(parts: Path) -> list[Finding]:
+    """Leave part files of this stage only, each row in one of them; returns what was wrong.
+
+    Half-written files, and those of a wrong format or checksum, are deleted, and their rows run again. Nothing else is: a file with another
+    name is ignored, one of another stage and a double get another name, and so do two files that contradict each other, whose rows run
+    again.
+
+    Raises:
+        UnreadableError: if the system does not let us read a file, which may be good.
+    """
+    findings = []
+    for path in sorted(parts.iterdir()):
+        if HALF_WRITTEN.fullmatch(path.name):
             path.unlink()
+        elif not NAME.fullmatch(path.name) or not path.is_file():
+            findings.append(Finding("foreign-file", path.name, "is no part file and is ignored"))
+    owners: dict[int, Path] = {}
+    for path in part_files(parts):
+        try:
+            numbers = np.unique(_whole(path)[ROW].to_numpy())
+            stage = pq.read_schema(path).metadata.get(STAGE_KEY, b"").decode()
+        except DamagedError as error:
+            path.unlink()
+            findings.append(Finding("deleted-part", path.name, f"{error}; it is deleted and its rows run again"))
+            continue
+        if stage and stage != parts.parent.name:
+            findings.append(_put_aside(path, "foreign", f"belongs to {stage} and is ignored"))
+            continue
+        findings += _without_doubles(path, numbers, owners)
+    return findings
+
+
+def _whole(path: Path) -> pa.Table:
+    """A part file, its checksums verified.
+
+    Raises:
+        DamagedError: if it is not what was written.
+        UnreadableError: if the system does not let us read it.
+    """
+    with parquet_errors(path):
+        table = pq.read_table(path, page_checksum_verification=True)
+    part_facts(path)
+    if ROW not in table.column_names or table[ROW].null_count or not pa.types.is_integer(table.schema.field(ROW).type):
+        raise DamagedError(f"{path} has no row numbers")
+    return table
+
+
+def _without_doubles(path: Path, numbers: np.ndarray, owners: dict[int, Path]) -> Iterator[Finding]:
+    """Note whose the rows of a part file are; it and the files it shares rows with get other names where they do."""
+    others = sorted({owners[number] for number in numbers.tolist() if number in owners})
+    if others and all(_same_rows(path, other, numbers) for other in others) and all(number in owners for number in numbers.tolist()):
+        yield _put_aside(path, "double", f"has the rows of {', '.join(other.name for other in others)} once more and is ignored")
+        return
+    for file in (path, *others) if others else ():
+        yield _put_aside(
+            file, "contradicting", "has rows of another part file with other content; both are ignored and their rows run again"
+        )
+    for number in [number for number, owner in owners.items() if owner in others]:
+        del owners[number]
+    if not others:
+        owners.update(dict.fromkeys(numbers.tolist(), path))
+
+
+def _same_rows(one: Path, other: Path, numbers: np.ndarray) -> bool:
+    """Whether two part files agree on the rows among `numbers` that the second one has."""
+    first, second = pq.read_table(one), pq.read_table(other)
+    shared = np.intersect1d(np.intersect1d(numbers, first[ROW].to_numpy()), second[ROW].to_numpy())
+    first, second = (table.filter(pa.array(np.isin(table[ROW].to_numpy(), shared))) for table in (first, second))
+    return bool(first.equals(second))
+
+
+def _put_aside(path: Path, kind: str, cause: str) -> Finding:
+    place = path.with_name(f"{path.name}.{kind}")
+    path.replace(place)
+    event = "foreign-file" if kind == "foreign" else f"{kind}-part"
+    return Finding(event, path.name, f"{cause}; it is called {place.name} now")
 
 
 def drop_failed(parts: Path) -> int:
     """Delete the rows with a failed call, so that they run again, and keep all others; returns the number of input rows deleted."""
     dropped = 0
-    for path in sorted(parts.glob("*.parquet")):
+    for path in part_files(parts):
         _, statistics = part_facts(path)
         if not statistics.get(FAILED):
             continue
@@ -97,22 +187,45 @@ def read_parts(parts: Path) -> tuple[np.ndarray, Counter[str]]:
     """Row numbers that the part files hold, ascending, and the sums of their statistics."""
     numbers: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
     statistics: Counter[str] = Counter()
-    for path in sorted(parts.glob("*.parquet")):
+    for path in part_files(parts):
         table = pq.read_table(path, columns=[ROW])
         numbers.append(table[ROW].to_numpy())
         statistics.update(json.loads(table.schema.metadata[STATISTICS_KEY]))
     return np.unique(np.concatenate(numbers)), statistics
 
 
-def merge_parts(parts: Path, schema: pa.Schema, out: Path) -> int:
-    """Write the rows of all part files, in input order, as an artifact; returns their number."""
-    paths = sorted(parts.glob("*.parquet"))
+def merge_parts(parts: Path, schema: pa.Schema, out: Path, total: int | None = None) -> int:
+    """Write the rows of all part files, in input order, as an artifact; returns their number.
+
+    Args:
+        total: input rows there are; None = as many as the part files have.
+
+    Raises:
+        StageError: unless every input row stands in one part file, and no other row in any.
+    """
+    paths = part_files(parts)
     numbers = [np.empty(0, dtype=np.int64), *(pq.read_table(path, columns=[ROW])[ROW].to_numpy() for path in paths)]
+    rows = np.concatenate([np.unique(one) for one in numbers])
+    known = np.unique(rows)
+    total = len(known) if total is None else total
+    if len(known) < len(rows) or not np.array_equal(known, np.arange(total)):
+        raise StageError(
+            f"the part files in {parts} hold {len(rows):,} rows, {len(known):,} of them different, of {total:,} input rows; something "
+            "other than eva writes there. Stop it and rerun"
+        )
     order = np.argsort(np.concatenate(numbers), kind="stable")
     return write_rows(picked((pq.read_table(path, columns=schema.names) for path in paths), order, parts), schema, out)
 
 
 def part_facts(path: Path) -> tuple[int, dict[str, float]]:
-    """Input rows behind a part file and its statistics, from its footer alone."""
-    metadata = pq.read_schema(path).metadata
-    return int(metadata[ROWS_KEY]), json.loads(metadata[STATISTICS_KEY])
+    """Input rows behind a part file and its statistics, from its footer alone.
+
+    Raises:
+        DamagedError, UnreadableError: if it is no part file, or cannot be read.
+    """
+    with parquet_errors(path):
+        metadata = pq.read_schema(path).metadata or {}
+    try:
+        return int(metadata[ROWS_KEY]), dict(decode_json(metadata[STATISTICS_KEY]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise DamagedError(f"{path} is no part file: its footer does not say what it holds") from error

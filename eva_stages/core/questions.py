@@ -3,13 +3,13 @@
 import csv
 import gzip
 import io
-import json
 import zlib
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.homes import HOMES, fetched
@@ -89,8 +89,8 @@ def _parse(path: Path, kind: str) -> list[Any]:
     if kind.startswith(".csv"):
         return list(csv.DictReader(io.StringIO(text, newline=""), restkey="(more)"))
     if text.lstrip().startswith("["):
-        return list(json.loads(text))
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+        return list(decode_json(text))
+    return [decode_json(line) for line in text.split("\n") if line.strip()]
 
 
 def _turns(value: Any) -> list[str]:

@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.decoding import MAX_CHARACTERS, MAX_DEPTH, SHORTEST, decode_yaml, short
+from eva_stages.core.errors import ConfigError, DamagedError
 
 Location = tuple[str | int, ...]
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -48,15 +49,26 @@ def recipe_text(recipe: str) -> tuple[str, str]:
     """The place and text of a recipe given as a path or as the name of a packaged one."""
     path = Path(recipe)
     if path.is_file():
-        try:
-            return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError([f"{recipe} cannot be read as text: {error}"]) from error
+        return str(path), input_text(path, recipe)
     packaged = {entry.name: entry.text for entry in packaged_recipes()}
     if recipe in packaged:
         return recipe, packaged[recipe]
     hint = _closest(recipe, packaged)
     raise ConfigError([f"there is no recipe {recipe!r}: no such file, and the packaged ones are {', '.join(packaged)}{hint}"])
+
+
+def input_text(path: Path, name: str) -> str:
+    """The text of a YAML file that a person gives, with or without a byte order mark.
+
+    Raises:
+        ConfigError: if it cannot be read, is not UTF-8, or is larger than any such file.
+    """
+    try:
+        if path.stat().st_size > 4 * MAX_CHARACTERS:
+            raise ConfigError([f"{name} has {path.stat().st_size:,} bytes; at most {4 * MAX_CHARACTERS:,} are read"])
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{name} cannot be read as text in UTF-8: {error}"]) from error
 
 
 def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -72,6 +84,20 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     return parsed(Recipe, *recipe_text(recipe), "a recipe is a mapping of fields; see `eva recipes show quickstart`", overrides)
 
 
+def recipe_of_run(root: Path) -> Recipe:
+    """The recipe that a run was last started with.
+
+    Raises:
+        DamagedError: if its file is not there, or is none that this version of eva reads.
+    """
+    path = root / "recipe.yaml"
+    try:
+        return load_recipe(str(path))
+    except ConfigError as error:
+        fix = f"eva run RECIPE --run-dir {root}, with the recipe that the run was made from; it writes the file again"
+        raise DamagedError(f"{path} cannot be read as a recipe: {'; '.join(error.faults[:3])}", fix) from error
+
+
 def parsed(kind: type[Parsed], place: str, text: str, expected: str, overrides: Sequence[str] = ()) -> Parsed:
     """A YAML text as a section of type `kind`.
 
@@ -83,10 +109,9 @@ def parsed(kind: type[Parsed], place: str, text: str, expected: str, overrides: 
         ConfigError: with every fault found.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{place}: not valid YAML: {' '.join(str(error).split())}"]) from error
+        data, root = decode_yaml(text)
+    except ValueError as error:
+        raise ConfigError([f"{place}: {error}"]) from error
     if not isinstance(data, dict):
         raise ConfigError([f"{place}: {expected}"])
     places: dict[Location, str] = {}
@@ -131,12 +156,17 @@ def _override(data: Any, override: str, places: dict[Location, str], faults: lis
     if not equals or not path:
         faults.append(f"--set {override}: expected a.b=value, as in --set creator.metric=reward_variance")
         return
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        faults.append(f"--set {override}: the value is not valid YAML")
+    parts = path.split(".")
+    if len(parts) > MAX_DEPTH:
+        faults.append(f"--set {override[:SHORTEST]}...: names a field {len(parts):,} levels deep; at most {MAX_DEPTH} levels are read")
         return
-    keys: list[str | int] = [int(part) if part.isdigit() else part for part in path.split(".")]
+    try:
+        value, _ = decode_yaml(text)
+    except ValueError as error:
+        faults.append(f"--set {override[:SHORTEST]}: the value is {error}")
+        return
+    keys: list[str | int] = [int(part) if part.isdecimal() and len(part) < 9 else part for part in parts]
+    override = override[:SHORTEST]
     target = data
     for depth, key in enumerate(keys):
         is_last = depth == len(keys) - 1
@@ -163,24 +193,25 @@ def _explain(entry: Any, kind: type[BaseModel], places: dict[Location, str], fil
     match entry["type"]:
         case "extra_forbidden":
             known = sorted(owner.model_fields) if owner else []
-            text = f"unknown field; known here: {', '.join(known)}{_closest(str(location[-1]), known)}"
+            text = f"unknown field; known here: {', '.join(known)}{_closest(str(location[-1])[:SHORTEST], known)}"
         case "missing":
             text = "is required and missing"
         case "literal_error":
             allowed = entry["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
-            text = f"is {value!r}; known: {allowed}{_closest(str(value), allowed.split(', '))}"
+            text = f"is {short(value)}; known: {allowed}{_closest(str(value)[:SHORTEST], allowed.split(', '))}"
         case "union_tag_invalid":
             allowed = entry["ctx"]["expected_tags"].replace("'", "")
-            text = f"is {entry['ctx']['tag']!r}; known: {allowed}{_closest(entry['ctx']['tag'], allowed.split(', '))}"
+            tag = str(entry["ctx"]["tag"])
+            text = f"is {short(tag)}; known: {allowed}{_closest(tag[:SHORTEST], allowed.split(', '))}"
         case "union_tag_not_found":
             text = "needs a `kind`"
         case "model_type" | "model_attributes_type":
-            text = f"is {value!r}; expected a mapping of fields"
+            text = f"is {short(value)}; expected a mapping of fields"
         case "value_error":
             text = str(entry["ctx"]["error"])
         case _:
             message = entry["msg"]
-            text = f"is {value!r}; {message[0].lower()}{message[1:]}"
+            text = f"is {short(value)}; {message[0].lower()}{message[1:]}"
     return f"{_place(location, places, file)}: {field}: {text}"
 
 
@@ -223,7 +254,7 @@ def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
 
 
 def _dotted(location: Location) -> str:
-    return ".".join(str(part) for part in location) or "recipe"
+    return ".".join(str(part)[:SHORTEST] for part in location) or "recipe"
 
 
 def _closest(word: str, known: Iterable[str]) -> str:

@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from eva_stages.core.call_file import CALLS, paid
 from eva_stages.core.config.engine import Engine, LocalEngine, RayEngine
 from eva_stages.core.errors import DamagedError, EvaError, StageError
 from eva_stages.core.failures import commonest, split
 from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
 from eva_stages.core.notices import NoticeReader
-from eva_stages.core.parts import BEGUN, FAILED, drop_damaged, drop_failed, merge_parts, part_facts, read_parts
+from eva_stages.core.parts import BEGUN, FAILED, NAME, drop_failed, merge_parts, part_facts, read_parts, settle_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import RUN, WORK, FunctionStage, Limit, RowStage, Stage, TableStage, closure
 from eva_stages.core.store import UNWRITABLE, Run, now, unwritable
-from eva_stages.core.tables import FILE, count_rows
+from eva_stages.core.tables import FILE, Rows, count_rows, first_places
 
 LOCAL = LocalEngine()
 
@@ -150,7 +152,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     with reporter.task(stage.label, unit) as task:
         match stage:
             case RowStage():
-                made = _run_rows(stage, work, out, folders, task, engine, reporter, report_notices)
+                made = _run_rows(run, stage, work, out, folders, task, engine, reporter, report_notices)
             case TableStage():
                 made = _run_table(stage, work, out, folders)
             case FunctionStage():
@@ -170,6 +172,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
 
 
 def _run_rows(
+    run: Run,
     stage: RowStage,
     work: Path,
     out: Path,
@@ -181,7 +184,9 @@ def _run_rows(
 ) -> dict[str, Any]:
     parts = work / "parts"
     parts.mkdir(exist_ok=True)
-    drop_damaged(parts)
+    for finding in settle_parts(parts):
+        run.event(finding.event, stage=stage.label, fingerprint=stage.fingerprint, file=finding.file, cause=finding.cause)
+        reporter.say(f"{stage.label}: {parts / finding.file} {finding.cause}")
     if failed := drop_failed(parts):
         reporter.say(f"{stage.label}: asks again for {failed} rows that failed before")
     total = count_rows(folders[stage.sources[0]])
@@ -218,8 +223,23 @@ def _run_rows(
         raise StageError(f"{total - len(done)} of {total} rows came back missing; see {work / 'pipeline.log'} and run again")
     counts, failures = split(statistics)
     _check(stage.limits, statistics, failures)
-    merge_parts(parts, SCHEMAS[stage.schema], out)
+    merge_parts(parts, SCHEMAS[stage.schema], out, total)
+    _check_ids(stage, folders[stage.sources[0]], out, work)
     return {"counts": counts, "failures": failures, "computed_share": computed / total if total else 1, **used}
+
+
+def _check_ids(stage: RowStage, source: Path, out: Path, work: Path) -> None:
+    """Raises:
+    StageError: if the prompts that came out are not those that went in, which stages that make no prompts answer one by one.
+    """
+    names = SCHEMAS[stage.schema].names
+    if "prompt_id" not in names or "parent_id" in names:
+        return
+    ids = Rows(out, work)["prompt_id"]
+    if not ids.take(pa.array(first_places(ids))).equals(Rows(source, work)["prompt_id"]):
+        raise StageError(
+            f"the prompts that came out are not those that went in; delete {work / 'parts'}, whose files are of others, and rerun"
+        )
 
 
 def _engine(engine: Engine, stage: RowStage) -> tuple[str, dict[str, Any]]:
@@ -259,7 +279,7 @@ class _PartProgress:
     def __call__(self) -> None:
         self._report()
         for entry in os.scandir(self._parts):
-            if entry.name.endswith(".parquet") and entry.name not in self._seen:
+            if NAME.fullmatch(entry.name) and entry.name not in self._seen:
                 rows, statistics = part_facts(Path(entry.path))
                 self._seen.add(entry.name)
                 self._rows += rows

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -29,8 +30,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
-from eva_stages.core.errors import DamagedError, DataError, EvaError, LockedError, StageError
+from eva_stages.core.decoding import decode_json
+from eva_stages.core.errors import DamagedError, DataError, EvaError, LockedError, StageError, UnreadableError
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.ourfiles import notice, read_content, read_json, rebuilt
 from eva_stages.core.redaction import redact, redacted
 from eva_stages.core.stage import Outside, Stage
 
@@ -40,6 +43,9 @@ PLAN = "stages.json"
 """Which stages belong together, where a folder holds those of more than one recipe."""
 CHECKSUM = "checksum"
 """The manifest's own: sha256 of everything else in it."""
+UNPLANNED = "the stages that were committed last are taken instead; `eva run` writes the file again"
+FIELDS = {"stage": str, "iteration": int, "fingerprint": str, "digest": str, "inputs": dict}
+"""What every manifest has."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 UNWRITABLE = (*NO_ROOM, *NOT_ALLOWED)
@@ -108,8 +114,10 @@ class Run:
         try:
             manifest = self.manifest(stage)
             digest = tree_digest(content(folder))
-        except (DataError, OSError) as error:
+        except (DataError, FileNotFoundError) as error:
             return str(error)
+        except OSError as error:
+            raise error if isinstance(error, UnreadableError) else UnreadableError(Path(error.filename or folder), error) from error
         if manifest["fingerprint"] != stage.fingerprint:
             return f"{folder} belongs to another stage (fingerprint {manifest['fingerprint'][:12]})"
         if digest != manifest["digest"]:
@@ -138,8 +146,9 @@ class Run:
         Where the run has no plan: the artifact of every stage and iteration that was committed last.
         """
         plan = self.root / PLAN
-        if plan.is_file():
-            planned = [self.stages / str(name) for name in json.loads(plan.read_text(encoding="utf-8"))]
+        names = rebuilt(lambda: _folders(plan), None, UNPLANNED) if plan.is_file() else None
+        if names is not None:
+            planned = [self.stages / name for name in names]
             return [folder for folder in planned if (folder / "manifest.json").is_file()]
         folders = [path.parent for path in self.stages.glob("*/manifest.json")]
         done = [f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] == "done"]
@@ -205,11 +214,14 @@ class Run:
             os.fsync(stream.fileno())
 
     def events(self) -> list[dict[str, Any]]:
+        """Everything that was logged, in order, without lines that a kill or a full disk has cut off, or that are no events."""
         path = self.root / "events.jsonl"
-        lines = (
-            path.read_text(errors="replace", encoding="utf-8").split("\n") if path.is_file() else []
-        )  # a full disk may cut a character in two
-        return [event for line in lines if (event := _parsed(line)) is not None]
+        lines = read_content(path).split(b"\n") if path.is_file() else []
+        events = [_event(line) for line in lines if line.strip()]
+        unreadable = sum(event is None for event in events[:-1])
+        if unreadable:
+            notice(f"{path}: {unreadable} lines are no events and are left out")
+        return [event for event in events if event is not None]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -252,14 +264,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         DamagedError: if it is not what was written; manifests of before there was a checksum are taken as they are.
     """
     path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}") from error
+    manifest = read_json(path, dict)
     checksum = manifest.pop(CHECKSUM, None)
     if checksum not in (None, _checksum(manifest)):
         raise DamagedError(f"{path} has changed since it was written: its checksum is another")
+    if bad := [name for name, kind in FIELDS.items() if not isinstance(manifest.get(name), kind)]:
+        raise DamagedError(f"{path} is damaged: it has no {', '.join(bad)}")
+    if not all(isinstance(entry, dict) and isinstance(entry.get("artifact"), str) for entry in manifest["inputs"].values()):
+        raise DamagedError(f"{path} is damaged: its inputs are no artifacts")
     return manifest
+
+
+def _folders(plan: Path) -> list[str]:
+    names = read_json(plan, list)
+    if not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) for name in names):
+        raise DamagedError(f"{plan} is damaged: it does not list folders of stages")
+    return names
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
@@ -275,12 +295,18 @@ def artifact_name(upstream: Stage | Outside) -> str:
     return upstream.name if isinstance(upstream, Outside) else upstream.folder
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _event(line: bytes) -> dict[str, Any] | None:
+    """A line of the log; None if it is none, such as the last one of a run that was killed while writing it."""
     try:
-        event: dict[str, Any] = json.loads(line)
-    except ValueError:  # the last line of a run that was killed while writing it
+        event = decode_json(line)
+        datetime.fromisoformat(event["time"])
+        known = isinstance(event["event"], str)
+        texts = all(isinstance(event.get(name, ""), str) for name in ("stage", "fingerprint", "cause"))
+        seconds = isinstance(event.get("seconds", 0), int | float)
+        datetime.fromisoformat(event.get("last_sign", event["time"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return event
+    return event if known and texts and seconds else None
 
 
 @cache

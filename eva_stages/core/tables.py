@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from eva_stages.core.errors import DataError
+from eva_stages.core.ourfiles import parquet_errors
 
 ROWS_PER_GROUP = 512
 """Of artifacts with texts: few, so that one row can be looked up without decoding many others' texts."""
@@ -34,12 +35,14 @@ PLACE = "_place"
 def read_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """An artifact's rows; `columns` that it does not have are left out."""
     path = folder / FILE
-    present = pq.read_schema(path).names
-    return pq.read_table(path, columns=None if columns is None else [name for name in columns if name in present], memory_map=True)
+    with parquet_errors(path):
+        present = pq.read_schema(path).names
+        return pq.read_table(path, columns=None if columns is None else [name for name in columns if name in present], memory_map=True)
 
 
 def count_rows(folder: Path) -> int:
-    return int(pq.read_metadata(folder / FILE).num_rows)
+    with parquet_errors(folder / FILE):
+        return int(pq.read_metadata(folder / FILE).num_rows)
 
 
 def write_rows(batches: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> int:
@@ -82,7 +85,8 @@ class Rows:
 
     def __init__(self, folder: Path, scratch: Path, columns: Sequence[str] | None = None) -> None:
         self._path, self.scratch = folder / FILE, scratch
-        self._metadata = pq.read_metadata(self._path)
+        with parquet_errors(self._path):
+            self._metadata = pq.read_metadata(self._path)
         present = self._metadata.schema.to_arrow_schema().names
         self.names = present if columns is None else [name for name in columns if name in present]
 
@@ -91,7 +95,8 @@ class Rows:
 
     def __getitem__(self, name: str) -> pa.Array:
         """A whole column."""
-        return pq.ParquetFile(self._path, metadata=self._metadata).read([name])[name].combine_chunks()
+        with parquet_errors(self._path):
+            return pq.ParquetFile(self._path, metadata=self._metadata).read([name])[name].combine_chunks()
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """All rows in order, `BATCH` at a time; one empty table where there are none."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.errors import StageError
+from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
 from eva_stages.core.runner import Context
 
@@ -50,7 +51,7 @@ def score(
         "out": context.work / RESULTS,
     }
     run_in_child("eva_stages.evaluation.harness:run_harness", arguments, context.work / "harness.log", lambda: None)
-    results = json.loads((context.work / RESULTS).read_text(encoding="utf-8"))
+    results = read_json(context.work / RESULTS, dict)
     found = {task: _main(task, figures) for task, figures in results["results"].items()}
     scores = {"score": None, "official": {"tasks": found}, "judging": None}
     context.out.mkdir(parents=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
 from eva_stages.core.rows import SCHEMAS, last_user_text
 from eva_stages.core.runner import Context
@@ -44,7 +45,7 @@ def measure(context: Context, answers: int, system_prompt: str | None, dtype: st
     inputs = context.inputs
     figures = _prompt_figures(inputs["prompts"], inputs["seeds"])
     figures["pair_share"] = count_rows(inputs["pairs"]) / count_rows(inputs["prompts"]) if "pairs" in inputs else None
-    figures["chosen_nll"] = nll_growth(json.loads((inputs["policy"] / "training_log.json").read_text(encoding="utf-8")))
+    figures["chosen_nll"] = nll_growth(read_json(inputs["policy"] / "training_log.json", list))
     figures |= _answer_figures(inputs["answers"], inputs["base_answers"]) if "answers" in inputs else {}
     figures |= _reward_figures(inputs)
     if answers and "answers" in inputs:
@@ -175,7 +176,7 @@ def _mean_reward(rewards: Path) -> float | None:
 
 def _win_rate(score: Path) -> float | None:
     """The judged win rate in a benchmark's scores, 0 to 1: Lettercraft's, or the score of a benchmark whose score is one in percent."""
-    scores = json.loads((score / "score.json").read_text(encoding="utf-8"))
+    scores = read_json(score / "score.json", dict)
     if "judging" not in scores:
         return scores["win_rate"]["value"] if "win_rate" in scores else None
     return scores["score"]["value"] / 100 if scores["score"] else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import ConfigError
 
 MOST_FAULTS = 5
@@ -146,7 +147,7 @@ def _rows(path: Path) -> list[Record]:
 
 def _listed(path: Path, text: str) -> list[Record]:
     try:
-        rows = json.loads(text)
+        rows = decode_json(text)
     except ValueError as error:
         raise ConfigError([f"{path}: a JSON list was begun but is not whole: {error}"]) from error
     return [_record(path, f"entry {number}", row) for number, row in enumerate(rows, 1)]
@@ -158,11 +159,10 @@ def _lines(path: Path, text: str) -> list[Record]:
         if not line.strip():
             continue
         try:
-            records.append(_record(path, f"line {number}", json.loads(line)))
-        except json.JSONDecodeError as error:
-            raise ConfigError(
-                [f"{path}, line {number}: no JSON ({error.msg}): {line.strip()[:60]!r}; expected one object per line"]
-            ) from error
+            row = decode_json(line)
+        except ValueError as error:
+            raise ConfigError([f"{path}, line {number}: no JSON ({error}): {line.strip()[:60]!r}; expected one object per line"]) from error
+        records.append(_record(path, f"line {number}", row))
     return records
 
 

@@ -6,14 +6,12 @@ missing is shown as an empty one, so that a model gains nothing by not answering
 """
 
 import ast
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from eva_stages.core.decoding import decode_json, decode_yaml
 from eva_stages.core.errors import DataError
 from eva_stages.core.questions import read_rows
 from eva_stages.core.rows import Message
@@ -90,10 +88,10 @@ class ArenaHardTemplates:
 def arena_hard_templates(settings: Path, system_prompts: Path | None = None) -> ArenaHardTemplates:
     """Templates from the official settings file, and from the file with system prompts where the former has none."""
     try:
-        told: Any = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        told = _yaml(settings)
         template = told["prompt_template"]
         user = str(template if isinstance(template, str) else template[0])
-    except (yaml.YAMLError, KeyError, TypeError, IndexError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise DataError(f"{settings} has no prompt_template; give arena-hard-auto's settings file of the judge") from error
     if "system_prompt" in told:
         return ArenaHardTemplates(user, {"": str(told["system_prompt"])})
@@ -104,18 +102,23 @@ def arena_hard_templates(settings: Path, system_prompts: Path | None = None) -> 
 
 def needs_system_prompts(settings: Path) -> bool:
     """Whether a settings file leaves the system prompts to another file."""
-    told: Any = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    told = _yaml(settings)
     return not (isinstance(told, dict) and "system_prompt" in told)
+
+
+def _yaml(settings: Path) -> Any:
+    try:
+        return decode_yaml(settings.read_bytes().decode("utf-8-sig"))[0]
+    except ValueError as error:
+        raise DataError(f"{settings} is no settings file of arena-hard-auto's judge: {error}") from error
 
 
 def read_system_prompts(path: Path) -> dict[str, str]:
     """System prompts by category: arena-hard-auto's judge_utils.py, or its `JUDGE_SETTINGS` as JSON."""
     try:
-        settings = (
-            json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else _literal(path.read_text(encoding="utf-8"), SETTINGS)
-        )
+        settings = decode_json(path.read_bytes()) if path.suffix == ".json" else _literal(path.read_text(encoding="utf-8"), SETTINGS)
         return {category: str(entry["system_prompt"]) for category, entry in settings.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError) as error:
         raise DataError(f"{path} holds no judge settings by category; give arena-hard-auto's judge_utils.py") from error
 
 

@@ -17,6 +17,7 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 
+from eva_stages.core.ourfiles import parquet_errors
 from eva_stages.publishing.artifacts import COST, TOKENS, Artifact, Score, Story, scores
 
 PAPER = "2411.00062"
@@ -169,7 +170,8 @@ def _example(shown: list[Artifact]) -> dict[str, Any] | None:
     """The first pair of the last iteration that has pairs."""
     for artifact in reversed(shown):
         if artifact.stage == "pair" and artifact.rows is not None and artifact.manifest["rows"]:
-            row: dict[str, Any] = next(pq.ParquetFile(artifact.rows).iter_batches(batch_size=1)).to_pylist()[0]
+            with parquet_errors(artifact.rows):
+                row: dict[str, Any] = next(pq.ParquetFile(artifact.rows).iter_batches(batch_size=1)).to_pylist()[0]
             return row
     return None
 

@@ -14,8 +14,10 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 import yaml
 
+from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import file_digest, tree_digest
+from eva_stages.core.ourfiles import parquet_errors, read_content, read_yaml, rebuilt
 from eva_stages.core.store import PIPELINE, content
 from eva_stages.core.tables import write_rows
 from eva_stages.publishing.artifacts import Artifact, Story
@@ -118,13 +120,20 @@ def _stage_files(artifact: Artifact, known: dict[str, Any], privacy: Privacy, sc
     files.append(File(f"{artifact.name}/manifest.json", _json(manifest)))
     pipeline = artifact.folder / PIPELINE
     if pipeline.is_file():
-        cleaned = privacy.settings(yaml.safe_load(pipeline.read_text(encoding="utf-8")))
-        files.append(File(f"{artifact.name}/{PIPELINE}", yaml.safe_dump(cleaned, sort_keys=False, allow_unicode=True).encode()))
+        described = rebuilt(lambda: read_yaml(pipeline), None, "it is not pushed")
+        if described is not None:
+            cleaned = yaml.safe_dump(privacy.settings(described), sort_keys=False, allow_unicode=True)
+            files.append(File(f"{artifact.name}/{PIPELINE}", cleaned.encode()))
     return files
 
 
 def _clean_rows(rows: Path, out: Path, privacy: Privacy) -> tuple[Path, int]:
     """The row file, or a copy of it without private values; and how many of them there were."""
+    with parquet_errors(rows):
+        return _cleaned(rows, out, privacy)
+
+
+def _cleaned(rows: Path, out: Path, privacy: Privacy) -> tuple[Path, int]:
     file = pq.ParquetFile(rows)
     replaced = sum(privacy.table(file.read_row_group(group))[1] for group in range(file.num_row_groups))
     if not replaced:
@@ -151,7 +160,7 @@ def _model(story: Story, iteration: int, policy: Artifact, known: dict[str, Any]
 
 def _clean_json(path: Path, privacy: Privacy) -> bytes | None:
     """A JSON file without private values; None if it holds none."""
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data: Any = decode_json(read_content(path))
     cleaned = privacy.settings(data)
     return None if cleaned == data else _json(cleaned)
 

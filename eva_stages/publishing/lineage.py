@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, DamagedError
 from eva_stages.core.rows import PROMPT_FIELDS
+from eva_stages.core.tables import FILE
 from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.facts import Facts
 from eva_stages.publishing.history import History
@@ -91,7 +92,8 @@ class Lineage:
 
     def _open(self, artifact: Artifact) -> Rows:
         if artifact.folder not in self._rows:
-            assert artifact.rows is not None
+            if artifact.rows is None:
+                raise DamagedError(f"{artifact.folder} has lost its rows: there is no {FILE} in it")
             self._rows[artifact.folder] = Rows(artifact.rows)
         return self._rows[artifact.folder]
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from eva_stages.core.ourfiles import parquet_errors
+
 Row = dict[str, Any]
 ROWS_AT_A_TIME = 256
 
@@ -20,7 +22,9 @@ class Rows:
     """The rows of an artifact by value, without reading those that are not asked for."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path, memory_map=True)
+        self._path = path
+        with parquet_errors(path):
+            self._file = pq.ParquetFile(path, memory_map=True)
         self._columns: dict[str, pa.ChunkedArray] = {}
         self.names = set(self._file.schema_arrow.names)
         sizes = [self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups)]
@@ -28,7 +32,8 @@ class Rows:
 
     def column(self, name: str) -> pa.ChunkedArray:
         if name not in self._columns:
-            self._columns[name] = self._file.read(columns=[name])[name]
+            with parquet_errors(self._path):
+                self._columns[name] = self._file.read(columns=[name])[name]
         return self._columns[name]
 
     def where(self, name: str, value: str) -> np.ndarray:
@@ -41,7 +46,8 @@ class Rows:
         found: list[Row] = []
         groups = np.searchsorted(self._starts, numbers, side="right") - 1
         for group in np.unique(groups):
-            found += self._from_group(int(group), numbers[groups == group] - self._starts[group], wanted)
+            with parquet_errors(self._path):
+                found += self._from_group(int(group), numbers[groups == group] - self._starts[group], wanted)
         return found
 
     def _from_group(self, group: int, local: np.ndarray, columns: list[str] | None) -> list[Row]:

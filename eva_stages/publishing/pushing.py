@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, DamagedError
+from eva_stages.core.ourfiles import read_json
 from eva_stages.core.store import Run, now, write_whole
 from eva_stages.publishing.contents import File, Repository, sha256
 from eva_stages.publishing.hub import MARK, Hub, Remote
 
 PUBLISHED = "published.json"
 TITLE_CHARACTERS = 59
+UNPUBLISHED = "put back a copy of it; without one: mv {root} {root}-2 && rm {root}-2/published.json && eva push {root}-2 --to NAMESPACE"
+"""The record says which repositories are this run's, and nothing else does: without it, the run goes to new ones."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,13 @@ class Record:
 
     def __init__(self, root: Path) -> None:
         self._path = root / PUBLISHED
-        found = json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
+        found = read_json(self._path, dict, UNPUBLISHED.format(root=root)) if self._path.is_file() else {}
         self.run: str = found.get("run") or uuid.uuid4().hex
         """Tells this run from others of the same name."""
         self.collections: dict[str, str] = found.get("collections", {})
         self.repositories: dict[str, dict[str, Any]] = found.get("repositories", {})
+        if not _is_record(self.run, self.collections, self.repositories):
+            raise DamagedError(f"{self._path} is damaged: it holds no record of pushes", UNPUBLISHED.format(root=root))
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -54,6 +59,14 @@ class Record:
     def save(self) -> None:
         document = {"run": self.run, "collections": self.collections, "repositories": self.repositories}
         write_whole(self._path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _is_record(run: Any, collections: Any, repositories: Any) -> bool:
+    if not isinstance(run, str) or not isinstance(collections, dict) or not isinstance(repositories, dict):
+        return False
+    files = [entry.get("files") for entry in repositories.values() if isinstance(entry, dict)]
+    known = [file for one in files if isinstance(one, dict) for file in one.values()]
+    return len(files) == len(repositories) and all(isinstance(one, dict) for one in (*files, *known))
 
 
 def preview(repositories: list[Repository], record: Record) -> list[Outcome]:

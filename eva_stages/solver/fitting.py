@@ -20,6 +20,7 @@ from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
+from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.store import sync, write_whole
@@ -211,8 +212,8 @@ def _problem(folder: Path) -> str | None:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        recorded = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        recorded = decode_json((folder / WHOLE).read_bytes())
+    except (FileNotFoundError, ValueError):
         return False
     return bool(_digests(folder) == recorded)
 

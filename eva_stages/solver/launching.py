@@ -12,10 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.decoding import decode_json, decode_yaml, short
+from eva_stages.core.errors import ConfigError, DamagedError
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import WORK
@@ -44,19 +44,38 @@ def launch_file(launch: str) -> Path:
     return path
 
 
+def launch_settings(path: Path) -> dict[str, Any]:
+    """What a launch file says.
+
+    Raises:
+        ConfigError: if it is no mapping in YAML, or has another number of processes or machines than a whole one.
+    """
+    place = f"solver.training.runtime.launch: {path}"
+    try:
+        settings, _ = decode_yaml(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, OSError) as error:
+        raise ConfigError([f"{place}: {error}"]) from error
+    if not isinstance(settings, dict):
+        raise ConfigError([f"{place} holds no mapping; write one with `accelerate config`"])
+    for name in ("num_processes", "num_machines"):
+        if not isinstance(count := settings.get(name, 1), int) or count < 1:
+            raise ConfigError([f"{place}: {name} is {short(count)}; give a whole number from 1"])
+    return settings
+
+
 def process_count(path: Path) -> int:
     """How many training processes a launch file starts."""
-    return int(yaml.safe_load(path.read_text(encoding="utf-8")).get("num_processes", 1))
+    return int(launch_settings(path).get("num_processes", 1))
 
 
 def machine_count(path: Path) -> int:
     """On how many machines a launch file's processes run."""
-    return int(yaml.safe_load(path.read_text(encoding="utf-8")).get("num_machines", 1))
+    return int(launch_settings(path).get("num_machines", 1))
 
 
 def starts_one(path: Path) -> bool:
     """Whether a launch file starts one process and nothing around it."""
-    kind = yaml.safe_load(path.read_text(encoding="utf-8")).get("distributed_type", "NO")
+    kind = launch_settings(path).get("distributed_type", "NO")
     return kind in ("NO", False) and process_count(path) == machine_count(path) == 1  # unquoted, YAML's NO is false
 
 
@@ -120,7 +139,7 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     else:
         launch(_command(runtime, file, job_file, environment), environment, log, show, gently)
     show()
-    facts: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))
+    facts = read_json(work / "result.json", dict)
     if facts["changed_share"] < FEW_CHANGED:
         context.task.note(
             f"warning: only {facts['changed_share']:.2%} of the policy's weights changed; smaller updates were rounded away or the "
@@ -144,13 +163,13 @@ def _environment(context: Context, runtime: dict[str, Any], file: Path) -> dict[
     trackers = str(context.run.resolve() / "trackers" / context.work.name)
     homes = dict.fromkeys(TRACKER_HOMES, trackers) if runtime["report_to"] else {}
     # accelerate passes a launch file's use_cpu on only where it starts a single process
-    processor = {"ACCELERATE_USE_CPU": "true"} if yaml.safe_load(file.read_text(encoding="utf-8")).get("use_cpu") else {}
+    processor = {"ACCELERATE_USE_CPU": "true"} if launch_settings(file).get("use_cpu") else {}
     # libraries that format tracebacks wrap the message, which is read back from the log
     return {**homes, **processor, "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
 
 
 def _machines(file: Path) -> dict[str, int]:
-    machines, on_cpu = machine_count(file), yaml.safe_load(file.read_text(encoding="utf-8")).get("use_cpu")
+    machines, on_cpu = machine_count(file), launch_settings(file).get("use_cpu")
     return {"machines": machines, "gpus": 0 if on_cpu else process_count(file) // machines}
 
 
@@ -167,10 +186,16 @@ def last_entry(metrics: Path, start: int = 0) -> dict[str, Any] | None:
     """The last whole line that a training wrote into its file of metrics after byte `start`; None if there is none."""
     try:
         lines = metrics.read_bytes()[start:].split(b"\n")[:-1]
-        entry: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
+        entry = decode_json(lines[-1]) if lines else None
     except (FileNotFoundError, ValueError):
         return None
-    return entry
+    return entry if _is_entry(entry) else None
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it has what is shown of a training that is under way."""
+    known = [entry.get(name) for name in ("step", "total_steps", "loss")] if isinstance(entry, dict) else [None]
+    return all(isinstance(value, int | float) for value in known)
 
 
 def _show(context: Context, job: dict[str, Any], begun: int) -> None:
@@ -181,6 +206,10 @@ def _show(context: Context, job: dict[str, Any], begun: int) -> None:
         context.task.mark(last["step"])
         context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(said))
     elif (context.work / REFERENCE).is_file():
-        told = json.loads((context.work / REFERENCE).read_text(encoding="utf-8"))
-        steps = math.ceil(told["of"] / job["batch_size"]) * job["epochs"]
-        context.task.update(0, steps, detail=f"reference {told['pairs']:,} of {told['of']:,} pairs")
+        try:
+            told = read_json(context.work / REFERENCE, dict)
+            pairs, total = int(told["pairs"]), int(told["of"])
+        except (DamagedError, KeyError, TypeError, ValueError):  # it is written again in a moment
+            return
+        steps = math.ceil(total / job["batch_size"]) * job["epochs"]
+        context.task.update(0, steps, detail=f"reference {pairs:,} of {total:,} pairs")

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from eva_stages.core.errors import DataError
+from eva_stages.core.ourfiles import read_json
 from eva_stages.core.store import sync
 from eva_stages.core.tables import FILE
 from eva_stages.models.batching import answered_tokens
@@ -71,7 +72,7 @@ def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
     """The token ids, mapped into memory, and the counts; win probabilities only where every pair has them."""
     dataset = Dataset.from_file(str(path))
     known = all(dataset.data.column(name).null_count == 0 for name in WINS)
-    counts: dict[str, int] = json.loads(path.with_name(path.name + ".json").read_text(encoding="utf-8"))
+    counts = read_json(path.with_name(path.name + ".json"), dict)
     return dataset if known else dataset.remove_columns(list(WINS)), counts
 
 

@@ -5,7 +5,6 @@ A training of one process skips that start: it is a child of the fork server, wh
 resumes, saves and reports in the same way for all of them.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from accelerate.utils import parse_flag_from_env, prepare_simple_launcher_cmd_en
 
 from eva_stages.core.config.solver import OtherDPO
 from eva_stages.core.devices import free_devices, take_devices
+from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import when_gone
 from eva_stages.core.stage import load_attribute
 from eva_stages.solver.machine import launcher
@@ -56,7 +56,7 @@ def launched_environment(launch_file: str) -> dict[str, str]:
 
 def train(job_file: str) -> None:
     """Train with what the job's optimiser needs."""
-    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    job = read_json(Path(job_file), dict)
     # whoever asks first settles it for the process: without the word, processes on CPUs would each train alone
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     load_attribute(TRAINERS[job["kind"]])(job)

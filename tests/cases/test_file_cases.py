@@ -1,12 +1,37 @@
 """Files that are damaged, doubled, foreign, of another encoding or of absurd size (CASES.md, K8)."""
 
 import ast
+import errno
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from eva_stages.core.decoding import decode_json, decode_yaml
+from eva_stages.core.errors import ConfigError, DamagedError, StageError, UnreadableError
+from eva_stages.core.ourfiles import parquet_errors, read_json, read_yaml
+from eva_stages.core.parts import ROW, STATISTICS, merge_parts, read_parts, settle_parts, write_part
+from eva_stages.core.recipes import load_recipe, recipe_of_run, recipe_text
+from eva_stages.core.store import Run
+from eva_stages.publishing.history import read_history
+from eva_stages.publishing.lineage import Lineage
+from eva_stages.publishing.pushing import Record
+from eva_stages.solver.fitting import whole_checkpoint
+from eva_stages.solver.launching import METRICS, last_entry, launch_settings
+from pipelines.iteration import iterations
+from pipelines.planning import plan_document
+from pipelines.rates import read_rates
+from pipelines.reporting import make_report
+from pipelines.status import Watch
+from pipelines.summary import summary
 
 ROOT = Path(__file__).parents[2]
 CODE = ("eva_stages", "pipelines", "cli", "benchmarks", "configs", "hub_cards")
@@ -95,3 +120,323 @@ def test_a_recipe_means_the_same_under_a_locale_without_utf8(tmp_path: Path) -> 
 def test_output_that_the_locale_cannot_spell_does_not_stop_a_command(tmp_path: Path) -> None:
     said = eva("validate", "quickstart", "--set", "policy.model=./modèle/中", code=2, **OWN_LOCALE)
     assert "policy.model" in said.stderr
+
+
+# --- files that eva wrote
+
+GARBAGE = {
+    "garbage": b"{]",
+    "a list": b"[1, 2]",
+    "a mapping": b'{"a": 1}',
+    "a number": b"7",
+    "truncated": b'{"stages": [{"fingerprint": "ab',
+    "empty": b"",
+    "binary": bytes(range(256)),
+    "not UTF-8": b'{"a": "\xff"}',
+    "deep": b"[" * 5000,
+    "a huge number": b'{"seconds": ' + b"9" * 5000 + b"}",
+}
+"""Each is read as every file of a run; for a file that may hold it, it is as good as nothing."""
+
+
+@pytest.fixture(scope="module")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few stages without models: prompts were loaded, and nothing was trained."""
+    run = tmp_path_factory.mktemp("made") / "run"
+    eva("run", "quickstart", "--set", "prompts.size=8", "--run-dir", str(run), "--until", "prompts")
+    return run
+
+
+@pytest.fixture
+def run_copy(made_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made_run, tmp_path / "run"))
+
+
+def read_only_commands(run: Path) -> dict[str, Callable[[], object]]:
+    """What the commands that only look do."""
+    run_object = Run(run)
+    return {
+        "status": lambda: Watch(run_object).document(),
+        "report": lambda: make_report([run_object]),
+        "lineage": lambda: Lineage(read_history(run_object)).trace("0" * 24),
+        "table": lambda: summary(run_object, recipe_of_run(run), iterations(recipe_of_run(run))),
+        "plan": lambda: plan_document(recipe_of_run(run), run_object),
+        "push": lambda: Record(run),
+    }
+
+
+READERS = {
+    "plan.json": ("status", "table"),
+    "stages.json": ("lineage",),
+    "events.jsonl": ("status", "table"),
+    "rates.json": ("plan",),
+    "published.json": ("push",),
+    "recipe.yaml": ("status", "report"),
+    "manifest.json": ("status", "lineage", "table"),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("damage", ["garbage", "a list", "a mapping"])
+def test_a_damaged_file_of_a_run_is_made_good_or_named(run_copy: Path, name: str, damage: str) -> None:
+    path = next(run_copy.glob("stages/0-prompts-*")) / name if name == "manifest.json" else run_copy / name
+    path.write_bytes(GARBAGE[damage])
+    for command in READERS[name]:
+        try:
+            read_only_commands(run_copy)[command]()
+        except DamagedError as error:
+            assert str(path) in str(error), command
+            assert name in ("published.json", "recipe.yaml", "manifest.json"), f"{command} could go without {name}"
+            assert error.command or name == "manifest.json"
+        except ConfigError as error:
+            assert command == "lineage" and "has no prompt" in str(error)
+
+
+@pytest.mark.parametrize("content", [text for name, text in GARBAGE.items() if name != "a mapping"])
+def test_no_content_of_a_file_of_ours_is_more_than_damaged(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    for read in (lambda: read_json(tmp_path / "x", dict), lambda: read_yaml(tmp_path / "x")):
+        with pytest.raises(DamagedError, match=r"x is damaged: .{1,400}$"):
+            read()
+
+
+def test_a_run_goes_on_over_damaged_plans_and_writes_them_again(run_copy: Path) -> None:
+    for name in ("plan.json", "stages.json", "events.jsonl", "rates.json", "recipe.yaml"):
+        (run_copy / name).write_bytes(GARBAGE["binary"])
+    said = eva("run", "quickstart", "--set", "prompts.size=8", "--run-dir", str(run_copy), "--until", "prompts").stderr
+    assert "plan.json" in said
+    assert isinstance(json.loads((run_copy / "stages.json").read_bytes()), list)
+    assert json.loads((run_copy / "plan.json").read_bytes())["stages"] is not None
+
+
+def test_a_damaged_recipe_or_manifest_ends_with_1_and_the_command_that_helps(run_copy: Path) -> None:
+    (run_copy / "recipe.yaml").write_bytes(GARBAGE["binary"])
+    said = eva("status", str(run_copy), code=1).stderr
+    assert str(run_copy / "recipe.yaml") in said and "eva run RECIPE --run-dir" in said
+    manifest = next(run_copy.glob("stages/*/manifest.json"))
+    manifest.write_text("[]")
+    said = eva("lineage", str(run_copy), "0" * 24, code=1).stderr
+    assert str(manifest) in said and "--repair" in said
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1garbage", bytes(range(256)) * 8, None], ids=["empty", "short", "binary", "gone"])
+def test_a_damaged_table_is_named_by_report_and_lineage(run_copy: Path, damage: bytes | None) -> None:
+    rows = next(run_copy.glob("stages/*/data/rows.parquet"))
+    rows.unlink() if damage is None else rows.write_bytes(damage)
+    with pytest.raises(DamagedError, match=re.escape(str(rows.parent.parent))):
+        Lineage(read_history(Run(run_copy))).trace("0" * 24)
+    if damage is not None:
+        with pytest.raises(DamagedError, match=re.escape(str(rows))):
+            make_report([Run(run_copy)])
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+def test_damaged_state_of_a_training_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    checkpoint = tmp_path / "checkpoint-4"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text("{}")
+    (checkpoint / "whole.json").write_bytes(content)
+    assert whole_checkpoint(tmp_path) is None
+    (tmp_path / METRICS).write_bytes(content + b"\n")
+    assert last_entry(tmp_path / METRICS) is None
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_file_that_the_system_does_not_let_us_read_is_not_taken_for_damaged(tmp_path: Path, number: int) -> None:
+    with pytest.raises(UnreadableError, match=rf"{os.strerror(number)} \(errno {number}\)"), parquet_errors(tmp_path / "rows.parquet"):
+        raise OSError(number, os.strerror(number), str(tmp_path / "rows.parquet"))
+
+
+def test_a_run_with_no_file_left_to_open_says_so_and_keeps_its_artifacts(made_run: Path) -> None:
+    code = (
+        "import os, resource, sys\n"
+        "from pathlib import Path\n"
+        "from eva_stages.core.errors import UnreadableError\n"
+        "from eva_stages.core.store import read_manifest\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))\n"
+        "try:\n"
+        "    while True: os.open('/dev/null', os.O_RDONLY)\n"
+        "except OSError: pass\n"
+        "try: read_manifest(Path(sys.argv[1]))\n"
+        "except UnreadableError as error: print(error)\n"
+    )
+    folder = next(made_run.glob("stages/0-prompts-*"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, encoding="utf-8", env=environment)
+    assert "Too many open files (errno 24)" in done.stdout, done.stderr
+
+
+# --- part files
+
+SCHEMA = pa.schema([("prompt_id", pa.string()), ("text", pa.string())])
+
+
+def part_rows(start: int, stop: int, text: str = "text") -> list[dict]:
+    return [{"prompt_id": f"{n:024x}", "text": f"{text} {n}", ROW: n, STATISTICS: {"tokens": 1}} for n in range(start, stop)]
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    folder = tmp_path / "0-respond-abc" / "parts"
+    folder.mkdir(parents=True)
+    write_part(folder, SCHEMA, part_rows(0, 4))
+    write_part(folder, SCHEMA, part_rows(4, 8))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["000000000 (copy).parquet", "000000000.sync-conflict-20260101-ABC.parquet", ".DS_Store", "notes.txt", "000000004.2.parquet"]
+)
+def test_foreign_files_among_part_files_are_told_and_ignored(parts: Path, tmp_path: Path, name: str) -> None:
+    (parts / name).write_bytes((parts / "000000000.parquet").read_bytes())
+    (finding,) = settle_parts(parts)
+    assert (finding.event, finding.file) == ("foreign-file", name) and (parts / name).exists()
+    assert read_parts(parts)[1]["tokens"] == 8
+    assert merge_parts(parts, SCHEMA, tmp_path / "out", 8) == 8
+
+
+def test_a_double_of_a_finished_batch_is_ignored_and_told(parts: Path, tmp_path: Path) -> None:
+    (parts / "000000009.parquet").write_bytes((parts / "000000000.parquet").read_bytes())
+    (finding,) = settle_parts(parts)
+    assert finding.event == "double-part" and finding.file == "000000009.parquet"
+    assert merge_parts(parts, SCHEMA, tmp_path / "out", 8) == 8
+    assert read_parts(parts)[1]["tokens"] == 8
+
+
+def test_rows_that_two_part_files_tell_differently_run_again(parts: Path) -> None:
+    other = parts.parent / "other"
+    other.mkdir()
+    write_part(other, SCHEMA, part_rows(0, 4, "another"))
+    (parts / "000000002.parquet").write_bytes((other / "000000000.parquet").read_bytes())
+    assert {finding.event for finding in settle_parts(parts)} == {"contradicting-part"}
+    assert read_parts(parts)[0].tolist() == [4, 5, 6, 7]
+    assert len(list(parts.glob("*.contradicting"))) == 2, "nothing is deleted"
+
+
+def test_a_part_file_of_another_stage_is_ignored(parts: Path) -> None:
+    other = parts.parents[1] / "1-respond-def" / "parts"
+    other.mkdir(parents=True)
+    write_part(other, SCHEMA, part_rows(8, 12))
+    shutil.copy(other / "000000008.parquet", parts)
+    (finding,) = settle_parts(parts)
+    assert finding.event == "foreign-file" and "1-respond-def" in finding.cause
+    assert read_parts(parts)[0].tolist() == list(range(8))
+
+
+def test_doubles_that_appear_while_the_stage_runs_are_not_merged(parts: Path, tmp_path: Path) -> None:
+    (parts / "000000009.parquet").write_bytes((parts / "000000000.parquet").read_bytes())
+    with pytest.raises(StageError, match="hold 12 rows, 8 of them different, of 8 input rows"):
+        merge_parts(parts, SCHEMA, tmp_path / "out", 8)
+
+
+def test_only_a_wrong_format_or_checksum_deletes_a_part_file(parts: Path) -> None:
+    (parts / "000000000.parquet").write_bytes(b"PAR1")
+    pq.write_table(pa.table({"other": [1]}), parts / "000000004.parquet")
+    assert [finding.event for finding in settle_parts(parts)] == ["deleted-part", "deleted-part"]
+    write_part(parts, SCHEMA, part_rows(0, 4))
+    (parts / "000000000.parquet").chmod(0o000)
+    code = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "from eva_stages.core.errors import UnreadableError\n"
+        "from eva_stages.core.parts import settle_parts\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"  # nothing is forbidden to root
+        "try: settle_parts(Path('parts'))\n"
+        "except UnreadableError as error: print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=parts.parent, capture_output=True, encoding="utf-8", env=environment)
+    assert "000000000.parquet: Permission denied (errno 13). Nothing was changed" in done.stdout, done.stderr
+    assert (parts / "000000000.parquet").exists()
+
+
+# --- YAML and JSON of absurd size
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+BOMBS = {
+    "aliases": LAUGHS,
+    "merge keys": "b: &b {k: v}\n"
+    + "".join(f"m{n}: &m{n} {{x: *{'b' if n == 0 else f'm{n - 1}'}, y: *{'b' if n == 0 else f'm{n - 1}'}}}\n" for n in range(40)),
+    "a cycle": "name: &a [*a]\n",
+    "a cycle in a mapping": "prompts: &a {kind: *a}\n",
+    "flow depth": "name: " + "[" * 3000 + "]" * 3000,
+    "block depth": "".join(" " * n + "a:\n" for n in range(3000)),
+    "digits": "seed: " + "9" * 5000,
+    "hex digits": "seed: 0x" + "f" * 9000,
+    "base 60": "seed: " + "1:" * 3000 + "1",
+    "size": "name: " + "x" * 3_000_000,
+    "many values": "a: [" + "1, " * 300_000 + "1]",
+    "doubled anchor": "a: &x 1\nb: &x 2\nc: *x\nname: {",
+    "a list as key": "? [a, b]\n: c\n",
+    "a number as key": "1: a\n",
+    "a truth as key": "yes: a\n",
+    "a null as key": "~: a\n",
+    "a tag that does not fit": "name: !!timestamp hello\n",
+    "another such tag": "name: !!bool hello\n",
+    "an unknown tag": "name: !!python/object/apply:os.system [ls]\n",
+    "a bad date": "name: 2024-13-45\n",
+    "a lone surrogate": 'name: "\\ud800"\n',
+    "a zero": 'name: "a\\0b"\n',
+    "a control character": "name: a\x07b\n",
+    "two documents": "name: a\n---\nname: b\n",
+    "nothing": "",
+    "a list": "- name\n",
+}
+
+
+@pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
+def test_a_yaml_file_that_no_person_writes_is_refused_in_a_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text, encoding="utf-8")
+    for read in (lambda: load_recipe(str(path)), lambda: read_rates(path)):
+        with pytest.raises(ConfigError) as caught:
+            read()
+        assert all(len(fault) < 1000 and "\n" not in fault for fault in caught.value.faults)
+    with pytest.raises(ConfigError):
+        launch_settings(path)
+
+
+OVERRIDES = (
+    "name=" + "[" * 3000,
+    "name=&a [*a]",
+    "seed=" + "9" * 5000,
+    "name={1: 2}",
+    "." * 5000 + "=1",
+    "a." * 3000 + "b=1",
+    "9" * 5000 + "=1",
+    "²=1",
+    'name="\\ud800"',
+    "name=" + "x" * 500_000,
+)
+
+
+@pytest.mark.parametrize("override", OVERRIDES, ids=range(len(OVERRIDES)))
+def test_an_override_that_no_person_writes_is_refused_in_a_line(override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("quickstart", [override])
+    assert all(len(fault) < 1500 and "\n" not in fault for fault in caught.value.faults)
+
+
+def test_absurd_recipes_end_with_2(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(LAUGHS)
+    assert "more than 20,000 values" in eva("validate", str(tmp_path / "x.yaml"), code=2).stderr
+    (tmp_path / "y.yaml").write_bytes("name: x\n".encode("utf-16"))
+    assert "UTF-8" in eva("validate", str(tmp_path / "y.yaml"), code=2).stderr
+
+
+def test_aliases_and_merge_keys_of_common_size_are_read_and_an_override_changes_one_place(tmp_path: Path) -> None:
+    text = recipe_text("quickstart")[1] + "limits: &l {unscored: 0.1}\n"
+    plain = load_recipe("quickstart")
+    (tmp_path / "x.yaml").write_text(text + "health: {}\n" if "health:" not in text else text, encoding="utf-8")
+    recipe = load_recipe(str(tmp_path / "x.yaml"))
+    assert recipe.limits.unscored == 0.1 and recipe.creator == plain.creator
+    value, _ = decode_yaml("base: &b {x: 1, y: [1]}\nsecond: {<<: *b, x: 2}\nthird: *b\n")
+    value["third"]["y"].append(2)
+    assert value == {"base": {"x": 1, "y": [1]}, "second": {"x": 2, "y": [1]}, "third": {"x": 1, "y": [1, 2]}}
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, '{"a":' * 5000, "[" * 100 + "]" * 100, "9" * 5000, '"\udcff"', '{"a": 1, "a": 2}'])
+def test_json_that_no_person_writes_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        decode_json(text.encode("utf-8", "surrogatepass"), unique_keys=True)
+    assert decode_json(json.dumps({"a": "[" * 500 + '\\"'})) == {"a": "[" * 500 + '\\"'}

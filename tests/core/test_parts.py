@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from eva_stages.core.errors import DataError, StageError
-from eva_stages.core.parts import ROW, STATISTICS, add_statistics, drop_damaged, merge_parts, part_facts, read_parts, write_part
+from eva_stages.core.parts import ROW, STATISTICS, add_statistics, merge_parts, part_facts, read_parts, settle_parts, write_part
 from eva_stages.core.tables import joined_batches, read_table, reward_matrix, write_rows
 
 SCHEMA = pa.schema([("prompt_id", pa.string()), ("text", pa.string())])
@@ -53,7 +53,7 @@ def test_a_damaged_part_is_removed_and_its_rows_are_missing_again(tmp_path: Path
     text = content.index(b"PAR1") + 1000  # among the ids, where nothing but a checksum tells
     content[text] ^= 1
     path.write_bytes({"truncated": content[:-20], "emptied": b"", "a flipped byte": content}[how])
-    drop_damaged(tmp_path)
+    settle_parts(tmp_path)
     assert read_parts(tmp_path)[0].tolist() == [400, 401]
     assert [found.name for found in tmp_path.iterdir()] == ["000000400.parquet"]
 

@@ -67,7 +67,7 @@ def test_a_manifest_that_is_not_what_was_written_is_found(run: Run) -> None:
     written = path.read_text()
     for changed, says in (
         (written.replace('"seconds": 0.0', '"seconds": 0.1'), "manifest.json has changed since it was written"),
-        (written[:-20], "manifest.json cannot be read"),
+        (written[:-20], "manifest.json is damaged"),
     ):
         path.write_text(changed)
         assert says in (run.fault(one) or "")

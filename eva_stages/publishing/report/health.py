@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import yaml
 from matplotlib.axes import Axes
 
 from eva_stages.core.config.health import Health
 from eva_stages.core.health import SIGNS, checks
+from eva_stages.core.ourfiles import RECIPE_COMMAND, read_yaml
 from eva_stages.publishing.history import History
 from eva_stages.publishing.report.parts import Cell, Section, Table
 from eva_stages.publishing.report.plots import Plot, draw, look
@@ -37,7 +37,7 @@ def health(history: History) -> Section:
 def _limits(history: History) -> Health:
     """The limits in the run's recipe."""
     path = history.root / "recipe.yaml"
-    recipe: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    recipe: dict[str, Any] = read_yaml(path, RECIPE_COMMAND) if path.is_file() else {}
     return Health.model_validate(recipe.get("health", {}))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from eva_stages.core.ourfiles import RECIPE_COMMAND, read_yaml
 from eva_stages.publishing.history import History
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.parts import Cell, Section, Table
@@ -16,7 +17,7 @@ SHOWN = 12
 def recipe_settings(history: History) -> dict[str, Any]:
     """The run's recipe as it is on disk; empty where there is none."""
     path = history.root / "recipe.yaml"
-    recipe: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    recipe: dict[str, Any] = read_yaml(path, RECIPE_COMMAND) if path.is_file() else {}
     return recipe
 
 

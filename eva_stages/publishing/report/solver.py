@@ -1,11 +1,11 @@
 """The solver: rewards on the same prompts before and after training on them, training curves, margins of the pairs."""
 
-import json
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from eva_stages.core.ourfiles import read_json
 from eva_stages.core.store import content
 from eva_stages.publishing.history import History
 from eva_stages.publishing.report.numbers import Rewards, before_and_after, mean_interval, n_of, rewards, sizes, table
@@ -44,7 +44,7 @@ def solver(history: History) -> Section:
 def training_log(model: Any) -> list[dict[str, Any]]:
     """The metrics of every optimiser step, as they lie beside a checkpoint."""
     path = model / "training_log.json"
-    log: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    log: list[dict[str, Any]] = read_json(path, list) if path.is_file() else []
     return log
 
 
