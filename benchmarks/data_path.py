@@ -45,7 +45,7 @@ class Respond(Step):
 
     @property
     def outputs(self) -> list[str]:
-        return ["responses", "finish_reasons", "token_counts", "generator", "seed"]
+        return ["responses", "finish_reasons", "token_counts", "response_ids", "generator", "seed"]
 
     def process(self, inputs: StepInput) -> "StepOutput":
         for row in inputs:
@@ -53,7 +53,7 @@ class Respond(Step):
             row["seed"] = derive_seed(row["prompt_id"])
             starts = np.random.default_rng(row["seed"]).integers(len(words), size=RESPONSES)
             row["responses"] = [" ".join(words[start:] + words) for start in starts]
-            row["finish_reasons"], row["generator"] = ["stop"] * RESPONSES, "words"
+            row["finish_reasons"], row["response_ids"], row["generator"] = ["stop"] * RESPONSES, None, "words"
             row["token_counts"] = [len(words)] * RESPONSES
         yield inputs
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.distil import run_table_step
-from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.rows import SCHEMAS, TOKENS
 from eva_stages.core.stage import Use
 from eva_stages.core.tables import write_rows
 
@@ -83,6 +83,7 @@ def response_tables(count: int, n: int = 6, words: int = 20, seed: int = 0) -> I
             "responses": pa.ListArray.from_arrays(offsets, answers),
             "finish_reasons": pa.ListArray.from_arrays(offsets, pa.repeat("stop", size * n)),
             "token_counts": pa.ListArray.from_arrays(offsets, pa.array(lengths // 5, pa.int32())),
+            "response_ids": pa.nulls(size, pa.list_(TOKENS)),
             "generator": pa.repeat("large", size),
             "seed": pa.array(np.zeros(size), pa.int64()),
         }

@@ -29,6 +29,7 @@ def plan(
     from eva_stages.core.recipes import load_recipe
     from eva_stages.core.terminal import note
     from pipelines.checking import check
+    from pipelines.dating import dated
     from pipelines.plan_tables import plan_tables
     from pipelines.planning import plan_document
     from pipelines.rates import read_rates
@@ -37,6 +38,7 @@ def plan(
     given = read_rates(rates) if rates is not None else None
     check(loaded, keys=False)
     run = run_folder(loaded, run_dir)
+    loaded = dated(loaded, run)
     if measure:
         _measure(loaded, run)
     document = plan_document(loaded, run, given)

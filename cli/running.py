@@ -40,6 +40,7 @@ def run_stages(
     from eva_stages.core.stage import closure
     from eva_stages.core.store import write_whole, writing_to
     from pipelines.checking import check
+    from pipelines.dating import dated
     from pipelines.iteration import iterations
     from pipelines.planning import plan_document
     from pipelines.publishing import execute_and_publish
@@ -51,9 +52,10 @@ def run_stages(
     if recipe.iterations < at_least:
         recipe = recipe.model_copy(update={"iterations": at_least})
     check(recipe)
+    run = run_folder(recipe, run_dir)
+    recipe = dated(recipe, run)
     rounds = iterations(recipe)
     chosen, planned = choose(rounds), closure([stage for one in rounds for stage in one.stages])
-    run = run_folder(recipe, run_dir)
     with writing_to(run.root):
         run.create()
         with run.lock():

@@ -13,7 +13,7 @@ def analysing(recipe: Recipe, iteration: int, prompts: Stage, base: Outside) -> 
     config = recipe.creator.analysis
     stages: list[Stage] = []
     if config and config.scorer:
-        scorer, needed = player(config.scorer, recipe.policy, base, "scorer")
+        scorer, needed = player(config.scorer, recipe, base, "scorer")
         score = Use("eva_stages.creator.analysing:ScorePrompts", {"llm": scorer, "seed": derive_seed(recipe.seed, "analyse-scores")})
         limit = failed_calls("scorer", recipe.limits.unanalysed, "creator.analysis.scorer", "limits.unanalysed")
         stages.append(_analysis(recipe, "analyse-scores", iteration, {"prompts": prompts, **needed}, score, "prompt_scores", limit))

@@ -13,7 +13,7 @@ from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, 
 from eva_stages.evaluation.prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
 from eva_stages.evaluation.questions import baseline_answers, question_rows
 from eva_stages.models.choosing import player, policy_generator
-from pipelines.playing import empty, judging_limits, unscored
+from pipelines.playing import empty, judging_limits, keep_thoughts, unscored
 
 BASE = "base"
 BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
@@ -112,16 +112,22 @@ def baseline_files(benchmark: ArenaHard | AlpacaEval, place: str) -> list[Outsid
 
 def _answers(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, questions: Stage, policy: Stage | Outside) -> Stage:
     own = {} if benchmark.temperature is None else {"temperature": benchmark.temperature}
-    generator, needed = policy_generator(recipe.policy, policy, max_new_tokens=benchmark.max_new_tokens, **own)
+    generator, needed = policy_generator(recipe, policy, max_new_tokens=benchmark.max_new_tokens, **own)
     by_category = MTBench.TEMPERATURES if isinstance(benchmark, MTBench) and benchmark.temperature is None else None
     step = Use(
         "eva_stages.evaluation.answering:AnswerTurns",
-        {"llm": generator, "seed": derive_seed(recipe.seed, "benchmark-answer"), "temperatures": by_category},
+        {
+            "llm": generator,
+            "seed": derive_seed(recipe.seed, "benchmark-answer"),
+            "temperatures": by_category,
+            "keep_thoughts": keep_thoughts(recipe),
+        },
     )
     return RowStage(
         name,
         iteration,
         {"questions": questions, **needed},
+        version=2,
         sources=("questions",),
         steps=(step,),
         schema="responses",
@@ -156,7 +162,7 @@ def _judged(
     first: Outside,
     place: str,
 ) -> Stage:
-    judge, needed = player(benchmark.judge, recipe.policy, first, "judge", RUN)
+    judge, needed = player(benchmark.judge, recipe, first, "judge", RUN)
     step, files = _judging(benchmark, judge, place)
     rows = recipe.runtime.rows_per_part
     if isinstance(benchmark.judge, LiteLLMModel):
@@ -165,12 +171,12 @@ def _judged(
         name,
         iteration,
         {**inputs, **files, **needed},
+        version=2,
         sources=tuple(inputs),
         prefixes={"baseline": "baseline_"},
         steps=(step,),
         schema="benchmark_judgments",
         required=("question_id", "game"),
-        version=2,
         limits=judging_limits(recipe, f"{place}.judge"),
         rows_per_part=rows,
     )

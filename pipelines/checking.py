@@ -1,8 +1,8 @@
 """Everything a recipe points to, looked at before anything expensive starts; all faults at once."""
 
 import json
-from collections import deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,11 +17,12 @@ from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyE
 from eva_stages.core.questions import find_questions
 from eva_stages.core.stage import load_attribute
 from eva_stages.core.terminal import note
-from eva_stages.creator.prompts import count_usable
+from eva_stages.creator.prompts import REFUSED, count_usable
 from eva_stages.models.choosing import OneReward, check_trust
 from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
 from pipelines.benchmarks import benchmark_name, check_files, measured
+from pipelines.checking_conversation import conversation_looks
 from pipelines.checking_solver import solver_looks
 from pipelines.prompts import prompt_source
 
@@ -60,7 +61,7 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: _mixing(recipe),
         lambda: _analysis(recipe),
     ]
-    looks += solver_looks(recipe)
+    looks += [*solver_looks(recipe), *conversation_looks(recipe)]
     looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
     for index, benchmark in enumerate(recipe.evaluation.benchmarks):
         looks.append(partial(_benchmark, recipe, benchmark, f"evaluation.benchmarks.{index}"))
@@ -75,12 +76,18 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
 
 def _prompts(recipe: Recipe, prompts: FilePrompts) -> None:
     tables, column = prompt_source(prompts)
-    if recipe.creator.control != "human":
-        deque(tables, maxlen=0)
-        return
-    if prompts.size is None:
+    if recipe.creator.control == "human" and prompts.size is None:
         raise ConfigError([NUMBER_FOR_HUMAN])
-    usable = count_usable(tables, column, prompts.max_characters, prompts.reference_column)
+    policy = str(resolve(recipe.policy.model, recipe.policy.revision, "policy.model").path)
+    counts: Counter[str] = Counter()
+    usable = count_usable(tables, column, prompts.max_characters, prompts.reference_column, policy, counts)
+    refused = {reason: count for reason, count in counts.items() if reason.startswith(REFUSED)}
+    if refused and not usable:
+        raise ConfigError([f"prompts.path: all prompts of {prompts.path} are {_said(refused)}; give other prompts, or mend the template"])
+    if refused:
+        note(f"prompts.path: {sum(refused.values())} prompts of {prompts.path} are left out, {_said(refused)}")
+    if recipe.creator.control != "human" or prompts.size is None:
+        return
     needed = prompts.size * (recipe.iterations + 1)
     if usable < needed:
         raise ConfigError(
@@ -90,6 +97,10 @@ def _prompts(recipe: Recipe, prompts: FilePrompts) -> None:
                 "fewer iterations, or a larger file"
             ]
         )
+
+
+def _said(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
 
 
 def _hub_prompts(recipe: Recipe, prompts: HubPrompts) -> None:

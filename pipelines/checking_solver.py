@@ -14,8 +14,8 @@ from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver import ORPO, RLOO, SPPO, SimPO
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import Message
-from eva_stages.models.batching import chat_tokens
 from eva_stages.models.choosing import ROWS
+from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer, resolve
 from eva_stages.solver.launching import launch_file, launch_settings, machine_count, process_count, vocabulary_size
 from pipelines.prompts import prompt_source
@@ -171,8 +171,8 @@ def _prompts(recipe: Recipe) -> None:
         plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
         if any(len(plain.encode(text, add_special_tokens=False).ids) < limit - TEMPLATE_TOKENS for text in _texts(recipe)):
             return
-    tokenizer = load_tokenizer(str(folder))
-    if tokenizer.chat_template and not any(len(chat_tokens(tokenizer, _turn(text), True)) < limit for text in _texts(recipe)):
+    chat = Chat(load_tokenizer(str(folder)), None, recipe.policy.generator.system_prompt)
+    if chat.tokenizer.chat_template and not any(len(chat.prompt_ids(_turn(text))) < limit for text in _texts(recipe)):
         raise ConfigError(
             [
                 f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: "

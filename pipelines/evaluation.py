@@ -12,7 +12,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
 from pipelines.benchmarks import measured
-from pipelines.playing import empty, judging_limits, unscored
+from pipelines.playing import empty, judging_limits, keep_thoughts, unscored
 
 
 def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tuple[tuple[Stage, ...], list[tuple[Stage, ...]]]:
@@ -57,11 +57,12 @@ def evaluation_stages(
     """
     questions, base_answers, base_rewards, _ = base
     answers, rewards = _answered(recipe, benchmark, "eval", iteration, questions, policy)
-    judge, needed = player(benchmark.judge, recipe.policy, policy, "judge")
+    judge, needed = player(benchmark.judge, recipe, policy, "judge")
     judged = RowStage(
         "eval-judge",
         iteration,
         {"questions": questions, "answers": answers, "baseline": base_answers, **needed},
+        version=2,
         sources=("questions", "answers", "baseline"),
         prefixes={"baseline": "baseline_"},
         steps=(
@@ -70,7 +71,6 @@ def evaluation_stages(
                 {"llm": judge, "seed": derive_seed(recipe.seed, "eval-judge", iteration)},
             ),
         ),
-        version=2,
         schema="judgments",
         required=("question_id", "game"),
         limits=judging_limits(recipe, f"{place}.judge"),
@@ -84,29 +84,32 @@ def _answered(
     recipe: Recipe, benchmark: Lettercraft, prefix: str, iteration: int, questions: Stage, policy: Stage | Outside
 ) -> tuple[Stage, Stage]:
     """Sampled and greedy answers, and their rewards."""
-    sampled, needed = policy_generator(recipe.policy, policy)
-    greedy, _ = policy_generator(recipe.policy, policy, temperature=0.0)
-    respond = "eva_stages.core.responding:Respond"
+    sampled, needed = policy_generator(recipe, policy)
+    greedy, _ = policy_generator(recipe, policy, temperature=0.0)
+    respond, seed = "eva_stages.core.responding:Respond", derive_seed(recipe.seed, "answer", iteration)
+    thoughts = {"keep_thoughts": keep_thoughts(recipe)}
     answers = RowStage(
         f"{prefix}-answer",
         iteration,
         {"questions": questions, **needed},
+        version=2,
         sources=("questions",),
         steps=(
-            Use(respond, {"llm": sampled, "num_generations": benchmark.samples, "seed": derive_seed(recipe.seed, "answer", iteration)}),
-            Use(respond, {"llm": greedy, "num_generations": 1, "prefix": "greedy_"}),
+            Use(respond, {"llm": sampled, "num_generations": benchmark.samples, "seed": seed, **thoughts}),
+            Use(respond, {"llm": greedy, "num_generations": 1, "prefix": "greedy_", **thoughts}),
         ),
         schema="answers",
         required=("responses", "greedy_responses"),
         limits=(empty(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    reward, _ = reward_model(MicroworldReward(kind="microworld"), recipe.policy, policy)
+    reward, _ = reward_model(MicroworldReward(kind="microworld"), recipe, policy)
     score = "eva_stages.models.rewards:RewardResponses"
     rewards = RowStage(
         f"{prefix}-reward",
         iteration,
         {"questions": questions, "answers": answers},
+        version=2,
         sources=("questions", "answers"),
         steps=(Use(score, {"reward": reward}), Use(score, {"reward": reward, "responses": "greedy_responses"})),
         schema="answer_rewards",

@@ -26,7 +26,7 @@ def evolving(recipe: Recipe, iteration: int, selected: Stage, answered: Answered
     """From the drawn prompts to their evolutions, which are the last stage."""
     evolve = recipe.creator.evolve
     shown = (*_feedback(recipe, iteration, selected, answered), *_parents(recipe, iteration, selected, answered))
-    evolver, needed = player(evolve.generator, recipe.policy, answered.policy, "evolver")
+    evolver, needed = player(evolve.generator, recipe, answered.policy, "evolver")
     sources = {"selected": selected, "prompts": answered.prompts, **{stage.name: stage for stage in shown}}
     settings = evolve.model_dump(exclude={"generator", "feedback", "multi_shot"})
     step = Use(
@@ -57,15 +57,15 @@ def _feedback(recipe: Recipe, iteration: int, selected: Stage, answered: Answere
     feedback = TableStage("feedback", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.context:Feedback"))
     if config.critic is None:
         return (feedback,)
-    critic, needed = player(config.critic, recipe.policy, answered.policy, "critic")
+    critic, needed = player(config.critic, recipe, answered.policy, "critic")
     critique = RowStage(
         "critique",
         iteration,
         {"feedback": feedback, **needed},
+        version=2,
         sources=("feedback",),
         steps=(Use("eva_stages.creator.context:Critique", {"llm": critic, "seed": derive_seed(recipe.seed, "critique", iteration)}),),
         schema="critiques",
-        version=2,
         limits=(failed_calls("critic", recipe.limits.uncriticised, "creator.evolve.feedback.critic", "limits.uncriticised"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )

@@ -16,6 +16,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.health import checks
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.core.store import Run
+from eva_stages.models.choosing import date_of
 from pipelines.benchmarks import benchmark_name
 from pipelines.playing import responding, rewarding
 
@@ -93,9 +94,10 @@ def counted(warnings: list[str]) -> str:
 def _health(recipe: Recipe, iteration: int, inputs: Inputs) -> Stage:
     generator = recipe.policy.generator
     meant = {"answers": recipe.health.answers, "system_prompt": generator.system_prompt, "dtype": generator.dtype}
+    meant |= date_of(recipe, inputs["policy"])
     device = generator.runtime.device if isinstance(generator, TransformersGenerator) else "auto"
     function = Use("eva_stages.evaluation.health:measure", meant, {"device": device})
-    return FunctionStage("health", iteration, inputs, function=function, checks=checks(recipe.health))
+    return FunctionStage("health", iteration, inputs, version=2, function=function, checks=checks(recipe.health))
 
 
 def _looked(recipe: Recipe, seeds: Stage, iteration: int, policy: Stage | Outside, evaluation: Sequence[Stage], prefix: str) -> Looked:

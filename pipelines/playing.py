@@ -11,15 +11,14 @@ from eva_stages.models.choosing import ROWS, OneReward, policy_generator, reward
 
 def responding(recipe: Recipe, name: str, iteration: int, prompts: Stage, policy: Stage | Outside, n: int) -> RowStage:
     """n responses of the policy to every prompt."""
-    generator, needed = policy_generator(recipe.policy, policy)
-    step = Use(
-        "eva_stages.core.responding:Respond",
-        {"llm": generator, "num_generations": n, "seed": derive_seed(recipe.seed, name, iteration)},
-    )
+    generator, needed = policy_generator(recipe, policy)
+    settings = {"num_generations": n, "seed": derive_seed(recipe.seed, name, iteration), "keep_thoughts": keep_thoughts(recipe)}
+    step = Use("eva_stages.core.responding:Respond", {"llm": generator, **settings})
     return RowStage(
         name,
         iteration,
         {"prompts": prompts, **needed},
+        version=2,
         sources=("prompts",),
         steps=(step,),
         schema="responses",
@@ -46,19 +45,30 @@ def rewarding(recipe: Recipe, name: str, iteration: int, prompts: Stage, respons
 def _rewarding(
     recipe: Recipe, config: OneReward, name: str, iteration: int, prompts: Stage, responses: Stage, policy: Stage | Outside
 ) -> RowStage:
-    reward, needed = reward_model(config, recipe.policy, policy)
+    reward, needed = reward_model(config, recipe, policy)
     return RowStage(
         name,
         iteration,
         {"prompts": prompts, "responses": responses, **needed},
-        sources=("prompts", "responses"),
-        steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward}),),
         version=2,
+        sources=("prompts", "responses"),
+        steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
         schema=ROWS.get(config.kind, "rewards"),
         required=("rewards",),
         limits=(unscored(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
+
+
+def keep_thoughts(recipe: Recipe) -> bool:
+    """Whether the texts of the policy's responses have its thoughts in them."""
+    return recipe.policy.reasoning == "keep"
+
+
+def shown_system_prompt(recipe: Recipe) -> dict[str, str]:
+    """The system prompt that rewards are shown, as an argument; none where the recipe does not say so."""
+    system_prompt = recipe.policy.generator.system_prompt
+    return {"system_prompt": system_prompt} if recipe.policy.system_prompt_scored and system_prompt else {}
 
 
 def empty(recipe: Recipe) -> Limit:

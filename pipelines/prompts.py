@@ -8,27 +8,37 @@ import pyarrow as pa
 from eva_stages.core.config.prompts import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.fingerprint import file_digest
+from eva_stages.core.fingerprint import file_digest, fingerprint
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.creator.hub_prompts import dataset_commit, read_hub_prompts
 from eva_stages.creator.prompts import prompt_batches
+from eva_stages.models.conversation import template_source
+from eva_stages.models.loading import resolve
 
 
 def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
     """The seed prompts X_0, or the `part`-th set of as many other prompts of the source, disjoint from all before it."""
     prompts = recipe.prompts
     which = {"part": part} if part else {}
+    folder = resolve(recipe.policy.model, recipe.policy.revision, "policy.model").path
+    template = {"chat_template": fingerprint(template_source(folder))}
     if isinstance(prompts, FilePrompts):
         path = Path(prompts.path).expanduser()
         if not path.is_file():
             raise ConfigError([f"prompts.path: there is no file {path}"])
         settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
-        load = Use("eva_stages.creator.prompts:load_file", {**settings, "seed": recipe.seed, **which}, {"file": str(path)})
-        return FunctionStage("prompts", part, {"file": Outside(path.name, path, file_digest(path))}, version=2, function=load)
+        load = Use(
+            "eva_stages.creator.prompts:load_file",
+            {**settings, "seed": recipe.seed, **which, **template},
+            {"file": str(path), "policy": str(folder)},
+        )
+        return FunctionStage("prompts", part, {"file": Outside(path.name, path, file_digest(path))}, version=3, function=load)
     if isinstance(prompts, HubPrompts):
         settings = {**prompts.model_dump(exclude={"kind"}), "revision": dataset_commit(prompts.id, prompts.revision)}
-        load = Use("eva_stages.creator.hub_prompts:load_hub", {**settings, "seed": recipe.seed, **which})
-        return FunctionStage("prompts", part, {}, function=load)
+        load = Use(
+            "eva_stages.creator.hub_prompts:load_hub", {**settings, "seed": recipe.seed, **which, **template}, {"policy": str(folder)}
+        )
+        return FunctionStage("prompts", part, {}, version=2, function=load)
     load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed, **which})
     return FunctionStage("prompts", part, {}, function=load)
 

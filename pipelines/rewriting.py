@@ -7,7 +7,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.parts import FAILED
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import ROWS, player, reward_model
-from pipelines.playing import failed_calls, unscored
+from pipelines.playing import failed_calls, shown_system_prompt, unscored
 
 
 def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
@@ -16,27 +16,27 @@ def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, poli
     if config is None:
         return ()
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
-    rewriter, needed = player(config.generator, recipe.policy, policy, "rewriter")
+    rewriter, needed = player(config.generator, recipe, policy, "rewriter")
     settings = {"shortest": config.shortest, "longest": config.longest, "seed": derive_seed(recipe.seed, "rewrite", iteration)}
     rewrites = RowStage(
         "rewrite",
         iteration,
         {"pairs": pairs, **needed},
+        version=2,
         sources=("pairs",),
         steps=(Use("eva_stages.solver.rewriting:RewriteChosen", {"llm": rewriter, **settings}),),
-        version=2,
         schema="rewrites",
         required=("responses",),
         limits=(failed_calls("rewriter", recipe.limits.unrewritten, "solver.rewrite.generator", "limits.unrewritten"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    reward, brought = reward_model(recipe.reward, recipe.policy, policy)
+    reward, brought = reward_model(recipe.reward, recipe, policy)
     rewards = RowStage(
         "rewrite-reward",
         iteration,
         {"responses": rewrites, "prompts": prompts, **brought},
         sources=("responses", "prompts"),
-        steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward}),),
+        steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
         schema=ROWS.get(recipe.reward.kind, "rewards"),
         required=("rewards",),
         limits=(unscored(recipe, FAILED, CALLS),),
@@ -46,6 +46,7 @@ def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, poli
         "rewritten",
         iteration,
         {"pairs": pairs, "rewrites": rewrites, "rewards": rewards},
+        version=2,
         sources=("pairs", "rewrites", "rewards"),
         step=Use("eva_stages.solver.rewriting:TakeRewrites", {"keep": config.keep}),
     )

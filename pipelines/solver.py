@@ -9,8 +9,9 @@ from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver import RLOO
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, Stage, TableStage, Use, as_data
-from eva_stages.models.choosing import reward_model
-from pipelines.playing import responding, rewarding
+from eva_stages.models.choosing import date_of, reward_model
+from eva_stages.models.sampling import Sampling
+from pipelines.playing import keep_thoughts, responding, rewarding, shown_system_prompt
 from pipelines.rewriting import rewriting
 
 
@@ -35,7 +36,7 @@ def solver_stages(
         {"prompts": prompts, "responses": responses, "rewards": rewards},
         sources=("prompts", "responses", "rewards"),
         step=Use("eva_stages.solver.pairing:MakePairs", solver.pairs.model_dump()),
-        version=2,
+        version=3,
     )
     rewritten = rewriting(recipe, iteration, prompts, pairs, policy)
     whole = rewritten[-1] if rewritten else pairs
@@ -54,11 +55,13 @@ def pairs_of(stages: Sequence[Stage]) -> list[Stage]:
 def _online(recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside) -> Stage:
     """On-policy training: the policy answers as `policy.generator` says, and the recipe's reward scores in the training processes."""
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
-    reward, needed = reward_model(recipe.reward, recipe.policy, policy)
+    reward, needed = reward_model(recipe.reward, recipe, policy)
     settings = {
         "responses": recipe.solver.responses,
-        "sampling": recipe.policy.generator.model_dump(include={"temperature", "top_p", "max_new_tokens", "system_prompt"}),
+        "sampling": recipe.policy.generator.model_dump(include=set(Sampling._fields) | {"max_new_tokens"}),
         "reward": as_data(reward),
+        "keep_thoughts": keep_thoughts(recipe),
+        "shown_system_prompt": shown_system_prompt(recipe).get("system_prompt"),
     }
     runtime = {"unscored": recipe.limits.unscored}
     return _trained(recipe, iteration, policy, initial, {**needed, "prompts": prompts}, settings, runtime)
@@ -79,6 +82,9 @@ def _trained(
         "kind": solver.loss.kind,
         "loss": solver.loss.model_dump(exclude={"kind"}),
         **solver.training.model_dump(exclude={"runtime", "start"}),
+        "system_prompt": recipe.policy.generator.system_prompt,
+        "date": None,
+        **date_of(recipe, initial),
         "seed": derive_seed(recipe.seed, "train", iteration) % 2**31,
         **(settings or {}),
     }
@@ -96,4 +102,4 @@ def _trained(
 
 def _pooled(iteration: int, pairs: Sequence[Stage]) -> Stage:
     inputs = {f"pairs_{index}": one for index, one in enumerate(pairs)}
-    return TableStage("pool", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.solver.pooling:PoolPairs"))
+    return TableStage("pool", iteration, inputs, version=2, sources=tuple(inputs), step=Use("eva_stages.solver.pooling:PoolPairs"))

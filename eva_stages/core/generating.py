@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 from distilabel.models.llms import LLM
 
+from eva_stages.core.reasoning import UNFINISHED, answer_of
 from eva_stages.core.rows import Message
 
 COSTS = ("input_tokens", "cost_usd", "estimated_calls", "unpriced_calls", "reused_calls", "reused_usd")
@@ -24,6 +25,10 @@ class Generated(TypedDict):
     statistics: dict[str, list[Any]]
     logprobs: NotRequired[list[Any]]
     """Where they were asked for: per response its tokens with the most likely alternatives, in OpenAI's form."""
+    token_ids: NotRequired[list[list[int] | None]]
+    """Of generators that run here: the ids of each response as they were sampled, with the end token if it came to one."""
+    opened: NotRequired[bool]
+    """Whether the prompt ended within a thought, whose opening tag the responses then do not have."""
 
 
 class SeededLLM(LLM):
@@ -43,10 +48,26 @@ class SeededLLM(LLM):
         """
 
 
-def ask(llm: LLM, conversations: Any, seeds: Sequence[int], num_generations: int = 1) -> Any:
-    """One output per conversation, of any distilabel `LLM`; the seeds go to those that take them."""
-    seeded = {"seeds": seeds} if isinstance(llm, SeededLLM) else {}
-    return llm.generate_outputs(inputs=conversations, num_generations=num_generations, **seeded)
+def ask(llm: LLM, conversations: Any, seeds: Sequence[int] | None = None, num_generations: int = 1, keep_thoughts: bool = False) -> Any:
+    """One output per conversation, of any distilabel `LLM`; the seeds go to those that take them.
+
+    All responses pass here on their way to a reader. Thoughts are left out unless `keep_thoughts`; a response that ends within its
+    thought is then null, with the reason `unfinished_reasoning`.
+    """
+    seeded = {"seeds": seeds} if isinstance(llm, SeededLLM) and seeds is not None else {}
+    outputs = llm.generate_outputs(inputs=conversations, num_generations=num_generations, **seeded)
+    return outputs if keep_thoughts else [without_thoughts(output) for output in outputs]
+
+
+def without_thoughts(output: Any) -> Any:
+    """An output whose texts are answers alone."""
+    texts = output["generations"]
+    answers = [None if text is None else answer_of(text, output.get("opened", False)) for text in texts]
+    reasons = [
+        UNFINISHED if answer is None and text is not None else reason
+        for text, answer, reason in zip(texts, answers, output["finish_reasons"], strict=True)
+    ]
+    return {**output, "generations": answers, "finish_reasons": reasons}
 
 
 def reply_of(output: Any) -> tuple[str | None, str | None]:

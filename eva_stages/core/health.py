@@ -22,6 +22,12 @@ SIGNS: Mapping[Sign, Meaning] = {
         True,
         "the reward may pay for length; look at answers, take a reward that does not, or solver.loss.kind=simpo",
     ),
+    "length_limited": Meaning(
+        "share of answers cut at the length limit",
+        True,
+        "answers may not come to an end: raise policy.generator.max_new_tokens, or look at the end tokens that the model's "
+        "generation_config.json and chat template name",
+    ),
     "reward_hacking": Meaning(
         "fall of the judged win rate while the reward rose",
         True,

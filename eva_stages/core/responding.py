@@ -19,15 +19,18 @@ class Respond(Task):
     Attributes:
         seed: from the recipe, the stage and the iteration; each row's own seed derives from it and the prompt id.
         prefix: put before the names of the output columns, so that two ways of answering fit in one row.
+        keep_thoughts: leave the thoughts of a model that reasons in the texts of its responses.
 
     Input columns:
         - prompt_id, messages
     Output columns:
         - responses, finish_reasons, token_counts (lists of n), generator, seed. A response that failed is null, its finish reason says why.
+        - response_ids: token ids of each response as it was sampled, thoughts included; null of generators behind an API
     """
 
     seed: int = 0
     prefix: str = ""
+    keep_thoughts: bool = True
     group_generations: bool = True
 
     @property
@@ -36,7 +39,7 @@ class Respond(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return [f"{self.prefix}{name}" for name in ("responses", "finish_reasons", "token_counts")] + ["generator", "seed"]
+        return [f"{self.prefix}{name}" for name in ("responses", "finish_reasons", "token_counts", "response_ids")] + ["generator", "seed"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         return [{"role": message["role"], "content": message["content"]} for message in input["messages"]]
@@ -46,18 +49,20 @@ class Respond(Task):
 
     def process(self, inputs: StepInput) -> StepOutput:
         seeds = [derive_seed(self.seed, row["prompt_id"]) for row in inputs]
-        outputs = ask(self.llm, self._format_inputs(inputs), seeds, self.num_generations)
+        outputs = ask(self.llm, self._format_inputs(inputs), seeds, self.num_generations, self.keep_thoughts)
         for row, output, seed in zip(inputs, outputs, seeds, strict=True):
             texts, counts = output["generations"], output["statistics"]["output_tokens"]
             row[f"{self.prefix}responses"] = texts
             row[f"{self.prefix}finish_reasons"] = output["finish_reasons"]
             row[f"{self.prefix}token_counts"] = counts
+            row[f"{self.prefix}response_ids"] = output.get("token_ids")
             row["generator"], row["seed"] = self.llm.model_name, seed
             add_calls(row, *(reason if text is None else None for text, reason in zip(texts, output["finish_reasons"], strict=True)))
             add_statistics(
                 row,
                 responses=len(texts),
                 empty=sum(not (text or "").strip() for text in texts),
+                length_limited=sum(reason == "length" for reason in output["finish_reasons"]),
                 **totals(output["statistics"]),
             )
         yield inputs

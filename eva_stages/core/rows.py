@@ -15,6 +15,8 @@ import pyarrow as pa
 Message = dict[str, str]
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+TOKENS = pa.list_(pa.int32())
+"""Token ids of a response as it was sampled, with the end token if it came to one."""
 
 PROMPT_FIELDS = [
     ("prompt_id", pa.string()),
@@ -40,6 +42,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("responses", pa.list_(pa.string())),
             ("finish_reasons", pa.list_(pa.string())),
             ("token_counts", pa.list_(pa.int32())),
+            ("response_ids", pa.list_(TOKENS)),
             ("generator", pa.string()),
             ("seed", pa.int64()),
         ]
@@ -68,6 +71,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("rejected_reward", pa.float64()),
             ("chosen_win_probability", pa.float64()),
             ("rejected_win_probability", pa.float64()),
+            ("chosen_ids", TOKENS),
+            ("rejected_ids", TOKENS),
         ]
     ),
     "questions": pa.schema(
@@ -87,6 +92,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("responses", pa.list_(pa.string())),
             ("finish_reasons", pa.list_(pa.string())),
             ("token_counts", pa.list_(pa.int32())),
+            ("response_ids", pa.list_(TOKENS)),
             ("greedy_responses", pa.list_(pa.string())),
             ("generator", pa.string()),
         ]

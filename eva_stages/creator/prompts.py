@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from eva_stages.core.rows import SCHEMAS, Message, prompt_row
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import BATCH, Rows, first_places, write_rows
 from eva_stages.microworld.language import MIN_LETTERS, Instruction, random_instruction
+from eva_stages.models.conversation import Chat
+from eva_stages.models.loading import load_tokenizer
 
 BLOCK = 1 << 20
 """Bytes of a text file that are read at a time."""
@@ -72,16 +75,21 @@ def load_file(
     seed: int,
     reference_column: str | None = None,
     part: int = 0,
+    chat_template: str | None = None,
+    policy: str | None = None,
 ) -> dict[str, Any]:
-    """Read prompts from a file; nulls, empty ones, duplicates and over-long ones are left out and counted.
+    """Read prompts from a file; nulls, empty ones, duplicates, over-long ones and those that the policy's chat template does not take are
+    left out and counted.
 
     Args:
+        chat_template: digest of the policy's.
+        policy: its checkpoint folder; None = any prompt will do.
         size: how many to draw; None = all.
         part: which `size` of them in the order of the draw: 0 the seed prompts, 1 those that follow, and so on, all disjoint.
     """
     counts: Counter[str] = Counter()
     tables = prompt_batches(Path(file), column, reference_column)
-    usable = _usable(tables, Path(file).name, column, max_characters, reference_column, counts)
+    usable = _usable(tables, Path(file).name, column, max_characters, reference_column, counts, refusals(policy))
     write_rows((pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"]) for rows in usable), SCHEMAS["prompts"], context.work / "usable")
     rows = Rows(context.work / "usable", context.work)
     kept = first_places(rows["prompt_id"])
@@ -100,14 +108,45 @@ def load_file(
     return {"counts": dict(counts)}
 
 
-def count_usable(tables: Iterable[pa.Table], column: str, max_characters: int, reference_column: str | None) -> int:
-    """How many different prompts of a source can be used."""
-    usable = _usable(tables, "", column, max_characters, reference_column, Counter())
+def count_usable(
+    tables: Iterable[pa.Table],
+    column: str,
+    max_characters: int,
+    reference_column: str | None,
+    policy: str | None = None,
+    counts: Counter[str] | None = None,
+) -> int:
+    """How many different prompts of a source can be used; `counts` takes how many others were left out for what reason."""
+    usable = _usable(tables, "", column, max_characters, reference_column, Counter() if counts is None else counts, refusals(policy))
     return len(pa.chunked_array([[row["prompt_id"] for row in rows] for rows in usable], pa.string()).unique())
 
 
+REFUSED = "refused by the chat template"
+
+
+def refusals(policy: str | None) -> Callable[[Sequence[Message]], str | None]:
+    """Tells why the chat template of a checkpoint does not take a prompt. A single message of the user, which every one takes, is not
+    rendered; the template is loaded for the first prompt that is more.
+    """
+
+    @cache
+    def chat() -> Chat:
+        return Chat(load_tokenizer(str(policy)))
+
+    def refusal(messages: Sequence[Message]) -> str | None:
+        return None if policy is None or len(messages) == 1 else chat().refusal(messages)
+
+    return refusal
+
+
 def _usable(
-    tables: Iterable[pa.Table], source: str, column: str, max_characters: int, reference_column: str | None, counts: Counter[str]
+    tables: Iterable[pa.Table],
+    source: str,
+    column: str,
+    max_characters: int,
+    reference_column: str | None,
+    counts: Counter[str],
+    refusal: Callable[[Sequence[Message]], str | None],
 ) -> Iterator[list[dict[str, Any]]]:
     """Batches of prompt rows, duplicates among them; `counts` takes how many were read, and left out for what reason."""
     for table in tables:
@@ -120,6 +159,8 @@ def _usable(
                     counts["null_or_empty"] += 1
                 elif sum(len(message["content"]) for message in messages) > max_characters:
                     counts["too_long"] += 1
+                elif reason := refusal(messages):
+                    counts[f"{REFUSED}: {reason}"] += 1
                 else:
                     rows.append(prompt_row(messages, source, reference=reference))
             yield rows

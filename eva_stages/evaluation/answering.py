@@ -13,7 +13,7 @@ from pydantic import Field
 
 from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import SeededLLM, totals
+from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message
 
@@ -26,15 +26,17 @@ class AnswerTurns(Task):
     Attributes:
         seed: from the recipe and the stage; each turn's own seed derives from it and the prompt id.
         temperatures: by category; null = the generator's own.
+        keep_thoughts: leave the thoughts of a model that reasons in its answers.
 
     Input columns:
         - prompt_id, category, messages, turns
     Output columns:
-        - responses, finish_reasons, token_counts (one entry per turn; null = no answer), generator, seed
+        - responses, finish_reasons, token_counts, response_ids (one entry per turn; null = no answer), generator, seed
     """
 
     seed: int = 0
     temperatures: dict[str, float] | None = Field(default=None)
+    keep_thoughts: bool = True
 
     @property
     def inputs(self) -> list[str]:
@@ -42,7 +44,7 @@ class AnswerTurns(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return ["responses", "finish_reasons", "token_counts", "generator", "seed"]
+        return ["responses", "finish_reasons", "token_counts", "response_ids", "generator", "seed"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         """The conversation up to the turn that is to be answered next."""
@@ -56,13 +58,13 @@ class AnswerTurns(Task):
 
     def process(self, inputs: StepInput) -> StepOutput:
         for row in inputs:
-            row.update(responses=[], finish_reasons=[], token_counts=[], generator=self.llm.model_name)
+            row.update(responses=[], finish_reasons=[], token_counts=[], response_ids=[], generator=self.llm.model_name)
             row["seed"] = derive_seed(self.seed, row["prompt_id"])
         for turn in range(max(len(row["turns"]) for row in inputs)):
             asked = [row for row in inputs if turn < len(row["turns"])]
             for row in asked:
                 if None in row["responses"]:
-                    _note(row, None, NO_EARLIER_ANSWER, 0)
+                    _note(row, None, NO_EARLIER_ANSWER, 0, None)
             self._ask([row for row in asked if len(row["responses"]) == turn], turn)
         yield inputs
 
@@ -71,21 +73,20 @@ class AnswerTurns(Task):
             group = [row for row in rows if self._temperature(row) == temperature]
             llm = self.llm if temperature is None else self.llm.model_copy(update={"temperature": temperature})
             seeds = [derive_seed(row["seed"], turn) for row in group]
-            seeded = {"seeds": seeds} if isinstance(llm, SeededLLM) else {}
-            conversations: Any = [self.format_input(row) for row in group]
-            outputs: Any = llm.generate_outputs(inputs=conversations, num_generations=1, **seeded)
+            outputs = ask(llm, [self.format_input(row) for row in group], seeds, keep_thoughts=self.keep_thoughts)
             for row, output in zip(group, outputs, strict=True):
-                (text,), (reason,) = output["generations"], output["finish_reasons"]
-                _note(row, text, reason, output["statistics"]["output_tokens"][0])
+                (text,), (reason,), (ids,) = output["generations"], output["finish_reasons"], output.get("token_ids", [None])
+                _note(row, text, reason, output["statistics"]["output_tokens"][0], ids)
                 add_statistics(row, **totals(output["statistics"]))
 
     def _temperature(self, row: dict[str, Any]) -> float | None:
         return None if self.temperatures is None else self.temperatures.get(row["category"], 0.0)
 
 
-def _note(row: dict[str, Any], text: str | None, reason: str, tokens: int) -> None:
+def _note(row: dict[str, Any], text: str | None, reason: str, tokens: int, ids: list[int] | None) -> None:
     row["responses"].append(text)
     row["finish_reasons"].append(reason)
     row["token_counts"].append(tokens)
+    row["response_ids"].append(ids)
     add_calls(row, reason if text is None else None)
     add_statistics(row, responses=1, empty=int(not (text or "").strip()))

@@ -31,7 +31,7 @@ TEXTS = 2 * ROWS_PER_GROUP
 """Prompts that are read for their trigrams: the share of distinct ones falls with their number, so it is the same for every set."""
 
 
-def measure(context: Context, answers: int, system_prompt: str | None, dtype: str, device: str) -> dict[str, Any]:
+def measure(context: Context, answers: int, system_prompt: str | None, dtype: str, device: str, date: str | None = None) -> dict[str, Any]:
     """Write `figures.json`, and put the same figures into the manifest.
 
     Inputs of the stage: prompts, seeds, policy; and as far as there are such: pairs; initial, questions, answers, base_answers;
@@ -39,7 +39,7 @@ def measure(context: Context, answers: int, system_prompt: str | None, dtype: st
 
     Args:
         answers: how many the distance to theta_0 is estimated from; 0 = it is not.
-        system_prompt: what the policy answered under.
+        system_prompt, date: what the policy answered under.
         dtype, device: see `load_model`.
     """
     inputs = context.inputs
@@ -54,6 +54,7 @@ def measure(context: Context, answers: int, system_prompt: str | None, dtype: st
             "initial": str(inputs["initial"]),
             "answers": answered(read_table(inputs["questions"]), read_table(inputs["answers"]), answers),
             "system_prompt": system_prompt,
+            "date": date,
             "dtype": dtype,
             "device": device,
         }
@@ -75,13 +76,13 @@ def probe(context: Context, size: int, seed: int) -> dict[str, Any]:
 def answered(questions: pa.Table, answers: pa.Table, most: int) -> list[Answered]:
     """The first answers to all questions, then the second ones, and so on, as far as `most`; missing ones are left out."""
     messages = dict(zip(questions["prompt_id"].to_pylist(), questions["messages"].to_pylist(), strict=True))
-    rows = answers.select(["prompt_id", "responses", "token_counts"]).to_pylist()
-    turns = range(max((len(row["responses"]) for row in rows), default=0))
+    rows = answers.select(["prompt_id", "response_ids"]).to_pylist()
+    turns = range(max((len(row["response_ids"]) for row in rows), default=0))
     found = [
-        Answered(messages[row["prompt_id"]], row["responses"][turn], row["token_counts"][turn])
+        Answered(messages[row["prompt_id"]], row["response_ids"][turn])
         for turn in turns
         for row in rows
-        if row["responses"][turn] is not None
+        if row["response_ids"][turn] is not None
     ]
     return found[:most]
 
@@ -152,6 +153,7 @@ def _answer_figures(answers: Path, base: Path) -> Figures:
     return {
         "answer_tokens": lengths[0],
         "length_drift": drift(*lengths),
+        "length_limited": _length_limited(answers),
         "equal_responses": equal_share(read_table(answers, ["responses"])["responses"].to_pylist()),
     }
 
@@ -159,6 +161,12 @@ def _answer_figures(answers: Path, base: Path) -> Figures:
 def _mean_tokens(answers: Path) -> float:
     counts = read_table(answers, ["token_counts"])["token_counts"].combine_chunks().flatten()
     return float(np.mean(counts.to_numpy(zero_copy_only=False))) if len(counts) else 0.0
+
+
+def _length_limited(answers: Path) -> float | None:
+    """Share of the answers that did not end but were cut at the length limit; None without answers."""
+    reasons = read_table(answers, ["finish_reasons"])["finish_reasons"].combine_chunks().flatten()
+    return float(pc.mean(pc.equal(reasons, "length")).as_py()) if len(reasons) else None
 
 
 def _reward_figures(inputs: dict[str, Path]) -> Figures:

@@ -14,9 +14,10 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
+from eva_stages.core import generating
 from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed, fingerprint
-from eva_stages.core.generating import COSTS, SeededLLM, reply_of, totals
+from eva_stages.core.generating import COSTS, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import SCHEMAS, Message
 from eva_stages.evaluation.arena_hard import second_attempt_v01, verdict_v01, verdict_v2
@@ -136,9 +137,7 @@ class JudgeAnswers(Task):
 
 def ask(llm: Any, conversations: Sequence[list[Message]]) -> Any:
     """One output per conversation, with seeds that depend on the conversation alone."""
-    seeds = [derive_seed("judge", fingerprint(messages)) for messages in conversations]
-    seeded = {"seeds": seeds} if isinstance(llm, SeededLLM) else {}
-    return llm.generate_outputs(inputs=list(conversations), num_generations=1, **seeded)
+    return generating.ask(llm, list(conversations), [derive_seed("judge", fingerprint(messages)) for messages in conversations])
 
 
 def count(row: dict[str, Any]) -> None:

@@ -6,11 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.base import Section
-from eva_stages.core.config.models import LiteLLMModel, Player, Policy, PolicyPlayer, TransformersModel, VLLMModel
-from eva_stages.core.config.rewards import ArmoRMReward, LLMJudgeReward, LocalReward, PairwiseReward, PointwiseReward
+from eva_stages.core.config.models import LiteLLMModel, Player, PolicyPlayer, TransformersModel, VLLMModel
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards import (
+    ArmoRMReward,
+    LLMJudgeReward,
+    LocalReward,
+    PairPreferenceReward,
+    PairwiseReward,
+    PointwiseReward,
+    SequenceClassifierReward,
+)
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
 from eva_stages.core.store import artifact_name
+from eva_stages.models.conversation import has_date
 from eva_stages.models.loading import resolve
 
 GENERATORS = {
@@ -36,16 +46,19 @@ ROWS = {
     "pair_preference": "pairwise_rewards",
 }
 
+RENDERED = (SequenceClassifierReward, ArmoRMReward, PairPreferenceReward)
+"""Rewards that read conversations by a chat template of their own."""
+
 Inputs = Mapping[str, Stage | Outside]
 OneReward = PointwiseReward | PairwiseReward
 
 
-def policy_generator(policy: Policy, model: Stage | Outside, **changes: Any) -> tuple[Use, Inputs]:
+def policy_generator(recipe: Recipe, model: Stage | Outside, **changes: Any) -> tuple[Use, Inputs]:
     """The policy's generator over a checkpoint, and the input it brings; `changes` replace sampling settings."""
-    return _over(policy.generator, "policy", model, changes)
+    return _over(recipe.policy.generator, "policy", model, {**changes, **date_of(recipe, model)})
 
 
-def player(config: Player, policy: Policy, model: Stage | Outside, role: str, journal: str = WORK) -> tuple[Use, Inputs]:
+def player(config: Player, recipe: Recipe, model: Stage | Outside, role: str, journal: str = WORK) -> tuple[Use, Inputs]:
     """A generator of the recipe's choice (`role`: evolver, judge, ...), and the inputs it brings.
 
     Args:
@@ -53,19 +66,20 @@ def player(config: Player, policy: Policy, model: Stage | Outside, role: str, jo
     """
     match config:
         case PolicyPlayer():
-            return policy_generator(policy, model, **config.model_dump(mode="json", exclude={"kind"}))
+            return policy_generator(recipe, model, **config.model_dump(mode="json", exclude={"kind"}))
         case TransformersModel() | VLLMModel():
-            return _over(config, role, resolve(config.model, config.revision, role), {})
+            outside = resolve(config.model, config.revision, role)
+            return _over(config, role, outside, date_of(recipe, outside))
         case _:
             arguments, runtime = _settings(config)
             kept = {"journal": Input(journal), "attempt": Input(WORK)} if isinstance(config, LiteLLMModel) else {}
             return Use(GENERATORS[config.kind], arguments, {**runtime, **kept}), {}
 
 
-def reward_model(config: OneReward, policy: Policy, model: Stage | Outside, place: str = "reward") -> tuple[Use, Inputs]:
+def reward_model(config: OneReward, recipe: Recipe, model: Stage | Outside, place: str = "reward") -> tuple[Use, Inputs]:
     """A reward of the recipe's choice, and the checkpoints it brings."""
     if isinstance(config, LLMJudgeReward):
-        judge, needed = player(config.judge, policy, model, "judge")
+        judge, needed = player(config.judge, recipe, model, "judge")
         return Use(REWARDS[config.kind], {"llm": judge, "rubric": config.rubric}), needed
     arguments, runtime = _settings(config)
     if not isinstance(config, LocalReward):
@@ -74,7 +88,16 @@ def reward_model(config: OneReward, policy: Policy, model: Stage | Outside, plac
     if isinstance(config, ArmoRMReward):
         check_trust(config, place)
     outside = resolve(str(arguments["model"]), arguments.pop("revision"), f"{place}.model", code)
-    return Use(REWARDS[config.kind], {**arguments, "model": Input("reward")}, runtime), {"reward": outside}
+    dated = date_of(recipe, outside) if isinstance(config, RENDERED) else {}
+    return Use(REWARDS[config.kind], {**arguments, **dated, "model": Input("reward")}, runtime), {"reward": outside}
+
+
+def date_of(recipe: Recipe, model: Stage | Outside) -> dict[str, str]:
+    """The run's date as an argument, where a model's chat template shows one. Training keeps the template."""
+    while isinstance(model, Stage):
+        model = model.inputs["policy"]
+    date = recipe.runtime.date
+    return {"date": date.isoformat()} if date and has_date(model.path) else {}
 
 
 def check_trust(config: ArmoRMReward, place: str) -> None:

@@ -1,15 +1,16 @@
 """How far a policy has moved from another one: KL(pi || pi_0), estimated from answers that pi has given.
 
 The estimate is the mean over answers y ~ pi of sum_t [log pi(y_t | x, y_<t) - log pi_0(y_t | x, y_<t)]. It is unbiased where the answers
-were sampled at temperature 1 without top-p; other sampling gives the same mean over what the policy says in use. Answers are texts, which
-are tokenized again by the chat template and cut to the tokens that were generated, so that an end the policy never came to does not count.
+were sampled at temperature 1 without top-p; other sampling gives the same mean over what the policy says in use. Answers are the tokens
+that were sampled, so that an end the policy never came to does not count.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eva_stages.core.rows import Message
-from eva_stages.models.batching import answered_tokens, token_batches, with_system_prompt
+from eva_stages.models.batching import token_batches
+from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
 
 if TYPE_CHECKING:
@@ -20,28 +21,25 @@ TOKENS_PER_BATCH = 4096
 
 
 class Answered(NamedTuple):
-    """A prompt, an answer to it, and how many tokens of it were generated."""
+    """A prompt and the token ids of an answer to it."""
 
     messages: list[Message]
-    answer: str
-    tokens: int
+    ids: list[int]
 
 
 def divergence(
-    policy: str, initial: str, answers: Sequence[Answered], system_prompt: str | None, dtype: str, device: str
+    policy: str, initial: str, answers: Sequence[Answered], system_prompt: str | None, date: str | None, dtype: str, device: str
 ) -> dict[str, float | None]:
     """KL(policy || initial) in nats per answer (`kl`) and per token (`kl_per_token`); null without answers.
 
     Args:
         policy: checkpoint folder of the policy that answered.
         initial: checkpoint folder of the other one, with the same vocabulary.
+        system_prompt, date: what the policy answered under.
         dtype, device: see `load_model`. One model is in memory at a time.
     """
-    tokenizer = load_tokenizer(policy)
-    asked = [(with_system_prompt(one.messages, system_prompt), one) for one in answers]
-    pairs = [answered_tokens(tokenizer, messages, [{"role": "assistant", "content": one.answer}]) for messages, one in asked]
-    sequences = [(prompt, ids[: one.tokens]) for (prompt, ids), one in zip(pairs, answers, strict=True)]
-    sequences = [(prompt, ids) for prompt, ids in sequences if ids]
+    chat = Chat(load_tokenizer(policy), date, system_prompt)
+    sequences = [(chat.prompt_ids(one.messages), one.ids) for one in answers if one.ids]
     if not sequences:
         return {"kl": None, "kl_per_token": None}
     ours, theirs = (_log_probs(folder, sequences, dtype, device) for folder in (policy, initial))

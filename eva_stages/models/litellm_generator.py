@@ -21,7 +21,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import COSTS, Generated, SeededLLM
 from eva_stages.core.notices import write_notice
 from eva_stages.core.rows import Message
-from eva_stages.models.batching import with_system_prompt
+from eva_stages.models.conversation import with_system_prompt
 from eva_stages.models.litellm_client import Client
 from eva_stages.models.pacing import Limits
 from eva_stages.models.providers import dropped_settings, provider_key

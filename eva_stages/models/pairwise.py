@@ -18,7 +18,8 @@ from pydantic import PrivateAttr
 
 from eva_stages.core.rows import Message, last_user_text
 from eva_stages.microworld.language import grade, parse
-from eva_stages.models.batching import chat_tokens, token_batches
+from eva_stages.models.batching import token_batches
+from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
 from eva_stages.models.rewards import NO_RESPONSE, Candidates, RewardModel
 
@@ -189,6 +190,7 @@ def turns_text(messages: Sequence[Message]) -> str:
 class PairPreferenceReward(PairwiseModel):
     """A causal language model asked which response is better (Dong et al. 2024): softmax of its last logits over "A" and "B"."""
 
+    date: str | None = None
     _letters: list[int] = PrivateAttr(default_factory=list)
 
     def load(self) -> None:
@@ -206,7 +208,7 @@ class PairPreferenceReward(PairwiseModel):
 
     def encode(self, comparison: Comparison) -> list[int]:
         question = QUESTION.format(context=turns_text(comparison.messages), a=comparison.first, b=comparison.second)
-        ids = chat_tokens(self._tokenizer, [{"role": "user", "content": question}], False)
+        ids = Chat(self._tokenizer, self.date).conversation_ids([{"role": "user", "content": question}])
         return ids[1:] if ids[0] == self._tokenizer.bos_token_id else ids  # the model was trained without it
 
     def first_wins(self, padded: Any) -> Any:

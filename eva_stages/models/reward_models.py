@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from pydantic import PrivateAttr
 
-from eva_stages.models.batching import chat_tokens, token_batches
+from eva_stages.models.batching import token_batches
+from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
 from eva_stages.models.rewards import Conversation, PointwiseReward, Score
 
@@ -19,6 +20,7 @@ class SequenceClassifierReward(PointwiseReward):
 
     model: str
     max_length: int = 4096
+    date: str | None = None
     dtype: str = "auto"
     device: str = "auto"
     replicas: int | None = None
@@ -45,9 +47,8 @@ class SequenceClassifierReward(PointwiseReward):
             raise ValueError(f"{self.model} has {self._model.config.num_labels} labels; a reward model has one")
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        encoded = [
-            chat_tokens(self._tokenizer, [*one.messages, {"role": "assistant", "content": one.response}], False) for one in conversations
-        ]
+        chat = Chat(self._tokenizer, self.date)
+        encoded = [chat.conversation_ids([*one.messages, {"role": "assistant", "content": one.response}]) for one in conversations]
         scores = [Score(None, f"{len(ids)} tokens are more than max_length = {self.max_length}") for ids in encoded]
         fitting = [index for index, ids in enumerate(encoded) if len(ids) <= self.max_length]
         for batch in token_batches([len(encoded[i]) for i in fitting], self.tokens_per_batch):

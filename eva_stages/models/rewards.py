@@ -25,7 +25,9 @@ from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_id
 from eva_stages.core.stage import load_attribute
 from eva_stages.microworld.language import grade, parse
+from eva_stages.models.conversation import with_system_prompt
 
+NO_RESPONSE = "no response"
 VERIFIERS = {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"}
 
 
@@ -200,11 +202,20 @@ def _rated(output: dict[str, Any]) -> Score:
     return Score(rating, None if rating is not None else "no rating from 1 to 10 in the judge's reply", None, statistics)
 
 
+def _with_reasons(failures: Sequence[str | None], finish_reasons: Sequence[str] | None) -> list[str | None]:
+    """The failures, with why there is no response where that is known."""
+    known = finish_reasons or [""] * len(failures)
+    return [
+        f"{failure}: {reason}" if failure == NO_RESPONSE and reason else failure for failure, reason in zip(failures, known, strict=True)
+    ]
+
+
 class RewardResponses(Step):
     """Scores the responses of every row, all rows of a call together.
 
     Attributes:
         reward: what scores.
+        system_prompt: put before conversations without a system message; null = the reward reads them as they are.
         responses: the input column; the output columns are `rewards`, ... or `<prefix>rewards`, ... for `<prefix>responses`.
 
     Input columns:
@@ -216,6 +227,7 @@ class RewardResponses(Step):
 
     reward: RewardModel
     responses: str = "responses"
+    system_prompt: str | None = None
 
     @property
     def inputs(self) -> list[str]:
@@ -235,9 +247,15 @@ class RewardResponses(Step):
 
     def process(self, inputs: StepInput) -> StepOutput:
         prefix = self.responses.removesuffix("responses")
-        scored = self.reward.score_rows([Candidates(row["messages"], row[self.responses], row.get("reference")) for row in inputs])
+        scored = self.reward.score_rows(
+            [
+                Candidates(with_system_prompt(row["messages"], self.system_prompt), row[self.responses], row.get("reference"))
+                for row in inputs
+            ]
+        )
         for row, columns in zip(inputs, scored, strict=True):
             statistics = columns.pop("statistics", {})
+            columns["failures"] = _with_reasons(columns["failures"], row.get(f"{prefix}finish_reasons"))
             row.update({prefix + name: value for name, value in columns.items()})
             add_scores(row, columns["failures"], **statistics)
         yield inputs

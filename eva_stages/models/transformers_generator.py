@@ -6,15 +6,18 @@ leaves no room for an answer is never truncated: its responses are null.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.generating import Generated, SeededLLM
 from eva_stages.core.rows import Message
-from eva_stages.models.batching import chat_tokens, token_batches, with_system_prompt
+from eva_stages.models.batching import token_batches
+from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
+from eva_stages.models.sampling import Sampling, neutral_generation_config, processors, sampled_responses, too_long
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +30,11 @@ class TransformersGenerator(SeededLLM):
         model: checkpoint folder with tokenizer and chat template.
         label: what the rows call the model (a folder differs from machine to machine).
         temperature: 0 = greedy.
+        top_k, min_p: null and 0 = all tokens can be drawn.
+        repetition_penalty: 1 = none.
         stop: texts that end an answer and are left out of it.
         system_prompt: put before conversations without a system message.
+        date: what the chat template is given as today's date; null = the present day.
         tokens_per_batch: padded tokens per batch, room for the answers included.
         device: see `load_model`.
         replicas: copies of the model; it is the step's resources that make them.
@@ -38,9 +44,13 @@ class TransformersGenerator(SeededLLM):
     label: str = ""
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     max_new_tokens: int = 256
     stop: list[str] = Field(default_factory=list)
     system_prompt: str | None = None
+    date: str | None = None
     dtype: str = "auto"
     device: str = "auto"
     replicas: int | None = None
@@ -48,6 +58,8 @@ class TransformersGenerator(SeededLLM):
 
     _model: Any = PrivateAttr(None)
     _tokenizer: Any = PrivateAttr(None)
+    _chat: Chat = PrivateAttr()
+    _ends: list[int] = PrivateAttr(default_factory=list)
 
     @property
     def model_name(self) -> str:
@@ -61,75 +73,52 @@ class TransformersGenerator(SeededLLM):
         if self._tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer of {self.model} has no chat template, so it cannot be asked anything")
         self._model = load_model(AutoModelForCausalLM, self.model, self.dtype, self.device)
+        self._chat = Chat(self._tokenizer, self.date, self.system_prompt)
+        self._ends = self._chat.end_tokens(Path(self.model))
+        # `generate` fills every setting that it is not given from the model's own
+        self._model.generation_config = neutral_generation_config(self._ends, self._tokenizer.pad_token_id)
 
     def unload(self) -> None:
         self._model = self._tokenizer = None
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
-        prompts = [chat_tokens(self._tokenizer, with_system_prompt(messages, self.system_prompt), True) for messages in inputs]
+        texts = [self._chat.prompt_text(messages) for messages in inputs]
+        prompts = [self._chat.ids(text) for text in texts]
         streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]
         rooms = [min(self.max_new_tokens, self._model.config.max_position_embeddings - len(ids)) for ids in prompts]
         results: list[Generated | None] = [
-            None if room > 0 else _too_long(len(ids), num_generations) for ids, room in zip(prompts, rooms, strict=True)
+            None if room > 0 else too_long(len(ids), num_generations) for ids, room in zip(prompts, rooms, strict=True)
         ]
         waiting = [index for index, result in enumerate(results) if result is None]
         for batch in token_batches([len(prompts[i]) + rooms[i] for i in waiting], self.tokens_per_batch, num_generations):
             chosen = [waiting[i] for i in batch]
-            answers = self._answer([prompts[i] for i in chosen], [rooms[i] for i in chosen], [streams[i] for i in chosen], num_generations)
-            for index, answer in zip(chosen, answers, strict=True):
-                results[index] = answer
+            rows = self._rows([prompts[i] for i in chosen], [rooms[i] for i in chosen], [streams[i] for i in chosen], num_generations)
+            for index, ids in zip(chosen, rows, strict=True):
+                sampled = [self._chat.read(row, self._ends, self.stop) for row in ids]
+                results[index] = sampled_responses(sampled, texts[index], len(prompts[index]))
         return [result for result in results if result is not None]
 
-    def _answer(self, prompts: list[list[int]], rooms: list[int], seeds: list[int], n: int) -> list[Generated]:
+    def _rows(self, prompts: list[list[int]], rooms: list[int], seeds: list[int], n: int) -> list[list[list[int]]]:
+        """The ids of n responses to every prompt; what stands behind an end token is padding."""
         import torch
-        from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
         longest, room = max(len(ids) for ids in prompts), max(rooms)
         batch = self._tokenizer.pad({"input_ids": [ids for ids in prompts for _ in range(n)]}, return_tensors="pt")
-        processors = LogitsProcessorList()
+        sampling = Sampling(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+        steps = processors(sampling, [longest - len(ids) for ids in prompts for _ in range(n)])
         if self.temperature > 0:
             draws = np.stack([np.random.default_rng([seed, k]).random(room) for seed in seeds for k in range(n)])
-            processors.append(TemperatureLogitsWarper(self.temperature))
-            if self.top_p < 1:
-                processors.append(TopPLogitsWarper(self.top_p))
-            processors.append(_InverseSampler(torch.from_numpy(draws), longest))
+            steps.append(_InverseSampler(torch.from_numpy(draws), longest))
         with torch.inference_mode():
             output = self._model.generate(
                 **{key: value.to(self._model.device) for key, value in batch.items()},
-                logits_processor=processors,
+                generation_config=self._model.generation_config,
+                logits_processor=steps,
                 max_new_tokens=room,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=self._tokenizer.pad_token_id,
                 **({"stop_strings": self.stop, "tokenizer": self._tokenizer} if self.stop else {}),
             )
-        answers = iter(output[:, longest:].tolist())
-        return [self._read([next(answers)[:room] for _ in range(n)], len(ids)) for ids, room in zip(prompts, rooms, strict=True)]
-
-    def _read(self, rows: list[list[int]], input_tokens: int) -> Generated:
-        """Texts, finish reasons and numbers of tokens (the end token counts) of one prompt's answers."""
-        read = [self._text(row) for row in rows]
-        return generated([text for text, _, _ in read], [reason for _, reason, _ in read], input_tokens, [count for _, _, count in read])
-
-    def _text(self, row: list[int]) -> tuple[str, str, int]:
-        eos = self._model.generation_config.eos_token_id
-        ends = set(eos if isinstance(eos, list) else [eos])
-        end = next((place for place, token in enumerate(row) if token in ends), None)
-        text = self._tokenizer.decode(row if end is None else row[:end], skip_special_tokens=True)
-        cut = min((place for stop in self.stop if (place := text.find(stop)) >= 0), default=None)
-        if cut is not None:
-            return text[:cut], "stop", _until_padding(row, self._tokenizer.pad_token_id)
-        return text, "length" if end is None else "stop", len(row) if end is None else end + 1
-
-
-def _until_padding(row: list[int], pad: int) -> int:
-    return row.index(pad) if pad in row else len(row)
-
-
-def _too_long(tokens: int, n: int) -> Generated:
-    return generated([None] * n, ["prompt_too_long"] * n, tokens, [0] * n)
+        rows = iter(output[:, longest:].tolist())
+        return [[next(rows)[:room] for _ in range(n)] for room in rooms]
 
 
 class _InverseSampler:

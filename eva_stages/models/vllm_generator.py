@@ -19,14 +19,14 @@ from pydantic import Field, PrivateAttr
 
 from eva_stages.core.devices import take_devices
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.generating import Generated, SeededLLM
 from eva_stages.core.rows import Message
+from eva_stages.models.conversation import Chat, Sampled
 from eva_stages.models.loading import load_kwargs
+from eva_stages.models.sampling import Sampling, sampled_responses, too_long, vllm_settings
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput
-
-LARGEST_SEED = 2**63 - 1
+    from vllm import CompletionOutput
 
 
 class VLLMGenerator(SeededLLM):
@@ -36,8 +36,11 @@ class VLLMGenerator(SeededLLM):
         model: checkpoint folder with tokenizer and chat template.
         label: what the rows call the model (a folder differs from machine to machine).
         temperature: 0 = greedy.
+        top_k, min_p: null and 0 = all tokens can be drawn.
+        repetition_penalty: 1 = none.
         stop: texts at which a response ends; they are left out of it.
         system_prompt: put before conversations that have no system message.
+        date: what the chat template is given as today's date; null = the present day.
         dtype: `auto` = float32 on CPU, bfloat16 elsewhere.
         max_model_len: tokens of prompt and response; None = what the model takes.
         lora: folder of a LoRA adapter to answer with.
@@ -52,9 +55,13 @@ class VLLMGenerator(SeededLLM):
     label: str = ""
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = 1.0
+    top_k: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     max_new_tokens: int = 256
     stop: list[str] = Field(default_factory=list)
     system_prompt: str | None = None
+    date: str | None = None
     dtype: str = "auto"
     max_model_len: int | None = None
     lora: str | None = None
@@ -67,6 +74,8 @@ class VLLMGenerator(SeededLLM):
     _engine: Any = PrivateAttr(None)
     _tokenizer: Any = PrivateAttr(None)
     _adapter: Any = PrivateAttr(None)
+    _chat: Chat = PrivateAttr()
+    _ends: list[int] = PrivateAttr(default_factory=list)
 
     @property
     def model_name(self) -> str:
@@ -90,6 +99,8 @@ class VLLMGenerator(SeededLLM):
         self._tokenizer = self._engine.get_tokenizer()
         if self._tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer of {self.model} has no chat template, so it cannot be asked anything")
+        self._chat = Chat(self._tokenizer, self.date, self.system_prompt)
+        self._ends = self._chat.end_tokens(Path(self.model))
 
     def unload(self) -> None:
         """End the engine and its processes."""
@@ -99,13 +110,16 @@ class VLLMGenerator(SeededLLM):
         gc.collect()
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
-        prompts = [self._encode(messages) for messages in inputs]
+        texts = [self._chat.prompt_text(messages) for messages in inputs]
+        prompts = [self._chat.ids(text) for text in texts]
         streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]
         limit = self._engine.model_config.max_model_len
         asked = [index for index, ids in enumerate(prompts) if len(ids) < limit]
-        answers = self._answer([prompts[i] for i in asked], num_generations, [streams[i] for i in asked])
-        known = dict(zip(asked, answers, strict=True))
-        return [known.get(index) or _too_long(len(ids), num_generations) for index, ids in enumerate(prompts)]
+        answers = dict(zip(asked, self._answer([prompts[i] for i in asked], num_generations, [streams[i] for i in asked]), strict=True))
+        return [
+            sampled_responses(answers[index], texts[index], len(ids)) if index in answers else too_long(len(ids), num_generations)
+            for index, ids in enumerate(prompts)
+        ]
 
     def _start(self) -> None:
         try:
@@ -140,37 +154,18 @@ class VLLMGenerator(SeededLLM):
         rank = json.loads((Path(self.lora) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
         return {"enable_lora": True, "max_lora_rank": min(size for size in get_args(MaxLoRARanks) if size >= rank)}
 
-    def _encode(self, messages: list[Message]) -> list[int]:
-        if self.system_prompt is not None and all(message["role"] != "system" for message in messages):
-            messages = [{"role": "system", "content": self.system_prompt}, *messages]
-        return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
-
-    def _answer(self, prompts: list[list[int]], n: int, seeds: list[int]) -> list[Generated]:
+    def _answer(self, prompts: list[list[int]], n: int, seeds: list[int]) -> list[list[Sampled]]:
         if not prompts:
             return []
         from vllm import SamplingParams, TokensPrompt
 
-        settings = [
-            SamplingParams(
-                n=n if self.temperature > 0 else 1,  # vLLM refuses to draw the same greedy answer more than once
-                seed=seed & LARGEST_SEED,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                max_tokens=self.max_new_tokens,
-                stop=self.stop,
-            )
-            for seed in seeds
-        ]
+        sampling = Sampling(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+        settings = [SamplingParams(**vllm_settings(sampling, seed, n, self.max_new_tokens, self.stop, self._ends)) for seed in seeds]
         asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
-        return [_read(answer, n) for answer in self._engine.generate(asked, settings, use_tqdm=False, lora_request=self._adapter)]
+        answers = self._engine.generate(asked, settings, use_tqdm=False, lora_request=self._adapter)
+        return [[self._read(output) for output in answer.outputs] * (n // len(answer.outputs)) for answer in answers]
 
-
-def _read(answer: "RequestOutput", n: int) -> Generated:
-    outputs = answer.outputs * (n // len(answer.outputs))
-    texts = [output.text if output.finish_reason in ("stop", "length") else None for output in outputs]
-    reasons = [str(output.finish_reason) for output in outputs]
-    return generated(texts, reasons, len(answer.prompt_token_ids or []), [len(output.token_ids) for output in outputs])
-
-
-def _too_long(tokens: int, n: int) -> Generated:
-    return generated([None] * n, ["prompt_too_long"] * n, tokens, [0] * n)
+    def _read(self, output: "CompletionOutput") -> Sampled:
+        """A response in the ids, so that both engines give the same text; none where the engine gave it up."""
+        sampled = self._chat.read(list(output.token_ids), self._ends, self.stop)
+        return sampled if output.finish_reason in ("stop", "length") else Sampled(None, str(output.finish_reason), sampled.ids)

@@ -24,6 +24,9 @@ from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.store import sync, write_whole
+from eva_stages.models.conversation import Chat
+from eva_stages.models.loading import load_tokenizer
+from eva_stages.models.sampling import neutral_generation_config
 from eva_stages.solver.finite import StopAtNonFinite, changed_share, non_finite_weight, unchanged_reason
 from eva_stages.solver.saving import cast_weights, merge_adapter, weights_dtype
 from eva_stages.solver.tokens import read_tokens, tokenize
@@ -31,6 +34,7 @@ from eva_stages.solver.tokens import read_tokens, tokenize
 FACTS = {"loss": "loss", "reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies", "reward": "reward"}
 """What the manifest tells of the end of a training, and how trainers log it."""
 WHOLE = "whole.json"
+GENERATION = "generation_config.json"
 KEPT = 2
 """Checkpoints of an unfinished training."""
 
@@ -102,6 +106,14 @@ def load_policy(job: dict[str, Any]) -> Any:
     Steps of 5e-7 vanish in bfloat16 weights, so weights that are trained are float32 whatever the arithmetic is. Under an adapter
     they are frozen, and are in the arithmetic's type or in 4 bits.
     """
+    policy = _load_policy(job)
+    tokenizer = load_tokenizer(job["policy"])
+    # the model's own sampling settings would be obeyed by rloo, and may be such that they cannot be saved again
+    policy.generation_config = neutral_generation_config(chat_of(job, tokenizer).end_tokens(Path(job["policy"])), tokenizer.pad_token_id)
+    return policy
+
+
+def _load_policy(job: dict[str, Any]) -> Any:
     adapter = job["adapter"]
     if adapter is None:
         return _load(job["policy"], job, torch.float32)
@@ -142,8 +154,13 @@ def tokenized_pairs(job: dict[str, Any], tokenizer: Any) -> tuple[Path, Dataset,
     path = Path(job["work"]) / "tokens.arrow"
     with PartialState().main_process_first():
         if not path.is_file():
-            tokenize(Path(job["pairs"]), tokenizer, job["max_length"], job["too_long"], path)
+            tokenize(Path(job["pairs"]), chat_of(job, tokenizer), job["max_length"], job["too_long"], path)
         return path, *read_tokens(path)
+
+
+def chat_of(job: dict[str, Any], tokenizer: Any) -> Chat:
+    """The policy's conversations as they were sampled."""
+    return Chat(tokenizer, job["date"], job["system_prompt"])
 
 
 def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str, Any]:
@@ -252,6 +269,8 @@ def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: Mapping[str,
     changed = changed_share(Path(job["policy"]), model)
     if changed == 0:
         raise DataError(f"training changed no weight of the policy: {unchanged_reason(history, dtype)}. No policy was saved")
+    if (own := Path(job["policy"]) / GENERATION).is_file():
+        shutil.copyfile(own, model / GENERATION)
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
     end = history[-max(1, len(history) // 4) :]  # one batch says little; the last quarter of the steps says how it ended
     facts = {

@@ -7,7 +7,8 @@ reward stage. The reward runs inside the training processes, each with a copy of
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ from accelerate import PartialState
 from datasets import Dataset
 from jinja2 import TemplateError
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
+from transformers import LogitsProcessorList, TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
 
 from eva_stages.core.errors import DataError
+from eva_stages.core.reasoning import UNFINISHED, answer_of
 from eva_stages.core.rows import Message
 from eva_stages.core.stage import use_of
-from eva_stages.models.batching import template_messages, with_system_prompt
+from eva_stages.models.conversation import Chat, with_system_prompt
 from eva_stages.models.loading import load_tokenizer
-from eva_stages.models.rewards import Conversation, PointwiseReward, finite
-from eva_stages.solver.fitting import MetricsFile, common_arguments, fit, load_policy, lora
+from eva_stages.models.rewards import Conversation, PointwiseReward, Score, finite
+from eva_stages.models.sampling import RepetitionPenalty
+from eva_stages.solver.fitting import MetricsFile, chat_of, common_arguments, fit, load_policy, lora
 
 UNSCORED = "unscored"
 PER_RESPONSE = "per_response/"
@@ -61,7 +64,14 @@ class PromptGroups(Sampler[int]):
 
 
 class OnlineTrainer(RLOOTrainer):
-    """TRL's trainer with prompts in an order that a resumed training finds again."""
+    """TRL's trainer with prompts as `conversation` renders them, in an order that a resumed training finds again."""
+
+    def __init__(self, *, chat: Chat, **settings: Any) -> None:
+        self._chat = chat
+        super().__init__(**settings)
+
+    def _tokenize_prompts(self, prompts: list[list[Message]]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return [self._chat.prompt_ids(messages) for messages in prompts], None, {}
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptGroups:
         rows = len(self.train_dataset if dataset is None else dataset)
@@ -69,24 +79,17 @@ class OnlineTrainer(RLOOTrainer):
         return PromptGroups(rows, each, self.num_generations, self.args.steps_per_generation, self.args.seed)
 
 
-def load_prompts(path: Path, tokenizer: Any, longest: int, system_prompt: str | None) -> tuple[Dataset, int]:
+def load_prompts(path: Path, chat: Chat, longest: int) -> tuple[Dataset, int]:
     """The prompts that take at most `longest` tokens, with their references, and how many do not.
 
     Raises:
         DataError: if none does.
     """
     dataset = Dataset(pq.read_table(path / "rows.parquet", columns=["messages", "reference"])).rename_column("messages", "prompt")
-
-    def prepared(row: dict[str, Any]) -> dict[str, Any]:
-        messages = template_messages(tokenizer, with_system_prompt(row["prompt"], system_prompt))
-        tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-        return {"prompt": messages, "tokens": len(tokens)}
-
     try:
-        counted = dataset.map(prepared, keep_in_memory=True)
+        kept = dataset.filter(lambda row: len(chat.prompt_ids(row["prompt"])) <= longest, keep_in_memory=True)
     except TemplateError as error:
         raise DataError(f"the policy's chat template does not take the prompts: {error}") from error
-    kept = counted.filter(lambda row: row["tokens"] <= longest, keep_in_memory=True).remove_columns("tokens")
     if len(kept) == 0:
         raise DataError(
             f"none of the {len(dataset)} prompts fits into {longest} tokens, which is what solver.training.max_length leaves beside "
@@ -95,25 +98,39 @@ def load_prompts(path: Path, tokenizer: Any, longest: int, system_prompt: str | 
     return kept, len(dataset) - len(kept)
 
 
-def reward_function(reward: PointwiseReward) -> Callable[..., list[float | None]]:
+def reward_function(
+    reward: PointwiseReward, chat: Chat, ends: Collection[int], keep_thoughts: bool, system_prompt: str | None
+) -> Callable[..., list[float | None]]:
     """A reward as TRL calls it: None where a response could not be scored. The share of those and what scoring took are logged.
+
+    Args:
+        ends: tokens that end a response.
+        keep_thoughts: whether the reward reads the thoughts of a model that reasons.
+        system_prompt: what the reward is shown of the policy's.
 
     Raises:
         DataError: from the function, if no response of a call could be scored: nothing would be learnt, silently.
     """
 
+    def answer(prompt: list[Message], ids: list[int]) -> str | None:
+        text = chat.read(ids, ends).text or ""
+        return text if keep_thoughts else answer_of(text, chat.opens_thought(prompt))
+
     def score(
         prompts: list[list[Message]],
-        completions: list[list[Message]],
+        completion_ids: list[list[int]],
         reference: list[str | None],
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float | None]:
+        answers = [answer(prompt, ids) for prompt, ids in zip(prompts, completion_ids, strict=True)]
         conversations = [
-            Conversation(prompt, completion[-1]["content"], known)
-            for prompt, completion, known in zip(prompts, completions, reference, strict=True)
+            Conversation(with_system_prompt(prompt, system_prompt), text, known)
+            for prompt, text, known in zip(prompts, answers, reference, strict=True)
+            if text is not None
         ]
-        scores = [finite(one) for one in reward.score(conversations)]
+        known_scores = iter(reward.score(conversations))
+        scores = [Score(None, UNFINISHED) if text is None else finite(next(known_scores)) for text in answers]
         reasons = [one.failure for one in scores if one.value is None]
         if len(reasons) == len(scores):
             raise DataError(f"no response of a whole batch could be scored: {reasons[0]}")
@@ -150,27 +167,30 @@ class CountResponses(TrainerCallback):
 def train(job: dict[str, Any]) -> None:
     """One round of RLOO over a file of prompts."""
     tokenizer = load_tokenizer(job["policy"], padding_side="left")
+    chat = chat_of(job, tokenizer)
     sampling, n = job["sampling"], job["responses"]
     longest = job["max_length"] - sampling["max_new_tokens"]
     with PartialState().main_process_first():
-        prompts, too_long = load_prompts(Path(job["prompts"]), tokenizer, longest, sampling["system_prompt"])
+        prompts, too_long = load_prompts(Path(job["prompts"]), chat, longest)
     each_step = job["batch_size"] // n
     if len(prompts) < each_step:
         raise DataError(f"{len(prompts)} prompts are fewer than the {each_step} of an optimiser step; lower solver.training.batch_size")
     reward = use_of(job["reward"]).build({name: Path(folder) for name, folder in job["inputs"].items()})
     reward.load()
     counts: dict[str, float] = {"prompts": len(prompts), "too_long": too_long}
+    policy = _policy(job)
+    ends = policy.generation_config.eos_token_id
     trainer = OnlineTrainer(
-        model=_policy(job),
-        reward_funcs=reward_function(reward),
+        chat=chat,
+        model=policy,
+        reward_funcs=reward_function(reward, chat, ends, job["keep_thoughts"], job["shown_system_prompt"]),
         args=RLOOConfig(
             **common_arguments(job, len(prompts) // each_step * job["batch_size"], PartialState().num_processes),
-            **_vllm(job["loss"]["runtime"], job["max_length"]),
+            **_vllm(job["loss"]["runtime"], job["max_length"], ends),
             beta=job["loss"]["beta"],
             num_generations=n,
             max_completion_length=sampling["max_new_tokens"],
-            temperature=sampling["temperature"],
-            top_p=sampling["top_p"],
+            **_sampling(sampling, job["loss"]["runtime"]["vllm"]),
             model_init_kwargs={"dtype": job["dtype"], "use_safetensors": True},  # of the reference
         ),
         train_dataset=prompts,
@@ -185,10 +205,20 @@ def _policy(job: dict[str, Any]) -> Any:
     """The policy to train. TRL loads the reference from where the policy's configuration says that it came from."""
     policy = load_policy(job)
     policy.config._name_or_path = job["reference"]
+    if (penalty := job["sampling"]["repetition_penalty"]) != 1:
+        # transformers' own penalty counts the padding of a batch
+        steps = LogitsProcessorList([RepetitionPenalty(penalty, pad=policy.generation_config.pad_token_id)])
+        policy.generate = partial(policy.generate, logits_processor=steps)
     return policy
 
 
-def _vllm(runtime: dict[str, Any], max_length: int) -> dict[str, Any]:
+def _sampling(sampling: dict[str, Any], vllm: bool) -> dict[str, Any]:
+    """The recipe's sampling settings by TRL's names. vLLM knows no padding; elsewhere the policy has a penalty of its own (`_policy`)."""
+    named = {name: sampling[name] for name in ("temperature", "top_p", "min_p")}
+    return {**named, "top_k": sampling["top_k"] or 0, "repetition_penalty": sampling["repetition_penalty"] if vllm else 1.0}
+
+
+def _vllm(runtime: dict[str, Any], max_length: int, ends: list[int]) -> dict[str, Any]:
     """TRL's settings for sampling with a vLLM engine inside the training processes; none where it is not asked for."""
     if not runtime["vllm"]:
         return {}
@@ -198,4 +228,5 @@ def _vllm(runtime: dict[str, Any], max_length: int) -> dict[str, Any]:
         "vllm_enable_sleep_mode": True,
         "vllm_gpu_memory_utilization": runtime["gpu_memory_utilization"],
         "vllm_max_model_length": max_length,
+        "generation_kwargs": {"stop_token_ids": ends},
     }

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
-from eva_stages.core.rows import MESSAGES, SCHEMAS
+from eva_stages.core.rows import MESSAGES, SCHEMAS, TOKENS
 from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matrix
 
 FATES = ("pair", "unscored", "all_equal", "small_gap", "empty")
@@ -28,14 +28,14 @@ class MakePairs(TableStep):
 
     Output columns:
         - prompt_id, prompt, chosen, rejected (chat messages), chosen_reward, rejected_reward, chosen_win_probability,
-          rejected_win_probability (null where the reward is pointwise)
+          rejected_win_probability (null where the reward is pointwise), chosen_ids, rejected_ids (as sampled; null where not known)
     """
 
     min_gap: float = 0.0
 
     @property
     def inputs(self) -> dict[str, bool]:
-        return {**dict.fromkeys(("prompt_id", "messages", "responses", "rewards"), True), "win_probability": False}
+        return {**dict.fromkeys(("prompt_id", "messages", "responses", "rewards"), True), "win_probability": False, "response_ids": False}
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -46,7 +46,8 @@ class MakePairs(TableStep):
         reward_matrix(sources[2]["rewards"])  # all prompts are to have the same number of responses, not only those of a batch
         counts = dict.fromkeys(FATES, 0)
         scores = [name for name in ("rewards", "win_probability") if name in sources[2].names]
-        for batch in aligned(sources, (("prompt_id", "messages"), ("responses",), scores)):
+        said = [name for name in ("responses", "response_ids") if name in sources[1].names]
+        for batch in aligned(sources, (("prompt_id", "messages"), said, scores)):
             pairs, fates = self._pairs(*batch)
             counts = {fate: count + int((fates == fate).sum()) for fate, count in counts.items()}
             yield pairs.filter(pa.array(fates == "pair"))
@@ -63,7 +64,9 @@ class MakePairs(TableStep):
         rows = np.arange(len(matrix))
         gap = safe[rows, best] - safe[rows, worst]
         texts = responses["responses"].combine_chunks().flatten()
-        chosen, rejected = (texts.take(pa.array(rows * matrix.shape[1] + index)) for index in (best, worst))
+        places = [pa.array(rows * matrix.shape[1] + index) for index in (best, worst)]
+        chosen, rejected = (texts.take(place) for place in places)
+        chosen_ids, rejected_ids = (_sampled_ids(responses, matrix.shape[1]).take(place) for place in places)
         empty = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(chosen, "")), "").to_numpy(zero_copy_only=False)
         fates = np.select([~scored, gap == 0, gap <= self.min_gap, empty], FATES[1:], FATES[0])
         wins = _win_probabilities(rewards, matrix.shape)
@@ -76,8 +79,20 @@ class MakePairs(TableStep):
             "rejected_reward": safe[rows, worst],
             "chosen_win_probability": pa.array(wins[rows, best], from_pandas=True),
             "rejected_win_probability": pa.array(wins[rows, worst], from_pandas=True),
+            "chosen_ids": chosen_ids,
+            "rejected_ids": rejected_ids,
         }
         return pa.table(pairs).cast(SCHEMAS["pairs"]), fates
+
+
+def _sampled_ids(responses: pa.Table, n: int) -> pa.Array:
+    """The token ids of all responses, n of each prompt, one after another; null where they are not known."""
+    if "response_ids" not in responses.column_names:
+        return pa.nulls(len(responses) * n, TOKENS)
+    column = responses["response_ids"].combine_chunks()
+    if column.null_count == 0:
+        return column.flatten()
+    return pa.array([ids for row in column.to_pylist() for ids in row or [None] * n], TOKENS)
 
 
 def _win_probabilities(rewards: pa.Table, shape: tuple[int, ...]) -> np.ndarray:

@@ -142,6 +142,7 @@ class TakeRewrites(TableStep):
         columns = {name: pairs[name] for name in pairs.column_names}
         columns |= {
             "chosen": pc.if_else(taken, pa.chunked_array([rewritten]), pairs["chosen"]),
+            "chosen_ids": pc.if_else(taken, None, pairs["chosen_ids"]),
             "chosen_reward": pc.if_else(taken, pa.array(after), pairs["chosen_reward"]),
             "rewritten": taken,
             "original_chosen": pc.if_else(taken, pairs["chosen"], None),

@@ -1,8 +1,8 @@
-"""Pairs as token ids, the same for every loss: the prompt, and the two ways it goes on.
+"""Pairs as token ids, the same for every loss: the prompt as it was asked, and the two responses as they were sampled.
 
-The response starts where the chat with it leaves the prompt's tokens, as in TRL. Pairs over the length limit are dropped or have
-their responses cut at the end; a prompt is never cut. The ids are written once per training, by one process, and mapped into memory
-by all; every pair that is not trained on whole is counted.
+A response of which only the text is known (a rewritten one) is the text's tokens and the end of a turn. Pairs over the length limit are
+dropped or have their responses cut at the end; a prompt is never cut. The ids are written once per training, by one process, and mapped
+into memory by all; every pair that is not trained on whole is counted.
 """
 
 import json
@@ -18,13 +18,13 @@ from datasets import Dataset
 
 from eva_stages.core.errors import DataError
 from eva_stages.core.ourfiles import read_json
+from eva_stages.core.rows import TOKENS
 from eva_stages.core.store import sync
 from eva_stages.core.tables import FILE
-from eva_stages.models.batching import answered_tokens
+from eva_stages.models.conversation import Chat
 
-IDS = pa.list_(pa.int32())
 WINS = ("chosen_win_probability", "rejected_win_probability")
-SCHEMA = pa.schema([("prompt_ids", IDS), ("chosen_ids", IDS), ("rejected_ids", IDS), *((name, pa.float64()) for name in WINS)])
+SCHEMA = pa.schema([*((name, TOKENS) for name in ("prompt_ids", "chosen_ids", "rejected_ids")), *((name, pa.float64()) for name in WINS)])
 ROWS = 1024
 
 
@@ -38,7 +38,7 @@ def fate(lengths: Sequence[int], max_length: int, too_long: str) -> str:
     return "truncated" if too_long == "truncate" and prompt < max_length else "too_long"
 
 
-def tokenize(pairs: Path, tokenizer: Any, max_length: int, too_long: str, out: Path) -> None:
+def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out: Path) -> None:
     """Write the ids of a pairs artifact to the Arrow file `out`, whole or not at all, with the counts in its metadata.
 
     Raises:
@@ -50,7 +50,7 @@ def tokenize(pairs: Path, tokenizer: Any, max_length: int, too_long: str, out: P
         for batch in pq.ParquetFile(pairs / FILE).iter_batches(ROWS):
             rows = []
             for row in batch.to_pylist():
-                prompt, chosen, rejected = answered_tokens(tokenizer, row["prompt"], row["chosen"], row["rejected"])
+                prompt, chosen, rejected = chat.prompt_ids(row["prompt"]), _response(chat, row, "chosen"), _response(chat, row, "rejected")
                 end = fate([len(prompt), len(chosen), len(rejected)], max_length, too_long)
                 counts[end] += 1
                 counts["pairs"] += end == "truncated"
@@ -74,6 +74,12 @@ def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
     known = all(dataset.data.column(name).null_count == 0 for name in WINS)
     counts = read_json(path.with_name(path.name + ".json"), dict)
     return dataset if known else dataset.remove_columns(list(WINS)), counts
+
+
+def _response(chat: Chat, row: dict[str, Any], side: str) -> list[int]:
+    """The ids of one side of a pair: those sampled, or, where there are none, its text's."""
+    ids: list[int] | None = row.get(f"{side}_ids")
+    return chat.response_ids(row[side][-1]["content"]) if ids is None else ids
 
 
 def _wins(row: dict[str, Any]) -> dict[str, float | None]:

@@ -39,6 +39,7 @@ def artifacts(folder: Path, **changes: Any) -> dict[str, Path]:
         "pairs": 60,
         "answers": [f"answer {n % 3}" for n in range(4)],
         "tokens": 10,
+        "reason": "stop",
         "reward": 0.6,
         "win_rate": 0.6,
         "logps": [-1.0, -0.9, -0.8, -0.8],
@@ -46,14 +47,15 @@ def artifacts(folder: Path, **changes: Any) -> dict[str, Path]:
     }
     ids = [f"p{n}" for n in range(20)]
 
-    def answers(texts: Sequence[str], tokens: int) -> pa.Table:
-        return pa.table({"prompt_id": ids, "responses": [list(texts)] * 20, "token_counts": pa.array([[tokens] * 4] * 20)})
+    def answers(texts: Sequence[str], tokens: int, reason: str = "stop") -> pa.Table:
+        columns = {"responses": [list(texts)] * 20, "token_counts": pa.array([[tokens] * 4] * 20), "finish_reasons": [[reason] * 4] * 20}
+        return pa.table({"prompt_id": ids, **columns})
 
     tables = {
         "prompts": prompt_table(shown["texts"], shown["roots"]),
         "seeds": prompt_table([text(1000 + n) for n in range(80)], [None] * 80),
         "pairs": pa.table({"prompt_id": [f"p{n}" for n in range(shown["pairs"])]}),
-        "answers": answers(shown["answers"], shown["tokens"]),
+        "answers": answers(shown["answers"], shown["tokens"], shown["reason"]),
         "base_answers": answers("abcd", 11),
         "rewards": pa.table({"prompt_id": ids, "rewards": [[shown["reward"], None]] * 20}),
         "rewards_before": pa.table({"prompt_id": ids, "rewards": [[0.5, 0.5]] * 20}),
@@ -95,6 +97,7 @@ def test_a_healthy_iteration_shows_no_sign(tmp_path: Path) -> None:
     [
         ("length_drift", {"tokens": 40}),
         ("length_drift", {"tokens": 3}),
+        ("length_limited", {"reason": "length"}),
         ("reward_hacking", {"win_rate": 0.45}),
         ("equal_responses", {"answers": ["the same"] * 4}),
         ("seed_share", {"roots": ["root 1"] * 77 + ["root 2", "root 3", "root 4"]}),
@@ -138,7 +141,7 @@ def test_the_figures_are_what_they_say() -> None:
 
 def test_first_answers_come_before_second_ones_and_missing_ones_are_left_out() -> None:
     questions = pa.table({"prompt_id": ["a", "b"], "messages": [[{"role": "user", "content": name}] for name in "ab"]})
-    answers = pa.table({"prompt_id": ["b", "a"], "responses": [["b1", "b2"], [None, "a2"]], "token_counts": [[1, 2], [0, 3]]})
+    answers = pa.table({"prompt_id": ["b", "a"], "response_ids": [[[1], [2]], [None, [3]]]})
     found = answered(questions, answers, 2)
-    assert [(one.messages[0]["content"], one.answer, one.tokens) for one in found] == [("b", "b1", 1), ("b", "b2", 2)]
-    assert [one.answer for one in answered(questions, answers, 9)] == ["b1", "b2", "a2"]
+    assert [(one.messages[0]["content"], one.ids) for one in found] == [("b", [1]), ("b", [2])]
+    assert [one.ids for one in answered(questions, answers, 9)] == [[1], [2], [3]]

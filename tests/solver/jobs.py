@@ -38,6 +38,8 @@ BASE: dict[str, Any] = {
     "liger": False,
     "report_to": [],
     "label": "tiny",
+    "system_prompt": None,
+    "date": None,
 }
 LOSSES: dict[str, dict[str, Any]] = {
     "dpo": {"beta": 0.1, "nll_alpha": 0.0},

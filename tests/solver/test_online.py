@@ -20,6 +20,7 @@ from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import FunctionStage, Input, Use, as_data, use_of
 from eva_stages.core.tables import write_rows
+from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import resolve
 from eva_stages.models.rewards import VerifierReward
 from eva_stages.solver.launching import train
@@ -66,13 +67,14 @@ def test_rewards_that_fail_are_none_and_a_batch_without_any_is_an_error() -> Non
     reward = VerifierReward(function="tests.solver.test_online:length")
     reward.load()
     logged: dict[str, float] = {}
-    score = reward_function(reward)
+    chat = Chat(AutoTokenizer.from_pretrained(POLICY))
+    score = reward_function(reward, chat, chat.end_tokens(POLICY), True, None)
     asked = [[{"role": "user", "content": "?"}]] * 4
-    said = [[{"role": "assistant", "content": text}] for text in ("zz", "aa", "yyy", "")]
-    assert score(prompts=asked, completions=said, reference=[None] * 4, log_metric=logged.__setitem__) == [0.2, None, 0.3, None]
+    said = [chat.response_ids(text) for text in ("zz", "aa", "yyy", "")]
+    assert score(prompts=asked, completion_ids=said, reference=[None] * 4, log_metric=logged.__setitem__) == [0.2, None, 0.3, None]
     assert logged == {"per_response/unscored": 0.5}
     with pytest.raises(DataError, match="no response of a whole batch could be scored: the function returned None; expected a number"):
-        score(prompts=asked[:2], completions=said[1::2], reference=[None] * 2, log_metric=logged.__setitem__)
+        score(prompts=asked[:2], completion_ids=said[1::2], reference=[None] * 2, log_metric=logged.__setitem__)
 
 
 def test_long_prompts_are_left_out_and_templates_without_a_system_role_get_the_system_prompt(tmp_path: Path) -> None:
@@ -80,11 +82,12 @@ def test_long_prompts_are_left_out_and_templates_without_a_system_role_get_the_s
     save_gemma2(tmp_path / "policy", words)
     gemma = AutoTokenizer.from_pretrained(tmp_path / "policy")
     folder = prompts(tmp_path / "prompts", [*INSTRUCTIONS, LONG])
-    kept, too_long = load_prompts(folder, gemma, 40, "Be brief.")
+    chat = Chat(gemma, None, "Be brief.")
+    kept, too_long = load_prompts(folder, chat, 40)
     assert (len(kept), too_long) == (len(INSTRUCTIONS), 1)
-    assert kept[0]["prompt"] == [{"role": "user", "content": f"Be brief.\n\n{INSTRUCTIONS[0]}"}]
+    assert chat.prompt_text(kept[0]["prompt"]) == f"<|user|>Be brief.\n\n{INSTRUCTIONS[0]}<|end|><|assistant|>"
     with pytest.raises(DataError, match="none of the 9 prompts fits into 3 tokens"):
-        load_prompts(folder, gemma, 3, None)
+        load_prompts(folder, chat, 3)
 
 
 def test_trl_computes_the_leave_one_out_policy_gradient_with_the_kl_in_the_reward(tmp_path: Path) -> None:
@@ -99,11 +102,12 @@ def test_trl_computes_the_leave_one_out_policy_gradient_with_the_kl_in_the_rewar
     policy.config._name_or_path = str(tmp_path / "reference")
     reward = VerifierReward(function="tests.solver.test_online:length")
     reward.load()
+    chat = Chat(words)
     rows = [{"prompt": [{"role": "user", "content": text}], "reference": None} for text in INSTRUCTIONS[:4]]
     arguments = {"beta": 0.3, "num_generations": 4, "max_completion_length": 12, "per_device_train_batch_size": 16}
     trainer = RLOOTrainer(
         model=policy,
-        reward_funcs=reward_function(reward),
+        reward_funcs=reward_function(reward, chat, chat.end_tokens(POLICY), True, None),
         args=RLOOConfig(str(tmp_path), report_to=[], gradient_checkpointing=False, bf16=False, **arguments),
         train_dataset=Dataset.from_list(rows),
         processing_class=words,

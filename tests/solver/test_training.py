@@ -32,6 +32,7 @@ from eva_stages.core.errors import ConfigError, DataError, StageError
 from eva_stages.core.progress import Reporter, Task
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import load_attribute
+from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver import launching, preference
 from eva_stages.solver.fitting import WholeSamples, whole_checkpoint
@@ -343,7 +344,7 @@ def test_gradient_checkpointing_changes_nothing(folders: dict[str, str], tmp_pat
 
 
 def test_too_long_pairs_are_dropped_or_their_responses_cut_and_counted(folders: dict[str, str], tmp_path: Path) -> None:
-    words = load_tokenizer(folders["policy"])
+    words = Chat(load_tokenizer(folders["policy"]))
     tokenize(Path(folders["pairs"]), words, 1000, "drop", tmp_path / "all.arrow")
     whole, all_counts = read_tokens(tmp_path / "all.arrow")
     assert all_counts == {"pairs": 48, "too_long": 0, "truncated": 0, "empty": 0}
@@ -378,7 +379,7 @@ def test_token_ids_are_trls_own(folders: dict[str, str], tmp_path: Path) -> None
     model = AutoModelForCausalLM.from_pretrained(folders["policy"])
     arguments = DPOConfig(output_dir=str(tmp_path), bf16=False, report_to=[])
     theirs = DPOTrainer(model=model, args=arguments, train_dataset=Dataset(table), processing_class=words).train_dataset
-    tokenize(Path(folders["pairs"]), words, 1000, "drop", tmp_path / "ours.arrow")
+    tokenize(Path(folders["pairs"]), Chat(words), 1000, "drop", tmp_path / "ours.arrow")
     ours, _ = read_tokens(tmp_path / "ours.arrow")
     for column in ("prompt_ids", "chosen_ids", "rejected_ids"):
         assert list(ours[column]) == list(theirs[column])

@@ -7,7 +7,16 @@ from pydantic import Field, model_validator
 from eva_stages.core.config.base import Section
 
 Sign = Literal[
-    "length_drift", "reward_hacking", "equal_responses", "seed_share", "distinct_prompts", "pair_share", "chosen_nll", "kl", "kl_per_token"
+    "length_drift",
+    "length_limited",
+    "reward_hacking",
+    "equal_responses",
+    "seed_share",
+    "distinct_prompts",
+    "pair_share",
+    "chosen_nll",
+    "kl",
+    "kl_per_token",
 ]
 
 
@@ -20,6 +29,8 @@ class Health(Section):
     any: 4 to each of a sample of the seed prompts. 0 = neither."""
     length_drift: float | None = Field(2.0, ge=1)
     """At most: how many times longer, or shorter, answers are than those of theta_0."""
+    length_limited: float | None = Field(0.9, ge=0, le=1)
+    """At most: share of answers that are cut at policy.generator.max_new_tokens; 1 = none comes to an end."""
     reward_hacking: float | None = Field(0.03, ge=0, le=1)
     """At most: fall of the judged win rate since the iteration before while the mean reward rose."""
     equal_responses: float | None = Field(0.9, ge=0, le=1)

@@ -27,10 +27,21 @@ class Sampling(Section):
     stop: tuple[str, ...] = ()
     """Texts at which an answer ends, besides the model's own end token; they are left out of it."""
     system_prompt: str | None = None
-    """Put before conversations that have no system message."""
+    """Put before conversations that have no system message. The policy is sampled and trained with it; see policy.system_prompt_scored."""
 
 
-class TransformersGenerator(Sampling):
+class LocalSampling(Sampling):
+    """Sampling of a model that runs here. The model's own generation_config.json counts for nothing but its end tokens."""
+
+    top_k: int | None = Field(None, ge=1)
+    """Draw from the k most likely tokens only; null = from all."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Draw from tokens that are at least this times as likely as the likeliest; 0 = from all."""
+    repetition_penalty: float = Field(1.0, gt=0, le=2)
+    """Divides the scores of tokens that stand in the prompt or the response already; 1 = none."""
+
+
+class TransformersGenerator(LocalSampling):
     """`transformers` generation, on CPU, one accelerator, or several that share one model."""
 
     kind: Literal["transformers"]
@@ -56,7 +67,7 @@ class VLLMRuntime(Section):
     enforce_eager: bool = False
 
 
-class VLLMGenerator(Sampling):
+class VLLMGenerator(LocalSampling):
     """vLLM's engine: all n responses of a prompt in one request, prefixes cached."""
 
     kind: Literal["vllm"]
@@ -114,7 +125,7 @@ class LiteLLMModel(Sampling):
     runtime: LiteLLMRuntime = LiteLLMRuntime()
 
 
-class PolicyPlayer(Sampling):
+class PolicyPlayer(LocalSampling):
     """The current policy itself, with its own sampling settings."""
 
     kind: Literal["policy"]
@@ -138,3 +149,10 @@ class Policy(Section):
     revision: str | None = None
     """Branch, tag or commit of a Hub id."""
     generator: PolicyGenerator
+    system_prompt_scored: bool = False
+    """Show rewards (and the judge of an llm_judge reward) the generator's system prompt too. By default they read the conversation that a
+    person sees; benchmark judges always read their official prompts."""
+    reasoning: Literal["keep", "strip"] = "keep"
+    """What rewards, judges and benchmarks read of a response's thought (<think>...</think>, a prefilled <think>, gpt-oss channels):
+    all of it, or the answer alone. A response that ends within its thought then has no answer: null, unfinished_reasoning. What is
+    trained is always what was sampled."""

@@ -1,5 +1,7 @@
 """The whole recipe."""
 
+import datetime
+
 from pydantic import Field
 
 from eva_stages.core.config.base import Section
@@ -49,6 +51,9 @@ class Runtime(Section):
     """Rows between two durable writes of a row stage, and rows per call of its model."""
     engine: Engine = LocalEngine()
     """Where row stages run."""
+    date: datetime.date | None = None
+    """What chat templates that show a date are given as today's; null = the day on which the run began. Part of a stage's identity only
+    where the template shows it."""
 
 
 class Recipe(Section):

@@ -1,0 +1,148 @@
+"""How a token is drawn, the same in both engines: the recipe is the whole truth, the model's own settings count for nothing.
+
+The order is vLLM's: repetition penalty, temperature, min_p, top_k, top_p. Where nothing is drawn (temperature 0) the penalty alone
+counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from eva_stages.core.generating import Generated, generated
+from eva_stages.core.reasoning import opens_thought
+from eva_stages.models.conversation import Sampled, read_json
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, LogitsProcessorList
+
+LARGEST_SEED = 2**63 - 1
+NEUTRAL: Mapping[str, Any] = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "diversity_penalty": 0.0,
+    "length_penalty": 1.0,
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "num_return_sequences": 1,
+    "min_length": 0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+}
+"""Values of a model's sampling settings that change nothing."""
+NOT_SAMPLING = ("_from_model_config", "transformers_version", "cache_implementation", "use_cache", "max_length", "max_new_tokens")
+"""Entries of a generation configuration that are no sampling settings, besides tokens; length is the recipe's in every tool."""
+
+
+class Sampling(NamedTuple):
+    """What decides which token is drawn."""
+
+    temperature: float
+    top_p: float = 1.0
+    top_k: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+def processors(sampling: Sampling, starts: Sequence[int]) -> "LogitsProcessorList":
+    """The settings as processors of `transformers`, in the order in which vLLM applies them.
+
+    Args:
+        starts: where each row of the batch begins behind its padding.
+    """
+    from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    made = LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        made.append(RepetitionPenalty(sampling.repetition_penalty, starts))
+    if sampling.temperature == 0:
+        return made
+    made.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.min_p > 0:
+        made.append(MinPLogitsWarper(sampling.min_p))
+    if sampling.top_k:
+        made.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        made.append(TopPLogitsWarper(sampling.top_p))
+    return made
+
+
+def vllm_settings(sampling: Sampling, seed: int, n: int, max_tokens: int, stop: Sequence[str], ends: Sequence[int]) -> dict[str, Any]:
+    """The settings as arguments of vLLM's `SamplingParams`."""
+    return {
+        "n": n if sampling.temperature > 0 else 1,  # vLLM refuses to draw the same greedy answer more than once
+        "seed": seed & LARGEST_SEED,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or 0,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "max_tokens": max_tokens,
+        "stop": list(stop),
+        "stop_token_ids": list(ends),
+    }
+
+
+def neutral_generation_config(ends: Sequence[int], pad: int | None) -> "GenerationConfig":
+    """A generation configuration that knows the end tokens and nothing else."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=pad, do_sample=False)
+
+
+def model_settings(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint's files want of sampling, by name: settings that the recipe overrules. End tokens are no part of them."""
+    wanted = read_json(checkpoint / "generation_config.json")
+    legacy = {name: value for name, value in read_json(checkpoint / "config.json").items() if name in NEUTRAL}
+    sampled = {"do_sample"} if wanted.get("do_sample") else set()
+    return {
+        name: value
+        for name, value in {**legacy, **wanted}.items()
+        if name not in NOT_SAMPLING
+        and name not in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "do_sample")
+        and value not in (None, False, [], {})
+        and value != NEUTRAL.get(name)
+    } | dict.fromkeys(sampled, True)
+
+
+def sampled_responses(sampled: Sequence[Sampled], prompt: str, input_tokens: int) -> Generated:
+    """The responses to one prompt, with what is known of how they were sampled; the end token counts."""
+    counts = [len(response.ids) for response in sampled]
+    made = generated([response.text for response in sampled], [response.reason for response in sampled], input_tokens, counts)
+    return {**made, "token_ids": [response.ids for response in sampled], "opened": opens_thought(prompt)}
+
+
+def too_long(tokens: int, n: int) -> Generated:
+    """The responses to a prompt that leaves no room for any."""
+    return {**generated([None] * n, ["prompt_too_long"] * n, tokens, [0] * n), "token_ids": [None] * n}
+
+
+class RepetitionPenalty:
+    """Divides positive scores of the tokens that a row has already, and multiplies negative ones [Keskar et al. 2019].
+
+    Padding does not count.
+
+    Args:
+        starts: where each row begins behind its padding; None = behind the pad tokens that it begins with.
+    """
+
+    def __init__(self, penalty: float, starts: Sequence[int] | None = None, pad: int | None = None) -> None:
+        self._penalty, self._starts, self._pad = penalty, starts, pad
+
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        if self._starts is not None:
+            begun = torch.arange(input_ids.shape[1]) >= torch.tensor(self._starts)[:, None]
+        else:
+            begun = (input_ids != self._pad).cumsum(dim=1) > 0
+        seen = torch.zeros_like(scores, dtype=torch.bool)
+        rows, places = begun.to(scores.device).nonzero(as_tuple=True)
+        seen[rows, input_ids[rows, places]] = True
+        return torch.where(seen, torch.where(scores > 0, scores / self._penalty, scores * self._penalty), scores)
