@@ -96,7 +96,7 @@ def _trained(
         iteration,
         {**data, "policy": start, "reference": initial if solver.reference == "initial" else start},
         function=Use("eva_stages.solver.launching:train", meant, {"runtime": knobs}),
-        version=3,
+        version=4,
     )
 
 
