@@ -15,7 +15,6 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import ArmoRMReward, EnsembleReward, LLMJudgeReward, LocalReward, PairwiseReward, VerifierReward
 from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.questions import find_questions
-from eva_stages.core.stage import load_attribute
 from eva_stages.core.terminal import note
 from eva_stages.creator.prompts import REFUSED, count_usable
 from eva_stages.models.choosing import OneReward, check_trust
@@ -23,6 +22,7 @@ from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
 from pipelines.benchmarks import benchmark_name, check_files, measured
 from pipelines.checking_conversation import conversation_looks
+from pipelines.checking_functions import check_references, load_function
 from pipelines.checking_solver import solver_looks
 from pipelines.prompts import prompt_source
 
@@ -56,6 +56,7 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _benchmarks(recipe),
         lambda: _vllm(recipe),
+        lambda: check_references(recipe),
         lambda: _rewrite(recipe),
         lambda: _curating(recipe),
         lambda: _mixing(recipe),
@@ -135,18 +136,9 @@ def _reward(config: OneReward, place: str) -> None:
                 check_trust(config, place)
             resolve(config.model, config.revision, f"{place}.model")
         case VerifierReward():
-            _verifier(config, place)
+            load_function(config.function, place)
         case LLMJudgeReward():
             _player(config.judge, f"{place}.judge")
-
-
-def _verifier(config: VerifierReward, place: str) -> None:
-    from eva_stages.models.rewards import VERIFIERS
-
-    try:
-        load_attribute(VERIFIERS.get(config.function, config.function))
-    except (ImportError, AttributeError) as error:
-        raise ConfigError([f"{place}.function: {config.function} cannot be imported: {error}"]) from error
 
 
 def _player(player: Player, place: str) -> None:

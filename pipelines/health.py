@@ -96,7 +96,8 @@ def _health(recipe: Recipe, iteration: int, inputs: Inputs) -> Stage:
     meant = {"answers": recipe.health.answers, "system_prompt": generator.system_prompt, "dtype": generator.dtype}
     meant |= date_of(recipe, inputs["policy"])
     device = generator.runtime.device if isinstance(generator, TransformersGenerator) else "auto"
-    function = Use("eva_stages.evaluation.health:measure", meant, {"device": device})
+    evolved = {"evolved_share": recipe.creator.mix.evolved_share} if iteration and recipe.creator.control is None else {}
+    function = Use("eva_stages.evaluation.health:measure", {**meant, **evolved}, {"device": device})
     return FunctionStage("health", iteration, inputs, version=2, function=function, checks=checks(recipe.health))
 
 

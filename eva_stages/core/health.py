@@ -38,6 +38,12 @@ SIGNS: Mapping[Sign, Meaning] = {
         True,
         "the policy may have collapsed; lower solver.training.learning_rate or epochs, or raise policy.generator.temperature",
     ),
+    "evolved_share": Meaning(
+        "evolved prompts, as a share of those that creator.mix.evolved_share asks for,",
+        False,
+        "most evolutions may have been rejected, for the reasons that the summary counts; take a stronger creator.evolve.generator or "
+        "another creator.evolve.method, raise creator.evolve.generations or creator.selection.fraction, or lower creator.mix.evolved_share",
+    ),
     "seed_share": Meaning(
         "effective seeds per prompt",
         False,

@@ -31,7 +31,15 @@ TEXTS = 2 * ROWS_PER_GROUP
 """Prompts that are read for their trigrams: the share of distinct ones falls with their number, so it is the same for every set."""
 
 
-def measure(context: Context, answers: int, system_prompt: str | None, dtype: str, device: str, date: str | None = None) -> dict[str, Any]:
+def measure(
+    context: Context,
+    answers: int,
+    system_prompt: str | None,
+    dtype: str,
+    device: str,
+    date: str | None = None,
+    evolved_share: float | None = None,
+) -> dict[str, Any]:
     """Write `figures.json`, and put the same figures into the manifest.
 
     Inputs of the stage: prompts, seeds, policy; and as far as there are such: pairs; initial, questions, answers, base_answers;
@@ -41,9 +49,11 @@ def measure(context: Context, answers: int, system_prompt: str | None, dtype: st
         answers: how many the distance to theta_0 is estimated from; 0 = it is not.
         system_prompt, date: what the policy answered under.
         dtype, device: see `load_model`.
+        evolved_share: share of evolved prompts that the recipe asks for; None where no prompts evolve.
     """
     inputs = context.inputs
     figures = _prompt_figures(inputs["prompts"], inputs["seeds"])
+    figures["evolved_share"] = evolved(inputs["prompts"], evolved_share) if evolved_share else None
     figures["pair_share"] = count_rows(inputs["pairs"]) / count_rows(inputs["prompts"]) if "pairs" in inputs else None
     figures["chosen_nll"] = nll_growth(read_json(inputs["policy"] / "training_log.json", list))
     figures |= _answer_figures(inputs["answers"], inputs["base_answers"]) if "answers" in inputs else {}
@@ -137,6 +147,12 @@ def _prompt_figures(prompts: Path, seeds: Path) -> Figures:
         "seed_share": effective_number(roots) / float(roots.sum()),
         "distinct_prompts": own / first if own is not None and first else None,
     }
+
+
+def evolved(prompts: Path, wanted: float) -> float:
+    """Evolved prompts of a mixed set, as a share of those that were `wanted` (a share of the set)."""
+    origins = read_table(prompts, ["origin"])["origin"]
+    return int(pc.sum(pc.equal(origins, "evolved")).as_py() or 0) / max(1, round(wanted * len(origins)))
 
 
 def _some_texts(folder: Path) -> list[str]:

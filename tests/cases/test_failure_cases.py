@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,27 @@ from distilabel.pipeline import Pipeline
 from rich.console import Console
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.errors import StageError
+from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.failures import LONGEST, MOST_REASONS, add_calls, error_reason, split
+from eva_stages.core.health import checks
 from eva_stages.core.parts import ROW, STATISTICS, drop_failed, merge_parts, read_parts, write_part
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipes import load_recipe
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.runner import execute
-from eva_stages.core.stage import RUN, WORK, Outside, Stage
+from eva_stages.core.stage import RUN, WORK, Outside, Stage, load_attribute
 from eva_stages.core.store import Run
 from eva_stages.core.tables import joined_batches, read_table, write_rows
 from eva_stages.creator.context import FEEDBACK
 from eva_stages.creator.curating import Curate
-from eva_stages.models.rewards import as_score, finite
+from eva_stages.evaluation.health import evolved
+from eva_stages.models.rewards import VERIFIERS, as_score, finite
 from pipelines.analysing import analysing
+from pipelines.checking import check
+from pipelines.checking_functions import call_fault
 from pipelines.evaluation import evaluation_stages
 from pipelines.evolving import Answered, evolving
+from pipelines.iteration import iterations
 from pipelines.playing import rewarding
 from pipelines.rewriting import rewriting
 from tests.fault_server import ChatServer, serving
@@ -298,3 +304,96 @@ def test_below_the_limit_failed_calls_stay_null_and_are_no_rejections(tmp_path: 
         kept, counts = Curate(near_duplicate=None).transform(evolved, read_table(tmp_path / "prompts"))
     assert counts["failed"] == 1 and counts["refusal"] == 2 and counts["kept"] == len(kept) == 4
     assert failed["prompt_id"] not in kept["prompt_id"].to_pylist()
+
+
+def faults(tmp_path: Path, **settings: Any) -> str:
+    """What `eva validate` says of the quickstart with these changes; nothing if it is fine."""
+    try:
+        check(recipe_of(**settings))
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def two(messages: Any, response: str) -> float:
+    return 1.0
+
+
+def four(messages: Any, response: str, reference: str | None, weight: float) -> float:
+    return 1.0
+
+
+def named_only(*, messages: Any, response: str, reference: str | None) -> float:
+    return 1.0
+
+
+async def later(messages: Any, response: str, reference: str | None) -> float:
+    return 1.0
+
+
+def many(messages: Any, response: str, reference: str | None) -> Any:
+    yield 1.0
+
+
+class Scorer:
+    def __init__(self, messages: Any, response: str, reference: str | None) -> None:
+        self.response = response
+
+    def __call__(self, *parts: Any) -> float:
+        return 1.0
+
+
+WEIGHT = 3.0
+any_parts = Scorer([], "", None)
+
+
+def optional(messages: Any, response: str, reference: str | None = None) -> float:
+    return 1.0
+
+
+def strict(messages: Any, response: str, reference: str) -> float:
+    return float(response == reference)
+
+
+def test_validate_refuses_a_function_that_cannot_be_called(tmp_path: Path) -> None:
+    for refused in (two, four, named_only, later, many, Scorer, WEIGHT):
+        assert "expected a function (messages, response, reference) that returns a number" in str(call_fault(refused)), refused
+    for taken in (any_parts, optional, strict, VERIFIERS["math"], partial(four, weight=1.0), max):
+        assert call_fault(load_attribute(taken) if isinstance(taken, str) else taken) is None, taken
+    said = faults(tmp_path, reward={"kind": "verifier", "function": f"{__name__}:two"})
+    assert f"reward.function: {__name__}:two takes (messages: Any, response: str) -> float, and cannot be called with" in said
+    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{__name__}:strict"}) == ""
+
+
+def test_validate_refuses_a_reward_whose_references_evolved_prompts_do_not_have(tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"Add {n} and {n}.", "answer": str(2 * n)}) + "\n" for n in range(9))
+    )
+    prompts = {"kind": "file", "path": str(tmp_path / "sums.jsonl"), "reference_column": "answer"}
+    settings = {"prompts": prompts, "evaluation.benchmarks": []}
+    for name in ("math", "instruction", f"{__name__}:strict"):
+        reward = {"kind": "verifier", "function": name}
+        said = faults(tmp_path, reward=reward, **settings)
+        assert "reward.function: " in said and "creator.evolve returns prompts without references" in said and "iterations=0" in said, said
+        assert faults(tmp_path, reward=reward, iterations=0, **settings) == ""
+        for control in ("longer", "no_evolve"):
+            assert faults(tmp_path, reward=reward, **{"creator.control": control}, **settings) == ""
+    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{__name__}:optional"}, **settings) == ""
+    members = [{"reward": {"kind": "microworld"}}, {"reward": {"kind": "verifier", "function": "math"}}]
+    said = faults(tmp_path, reward={"kind": "ensemble", "members": members}, **settings)
+    assert "reward.members.1.reward.function: math" in said
+    without = {**settings, "prompts": {**prompts, "reference_column": None}}
+    said = faults(tmp_path, reward={"kind": "verifier", "function": "math"}, iterations=0, **without)
+    assert "the prompts have none; set prompts.reference_column" in said
+
+
+def test_a_mix_with_few_evolved_prompts_is_a_sign_of_bad_health(tmp_path: Path) -> None:
+    rows = [prompt_row([{"role": "user", "content": str(n)}], "test") | {"origin": "evolved" if n < 8 else "buffer"} for n in range(80)]
+    figures = {"evolved_share": evolved(artifact(tmp_path, "mix", rows, SCHEMAS["mixed"]).path, 0.8)}
+    assert figures == {"evolved_share": 8 / 64}
+    recipe = recipe_of()
+    (said,) = [sentence for check in checks(recipe.health) if (sentence := check.broken(figures))]
+    assert "evolved prompts" in said and "is 0.125, below the limit health.evolved_share=0.5" in said and "creator.evolve.generator" in said
+    *_, (*_, first), (*_, last) = [one.health for one in iterations(recipe)]
+    assert first.function.arguments["evolved_share"] == last.function.arguments["evolved_share"] == 0.8
+    assert "evolved_share" not in iterations(recipe)[0].health[-1].function.arguments

@@ -11,6 +11,7 @@ Sign = Literal[
     "length_limited",
     "reward_hacking",
     "equal_responses",
+    "evolved_share",
     "seed_share",
     "distinct_prompts",
     "pair_share",
@@ -35,6 +36,8 @@ class Health(Section):
     """At most: fall of the judged win rate since the iteration before while the mean reward rose."""
     equal_responses: float | None = Field(0.9, ge=0, le=1)
     """At most: share of a prompt's sampled answers that repeat one of the others; 1 = all are the same."""
+    evolved_share: float | None = Field(0.5, ge=0, le=1)
+    """At least: evolved prompts in the prompt set, as a share of those that creator.mix.evolved_share asks for."""
     seed_share: float | None = Field(0.05, ge=0, le=1)
     """At least: effective number of seeds that the prompts descend from, per prompt."""
     distinct_prompts: float | None = Field(0.25, ge=0)
