@@ -12,11 +12,13 @@ from rich.text import Text
 
 from eva_stages.core.config.evaluation import Lettercraft
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.numeric import mean
 from eva_stages.core.parts import FAILED
 from eva_stages.core.progress import dollars, facts
 from eva_stages.core.stage import Stage
 from eva_stages.core.store import Run
 from eva_stages.core.tables import count_rows, read_table, reward_matrix
+from eva_stages.creator.informativeness import reward_gap
 from pipelines.benchmarks import benchmark_name
 from pipelines.health import counted, health_of
 from pipelines.iteration import Iteration
@@ -24,6 +26,8 @@ from pipelines.iteration import Iteration
 NO_REJECTIONS = ("evolved", "kept", FAILED)
 """What the counts of curating hold besides reasons why evolutions were rejected."""
 SHOWN_REASONS = 3
+WIDEST = 1e9
+"""Larger figures are written with an exponent."""
 
 
 def summary(run: Run, recipe: Recipe, rounds: list[Iteration]) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def _rewards(run: Run, stage: Stage | None) -> dict[str, float | None]:
     scored = rewards[np.isfinite(rewards).all(axis=1)]
     if len(scored) == 0:
         return {"mean_reward": None, "mean_gap": None}
-    return {"mean_reward": float(scored.mean()), "mean_gap": float(np.ptp(scored, axis=1).mean())}
+    return {"mean_reward": float(mean(scored)), "mean_gap": float(mean(reward_gap(scored)))}
 
 
 def _analysis(run: Run, stages: dict[str, Stage]) -> dict[str, Any] | None:
@@ -252,7 +256,9 @@ def _described(analysis: dict[str, Any]) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    if value is None:
+        return ""
+    return format(value, form) if abs(value) < WIDEST else f"{value:.3g}"
 
 
 def _interval(scores: dict[str, Any] | None, name: str) -> str:

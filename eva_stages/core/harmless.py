@@ -8,6 +8,8 @@ import json
 import re
 from typing import Any
 
+from eva_stages.core.numeric import finite_json
+
 PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
 DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)
 _WITHOUT_PICTURE = (*range(0x80, 0xA0), *DIRECTIONS, 0x2028, 0x2029, 0xFEFF)
@@ -35,5 +37,6 @@ def one_line(text: str | None, limit: int) -> str:
 
 
 def json_text(document: Any) -> str:
-    """A document as JSON for people and programs: what would act on a terminal or cannot be encoded is escaped."""
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).translate(_ESCAPES)
+    """A document as JSON for people and programs: what would act on a terminal or cannot be encoded is escaped, and a
+    number that is not finite is null."""
+    return json.dumps(finite_json(document), indent=2, ensure_ascii=False, allow_nan=False).translate(_ESCAPES)

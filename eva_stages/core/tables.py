@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from eva_stages.core.errors import DataError
+from eva_stages.core.numeric import homogeneous
 from eva_stages.core.ourfiles import parquet_errors
 
 ROWS_PER_GROUP = 512
@@ -209,7 +210,12 @@ def reward_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 def per_prompt_mean(table: pa.Table, column: str) -> np.ndarray:
     """Mean known reward of each prompt's answers, shape (prompts,); NaN where none is known."""
-    matrix = reward_matrix(table[column])
+    return known_means(reward_matrix(table[column]))
+
+
+@homogeneous(degree=1, rows=True)
+def known_means(matrix: np.ndarray) -> np.ndarray:
+    """Mean of the finite values of each row, shape (rows,); NaN where there is none."""
     known = np.isfinite(matrix)
     with np.errstate(invalid="ignore"):
         return np.where(known, matrix, 0).sum(axis=1) / known.sum(axis=1)

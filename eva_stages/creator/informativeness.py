@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
+from eva_stages.core.numeric import homogeneous
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows, reward_matrix
 
 
+@homogeneous(degree=0)
 def min_max(values: np.ndarray) -> np.ndarray:
     """(v - min) / (max - min) over the finite entries; all equal values give all ones, so that nothing divides by zero."""
     finite = values[np.isfinite(values)]
@@ -22,27 +24,32 @@ def min_max(values: np.ndarray) -> np.ndarray:
     return (values - low) / (high - low) if high > low else np.where(np.isfinite(values), 1.0, np.nan)
 
 
+@homogeneous(degree=1, rows=True)
 def reward_gap(rewards: np.ndarray) -> np.ndarray:
     """max - min (A*_min)."""
     return rewards.max(axis=1) - rewards.min(axis=1)
 
 
+@homogeneous(degree=1, rows=True)
 def reward_max_minus_mean(rewards: np.ndarray) -> np.ndarray:
     """max - mean (A*_avg)."""
     return rewards.max(axis=1) - rewards.mean(axis=1)
 
 
+@homogeneous(degree=1, rows=True)
 def reward_best_minus_second(rewards: np.ndarray) -> np.ndarray:
     """best - second best (A*_dts)."""
     ordered = np.sort(rewards, axis=1)
     return ordered[:, -1] - ordered[:, -2]
 
 
+@homogeneous(degree=2, rows=True)
 def reward_variance(rewards: np.ndarray) -> np.ndarray:
     """Population variance."""
     return rewards.var(axis=1)
 
 
+@homogeneous(degree=1, rows=True)
 def reward_mean(rewards: np.ndarray) -> np.ndarray:
     return rewards.mean(axis=1)
 

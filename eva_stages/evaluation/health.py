@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from eva_stages.core.numeric import finite_json, mean
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
 from eva_stages.core.rows import SCHEMAS, last_user_text
@@ -70,6 +71,7 @@ def measure(
         }
         log = context.work / "divergence.log"
         figures |= run_in_child("eva_stages.models.divergence:divergence", arguments, log, lambda: None)
+    figures = finite_json(figures)
     context.out.mkdir(parents=True)
     (context.out / "figures.json").write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return {"figures": figures}
@@ -195,7 +197,8 @@ def _reward_figures(inputs: dict[str, Path]) -> Figures:
 
 def _mean_reward(rewards: Path) -> float | None:
     means = per_prompt_mean(read_table(rewards, ["rewards"]), "rewards")
-    return float(np.nanmean(means)) if np.isfinite(means).any() else None
+    known = means[np.isfinite(means)]
+    return float(mean(known)) if len(known) else None
 
 
 def _win_rate(score: Path) -> float | None:

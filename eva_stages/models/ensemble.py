@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
+from eva_stages.core.numeric import homogeneous
 from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matrix
 
 
+@homogeneous(degree=0)
 def standardise(rewards: np.ndarray) -> np.ndarray:
     """(r - mean) / std over all finite entries; a model that always says the same says 0."""
     finite = rewards[np.isfinite(rewards)]

@@ -130,7 +130,7 @@ def reward_function(
             if text is not None
         ]
         known_scores = iter(reward.score(conversations))
-        scores = [Score(None, UNFINISHED) if text is None else finite(next(known_scores)) for text in answers]
+        scores = [Score(None, UNFINISHED) if text is None else _trainable(finite(next(known_scores))) for text in answers]
         reasons = [one.failure for one in scores if one.value is None]
         if len(reasons) == len(scores):
             raise DataError(f"no response of a whole batch could be scored: {reasons[0]}")
@@ -142,6 +142,13 @@ def reward_function(
         return [one.value for one in scores]
 
     return score
+
+
+def _trainable(score: Score) -> Score:
+    """A score that float32, in which the trainer computes, cannot hold is a failure."""
+    if score.value is None or abs(score.value) <= float(np.finfo(np.float32).max):
+        return score
+    return Score(None, f"the reward is {score.value:g}, beyond what float32 can hold")
 
 
 class CountResponses(TrainerCallback):

@@ -62,7 +62,8 @@ class MakePairs(TableStep):
         safe = np.where(scored[:, None], matrix, 0.0)
         best, worst = best_and_worst(safe)
         rows = np.arange(len(matrix))
-        gap = safe[rows, best] - safe[rows, worst]
+        with np.errstate(over="ignore"):  # a gap beyond float64 is a gap
+            gap = safe[rows, best] - safe[rows, worst]
         texts = responses["responses"].combine_chunks().flatten()
         places = [pa.array(rows * matrix.shape[1] + index) for index in (best, worst)]
         chosen, rejected = (texts.take(place) for place in places)

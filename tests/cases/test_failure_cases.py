@@ -20,6 +20,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.failures import LONGEST, MOST_REASONS, add_calls, error_reason, split
 from eva_stages.core.health import checks
+from eva_stages.core.numeric import LARGEST, drawable, finite_json
 from eva_stages.core.parts import ROW, STATISTICS, drop_failed, merge_parts, read_parts, write_part
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipes import load_recipe
@@ -27,11 +28,16 @@ from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import RUN, WORK, Outside, Stage, load_attribute
 from eva_stages.core.store import Run
-from eva_stages.core.tables import joined_batches, read_table, write_rows
+from eva_stages.core.tables import joined_batches, per_prompt_mean, read_table, write_rows
 from eva_stages.creator.context import FEEDBACK
 from eva_stages.creator.curating import Curate
+from eva_stages.creator.informativeness import METRICS, weights
 from eva_stages.evaluation.health import evolved
-from eva_stages.models.rewards import VERIFIERS, as_score, finite
+from eva_stages.models.ensemble import standardise
+from eva_stages.models.rewards import VERIFIERS, Score, as_score, finite
+from eva_stages.publishing.report.numbers import mean_interval
+from eva_stages.publishing.report.plots import draw, histograms, interval_points
+from eva_stages.solver.online import _trainable
 from pipelines.analysing import analysing
 from pipelines.checking import check
 from pipelines.checking_functions import call_fault
@@ -397,3 +403,35 @@ def test_a_mix_with_few_evolved_prompts_is_a_sign_of_bad_health(tmp_path: Path) 
     *_, (*_, first), (*_, last) = [one.health for one in iterations(recipe)]
     assert first.function.arguments["evolved_share"] == last.function.arguments["evolved_share"] == 0.8
     assert "evolved_share" not in iterations(recipe)[0].health[-1].function.arguments
+
+
+ABSURD = np.array([[1e308, -1e308, 0.0], [1.5e308, 1.7e308, 1.6e308], [1.0, 2.0, 4.0], [np.nan, 1.0, 2.0]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_absurd_rewards_overflow_no_figure_and_leave_others_as_they_are() -> None:
+    for name, metric in METRICS.items():
+        values = metric(ABSURD)
+        assert np.isfinite(values[:3]).all() and np.isnan(values[3]), name
+        if not name.endswith("inverse"):
+            assert values[2] == metric(ABSURD[2:])[0], f"{name}: an ordinary prompt's value is what it is without the others"
+        assert np.isfinite(weights(values)).all()
+    assert METRICS["reward_gap"](ABSURD)[:2].tolist() == [LARGEST, pytest.approx(2e307)]
+    assert METRICS["reward_mean"](ABSURD)[1] == pytest.approx(1.6e308) and METRICS["reward_variance"](ABSURD)[0] == LARGEST
+    standardised = standardise(ABSURD)
+    assert np.isfinite(standardised[:3]).all() and standardised[:3].argmax() == np.nan_to_num(ABSURD[:3]).argmax()
+    table = pa.table({"rewards": pa.array(ABSURD.tolist(), pa.list_(pa.float64()))})
+    assert per_prompt_mean(table, "rewards")[:2].tolist() == [0.0, pytest.approx(1.6e308)]
+    samples = {"iteration 1": drawable(ABSURD.reshape(-1)), "iteration 2": drawable(METRICS["reward_variance"](ABSURD))}
+    assert draw("absurd", "Absurd", "n = 3", "reward", "share", lambda axes: histograms(axes, samples)).svg
+    points = [mean_interval(drawable(ABSURD.reshape(-1)))] * 2
+    assert np.isfinite(points).all() and draw("b", "B", "n", "x", "y", lambda axes: interval_points(axes, ["1", "2"], points)).svg
+
+
+def test_a_reward_that_float32_cannot_hold_trains_nothing() -> None:
+    assert [_trainable(Score(value)).value for value in (1e38, 1e39, -1e308, None)] == [1e38, None, None, None]
+    assert "beyond what float32 can hold" in str(_trainable(Score(1e39)).failure)
+
+
+def test_figures_that_are_not_finite_are_null_in_json() -> None:
+    assert finite_json({"a": [1.0, float("nan")], "b": {"c": float("-inf")}, "d": 2}) == {"a": [1.0, None], "b": {"c": None}, "d": 2}

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from eva_stages.core.numeric import drawable
 from eva_stages.core.tables import read_table
 from eva_stages.publishing.history import History
 from eva_stages.publishing.report.numbers import rewards, sizes, table
@@ -53,7 +54,7 @@ def metric_values(history: History) -> dict[int, dict[str, np.ndarray]]:
             continue
         rows = read_table(artifact.rows.parent)
         metrics = [name for name in rows.column_names if name not in NOT_METRICS]
-        found[artifact.iteration] = {name: rows[name].to_numpy(zero_copy_only=False).astype(float) for name in metrics}
+        found[artifact.iteration] = {name: drawable(rows[name].to_numpy(zero_copy_only=False).astype(float)) for name in metrics}
     return found
 
 
@@ -178,7 +179,7 @@ def _drawn(history: History) -> Table:
         if drawn is None or informed is None:
             continue
         chosen = np.isin(informed["prompt_id"].to_numpy(zero_copy_only=False), drawn["prompt_id"].to_numpy(zero_copy_only=False))
-        gap = informed["reward_gap"].to_numpy(zero_copy_only=False).astype(float)
+        gap = drawable(informed["reward_gap"].to_numpy(zero_copy_only=False).astype(float))
         flat = int((gap == 0).sum())
         rows.append([artifact.iteration, len(chosen), int(chosen.sum()), _mean(gap[chosen]), _mean(gap[~chosen]), flat])
     heads = ["iteration", "prompts", "drawn", "mean gap, drawn", "mean gap, others", "prompts without any gap"]

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eva_stages.core.numeric import drawable
 from eva_stages.core.tables import read_table, reward_matrix
 from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.history import History
@@ -54,7 +55,7 @@ def rewards(artifact: Artifact | None) -> Rewards | None:
     found = table(artifact, ["prompt_id", "rewards"])
     if found is None or not len(found):
         return None
-    return Rewards(found["prompt_id"].combine_chunks(), reward_matrix(found["rewards"]))
+    return Rewards(found["prompt_id"].combine_chunks(), drawable(reward_matrix(found["rewards"])))
 
 
 def before_and_after(history: History, iteration: int) -> tuple[Rewards, Rewards] | None:

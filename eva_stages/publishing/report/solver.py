@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from eva_stages.core.numeric import drawable
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.store import content
 from eva_stages.publishing.history import History
@@ -52,7 +53,7 @@ def _margins(artifact: Any) -> np.ndarray | None:
     found = table(artifact, ["chosen_reward", "rejected_reward"])
     if found is None or len(found.column_names) < 2:
         return None
-    chosen, rejected = (found[name].to_numpy(zero_copy_only=False).astype(float) for name in ("chosen_reward", "rejected_reward"))
+    chosen, rejected = (drawable(found[name].to_numpy(zero_copy_only=False).astype(float)) for name in ("chosen_reward", "rejected_reward"))
     margin: np.ndarray = chosen - rejected
     return margin
 
