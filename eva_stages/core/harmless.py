@@ -5,10 +5,10 @@ lone surrogates and other code points that no encoder takes as U+FFFD. Escaping 
 """
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
-
-from eva_stages.core.numeric import finite_json
 
 PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
 DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)
@@ -40,3 +40,16 @@ def json_text(document: Any) -> str:
     """A document as JSON for people and programs: what would act on a terminal or cannot be encoded is escaped, and a
     number that is not finite is null."""
     return json.dumps(finite_json(document), indent=2, ensure_ascii=False, allow_nan=False).translate(_ESCAPES)
+
+
+def finite_json(document: Any) -> Any:
+    """JSON-like data with null for every number that is not finite."""
+    match document:
+        case float():
+            return document if math.isfinite(document) else None
+        case Mapping():
+            return {key: finite_json(value) for key, value in document.items()}
+        case list() | tuple():
+            return [finite_json(value) for value in document]
+        case _:
+            return document

@@ -3,8 +3,7 @@
 Ordinary values are computed as they are, so no figure changes in its last digit.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -58,16 +57,3 @@ def mean(values: np.ndarray) -> Any:
 def drawable(values: np.ndarray) -> np.ndarray:
     """Values as they are drawn and added up in reports: what is beyond `DRAWN` stands there."""
     return np.clip(values, -DRAWN, DRAWN)
-
-
-def finite_json(document: Any) -> Any:
-    """JSON-like data with null for every number that is not finite."""
-    match document:
-        case float():
-            return document if math.isfinite(document) else None
-        case Mapping():
-            return {key: finite_json(value) for key, value in document.items()}
-        case list() | tuple():
-            return [finite_json(value) for value in document]
-        case _:
-            return document

@@ -33,6 +33,7 @@ from typing import Any, TextIO
 from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import DamagedError, DataError, EvaError, LockedError, StageError, UnreadableError
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.harmless import finite_json
 from eva_stages.core.ourfiles import notice, read_content, read_json, rebuilt
 from eva_stages.core.redaction import redact, redacted
 from eva_stages.core.stage import Outside, Stage
@@ -185,6 +186,7 @@ class Run:
                 "git": git_revision(),
             }
         )
+        manifest = finite_json(manifest)
         ready = self.work / f"{stage.folder}.ready"
         shutil.rmtree(ready, ignore_errors=True)
         ready.mkdir()

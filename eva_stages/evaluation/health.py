@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eva_stages.core.numeric import finite_json, mean
+from eva_stages.core.harmless import finite_json
+from eva_stages.core.numeric import mean
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
 from eva_stages.core.rows import SCHEMAS, last_user_text

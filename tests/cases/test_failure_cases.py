@@ -19,8 +19,9 @@ from rich.console import Console
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.failures import LONGEST, MOST_REASONS, add_calls, error_reason, split
+from eva_stages.core.harmless import finite_json
 from eva_stages.core.health import checks
-from eva_stages.core.numeric import LARGEST, drawable, finite_json
+from eva_stages.core.numeric import LARGEST, drawable
 from eva_stages.core.parts import ROW, STATISTICS, drop_failed, merge_parts, read_parts, write_part
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipes import load_recipe
