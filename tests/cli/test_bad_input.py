@@ -154,7 +154,7 @@ def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None
     tokenizer.save_pretrained(tmp_path / "silent")
     settings = overrides(TINY | {"policy.model": str(tmp_path / "silent")})
     said = run_eva("run", "quickstart", "--run-dir", str(tmp_path / "run"), *settings, code=1).stderr
-    assert "stage 0-respond failed: 160 of 160 responses are empty (100.0%)" in said
+    assert "stage 0-respond failed: 160 of 160 responses are empty or missing (100.0%)" in said
     assert "chat template" in said and "limits.empty" in said
 
 
