@@ -59,7 +59,7 @@ def recipe_of(**settings: Any) -> Recipe:
 
 
 def asking(server: ChatServer) -> dict[str, Any]:
-    runtime = {"attempts": 1, "concurrency": 1, "timeout": 5, "price": {"input": 0, "output": 0}}
+    runtime = {"attempts": 1, "concurrency": 1, "timeout": 60, "price": {"input": 0, "output": 0}}
     return {"kind": "litellm", "model": "openai/some", "api_base": server.base, "runtime": runtime}
 
 
@@ -161,6 +161,7 @@ def rows_of(stage: Any, folder: Path) -> list[dict[str, Any]]:
     for step in steps:
         step.load()
         rows = [row for made in step.process(rows) for row in made]
+        step.unload()
     return rows
 
 
