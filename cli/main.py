@@ -19,7 +19,7 @@ from cli.players import creator, solver
 from cli.push import push
 from cli.report import report
 from cli.run import run
-from cli.shared import repairing_command, this_command
+from cli.shared import present_run, repairing_command, this_command
 from cli.status import status
 
 app = typer.Typer(
@@ -64,24 +64,38 @@ def _code() -> int:
     try:
         app()
     except SystemExit as exit:
-        code = int(exit.code or 0)
-        if code == 130:
-            print(f"interrupted; everything done so far is kept. Go on with: {this_command()}", file=sys.stderr)
-        return code
+        if exit.code == 130:
+            _say(f"interrupted; everything done so far is kept. Go on with: {this_command()}")
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except ConfigError as error:
         for fault in error.faults:
-            print(f"error: {fault}", file=sys.stderr)
+            _say(f"error: {fault}")
         return 2
     except StageError as error:
-        print(f"error: {error}\nresume with: {this_command()}", file=sys.stderr)
-        return 1
+        _say(f"error: {error}\nresume with: {this_command()}")
     except DamagedError as error:
-        print(f"error: {error}\nrepair with: {error.command or repairing_command()}", file=sys.stderr)
-        return 1
+        _say(f"error: {error}\nrepair with: {error.command or repairing_command()}")
     except EvaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        _say(f"error: {error}")
+    except BaseException as error:
+        _tell_unexpected(error)
+    else:
+        return 0
+    return 1
+
+
+def _tell_unexpected(error: BaseException) -> None:
+    """One line for an error that nobody foresaw; the traceback goes to a file, because it may be long and hold what a person typed."""
+    from eva_stages.core.errors import describe
+    from eva_stages.core.logs import save_traceback
+
+    _say(f"error: {describe(error)}; the traceback is in {save_traceback(error, present_run())}\nresume with: {this_command()}")
+
+
+def _say(text: str) -> None:
+    from eva_stages.core.terminal import note
+
+    note(text)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,19 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 IterationOption = Annotated[int, typer.Option("--iteration", metavar="T", min=0, help="Which iteration; 0 is the base round.")]
 
 
+_opened: list[Path] = []
+
+
+def present_run() -> Path | None:
+    """The folder of the run that this command works on; None where there is none yet."""
+    return next((folder for folder in _opened if folder.is_dir()), None)
+
+
 def run_folder(recipe: "Recipe", run_dir: Path | None) -> "Run":
     from eva_stages.core.store import Run
 
-    return Run(run_dir if run_dir is not None else Path("runs") / recipe.name)
+    _opened.append(run_dir if run_dir is not None else Path("runs") / recipe.name)
+    return Run(_opened[-1])
 
 
 def existing_run(run: str) -> "Run":
@@ -41,6 +50,7 @@ def existing_run(run: str) -> "Run":
 
     for folder in (Path(run), Path("runs") / run):
         if (folder / "recipe.yaml").is_file():
+            _opened.append(folder)
             return Run(folder)
     known = sorted(path.parent.name for path in Path("runs").glob("*/recipe.yaml"))
     raise ConfigError([f"{run} is no run (it has no recipe.yaml); runs here: {', '.join(known) or 'none'}"])

@@ -2,12 +2,10 @@
 
 distilabel 1.5's cache cannot carry a resume, so each run of a pipeline is throw-away: a source yields only the rows that no part
 file holds yet, and a sink writes each batch as a part file of its own (temporary name, sync, rename). Killing it anywhere loses
-the batch in flight. distilabel turns a failed batch into rows of None and goes on, and waits for ever for a worker that was
-killed: here either one ends the stage with its cause.
+the batch in flight. distilabel turns a failed batch into rows of None and goes on, and waits for ever for a worker that is gone: here
+either one ends the stage with its cause (`core.workers`).
 """
 
-import logging
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -27,7 +25,7 @@ from distilabel.steps import GeneratorStep, GlobalStep, Step, StepInput, StepRes
 from pydantic import Field
 
 from eva_stages.core.devices import Share, free_devices, present_devices, share_cores
-from eva_stages.core.errors import StageError
+from eva_stages.core.errors import StageError, describe
 from eva_stages.core.parts import BEGUN, ROW, read_parts, write_part
 from eva_stages.core.placing import models_on_cores, place
 from eva_stages.core.process import fail
@@ -36,6 +34,7 @@ from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import Use
 from eva_stages.core.store import PIPELINE
 from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
+from eva_stages.core.workers import ECHO_SECONDS, StepWorker, Workers
 
 if TYPE_CHECKING:
     from distilabel.pipeline.batch import _Batch
@@ -127,11 +126,13 @@ class TableStep(GlobalStep):
 
 
 class _ThrowAway(Pipeline):
-    """A pipeline that is not to be resumed and whose rows are in part files.
+    """A pipeline that is not to be resumed, whose rows are in part files, and that ends with the first of its processes.
 
     distilabel's would save its state, and the rows of every step as JSON, after each batch, and leave the last step's in the user's
     cache of data sets.
     """
+
+    _workers: "Workers"
 
     def _cache(self) -> None:
         return
@@ -139,7 +140,19 @@ class _ThrowAway(Pipeline):
     def _register_batch(self, batch: "_Batch") -> None:
         self._batch_manager.register_batch(batch)
 
+    def _run_output_queue_loop_in_thread(self) -> threading.Thread:
+        self._workers.watch()  # all processes are there, and none has work yet
+        return super()._run_output_queue_loop_in_thread()
+
+    def _run_step(self, step: Any, input_queue: Any, replica: int) -> None:
+        queues = {"input_queue": input_queue, "output_queue": self._output_queue, "load_queue": self._load_queue}
+        self._pool.apply_async(StepWorker(step, replica, **queues).run, error_callback=self._error_callback)
+
+    def _error_callback(self, e: BaseException) -> None:
+        fail(self._workers.ended(ECHO_SECONDS) or describe(e))
+
     def _teardown(self) -> None:
+        self._workers.release()
         super()._teardown()
         for made in (self._cache_location["data"] / STEPS_OUTPUTS_PATH).glob("*"):  # what a data set would be made from
             shutil.rmtree(made)
@@ -149,6 +162,7 @@ def build_pipeline(work: RowWork, steps: Sequence[tuple[Use, Share]], cache: str
     """The pipeline of a row stage from its placed steps, described in a file of the attempt's folder."""
     folders, prefixes = work.read
     with _ThrowAway(name=work.name, cache_dir=cache) as pipeline:
+        pipeline._workers = Workers()
         step = ArtifactSource(
             name="source", folders=[str(folder) for folder in folders], prefixes=prefixes, parts=str(work.parts), batch_size=work.batch_size
         )
@@ -168,15 +182,14 @@ def run_pipeline(work: RowWork) -> int:
     # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
     distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.02)), time=time.time)
     if os.environ.get(LOG_LEVEL) not in ("DEBUG", "INFO"):  # a handful of lines per batch, which take a fifth of its time
-        os.environ[LOG_LEVEL] = "WARNING"  # and no less, because a failed batch is told by a warning
+        os.environ[LOG_LEVEL] = "WARNING"
     free_devices()
     with tempfile.TemporaryDirectory(dir=work.parts.parent) as cache:
         devices = present_devices()
         placed = place(work.steps, work.places, devices)
         share_cores(models_on_cores(placed))
         pipeline = build_pipeline(work, placed, cache)
-        threading.Thread(target=_watch_workers, daemon=True).start()
-        pipeline.run(use_cache=False, logging_handlers=[_FailureHandler()])
+        pipeline.run(use_cache=False)
     return min(len(devices.ids), sum(share.copies * share.devices for _, share in placed))
 
 
@@ -190,26 +203,3 @@ def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out:
 def _write_streamed(step: TableStep, folders: list[Path], out: Path) -> dict[str, int]:
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         return write_made(step.stream(*(Rows(folder, Path(scratch), list(step.inputs)) for folder in folders)), out)
-
-
-class _FailureHandler(logging.Handler):
-    """Ends the stage when distilabel logs that a step failed, with the step's own words."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if "Subprocess traceback:" in message:
-            cause = message.partition("Subprocess traceback:")[2].strip().splitlines()[-1]
-            fail(cause.removeprefix("eva_stages.core.errors."))
-        elif "Failed to load step" in message or "unhandled exception" in message:
-            fail(message)
-
-
-def _watch_workers() -> None:
-    """End the stage if a worker dies: distilabel would wait for its batch for ever."""
-    known: dict[int, multiprocessing.process.BaseProcess] = {}
-    while True:
-        known |= {child.pid: child for child in multiprocessing.active_children() if child.pid}
-        for pid, child in known.items():
-            if child.exitcode is not None and child.exitcode < 0 and child.exitcode != -15:
-                fail(f"worker {pid} of the stage was killed by signal {-child.exitcode} (out of memory?)")
-        time.sleep(0.1)

@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+from eva_stages.core.redaction import redact
+
+LONGEST_CAUSE = 500
+"""Characters of an exception's message that are told; the log has all of it."""
+
 
 class EvaError(Exception):
     """Anything eva reports to a person in its own words."""
@@ -50,6 +55,20 @@ class StageError(EvaError, RuntimeError):
 
 class HubError(EvaError, ConnectionError):
     """The Hub cannot be reached, or refuses; what has been uploaded stays there and the next attempt goes on from it."""
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line without secrets: eva's own words, or the type and the message; the type alone where there is none."""
+    try:
+        message = " ".join(redact(str(error)).split())
+    except Exception as unreadable:  # a class whose __str__ fails
+        message = f"(no message: {type(unreadable).__name__})"
+    name = type(error).__name__
+    if isinstance(error, EvaError):
+        return message or name
+    if len(message) > LONGEST_CAUSE:
+        message = f"{message[:LONGEST_CAUSE]} ..."
+    return f"{name}: {message}" if message else name
 
 
 def hub_failures() -> tuple[type[Exception], ...]:

@@ -2,13 +2,16 @@
 
 Model libraries are imported once, in a fork server, so a stage starts in a moment and gives all its memory back when it ends,
 while the process that talks to the person stays small. The child sits in the same process group (one signal reaches all), dies
-with its parent, and writes its library chatter to a log file. Whoever asked may kill it at any time: what counts is on disk.
+with its parent, and writes its library chatter to a log file. Whoever asked may kill it at any time: what counts is on disk. However
+it or a part of it ends before its time (raised, exited, killed, a thread gone), whoever asked gets the cause and nothing is left running.
 """
 
 import contextlib
+import ctypes
 import errno
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -19,19 +22,23 @@ from typing import Any, NoReturn
 
 import psutil
 
-from eva_stages.core.errors import EvaError, StageError
+from eva_stages.core.errors import EvaError, StageError, describe
+from eva_stages.core.logs import clean_log
+from eva_stages.core.redaction import add_secret_variable, secret_variables
 from eva_stages.core.stage import load_attribute
 from eva_stages.core.store import unwritable
 
 POLL_SECONDS = 0.05
+SUBREAPER = 36
 _report: Connection | None = None
+_log = Path("the log")
 
 
 def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callable[[], None]) -> Any:
     """Call "module:attr" with keyword arguments in a child process and return what it returns.
 
     Args:
-        log: file that takes the child's standard output and error.
+        log: file that takes the child's standard output and error, without secrets.
         poll: called twenty times a second while the child works.
 
     Raises:
@@ -40,31 +47,52 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     context: Any = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
     context.set_forkserver_preload(["eva_stages.core.preload"])
     ours, theirs = context.Pipe(duplex=False)
-    # distilabel sets its logging up only in a process of this name
-    child = context.Process(target=_main, args=(theirs, target, arguments, str(log)), name="MainProcess")
-    try:
-        child.start()
-    except (EOFError, ConnectionError) as error:
-        raise StageError("the process that starts those of the stages was killed (out of memory?)") from error
-    theirs.close()
-    try:
-        while not wait([ours, child.sentinel], timeout=POLL_SECONDS):
-            poll()
-        outcome = ours.recv() if ours.poll() else None
-    except EOFError:
-        outcome = None
-    finally:
-        kill_tree(child.pid)
-        child.join()
+    with clean_log(log) as output:
+        # distilabel sets its logging up only in a process of this name
+        child = context.Process(target=_main, args=(theirs, output, secret_variables(), target, arguments, str(log)), name="MainProcess")
+        try:
+            child.start()
+        except (EOFError, ConnectionError) as error:
+            raise StageError("the process that starts those of the stages was killed (out of memory?)") from error
+        theirs.close()
+        is_orphan = False
+        try:
+            while not wait([ours, child.sentinel], timeout=POLL_SECONDS):
+                poll()
+            outcome = ours.recv() if ours.poll() else None
+            is_orphan = outcome is None and psutil.pid_exists(child.pid)
+        except EOFError:
+            outcome = None
+        finally:
+            kill_tree(child.pid)
+            child.join()
     poll()
     match outcome:
         case ("done", result):
             return result
         case ("failed", message):
             raise StageError(message)
-    code = child.exitcode
-    how = f"was killed by signal {-code} (out of memory?)" if code is not None and code < 0 else f"ended with code {code}"
-    raise StageError(f"the stage's process {how}; its output is in {log}")
+    if is_orphan:
+        raise StageError("the process that starts those of the stages was killed while one was at work (out of memory?)")
+    raise StageError(f"the stage's process {ending(child.exitcode)}; its output is in {log}")
+
+
+def ending(code: int | None) -> str:
+    """How a process ended, in words, by its exit code; negative ones are signals, as in `subprocess`."""
+    if code is None:
+        return "ended"
+    name = _signal_name(-code if code < 0 else code - 128)
+    why = "; out of memory?" if name == "SIGKILL" else ""
+    if code < 0:
+        return f"was killed by signal {-code} ({name or 'unknown'}{why})"
+    return f"ended with exit code {code} (as after {name}{why})" if name else f"ended with exit code {code}"
+
+
+def _signal_name(number: int) -> str | None:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None
 
 
 def kill_tree(pid: int | None) -> None:
@@ -85,10 +113,22 @@ def fail(message: str) -> NoReturn:
     """Report a failure from any thread of a child and end it at once, with everything it started."""
     if _report is not None:
         _tell(_report, ("failed", message))
-    for member in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    os._exit(1)
+    _end_all()
+
+
+def cause_of(error: BaseException, where: str = "") -> str:
+    """What to tell of an exception in a child: eva's own words, or its type and message with the place of the traceback."""
+    if isinstance(error, EvaError):
+        return describe(error)
+    if isinstance(error, OSError) and os.strerror(errno.ENOSPC) in describe(error):  # some libraries pass on the words and no number
+        return str(unwritable(OSError(errno.ENOSPC, ""), _log.parent))
+    return f"{describe(error)}{where}; the full trace is in {_log}"
+
+
+def print_trace(error: BaseException) -> None:
+    """Print a plain traceback into the log."""
+    with contextlib.suppress(Exception):  # a class whose __str__ fails
+        traceback.print_exception(error)
 
 
 def when_gone(pid: int, then: Callable[[], object]) -> None:
@@ -107,22 +147,34 @@ def _tell(report: Connection, outcome: tuple[str, Any]) -> None:
         report.send(outcome)
 
 
-def _main(report: Connection, target: str, arguments: dict[str, Any], log: str) -> None:
-    global _report
-    _report = report
+def _end_all() -> NoReturn:
+    """End this process at once with everything it started."""
+    for member in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    os._exit(1)
+
+
+def _main(report: Connection, output: Connection, variables: list[str], target: str, arguments: dict[str, Any], log: str) -> None:
+    global _report, _log
+    _report, _log = report, Path(log)
+    for name in variables:
+        add_secret_variable(name)
     if sys.platform != "darwin":  # distilabel's workers are to inherit what is imported here
         multiprocessing.set_start_method("fork", force=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    output.close()
+    if sys.platform == "linux":  # what a killed worker has started falls to this process, and ends with it
+        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    threading.excepthook = _thread_failed
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _end_forks_with_this_process()
     try:
         outcome = "done", load_attribute(target)(**arguments)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # a full disk takes no trace
-            traceback.print_exc()
-        outcome = "failed", _cause(error, Path(log))
+        print_trace(error)
+        outcome = "failed", cause_of(error)
     with contextlib.suppress(OSError):
         sys.stdout.flush()  # with the word the process may be killed
     _tell(report, outcome)
@@ -135,7 +187,7 @@ def _end_forks_with_this_process() -> None:
 
     def end() -> None:
         os.read(reading, 1)
-        os._exit(1)
+        _end_all()
 
     def in_fork() -> None:
         while ours:
@@ -145,12 +197,11 @@ def _end_forks_with_this_process() -> None:
     os.register_at_fork(after_in_child=in_fork)
 
 
-def _cause(error: BaseException, log: Path) -> str:
-    if isinstance(error, EvaError):
-        return str(error)
-    if isinstance(error, OSError) and os.strerror(errno.ENOSPC) in str(error):  # some libraries pass on the words and no number
-        return str(unwritable(OSError(errno.ENOSPC, ""), log.parent))
-    return f"{type(error).__name__}: {error}; the full trace is in {log}"
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """A helper thread that is gone would be waited for: its end is the stage's."""
+    if failure.exc_value is not None and not isinstance(failure.exc_value, SystemExit):
+        print_trace(failure.exc_value)
+        fail(cause_of(failure.exc_value, f" in the thread {failure.thread.name if failure.thread else 'that ended'}"))
 
 
 def _die_with_parent() -> None:

@@ -26,7 +26,7 @@ from eva_stages.core.cluster import connect, missing
 from eva_stages.core.config.engine import RayEngine
 from eva_stages.core.devices import Devices, present_devices
 from eva_stages.core.distil import build_pipeline, write_checked
-from eva_stages.core.errors import StageError
+from eva_stages.core.errors import StageError, describe
 from eva_stages.core.parts import BEGUN, ROW, read_parts
 from eva_stages.core.placing import place
 from eva_stages.core.rowwork import RowWork
@@ -56,7 +56,10 @@ class Seat:
 
 
 class Steps:
-    """An actor: the steps of a row stage in a process of their own on some node."""
+    """An actor: the steps of a row stage in a process of their own on some node.
+
+    What they raise, `SystemExit` and the like included, goes back as text: exceptions of all kinds do not survive the way.
+    """
 
     def __init__(self, steps: list[Any], folders: dict[str, str], batch_size: int) -> None:
         self._uses = [use_of(step) for step in steps]
@@ -73,25 +76,20 @@ class Steps:
                 ]
             for step in self._steps:
                 step.load()
-        except Exception as error:
-            raise _in_its_words(error) from error
+        except BaseException as error:
+            raise StageError(describe(error)) from error
 
     def process(self, rows: Rows) -> Rows:
         try:
             for step in self._steps:
                 rows = [row for made in step.process(rows) for row in made]
-        except Exception as error:
-            raise _in_its_words(error) from error
+        except BaseException as error:
+            raise StageError(describe(error)) from error
         return rows
 
     def unload(self) -> None:
         for step in self._steps:
             step.unload()
-
-
-def _in_its_words(error: Exception) -> StageError:
-    """The step's error as text: exceptions of all kinds do not survive the way to another process."""
-    return StageError(f"{type(error).__name__}: {error}")
 
 
 def run_on_ray(engine: RayEngine, work: RowWork) -> int:
@@ -181,7 +179,7 @@ def _count_death(one: Batch | Seat, error: RayError) -> None:
     one.deaths += 1
     what = "a batch" if isinstance(one, Batch) else "loading the steps"
     if one.deaths == MOST_DEATHS:
-        reason = " ".join(str(error).split())[:400]
+        reason = describe(error)
         raise StageError(f"{what} was the death of {MOST_DEATHS} workers one after the other (out of memory?): {reason}") from error
 
 
@@ -234,7 +232,7 @@ def look(engine: RayEngine, token: Path, folders: list[Path]) -> None:
         try:
             lacking = ray.get(answer)
         except RayError as error:
-            raise StageError(f"node {address} of the Ray cluster cannot run eva: {' '.join(str(error).split())[-500:]}") from error
+            raise StageError(f"node {address} of the Ray cluster cannot run eva: {describe(error)}") from error
         if lacking:
             raise StageError(
                 f"node {address} of the Ray cluster does not see {', '.join(lacking)}; runs and models have to be on a file system that "

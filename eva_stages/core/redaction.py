@@ -44,9 +44,9 @@ _CREDENTIALS = (
     (re.compile(rf"(?i)({_HEADERS}\\?[\"']?\s*[:=,]\s*b?\\?[\"']?(?:(?:bearer|basic|token)\s+)?+){_VALUE}{{6,}}"), rf"\1{REMOVED}"),
     (re.compile(rf"(?i)\b((?:bearer|basic)\s+)(?=[^\s]*[\d_=]){_VALUE}{{8,}}"), rf"\1{REMOVED}"),
     (re.compile(rf"(?i)([?&]{_PARAMETERS}=)(?:(?!&){_VALUE}){{6,}}"), rf"\1{REMOVED}"),
-    (re.compile(r"\b(?:sk|rk|pk)-(?=[\w-]*[\dA-Z])[\w-]{14,}"), REMOVED),
+    (re.compile(r"\b(?:sk|rk|pk)-(?=[\w-]{0,99}[\dA-Z])[\w-]{14,}"), REMOVED),
     (re.compile(rf"\b{_PREFIXES}[\w-]{{14,}}"), REMOVED),
-    (re.compile(r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"), REMOVED),
+    (re.compile(r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{8,999}\.[\w-]{8,}\.[\w-]{8,})"), REMOVED),
 )
 """What looks like a credential: the user of a URL, headers, parameters of URLs, keys with a known prefix."""
 
@@ -100,7 +100,7 @@ def secrets(others: Iterable[str] = ()) -> Secrets:
 
 def known_secrets() -> Iterator[tuple[str, str]]:
     """Every secret with where it is from: the name of its variable or file."""
-    named = os.environ.get(VARIABLES, "").split(",")
+    named = secret_variables()
     for name, value in os.environ.items():
         if name in named or (_SECRET_NAME.search(name.upper()) and not _is_harmless(name.upper(), value)):
             yield from ((name, secret) for secret in _secrets_in(value))
@@ -112,9 +112,13 @@ def known_secrets() -> Iterator[tuple[str, str]]:
 
 def add_secret_variable(name: str) -> None:
     """Take the value of an environment variable for a secret from now on, here and in what is started."""
-    names = os.environ.get(VARIABLES, "")
-    if name not in names.split(","):
-        os.environ[VARIABLES] = f"{names},{name}".strip(",")
+    if name not in (names := secret_variables()):
+        os.environ[VARIABLES] = ",".join([*names, name])
+
+
+def secret_variables() -> list[str]:
+    """The names of variables that were added."""
+    return [name for name in os.environ.get(VARIABLES, "").split(",") if name]
 
 
 def hide(text: str) -> str:

@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from eva_stages.core.call_file import CALLS, paid
 from eva_stages.core.config.engine import Engine, LocalEngine, RayEngine
-from eva_stages.core.errors import DamagedError, EvaError, StageError
+from eva_stages.core.errors import DamagedError, EvaError, StageError, describe
 from eva_stages.core.failures import commonest, split
 from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
+from eva_stages.core.logs import save_traceback
 from eva_stages.core.notices import NoticeReader
 from eva_stages.core.parts import BEGUN, FAILED, NAME, drop_failed, merge_parts, part_facts, read_parts, settle_parts
 from eva_stages.core.process import run_in_child
@@ -78,7 +79,7 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engin
         except KeyboardInterrupt:
             _try_event(run, "interrupted", {**told, "seconds": round(time.monotonic() - clock, 3)})
             raise
-        except (EvaError, OSError) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             cause = _cause(error, run.root)
             _try_event(run, "failed", {**told, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
             raise StageError(f"stage {stage.label} failed: {cause}") from error
@@ -86,10 +87,13 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engin
         _examine(run, stage, reporter)
 
 
-def _cause(error: EvaError | OSError, root: Path) -> str:
-    if not isinstance(error, OSError):
-        return str(error)
-    return str(unwritable(error, root)) if error.errno in UNWRITABLE else f"{type(error).__name__}: {error}"
+def _cause(error: BaseException, root: Path) -> str:
+    """What to tell of an error; the traceback of one that nobody foresaw goes into the run's log of errors."""
+    if isinstance(error, EvaError):
+        return describe(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return str(unwritable(error, root))
+    return f"{describe(error)}; the traceback is in {save_traceback(error, root)}"
 
 
 def _put_aside(run: Run, stage: Stage, fault: str, reporter: Reporter) -> None:

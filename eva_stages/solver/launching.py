@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.decoding import decode_json, decode_yaml, short
-from eva_stages.core.errors import ConfigError, DamagedError
+from eva_stages.core.errors import ConfigError, DamagedError, StageError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
@@ -26,6 +26,7 @@ REFERENCE = "reference.json"
 """How far the reference's log-probabilities are, before the first step."""
 FEW_CHANGED = 0.01
 """Share of changed weights below which a training is warned of."""
+RESULT = "result.json"
 TRACKER_HOMES = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 NOT_OF_THE_JOB = ("launch", "starter", "cluster")
 
@@ -127,7 +128,8 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     job_file, log = work / "job.json", work / "training.log"
     job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
     environment, gently = _environment(context, runtime, file), bool(runtime["starter"])
-    (work / REFERENCE).unlink(missing_ok=True)
+    for earlier in (REFERENCE, RESULT):
+        (work / earlier).unlink(missing_ok=True)
     begun = (work / METRICS).stat().st_size if (work / METRICS).is_file() else 0
 
     def show() -> None:
@@ -139,7 +141,9 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     else:
         launch(_command(runtime, file, job_file, environment), environment, log, show, gently)
     show()
-    facts = read_json(work / "result.json", dict)
+    if not (work / RESULT).is_file():
+        raise StageError(f"training ended with exit code 0 before it was done; its output is in {log}")
+    facts = read_json(work / RESULT, dict)
     if facts["changed_share"] < FEW_CHANGED:
         context.task.note(
             f"warning: only {facts['changed_share']:.2%} of the policy's weights changed; smaller updates were rounded away or the "

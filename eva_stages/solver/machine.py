@@ -6,8 +6,10 @@ which machine failed and why.
 """
 
 import contextlib
+import glob
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,8 +18,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from eva_stages.core.errors import StageError
-from eva_stages.core.process import kill_tree
+from eva_stages.core.logs import clean_log
+from eva_stages.core.process import ending, kill_tree
 from eva_stages.core.store import write_whole
 
 LAUNCHER = "EVA_LAUNCHER"
@@ -28,6 +33,10 @@ MACHINE = "machine "
 MEETING_SECONDS = 600
 GRACE_SECONDS = 10
 POLL_SECONDS = 0.2
+LAUNCHER_SECONDS = 3
+"""How long a launcher may take to end after one of its processes has."""
+_ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (?P<rank>\d+).*?exitcode\s*: (?P<code>-?\d+) \(pid: (?P<pid>\d+)\)", re.DOTALL)
+"""In the report of torch's launcher."""
 
 
 def launcher() -> int:
@@ -91,17 +100,17 @@ def launch(command: list[str], environment: dict[str, str], log: Path, poll: Cal
     Raises:
         StageError: with the cause.
     """
-    start = log.stat().st_size if log.is_file() else 0
-    with log.open("a", encoding="utf-8") as stream:
+    start, marks = log.stat().st_size if log.is_file() else 0, None if gently else Marks(log.parent)
+    with clean_log(log) as output:
         process = subprocess.Popen(
             command,
-            stdout=stream,
+            stdout=output.fileno(),
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **environment, LAUNCHER: str(os.getpid())},
         )
         try:
-            while process.poll() is None:
+            while process.poll() is None and not (marks and marks.lost()):
                 poll()
                 time.sleep(POLL_SECONDS)
         finally:
@@ -109,26 +118,69 @@ def launch(command: list[str], environment: dict[str, str], log: Path, poll: Cal
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE_SECONDS)
+            code = process.poll()
             kill_tree(process.pid)
             process.wait()
-    if process.returncode != 0:
+    if not code and marks and (lost := marks.left()):
+        raise StageError(f"training process {lost[0]} ended before training was done, without an error; its output is in {log}")
+    if code != 0:
         raise StageError(failure(process.returncode, log, start))
+
+
+class Marks:
+    """Files by which the training processes of this machine say that they are at work, in the work folder: deleted when training is done.
+
+    A launcher takes a process that exits with 0 for one that is done, and the others wait for it.
+    """
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self._since: float | None = None
+        for mark in self._files():
+            mark.unlink()
+
+    @staticmethod
+    def own(work: Path) -> Path:
+        """This process's mark."""
+        return work / f"at-work-{socket.gethostname()}-{os.getpid()}"
+
+    def _files(self) -> list[Path]:
+        return list(self._work.glob(f"at-work-{glob.escape(socket.gethostname())}-*"))
+
+    def left(self) -> list[int]:
+        """The processes that are gone and were not done."""
+        pids = [(mark, int(mark.name.rpartition("-")[2])) for mark in self._files()]
+        return [pid for mark, pid in pids if not psutil.pid_exists(pid) and mark.exists()]
+
+    def lost(self) -> bool:
+        """Whether one has been gone for so long that the launcher, which knows more, will not end because of it."""
+        if not self.left():
+            self._since = None
+            return False
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since > LAUNCHER_SECONDS
 
 
 def failure(code: int, log: Path, start: int = 0) -> str:
     """Why a training ended, by its exit code and by what it has written into its log from byte `start` on.
 
-    Of several machines the one counts that was killed, or else the first to fail: the others only lost it.
+    Of several machines the one counts that was killed, or else the first to fail: the others only lost it. So it is with processes, of
+    which the launcher names the first to fail.
     """
-    lines = [line for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
+    written = log.read_bytes()[start:] if log.is_file() else b""
+    lines = [line for line in written.decode(errors="replace").splitlines() if line.strip()]
     if machines := [line for line in lines if line.startswith(MACHINE)]:
         return next((line for line in machines if "was killed" in line), machines[0])
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or any("Signal 9 (SIGKILL) received" in line for line in lines):
-        return f"training was killed (out of memory?); its output is in {log}"
     plain = [line.partition("]: ")[2] if line.startswith("[rank") else line for line in lines]
     launchers = ("CalledProcessError", "ChildFailedError")
     errors = [line for line in plain if "Error" in line and not line.startswith(" ") and not any(name in line for name in launchers)]
-    return f"training ended with code {code}: {errors[-1] if errors else (lines or ['no output'])[-1]}; its output is in {log}"
+    first = _ROOT_CAUSE.search("\n".join(lines))
+    ended = int(first["code"]) if first else code
+    if ended < 0 or ended > 128 or not errors:
+        who = f"training process {first['rank']} (process {first['pid']})" if first else "training"
+        last = "" if first or ended < 0 or not lines else f": {lines[-1]}"
+        return f"{who} {ending(ended)}{last}; its output is in {log}"
+    return f"training ended with code {code}: {errors[-1]}; its output is in {log}"
 
 
 if __name__ == "__main__":

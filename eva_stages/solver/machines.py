@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from eva_stages.core.cluster import connect
 from eva_stages.core.errors import StageError
-from eva_stages.core.process import when_gone
+from eva_stages.core.process import ending, when_gone
 from eva_stages.solver.machine import ADDRESS, MACHINE, launcher
 
 SAID_SECONDS = 30
@@ -29,7 +29,7 @@ def share(order_file: str, rank: int) -> str:
     environment = {**os.environ, ADDRESS: ray.util.get_node_ip_address()}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment, encoding="utf-8", errors="replace")
     said = done.stdout.strip().splitlines()
-    return "" if done.returncode == 0 else (said or [f"{MACHINE}{rank} ended with code {done.returncode}"])[-1]
+    return "" if done.returncode == 0 else (said or [f"{MACHINE}{rank} {ending(done.returncode)}"])[-1]
 
 
 def main(order_file: str) -> None:

@@ -24,7 +24,8 @@ def main(order_file: str) -> None:
     process = subprocess.Popen(["srun", *nodes, sys.executable, "-m", "eva_stages.solver.machine", order_file])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     when_gone(launcher(), process.terminate)
-    sys.exit(process.wait())
+    code = process.wait()
+    sys.exit(code if code >= 0 else 128 - code)  # killed by a signal, as shells tell it
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from accelerate.utils import parse_flag_from_env, prepare_simple_launcher_cmd_en
 
 from eva_stages.core.config.solver import OtherDPO
 from eva_stages.core.devices import free_devices, take_devices
+from eva_stages.core.errors import describe
 from eva_stages.core.ourfiles import read_json
-from eva_stages.core.process import when_gone
+from eva_stages.core.process import print_trace, when_gone
 from eva_stages.core.stage import load_attribute
-from eva_stages.solver.machine import launcher
+from eva_stages.solver.machine import Marks, launcher
 
 PAIRWISE = "eva_stages.solver.preference:train"
 REFERENCE_FREE = "eva_stages.solver.experimental:train"
@@ -46,6 +47,21 @@ def train_here(job_file: str, launch_file: str, environment: dict[str, str]) -> 
             tracker.finish()
 
 
+def train_launched(job_file: str) -> None:
+    """Train as one of the processes that a launcher has started. Whatever training raises is exit code 1, at once."""
+    mark = Marks.own(Path(job_file).parent)
+    mark.touch()
+    try:
+        train(job_file)
+    except BaseException as error:
+        print_trace(error)
+        cause = describe(error)
+        print(cause if "Error" in cause else f"Error: {cause}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)
+    mark.unlink()
+
+
 def launched_environment(launch_file: str) -> dict[str, str]:
     """The environment in which `accelerate launch` would start the one process of a launch file."""
     arguments = launch_command_parser().parse_args(["--config_file", launch_file, "-m", __name__])
@@ -66,4 +82,4 @@ if __name__ == "__main__":
     # an orphan would go on writing where a rerun starts to write
     for pid in {launcher(), os.getppid()}:
         when_gone(pid, lambda: os._exit(1))
-    train(sys.argv[1])
+    train_launched(sys.argv[1])

@@ -1,0 +1,279 @@
+"""K7 of the cases: whatever is started ends, and its end before its time ends the stage with the cause; a rerun loses nothing."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+from distilabel.steps import Step, StepInput
+from distilabel.typing import StepOutput
+
+from eva_stages.core.errors import StageError
+from eva_stages.core.process import ending, run_in_child
+from eva_stages.core.progress import Reporter
+from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.runner import execute
+from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use
+from eva_stages.core.store import Run
+from eva_stages.core.tables import read_table, write_rows
+from eva_stages.solver.machine import failure, launch
+
+ROWS, BAD = 12, 6
+
+
+class SilentError(Exception):
+    """Has no message."""
+
+
+class StubbornError(Exception):
+    """Can be neither pickled nor printed."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*parts)
+        self.lock = multiprocessing.get_context("fork").Lock()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("not to be pickled")
+
+    def __str__(self) -> str:
+        raise ValueError("not to be printed")
+
+
+def deeper(depth: int) -> int:
+    return deeper(depth + 1) + 1
+
+
+def leave(how: str) -> None:
+    """End this process, or another one, in the way that is named."""
+    kind, _, value = how.partition(" ")
+    match kind:
+        case "signal":
+            os.kill(os.getpid(), getattr(signal, value))
+            signal.pause()
+        case "_exit":
+            os._exit(int(value))
+        case "exit":
+            sys.exit(int(value))
+        case "parent":
+            os.kill(os.getppid(), getattr(signal, value))
+            signal.pause()
+        case "manager":
+            os.kill(min(child.pid for child in psutil.Process(os.getppid()).children()), getattr(signal, value))
+            signal.pause()
+        case "server":
+            os.kill(psutil.Process(os.getppid()).ppid(), getattr(signal, value))
+            signal.pause()
+        case "deeper":
+            deeper(0)
+        case "thread":
+            threading.Thread(target=leave, args=("MemoryError",), name="helper").start()
+            signal.pause()
+        case _:
+            raise {
+                "KeyboardInterrupt": KeyboardInterrupt,
+                "GeneratorExit": GeneratorExit,
+                "MemoryError": MemoryError,
+                "SilentError": SilentError,
+                "StubbornError": StubbornError,
+                "lines": ValueError(f"first line\nsecond line {os.environ.get('SOME_API_KEY', '')}"),
+            }[kind]
+
+
+WORKER = r"worker of step ends_0 \(process \d+\)"
+ENDS = {
+    "signal SIGTERM": rf"{WORKER} was killed by signal 15 \(SIGTERM\) before its work was done",
+    "signal SIGKILL": rf"{WORKER} was killed by signal 9 \(SIGKILL; out of memory\?\)",
+    "_exit 0": rf"{WORKER} ended with exit code 0 before its work was done",
+    "_exit 3": rf"{WORKER} ended with exit code 3 before",
+    "exit 0": r"SystemExit: 0 in step ends_0; the full trace is in .+pipeline.log",
+    "KeyboardInterrupt": r"KeyboardInterrupt in step ends_0; the full trace",
+    "StubbornError": r"StubbornError: \(no message: ValueError\) in step ends_0",
+    "lines": r"ValueError: first line second line \[removed\] in step ends_0",
+    "thread": r"MemoryError in the thread helper",
+    "load _exit 0": rf"{WORKER} ended with exit code 0",
+    "parent SIGTERM": r"the stage's process was killed by signal 15 \(SIGTERM\); its output is in .+pipeline.log",
+    "manager SIGKILL": r"the queue manager \(process \d+\) was killed by signal 9",
+    "server SIGKILL": r"the process that starts those of the stages was killed",
+}
+KEY = "sk-never-to-be-seen-4711"
+
+
+class Ends(Step):
+    """Ends a process in a new way each time it comes to a certain row, or is loaded, until there are no more."""
+
+    work: str
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["prompt_id"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["critique", "failure"]
+
+    def load(self) -> None:
+        super().load()
+        self._end("load ")
+
+    def _end(self, prefix: str) -> None:
+        number = len(list(Path(self.work).glob("attempt-*")))
+        how = [*ENDS, ""][number]
+        if how and how.startswith("load ") == bool(prefix):
+            (Path(self.work) / f"attempt-{number}").touch()
+            leave(how.removeprefix(prefix))
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        for row in inputs:
+            if row["messages"][0]["content"] == f"prompt {BAD}":
+                self._end("")
+            row["critique"], row["failure"] = row["prompt_id"], None
+        yield inputs
+
+
+def started() -> list[psutil.Process]:
+    """What this process has started and still runs, but for the servers that start others."""
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.status() != psutil.STATUS_ZOMBIE and not any(name in str(process.cmdline()) for name in ("main(", "resource_tracker"))
+    ]
+
+
+def test_any_end_of_any_process_ends_the_stage_with_its_cause_and_a_rerun_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", KEY)  # the fork server, which is not there yet, takes it along
+    rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(ROWS)]
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")
+    source = Outside("prompts", tmp_path / "prompts", "0")
+    step = Use(f"{__name__}:Ends", {"work": Input(WORK)})
+    stage = RowStage("end", 0, {"prompts": source}, sources=("prompts",), steps=(step,), schema="critiques", rows_per_part=2)
+    run = Run(tmp_path / "run")
+    run.create()
+    before = started()
+    for how, cause in ENDS.items():
+        with pytest.raises(StageError, match=f"stage 0-end failed: .*{cause}"):
+            execute(run, [stage], Reporter())
+        assert started() == before, how
+        assert run.events()[-1]["event"] == "failed" and "\n" not in run.events()[-1]["cause"]
+    execute(run, [stage], Reporter())
+    assert read_table(run.folder(stage))["critique"].to_pylist() == [row["prompt_id"] for row in rows]
+    assert KEY not in "".join(path.read_text(errors="replace") for path in run.root.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("signal SIGTERM", r"the stage's process was killed by signal 15 \(SIGTERM\); its output is in .+log"),
+        ("signal SIGSEGV", r"was killed by signal 11 \(SIGSEGV\)"),
+        ("_exit 0", r"the stage's process ended with exit code 0; its output is in .+log"),
+        ("_exit 1", r"ended with exit code 1;"),
+        ("_exit 137", r"ended with exit code 137 \(as after SIGKILL; out of memory\?\)"),
+        ("exit 0", r"^SystemExit: 0; the full trace is in .+log"),
+        ("KeyboardInterrupt", r"^KeyboardInterrupt; the full trace"),
+        ("GeneratorExit", r"^GeneratorExit; the full trace"),
+        ("SilentError", r"^SilentError; the full trace"),
+        ("StubbornError", r"^StubbornError: \(no message: ValueError\); the full trace"),
+        ("deeper", r"^RecursionError: maximum recursion depth exceeded"),
+        ("thread", r"^MemoryError in the thread helper; the full trace"),
+    ],
+)
+def test_any_end_of_a_child_is_told_with_its_cause(how: str, cause: str, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=cause):
+        run_in_child(f"{__name__}:leave", {"how": how}, tmp_path / "log", lambda: None)
+
+
+def start_a_sleeper(pid: Path) -> None:
+    """Start a worker that starts a program, and end the worker alone."""
+    worker = multiprocessing.Process(target=_sleeper, args=(pid,))
+    worker.start()
+    worker.join()
+    signal.pause()
+
+
+def _sleeper(pid: Path) -> None:
+    pid.write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+    os._exit(0)
+
+
+def test_what_a_dead_worker_has_started_ends_with_the_stage(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_child(f"{__name__}:start_a_sleeper", {"pid": tmp_path / "pid"}, tmp_path / "log", interrupt)
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text())) or started() == []
+
+
+RANK = """
+import os, signal, sys, threading
+from pathlib import Path
+from eva_stages.solver.machine import Marks
+Marks.own(Path(sys.argv[1])).touch()
+"""
+LAUNCHED = {
+    "os._exit(0)": r"^training process \d+ ended before training was done, without an error; its output is in .+training.log",
+    "os.kill(os.getpid(), signal.SIGTERM)": r"^training was killed by signal 15 \(SIGTERM\); its output is in",
+    "os.kill(os.getpid(), signal.SIGKILL)": r"^training was killed by signal 9 \(SIGKILL; out of memory\?\)",
+    "os._exit(137)": r"^training ended with exit code 137 \(as after SIGKILL; out of memory\?\)",
+    "print('last words', flush=True); os._exit(3)": r"^training ended with exit code 3: last words; its output is in",
+    f"sys.exit('ValueError: it is {KEY}')": r"^training ended with code 1: ValueError: it is \[removed\]; its output is in",
+}
+
+
+@pytest.mark.parametrize("end", LAUNCHED)
+def test_any_end_of_a_launched_training_is_told_with_its_cause(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", KEY)
+    with pytest.raises(StageError, match=LAUNCHED[end]):
+        launch([sys.executable, "-c", RANK + end, str(tmp_path)], {}, tmp_path / "training.log", lambda: None)
+    assert KEY not in (tmp_path / "training.log").read_text()
+
+
+def test_one_of_two_training_processes_that_exits_with_0_ends_the_other(tmp_path: Path) -> None:
+    (tmp_path / "rank.py").write_text(RANK + "os._exit(0) if os.environ['RANK'] == '1' else signal.pause()")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", str(tmp_path / "rank.py"), str(tmp_path)]
+    with pytest.raises(StageError, match="ended before training was done, without an error"):
+        launch(command, {}, tmp_path / "training.log", lambda: None)
+    assert started() == []
+
+
+REPORT = """
+RuntimeError: connection closed by peer
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+Failures:
+  <NO_OTHER_FAILURES>
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-26_04:00:00
+  host      : node
+  rank      : 1 (local_rank: 1)
+  exitcode  : -15 (pid: 4711)
+  error_file: <N/A>
+  traceback : Signal 15 (SIGTERM) received by PID 4711
+"""
+
+
+def test_of_several_training_processes_the_first_to_fail_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(REPORT)
+    assert failure(1, tmp_path / "log").startswith("training process 1 (process 4711) was killed by signal 15 (SIGTERM); its output is in")
+    (tmp_path / "log").write_text(REPORT.replace(": -15", ": 1"))
+    assert failure(1, tmp_path / "log").startswith("training ended with code 1: RuntimeError: connection closed by peer; its output is")
+
+
+def test_exit_codes_are_told_in_words() -> None:
+    assert [ending(code) for code in (0, 1, 3, 137, 143)] == [
+        "ended with exit code 0",
+        "ended with exit code 1",
+        "ended with exit code 3",
+        "ended with exit code 137 (as after SIGKILL; out of memory?)",
+        "ended with exit code 143 (as after SIGTERM)",
+    ]
+    assert ending(-6) == "was killed by signal 6 (SIGABRT)" and ending(-64).startswith("was killed by signal 64")
