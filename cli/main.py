@@ -78,13 +78,13 @@ def _code() -> int:
     except EvaError as error:
         _say(f"error: {error}")
     except BaseException as error:
-        _tell_unexpected(error)
+        tell_unexpected(error)
     else:
         return 0
     return 1
 
 
-def _tell_unexpected(error: BaseException) -> None:
+def tell_unexpected(error: BaseException) -> None:
     """One line for an error that nobody foresaw; the traceback goes to a file, because it may be long and hold what a person typed."""
     from eva_stages.core.errors import describe
     from eva_stages.core.logs import save_traceback

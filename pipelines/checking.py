@@ -22,6 +22,7 @@ from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
 from pipelines.benchmarks import benchmark_name, check_files, measured
 from pipelines.checking_conversation import conversation_looks
+from pipelines.checking_credentials import check_credentials
 from pipelines.checking_functions import check_references, load_function
 from pipelines.checking_solver import solver_looks
 from pipelines.prompts import prompt_source
@@ -52,6 +53,7 @@ def check(recipe: Recipe, keys: bool = True) -> None:
 
 def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     looks: list[Callable[[], object]] = [
+        lambda: check_credentials(recipe),
         lambda: resolve(recipe.policy.model, recipe.policy.revision, "policy.model"),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _benchmarks(recipe),

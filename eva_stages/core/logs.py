@@ -15,7 +15,7 @@ from eva_stages.core.redaction import redact
 
 ERRORS = "error.log"
 CHUNK = 1 << 16
-LONGEST_LINE = 1 << 20
+LONGEST_LINE = 1 << 18
 HELD_BACK = 1 << 12
 """Bytes of a longer line that wait for what follows, so that no secret is cut in two."""
 DRAIN_SECONDS = 5

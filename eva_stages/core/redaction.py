@@ -98,6 +98,11 @@ def secrets(others: Iterable[str] = ()) -> Secrets:
     return _prepared(frozenset({value for _, value in known_secrets()} | {value for value in others if len(value) >= SHORTEST}))
 
 
+def only(value: str) -> Secrets:
+    """One secret alone."""
+    return _prepared(frozenset({value}))
+
+
 def known_secrets() -> Iterator[tuple[str, str]]:
     """Every secret with where it is from: the name of its variable or file."""
     named = secret_variables()

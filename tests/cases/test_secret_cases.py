@@ -4,18 +4,35 @@ import base64
 import html
 import io
 import json
+import os
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+import pyarrow as pa
 import pytest
 
+from cli.main import tell_unexpected
+from cli.shared import existing_run
+from eva_stages.core.errors import ConfigError, StageError
+from eva_stages.core.logs import clean_log
 from eva_stages.core.parts import write_part
+from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
+from eva_stages.core.recipes import load_recipe, packaged_recipes
 from eva_stages.core.redaction import PART, REMOVED, hide, redact, redacted
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.runner import Context, execute
+from eva_stages.core.stage import FunctionStage, Use
 from eva_stages.core.store import Run, write_whole
 from eva_stages.core.tables import pq
 from eva_stages.core.terminal import Terminal, note, print_json
+from eva_stages.models.litellm_generator import LiteLLMGenerator
+from eva_stages.publishing.contents import Selection
+from eva_stages.publishing.privacy import Privacy, hosts_of
+from pipelines.checking import check
+from pipelines.checking_credentials import check_credentials
+from pipelines.publishing import push_run
+from tests.fault_server import chat_server
 
 KEY = "Zq7/planted+key=0123\"'<&>wx\\yz"
 
@@ -157,3 +174,144 @@ def test_a_lone_surrogate_reaches_terminal_and_log(tmp_path: Path, capsys: pytes
 
 def test_redaction_keeps_what_is_no_text() -> None:
     assert redacted({"a": [1, None, 2.5, True], KEY: (KEY,)}) == {"a": [1, None, 2.5, True], REMOVED: [REMOVED]}
+
+
+# --- servers that echo
+
+LONG_KEY = "sk-long-" + "".join(f"{n:04d}" for n in range(200))
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "MY_JUDGE"])
+@pytest.mark.parametrize("fault", ["400", "401", "500"])
+def test_a_server_that_echoes_the_key_shows_no_part_of_it(
+    variable: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, LONG_KEY)
+    named = {} if variable == "OPENAI_API_KEY" else {"api_key_env": variable}
+    with chat_server() as server:
+        server.faults = [fault]
+        server.reply = lambda body: f"you sent {LONG_KEY[20:40]}"
+        made = LiteLLMGenerator(model="openai/tiny", api_base=server.base, journal=str(tmp_path), attempts=1, concurrency=1, **named)
+        made.load()
+        said = ""
+        for number in range(2):  # once in an error, once in an answer
+            try:
+                said += str(made.generate([[{"role": "user", "content": f"hello {number}"}]], 1, [number]))
+            except StageError as error:
+                said += str(error)
+        made.unload()
+    assert {request["key"] for request in server.requests} == {f"Bearer {LONG_KEY}"} and REMOVED in said and "you sent" in said
+    files = "".join(path.read_bytes().decode(errors="replace") for path in tmp_path.iterdir())
+    assert "you sent" in files and not holds_secret(said + files, LONG_KEY)
+
+
+# --- logs and tracebacks
+
+
+def test_a_log_holds_no_secret_wherever_its_writer_cuts(tmp_path: Path) -> None:
+    with clean_log(tmp_path / "log") as output:
+        for text in (f"first {KEY}\nsecond ", KEY[:15], KEY[15:], "\r", f"x{KEY}" * 12_000, "\nlast"):
+            rest = text.encode()
+            while rest:
+                rest = rest[os.write(output.fileno(), rest) :]
+    said = (tmp_path / "log").read_text()
+    assert said.startswith(f"first {REMOVED}\nsecond {REMOVED}") and said.endswith("\nlast") and not holds_secret(said)
+
+
+def print_and_raise(text: str) -> None:
+    local = text  # a traceback with locals would show it
+    print("printed", local)
+    raise RuntimeError(f"raised {local}")
+
+
+def test_a_stages_output_and_traceback_hold_no_secret(tmp_path: Path) -> None:
+    with pytest.raises(StageError) as failure:
+        run_in_child(f"{__name__}:print_and_raise", {"text": f"Bearer {KEY}"}, tmp_path / "log", lambda: None)
+    said = (tmp_path / "log").read_text()
+    assert f"printed Bearer {REMOVED}" in said and f"RuntimeError: raised Bearer {REMOVED}" in said and "print_and_raise" in said
+    assert "planted" not in said + str(failure.value) and len(said.splitlines()) < 20
+
+
+def raise_one(context: Context, name: str) -> None:
+    secret_local = os.environ["SOME_PROVIDER_API_KEY"]
+    raise {kind.__name__: kind for kind in (RuntimeError, RecursionError, SystemExit, MemoryError)}[name](secret_local)
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, RecursionError, SystemExit, MemoryError])
+def test_an_unforeseen_error_of_a_stage_is_one_line_and_a_plain_traceback_in_a_file(raised: type[BaseException], tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.create()
+    stage = FunctionStage("odd", 0, {}, function=Use(f"{__name__}:raise_one", {"name": raised.__name__}))
+    with pytest.raises(StageError) as failure:
+        execute(run, [stage], Reporter())
+    message = str(failure.value)
+    assert message.startswith(f"stage 0-odd failed: {raised.__name__}: {REMOVED}") and "\n" not in message
+    assert message.endswith(f"; the traceback is in {run.root / 'error.log'}")
+    log = (run.root / "error.log").read_text()
+    assert "raise_one" in log and "secret_local" in log and not holds_secret(log + message) and len(log.splitlines()) < 30
+    assert run.events()[-1]["event"] == "failed"
+
+
+def test_an_unforeseen_error_of_a_command_is_one_line_with_the_log_and_the_command_to_resume_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("")
+    existing_run(str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["eva", "run", "quickstart", "--set", f"name={KEY}"])
+    try:
+        print_and_raise(KEY)
+    except RuntimeError as error:
+        tell_unexpected(error)
+    cause, resume = capsys.readouterr().err.splitlines()
+    assert cause == f"error: RuntimeError: raised {REMOVED}; the traceback is in {tmp_path / 'error.log'}"
+    assert resume.startswith("resume with: eva run quickstart --set") and not holds_secret(resume)
+    assert not holds_secret((tmp_path / "error.log").read_text())
+
+
+# --- recipes
+
+
+def evolver(**fields: object) -> str:
+    return "creator.evolve.generator=" + json.dumps({"kind": "litellm", "model": "openai/x", **fields})
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (evolver(api_base="http://user:passw0rd@host/v1"), r"creator.evolve.generator.api_base: is a URL with a user or a password"),
+        (evolver(api_base="https://passw0rd@host"), r"generator.api_base: is a URL with a user or a password"),
+        (evolver(stop=[KEY]), r"generator.stop.0: holds the value of SOME_PROVIDER_API_KEY"),
+        (evolver(model=f"openai/{KEY[4:20]}"), r"generator.model: holds the value of SOME_PROVIDER_API_KEY, or a part of it"),
+        (evolver(system_prompt="Authorization: Bearer passw0rd"), r"generator.system_prompt: holds what looks like a key"),
+        ("name=sk-proj-abcdefghij0123456789", r"name: holds what looks like a key"),
+    ],
+)
+def test_a_recipe_with_a_credential_is_refused_with_the_fix_and_without_showing_it(setting: str, says: str) -> None:
+    recipe = load_recipe("quickstart", [setting])
+    with pytest.raises(ConfigError, match=rf"{says}.* put it into an environment variable") as refused:
+        check_credentials(recipe)
+    assert not holds_secret(str(refused.value)) and "passw0rd" not in str(refused.value)
+    with pytest.raises(ConfigError, match=says):
+        check(recipe, keys=False)
+
+
+def test_no_packaged_recipe_is_taken_for_one_with_a_credential() -> None:
+    for packaged in packaged_recipes():
+        check_credentials(load_recipe(packaged.name))
+
+
+def test_what_is_published_names_no_server(tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart", [evolver(api_base="http://Judge.corp.internal:8000/v1")])
+    data = recipe.model_dump(mode="json")
+    assert hosts_of(data) == ("Judge.corp.internal",)
+    privacy = Privacy(tmp_path, hosts=hosts_of(data))
+    published = privacy.settings(data)
+    assert "api_base" not in published["creator"]["evolve"]["generator"] and "corp.internal" not in json.dumps(published)
+    rows = [{"prompt_id": "0", "rewards": [None], "failures": ["no answer from http://judge.corp.internal:8000/v1"]}]
+    table, changed = privacy.table(pa.Table.from_pylist(rows, schema=SCHEMAS["rewards"]))
+    assert changed == 1 and table["failures"].to_pylist() == [["no answer from http://[server]:8000/v1"]]
+    run, said = Run(tmp_path / "run"), list[str]()
+    run.create()
+    with pytest.raises(ConfigError, match="nothing"):
+        push_run(run, recipe, "ada", True, Selection(), True, said.append)
+    assert said[0] == "api_base is left out of what is published, and Judge.corp.internal stands as [server] in it"

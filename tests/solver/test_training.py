@@ -207,7 +207,10 @@ def test_training_killed_on_one_of_two_machines_ends_with_the_cause_and_goes_on_
     knobs = TrainingRuntime(micro_batch_size=4, starter="slurm", launch=two_machines(tmp_path)).model_dump()
     meant = {name: value for name, value in killed.items() if name in ("kind", "loss", *BASE) and name not in (*knobs, "label")}
     context = Context(work, work / "data", inputs, Killer(work), tmp_path)
-    with pytest.raises(StageError, match=r"^machine 1 \(.+\): training was killed \(out of memory\?\); its output is in .+training-1.log"):
+    with pytest.raises(
+        StageError,
+        match=r"^machine 1 \(.+\): training.* was killed by signal 9 \(SIGKILL; out of memory\?\); its output is in .+training-1.log",
+    ):
         launching.train(context, {**knobs, "cluster": "auto"}, **meant)
     here = {**knobs, "launch": "cpu", "starter": None, "cluster": "auto"}
     launching.train(dataclasses.replace(context, task=cast(Any, Reporter().task("train").__enter__())), here, **meant)

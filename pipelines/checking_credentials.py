@@ -1,0 +1,52 @@
+"""A recipe is stored with its run and published, so nothing secret may stand in it."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.redaction import Secrets, known_secrets, only, secrets
+
+FIX = "Recipes are stored and published, so take it out, put it into an environment variable and name that variable in runtime.api_key_env"
+USER_IN_URL = re.compile(r"//[^/\s\"'<>\\]+@")
+
+
+def check_credentials(recipe: Recipe) -> None:
+    """Look for credentials in every key and value of a recipe.
+
+    Raises:
+        ConfigError: with the place of each, and where it belongs; the credentials themselves are not shown.
+    """
+    known = secrets()
+    faults = [
+        f"{known.redact(place)}: {_what(text, known)}. {FIX}"
+        for place, text in _texts(recipe.model_dump(mode="json"), ())
+        if known.redact(text) != text
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
+def _what(text: str, known: Secrets) -> str:
+    """What kind of credential a text holds."""
+    if USER_IN_URL.search(text):
+        return "is a URL with a user or a password"
+    if known.hide(text) != text:
+        names = [name for name, value in known_secrets() if only(value).hide(text) != text]
+        return f"holds the value of {', '.join(dict.fromkeys(names)) or 'an environment variable'}, or a part of it"
+    return "holds what looks like a key or a password"
+
+
+def _texts(value: Any, place: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Every key and text of a recipe with its place."""
+    match value:
+        case dict():
+            for key, item in value.items():
+                yield ".".join(place) or "recipe", str(key)
+                yield from _texts(item, (*place, str(key)))
+        case list():
+            for index, item in enumerate(value):
+                yield from _texts(item, (*place, str(index)))
+        case str():
+            yield ".".join(place), value
