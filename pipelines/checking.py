@@ -1,6 +1,5 @@
 """Everything a recipe points to, looked at before anything expensive starts; all faults at once."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,18 +11,19 @@ from eva_stages.core.config.evaluation import JudgedBenchmark, Lettercraft, LMEv
 from eva_stages.core.config.models import LiteLLMModel, Player, TransformersModel, VLLMGenerator, VLLMModel
 from eva_stages.core.config.prompts import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards import ArmoRMReward, EnsembleReward, LLMJudgeReward, LocalReward, PairwiseReward, VerifierReward
+from eva_stages.core.config.rewards import EnsembleReward, LLMJudgeReward, LocalReward, PairwiseReward, VerifierReward
 from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.questions import find_questions
 from eva_stages.core.terminal import note
 from eva_stages.creator.prompts import REFUSED, count_usable
-from eva_stages.models.choosing import OneReward, check_trust
+from eva_stages.models.choosing import OneReward
 from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
 from pipelines.benchmarks import benchmark_name, check_files, measured
 from pipelines.checking_conversation import conversation_looks
 from pipelines.checking_credentials import check_credentials
 from pipelines.checking_functions import check_references, load_function
+from pipelines.checking_models import check_embedder, check_generator, check_policy, check_reward, check_topics
 from pipelines.checking_solver import solver_looks
 from pipelines.prompts import prompt_source
 
@@ -47,6 +47,8 @@ def check(recipe: Recipe, keys: bool = True) -> None:
             faults += error.faults if keys else []
         except ConfigError as error:
             faults += error.faults
+        except DataError as error:  # a file that cannot be read
+            faults += [] if any(str(error) in fault for fault in faults) else [str(error)]
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
 
@@ -54,7 +56,7 @@ def check(recipe: Recipe, keys: bool = True) -> None:
 def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     looks: list[Callable[[], object]] = [
         lambda: check_credentials(recipe),
-        lambda: resolve(recipe.policy.model, recipe.policy.revision, "policy.model"),
+        lambda: check_policy(recipe),
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _benchmarks(recipe),
         lambda: _vllm(recipe),
@@ -134,9 +136,7 @@ def _rewards(recipe: Recipe) -> list[tuple[OneReward, str]]:
 def _reward(config: OneReward, place: str) -> None:
     match config:
         case LocalReward():
-            if isinstance(config, ArmoRMReward):
-                check_trust(config, place)
-            resolve(config.model, config.revision, f"{place}.model")
+            check_reward(config, place)
         case VerifierReward():
             load_function(config.function, place)
         case LLMJudgeReward():
@@ -146,7 +146,7 @@ def _reward(config: OneReward, place: str) -> None:
 def _player(player: Player, place: str) -> None:
     match player:
         case TransformersModel() | VLLMModel():
-            resolve(player.model, player.revision, f"{place}.model")
+            check_generator(player, place)
         case LiteLLMModel():
             provider_key(player.model, player.api_base, player.runtime.api_key_env, place)
 
@@ -204,16 +204,7 @@ def _classifier(topics: Topics) -> None:
     place = "creator.analysis.topics"
     if len(set(topics.labels)) < len(topics.labels):
         raise ConfigError([f"{place}.labels: {', '.join(topics.labels)} names a topic twice"])
-    folder = resolve(topics.model, topics.revision, f"{place}.model").path
-    labels = list(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("label2id") or {})
-    if not any(label.lower().startswith("entail") for label in labels):
-        known = ", ".join(labels) or "none"
-        raise ConfigError(
-            [
-                f"{place}.model: {topics.model} has the labels {known}; a zero-shot classifier is a model of natural-language "
-                "inference and has one that begins with entail"
-            ]
-        )
+    check_topics(topics, place)
 
 
 def _rewrite(recipe: Recipe) -> None:
@@ -235,7 +226,7 @@ def _curating(recipe: Recipe) -> None:
     for name in curate.decontaminate.against if curate.decontaminate else ():
         find_questions(name, "creator.curate.decontaminate.against")
     if curate.diversity:
-        resolve(curate.diversity.model, curate.diversity.revision, "creator.curate.diversity.model")
+        check_embedder(curate.diversity.model, curate.diversity.revision, "creator.curate.diversity.model")
 
 
 def _benchmarks(recipe: Recipe) -> None:

@@ -17,7 +17,7 @@ from eva_stages.core.rows import Message
 from eva_stages.core.terminal import note
 from eva_stages.models.choosing import RENDERED
 from eva_stages.models.conversation import Chat, template_source
-from eva_stages.models.loading import MICROWORLD, load_tokenizer, resolve
+from eva_stages.models.loading import MICROWORLD, load_tokenizer, locate
 from eva_stages.models.sampling import model_settings
 
 QUESTION: list[Message] = [{"role": "user", "content": "Question7"}]
@@ -32,7 +32,7 @@ def conversation_looks(recipe: Recipe) -> list[Callable[[], object]]:
 
 def _policy_template(recipe: Recipe) -> None:
     """The policy can be asked, and what its template does with responses is known."""
-    model, folder = recipe.policy.model, resolve(recipe.policy.model, recipe.policy.revision, "policy.model").path
+    model, folder = recipe.policy.model, locate(recipe.policy.model, recipe.policy.revision, "policy.model")
     if model == MICROWORLD or not template_source(folder):
         return
     chat = Chat(load_tokenizer(str(folder)), None, recipe.policy.generator.system_prompt)
@@ -88,7 +88,7 @@ def _reward_templates(recipe: Recipe) -> None:
     for reward in members:
         if not isinstance(reward, LocalReward) or not isinstance(reward, RENDERED):
             continue
-        folder = resolve(reward.model, reward.revision, "reward.model").path
+        folder = locate(reward.model, reward.revision, "reward.model")
         if "think>" in template_source(folder):
             chat = Chat(load_tokenizer(str(folder)))
             if "Thought7" not in chat.conversation_text([*QUESTION, {"role": "assistant", "content": THOUGHT}]):
@@ -101,7 +101,7 @@ def _reward_templates(recipe: Recipe) -> None:
 def _settings(recipe: Recipe) -> None:
     """Sampling settings in a model's files that the recipe overrules."""
     for place, model, revision in _local_models(recipe):
-        folder = resolve(model, revision, place).path
+        folder = locate(model, revision, place)
         if wanted := model_settings(folder):
             told = ", ".join(f"{name} {value}" for name, value in sorted(wanted.items()))
             note(f"{place}: the files of {model} ask for {told}. eva samples as the recipe says and takes nothing but end tokens from them")

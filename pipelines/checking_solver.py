@@ -1,6 +1,5 @@
 """What a solver's settings need of the recipe, the policy's files and this machine, looked at before any model is loaded."""
 
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -12,12 +11,13 @@ from eva_stages.core.config.prompts import MicroworldPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver import ORPO, RLOO, SPPO, SimPO
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.rows import Message
+from eva_stages.models.architecture import first_line
 from eva_stages.models.choosing import ROWS
 from eva_stages.models.conversation import Chat
-from eva_stages.models.loading import load_tokenizer, resolve
-from eva_stages.solver.launching import launch_file, launch_settings, machine_count, process_count, vocabulary_size
+from eva_stages.models.loading import load_tokenizer, locate
+from eva_stages.solver.launching import launch_file, launch_settings, machine_count, process_count, training_length
 from pipelines.prompts import prompt_source
 
 PACKAGES = {"liger": "liger-kernel", "qlora": "bitsandbytes", "DEEPSPEED": "deepspeed"}
@@ -28,7 +28,7 @@ TEMPLATE_TOKENS = 64
 
 def solver_looks(recipe: Recipe) -> list[Callable[[], object]]:
     """One check per kind of fault; each raises ConfigError."""
-    looks = (_win_probabilities, _reference, _online, _batches, _machines, _packages, _tokenizer, _prompts)
+    looks = (_win_probabilities, _reference, _online, _batches, _machines, _packages, _prompts)
     return [partial(look, recipe) for look in looks]
 
 
@@ -76,10 +76,11 @@ def _online(recipe: Recipe) -> None:
         faults.append("policy.generator.temperature: is 0, and rloo learns from how sampled responses differ; give one above 0")
     if generator.stop:
         faults.append("policy.generator.stop: rloo ends responses at the model's own end tokens only; leave it out")
-    if generator.max_new_tokens >= solver.training.max_length:
+    longest = training_length(solver.training.max_length, _policy(recipe))
+    if generator.max_new_tokens >= longest:
         faults.append(
-            f"policy.generator.max_new_tokens: {generator.max_new_tokens} leave no room for a prompt within "
-            f"solver.training.max_length = {solver.training.max_length}"
+            f"policy.generator.max_new_tokens: {generator.max_new_tokens} leave no room for a prompt within the {longest} tokens of "
+            "solver.training.max_length and the policy's positions; lower it"
         )
     if solver.training.batch_size % solver.responses:
         faults.append(
@@ -137,41 +138,28 @@ def _packages(recipe: Recipe) -> None:
 
 
 def _policy(recipe: Recipe) -> Path:
-    return resolve(recipe.policy.model, recipe.policy.revision, "policy.model").path
-
-
-def _tokenizer(recipe: Recipe) -> None:
-    """The policy can be talked to, and has an embedding for every token."""
-    folder = _policy(recipe)
-    settings = _json(folder / "tokenizer_config.json")
-    faults = []
-    if "chat_template" not in settings and not any((folder / f"chat_template.{end}").is_file() for end in ("jinja", "json")):
-        faults.append(
-            f"policy.model: {recipe.policy.model} has no chat template, so prompts and responses cannot be told apart; "
-            "take an instruction-tuned model, or put a chat_template.jinja beside its tokenizer"
-        )
-    tokens, rows = _token_count(folder), vocabulary_size(folder)
-    if tokens and rows and tokens > rows:
-        faults.append(
-            f"policy.model: {recipe.policy.model} has a tokenizer of {tokens} tokens and embeddings for {rows}; "
-            "put the tokenizer there that the model was trained with"
-        )
-    if faults:
-        raise ConfigError(faults)
+    return locate(recipe.policy.model, recipe.policy.revision, "policy.model")
 
 
 def _prompts(recipe: Recipe) -> None:
     """At least one prompt leaves room for a response. Without the chat template first, which takes a model library to render."""
-    folder, limit = _policy(recipe), recipe.solver.training.max_length
+    folder = _policy(recipe)
+    limit = training_length(recipe.solver.training.max_length, folder)
     if isinstance(recipe.solver.loss, RLOO):
         limit -= recipe.policy.generator.max_new_tokens - 1  # room for a whole response
     if (folder / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 
-        plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        try:
+            plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the package has no class for what may be wrong with the file
+            raise ConfigError([f"policy.model: {folder / 'tokenizer.json'} cannot be read: {first_line(error)}"]) from error
         if any(len(plain.encode(text, add_special_tokens=False).ids) < limit - TEMPLATE_TOKENS for text in _texts(recipe)):
             return
-    chat = Chat(load_tokenizer(str(folder)), None, recipe.policy.generator.system_prompt)
+    try:
+        chat = Chat(load_tokenizer(str(folder)), None, recipe.policy.generator.system_prompt)
+    except DataError:  # reported with the policy
+        return
     if chat.tokenizer.chat_template and not any(len(chat.prompt_ids(_turn(text))) < limit for text in _texts(recipe)):
         raise ConfigError(
             [
@@ -196,15 +184,3 @@ def _texts(recipe: Recipe) -> Iterator[str]:
     for value in chain.from_iterable(table[column] for table in tables):
         content = value.as_py() or ""
         yield content if isinstance(content, str) else "".join(message["content"] or "" for message in content)
-
-
-def _token_count(folder: Path) -> int:
-    """One more than the highest token id; 0 if the files do not say."""
-    content = _json(folder / "tokenizer.json")
-    vocabulary = content.get("model", {}).get("vocab", {})
-    known = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-    return max([*known, *(token["id"] for token in content.get("added_tokens", []))], default=-1) + 1
-
-
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

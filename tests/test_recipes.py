@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards import ArmoRMReward, PairRMReward
+from eva_stages.core.config.rewards import ArmoRMReward, PairPreferenceReward, PairRMReward
 from eva_stages.core.recipes import load_recipe, packaged_recipes
 from eva_stages.core.store import Run
 from pipelines.checking import check
@@ -64,6 +64,8 @@ def settings(name: str, folder: Path) -> dict[str, Any]:
             reward = "armorm"
         case PairRMReward():
             reward = "pairrm"
+        case PairPreferenceReward():
+            reward = "smollm2-135m"
         case _:
             reward = "classifier"
     models = {"policy.model": folder / name.partition("/")[0], "reward.model": folder / reward, "prompts.path": folder / "prompts.jsonl"}

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from eva_stages.models.armorm import ASSISTANT_HEADER, ArmoRM
 from eva_stages.models.pairrm import DebertaRanker
 
 CHAT = (
@@ -65,7 +66,9 @@ def save_policy(folder: Path, words: PreTrainedTokenizerFast) -> None:
 
 def save_reward(folder: Path, words: PreTrainedTokenizerFast) -> None:
     torch.manual_seed(1)
-    LlamaForSequenceClassification(config(words, num_labels=1)).save_pretrained(folder)
+    settings = config(words, num_labels=1)
+    settings.max_position_embeddings = 4096
+    LlamaForSequenceClassification(settings).save_pretrained(folder)
     words.save_pretrained(folder)
 
 
@@ -121,50 +124,35 @@ def save_classifier(folder: Path, words: PreTrainedTokenizerFast) -> None:
     words.save_pretrained(folder)
 
 
-ARMO_CODE = """
-from dataclasses import dataclass
-
-import torch
-from transformers import LlamaModel, LlamaPreTrainedModel
-from transformers.utils import ModelOutput
-
-
-@dataclass
-class CustomOutput(ModelOutput):
-    rewards: torch.Tensor = None
-    score: torch.Tensor = None
+LLAMA3 = {"<|begin_of_text|>": 128000, "<|start_header_id|>": 128006, "<|end_header_id|>": 128007, "<|eot_id|>": 128009}
+LLAMA3_CHAT = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n{{ message['content'] }}"
+    "<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
 
 
-class LlamaForRewardModelWithGating(LlamaPreTrainedModel):
-    def __init__(self, config):
-        super().__init__(config)
-        self.model = LlamaModel(config)
-        self.regression_layer = torch.nn.Linear(config.hidden_size, 19, bias=False)
-        self.gating = torch.nn.Linear(config.hidden_size, 19)
-        self.post_init()
-
-    def forward(self, input_ids, attention_mask=None):
-        states = self.model(input_ids, attention_mask=attention_mask).last_hidden_state
-        last = attention_mask.sum(dim=1) - 1
-        header = (input_ids == self.config.header_id).int().argmax(dim=1)
-        rows = torch.arange(len(states), device=states.device)
-        if not (input_ids == self.config.header_id).any(dim=1).all():
-            raise ValueError("Token pattern not found in the list.")
-        rewards = self.regression_layer(states[rows, last])
-        gates = self.gating(states[rows, header]).softmax(dim=-1)
-        return CustomOutput(rewards=rewards, score=(rewards * gates).sum(dim=-1))
-"""
+def llama3_tokenizer(words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokens of `words` with those of Llama 3's headers, at Llama 3's ids."""
+    written = json.loads(words.backend_tokenizer.to_str())
+    vocabulary = written["model"]["vocab"]
+    next(vocabulary.update({name: 128255}) for name, place in list(vocabulary.items()) if place == 271)
+    vocabulary |= {**LLAMA3, "assistant": 78191, "\n\n": 271}
+    made = Tokenizer.from_str(json.dumps(written))
+    made.add_special_tokens(list(LLAMA3))
+    made.add_tokens(["assistant", "\n\n"])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token=words.pad_token, chat_template=LLAMA3_CHAT
+    )
+    assert fast.encode("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n") == list(ASSISTANT_HEADER)
+    return fast
 
 
 def save_armorm(folder: Path, words: PreTrainedTokenizerFast) -> None:
-    """A tiny repository like ArmoRM's: weights, configuration, and a modelling file of its own."""
+    """A tiny ArmoRM: its published weights by name, and Llama 3's header tokens."""
     torch.manual_seed(4)
-    space: dict = {"__name__": "armorm"}
-    exec(ARMO_CODE, space)
-    settings = config(words, header_id=words.convert_tokens_to_ids("<|assistant|>"))
-    space["LlamaForRewardModelWithGating"](settings).save_pretrained(folder)
-    words.save_pretrained(folder)
-    (folder / "modeling_custom.py").write_text(ARMO_CODE)
-    written = json.loads((folder / "config.json").read_text())
-    written["auto_map"] = {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"}
-    (folder / "config.json").write_text(json.dumps(written))
+    gate = {"gating_hidden_dim": 16, "gating_n_hidden": 2, "gating_temperature": 10}
+    fast = llama3_tokenizer(words)
+    model = ArmoRM(LlamaConfig(**{**config(words).to_dict(), "vocab_size": 128256, "num_labels": 19, **gate}))
+    torch.nn.init.normal_(model.reward_transform_matrix)
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)

@@ -18,6 +18,9 @@ import pyarrow.compute as pc
 
 from eva_stages.core.errors import DataError
 
+Stamps = dict[str, tuple[int, int, int]]
+"""Size, modification time (ns) and inode of files, by name."""
+
 
 def canonical(value: Any) -> str:
     """Encode JSON-like data as canonical JSON: sorted keys, no spaces, no `runtime` keys.
@@ -62,6 +65,13 @@ def tree_digest(folder: Path) -> str:
         raise DataError(f"{folder} holds no files")
     lines = [f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def file_stamps(path: Path) -> Stamps:
+    """The stamps of a file, or of every file below a folder; empty if it is gone. Equal stamps: nothing was written in between."""
+    files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path] if path.is_file() else []
+    stamps = {(file.relative_to(path).as_posix() if file != path else file.name): file.stat() for file in files}
+    return {name: (stamp.st_size, stamp.st_mtime_ns, stamp.st_ino) for name, stamp in stamps.items()}
 
 
 def derive_seed(*parts: str | int) -> int:

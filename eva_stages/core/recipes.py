@@ -1,7 +1,7 @@
 """Reading recipes: YAML and `--set` to a `Recipe`, with every fault at once, each with its place and its fix."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -17,6 +17,8 @@ from eva_stages.core.errors import ConfigError, DamagedError
 
 Location = tuple[str | int, ...]
 Parsed = TypeVar("Parsed", bound=BaseModel)
+REMOVED = {"trust_remote_code": "eva has ArmoRM's network and runs no code that comes with a model; leave it out"}
+"""Fields that recipes no longer have, and why. Those of finished runs may still have them."""
 
 
 @dataclass(frozen=True)
@@ -85,25 +87,39 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_of_run(root: Path) -> Recipe:
-    """The recipe that a run was last started with.
+    """The recipe that a run was last started with, which may have fields that recipes no longer have.
 
     Raises:
         DamagedError: if its file is not there, or is none that this version of eva reads.
     """
     path = root / "recipe.yaml"
     try:
-        return load_recipe(str(path))
+        return parsed(Recipe, *recipe_text(str(path)), "a recipe is a mapping of fields", removed=REMOVED)
     except ConfigError as error:
         fix = f"eva run RECIPE --run-dir {root}, with the recipe that the run was made from; it writes the file again"
         raise DamagedError(f"{path} cannot be read as a recipe: {'; '.join(error.faults[:3])}", fix) from error
 
 
-def parsed(kind: type[Parsed], place: str, text: str, expected: str, overrides: Sequence[str] = ()) -> Parsed:
+def _without(data: Any, names: Collection[str]) -> Any:
+    """YAML data without the fields of these names."""
+    match data:
+        case dict():
+            return {key: _without(item, names) for key, item in data.items() if key not in names}
+        case list():
+            return [_without(item, names) for item in data]
+        case _:
+            return data
+
+
+def parsed(
+    kind: type[Parsed], place: str, text: str, expected: str, overrides: Sequence[str] = (), removed: Collection[str] = ()
+) -> Parsed:
     """A YAML text as a section of type `kind`.
 
     Args:
         place: the file, for errors.
         expected: what is said to somebody whose file is no mapping.
+        removed: fields that are left out wherever they stand.
 
     Raises:
         ConfigError: with every fault found.
@@ -120,7 +136,7 @@ def parsed(kind: type[Parsed], place: str, text: str, expected: str, overrides: 
     for override in overrides:
         _override(data, override, places, faults)
     try:
-        made = kind.model_validate(data)
+        made = kind.model_validate(_without(data, removed))
     except ValidationError as error:
         faults += [_explain(entry, kind, places, place) for entry in error.errors()]
     if faults:
@@ -191,6 +207,8 @@ def _explain(entry: Any, kind: type[BaseModel], places: dict[Location, str], fil
     field = _dotted(location)
     value = entry["input"]
     match entry["type"]:
+        case "extra_forbidden" if location[-1] in REMOVED:
+            text = f"is no longer a field: {REMOVED[str(location[-1])]}"
         case "extra_forbidden":
             known = sorted(owner.model_fields) if owner else []
             text = f"unknown field; known here: {', '.join(known)}{_closest(str(location[-1])[:SHORTEST], known)}"

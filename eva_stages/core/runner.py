@@ -20,6 +20,7 @@ from eva_stages.core.failures import commonest, split
 from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
 from eva_stages.core.logs import save_traceback
 from eva_stages.core.notices import NoticeReader
+from eva_stages.core.outside import OutsideInputs
 from eva_stages.core.parts import BEGUN, FAILED, NAME, drop_failed, merge_parts, part_facts, read_parts, settle_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
@@ -143,6 +144,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     started, clock = now(), time.monotonic()
     work = run.workplace(stage)
     folders = {name: run.folder(upstream) for name, upstream in stage.inputs.items()}
+    outside = OutsideInputs.of(stage)
     out = work / "data"
     for unfinished in (out, work / "model"):
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -167,6 +169,11 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     # a journal knows of calls that no row tells of: those of rows that were tried again, and those that a kill cut off
     spent = {**paid(work / CALLS, None), **paid(run.root / CALLS, stage.folder)}
     made = {**made, "counts": {**made.get("counts", {}), **spent}, "notices": notices.lasting_texts()}
+    try:
+        outside.check_unchanged()
+    except StageError:
+        run.clear(stage)
+        raise
     out = work / "model" if (work / "model").is_dir() else out
     rows = count_rows(out) if (out / FILE).is_file() else None
     seconds = round(time.monotonic() - clock, 3)

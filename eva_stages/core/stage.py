@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eva_stages.core.fingerprint import fingerprint
+from eva_stages.core.fingerprint import Stamps, file_stamps, fingerprint
 
 SCHEMA_VERSION = 1
 WORK, RUN = "work", "run"
@@ -118,6 +118,11 @@ class Outside:
     name: str
     path: Path
     digest: str
+    stamps: Stamps = field(init=False, repr=False, compare=False)
+    """Its files as they were when the digest was taken."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stamps", file_stamps(self.path))
 
     @cached_property
     def fingerprint(self) -> str:

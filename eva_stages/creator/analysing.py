@@ -7,6 +7,7 @@ absolute. What cannot be scored is null, with the reason.
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from distilabel.steps import Step, StepInput
@@ -21,6 +22,7 @@ from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message
 from eva_stages.creator.context import transcript
 from eva_stages.creator.curating import prompt_text
+from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches
 from eva_stages.models.loading import load_model, load_tokenizer
 
@@ -132,7 +134,7 @@ class LabelTopics(Step):
         tokenizer = load_tokenizer(self.model)
         model = load_model(AutoModelForSequenceClassification, self.model, self.dtype, self.device)
         # tokenizers that do not know their model's length would not cut anything
-        tokenizer.model_max_length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, position_count(Path(self.model)) or tokenizer.model_max_length)
         question = max(len(tokenizer(HYPOTHESIS.format(label))["input_ids"]) for label in self.labels)
         self._longest = tokenizer.model_max_length - question
         self._pipeline = pipeline("zero-shot-classification", model=model, tokenizer=tokenizer)

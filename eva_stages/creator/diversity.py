@@ -4,7 +4,8 @@ Embeddings come from a `sentence-transformers` model folder, without code of its
 by blocked matrix products; no matrix of prompts by prompts is ever in memory.
 """
 
-from collections.abc import Generator, Sequence
+import json
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,29 @@ from eva_stages.core.placing import BALANCED
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows, first_places, reward_matrix, take
 from eva_stages.creator.curating import prompt_text
+from eva_stages.models.architecture import attention_code
 from eva_stages.models.batching import token_batches
 from eva_stages.models.loading import pick_device
+from eva_stages.models.weights import weight_faults
 
 BLOCK = 1024
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Where a sentence-embedding model keeps its transformer: the folder itself, or what its list of modules names."""
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8")) if (folder / "modules.json").is_file() else []
+    return next((folder / module["path"] for module in modules if module["type"].endswith("Transformer")), folder)
+
+
+def embedder_faults(folder: Path, unused: Callable[[str], object] | None = None) -> list[str]:
+    """Why a sentence-embedding model cannot be loaded whole; see `weight_faults`."""
+    # transformers is told to take safetensors only; the library's own modules would fall back to a pickle
+    for pickled in folder.rglob("*.bin"):
+        if not list(pickled.parent.glob("*.safetensors")):
+            return [f"{pickled} holds pickled weights and eva loads none; convert them to safetensors"]
+    from transformers import AutoModel
+
+    return weight_faults(AutoModel, transformer_folder(folder), unused, optional="pooler.")  # embeddings are pooled from tokens
 
 
 class Embed(Step):
@@ -59,14 +79,13 @@ class Embed(Step):
 
     def load(self) -> None:
         super().load()
-        # transformers is told to take safetensors only; the library's own modules would fall back to a pickle
-        for pickled in Path(self.model).rglob("*.bin"):
-            if not list(pickled.parent.glob("*.safetensors")):
-                raise DataError(f"{pickled} holds pickled weights and eva loads none; convert them to safetensors")
+        if faults := embedder_faults(Path(self.model)):
+            raise DataError(f"{self.model}: {faults[0]}")
         from sentence_transformers import SentenceTransformer
 
         device = pick_device("auto" if self.device.startswith(BALANCED) else self.device)
-        settings = {"use_safetensors": True}
+        code = attention_code(transformer_folder(Path(self.model)))
+        settings = {"use_safetensors": True, **({"attn_implementation": code} if code else {})}
         self._model = SentenceTransformer(self.model, device=device, trust_remote_code=False, model_kwargs=settings, local_files_only=True)
 
     def unload(self) -> None:

@@ -85,12 +85,17 @@ def run_harness(
     """Evaluate and write the harness's results as JSON. Meant for a child process."""
     import lm_eval
     from lm_eval.tasks import TaskManager
+    from transformers import AutoModelForCausalLM
 
+    from eva_stages.models.architecture import attention_code
     from eva_stages.models.loading import pick_device
+    from eva_stages.models.weights import check_weights
 
+    check_weights(AutoModelForCausalLM, Path(model))  # the harness loads the model itself
+    code = attention_code(Path(model))
     results = lm_eval.simple_evaluate(
         model="hf",
-        model_args={"pretrained": model, "dtype": dtype, "trust_remote_code": False},
+        model_args={"pretrained": model, "dtype": dtype, "trust_remote_code": False, **({"attn_implementation": code} if code else {})},
         tasks=tasks,
         task_manager=TaskManager(include_path=include),
         batch_size=runtime["batch_size"],

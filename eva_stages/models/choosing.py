@@ -1,8 +1,6 @@
 """From a choice in the recipe to the code behind it, without importing that code."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.base import Section
@@ -17,7 +15,6 @@ from eva_stages.core.config.rewards import (
     PointwiseReward,
     SequenceClassifierReward,
 )
-from eva_stages.core.errors import ConfigError
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
 from eva_stages.core.store import artifact_name
 from eva_stages.models.conversation import has_date
@@ -84,10 +81,7 @@ def reward_model(config: OneReward, recipe: Recipe, model: Stage | Outside, plac
     arguments, runtime = _settings(config)
     if not isinstance(config, LocalReward):
         return Use(REWARDS[config.kind], arguments), {}
-    code = isinstance(config, ArmoRMReward) and arguments.pop("trust_remote_code")
-    if isinstance(config, ArmoRMReward):
-        check_trust(config, place)
-    outside = resolve(str(arguments["model"]), arguments.pop("revision"), f"{place}.model", code)
+    outside = resolve(str(arguments["model"]), arguments.pop("revision"), f"{place}.model")
     dated = date_of(recipe, outside) if isinstance(config, RENDERED) else {}
     return Use(REWARDS[config.kind], {**arguments, **dated, "model": Input("reward")}, runtime), {"reward": outside}
 
@@ -98,18 +92,6 @@ def date_of(recipe: Recipe, model: Stage | Outside) -> dict[str, str]:
         model = model.inputs["policy"]
     date = recipe.runtime.date
     return {"date": date.isoformat()} if date and has_date(model.path) else {}
-
-
-def check_trust(config: ArmoRMReward, place: str) -> None:
-    """Raises:
-    ConfigError: unless the recipe allows the model's own code, at a commit if it comes from the Hub.
-    """
-    if not config.trust_remote_code:
-        raise ConfigError([f"{place}.trust_remote_code: {config.model} runs code of its own; read it, then set this to true"])
-    if not Path(config.model).expanduser().is_dir() and not re.fullmatch(r"[0-9a-f]{40}", config.revision or ""):
-        raise ConfigError(
-            [f"{place}.revision: is {config.revision!r}; {config.model} runs code of its own, so give the full commit (40 hex digits)"]
-        )
 
 
 def _over(config: Section, name: str, model: Stage | Outside, changes: Mapping[str, Any]) -> tuple[Use, Inputs]:

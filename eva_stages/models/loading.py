@@ -1,34 +1,69 @@
 """Where models come from and how their files are read: safetensors only, no remote code, errors before anything expensive."""
 
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from eva_stages.core.devices import take_cores, take_devices
-from eva_stages.core.errors import ConfigError, hub_failures
-from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.errors import ConfigError, DataError, hub_failures
+from eva_stages.core.fingerprint import file_stamps, tree_digest
 from eva_stages.core.placing import BALANCED
 from eva_stages.core.stage import Outside
+from eva_stages.models.architecture import first_line, read_json
+from eva_stages.models.weights import load_strictly
 
 MICROWORLD = "microworld"
+CONVERT_GGUF = (
+    "Convert it: pip install gguf, load the model with AutoModelForCausalLM.from_pretrained(folder, gguf_file='{file}') and the tokenizer "
+    "with AutoTokenizer likewise, delete model.config.quantization_config, and write both with save_pretrained(another_folder)"
+)
+NO_TOKENIZER = (
+    "the folder has no tokenizer.json. Where the model is from there may be one; else install sentencepiece, load the tokenizer with "
+    "AutoTokenizer.from_pretrained(folder) and write it with save_pretrained(folder)"
+)
 
 
-def resolve(model: str, revision: str | None, place: str, code: bool = False) -> Outside:
+def resolve(model: str, revision: str | None, place: str) -> Outside:
     """Find a model given as `microworld`, a checkpoint folder or a Hub id; the digest of the latter is its commit.
 
+    Raises:
+        ConfigError: as `locate`.
+    """
+    folder = locate(model, revision, place)
+    name = folder.name if is_local(model) else model
+    return Outside(name, folder, folder.name if from_hub(model) else _digest(folder, tuple(file_stamps(folder).items())))
+
+
+@cache
+def _digest(folder: Path, stamps: object) -> str:
+    """A folder's digest, taken once as long as its files stay as they are."""
+    return tree_digest(folder)
+
+
+def locate(model: str, revision: str | None, place: str) -> Path:
+    """The folder of a model, without reading its weights.
+
     Args:
+        model: `microworld`, a checkpoint folder, or a Hub id.
         place: the recipe field it stands in, for errors.
-        code: fetch the model's Python files too.
 
     Raises:
         ConfigError: if it is not there, or is no checkpoint in safetensors.
     """
-    folder = _folder(model, revision, place, code)
+    folder = _folder(model, revision, place)
+    weights = list(folder.glob("*.safetensors"))
+    if not weights and (packed := sorted(folder.glob("*.gguf"))):
+        raise ConfigError([f"{place}: {model} holds GGUF weights, and eva loads safetensors. {CONVERT_GGUF.format(file=packed[0].name)}"])
     if not (folder / "config.json").is_file():
         raise ConfigError([f"{place}: {model} has no config.json, so it is no checkpoint"])
-    if not list(folder.glob("*.safetensors")):
+    try:
+        read_json(folder / "config.json")
+    except DataError as error:
+        raise ConfigError([f"{place}: {error}"]) from error
+    if not weights:
         raise ConfigError([f"{place}: {model} has no *.safetensors; eva loads no pickled weights. Convert it with save_pretrained"])
-    return Outside(folder.name if is_local(model) else model, folder, folder.name if from_hub(model) else tree_digest(folder))
+    return folder
 
 
 def is_local(model: str) -> bool:
@@ -41,20 +76,23 @@ def from_hub(model: str) -> bool:
     return model != MICROWORLD and not is_local(model)
 
 
-def _folder(model: str, revision: str | None, place: str, code: bool) -> Path:
+def _folder(model: str, revision: str | None, place: str) -> Path:
     if model == MICROWORLD:
         return Path(str(resources.files("eva_stages.microworld") / "base_policy"))
     path = Path(model).expanduser()
     if path.is_dir():
         return path.resolve()
+    nowhere = ConfigError([f"{place}: there is no checkpoint at {model}; give `microworld`, a folder, or a Hub id like org/name"])
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise ConfigError([f"{place}: there is no checkpoint at {model}; give `microworld`, a folder, or a Hub id like org/name"])
+        raise nowhere
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md", *(["*.py"] if code else [])]
+        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except HFValidationError as error:  # a name that no Hub id may have
+        raise nowhere from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ConfigError(
             [f"{place}: the Hub has no {model} at revision {revision or 'main'} (or it is gated and needs a token)"]
@@ -79,33 +117,41 @@ def pick_device(device: str) -> str:
     return device
 
 
-def load_kwargs(dtype: str, device: str, trust_remote_code: bool = False) -> dict[str, Any]:
-    """Arguments for `from_pretrained`: float32 on CPU unless the recipe says otherwise, bf16 where the device has it."""
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
-    return {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust_remote_code}
+def settled_dtype(dtype: str, device: str) -> str:
+    """`auto` as float32 on CPU and bfloat16 elsewhere."""
+    return ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
 
 
-def load_model(kind: Any, folder: str, dtype: str, device: str, trust_remote_code: bool = False) -> Any:
-    """A model of a `transformers` auto class, ready for inference.
+def load_model(kind: Any, folder: str, dtype: str, device: str) -> Any:
+    """A model, ready for inference, with every weight from its checkpoint (`load_strictly`).
 
     Args:
         kind: the class whose `from_pretrained` loads it.
+        dtype: see `settled_dtype`.
         device: auto, cpu, cuda, cuda:1, mps; `balanced` spreads the model over all visible devices, `balanced:2` over the next two.
     """
     if device.startswith(BALANCED):
         if count := device.removeprefix(BALANCED).removeprefix(":"):
             take_devices(int(count))
-        return kind.from_pretrained(folder, device_map="auto", **load_kwargs(dtype, "cuda", trust_remote_code)).eval()
+        return load_strictly(kind, folder, device_map="auto", dtype=settled_dtype(dtype, "cuda")).eval()
     place = pick_device(device)
-    return kind.from_pretrained(folder, **load_kwargs(dtype, place, trust_remote_code)).to(place).eval()
+    return load_strictly(kind, folder, dtype=settled_dtype(dtype, place)).to(place).eval()
 
 
 def load_tokenizer(folder: str, **settings: Any) -> Any:
-    """A model's tokenizer, with something to pad with."""
+    """A model's tokenizer, with something to pad with.
+
+    Raises:
+        DataError: if its files cannot be read.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **settings)
+    except Exception as error:  # a missing package, a file of another format: there is no common class
+        if not (Path(folder) / "tokenizer.json").is_file():
+            raise DataError(f"{folder}: the tokenizer cannot be loaded; {NO_TOKENIZER}") from error
+        raise DataError(f"{folder}: the tokenizer cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

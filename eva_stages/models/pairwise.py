@@ -11,13 +11,16 @@ with a comparison that failed has no reward. Lettercraft's judge compares exactl
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import permutations
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import PrivateAttr
 
+from eva_stages.core.errors import DataError
 from eva_stages.core.rows import Message, last_user_text
 from eva_stages.microworld.language import grade, parse
+from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
@@ -97,7 +100,7 @@ class PairwiseModel(PairwiseReward):
     """A model that runs here and compares two responses at a time."""
 
     model: str
-    max_length: int = 4096
+    max_length: int | None = None
     dtype: str = "auto"
     device: str = "auto"
     replicas: int | None = None
@@ -121,7 +124,7 @@ class PairwiseModel(PairwiseReward):
 
         encoded = [self.encode(one) for one in comparisons]
         limit = self._limit()
-        fitting = [index for index, ids in enumerate(encoded) if len(ids) <= limit]
+        fitting = [index for index, ids in enumerate(encoded) if limit is None or len(ids) <= limit]
         wins = np.full(len(encoded), np.nan)
         for batch in token_batches([len(encoded[i]) for i in fitting], self.tokens_per_batch):
             chosen = [fitting[i] for i in batch]
@@ -130,11 +133,12 @@ class PairwiseModel(PairwiseReward):
                 wins[chosen] = self.first_wins(padded).double().cpu().numpy()
         return wins
 
-    def _limit(self) -> int:
-        return self.max_length
+    def _limit(self) -> int | None:
+        """Tokens of the longest comparison; None if any length will do."""
+        return self.max_length or position_count(Path(self.model))
 
     def why_not(self) -> str:
-        return f"a comparison with it is longer than max_length = {self.max_length} tokens"
+        return f"a comparison with it is longer than max_length = {self._limit()} tokens"
 
 
 def _present(row: Candidates) -> list[int]:
@@ -179,12 +183,25 @@ class PairRMReward(PairwiseModel):
         return self._model(padded["input_ids"], padded["attention_mask"]).float().sigmoid()
 
 
+LETTERS = ("A", "B")
 QUESTION = "[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"
 
 
 def turns_text(messages: Sequence[Message]) -> str:
     """A prompt as the preference model was trained to read it (the model card's template, as `transformers` renders it)."""
     return "\n" + "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in messages) + "\n"
+
+
+def letter_ids(tokenizer: Any, model: str) -> list[int]:
+    """The tokens with which a model says that it prefers the first or the second response.
+
+    Raises:
+        DataError: if a letter is no single token.
+    """
+    ids = [tokenizer.encode(letter, add_special_tokens=False) for letter in LETTERS]
+    if split := [letter for letter, tokens in zip(LETTERS, ids, strict=True) if len(tokens) != 1]:
+        raise DataError(f"{model} has no single token for {' and '.join(split)}, so it cannot say which response it prefers")
+    return [int(tokens[0]) for tokens in ids]
 
 
 class PairPreferenceReward(PairwiseModel):
@@ -197,14 +214,8 @@ class PairPreferenceReward(PairwiseModel):
         from transformers import AutoModelForCausalLM
 
         self._tokenizer = load_tokenizer(self.model, padding_side="left")
-        self._letters = [self._letter(name) for name in ("A", "B")]
+        self._letters = letter_ids(self._tokenizer, self.model)
         self._model = load_model(AutoModelForCausalLM, self.model, self.dtype, self.device)
-
-    def _letter(self, name: str) -> int:
-        ids = self._tokenizer.encode(name, add_special_tokens=False)
-        if len(ids) != 1:
-            raise ValueError(f"{self.model} has no single token for {name!r}, so it cannot say which response it prefers")
-        return int(ids[0])
 
     def encode(self, comparison: Comparison) -> list[int]:
         question = QUESTION.format(context=turns_text(comparison.messages), a=comparison.first, b=comparison.second)

@@ -5,10 +5,13 @@ mask passed, which is where `transformers`' classifiers and ArmoRM look for the 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import PrivateAttr
 
+from eva_stages.core.errors import DataError
+from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
@@ -16,72 +19,96 @@ from eva_stages.models.rewards import Conversation, PointwiseReward, Score
 
 
 class SequenceClassifierReward(PointwiseReward):
-    """A sequence-classification model with one logit: `logits[:, 0]`."""
+    """A sequence-classification model with one logit: `logits[:, 0]`.
+
+    Attributes:
+        max_length: tokens of a conversation that is scored; None = as many as the model has positions for.
+    """
 
     model: str
-    max_length: int = 4096
+    max_length: int | None = None
     date: str | None = None
     dtype: str = "auto"
     device: str = "auto"
     replicas: int | None = None
     tokens_per_batch: int = 16384
-    _trusted: ClassVar[bool] = False
     _model: Any = PrivateAttr(None)
     _tokenizer: Any = PrivateAttr(None)
+    _limit: int | None = PrivateAttr(None)
 
     def load(self) -> None:
+        self._tokenizer = load_tokenizer(self.model, padding_side="right")
+        self._limit = self.max_length or position_count(Path(self.model))
+        self._load_model()
+
+    def _load_model(self) -> None:
         from transformers import AutoModelForSequenceClassification
 
-        self._tokenizer = load_tokenizer(self.model, padding_side="right")
-        self._model = load_model(AutoModelForSequenceClassification, self.model, self.dtype, self.device, self._trusted)
-        self._check()
-        if self._model.config.pad_token_id is None:
-            self._model.config.pad_token_id = self._tokenizer.pad_token_id
-        self._tokenizer.pad_token_id = self._model.config.pad_token_id
+        self._model = load_model(AutoModelForSequenceClassification, self.model, self.dtype, self.device)
+        labels = self._model.config.num_labels
+        if labels != 1:
+            raise DataError(f"{self.model} has {labels} labels; a reward model has one")
+        config = self._model.config.get_text_config()  # where the model looks for the padding before which a conversation ends
+        if config.pad_token_id is None:
+            config.pad_token_id = self._tokenizer.pad_token_id
+        self._tokenizer.pad_token_id = config.pad_token_id
 
     def unload(self) -> None:
         self._model = self._tokenizer = None
 
-    def _check(self) -> None:
-        if self._model.config.num_labels != 1:
-            raise ValueError(f"{self.model} has {self._model.config.num_labels} labels; a reward model has one")
-
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         chat = Chat(self._tokenizer, self.date)
         encoded = [chat.conversation_ids([*one.messages, {"role": "assistant", "content": one.response}]) for one in conversations]
-        scores = [Score(None, f"{len(ids)} tokens are more than max_length = {self.max_length}") for ids in encoded]
-        fitting = [index for index, ids in enumerate(encoded) if len(ids) <= self.max_length]
+        reasons = [self._refusal(ids) for ids in encoded]
+        scores = [Score(None, reason) for reason in reasons]
+        fitting = [index for index, reason in enumerate(reasons) if reason is None]
         for batch in token_batches([len(encoded[i]) for i in fitting], self.tokens_per_batch):
             chosen = [fitting[i] for i in batch]
             for index, score in zip(chosen, self._forward([encoded[i] for i in chosen]), strict=True):
                 scores[index] = score
         return scores
 
-    def _forward(self, sequences: list[list[int]]) -> list[Score]:
-        logits = self._run(sequences).logits[:, 0].float()
-        return [Score(value) for value in logits.tolist()]
+    def _refusal(self, ids: list[int]) -> str | None:
+        """Why a conversation cannot be scored; None if it can."""
+        if self._limit is not None and len(ids) > self._limit:
+            return f"{len(ids)} tokens are more than max_length = {self._limit}"
+        return None
 
-    def _run(self, sequences: list[list[int]]) -> Any:
+    def _forward(self, sequences: list[list[int]]) -> list[Score]:
         import torch
 
-        padded = self._tokenizer.pad({"input_ids": sequences}, return_tensors="pt").to(self._model.device)
         with torch.inference_mode():
-            return self._model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"])
+            logits = self._model(**self._padded(sequences)).logits[:, 0].float()
+        return [Score(value) for value in logits.tolist()]
+
+    def _padded(self, sequences: list[list[int]]) -> dict[str, Any]:
+        padded = self._tokenizer.pad({"input_ids": sequences}, return_tensors="pt").to(self._model.device)
+        return {name: padded[name] for name in ("input_ids", "attention_mask")}
 
 
 class ArmoRMReward(SequenceClassifierReward):
-    """ArmoRM (Wang et al. 2024): the reward is the gated `output.score`, the objectives behind it are `output.rewards`.
-
-    The model's own code is run; the recipe has to allow that.
-    """
+    """ArmoRM (Wang et al. 2024): the reward is the gated score, the objectives behind it are kept beside it."""
 
     columns: ClassVar[tuple[str, ...]] = ("rewards", "failures", "objectives")
-    _trusted: ClassVar[bool] = True
 
-    def _check(self) -> None:
-        """ArmoRM's labels are its objectives, as many as it likes."""
+    def _load_model(self) -> None:
+        from eva_stages.models.armorm import ArmoRM
+
+        self._model = load_model(ArmoRM, self.model, self.dtype, self.device)
+
+    def _refusal(self, ids: list[int]) -> str | None:
+        from eva_stages.models.armorm import header_place
+
+        no_header = "the conversation has no assistant header, which ArmoRM's gate reads; use the tokenizer that came with the model"
+        return super()._refusal(ids) or (no_header if header_place(ids) is None else None)
 
     def _forward(self, sequences: list[list[int]]) -> list[Score]:
-        output = self._run(sequences)
+        import torch
+
+        from eva_stages.models.armorm import header_place
+
+        headers = torch.tensor([header_place(ids) for ids in sequences], device=self._model.device)
+        with torch.inference_mode():
+            output = self._model(**self._padded(sequences), headers=headers)
         values, objectives = output.score.float().tolist(), output.rewards.float().tolist()
         return [Score(value, None, each) for value, each in zip(values, objectives, strict=True)]

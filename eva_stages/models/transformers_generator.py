@@ -14,7 +14,8 @@ from pydantic import Field, PrivateAttr
 
 from eva_stages.core.generating import Generated, SeededLLM
 from eva_stages.core.rows import Message
-from eva_stages.models.batching import token_batches
+from eva_stages.models.architecture import position_count, runs_past_positions
+from eva_stages.models.batching import answer_rooms, room_batches
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
 from eva_stages.models.sampling import Sampling, neutral_generation_config, processors, sampled_responses, too_long
@@ -85,12 +86,13 @@ class TransformersGenerator(SeededLLM):
         texts = [self._chat.prompt_text(messages) for messages in inputs]
         prompts = [self._chat.ids(text) for text in texts]
         streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]
-        rooms = [min(self.max_new_tokens, self._model.config.max_position_embeddings - len(ids)) for ids in prompts]
+        rooms = answer_rooms(prompts, self.max_new_tokens, position_count(Path(self.model)))
         results: list[Generated | None] = [
             None if room > 0 else too_long(len(ids), num_generations) for ids, room in zip(prompts, rooms, strict=True)
         ]
         waiting = [index for index, result in enumerate(results) if result is None]
-        for batch in token_batches([len(prompts[i]) + rooms[i] for i in waiting], self.tokens_per_batch, num_generations):
+        lengths, free = [len(prompts[i]) for i in waiting], runs_past_positions(Path(self.model))
+        for batch in room_batches(lengths, [rooms[i] for i in waiting], self.tokens_per_batch, num_generations, free):
             chosen = [waiting[i] for i in batch]
             rows = self._rows([prompts[i] for i in chosen], [rooms[i] for i in chosen], [streams[i] for i in chosen], num_generations)
             for index, ids in zip(chosen, rows, strict=True):

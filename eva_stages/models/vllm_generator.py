@@ -22,8 +22,9 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.generating import Generated, SeededLLM
 from eva_stages.core.rows import Message
 from eva_stages.models.conversation import Chat, Sampled
-from eva_stages.models.loading import load_kwargs
+from eva_stages.models.loading import settled_dtype
 from eva_stages.models.sampling import Sampling, sampled_responses, too_long, vllm_settings
+from eva_stages.models.weights import check_weights
 
 if TYPE_CHECKING:
     from vllm import CompletionOutput
@@ -89,12 +90,15 @@ class VLLMGenerator(SeededLLM):
             ValueError: if the tokenizer has no chat template.
         """
         super().load()
+        from transformers import AutoModelForCausalLM
+
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
         # its set-up flushes the log files of the process that forked this one, whose locks may be held for ever
         os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
         take_devices(self.tensor_parallel or 1)
+        check_weights(AutoModelForCausalLM, Path(self.model))
         self._start()
         self._tokenizer = self._engine.get_tokenizer()
         if self._tokenizer.chat_template is None:
@@ -131,7 +135,7 @@ class VLLMGenerator(SeededLLM):
         self._engine = LLM(
             model=self.model,
             tokenizer_mode="hf",
-            dtype=load_kwargs(self.dtype, "cpu" if on_cpu else "cuda")["dtype"],
+            dtype=settled_dtype(self.dtype, "cpu" if on_cpu else "cuda"),
             max_model_len=self.max_model_len,
             generation_config="vllm",  # the model's own sampling settings would silently replace the recipe's
             enable_prefix_caching=True,

@@ -27,6 +27,7 @@ from eva_stages.core.store import sync, write_whole
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.sampling import neutral_generation_config
+from eva_stages.models.weights import load_strictly
 from eva_stages.solver.finite import StopAtNonFinite, changed_share, non_finite_weight, unchanged_reason
 from eva_stages.solver.saving import cast_weights, merge_adapter, weights_dtype
 from eva_stages.solver.tokens import read_tokens, tokenize
@@ -133,8 +134,7 @@ def load_reference(job: dict[str, Any]) -> Any:
 
 
 def _load(folder: str, job: dict[str, Any], dtype: torch.dtype, **settings: Any) -> Any:
-    attention = {"attn_implementation": job["attention"]} if job["attention"] else {}
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **attention, **settings)
+    return load_strictly(AutoModelForCausalLM, folder, job["attention"], dtype=dtype, **settings)
 
 
 def lora(job: dict[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import WORK
+from eva_stages.models.architecture import position_count, vocabulary_size
 from eva_stages.solver.machine import launch
 
 METRICS = "metrics.jsonl"
@@ -94,10 +95,9 @@ def same_vocabulary(policy: Path, reference: Path) -> None:
         )
 
 
-def vocabulary_size(folder: Path) -> int | None:
-    """Rows of a checkpoint's embeddings, by its configuration; None if that does not say."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+def training_length(max_length: int, policy: Path) -> int:
+    """Tokens of the longest pair: the recipe's, or the policy's positions where those are fewer."""
+    return min(max_length, position_count(policy) or max_length)
 
 
 def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[str, Any]:
@@ -115,6 +115,7 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
     same_vocabulary(inputs["policy"], inputs["reference"])
     job: dict[str, Any] = {
         **settings,
+        "max_length": training_length(settings["max_length"], inputs["policy"]),
         "policy": str(inputs["policy"]),
         "reference": str(inputs["reference"]),
         **{name: str(inputs[name]) for name in ("pairs", "prompts") if name in inputs},

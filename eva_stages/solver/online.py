@@ -18,7 +18,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from jinja2 import TemplateError
 from torch.utils.data import Sampler
-from transformers import LogitsProcessorList, TrainerCallback
+from transformers import AutoModelForCausalLM, LogitsProcessorList, TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
 
 from eva_stages.core.errors import DataError
@@ -29,6 +29,7 @@ from eva_stages.models.conversation import Chat, with_system_prompt
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.rewards import Conversation, PointwiseReward, Score, finite
 from eva_stages.models.sampling import RepetitionPenalty
+from eva_stages.models.weights import check_weights
 from eva_stages.solver.fitting import MetricsFile, chat_of, common_arguments, fit, load_policy, lora
 
 UNSCORED = "unscored"
@@ -211,6 +212,7 @@ def train(job: dict[str, Any]) -> None:
 def _policy(job: dict[str, Any]) -> Any:
     """The policy to train. TRL loads the reference from where the policy's configuration says that it came from."""
     policy = load_policy(job)
+    check_weights(AutoModelForCausalLM, Path(job["reference"]))
     policy.config._name_or_path = job["reference"]
     if (penalty := job["sampling"]["repetition_penalty"]) != 1:
         # transformers' own penalty counts the padding of a batch

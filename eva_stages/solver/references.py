@@ -14,6 +14,7 @@ from datasets import Dataset, concatenate_datasets
 
 from eva_stages.core.fingerprint import file_digest, fingerprint
 from eva_stages.core.store import sync
+from eva_stages.models.architecture import attention_code
 
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
@@ -34,7 +35,7 @@ class ReferenceLogProbs:
             reference=job["reference_digest"],
             tokens=file_digest(tokens),
             dtype=job["dtype"],
-            attention=job["attention"],
+            attention=attention_code(Path(job["reference"]), job["attention"]),
             ld_alpha=job["loss"].get("ld_alpha"),
             four_bits=bool(adapter and adapter["kind"] == "qlora" and job["reference"] == job["policy"]),
         )

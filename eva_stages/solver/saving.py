@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from eva_stages.models.weights import load_strictly
+
 ADAPTER = "adapter"
 INDEX = "model.safetensors.index.json"
 
@@ -31,7 +33,7 @@ def merge_adapter(base: Path, saved: Path) -> None:
         path.rename(adapter / path.name)
     write_canonical_config(adapter / "adapter_config.json")
     (saved / "README.md").unlink(missing_ok=True)  # peft's empty model card, with the base's path in it
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    model = load_strictly(AutoModelForCausalLM, base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     own = merged.generation_config  # its sampling settings may be such that they cannot be saved; `fitting` copies the base's file
     merged.generation_config = GenerationConfig(bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)

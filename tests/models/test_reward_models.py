@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva_stages.core.config.rewards import ArmoRMReward as ArmoRMConfig
-from eva_stages.core.errors import ConfigError
 from eva_stages.models.batching import token_batches
-from eva_stages.models.choosing import check_trust
 from eva_stages.models.pairwise import PairPreferenceReward, PairRMReward, PairwiseReward, win_matrix
 from eva_stages.models.reward_models import ArmoRMReward, SequenceClassifierReward
 from eva_stages.models.rewards import Candidates
@@ -77,16 +74,6 @@ def test_a_classifier_scores_the_last_token_of_the_chat(models: Path) -> None:
 def test_armorm_keeps_its_objectives(models: Path) -> None:
     made = scored(ArmoRMReward(model=str(models / "armorm")), rows())
     assert all(len(each) == 19 for row in made[:3] for each in row["objectives"]) and made[3]["objectives"][2] is None
-
-
-@pytest.mark.parametrize(
-    ("trust", "revision", "says"), [(False, None, "trust_remote_code"), (True, "main", "full commit"), (True, None, "full commit")]
-)
-def test_code_of_a_model_needs_leave_and_a_commit(trust: bool, revision: str | None, says: str) -> None:
-    config = ArmoRMConfig(kind="armorm", model="org/armorm", revision=revision, trust_remote_code=trust)
-    with pytest.raises(ConfigError, match=says):
-        check_trust(config, "reward")
-    check_trust(config.model_copy(update={"trust_remote_code": True, "revision": "0" * 40}), "reward")
 
 
 def test_too_long_conversations_are_null_with_the_reason(models: Path) -> None:

@@ -19,8 +19,8 @@ class LocalReward(Section):
 
     model: str
     revision: str | None = None
-    max_length: int = Field(4096, ge=8)
-    """Longer conversations cannot be scored: null, counted."""
+    max_length: int | None = Field(None, ge=8)
+    """Tokens of the longest conversation that is scored; longer ones are null, counted. null = as many as the model has positions for."""
     dtype: DType = "auto"
     runtime: ModelRuntime = ModelRuntime()
 
@@ -32,11 +32,9 @@ class SequenceClassifierReward(LocalReward):
 
 
 class ArmoRMReward(LocalReward):
-    """ArmoRM: a sequence classifier with code of its own; the reward is `output.score`, its objectives are kept beside it."""
+    """ArmoRM: objectives weighted by a gate that reads the prompt; they are kept beside the reward. No code of the model's is run."""
 
     kind: Literal["armorm"]
-    trust_remote_code: bool = False
-    """Run the Python files that come with the model. A Hub id then needs a full commit hash as its revision."""
 
 
 class PairRMReward(LocalReward):

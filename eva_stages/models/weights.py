@@ -1,0 +1,176 @@
+"""Loading a checkpoint as it was meant: every weight of the model comes from the file, in its shape, or nothing is loaded.
+
+`transformers` gives weights that a checkpoint lacks random values and goes on. Here they are an error. `load_strictly` reads the
+weights; `weight_faults` runs the same loading, renaming of old names included, on the headers of the safetensors files with a model
+whose tensors hold no data, which takes a second for any size.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eva_stages.core.errors import DataError
+from eva_stages.models.architecture import attention_code, first_line, read_json
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+NAMED = 4
+"""Names that a message lists."""
+COPY_AGAIN = "the file is cut off or damaged; copy or download it again"
+
+
+def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, **settings: Any) -> Any:
+    """`kind.from_pretrained(folder)`, whole.
+
+    Args:
+        kind: an auto class of `transformers`, or a model class.
+        attention: attention code, see `attention_code`.
+        settings: further arguments of `from_pretrained`.
+
+    Raises:
+        DataError: naming the weights that are missing or of another shape.
+    """
+    header_shapes(Path(folder))
+    if code := attention_code(Path(folder), attention):
+        settings["attn_implementation"] = code
+    common = {"use_safetensors": True, "trust_remote_code": False}
+    model, info = kind.from_pretrained(folder, **common, **settings, output_loading_info=True, ignore_mismatched_sizes=True)
+    if fault := _fault(model, info):
+        raise DataError(f"{folder}: {fault}")
+    if unused := _unused(info):
+        print(f"{folder} {unused}", flush=True)
+    return model
+
+
+def weight_faults(kind: Any, folder: Path, unused: Callable[[str], object] | None = None, optional: str | None = None) -> list[str]:
+    """What would make loading this checkpoint as `kind` fail, found without reading a weight.
+
+    Args:
+        unused: called with a sentence about weights that the model does not use, if there are any.
+        optional: weights whose names begin with this may be missing, because nothing uses them.
+    """
+    from transformers import AutoConfig
+
+    try:
+        shapes = header_shapes(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if getattr(config, "quantization_config", None):
+            return []  # its weights are packed; they are compared when they are loaded
+        model, info = _load_headers(kind, config, shapes)
+    except DataError as error:
+        return [str(error)]
+    except Exception as error:  # a configuration may be wrong in any way
+        return [f"no model can be built from its config.json: {type(error).__name__}: {first_line(error)}"]
+    if optional is not None:
+        info["missing_keys"] = {name for name in info["missing_keys"] if not name.startswith(optional)}
+    if unused is not None and (sentence := _unused(info)):
+        unused(sentence)
+    fault = _fault(model, info)
+    return [fault] if fault else []
+
+
+def check_weights(kind: Any, folder: Path) -> None:
+    """Raises:
+    DataError: if a library that loads this checkpoint as `kind` by itself would give weights random values.
+    """
+    if faults := weight_faults(kind, folder):
+        raise DataError(f"{folder}: {faults[0]}")
+
+
+def header_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a checkpoint's weights.
+
+    Raises:
+        DataError: if a file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="np") as stream:
+                shapes |= {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path.name} cannot be read ({first_line(error)}); {COPY_AGAIN}") from error
+    return shapes
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint's weights, as `transformers` finds them.
+
+    Raises:
+        DataError: if there are none, one that the index names is missing, or the folder holds an adapter.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise DataError(
+            "is a LoRA adapter (adapter_config.json), not a whole model; merge it first: "
+            "PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(other_folder)"
+        )
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        names = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:NAMED])
+        raise DataError(f"has {names or 'no *.safetensors'}, but neither {WEIGHTS} nor {INDEX}; save it with save_pretrained")
+    try:
+        files = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{INDEX} cannot be read ({type(error).__name__}); {COPY_AGAIN}") from error
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise DataError(f"{INDEX} names {_listed(missing)}, which {'is' if len(missing) == 1 else 'are'} not there; download the rest")
+    return [folder / name for name in files]
+
+
+def _load_headers(kind: Any, config: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[Any, dict[str, Any]]:
+    """What `from_pretrained` says about weights of these names and shapes; the model's tensors are on the meta device."""
+    import torch
+
+    with _quietly(), torch.device("meta"):
+        model_class = type(kind.from_config(config, trust_remote_code=False)) if hasattr(kind, "from_config") else kind
+        weights = {name: torch.empty(shape, dtype=torch.bfloat16) for name, shape in shapes.items()}
+        model, info = model_class.from_pretrained(
+            None, config=config, state_dict=weights, device_map={"": "meta"}, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    return model, info
+
+
+def _fault(model: Any, info: dict[str, Any]) -> str | None:
+    """What is wrong with a loading; None if nothing is."""
+    missing, mismatched = sorted(info["missing_keys"]), sorted(info["mismatched_keys"])
+    if not missing and not mismatched:
+        return None
+    total = len(model.state_dict())
+    sentences = []
+    if missing:
+        sentences.append(f"{len(missing)} of the {total} weights of a {type(model).__name__} are missing: {_listed(missing)}")
+    if mismatched:
+        shapes = [f"{name} is {list(stored)}, expected {list(expected)}" for name, stored, expected in mismatched]
+        sentences.append(f"{len(mismatched)} of the {total} weights of a {type(model).__name__} have another shape: {_listed(shapes)}")
+    if info["unexpected_keys"]:
+        sentences.append(f"the checkpoint has {_listed(sorted(info['unexpected_keys']))} instead")
+    return "; ".join(sentences) + ". They would be random; use the checkpoint of this kind of model, or rename its weights"
+
+
+def _unused(info: dict[str, Any]) -> str | None:
+    names = sorted(info["unexpected_keys"])
+    return f"has {len(names)} weights that are not used: {_listed(names)}" if names else None
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the loading report and progress bar of `transformers`: what it says is said by `_fault`."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
