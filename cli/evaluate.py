@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.scoring import ManyFiles, compare, score, table
-from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption
+from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, TrustOption, changes_of
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate policies on held-out benchmarks.")
 app.command("score", cls=ManyFiles)(score)
@@ -23,6 +23,7 @@ def run(
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
     repair: RepairOption = False,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model, or the base policy and the policy of every iteration of a recipe.
@@ -33,7 +34,7 @@ def run(
     from pipelines.asking import MODEL_RECIPE, asked_for, is_model, model_overrides
 
     model = is_model(target)
-    changes = [*(model_overrides(target) if model else []), *(overrides or [])]
+    changes = [*(model_overrides(target) if model else []), *changes_of(overrides, trust)]
     run_stages(
         MODEL_RECIPE if model else target,
         changes,

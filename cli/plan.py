@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.shared import JsonOption, RecipeArgument, RunDirOption, SetOption, run_folder, show
+from cli.shared import JsonOption, RecipeArgument, RunDirOption, SetOption, TrustOption, changes_of, run_folder, show
 
 if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
@@ -23,6 +23,7 @@ def plan(
     run_dir: RunDirOption = None,
     measure: Annotated[bool, typer.Option("--measure", help=MEASURE)] = False,
     rates: Annotated[Path | None, typer.Option("--rates", metavar="FILE", help=RATES)] = None,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money."""
@@ -34,7 +35,7 @@ def plan(
     from pipelines.planning import plan_document
     from pipelines.rates import read_rates
 
-    loaded = load_recipe(recipe, overrides or [])
+    loaded = load_recipe(recipe, changes_of(overrides, trust))
     given = read_rates(rates) if rates is not None else None
     check(loaded, keys=False)
     run = run_folder(loaded, run_dir)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.shared import IterationOption, JsonOption, RecipeArgument, RepairOption, RunDirOption, SetOption
+from cli.shared import IterationOption, JsonOption, RecipeArgument, RepairOption, RunDirOption, SetOption, TrustOption, changes_of
 
 
 def creator(
@@ -14,12 +14,13 @@ def creator(
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
     repair: RepairOption = False,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make the prompts of an iteration: answer, score, inform, select, evolve, curate, mix."""
     from cli.running import run_stages
 
-    run_stages(recipe, overrides or [], run_dir, lambda rounds: list(rounds[iteration].creator), as_json, iteration, repair)
+    run_stages(recipe, changes_of(overrides, trust), run_dir, lambda rounds: list(rounds[iteration].creator), as_json, iteration, repair)
 
 
 def solver(
@@ -29,10 +30,11 @@ def solver(
     run_dir: RunDirOption = None,
     accelerate: Annotated[Path | None, typer.Option(metavar="PATH", help="accelerate launch file, in place of the recipe's.")] = None,
     repair: RepairOption = False,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the policy of an iteration: answer, score, pair, train."""
     from cli.running import run_stages
 
-    changes = [*(overrides or []), *([f"solver.training.runtime.launch={accelerate}"] if accelerate else [])]
+    changes = [*changes_of(overrides, trust), *([f"solver.training.runtime.launch={accelerate}"] if accelerate else [])]
     run_stages(recipe, changes, run_dir, lambda rounds: list(rounds[iteration].solver), as_json, iteration, repair)

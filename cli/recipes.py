@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.shared import JsonOption, RecipeArgument, SetOption
+from cli.shared import JsonOption, RecipeArgument, SetOption, TrustOption, changes_of
 
 app = typer.Typer(no_args_is_help=True, help="List, show and copy the packaged recipes.")
 
@@ -48,7 +48,7 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
     print(f"{path}: edit it, then eva validate {path}")
 
 
-def validate(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def validate(recipe: RecipeArgument, overrides: SetOption = None, trust: TrustOption = False, as_json: JsonOption = False) -> None:
     """Check a recipe and everything it points to; lists every fault."""
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.recipes import load_recipe
@@ -57,7 +57,7 @@ def validate(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonO
     from pipelines.checking import check
 
     try:
-        check(load_recipe(recipe, overrides or []))
+        check(load_recipe(recipe, changes_of(overrides, trust)))
     except ConfigError as error:
         if as_json:
             print_json({"valid": False, "faults": redacted(error.faults)})

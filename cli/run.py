@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption
+from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, TrustOption, changes_of
 
 if TYPE_CHECKING:
     from eva_stages.core.stage import Stage
@@ -18,12 +18,13 @@ def run(
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage, as `1-evolve` or `evolve`.")] = None,
     iterations: Annotated[int | None, typer.Option(metavar="N", min=0, help="eva iterations after the base round.")] = None,
     repair: RepairOption = False,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe: creator, solver and evaluation, resumable. Without a recipe: quickstart."""
     from cli.running import run_stages
 
-    changes = [*(overrides or []), *([f"iterations={iterations}"] if iterations is not None else [])]
+    changes = [*changes_of(overrides, trust), *([f"iterations={iterations}"] if iterations is not None else [])]
     run_stages(recipe, changes, run_dir, lambda rounds: _up_to(rounds, until), as_json, repair=repair)
 
 

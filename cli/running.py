@@ -41,6 +41,7 @@ def run_stages(
     from eva_stages.core.store import write_whole, writing_to
     from pipelines.checking import check
     from pipelines.dating import dated
+    from pipelines.functions import save_sources
     from pipelines.iteration import iterations
     from pipelines.planning import plan_document
     from pipelines.publishing import execute_and_publish
@@ -60,6 +61,7 @@ def run_stages(
         run.create()
         with run.lock():
             write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
+            save_sources(recipe, run)
             run.plan(planned)
             check_engine(recipe.runtime.engine, run, planned)
             put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])

@@ -20,8 +20,14 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field of the recipe; may be repeated.")]
 RunDirOption = Annotated[Path | None, typer.Option("--run-dir", metavar="D", help="Folder of the run. [default: runs/<recipe name>]")]
 RepairOption = Annotated[bool, typer.Option("--repair", help="Make finished artifacts anew that have changed since they were made.")]
+TrustOption = Annotated[bool, typer.Option("--trust", help="Allow code in files that the recipe names; as trust_code: true in the recipe.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 IterationOption = Annotated[int, typer.Option("--iteration", metavar="T", min=0, help="Which iteration; 0 is the base round.")]
+
+
+def changes_of(overrides: list[str] | None, trust: bool) -> list[str]:
+    """The overrides of a recipe that a command was given."""
+    return [*(overrides or []), *(["trust_code=true"] if trust else [])]
 
 
 _opened: list[Path] = []

@@ -67,7 +67,7 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: _analysis(recipe),
     ]
     looks += [*solver_looks(recipe), *conversation_looks(recipe)]
-    looks += [partial(_reward, config, place) for config, place in _rewards(recipe)]
+    looks += [partial(_reward, recipe, config, place) for config, place in _rewards(recipe)]
     for index, benchmark in enumerate(recipe.evaluation.benchmarks):
         looks.append(partial(_benchmark, recipe, benchmark, f"evaluation.benchmarks.{index}"))
     if isinstance(recipe.prompts, FilePrompts):
@@ -133,12 +133,12 @@ def _rewards(recipe: Recipe) -> list[tuple[OneReward, str]]:
     return [(recipe.reward, "reward")]
 
 
-def _reward(config: OneReward, place: str) -> None:
+def _reward(recipe: Recipe, config: OneReward, place: str) -> None:
     match config:
         case LocalReward():
             check_reward(config, place)
         case VerifierReward():
-            load_function(config.function, place)
+            load_function(recipe, config.function, place)
         case LLMJudgeReward():
             _player(config.judge, f"{place}.judge")
 

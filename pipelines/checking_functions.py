@@ -7,24 +7,32 @@ from typing import Any
 from eva_stages.core.config.prompts import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import EnsembleReward, VerifierReward
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.errors import ConfigError, DataError
+from eva_stages.core.functions import load_function as import_function
+from eva_stages.core.functions import resolve_function
 from eva_stages.core.stage import load_attribute
+from pipelines.functions import check_consent
 
 PARAMETERS = ("messages", "response", "reference")
 
 
-def load_function(name: str, place: str) -> Callable[..., Any]:
-    """A verifier, or a function that a recipe names as module:function at `place`.
+def load_function(recipe: Recipe, name: str, place: str) -> Callable[..., Any]:
+    """A verifier, or a function in a file that a recipe names at `place`.
 
     Raises:
-        ConfigError: if it cannot be imported, or not be called as `f(messages, response, reference)`.
+        ConfigError: if there is none, the recipe does not allow its code to be imported, it cannot be, or it cannot be called as
+            `f(messages, response, reference)`.
     """
     from eva_stages.models.rewards import VERIFIERS
 
+    if name in VERIFIERS:
+        return load_attribute(VERIFIERS[name])
+    found = resolve_function(name, f"{place}.function")
+    check_consent(found, recipe, f"{place}.function")
     try:
-        function = load_attribute(VERIFIERS.get(name, name))
-    except (ImportError, AttributeError) as error:
-        raise ConfigError([f"{place}.function: {name} cannot be imported: {error}"]) from error
+        function = import_function(str(found.file), found.name, found.digest)
+    except DataError as error:
+        raise ConfigError([f"{place}.function: {error}"]) from error
     if fault := call_fault(function):
         raise ConfigError([f"{place}.function: {name} {fault}"])
     return function
@@ -73,7 +81,7 @@ def check_references(recipe: Recipe) -> None:
                 f"{place}.function: {reward.function} checks responses against references, and the prompts have none; set "
                 "prompts.reference_column to the column that holds them (prompts.kind=file or hub)"
             )
-        if evolved and (reward.function in VERIFIERS or (given and _needs_reference(load_function(reward.function, place)))):
+        if evolved and (reward.function in VERIFIERS or (given and _needs_reference(load_function(recipe, reward.function, place)))):
             own = "" if reward.function in VERIFIERS else ", or give the function's reference a default if it can score without one"
             faults.append(
                 f"{place}.function: {reward.function} checks responses against references, and creator.evolve returns prompts without "

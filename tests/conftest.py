@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import SMALL
+from eva_stages.core.functions import resolve_function
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads that wait for each other would only get in the way
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; what the tests start would inherit it
@@ -29,6 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "tiny_run" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("tiny_run"))
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def in_file(file: str, name: str) -> dict[str, str]:
+    """The settings of a verifier whose function is in a file."""
+    return {"file": file, "code": resolve_function(f"{file}:{name}", "reward.function").digest}
 
 
 def overrides(settings: dict[str, object]) -> list[str]:

@@ -11,11 +11,11 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from eva_stages.core.config.paths import Location, with_absolute_paths
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.decoding import MAX_CHARACTERS, MAX_DEPTH, SHORTEST, decode_yaml, short
 from eva_stages.core.errors import ConfigError, DamagedError
 
-Location = tuple[str | int, ...]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 REMOVED = {"trust_remote_code": "eva has ArmoRM's network and runs no code that comes with a model; leave it out"}
 """Fields that recipes no longer have, and why. Those of finished runs may still have them."""
@@ -73,17 +73,21 @@ def input_text(path: Path, name: str) -> str:
         raise ConfigError([f"{name} cannot be read as text in UTF-8: {error}"]) from error
 
 
-def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read, override and validate a recipe.
+def load_recipe(recipe: str, overrides: Sequence[str] = (), folder: Path | None = None) -> Recipe:
+    """Read, override and validate a recipe. Its paths become absolute.
 
     Args:
         recipe: path, or name of a packaged recipe.
-        overrides: `a.b=c` assignments; the value is YAML.
+        overrides: `a.b=c` assignments; the value is YAML, and a path in it starts in the shell's folder.
+        folder: where relative paths in the recipe start; None = in its own folder, of a packaged recipe the shell's.
 
     Raises:
         ConfigError: with every fault found.
     """
-    return parsed(Recipe, *recipe_text(recipe), "a recipe is a mapping of fields; see `eva recipes show quickstart`", overrides)
+    path = Path(recipe)
+    start = (path.parent if folder is None else folder) if path.is_file() else Path()
+    expected = "a recipe is a mapping of fields; see `eva recipes show quickstart`"
+    return parsed(Recipe, *recipe_text(recipe), expected, overrides, start.absolute())
 
 
 def recipe_of_run(root: Path) -> Recipe:
@@ -94,7 +98,8 @@ def recipe_of_run(root: Path) -> Recipe:
     """
     path = root / "recipe.yaml"
     try:
-        return parsed(Recipe, *recipe_text(str(path)), "a recipe is a mapping of fields", removed=REMOVED)
+        # a relative path is of a version that took it from the shell's folder
+        return parsed(Recipe, *recipe_text(str(path)), "a recipe is a mapping of fields", removed=REMOVED, folder=Path.cwd())
     except ConfigError as error:
         fix = f"eva run RECIPE --run-dir {root}, with the recipe that the run was made from; it writes the file again"
         raise DamagedError(f"{path} cannot be read as a recipe: {'; '.join(error.faults[:3])}", fix) from error
@@ -112,13 +117,20 @@ def _without(data: Any, names: Collection[str]) -> Any:
 
 
 def parsed(
-    kind: type[Parsed], place: str, text: str, expected: str, overrides: Sequence[str] = (), removed: Collection[str] = ()
+    kind: type[Parsed],
+    place: str,
+    text: str,
+    expected: str,
+    overrides: Sequence[str] = (),
+    folder: Path | None = None,
+    removed: Collection[str] = (),
 ) -> Parsed:
     """A YAML text as a section of type `kind`.
 
     Args:
         place: the file, for errors.
         expected: what is said to somebody whose file is no mapping.
+        folder: where relative paths in the text start; None = it has none.
         removed: fields that are left out wherever they stand.
 
     Raises:
@@ -141,7 +153,19 @@ def parsed(
         faults += [_explain(entry, kind, places, place) for entry in error.errors()]
     if faults:
         raise ConfigError(faults)
-    return made
+    return made if folder is None else _placed(made, folder, places, place)
+
+
+def _placed(made: Parsed, folder: Path, places: dict[Location, str], file: str) -> Parsed:
+    """A section with absolute paths; those of overrides start in the shell's folder."""
+
+    def folder_of(location: Location) -> Path:
+        return Path.cwd() if _place(location, places, file).startswith("--set ") else folder
+
+    placed, faults = with_absolute_paths(made, folder_of)
+    if faults:
+        raise ConfigError([f"{_place(location, places, file)}: {_dotted(location)}: {text}" for location, text in faults])
+    return placed
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -113,7 +113,7 @@ def _build(value: Any, folders: Mapping[str, Path]) -> Any:
 
 @dataclass(frozen=True)
 class Outside:
-    """Something eva did not make: a checkpoint folder or a file, known by the digest of its content."""
+    """Something eva did not make: a checkpoint folder or a file, known by the digest of its content, whatever it is called."""
 
     name: str
     path: Path
@@ -126,7 +126,7 @@ class Outside:
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint({"outside": self.name, "digest": self.digest})
+        return fingerprint({"outside": self.digest})
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """From a choice in the recipe to the code behind it, without importing that code."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.base import Section
 from eva_stages.core.config.models import LiteLLMModel, Player, PolicyPlayer, TransformersModel, VLLMModel
+from eva_stages.core.config.paths import BUILT_IN
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import (
     ArmoRMReward,
@@ -14,11 +16,15 @@ from eva_stages.core.config.rewards import (
     PairwiseReward,
     PointwiseReward,
     SequenceClassifierReward,
+    VerifierReward,
 )
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.functions import resolve_function
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
 from eva_stages.core.store import artifact_name
 from eva_stages.models.conversation import has_date
-from eva_stages.models.loading import resolve
+from eva_stages.models.loading import MICROWORLD, resolve
 
 GENERATORS = {
     "transformers": "eva_stages.models.transformers_generator:TransformersGenerator",
@@ -78,6 +84,9 @@ def reward_model(config: OneReward, recipe: Recipe, model: Stage | Outside, plac
     if isinstance(config, LLMJudgeReward):
         judge, needed = player(config.judge, recipe, model, "judge")
         return Use(REWARDS[config.kind], {"llm": judge, "rubric": config.rubric}), needed
+    if isinstance(config, VerifierReward) and config.function not in BUILT_IN:
+        function = resolve_function(config.function, f"{place}.function")
+        return Use(REWARDS[config.kind], {"function": function.name, "code": function.digest}, {"file": str(function.file)}), {}
     arguments, runtime = _settings(config)
     if not isinstance(config, LocalReward):
         return Use(REWARDS[config.kind], arguments), {}
@@ -97,8 +106,26 @@ def date_of(recipe: Recipe, model: Stage | Outside) -> dict[str, str]:
 def _over(config: Section, name: str, model: Stage | Outside, changes: Mapping[str, Any]) -> tuple[Use, Inputs]:
     arguments, runtime = _settings(config)
     arguments.pop("revision", None)
-    settings = {**arguments, **changes, "model": Input(name), "label": artifact_name(model)}
-    return Use(GENERATORS[str(config.model_dump()["kind"])], settings, runtime), {name: model}
+    settings = {**arguments, **changes, "model": Input(name), "label": _label(model)}
+    inputs: dict[str, Stage | Outside] = {name: model}
+    if lora := settings.pop("lora", None):
+        inputs[f"{name}_lora"] = _adapter(lora)
+        settings["lora"] = Input(f"{name}_lora")
+    return Use(GENERATORS[str(config.model_dump()["kind"])], settings, runtime), inputs
+
+
+def _label(model: Stage | Outside) -> str:
+    """What rows call a model: a stage's folder, a Hub id, or of a folder, which may have any name, the start of its digest."""
+    if isinstance(model, Outside) and model.name != MICROWORLD and "/" not in model.name:
+        return model.digest[:12]
+    return artifact_name(model)
+
+
+def _adapter(folder: str) -> Outside:
+    path = Path(folder)
+    if not (path / "adapter_config.json").is_file():
+        raise ConfigError([f"lora: there is no adapter_config.json in {folder}; give the folder of a LoRA adapter"])
+    return Outside(path.name, path, tree_digest(path))
 
 
 def _settings(config: Section) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from eva_stages.core.failures import add_calls, add_reasons, error_reason
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.functions import load_function
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_id
@@ -127,10 +128,16 @@ class VerifierReward(PointwiseReward):
     """A Python function `f(messages, response, reference) -> float | None`; what it raises is the reason of a null."""
 
     function: str
+    code: str | None = None
+    """Digest of the source of a function in a file; None for those of `VERIFIERS`."""
+    file: str | None = None
     _call: Callable[[list[Message], str, str | None], float | None] = PrivateAttr()
 
     def load(self) -> None:
-        self._call = load_attribute(VERIFIERS.get(self.function, self.function))
+        if self.file is None or self.code is None:
+            self._call = load_attribute(VERIFIERS[self.function])
+        else:
+            self._call = load_function(self.file, self.function, self.code)
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         return [self._one(conversation) for conversation in conversations]

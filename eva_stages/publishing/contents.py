@@ -7,6 +7,7 @@ known kinds go: safetensors, tokenizer, configuration, training log.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ import yaml
 from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import file_digest, tree_digest
+from eva_stages.core.functions import SOURCES
 from eva_stages.core.ourfiles import parquet_errors, read_content, read_yaml, rebuilt
 from eva_stages.core.store import PIPELINE, content
 from eva_stages.core.tables import write_rows
@@ -97,11 +99,25 @@ def _dataset(story: Story, selection: Selection, report: Path, known: dict[str, 
         for artifact in taken:
             files += _stage_files(artifact, known, privacy, scratch)
         listed = [artifact for artifact in story.artifacts if artifact in taken or f"{artifact.name}/rows.parquet" in known]
+        files += _function_files(taken, privacy)
         files.append(File("recipe.yaml", _recipe(story)))
         files.append(File("README.md", privacy.text(dataset_card(story, listed)).encode()))
     if report.is_file():
         files.append(File(REPORT, privacy.text(report.read_text(encoding="utf-8")).encode()))
     return Repository(story.dataset, "dataset", tuple(files))
+
+
+def _function_files(artifacts: Sequence[Artifact], privacy: Privacy) -> list[File]:
+    """The sources of the functions that artifacts were made with, whose digests stand in their manifests."""
+    works = {artifact.folder.parents[1]: "" for artifact in artifacts}
+    for artifact in artifacts:
+        works[artifact.folder.parents[1]] += json.dumps(artifact.manifest.get("work"))
+    folders = [folder for root, work in works.items() for folder in sorted((root / SOURCES).glob("*")) if folder.name in work]
+    return [
+        File(f"{SOURCES}/{folder.name}/{path.relative_to(folder).as_posix()}", privacy.text(path.read_text(encoding="utf-8")).encode())
+        for folder in folders
+        for path in sorted(folder.rglob("*.py"))
+    ]
 
 
 def _stage_files(artifact: Artifact, known: dict[str, Any], privacy: Privacy, scratch: Path) -> list[File]:

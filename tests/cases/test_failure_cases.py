@@ -1,8 +1,8 @@
 """A failure is never data, and trying again tries again: calls that fail, for everyone who is asked, through real stages and servers."""
 
+import inspect
 import io
 import json
-import os
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -230,13 +230,11 @@ def score(messages, response, reference):
 """
 
 
-def test_a_reward_function_that_is_mended_computes_the_failed_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reward_function_that_is_mended_computes_the_failed_rows_alone(tmp_path: Path) -> None:
     calls, ready, run = tmp_path / "calls", tmp_path / "ready", new_run(tmp_path)
     (tmp_path / "mended_reward.py").write_text(REWARD.format(calls=str(calls), ready=str(ready)))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     with serving(ChatServer()) as server:
-        stage = stage_of("function", server, tmp_path, reward={"kind": "verifier", "function": "mended_reward:score"})
+        stage = stage_of("function", server, tmp_path, reward={"kind": "verifier", "function": f"{tmp_path}/mended_reward.py:score"})
     with pytest.raises(StageError, match=r"2 of 4 responses have no reward.*most often \(2\): OSError: the scorer's table is not there"):
         attempt(run, stage)
     assert len(calls.read_text().splitlines()) == 4
@@ -363,14 +361,22 @@ def strict(messages: Any, response: str, reference: str) -> float:
     return float(response == reference)
 
 
+def functions_file(folder: Path) -> Path:
+    """A file with functions that a recipe can name."""
+    path = folder / "own_rewards.py"
+    path.write_text("from typing import Any\n" + "\n".join(map(inspect.getsource, (two, optional, strict))))
+    return path
+
+
 def test_validate_refuses_a_function_that_cannot_be_called(tmp_path: Path) -> None:
     for refused in (two, four, named_only, later, many, Scorer, WEIGHT):
         assert "expected a function (messages, response, reference) that returns a number" in str(call_fault(refused)), refused
     for taken in (any_parts, optional, strict, VERIFIERS["math"], partial(four, weight=1.0), max):
         assert call_fault(load_attribute(taken) if isinstance(taken, str) else taken) is None, taken
-    said = faults(tmp_path, reward={"kind": "verifier", "function": f"{__name__}:two"})
-    assert f"reward.function: {__name__}:two takes (messages: Any, response: str) -> float, and cannot be called with" in said
-    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{__name__}:strict"}) == ""
+    own = functions_file(tmp_path)
+    said = faults(tmp_path, reward={"kind": "verifier", "function": f"{own}:two"}, trust_code=True)
+    assert f"reward.function: {own}:two takes (messages: Any, response: str) -> float, and cannot be called with" in said
+    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{own}:strict"}, trust_code=True) == ""
 
 
 def test_validate_refuses_a_reward_whose_references_evolved_prompts_do_not_have(tmp_path: Path) -> None:
@@ -378,15 +384,16 @@ def test_validate_refuses_a_reward_whose_references_evolved_prompts_do_not_have(
         "".join(json.dumps({"prompt": f"Add {n} and {n}.", "answer": str(2 * n)}) + "\n" for n in range(9))
     )
     prompts = {"kind": "file", "path": str(tmp_path / "sums.jsonl"), "reference_column": "answer"}
-    settings = {"prompts": prompts, "evaluation.benchmarks": []}
-    for name in ("math", "instruction", f"{__name__}:strict"):
+    own = functions_file(tmp_path)
+    settings = {"prompts": prompts, "evaluation.benchmarks": [], "trust_code": True}
+    for name in ("math", "instruction", f"{own}:strict"):
         reward = {"kind": "verifier", "function": name}
         said = faults(tmp_path, reward=reward, **settings)
         assert "reward.function: " in said and "creator.evolve returns prompts without references" in said and "iterations=0" in said, said
         assert faults(tmp_path, reward=reward, iterations=0, **settings) == ""
         for control in ("longer", "no_evolve"):
             assert faults(tmp_path, reward=reward, **{"creator.control": control}, **settings) == ""
-    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{__name__}:optional"}, **settings) == ""
+    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{own}:optional"}, **settings) == ""
     members = [{"reward": {"kind": "microworld"}}, {"reward": {"kind": "verifier", "function": "math"}}]
     said = faults(tmp_path, reward={"kind": "ensemble", "members": members}, **settings)
     assert "reward.members.1.reward.function: math" in said

@@ -107,13 +107,13 @@ def test_a_policy_without_chat_template_or_with_another_tokenizer(tmp_path: Path
 
 
 def test_a_verifier_that_cannot_be_imported(tmp_path: Path) -> None:
-    fails(tmp_path, {"reward": {"kind": "verifier", "function": "nowhere:f"}}, "reward.function: nowhere:f cannot be imported")
+    fails(tmp_path, {"reward": {"kind": "verifier", "function": "nowhere:f"}}, "reward.function: there is no file", "nowhere.py")
 
 
 def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give_no_pair(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     (tmp_path / "my_reward.py").write_text(REWARD.format(calls=str(calls)))
-    settings = TINY | {"reward": {"kind": "verifier", "function": "my_reward:flaky"}}
+    settings = TINY | {"trust_code": True, "reward": {"kind": "verifier", "function": "my_reward:flaky"}}
     run = tmp_path / "run"
     arguments = ("run", "quickstart", "--run-dir", str(run), "--until", "pair")
     # above the limit the stage fails and says how to go on; the next attempt scores those again that have no reward, and no others

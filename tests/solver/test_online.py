@@ -26,6 +26,7 @@ from eva_stages.models.rewards import VerifierReward
 from eva_stages.solver.launching import train
 from eva_stages.solver.online import PromptGroups, load_prompts, reward_function
 from pipelines.iteration import iterations
+from tests.conftest import in_file
 from tests.solver.jobs import read_metrics
 from tests.tiny_models import save_gemma2, tokenizer
 
@@ -64,7 +65,7 @@ def test_prompts_come_in_whole_groups_in_an_order_of_their_epoch() -> None:
 
 
 def test_rewards_that_fail_are_none_and_a_batch_without_any_is_an_error() -> None:
-    reward = VerifierReward(function="tests.solver.test_online:length")
+    reward = VerifierReward(function="length", **in_file(__file__, "length"))
     reward.load()
     logged: dict[str, float] = {}
     chat = Chat(AutoTokenizer.from_pretrained(POLICY))
@@ -100,7 +101,7 @@ def test_trl_computes_the_leave_one_out_policy_gradient_with_the_kl_in_the_rewar
             weight += 0.01 * torch.randn_like(weight)
     other.save_pretrained(tmp_path / "reference")
     policy.config._name_or_path = str(tmp_path / "reference")
-    reward = VerifierReward(function="tests.solver.test_online:length")
+    reward = VerifierReward(function="length", **in_file(__file__, "length"))
     reward.load()
     chat = Chat(words)
     rows = [{"prompt": [{"role": "user", "content": text}], "reference": None} for text in INSTRUCTIONS[:4]]
@@ -151,7 +152,7 @@ def test_a_resumed_training_ends_where_an_unbroken_one_ends_and_too_many_failed_
         "solver.training.batch_size": 16,
         "solver.training.runtime.micro_batch_size": 8,
         "solver.training.checkpoints_per_epoch": 2,
-        "reward": {"kind": "verifier", "function": "tests.solver.test_online:length"},
+        "reward": {"kind": "verifier", "function": f"{__file__}:length"},
     }
     recipe = load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in settings.items()])
     stage = iterations(recipe)[0].solver[-1]

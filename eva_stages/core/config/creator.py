@@ -6,6 +6,7 @@ from pydantic import Field
 
 from eva_stages.core.config.base import Metric, Section
 from eva_stages.core.config.models import DType, ModelRuntime, Player
+from eva_stages.core.config.paths import MaybeFile, MaybeFiles
 
 
 class Selection(Section):
@@ -45,7 +46,7 @@ class Evolve(Section):
 class Decontaminate(Section):
     """Keeps prompts of the evaluation sets out, seed prompts as well as evolved ones."""
 
-    against: tuple[str, ...] = Field(min_length=1)
+    against: MaybeFiles = Field(min_length=1)
     """alpaca-eval, mt-bench, arena-hard, or a file with prompts (.jsonl, .json, .csv, .parquet, also .gz)."""
     ngram: int = Field(13, ge=3)
     """Words; questions shorter than that count when they are contained whole."""
@@ -56,7 +57,7 @@ class Decontaminate(Section):
 class Diversity(Section):
     """How far every evolved prompt is from its nearest neighbour among all prompts, by sentence embeddings."""
 
-    model: str
+    model: MaybeFile
     """Sentence-embedding model: folder or Hub id."""
     revision: str | None = None
     min_distance: float = Field(0.0, ge=0, le=2)
@@ -93,7 +94,7 @@ class Replay(Section):
 class Topics(Section):
     """A zero-shot classifier that names each prompt's topic."""
 
-    model: str
+    model: MaybeFile
     """Model of natural-language inference: folder or Hub id."""
     revision: str | None = None
     labels: tuple[str, ...] = Field(min_length=2)

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from eva_stages.core.config.base import Section
 from eva_stages.core.config.models import DType, Player
+from eva_stages.core.config.paths import OptionalFile, OptionalMaybeFile
 
 
 class Lettercraft(Section):
@@ -22,7 +23,7 @@ class Lettercraft(Section):
 class Benchmark(Section):
     """Questions that a policy answers; its temperature and length here go before the policy's own."""
 
-    questions: str | None = None
+    questions: OptionalFile = None
     """File with the questions; null = the public home."""
     temperature: float | None = Field(0.0, ge=0)
     max_new_tokens: int = Field(2048, ge=1)
@@ -66,9 +67,9 @@ class MTBench(JudgedBenchmark):
     """FastChat's temperatures of the answers by category; 0 for the others."""
 
     kind: Literal["mt_bench"]
-    references: str | None = None
+    references: OptionalFile = None
     """File with the reference answers (math, reasoning, coding); null = the public home."""
-    prompts: str | None = None
+    prompts: OptionalFile = None
     """File with the judge's prompts; null = the public home."""
     temperature: float | None = Field(None, ge=0)
     """null = the official one of each category (0.7 for writing and roleplay, 0.1 for stem and humanities, 0 for the rest)."""
@@ -80,11 +81,11 @@ class ArenaHard(JudgedBenchmark):
 
     kind: Literal["arena_hard"]
     version: Literal["v0.1", "v2.0"] = "v0.1"
-    baseline: str | None = None
+    baseline: OptionalMaybeFile = None
     """File with the baseline's answers, a model whose answers are published, or `base` for the base policy; null = the official one."""
-    prompts: str | None = None
+    prompts: OptionalFile = None
     """The official settings file with the judge's template; null = the public home."""
-    system_prompts: str | None = None
+    system_prompts: OptionalFile = None
     """File with the judge's system prompt of every category, where the settings file has none; null = the public home."""
     max_new_tokens: int = Field(4096, ge=1)
 
@@ -103,11 +104,11 @@ class AlpacaEval(JudgedBenchmark):
     kind: Literal["alpaca_eval"]
     annotator: Literal["weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4_turbo_fn"] = "weighted_alpaca_eval_gpt4_turbo"
     """Its prompt, parser and settings; the weighted one needs log-probabilities (of a local judge, the word counts as sure)."""
-    baseline: str | None = None
+    baseline: OptionalMaybeFile = None
     """File with the reference outputs, or `base` for the base policy; null = the official one."""
-    difficulty: str | None = None
+    difficulty: OptionalFile = None
     """The package's instruction_difficulty.csv; null = fetched from the Hub by the package."""
-    gamed: str | None = None
+    gamed: OptionalFile = None
     """The package's df_gamed.csv; null = fetched from the Hub by the package."""
     temperature: float | None = Field(0.7, ge=0)
 
@@ -144,7 +145,7 @@ class LMEval(Section):
         ("gsm8k", "gsm_plus", "wmdp", "leaderboard_mmlu_pro", "leaderboard_musr", "truthfulqa_gen"), min_length=1
     )
     """Names of the harness; the paper's table 7 by default."""
-    include: str | None = None
+    include: OptionalFile = None
     """Folder with task files of one's own."""
     limit: int | None = Field(None, ge=1)
     """Questions per task; null = all."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from eva_stages.core.config.base import Section
+from eva_stages.core.config.paths import MaybeFile, OptionalFile
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -52,7 +53,7 @@ class TransformersGenerator(LocalSampling):
 class TransformersModel(TransformersGenerator):
     """A `transformers` generator over a model of its own."""
 
-    model: str
+    model: MaybeFile
     revision: str | None = None
 
 
@@ -74,7 +75,7 @@ class VLLMGenerator(LocalSampling):
     dtype: DType = "auto"
     max_model_len: int | None = Field(None, ge=8)
     """Tokens of prompt and answer; null = what the model takes."""
-    lora: str | None = None
+    lora: OptionalFile = None
     """Folder of a LoRA adapter to answer with."""
     runtime: VLLMRuntime = VLLMRuntime()
 
@@ -82,7 +83,7 @@ class VLLMGenerator(LocalSampling):
 class VLLMModel(VLLMGenerator):
     """A vLLM generator over a model of its own."""
 
-    model: str
+    model: MaybeFile
     revision: str | None = None
 
 
@@ -110,7 +111,7 @@ class LiteLLMRuntime(Section):
     run share what the run has spent on judging."""
     requests_per_minute: float | None = Field(None, gt=0)
     """Requests are spread over time to stay below this."""
-    cache: str | None = None
+    cache: OptionalFile = None
     """File with the answers to every call of all runs that name it, read and added to; a call found there is not made again."""
 
 
@@ -144,7 +145,7 @@ Player = Annotated[PolicyPlayer | TransformersModel | VLLMModel | LiteLLMModel |
 class Policy(Section):
     """The policy to align: theta_0."""
 
-    model: str
+    model: MaybeFile
     """`microworld`, a checkpoint folder, or a Hub id."""
     revision: str | None = None
     """Branch, tag or commit of a Hub id."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from eva_stages.core.config.base import Section
+from eva_stages.core.config.paths import FilePath
 
 
 class MicroworldPrompts(Section):
@@ -19,7 +20,7 @@ class FilePrompts(Section):
     """Prompts from a local .jsonl, .json, .csv or .parquet file."""
 
     kind: Literal["file"]
-    path: str
+    path: FilePath
     column: str = "prompt"
     """Column with the prompt: a string, or a list of chat messages."""
     reference_column: str | None = None

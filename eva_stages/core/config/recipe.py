@@ -63,6 +63,8 @@ class Recipe(Section):
     seed: int = Field(42, ge=0)
     iterations: int = Field(2, ge=0)
     """eva iterations after the base round (iteration 0) on the seed prompts."""
+    trust_code: bool = False
+    """Import the Python files that the recipe names functions in, which may do anything: read them first. --trust sets this."""
     prompts: Prompts
     policy: Policy
     reward: Reward

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from eva_stages.core.config.base import Section
 from eva_stages.core.config.models import DType, ModelRuntime, Player
+from eva_stages.core.config.paths import FunctionName, MaybeFile
 
 
 class MicroworldReward(Section):
@@ -17,7 +18,7 @@ class MicroworldReward(Section):
 class LocalReward(Section):
     """A reward model that runs here."""
 
-    model: str
+    model: MaybeFile
     revision: str | None = None
     max_length: int | None = Field(None, ge=8)
     """Tokens of the longest conversation that is scored; longer ones are null, counted. null = as many as the model has positions for."""
@@ -60,10 +61,11 @@ class MicroworldJudgeReward(Section):
 
 
 class VerifierReward(Section):
-    """A Python callable `f(messages, response, reference) -> float | None`: `math`, `instruction`, or your own as module:function."""
+    """A Python callable `f(messages, response, reference) -> float | None`: `math`, `instruction`, or your own in a file."""
 
     kind: Literal["verifier"]
-    function: str = Field(pattern=r"^(math|instruction|[\w.]+:\w+)$")
+    function: FunctionName = Field(pattern=r"^(math|instruction|[^:]+:[^\W\d]\w*)$")
+    """Your own: functions.py:name, or module:name for a module beside the recipe. Importing it needs trust_code, or --trust."""
 
 
 class LLMJudgeReward(Section):

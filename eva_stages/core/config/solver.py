@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from eva_stages.core.config.base import Section
 from eva_stages.core.config.models import Player, PolicyPlayer
+from eva_stages.core.config.paths import MaybeFile
 
 
 class PairLoss(Section):
@@ -126,7 +127,7 @@ class Adapter(Section):
 class TrainingRuntime(Section):
     micro_batch_size: int = Field(8, ge=1)
     """Pairs per device and forward pass; accumulation makes up the batch size."""
-    launch: str = "cpu"
+    launch: MaybeFile = "cpu"
     """Packaged accelerate launch file by name, or a path."""
     starter: Literal["slurm", "ray"] | None = None
     """What starts a launch file with several machines on each of them: `slurm` by srun within this job's allocation, `ray` on a cluster

@@ -1,0 +1,200 @@
+"""Code named by a recipe, and what its relative paths start from (CASES.md, K4)."""
+
+import json
+import shutil
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos import SMALL
+from eva_stages.core.errors import ConfigError, DataError
+from eva_stages.core.functions import load_function, resolve_function
+from eva_stages.core.recipes import load_recipe, recipe_of_run, recipe_text
+from eva_stages.core.stage import closure
+from eva_stages.core.store import Run, read_manifest
+from eva_stages.models.rewards import Conversation, VerifierReward
+from eva_stages.publishing.contents import Selection, repositories
+from eva_stages.publishing.privacy import Privacy
+from pipelines.checking import check
+from pipelines.iteration import iterations
+from pipelines.publishing import tell
+from tests.cases.test_file_cases import eva
+
+REWARD = """
+from helper import scale
+
+def reward(messages, response, reference):
+    return scale(len(response))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A recipe with a reward function, a module that it imports and a prompt file beside it; the shell is elsewhere."""
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    (folder / "functions.py").write_text(REWARD)
+    (folder / "helper.py").write_text("def scale(n):\n    return n / 10\n")
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Say {n}."}) + "\n" for n in range(60)))
+    text = recipe_text("quickstart")[1]
+    head, _, rest = text.partition("reward:\n")
+    tail = rest[rest.index("\n\n") :] if "\n\n" in rest else rest[rest.index("\n") :]
+    (folder / "my.yaml").write_text(f"{head}reward: {{kind: verifier, function: functions.py:reward}}\n{tail}")
+    (tmp_path / "shell").mkdir()
+    return folder
+
+
+def changes(**settings: object) -> list[str]:
+    known = {"prompts": {"kind": "file", "path": "prompts.jsonl"}, "trust_code": True, **settings}
+    return [f"{name}={json.dumps(value)}" for name, value in known.items()]
+
+
+def written(folder: Path, **settings: object) -> Path:
+    """The recipe with further fields, as a file."""
+    import yaml
+
+    recipe = yaml.safe_load((folder / "my.yaml").read_text())
+    recipe.update({"prompts": {"kind": "file", "path": "prompts.jsonl"}, "trust_code": True, **settings})
+    (folder / "written.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "written.yaml"
+
+
+def fingerprints(recipe: Path) -> dict[str, str]:
+    return {stage.label: stage.fingerprint for one in iterations(load_recipe(str(recipe))) for stage in closure(list(one.stages))}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {label for label in before if before[label] != after[label]}
+
+
+@pytest.mark.parametrize("file", ["functions.py", "helper.py"])
+def test_editing_a_function_or_what_it_imports_reruns_its_stage_and_no_earlier_one(folder: Path, file: str) -> None:
+    recipe = written(folder)
+    before = fingerprints(recipe)
+    (folder / file).write_text((folder / file).read_text() + "\n# another version\n")
+    stages = changed(before, fingerprints(recipe))
+    assert {"0-reward", "0-pair", "0-train"} <= stages and not {"0-prompts", "0-respond"} & stages
+
+
+def test_where_a_function_lies_and_what_its_file_is_called_reruns_nothing(folder: Path) -> None:
+    before = fingerprints(written(folder))
+    moved = folder.parent / "moved"
+    shutil.move(folder, moved)
+    assert fingerprints(moved / "written.yaml") == before
+    (moved / "functions.py").rename(moved / "rewards.py")
+    assert fingerprints(written(moved, reward={"kind": "verifier", "function": "rewards:reward"})) == before
+
+
+def test_paths_of_a_recipe_start_beside_it_and_those_of_the_command_line_in_the_shell(folder: Path) -> None:
+    recipe = written(folder, policy={"model": "policy", "generator": {"kind": "transformers"}})
+    shutil.copytree(Path(__file__).parents[2] / "eva_stages/microworld/base_policy", folder / "policy")
+    (folder.parent / "shell" / "other.jsonl").write_text('{"prompt": "hello"}\n')
+    with chdir(folder.parent / "shell"):
+        loaded = load_recipe(str(recipe))
+        assert loaded.prompts.path == str(folder / "prompts.jsonl") and loaded.policy.model == str(folder / "policy")
+        assert loaded.reward.function == f"{folder / 'functions.py'}:reward"
+        assert loaded.solver.training.runtime.launch == "cpu", "a packaged name stays one"
+        own = load_recipe(str(recipe), ["prompts.path=other.jsonl", "reward.function=math"])
+        assert own.prompts.path == str(folder.parent / "shell" / "other.jsonl") and own.reward.function == "math"
+        assert load_recipe("quickstart", ["prompts={kind: file, path: other.jsonl}"]).prompts.path == own.prompts.path
+        with pytest.raises(
+            ConfigError, match=r"prompts\.path: there is no other\.jsonl in .*recipe.*; if you mean .*shell/other\.jsonl, write"
+        ):
+            load_recipe(str(written(folder, prompts={"kind": "file", "path": "other.jsonl"})))
+        check(loaded)
+
+
+def test_code_is_not_imported_without_consent(folder: Path) -> None:
+    (folder / "functions.py").write_text("open('imported', 'w')\n" + REWARD)
+    recipe = written(folder, trust_code=False)
+    shell = folder.parent / "shell"
+    said = eva("validate", str(recipe), code=2, cwd=shell).stderr
+    assert "reward.function: reward is code in" in said and "functions.py" in said and "--trust" in said and "trust_code: true" in said
+    assert not (shell / "imported").exists()
+    eva("validate", str(recipe), "--trust", cwd=shell)
+    assert (shell / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    "function", ["os:spawnlp", "subprocess:run", "json:dumps", "eva_stages.core.store:now", "nowhere:f", "nowhere.py:f"]
+)
+def test_no_function_comes_from_elsewhere_than_a_file_beside_the_recipe(folder: Path, function: str) -> None:
+    recipe = load_recipe(str(written(folder, reward={"kind": "verifier", "function": function})))
+    with pytest.raises(ConfigError, match=r"reward\.function: there is no file .*recipe/"):
+        check(recipe)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("def other(a, b, c): pass", "defines no 'reward'; it defines other"),
+        ("def reward(:", "cannot be read as Python"),
+        ("\0", "cannot be read as Python"),
+        ("import nothing_of_that_name\ndef reward(a, b, c): return 1", "cannot be imported: ModuleNotFoundError"),
+        ("raise SystemExit(3)\ndef reward(a, b, c): return 1", "cannot be imported: SystemExit: 3"),
+        ("reward = 3", "is a int; expected a function"),
+    ],
+)
+def test_a_function_that_cannot_be_had_is_a_fault_of_the_recipe(folder: Path, source: str, says: str) -> None:
+    (folder / "functions.py").write_text(source)
+    with pytest.raises(ConfigError, match=says):
+        check(load_recipe(str(written(folder))))
+
+
+def test_a_function_runs_with_its_local_imports_and_not_with_others_of_that_name(folder: Path) -> None:
+    for factor in ("10", "100"):
+        (folder / "helper.py").write_text(f"def scale(n):\n    return n / {factor}\n")
+        function = resolve_function(f"{folder / 'functions.py'}:reward", "reward.function")
+        assert set(function.sources) == {"functions.py", "helper.py"}
+        reward = VerifierReward(function="reward", file=str(function.file), code=function.digest)
+        reward.load()
+        assert reward.score([Conversation([], "x" * 10)])[0].value == 10 / float(factor)
+    (folder / "helper.py").write_text("scale = len")
+    with pytest.raises(DataError, match="has changed since the run started"):
+        load_function(str(function.file), function.name, function.digest)
+
+
+def test_a_function_in_a_package_has_relative_imports(folder: Path) -> None:
+    package = folder / "mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "rewards.py").write_text(
+        "from .scaling import scale\ndef reward(messages, response, reference):\n    return scale(response)\n"
+    )
+    (package / "scaling.py").write_text("def scale(text):\n    return len(text)\n")
+    recipe = written(folder, reward={"kind": "verifier", "function": "mine.rewards:reward"})
+    check(load_recipe(str(recipe)))
+    before = fingerprints(recipe)
+    (package / "scaling.py").write_text("def scale(text):\n    return -len(text)\n")
+    assert "0-reward" in changed(before, fingerprints(recipe))
+
+
+def test_a_local_module_with_an_installed_ones_name_is_refused(folder: Path) -> None:
+    (folder / "json.py").write_text("def scale(n): return n")
+    (folder / "functions.py").write_text(REWARD.replace("helper", "json"))
+    with pytest.raises(ConfigError, match="another module json"):
+        check(load_recipe(str(written(folder))))
+
+
+def test_a_run_keeps_the_source_of_its_function_and_pushes_it_and_no_path_of_the_machine(folder: Path) -> None:
+    run, shell = Run(folder.parent / "shell" / "run"), folder.parent / "shell"
+    small = [word for name, value in SMALL.items() if not name.startswith("prompts") for word in ("--set", f"{name}={json.dumps(value)}")]
+    tiny = ("--set", "prompts.size=8", "--set", "policy.generator.max_new_tokens=4")
+    arguments = ("run", str(written(folder)), *small, *tiny, "--run-dir", "run", "--until", "0-reward")
+    eva(*arguments, cwd=shell)
+    (reward,) = run.stages.glob("0-reward-*")
+    digest = resolve_function(f"{folder / 'functions.py'}:reward", "").digest
+    assert digest in json.dumps(read_manifest(reward)["work"])
+    saved = run.root / "functions" / digest
+    assert (saved / "functions.py").read_text() == REWARD and (saved / "helper.py").is_file()
+    recipe = recipe_of_run(run.root)
+    assert recipe.prompts.path == str(folder / "prompts.jsonl")
+    with chdir("/"):
+        assert iterations(recipe_of_run(run.root))[0].solver[1].folder == reward.name, "its own recipe means the same from everywhere"
+    story = tell(run, recipe, iterations(recipe), "someone", Privacy(run.root))
+    (repository,) = repositories(story, Selection("datasets"), run.root / "report.html", {}, Privacy(run.root), folder.parent / "scratch")
+    files = {file.path: file for file in repository.files}
+    assert files[f"functions/{digest}/functions.py"].content == REWARD.encode()
+    texts = [file.content for file in repository.files if isinstance(file.content, bytes)]
+    assert texts and not [text for text in texts if str(folder).encode() in text or str(folder.parent).encode() in text]
