@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos import SMALL
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.functions import load_function, resolve_function
-from eva_stages.core.recipes import load_recipe, recipe_of_run, recipe_text
+from eva_stages.core.recipes import dump_recipe, load_recipe, recipe_of_run, recipe_text
+from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.stage import closure
-from eva_stages.core.store import Run, read_manifest
+from eva_stages.core.store import Run, read_manifest, write_whole
+from eva_stages.core.tables import write_rows
 from eva_stages.models.rewards import Conversation, VerifierReward
 from eva_stages.publishing.contents import Selection, repositories
 from eva_stages.publishing.privacy import Privacy
 from pipelines.checking import check
+from pipelines.functions import save_sources
 from pipelines.iteration import iterations
 from pipelines.publishing import tell
 from tests.cases.test_file_cases import eva
@@ -109,8 +111,8 @@ def test_code_is_not_imported_without_consent(folder: Path) -> None:
     (folder / "functions.py").write_text("open('imported', 'w')\n" + REWARD)
     recipe = written(folder, trust_code=False)
     shell = folder.parent / "shell"
-    said = eva("validate", str(recipe), code=2, cwd=shell).stderr
-    assert "reward.function: reward is code in" in said and "functions.py" in said and "--trust" in said and "trust_code: true" in said
+    with chdir(shell), pytest.raises(ConfigError, match=r"reward\.function: reward is code in .*functions\.py.*--trust.*trust_code: true"):
+        check(load_recipe(str(recipe)))
     assert not (shell / "imported").exists()
     eva("validate", str(recipe), "--trust", cwd=shell)
     assert (shell / "imported").exists()
@@ -178,12 +180,16 @@ def test_a_local_module_with_an_installed_ones_name_is_refused(folder: Path) -> 
 
 
 def test_a_run_keeps_the_source_of_its_function_and_pushes_it_and_no_path_of_the_machine(folder: Path) -> None:
-    run, shell = Run(folder.parent / "shell" / "run"), folder.parent / "shell"
-    small = [word for name, value in SMALL.items() if not name.startswith("prompts") for word in ("--set", f"{name}={json.dumps(value)}")]
-    tiny = ("--set", "prompts.size=8", "--set", "policy.generator.max_new_tokens=4")
-    arguments = ("run", str(written(folder)), *small, *tiny, "--run-dir", "run", "--until", "0-reward")
-    eva(*arguments, cwd=shell)
-    (reward,) = run.stages.glob("0-reward-*")
+    run = Run(folder.parent / "shell" / "run")
+    run.create()
+    loaded = load_recipe(str(written(folder)))
+    write_whole(run.root / "recipe.yaml", dump_recipe(loaded))
+    save_sources(loaded, run)
+    (scored,) = (stage for stage in iterations(loaded)[0].solver if stage.name == "reward")
+    for stage in closure([scored]):
+        write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")
+        run.commit(stage, run.workplace(stage) / "data", {"rows": 0, "counts": {}, "seconds": 0.0})
+    reward = run.stages / scored.folder
     digest = resolve_function(f"{folder / 'functions.py'}:reward", "").digest
     assert digest in json.dumps(read_manifest(reward)["work"])
     saved = run.root / "functions" / digest

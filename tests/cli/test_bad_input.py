@@ -62,7 +62,7 @@ def test_a_folder_that_is_no_checkpoint_or_has_pickled_weights(tmp_path: Path) -
 
 
 def test_prompt_files(tmp_path: Path) -> None:
-    fails(tmp_path, {**PROMPTS, "prompts": {"kind": "file", "path": "gone.jsonl"}}, "there is no file gone.jsonl")
+    fails(tmp_path, {**PROMPTS, "prompts": {"kind": "file", "path": "gone.jsonl"}}, "there is no file", "gone.jsonl")
     (tmp_path / "prompts.jsonl").write_text("")
     fails(tmp_path, PROMPTS, "prompts.jsonl is empty")
     (tmp_path / "prompts.jsonl").write_text('{"text": "x"}\n')
