@@ -34,7 +34,7 @@ from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import Use
 from eva_stages.core.store import PIPELINE
 from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
-from eva_stages.core.workers import ECHO_SECONDS, StepWorker, Workers
+from eva_stages.core.workers import StepWorker, Workers
 
 if TYPE_CHECKING:
     from distilabel.pipeline.batch import _Batch
@@ -149,7 +149,7 @@ class _ThrowAway(Pipeline):
         self._pool.apply_async(StepWorker(step, replica, **queues).run, error_callback=self._error_callback)
 
     def _error_callback(self, e: BaseException) -> None:
-        fail(self._workers.ended(ECHO_SECONDS) or describe(e))
+        fail(describe(e))
 
     def _teardown(self) -> None:
         self._workers.release()

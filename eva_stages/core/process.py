@@ -32,6 +32,7 @@ POLL_SECONDS = 0.05
 SUBREAPER = 36
 _report: Connection | None = None
 _log = Path("the log")
+_look_first: Callable[[], str | None] | None = None
 
 
 def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callable[[], None]) -> Any:
@@ -112,8 +113,14 @@ def kill_tree(pid: int | None) -> None:
 def fail(message: str) -> NoReturn:
     """Report a failure from any thread of a child and end it at once, with everything it started."""
     if _report is not None:
-        _tell(_report, ("failed", message))
+        _tell(_report, ("failed", (_look_first and _look_first()) or message))
     _end_all()
+
+
+def look_first(look: Callable[[], str | None]) -> None:
+    """Before a failure in this process is reported, look for what may be behind it: the cause that `look` returns is told instead."""
+    global _look_first
+    _look_first = look
 
 
 def cause_of(error: BaseException, where: str = "") -> str:

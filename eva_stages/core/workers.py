@@ -15,7 +15,7 @@ from typing import Any
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 
 from eva_stages.core.errors import StageError
-from eva_stages.core.process import cause_of, ending, fail, print_trace
+from eva_stages.core.process import cause_of, ending, fail, look_first, print_trace
 
 POLL_SECONDS = 0.1
 ECHO_SECONDS = 0.5
@@ -37,6 +37,7 @@ class Workers:
     def watch(self) -> None:
         """From now on the end of any process that is there, or that is started in place of one, is the stage's."""
         self._known = multiprocessing.active_children()
+        look_first(lambda: self.ended(ECHO_SECONDS))
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
 
     def release(self) -> None:
