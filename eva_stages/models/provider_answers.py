@@ -7,6 +7,8 @@ reason that the provider gives for it, and final: it is paid for, and the same r
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from eva_stages.core.reasoning import UNFINISHED
+
 REASON_CHARACTERS = 80
 
 
@@ -54,12 +56,20 @@ def _choice(choice: Any, logprobs: bool) -> dict[str, Any]:
     fields = choice if isinstance(choice, Mapping) else {}
     text = _text(fields.get("message"))
     finish = str(fields.get("finish_reason") or "unknown")[:REASON_CHARACTERS]
-    reason = finish if text is not None or finish in ("length", "content_filter") else f"no text in the answer (finish_reason {finish})"
+    if not text and finish == "length" and _thought(fields.get("message")):
+        text, finish = None, UNFINISHED
+    known = text is not None or finish in ("length", "content_filter", UNFINISHED)
+    reason = finish if known else f"no text in the answer (finish_reason {finish})"
     read: dict[str, Any] = {"text": text, "reason": reason}
     if logprobs:
         reported = fields.get("logprobs")
         read["logprobs"] = reported.get("content") if isinstance(reported, Mapping) else None
     return read
+
+
+def _thought(message: Any) -> bool:
+    """Whether a server gives the thought of a model that reasons apart from its text."""
+    return isinstance(message, Mapping) and any(message.get(name) for name in ("reasoning_content", "reasoning"))
 
 
 def _text(message: Any) -> str | None:

@@ -89,11 +89,11 @@ def vllm_settings(sampling: Sampling, seed: int, n: int, max_tokens: int, stop: 
     }
 
 
-def neutral_generation_config(ends: Sequence[int], pad: int | None) -> "GenerationConfig":
-    """A generation configuration that knows the end tokens and nothing else."""
+def neutral_generation_config(ends: Sequence[int], pad: int | None, **limits: Any) -> "GenerationConfig":
+    """A generation configuration that knows the end tokens and nothing else but `limits`."""
     from transformers import GenerationConfig
 
-    return GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=pad, do_sample=False)
+    return GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=pad, do_sample=False, **limits)
 
 
 def model_settings(checkpoint: Path) -> dict[str, Any]:

@@ -59,7 +59,6 @@ class TransformersGenerator(SeededLLM):
 
     _model: Any = PrivateAttr(None)
     _tokenizer: Any = PrivateAttr(None)
-    _chat: Chat = PrivateAttr()
     _ends: list[int] = PrivateAttr(default_factory=list)
 
     @property
@@ -74,8 +73,7 @@ class TransformersGenerator(SeededLLM):
         if self._tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer of {self.model} has no chat template, so it cannot be asked anything")
         self._model = load_model(AutoModelForCausalLM, self.model, self.dtype, self.device)
-        self._chat = Chat(self._tokenizer, self.date, self.system_prompt)
-        self._ends = self._chat.end_tokens(Path(self.model))
+        self._ends = Chat(self._tokenizer).end_tokens(Path(self.model))
         # `generate` fills every setting that it is not given from the model's own
         self._model.generation_config = neutral_generation_config(self._ends, self._tokenizer.pad_token_id)
 
@@ -83,8 +81,9 @@ class TransformersGenerator(SeededLLM):
         self._model = self._tokenizer = None
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
-        texts = [self._chat.prompt_text(messages) for messages in inputs]
-        prompts = [self._chat.ids(text) for text in texts]
+        chat = Chat(self._tokenizer, self.date, self.system_prompt)
+        texts = [chat.prompt_text(messages) for messages in inputs]
+        prompts = [chat.ids(text) for text in texts]
         streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]
         rooms = answer_rooms(prompts, self.max_new_tokens, position_count(Path(self.model)))
         results: list[Generated | None] = [
@@ -96,7 +95,7 @@ class TransformersGenerator(SeededLLM):
             chosen = [waiting[i] for i in batch]
             rows = self._rows([prompts[i] for i in chosen], [rooms[i] for i in chosen], [streams[i] for i in chosen], num_generations)
             for index, ids in zip(chosen, rows, strict=True):
-                sampled = [self._chat.read(row, self._ends, self.stop) for row in ids]
+                sampled = [chat.read(row, self._ends, self.stop) for row in ids]
                 results[index] = sampled_responses(sampled, texts[index], len(prompts[index]))
         return [result for result in results if result is not None]
 
@@ -114,10 +113,11 @@ class TransformersGenerator(SeededLLM):
         with torch.inference_mode():
             output = self._model.generate(
                 **{key: value.to(self._model.device) for key, value in batch.items()},
-                generation_config=self._model.generation_config,
+                generation_config=neutral_generation_config(
+                    self._ends, self._tokenizer.pad_token_id, max_new_tokens=room, stop_strings=self.stop or None
+                ),
                 logits_processor=steps,
-                max_new_tokens=room,
-                **({"stop_strings": self.stop, "tokenizer": self._tokenizer} if self.stop else {}),
+                tokenizer=self._tokenizer,
             )
         rows = iter(output[:, longest:].tolist())
         return [[next(rows)[:room] for _ in range(n)] for room in rooms]

@@ -75,7 +75,6 @@ class VLLMGenerator(SeededLLM):
     _engine: Any = PrivateAttr(None)
     _tokenizer: Any = PrivateAttr(None)
     _adapter: Any = PrivateAttr(None)
-    _chat: Chat = PrivateAttr()
     _ends: list[int] = PrivateAttr(default_factory=list)
 
     @property
@@ -103,8 +102,7 @@ class VLLMGenerator(SeededLLM):
         self._tokenizer = self._engine.get_tokenizer()
         if self._tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer of {self.model} has no chat template, so it cannot be asked anything")
-        self._chat = Chat(self._tokenizer, self.date, self.system_prompt)
-        self._ends = self._chat.end_tokens(Path(self.model))
+        self._ends = Chat(self._tokenizer).end_tokens(Path(self.model))
 
     def unload(self) -> None:
         """End the engine and its processes."""
@@ -114,12 +112,14 @@ class VLLMGenerator(SeededLLM):
         gc.collect()
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
-        texts = [self._chat.prompt_text(messages) for messages in inputs]
-        prompts = [self._chat.ids(text) for text in texts]
+        chat = Chat(self._tokenizer, self.date, self.system_prompt)
+        texts = [chat.prompt_text(messages) for messages in inputs]
+        prompts = [chat.ids(text) for text in texts]
         streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]
         limit = self._engine.model_config.max_model_len
         asked = [index for index, ids in enumerate(prompts) if len(ids) < limit]
-        answers = dict(zip(asked, self._answer([prompts[i] for i in asked], num_generations, [streams[i] for i in asked]), strict=True))
+        outputs = self._outputs([prompts[i] for i in asked], num_generations, [streams[i] for i in asked])
+        answers = {index: [self._read(chat, one) for one in of_prompt] for index, of_prompt in zip(asked, outputs, strict=True)}
         return [
             sampled_responses(answers[index], texts[index], len(ids)) if index in answers else too_long(len(ids), num_generations)
             for index, ids in enumerate(prompts)
@@ -158,7 +158,8 @@ class VLLMGenerator(SeededLLM):
         rank = json.loads((Path(self.lora) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
         return {"enable_lora": True, "max_lora_rank": min(size for size in get_args(MaxLoRARanks) if size >= rank)}
 
-    def _answer(self, prompts: list[list[int]], n: int, seeds: list[int]) -> list[list[Sampled]]:
+    def _outputs(self, prompts: list[list[int]], n: int, seeds: list[int]) -> "list[list[CompletionOutput]]":
+        """What the engine returns, n times to every prompt."""
         if not prompts:
             return []
         from vllm import SamplingParams, TokensPrompt
@@ -167,9 +168,9 @@ class VLLMGenerator(SeededLLM):
         settings = [SamplingParams(**vllm_settings(sampling, seed, n, self.max_new_tokens, self.stop, self._ends)) for seed in seeds]
         asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
         answers = self._engine.generate(asked, settings, use_tqdm=False, lora_request=self._adapter)
-        return [[self._read(output) for output in answer.outputs] * (n // len(answer.outputs)) for answer in answers]
+        return [answer.outputs * (n // len(answer.outputs)) for answer in answers]
 
-    def _read(self, output: "CompletionOutput") -> Sampled:
+    def _read(self, chat: Chat, output: "CompletionOutput") -> Sampled:
         """A response in the ids, so that both engines give the same text; none where the engine gave it up."""
-        sampled = self._chat.read(list(output.token_ids), self._ends, self.stop)
+        sampled = chat.read(list(output.token_ids), self._ends, self.stop)
         return sampled if output.finish_reason in ("stop", "length") else Sampled(None, str(output.finish_reason), sampled.ids)

@@ -23,12 +23,13 @@ from eva_stages.core.tables import write_rows
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.prompts import count_usable, prompt_batches
 from eva_stages.models.conversation import Chat
+from eva_stages.models.provider_answers import read_choices
 from eva_stages.models.rewards import Conversation, PointwiseReward, RewardResponses, Score
 from eva_stages.models.sampling import Sampling, model_settings, processors, vllm_settings
 from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.solver.experimental import make_trainer as reference_free_trainer
 from eva_stages.solver.fitting import load_policy, tokenized_pairs
-from eva_stages.solver.online import OnlineTrainer
+from eva_stages.solver.online import OnlineTrainer, reward_function
 from eva_stages.solver.pairing import MakePairs
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
@@ -412,6 +413,14 @@ class Echo(PointwiseReward):
         return [Score(len(one.response) + 100.0 * (one.messages[0]["role"] == "system")) for one in conversations]
 
 
+def test_the_thought_that_a_server_gives_apart_is_no_text() -> None:
+    thought = {"role": "assistant", "reasoning_content": "Hm, which one?"}
+    told = [({**thought, "content": "Mars."}, "stop"), ({**thought, "content": None}, "length"), ({**thought, "content": ""}, "length")]
+    choices = [{"message": message, "finish_reason": reason} for message, reason in told]
+    read = [(choice["text"], choice["reason"]) for choice in read_choices({"choices": choices}, False)]
+    assert read == [("Mars.", "stop"), (None, "unfinished_reasoning"), (None, "unfinished_reasoning")]
+
+
 def test_thoughts_marked_by_special_tokens_survive_decoding() -> None:
     chat = Chat(family_tokenizer(FAMILIES["qwen-3"], TEXTS))  # whose <think> is a special token here
     ids = chat.ids("<think>\nHm.\n</think>\n\nMars.<|im_end|>")
@@ -444,6 +453,16 @@ def test_the_system_prompt_reaches_the_model_whatever_the_template_does_with_it(
     words.chat_template = words.chat_template.replace("message['role'] == 'system'", "false")
     words.chat_template = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}" + words.chat_template
     assert Chat(words, None, SYSTEM).prompt_text(QUESTION).count(SYSTEM) == 1
+
+
+def test_an_online_reward_reads_what_an_offline_one_reads() -> None:
+    words = family_tokenizer(FAMILIES["r1-distill"], TEXTS)
+    chat = Chat(words, None, SYSTEM)
+    ends = [words.eos_token_id]
+    ids = [chat.response_ids("Hm.\n</think>\n\nMars."), chat.ids("Hm, and then")]
+    arguments = {"prompts": [QUESTION] * 2, "completion_ids": ids, "reference": [None] * 2, "log_metric": lambda name, value: None}
+    assert reward_function(Echo(), chat, ends, False, None)(**arguments) == [5.0, None]
+    assert reward_function(Echo(), chat, ends, True, SYSTEM)(**arguments) == [100.0 + len("Hm.\n</think>\n\nMars."), 112.0]
 
 
 # --- prompts that a template refuses

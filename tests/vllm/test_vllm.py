@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, GenerationConfig, LlamaForCausalLM
 
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import FILE, read_table
+from eva_stages.models.conversation import Chat
 from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.models.vllm_generator import VLLMGenerator
 from tests.conftest import events, kill_group, manifests, overrides, run_eva, start_eva
@@ -26,7 +27,6 @@ RECIPE = str(Path(__file__).parents[1] / "recipes" / "tiny_text.yaml")
 TOPICS = ["rivers", "bread", "the moon", "old maps", "a lost key", "chess", "winter", "honest work", "glass", "music", "trains", "salt"]
 PROMPTS = [f"{task} {topic}." for task in ("Write a poem about", "Explain to a child", "Name three facts on") for topic in TOPICS]
 TOKENS = 24
-HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 def asking(text: str) -> list[dict[str, str]]:
@@ -155,23 +155,16 @@ def test_without_seeds_it_samples_freely(generator: VLLMGenerator) -> None:
     assert generator.generate([asking(PROMPTS[0])], 3) != generator.generate([asking(PROMPTS[0])], 3)
 
 
-def assert_same_answers(ours: list, theirs: list) -> None:
-    """Equal but for a last character that is not finished: transformers shows a replacement for it, vLLM nothing."""
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine["finish_reasons"] == other["finish_reasons"] and mine["statistics"] == other["statistics"]
-        assert finished(mine["generations"]) == finished(other["generations"])
-
-
-def finished(texts: list[str]) -> list[str]:
-    return [text.rstrip(HALF_CHARACTER) for text in texts]
-
-
-def test_greedy_answers_are_those_of_transformers(generator: VLLMGenerator, folder: Path) -> None:
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_answers_are_those_of_transformers(generator: VLLMGenerator, folder: Path, penalty: float) -> None:
     conversations = [asking(prompt) for prompt in PROMPTS]
-    reference = TransformersGenerator(model=str(folder / "policy"), temperature=0.0, max_new_tokens=TOKENS, device="cpu")
+    settings = {"temperature": 0.0, "repetition_penalty": penalty, "system_prompt": "You explain old maps to a child."}
+    reference = TransformersGenerator(model=str(folder / "policy"), max_new_tokens=TOKENS, device="cpu", **settings)
     reference.load()
-    ours = generator.model_copy(update={"temperature": 0.0}).generate(conversations, 2)
-    assert_same_answers(ours, reference.generate(conversations, 2))
+    ours = generator.model_copy(update=settings).generate(conversations, 2)
+    assert ours == reference.generate(conversations, 2)  # texts, reasons and token ids
+    if penalty > 1:
+        return
     assert ours[0]["finish_reasons"] == ["stop", "stop"], "the generation config's second end token must end the response"
     assert Counter(reason for answer in ours for reason in answer["finish_reasons"]).keys() == {"stop", "length"}
 
@@ -201,8 +194,9 @@ def test_a_stop_text_ends_a_response_and_is_left_out(generator: VLLMGenerator) -
 
 def test_a_prompt_that_leaves_no_room_gets_null_and_a_long_one_a_short_answer(generator: VLLMGenerator) -> None:
     limit = generator._engine.model_config.max_model_len
-    frame = len(generator._encode(asking("")))
-    unit = len(generator._encode(asking("\x01" * 100))) - frame
+    chat = Chat(generator._tokenizer)
+    frame = len(chat.prompt_ids(asking("")))
+    unit = len(chat.prompt_ids(asking("\x01" * 100))) - frame
     assert unit == 100, "a byte the tokenizer never merged is one token"
     full, nearly = asking("\x01" * (limit - frame)), asking("\x01" * (limit - frame - 2))
     rejected, short, usual = generator.generate([full, nearly, asking(PROMPTS[0])], 2, [1, 1, 1])
@@ -242,7 +236,7 @@ def adapted(folder: Path) -> tuple[list, list, list[psutil.Process]]:
 
 def test_a_lora_adapter_answers_as_the_merged_model_does(adapted: tuple, generator: VLLMGenerator) -> None:
     ours, merged, _ = adapted
-    assert_same_answers(ours, merged)
+    assert ours == merged
     assert ours != generator.model_copy(update={"temperature": 0.0}).generate([asking(prompt) for prompt in PROMPTS])
 
 
