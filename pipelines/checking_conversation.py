@@ -6,6 +6,7 @@ What cannot work is an error. What works otherwise than somebody may expect who 
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import takewhile
+from pathlib import Path
 
 from jinja2 import TemplateError
 
@@ -99,17 +100,32 @@ def _reward_templates(recipe: Recipe) -> None:
 
 
 def _settings(recipe: Recipe) -> None:
-    """Sampling settings in a model's files that the recipe overrules."""
-    for place, model, revision in _local_models(recipe):
+    """Sampling settings in a model's files that the recipe overrules. vLLM reads them all the same, and has to be able to."""
+    for place, model, revision, kind in _local_models(recipe):
         folder = locate(model, revision, place)
+        if kind == "vllm" and (fault := _unreadable(folder)):
+            raise ConfigError([f"{place}: vLLM cannot read the generation_config.json of {model} ({fault}); mend the file"])
         if wanted := model_settings(folder):
             told = ", ".join(f"{name} {value}" for name, value in sorted(wanted.items()))
-            note(f"{place}: the files of {model} ask for {told}. eva samples as the recipe says and takes nothing but end tokens from them")
+            note(f"{place}: the files of {model} ask for {told}. eva samples as the recipe says and takes only end tokens from them")
 
 
-def _local_models(recipe: Recipe) -> Iterator[tuple[str, str, str | None]]:
-    """Every model that is sampled here: its place in the recipe, its name and revision."""
-    yield "policy.model", recipe.policy.model, recipe.policy.revision
+def _unreadable(folder: Path) -> str | None:
+    """Why `transformers` refuses a checkpoint's generation_config.json; None if it does not."""
+    from transformers import GenerationConfig
+
+    try:
+        GenerationConfig.from_pretrained(folder)
+    except OSError:
+        return None  # there is none
+    except (ValueError, TypeError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _local_models(recipe: Recipe) -> Iterator[tuple[str, str, str | None, str]]:
+    """Every model that is sampled here: its place in the recipe, its name and revision, and its kind of generator."""
+    yield "policy.model", recipe.policy.model, recipe.policy.revision, recipe.policy.generator.kind
     creator, rewrite = recipe.creator, recipe.solver.rewrite
     players = {
         "creator.evolve.generator": creator.evolve.generator,
@@ -119,4 +135,4 @@ def _local_models(recipe: Recipe) -> Iterator[tuple[str, str, str | None]]:
     }
     for place, player in players.items():
         if isinstance(player, TransformersModel | VLLMModel):
-            yield f"{place}.model", player.model, player.revision
+            yield f"{place}.model", player.model, player.revision, player.kind
