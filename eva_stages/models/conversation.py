@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 
 from eva_stages.core.reasoning import MARKERS, opens_thought
 from eva_stages.core.rows import Message
+from eva_stages.models.architecture import read_json
 
 _RESPONSE = "Response7"
 """A text that no template has of its own."""
@@ -120,10 +121,10 @@ class Chat:
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
         return str(self.tokenizer.decode([token for token in ids if special.get(token, True)]))
 
-    def refusal(self, messages: Sequence[Message]) -> str | None:
-        """Why the template does not take a prompt; None if it does."""
+    def refusal(self, messages: Sequence[Message], finished: bool = False) -> str | None:
+        """Why the template does not take a prompt, or a finished conversation; None if it does."""
         try:
-            self.prompt_text(messages)
+            self.conversation_text(messages) if finished else self.prompt_text(messages)
         except (TemplateError, TypeError) as error:
             return " ".join(str(error).split()) or type(error).__name__
         return None
@@ -200,8 +201,3 @@ def _end_tokens(path: Path) -> Iterable[int]:
     for section in (config, config.get("text_config") or {}):
         value = section.get("eos_token_id")
         yield from value if isinstance(value, list) else [] if value is None else [value]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A checkpoint's JSON file; empty where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

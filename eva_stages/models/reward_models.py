@@ -58,8 +58,13 @@ class SequenceClassifierReward(PointwiseReward):
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         chat = Chat(self._tokenizer, self.date)
-        encoded = [chat.conversation_ids([*one.messages, {"role": "assistant", "content": one.response}]) for one in conversations]
-        reasons = [self._refusal(ids) for ids in encoded]
+        whole = [[*one.messages, {"role": "assistant", "content": one.response}] for one in conversations]
+        refused = [chat.refusal(messages, finished=True) for messages in whole]
+        encoded = [[] if reason else chat.conversation_ids(messages) for messages, reason in zip(whole, refused, strict=True)]
+        reasons = [
+            f"the reward's chat template refuses the conversation: {reason}" if reason else self._refusal(ids)
+            for reason, ids in zip(refused, encoded, strict=True)
+        ]
         scores = [Score(None, reason) for reason in reasons]
         fitting = [index for index, reason in enumerate(reasons) if reason is None]
         for batch in token_batches([len(encoded[i]) for i in fitting], self.tokens_per_batch):

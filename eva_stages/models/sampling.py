@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eva_stages.core.generating import Generated, generated
 from eva_stages.core.reasoning import opens_thought
-from eva_stages.models.conversation import Sampled, read_json
+from eva_stages.models.architecture import read_json
+from eva_stages.models.conversation import Sampled
 
 if TYPE_CHECKING:
     import torch

@@ -30,10 +30,13 @@ def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, *
     Raises:
         DataError: naming the weights that are missing or of another shape.
     """
+    from transformers import GenerationConfig
+
     header_shapes(Path(folder))
     if code := attention_code(Path(folder), attention):
         settings["attn_implementation"] = code
-    common = {"use_safetensors": True, "trust_remote_code": False}
+    # the checkpoint's own sampling settings count for nothing, and some of them cannot even be read
+    common = {"use_safetensors": True, "trust_remote_code": False, "generation_config": GenerationConfig()}
     model, info = kind.from_pretrained(folder, **common, **settings, output_loading_info=True, ignore_mismatched_sizes=True)
     if fault := _fault(model, info):
         raise DataError(f"{folder}: {fault}")

@@ -64,6 +64,15 @@ class PromptGroups(Sampler[int]):
             yield from np.tile(order[start : start + self._each].repeat(self._n), self._micro).tolist()
 
 
+class NoSettings(dict[str, Any]):
+    """The generation configuration that the reference is loaded with in the place of its own, which need not be readable. Trackers write
+    it down as JSON, so it is a dict.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        return {}
+
+
 class OnlineTrainer(RLOOTrainer):
     """TRL's trainer with prompts as `conversation` renders them, in an order that a resumed training finds again."""
 
@@ -199,7 +208,7 @@ def train(job: dict[str, Any]) -> None:
             num_generations=n,
             max_completion_length=sampling["max_new_tokens"],
             **_sampling(sampling, job["loss"]["runtime"]["vllm"]),
-            model_init_kwargs={"dtype": job["dtype"], "use_safetensors": True},  # of the reference
+            model_init_kwargs={"dtype": job["dtype"], "use_safetensors": True, "generation_config": NoSettings()},  # of the reference
         ),
         train_dataset=prompts,
         processing_class=tokenizer,

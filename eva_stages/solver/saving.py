@@ -25,7 +25,7 @@ def weights_dtype(checkpoint: Path) -> torch.dtype:
 def merge_adapter(base: Path, saved: Path) -> None:
     """Turn the adapter in `saved` into `base` with the adapter merged in float32; the adapter itself moves to `saved/adapter`."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM
 
     adapter = saved / ADAPTER
     adapter.mkdir()
@@ -35,8 +35,6 @@ def merge_adapter(base: Path, saved: Path) -> None:
     (saved / "README.md").unlink(missing_ok=True)  # peft's empty model card, with the base's path in it
     model = load_strictly(AutoModelForCausalLM, base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    own = merged.generation_config  # its sampling settings may be such that they cannot be saved; `fitting` copies the base's file
-    merged.generation_config = GenerationConfig(bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
     merged.save_pretrained(saved)
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import GenerationConfig
+from trl.trainer.utils import create_model_from_path
 
 from eva_stages.models.conversation import Chat
 from eva_stages.models.sampling import Sampling, model_settings, processors, vllm_settings
 from eva_stages.solver.fitting import load_policy
+from eva_stages.solver.online import NoSettings
 from pipelines.checking import check
 from tests.cases.conversations import DIALOGUE, QUESTION, TEXTS, generator, recipe
 from tests.chat_templates import FAMILIES, family_tokenizer
@@ -70,6 +72,19 @@ def test_sampling_settings_in_the_models_files_change_nothing_and_are_told(tmp_p
     check(recipe(tmp_path))
     said = capsys.readouterr().err
     assert "policy.model: the files of" in said and "repetition_penalty 3.0" in said and "num_beams 3" in said
+
+
+def test_settings_that_transformers_refuses_to_read_stop_nothing(tmp_path: Path) -> None:
+    words = tokenizer(TEXTS)
+    save_policy(tmp_path / "policy", words)
+    plain = generator(tmp_path / "policy").generate([QUESTION], 2, [1])
+    (tmp_path / "policy" / "generation_config.json").write_text(json.dumps({"num_return_sequences": 3}))
+    assert generator(tmp_path / "policy").generate([QUESTION], 2, [1]) == plain
+    load_policy(job(tmp_path / "work", {"policy": str(tmp_path / "policy"), "reference": str(tmp_path / "policy")}, "dpo"))
+    create_model_from_path(str(tmp_path / "policy"), generation_config=NoSettings())  # as TRL loads the reference of rloo
+    settings = tmp_path / "policy" / "config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "repetition_penalty": 3.0, "num_beams": 3}))
+    assert generator(tmp_path / "policy").generate([QUESTION], 2, [1]) == plain
 
 
 def test_a_policy_whose_files_hold_settings_that_cannot_be_saved_is_trained_and_keeps_them(models: Path, tmp_path: Path) -> None:
