@@ -155,16 +155,21 @@ def test_without_seeds_it_samples_freely(generator: VLLMGenerator) -> None:
     assert generator.generate([asking(PROMPTS[0])], 3) != generator.generate([asking(PROMPTS[0])], 3)
 
 
-@pytest.mark.parametrize("penalty", [1.0, 1.3])
-def test_greedy_answers_are_those_of_transformers(generator: VLLMGenerator, folder: Path, penalty: float) -> None:
+def test_greedy_answers_under_a_penalty_are_those_of_transformers(generator: VLLMGenerator, folder: Path) -> None:
     conversations = [asking(prompt) for prompt in PROMPTS]
-    settings = {"temperature": 0.0, "repetition_penalty": penalty, "system_prompt": "You explain old maps to a child."}
+    settings = {"temperature": 0.0, "repetition_penalty": 1.3, "system_prompt": "You explain old maps to a child."}
     reference = TransformersGenerator(model=str(folder / "policy"), max_new_tokens=TOKENS, device="cpu", **settings)
     reference.load()
     ours = generator.model_copy(update=settings).generate(conversations, 2)
+    assert ours == reference.generate(conversations, 2)
+
+
+def test_greedy_answers_are_those_of_transformers(generator: VLLMGenerator, folder: Path) -> None:
+    conversations = [asking(prompt) for prompt in PROMPTS]
+    reference = TransformersGenerator(model=str(folder / "policy"), temperature=0.0, max_new_tokens=TOKENS, device="cpu")
+    reference.load()
+    ours = generator.model_copy(update={"temperature": 0.0}).generate(conversations, 2)
     assert ours == reference.generate(conversations, 2)  # texts, reasons and token ids
-    if penalty > 1:
-        return
     assert ours[0]["finish_reasons"] == ["stop", "stop"], "the generation config's second end token must end the response"
     assert Counter(reason for answer in ours for reason in answer["finish_reasons"]).keys() == {"stop", "length"}
 
