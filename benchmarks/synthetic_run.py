@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import write_rows
+from eva_stages.core.verdicts import outcome_of_label
 
 WORDS = ("alpha", "river", "theorem", "colour", "engine", "border", "silver", "music", "garden", "signal", "market", "winter")
 TOPICS = ("mathematics", "history", "cooking", "programming", "music", "travel")
@@ -179,6 +180,7 @@ class SyntheticRun:
                 ["base"] * (2 * count),
                 [0, 1] * count,
                 verdicts,
+                [outcome_of_label(verdict, game, "v0.1") for verdict, game in zip(verdicts, [0, 1] * count, strict=True)],
                 raw,
             ]
             judged = pa.table([*columns, judges, [None] * (2 * count)], schema=SCHEMAS["judgments"])

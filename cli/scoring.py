@@ -75,7 +75,9 @@ def score(
     if radar is not None:
         from eva_stages.evaluation.mt_bench import radar as draw
 
-        draw({one["model"]: one["categories"] for one in document["models"]}, radar)
+        names = [one["model"] for one in document["models"]]
+        labels = [one["model"] if names.count(one["model"]) == 1 else f"{one['model']} ({one['judge']})" for one in document["models"]]
+        draw({label: one["categories"] for label, one in zip(labels, document["models"], strict=True)}, radar)
     _print(document, score_tables(document), as_json, as_csv, as_markdown)
 
 

@@ -8,7 +8,7 @@ from eva_stages.core.config.evaluation import GSM8K, AlpacaEval, ArenaHard, Benc
 from eva_stages.core.config.models import LiteLLMModel, Player
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed, tree_digest
-from eva_stages.core.homes import HOMES, arena_hard_answers, available, find_file
+from eva_stages.core.homes import HOMES, arena_hard_answers, find_file
 from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, Stage, Use
 from eva_stages.evaluation.prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
 from eva_stages.evaluation.questions import baseline_answers, question_rows
@@ -208,17 +208,19 @@ def _score(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, inpu
     if isinstance(benchmark, AlpacaEval):
         settings["annotator"] = benchmark.annotator
         files = package_files(benchmark, place)
-    return FunctionStage(name, iteration, {**inputs, **files}, function=Use("eva_stages.evaluation.measuring:score", settings))
+    score = Use("eva_stages.evaluation.measuring:score", settings)
+    return FunctionStage(name, iteration, {**inputs, **files}, function=score, version=2)
 
 
 def package_files(benchmark: AlpacaEval, place: str) -> dict[str, Outside]:
-    """The two files of the alpaca_eval package, given or from the Hub; without them the length-controlled win rate is null."""
-    found = {}
-    for name, given in (("gamed", benchmark.gamed), ("difficulty", benchmark.difficulty)):
-        home = HOMES[f"alpaca-eval-{name}"]
-        if given is not None or available(home):
-            found[name] = find_file(given, home, f"{place}.{name}")
-    return found
+    """The two files of the alpaca_eval package: those given, and for the official questions those of the Hub.
+
+    Questions of one's own are not those of the package's fit, so nothing is fetched for them, and without files given the
+    length-controlled win rate is null. The recipe alone decides which files there are.
+    """
+    files = {"gamed": benchmark.gamed, "difficulty": benchmark.difficulty}
+    needed = {name: given for name, given in files.items() if given is not None or benchmark.questions is None}
+    return {name: find_file(given, HOMES[f"alpaca-eval-{name}"], f"{place}.{name}") for name, given in needed.items()}
 
 
 def _harness(recipe: Recipe, benchmark: LMEval, name: str, iteration: int, policy: Stage | Outside) -> Stage:

@@ -2,11 +2,13 @@
 
 Every benchmark's score stage holds the values of its questions (`statistics.VALUES`) as its rows; Lettercraft's are made from the
 rewards of its answers. Two sides are compared on what both have: the same benchmark, the same policy (base, iteration 0, ...), the same
-questions. All p values of one comparison form one family.
+judge, the same questions. Scores of different judges are on different scales: such a pair is not compared, and named in the notes. All
+p values of one comparison form one family.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +23,28 @@ from eva_stages.evaluation.statistics import VALUES, holm, paired_bootstrap, que
 from pipelines.iteration import Iteration, iterations
 
 BASE = "base"
-Values = dict[tuple[str, str], pa.Table]
-"""Values by benchmark and policy."""
+
+
+class Scored(NamedTuple):
+    """Whose scores on which benchmark, and by which judge; None where none judges or none is recorded."""
+
+    bench: str
+    policy: str
+    judge: str | None = None
+
+
+Values = dict[Scored, pa.Table]
+"""The value of every question."""
+
+
+class Pair(NamedTuple):
+    """Two sides of one difference."""
+
+    bench: str
+    policy: str
+    judge: str | None
+    a: pa.Table
+    b: pa.Table
 
 
 def run_values(run: Run) -> Values:
@@ -46,7 +68,7 @@ def run_values(run: Run) -> Values:
 def file_values(bench: str, path: Path) -> Values:
     """What the models of a judgments file scored on every question."""
     models, _ = score_models(bench, [path], {})
-    return {(bench, one.entry["model"]): one.values for one in models if one.values is not None}
+    return {Scored(bench, one.entry["model"], one.entry["judge"]): one.values for one in models if one.values is not None}
 
 
 def compare(name_a: str, a: Values, name_b: str, b: Values) -> dict[str, Any]:
@@ -55,15 +77,17 @@ def compare(name_a: str, a: Values, name_b: str, b: Values) -> dict[str, Any]:
     Two sides of one policy each and one benchmark are compared whatever the policies are called.
 
     Raises:
-        ConfigError: if they have nothing in common.
+        ConfigError: if they have nothing in common, or nothing that one judge has judged on both sides.
     """
-    pairs = [(key, key) for key in a if key in b]
-    if not pairs and len(a) == len(b) == 1:
-        pairs = [(next(iter(a)), next(iter(b)))] if next(iter(a))[0] == next(iter(b))[0] else []
-    if not pairs:
+    keys = {(one.bench, one.policy) for one in a} & {(one.bench, one.policy) for one in b}
+    wanted = [(one, one.policy) for one in a if (one.bench, one.policy) in keys]
+    benches, policies = {one.bench for one in (*a, *b)}, [{one.policy for one in side} for side in (a, b)]
+    if not wanted and len(benches) == len(policies[0]) == len(policies[1]) == 1:
+        wanted = [(one, policies[1].copy().pop()) for one in a]
+    if not wanted:
         hint = "give two sides with the same benchmarks and policies, or with one of each"
         raise ConfigError([f"{name_a} and {name_b} have nothing in common: {_named(a)} against {_named(b)}; {hint}"])
-    return _document(name_a, name_b, [(a[first], b[second], first[0], _policy(first[1], second[1])) for first, second in pairs])
+    return _document(name_a, name_b, *_pairs(a, b, wanted))
 
 
 def compare_iterations(name: str, values: Values) -> dict[str, Any]:
@@ -72,23 +96,47 @@ def compare_iterations(name: str, values: Values) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no iteration to compare.
     """
-    bases = {bench: table for (bench, policy), table in values.items() if policy == BASE}
-    pairs = [(bases[bench], table, bench, policy) for (bench, policy), table in values.items() if policy != BASE and bench in bases]
-    if not pairs:
+    bases = {one: table for one, table in values.items() if one.policy == BASE}
+    later = {one: table for one, table in values.items() if one.policy != BASE and one.bench in {base.bench for base in bases}}
+    if not later:
         raise ConfigError([f"{name}: no iteration and base policy to compare; finished: {_named(values)}"])
-    return _document(f"{name}, base policy", name, pairs)
+    wanted = [(base, policy) for policy in dict.fromkeys(one.policy for one in later) for base in bases]
+    pairs, notes = _pairs(bases, later, wanted)
+    named = [pair._replace(policy=pair.policy.removeprefix(f"{BASE} / ")) for pair in pairs]
+    return _document(f"{name}, base policy", name, named, notes)
 
 
-def _document(name_a: str, name_b: str, pairs: list[tuple[pa.Table, pa.Table, str, str]]) -> dict[str, Any]:
+def _pairs(a: Values, b: Values, wanted: list[tuple[Scored, str]]) -> tuple[list[Pair], list[str]]:
+    """What one judge has scored on both sides, and a note on what only different judges have.
+
+    Args:
+        wanted: what of `a` is compared, each with the policy of `b`.
+    """
+    pairs, notes = [], []
+    for one, policy in wanted:
+        others = [other for other in b if (other.bench, other.policy) == (one.bench, policy)]
+        same = [other for other in others if other.judge == one.judge]
+        unrecorded = [other for other in others if None in (other.judge, one.judge)]
+        for other in (same or unrecorded)[:1]:
+            pairs.append(Pair(one.bench, _policy(one.policy, policy), one.judge or other.judge, a[one], b[other]))
+            if not same:
+                notes.append(f"{one.bench}, {policy}: the judge is recorded on one side only ({one.judge or other.judge})")
+        if others and not same and not unrecorded:
+            judges = " and ".join(dict.fromkeys(str(other.judge) for other in others))
+            notes.append(f"{one.bench}, {policy}: judged by {one.judge} on one side and by {judges} on the other; not compared")
+    return pairs, notes
+
+
+def _document(name_a: str, name_b: str, pairs: list[Pair], notes: list[str]) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for a, b, bench, policy in pairs:
+    notes = [*notes]
+    for pair in pairs:
         try:
-            difference = paired_bootstrap(a, b, CONFIDENCE, SEED)
+            difference = paired_bootstrap(pair.a, pair.b, CONFIDENCE, SEED)
         except ValueError as error:
-            notes.append(f"{bench}, {policy}: {error}")
+            notes.append(f"{pair.bench}, {pair.policy}: {error}")
             continue
-        found.append({"bench": bench, "policy": policy, **difference.as_dict()})
+        found.append({"bench": pair.bench, "policy": pair.policy, "judge": pair.judge, **difference.as_dict()})
     if not found:
         raise ConfigError([f"{name_a} and {name_b}: {note}" for note in notes])
     for one, adjusted in zip(found, holm([one["p_value"] for one in found]), strict=True):
@@ -97,20 +145,22 @@ def _document(name_a: str, name_b: str, pairs: list[tuple[pa.Table, pa.Table, st
 
 
 def _stage_values(run: Run, one: Iteration, stage: Stage) -> Values:
-    return stage_values(stage.name, one.number, run.folder(stage)) if run.done(stage) else {}
+    return stage_values(stage.name, one.number, run.folder(stage), run.manifest(stage)) if run.done(stage) else {}
 
 
-def stage_values(stage: str, iteration: int, folder: Path) -> Values:
+def stage_values(stage: str, iteration: int, folder: Path, manifest: Mapping[str, Any]) -> Values:
     """What a finished stage of an evaluation says about every question; nothing if it says nothing about any."""
     prefix, _, rest = stage.partition("-")
     policy = BASE if prefix == BASE else f"iteration {iteration}"
     if prefix in (BASE, "eval") and rest == "reward":
         rewards = read_table(folder)
         columns = {"sampled": "rewards", "greedy": "greedy_rewards"}
-        return {(f"lettercraft, {name}", policy): _mean_rewards(rewards, column) for name, column in columns.items()}
+        return {Scored(f"lettercraft, {name}", policy): _mean_rewards(rewards, column) for name, column in columns.items()}
     if rest.endswith("-score") and (folder / FILE).is_file():
         table = read_table(folder)
-        return {(rest.removesuffix("-score"), policy): table} if table.schema.names == VALUES.names else {}
+        judging = (manifest.get("scores") or {}).get("judging") or {}
+        scored = Scored(rest.removesuffix("-score"), policy, judging.get("judge"))
+        return {scored: table} if table.schema.names == VALUES.names else {}
     return {}
 
 
@@ -125,4 +175,4 @@ def _policy(a: str, b: str) -> str:
 
 
 def _named(values: Values) -> str:
-    return "; ".join(f"{bench} of {policy}" for bench, policy in values) or "nothing"
+    return "; ".join(dict.fromkeys(f"{one.bench} of {one.policy}" for one in values)) or "nothing"

@@ -122,4 +122,4 @@ def _answered(
 
 def _score(recipe: Recipe, benchmark: Lettercraft, name: str, iteration: int, inputs: dict[str, Stage]) -> Stage:
     settings = {"confidence": benchmark.confidence, "seed": derive_seed(recipe.seed, "score")}
-    return FunctionStage(name, iteration, inputs, function=Use("eva_stages.evaluation.lettercraft:score", settings))
+    return FunctionStage(name, iteration, inputs, function=Use("eva_stages.evaluation.lettercraft:score", settings), version=2)

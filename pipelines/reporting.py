@@ -42,5 +42,5 @@ def _values(history: History) -> Values:
     """What the run's policies scored on every question, as it is on disk."""
     found: Values = {}
     for one in history.artifacts:
-        found |= stage_values(one.stage, one.iteration, content(one.folder))
+        found |= stage_values(one.stage, one.iteration, content(one.folder), one.manifest)
     return found

@@ -18,8 +18,16 @@ Cell = str | float | int | None
 
 UNITS = {"mt-bench": "rating, 1 to 10", "arena-hard": "win rate, %", "alpaca-eval": "length-controlled win rate, %"}
 _DETAIL = {
-    "mt-bench": (("turn 1", "turn1"), ("turn 2", "turn2"), ("rated", "n"), ("unrated", "unrated")),
+    "mt-bench": (
+        ("judge", "judge"),
+        ("turn 1", "turn1"),
+        ("turn 2", "turn2"),
+        ("rated", "n"),
+        ("unrated", "unrated"),
+        ("outside 1 to 10", "out_of_range"),
+    ),
     "arena-hard": (
+        ("judge", "judge"),
         ("baseline", "baseline"),
         ("questions", "n"),
         ("no verdict", "no_verdict"),
@@ -27,6 +35,7 @@ _DETAIL = {
         ("tokens", "avg_tokens"),
     ),
     "alpaca-eval": (
+        ("judge", "judge"),
         ("win rate", "win_rate"),
         ("standard error", "se"),
         ("judged", "n"),
@@ -82,8 +91,8 @@ def score_tables(document: dict[str, Any]) -> list[Results]:
 
 def comparison_tables(document: dict[str, Any]) -> list[Results]:
     """The table of a comparison of two runs or of a run's iterations."""
-    heads = ("benchmark", "policy", "a", "b", "b - a", "low", "high", "P(better)", "p", "p (Holm)", "questions")
-    keys = ("bench", "policy", "score_a", "score_b", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
+    heads = ("benchmark", "policy", "judge", "a", "b", "b - a", "low", "high", "P(better)", "p", "p (Holm)", "questions")
+    keys = ("bench", "policy", "judge", "score_a", "score_b", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
     rows = [tuple(one[key] for key in keys) for one in document["differences"]]
     notes = (
         f"a: {document['a']}; b: {document['b']}",
@@ -155,27 +164,24 @@ def _styles(models: list[dict[str, Any]]) -> list[Results]:
         return []
     rows: list[tuple[Cell, ...]] = []
     for one in models:
-        found = one.get("style_controlled")
-        rows.append(
-            (one["model"], found["score"], *found["ci"], None) if found else (one["model"], None, None, None, one.get("style_reason"))
-        )
-    return [
-        Results(
-            "style-controlled",
-            ("model", "score", "low", "high", "reason"),
-            rows,
-            ("official figures; they depend on the models scored together",),
-        )
-    ]
+        found, converged = one.get("style_controlled"), one.get("style_controlled_converged")
+        figures = (found["score"], *found["ci"]) if found else (None, None, None)
+        rows.append((one["model"], *figures, converged["score"] if converged else None, one.get("style_reason")))
+    heads = ("model", "score", "low", "high", "converged (eva's own)", "reason")
+    notes = ["official figures; they depend on the models scored together"]
+    if any(one.get("style_controlled_converged") for one in models):
+        notes.append("v2.0's official fit stops after 50 steps; beside it the converged fit, which is eva's own")
+    return [Results("style-controlled", heads, rows, tuple(notes))]
 
 
 def _differences(found: list[dict[str, Any]]) -> list[Results]:
     if not found:
         return []
-    heads = ("model", "difference to the best", "low", "high", "P(better)", "p", "p (Holm)", "questions")
-    keys = ("b", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
+    heads = ("model", "judge", "difference to the best", "low", "high", "P(better)", "p", "p (Holm)", "questions")
+    keys = ("b", "judge", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
     rows: list[tuple[Cell, ...]] = [tuple(one[key] for key in keys) for one in found]
-    note = f"eva's own figures, against {found[0]['a']}: paired bootstrap over questions, 95 %; p two-sided, adjusted by Holm"
+    best = " and ".join(dict.fromkeys(one["a"] for one in found))
+    note = f"eva's own figures, against {best}: paired bootstrap over questions, 95 %; p two-sided, adjusted by Holm"
     return [Results("differences", heads, rows, (note,))]
 
 

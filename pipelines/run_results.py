@@ -12,11 +12,13 @@ def run_results(summary: dict[str, Any]) -> dict[str, Any]:
     """The document of a run's scores, of its summary.
 
     Returns:
-        run; results: benchmark, policy, score, low, high, questions (null where not done); published: benchmark, model, score, source.
+        run; results: benchmark, policy, judge, score, low, high, questions (null where not done); published: benchmark, model, score,
+        source.
     """
     results = _lettercraft(summary)
     for entry in summary.get("benchmarks") or []:
-        results.append(_row(entry["benchmark"], entry["policy"], (entry["scores"] or {}).get("score")))
+        scores = entry["scores"] or {}
+        results.append(_row(entry["benchmark"], entry["policy"], scores.get("score"), (scores.get("judging") or {}).get("judge")))
     names = dict.fromkeys(one["benchmark"] for one in results)
     published = [
         {"benchmark": name, "model": one.model, "score": score, "source": one.source} for name in names for one, score in _beside(name)
@@ -30,11 +32,13 @@ def run_table(document: dict[str, Any]) -> list[Results]:
     rows: list[tuple[Cell, ...]] = []
     for name in dict.fromkeys(one["benchmark"] for one in document["results"]):
         own = [one for one in document["results"] if one["benchmark"] == name]
-        rows += [(name, one["policy"], one["score"], one["low"], one["high"], one["questions"], "this run") for one in own]
+        rows += [(name, one["policy"], one["judge"], one["score"], one["low"], one["high"], one["questions"], "this run") for one in own]
         beside = [one for one in document["published"] if one["benchmark"] == name]
-        rows += [(name, one["model"], one["score"], None, None, None, f"published ({sources.index(one['source']) + 1})") for one in beside]
+        for one in beside:
+            rows.append((name, one["model"], None, one["score"], None, None, None, f"published ({sources.index(one['source']) + 1})"))
     notes = ["intervals: eva's own, over questions", *(f"({number}) {source}" for number, source in enumerate(sources, 1))]
-    return [Results(document["run"], ("benchmark", "policy", "score", "low", "high", "questions", "source"), rows, tuple(notes))]
+    heads = ("benchmark", "policy", "judge", "score", "low", "high", "questions", "source")
+    return [Results(document["run"], heads, rows, tuple(notes))]
 
 
 def _lettercraft(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -49,10 +53,10 @@ def _lettercraft(summary: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(benchmark: str, policy: str, estimate: dict[str, Any] | None) -> dict[str, Any]:
+def _row(benchmark: str, policy: str, estimate: dict[str, Any] | None, judge: str | None = None) -> dict[str, Any]:
     found = estimate or {}
     figures = {"score": found.get("value"), "low": found.get("low"), "high": found.get("high"), "questions": found.get("n")}
-    return {"benchmark": benchmark, "policy": policy, **figures}
+    return {"benchmark": benchmark, "policy": policy, "judge": judge, **figures}
 
 
 def _beside(name: str) -> list[tuple[Published, float]]:

@@ -7,7 +7,6 @@ has changed since is refused rather than scored against other people's numbers.
 
 import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -95,16 +94,6 @@ def find_file(given: str | None, home: Home | None, place: str) -> Outside:
         assert home is not None
         path = fetched(home, place)
     return Outside(path.name, path, file_digest(path))
-
-
-@cache
-def available(home: Home) -> bool:
-    """Whether a file is at hand or can be fetched now."""
-    try:
-        fetched(home, "")
-    except ConfigError:
-        return False
-    return True
 
 
 def fetched(home: Home, place: str) -> Path:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError, EvaError
-from eva_stages.evaluation.judgment_files import Record, read_bytes, text_field
+from eva_stages.evaluation.judgment_files import Record, judge_field, read_bytes, text_field
 from eva_stages.evaluation.statistics import question_values
 
 REPOSITORY = "tatsu-lab/alpaca_eval"
@@ -37,6 +37,7 @@ class Annotation(NamedTuple):
     model: str
     baseline: str
     preference: float | None
+    judge: str | None
     row: dict[str, Any]
 
 
@@ -61,9 +62,8 @@ def parse_annotation(record: Record) -> Annotation:
     for name in ("output_1", "output_2"):
         if not isinstance(row.get(name), str | None):
             raise ValueError(f"{name} is {str(row.get(name))[:60]!r}; expected the text of an answer")
-    return Annotation(
-        text_field(row, "instruction"), text_field(row, "generator_2"), text_field(row, "generator_1"), _known(preference), row
-    )
+    instruction, model, baseline = (text_field(row, name) for name in ("instruction", "generator_2", "generator_1"))
+    return Annotation(instruction, model, baseline, _known(preference), judge_field(row), row)
 
 
 def _known(preference: float | None) -> float | None:
@@ -108,6 +108,7 @@ def figures(annotations: Sequence[Annotation], found: Mapping[str, Any]) -> tupl
         "draws": int(metrics["n_draws"]),
         "unjudged": sum(one.preference is None for one in annotations),
         "baseline": annotations[0].baseline,
+        "judge": annotations[0].judge,
         "annotator": annotations[0].row.get("annotator"),
         "reason": found["reason"],
     }

@@ -17,6 +17,7 @@ from pydantic import PrivateAttr
 from eva_stages.core.failures import error_reason
 from eva_stages.core.generating import reply_of, totals
 from eva_stages.core.rows import SCHEMAS, Message
+from eva_stages.core.verdicts import outcome_of_preference
 from eva_stages.evaluation.judge import COUNTED, NO_ANSWER, NO_VERDICT, ask, count
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 
@@ -84,6 +85,7 @@ class AnnotatePairs(Task):
             self._read(row, output)
         self._postprocess(judged)
         for row in judged:
+            row["outcome"] = outcome_of_preference(row["score"])
             count(row)
         yield judged
 

@@ -9,16 +9,12 @@ answer is never seen. Scores of battles are in `bradley_terry`, style control in
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from eva_stages.evaluation.judgment_files import Record, text_field
-
-Version = Literal["v0.1", "v2.0"]
-
-STRONG = 3
-"""Battles that `>>` counts for."""
+from eva_stages.core.verdicts import LABELS, Version, outcome_of_label
+from eva_stages.evaluation.judgment_files import Record, judge_field, text_field
 
 BASELINES = {"arena-hard-v0.1": "gpt-4-0314", "creative_writing": "gemini-2.0-flash-001"}
 """The official baseline of a category; all other categories of v2.0 have `V2_BASELINE`."""
@@ -28,10 +24,6 @@ V2_HEADLINE = "hard_prompt"
 
 _DOUBLE = re.compile(r"\[\[([AB<>=]+)\]\]")
 _SINGLE = re.compile(r"\[([AB<>=]+)\]")
-_A_WINS_V01 = {"A>>B": (1.0, STRONG), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, STRONG)}
-_A_WINS_V2 = _A_WINS_V01 | {"A<<B": (0.0, STRONG), "A<B": (0.0, 1), "B=A": (0.5, 1), "B<A": (1.0, 1), "B<<A": (1.0, STRONG)}
-LABELS: dict[Version, dict[str, tuple[float, int]]] = {"v0.1": _A_WINS_V01, "v2.0": _A_WINS_V2}
-"""Per version, what each label gives assistant A (1 win, 0.5 tie, 0 loss) and for how many battles."""
 
 
 class Battle(NamedTuple):
@@ -50,6 +42,7 @@ class Judgment(NamedTuple):
     model: str
     baseline: str
     verdicts: tuple[str | None, ...]
+    judge: str | None = None
 
 
 class Battles(NamedTuple):
@@ -95,10 +88,8 @@ def battle(verdict: str | None, game: int, version: Version) -> Battle | None:
     Args:
         game: 0 = the baseline was assistant A, 1 = the model was.
     """
-    if verdict not in LABELS[version]:
-        return None
-    outcome, weight = LABELS[version][verdict]
-    return Battle(outcome if game == 1 else 1 - outcome, weight)
+    outcome = outcome_of_label(verdict, game, version)
+    return None if verdict is None or outcome is None else Battle(outcome, LABELS[version][verdict][1])
 
 
 def game_battles(verdicts: Sequence[str | None], version: Version) -> list[Battle]:
@@ -140,7 +131,7 @@ def parse_judgment(record: Record) -> Judgment:
         raise ValueError("games is not a list of two; expected one entry per order, each with judgment and score")
     verdicts = tuple(_stored_verdict(game, version) for game in games)
     baseline = row.get("baseline") or BASELINES.get(category, V2_BASELINE)
-    return Judgment(version, question, category, text_field(row, "model"), str(baseline), verdicts)
+    return Judgment(version, question, category, text_field(row, "model"), str(baseline), verdicts, judge_field(row))
 
 
 def parse_battle(record: Record) -> tuple[str, str, str, float]:

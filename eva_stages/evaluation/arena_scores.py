@@ -12,19 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.verdicts import LABELS, Version
 from eva_stages.evaluation.answers import Answer, token_length
 from eva_stages.evaluation.arena_hard import (
-    LABELS,
     V2_HEADLINE,
     Battles,
     Judgment,
-    Version,
     battle_file,
     battles_of,
     parse_battle,
     parse_judgment,
 )
-from eva_stages.evaluation.arena_style import style_control, unanswered
+from eva_stages.evaluation.arena_style import Controlled, style_control, unanswered
 from eva_stages.evaluation.bradley_terry import win_rate_intervals, win_rates
 from eva_stages.evaluation.judgment_files import Record, parse_records
 from eva_stages.evaluation.statistics import question_values
@@ -61,15 +60,20 @@ def _of_battles(records: Sequence[Record], answered: Answered) -> list[tuple[dic
     except ValueError as error:
         raise ConfigError([f"{records[0].path}: {error}"]) from error
     entries = _pool(battles, baseline, "v0.1", answered)
-    return [({"model": model, **entry}, _values(battles, model, ())) for model, entry in entries.items()]
+    return [({"model": model, "judge": None, **entry}, _values(battles, model, ())) for model, entry in entries.items()]
 
 
 def _of_judgments(judgments: Sequence[Judgment], answered: Answered) -> list[tuple[dict[str, Any], pa.Table]]:
+    if len({one.version for one in judgments}) > 1:
+        raise ConfigError(["the judgments are of Arena-Hard v0.1 and of v2.0; score each version by itself"])
+    judges = dict.fromkeys(one.judge for one in judgments)
+    return [entry for judge in judges for entry in _of_one_judge(judge, [one for one in judgments if one.judge == judge], answered)]
+
+
+def _of_one_judge(judge: str | None, judgments: Sequence[Judgment], answered: Answered) -> list[tuple[dict[str, Any], pa.Table]]:
     pools: dict[tuple[Version, str, str], list[Judgment]] = defaultdict(list)
     for one in judgments:
         pools[one.version, one.category, one.baseline].append(one)
-    if len({version for version, _, _ in pools}) > 1:
-        raise ConfigError(["the judgments are of Arena-Hard v0.1 and of v2.0; score each version by itself"])
     entries: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     values: dict[str, dict[str, pa.Table]] = defaultdict(dict)
     for (version, category, baseline), own in pools.items():
@@ -80,12 +84,14 @@ def _of_judgments(judgments: Sequence[Judgment], answered: Answered) -> list[tup
             name = category if category not in entries[model] else f"{category} against {baseline}"
             entries[model][name] = figures.get(model, _nothing(baseline)) | _judged(of_model)
             values[model][name] = _values(battles, model, [one.question for one in of_model])
-    return [_headline(model, found, values[model]) for model, found in entries.items()]
+    return [_headline(model, judge, found, values[model]) for model, found in entries.items()]
 
 
-def _headline(model: str, categories: dict[str, dict[str, Any]], values: dict[str, pa.Table]) -> tuple[dict[str, Any], pa.Table]:
+def _headline(
+    model: str, judge: str | None, categories: dict[str, dict[str, Any]], values: dict[str, pa.Table]
+) -> tuple[dict[str, Any], pa.Table]:
     name = V2_HEADLINE if V2_HEADLINE in categories else next(iter(categories))
-    entry = {"model": model, **categories[name], "category": name}
+    entry = {"model": model, "judge": judge, **categories[name], "category": name}
     return entry | ({"categories": categories} if len(categories) > 1 else {}), values[name]
 
 
@@ -125,13 +131,19 @@ def _style(battles: Battles, baseline: str, version: Version, answered: Answered
         return {model: {"style_controlled": None, "style_reason": "not every battle is against the baseline"} for model in set(battles.b)}
     if reason := unanswered(battles, answered):
         return {model: {"style_controlled": None, "style_reason": reason} for model in set(battles.b)}
-    found = style_control(battles, baseline, answered, version)
+    found, converged = style_control(battles, baseline, answered, version)
     return {
         model: {
-            "style_controlled": {"score": 100 * one.score, "ci": [100 * one.low, 100 * one.high], "coefficients": list(one.coefficients)}
+            "style_controlled": _percent(one),
+            **({"style_controlled_converged": _percent(converged[model])} if model in converged else {}),
         }
         for model, one in found.items()
     }
+
+
+def _percent(controlled: Controlled) -> dict[str, Any]:
+    interval = [100 * controlled.low, 100 * controlled.high]
+    return {"score": 100 * controlled.score, "ci": interval, "coefficients": list(controlled.coefficients)}
 
 
 def _judged(judgments: Sequence[Judgment]) -> dict[str, Any]:

@@ -5,8 +5,11 @@ models in one logistic regression; the model's part of it is the controlled win 
 together.
 
     v0.1: (a - b) / (a + b + 1) per count; L2 penalty with C = 1; score = the fit; interval = 2.5 and 97.5 % of 100 rounds, seed 42.
-    v2.0: tokens (a - b) / (a + b), markdown per token as (a - b) / (a + b + 1); no penalty; score = median of 100 rounds, which the
-          official tool does not seed, interval = 5 and 95 %.
+    v2.0: tokens (a - b) / (a + b), markdown per (tokens + 1) as (a - b) / (a + b + 1); no penalty; score = median of 100 rounds, which
+          the official tool does not seed, interval = 5 and 95 %.
+
+The official tool of v2.0 does not fit to convergence: it takes 50 steps of LBFGS with learning rate 0.1 from 0.5. Its figure is the
+result of these steps, so they are taken here too; beside it stands the converged fit, which is eva's own (docs/differences.md).
 """
 
 from collections.abc import Mapping
@@ -15,11 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit
 
+from eva_stages.core.verdicts import Version
 from eva_stages.evaluation.answers import Answer, style_counts
-from eva_stages.evaluation.arena_hard import Battles, Version
+from eva_stages.evaluation.arena_hard import Battles
 from eva_stages.evaluation.bradley_terry import PERCENTILES, ROUNDS, SEED
 
 FEATURES = ("tokens", "headers", "lists", "bold")
+
+
+START, LEARNING_RATE, STEPS, TOLERANCE = 0.5, 0.1, 50, 1e-9
+"""Of the official optimiser of v2.0."""
 
 
 class Controlled(NamedTuple):
@@ -40,24 +48,47 @@ def unanswered(battles: Battles, answers: Mapping[str, Mapping[str, Answer]]) ->
     return None
 
 
-def style_control(battles: Battles, baseline: str, answers: Mapping[str, Mapping[str, Answer]], version: Version) -> dict[str, Controlled]:
-    """The style-controlled win rate of each model against the baseline.
+def style_control(
+    battles: Battles, baseline: str, answers: Mapping[str, Mapping[str, Answer]], version: Version
+) -> tuple[dict[str, Controlled], dict[str, Controlled]]:
+    """The style-controlled win rate of each model against the baseline, by the official procedure and by a converged fit.
 
     Args:
         battles: each between the baseline (a) and a model (b).
         answers: by model, then by question; of every battle.
+
+    Returns:
+        both by model; the second is empty for v0.1, whose official fit is converged.
     """
     models = sorted(set(battles.b))
     features = standardised(_counts(battles.a, battles, answers), _counts(battles.b, battles, answers), version)
     place = np.searchsorted(models, battles.b)
     random = np.random.RandomState(SEED)
     n = len(place)
-    draws = [np.bincount(random.choice(n, size=n, replace=True), minlength=n).astype(float) for _ in range(ROUNDS)]
-    point = _fit(place, len(models), features, battles.outcome, np.ones(n), version)
-    rounds = np.array([_fit(place, len(models), features, battles.outcome, draw, version) for draw in draws])
+    draws = [random.choice(n, size=n, replace=True) for _ in range(ROUNDS)]
+
+    def converged(rows: np.ndarray) -> np.ndarray:
+        return _fit(place, len(models), features, battles.outcome, np.bincount(rows, minlength=n).astype(float), version)
+
+    def official(rows: np.ndarray) -> np.ndarray:
+        return _official_steps(place[rows], len(models), features[rows], battles.outcome[rows])
+
+    point = converged(np.arange(n))
+    fits = [np.array([fit(rows) for rows in draws]) for fit in (converged, *([official] if version == "v2.0" else []))]
+    results = [_controlled(models, rounds, point if version == "v0.1" else np.median(rounds, axis=0), version) for rounds in fits]
+    return results[-1], results[0] if version == "v2.0" else {}
+
+
+def _controlled(models: list[str], rounds: np.ndarray, point: np.ndarray, version: Version) -> dict[str, Controlled]:
+    """Win rates of the models.
+
+    Args:
+        rounds: log odds of the models and coefficients of every round, shape (ROUNDS, models + 4).
+        point: those that are the score, shape (models + 4,); the median of monotonic win rates is that of their log odds.
+    """
     rates = expit(rounds[:, : len(models)])
     low, high = np.percentile(rates, PERCENTILES[version], axis=0)
-    score = expit(point[: len(models)]) if version == "v0.1" else np.median(rates, axis=0)
+    score = expit(point[: len(models)])
     weights = tuple(float(weight) for weight in point[len(models) :])
     return {model: Controlled(float(score[i]), float(low[i]), float(high[i]), weights) for i, model in enumerate(models)}
 
@@ -70,7 +101,7 @@ def standardised(a: np.ndarray, b: np.ndarray, version: Version) -> np.ndarray:
     else:
         ratio = np.empty_like(a)
         ratio[:, 0] = (b[:, 0] - a[:, 0]) / np.maximum(b[:, 0] + a[:, 0], 1)
-        density_a, density_b = (side[:, 1:] / np.maximum(side[:, :1], 1) for side in (a, b))
+        density_a, density_b = (side[:, 1:] / (side[:, :1] + 1) for side in (a, b))
         ratio[:, 1:] = (density_b - density_a) / (density_b + density_a + 1)
         deviation = ratio.std(axis=0, ddof=1)
     centred = ratio - ratio.mean(axis=0)
@@ -105,3 +136,27 @@ def _fit(place: np.ndarray, models: int, features: np.ndarray, outcome: np.ndarr
     fit = LogisticRegression(C=penalty, fit_intercept=False, max_iter=1000)
     coefficients = fit.fit(np.vstack([design, design]), labels, sample_weight=weights).coef_[0]
     return np.concatenate([scale * (coefficients[:models] - coefficients[models]), coefficients[models + 1 :]])
+
+
+def _official_steps(place: np.ndarray, models: int, features: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+    """Where v2.0's official optimiser stops: `STEPS` steps of LBFGS in float32, all coefficients from `START`; shape (models + 4,)."""
+    import torch
+
+    count = len(place)
+    design = torch.zeros(count, models + 1 + features.shape[1])
+    design[torch.arange(count), torch.from_numpy(place)] = 1.0
+    design[:, models] = -1.0  # the baseline
+    design[:, models + 1 :] = torch.from_numpy(features)
+    wanted = torch.from_numpy(outcome).float()
+    coefficients = torch.full((design.shape[1],), START, requires_grad=True)
+    optimizer = torch.optim.LBFGS([coefficients], lr=LEARNING_RATE, max_iter=STEPS, tolerance_grad=TOLERANCE, tolerance_change=TOLERANCE)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = torch.nn.functional.binary_cross_entropy_with_logits(design @ coefficients, wanted, reduction="sum")
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    found = coefficients.detach().double().numpy()
+    return np.concatenate([found[:models] - found[models], found[models + 1 :]])

@@ -9,7 +9,8 @@ of each model; the official tool does not seed it, here 42 too, so an official i
 import numpy as np
 from scipy.special import expit
 
-from eva_stages.evaluation.arena_hard import Battles, Version
+from eva_stages.core.verdicts import Version
+from eva_stages.evaluation.arena_hard import Battles
 
 ROUNDS = 100
 SEED = 42

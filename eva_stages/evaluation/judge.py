@@ -20,6 +20,7 @@ from eva_stages.core.fingerprint import derive_seed, fingerprint
 from eva_stages.core.generating import COSTS, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import SCHEMAS, Message
+from eva_stages.core.verdicts import Version, outcome_of_label
 from eva_stages.evaluation.arena_hard import second_attempt_v01, verdict_v01, verdict_v2
 from eva_stages.evaluation.mt_bench import rating
 from eva_stages.evaluation.prompts import Case, arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
@@ -91,8 +92,12 @@ class JudgeAnswers(Task):
                 self._ask(waiting)
         for row in judged:
             row.update(self.format_output(row["raw"]))
+            row["outcome"] = None if self.protocol == "mt_bench" else outcome_of_label(row["verdict"], row["game"], self._version())
             count(row)
         yield judged
+
+    def _version(self) -> Version:
+        return "v0.1" if self.protocol == "arena_hard_v0.1" else "v2.0"
 
     def _missing(self, row: dict[str, Any], game: int) -> bool:
         """Whether one of the answers that the judge would be shown is null: those up to the turn, or both sides of a game."""

@@ -15,6 +15,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text
+from eva_stages.core.verdicts import LABELS, outcome_of_label
 from eva_stages.evaluation.judge import NO_ANSWER, NO_VERDICT
 
 SYSTEM = (
@@ -25,22 +26,13 @@ TEMPLATE = (
     "<|User Prompt|>\n{prompt}\n\n<|The Start of Assistant A's Answer|>\n{a}\n<|The End of Assistant A's Answer|>\n\n"
     "<|The Start of Assistant B's Answer|>\n{b}\n<|The End of Assistant B's Answer|>"
 )
-SCORE_OF_A = {"A>>B": 1.0, "A>B": 1.0, "A=B": 0.5, "B>A": 0.0, "B>>A": 0.0}
 _VERDICT = re.compile(r"\[\[([AB<>=]+)\]\]")
 
 
 def read_verdict(text: str | None) -> str | None:
     """The one verdict in a judge's reply; None if there is none, an unknown one, or two that differ."""
     verdicts = set(_VERDICT.findall(text or ""))
-    return verdicts.pop() if len(verdicts) == 1 and verdicts <= set(SCORE_OF_A) else None
-
-
-def model_score(verdict: str | None, game: int) -> float | None:
-    """1 = the model won, 0 = the baseline won, None = no verdict."""
-    if verdict is None:
-        return None
-    score = SCORE_OF_A[verdict]
-    return score if game == 1 else 1 - score
+    return verdicts.pop() if len(verdicts) == 1 and verdicts <= set(LABELS["v0.1"]) else None
 
 
 class JudgePairs(Task):
@@ -49,7 +41,8 @@ class JudgePairs(Task):
     Input columns:
         - prompt_id, messages, responses, baseline_responses, generator, baseline_generator
     Output columns:
-        - question_id, model, baseline, game, verdict (null = none), raw, failure (why the call failed, or null), judge, cost
+        - question_id, model, baseline, game, verdict (null = none), outcome (for the model, `core.verdicts`), raw, failure (why the call
+          failed, or null), judge, cost
     """
 
     seed: int = 0
@@ -60,7 +53,7 @@ class JudgePairs(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return ["question_id", "model", "baseline", "game", "verdict", "raw", "failure", "judge", "cost"]
+        return ["question_id", "model", "baseline", "game", "verdict", "outcome", "raw", "failure", "judge", "cost"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         answers = [input["baseline_responses"][0], input["responses"][0]]
@@ -87,6 +80,7 @@ class JudgePairs(Task):
             add_calls(row, row["failure"])
             add_statistics(row, **spent)
         for row in games:
+            row["outcome"] = outcome_of_label(row["verdict"], row["game"], "v0.1")
             unread = row["failure"] is None and row["verdict"] is None
             add_reasons(row, *([NO_VERDICT] if unread else [NO_ANSWER] if row["failure"] == NO_ANSWER else []))
             add_statistics(row, judgments=1, no_verdict=int(unread))

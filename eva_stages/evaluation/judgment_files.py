@@ -105,6 +105,19 @@ def text_field(row: dict[str, Any], *names: str) -> str:
     raise ValueError(f"{' or '.join(names)} is {json.dumps(value)[:80]}; expected a name or an id")
 
 
+def judge_field(row: dict[str, Any]) -> str | None:
+    """Who judged a row: `judge`, of which FastChat writes a list with the template behind it; AlpacaEval's `annotator`; None = not told.
+
+    Raises:
+        ValueError: if it is no name.
+    """
+    judge = row.get("judge") if row.get("judge") is not None else row.get("annotator")
+    judge = judge[0] if isinstance(judge, list) and judge else judge
+    if not isinstance(judge, str | None):
+        raise ValueError(f"judge is {json.dumps(judge)[:80]}; expected a name, or a list that begins with one")
+    return judge
+
+
 def read_bytes(path: Path) -> bytes:
     """A file's content, decompressed where it is gzipped.
 

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import per_prompt_mean, read_table, reward_matrix
-from eva_stages.evaluation.judging import model_score
 from eva_stages.evaluation.statistics import Estimate, clustered_bootstrap
 
 
@@ -24,9 +23,9 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
     if "judgments" in context.inputs:
         base = read_table(context.inputs["base_rewards"])
         scores["sampled_gain"] = clustered_bootstrap(sampled - per_prompt_mean(base, "rewards"), confidence, seed)
-        judgments = read_table(context.inputs["judgments"], ["question_id", "game", "verdict"])
+        judgments = read_table(context.inputs["judgments"], ["question_id", "outcome"])
         scores["win_rate"] = win_rate(judgments, confidence, seed)
-        counts["no_verdict"] = judgments["verdict"].null_count
+        counts["no_verdict"] = judgments["outcome"].null_count
     plain = {name: estimate.as_dict() for name, estimate in scores.items()}
     context.out.mkdir(parents=True)
     (context.out / "score.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
@@ -37,7 +36,6 @@ def win_rate(judgments: pa.Table, confidence: float, seed: int) -> Estimate:
     """Share of games won (ties count half), each prompt's games averaged first."""
     by_prompt: dict[str, list[float]] = {}
     for row in judgments.to_pylist():
-        value = model_score(row["verdict"], row["game"])
-        by_prompt.setdefault(row["question_id"], []).extend([] if value is None else [value])
+        by_prompt.setdefault(row["question_id"], []).extend([] if row["outcome"] is None else [row["outcome"]])
     values = np.array([np.mean(games) if games else np.nan for games in by_prompt.values()])
     return clustered_bootstrap(values, confidence, seed)

@@ -7,7 +7,7 @@ judging was like (`judging`). What was not judged is left out and counted, never
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from eva_stages.evaluation.answers import by_model, parse_answer
 from eva_stages.evaluation.judgment_files import parse_records, read_records
 from eva_stages.evaluation.scoring import score_models
 from eva_stages.evaluation.statistics import VALUES, estimate_values, question_values
+from eva_stages.models.instructions import loosely_followed
 
 CONFIDENCE = 0.95
 PERCENT = 100.0
@@ -99,7 +100,7 @@ def _about_judging(judged: list[Row], entry: Row) -> Row:
     # an Arena-Hard label without meaning, such as A>>A, is no verdict either
     unread = entry["no_verdict"] - failed if "no_verdict" in entry else sum(row["score"] is None for row in made)
     costs = [row["cost"] for row in judged if row["cost"] is not None]
-    shown = [row["score"] - 1 if row["game"] else 2 - row["score"] for row in made if row["attempts"] and row["baseline"] and row["score"]]
+    shown = [row["outcome"] if row["game"] else 1 - row["outcome"] for row in made if row["attempts"] and row["outcome"] is not None]
     first = float(np.mean(shown)) if shown else None
     return {
         "judge": judged[0]["judge"],
@@ -171,6 +172,7 @@ def alpaca_eval(context: Context, annotator: str) -> Measured:
             "output_2": outputs[row["prompt_id"]],
             "generator_2": row["model"],
             "annotator": annotator,
+            "judge": row["judge"],
             "preference": row["score"],
             "raw_completion": row["raw"],
         }
@@ -224,11 +226,22 @@ def gsm8k(context: Context) -> Measured:
 
 
 def ifeval(context: Context) -> Measured:
-    """Share of prompts all of whose instructions are followed, in percent (IFEval's strict prompt-level accuracy), and of instructions."""
-    asked = {row["prompt_id"]: len(json.loads(row["reference"])["instruction_id_list"]) for row in _rows(context, "questions")}
-    known = [(row["rewards"][0], asked[row["prompt_id"]]) for row in _rows(context, "checks") if row["rewards"][0] is not None]
-    followed = PERCENT * sum(share * count for share, count in known) / sum(count for _, count in known) if known else None
-    return _checked(context, lambda share: float(share == 1), {"instructions": followed})
+    """Share of prompts all of whose instructions are followed, in percent, and of instructions; strictly, and beside it loosely."""
+    references = {row["prompt_id"]: row["reference"] for row in _rows(context, "questions")}
+    responses = {row["prompt_id"]: row["responses"][0] or "" for row in _rows(context, "answers")}
+    known = [(row["prompt_id"], row["rewards"][0]) for row in _rows(context, "checks") if row["rewards"][0] is not None]
+    counts = [len(json.loads(references[prompt_id])["instruction_id_list"]) for prompt_id, _ in known]
+    loose = [loosely_followed(responses[prompt_id], references[prompt_id]) for prompt_id, _ in known]
+    figures = {
+        "instructions": _mean_percent([share for _, share in known], counts),
+        "loose": _mean_percent([float(share == 1) for share in loose]),
+        "loose_instructions": _mean_percent(loose, counts),
+    }
+    return _checked(context, lambda share: float(share == 1), figures)
+
+
+def _mean_percent(shares: Sequence[float], weights: Sequence[int] | None = None) -> float | None:
+    return PERCENT * float(np.average(shares, weights=weights)) if shares else None
 
 
 def _checked(context: Context, value: Callable[[float], float], figures: Row) -> Measured:

@@ -1,9 +1,10 @@
 """MT-Bench, single-answer grading: what a judge's text says, and the scores per turn, per category and over all.
 
 A judge ends its explanation with `[[rating]]`, 1 to 10. The first rating counts, single brackets are the fallback, and a text
-without one is no rating (official files say -1, here it is null), never a low one. `rating` is given the judge's text alone, so that
-a `[[10]]` in a candidate's answer is never seen. As in the official tool the score is the plain mean over all rated rows, not the
-mean of the two turns' means, and a row that stands twice counts twice.
+without one is no rating (official files say -1, here it is null), never a low one. A number outside 1 to 10 is no rating either,
+and is counted; FastChat takes it, so that one [[80]] moves a mean by 0.45 (docs/differences.md). `rating` is given the judge's text
+alone, so that a `[[10]]` in a candidate's answer is never seen. As in the official tool the score is the plain mean over all rated
+rows, not the mean of the two turns' means, and a row that stands twice counts twice.
 """
 
 import math
@@ -16,27 +17,36 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from eva_stages.evaluation.judgment_files import Record, text_field
+from eva_stages.evaluation.judgment_files import Record, judge_field, text_field
 from eva_stages.evaluation.statistics import question_values
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 """In the order of their questions: ten each, ids from 81."""
+
+LOWEST, HIGHEST = 1, 10
 
 _DOUBLE = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 _SINGLE = re.compile(r"\[(\d+\.?\d*)\]")
 
 
 class Rating(NamedTuple):
-    """A rated turn; `value` is None where the judge gave no rating."""
+    """A rated turn; `value` is None where the judge gave no rating, or one outside the scale."""
 
     question: str
     model: str
     turn: int
     value: float | None
+    judge: str | None = None
+    out_of_range: bool = False
 
 
 def rating(text: str | None) -> float | None:
-    """The rating in a judge's text, fractions included; None if there is none."""
+    """The rating in a judge's text, fractions included; None if there is none from 1 to 10."""
+    number = _number(text)
+    return number if number is not None and LOWEST <= number <= HIGHEST else None
+
+
+def _number(text: str | None) -> float | None:
     found = _DOUBLE.search(text or "") or _SINGLE.search(text or "")
     return float(found.group(1)) if found else None
 
@@ -50,11 +60,13 @@ def parse_rating(record: Record) -> Rating:
     row = record.row
     if row["turn"] not in (1, 2):
         raise ValueError(f"turn is {row['turn']!r}; expected 1 or 2")
-    stored = row["score"] if "score" in row else rating(row["judgment"])
+    stored = row["score"] if "score" in row else _number(row["judgment"])
     if isinstance(stored, bool) or not isinstance(stored, int | float | None) or stored in (math.inf, -math.inf):
         raise ValueError(f"score is {stored!r}; expected a number, -1 or null for no rating")
-    unrated = stored is None or stored == -1 or math.isnan(stored)
-    return Rating(text_field(row, "question_id"), text_field(row, "model"), int(row["turn"]), None if unrated else float(stored or 0.0))
+    given = None if stored is None or stored == -1 or math.isnan(stored) else float(stored)
+    outside = given is not None and not LOWEST <= given <= HIGHEST
+    question, model, turn = text_field(row, "question_id"), text_field(row, "model"), int(row["turn"])
+    return Rating(question, model, turn, None if outside else given, judge_field(row), outside)
 
 
 def category_of(question: str) -> str | None:
@@ -75,7 +87,7 @@ def scores(ratings: Sequence[Rating], categories: Mapping[str, str] | None = Non
         categories: by question id; without it the official questions' own.
 
     Returns:
-        score, turn1, turn2, categories (by name), n (rated rows), unrated.
+        score, turn1, turn2, categories (by name), n (rated rows), unrated, of those out_of_range.
     """
     rated = [one for one in ratings if one.value is not None]
     by_category: dict[str, list[Rating]] = defaultdict(list)
@@ -90,6 +102,7 @@ def scores(ratings: Sequence[Rating], categories: Mapping[str, str] | None = Non
         "categories": {name: _mean(by_category[name]) for name in order if name in by_category},
         "n": len(rated),
         "unrated": len(ratings) - len(rated),
+        "out_of_range": sum(one.out_of_range for one in ratings),
     }
 
 

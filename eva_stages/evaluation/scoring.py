@@ -1,9 +1,10 @@
 """Scoring judgment files: from rows to one document per benchmark, without any model or network.
 
 The document is what `eva eval score --json` prints: `bench`; `version` (of Arena-Hard; AlpacaEval's annotator); `models`, best first,
-each with `model`, `score`, `ci` and the figures of its benchmark; `differences`, every other model against the best one, paired by
-question; and `published`. `ci_kind` says whether an interval is the official tool's or eva's own prompt-clustered bootstrap; differences
-are always eva's own. A score that cannot be had is null, with the reason in `reason`.
+each with `model`, `judge`, `score`, `ci` and the figures of its benchmark; `differences`, every other model against the best one of the
+same judge, paired by question; and `published`. A score is one judge's: a model that several have judged has an entry for each.
+`ci_kind` says whether an interval is the official tool's or eva's own prompt-clustered bootstrap; differences are always eva's own. A
+score that cannot be had is null, with the reason in `reason`.
 """
 
 from collections import Counter, defaultdict
@@ -69,7 +70,7 @@ def score_files(
         "bench": bench,
         "version": version,
         "models": [one.entry for one in models],
-        "differences": differences([(one.entry["model"], one.values) for one in models if one.values is not None]),
+        "differences": differences(models),
         "published": [one._asdict() for one in published_scores(bench, version, [one.entry["model"] for one in models])],
     }
 
@@ -96,15 +97,16 @@ def score_models(
     return _mt_bench(parse_records(records, mt_bench.parse_rating), answered, categories), None
 
 
-def differences(models: Sequence[tuple[str, pa.Table]]) -> list[dict[str, Any]]:
-    """Every other model against the first, on the questions both were judged on, p values adjusted by Holm."""
+def differences(models: Sequence[ModelScore]) -> list[dict[str, Any]]:
+    """Of each judge every other model against the first, on the questions both were judged on, p values adjusted by Holm over all."""
     found: list[dict[str, Any]] = []
-    for name, values in models[1:]:
-        try:
-            difference = paired_bootstrap(models[0][1], values, CONFIDENCE, SEED)
-        except ValueError:  # they share no question
-            continue
-        found.append({"a": models[0][0], "b": name, **difference.as_dict()})
+    for judge, own in _grouped((one.entry["judge"], one) for one in models if one.values is not None).items():
+        for other in own[1:]:
+            try:
+                difference = paired_bootstrap(own[0].values, other.values, CONFIDENCE, SEED)
+            except ValueError:  # they share no question
+                continue
+            found.append({"a": own[0].entry["model"], "b": other.entry["model"], "judge": judge, **difference.as_dict()})
     for one, adjusted in zip(found, holm([one["p_value"] for one in found]), strict=True):
         one["p_holm"] = adjusted
     return found
@@ -113,14 +115,14 @@ def differences(models: Sequence[tuple[str, pa.Table]]) -> list[dict[str, Any]]:
 def _mt_bench(
     ratings: Sequence[mt_bench.Rating], answered: dict[str, dict[str, Answer]], categories: dict[str, str] | None
 ) -> list[ModelScore]:
-    grouped = _grouped((one.model, one) for one in ratings)
+    grouped = _grouped(((one.model, one.judge), one) for one in ratings)
     scored = []
-    for model, own in grouped.items():
+    for (model, judge), own in grouped.items():
         values = mt_bench.values(own)
         figures = mt_bench.scores(own, categories)
         repeated = _repeated((one.question, one.turn) for one in own)
         length = _mean_length(answered.get(model))
-        entry = {"model": model, "score": figures.pop("score"), **_own_interval(values), **figures}
+        entry = {"model": model, "judge": judge, "score": figures.pop("score"), **_own_interval(values), **figures}
         scored.append(ModelScore({**entry, "duplicates": repeated, "avg_length": length}, values))
     return scored
 
@@ -128,7 +130,7 @@ def _mt_bench(
 def _alpaca(
     annotations: Sequence[alpaca.Annotation], answered: dict[str, dict[str, Answer]], hub_files: alpaca.HubFiles
 ) -> list[ModelScore]:
-    grouped = list(_grouped(((one.model, one.baseline, one.row.get("annotator")), one) for one in annotations).values())
+    grouped = list(_grouped(((one.model, one.baseline, one.row.get("annotator"), one.judge), one) for one in annotations).values())
     order = _official_order(answered)
     scored = []
     for own, found in zip(grouped, alpaca.package_metrics(grouped, hub_files, order), strict=True):
@@ -138,7 +140,8 @@ def _alpaca(
         length = _mean_length(answered.get(own[0].model))
         entry |= {"avg_length": entry["avg_length"] if length is None else length}
         entry["duplicates"] = _repeated(one.instruction for one in own)
-        scored.append(ModelScore({"model": own[0].model, "score": entry.pop("score"), **interval, **entry}, values))
+        first = {"model": own[0].model, "judge": entry.pop("judge"), "score": entry.pop("score")}
+        scored.append(ModelScore({**first, **interval, **entry}, values))
     return scored
 
 

@@ -31,10 +31,26 @@ def instruction(messages: list[Message], response: str, reference: str | None) -
     Raises:
         ValueError: no or malformed reference, or an unknown instruction.
     """
+    return _followed([response], reference)
+
+
+def loosely_followed(response: str, reference: str | None) -> float:
+    """The same by IFEval's loose rule: an instruction counts as followed if it is in the response as it is, or without its first
+    line, its last line or both, each also without asterisks (Zhou et al. 2023, section 2.2).
+
+    Raises:
+        ValueError: as `instruction`.
+    """
+    lines = response.split("\n")
+    cut = ["\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1])]
+    return _followed([variant for text in (response, *cut) for variant in (text, text.replace("*", ""))], reference)
+
+
+def _followed(variants: list[str], reference: str | None) -> float:
+    """The share of instructions that at least one of the variants of a response follows; empty ones follow none."""
     checks = _instructions(reference)
-    if not response.strip():
-        return 0.0
-    return sum(CHECKS[name](response, **arguments) for name, arguments in checks) / len(checks)
+    present = [variant for variant in variants if variant.strip()]
+    return sum(any(CHECKS[name](variant, **arguments) for variant in present) for name, arguments in checks) / len(checks)
 
 
 def _instructions(reference: str | None) -> list[tuple[str, dict[str, Any]]]:

@@ -58,6 +58,7 @@ def dataset_card(story: Story, listed: list[Artifact]) -> str:
 def model_card(story: Story, iteration: int) -> str:
     """README.md of an iteration's model repository."""
     figures = [one for one in scores(story.artifacts) if one.policy == f"iteration {iteration}"]
+    results = [_result(one) for one in figures if one.low is not None]
     loss = str(story.recipe["solver"]["loss"]["kind"])
     name = story.model(iteration).partition("/")[2]
     data = ModelCardData(
@@ -66,8 +67,8 @@ def model_card(story: Story, iteration: int) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=[*TAGS, "trl", loss],
-        model_name=name,
-        eval_results=[_result(one) for one in figures if one.low is not None] or None,
+        model_name=name if results else None,  # without results the Hub takes it for an unknown field
+        eval_results=results or None,
     )
     relation = {"base_model_relation": "finetune"} if story.base.hub_id else {}
     for field, value in {**relation, **story.base.licence}.items():

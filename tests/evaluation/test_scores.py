@@ -3,7 +3,8 @@ import pyarrow as pa
 import pytest
 
 from eva_stages.core.tables import per_prompt_mean
-from eva_stages.evaluation.judging import SCORE_OF_A, TEMPLATE, JudgePairs, model_score, read_verdict
+from eva_stages.core.verdicts import LABELS, outcome_of_label
+from eva_stages.evaluation.judging import TEMPLATE, JudgePairs, read_verdict
 from eva_stages.evaluation.lettercraft import win_rate
 from eva_stages.evaluation.statistics import clustered_bootstrap
 from eva_stages.microworld.player import LettercraftPlayer
@@ -28,9 +29,9 @@ def test_a_verdict_is_read_or_null(text: str | None, verdict: str | None) -> Non
 
 
 def test_the_model_is_b_in_game_0_and_a_in_game_1() -> None:
-    assert [model_score(verdict, 1) for verdict in SCORE_OF_A] == [1, 1, 0.5, 0, 0]
-    assert [model_score(verdict, 0) for verdict in SCORE_OF_A] == [0, 0, 0.5, 1, 1]
-    assert model_score(None, 0) is None
+    assert [outcome_of_label(label, 1, "v0.1") for label in LABELS["v0.1"]] == [1, 1, 0.5, 0, 0]
+    assert [outcome_of_label(label, 0, "v0.1") for label in LABELS["v0.1"]] == [0, 0, 0.5, 1, 1]
+    assert outcome_of_label(None, 0, "v0.1") is None
 
 
 def test_both_orders_are_judged_and_a_missing_answer_loses_to_a_right_one() -> None:
@@ -45,9 +46,7 @@ def test_both_orders_are_judged_and_a_missing_answer_loses_to_a_right_one() -> N
 
 
 def test_a_lost_verdict_counts_for_nobody() -> None:
-    table = pa.table(
-        {"question_id": ["1", "1", "2", "2", "3", "3"], "game": [0, 1] * 3, "verdict": ["B>A", None, "A=B", "A=B", None, None]}
-    )
+    table = pa.table({"question_id": ["1", "1", "2", "2", "3", "3"], "outcome": [1.0, None, 0.5, 0.5, None, None]})
     estimate = win_rate(table, 0.95, 0)
     assert estimate.value == pytest.approx((1.0 + 0.5) / 2) and estimate.n == 2
 

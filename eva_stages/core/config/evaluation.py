@@ -107,9 +107,10 @@ class AlpacaEval(JudgedBenchmark):
     baseline: OptionalMaybeFile = None
     """File with the reference outputs, or `base` for the base policy; null = the official one."""
     difficulty: OptionalFile = None
-    """The package's instruction_difficulty.csv; null = fetched from the Hub by the package."""
+    """The package's instruction_difficulty.csv; null = fetched from the Hub, for the official `questions` only."""
     gamed: OptionalFile = None
-    """The package's df_gamed.csv; null = fetched from the Hub by the package."""
+    """The package's df_gamed.csv; null = fetched from the Hub, for the official `questions` only. Without it there is no
+    length-controlled win rate."""
     temperature: float | None = Field(0.7, ge=0)
 
     @classmethod

@@ -15,7 +15,7 @@ from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.history import History
 from eva_stages.publishing.lineage import Lineage
 from eva_stages.publishing.lookup import Rows
-from eva_stages.publishing.report.judging import winner
+from eva_stages.publishing.report.judging import judged_rows
 from eva_stages.publishing.report.numbers import rewards, table
 from eva_stages.publishing.report.parts import Section
 
@@ -117,17 +117,17 @@ def _judged(history: History) -> list[Artifact]:
 
 def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
     sources = [history.used(artifact, name) for name in ("questions", "answers", "baseline")]
-    judgments = table(artifact, ["question_id", "game", "verdict", "raw", "judge"])
-    if judgments is None or any(source is None or source.rows is None for source in sources):
+    if any(source is None or source.rows is None for source in sources):
         return []
     by_question: dict[str, list[dict[str, Any]]] = {}
-    for row in judgments.to_pylist():
+    for row in judged_rows(artifact, ["raw"]):
         by_question.setdefault(row["question_id"], []).append(row)
-    outcomes = {question: [winner(row["verdict"], row["game"]) for row in rows] for question, rows in by_question.items()}
+    outcomes = {question: [row["outcome"] for row in rows] for question, rows in by_question.items()}
+    orders = " in both orders" if any(len(rows) > 1 for rows in by_question.values()) else ""
     wanted = {
-        "a win in both orders": lambda scores: all(score == 1 for score in scores),
-        "a loss in both orders": lambda scores: all(score == 0 for score in scores),
-        "the orders disagree, or it is a tie": lambda scores: None not in scores and len(scores) > 1 and 0 < sum(scores) < len(scores),
+        f"a win{orders}": lambda scores: None not in scores and min(scores) > 0.5,
+        f"a loss{orders}": lambda scores: None not in scores and max(scores) < 0.5,
+        "the orders disagree, or it is a tie": lambda scores: None not in scores and min(scores) <= 0.5 <= max(scores),
         "no verdict": lambda scores: None in scores,
     }
     questions, answers, baselines = (Rows(source.rows) for source in sources if source is not None and source.rows is not None)
@@ -148,7 +148,8 @@ def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
 
 def _verdict(row: dict[str, Any]) -> Answer:
     order = "policy first" if row["game"] == 1 else "baseline first"
-    return Answer(f"{row['judge']}, {order}: {row['verdict'] or 'no verdict'}", row["raw"])
+    said = "no verdict" if row["outcome"] is None else row.get("verdict") or f"{row['outcome']:.2f} for the policy"
+    return Answer(f"{row['judge']}, {order}: {said}", row["raw"])
 
 
 def _name(artifact: Artifact) -> str:

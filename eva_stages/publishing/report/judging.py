@@ -5,15 +5,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 
+from eva_stages.core.tables import read_table
+from eva_stages.core.verdicts import outcome_of_row
 from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.history import History
-from eva_stages.publishing.report.numbers import mean_interval, n_of, table
+from eva_stages.publishing.report.numbers import mean_interval, n_of
 from eva_stages.publishing.report.parts import Cell, Section, Table
 from eva_stages.publishing.report.plots import MUTED, Plot, colour, draw, grouped, look, outcomes, short
 
-SCORE_OF_A = {"A>>B": 1.0, "A>B": 1.0, "A=B": 0.5, "B>A": 0.0, "B>>A": 0.0}
 OUTCOMES = {"won": colour(0), "tied": colour(6), "lost": colour(1), "no verdict": colour(4)}
 
 
@@ -51,31 +53,33 @@ def judging(history: History) -> Section:
     return Section("judging", "Judging", (), plots, [_table(found)] if found else [], missing)
 
 
-def winner(verdict: str | None, game: int) -> float | None:
-    """1 = the policy won, 0 = the baseline, 1/2 = tie, None = no verdict. The policy is A in game 1."""
-    score = SCORE_OF_A.get(verdict or "")
-    return None if score is None else score if game == 1 else 1 - score
+def judged_rows(artifact: Artifact, columns: list[str]) -> list[dict[str, Any]]:
+    """Rows of judgments with these columns and `outcome`; empty if there are none."""
+    if artifact.rows is None:
+        return []
+    wanted = [*columns, "question_id", "game", "judge", "outcome", "verdict", "score"]
+    present = [name for name in dict.fromkeys(wanted) if name in pq.read_schema(artifact.rows).names]
+    return [{**row, "outcome": outcome_of_row(row, artifact.stage)} for row in read_table(artifact.rows.parent, present).to_pylist()]
 
 
 def _lettercraft(history: History) -> list[Judged]:
     found = []
     for artifact in history.every("eval-judge"):
-        rows = table(artifact, ["question_id", "game", "verdict", "judge"])
-        if rows is None or not len(rows):
+        rows = judged_rows(artifact, [])
+        if not rows:
             continue
-        verdicts, games = rows["verdict"].to_pylist(), rows["game"].to_pylist()
-        first = np.array([SCORE_OF_A.get(verdict or "", np.nan) for verdict in verdicts])
-        won = np.array([np.nan if (score := winner(*one)) is None else score for one in zip(verdicts, games, strict=True)])
+        won = np.array([np.nan if row["outcome"] is None else row["outcome"] for row in rows])
+        first = np.where([row["game"] == 1 for row in rows], won, 1 - won)
         by_question: dict[str, list[tuple[float, float]]] = {}
-        for question, *scores in zip(rows["question_id"].to_pylist(), first, won, strict=True):
-            by_question.setdefault(question, []).append((float(scores[0]), float(scores[1])))
+        for row, *scores in zip(rows, first, won, strict=True):
+            by_question.setdefault(row["question_id"], []).append((float(scores[0]), float(scores[1])))
         places = np.array([np.mean([game[0] for game in two]) for two in by_question.values()])
         same = [two[0][1] == two[1][1] for two in by_question.values() if len(two) == 2 and np.isfinite(two).all()]
         found.append(
             Judged(
                 "lettercraft",
                 f"iteration {artifact.iteration}",
-                str(rows["judge"][0].as_py()),
+                str(rows[0]["judge"]),
                 len(rows),
                 None,
                 int(np.isnan(won).sum()),
@@ -89,7 +93,7 @@ def _lettercraft(history: History) -> list[Judged]:
 
 
 def _percent(won: np.ndarray) -> dict[str, float]:
-    outcomes = {"won": won == 1, "tied": won == 0.5, "lost": won == 0, "no verdict": np.isnan(won)}
+    outcomes = {"won": won > 0.5, "tied": won == 0.5, "lost": won < 0.5, "no verdict": np.isnan(won)}
     return {name: 100 * float(one.mean()) for name, one in outcomes.items()}
 
 
@@ -111,11 +115,20 @@ def _benchmarks(history: History) -> list[Judged]:
                 int(about["no_verdict"]),
                 None if place is None else (float(place), np.nan, np.nan),
                 about.get("consistent"),
-                None,
+                _games_of(history, artifact),
                 about.get("usd"),
             )
         )
     return found
+
+
+def _games_of(history: History, score: Artifact) -> dict[str, float] | None:
+    """How the games went that a score was made of; None where answers are rated one by one, without a baseline."""
+    judged = history.used(score, "judgments")
+    if judged is None or "baseline" not in score.manifest["inputs"]:
+        return None
+    outcomes = [row["outcome"] for row in judged_rows(judged, [])]
+    return _percent(np.array([np.nan if one is None else one for one in outcomes])) if outcomes else None
 
 
 def _scored(history: History) -> list[tuple[Artifact, dict[str, Any]]]:
@@ -177,7 +190,7 @@ def _games(found: list[Judged]) -> Plot:
     n = n_of((one.judgments for one, _ in known), "games")
 
     labels = [one.label for one, _ in known]
-    title, unit = "Games against the base policy", "share of games, %"
+    title, unit = "Games against the baseline", "share of games, %"
     paint = partial(outcomes, labels=labels, parts=parts, colours=list(OUTCOMES.values()))
     return draw("games", title, n, unit, "benchmark, policy", paint, height=1.8 + 0.25 * len(known))
 
