@@ -21,6 +21,7 @@ from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.runner import Context
 from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table, write_rows
+from eva_stages.evaluation import arena_style
 from eva_stages.evaluation.alpaca import HubFiles
 from eva_stages.evaluation.answers import STYLE, Answer, by_model
 from eva_stages.evaluation.arena_hard import battle_file
@@ -197,7 +198,10 @@ def test_a_report_of_a_run_without_the_column_is_the_same(tmp_path: Path) -> Non
 # --- Arena-Hard v2.0's style control
 
 
-def test_style_control_of_v2_is_where_the_official_optimiser_stops_and_the_converged_fit_stands_beside_it(tmp_path: Path) -> None:
+def test_style_control_of_v2_is_where_the_official_optimiser_stops_and_the_converged_fit_stands_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena_style, "ROUNDS", 5)
     random = np.random.default_rng(4)
     shares = {"even": 0.5, "strong": 0.97, "weak": 0.01}
     answers = [Answer(str(q), name, "", counted(random), True) for q in range(60) for name in (BASELINE, *shares)]
