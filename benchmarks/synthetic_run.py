@@ -182,6 +182,7 @@ class SyntheticRun:
                 verdicts,
                 [outcome_of_label(verdict, game, "v0.1") for verdict, game in zip(verdicts, [0, 1] * count, strict=True)],
                 raw,
+                [None] * (2 * count),
             ]
             judged = pa.table([*columns, judges, [None] * (2 * count)], schema=SCHEMAS["judgments"])
             self._made("eval-judge", iteration, judged, {"questions": questions, "answers": answers, "baseline": base})
