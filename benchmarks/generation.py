@@ -3,25 +3,35 @@
     python -m benchmarks.generation --engine transformers
     python -m benchmarks.generation --engine vllm           # in an environment with vLLM
     python -m benchmarks.generation --engine vllm --long    # shared prompts of 500 and more tokens: one request of n against n passes
+    python -m benchmarks.generation --load 7                # on a machine where 7 processes per core do other work
 
 `stage` is the whole stage as `eva run` runs it: distilabel pipeline, durable part files, manifest. `raw` is the engine alone in one
 process: the same model, prompts, settings and batches, nothing written. `passes` asks the engine n times for one response, as the
-paper's public scripts do. Loading is on no side's clock: `stage` subtracts what an empty stage of the same kind takes to start.
+paper's public scripts do. `passive` and `spinning` are the stage on a busy machine, with threads that wait as eva lets them
+(`OMP_WAIT_POLICY`) and as they wait by default. Loading is on no side's clock: `stage` subtracts what an empty stage of the same kind
+takes to start.
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import common
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.process import run_in_child
 from eva_stages.core.rows import prompt_row
 from eva_stages.models.loading import resolve
 from pipelines.playing import responding
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0}
+WAITING = {"passive": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}}
+"""How threads wait: as eva lets them, and as libgomp does by default."""
 
 
 def recipe(engine: str, policy: Path, n: int, max_new_tokens: int) -> Recipe:
@@ -44,6 +54,7 @@ def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The respond stage over all prompts, less the time of the same stage over one."""
     rows = [prompt_row(messages, "benchmark") for messages in asked(arguments)]
     seconds, tokens = {}, 0.0
+    run_in_child("builtins:dict", {}, folder / "start.log", lambda: None)  # the fork server imports the libraries, once
     made = recipe(arguments.engine, folder / "policy", arguments.n, arguments.max_new_tokens)
     policy = resolve(made.policy.model, None, "policy")
     for name, part in (("start", rows[:1]), ("all", rows)):
@@ -118,6 +129,18 @@ def raw_vllm(policy: Path, n: int, max_new_tokens: int):  # type: ignore[no-unty
     return answer
 
 
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Other work on this machine: processes that compute without end."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
 def asked(arguments: argparse.Namespace) -> list:
     if arguments.long:
         return common.prompts(arguments.prompts, median=700, longest=1500, spread=0.25)
@@ -131,9 +154,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=6)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--load", type=int, default=0, help="processes per core that do other work")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=("stage", "raw", "passes"))
+    parser.add_argument("--side", choices=("stage", "raw", "passes", *WAITING))
     arguments = parser.parse_args()
+    if arguments.side is None and arguments.load:
+        with busy(arguments.load * len(os.sched_getaffinity(0))):
+            common.report("benchmarks.generation", list(WAITING), sys.argv[1:], arguments.rounds, "tokens_per_second")
+        return
     if arguments.side is None:
         sides = ["raw", "passes"] if arguments.long else ["stage", "raw"]
         common.report("benchmarks.generation", sides, sys.argv[1:], arguments.rounds, "tokens_per_second")
@@ -141,7 +169,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         common.save_policy(Path(name) / "policy")
         passes = arguments.n if arguments.side == "passes" else 1
-        figures = stage(arguments, Path(name)) if arguments.side == "stage" else raw(arguments, Path(name), passes)
+        os.environ.update(WAITING.get(arguments.side, {}))  # the stage's process is not started yet
+        figures = stage(arguments, Path(name)) if arguments.side in ("stage", *WAITING) else raw(arguments, Path(name), passes)
     print(json.dumps(figures))
 
 

@@ -1,6 +1,7 @@
 """What a person sees while stages run: live bars on a terminal, plain lines everywhere else. Always on stderr."""
 
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from eva_stages.core.redaction import redact
 from eva_stages.core.terminal import Terminal
 
-PLAIN_SECONDS = 15.0
+PLAIN_SECONDS = 10.0
+"""Between two lines about a stage where there is no terminal."""
+BEAT_SECONDS = 1.0
 MONEY = "_usd"
 """How the names of amounts of money end."""
 
@@ -23,6 +26,7 @@ class Task:
         self._id: TaskID | None = bars.add_task(label, total=None, detail="starting") if bars else None
         self._began = self._said = time.monotonic()
         self._tokens: float | None = None
+        self._state = ""
         self.marks: list[tuple[float, float]] = []
         """(seconds since the start, how much was done then), ascending; the first when the work itself began."""
 
@@ -44,14 +48,20 @@ class Task:
         text = "  ".join([*parts, *([detail] if detail else [])])
         if self._bars and self._id is not None:
             self._bars.update(self._id, completed=done, total=total, detail=text)
-        elif moment - self._said > PLAIN_SECONDS:
-            self._said = moment
+        else:
             left = f", {(total - done) / rate:.0f} s left" if rate else ""
-            self._console.print(f"{self._label}: {done}/{total} {self._unit}  {text}{left}", highlight=False, soft_wrap=True)
+            self._state = f"{done}/{total} {self._unit}  {text}{left}".rstrip()
+
+    def beat(self) -> None:
+        """Where there are no bars, print how far the stage is if nothing was printed about it for `PLAIN_SECONDS`."""
+        moment = time.monotonic()
+        if self._bars is None and moment - self._said > PLAIN_SECONDS:
+            self._said = moment
+            self.note(self._state or f"running for {duration(moment - self._began)}")
 
     def note(self, text: str) -> None:
         """Show a line that stays."""
-        self._console.print(f"{self._label}: {text}", highlight=False, soft_wrap=True, markup=False)
+        self._console.print(redact(f"{self._label}: {text}"), highlight=False, soft_wrap=True)
 
 
 class Reporter:
@@ -67,7 +77,8 @@ class Reporter:
     def task(self, label: str, unit: str = "rows") -> Iterator[Task]:
         """Show a stage while the block runs."""
         if not self.console.is_terminal:
-            yield Task(self.console, label, unit, None)
+            with _beating(Task(self.console, label, unit, None)) as task:
+                yield task
             return
         columns = (
             TextColumn("{task.description:<24}", markup=False),
@@ -79,6 +90,24 @@ class Reporter:
         )
         with Progress(*columns, console=self.console, transient=True) as bars:
             yield Task(self.console, label, unit, bars)
+
+
+@contextmanager
+def _beating(task: Task) -> Iterator[Task]:
+    """Let a stage be told of while the block runs, whatever the stage itself tells."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            task.beat()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield task
+    finally:
+        ended.set()
+        thread.join()
 
 
 def facts(numbers: Mapping[str, float]) -> str:
