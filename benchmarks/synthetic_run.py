@@ -25,6 +25,13 @@ CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction"
 TIMES = {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:01:00+00:00", "seconds": 60.0}
 
 
+def rows_of(schema: str, columns: Mapping[str, Any]) -> pa.Table:
+    """Rows of a schema; the columns that are not given are null."""
+    rows = len(next(iter(columns.values())))
+    known = SCHEMAS[schema]
+    return pa.table({name: columns.get(name, [None] * rows) for name in known.names}, schema=known)
+
+
 @dataclass
 class SyntheticRun:
     """Writes a run of `prompts` prompts, `responses` answers each, and `iterations` eva iterations after the base round."""
@@ -138,10 +145,9 @@ class SyntheticRun:
             pa.ListArray.from_arrays(offsets, values)
             for values in (self._texts(count, self.words), pa.array(["stop"] * count), pa.array(np.full(count, self.words, np.int32)))
         ]
-        rows = pa.table(
-            [prompts["prompt_id"], *lists, pa.array(["policy"] * len(prompts)), np.zeros(len(prompts), np.int64)],
-            schema=SCHEMAS["responses"],
-        )
+        named = dict(zip(("responses", "finish_reasons", "token_counts"), lists, strict=True))
+        by = {"generator": ["policy"] * len(prompts), "seed": np.zeros(len(prompts), np.int64)}
+        rows = rows_of("responses", {"prompt_id": prompts["prompt_id"], **named, **by})
         return self._made(stage, iteration, rows, {"prompts": name}, {"output_tokens": count * self.words, "cost_usd": 0.5})
 
     def _rewarded(self, stage: str, iteration: int, prompts: pa.Table, responses: str) -> tuple[np.ndarray, str]:
@@ -173,18 +179,18 @@ class SyntheticRun:
             answers = self._eval_answers("eval-answer", iteration, ids, questions)
             verdicts = self.rng.choice(["A>>B", "A>B", "A=B", "B>A", "B>>A", None], 2 * count).tolist()
             raw = [self._hostile(index, "because of the border", 1) for index in range(2 * count)]
-            judges = pa.array(["judge"] * (2 * count))
-            columns = [
-                [one for one in ids for _ in range(2)],
-                ["policy"] * (2 * count),
-                ["base"] * (2 * count),
-                [0, 1] * count,
-                verdicts,
-                [outcome_of_label(verdict, game, "v0.1") for verdict, game in zip(verdicts, [0, 1] * count, strict=True)],
-                raw,
-                [None] * (2 * count),
-            ]
-            judged = pa.table([*columns, judges, [None] * (2 * count)], schema=SCHEMAS["judgments"])
+            games = [0, 1] * count
+            columns = {
+                "question_id": [one for one in ids for _ in range(2)],
+                "model": ["policy"] * (2 * count),
+                "baseline": ["base"] * (2 * count),
+                "game": games,
+                "verdict": verdicts,
+                "outcome": [outcome_of_label(verdict, game, "v0.1") for verdict, game in zip(verdicts, games, strict=True)],
+                "raw": raw,
+                "judge": ["judge"] * (2 * count),
+            }
+            judged = rows_of("judgments", columns)
             self._made("eval-judge", iteration, judged, {"questions": questions, "answers": answers, "baseline": base})
             rating = {name: 6 + 0.2 * iteration + 0.1 * index for index, name in enumerate(CATEGORIES)}
             judging = {
@@ -208,7 +214,8 @@ class SyntheticRun:
         one = pa.ListArray.from_arrays(pa.array(np.arange(len(ids) + 1), pa.int32()), texts)
         reasons = pa.array([["stop"]] * len(ids))
         counts = pa.array([[self.words]] * len(ids))
-        rows = pa.table([ids, one, reasons, counts, one, ["policy"] * len(ids)], schema=SCHEMAS["answers"])
+        sampled = {"responses": one, "finish_reasons": reasons, "token_counts": counts}
+        rows = rows_of("answers", {"prompt_id": ids, **sampled, "greedy_responses": one, "generator": ["policy"] * len(ids)})
         return self._made(stage, iteration, rows, {"questions": questions})
 
     def _scored(self, stage: str, iteration: int, scores: dict[str, Any]) -> None:
