@@ -34,15 +34,17 @@ def test_the_model_is_b_in_game_0_and_a_in_game_1() -> None:
     assert outcome_of_label(None, 0, "v0.1") is None
 
 
-def test_both_orders_are_judged_and_a_missing_answer_loses_to_a_right_one() -> None:
+def test_both_orders_are_judged_and_a_missing_answer_is_not_judged() -> None:
     row = {"prompt_id": "1", "messages": [{"role": "user", "content": "Take abc, reverse it."}]}
-    row |= {"responses": ["cba"], "baseline_responses": [None], "generator": "m", "baseline_generator": "base"}
+    row |= {"responses": ["cba"], "baseline_responses": ["abc"], "generator": "m", "baseline_generator": "base"}
     step = JudgePairs(name="judge", llm=LettercraftPlayer())
     step.load()
     games = next(step.process([row]))
-    assert [(game["game"], game["verdict"]) for game in games] == [(0, "B>>A"), (1, "A>>B")]
+    assert [(game["game"], game["verdict"], game["outcome"]) for game in games] == [(0, "B>>A", 1.0), (1, "A>>B", 1.0)]
     assert {game["question_id"] for game in games} == {"1"} and games[0]["baseline"] == "base"
     assert TEMPLATE.split("{")[0] in step.format_input({**row, "game": 0})[1]["content"]
+    missing = next(step.process([row | {"baseline_responses": [None]}]))
+    assert [(game["verdict"], game["outcome"], bool(game["failure"])) for game in missing] == [(None, None, True)] * 2
 
 
 def test_a_lost_verdict_counts_for_nobody() -> None:
