@@ -1,7 +1,6 @@
 """Everything a recipe points to, looked at before anything expensive starts; all faults at once."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ from eva_stages.core.config.rewards import EnsembleReward, LLMJudgeReward, Local
 from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.questions import find_questions
 from eva_stages.core.terminal import note
-from eva_stages.creator.prompts import REFUSED, count_usable
+from eva_stages.creator.prompts import LeftOut, count_usable
 from eva_stages.models.choosing import OneReward
 from eva_stages.models.loading import resolve
 from eva_stages.models.providers import provider_key
@@ -70,48 +69,39 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
     looks += [partial(_reward, recipe, config, place) for config, place in _rewards(recipe)]
     for index, benchmark in enumerate(recipe.evaluation.benchmarks):
         looks.append(partial(_benchmark, recipe, benchmark, f"evaluation.benchmarks.{index}"))
-    if isinstance(recipe.prompts, FilePrompts):
+    if isinstance(recipe.prompts, FilePrompts | HubPrompts):
         looks.append(partial(_prompts, recipe, recipe.prompts))
-    if isinstance(recipe.prompts, HubPrompts):
-        looks.append(partial(_hub_prompts, recipe, recipe.prompts))
     if recipe.publish:
         looks.append(partial(_account, recipe.publish.to))
     return looks
 
 
-def _prompts(recipe: Recipe, prompts: FilePrompts) -> None:
-    tables, column = prompt_source(prompts)
-    if recipe.creator.control == "human" and prompts.size is None:
+def _prompts(recipe: Recipe, prompts: FilePrompts | HubPrompts) -> None:
+    """That there are prompts, as many as are asked for; what is left out of them, and why, is said."""
+    human = recipe.creator.control == "human"
+    if human and prompts.size is None:
         raise ConfigError([NUMBER_FOR_HUMAN])
     policy = str(resolve(recipe.policy.model, recipe.policy.revision, "policy.model").path)
-    counts: Counter[str] = Counter()
-    usable = count_usable(tables, column, prompts.max_characters, prompts.reference_column, policy, counts)
-    refused = {reason: count for reason, count in counts.items() if reason.startswith(REFUSED)}
-    if refused and not usable:
-        raise ConfigError([f"prompts.path: all prompts of {prompts.path} are {_said(refused)}; give other prompts, or mend the template"])
-    if refused:
-        note(f"prompts.path: {sum(refused.values())} prompts of {prompts.path} are left out, {_said(refused)}")
-    if recipe.creator.control != "human" or prompts.size is None:
+    left_out, place = LeftOut(), prompts.path if isinstance(prompts, FilePrompts) else prompts.id
+    usable = count_usable(prompt_source(prompts), prompts.max_characters, policy, left_out)
+    if not usable:
+        raise ConfigError([f"prompts: {place} has no prompt that can be used: {left_out.said()}"])
+    if left_out.rows:
+        total = sum(left_out.counts[reason] for reason in left_out.rows)
+        note(f"prompts: {total} of {left_out.counts['read']} rows of {place} are left out: {left_out.said()}")
+    rounds = recipe.iterations + 1 if human else 1
+    if prompts.size is None or prompts.size * rounds <= usable:
         return
-    needed = prompts.size * (recipe.iterations + 1)
-    if usable < needed:
-        raise ConfigError(
-            [
-                f"prompts.size: creator.control `human` takes {prompts.size} new prompts for each of {recipe.iterations + 1} rounds, "
-                f"{needed} in all, and {prompts.path} has {usable} that can be used; give at most {usable // (recipe.iterations + 1)}, "
-                "fewer iterations, or a larger file"
-            ]
-        )
-
-
-def _said(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
-
-
-def _hub_prompts(recipe: Recipe, prompts: HubPrompts) -> None:
-    if recipe.creator.control == "human" and prompts.size is None:
-        raise ConfigError([NUMBER_FOR_HUMAN])
-    prompt_source(prompts)
+    if not human:
+        note(f"prompts.size: is {prompts.size}, and {place} has {usable} prompts that can be used; the run takes those {usable}")
+        return
+    raise ConfigError(
+        [
+            f"prompts.size: creator.control `human` takes {prompts.size} new prompts for each of {rounds} rounds, "
+            f"{prompts.size * rounds} in all, and {place} has {usable} that can be used; give at most {usable // rounds}, "
+            "fewer iterations, or a larger file"
+        ]
+    )
 
 
 def _account(namespace: str) -> None:

@@ -174,13 +174,15 @@ def _turn(text: str) -> list[Message]:
 
 
 def _texts(recipe: Recipe) -> Iterator[str]:
+    from eva_stages.creator.conversations import UnusableError, conversation
     from eva_stages.creator.prompts import seed_instructions
 
     prompts = recipe.prompts
     if isinstance(prompts, MicroworldPrompts):
         yield from map(str, seed_instructions(recipe.seed, prompts.size))
         return
-    tables, column = prompt_source(prompts)
-    for value in chain.from_iterable(table[column] for table in tables):
-        content = value.as_py() or ""
-        yield content if isinstance(content, str) else "".join(message["content"] or "" for message in content)
+    for value in chain.from_iterable(block.values for block in prompt_source(prompts)):
+        try:
+            yield "".join(message["content"] for message in conversation(value))
+        except UnusableError:
+            continue

@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-
 from eva_stages.core.config.prompts import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import file_digest, fingerprint
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.creator.hub_prompts import dataset_commit, read_hub_prompts
-from eva_stages.creator.prompts import prompt_batches
+from eva_stages.creator.prompt_files import Block, prompt_batches
 from eva_stages.models.conversation import template_source
 from eva_stages.models.loading import resolve
 
@@ -32,24 +30,24 @@ def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
             {**settings, "seed": recipe.seed, **which, **template},
             {"file": str(path), "policy": str(folder)},
         )
-        return FunctionStage("prompts", part, {"file": Outside(path.name, path, file_digest(path))}, version=3, function=load)
+        return FunctionStage("prompts", part, {"file": Outside(path.name, path, file_digest(path))}, version=4, function=load)
     if isinstance(prompts, HubPrompts):
         settings = {**prompts.model_dump(exclude={"kind"}), "revision": dataset_commit(prompts.id, prompts.revision)}
         load = Use(
             "eva_stages.creator.hub_prompts:load_hub", {**settings, "seed": recipe.seed, **which, **template}, {"policy": str(folder)}
         )
-        return FunctionStage("prompts", part, {}, version=2, function=load)
+        return FunctionStage("prompts", part, {}, version=3, function=load)
     load = Use("eva_stages.creator.prompts:load_microworld", {"size": prompts.size, "seed": recipe.seed, **which})
     return FunctionStage("prompts", part, {}, function=load)
 
 
-def prompt_source(prompts: FilePrompts | HubPrompts) -> tuple[Iterator[pa.Table], str]:
-    """The columns that are read of a recipe's prompts, some rows at a time, and the name of the one with the prompts.
+def prompt_source(prompts: FilePrompts | HubPrompts) -> Iterator[Block]:
+    """The values of a recipe's prompts, some rows at a time.
 
     Raises:
         ConfigError: as `prompt_batches` and `read_hub_prompts` say.
     """
     if isinstance(prompts, FilePrompts):
-        return prompt_batches(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column), prompts.column
+        return prompt_batches(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
     commit = dataset_commit(prompts.id, prompts.revision)
     return read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)

@@ -51,10 +51,10 @@ def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int:
     if run.done(rounds[0].prompts):
         return int(run.manifest(rounds[0].prompts)["rows"])
     prompts = recipe.prompts
-    if prompts.size is not None or isinstance(prompts, MicroworldPrompts):
+    if isinstance(prompts, MicroworldPrompts):
         return prompts.size
-    tables, column = prompt_source(prompts)
-    return count_usable(tables, column, prompts.max_characters, prompts.reference_column)
+    usable = count_usable(prompt_source(prompts), prompts.max_characters)
+    return usable if prompts.size is None else min(prompts.size, usable)
 
 
 def sizes(recipe: Recipe, rounds: list[Iteration], prompts: int, pair_shares: Mapping[int, float] = NO_SHARES) -> dict[str, Size]:

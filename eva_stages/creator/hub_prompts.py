@@ -10,15 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from eva_stages.core.errors import ConfigError, hub_failures
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import BATCH
-from eva_stages.creator.prompts import load_file
+from eva_stages.creator.prompt_files import Block, chosen_column, column_blocks, numbered
+from eva_stages.creator.prompts import load_blocks
 
-COLUMNS = ("messages", "prompt")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -44,8 +41,8 @@ def dataset_commit(id: str, revision: str | None) -> str:
 
 def read_hub_prompts(
     id: str, config: str | None, split: str, commit: str, column: str | None, reference_column: str | None
-) -> tuple[Iterator[pa.Table], str]:
-    """The columns of a data set that are read, some rows at a time, and the name of the one with the prompts.
+) -> Iterator[Block]:
+    """The prompts of a data set, some rows at a time.
 
     Raises:
         ConfigError: if there is no such configuration, split or column, or it cannot be loaded.
@@ -58,25 +55,23 @@ def read_hub_prompts(
     except (DatasetsError, ValueError, OSError) as error:  # an unknown configuration or split is a ValueError that names the known ones
         raise ConfigError([f"prompts: {id}, config {config}, split {split} cannot be loaded: {' '.join(str(error).split())}"]) from error
     known = ", ".join(rows.column_names)
-    chosen = column or next((name for name in COLUMNS if name in rows.column_names), None)
-    if chosen is None:
-        raise ConfigError([f"prompts.column: {id} has neither {' nor '.join(COLUMNS)}; give one of {known}"])
+    chosen = column or chosen_column(rows.column_names, id)
     for name, place in ((chosen, "column"), (reference_column, "reference_column")):
         if name is not None and name not in rows.column_names:
             raise ConfigError([f"prompts.{place}: {id} has no column {name!r}; it has {known}"])
     read = rows.select_columns([name for name in dict.fromkeys((chosen, reference_column)) if name])
-    # an empty table first, because a data set without rows has no batch and its columns are to be known
-    return chain([read[:0]], read.iter(BATCH)), chosen
+    return column_blocks(chain([[(0, dict.fromkeys(rows.column_names))]], numbered(read.iter(BATCH))), id, chosen, reference_column)
 
 
 def load_hub(
-    context: Context, id: str, config: str | None, split: str, revision: str, column: str | None, **settings: Any
+    context: Context,
+    id: str,
+    config: str | None,
+    split: str,
+    revision: str,
+    column: str | None,
+    reference_column: str | None,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Load prompts from a data set at a commit; `settings` are those of `load_file`."""
-    tables, chosen = read_hub_prompts(id, config, split, revision, column, settings["reference_column"])
-    file = context.work / f"{id.replace('/', '_')}-{config or 'default'}.parquet"
-    schema = next(tables).schema
-    with pq.ParquetWriter(file, schema) as writer:
-        for table in tables:
-            writer.write_table(table)
-    return load_file(context, str(file), chosen, **settings)
+    """Load prompts from a data set at a commit; `settings` are those of `load_blocks`."""
+    return load_blocks(context, read_hub_prompts(id, config, split, revision, column, reference_column), id, id, **settings)

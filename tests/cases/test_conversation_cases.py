@@ -12,7 +12,8 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.store import Run
 from eva_stages.core.tables import write_rows
-from eva_stages.creator.prompts import count_usable, prompt_batches
+from eva_stages.creator.prompt_files import prompt_batches
+from eva_stages.creator.prompts import count_usable
 from eva_stages.models.conversation import Chat
 from eva_stages.models.rewards import RewardResponses
 from eva_stages.solver.experimental import make_trainer as reference_free_trainer
@@ -161,13 +162,13 @@ def test_prompts_that_the_template_refuses_are_left_out_counted_and_told(
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, usable in (("gemma-2", 2), ("mistral", 2), ("llama-3", 4)):
-        assert count_usable(prompt_batches(path, "messages"), "messages", 1000, None, str(models / name)) == usable
+        assert count_usable(prompt_batches(path, "messages"), 1000, str(models / name)) == usable
     save_reward(tmp_path / "reward", tokenizer(TEXTS))
     changes = {"policy.model": str(models / "gemma-2"), "prompts.column": "messages", "prompts.size": None}
     check(recipe(tmp_path, **changes))
     assert "2 prompts of" in (said := capsys.readouterr().err) and "must alternate" in said
     path.write_text(json.dumps({"messages": twice}) + "\n")
-    with pytest.raises(ConfigError, match=r"all prompts of .* are refused by the chat template: .*must alternate"):
+    with pytest.raises(ConfigError, match=r"has no prompt that can be used: refused by the chat template: .*must alternate"):
         check(recipe(tmp_path, **changes))
 
 

@@ -66,7 +66,7 @@ def test_prompt_files(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text("")
     fails(tmp_path, PROMPTS, "prompts.jsonl is empty")
     (tmp_path / "prompts.jsonl").write_text('{"text": "x"}\n')
-    fails(tmp_path, PROMPTS, "has no column 'prompt'; it has text")
+    fails(tmp_path, PROMPTS, "has no column 'prompt' or 'messages'", "it has text")
 
 
 def test_launch_files_and_batch_sizes(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.tables import read_table
-from eva_stages.creator.prompts import BLOCK, count_usable, load_file, prompt_batches
+from eva_stages.creator.prompt_files import BLOCK, prompt_batches
+from eva_stages.creator.prompts import count_usable, load_file
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "and now?"}]
 
@@ -36,7 +37,7 @@ def test_what_cannot_be_used_is_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_conversations_keep_their_turns(tmp_path: Path) -> None:
     rows, counts = load(lines(tmp_path / "p.jsonl", [CHAT, CHAT[:2], [{"role": "tool", "content": "x"}]]), tmp_path)
-    assert [row["messages"] for row in rows] == [CHAT] and counts["null_or_empty"] == 2
+    assert [row["messages"] for row in rows] == [CHAT] and counts == {"read": 3, "last_turn_not_of_user": 1, "tool_turn": 1}
 
 
 def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
@@ -45,7 +46,7 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
     pyarrow.csv.write_csv(table, tmp_path / "p.csv")
     lines(tmp_path / "p.json", ["one", "two"])
     for name in ("p.parquet", "p.csv", "p.json"):
-        assert pa.concat_tables(prompt_batches(tmp_path / name, "prompt"))["prompt"].to_pylist() == ["one", "two"]
+        assert [value for block in prompt_batches(tmp_path / name, "prompt") for value in block.values] == ["one", "two"]
 
 
 def test_a_sample_is_seeded_and_of_the_asked_size(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_file_is_read_in_blocks_and_duplicates_are_found_across_them(tmp_path:
     assert (tmp_path / "p.jsonl").stat().st_size > BLOCK
     assert [row["messages"][0]["content"] for row in rows] == texts
     assert counts == {"read": 15_002, "null_or_empty": 1, "duplicate": 1}
-    assert count_usable(prompt_batches(tmp_path / "p.jsonl", "prompt"), "prompt", 100, None) == 15_000
+    assert count_usable(prompt_batches(tmp_path / "p.jsonl", "prompt"), 100) == 15_000
 
 
 def test_a_csv_is_read_in_blocks_with_lines_in_its_values_and_all_of_them_as_text(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_csv_is_read_in_blocks_with_lines_in_its_values_and_all_of_them_as_tex
         pa.table({name: pa.array([str(value) for value in values]) for name, values in table.items()}), tmp_path / "p.csv"
     )
     blocks = list(prompt_batches(tmp_path / "p.csv", "prompt", "answer"))
-    assert len(blocks) > 3 and sum(map(len, blocks)) == many + 1
+    assert len(blocks) > 3 and sum(len(block.values) for block in blocks) == many + 1
     rows, counts = load(tmp_path / "p.csv", tmp_path, reference_column="answer")
     assert [row["messages"][0]["content"] for row in rows] == ["42", *told] and counts == {"read": many + 1}
     assert [row["reference"] for row in rows[:3]] == ["3.10", "yes", None]

@@ -21,8 +21,8 @@ class FilePrompts(Section):
 
     kind: Literal["file"]
     path: FilePath
-    column: str = "prompt"
-    """Column with the prompt: a string, or a list of chat messages."""
+    column: str | None = None
+    """Column with the prompt: a text, chat messages, or ShareGPT's turns; null = prompt, messages, conversations or instruction."""
     reference_column: str | None = None
     """Column with what a verifier checks answers against; kept as text, or as JSON where it is no text."""
     size: int | None = Field(None, ge=1)
@@ -43,7 +43,7 @@ class HubPrompts(Section):
     revision: str | None = None
     """Branch, tag or commit; null = main. It is resolved to a commit before anything runs."""
     column: str | None = None
-    """Column with the prompt: a string, or a list of chat messages; null = messages, or prompt."""
+    """Column with the prompt: a text, chat messages, or ShareGPT's turns; null = prompt, messages, conversations or instruction."""
     reference_column: str | None = None
     """Column with what a verifier checks answers against; kept as text, or as JSON where it is no text."""
     size: int | None = Field(None, ge=1)

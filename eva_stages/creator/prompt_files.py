@@ -1,0 +1,189 @@
+"""Reading files of prompts, some rows at a time: the values as they stand there, with the number of each row for messages.
+
+What is wrong with a file is a `ConfigError` that says where; what is wrong with a value is for `conversations` to tell.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from eva_stages.core.decoding import decode_json
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.tables import BATCH
+
+BLOCK = 1 << 20
+"""Bytes of a text file that are read at a time."""
+COLUMNS = ("prompt", "messages", "conversations", "instruction")
+"""Where prompts stand, in this order, if a recipe names no column."""
+TEXT_KINDS = (".jsonl", ".json", ".csv")
+Row = tuple[int, dict[str, Any]]
+
+
+class Block(NamedTuple):
+    """Some rows: the values of the prompt column and of the one with references, and the rows' numbers (lines, of a file of JSON lines)."""
+
+    values: list[Any]
+    references: list[Any]
+    places: list[int]
+
+
+def prompt_batches(path: Path, column: str | None, reference_column: str | None = None) -> Iterator[Block]:
+    """The prompts of a file; `column` None takes the first of `COLUMNS` that it has.
+
+    Raises:
+        ConfigError: if the file is missing, empty, of an unknown kind, unreadable or without the column or a value in it; what is wrong
+            with rows is known when they are reached.
+    """
+    if not path.is_file():
+        raise ConfigError([f"prompts.path: there is no file {path}"])
+    read = READERS.get(path.suffix)
+    if read is None:
+        raise ConfigError([f"prompts.path: {path} ends in {path.suffix or 'nothing'}; known: {', '.join(READERS)}"])
+    try:
+        if path.suffix in TEXT_KINDS:
+            _check_text(path)
+        wanted = {*(COLUMNS if column is None else (column,)), *(() if reference_column is None else (reference_column,))}
+        yield from column_blocks(read(path, wanted), str(path), column, reference_column)
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError([f"prompts.path: {path} cannot be read as {path.suffix}: {' '.join(str(error).split())[:300]}"]) from error
+
+
+def _check_text(path: Path) -> None:
+    with path.open("rb") as stream:
+        start = stream.read(4096)
+    if not start.strip():
+        raise ConfigError([f"prompts.path: {path} is empty"])
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start:
+        raise ConfigError([f"prompts.path: {path} is no text in UTF-8 (UTF-16 or binary?); save it as UTF-8"])
+
+
+def column_blocks(rows: Iterable[list[Row]], name: str, column: str | None, reference_column: str | None) -> Iterator[Block]:
+    """Blocks of rows, the first of which may be an empty one whose columns are known.
+
+    Raises:
+        ConfigError: if a column is not there, or has no value.
+    """
+    known: dict[str, None] = {}
+    chosen, values = column, 0
+    for block in rows:
+        known |= dict.fromkeys(key for _, row in block for key in row)
+        if chosen is None and known:
+            chosen = chosen_column(list(known), name)
+        found = [row.get(chosen) if chosen is not None else None for _, row in block]
+        values += sum(value is not None for value in found)
+        references = [row.get(reference_column) if reference_column is not None else None for _, row in block]
+        usable = [(value, reference, number) for value, reference, (number, _) in zip(found, references, block, strict=True) if number]
+        yield Block(*(list(part) for part in zip(*usable, strict=True))) if usable else Block([], [], [])
+    for wanted, place in ((chosen, "column"), (reference_column, "reference_column")):
+        if wanted is not None and wanted not in known:
+            raise ConfigError([f"prompts.{place}: {name} has no column {wanted!r}; it has {', '.join(map(str, known))}"])
+    if not values:
+        raise ConfigError([f"prompts.path: {name} has no prompts in column {chosen!r}"])
+
+
+def chosen_column(names: Sequence[str], place: str) -> str:
+    """The column with the prompts, where a recipe names none.
+
+    Raises:
+        ConfigError: if there is none of `COLUMNS`, or the prompt may be in two of the columns.
+    """
+    chosen = next((column for column in COLUMNS if column in names), None)
+    shown = ", ".join(map(str, names[:40])) or "none"
+    if chosen is None:
+        raise ConfigError([f"prompts.column: {place} has no column {' or '.join(map(repr, COLUMNS))}; it has {shown}; name one of them"])
+    if chosen == "instruction" and "input" in names:
+        raise ConfigError([f"prompts.column: {place} has instructions and inputs apart; make one column of both, or name one of {shown}"])
+    return chosen
+
+
+def _json_rows(path: Path, wanted: Set[str]) -> Iterator[list[Row]]:
+    """Of JSON lines, or of one JSON list, by `json`: pyarrow's reader takes a text that looks like a date for a date."""
+    with path.open("rb") as stream:
+        if stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
+            yield [(number, _object(value, f"entry {number}")) for number, value in enumerate(_list(path), 1)]
+            return
+        stream.seek(0)
+        number = 0
+        while lines := stream.readlines(BLOCK):
+            yield [
+                (place, _object(_decoded(line, place), f"line {place}")) for place, line in enumerate(lines, number + 1) if _is_row(line)
+            ]
+            number += len(lines)
+
+
+def _is_row(line: bytes) -> bool:
+    return bool(line.removeprefix(b"\xef\xbb\xbf").strip())
+
+
+def _list(path: Path) -> list[Any]:
+    return list(decode_json(path.read_bytes(), unique_keys=True))
+
+
+def _decoded(line: bytes, number: int) -> Any:
+    try:
+        return decode_json(line, unique_keys=True)
+    except ValueError as error:
+        hint = "; a file holds one object per line, or one list of objects" if number == 1 else ""
+        raise ValueError(f"line {number}: {error}{hint}") from error
+
+
+def _object(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{place} is no object")
+    return value
+
+
+def _csv_rows(path: Path, wanted: Set[str]) -> Iterator[list[Row]]:
+    lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    with pyarrow.csv.open_csv(path, parse_options=lines) as head:
+        names = head.schema.names
+    _check_names(names, path)
+    # as text whatever the first block looks like, so that one type fits all of a column
+    present = [name for name in names if name in wanted]
+    texts = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(present, pa.string()), include_columns=present, null_values=[""], strings_can_be_null=True
+    )
+    yield [(0, dict.fromkeys(names))]
+    if present:
+        with pyarrow.csv.open_csv(path, pyarrow.csv.ReadOptions(block_size=BLOCK), lines, texts) as blocks:
+            yield from numbered(map(_table, blocks))
+
+
+def _table(batch: pa.RecordBatch) -> pa.Table:
+    return pa.Table.from_batches([batch])
+
+
+def _parquet_rows(path: Path, wanted: Set[str]) -> Iterator[list[Row]]:
+    file = pq.ParquetFile(path)
+    _check_names(file.schema_arrow.names, path)
+    names = file.schema_arrow.names
+    yield [(0, dict.fromkeys(names))]
+    yield from numbered(map(_table, file.iter_batches(BATCH, columns=[name for name in names if name in wanted])))
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError([f"prompts.path: {path} has the column {', '.join(map(repr, twice))} more than once; keep one"])
+
+
+def numbered(tables: Iterable[pa.Table]) -> Iterator[list[Row]]:
+    """The rows of tables, numbered from 1. A row 0 of nulls, which readers put first, stands for the columns there are."""
+    number = 0
+    for table in tables:
+        rows = table.to_pylist()
+        yield [(number + place, row) for place, row in enumerate(rows, 1)]
+        number += len(rows)
+
+
+READERS: dict[str, Callable[[Path, Set[str]], Iterator[list[Row]]]] = {
+    ".jsonl": _json_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
