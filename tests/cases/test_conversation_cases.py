@@ -166,7 +166,7 @@ def test_prompts_that_the_template_refuses_are_left_out_counted_and_told(
     save_reward(tmp_path / "reward", tokenizer(TEXTS))
     changes = {"policy.model": str(models / "gemma-2"), "prompts.column": "messages", "prompts.size": None}
     check(recipe(tmp_path, **changes))
-    assert "2 prompts of" in (said := capsys.readouterr().err) and "must alternate" in said
+    assert "2 of 4 rows of" in (said := capsys.readouterr().err) and "must alternate" in said
     path.write_text(json.dumps({"messages": twice}) + "\n")
     with pytest.raises(ConfigError, match=r"has no prompt that can be used: refused by the chat template: .*must alternate"):
         check(recipe(tmp_path, **changes))
