@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.shared import JsonOption, RecipeArgument, RunDirOption, SetOption, TrustOption, changes_of, run_folder, show
+from cli.shared import JsonOption, OnlineOption, RecipeArgument, RunDirOption, SetOption, TrustOption, changes_of, run_folder, show
 
 if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
@@ -24,6 +24,7 @@ def plan(
     measure: Annotated[bool, typer.Option("--measure", help=MEASURE)] = False,
     rates: Annotated[Path | None, typer.Option("--rates", metavar="FILE", help=RATES)] = None,
     trust: TrustOption = False,
+    online: OnlineOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money."""
@@ -37,7 +38,8 @@ def plan(
 
     loaded = load_recipe(recipe, changes_of(overrides, trust))
     given = read_rates(rates) if rates is not None else None
-    check(loaded, keys=False)
+    for text in check(loaded, keys=False, online=online):
+        note(f"note: {text}")
     run = run_folder(loaded, run_dir)
     loaded = dated(loaded, run)
     if measure:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.shared import JsonOption, RecipeArgument, SetOption, TrustOption, changes_of
+from cli.shared import JsonOption, OnlineOption, RecipeArgument, SetOption, TrustOption, changes_of
 
 app = typer.Typer(no_args_is_help=True, help="List, show and copy the packaged recipes.")
 
@@ -48,22 +48,30 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
     print(f"{path}: edit it, then eva validate {path}")
 
 
-def validate(recipe: RecipeArgument, overrides: SetOption = None, trust: TrustOption = False, as_json: JsonOption = False) -> None:
+def validate(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    trust: TrustOption = False,
+    online: OnlineOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check a recipe and everything it points to; lists every fault."""
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.recipes import load_recipe
     from eva_stages.core.redaction import redacted
-    from eva_stages.core.terminal import print_json, print_text
+    from eva_stages.core.terminal import note, print_json, print_text
     from pipelines.checking import check
 
     try:
-        check(load_recipe(recipe, changes_of(overrides, trust)))
+        notes = check(load_recipe(recipe, changes_of(overrides, trust)), online=online)
     except ConfigError as error:
         if as_json:
             print_json({"valid": False, "faults": redacted(error.faults)})
             raise typer.Exit(2) from error
         raise
     if as_json:
-        print_json({"valid": True, "faults": []})
+        print_json({"valid": True, "faults": [], "notes": notes})
     else:
+        for text in notes:
+            note(f"note: {text}")
         print_text(f"{recipe} is valid\n")

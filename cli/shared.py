@@ -22,6 +22,9 @@ RunDirOption = Annotated[Path | None, typer.Option("--run-dir", metavar="D", hel
 RepairOption = Annotated[bool, typer.Option("--repair", help="Make finished artifacts anew that have changed since they were made.")]
 TrustOption = Annotated[bool, typer.Option("--trust", help="Allow code in files that the recipe names; as trust_code: true in the recipe.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
+OnlineOption = Annotated[
+    bool, typer.Option("--online", help="Ask every server of the recipe one question, under its key; costs next to nothing.")
+]
 IterationOption = Annotated[int, typer.Option("--iteration", metavar="T", min=0, help="Which iteration; 0 is the base round.")]
 
 

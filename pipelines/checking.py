@@ -5,6 +5,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from eva_stages.core.cluster import check_row_stages
 from eva_stages.core.config.creator import Topics
 from eva_stages.core.config.evaluation import JudgedBenchmark, Lettercraft, LMEval, OneBenchmark
 from eva_stages.core.config.models import LiteLLMModel, Player, TransformersModel, VLLMGenerator, VLLMModel
@@ -13,43 +14,64 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards import EnsembleReward, LLMJudgeReward, LocalReward, PairwiseReward, VerifierReward
 from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.questions import find_questions
+from eva_stages.core.stage import closure
 from eva_stages.core.terminal import note
 from eva_stages.creator.prompts import LeftOut, count_usable
 from eva_stages.models.choosing import OneReward
 from eva_stages.models.loading import resolve
-from eva_stages.models.providers import provider_key
 from pipelines.benchmarks import benchmark_name, check_files, measured
 from pipelines.checking_conversation import conversation_looks
 from pipelines.checking_credentials import check_credentials
 from pipelines.checking_functions import check_references, load_function
 from pipelines.checking_models import check_embedder, check_generator, check_policy, check_reward, check_topics
+from pipelines.checking_providers import ask_servers, check_provider
 from pipelines.checking_solver import solver_looks
+from pipelines.iteration import iterations
 from pipelines.prompts import prompt_source
 
 NUMBER_FOR_HUMAN = "prompts.size: creator.control `human` takes that many new prompts for each iteration; give their number"
 
 
-def check(recipe: Recipe, keys: bool = True) -> None:
-    """Look at everything.
+def check(recipe: Recipe, keys: bool = True, online: bool = False) -> list[str]:
+    """Look at everything that can be known before a stage runs. `eva validate`, `eva plan` and whatever runs stages call this alone.
 
     Args:
-        keys: providers' keys have to be there too; a plan costs nothing and needs none.
+        keys: providers' keys have to be there too; a plan costs nothing and needs none, and has the missing ones among its notes.
+        online: ask every server of the recipe one question, which needs keys and costs next to nothing.
+
+    Returns:
+        Notes for the person: what is missing that only spending money needs, and what asking cost.
 
     Raises:
-        ConfigError: with every model, file, function and launch file that is missing or does not fit.
+        ConfigError: with every model, file, function and launch file that is missing or does not fit, or every server that does not answer.
     """
-    faults: list[str] = []
+    faults, notes = list[str](), list[str]()
     for look in _looks(recipe):
         try:
             look()
         except MissingKeyError as error:
-            faults += error.faults if keys else []
+            (faults if keys or online else notes).extend(error.faults)
         except ConfigError as error:
             faults += error.faults
         except DataError as error:  # a file that cannot be read
             faults += [] if any(str(error) in fault for fault in faults) else [str(error)]
+    if not faults:
+        faults += _stage_faults(recipe)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
+    return [*dict.fromkeys(notes), *(ask_servers(recipe) if online else [])]
+
+
+def _stage_faults(recipe: Recipe) -> list[str]:
+    """What only making the stages finds; nothing runs."""
+    try:
+        stages = closure([stage for one in iterations(recipe) for stage in one.stages])
+        check_row_stages(recipe.runtime.engine, stages)
+    except ConfigError as error:
+        return error.faults
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
 def _looks(recipe: Recipe) -> list[Callable[[], object]]:
@@ -138,7 +160,7 @@ def _player(player: Player, place: str) -> None:
         case TransformersModel() | VLLMModel():
             check_generator(player, place)
         case LiteLLMModel():
-            provider_key(player.model, player.api_base, player.runtime.api_key_env, place)
+            check_provider(player, place)
 
 
 def _vllm(recipe: Recipe) -> None:

@@ -24,13 +24,9 @@ def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
     """
     if isinstance(engine, LocalEngine):
         return
-    rows = {stage.name for stage in stages if isinstance(stage, RowStage)}
     if all(run.done(stage) for stage in stages if isinstance(stage, RowStage)):
         return
-    if unknown := sorted(set(engine.steps) - rows):
-        raise ConfigError([f"runtime.engine.steps: there is no row stage {', '.join(unknown)}; row stages: {', '.join(sorted(rows))}"])
-    if find_spec("ray") is None:
-        raise ConfigError(["runtime.engine: kind ray needs Ray, which is not installed: pip install 'eva-align[ray]', or take kind local"])
+    check_row_stages(engine, stages)
     if engine.address != "auto":
         _connect(engine.address)
     outside = {upstream.path for stage in stages for upstream in stage.inputs.values() if isinstance(upstream, Outside)}
@@ -43,6 +39,21 @@ def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
         raise ConfigError([f"runtime.engine: {error}"]) from error
     finally:
         token.unlink()
+
+
+def check_row_stages(engine: Engine, stages: Sequence[Stage]) -> None:
+    """What can be known without a cluster.
+
+    Raises:
+        ConfigError: if Ray is not installed, or the recipe has settings for a stage that there is not.
+    """
+    if isinstance(engine, LocalEngine):
+        return
+    rows = {stage.name for stage in stages if isinstance(stage, RowStage)}
+    if unknown := sorted(set(engine.steps) - rows):
+        raise ConfigError([f"runtime.engine.steps: there is no row stage {', '.join(unknown)}; row stages: {', '.join(sorted(rows))}"])
+    if find_spec("ray") is None:
+        raise ConfigError(["runtime.engine: kind ray needs Ray, which is not installed: pip install 'eva-align[ray]', or take kind local"])
 
 
 def _connect(address: str) -> None:

@@ -26,6 +26,8 @@ from eva_stages.models.spending import Charge, Prices, WorstCase, count_tokens
 from eva_stages.models.wire import EXCHANGE, LARGEST_BODY, Exchange
 
 CONNECT_SECONDS = 15.0
+PREPARING_SECONDS = 60.0
+"""What LiteLLM may take before it sends anything: it imports most of itself with the first call."""
 POLL_SECONDS = 0.1
 ANSWER_BYTES, BYTES_PER_TOKEN = 1 << 20, 4096
 """How long an answer can be: LiteLLM's frame, and a token with its most likely alternatives."""
@@ -170,7 +172,8 @@ class Client:
         EXCHANGE.set(exchange)
         timeout = httpx.Timeout(self._limits.timeout, connect=min(self._limits.timeout, CONNECT_SECONDS))
         try:
-            async with asyncio.timeout(self._limits.timeout):
+            async with asyncio.timeout(PREPARING_SECONDS + self._limits.timeout) as deadline:
+                exchange.on_send = lambda: deadline.reschedule(asyncio.get_running_loop().time() + self._limits.timeout)
                 response: Any = await litellm.acompletion(**request, **key, **plain, timeout=timeout, max_retries=0, num_retries=0)
             answer = response.model_dump(warnings=False)
         except Exception as error:  # LiteLLM's errors have no common class of their own

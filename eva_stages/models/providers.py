@@ -86,3 +86,26 @@ def _is_refused(model: str, provider: str, name: str, value: Any) -> bool:
     except litellm.exceptions.UnsupportedParamsError:
         return True
     return False
+
+
+def provider_of(model: str) -> str | None:
+    """The provider that LiteLLM would send a model's calls to; None where it knows none."""
+    os.environ.setdefault(*LOCAL_PRICES)
+    import litellm
+
+    try:
+        return str(litellm.get_llm_provider(model)[1])
+    except litellm.exceptions.BadRequestError:
+        return None
+
+
+def most_new_tokens(model: str) -> int | None:
+    """Tokens that a model answers with at most, by LiteLLM's list; None where it does not say."""
+    os.environ.setdefault(*LOCAL_PRICES)
+    import litellm
+
+    try:
+        most = litellm.get_model_info(model).get("max_output_tokens")
+    except Exception:  # as in `token_rates`
+        return None
+    return int(most) if most else None

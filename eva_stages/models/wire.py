@@ -35,6 +35,8 @@ class Exchange:
 
     most_bytes: int = LARGEST_BODY
     """Bytes that the answer may have."""
+    on_send: Callable[[], None] = lambda: None
+    """Called when a request goes out, before which LiteLLM may import for seconds."""
     seen: bool = False
     """Whether the call passed here at all."""
     delivered: bool = False
@@ -81,6 +83,7 @@ async def _exchanged(exchange: Exchange, handle: Handler, request: httpx.Request
     if exchange.delivered:
         raise WireError("one request may have been paid for already, so LiteLLM does not send it again by itself")
     exchange.seen = exchange.delivered = True
+    exchange.on_send()
     exchange.status = exchange.body = exchange.retry_after = exchange.location = exchange.problem = None
     exchange.sent_fields.append(_fields(request.content))
     request.headers["Accept-Encoding"] = "identity"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cli.main import _code
 from eva_stages.core.call_file import CALLS, paid
 from eva_stages.core.calls import Journal
 from eva_stages.core.errors import StageError
@@ -347,3 +348,84 @@ def test_every_fault_at_once_keeps_the_cap_hangs_nothing_and_shows_no_key(
     assert sum(usd for usd, _ in rows(tmp_path)) > cap - 2 * WORST and any(estimated for _, estimated in rows(tmp_path))
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + "".join([*ends, *capfd.readouterr()]).encode()
     assert not any(KEY[start : start + 12].encode() in written for start in range(len(KEY) - 11))
+
+
+# --- before any money is spent
+
+
+def evolver(**changes: Any) -> str:
+    return f"creator.evolve.generator={json.dumps({'kind': 'litellm', 'model': 'openai/tiny', **changes})}"
+
+
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
+    """The exit code of a command, and what it says on standard error."""
+    monkeypatch.setattr(sys, "argv", ["eva", *arguments])
+    code = _code()
+    return code, capsys.readouterr().err.splitlines()
+
+
+FAULTS = {
+    "a cap without a price": (
+        evolver(api_base="http://x/v1", runtime={"max_cost_usd": 1}),
+        "creator.evolve.generator.runtime.price: max",
+    ),
+    "no provider": (evolver(model="evolver-7b"), "creator.evolve.generator.model: LiteLLM knows no provider of evolver-7b"),
+    "no address": (evolver(api_base="localhost:8000"), "creator.evolve.generator.api_base: 'localhost:8000' is not the address"),
+    "too many tokens": (evolver(model="gpt-4", max_new_tokens=9000), "creator.evolve.generator.max_new_tokens: is 9000, and gpt-4 answers"),
+    "a stage that is not": ("runtime.engine={kind: ray, steps: {respnod: {}}}", "runtime.engine.steps: there is no row stage respnod"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_validate_and_plan_find_the_same_and_end_alike(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    change, fault = FAULTS[kind]
+    ends = [told(monkeypatch, capsys, command, "quickstart", "--set", change) for command in ("validate", "plan")]
+    assert ends[0] == ends[1] and ends[0][0] == 2 and len(ends[0][1]) == 1 and ends[0][1][0].startswith(f"error: {fault}")
+
+
+def test_a_plan_works_without_keys_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    needs = "creator.evolve.generator.model: openai/tiny needs OPENAI_API_KEY"
+    code, lines = told(monkeypatch, capsys, "validate", "quickstart", "--set", evolver())
+    assert code == 2 and lines[0].startswith(f"error: {needs}")
+    code, lines = told(monkeypatch, capsys, "plan", "quickstart", "--set", evolver(), "--run-dir", str(tmp_path))
+    assert code == 0 and lines[0].startswith(f"note: {needs}")
+
+
+ONLINE: dict[str, tuple[str | Fault, str | None]] = {
+    "answers": ("ok", None),
+    "answers with nothing": (Fault(choice={"finish_reason": "length"}, message={"content": None}), None),
+    "the key is refused": ("401", "refused the request (401); check the model's name and EVA_TEST_KEY"),
+    "unknown model": (Fault(404, body=b'{"error": {"message": "no such model"}}'), "refused the request (404); check the model's name"),
+    "is broken": ("500", "does not answer ("),
+    "hangs": ("hang", "does not answer (TimeoutError: no whole answer within 0.5 s"),
+}
+
+
+@pytest.mark.parametrize("kind", ONLINE)
+def test_validate_online_asks_every_server_once_and_says_what_is_wrong(
+    server: ChatServer, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault, says = ONLINE[kind]
+    runtime = {"api_key_env": "EVA_TEST_KEY", "timeout": 0.5, "price": PRICE}
+    changes = ["--set", evolver(api_base=server.base, runtime=runtime)]
+    critic = {"kind": "litellm", "model": "openai/tiny", "api_base": server.base, "runtime": runtime}
+    changes += ["--set", f"creator.evolve.feedback={json.dumps({'critic': critic})}"]
+    assert told(monkeypatch, capsys, "validate", "quickstart", *changes) == (0, []) and server.requests == []
+    for command in (("validate",), ("plan", "--run-dir", str(tmp_path))):
+        server.faults, server.requests = [fault], []
+        code, lines = told(monkeypatch, capsys, command[0], "quickstart", *changes, "--online", *command[1:])
+        (request,) = server.requests
+        assert request["max_tokens"] == 1 and request["key"] == f"Bearer {KEY}"
+        if says is None:
+            assert (code, lines) == (0, ["note: 1 of 1 servers answer; asking them cost 0.0015 USD"])
+        else:
+            assert code == 2 and lines[0].startswith("error: creator.evolve.") and says in lines[0] and len(lines) == 1
+
+
+def test_validate_online_names_a_server_that_nobody_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = told(monkeypatch, capsys, "validate", "quickstart", "--set", evolver(api_base="http://127.0.0.1:9/v1"), "--online")
+    assert code == 2 and "openai/tiny at http://127.0.0.1:9/v1 does not answer (no connection: ConnectError" in lines[0]

@@ -136,6 +136,6 @@ def test_recipes_are_listed_shown_copied_and_validated(tmp_path: Path) -> None:
     run_eva("recipes", "copy", "quickstart", str(copy))
     assert copy.read_text() == run_eva("recipes", "show", "quickstart").stdout
     assert "exists" in run_eva("recipes", "copy", "quickstart", str(copy), code=2).stderr
-    assert json.loads(run_eva("validate", str(copy), "--json").stdout) == {"valid": True, "faults": []}
+    assert json.loads(run_eva("validate", str(copy), "--json").stdout) == {"valid": True, "faults": [], "notes": []}
     bad = run_eva("validate", str(copy), "--set", "policy.model=./nowhere", "--set", "reward.kind=verifier", code=2)
     assert "reward.function: is required and missing" in bad.stderr
