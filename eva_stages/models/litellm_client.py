@@ -193,9 +193,7 @@ class Client:
     def _charge(self, usage: Any, request: dict[str, Any], worst: WorstCase) -> Charge:
         charge = self._prices.charge(usage, request, worst)
         if charge.implausible:
-            self._notify(
-                f"{self._model} reports more tokens than a call can use; such calls are counted at most ({worst.usd:.4f} USD for one)", True
-            )
+            self._notify(f"{self._model} reports more tokens than a call can use; such calls count with their worst case", True)
         return charge
 
     def _known(self, key: str, entry: Entry, request: dict[str, Any]) -> dict[str, Any]:

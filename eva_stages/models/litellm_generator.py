@@ -71,6 +71,8 @@ class LiteLLMGenerator(SeededLLM):
     _calls: Journal | None = PrivateAttr(None)
     _client: Client | None = PrivateAttr(None)
     _loop: asyncio.AbstractEventLoop | None = PrivateAttr(None)
+    _settings_checked: bool = PrivateAttr(False)
+    _notices: set[str] = PrivateAttr(default_factory=set)
 
     @property
     def model_name(self) -> str:
@@ -116,8 +118,10 @@ class LiteLLMGenerator(SeededLLM):
     async def _all(self, conversations: list[list[Message]], n: int, seeds: Sequence[int]) -> list[Generated]:
         assert self._client is not None
         self._client.begin()
-        if conversations and (dropped := dropped_settings(self.model, self._request(conversations[0], n, 0))):
-            self._notify(f"{self.model} does not take {', '.join(dropped)}; calls are made without", True)
+        if conversations and not self._settings_checked:
+            self._settings_checked = True
+            if dropped := dropped_settings(self.model, self._request(conversations[0], n, 0)):
+                self._notify(f"{self.model} does not take {', '.join(dropped)}; calls are made without", True)
         tasks = [asyncio.ensure_future(self._prompt(messages, n, seed)) for messages, seed in zip(conversations, seeds, strict=True)]
         try:
             return list(await asyncio.gather(*tasks))
@@ -161,6 +165,9 @@ class LiteLLMGenerator(SeededLLM):
         return settings | self.extra | {"seed": seed}
 
     def _notify(self, text: str, lasting: bool) -> None:
+        if text in self._notices:
+            return
+        self._notices.add(text)
         if self.attempt is not None:
             write_notice(Path(self.attempt), text, lasting)
         else:

@@ -1,10 +1,10 @@
 """What a call to a provider can cost, and what it did cost.
 
 The worst case of a call: the tokens of its prompt as counted here, and all the tokens that it may answer with. It is set aside before the
-call is sent. The provider's own figures are believed where they are plausible: whole numbers, neither of them 0, and no more than the
-request can use. Otherwise the worst case counts, and the call is reported as estimated. Tokenizers differ, so a provider may count up to
-`MORE_TOKENS` times as many tokens in a prompt as LiteLLM does, and what its chat template adds; the largest such ratio seen is applied to
-the worst cases that follow.
+call is sent. The provider's own figures are believed where they are plausible: whole numbers, neither of them 0, and no more than some
+provider could count. Otherwise the worst case counts, and the call is reported as estimated. Tokenizers, chat templates and hidden thoughts
+differ, so a provider may count up to `MORE_TIMES` as many tokens as the worst case has and `MORE_TOKENS` more; ratios above 1 that it has
+shown are applied to the worst cases that follow. What is believed beyond a worst case counts up to the cap (`Journal.settle`).
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,7 @@ from typing import Any
 
 from eva_stages.models.providers import token_rates
 
-MORE_TOKENS, TEMPLATE_TOKENS = 2.0, 512
-"""Up to how many times as many tokens as counted here a prompt may have by a provider's own count, and how many more."""
+MORE_TIMES, MORE_TOKENS = 2.0, 512
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,14 @@ class Prices:
     def __init__(self, model: str, price: Mapping[str, float] | None) -> None:
         self._model = model
         self.rates = token_rates(model, price)
-        self._ratio = 1.0
+        self._ratios = (1.0, 1.0)
 
     def worst_case(self, request: Mapping[str, Any]) -> WorstCase:
         """What a request can use and cost at most."""
         # without a price it only has to tell what is plausible, so the bytes of a text do
         tokens = self._prompt_tokens(request) if self.rates else sum(len(str(message).encode()) for message in request["messages"])
         tokens_out = request["max_tokens"] * request.get("n", 1)
-        return WorstCase(tokens, tokens_out, self._usd(round(tokens * self._ratio), tokens_out))
+        return WorstCase(tokens, tokens_out, self._usd(round(tokens * self._ratios[0]), round(tokens_out * self._ratios[1])))
 
     def charge(self, usage: Any, request: Mapping[str, Any], worst: WorstCase) -> Charge:
         """What a call cost by the usage that its answer reports, or by its worst case.
@@ -68,9 +67,12 @@ class Prices:
         read, written = (_whole_number(reported.get(name)) for name in ("prompt_tokens", "completion_tokens"))
         if read is None or written is None or read <= 0 or written <= 0:
             return Charge(worst.usd, True, self._prompt_tokens(request), None)
-        if read > worst.input_tokens * MORE_TOKENS + TEMPLATE_TOKENS or written > worst.output_tokens:
+        if not _is_plausible(read, worst.input_tokens) or not _is_plausible(written, worst.output_tokens):
             return Charge(worst.usd, True, self._prompt_tokens(request), None, implausible=True)
-        self._ratio = max(self._ratio, read / max(1, worst.input_tokens))
+        self._ratios = (
+            max(self._ratios[0], _ratio(read, worst.input_tokens)),
+            max(self._ratios[1], _ratio(written, worst.output_tokens)),
+        )
         return Charge(self._usd(read, written), False, read, written)
 
     def _prompt_tokens(self, request: Mapping[str, Any]) -> int:
@@ -86,6 +88,15 @@ def count_tokens(model: str, **what: Any) -> int:
 
     litellm.disable_hf_tokenizer_download = True
     return int(litellm.token_counter(model=model, **what))
+
+
+def _is_plausible(reported: int, worst: int) -> bool:
+    return reported <= worst * MORE_TIMES + MORE_TOKENS
+
+
+def _ratio(reported: int, worst: int) -> float:
+    """How many times as many tokens were reported, beyond what a template may add."""
+    return (reported - MORE_TOKENS) / max(1, worst)
 
 
 def _whole_number(value: Any) -> int | None:

@@ -7,13 +7,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.main import _code
-from eva_stages.core.call_file import CALLS, paid
+from eva_stages.core.call_file import CALLS, guarded, paid
 from eva_stages.core.calls import Journal
 from eva_stages.core.errors import StageError
 from eva_stages.core.notices import NoticeReader
@@ -77,7 +78,7 @@ USAGES: dict[str, Any] = {
     "zeros": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
     "negative": {"prompt_tokens": -30_000_000, "completion_tokens": -5, "total_tokens": 0},
     "absurd": {"prompt_tokens": 10**15, "completion_tokens": 10**15, "total_tokens": 10**15},
-    "more than was allowed": {"prompt_tokens": 10, "completion_tokens": NEW_TOKENS + 1, "total_tokens": 31},
+    "far more than was allowed": {"prompt_tokens": 10, "completion_tokens": 2 * NEW_TOKENS + 600, "total_tokens": 650},
     "texts": {"prompt_tokens": "many", "completion_tokens": "more", "total_tokens": "most"},
     "infinite": {"prompt_tokens": float("inf"), "completion_tokens": float("nan"), "total_tokens": 1},
     "a word": "unknown",
@@ -95,10 +96,10 @@ def test_usage_that_says_nothing_counts_as_the_worst_case_and_is_told_as_estimat
 
 
 def test_plausible_usage_is_believed_even_where_it_is_more_than_we_count(server: ChatServer, tmp_path: Path) -> None:
-    usage = {"prompt_tokens": 15, "completion_tokens": NEW_TOKENS, "total_tokens": 35}
+    usage = {"prompt_tokens": 15, "completion_tokens": NEW_TOKENS + 1, "total_tokens": 36}
     server.faults = [Fault(fields={"usage": usage})]
     (output,) = asked(generator(server, tmp_path, max_cost_usd=0.01))
-    assert spent(output) == (pytest.approx((15 * 100 + NEW_TOKENS * 200) * 1e-6), 0)
+    assert spent(output) == (pytest.approx((15 * 100 + (NEW_TOKENS + 1) * 200) * 1e-6), 0)
     server.faults = [Fault(fields={"usage": usage})]
     (tmp_path / "capped").mkdir()
     (output,) = asked(generator(server, tmp_path / "capped", max_cost_usd=WORST))
@@ -322,6 +323,19 @@ def test_a_journal_that_cannot_be_written_ends_the_stage_with_its_name(
         asked(generator(server, tmp_path, cache=str(tmp_path / "cache.sqlite")), 4)
 
 
+def test_a_full_disk_and_a_locked_journal_are_named_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(sqlite3.connect(tmp_path / CALLS)) as connection:
+        connection.execute("CREATE TABLE filling (text TEXT)")
+        connection.execute("PRAGMA max_page_count = 3")
+        with pytest.raises(StageError, match=r"calls.sqlite cannot be used: database or disk is full .*; free some space"):
+            guarded(tmp_path / CALLS, lambda: connection.execute("INSERT INTO filling VALUES (?)", ("x" * 100_000,)))
+        connection.rollback()
+        monkeypatch.setattr("eva_stages.core.call_file.BUSY_SECONDS", 0.1)
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StageError, match=r"calls.sqlite cannot be used: database is locked .*; another process holds it"):
+            Journal(tmp_path / CALLS)
+
+
 EVERYTHING: list[str | Fault] = [
     *(Fault(fields={"usage": usage}) for usage in USAGES.values()), Fault(without=("usage",)),
     *SPECIAL.values(), *ODD.values(), "cut", "malformed", "no_choices", "500", "502", "400",
@@ -421,7 +435,7 @@ def test_validate_online_asks_every_server_once_and_says_what_is_wrong(
         (request,) = server.requests
         assert request["max_tokens"] == 1 and request["key"] == f"Bearer {KEY}"
         if says is None:
-            assert (code, lines) == (0, ["note: 1 of 1 servers answer; asking them cost 0.0015 USD"])
+            assert (code, lines) == (0, ["note: 1 of 1 servers answer; asking them cost 0.002 USD"])
         else:
             assert code == 2 and lines[0].startswith("error: creator.evolve.") and says in lines[0] and len(lines) == 1
 
