@@ -1,6 +1,7 @@
 """K5 of the cases: a server that misbehaves costs no more than the cap, hangs nothing and shows no secret."""
 
 import asyncio
+import io
 import json
 import os
 import sqlite3
@@ -11,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cli.main import _code
@@ -18,7 +20,14 @@ from eva_stages.core.call_file import CALLS, guarded, paid
 from eva_stages.core.calls import Journal
 from eva_stages.core.errors import StageError
 from eva_stages.core.notices import NoticeReader
-from eva_stages.core.progress import facts
+from eva_stages.core.progress import Reporter, facts
+from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.runner import execute
+from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use
+from eva_stages.core.store import Run
+from eva_stages.core.tables import write_rows
+from eva_stages.core.terminal import Terminal
+from eva_stages.models.choosing import GENERATORS
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.models.provider_errors import retry_after
 from eva_stages.models.spending import count_tokens
@@ -289,6 +298,29 @@ def test_what_a_server_refuses_is_left_out_and_told(server: ChatServer, tmp_path
     server.faults = [Fault(422, body=body)]
     (output,) = asked(generator(server, tmp_path))
     assert len(server.requests) == 2 or output["finish_reasons"][0].startswith("refused:")
+
+
+def test_a_stage_tells_what_its_model_does_not_take_and_what_the_journal_says_it_cost(server: ChatServer, tmp_path: Path) -> None:
+    rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(4)]
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")
+    settings = {"model": "openai/o1", "api_base": server.base, "temperature": 0.5, "max_new_tokens": NEW_TOKENS}
+    runtime = {"price": PRICE, "api_key_env": "EVA_TEST_KEY", "attempts": 2, "journal": Input(WORK), "attempt": Input(WORK)}
+    step = Use("eva_stages.core.responding:Respond", {"llm": Use(GENERATORS["litellm"], settings, runtime), "seed": 1})
+    source = Outside("prompts", tmp_path / "prompts", "0")
+    stage = RowStage("respond", 0, {"prompts": source}, sources=("prompts",), steps=(step,), schema="responses")
+    server.faults = [Fault(without=("usage",)), "malformed"]
+    run, reporter = Run(tmp_path / "run"), Reporter()
+    reporter.console = Terminal(file=io.StringIO(), width=400)
+    run.create()
+    with run.lock():
+        execute(run, [stage], reporter)
+    manifest, said = run.manifest(stage), reporter.console.file.getvalue()
+    notice = "openai/o1 does not take temperature, top_p; calls are made without"
+    assert manifest["notices"] == [notice] and said.count(f"0-respond: {notice}") == 1
+    assert len(server.requests) == 5 and manifest["counts"]["estimated_calls"] == 2, "one without usage, one that cannot be read"
+    assert (
+        manifest["counts"]["cost_usd"] == pytest.approx(3 * PLAUSIBLE + 2 * WORST) and f"cost USD {3 * PLAUSIBLE + 2 * WORST:.2f}" in said
+    )
 
 
 def test_the_error_of_loading_is_the_one_that_is_seen(server: ChatServer) -> None:
