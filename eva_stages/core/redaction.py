@@ -107,6 +107,8 @@ def known_secrets() -> Iterator[tuple[str, str]]:
     """Every secret with where it is from: the name of its variable or file."""
     named = secret_variables()
     for name, value in os.environ.items():
+        if name == VARIABLES:  # it holds names, which stand in recipes
+            continue
         if name in named or (_SECRET_NAME.search(name.upper()) and not _is_harmless(name.upper(), value)):
             yield from ((name, secret) for secret in _secrets_in(value))
         elif "@" in value and "//" in value:
