@@ -57,10 +57,12 @@ def start_eva(*arguments: str, cwd: Path | None = None, **environment: str) -> s
     )
 
 
-def run_eva(*arguments: str, cwd: Path | None = None, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end and check its exit code."""
+def run_eva(
+    *arguments: str, cwd: Path | None = None, code: int = 0, seconds: float = 600, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, in at most so many seconds, and check its exit code."""
     process = start_eva(*arguments, cwd=cwd, **environment)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=seconds)
     assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{out}\n{err}"
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 

@@ -6,6 +6,7 @@ from the last good prompt. A call that failed ends its prompt's sequence: the ne
 generations that were asked for in the meantime would have grown from another prompt, and would be paid for twice.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -86,9 +87,16 @@ INDEPENDENT = {"self_instruct"}
 """Methods whose every generation starts from the drawn prompt."""
 
 
+HEADING = re.compile(r"Prompt#(?:\*\*)?:(?:\*\*)?|^[ \t*#]*#[\w ]+Prompt#[ \t*]*$", re.MULTILINE)
+"""The template's heading as evolvers echo it: with its colon, or on a line of its own; perhaps in bold."""
+QUOTED = re.compile(r'"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
+
+
 def read_evolution(reply: str | None) -> str:
-    """The evolved prompt in an evolver's reply: what stands behind its last heading."""
-    return (reply or "").rpartition("Prompt#:")[2].strip()
+    """The evolved prompt in an evolver's reply: what stands behind its last heading, without quotation marks around the whole of it."""
+    text = HEADING.split(reply or "")[-1].strip()
+    quoted = QUOTED.fullmatch(text)
+    return (quoted[1] or quoted[2]).strip() if quoted else text
 
 
 SHOWN = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")

