@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import reasoning_gym
 
 from eva_stages.models.verifiers import math
 from tests.conftest import manifests, overrides
@@ -24,6 +23,8 @@ SUMS, HELD_OUT = 24, 8
 @pytest.fixture(scope="module")
 def sums(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> WholeRun:
     """A base round on half of the sums, and an iteration on the other half (control `human`); `gsm8k` measures on sums of their own."""
+    import reasoning_gym
+
     folder = tmp_path_factory.mktemp("sums")
     data = reasoning_gym.create_dataset("chain_sum", size=200, seed=7, min_terms=2, max_terms=2, min_digits=1, max_digits=1)
     different = {entry["question"]: entry["answer"] for entry in data}

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import chatterbot_corpus
 import pyarrow as pa
 import pytest
 import yaml
@@ -53,6 +52,8 @@ class Loop(WholeRun):
 
 def dialogue_questions(folder: Path, count: int) -> dict[str, str]:
     """MT-Bench files whose questions are two real ones of a dialogue corpus each."""
+    import chatterbot_corpus
+
     files = official_files.mt_bench(folder, 0)
     data = Path(chatterbot_corpus.__file__).parent / "data" / "english"
     rows = []
