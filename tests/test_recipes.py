@@ -18,7 +18,9 @@ from tests.tiny_models import save_armorm, save_gemma2, save_pairrm, save_policy
 TEXTS = [f"Tell me something new about the number {number} and the colour of the {number % 5} seas" for number in range(16)]
 WORLD = ("quickstart", "controls/", "lettercraft/")
 """Recipes for Lettercraft, which are whole as they are."""
-NAMES = [recipe.name for recipe in packaged_recipes() if "/" in recipe.name and not recipe.name.startswith(WORLD)]
+OFFLINE = "smollm2-135m/offline"
+"""Has everything but its policy beside it."""
+NAMES = [recipe.name for recipe in packaged_recipes() if "/" in recipe.name and not recipe.name.startswith((*WORLD, OFFLINE))]
 WHOLE = ["gemma-2-9b-it/dpo", "gemma-2-9b-it/sppo_pairrm", "smollm2-135m/dpo"]
 """Run whole; the others differ from them by a model's name or a loss, and every loss has its own tests."""
 SMALL: dict[str, Any] = {

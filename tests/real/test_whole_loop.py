@@ -85,6 +85,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory, policy: Path, embedder: Path)
                 "creator.evolve.generator": {**evolver, **local},
                 "creator.curate.diversity": {"model": str(embedder)},
                 "evaluation.benchmarks": [held_out, two_turns],
+                "limits.unevolved": 0.25,  # of two dozen calls, and a filter withholds one in fourteen
             }
         )
         run_eva("run", RECIPE, "--run-dir", str(run), *settings, "--until", "0-pair", seconds=1800)
@@ -140,13 +141,11 @@ def test_every_evolved_prompt_is_what_the_evolver_meant_and_goes_back_to_a_seed(
 
 def test_every_reply_of_the_evolver_is_a_prompt_or_has_a_reason(loop: Loop) -> None:
     styles, rows = loop.server.styles, loop.rows("1-evolve")
+    assert len(rows) == styles.total() > len(loop.rows("1-select")), "one paid call for each evolution, also where it is withheld"
     reasons = [row["rejected"] for row in rows]
-    assert len(rows) == styles.total() == 2 * len(loop.rows("1-select")), "one paid call for each evolution, also where it is withheld"
-    assert reasons.count("refusal") == styles["refusal"] and reasons.count("truncated") == styles["cut"]
-    assert reasons.count("not_a_prompt") == styles["preamble"]
-    assert reasons.count(None) >= styles["plain"] + styles["heading"] + styles["bold_heading"] + styles["thought"] - reasons.count(
-        "unchanged"
-    )
+    expected = {"failed": "filtered", "refusal": "refusal", "truncated": "cut", "not_a_prompt": "preamble"}
+    assert {reason: reasons.count(reason) for reason in expected} == {reason: styles[style] for reason, style in expected.items()}
+    assert set(reasons) <= {None, *expected} and all("content_filter" in row["failure"] for row in rows if row["rejected"] == "failed")
 
 
 def test_rewards_are_those_of_the_function_called_by_hand(loop: Loop) -> None:
