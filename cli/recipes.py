@@ -36,14 +36,19 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 
 @app.command("copy")
 def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[Path, typer.Argument(metavar="PATH")]) -> None:
-    """Copy a recipe to a file of your own."""
-    from eva_stages.core.errors import ConfigError
-    from eva_stages.core.recipes import recipe_text
+    """Copy a recipe to a file of your own, and the folder with the files it names beside it, where it has one."""
+    import shutil
 
-    if path.exists():
-        raise ConfigError([f"{path} exists; give another path, eva overwrites no file"])
-    text = recipe_text(name)[1]
+    from eva_stages.core.errors import ConfigError
+    from eva_stages.core.recipes import recipe_files, recipe_text
+
+    text, files = recipe_text(name)[1], recipe_files(name)
+    copies = [path, *([path.parent / files.name] if files else [])]
+    if existing := [str(copy) for copy in copies if copy.exists()]:
+        raise ConfigError([f"{' and '.join(existing)} exists; give another path, eva overwrites no file"])
     path.parent.mkdir(parents=True, exist_ok=True)
+    if files:
+        shutil.copytree(files, path.parent / files.name, ignore=shutil.ignore_patterns("__pycache__"))
     path.write_text(text, encoding="utf-8")
     print(f"{path}: edit it, then eva validate {path}")
 

@@ -102,3 +102,11 @@ def test_a_recipe_runs_whole_with_tiny_stand_ins(name: str, stand_ins: Path, tmp
     assert set(made) == {entry["stage"] for entry in planned}
     assert made["1-mix"]["rows"] == 12 and made["1-train"]["counts"]["steps"] > 0
     assert made["1-reward"]["counts"]["responses"] == 24 and not made["1-reward"]["counts"].get("unscored")
+
+
+def test_a_recipe_with_files_of_its_own_is_copied_with_them_and_is_sound(stand_ins: Path, tmp_path: Path) -> None:
+    mine = str(tmp_path / "mine.yaml")
+    run_eva("recipes", "copy", OFFLINE, mine)
+    run_eva("validate", mine, "--trust", *overrides({"policy.model": str(stand_ins / "smollm2-135m")}), cwd=stand_ins)
+    (tmp_path / "mine.yaml").unlink()
+    assert f"{tmp_path / 'offline'} exists" in run_eva("recipes", "copy", OFFLINE, mine, code=2).stderr

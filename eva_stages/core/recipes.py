@@ -47,6 +47,12 @@ def _walk(folder: Traversable, prefix: str) -> Iterable[RecipeFile]:
             yield RecipeFile(prefix + entry.name.removesuffix(".yaml"), entry.read_text(encoding="utf-8"))
 
 
+def recipe_files(recipe: str) -> Path | None:
+    """The folder with the files that a packaged recipe names; None if it needs none, or is no packaged one."""
+    folder = Path(str(resources.files("configs"))) / recipe
+    return folder if folder.is_dir() and not Path(recipe).is_absolute() else None
+
+
 def recipe_text(recipe: str) -> tuple[str, str]:
     """The place and text of a recipe given as a path or as the name of a packaged one."""
     path = Path(recipe)

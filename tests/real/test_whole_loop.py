@@ -28,6 +28,7 @@ from tests.conftest import kill_group, manifests, overrides, run_eva, start_eva
 from tests.killing import running
 from tests.real.large_model import LargeModel, large_model
 from tests.real.whole_run import (
+    SECONDS,
     WholeRun,
     assert_ids_are_hashes,
     assert_nothing_was_computed,
@@ -37,7 +38,7 @@ from tests.real.whole_run import (
 )
 
 RECIPE = "smollm2-135m/offline"
-BESIDE = Path(__file__).parents[2] / "configs" / "smollm2-135m"
+BESIDE = Path(__file__).parents[2] / "configs" / "smollm2-135m" / "offline"
 WRAPPINGS = re.compile(r"<think>|#|\*\*|(?:rewritten|created) prompt|\A\"|\bsorry\b", re.IGNORECASE)
 """What an evolver puts around a prompt, none of which is in the questions."""
 
@@ -73,30 +74,35 @@ def read_ids(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory, policy: Path, embedder: Path) -> Iterator[Loop]:
     folder = tmp_path_factory.mktemp("loop")
-    run = folder / "positivity"
+    recipe, run = str(folder / "offline.yaml"), folder / "positivity"
+    run_eva("recipes", "copy", RECIPE, recipe)
     with large_model() as server:
         local = {"kind": "litellm", "api_base": server.base, "runtime": {"price": {"input": 1.0, "output": 2.0}, "max_cost_usd": 1.0}}
         evolver = load_recipe(RECIPE).creator.evolve.generator.model_dump(exclude={"runtime"})
-        held_out = {"kind": "ifeval", "questions": str(BESIDE / "held_out.jsonl"), "max_new_tokens": 48}
+        held_out = {"kind": "ifeval", "questions": str(folder / "offline" / "held_out.jsonl"), "max_new_tokens": 48}
         two_turns = {"kind": "mt_bench", **dialogue_questions(folder, 3), "judge": {**local, "model": "openai/judge"}, "max_new_tokens": 32}
-        settings = overrides(
-            {
-                "policy.model": str(policy),
-                "creator.evolve.generator": {**evolver, **local},
-                "creator.curate.diversity": {"model": str(embedder)},
-                "evaluation.benchmarks": [held_out, two_turns],
-                "limits.unevolved": 0.25,  # of two dozen calls, and a filter withholds one in fourteen
-            }
-        )
-        run_eva("run", RECIPE, "--run-dir", str(run), *settings, "--until", "0-pair", seconds=1800)
-        trained = killed_in_training(run, settings)
-        finished = whole_run(run, server, RECIPE, settings)
+        settings = [
+            "--trust",
+            *overrides(
+                {
+                    "policy.model": str(policy),
+                    "creator.evolve.generator": {**evolver, **local},
+                    "creator.curate.diversity": {"model": str(embedder)},
+                    "evaluation.benchmarks": [held_out, two_turns],
+                    "limits.unevolved": 0.25,  # of two dozen calls, and a filter withholds one in fourteen
+                }
+            ),
+        ]
+        command = ("run", recipe, "--run-dir", str(run), *settings)
+        run_eva(*command, "--until", "0-pair", seconds=SECONDS)
+        trained = killed_in_training(run, command)
+        finished = whole_run(run, server, recipe, settings)
         yield Loop(**vars(finished), trained=trained, server=server)
 
 
-def killed_in_training(run: Path, settings: list[str]) -> list[dict[str, Any]]:
+def killed_in_training(run: Path, command: tuple[str, ...]) -> list[dict[str, Any]]:
     """Kill everything as soon as the trainer has written the ids that it trains on, and read them."""
-    process = start_eva("run", RECIPE, "--run-dir", str(run), *settings)
+    process = start_eva(*command)
     found: list[Path] = []
     while not found and running(process):
         found = list(run.glob("work/0-train-*/tokens.arrow"))

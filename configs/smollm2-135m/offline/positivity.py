@@ -1,4 +1,4 @@
-"""A reward of one's own, for `offline.yaml`: how positive a response sounds. Needs `pip install vaderSentiment`."""
+"""A reward of one's own, for the recipe `smollm2-135m/offline`: how positive a response sounds. Needs `pip install vaderSentiment`."""
 
 import re
 from functools import cache
