@@ -149,7 +149,7 @@ def test_every_reply_of_the_evolver_is_a_prompt_or_has_a_reason(loop: Loop) -> N
     styles, rows = loop.server.styles, loop.rows("1-evolve")
     assert len(rows) == styles.total() > len(loop.rows("1-select")), "one paid call for each evolution, also where it is withheld"
     reasons = [row["rejected"] for row in rows]
-    expected = {"failed": "filtered", "refusal": "refusal", "truncated": "cut", "not_a_prompt": "preamble"}
+    expected = {"failed": "filtered", "refusal": "refusal", "truncated": "cut", "template_leak": "preamble"}
     assert {reason: reasons.count(reason) for reason in expected} == {reason: styles[style] for reason, style in expected.items()}
     assert set(reasons) <= {None, *expected} and all("content_filter" in row["failure"] for row in rows if row["rejected"] == "failed")
 
