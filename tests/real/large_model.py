@@ -92,12 +92,12 @@ class LargeModel(ThreadingHTTPServer):
     def base(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
 
-    def reply(self, text: str, seed: int | None, room: int) -> tuple[str | None, str]:
-        """(content, finish reason) for a request's last message and the characters that its `max_tokens` leave."""
+    def reply(self, model: str, text: str, seed: int, room: int) -> tuple[str | None, str]:
+        """(content, finish reason) for a request's last message, of a model `judge` or another, within so many characters."""
         draw = random.Random(f"{seed}\n{text}")
         if match := EVOLVING.search(text):
             content, reason = self._evolved(text, *match.groups(), draw)
-        elif "[[rating]]" in text:
+        elif model == "judge":
             content, reason = _rating(text), "stop"
         else:
             content, reason = "That depends on what you want to know; the short answer is yes.", "stop"
@@ -134,7 +134,7 @@ class LargeModel(ThreadingHTTPServer):
 
 
 def _rating(text: str) -> str:
-    words = len(text.rpartition("Answer]")[0].split())
+    words = len(text.split())
     return (
         f"The answer addresses the question, with some omissions. It has the length that one would expect.\n\nRating: [[{1 + words % 9}]]"
     )
@@ -161,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         text = body["messages"][-1]["content"]
         count, limit = body.get("n") or 1, body.get("max_tokens") or 4096
-        replies = [self.server.reply(text, (body.get("seed") or 0) + k, limit * CHARACTERS_PER_TOKEN) for k in range(count)]
+        replies = [self.server.reply(body["model"], text, (body.get("seed") or 0) + k, limit * CHARACTERS_PER_TOKEN) for k in range(count)]
         sent = sum(_tokens(message["content"]) for message in body["messages"])
         received = sum(_tokens(content or "") for content, _ in replies)
         choices = [

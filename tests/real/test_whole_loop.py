@@ -128,7 +128,7 @@ def test_the_trained_ids_are_those_sampled(loop: Loop, policy: Path) -> None:
 
 def test_every_evolved_prompt_is_what_the_evolver_meant_and_goes_back_to_a_seed(loop: Loop) -> None:
     seeds = {row["prompt_id"]: row for row in loop.rows("0-prompts")}
-    evolved = {row["prompt_id"]: row for row in loop.rows("1-evolve") if row["rejected"] is None}
+    evolved = {(row["prompt_id"], row["root_id"]): row for row in loop.rows("1-evolve") if row["rejected"] is None}
     drawn = {row["prompt_id"] for row in loop.rows("1-select")}
     mixed = [row for row in loop.rows("1-mix") if row["origin"] == "evolved"]
     assert_ids_are_hashes(loop, "1-mix")
@@ -138,7 +138,7 @@ def test_every_evolved_prompt_is_what_the_evolver_meant_and_goes_back_to_a_seed(
         assert text in loop.server.evolutions and not WRAPPINGS.search(text)
         ancestor = row
         while ancestor["generation"] > 1:
-            ancestor = evolved[ancestor["parent_id"]]
+            ancestor = evolved[ancestor["parent_id"], row["root_id"]]
         assert ancestor["parent_id"] == row["root_id"] and row["root_id"] in drawn & set(seeds)
     last = max(mixed, key=lambda row: row["generation"])
     told = json.loads(run_eva("lineage", str(loop.folder), last["prompt_id"], "--json").stdout)
@@ -179,7 +179,7 @@ def test_the_policy_was_trained_and_every_policy_measured(loop: Loop, policy: Pa
 def test_the_report_tells_the_run(loop: Loop) -> None:
     page = Path(run_eva("report", str(loop.folder)).stdout.strip())
     html = page.read_text(encoding="utf-8")
-    assert html.startswith("<!doctype html>") and "smollm2-135m-offline" in html
+    assert html.startswith("<!DOCTYPE html>") and "smollm2-135m-offline" in html
     if CHROMIUM is None:
         return
     with browser() as tab:
