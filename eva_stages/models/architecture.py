@@ -1,7 +1,7 @@
 """What a checkpoint's configuration says about its text model, whatever the architecture calls it and wherever it stands.
 
-Multimodal checkpoints keep it under `text_config` and often leave out what is their class's default, so what the file does not say is
-read through `transformers`, which takes seconds to import.
+Multimodal checkpoints keep it under `text_config` or another name and often leave out what is their class's default, so what the file
+does not say of them is read through `transformers`, which takes seconds to import.
 """
 
 import json
@@ -40,7 +40,8 @@ def text_setting(folder: Path, *names: str) -> Any:
     config = read_json(folder / "config.json")
     nested = config.get("text_config")
     known = {**config, **(nested if isinstance(nested, dict) else {})}
-    if isinstance(nested, dict) and not any(name in known for name in names):
+    composite = any(isinstance(part, dict) and "model_type" in part for part in config.values())
+    if composite and not any(name in known for name in names):
         from transformers import AutoConfig
 
         try:

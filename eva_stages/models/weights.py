@@ -32,7 +32,10 @@ def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, *
     """
     from transformers import GenerationConfig
 
-    header_shapes(Path(folder))
+    try:
+        header_shapes(Path(folder))
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from error
     if code := attention_code(Path(folder), attention):
         settings["attn_implementation"] = code
     # the checkpoint's own sampling settings count for nothing, and some of them cannot even be read

@@ -22,6 +22,7 @@ from transformers import (
     Gemma2ForSequenceClassification,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     MambaConfig,
@@ -509,6 +510,11 @@ def test_other_architectures_are_valid_and_answer_alike_in_every_batch(tmp_path:
     folder = saved(tmp_path / name, FAMILIES[name]())
     check(recipe(policy__model=str(folder)))
     assert vocabulary_size(folder) == len(WORDS)
+    if name == "gemma3":  # as it is published: what is a default of the class is not in the file
+        content = json.loads((folder / "config.json").read_text())
+        del content["text_config"]["max_position_embeddings"]
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        assert position_count(tmp_path) == Gemma3TextConfig().max_position_embeddings
     texts = ["the sea", "a poem about the wide sea", "blue and green", "write a poem about the sea and the sea"]
     prompts = [[{"role": "user", "content": text}] for text in texts]
     together, alone = (TransformersGenerator(model=str(folder), max_new_tokens=60, tokens_per_batch=size) for size in (4096, 1))
