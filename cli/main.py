@@ -8,6 +8,7 @@ import locale
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 import typer
@@ -39,6 +40,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     _use_utf8()
     signal.signal(signal.SIGTERM, _interrupt)
+    threading.excepthook = _tell_of_thread
     sys.exit(_code())
 
 
@@ -83,6 +85,11 @@ def _code() -> int:
     else:
         return 0
     return 1
+
+
+def _tell_of_thread(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_value is not None:
+        tell_unexpected(failure.exc_value)
 
 
 def tell_unexpected(error: BaseException) -> None:

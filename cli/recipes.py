@@ -41,6 +41,7 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
 
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.recipes import recipe_files, recipe_text
+    from eva_stages.core.terminal import print_text
 
     text, files = recipe_text(name)[1], recipe_files(name)
     copies = [path, *([path.parent / files.name] if files else [])]
@@ -50,7 +51,7 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
     if files:
         shutil.copytree(files, path.parent / files.name, ignore=shutil.ignore_patterns("__pycache__"))
     path.write_text(text, encoding="utf-8")
-    print(f"{path}: edit it, then eva validate {path}")
+    print_text(f"{path}: edit it, then eva validate {path}\n")
 
 
 def validate(

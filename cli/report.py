@@ -12,9 +12,10 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """One HTML file that tells a run: RUN/report.html, plots in RUN/report/; of several runs: FIRST/comparison.html."""
+    from eva_stages.core.terminal import print_text
     from pipelines.reporting import make_report
 
     path = make_report([existing_run(run) for run in runs])
-    print(path)
+    print_text(f"{path}\n")
     if open_it:
         typer.launch(str(path.resolve()))

@@ -26,6 +26,7 @@ from pydantic import Field
 
 from eva_stages.core.devices import Share, free_devices, present_devices, share_cores
 from eva_stages.core.errors import StageError, describe
+from eva_stages.core.logs import remove_rich_tracebacks
 from eva_stages.core.parts import BEGUN, ROW, read_parts, write_part
 from eva_stages.core.placing import models_on_cores, place
 from eva_stages.core.process import fail
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 
 LOG_LEVEL = "DISTILABEL_LOG_LEVEL"
+remove_rich_tracebacks()
 
 
 class ArtifactSource(GeneratorStep):

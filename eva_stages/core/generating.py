@@ -9,12 +9,16 @@ from typing import Any, NotRequired, TypedDict
 
 from distilabel.models.llms import LLM
 
+from eva_stages.core.logs import remove_rich_tracebacks
 from eva_stages.core.reasoning import UNFINISHED, answer_of
 from eva_stages.core.rows import Message
 
 COSTS = ("input_tokens", "cost_usd", "estimated_calls", "unpriced_calls", "reused_calls", "reused_usd")
 """What a call to a provider is counted by: money that this run sent (and of how many calls it is our estimate, or no price is known), and
 answers that were paid for before, with what they cost then."""
+
+
+remove_rich_tracebacks()
 
 
 class Generated(TypedDict):

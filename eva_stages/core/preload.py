@@ -1,7 +1,6 @@
 """What the fork server imports once for all stages. Imported for its effect alone."""
 
 import gc
-import sys
 import warnings
 
 gc.disable()  # of what is imported here nothing is garbage; looking for it takes a seventh of the time
@@ -12,7 +11,6 @@ with warnings.catch_warnings():
 
     import eva_stages.core.distil
 
-sys.excepthook = sys.__excepthook__  # distilabel's shows the values of variables, keys among them
 gc.freeze()  # or each process's garbage collection would write to the pages that it shares with the fork server, and so copy them
 gc.enable()
 

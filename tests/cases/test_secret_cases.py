@@ -5,6 +5,8 @@ import html
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -266,6 +268,20 @@ def test_an_unforeseen_error_of_a_command_is_one_line_with_the_log_and_the_comma
     assert cause == f"error: RuntimeError: raised {REMOVED}; the traceback is in {tmp_path / 'error.log'}"
     assert resume.startswith("resume with: eva run quickstart --set") and not holds_secret(resume)
     assert not holds_secret((tmp_path / "error.log").read_text())
+
+
+HOOK = """
+import sys
+import {module}
+assert sys.excepthook is sys.__excepthook__, sys.excepthook.__module__
+"""
+
+
+def test_no_uncaught_exception_shows_the_values_of_variables() -> None:
+    code = "".join(
+        HOOK.format(module=module) for module in ("eva_stages.models.rewards", "eva_stages.creator.evolving", "pipelines.checking")
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 # --- recipes
