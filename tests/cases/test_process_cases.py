@@ -18,9 +18,10 @@ from distilabel.typing import StepOutput
 from eva_stages.core.errors import StageError
 from eva_stages.core.process import ending, run_in_child
 from eva_stages.core.progress import Reporter
+from eva_stages.core.ray_engine import Steps
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.runner import execute
-from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use
+from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use, as_data
 from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.solver.machine import failure, launch
@@ -211,6 +212,30 @@ def test_what_a_dead_worker_has_started_ends_with_the_stage(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         run_in_child(f"{__name__}:start_a_sleeper", {"pid": tmp_path / "pid"}, tmp_path / "log", interrupt)
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text())) or started() == []
+
+
+class Leaves(Step):
+    """Ends its process when it is loaded."""
+
+    how: str
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["prompt_id"]
+
+    def load(self) -> None:
+        leave(self.how)
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield inputs
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"), [("exit 0", "SystemExit: 0"), ("KeyboardInterrupt", "KeyboardInterrupt"), ("lines", "ValueError: first")]
+)
+def test_whatever_a_step_on_ray_raises_comes_back_as_text(how: str, cause: str) -> None:
+    with pytest.raises(StageError, match=f"^{cause}"):
+        Steps([as_data(Use(f"{__name__}:Leaves", {"how": how}))], {}, 2).load()
 
 
 RANK = """
