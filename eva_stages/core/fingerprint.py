@@ -59,17 +59,21 @@ def file_digest(path: Path) -> str:
 
 
 def tree_digest(folder: Path) -> str:
-    """sha256 over the relative names and contents of every file below `folder`, in hex."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """sha256 over the relative names and contents of every file below `folder`, in hex; what Python caches there does not count."""
+    files = _files_below(folder)
     if not files:
         raise DataError(f"{folder} holds no files")
     lines = [f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.relative_to(folder).parts)
+
+
 def file_stamps(path: Path) -> Stamps:
     """The stamps of a file, or of every file below a folder; empty if it is gone. Equal stamps: nothing was written in between."""
-    files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path] if path.is_file() else []
+    files = _files_below(path) if path.is_dir() else [path] if path.is_file() else []
     stamps = {(file.relative_to(path).as_posix() if file != path else file.name): file.stat() for file in files}
     return {name: (stamp.st_size, stamp.st_mtime_ns, stamp.st_ino) for name, stamp in stamps.items()}
 

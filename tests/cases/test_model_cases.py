@@ -37,6 +37,7 @@ from transformers import (
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, DataError, EvaError, StageError
 from eva_stages.core.fingerprint import file_digest, tree_digest
+from eva_stages.core.outside import changed_file
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipes import dump_recipe, load_recipe, packaged_recipes, recipe_of_run
 from eva_stages.core.runner import Context, execute
@@ -583,6 +584,14 @@ def test_a_model_that_writes_no_text_is_refused(tmp_path: Path) -> None:
 
 
 # --- inputs that change during a run
+
+
+def test_what_python_caches_in_a_folder_of_task_files_is_no_change(tmp_path: Path) -> None:
+    (tmp_path / "utils.py").write_text("x = 1\n")
+    given = Outside("tasks", tmp_path, tree_digest(tmp_path))
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "utils.pyc").write_bytes(b"x")
+    assert changed_file(given, given.stamps) is None and tree_digest(tmp_path) == given.digest
 
 
 def spoil(context: Context, when: str) -> dict:
