@@ -18,7 +18,7 @@ from eva_stages.core.stage import closure
 from eva_stages.core.terminal import note
 from eva_stages.creator.prompts import LeftOut, count_usable
 from eva_stages.models.choosing import OneReward
-from eva_stages.models.loading import resolve
+from eva_stages.models.loading import locate, resolve
 from pipelines.benchmarks import benchmark_name, check_files, measured
 from pipelines.checking_conversation import conversation_looks
 from pipelines.checking_credentials import check_credentials
@@ -103,7 +103,7 @@ def _prompts(recipe: Recipe, prompts: FilePrompts | HubPrompts) -> None:
     human = recipe.creator.control == "human"
     if human and prompts.size is None:
         raise ConfigError([NUMBER_FOR_HUMAN])
-    policy = str(resolve(recipe.policy.model, recipe.policy.revision, "policy.model").path)
+    policy = str(locate(recipe.policy.model, recipe.policy.revision, "policy.model"))
     left_out, place = LeftOut(), prompts.path if isinstance(prompts, FilePrompts) else prompts.id
     usable = count_usable(prompt_source(prompts), prompts.max_characters, policy, left_out)
     if not usable:

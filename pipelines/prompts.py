@@ -11,14 +11,14 @@ from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.creator.hub_prompts import dataset_commit, read_hub_prompts
 from eva_stages.creator.prompt_files import Block, prompt_batches
 from eva_stages.models.conversation import template_source
-from eva_stages.models.loading import resolve
+from eva_stages.models.loading import locate
 
 
 def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
     """The seed prompts X_0, or the `part`-th set of as many other prompts of the source, disjoint from all before it."""
     prompts = recipe.prompts
     which = {"part": part} if part else {}
-    folder = resolve(recipe.policy.model, recipe.policy.revision, "policy.model").path
+    folder = locate(recipe.policy.model, recipe.policy.revision, "policy.model")
     template = {"chat_template": fingerprint(template_source(folder))}
     if isinstance(prompts, FilePrompts):
         path = Path(prompts.path).expanduser()

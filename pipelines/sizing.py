@@ -16,6 +16,7 @@ from eva_stages.core.store import Run
 from eva_stages.creator.prompts import count_usable
 from eva_stages.evaluation.questions import question_rows
 from eva_stages.models.choosing import OneReward
+from eva_stages.models.loading import locate
 from pipelines.benchmarks import benchmark_name
 from pipelines.costing import judge_calls
 from pipelines.health import SAMPLES, health_sizes
@@ -53,7 +54,8 @@ def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int:
     prompts = recipe.prompts
     if isinstance(prompts, MicroworldPrompts):
         return prompts.size
-    usable = count_usable(prompt_source(prompts), prompts.max_characters)
+    policy = str(locate(recipe.policy.model, recipe.policy.revision, "policy.model"))
+    usable = count_usable(prompt_source(prompts), prompts.max_characters, policy)
     return usable if prompts.size is None else min(prompts.size, usable)
 
 

@@ -116,10 +116,9 @@ class Chat:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids without special tokens, but for those that mark thoughts."""
-        special = {place: token.content in MARKERS for place, token in self._special.items()}
-        if not any(special.get(token) for token in ids):
+        if self._markers.isdisjoint(ids):
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
-        return str(self.tokenizer.decode([token for token in ids if special.get(token, True)]))
+        return str(self.tokenizer.decode([token for token in ids if token not in self._special or token in self._markers]))
 
     def refusal(self, messages: Sequence[Message], finished: bool = False) -> str | None:
         """Why the template does not take a prompt, or a finished conversation; None if it does."""
@@ -136,6 +135,10 @@ class Chat:
     @cached_property
     def _special(self) -> dict[int, Any]:
         return {place: token for place, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+
+    @cached_property
+    def _markers(self) -> set[int]:
+        return {place for place, token in self._special.items() if token.content in MARKERS}
 
     def _tokens_up_to(self, ids: list[int], stop: Sequence[str]) -> int:
         """The fewest tokens whose text has a stop text in it."""
