@@ -8,6 +8,8 @@ import re
 
 UNFINISHED = "unfinished_reasoning"
 """Finish reason of a response that ends within its thought."""
+CUT = ("length", UNFINISHED)
+"""Finish reasons of responses that did not come to an end within the length limit."""
 TAGS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
