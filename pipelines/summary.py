@@ -190,14 +190,19 @@ def summary_tables(document: dict[str, Any]) -> Group:
         trained.add_column(column, justify="right")
     for one in rounds:
         trained.add_row(*_trained(one))
-    if document["only"]:
-        return Group(benchmark_table(document["benchmarks"]), Text(f"all stages: {document['stages']}"))
     notes = [f"iteration {one['iteration']}: {_left_out(one)}" for one in rounds]
     notes += [f"iteration {one['iteration']}: {_described(one['analysis'])}" for one in rounds if one["analysis"]]
     notes += [f"iteration {one['iteration']}: {_rewritten(one['rewrites'])}" for one in rounds if one["rewrites"]]
-    notes += [f"iteration {one['iteration']}: {name}: {_failed(reasons)}" for one in rounds for name, reasons in one["failures"].items()]
+    missing = [f"iteration {one['iteration']}: {name}: {_failed(reasons)}" for one in rounds for name, reasons in one["failures"].items()]
+    if document["only"]:
+        told = (Text(note, style="dim") for note in missing)
+        return Group(benchmark_table(document["benchmarks"]), *told, Text(f"all stages: {document['stages']}"))
     warnings = [f"iteration {one['iteration']}: {said}" for one in rounds if one["health"] for said in one["health"]["warnings"]]
-    tables: list[Any] = [trained, *(Text(note, style="dim") for note in notes), *(Text(said, style="bold red") for said in warnings)]
+    tables: list[Any] = [
+        trained,
+        *(Text(note, style="dim") for note in [*notes, *missing]),
+        *(Text(said, style="bold red") for said in warnings),
+    ]
     if base:
         held_out = Table("policy", title="held out, intervals over prompts", title_justify="left", box=SIMPLE_HEAD)
         for column in ("sampled reward", "greedy reward", "gain over base", "win rate"):

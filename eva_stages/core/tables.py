@@ -221,6 +221,14 @@ def known_means(matrix: np.ndarray) -> np.ndarray:
         return np.where(known, matrix, 0).sum(axis=1) / known.sum(axis=1)
 
 
+def mean_tokens(answers: Path) -> float | None:
+    """Mean tokens of an artifact's answers; those that failed before there was a token do not count. None if there are no others."""
+    table = read_table(answers, ["responses", "token_counts"])
+    texts, counts = (table[name].combine_chunks().flatten() for name in ("responses", "token_counts"))
+    mean = pc.mean(counts.filter(pc.or_(texts.is_valid(), pc.greater(counts, 0)))).as_py()
+    return None if mean is None else float(mean)
+
+
 def joined_batches(
     folders: Sequence[Path], prefixes: Sequence[str], skip: np.ndarray, size: int, scratch: Path
 ) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:

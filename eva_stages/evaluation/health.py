@@ -23,7 +23,7 @@ from eva_stages.core.process import run_in_child
 from eva_stages.core.reasoning import CUT
 from eva_stages.core.rows import SCHEMAS, last_user_text
 from eva_stages.core.runner import Context
-from eva_stages.core.tables import FILE, ROWS_PER_GROUP, count_rows, per_prompt_mean, read_table, write_rows
+from eva_stages.core.tables import FILE, ROWS_PER_GROUP, count_rows, mean_tokens, per_prompt_mean, read_table, write_rows
 from eva_stages.models.divergence import Answered
 
 Figures = dict[str, float | None]
@@ -169,18 +169,13 @@ def _some_texts(folder: Path) -> list[str]:
 
 
 def _answer_figures(answers: Path, base: Path) -> Figures:
-    lengths = [_mean_tokens(folder) for folder in (answers, base)]
+    lengths = [mean_tokens(folder) for folder in (answers, base)]
     return {
         "answer_tokens": lengths[0],
-        "length_drift": drift(*lengths),
+        "length_drift": drift(*(length or 0.0 for length in lengths)),
         "length_limited": _length_limited(answers),
         "equal_responses": equal_share(read_table(answers, ["responses"])["responses"].to_pylist()),
     }
-
-
-def _mean_tokens(answers: Path) -> float:
-    counts = read_table(answers, ["token_counts"])["token_counts"].combine_chunks().flatten()
-    return float(np.mean(counts.to_numpy(zero_copy_only=False))) if len(counts) else 0.0
 
 
 def _length_limited(answers: Path) -> float | None:

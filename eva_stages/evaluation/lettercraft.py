@@ -12,19 +12,23 @@ from eva_stages.evaluation.statistics import Estimate, clustered_bootstrap
 
 
 def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
-    """Write `score.json`, and put the same scores into the manifest.
+    """Write `score.json`, and put the same scores into the manifest; a score of which nothing is known is left out.
 
     Inputs of the stage: rewards; and, unless the model is the baseline itself, base_rewards and judgments.
     """
     rewards = read_table(context.inputs["rewards"])
     sampled, greedy = (per_prompt_mean(rewards, column) for column in ("rewards", "greedy_rewards"))
-    scores = {name: clustered_bootstrap(values, confidence, seed) for name, values in (("sampled", sampled), ("greedy", greedy))}
+    values = {"sampled": sampled, "greedy": greedy}
+    scores = {name: clustered_bootstrap(one, confidence, seed) for name, one in values.items() if np.isfinite(one).any()}
     counts = {"unscored": int(np.isnan(reward_matrix(rewards["rewards"])).sum())}
     if "judgments" in context.inputs:
         base = read_table(context.inputs["base_rewards"])
-        scores["sampled_gain"] = clustered_bootstrap(sampled - per_prompt_mean(base, "rewards"), confidence, seed)
+        gain = sampled - per_prompt_mean(base, "rewards")
+        if np.isfinite(gain).any():
+            scores["sampled_gain"] = clustered_bootstrap(gain, confidence, seed)
         judgments = read_table(context.inputs["judgments"], ["question_id", "outcome"])
-        scores["win_rate"] = win_rate(judgments, confidence, seed)
+        if judgments["outcome"].null_count < len(judgments):
+            scores["win_rate"] = win_rate(judgments, confidence, seed)
         counts["no_verdict"] = judgments["outcome"].null_count
     plain = {name: estimate.as_dict() for name, estimate in scores.items()}
     context.out.mkdir(parents=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.runner import Context
-from eva_stages.core.tables import read_table, write_rows
+from eva_stages.core.tables import mean_tokens, read_table, write_rows
 from eva_stages.evaluation.alpaca import HubFiles
 from eva_stages.evaluation.answers import by_model, parse_answer
 from eva_stages.evaluation.judgment_files import parse_records, read_records
@@ -51,16 +51,11 @@ def score(context: Context, benchmark: str, seed: int, **settings: str) -> dict[
         "score": None if estimate is None else estimate.as_dict(),
         "official": measured.official,
         "judging": measured.judging,
-        "answer_tokens": _answer_tokens(context),
+        "answer_tokens": mean_tokens(context.inputs["answers"]),
     }
     write_rows([measured.values], VALUES, context.out)
     (context.out / "score.json").write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"counts": {"not_judged": measured.values["value"].null_count}, "scores": scores}
-
-
-def _answer_tokens(context: Context) -> float | None:
-    counts = read_table(context.inputs["answers"], ["token_counts"])["token_counts"].to_pylist()
-    return float(np.mean([count for turns in counts for count in turns])) if counts else None
 
 
 def _rows(context: Context, name: str) -> list[Row]:
@@ -96,9 +91,10 @@ def _judged(
 def _about_judging(judged: list[Row], entry: Row) -> Row:
     """The judge, its calls, what they cost, and how many of its texts held no verdict."""
     made = [row for row in judged if row["failure"] is None]
-    failed = len(judged) - len(made)
+    not_made = len(judged) - len(made)
+    failed = sum(row["failure"] is not None and row["attempts"] > 0 for row in judged)
     # an Arena-Hard label without meaning, such as A>>A, is no verdict either
-    unread = entry["no_verdict"] - failed if "no_verdict" in entry else sum(row["score"] is None for row in made)
+    unread = entry["no_verdict"] - not_made if "no_verdict" in entry else sum(row["score"] is None for row in made)
     costs = [row["cost"] for row in judged if row["cost"] is not None]
     shown = [row["outcome"] if row["game"] else 1 - row["outcome"] for row in made if row["attempts"] and row["outcome"] is not None]
     first = float(np.mean(shown)) if shown else None
@@ -106,6 +102,7 @@ def _about_judging(judged: list[Row], entry: Row) -> Row:
         "judge": judged[0]["judge"],
         "judgments": len(judged),
         "failed_calls": failed,
+        "unanswered": not_made - failed,
         "no_verdict": unread,
         "parse_failure_rate": unread / len(made) if made else None,
         "first_place": entry.get("first_place", first),

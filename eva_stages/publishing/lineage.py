@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError, DamagedError
+from eva_stages.core.parts import FAILED
 from eva_stages.core.rows import PROMPT_FIELDS
 from eva_stages.core.tables import FILE
 from eva_stages.publishing.artifacts import Artifact
@@ -153,6 +154,8 @@ class Lineage:
 
     def _fate(self, born: Born) -> str:
         row, iteration = born.row, born.iteration
+        if row.get("rejected") == FAILED:
+            return "no prompt: the evolver's call failed"
         if row.get("rejected"):
             return f"rejected: {row['rejected']}"
         if row["parent_id"] is None:

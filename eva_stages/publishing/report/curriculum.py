@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
+from eva_stages.core.parts import FAILED
 from eva_stages.publishing.history import History
 from eva_stages.publishing.report.numbers import counted, last_texts, mean_interval, n_of, sizes, table, word_counts
 from eva_stages.publishing.report.parts import Cell, Section, Table
@@ -205,6 +206,7 @@ def _mutations(history: History) -> Table:
         found = table(artifact, ["mutation", "rejected"])
         if found is None:
             continue
+        found = found.filter(pc.not_equal(pc.fill_null(found["rejected"], ""), FAILED))
         flagged = pa.table({"mutation": found["mutation"], "usable": pc.cast(pc.is_null(found["rejected"]), pa.int64())})
         summed = flagged.group_by("mutation").aggregate([("usable", "count"), ("usable", "sum")]).sort_by("mutation").to_pylist()
         rows += [
@@ -212,5 +214,9 @@ def _mutations(history: History) -> Table:
             for one in summed
         ]
     return Table(
-        "Mutations", ["iteration", "mutation", "evolutions", "usable, %"], rows, "Usable: before duplicates are looked for.", folded=True
+        "Mutations",
+        ["iteration", "mutation", "evolutions", "usable, %"],
+        rows,
+        "Usable: before duplicates are looked for. Calls that failed do not count.",
+        folded=True,
     )
