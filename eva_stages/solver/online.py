@@ -22,9 +22,10 @@ from transformers import AutoModelForCausalLM, LogitsProcessorList, TrainerCallb
 from trl import RLOOConfig, RLOOTrainer
 
 from eva_stages.core.errors import DataError
+from eva_stages.core.failures import commonest, plain
 from eva_stages.core.reasoning import UNFINISHED, answer_of
 from eva_stages.core.rows import Message
-from eva_stages.core.stage import use_of
+from eva_stages.core.stage import Limit, use_of
 from eva_stages.models.conversation import Chat, with_system_prompt
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.rewards import Conversation, PointwiseReward, Score, finite
@@ -109,7 +110,12 @@ def load_prompts(path: Path, chat: Chat, longest: int) -> tuple[Dataset, int]:
 
 
 def reward_function(
-    reward: PointwiseReward, chat: Chat, ends: Collection[int], keep_thoughts: bool, system_prompt: str | None
+    reward: PointwiseReward,
+    chat: Chat,
+    ends: Collection[int],
+    keep_thoughts: bool,
+    system_prompt: str | None,
+    failures: Counter[str] | None = None,
 ) -> Callable[..., list[float | None]]:
     """A reward as TRL calls it: None where a response could not be scored. The share of those and what scoring took are logged.
 
@@ -117,6 +123,7 @@ def reward_function(
         ends: tokens that end a response.
         keep_thoughts: whether the reward reads the thoughts of a model that reasons.
         system_prompt: what the reward is shown of the policy's.
+        failures: takes the reasons why responses have no reward.
 
     Raises:
         DataError: from the function, if no response of a call could be scored: nothing would be learnt, silently.
@@ -141,10 +148,12 @@ def reward_function(
         ]
         known_scores = iter(reward.score(conversations))
         scores = [Score(None, UNFINISHED) if text is None else _trainable(finite(next(known_scores))) for text in answers]
-        reasons = [one.failure for one in scores if one.value is None]
-        if len(reasons) == len(scores):
-            raise DataError(f"no response of a whole batch could be scored: {reasons[0]}")
-        took = Counter({UNSCORED: len(reasons)})
+        reasons = Counter(plain(one.failure or "") for one in scores if one.value is None)
+        if reasons.total() == len(scores):
+            raise DataError(f"no response of a whole batch could be scored; {commonest(reasons)}")
+        if failures is not None:
+            failures.update(reasons)
+        took = Counter({UNSCORED: reasons.total()})
         for one in scores:
             took.update(one.statistics)
         for name, total in took.items():
@@ -162,10 +171,14 @@ def _trainable(score: Score) -> Score:
 
 
 class CountResponses(TrainerCallback):
-    """Counts the responses, those without a reward and what scoring took, over resumptions too; too many unscored end the training."""
+    """Counts the responses, those without a reward and what scoring took, over resumptions too; too many unscored end the training.
 
-    def __init__(self, counts: dict[str, float], responses: int, limit: float) -> None:
-        self._counts, self._responses, self._limit = counts, responses, limit
+    `failures` are the reasons that the reward function met in this process since it started.
+    """
+
+    def __init__(self, counts: dict[str, float], responses: int, limit: float, failures: Counter[str], checkpoints: Path) -> None:
+        self._counts, self._responses, self._failures, self._checkpoints = counts, responses, failures, checkpoints
+        self._limit = Limit(UNSCORED, "responses", limit, "responses have no reward", "check the reward", "limits.unscored")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         means: Counter[str] = Counter()
@@ -174,10 +187,11 @@ class CountResponses(TrainerCallback):
         total = self._responses * state.global_step
         taken = {name.removeprefix(PER_RESPONSE): round(self._responses * mean, 6) for name, mean in means.items()}
         self._counts |= {"responses": total, **taken, UNSCORED: round(taken[UNSCORED])}
-        if self._counts[UNSCORED] > self._limit * total:
+        if exceeded := self._limit.exceeded(self._counts):
+            reason = commonest(self._failures)
             raise DataError(
-                f"{self._counts[UNSCORED]} of {total} responses could not be scored, above the limit of {self._limit:.1%}: mend the "
-                "reward, or raise limits.unscored. What was trained is kept"
+                f"{exceeded}{f'; {reason}' if reason else ''}. The checkpoints were trained without these responses: to use them, raise "
+                f"limits.unscored; to train again with a reward that works, delete {self._checkpoints}"
             )
 
 
@@ -194,13 +208,14 @@ def train(job: dict[str, Any]) -> None:
         raise DataError(f"{len(prompts)} prompts are fewer than the {each_step} of an optimiser step; lower solver.training.batch_size")
     reward = use_of(job["reward"]).build({name: Path(folder) for name, folder in job["inputs"].items()})
     reward.load()
+    failures: Counter[str] = Counter()
     counts: dict[str, float] = {"prompts": len(prompts), "too_long": too_long}
     policy = _policy(job)
     ends = policy.generation_config.eos_token_id
     trainer = OnlineTrainer(
         chat=chat,
         model=policy,
-        reward_funcs=reward_function(reward, chat, ends, job["keep_thoughts"], job["shown_system_prompt"]),
+        reward_funcs=reward_function(reward, chat, ends, job["keep_thoughts"], job["shown_system_prompt"], failures),
         args=RLOOConfig(
             **common_arguments(job, len(prompts) // each_step * job["batch_size"], PartialState().num_processes),
             **_vllm(job["loss"]["runtime"], job["max_length"], ends),
@@ -213,7 +228,10 @@ def train(job: dict[str, Any]) -> None:
         train_dataset=prompts,
         processing_class=tokenizer,
         peft_config=lora(job),
-        callbacks=[MetricsFile(Path(job["work"]) / "metrics.jsonl"), CountResponses(counts, job["batch_size"], job["unscored"])],
+        callbacks=[
+            MetricsFile(Path(job["work"]) / "metrics.jsonl"),
+            CountResponses(counts, job["batch_size"], job["unscored"], failures, Path(job["work"]) / "checkpoints"),
+        ],
     )
     fit(trainer, job, counts)
 
