@@ -1,0 +1,39 @@
+"""What eva's processes share: threads that wait without spinning, stages that are told of while they run, and no libraries' chatter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eva_stages.core import progress
+from eva_stages.core.progress import Reporter
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME")}
+    settings = {**kept, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=settings)
+
+
+def test_threads_wait_without_spinning_unless_the_environment_says_otherwise() -> None:
+    code = "import sys, os, eva_stages; print(os.environ['OMP_WAIT_POLICY'], os.environ['KMP_BLOCKTIME'], 'torch' in sys.modules)"
+    assert python(code).stdout.split() == ["PASSIVE", "0", "False"]
+    assert python(code, OMP_WAIT_POLICY="ACTIVE").stdout.split()[0] == "ACTIVE"
+
+
+def test_importing_distilabel_s_steps_says_nothing() -> None:
+    assert python("import eva_stages.evaluation.judging").stderr == ""
+
+
+def test_a_stage_that_tells_nothing_is_told_of_all_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", -1.0)
+    with Reporter().task("0-pair") as task:
+        task.beat()
+        task.update(3, 12)
+        task.beat()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("0-pair: running for ") and "0-pair: 3/12 rows" in lines
