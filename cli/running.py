@@ -37,8 +37,11 @@ def run_stages(
     from eva_stages.core.ledger import put_down
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipes import dump_recipe, load_recipe
+    from eva_stages.core.sockets import use_short_temporary_folder
     from eva_stages.core.stage import closure
     from eva_stages.core.store import write_whole, writing_to
+    from eva_stages.core.terminal import note
+    from eva_stages.core.variants import keep_variant, other_variants
     from pipelines.checking import check
     from pipelines.dating import dated
     from pipelines.functions import save_sources
@@ -47,6 +50,7 @@ def run_stages(
     from pipelines.publishing import execute_and_publish
     from pipelines.summary import summary, summary_tables
 
+    use_short_temporary_folder()
     recipe = load_recipe(recipe_name, overrides)
     if change is not None:
         recipe = change(recipe)
@@ -63,8 +67,11 @@ def run_stages(
             write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
             save_sources(recipe, run)
             run.plan(planned)
+            keep_variant(run, planned, dump_recipe(recipe))
             check_engine(recipe.runtime.engine, run, planned)
             put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
             execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
     document = summary(run, recipe, rounds)
+    for variant in other_variants(run):
+        note(variant.said(run.root))
     show(document, summary_tables, as_json, WITH_BENCHMARKS if document["benchmarks"] else NARROWEST)

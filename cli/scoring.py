@@ -106,11 +106,16 @@ def compare(
 def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
     """The scores of a run, benchmark by policy, with published scores of known models beside them."""
     from eva_stages.core.recipes import recipe_of_run
+    from eva_stages.core.store import RecordedRun
+    from eva_stages.core.terminal import note
+    from eva_stages.core.variants import other_variants
     from pipelines.iteration import iterations
     from pipelines.run_results import run_results, run_table
     from pipelines.summary import summary
 
-    found = existing_run(run)
+    found = RecordedRun(existing_run(run).root)
+    for variant in other_variants(found):
+        note(variant.said(found.root))
     recipe = recipe_of_run(found.root)
     document = run_results(summary(found, recipe, iterations(recipe)))
     _print(document, run_table(document), as_json, as_csv, as_markdown)
@@ -118,13 +123,14 @@ def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = Fal
 
 def _values(side: str, bench: str | None) -> "Values":
     from eva_stages.core.errors import ConfigError
+    from eva_stages.core.store import RecordedRun
     from pipelines.comparing import file_values, run_values
 
     if bench is not None:
         return file_values(bench, Path(side))
     if Path(side).is_file():
         raise ConfigError([f"{side} is a file; to compare judgments, say of which benchmark with --bench {' | '.join(_BENCHES)}"])
-    return run_values(existing_run(side))
+    return run_values(RecordedRun(existing_run(side).root))
 
 
 def _check(bench: str, only: dict[str, dict[str, Path | None]], radar: Path | None) -> None:

@@ -1,5 +1,7 @@
 """How far a run is, from its folder alone; once, or again and again while it goes."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from eva_stages.core.parts import part_facts, part_files
 from eva_stages.core.progress import duration
 from eva_stages.core.recipes import recipe_of_run
 from eva_stages.core.stage import Outside, RowStage, Stage, closure
-from eva_stages.core.store import Run
+from eva_stages.core.store import RecordedRun, Run
 from eva_stages.core.tables import FILE, count_rows
+from eva_stages.core.variants import other_variants
 from eva_stages.solver.launching import METRICS, last_entry
 from pipelines.health import counted, health_of
 from pipelines.iteration import iterations
@@ -27,7 +30,7 @@ class Watch:
     """Looks at a run; what the recipe consists of is worked out once, and part files that have been read are not read again."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self._run = RecordedRun(run.root)
         self._recipe = recipe_of_run(run.root)
         self._stages = closure([stage for one in iterations(self._recipe) for stage in one.stages])
         self._parts: dict[Path, int] = {}
@@ -46,7 +49,20 @@ class Watch:
             told = self._entry(stage, last.get(stage.fingerprint, {}), holder is not None, tried)
             entries.append({**told, "planned": planned.get(stage.fingerprint[:12])})
         ledger = sums([entry for entry in entries if entry["state"] == "done"]) | _left(entries)
-        return {"recipe": self._recipe.name, "run": str(self._run.root), "locked_by": holder, "stages": entries, "ledger": ledger}
+        named = {"recipe": self._recipe.name, "run": str(self._run.root), "locked_by": holder}
+        return {**named, "stages": entries, "ledger": ledger, "variants": self._variants(entries)}
+
+    def _variants(self, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Recipes that were run in the folder before, with the finished stages that only they have."""
+        shown = {f"{entry['stage']}-{entry['outdated']}" for entry in entries if entry.get("outdated")}
+        found = []
+        for variant in other_variants(self._run):
+            stages = tuple(name for name in variant.stages if name not in shown)
+            if stages:
+                recipe = None if variant.recipe is None else str(variant.recipe)
+                said = replace(variant, stages=stages).said(self._run.root)
+                found.append({"recipe": recipe, "stages": list(stages), "changes": list(variant.changes), "said": said})
+        return found
 
     def _entry(self, stage: Stage, event: dict[str, Any], held: bool, attempts: Attempts) -> dict[str, Any]:
         run = self._run
@@ -54,7 +70,9 @@ class Watch:
         if run.done(stage):
             manifest = run.manifest(stage)
             health = health_of(run, stage)
-            facts = {"counts": manifest["counts"], "warnings": health["warnings"] if health else []}
+            made = run.place(stage).name.rpartition("-")[2]
+            outdated = None if made == entry["fingerprint"] else made
+            facts = {"counts": manifest["counts"], "warnings": health["warnings"] if health else [], "outdated": outdated}
             return {**entry, "state": "done", **facts, **actual(manifest, attempts)}
         work = run.work / stage.folder
         rows = sum(map(self._rows, part_files(work / "parts"))) or None
@@ -119,7 +137,8 @@ def status_table(document: dict[str, Any], height: int | None = None) -> Table:
         table.add_row(*(Text(cell) for cell in (*_cells(entry), _planned(entry["planned"]))))
     done = sum(entry["state"] == "done" for entry in stages)
     hidden = f"; {len(stages) - (end - start)} not shown" if end - start < len(stages) else ""
-    table.caption, table.caption_justify = f"{done} of {len(stages)} stages done{hidden}{_told(document['ledger'])}", "left"
+    others = "".join(f"\n{variant['said']}" for variant in document["variants"])
+    table.caption, table.caption_justify = Text(f"{done} of {len(stages)} stages done{hidden}{_told(document['ledger'])}{others}"), "left"
     return table
 
 
@@ -154,6 +173,8 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
     seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
     if entry["state"] == "failed":
         return entry["stage"], f"failed: {entry['cause']}", rows, seconds
+    if entry.get("outdated"):
+        return entry["stage"], "done, by another version or from other inputs", rows, seconds
     if entry.get("warnings"):
         return entry["stage"], f"done, {counted(entry['warnings'])}", rows, seconds
     if entry["state"] != "running":

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from importlib import metadata
 from itertools import count
 from pathlib import Path
@@ -98,11 +98,15 @@ class Run:
         return True
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
-        return read_manifest(self.stages / stage.folder)
+        return read_manifest(self.place(stage))
+
+    def place(self, stage: Stage) -> Path:
+        """The folder of a stage's artifact."""
+        return self.stages / stage.folder
 
     def folder(self, upstream: Stage | Outside) -> Path:
         """Where the files of a stage or of something from outside are."""
-        return upstream.path if isinstance(upstream, Outside) else content(self.stages / upstream.folder)
+        return upstream.path if isinstance(upstream, Outside) else content(self.place(upstream))
 
     def digest(self, upstream: Stage | Outside) -> str:
         return upstream.digest if isinstance(upstream, Outside) else str(self.manifest(upstream)["digest"])
@@ -247,6 +251,18 @@ class Run:
             return None
         with path.open(encoding="utf-8") as stream:
             return _holder(stream)
+
+
+class RecordedRun(Run):
+    """A run to look at: where a stage would be another one now (a newer eva, a changed input), what was made of it before counts."""
+
+    def place(self, stage: Stage) -> Path:
+        place = super().place(stage)
+        return place if place.is_dir() else self._recorded.get(stage.label, place)
+
+    @cached_property
+    def _recorded(self) -> dict[str, Path]:
+        return {folder.name.rpartition("-")[0]: folder for folder in self.line()}
 
 
 def _holder(stream: TextIO) -> str | None:

@@ -14,13 +14,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from eva_stages.core.decoding import decode_json, decode_yaml
 from eva_stages.core.errors import ConfigError, DamagedError, StageError, UnreadableError
 from eva_stages.core.ourfiles import parquet_errors, read_json, read_yaml
 from eva_stages.core.parts import ROW, STATISTICS, merge_parts, read_parts, settle_parts, write_part
 from eva_stages.core.recipes import load_recipe, recipe_of_run, recipe_text
-from eva_stages.core.store import Run
+from eva_stages.core.store import RecordedRun, Run
 from eva_stages.publishing.history import read_history
 from eva_stages.publishing.lineage import Lineage
 from eva_stages.publishing.pushing import Record
@@ -30,7 +31,7 @@ from pipelines.iteration import iterations
 from pipelines.planning import plan_document
 from pipelines.rates import read_rates
 from pipelines.reporting import make_report
-from pipelines.status import Watch
+from pipelines.status import Watch, status_table
 from pipelines.summary import summary
 
 ROOT = Path(__file__).parents[2]
@@ -440,3 +441,60 @@ def test_json_that_no_person_writes_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         decode_json(text.encode("utf-8", "surrogatepass"), unique_keys=True)
     assert decode_json(json.dumps({"a": "[" * 500 + '\\"'})) == {"a": "[" * 500 + '\\"'}
+
+
+# --- other recipes in the same folder, and runs of other versions
+
+
+def test_results_of_another_recipe_in_the_same_folder_are_told_and_can_be_found(run_copy: Path) -> None:
+    arguments = ("run", "quickstart", "--run-dir", str(run_copy), "--until", "prompts")
+    said = eva(*arguments, "--set", "prompts.size=9").stderr
+    assert "1 finished stages in" in said and "0-prompts" in said and "(prompts.size=8)" in said
+    (variant,) = Watch(Run(run_copy)).document()["variants"]
+    assert variant["changes"] == ["prompts.size=8"] and f"eva run {variant['recipe']} --run-dir {run_copy}" in variant["said"]
+    assert load_recipe(variant["recipe"]).prompts.size == 8
+    assert "prompts.size=8" in "".join(segment.text for segment in Console(width=400).render(status_table(Watch(Run(run_copy)).document())))
+
+
+def test_a_run_of_an_earlier_version_stays_readable(run_copy: Path) -> None:
+    (folder,) = run_copy.glob("stages/0-prompts-*")
+    names = json.loads((run_copy / "stages.json").read_text())
+    (run_copy / "stages.json").write_text(json.dumps([f"{name[:-12]}{'0' * 12}" for name in names]))
+    folder.rename(folder.with_name(f"0-prompts-{'0' * 12}"))
+    shutil.rmtree(run_copy / "variants")
+    document = Watch(Run(run_copy)).document()
+    assert document["stages"][0]["state"] == "done" and document["stages"][0]["outdated"] == "0" * 12
+    assert document["stages"][0]["rows"] == 8 and document["variants"] == []
+    recipe = recipe_of_run(run_copy)
+    assert summary(RecordedRun(run_copy), recipe, iterations(recipe))["iterations"][0]["prompts"] == 8
+    assert read_history(Run(run_copy)).one("prompts", 0) is not None
+
+
+# --- sockets and semaphores
+
+
+def test_a_folder_for_temporary_files_too_long_for_sockets_is_told_and_another_is_used(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    code = (
+        "import multiprocessing, tempfile\n"
+        "from eva_stages.core.sockets import use_short_temporary_folder\n"
+        "use_short_temporary_folder()\n"
+        "print(tempfile.gettempdir())\n"
+        "multiprocessing.Manager().shutdown()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(long)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment)
+    assert done.returncode == 0 and done.stdout == "/tmp\n", done.stderr
+    assert f"TMPDIR: {long} is too long for the paths of sockets" in done.stderr
+
+
+def test_shared_memory_that_cannot_be_written_is_named() -> None:
+    code = "from eva_stages.core.sockets import use_short_temporary_folder\nuse_short_temporary_folder()"
+    inner = f"mount -t tmpfs -o ro none /dev/shm && exec {sys.executable} -c '{code}'"
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev/shm"], capture_output=True).returncode != 0:
+        pytest.skip("mounting needs privileges that this machine does not give")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", inner], capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert "/dev/shm: this machine gives no semaphores (Read-only file system)" in done.stderr

@@ -1,0 +1,41 @@
+"""What processes of a run talk through: sockets below the folder for temporary files, whose paths are short, and semaphores.
+
+The kernel takes 107 bytes as a socket's path, and multiprocessing and vLLM put theirs below TMPDIR.
+"""
+
+import multiprocessing
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.terminal import note
+
+LONGEST = 60
+"""Bytes of the folder, so that `pymp-xxxxxxxx/listener-xxxxxxxx` or a UUID behind it fits."""
+
+
+def use_short_temporary_folder() -> None:
+    """Take another folder for temporary files if the present one's name is too long for sockets, and say so.
+
+    Raises:
+        ConfigError: if there is none, or this machine gives no semaphores.
+    """
+    present = tempfile.gettempdir()
+    if sys.platform != "win32" and len(os.fsencode(present)) > LONGEST:
+        other = next((folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK | os.X_OK)), None)
+        if other is None:
+            raise ConfigError(
+                [f"TMPDIR: {present} has {len(os.fsencode(present))} bytes; sockets need at most {LONGEST}. Set TMPDIR to a shorter folder"]
+            )
+        note(f"TMPDIR: {present} is too long for the paths of sockets ({LONGEST} bytes); {other} is used instead")
+        os.environ["TMPDIR"] = other
+        tempfile.tempdir = None
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        where = Path("/dev/shm")
+        raise ConfigError(
+            [f"{where}: this machine gives no semaphores ({error.strerror or error}); make {where} writable (docker run --shm-size=1g)"]
+        ) from error
