@@ -138,7 +138,8 @@ def status_table(document: dict[str, Any], height: int | None = None) -> Table:
     done = sum(entry["state"] == "done" for entry in stages)
     hidden = f"; {len(stages) - (end - start)} not shown" if end - start < len(stages) else ""
     others = "".join(f"\n{variant['said']}" for variant in document.get("variants", []))
-    table.caption, table.caption_justify = Text(f"{done} of {len(stages)} stages done{hidden}{_told(document['ledger'])}{others}"), "left"
+    table.caption = f"{done} of {len(stages)} stages done{hidden}{_told(document['ledger'])}{others}"
+    table.caption_justify = "left"
     return table
 
 
