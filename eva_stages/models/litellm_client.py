@@ -175,13 +175,13 @@ class Client:
             async with asyncio.timeout(PREPARING_SECONDS + self._limits.timeout) as deadline:
                 exchange.on_send = lambda: deadline.reschedule(asyncio.get_running_loop().time() + self._limits.timeout)
                 response: Any = await litellm.acompletion(**request, **key, **plain, timeout=timeout, max_retries=0, num_retries=0)
-            answer = response.model_dump(warnings=False)
+            raw = _storable(response.model_dump(warnings=False))
         except Exception as error:  # LiteLLM's errors have no common class of their own
-            answer = _received(exchange)
-            if answer is None:
+            received = _received(exchange)
+            if received is None:
                 return failure(error, exchange, self._limits.timeout)
+            raw = received
         self._report_dropped(exchange)
-        raw: dict[str, Any] = storable(answer, secrets().hide)
         return raw
 
     def _report_dropped(self, exchange: Exchange) -> None:
@@ -232,12 +232,17 @@ def _add(costs: dict[str, Any], charge: Charge, unpriced: bool) -> None:
     costs["input_tokens"] += charge.input_tokens
 
 
+def _storable(answer: Any) -> dict[str, Any]:
+    raw: dict[str, Any] = storable(answer, secrets().hide)
+    return raw
+
+
 def _received(exchange: Exchange) -> dict[str, Any] | None:
     """An answer in OpenAI's form that came whole and that LiteLLM could not read."""
     if exchange.body is None or exchange.status is None or not 200 <= exchange.status < 300:
         return None
     try:
         answer = json.loads(exchange.body.decode("utf-8", "replace"))
+        return _storable(answer) if raw_choices(answer) else None
     except (ValueError, RecursionError):
         return None
-    return answer if raw_choices(answer) else None

@@ -20,6 +20,7 @@ import httpx
 
 from eva_stages.core.errors import EvaError
 
+UNPROCESSABLE = 422
 LARGEST_BODY = 64 << 20
 """Bytes of any answer."""
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -80,7 +81,7 @@ def _watched(handle: Handler) -> Handler:
 
 
 async def _exchanged(exchange: Exchange, handle: Handler, request: httpx.Request) -> httpx.Response:
-    if exchange.delivered:
+    if exchange.delivered or exchange.status not in (None, UNPROCESSABLE):
         raise WireError("one request may have been paid for already, so LiteLLM does not send it again by itself")
     exchange.seen = exchange.delivered = True
     exchange.on_send()

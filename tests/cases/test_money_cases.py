@@ -370,7 +370,8 @@ def test_a_full_disk_and_a_locked_journal_are_named_with_the_fix(tmp_path: Path,
 
 EVERYTHING: list[str | Fault] = [
     *(Fault(fields={"usage": usage}) for usage in USAGES.values()), Fault(without=("usage",)),
-    *SPECIAL.values(), *ODD.values(), "cut", "malformed", "no_choices", "500", "502", "400",
+    *SPECIAL.values(), *ODD.values(), *(Fault(fields={"extra": json.loads("[" * n + "]" * n)}) for n in (300, 900)),
+    "cut", "malformed", "no_choices", "500", "502", "400",
     Fault(429, {"Retry-After": "infinity"}), Fault(429, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}), Fault(302, {"Location": "/v1"}),
     Fault(choice={"finish_reason": "length"}, message={"content": None}), Fault(body=SURROGATE),
     *(Fault(status, {"X-Echo": KEY}, body=b'{"error": {"message": "%b, %b"}}' % (SECRET, SECRET[3:17])) for status in (400, 500)),
