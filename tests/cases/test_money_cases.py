@@ -293,11 +293,15 @@ def test_what_a_model_does_not_take_is_told_once_and_lasts(server: ChatServer, t
 
 
 def test_what_a_server_refuses_is_left_out_and_told(server: ChatServer, tmp_path: Path) -> None:
-    error = {"message": "bad", "body": {"detail": [{"loc": ["body", "seed"], "msg": "extra fields not permitted"}]}}
-    body = json.dumps({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}], "error": error}).encode()
-    server.faults = [Fault(422, body=body)]
+    detail = {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}
+    server.faults = [Fault(422, body=json.dumps({"error": {"message": detail}}).encode())]
     (output,) = asked(generator(server, tmp_path))
-    assert len(server.requests) == 2 or output["finish_reasons"][0].startswith("refused:")
+    assert ["seed" in request for request in server.requests] == [True, False] and spent(output) == (pytest.approx(PLAUSIBLE), 0)
+    assert NoticeReader(tmp_path).new_texts() == ["openai/tiny refuses seed; calls are made without"]
+    server.faults = [Fault(422, body=b'{"error": {"message": "no"}}')] * 2
+    (tmp_path / "other").mkdir()
+    (output,) = asked(generator(server, tmp_path / "other"))
+    assert output["finish_reasons"][0].startswith("refused: ") and spent(output) == (0, 0)
 
 
 def test_a_stage_tells_what_its_model_does_not_take_and_what_the_journal_says_it_cost(server: ChatServer, tmp_path: Path) -> None:
