@@ -4,6 +4,7 @@ Sizes, times and inodes tell that a file was not written. Where they differ befo
 it, nobody knows what the stage read.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,13 @@ class OutsideInputs:
                 raise StageError(f"{_place(upstream, name)} was changed since the run started; {ADVICE}")
         return cls(stamps)
 
-    def check_unchanged(self) -> None:
+    def check_unchanged(self, drop_work: Callable[[], None]) -> None:
         """Raises:
-        StageError: naming the first file that was written since.
+        StageError: naming the first file that was written since. `drop_work` is called before, so that a rerun takes up nothing.
         """
         for upstream, before in self.stamps:
             if name := changed_file(upstream, before):
+                drop_work()
                 raise StageError(f"{_place(upstream, name)} was changed while the stage ran, so what it computed was deleted; {ADVICE}")
 
 

@@ -169,11 +169,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     # a journal knows of calls that no row tells of: those of rows that were tried again, and those that a kill cut off
     spent = {**paid(work / CALLS, None), **paid(run.root / CALLS, stage.folder)}
     made = {**made, "counts": {**made.get("counts", {}), **spent}, "notices": notices.lasting_texts()}
-    try:
-        outside.check_unchanged()
-    except StageError:
-        run.clear(stage)
-        raise
+    outside.check_unchanged(lambda: run.clear(stage))
     out = work / "model" if (work / "model").is_dir() else out
     rows = count_rows(out) if (out / FILE).is_file() else None
     seconds = round(time.monotonic() - clock, 3)

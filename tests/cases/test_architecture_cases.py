@@ -1,0 +1,193 @@
+"""Chat templates, tokenizers, positions and names of models as they come from elsewhere: supported, or refused by `validate`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
+    Gemma3TextConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from eva_stages.models.architecture import position_count, vocabulary_size
+from eva_stages.models.reward_models import SequenceClassifierReward
+from eva_stages.models.transformers_generator import TransformersGenerator
+from eva_stages.models.weights import weight_faults
+from pipelines.checking import check
+from tests.cases.models import (
+    FAMILIES,
+    SIZES,
+    WORDS,
+    configured,
+    copied,
+    gpt2,
+    mamba,
+    recipe,
+    refused,
+    reward,
+    saved,
+    scored,
+)
+from tests.solver.jobs import job, save_pairs
+from tests.tiny_models import (
+    save_policy,
+    tokenizer,
+)
+
+# --- what validate finds
+
+
+def no_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def more_tokens(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    content["added_tokens"].append({"id": 5000, "content": "<|more|>", **special})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("kind", ["sequence_classifier", "armorm", "pair_preference", "evolver", "policy"])
+def test_models_that_read_chats_have_a_template_and_embeddings_for_their_tokens(whole_models: Path, tmp_path: Path, kind: str) -> None:
+    source = whole_models / {"sequence_classifier": "reward", "armorm": "armorm"}.get(kind, "policy")
+
+    def damage(folder: Path) -> None:
+        no_template(folder)
+        more_tokens(folder)
+        if kind == "armorm":
+            configured(vocab_size=1000)(folder)
+
+    folder = copied(source, tmp_path / "model", damage)
+    match kind:
+        case "policy":
+            place, settings = "policy.model", {"policy__model": str(folder)}
+        case "evolver":
+            evolver = {"kind": "transformers", "model": str(folder)}
+            place, settings = "creator.evolve.generator.model", {"creator__evolve__generator": evolver}
+        case _:
+            place, settings = "reward.model", {"reward": reward(kind, folder), "solver__loss": {"kind": "dpo"}}
+    message = refused(f"{place}: {folder} has no chat template", f"{place}: {folder} has a tokenizer of ", **settings)
+    assert "chat_template.jinja" in message
+
+
+def test_a_preference_model_needs_a_token_for_each_letter(tmp_path: Path) -> None:
+    words = tokenizer(["no letters here"])
+    words.backend_tokenizer.normalizer = None
+    save_policy(tmp_path, words)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": "A"}, "content": "AA"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    refused("has no single token for A", reward=reward("pair_preference", tmp_path))
+
+
+def bert_reward(folder: Path) -> Path:
+    torch.manual_seed(0)
+    sizes = {**SIZES, "intermediate_size": 64, "max_position_embeddings": 512, "num_labels": 1}
+    return saved(folder, BertForSequenceClassification(BertConfig(**sizes)))
+
+
+def test_the_length_of_a_reward_is_the_models_own_where_the_recipe_leaves_it_open(tmp_path: Path) -> None:
+    folder = bert_reward(tmp_path / "bert")
+    check(recipe(reward=reward("sequence_classifier", folder)))
+    short, long = scored(SequenceClassifierReward(model=str(folder)), "blue", "sea " * 600)
+    assert short.value is not None and long.value is None and "are more than max_length = 512" in long.failure
+    refused("reward.max_length: takes 4096 positions", "has 512", reward=reward("sequence_classifier", folder, max_length=4096))
+    check(recipe(reward=reward("sequence_classifier", folder, max_length=512)))
+
+
+def test_positions_are_read_wherever_a_configuration_keeps_them(whole_models: Path, tmp_path: Path) -> None:
+    assert position_count(saved(tmp_path / "gpt2", gpt2(64))) == 64 and position_count(saved(tmp_path / "mamba", mamba())) is None
+    roberta = copied(
+        whole_models / "policy", tmp_path / "roberta", configured(model_type="roberta", max_position_embeddings=514, pad_token_id=1)
+    )
+    assert position_count(roberta) == 512
+    assert position_count(copied(whole_models / "pairrm", tmp_path / "relative", configured(position_biased_input=False))) is None
+
+
+# --- positions
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_other_architectures_are_valid_and_answer_alike_in_every_batch(tmp_path: Path, name: str) -> None:
+    folder = saved(tmp_path / name, FAMILIES[name]())
+    check(recipe(policy__model=str(folder)))
+    assert vocabulary_size(folder) == len(WORDS)
+    if name == "gemma3":  # as it is published: what is a default of the class is not in the file
+        content = json.loads((folder / "config.json").read_text())
+        del content["text_config"]["max_position_embeddings"]
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        assert position_count(tmp_path) == Gemma3TextConfig().max_position_embeddings
+    texts = ["the sea", "a poem about the wide sea", "blue and green", "write a poem about the sea and the sea"]
+    prompts = [[{"role": "user", "content": text}] for text in texts]
+    together, alone = (TransformersGenerator(model=str(folder), max_new_tokens=60, tokens_per_batch=size) for size in (4096, 1))
+    answers = []
+    for generator in (together, alone):
+        generator.load()
+        answers.append(generator.generate(prompts, num_generations=2, seeds=[1, 2, 3, 4]))
+    assert [row["generations"] for row in answers[0]] == [row["generations"] for row in answers[1]]
+    if name in ("gpt2", "opt"):  # positions end before the answers do
+        used = [row["statistics"]["input_tokens"][0] + max(row["statistics"]["output_tokens"]) for row in answers[0]]
+        assert max(used) == 64
+
+
+@pytest.mark.parametrize(("kind", "name"), [*(("dpo", name) for name in FAMILIES), ("simpo", "gpt2")])
+def test_other_architectures_are_trained_and_pairs_without_room_for_their_end_are_counted(tmp_path: Path, name: str, kind: str) -> None:
+    from eva_stages.core.stage import load_attribute
+    from eva_stages.solver import launching
+    from eva_stages.solver.training import TRAINERS
+
+    folder = saved(tmp_path / name, FAMILIES[name]())
+    pairs = save_pairs(tmp_path / "pairs", count=16, words=24)
+    longest = launching.training_length(256, folder)
+    assert longest == {"gpt2": 64, "opt": 64, "gemma3": 128}.get(name, 256)
+    settings = job(
+        tmp_path / "job", {"policy": str(folder), "reference": str(folder), "pairs": pairs}, kind, max_length=longest, warmup_ratio=0
+    )
+    load_attribute(TRAINERS[kind])(settings)
+    counts = json.loads((tmp_path / "job" / "result.json").read_text())["counts"]
+    assert counts["pairs"] + counts["too_long"] == 16 and counts["steps"] == 1
+    assert (counts["too_long"] > 0) == (longest < 256)
+    assert weight_faults(AutoModelForCausalLM, tmp_path / "job" / "model") == []
+
+
+# --- files and names
+
+
+def test_a_folder_without_a_tokenizer_that_can_be_read_says_how_to_make_one(whole_models: Path, tmp_path: Path) -> None:
+    def damage(folder: Path) -> None:
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02")
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "LlamaTokenizer"}))
+
+    message = refused("no tokenizer.json", "sentencepiece", policy__model=str(copied(whole_models / "policy", tmp_path / "model", damage)))
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["a model", "a--b", "trailing.", "-x", "café"])
+def test_a_folder_may_have_any_name_and_a_hub_id_may_not(
+    whole_models: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole_models / "policy", tmp_path / "org" / name)
+    check(recipe(policy__model=f"org/{name}"))
+    message = refused(f"policy.model: there is no checkpoint at nowhere/{name}", policy__model=f"nowhere/{name}") if name != "café" else ""
+    assert len(message.splitlines()) <= 1
+
+
+def test_a_gguf_folder_says_how_to_convert_it(tmp_path: Path) -> None:
+    (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
+    refused("GGUF", "gguf_file='model-q4.gguf'", "save_pretrained", policy__model=str(tmp_path))
+
+
+def test_a_model_that_writes_no_text_is_refused(tmp_path: Path) -> None:
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 2}
+    folder = saved(tmp_path, T5ForConditionalGeneration(T5Config(vocab_size=len(WORDS), **sizes)))
+    assert "no model can be built" in refused("policy.model", "T5Config", policy__model=str(folder))
