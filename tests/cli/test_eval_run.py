@@ -55,7 +55,7 @@ def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
     ("asked", "says"),
     [
         (("arena-hard,gsm9k", None, None, None), "--bench: there is no benchmark 'gsm9k'; known: lettercraft, mt-bench"),
-        (("mt-bench", "{kind: litellm", None, None), "--judge: .* is no YAML"),
+        (("mt-bench", "{kind: litellm", None, None), "--judge: .* not valid YAML"),
         (("mt-bench", "{kind: litelm}", None, None), "does not match any of the expected tags"),
         (("gsm8k", None, None, 3.0), "--max-cost: none of the benchmarks has a judge"),
     ],
@@ -80,7 +80,7 @@ def test_every_fault_of_a_benchmarks_files_is_found_before_anything_starts(tmp_p
         "is no question file of mt_bench",
         "evaluation.benchmarks.1.judge.model: gpt-4-1106-preview needs OPENAI_API_KEY",
         "gsm8k stands there twice",
-        "evaluation.benchmarks.2.questions: there is no file nowhere.jsonl",
+        f"evaluation.benchmarks.2.questions: there is no file {Path.cwd() / 'nowhere.jsonl'}",
     ):
         assert words in said, said
 
