@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from textwrap import shorten
 
 from jinja2 import TemplateError
 
@@ -106,7 +107,7 @@ def _settings(recipe: Recipe) -> None:
         if kind == "vllm" and (fault := _unreadable(folder)):
             raise ConfigError([f"{place}: vLLM cannot read the generation_config.json of {model} ({fault}); mend the file"])
         if wanted := model_settings(folder):
-            told = ", ".join(f"{name} {value}" for name, value in sorted(wanted.items()))
+            told = ", ".join(f"{name} {shorten(str(value), 60)}" for name, value in sorted(wanted.items()))
             note(f"{place}: the files of {model} ask for {told}. eva samples as the recipe says and takes only end tokens from them")
 
 

@@ -11,6 +11,7 @@ from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.functions import load_function as import_function
 from eva_stages.core.functions import resolve_function
 from eva_stages.core.stage import load_attribute
+from eva_stages.models.choosing import VERIFIERS
 from pipelines.functions import check_consent
 
 PARAMETERS = ("messages", "response", "reference")
@@ -23,8 +24,6 @@ def load_function(recipe: Recipe, name: str, place: str) -> Callable[..., Any]:
         ConfigError: if there is none, the recipe does not allow its code to be imported, it cannot be, or it cannot be called as
             `f(messages, response, reference)`.
     """
-    from eva_stages.models.rewards import VERIFIERS
-
     if name in VERIFIERS:
         return load_attribute(VERIFIERS[name])
     found = resolve_function(name, f"{place}.function")
@@ -63,8 +62,6 @@ def check_references(recipe: Recipe) -> None:
     Raises:
         ConfigError: naming the reward and the field that leaves it without references.
     """
-    from eva_stages.models.rewards import VERIFIERS
-
     if recipe.evaluation.only:
         return
     rewards = [(recipe.reward, "reward")]

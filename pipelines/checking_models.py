@@ -4,6 +4,7 @@ Everything that would otherwise end a stage after the generation before it was p
 tokenizers, positions. All that is wrong with a model is found at once.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from eva_stages.core.terminal import note
 from eva_stages.models.architecture import position_count, read_json, vocabulary_size
 from eva_stages.models.loading import MICROWORLD, load_tokenizer, locate
 from eva_stages.models.weights import weight_faults
+
+PLACEHOLDER = re.compile("image|video|audio|vision", re.IGNORECASE)
+"""What the tokens are called that a processor puts where pictures and sounds are to be."""
 
 
 @dataclass
@@ -203,11 +207,17 @@ def _loaded_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def token_count(folder: Path) -> int:
-    """One more than the highest token id; 0 if the files do not say."""
+    """One more than the highest token id that a text can have; 0 if the files do not say.
+
+    The text models of multimodal families keep the placeholders of pictures, and have no embeddings for them (Gemma 3 1B).
+    """
     content = read_json(folder / "tokenizer.json")
     vocabulary = content.get("model", {}).get("vocab", {})
     known = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-    return max([*known, *(token["id"] for token in content.get("added_tokens", []))], default=-1) + 1
+    added = [
+        token["id"] for token in content.get("added_tokens", []) if not (token.get("special") and PLACEHOLDER.search(token["content"]))
+    ]
+    return max([*known, *added], default=-1) + 1
 
 
 def _check_length(checkpoint: Checkpoint, place: str, length: int | None) -> None:

@@ -53,3 +53,17 @@ def test_help_imports_no_model_library() -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_validating_a_recipe_imports_no_distilabel() -> None:
+    """It takes seconds, and pydantic warns while it is imported."""
+    code = (
+        "import sys; sys.argv = ['eva', 'validate', 'quickstart']\n"
+        "from cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'distilabel', 'datasets', 'trl', 'litellm'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "is valid" in ended.stdout and ended.stderr == ""

@@ -17,6 +17,7 @@ TAGS = (
     ("<reasoning>", "</reasoning>"),
     ("<seed:think>", "</seed:think>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("[THINK]", "[/THINK]"),
     ("◁think▷", "◁/think▷"),
 )
@@ -41,31 +42,50 @@ def answer_of(text: str, opened: bool = False) -> str | None:
         return unmarked["answer"].lstrip()
     if _UNMARKED_THOUGHT.match(text):
         return None
-    closing = _leading_thought(text) or _open_thought(text) or (TAGS[0][1] if opened else None)
+    tags = _leading_thought(text) or _open_thought(text) or (TAGS[0] if opened else None)
     rest = text
-    while closing:
-        _, closed, rest = rest.partition(closing)
-        if not closed:
+    while tags:
+        place = _end_of_thought(rest, *tags)
+        if place is None:
             return None
-        rest = rest.lstrip()
-        closing = _leading_thought(rest)
+        rest = rest[place:].lstrip()
+        tags = _leading_thought(rest)
     return rest
 
 
 def opens_thought(prompt: str) -> bool:
     """Whether a rendered prompt ends with the opening tag of a thought, which the response then has not."""
-    return prompt.rstrip().endswith(tuple(opening for opening, _ in TAGS))
+    return prompt.rstrip().lower().endswith(tuple(opening.lower() for opening, _ in TAGS))
 
 
-def _leading_thought(text: str) -> str | None:
-    """The closing tag of a thought that the text begins with."""
+def _leading_thought(text: str) -> tuple[str, str] | None:
+    """The tags of a thought that the text begins with, in capitals or not."""
     start = text.lstrip()
-    return next((closing for opening, closing in TAGS if start.startswith(opening)), None)
+    return next((tags for tags in TAGS if start[: len(tags[0])].lower() == tags[0].lower()), None)
 
 
-def _open_thought(text: str) -> str | None:
-    """A closing tag without its opening one."""
-    return next((closing for opening, closing in TAGS if closing in text and opening not in text[: text.index(closing)]), None)
+def _open_thought(text: str) -> tuple[str, str] | None:
+    """The tags of a thought that has a closing one without its opening one."""
+    lower = text.lower()
+    known = [(tags, lower.find(tags[1].lower())) for tags in TAGS]
+    return next((tags for tags, place in known if place >= 0 and tags[0].lower() not in lower[:place]), None)
+
+
+def _end_of_thought(text: str, opening: str, closing: str) -> int | None:
+    """Where the thought ends that the text begins with or within; None if it does not.
+
+    Thoughts within the thought are part of it. Where opening and closing tags do not balance, the first closing one counts.
+    """
+    depth, first = 0 if _leading_thought(text) else 1, None
+    for tag in re.finditer(f"{re.escape(opening)}|(?P<closing>{re.escape(closing)})", text, re.IGNORECASE):
+        if tag["closing"] is None:
+            depth += 1
+            continue
+        depth -= 1
+        first = tag.end() if first is None else first
+        if depth == 0:
+            return tag.end()
+    return first
 
 
 def _final_message(text: str) -> str | None:

@@ -5,6 +5,7 @@ does not say of them is read through `transformers`, which takes seconds to impo
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def runs_past_positions(folder: Path) -> bool:
 
 def attention_code(folder: Path, wanted: str | None = None) -> str | None:
     """The attention code to load a checkpoint with: what the recipe wants, else eager where attention scores are soft-capped (Gemma 2),
-    which the model's own choice leaves out; None leaves it to the model.
+    which the model's own choice leaves out, else sdpa where the configuration asks for a package that is not installed; None leaves it to
+    the model.
     """
-    return wanted or ("eager" if text_setting(folder, "attn_logit_softcapping") is not None else None)
+    if wanted:
+        return wanted
+    if text_setting(folder, "attn_logit_softcapping") is not None:
+        return "eager"
+    own = str(text_setting(folder, "_attn_implementation", "attn_implementation"))
+    return "sdpa" if own.startswith("flash_attention") and find_spec("flash_attn") is None else None

@@ -42,6 +42,7 @@ REWARDS = {
     "pairrm": "eva_stages.models.pairwise:PairRMReward",
     "pair_preference": "eva_stages.models.pairwise:PairPreferenceReward",
 }
+VERIFIERS = {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"}
 ROWS = {
     "armorm": "objective_rewards",
     "microworld_judge": "pairwise_rewards",

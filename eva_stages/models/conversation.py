@@ -70,9 +70,19 @@ class Chat:
         """A finished conversation as its template renders it."""
         return self._text(with_system_prompt(messages, self._system_prompt), generation_prompt=False)
 
-    def response_ids(self, text: str) -> list[int]:
-        """Token ids of a response of which only the text is known, with the end of its turn."""
-        return self.ids(text + self.turn_end)
+    def response_ids(self, text: str, prompt: Sequence[Message] | None = None) -> list[int]:
+        """Token ids of a response of which only the text is known, with the end of its turn.
+
+        Args:
+            prompt: what it responds to. SentencePiece puts a space before a text that stands alone, which no response begins with.
+        """
+        alone = self.ids(text + self.turn_end)
+        if prompt is None:
+            return alone
+        before = self.prompt_text(prompt)
+        prompt_ids, whole = self.ids(before), self.ids(before + text + self.turn_end)
+        # a token that spans the border could not have been sampled
+        return whole[len(prompt_ids) :] if whole[: len(prompt_ids)] == prompt_ids else alone
 
     def ids(self, text: str) -> list[int]:
         """Token ids of rendered text, to which no special tokens are added."""
@@ -93,11 +103,16 @@ class Chat:
         place, _, token = min(places)
         return tail[:place] + token
 
-    def end_tokens(self, checkpoint: Path) -> list[int]:
-        """The tokens that end a response: those of the checkpoint's configurations, the tokenizer's, and the template's own."""
+    def end_tokens(self, checkpoint: Path, stop: Sequence[str] = ()) -> list[int]:
+        """The tokens that end a response: those of the checkpoint's configurations, the tokenizer's, and the template's own.
+
+        Args:
+            stop: texts that end a response. One that is a special token is such an end, and appears in no decoded text.
+        """
         known = [value for name in ("generation_config.json", "config.json") for value in _end_tokens(checkpoint / name)]
         own = self.ids(self.turn_end)[-1:]
-        return sorted({token for token in (*known, self.tokenizer.eos_token_id, *own) if token is not None})
+        named = [place for place, token in self._special.items() if token.content in stop and place not in self._markers]
+        return sorted({token for token in (*known, self.tokenizer.eos_token_id, *own, *named) if token is not None})
 
     def read(self, row: Sequence[int], ends: Collection[int], stop: Sequence[str] = ()) -> Sampled:
         """A response in the ids that an engine returned, which may go on after its end.
@@ -124,7 +139,7 @@ class Chat:
         """Why the template does not take a prompt, or a finished conversation; None if it does."""
         try:
             self.conversation_text(messages) if finished else self.prompt_text(messages)
-        except (TemplateError, TypeError) as error:
+        except (TemplateError, TypeError, ValueError) as error:  # a set of templates without a default one is a ValueError
             return " ".join(str(error).split()) or type(error).__name__
         return None
 

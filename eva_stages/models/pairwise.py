@@ -128,7 +128,8 @@ class PairwiseModel(PairwiseReward):
         wins = np.full(len(encoded), np.nan)
         for batch in token_batches([len(encoded[i]) for i in fitting], self.tokens_per_batch):
             chosen = [fitting[i] for i in batch]
-            padded = self._tokenizer.pad({"input_ids": [encoded[i] for i in chosen]}, return_tensors="pt").to(self._model.device)
+            sequences = [encoded[i] for i in chosen]
+            padded = self._tokenizer.pad({"input_ids": sequences}, return_attention_mask=True, return_tensors="pt").to(self._model.device)
             with torch.inference_mode():
                 wins[chosen] = self.first_wins(padded).double().cpu().numpy()
         return wins

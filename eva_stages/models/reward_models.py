@@ -87,7 +87,7 @@ class SequenceClassifierReward(PointwiseReward):
         return [Score(value) for value in logits.tolist()]
 
     def _padded(self, sequences: list[list[int]]) -> dict[str, Any]:
-        padded = self._tokenizer.pad({"input_ids": sequences}, return_tensors="pt").to(self._model.device)
+        padded = self._tokenizer.pad({"input_ids": sequences}, return_attention_mask=True, return_tensors="pt").to(self._model.device)
         return {name: padded[name] for name in ("input_ids", "attention_mask")}
 
 

@@ -26,11 +26,8 @@ from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_id
 from eva_stages.core.stage import load_attribute
 from eva_stages.microworld.language import grade, parse
+from eva_stages.models.choosing import VERIFIERS
 from eva_stages.models.conversation import with_system_prompt
-
-NO_RESPONSE = "no response"
-VERIFIERS = {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"}
-
 
 NO_RESPONSE = "no response"
 """Why a response that is null has no reward; nothing was called for it."""

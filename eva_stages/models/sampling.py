@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eva_stages.core.generating import Generated, generated
 from eva_stages.core.reasoning import opens_thought
 from eva_stages.models.architecture import read_json
 from eva_stages.models.conversation import Sampled
@@ -16,6 +15,8 @@ from eva_stages.models.conversation import Sampled
 if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, LogitsProcessorList
+
+    from eva_stages.core.generating import Generated
 
 LARGEST_SEED = 2**63 - 1
 NEUTRAL: Mapping[str, Any] = {
@@ -112,15 +113,19 @@ def model_settings(checkpoint: Path) -> dict[str, Any]:
     } | dict.fromkeys(sampled, True)
 
 
-def sampled_responses(sampled: Sequence[Sampled], prompt: str, input_tokens: int) -> Generated:
+def sampled_responses(sampled: Sequence[Sampled], prompt: str, input_tokens: int) -> "Generated":
     """The responses to one prompt, with what is known of how they were sampled; the end token counts."""
+    from eva_stages.core.generating import generated  # imports distilabel, which takes seconds and prints warnings
+
     counts = [len(response.ids) for response in sampled]
     made = generated([response.text for response in sampled], [response.reason for response in sampled], input_tokens, counts)
     return {**made, "token_ids": [response.ids for response in sampled], "opened": opens_thought(prompt)}
 
 
-def too_long(tokens: int, n: int) -> Generated:
+def too_long(tokens: int, n: int) -> "Generated":
     """The responses to a prompt that leaves no room for any."""
+    from eva_stages.core.generating import generated
+
     return {**generated([None] * n, ["prompt_too_long"] * n, tokens, [0] * n), "token_ids": [None] * n}
 
 

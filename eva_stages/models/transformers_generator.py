@@ -73,7 +73,7 @@ class TransformersGenerator(SeededLLM):
         if self._tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer of {self.model} has no chat template, so it cannot be asked anything")
         self._model = load_model(AutoModelForCausalLM, self.model, self.dtype, self.device)
-        self._ends = Chat(self._tokenizer).end_tokens(Path(self.model))
+        self._ends = Chat(self._tokenizer).end_tokens(Path(self.model), self.stop)
         # `generate` fills every setting that it is not given from the model's own
         self._model.generation_config = neutral_generation_config(self._ends, self._tokenizer.pad_token_id)
 
@@ -104,7 +104,8 @@ class TransformersGenerator(SeededLLM):
         import torch
 
         longest, room = max(len(ids) for ids in prompts), max(rooms)
-        batch = self._tokenizer.pad({"input_ids": [ids for ids in prompts for _ in range(n)]}, return_tensors="pt")
+        rows_of_ids = [ids for ids in prompts for _ in range(n)]
+        batch = self._tokenizer.pad({"input_ids": rows_of_ids}, return_attention_mask=True, return_tensors="pt")
         sampling = Sampling(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
         steps = processors(sampling, [longest - len(ids) for ids in prompts for _ in range(n)])
         if self.temperature > 0:

@@ -102,7 +102,7 @@ class VLLMGenerator(SeededLLM):
         self._tokenizer = self._engine.get_tokenizer()
         if self._tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer of {self.model} has no chat template, so it cannot be asked anything")
-        self._ends = Chat(self._tokenizer).end_tokens(Path(self.model))
+        self._ends = Chat(self._tokenizer).end_tokens(Path(self.model), self.stop)
 
     def unload(self) -> None:
         """End the engine and its processes."""

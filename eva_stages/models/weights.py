@@ -30,7 +30,7 @@ def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, *
     Raises:
         DataError: naming the weights that are missing or of another shape.
     """
-    from transformers import GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
     try:
         header_shapes(Path(folder))
@@ -38,6 +38,8 @@ def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, *
         raise DataError(f"{folder}: {error}") from error
     if code := attention_code(Path(folder), attention):
         settings["attn_implementation"] = code
+        settings["config"] = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        settings["config"]._attn_implementation = code  # what the file says of it would count for more than the argument
     # the checkpoint's own sampling settings count for nothing, and some of them cannot even be read
     common = {"use_safetensors": True, "trust_remote_code": False, "generation_config": GenerationConfig()}
     model, info = kind.from_pretrained(folder, **common, **settings, output_loading_info=True, ignore_mismatched_sizes=True)
@@ -60,6 +62,7 @@ def weight_faults(kind: Any, folder: Path, unused: Callable[[str], object] | Non
     try:
         shapes = header_shapes(folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config._attn_implementation = "eager"  # nothing is computed, so what the configuration asks for need not be installed
         if getattr(config, "quantization_config", None):
             return []  # its weights are packed; they are compared when they are loaded
         model, info = _load_headers(kind, config, shapes)

@@ -79,7 +79,7 @@ def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
 def _response(chat: Chat, row: dict[str, Any], side: str) -> list[int]:
     """The ids of one side of a pair: those sampled, or, where there are none, its text's."""
     ids: list[int] | None = row.get(f"{side}_ids")
-    return chat.response_ids(row[side][-1]["content"]) if ids is None else ids
+    return chat.response_ids(row[side][-1]["content"], row["prompt"]) if ids is None else ids
 
 
 def _wins(row: dict[str, Any]) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from eva_stages.models.architecture import position_count, vocabulary_size
+from eva_stages.models.loading import load_model
 from eva_stages.models.reward_models import SequenceClassifierReward
 from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.models.weights import weight_faults
@@ -75,6 +77,34 @@ def test_models_that_read_chats_have_a_template_and_embeddings_for_their_tokens(
             place, settings = "reward.model", {"reward": reward(kind, folder), "solver__loss": {"kind": "dpo"}}
     message = refused(f"{place}: {folder} has no chat template", f"{place}: {folder} has a tokenizer of ", **settings)
     assert "chat_template.jinja" in message
+
+
+def test_placeholders_of_pictures_without_embeddings_are_right(whole_models: Path, tmp_path: Path) -> None:
+    def damage(folder: Path) -> None:  # as Gemma 3 1B is published
+        content = json.loads((folder / "tokenizer.json").read_text())
+        content["added_tokens"].append({**content["added_tokens"][0], "id": len(WORDS), "content": "<image_soft_token>"})
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+
+    check(recipe(policy__model=str(copied(whole_models / "policy", tmp_path / "model", damage))), keys=False)
+
+
+def test_templates_by_name_without_a_default_one_are_refused(whole_models: Path, tmp_path: Path) -> None:
+    def damage(folder: Path) -> None:
+        no_template(folder)
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings["chat_template"] = [{"name": name, "template": "{{ messages[0]['content'] }}"} for name in ("tool_use", "rag")]
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    refused("policy.model", "no default", policy__model=str(copied(whole_models / "policy", tmp_path / "model", damage)))
+
+
+@pytest.mark.skipif(find_spec("flash_attn") is not None, reason="flash_attn is installed")
+def test_a_configuration_that_names_attention_code_of_a_package_that_is_missing_is_loaded_all_the_same(
+    whole_models: Path, tmp_path: Path
+) -> None:
+    folder = copied(whole_models / "policy", tmp_path / "model", configured(_attn_implementation="flash_attention_2"))
+    assert weight_faults(AutoModelForCausalLM, folder) == []
+    assert load_model(AutoModelForCausalLM, str(folder), "auto", "cpu").config._attn_implementation == "sdpa"
 
 
 def test_a_preference_model_needs_a_token_for_each_letter(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from tokenizers import Tokenizer, pre_tokenizers, trainers
+from tokenizers import models as models_of_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import SCHEMAS, prompt_row
@@ -94,6 +97,23 @@ def test_a_response_of_which_only_the_text_is_known_is_its_text_and_the_end_of_a
     trained, _ = read_tokens(tmp_path / "tokens.arrow")
     assert trained[0]["prompt_ids"] == chat.prompt_ids(QUESTION)
     assert trained[0]["chosen_ids"] == chat.response_ids(text) and words.decode(trained[0]["rejected_ids"]) == family.end
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+def test_a_text_is_tokenised_as_behind_its_prompt_where_the_tokenizer_puts_a_space_before_what_stands_alone(scheme: str) -> None:
+    model = Tokenizer(models_of_tokenizers.BPE())
+    model.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    trainer = trainers.BpeTrainer(special_tokens=["</s>", "<|user|>", "<|assistant|>"])
+    model.train_from_iterator(["Mars. Mars is red. What is a planet?\n"], trainer)
+    words = PreTrainedTokenizerFast(tokenizer_object=model, eos_token="</s>")
+    words.chat_template = (
+        "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    chat = Chat(words)
+    response = chat.response_ids("Mars is red.", QUESTION)
+    assert chat.prompt_ids(QUESTION) + response == chat.conversation_ids([*QUESTION, {"role": "assistant", "content": "Mars is red."}])
+    assert response != chat.response_ids("Mars is red.") and chat.response_ids("\n", QUESTION)[-1] == words.eos_token_id
 
 
 def test_a_response_cut_at_the_limit_has_no_end_token(models: Path, tmp_path: Path) -> None:

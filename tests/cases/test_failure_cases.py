@@ -34,8 +34,9 @@ from eva_stages.creator.context import FEEDBACK
 from eva_stages.creator.curating import Curate
 from eva_stages.creator.informativeness import METRICS, weights
 from eva_stages.evaluation.health import evolved
+from eva_stages.models.choosing import VERIFIERS
 from eva_stages.models.ensemble import standardise
-from eva_stages.models.rewards import VERIFIERS, Score, as_score, finite
+from eva_stages.models.rewards import Score, as_score, finite
 from eva_stages.publishing.report.numbers import mean_interval
 from eva_stages.publishing.report.plots import draw, histograms, interval_points
 from eva_stages.solver.online import _trainable

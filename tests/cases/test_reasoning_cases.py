@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.generating import Generated, SeededLLM, generated
-from eva_stages.core.reasoning import answer_of
+from eva_stages.core.reasoning import answer_of, opens_thought
 from eva_stages.core.responding import Respond
 from eva_stages.core.rows import Message, prompt_row
 from eva_stages.creator.evolving import EvolvePrompts
@@ -29,6 +29,11 @@ from tests.chat_templates import FAMILIES, family_tokenizer
         ("<think>a</think>\n<think>b</think>Mars.", "Mars."),
         ("<thinking>Hm.</thinking> Mars.", "Mars."),
         ("[THINK]Hm.[/THINK]Mars.", "Mars."),
+        ("<|START_THINKING|>Hm.<|END_THINKING|>Mars.", "Mars."),
+        ("<Think>Hm.</THINK>Mars.", "Mars."),
+        ("Hm.</Think>Mars.", "Mars."),
+        ("<think>Hm, <think>a red one</think>, yes.</think>Mars.", "Mars."),
+        ("<think>They ask for <think> tags.</think>It is <think> and </think>.", "It is <think> and </think>."),
         ("<think>\n\n</think>\n\n", ""),
         ("<think>Hm, and then", None),
         ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Mars.<|return|>", "Mars."),
@@ -47,6 +52,7 @@ def test_a_thought_ends_where_its_tag_or_channel_ends(text: str, answer: str | N
 
 
 def test_a_prompt_that_opens_a_thought_is_known_from_the_prompt() -> None:
+    assert opens_thought("<|Assistant|><think>\n") and opens_thought("model\n<Thinking>") and not opens_thought("<think></think>\n")
     assert answer_of("Hm, and then", opened=True) is None and answer_of("Hm.</think>Mars.", opened=True) == "Mars."
 
 

@@ -43,6 +43,27 @@ def test_end_tokens_are_those_of_all_files_together(tmp_path: Path) -> None:
     assert Chat(words).end_tokens(tmp_path) == sorted({7, 9, 11, words.eos_token_id})
 
 
+def test_a_stop_text_that_is_a_special_token_ends_responses_in_both_engines(tmp_path: Path) -> None:
+    words = tokenizer(TEXTS)
+    save_policy(tmp_path, words)
+    made = generator(tmp_path, stop=["<|user|>"], max_new_tokens=120)
+    user = words.convert_tokens_to_ids("<|user|>")
+    assert user in made._ends and user not in Chat(words).end_tokens(tmp_path)  # vLLM is given the same `_ends`
+    (output,) = made.generate([QUESTION], 16, seeds=[1])
+    ends = [ids[-1] for ids in output["token_ids"] if user in ids]
+    assert ends and set(ends) == {user} and words.pad_token_id not in {ids[-1] for ids in output["token_ids"]}
+
+
+def test_a_tokenizer_that_names_no_attention_mask_changes_no_response(tmp_path: Path) -> None:
+    words = tokenizer(TEXTS)
+    words.pad_token = words.eos_token  # so that the padding cannot be told from the ids
+    save_policy(tmp_path, words)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "model_input_names": ["input_ids"]}))
+    made = generator(tmp_path, temperature=0.0)
+    assert made.generate([QUESTION, DIALOGUE])[0]["token_ids"] == made.generate([QUESTION])[0]["token_ids"]
+
+
 def test_sampling_settings_in_the_models_files_change_nothing_and_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = tokenizer(TEXTS)
     save_policy(tmp_path / "policy", words)
