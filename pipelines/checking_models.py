@@ -176,9 +176,10 @@ def _check_labels(checkpoint: Checkpoint) -> None:
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
-    """The tokenizer can be loaded, and every token has an embedding."""
+    """The tokenizer can be loaded, has something to pad with, and every token has an embedding."""
     folder = checkpoint.folder
-    if not (folder / "tokenizer.json").is_file():
+    settings = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
+    if not (folder / "tokenizer.json").is_file() or not (settings.get("pad_token") or settings.get("eos_token")):
         _loaded_tokenizer(checkpoint)
     tokens, rows = token_count(folder), vocabulary_size(folder)
     if tokens and rows and tokens > rows:

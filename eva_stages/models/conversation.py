@@ -112,7 +112,7 @@ class Chat:
         known = [value for name in ("generation_config.json", "config.json") for value in _end_tokens(checkpoint / name)]
         own = self.ids(self.turn_end)[-1:]
         named = [place for place, token in self._special.items() if token.content in stop and place not in self._markers]
-        return sorted({token for token in (*known, self.tokenizer.eos_token_id, *own, *named) if token is not None})
+        return sorted({token for token in (*known, self.tokenizer.eos_token_id, *own, *named) if token is not None and token >= 0})
 
     def read(self, row: Sequence[int], ends: Collection[int], stop: Sequence[str] = ()) -> Sampled:
         """A response in the ids that an engine returned, which may go on after its end.

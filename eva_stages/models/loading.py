@@ -10,7 +10,7 @@ from eva_stages.core.errors import ConfigError, DataError, hub_failures
 from eva_stages.core.fingerprint import file_stamps, tree_digest
 from eva_stages.core.placing import BALANCED
 from eva_stages.core.stage import Outside
-from eva_stages.models.architecture import first_line, read_json
+from eva_stages.models.architecture import first_line, read_json, text_setting
 from eva_stages.models.weights import load_strictly
 
 MICROWORLD = "microworld"
@@ -21,6 +21,10 @@ CONVERT_GGUF = (
 NO_TOKENIZER = (
     "the folder has no tokenizer.json. Where the model is from there may be one; else install sentencepiece, load the tokenizer with "
     "AutoTokenizer.from_pretrained(folder) and write it with save_pretrained(folder)"
+)
+NO_END = (
+    "the tokenizer names neither an eos_token nor a pad_token, and config.json no special token for either, so nothing ends or pads a "
+    "response; name them in tokenizer_config.json, as the model was trained"
 )
 
 
@@ -142,7 +146,7 @@ def load_tokenizer(folder: str, **settings: Any) -> Any:
     """A model's tokenizer, with something to pad with.
 
     Raises:
-        DataError: if its files cannot be read.
+        DataError: if its files cannot be read, or there is nothing to pad with.
     """
     from transformers import AutoTokenizer
 
@@ -153,5 +157,15 @@ def load_tokenizer(folder: str, **settings: Any) -> Any:
             raise DataError(f"{folder}: the tokenizer cannot be loaded; {NO_TOKENIZER}") from error
         raise DataError(f"{folder}: the tokenizer cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or _configured_token(tokenizer, Path(folder))
+    if tokenizer.pad_token_id is None:
+        raise DataError(f"{folder}: {NO_END}")
     return tokenizer
+
+
+def _configured_token(tokenizer: Any, folder: Path) -> str | None:
+    """The token for padding, or else the end, that a checkpoint's config.json names by its id; None if it names none."""
+    value = text_setting(folder, "pad_token_id", "eos_token_id")
+    ids = value if isinstance(value, list) else [value]
+    known = tokenizer.added_tokens_decoder
+    return next((known[token].content for token in ids if token in known), None)

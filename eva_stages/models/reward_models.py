@@ -35,6 +35,7 @@ class SequenceClassifierReward(PointwiseReward):
     _model: Any = PrivateAttr(None)
     _tokenizer: Any = PrivateAttr(None)
     _limit: int | None = PrivateAttr(None)
+    _padding: int = PrivateAttr(0)
 
     def load(self) -> None:
         self._tokenizer = load_tokenizer(self.model, padding_side="right")
@@ -49,9 +50,9 @@ class SequenceClassifierReward(PointwiseReward):
         if labels != 1:
             raise DataError(f"{self.model} has {labels} labels; a reward model has one")
         config = self._model.config.get_text_config()  # where the model looks for the padding before which a conversation ends
-        if config.pad_token_id is None:
+        if config.pad_token_id is None or config.pad_token_id < 0:  # the first Llama checkpoints have -1
             config.pad_token_id = self._tokenizer.pad_token_id
-        self._tokenizer.pad_token_id = config.pad_token_id
+        self._padding = config.pad_token_id
 
     def unload(self) -> None:
         self._model = self._tokenizer = None
@@ -87,8 +88,13 @@ class SequenceClassifierReward(PointwiseReward):
         return [Score(value) for value in logits.tolist()]
 
     def _padded(self, sequences: list[list[int]]) -> dict[str, Any]:
-        padded = self._tokenizer.pad({"input_ids": sequences}, return_attention_mask=True, return_tensors="pt").to(self._model.device)
-        return {name: padded[name] for name in ("input_ids", "attention_mask")}
+        """Ids padded on the right. The model's padding need not be a token that the tokenizer knows."""
+        import torch
+
+        width = max(len(ids) for ids in sequences)
+        ids = torch.tensor([[*ids, *[self._padding] * (width - len(ids))] for ids in sequences])
+        mask = torch.arange(width) < torch.tensor([[len(ids)] for ids in sequences])
+        return {"input_ids": ids.to(self._model.device), "attention_mask": mask.long().to(self._model.device)}
 
 
 class ArmoRMReward(SequenceClassifierReward):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -86,6 +87,40 @@ def test_placeholders_of_pictures_without_embeddings_are_right(whole_models: Pat
         (folder / "tokenizer.json").write_text(json.dumps(content))
 
     check(recipe(policy__model=str(copied(whole_models / "policy", tmp_path / "model", damage))), keys=False)
+
+
+def test_a_tokenizer_that_names_no_end_is_refused_unless_the_configuration_names_one(whole_models: Path, tmp_path: Path) -> None:
+    def nameless(folder: Path) -> None:
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        kept = {name: value for name, value in settings.items() if name not in ("eos_token", "pad_token")}
+        (folder / "tokenizer_config.json").write_text(json.dumps(kept))
+
+    def endless(folder: Path) -> None:
+        nameless(folder)
+        configured(eos_token_id=None, pad_token_id=None)(folder)
+
+    named, unnamed = (copied(whole_models / "reward", tmp_path / name, damage) for name, damage in (("a", nameless), ("b", endless)))
+    refused("reward.model", "neither an eos_token nor a pad_token", reward=reward("sequence_classifier", unnamed))
+    check(recipe(reward=reward("sequence_classifier", named)), keys=False)
+    whole = scored(SequenceClassifierReward(model=str(whole_models / "reward")))
+    assert [score.value for score in scored(SequenceClassifierReward(model=str(named)))] == [score.value for score in whole]
+
+
+@pytest.mark.parametrize("padding", [-1, len(WORDS) + 1])
+def test_a_reward_pads_with_what_its_configuration_names_whether_the_tokenizer_knows_it_or_not(
+    whole_models: Path, tmp_path: Path, padding: int
+) -> None:
+    def damage(folder: Path) -> None:
+        configured(pad_token_id=padding, vocab_size=len(WORDS) + 2)(folder)
+        weights = load_file(folder / "model.safetensors")
+        weights["model.embed_tokens.weight"] = torch.cat([weights["model.embed_tokens.weight"], torch.ones(2, 32)])
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    values = [
+        [score.value for score in scored(SequenceClassifierReward(model=str(folder)))]
+        for folder in (whole_models / "reward", copied(whole_models / "reward", tmp_path / "model", damage))
+    ]
+    assert values[1] == pytest.approx(values[0], abs=1e-5)
 
 
 def test_templates_by_name_without_a_default_one_are_refused(whole_models: Path, tmp_path: Path) -> None:
