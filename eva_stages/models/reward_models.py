@@ -35,7 +35,7 @@ class SequenceClassifierReward(PointwiseReward):
     _model: Any = PrivateAttr(None)
     _tokenizer: Any = PrivateAttr(None)
     _limit: int | None = PrivateAttr(None)
-    _padding: int = PrivateAttr(0)
+    _padding: int | None = PrivateAttr(0)
 
     def load(self) -> None:
         self._tokenizer = load_tokenizer(self.model, padding_side="right")
@@ -49,10 +49,8 @@ class SequenceClassifierReward(PointwiseReward):
         labels = self._model.config.num_labels
         if labels != 1:
             raise DataError(f"{self.model} has {labels} labels; a reward model has one")
-        config = self._model.config.get_text_config()  # where the model looks for the padding before which a conversation ends
-        if config.pad_token_id is None or config.pad_token_id < 0:  # the first Llama checkpoints have -1
-            config.pad_token_id = self._tokenizer.pad_token_id
-        self._padding = config.pad_token_id
+        padding = self._model.config.get_text_config().pad_token_id
+        self._padding = None if padding is None or padding < 0 else padding  # the first Llama checkpoints have -1
 
     def unload(self) -> None:
         self._model = self._tokenizer = None
@@ -87,12 +85,23 @@ class SequenceClassifierReward(PointwiseReward):
             logits = self._model(**self._padded(sequences)).logits[:, 0].float()
         return [Score(value) for value in logits.tolist()]
 
+    def _padding_of(self, sequences: list[list[int]]) -> int:
+        """The padding before which the model takes a conversation to end. Where its configuration names none, a conversation ends with its
+        last token, whatever that is; so it is a token that ends none of these.
+        """
+        if self._padding is not None:
+            return self._padding
+        ends = {ids[-1] for ids in sequences}
+        padding = next(token for token in range(len(ends) + 1) if token not in ends)
+        self._model.config.get_text_config().pad_token_id = padding
+        return padding
+
     def _padded(self, sequences: list[list[int]]) -> dict[str, Any]:
         """Ids padded on the right. The model's padding need not be a token that the tokenizer knows."""
         import torch
 
-        width = max(len(ids) for ids in sequences)
-        ids = torch.tensor([[*ids, *[self._padding] * (width - len(ids))] for ids in sequences])
+        width, padding = max(len(ids) for ids in sequences), self._padding_of(sequences)
+        ids = torch.tensor([[*ids, *[padding] * (width - len(ids))] for ids in sequences])
         mask = torch.arange(width) < torch.tensor([[len(ids)] for ids in sequences])
         return {"input_ids": ids.to(self._model.device), "attention_mask": mask.long().to(self._model.device)}
 

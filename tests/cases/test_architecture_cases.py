@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     Gemma3TextConfig,
@@ -25,6 +26,7 @@ from eva_stages.models.weights import weight_faults
 from pipelines.checking import check
 from tests.cases.models import (
     FAMILIES,
+    PROMPT,
     SIZES,
     WORDS,
     configured,
@@ -121,6 +123,26 @@ def test_a_reward_pads_with_what_its_configuration_names_whether_the_tokenizer_k
         for folder in (whole_models / "reward", copied(whole_models / "reward", tmp_path / "model", damage))
     ]
     assert values[1] == pytest.approx(values[0], abs=1e-5)
+
+
+def test_a_reward_without_padding_reads_the_last_token_of_a_conversation_even_if_the_tokenizer_pads_with_it(
+    whole_models: Path, tmp_path: Path
+) -> None:
+    def damage(folder: Path) -> None:
+        configured(pad_token_id=None)(folder)
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": settings["eos_token"]}))
+
+    folder = copied(whole_models / "reward", tmp_path / "model", damage)
+    texts = ("blue", "green and wide and blue")  # and the end token, with which the tokenizer pads
+    alone = [scored(SequenceClassifierReward(model=str(folder), tokens_per_batch=1), text)[0].value for text in texts]
+    official = AutoModelForSequenceClassification.from_pretrained(folder)
+    for text, value in zip(texts, alone, strict=True):
+        turns = [*PROMPT, {"role": "assistant", "content": text}]
+        ids = WORDS.apply_chat_template(turns, return_tensors="pt", return_dict=True)["input_ids"]
+        with torch.no_grad():
+            assert value == pytest.approx(official(input_ids=ids).logits.item(), abs=1e-5)
+    assert [score.value for score in scored(SequenceClassifierReward(model=str(folder)), *texts)] == pytest.approx(alone, abs=1e-5)
 
 
 def test_templates_by_name_without_a_default_one_are_refused(whole_models: Path, tmp_path: Path) -> None:
