@@ -173,7 +173,18 @@ class Chat:
             text = self._render(messages, generation_prompt)
         except TemplateError:
             return self._render(_merged(messages), generation_prompt)
-        return text if system in text else self._render(_merged(messages), generation_prompt)
+        if self._drops(messages, system, text, generation_prompt):
+            return self._render(_merged(messages), generation_prompt)
+        return text
+
+    def _drops(self, messages: Sequence[Message], system: str, text: str, generation_prompt: bool) -> bool:
+        """Whether a rendered conversation leaves out the system message, which another message may quote."""
+        if not any(system in message["content"] for message in messages[1:]):
+            return system not in text
+        try:
+            return bool(system) and text == self._render(messages[1:], generation_prompt)
+        except TemplateError:  # it needs the system message, so it reads it
+            return False
 
     def _render(self, messages: Sequence[Message], generation_prompt: bool) -> str:
         given = {"date_string": self._day.strftime("%d %b %Y")} if generation_prompt else {}

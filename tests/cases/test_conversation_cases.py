@@ -174,6 +174,14 @@ def test_the_system_prompt_reaches_the_model_whatever_the_template_does_with_it(
     assert Chat(words, None, SYSTEM).prompt_text(QUESTION).count(SYSTEM) == 1
 
 
+def test_a_system_prompt_that_the_template_drops_is_missed_even_where_the_user_quotes_it() -> None:
+    words = family_tokenizer(FAMILIES["smollm2"], TEXTS)
+    words.chat_template = "{% for message in messages %}{% if message['role'] == 'user' %}{{ message['content'] }}{% endif %}{% endfor %}"
+    quoted = [{"role": "user", "content": f"What does '{SYSTEM}' mean?"}]
+    assert Chat(words, None, SYSTEM).prompt_text(quoted).count(SYSTEM) == 2
+    assert Chat(family_tokenizer(FAMILIES["smollm2"], TEXTS), None, SYSTEM).prompt_text(quoted).count(SYSTEM) == 2
+
+
 def test_prompts_that_the_template_refuses_are_left_out_counted_and_told(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
