@@ -29,11 +29,12 @@ def push(
 ) -> None:
     """Push a run to the Hub: one data set, a model per iteration, a collection. Again: only what has changed."""
     from eva_stages.core.recipes import recipe_of_run
+    from eva_stages.core.store import RecordedRun
     from eva_stages.core.terminal import Terminal, note
     from eva_stages.publishing.contents import Selection
     from pipelines.publishing import push_run
 
-    found = existing_run(run)
+    found = RecordedRun(existing_run(run).root)
     recipe = recipe_of_run(found.root)
     selection = Selection(only.value if only else None, iteration)
     outcomes, collection = push_run(found, recipe, to, private, selection, dry_run, note)

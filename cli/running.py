@@ -69,6 +69,9 @@ def run_stages(
             run.plan(planned)
             keep_variant(run, planned, dump_recipe(recipe))
             check_engine(recipe.runtime.engine, run, planned)
+            if not all(run.done(stage) for stage in chosen):
+                for variant in other_variants(run):  # what was made before is not used: said before anything is computed or paid
+                    note(variant.said(run.root))
             put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
             execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
     document = summary(run, recipe, rounds)

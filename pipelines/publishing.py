@@ -44,6 +44,9 @@ def push_run(
     if hosts:
         say(f"api_base is left out of what is published, and {', '.join(hosts)} stands as {SERVER} in it")
     story = tell(run, recipe, iterations(recipe), namespace, privacy)
+    own = {stage.folder for one in iterations(recipe) for stage in closure(list(one.stages))}
+    if outdated := [artifact.folder.name for artifact in story.artifacts if artifact.folder.name not in own]:
+        say(f"{len(outdated)} stages were made by another version of eva or from other inputs ({outdated[0]}, ...); they go as they are")
     record = Record(run.root)
     report = run.root / REPORT
     _check(run, story, selection, report)
@@ -67,12 +70,12 @@ def tell(run: Run, recipe: Recipe, rounds: list[Iteration], namespace: str, priv
             number = prompt_sets.get(stage.fingerprint)
             name = configuration(stage.name, stage.iteration) if number is None else f"prompts-{number}"
             name = name if name not in artifacts else f"{name}-{stage.fingerprint[:6]}"
-            artifacts[name] = Artifact(name, stage.name, stage.iteration, run.stages / stage.folder, run.manifest(stage))
-    by_folder = {artifact.folder.name: artifact for artifact in artifacts.values()}
+            artifacts[name] = Artifact(name, stage.name, stage.iteration, run.place(stage), run.manifest(stage))
+    by_folder = {artifact.folder: artifact for artifact in artifacts.values()}
     policies = {
-        one.number: by_folder[one.solver[-1].folder]
+        one.number: by_folder[run.place(one.solver[-1])]
         for one in rounds
-        if one.solver[-1].folder in by_folder and content(run.stages / one.solver[-1].folder).name == "model"
+        if run.place(one.solver[-1]) in by_folder and content(run.place(one.solver[-1])).name == "model"
     }
     outside = {upstream.name: upstream for stage in stages for upstream in stage.inputs.values() if isinstance(upstream, Outside)}
     return Story(

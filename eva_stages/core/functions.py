@@ -69,19 +69,19 @@ def resolve_function(spec: str, place: str) -> NamedFunction:
         tree = ast.parse(sources[file.relative_to(import_folder(file)).as_posix()])
     except (SyntaxError, ValueError, RecursionError, OSError) as error:
         raise ConfigError([f"{place}: {file} cannot be read as Python: {error}"]) from error
-    if name not in (names := list(_defined(tree))):
+    if name not in (names := list(_defined(tree))) and "*" not in names:
         raise ConfigError([f"{place}: {file} defines no {name!r}; it defines {', '.join(names) or 'nothing'}"])
     return NamedFunction(file, name, sources)
 
 
 def _defined(tree: ast.Module) -> Iterator[str]:
-    """What a module defines, apart from what it imports by `*`."""
+    """What a module defines; `*` stands for what it imports by it."""
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name
             case ast.Assign(targets=targets):
-                yield from (target.id for target in targets if isinstance(target, ast.Name))
+                yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
             case ast.AnnAssign(target=ast.Name(id=name)):
                 yield name
             case ast.ImportFrom(names=names):
@@ -138,7 +138,9 @@ def load_function(file: str, name: str, digest: str) -> Callable[..., Any]:
         raise DataError(f"{file}, or a module beside it, has changed since the run started; start it again to use the new version")
     try:
         found = getattr(_imported(function), name, None)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise DataError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise DataError(f"{name} in {file} is a {type(found).__name__}; expected a function")
@@ -151,7 +153,9 @@ def _imported(function: NamedFunction) -> Any:
     own = function.file.relative_to(folder).as_posix()
     for path in function.sources:
         name = _module_name(path)
-        if path != own and _is_taken(name.partition(".")[0], folder):
+        if _is_taken(name.partition(".")[0], folder):
+            if path == own and not _imports_itself(function):
+                continue  # it is never imported under its own name, whose module is another one
             raise ImportError(f"there is another module {name}, Python's own or installed; give {folder / path} another name")
         sys.modules.pop(name, None)
     sys.path.insert(0, str(folder))
@@ -163,6 +167,15 @@ def _imported(function: NamedFunction) -> Any:
         return _module(function.file, own)
     finally:
         sys.path.remove(str(folder))
+
+
+def _imports_itself(function: NamedFunction) -> bool:
+    """Whether a file imports a module of its own name, or lies in a package."""
+    folder = import_folder(function.file)
+    own = function.file.relative_to(folder).as_posix()
+    return "/" in own or any(
+        function.file in _local_imports(ast.parse(source), folder / path, folder) for path, source in function.sources.items()
+    )
 
 
 def _module(file: Path, path: str) -> Any:

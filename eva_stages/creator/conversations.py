@@ -101,7 +101,9 @@ def reference_text(reference: Any) -> str | None:
     Raises:
         UnusableError: if it holds half a character.
     """
-    if reference is None or isinstance(reference, str):
+    if reference is None or reference != reference:  # NaN stands for no value, as in columns that pandas wrote
+        return None
+    if isinstance(reference, str):
         text = reference
     elif isinstance(reference, bool | int | float | list | dict):
         text = json.dumps(reference, ensure_ascii=False, default=str)

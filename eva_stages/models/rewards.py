@@ -141,7 +141,8 @@ class VerifierReward(PointwiseReward):
 
     def _one(self, conversation: Conversation) -> Score:
         try:
-            return as_score(self._call(*conversation))
+            messages = [dict(message) for message in conversation.messages]  # a function may change what it is given
+            return as_score(self._call(messages, conversation.response, conversation.reference))
         except Exception as error:  # whatever a user's function does, one row must not take the stage down
             return Score(None, error_reason(error))
 

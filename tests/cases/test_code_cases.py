@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from contextlib import chdir
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from eva_stages.core.functions import load_function, resolve_function
 from eva_stages.core.recipes import dump_recipe, load_recipe, recipe_of_run, recipe_text
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.stage import closure
-from eva_stages.core.store import Run, read_manifest, write_whole
+from eva_stages.core.store import RecordedRun, Run, read_manifest, write_whole
 from eva_stages.core.tables import write_rows
 from eva_stages.models.rewards import Conversation, VerifierReward
 from eva_stages.publishing.contents import Selection, repositories
@@ -20,7 +21,7 @@ from eva_stages.publishing.privacy import Privacy
 from pipelines.checking import check
 from pipelines.functions import save_sources
 from pipelines.iteration import iterations
-from pipelines.publishing import tell
+from pipelines.publishing import push_run, tell
 from tests.cases.test_file_cases import eva
 
 REWARD = """
@@ -136,6 +137,7 @@ def test_no_function_comes_from_elsewhere_than_a_file_beside_the_recipe(folder: 
         ("import nothing_of_that_name\ndef reward(a, b, c): return 1", "cannot be imported: ModuleNotFoundError"),
         ("raise SystemExit(3)\ndef reward(a, b, c): return 1", "cannot be imported: SystemExit: 3"),
         ("reward = 3", "is a int; expected a function"),
+        ("class Odd(BaseException): pass\nraise Odd('no')\ndef reward(a, b, c): return 1", "cannot be imported: Odd: no"),
     ],
 )
 def test_a_function_that_cannot_be_had_is_a_fault_of_the_recipe(folder: Path, source: str, says: str) -> None:
@@ -172,6 +174,45 @@ def test_a_function_in_a_package_has_relative_imports(folder: Path) -> None:
     assert "0-reward" in changed(before, fingerprints(recipe))
 
 
+def test_a_path_through_the_folder_above_is_that_folders_file(folder: Path) -> None:
+    (folder / "__init__.py").write_text("")
+    (folder / "functions.py").write_text("from .helper import scale\ndef reward(messages, response, reference):\n    return scale(3)\n")
+    (folder / "recipes").mkdir()
+    written(folder, reward={"kind": "verifier", "function": "../functions.py:reward"}, prompts={"kind": "file", "path": "../prompts.jsonl"})
+    recipe = load_recipe(str((folder / "written.yaml").rename(folder / "recipes" / "my.yaml")))
+    assert recipe.reward.function == f"{folder / 'functions.py'}:reward" and recipe.prompts.path == str(folder / "prompts.jsonl")
+    check(recipe)
+
+
+def test_a_file_with_the_name_of_another_module_leaves_that_one_alone(folder: Path) -> None:
+    (folder / "json.py").write_text("import math\ndef reward(messages, response, reference):\n    return math.sqrt(len(response))\n")
+    function = resolve_function(f"{folder / 'json.py'}:reward", "reward.function")
+    assert load_function(str(function.file), "reward", function.digest)([], "four", None) == 2 and sys.modules["json"] is json
+    (folder / "json.py").write_text("import json\nreward = lambda messages, response, reference: len(json.dumps(response))\n")
+    with pytest.raises(ConfigError, match="another module json"):
+        check(load_recipe(str(written(folder, reward={"kind": "verifier", "function": "json.py:reward"}))))
+    assert sys.modules["json"] is json
+
+
+@pytest.mark.parametrize("source", ["scale, reward = 1, len", "from rewards import *"])
+def test_names_that_are_defined_in_other_ways_are_found(folder: Path, source: str) -> None:
+    (folder / "rewards.py").write_text("def reward(messages, response, reference):\n    return 1\n")
+    (folder / "functions.py").write_text(source)
+    assert resolve_function(f"{folder / 'functions.py'}:reward", "reward.function").name == "reward"
+
+
+def test_what_a_function_does_to_the_messages_reaches_no_other_response(folder: Path) -> None:
+    (folder / "functions.py").write_text(
+        "def reward(messages, response, reference):\n    messages[-1]['content'] += response\n    messages.append({})\n"
+        "    return len(messages) + len(messages[0]['content'])\n"
+    )
+    function = resolve_function(f"{folder / 'functions.py'}:reward", "reward.function")
+    reward = VerifierReward(function="reward", file=str(function.file), code=function.digest)
+    reward.load()
+    messages = [{"role": "user", "content": "hi"}]
+    assert [score.value for score in reward.score([Conversation(messages, "a")] * 3)] == [5, 5, 5] and messages[0]["content"] == "hi"
+
+
 def test_a_local_module_with_an_installed_ones_name_is_refused(folder: Path) -> None:
     (folder / "json.py").write_text("def scale(n): return n")
     (folder / "functions.py").write_text(REWARD.replace("helper", "json"))
@@ -204,3 +245,22 @@ def test_a_run_keeps_the_source_of_its_function_and_pushes_it_and_no_path_of_the
     assert files[f"functions/{digest}/functions.py"].content == REWARD.encode()
     texts = [file.content for file in repository.files if isinstance(file.content, bytes)]
     assert texts and not [text for text in texts if str(folder).encode() in text or str(folder.parent).encode() in text]
+
+
+def test_a_push_takes_what_another_version_made(folder: Path) -> None:
+    run = RecordedRun(folder.parent / "run")
+    run.create()
+    loaded = load_recipe(str(written(folder)))
+    (scored,) = (stage for stage in iterations(loaded)[0].solver if stage.name == "reward")
+    for stage in closure([scored]):
+        write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")
+        run.commit(stage, run.workplace(stage) / "data", {"rows": 0, "counts": {}, "seconds": 0.0})
+    run.plan(closure([scored]))
+    (folder / "functions.py").write_text(REWARD + "# changed\n")
+    (now,) = (stage for stage in iterations(loaded)[0].solver if stage.name == "reward")
+    assert now.folder != scored.folder
+    story = tell(run, loaded, iterations(loaded), "someone", Privacy(run.root))
+    assert run.stages / scored.folder in [artifact.folder for artifact in story.artifacts]
+    said: list[str] = []
+    push_run(run, loaded, "someone", False, Selection("datasets"), True, said.append)
+    assert "1 stages were made by another version of eva or from other inputs (0-reward-" in said[0]

@@ -13,6 +13,7 @@ from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.recipes import load_recipe
 from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table
+from eva_stages.creator.conversations import reference_text
 from eva_stages.creator.prompt_files import prompt_batches
 from eva_stages.creator.prompts import LeftOut, count_usable, load_file
 from pipelines.checking import check
@@ -178,6 +179,13 @@ def test_half_a_character_in_a_reference_leaves_its_row_out(tmp_path: Path) -> N
     path = lines(tmp_path / "p.jsonl", {"prompt": "a", "answer": "\ud800"}, {"prompt": "b", "answer": ["c"]})
     prompts, counts = load(path, tmp_path, reference_column="answer")
     assert prompts == [user("b")] and counts == {"read": 2, "half_a_character": 1}
+
+
+def test_nan_in_a_reference_column_is_no_reference(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a", "b", "c"], "answer": [72.0, float("nan"), None]}), tmp_path / "p.parquet")
+    load(tmp_path / "p.parquet", tmp_path, reference_column="answer")
+    assert read_table(tmp_path / "out")["reference"].to_pylist() == ["72.0", None, None]
+    assert [reference_text(value) for value in (72.0, float("nan"), None, "NaN")] == ["72.0", None, None, "NaN"]
 
 
 def recipe_with(path: Path, **settings: object) -> Any:

@@ -96,4 +96,7 @@ def _joined(folder: Path, text: str) -> str:
         path = Path(text).expanduser()
     except RuntimeError:  # ~name of nobody here
         path = Path(text)
-    return str((folder / path).absolute())
+    path = (folder / path).absolute()
+    if ".." in path.parts:  # the folder above a link is not the one that its name stands in
+        path = path.resolve() if path.name == ".." else path.parent.resolve() / path.name
+    return str(path)
