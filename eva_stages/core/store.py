@@ -260,6 +260,20 @@ class RecordedRun(Run):
         place = super().place(stage)
         return place if place.is_dir() else self._recorded.get(stage.label, place)
 
+    def done(self, stage: Stage) -> bool:
+        """Whether a stage has an artifact.
+
+        Raises:
+            DamagedError: if its manifest cannot be read: without a word the stage would be missing from what is shown or pushed.
+        """
+        manifest = self.place(stage) / "manifest.json"
+        try:
+            return manifest.is_file() and bool(self.manifest(stage))
+        except DamagedError:
+            if manifest.is_file():
+                raise
+            return False  # put aside just now, by a repair
+
     @cached_property
     def _recorded(self) -> dict[str, Path]:
         return {folder.name.rpartition("-")[0]: folder for folder in self.line()}

@@ -59,9 +59,9 @@ def parse_annotation(record: Record) -> Annotation:
     preference = row["preference"]
     if isinstance(preference, bool) or not isinstance(preference, int | float | None):
         raise ValueError(f"preference is {preference!r}; expected 1 (baseline wins) to 2 (model wins), 0 for a draw, or null")
-    for name in ("output_1", "output_2"):
+    for name, what in (("output_1", "the text of an answer"), ("output_2", "the text of an answer"), ("annotator", "a name")):
         if not isinstance(row.get(name), str | None):
-            raise ValueError(f"{name} is {str(row.get(name))[:60]!r}; expected the text of an answer")
+            raise ValueError(f"{name} is {str(row.get(name))[:60]!r}; expected {what}")
     instruction, model, baseline = (text_field(row, name) for name in ("instruction", "generator_2", "generator_1"))
     return Annotation(instruction, model, baseline, _known(preference), judge_field(row), row)
 

@@ -48,9 +48,10 @@ def parse_answer(record: Record) -> Answer:
     if "choices" in row:
         return _with_choices(row)
     if "messages" in row:
-        content = row["messages"][-1]["content"] if isinstance(row["messages"], list) and row["messages"] else None
+        last = row["messages"][-1] if isinstance(row["messages"], list) and row["messages"] else None
+        content = last.get("content") if isinstance(last, dict) else None
         text = content.get("answer") if isinstance(content, dict) else content
-        return Answer(text_field(row, "uid"), text_field(row, "model"), _text(text), row.get("metadata") or {}, True)
+        return Answer(text_field(row, "uid"), text_field(row, "model"), _text(text), _counts(row.get("metadata")), True)
     return Answer(text_field(row, "instruction"), text_field(row, "generator"), _text(row["output"]), {}, False)
 
 
@@ -89,8 +90,19 @@ def _with_choices(row: dict[str, Any]) -> Answer:
         first = turns[0] if isinstance(turns[0], dict) else {}
     except (LookupError, TypeError) as error:
         raise ValueError("choices holds no turns; expected choices[0].turns") from error
-    counts = {**(row.get("conv_metadata") or {}), **({"token_len": first["token_len"]} if "token_len" in first else {})}
+    counts = {**_counts(row.get("conv_metadata")), **({"token_len": first["token_len"]} if "token_len" in first else {})}
     return Answer(text_field(row, "question_id"), text_field(row, "model_id"), _text("\n".join(map(_text, texts))), counts, False)
+
+
+def _counts(metadata: Any) -> dict[str, Any]:
+    if not isinstance(metadata, dict | None):
+        raise ValueError(f"metadata is {str(metadata)[:60]!r}; expected counts by name")
+    counts = metadata or {}
+    for name in STYLE:
+        parts = count.values() if isinstance(count := counts.get(name), dict) else ()
+        if not all(isinstance(part, int | float) and abs(part) < 1e9 for part in parts):
+            raise ValueError(f"{name} is {str(count)[:60]!r}; expected a number, or numbers by kind")
+    return counts
 
 
 def _text(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eva_stages.core.verdicts import LABELS, Version, outcome_of_label
-from eva_stages.evaluation.judgment_files import Record, judge_field, text_field
+from eva_stages.evaluation.judgment_files import Record, judge_field, judgment_field, text_field
 
 BASELINES = {"arena-hard-v0.1": "gpt-4-0314", "creative_writing": "gemini-2.0-flash-001"}
 """The official baseline of a category; all other categories of v2.0 have `V2_BASELINE`."""
@@ -142,7 +142,7 @@ def parse_battle(record: Record) -> tuple[str, str, str, float]:
     """
     row = record.row
     words = {"model_a": 0.0, "model_b": 1.0, "tie": 0.5, "tie (bothbad)": 0.5}
-    if row["winner"] not in words:
+    if not isinstance(row["winner"], str) or row["winner"] not in words:
         raise ValueError(f"winner is {row['winner']!r}; expected {', '.join(words)}")
     return text_field(row, "question_id", "uid"), text_field(row, "model_a"), text_field(row, "model_b"), words[row["winner"]]
 
@@ -184,9 +184,9 @@ def _stored_verdict(game: Any, version: Version) -> str | None:
         if not isinstance(game["score"], str | None):
             raise ValueError(f"a game's score is {game['score']!r}; expected a label such as A>B, or null")
         return game["score"]
-    return (verdict_v01 if version == "v0.1" else verdict_v2)(judge_text(game["judgment"]))
+    return (verdict_v01 if version == "v0.1" else verdict_v2)(judgment_field(judge_text(game["judgment"])))
 
 
-def judge_text(judgment: Any) -> str | None:
+def judge_text(judgment: Any) -> Any:
     """The judge's text: the judgment itself, or its `answer` in current files."""
     return judgment.get("answer") if isinstance(judgment, dict) else judgment

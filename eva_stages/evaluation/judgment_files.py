@@ -6,6 +6,7 @@ its rows; a file of the wrong kind is refused with what it looks like and what w
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ MOST_FAULTS = 5
 
 T = TypeVar("T")
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _GZIP = b"\x1f\x8b"
 _KINDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("Arena-Hard battles", frozenset({"model_a", "model_b", "winner"})),
@@ -95,14 +97,25 @@ def text_field(row: dict[str, Any], *names: str) -> str:
     """The first of the fields that is there, as text; ids are numbers in some files.
 
     Raises:
-        ValueError: if none is there, or it is neither text nor a number.
+        ValueError: if none is there, or it is neither text nor a number, or holds half a character.
     """
     value = next((row[name] for name in names if row.get(name) is not None), None)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+    if isinstance(value, str | int) and not isinstance(value, bool) and value != "" and not _SURROGATE.search(str(value)):
         return str(value)
     raise ValueError(f"{' or '.join(names)} is {json.dumps(value)[:80]}; expected a name or an id")
+
+
+def judgment_field(judgment: Any) -> str | None:
+    """What a judge said; None = nothing.
+
+    Raises:
+        ValueError: if it is no text.
+    """
+    if not isinstance(judgment, str | None):
+        raise ValueError(f"judgment is {json.dumps(judgment)[:80]}; expected the judge's text, or null")
+    return judgment
 
 
 def judge_field(row: dict[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from eva_stages.evaluation.judgment_files import Record, judge_field, text_field
+from eva_stages.evaluation.judgment_files import Record, judge_field, judgment_field, text_field
 from eva_stages.evaluation.statistics import question_values
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
@@ -60,13 +60,13 @@ def parse_rating(record: Record) -> Rating:
     row = record.row
     if row["turn"] not in (1, 2):
         raise ValueError(f"turn is {row['turn']!r}; expected 1 or 2")
-    stored = row["score"] if "score" in row else _number(row["judgment"])
+    stored = row["score"] if "score" in row else _number(judgment_field(row["judgment"]))
     if isinstance(stored, bool) or not isinstance(stored, int | float | None) or stored in (math.inf, -math.inf):
         raise ValueError(f"score is {stored!r}; expected a number, -1 or null for no rating")
-    given = None if stored is None or stored == -1 or math.isnan(stored) else float(stored)
+    given = None if stored is None or stored == -1 or stored != stored else stored
     outside = given is not None and not LOWEST <= given <= HIGHEST
     question, model, turn = text_field(row, "question_id"), text_field(row, "model"), int(row["turn"])
-    return Rating(question, model, turn, None if outside else given, judge_field(row), outside)
+    return Rating(question, model, turn, None if given is None or outside else float(given), judge_field(row), outside)
 
 
 def category_of(question: str) -> str | None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from eva_stages.core.decoding import decode_json
-from eva_stages.core.errors import DataError
+from eva_stages.core.errors import DamagedError
 from eva_stages.core.fingerprint import file_digest, tree_digest
 from eva_stages.core.functions import SOURCES
 from eva_stages.core.ourfiles import parquet_errors, read_content, read_yaml, rebuilt
@@ -183,7 +183,7 @@ def _clean_json(path: Path, privacy: Privacy) -> bytes | None:
 
 def _check(artifact: Artifact) -> None:
     if tree_digest(content(artifact.folder)) != artifact.manifest["digest"]:
-        raise DataError(f"{artifact.folder} has changed since it was made: its digest is not the recorded one; it is not pushed")
+        raise DamagedError(f"{artifact.folder} has changed since it was made: its digest is not the recorded one; it is not pushed")
 
 
 def _recipe(story: Story) -> bytes:

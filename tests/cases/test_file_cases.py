@@ -22,6 +22,7 @@ from eva_stages.core.ourfiles import parquet_errors, read_json, read_yaml
 from eva_stages.core.parts import ROW, STATISTICS, merge_parts, read_parts, settle_parts, write_part
 from eva_stages.core.recipes import load_recipe, recipe_of_run, recipe_text
 from eva_stages.core.store import RecordedRun, Run
+from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.history import read_history
 from eva_stages.publishing.lineage import Lineage
 from eva_stages.publishing.pushing import Record
@@ -29,6 +30,7 @@ from eva_stages.solver.fitting import whole_checkpoint
 from eva_stages.solver.launching import METRICS, last_entry, launch_settings
 from pipelines.iteration import iterations
 from pipelines.planning import plan_document
+from pipelines.publishing import push_run
 from pipelines.rates import read_rates
 from pipelines.reporting import make_report
 from pipelines.status import Watch, status_table
@@ -218,6 +220,14 @@ def test_a_damaged_recipe_or_manifest_ends_with_1_and_the_command_that_helps(run
     manifest.write_text("[]")
     said = eva("lineage", str(run_copy), "0" * 24, code=1).stderr
     assert str(manifest) in said and "--repair" in said
+
+
+def test_a_stage_with_a_damaged_manifest_is_not_shown_as_to_do_and_not_left_out_of_a_push(run_copy: Path) -> None:
+    next(run_copy.glob("stages/*/manifest.json")).write_text("[]")
+    with pytest.raises(DamagedError, match=r"manifest\.json is damaged"):
+        Watch(Run(run_copy)).document()
+    with pytest.raises(DamagedError, match=r"manifest\.json is damaged"):
+        push_run(RecordedRun(run_copy), recipe_of_run(run_copy), "someone", False, Selection(), True, print)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1garbage", bytes(range(256)) * 8, None], ids=["empty", "short", "binary", "gone"])

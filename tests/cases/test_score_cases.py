@@ -23,9 +23,10 @@ from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.evaluation import arena_style
 from eva_stages.evaluation.alpaca import HubFiles
-from eva_stages.evaluation.answers import STYLE, Answer, by_model
+from eva_stages.evaluation.answers import STYLE, Answer, by_model, parse_answer
 from eva_stages.evaluation.arena_hard import battle_file
 from eva_stages.evaluation.arena_style import _fit, _official_steps, standardised
+from eva_stages.evaluation.judgment_files import Record
 from eva_stages.evaluation.measuring import score
 from eva_stages.evaluation.mt_bench import rating
 from eva_stages.evaluation.scoring import score_files
@@ -279,6 +280,44 @@ def test_ratings_outside_1_to_10_are_left_out_and_counted(tmp_path: Path) -> Non
     (model,) = (document := score_files("mt-bench", [write_lines(tmp_path / "a.jsonl", rows)]))["models"]
     assert (model["score"], model["n"], model["unrated"], model["out_of_range"]) == (7.0, 2, 3, 2)
     assert "outside 1 to 10" in as_markdown(score_tables(document))
+
+
+@pytest.mark.parametrize(
+    ("bench", "row", "says"),
+    [
+        ("mt-bench", {"question_id": 81, "model": "m", "turn": 1, "judgment": 7}, "judgment is 7; expected the judge's text"),
+        ("mt-bench", {"question_id": "\ud800", "model": "m", "turn": 1, "score": 7}, r"question_id is .*ud800.*; expected a name or an id"),
+        (
+            "arena-hard",
+            {"uid": "q", "model": "m", "games": [{"judgment": {"answer": ["A>B"]}}]},
+            "judgment is .*; expected the judge's text",
+        ),
+        ("arena-hard", {"question_id": "q", "model_a": "gpt-4-0314", "model_b": "m", "winner": ["tie"]}, "winner is .*; expected model_a"),
+        (
+            "alpaca-eval",
+            {"instruction": "i", "generator_1": "a", "generator_2": "b", "preference": 1, "annotator": ["x"]},
+            "expected a name",
+        ),
+    ],
+)
+def test_a_judgment_of_another_type_is_named_with_its_line(bench: str, row: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"a.jsonl, line 1: .*{says}"):
+        score_files(bench, [write_lines(tmp_path / "a.jsonl", [row])])
+
+
+def test_a_huge_rating_is_outside_the_scale(tmp_path: Path) -> None:
+    rows = [rated("m", 81, 1, 8), rated("m", 82, 1, 10**400)]
+    (model,) = score_files("mt-bench", [write_lines(tmp_path / "a.jsonl", rows)])["models"]
+    assert (model["score"], model["out_of_range"]) == (8.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("messages", ["a"]), ("metadata", True), ("metadata", {"bold_count": {"**": ["x"]}}), ("metadata", [1])]
+)
+def test_an_answer_of_another_shape_is_refused(field: str, value: Any) -> None:
+    row = {"uid": "q", "model": "m", "messages": [{"role": "assistant", "content": "x"}], field: value}
+    with pytest.raises(ValueError, match="expected"):
+        parse_answer(Record(Path("a"), "line 1", row))
 
 
 REFERENCE = json.dumps(
