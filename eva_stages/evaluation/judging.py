@@ -1,4 +1,4 @@
-"""Pairwise judging in both orders, so that a judge's liking for one place cancels out.
+"""Pairwise judging in both orders, so that a judge's position bias cancels out.
 
 Game 0 shows the baseline as assistant A, game 1 the model. A verdict that cannot be read is null and counts for nobody.
 """

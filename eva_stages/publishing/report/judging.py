@@ -1,4 +1,4 @@
-"""The judging: whether the judge likes a place, how often it gave no verdict, wins and losses, MT-Bench by category."""
+"""The judging: its position bias, how often it gave no verdict, wins and losses, MT-Bench by category."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -152,13 +152,13 @@ def _position_bias(found: list[Judged]) -> Plot:
         places = np.arange(len(known))[::-1]
         errors = np.nan_to_num(np.vstack([shares - lows, highs - shares])).clip(min=0)
         axes.errorbar(shares, places, xerr=errors, capsize=3, **{**look(0), "linestyle": "none"})
-        axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1, label="no liking for a place")
+        axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1, label="no position bias")
         axes.set_yticks(places, [short(one.label) for one in known])
         axes.set_xlim(0, 1)
         axes.margins(y=0.2)
 
     n = n_of((one.judgments for one in known), "games")
-    note = "Both orders of every two answers are judged, so a liking cancels out in the scores. Bars: 95 % over questions."
+    note = "Both orders of every two answers are judged, so a position bias cancels out in the scores. Bars: 95 % over questions."
     return draw(
         "position-bias",
         "Position bias",
