@@ -1,5 +1,6 @@
 """What several files of cases share."""
 
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from tests.cases.models import save_models
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny policies of all families of chat templates."""
     return save_families(tmp_path_factory.mktemp("families"))
+
+
+@pytest.fixture
+def new_fork_server() -> None:
+    """Ends the fork server that earlier tests have started, so that the next one has the environment as it is now."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

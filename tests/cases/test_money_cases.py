@@ -304,6 +304,7 @@ def test_what_a_server_refuses_is_left_out_and_told(server: ChatServer, tmp_path
     assert output["finish_reasons"][0].startswith("refused: ") and spent(output) == (0, 0)
 
 
+@pytest.mark.usefixtures("new_fork_server")
 def test_a_stage_tells_what_its_model_does_not_take_and_what_the_journal_says_it_cost(server: ChatServer, tmp_path: Path) -> None:
     rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(4)]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")

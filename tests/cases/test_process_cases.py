@@ -147,10 +147,11 @@ def started() -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.usefixtures("new_fork_server")
 def test_any_end_of_any_process_ends_the_stage_with_its_cause_and_a_rerun_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOME_API_KEY", KEY)  # the fork server, which is not there yet, takes it along
+    monkeypatch.setenv("SOME_API_KEY", KEY)  # the new fork server takes it along
     rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(ROWS)]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")
     source = Outside("prompts", tmp_path / "prompts", "0")

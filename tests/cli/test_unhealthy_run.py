@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from eva_stages.core.store import read_manifest
 from tests.conftest import TINY, events, manifests, overrides, run_eva
 
 PROBED = ["0-probe", "0-base-probe", "0-base-probe-reward", "0-eval-probe", "0-eval-probe-reward", "0-health"]
@@ -18,7 +19,8 @@ def test_a_figure_that_stops_ends_the_run_after_its_iteration_and_another_limit_
     arguments = ("run", "quickstart", "--run-dir", str(run), *overrides(settings))
 
     said = run_eva(*arguments, "--set", "health.equal_responses=0", code=1).stderr
-    figures = manifests(run)["0-health"]["figures"]
+    health = run / "stages" / f"0-health-{events(run)[-1]['fingerprint'][:12]}"  # beside the tiny run's own
+    figures = read_manifest(health)["figures"]
     value = figures["equal_responses"]
     assert f"repeat another one is {value:.3g}, above the limit health.equal_responses=0: the policy may have collapsed" in said
     assert "stops after iteration 0" in said and "--set health.equal_responses=..." in said and "resume with: eva run quickstart" in said

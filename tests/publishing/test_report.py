@@ -254,7 +254,7 @@ def test_the_plan_stands_beside_what_was_taken_and_what_is_not_known_is_said(tmp
     plan = [{"fingerprint": one.manifest["fingerprint"][:12], **times} for one in history.artifacts]
     (root / "plan.json").write_text(json.dumps({"stages": plan}))
     fingerprint, time = history.artifacts[0].manifest["fingerprint"], "2026-01-01T00:00:00+00:00"
-    lost = [{"event": "start", "seconds": None}, {"event": "interrupted", "seconds": 33.0}]
+    lost = [{"event": "start", "stage": "0-prompts"}, {"event": "interrupted", "stage": "0-prompts", "seconds": 33.0}]
     (root / "events.jsonl").write_text("".join(json.dumps({**one, "time": time, "fingerprint": fingerprint}) + "\n" for one in lost))
     section = ledger(history)
     assert "120% of the plan" in section.lead[0] and "1, which took 33 s" in section.lead[1]
