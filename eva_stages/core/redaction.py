@@ -24,28 +24,35 @@ VARIABLES = "EVA_SECRET_VARIABLES"
 """Environment variable with the names of further variables that hold secrets; what eva starts inherits it."""
 PART, ANCHOR = 12, 6
 """Characters of a secret's shortest part that is removed. Each such part holds a whole block of `ANCHOR` characters of the secret."""
+STRIDE = PART - ANCHOR + 1
+"""Every part in a text covers `ANCHOR` characters that begin at a multiple of this."""
 SHORTEST = 8
 LONGEST_WORD = 15
 
 _SECRET_NAME = re.compile(
-    r"KEY|TOKEN(?!IZ)|SECRET|PASSW(?:OR)?D|PASSPHRASE|CREDENTIAL|AUTH(?!OR)|AUTHORIZATION|(?:^|_)(?:PASS|PAT|DSN|COOKIE)(?:_|$)|_PWD$"
+    r"(?<!MON)(?<!TUR)KEY(?!WORD|BOARD|MAP|CHAIN|RING)|TOKEN(?!IZ)|SECRET|PASSW(?:OR)?D|PASSPHRASE|CREDENTIAL|AUTH(?!OR)|AUTHORIZATION|(?:^|_)(?:PASS|PAT|DSN|COOKIE)(?:_|$)|_PWD$"
 )
 _PASSWORD_NAME = re.compile(r"PASS|SECRET|CREDENTIAL|PWD")
 _HARMLESS = frozenset({"disabled", "required", "optional", "password", "userpass", "external", "internal", "automatic"})
-_WORD = re.compile(rf"[a-z_-]{{1,{LONGEST_WORD}}}")
+_WORD = rf"[a-z_-]{{1,{LONGEST_WORD}}}"
+_WORDS = re.compile(rf"{_WORD}|(?!(?i:bearer|basic|token)\b)(?:[A-Z]?{_WORD}[ ,]+)+[A-Z]?{_WORD}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _USER = re.compile(r"//([^/\s\"'<>\\]+)@")
 _VALUE = r"(?!\[removed)[^\s\"',;<>\\(){}\[\]]"
-_HEADERS = r"(?:authorization|(?:x-)?(?:goog-)?api-?key|x-auth-token|(?:set-)?cookie)"
+_HEADERS = r"(?:authorization|(?:x-)?(?:goog-)?api-?key|x-auth-token|(?:set-)?cookie(?=[^;\n]{0,99}=))"
+_IS = r"(?:\\?[\"']\s*[:=,]|\s*[:=])\s*b?\\?[\"']?"
+"""Between the name of a header and its value, in text, JSON and Python's pairs."""
 _PARAMETERS = r"(?:api_?key|key|(?:access_)?token|auth|password|secret|sig|signature)"
-_PREFIXES = r"(?:hf_|gsk_|gh[pousr]_|github_pat_|glpat-|nvapi-|xox[abeprs]-|r8_)"
+_PREFIXES = r"(?:gsk_|gh[pousr]_|github_pat_|glpat-|nvapi-|xox[abeprs]-|r8_)"
 _CREDENTIALS = (
     (re.compile(r"(?<=//)(?!\[removed\]@)[^/\s\"'<>\\]+(?=@)"), REMOVED),
-    (re.compile(rf"(?i)({_HEADERS}\\?[\"']?\s*[:=,]\s*b?\\?[\"']?(?:(?:bearer|basic|token)\s+)?+){_VALUE}{{6,}}"), rf"\1{REMOVED}"),
-    (re.compile(rf"(?i)\b((?:bearer|basic)\s+)(?=[^\s]*[\d_=]){_VALUE}{{8,}}"), rf"\1{REMOVED}"),
+    (re.compile(rf"(?i)({_HEADERS}{_IS}(?:(?:bearer|basic|token)\s+)?+){_VALUE}{{6,}}"), rf"\1{REMOVED}"),
+    (re.compile(rf"(?i)\b(bearer\s+)(?=[^\s]*[\d_=]){_VALUE}{{8,}}"), rf"\1{REMOVED}"),
+    (re.compile(r"\b((?i:basic)\s+)(?=[A-Za-z0-9+/]*[\d=])(?=[^A-Z\s]*[A-Z])[A-Za-z0-9+/]{10,}={0,2}(?![\w.-])"), rf"\1{REMOVED}"),
     (re.compile(rf"(?i)([?&]{_PARAMETERS}=)(?:(?!&){_VALUE}){{6,}}"), rf"\1{REMOVED}"),
     (re.compile(r"\b(?:sk|rk|pk)-(?=[\w-]{0,99}[\dA-Z])[\w-]{14,}"), REMOVED),
-    (re.compile(rf"\b{_PREFIXES}[\w-]{{14,}}"), REMOVED),
+    (re.compile(rf"\b{_PREFIXES}(?=[\w-]{{0,99}}[\dA-Z])[\w-]{{14,}}"), REMOVED),
+    (re.compile(r"\bhf_(?=[a-z]{0,99}[\dA-Z])[A-Za-z0-9]{14,}"), REMOVED),
     (re.compile(r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{8,999}\.[\w-]{8,}\.[\w-]{8,})"), REMOVED),
 )
 """What looks like a credential: the user of a URL, headers, parameters of URLs, keys with a known prefix."""
@@ -59,12 +66,19 @@ class Secrets:
     parts: frozenset[str]
     anchors: tuple[str, ...]
     """A text without any of these holds no secret."""
+    grams: frozenset[str]
+    """All sequences of `ANCHOR` characters in `parts`: a text is searched for them in one pass, however many secrets there are."""
+    short: tuple[str, ...]
+    """The wholes of which no part is removed."""
 
     def hide(self, text: str) -> str:
         """A text without the secrets and their parts."""
-        if not any(anchor in text for anchor in self.anchors):
+        if not self.wholes or (
+            self.grams.isdisjoint(text[start : start + ANCHOR] for start in range(0, len(text) - ANCHOR + 1, STRIDE))
+            and not any(whole in text for whole in self.short)
+        ):
             return text
-        spans = [(found.start(), found.end()) for whole in self.wholes for found in re.finditer(re.escape(whole), text)]
+        spans = [(found.start(), found.end()) for whole in self.wholes for found in re.finditer(_pattern(whole), text)]
         spans += [(start, start + PART) for start in range(len(text) - PART + 1) if text[start : start + PART] in self.parts]
         pieces, done = [], 0
         for start, end in _joined(sorted(spans)):
@@ -78,6 +92,11 @@ class Secrets:
         for pattern, replacement in _CREDENTIALS:
             text = pattern.sub(replacement, text)
         return text
+
+
+def _pattern(whole: str) -> str:
+    """Digits are not taken out of a longer number: a float in JSON would be one no more."""
+    return rf"(?<!\d)(?<!\d\.){whole}(?!\.?\d)" if whole.isdecimal() else re.escape(whole)
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -178,7 +197,7 @@ def _is_harmless(name: str, value: str) -> bool:
         return True
     if value.startswith("~/") or value.lower() in _HARMLESS or (value.isdigit() and name.endswith("TOKENS")):
         return True
-    return not _PASSWORD_NAME.search(name) and _WORD.fullmatch(value) is not None
+    return not _PASSWORD_NAME.search(name) and _WORDS.fullmatch(value) is not None
 
 
 def _secrets_in(value: str) -> Iterator[str]:
@@ -245,7 +264,9 @@ def _prepared(values: frozenset[str]) -> Secrets:
     parts = frozenset(form[start : start + PART] for form in long for start in range(len(form) - PART + 1))
     anchors = {form[start : start + ANCHOR] for form in long for start in range(0, len(form) - ANCHOR + 1, ANCHOR)}
     wholes = sorted((form for form in forms | urls if len(form) >= SHORTEST), key=len, reverse=True)
-    return Secrets(tuple(wholes), parts, tuple(sorted(anchors | {whole for whole in wholes if len(whole) < PART} | urls)))
+    grams = frozenset(part[start : start + ANCHOR] for part in parts for start in range(STRIDE))
+    short = {whole for whole in wholes if len(whole) < PART} | urls
+    return Secrets(tuple(wholes), parts, tuple(sorted(anchors | short)), grams, tuple(sorted(short)))
 
 
 def _forms(value: str) -> set[str]:

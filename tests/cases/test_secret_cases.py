@@ -21,7 +21,7 @@ from eva_stages.core.parts import write_part
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipes import load_recipe, packaged_recipes
-from eva_stages.core.redaction import PART, REMOVED, hide, redact, redacted
+from eva_stages.core.redaction import PART, REMOVED, SHORTEST, STRIDE, hide, redact, redacted
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import FunctionStage, Use
@@ -95,6 +95,10 @@ def test_a_variables_name_says_that_its_value_is_a_secret(name: str, monkeypatch
         ("MAX_TOKENS", "100000000"),
         ("AUTH_TYPE", "quickstart"),
         ("PWD", "/a/working/folder"),
+        ("KEYWORDS", "machine learning, models"),
+        ("KEYBOARD_LAYOUT", "us-international"),
+        ("MONKEY_NAME", "George 7 Washington"),
+        ("OAUTH_CLIENT_NAME", "My client name"),
     ],
 )
 def test_what_is_no_secret_stays(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +127,13 @@ MESSAGES = {
     '{"x-api-key": "qwertyuiop"}': f'{{"x-api-key": "{REMOVED}"}}',
     "GET /v1?key=abcdefgh&n=1": f"GET /v1?key={REMOVED}&n=1",
     "Incorrect API key provided: sk-proj-abcdefgh12345678": f"Incorrect API key provided: {REMOVED}",
+    "Set-Cookie: session=abc123; path=/": f"Set-Cookie: {REMOVED}; path=/",
+    "sent Basic dXNlcjpwYXNzd29yZDE=": f"sent Basic {REMOVED}",
+    "token hf_AbCdEfGhIjKlMnOpQrSt": f"token {REMOVED}",
     "bearer authentication failed": "bearer authentication failed",
+    "Fortune cookie: chocolate, or api-key, please": "Fortune cookie: chocolate, or api-key, please",
+    "explain basic Python3.10 syntax and basic COVID-19 advice": "explain basic Python3.10 syntax and basic COVID-19 advice",
+    "models/hf_llama_3_converted, hf_hub_download_everything": "models/hf_llama_3_converted, hf_hub_download_everything",
     "basic information is missing.": "basic information is missing.",
     "write to ada@example.org, see https://example.org/a@b": "write to ada@example.org, see https://example.org/a@b",
 }
@@ -132,6 +142,20 @@ MESSAGES = {
 @pytest.mark.parametrize("message", MESSAGES)
 def test_messages_lose_what_looks_like_a_credential(message: str) -> None:
     assert redact(message) == MESSAGES[message] == redact(redact(message))
+
+
+def test_a_secret_of_digits_is_not_taken_out_of_a_longer_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "66666666")
+    assert json.loads(redact(json.dumps({"share": 2 / 3, "said": "it is 66666666."}))) == {"share": 2 / 3, "said": f"it is {REMOVED}."}
+
+
+@pytest.mark.parametrize("lead", range(STRIDE + 1))
+@pytest.mark.parametrize("length", [SHORTEST, PART - 1, PART, PART + 1])
+def test_a_part_is_found_wherever_it_stands(lead: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "q8Zr4Lk2Wm9Tx"[:length]
+    monkeypatch.setenv("AN_API_KEY", secret)
+    for tail in range(STRIDE):
+        assert hide("." * lead + secret + "." * tail) == "." * lead + REMOVED + "." * tail
 
 
 def test_files_of_a_run_hold_no_secret(tmp_path: Path) -> None:
