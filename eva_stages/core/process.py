@@ -19,6 +19,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import psutil
 
@@ -30,6 +31,8 @@ from eva_stages.core.store import unwritable
 
 POLL_SECONDS = 0.05
 SUBREAPER = 36
+MARK = "EVA_STAGE_PROCESS"
+"""Environment variable by which the programs are known that a stage's process has started."""
 _report: Connection | None = None
 _log = Path("the log")
 _look_first: Callable[[], str | None] | None = None
@@ -48,25 +51,29 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     context: Any = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
     context.set_forkserver_preload(["eva_stages.core.preload"])
     ours, theirs = context.Pipe(duplex=False)
+    mark = uuid4().hex
     with clean_log(log) as output:
         # distilabel sets its logging up only in a process of this name
-        child = context.Process(target=_main, args=(theirs, output, secret_variables(), target, arguments, str(log)), name="MainProcess")
+        started = (theirs, output, secret_variables(), mark, target, arguments, str(log))
+        child = context.Process(target=_main, args=started, name="MainProcess")
         try:
             child.start()
         except (EOFError, ConnectionError) as error:
             raise StageError("the process that starts those of the stages was killed (out of memory?)") from error
         theirs.close()
-        is_orphan = False
+        is_orphan, outcome = False, None
         try:
             while not wait([ours, child.sentinel], timeout=POLL_SECONDS):
                 poll()
             outcome = ours.recv() if ours.poll() else None
             is_orphan = outcome is None and psutil.pid_exists(child.pid)
         except EOFError:
-            outcome = None
+            pass
         finally:
             kill_tree(child.pid)
             child.join()
+            if outcome is None:
+                _kill_marked(mark)
     poll()
     match outcome:
         case ("done", result):
@@ -108,6 +115,14 @@ def kill_tree(pid: int | None) -> None:
             member.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill the programs of a process that was killed: they have no parent any more by which to be found."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):  # another user's, or gone
+            if process.environ().get(MARK) == mark:
+                process.kill()
 
 
 def fail(message: str) -> NoReturn:
@@ -162,9 +177,12 @@ def _end_all() -> NoReturn:
     os._exit(1)
 
 
-def _main(report: Connection, output: Connection, variables: list[str], target: str, arguments: dict[str, Any], log: str) -> None:
+def _main(
+    report: Connection, output: Connection, variables: list[str], mark: str, target: str, arguments: dict[str, Any], log: str
+) -> None:
     global _report, _log
     _report, _log = report, Path(log)
+    os.environ[MARK] = mark
     for name in variables:
         add_secret_variable(name)
     if sys.platform != "darwin":  # distilabel's workers are to inherit what is imported here

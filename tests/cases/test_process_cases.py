@@ -215,6 +215,19 @@ def test_what_a_dead_worker_has_started_ends_with_the_stage(tmp_path: Path) -> N
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text())) or started() == []
 
 
+def start_a_daemon_and_end(pid: Path) -> None:
+    """Start a program that belongs to nobody, and be killed."""
+    pid.write_text(str(subprocess.Popen(["sleep", "600"], start_new_session=True).pid))
+    leave("signal SIGKILL")
+
+
+def test_what_a_killed_stage_has_started_ends_with_it(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="SIGKILL"):
+        run_in_child(f"{__name__}:start_a_daemon_and_end", {"pid": tmp_path / "pid"}, tmp_path / "log", lambda: None)
+    pid = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 class Leaves(Step):
     """Ends its process when it is loaded."""
 
