@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from eva_stages.core.errors import StageError
 from eva_stages.core.redaction import redact
-from eva_stages.models.provider_errors import REFUSED, Failure, retry_after
+from eva_stages.models.provider_errors import FORBIDDEN, REFUSED, Failure, retry_after
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 REPORTED_WAIT = 10.0
@@ -60,7 +60,7 @@ class Pacing:
         Raises:
             StageError: if the key or the model is refused, or no call was answered for long.
         """
-        if outcome.status in REFUSED and not outcome.paid:
+        if outcome.status in REFUSED and not outcome.paid and not (outcome.status == FORBIDDEN and self.answers):
             raise StageError(
                 f"{self._model} refused the request ({outcome.status}); check the model's name and {self._key_name}: {outcome.reason}"
             )

@@ -14,6 +14,8 @@ from eva_stages.models.wire import Exchange
 
 REFUSED = frozenset({401, 403, 404})
 """The key or the model's name is wrong: no other call will do better."""
+FORBIDDEN = 403
+"""Also what some providers say of a single prompt, so it is the key only where no other call was answered."""
 RETRIED = frozenset({408, 409, 425, 429})
 NOT_PAID = frozenset({500, 501, 503, 529})
 """Statuses from 500 with which a server says that it did not do the work."""

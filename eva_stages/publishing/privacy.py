@@ -22,6 +22,8 @@ from eva_stages.core.redaction import Secrets, secrets
 from eva_stages.core.rows import MESSAGES_OF_ERRORS
 
 SERVER = "[server]"
+SYSTEM = ("/usr", "/usr/local")
+"""Folders that every machine has, where Python may be: they tell nothing, and prompts about shells name them."""
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 NOT_PUBLISHED = ("api_base",)
 """Fields of recipes that name a machine: they are left out of what is published."""
@@ -48,7 +50,8 @@ class Privacy:
     def places(self) -> dict[str, str]:
         """Folders that tell about this machine, longest first, and what stands for them."""
         found = {sys.prefix: "python", str(Path.home()): "~", str(Path.cwd()): ".", str(self.root.resolve()): ""}
-        telling = {place: short for place, short in found.items() if place.count("/") > 1 or (short in ("~", "") and place != "/")}
+        named = {place: short for place, short in found.items() if place not in SYSTEM}
+        telling = {place: short for place, short in named.items() if place.count("/") > 1 or (short in ("~", "") and place != "/")}
         return dict(sorted(telling.items(), key=lambda entry: -len(entry[0])))
 
     @cached_property

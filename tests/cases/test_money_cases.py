@@ -145,6 +145,17 @@ def test_a_call_that_was_refused_costs_nothing(server: ChatServer, tmp_path: Pat
         assert "no connection" in output["finish_reasons"][0]
 
 
+def test_a_prompt_that_a_provider_forbids_is_null_where_others_are_answered(server: ChatServer, tmp_path: Path) -> None:
+    server.faults = ["ok", Fault(403, body=b'{"error": {"message": "your input was flagged"}}')]
+    answered, flagged, other = asked(generator(server, tmp_path, attempts=3), 3)
+    assert answered["generations"][0] and other["generations"][0] and len(server.requests) == 3
+    assert flagged["generations"] == [None] and "your input was flagged" in flagged["finish_reasons"][0] and spent(flagged) == (0, 0)
+    server.faults = [Fault(403, body=b'{"error": {"message": "your key is not allowed"}}')] * 3
+    (tmp_path / "other").mkdir()
+    with pytest.raises(StageError, match=r"refused the request \(403\); check the model's name and EVA_TEST_KEY"):
+        asked(generator(server, tmp_path / "other"), 3)
+
+
 @pytest.mark.parametrize("reason", ["length", "content_filter", "stop"])
 def test_an_answer_without_a_text_is_null_with_its_reason_and_paid_once(server: ChatServer, tmp_path: Path, reason: str) -> None:
     server.faults = [Fault(choice={"finish_reason": reason}, message={"content": None})]

@@ -341,6 +341,11 @@ def test_no_packaged_recipe_is_taken_for_one_with_a_credential() -> None:
         check_credentials(load_recipe(packaged.name))
 
 
+def test_folders_that_every_machine_has_stay_in_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.prefix", "/usr/local")
+    assert Privacy(tmp_path).text("install it to /usr/local/bin") == "install it to /usr/local/bin"
+
+
 def test_what_is_published_names_no_server(tmp_path: Path) -> None:
     recipe = load_recipe("quickstart", [evolver(api_base="http://Judge.corp.internal:8000/v1")])
     data = recipe.model_dump(mode="json")
