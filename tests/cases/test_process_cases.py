@@ -228,6 +228,13 @@ def test_what_a_killed_stage_has_started_ends_with_it(tmp_path: Path) -> None:
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+def test_the_fork_server_prints_nothing_when_it_is_interrupted_while_it_imports(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsignal.pause()")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    server = subprocess.run([sys.executable, "-c", "import eva_stages.core.preload"], env=environment, capture_output=True, check=False)
+    assert (server.returncode, server.stderr) == (130, b"")
+
+
 class Leaves(Step):
     """Ends its process when it is loaded."""
 
