@@ -1,6 +1,6 @@
 # make run: from nothing to the final table of the quickstart. make test: every check and every test.
 # make test-vllm: the tests of the vLLM engine, on CPU in an environment of their own (5 minutes, and as many again the first time).
-# make test-real: the whole loop on a real model, SmolLM2-135M-Instruct from the package index (ten minutes on two cores).
+# make test-real: the whole loop on a real model, SmolLM2-135M-Instruct from the package index (under 25 minutes on two cores).
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
