@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaForCausalLM
 
+from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import FILE, read_table
 from eva_stages.models.conversation import Chat
@@ -86,10 +87,10 @@ def answers(run: Path) -> Path:
     return found
 
 
-def test_the_command_line_writes_rows_and_counts_like_any_generator(run: Path) -> None:
+def test_the_command_line_writes_rows_and_counts_like_any_generator(run: Path, folder: Path) -> None:
     assert pq.read_schema(answers(run) / FILE).equals(SCHEMAS["responses"])
     rows = read_table(answers(run)).to_pylist()
-    assert len(rows) == len(PROMPTS) and {row["generator"] for row in rows} == {"policy"}
+    assert len(rows) == len(PROMPTS) and {row["generator"] for row in rows} == {tree_digest(folder / "policy")[:12]}
     assert all(len(row["responses"]) == len(row["finish_reasons"]) == len(row["token_counts"]) == 3 for row in rows)
     assert {reason for row in rows for reason in row["finish_reasons"]} == {"stop", "length"}
     assert all(
