@@ -300,7 +300,7 @@ CHECKS: dict[str, Callable[[Path, Path, str], Figures]] = {
 
 
 class PeakMemory(threading.Thread):
-    """The most memory of the first device that is in use while this runs, in MiB; None where nvidia-smi is not at hand."""
+    """The most memory of the first device that is in use while this runs, in MiB; None where nvidia-smi is not available."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

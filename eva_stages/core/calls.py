@@ -114,7 +114,7 @@ class Journal:
     def settle(
         self, reservation: Reservation, key: str | None, answer: Any, usd: float, estimated: bool = False, cap: float | None = None
     ) -> "asyncio.Future[None]":
-        """Put what a call gave and cost in the place of its reservation; durable when what this returns is done.
+        """Replace a call's reservation by its answer and cost; durable once the returned future is done.
 
         Args:
             key: what the answer is found by; None = it is of no use, and only its price counts.

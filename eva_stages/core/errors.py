@@ -6,7 +6,7 @@ from pathlib import Path
 from eva_stages.core.redaction import redact
 
 LONGEST_CAUSE = 500
-"""Characters of an exception's message that are told; the log has all of it."""
+"""Longest message of an exception that is shown, in characters; the log has all of it."""
 
 
 class EvaError(Exception):
