@@ -38,7 +38,7 @@ from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.tables import read_table
 from eva_stages.models.loading import resolve
 from eva_stages.solver.launching import launch_file
-from pipelines.playing import responding, rewarding
+from pipelines.response_stages import responding, rewarding
 from pipelines.solver import _trained
 
 Figures = dict[str, Any]
@@ -87,14 +87,14 @@ def recipe(models: Path, loss: Mapping[str, Any], training: Mapping[str, Any], t
     return Recipe.model_validate(
         {
             "name": "accelerator",
-            "prompts": {"kind": "microworld"},
+            "prompts": {"kind": "lettercraft"},
             "policy": {"model": str(models / "policy"), "generator": generator},
             "reward": {
                 "kind": "sequence_classifier",
                 "model": str(models / "reward"),
                 "runtime": {"tokens_per_batch": tokens_per_batch},
             },
-            "creator": {"responses": RESPONSES, "evolve": {"generator": {"kind": "microworld"}}},
+            "creator": {"responses": RESPONSES, "evolve": {"generator": {"kind": "lettercraft"}}},
             "solver": {"responses": RESPONSES, "loss": loss, "training": training},
             "runtime": {"rows_per_part": 512},
         }

@@ -19,7 +19,7 @@ from benchmarks import common
 from benchmarks.generation import recipe
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.rows import prompt_row
-from pipelines.playing import rewarding
+from pipelines.response_stages import rewarding
 
 
 def rows(count: int, n: int) -> list[dict[str, Any]]:

@@ -140,7 +140,7 @@ def role(process: psutil.Process, main: psutil.Process) -> str:
     for part, name in (
         ("resource_tracker", "resource tracker"),
         ("commands.launch", "launcher"),
-        ("eva_stages.solver.training", "trainer"),
+        ("eva_stages.solver.train", "trainer"),
     ):
         if part in words:
             return name

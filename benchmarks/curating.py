@@ -24,7 +24,7 @@ THRESHOLD = 0.8
 def step(folder: Path) -> dict[str, float]:
     """`Curate` over the evolutions in `folder`."""
     started, busy, before = time.perf_counter(), time.process_time(), large.peak()
-    curate = Use("eva_stages.creator.curating:Curate", {"name": "curate", "near_duplicate": THRESHOLD})
+    curate = Use("eva_stages.creator.curation:Curate", {"name": "curate", "near_duplicate": THRESHOLD})
     counts = large.table_step(curate, folder / "curate/data", evolutions=folder / "evolutions")
     return _figures(counts["evolved"], counts["kept"], started, busy, before)
 
@@ -33,7 +33,7 @@ def index(folder: Path) -> dict[str, float]:
     """The same rule with one sketch object per text and one dict per band."""
     from datasketch import MinHash, MinHashLSH
 
-    from eva_stages.creator.curating import prompt_text
+    from eva_stages.creator.curation import prompt_text
     from eva_stages.creator.sketching import PERMUTATIONS, SHINGLE
 
     texts = [prompt_text(messages).lower() for messages in read_table(folder / "evolutions")["messages"].to_pylist()]

@@ -102,7 +102,7 @@ def stages(folder: Path) -> list[Stage]:
     """The stages of one iteration over the prompts in `folder`."""
     file, questions = (Outside(name, folder / name, file_digest(folder / name)) for name in ("prompts.jsonl", "questions.jsonl"))
     settings = {"column": "prompt", "size": None, "max_characters": 8000, "seed": 1}
-    load = Use("eva_stages.creator.prompts:load_file", {"file": Input("file"), **settings})
+    load = Use("eva_stages.creator.prompt_loading:load_file", {"file": Input("file"), **settings})
     prompts = FunctionStage("prompts", 0, {"file": file}, function=load)
     responses = _rows("respond", "responses", "Respond", prompts=prompts)
     rewards = _rows("reward", "rewards", "Score", prompts=prompts, responses=responses)

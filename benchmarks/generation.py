@@ -27,7 +27,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.process import run_in_child
 from eva_stages.core.rows import prompt_row
 from eva_stages.models.loading import resolve
-from pipelines.playing import responding
+from pipelines.response_stages import responding
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0}
 WAITING = {"passive": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}}
@@ -40,10 +40,10 @@ def recipe(engine: str, policy: Path, n: int, max_new_tokens: int) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "benchmark",
-            "prompts": {"kind": "microworld"},
+            "prompts": {"kind": "lettercraft"},
             "policy": {"model": str(policy), "generator": generator},
-            "reward": {"kind": "microworld"},
-            "creator": {"responses": n, "evolve": {"generator": {"kind": "microworld"}}},
+            "reward": {"kind": "lettercraft"},
+            "creator": {"responses": n, "evolve": {"generator": {"kind": "lettercraft"}}},
             "solver": {"responses": n, "loss": {"kind": "dpo"}},
             "runtime": {"rows_per_part": 500},
         }

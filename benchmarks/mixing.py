@@ -17,7 +17,7 @@ from benchmarks import large
 from eva_stages.core.stage import Use
 
 STEPS = {
-    "mix": (Use("eva_stages.creator.mixing:Mix", {"name": "mix", "evolved_share": 0.8, "seed": 1}), ("evolved", "prompts")),
+    "mix": (Use("eva_stages.creator.mixture:Mix", {"name": "mix", "evolved_share": 0.8, "seed": 1}), ("evolved", "prompts")),
     "pair": (Use("eva_stages.solver.pairing:MakePairs", {"name": "pair"}), ("prompts", "responses", "rewards")),
 }
 

@@ -104,10 +104,10 @@ class Watch(Reporter):
 
 
 def measure(prompts: int, folder: Path, settings: list[str]) -> None:
-    from eva_stages.core.recipes import load_recipe
+    from eva_stages.core.recipe_files import load_recipe
     from eva_stages.models.loading import resolve
     from pipelines.creator import creator_stages
-    from pipelines.prompts import prompts_stage
+    from pipelines.prompt_stages import prompts_stage
     from pipelines.solver import solver_stages
 
     recipe = load_recipe("quickstart", [f"prompts.size={prompts}", *settings])

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.store import Run
-from eva_stages.publishing.history import read_history
-from eva_stages.publishing.lineage import Lineage
+from eva_stages.views.history import read_history
+from eva_stages.views.prompt_lineage import Lineage
 
 
 def report(folder: Path) -> None:

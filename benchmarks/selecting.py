@@ -22,7 +22,7 @@ def select(folder: Path) -> dict[str, float]:
     inform = Use("eva_stages.creator.informativeness:Informativeness", {"name": "inform", "metric": "reward_gap"})
     large.table_step(inform, folder / "inform/data", rewards=folder / "rewards")
     informed = time.perf_counter()
-    chosen = Use("eva_stages.creator.sampling:Select", {"name": "select", "kind": "weighted", "fraction": 0.25, "seed": 1})
+    chosen = Use("eva_stages.creator.selection:Select", {"name": "select", "kind": "weighted", "fraction": 0.25, "seed": 1})
     large.table_step(chosen, folder / "select/data", inform=folder / "inform/data")
     ended = time.perf_counter()
     return {

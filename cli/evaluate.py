@@ -30,8 +30,8 @@ def run(
 
     Benchmarks: mt-bench, arena-hard, arena-hard-v2.0, alpaca-eval, lettercraft, gsm8k, ifeval, lm-eval.
     """
+    from cli.eval_requests import MODEL_RECIPE, asked_for, is_model, model_overrides
     from cli.running import run_stages
-    from pipelines.asking import MODEL_RECIPE, asked_for, is_model, model_overrides
 
     model = is_model(target)
     changes = [*(model_overrides(target) if model else []), *changes_of(overrides, trust)]

@@ -16,9 +16,9 @@ def lineage(
     ] = False,
 ) -> None:
     """From the seed to a prompt: mutations, answers and rewards, informativeness, pairs, checkpoints."""
-    from eva_stages.publishing.history import read_history
-    from eva_stages.publishing.lineage import Lineage
-    from eva_stages.publishing.lineage_view import steps_view, tree_view
+    from eva_stages.views.history import read_history
+    from eva_stages.views.lineage_view import steps_view, tree_view
+    from eva_stages.views.prompt_lineage import Lineage
 
     lookup = Lineage(read_history(existing_run(run)))
     document = lookup.tree(prompt_id) if from_seed else lookup.trace(prompt_id)

@@ -28,13 +28,13 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money."""
-    from eva_stages.core.recipes import load_recipe
+    from eva_stages.checking.recipe_checks import check
+    from eva_stages.checking.run_date import dated
+    from eva_stages.core.recipe_files import load_recipe
     from eva_stages.core.terminal import note
-    from pipelines.checking import check
-    from pipelines.dating import dated
-    from pipelines.plan_tables import plan_tables
-    from pipelines.planning import plan_document
-    from pipelines.rates import read_rates
+    from eva_stages.planning.plan_document import plan_document
+    from eva_stages.planning.plan_tables import plan_tables
+    from eva_stages.planning.rates import read_rates
 
     loaded = load_recipe(recipe, changes_of(overrides, trust))
     given = read_rates(rates) if rates is not None else None
@@ -56,7 +56,7 @@ def plan(
 def _measure(recipe: "Recipe", run: "Run") -> None:
     """Time the stages, and keep the rates with the run."""
     from eva_stages.core.progress import Reporter
-    from pipelines.measuring import measured_rates
-    from pipelines.rates import write_rates
+    from eva_stages.planning.measured_rates import measured_rates
+    from eva_stages.planning.rates import write_rates
 
     write_rates(run, measured_rates(recipe, run.root, Reporter()))

@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show and copy the packaged r
 @app.command("ls")
 def ls(as_json: JsonOption = False) -> None:
     """List the packaged recipes."""
-    from eva_stages.core.recipes import packaged_recipes
+    from eva_stages.core.recipe_files import packaged_recipes
 
     recipes = [{"name": recipe.name, "summary": recipe.summary} for recipe in packaged_recipes()]
     if as_json:
@@ -28,7 +28,7 @@ def ls(as_json: JsonOption = False) -> None:
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print a recipe."""
-    from eva_stages.core.recipes import recipe_text
+    from eva_stages.core.recipe_files import recipe_text
     from eva_stages.core.terminal import print_text
 
     print_text(recipe_text(name)[1])
@@ -40,7 +40,7 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
     import shutil
 
     from eva_stages.core.errors import ConfigError
-    from eva_stages.core.recipes import recipe_files, recipe_text
+    from eva_stages.core.recipe_files import recipe_files, recipe_text
     from eva_stages.core.terminal import print_text
 
     text, files = recipe_text(name)[1], recipe_files(name)
@@ -62,11 +62,11 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check a recipe and everything it points to; lists every fault."""
+    from eva_stages.checking.recipe_checks import check
     from eva_stages.core.errors import ConfigError
-    from eva_stages.core.recipes import load_recipe
+    from eva_stages.core.recipe_files import load_recipe
     from eva_stages.core.redaction import redacted
     from eva_stages.core.terminal import note, print_json, print_text
-    from pipelines.checking import check
 
     try:
         notes = check(load_recipe(recipe, changes_of(overrides, trust)), online=online)

@@ -13,7 +13,7 @@ def report(
 ) -> None:
     """One HTML file that tells a run: RUN/report.html, plots in RUN/report/; of several runs: FIRST/comparison.html."""
     from eva_stages.core.terminal import print_text
-    from pipelines.reporting import make_report
+    from eva_stages.publishing.report_files import make_report
 
     path = make_report([existing_run(run) for run in runs])
     print_text(f"{path}\n")

@@ -33,22 +33,22 @@ def run_stages(
         repair: make finished artifacts anew that are not what was committed.
         change: of the recipe, after the overrides.
     """
+    from eva_stages.checking.function_sources import save_sources
+    from eva_stages.checking.recipe_checks import check
+    from eva_stages.checking.run_date import dated
     from eva_stages.core.cluster import check_engine
     from eva_stages.core.ledger import put_down
     from eva_stages.core.progress import Reporter
-    from eva_stages.core.recipes import dump_recipe, load_recipe
+    from eva_stages.core.recipe_files import dump_recipe, load_recipe
     from eva_stages.core.sockets import use_short_temporary_folder
     from eva_stages.core.stage import closure
     from eva_stages.core.store import write_whole, writing_to
     from eva_stages.core.terminal import note
     from eva_stages.core.variants import keep_variant, other_variants
-    from pipelines.checking import check
-    from pipelines.dating import dated
-    from pipelines.functions import save_sources
+    from eva_stages.planning.plan_document import plan_document
+    from eva_stages.publishing.story import execute_and_publish
+    from eva_stages.views.run_summary import summary, summary_tables
     from pipelines.iteration import iterations
-    from pipelines.planning import plan_document
-    from pipelines.publishing import execute_and_publish
-    from pipelines.summary import summary, summary_tables
 
     use_short_temporary_folder()
     recipe = load_recipe(recipe_name, overrides)

@@ -10,8 +10,8 @@ from cli.shared import JsonOption, RunArgument, existing_run, show
 
 if TYPE_CHECKING:
     from eva_stages.evaluation.alpaca import HubFiles
-    from pipelines.comparing import Values
-    from pipelines.results import Results
+    from eva_stages.views.comparison import Values
+    from eva_stages.views.score_tables import Results
 
 NARROWEST = 140
 """Columns that the score tables need; a narrower terminal wraps them."""
@@ -64,8 +64,8 @@ def score(
 ) -> None:
     """Score existing judgments of FastChat, arena-hard-auto or alpaca_eval as the official tools do."""
     from eva_stages.evaluation.alpaca import HubFiles
-    from eva_stages.evaluation.scoring import score_files
-    from pipelines.results import score_tables
+    from eva_stages.evaluation.file_scores import score_files
+    from eva_stages.views.score_tables import score_tables
 
     given = {"--questions": questions, "--radar": radar}
     files = {"--gamed": gamed, "--instruction-difficulty": instruction_difficulty, "--glm-weights": glm_weights}
@@ -91,9 +91,9 @@ def compare(
 ) -> None:
     """Differences with intervals, P(better) and corrected p values, on the benchmarks that A and B share."""
     from eva_stages.core.errors import ConfigError
-    from pipelines.comparing import compare as compare_values
-    from pipelines.comparing import compare_iterations
-    from pipelines.results import comparison_tables
+    from eva_stages.views.comparison import compare as compare_values
+    from eva_stages.views.comparison import compare_iterations
+    from eva_stages.views.score_tables import comparison_tables
 
     if bench is not None:
         _check(bench, {}, None)
@@ -105,13 +105,13 @@ def compare(
 
 def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
     """The scores of a run, benchmark by policy, with published scores of known models beside them."""
-    from eva_stages.core.recipes import recipe_of_run
+    from eva_stages.core.recipe_files import recipe_of_run
     from eva_stages.core.store import RecordedRun
     from eva_stages.core.terminal import note
     from eva_stages.core.variants import other_variants
+    from eva_stages.views.run_scores import run_results, run_table
+    from eva_stages.views.run_summary import summary
     from pipelines.iteration import iterations
-    from pipelines.run_results import run_results, run_table
-    from pipelines.summary import summary
 
     found = RecordedRun(existing_run(run).root)
     for variant in other_variants(found):
@@ -124,7 +124,7 @@ def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = Fal
 def _values(side: str, bench: str | None) -> "Values":
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.store import RecordedRun
-    from pipelines.comparing import file_values, run_values
+    from eva_stages.views.comparison import file_values, run_values
 
     if bench is not None:
         return file_values(bench, Path(side))
@@ -159,7 +159,7 @@ def _hub_files(given: "HubFiles") -> "HubFiles":
 def _print(document: dict[str, Any], tables: "list[Results]", as_json: bool, as_csv: bool, as_markdown: bool) -> None:
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.terminal import print_text
-    from pipelines import results
+    from eva_stages.views import score_tables as results
 
     if as_json + as_csv + as_markdown > 1:
         raise ConfigError(["--json, --csv and --markdown: give one of them"])

@@ -6,7 +6,7 @@ from cli.shared import JsonOption, RunArgument, existing_run, show
 
 if TYPE_CHECKING:
     from eva_stages.core.terminal import Terminal
-    from pipelines.status import Watch
+    from eva_stages.views.run_status import Watch
 
 SECONDS = 1.0
 """Between two looks."""
@@ -15,7 +15,7 @@ SECONDS = 1.0
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
     """Every stage of a run: done, running, failed or to do. On a terminal it follows a run that is going, until it ends or Ctrl-C."""
     from eva_stages.core.terminal import Terminal
-    from pipelines.status import Watch, status_table
+    from eva_stages.views.run_status import Watch, status_table
 
     watch, terminal = Watch(existing_run(run)), Terminal()
     document = watch.document()
@@ -32,7 +32,7 @@ def _follow(watch: "Watch", terminal: "Terminal") -> None:
     from rich.live import Live
 
     from eva_stages.core.redaction import hidden
-    from pipelines.status import status_table
+    from eva_stages.views.run_status import status_table
 
     document = watch.document()
     try:

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eva_stages.core.config.evaluation import GSM8K, AlpacaEval, ArenaHard, Benchmark, JudgedBenchmark, LMEval, MTBench, OneBenchmark
-from eva_stages.core.config.models import LiteLLMModel, Player
+from eva_stages.core.config.evaluation_config import GSM8K, AlpacaEval, ArenaHard, Benchmark, JudgedBenchmark, LMEval, MTBench, OneBenchmark
+from eva_stages.core.config.models_config import LiteLLMModel, Player
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed, tree_digest
 from eva_stages.core.homes import HOMES, arena_hard_answers, find_file
 from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, Stage, Use
-from eva_stages.evaluation.prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
-from eva_stages.evaluation.questions import baseline_answers, question_rows
+from eva_stages.evaluation.benchmark_questions import baseline_answers, question_rows
+from eva_stages.evaluation.judge_prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
 from eva_stages.models.choosing import player, policy_generator
-from pipelines.playing import empty, judging_limits, keep_thoughts, unscored
+from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
 
 BASE = "base"
 BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
@@ -88,14 +88,14 @@ def _questions(benchmark: Benchmark, name: str, place: str) -> Stage:
     inputs: dict[str, Stage | Outside] = {"questions": find_file(benchmark.questions, HOMES[home], f"{place}.questions")}
     if isinstance(benchmark, MTBench):
         inputs["references"] = find_file(benchmark.references, HOMES["mt-bench-references"], f"{place}.references")
-    load = Use("eva_stages.evaluation.questions:load_questions", {"benchmark": kind})
+    load = Use("eva_stages.evaluation.benchmark_questions:load_questions", {"benchmark": kind})
     return FunctionStage(f"{name}-questions", 0, inputs, function=load)
 
 
 def _baseline(benchmark: ArenaHard | AlpacaEval, name: str, questions: Stage, place: str) -> Stage:
     files = baseline_files(benchmark, f"{place}.baseline")
     inputs: dict[str, Stage | Outside] = {f"answers_{index}": file for index, file in enumerate(files)}
-    load = Use("eva_stages.evaluation.questions:load_baseline", {"benchmark": benchmark.kind})
+    load = Use("eva_stages.evaluation.benchmark_questions:load_baseline", {"benchmark": benchmark.kind})
     return FunctionStage(f"{name}-baseline", 0, {"questions": questions, **inputs}, function=load)
 
 
@@ -208,7 +208,7 @@ def _score(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, inpu
     if isinstance(benchmark, AlpacaEval):
         settings["annotator"] = benchmark.annotator
         files = package_files(benchmark, place)
-    score = Use("eva_stages.evaluation.measuring:score", settings)
+    score = Use("eva_stages.evaluation.measures:score", settings)
     return FunctionStage(name, iteration, {**inputs, **files}, function=score, version=2)
 
 

@@ -5,9 +5,9 @@ Each control trains like eva, iteration by iteration from the policy of the one 
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.stage import Outside, Stage, TableStage, Use
-from pipelines.cleaning import decontaminated
+from pipelines.cleaning_stages import decontaminated
 from pipelines.creator import creator_stages
-from pipelines.prompts import prompts_stage
+from pipelines.prompt_stages import prompts_stage
 
 
 def control_stages(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside, topics: Stage | None = None) -> tuple[Stage, ...]:
@@ -36,6 +36,6 @@ def _drawn(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside
         iteration,
         {"prompts": seeds, "selected": creator[place]},
         sources=("prompts", "selected"),
-        step=Use("eva_stages.creator.sampling:Subset"),
+        step=Use("eva_stages.creator.selection:Subset"),
     )
     return *creator[: place + 1], subset

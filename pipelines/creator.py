@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Outside, Stage, TableStage, Use
-from pipelines.cleaning import decontaminated, diversified
-from pipelines.evolving import Answered, evolving
-from pipelines.playing import responding, rewarding
+from pipelines.cleaning_stages import decontaminated, diversified
+from pipelines.evolution_stages import Answered, evolving
+from pipelines.response_stages import responding, rewarding
 
 
 def creator_stages(
@@ -48,7 +48,7 @@ def creator_stages(
         iteration,
         {"evolved": cleaned[-1], **history},
         sources=("evolved", *history),
-        step=Use("eva_stages.creator.curating:Curate", {"near_duplicate": creator.curate.near_duplicate}),
+        step=Use("eva_stages.creator.curation:Curate", {"near_duplicate": creator.curate.near_duplicate}),
     )
     diverse = diversified(recipe, iteration, curated, (*earlier, prompts))
     new = diverse[-1] if diverse else curated
@@ -59,7 +59,7 @@ def creator_stages(
         iteration,
         mixing,
         sources=tuple(mixing),
-        step=Use("eva_stages.creator.mixing:Mix", {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)}),
+        step=Use("eva_stages.creator.mixture:Mix", {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)}),
     )
     return *replayed, responses, rewards, informed, selected, *evolved, *cleaned[1:], curated, *diverse, *admission, mixed
 
@@ -71,7 +71,7 @@ def _selected(recipe: Recipe, iteration: int, informed: Stage, topics: Stage | N
     inputs = {"info": informed}
     if selection.topic_share and topics:
         settings["topic_share"], inputs["topics"] = selection.topic_share, topics
-    return TableStage("select", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.sampling:Select", settings))
+    return TableStage("select", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.selection:Select", settings))
 
 
 def _replayed(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[Stage], informed: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -83,7 +83,7 @@ def _replayed(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[
     for index, (one, info) in enumerate(zip(earlier, informed, strict=True)):
         inputs |= {f"prompts_{index}": one, f"info_{index}": info}
     settings = {"share": config.share, "metric": recipe.creator.metric, "seed": derive_seed(recipe.seed, "replay", iteration)}
-    return (TableStage("replay", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.mixing:Replay", settings)),)
+    return (TableStage("replay", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.mixture:Replay", settings)),)
 
 
 def _admission(recipe: Recipe, iteration: int, curated: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:

@@ -5,14 +5,14 @@ Lettercraft scores with its own exact reward, whatever a recipe trains on: figur
 
 from collections.abc import Sequence
 
-from eva_stages.core.config.evaluation import Lettercraft
+from eva_stages.core.config.evaluation_config import Lettercraft
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards import MicroworldReward
+from eva_stages.core.config.rewards_config import LettercraftReward
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
 from pipelines.benchmarks import measured
-from pipelines.playing import empty, judging_limits, keep_thoughts, unscored
+from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
 
 
 def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tuple[tuple[Stage, ...], list[tuple[Stage, ...]]]:
@@ -36,7 +36,7 @@ def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tup
 
 def questions_stage(benchmark: Lettercraft) -> Stage:
     """The benchmark's prompts."""
-    load = Use("eva_stages.creator.prompts:load_held_out", {"size": benchmark.prompts})
+    load = Use("eva_stages.creator.prompt_loading:load_held_out", {"size": benchmark.prompts})
     return FunctionStage("questions", 0, {}, function=load)
 
 
@@ -67,7 +67,7 @@ def evaluation_stages(
         prefixes={"baseline": "baseline_"},
         steps=(
             Use(
-                "eva_stages.evaluation.judging:JudgePairs",
+                "eva_stages.evaluation.pair_judging:JudgePairs",
                 {"llm": judge, "seed": derive_seed(recipe.seed, "eval-judge", iteration)},
             ),
         ),
@@ -103,7 +103,7 @@ def _answered(
         limits=(empty(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    reward, _ = reward_model(MicroworldReward(kind="microworld"), recipe, policy)
+    reward, _ = reward_model(LettercraftReward(kind="lettercraft"), recipe, policy)
     score = "eva_stages.models.rewards:RewardResponses"
     rewards = RowStage(
         f"{prefix}-reward",

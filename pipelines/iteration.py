@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.stage import Stage
 from eva_stages.models.loading import resolve
-from pipelines.analysing import analysing
-from pipelines.cleaning import decontaminated
+from pipelines.analysis_stages import analysing
+from pipelines.cleaning_stages import decontaminated
 from pipelines.controls import control_stages
 from pipelines.creator import creator_stages
 from pipelines.evaluation import evaluations
-from pipelines.health import health_stages
-from pipelines.prompts import prompts_stage
+from pipelines.health_stages import health_stages
+from pipelines.prompt_stages import prompts_stage
 from pipelines.solver import pairs_of, solver_stages
 
 

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eva_stages.core.config.engine import RayEngine
+from eva_stages.core.config.engine_config import RayEngine
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards import EnsembleReward, PairwiseReward
-from eva_stages.core.config.solver import RLOO
+from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
+from eva_stages.core.config.solver_config import RLOO
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import FunctionStage, Outside, Stage, TableStage, Use, as_data
 from eva_stages.models.choosing import date_of, reward_model
 from eva_stages.models.sampling import Sampling
-from pipelines.playing import keep_thoughts, responding, rewarding, shown_system_prompt
-from pipelines.rewriting import rewriting
+from pipelines.response_stages import keep_thoughts, responding, rewarding, shown_system_prompt
+from pipelines.rewrite_stages import rewriting
 
 
 def solver_stages(

@@ -11,7 +11,7 @@ import psutil
 from ray.cluster_utils import Cluster
 
 from eva_stages.core.rows import Message, last_user_text
-from eva_stages.microworld.language import grade, parse
+from eva_stages.lettercraft.language import grade, parse
 from tests.conftest import TINY
 
 SOON = {

@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.tables import read_table
+from eva_stages.planning.sizes import sizes
 from pipelines.iteration import iterations
-from pipelines.sizing import sizes
 from tests.conftest import kill_group, manifests, run_eva, start_eva
 from tests.fault_server import ChatServer, chat_server
 from tests.official_files import alpaca_eval, arena_hard, mt_bench

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipes import dump_recipe, load_recipe, packaged_recipes
+from eva_stages.core.recipe_files import dump_recipe, load_recipe, packaged_recipes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -48,7 +48,7 @@ def test_all_faults_come_at_once_with_their_places(tmp_path: Path) -> None:
         number = next(index for index, line in enumerate(lines, 1) if line.strip().startswith(key))
         assert f"mine.yaml:{number}: {field}" in faults
     assert "is 'reward_gab'; known: reward_gap, " in faults and "Did you mean reward_gap?" in faults
-    assert "--set reward.kind=micro: reward.kind: is 'micro'; known: microworld, " in faults
+    assert "--set reward.kind=micro: reward.kind: is 'micro'; known: lettercraft, " in faults
     assert "--set iterations=many" in faults
     assert "Did you mean seed?" in faults
     assert len(error.value.faults) == 5

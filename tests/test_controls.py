@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.progress import Reporter
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table
-from eva_stages.creator.prompts import held_out_instructions
-from pipelines.checking import check
+from eva_stages.creator.prompt_loading import held_out_instructions
 from pipelines.iteration import Iteration, iterations
 from tests.conftest import TINY, manifests, overrides, run_eva
 from tests.killing import assert_same_weights, folder, made_again
@@ -79,7 +79,7 @@ def test_the_human_control_takes_disjoint_prompts_and_says_early_when_there_are_
 
     write_prompts(tmp_path, 24)
     held_out = {str(one) for one in held_out_instructions(300)}
-    for name, source in (("file", settings), ("microworld", {"creator.control": "human", "prompts.size": 8})):
+    for name, source in (("file", settings), ("lettercraft", {"creator.control": "human", "prompts.size": 8})):
         run = Run(tmp_path / name)
         run.create()
         execute(run, [one.prompts for one in rounds("quickstart", **source)], Reporter())
@@ -93,7 +93,7 @@ def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None
     settings = {
         "creator.control": "no_evolve",
         "solver.training.start": "scratch",
-        "solver.rewrite": {"generator": {"kind": "microworld"}, "keep": "if_no_worse", "longest": 2.0},
+        "solver.rewrite": {"generator": {"kind": "lettercraft"}, "keep": "if_no_worse", "longest": 2.0},
         "evaluation.benchmarks": [],
     }
     changes = overrides({**TINY, **settings} | {"runtime.rows_per_part": 64})
@@ -125,7 +125,7 @@ def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"reward.kind": "microworld_judge"}, "reward.kind: rloo scores every response by itself"),
+        ({"reward.kind": "lettercraft_judge"}, "reward.kind: rloo scores every response by itself"),
         ({"solver.rewrite": {}}, "solver.rewrite: rloo makes no pairs"),
         ({"solver.training.start": "scratch"}, "solver.training.start: rloo makes no pairs"),
         ({"policy.generator.temperature": 0}, "policy.generator.temperature: is 0"),
@@ -136,7 +136,7 @@ def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None
         ({"solver.responses": 5}, "solver.training.batch_size: 32 responses are no whole prompts of 5"),
         ({"solver.reference": "initial", "solver.training.adapter": {"kind": "lora"}}, "solver.reference: under an adapter"),
         (
-            {"solver.loss": {"kind": "dpo"}, "reward.kind": "microworld_judge", "solver.rewrite": {}},
+            {"solver.loss": {"kind": "dpo"}, "reward.kind": "lettercraft_judge", "solver.rewrite": {}},
             "solver.rewrite: a rewrite is scored by itself",
         ),
     ],

@@ -64,7 +64,7 @@ def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
         settings |= {
             "creator.evolve.generator": model,
             "creator.evolve.feedback": {"critic": {"kind": "policy", "max_new_tokens": 16, "stop": ["zz"]}},
-            "creator.analysis": {"scorer": {"kind": "microworld"}, "topics": {"model": str(tmp_path / "classifier"), "labels": LABELS}},
+            "creator.analysis": {"scorer": {"kind": "lettercraft"}, "topics": {"model": str(tmp_path / "classifier"), "labels": LABELS}},
         }
         changes = overrides(settings)
         plan = json.loads(run_eva("plan", RECIPE, "--run-dir", str(run), *changes, "--json", EVA_TEST_KEY=KEY).stdout)

@@ -1,8 +1,8 @@
 """Results of public benchmarks stand in the table of a run beside published scores."""
 
 from eva_stages.evaluation.statistics import Estimate
-from pipelines.results import as_csv, as_markdown
-from pipelines.run_results import run_results, run_table
+from eva_stages.views.run_scores import run_results, run_table
+from eva_stages.views.score_tables import as_csv, as_markdown
 
 
 def test_published_scores_stand_below_the_runs_own_in_the_same_unit() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from eva_stages.core.config.engine import Engine, LocalEngine
+from eva_stages.core.config.engine_config import Engine, LocalEngine
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.process import run_in_child
 from eva_stages.core.stage import Outside, RowStage, Stage

@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from eva_stages.core.cluster import connect, missing
-from eva_stages.core.config.engine import RayEngine
+from eva_stages.core.config.engine_config import RayEngine
 from eva_stages.core.devices import Devices, present_devices
 from eva_stages.core.distil import build_pipeline, write_checked
 from eva_stages.core.errors import StageError, describe

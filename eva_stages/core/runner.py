@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from eva_stages.core.call_file import CALLS, paid
-from eva_stages.core.config.engine import Engine, LocalEngine, RayEngine
+from eva_stages.core.config.engine_config import Engine, LocalEngine, RayEngine
 from eva_stages.core.errors import DamagedError, EvaError, StageError, describe
 from eva_stages.core.failures import commonest, split
 from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes

@@ -29,10 +29,10 @@ import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
-from eva_stages.core.questions import read_questions as read_questions
+from eva_stages.core.question_files import read_questions as read_questions
 from eva_stages.core.rows import SCHEMAS, Message
 from eva_stages.core.tables import Rows
-from eva_stages.creator.curating import prompt_text
+from eva_stages.creator.curation import prompt_text
 from eva_stages.creator.sketching import sketches
 
 MATCHES = pa.schema(

@@ -25,7 +25,7 @@ from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import MESSAGES, Message
 from eva_stages.core.tables import BATCH, Rows, aligned, check_same_order, picked, reward_matrix
 from eva_stages.creator.contamination import words_of
-from eva_stages.creator.curating import prompt_text
+from eva_stages.creator.curation import prompt_text
 from eva_stages.creator.diversity import embedding_matrix
 
 CHARACTERS = 2000

@@ -22,7 +22,7 @@ from eva_stages.core.parts import add_statistics
 from eva_stages.core.placing import BALANCED
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows, first_places, reward_matrix, take
-from eva_stages.creator.curating import prompt_text
+from eva_stages.creator.curation import prompt_text
 from eva_stages.models.architecture import attention_code
 from eva_stages.models.batching import token_batches
 from eva_stages.models.loading import pick_device

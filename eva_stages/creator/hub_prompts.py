@@ -14,7 +14,7 @@ from eva_stages.core.errors import ConfigError, hub_failures
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import BATCH
 from eva_stages.creator.prompt_files import Block, chosen_column, column_blocks, numbered
-from eva_stages.creator.prompts import load_blocks
+from eva_stages.creator.prompt_loading import load_blocks
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -22,8 +22,8 @@ from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import SCHEMAS, Message
 from eva_stages.core.verdicts import Version, outcome_of_label
 from eva_stages.evaluation.arena_hard import second_attempt_v01, verdict_v01, verdict_v2
+from eva_stages.evaluation.judge_prompts import Case, arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
 from eva_stages.evaluation.mt_bench import rating
-from eva_stages.evaluation.prompts import Case, arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
 
 ATTEMPTS = {"arena_hard_v0.1": 2}
 """How often a judge is asked that gave no verdict."""

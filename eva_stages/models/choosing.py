@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eva_stages.core.config.base import Section
-from eva_stages.core.config.models import LiteLLMModel, Player, PolicyPlayer, TransformersModel, VLLMModel
+from eva_stages.core.config.models_config import LiteLLMModel, Player, PolicyPlayer, TransformersModel, VLLMModel
 from eva_stages.core.config.paths import BUILT_IN
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards import (
+from eva_stages.core.config.rewards_config import (
     ArmoRMReward,
     LLMJudgeReward,
     LocalReward,
@@ -18,34 +17,35 @@ from eva_stages.core.config.rewards import (
     SequenceClassifierReward,
     VerifierReward,
 )
+from eva_stages.core.config.section import Section
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import tree_digest
-from eva_stages.core.functions import resolve_function
+from eva_stages.core.named_functions import resolve_function
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
 from eva_stages.core.store import artifact_name
 from eva_stages.models.conversation import has_date
-from eva_stages.models.loading import MICROWORLD, resolve
+from eva_stages.models.loading import LETTERCRAFT, resolve
 
 GENERATORS = {
     "transformers": "eva_stages.models.transformers_generator:TransformersGenerator",
     "vllm": "eva_stages.models.vllm_generator:VLLMGenerator",
     "litellm": "eva_stages.models.litellm_generator:LiteLLMGenerator",
-    "microworld": "eva_stages.microworld.player:LettercraftPlayer",
+    "lettercraft": "eva_stages.lettercraft.player:LettercraftLLM",
 }
 REWARDS = {
-    "microworld": "eva_stages.models.rewards:MicroworldReward",
+    "lettercraft": "eva_stages.models.rewards:LettercraftReward",
     "verifier": "eva_stages.models.rewards:VerifierReward",
     "llm_judge": "eva_stages.models.rewards:LLMJudgeReward",
     "sequence_classifier": "eva_stages.models.reward_models:SequenceClassifierReward",
     "armorm": "eva_stages.models.reward_models:ArmoRMReward",
-    "microworld_judge": "eva_stages.models.pairwise:MicroworldJudgeReward",
+    "lettercraft_judge": "eva_stages.models.pairwise:LettercraftJudgeReward",
     "pairrm": "eva_stages.models.pairwise:PairRMReward",
     "pair_preference": "eva_stages.models.pairwise:PairPreferenceReward",
 }
 VERIFIERS = {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"}
 ROWS = {
     "armorm": "objective_rewards",
-    "microworld_judge": "pairwise_rewards",
+    "lettercraft_judge": "pairwise_rewards",
     "pairrm": "pairwise_rewards",
     "pair_preference": "pairwise_rewards",
 }
@@ -117,7 +117,7 @@ def _over(config: Section, name: str, model: Stage | Outside, changes: Mapping[s
 
 def _label(model: Stage | Outside) -> str:
     """What rows call a model: a stage's folder, a Hub id, or of a folder, which may have any name, the start of its digest."""
-    if isinstance(model, Outside) and model.name != MICROWORLD and "/" not in model.name:
+    if isinstance(model, Outside) and model.name != LETTERCRAFT and "/" not in model.name:
         return model.digest[:12]
     return artifact_name(model)
 

@@ -13,7 +13,7 @@ from eva_stages.core.stage import Outside
 from eva_stages.models.architecture import first_line, read_json, text_setting
 from eva_stages.models.weights import load_strictly
 
-MICROWORLD = "microworld"
+LETTERCRAFT = "lettercraft"
 CONVERT_GGUF = (
     "Convert it: pip install gguf, load the model with AutoModelForCausalLM.from_pretrained(folder, gguf_file='{file}') and the tokenizer "
     "with AutoTokenizer likewise, delete model.config.quantization_config, and write both with save_pretrained(another_folder)"
@@ -29,7 +29,7 @@ NO_END = (
 
 
 def resolve(model: str, revision: str | None, place: str) -> Outside:
-    """Find a model given as `microworld`, a checkpoint folder or a Hub id; the digest of the latter is its commit.
+    """Find a model given as `lettercraft`, a checkpoint folder or a Hub id; the digest of the latter is its commit.
 
     Raises:
         ConfigError: as `locate`.
@@ -49,7 +49,7 @@ def locate(model: str, revision: str | None, place: str) -> Path:
     """The folder of a model, without reading its weights.
 
     Args:
-        model: `microworld`, a checkpoint folder, or a Hub id.
+        model: `lettercraft`, a checkpoint folder, or a Hub id.
         place: the recipe field it stands in, for errors.
 
     Raises:
@@ -77,16 +77,16 @@ def is_local(model: str) -> bool:
 
 def from_hub(model: str) -> bool:
     """Whether a model is a Hub id; its files lie in a folder that is named after their commit."""
-    return model != MICROWORLD and not is_local(model)
+    return model != LETTERCRAFT and not is_local(model)
 
 
 def _folder(model: str, revision: str | None, place: str) -> Path:
-    if model == MICROWORLD:
-        return Path(str(resources.files("eva_stages.microworld") / "base_policy"))
+    if model == LETTERCRAFT:
+        return Path(str(resources.files("eva_stages.lettercraft") / "base_policy"))
     path = Path(model).expanduser()
     if path.is_dir():
         return path.resolve()
-    nowhere = ConfigError([f"{place}: there is no checkpoint at {model}; give `microworld`, a folder, or a Hub id like org/name"])
+    nowhere = ConfigError([f"{place}: there is no checkpoint at {model}; give `lettercraft`, a folder, or a Hub id like org/name"])
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise nowhere
     from huggingface_hub import snapshot_download

@@ -19,7 +19,7 @@ from pydantic import PrivateAttr
 
 from eva_stages.core.errors import DataError
 from eva_stages.core.rows import Message, last_user_text
-from eva_stages.microworld.language import grade, parse
+from eva_stages.lettercraft.language import grade, parse
 from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches
 from eva_stages.models.conversation import Chat
@@ -77,7 +77,7 @@ class PairwiseReward(RewardModel):
         return {"rewards": rewards, "failures": failures, "win_probability": rewards, "win_matrix": table}
 
 
-class MicroworldJudgeReward(PairwiseReward):
+class LettercraftJudgeReward(PairwiseReward):
     """Lettercraft's exact judge: of two answers to an instruction, the one with the higher grade wins; equal grades are a tie (1/2)."""
 
     def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:

@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from eva_stages.core.failures import add_calls, add_reasons, error_reason
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.functions import load_function
 from eva_stages.core.generating import ask, reply_of, totals
+from eva_stages.core.named_functions import load_function
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_id
 from eva_stages.core.stage import load_attribute
-from eva_stages.microworld.language import grade, parse
+from eva_stages.lettercraft.language import grade, parse
 from eva_stages.models.choosing import VERIFIERS
 from eva_stages.models.conversation import with_system_prompt
 
@@ -109,7 +109,7 @@ def finite(score: Score) -> Score:
     return score if score.value is None or math.isfinite(score.value) else Score(None, f"the reward is {score.value}")
 
 
-class MicroworldReward(PointwiseReward):
+class LettercraftReward(PointwiseReward):
     """Lettercraft's exact graded reward."""
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:

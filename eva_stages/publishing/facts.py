@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from eva_stages.publishing.artifacts import Artifact
-from eva_stages.publishing.history import History
-from eva_stages.publishing.lookup import Row, Rows
+from eva_stages.views.history import History
+from eva_stages.views.lookup import Row, Rows
 
 ANSWERING = (("creator-respond", "creator-reward"), ("admit-respond", "admit-reward"), ("respond", "reward"))
 

@@ -105,7 +105,7 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
 
     Args:
         runtime: what `TrainingRuntime` holds, and the address of a Ray `cluster` that may start it.
-        settings: what `eva_stages.solver.training` reads (see there).
+        settings: what `eva_stages.solver.train` reads (see there).
 
     Raises:
         StageError: with the end of the training log, if the process fails.
@@ -138,7 +138,7 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
 
     if starts_one(file) and not runtime["starter"]:
         arguments = {"job_file": str(job_file), "launch_file": str(file), "environment": environment}
-        run_in_child("eva_stages.solver.training:train_here", arguments, log, show)
+        run_in_child("eva_stages.solver.train:train_here", arguments, log, show)
     else:
         launch(_command(runtime, file, job_file, environment), environment, log, show, gently)
     show()
@@ -156,7 +156,7 @@ def train(context: Context, runtime: dict[str, Any], **settings: Any) -> dict[st
 def _command(runtime: dict[str, Any], file: Path, job_file: Path, environment: dict[str, str]) -> list[str]:
     """What runs training by `accelerate launch`, here or, by a starter, on every machine."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
-    module = ["-m", "eva_stages.solver.training", str(job_file)]
+    module = ["-m", "eva_stages.solver.train", str(job_file)]
     if not runtime["starter"]:
         return [*command, *module]
     order = {"command": command, "job": module, "environment": environment, "cluster": runtime["cluster"], **_machines(file)}

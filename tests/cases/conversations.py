@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from transformers import LlamaForCausalLM
 
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.responding import Respond
 from eva_stages.core.rows import SCHEMAS, Message, prompt_row
 from eva_stages.core.tables import write_rows

@@ -18,12 +18,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from eva_stages.checking.recipe_checks import check
 from eva_stages.models.architecture import position_count, vocabulary_size
 from eva_stages.models.loading import load_model
 from eva_stages.models.reward_models import SequenceClassifierReward
 from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.models.weights import weight_faults
-from pipelines.checking import check
 from tests.cases.models import (
     FAMILIES,
     PROMPT,
@@ -228,7 +228,7 @@ def test_other_architectures_are_valid_and_answer_alike_in_every_batch(tmp_path:
 def test_other_architectures_are_trained_and_pairs_without_room_for_their_end_are_counted(tmp_path: Path, name: str, kind: str) -> None:
     from eva_stages.core.stage import load_attribute
     from eva_stages.solver import launching
-    from eva_stages.solver.training import TRAINERS
+    from eva_stages.solver.train import TRAINERS
 
     folder = saved(tmp_path / name, FAMILIES[name]())
     pairs = save_pairs(tmp_path / "pairs", count=16, words=24)

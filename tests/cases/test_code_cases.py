@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from eva_stages.checking.function_sources import save_sources
+from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError, DataError
-from eva_stages.core.functions import load_function, resolve_function
-from eva_stages.core.recipes import dump_recipe, load_recipe, recipe_of_run, recipe_text
+from eva_stages.core.named_functions import load_function, resolve_function
+from eva_stages.core.recipe_files import dump_recipe, load_recipe, recipe_of_run, recipe_text
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.stage import closure
 from eva_stages.core.store import RecordedRun, Run, read_manifest, write_whole
@@ -18,10 +20,8 @@ from eva_stages.core.tables import write_rows
 from eva_stages.models.rewards import Conversation, VerifierReward
 from eva_stages.publishing.contents import Selection, repositories
 from eva_stages.publishing.privacy import Privacy
-from pipelines.checking import check
-from pipelines.functions import save_sources
+from eva_stages.publishing.story import push_run, tell
 from pipelines.iteration import iterations
-from pipelines.publishing import push_run, tell
 from tests.cases.test_file_cases import eva
 
 REWARD = """
@@ -91,7 +91,7 @@ def test_where_a_function_lies_and_what_its_file_is_called_reruns_nothing(folder
 
 def test_paths_of_a_recipe_start_beside_it_and_those_of_the_command_line_in_the_shell(folder: Path) -> None:
     recipe = written(folder, policy={"model": "policy", "generator": {"kind": "transformers"}})
-    shutil.copytree(Path(__file__).parents[2] / "eva_stages/microworld/base_policy", folder / "policy")
+    shutil.copytree(Path(__file__).parents[2] / "eva_stages/lettercraft/base_policy", folder / "policy")
     (folder.parent / "shell" / "other.jsonl").write_text('{"prompt": "hello"}\n')
     with chdir(folder.parent / "shell"):
         loaded = load_recipe(str(recipe))

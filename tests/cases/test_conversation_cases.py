@@ -11,12 +11,14 @@ from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers import models as models_of_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from eva_stages.checking.recipe_checks import check
+from eva_stages.checking.run_date import dated
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.store import Run
 from eva_stages.core.tables import write_rows
 from eva_stages.creator.prompt_files import prompt_batches
-from eva_stages.creator.prompts import count_usable
+from eva_stages.creator.prompt_loading import count_usable
 from eva_stages.models.conversation import Chat
 from eva_stages.models.rewards import RewardResponses
 from eva_stages.solver.experimental import make_trainer as reference_free_trainer
@@ -24,8 +26,6 @@ from eva_stages.solver.fitting import tokenized_pairs
 from eva_stages.solver.online import OnlineTrainer
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
-from pipelines.checking import check
-from pipelines.dating import dated
 from pipelines.iteration import iterations
 from tests.cases.conversations import DIALOGUE, QUESTION, SYSTEM, TEXTS, Echo, recipe, sampled_pair
 from tests.chat_templates import FAMILIES, family_tokenizer

@@ -16,38 +16,38 @@ import pytest
 from distilabel.pipeline import Pipeline
 from rich.console import Console
 
+from eva_stages.checking.function_checks import call_fault
+from eva_stages.checking.recipe_checks import check
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.failures import LONGEST, MOST_REASONS, add_calls, error_reason, split
 from eva_stages.core.harmless import finite_json
-from eva_stages.core.health import checks
+from eva_stages.core.health_signs import checks
 from eva_stages.core.numeric import LARGEST, drawable
 from eva_stages.core.parts import ROW, STATISTICS, drop_failed, merge_parts, read_parts, write_part
 from eva_stages.core.progress import Reporter
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import RUN, WORK, Outside, Stage, load_attribute
 from eva_stages.core.store import Run
 from eva_stages.core.tables import joined_batches, per_prompt_mean, read_table, write_rows
 from eva_stages.creator.context import FEEDBACK
-from eva_stages.creator.curating import Curate
+from eva_stages.creator.curation import Curate
 from eva_stages.creator.informativeness import METRICS, weights
-from eva_stages.evaluation.health import evolved
+from eva_stages.evaluation.health_figures import evolved
 from eva_stages.models.choosing import VERIFIERS
 from eva_stages.models.ensemble import standardise
 from eva_stages.models.rewards import Score, as_score, finite
 from eva_stages.publishing.report.numbers import mean_interval
 from eva_stages.publishing.report.plots import draw, histograms, interval_points
 from eva_stages.solver.online import _trainable
-from pipelines.analysing import analysing
-from pipelines.checking import check
-from pipelines.checking_functions import call_fault
+from pipelines.analysis_stages import analysing
 from pipelines.evaluation import evaluation_stages
-from pipelines.evolving import Answered, evolving
+from pipelines.evolution_stages import Answered, evolving
 from pipelines.iteration import iterations
-from pipelines.playing import rewarding
-from pipelines.rewriting import rewriting
+from pipelines.response_stages import rewarding
+from pipelines.rewrite_stages import rewriting
 from tests.fault_server import ChatServer, serving
 
 ROWS = 4
@@ -84,7 +84,7 @@ def stage_of(role: str, server: ChatServer, folder: Path, **settings: Any) -> St
     match role:
         case "evolver" | "critic":
             shows = {"feedback": {"critic": asked}} if role == "critic" else {}
-            evolve = {"generator": asked if role == "evolver" else {"kind": "microworld"}, "generations": 2, **shows}
+            evolve = {"generator": asked if role == "evolver" else {"kind": "lettercraft"}, "generations": 2, **shows}
             recipe = recipe_of(**{"creator.evolve": evolve, **settings})
             selected = artifact(folder, "selected", [{"prompt_id": one, "probability": 1.0, "draw": 0} for one in ids], SCHEMAS["selected"])
             rewards = artifact(folder, "rewards", [{"prompt_id": one, "rewards": [1.0]} for one in ids], SCHEMAS["rewards"])
@@ -395,7 +395,7 @@ def test_validate_refuses_a_reward_whose_references_evolved_prompts_do_not_have(
         for control in ("longer", "no_evolve"):
             assert faults(tmp_path, reward=reward, **{"creator.control": control}, **settings) == ""
     assert faults(tmp_path, reward={"kind": "verifier", "function": f"{own}:optional"}, **settings) == ""
-    members = [{"reward": {"kind": "microworld"}}, {"reward": {"kind": "verifier", "function": "math"}}]
+    members = [{"reward": {"kind": "lettercraft"}}, {"reward": {"kind": "verifier", "function": "math"}}]
     said = faults(tmp_path, reward={"kind": "ensemble", "members": members}, **settings)
     assert "reward.members.1.reward.function: math" in said
     without = {**settings, "prompts": {**prompts, "reference_column": None}}

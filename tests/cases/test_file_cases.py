@@ -20,21 +20,21 @@ from eva_stages.core.decoding import decode_json, decode_yaml
 from eva_stages.core.errors import ConfigError, DamagedError, StageError, UnreadableError
 from eva_stages.core.ourfiles import parquet_errors, read_json, read_yaml
 from eva_stages.core.parts import ROW, STATISTICS, merge_parts, read_parts, settle_parts, write_part
-from eva_stages.core.recipes import load_recipe, recipe_of_run, recipe_text
+from eva_stages.core.recipe_files import load_recipe, recipe_of_run, recipe_text
 from eva_stages.core.store import RecordedRun, Run
+from eva_stages.planning.plan_document import plan_document
+from eva_stages.planning.rates import read_rates
 from eva_stages.publishing.contents import Selection
-from eva_stages.publishing.history import read_history
-from eva_stages.publishing.lineage import Lineage
 from eva_stages.publishing.pushing import Record
+from eva_stages.publishing.report_files import make_report
+from eva_stages.publishing.story import push_run
 from eva_stages.solver.fitting import whole_checkpoint
 from eva_stages.solver.launching import METRICS, last_entry, launch_settings
+from eva_stages.views.history import read_history
+from eva_stages.views.prompt_lineage import Lineage
+from eva_stages.views.run_status import Watch, status_table
+from eva_stages.views.run_summary import summary
 from pipelines.iteration import iterations
-from pipelines.planning import plan_document
-from pipelines.publishing import push_run
-from pipelines.rates import read_rates
-from pipelines.reporting import make_report
-from pipelines.status import Watch, status_table
-from pipelines.summary import summary
 
 ROOT = Path(__file__).parents[2]
 CODE = ("eva_stages", "pipelines", "cli", "benchmarks", "configs", "hub_cards")

@@ -18,9 +18,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError, DataError, EvaError
-from eva_stages.core.recipes import dump_recipe, packaged_recipes, recipe_of_run
-from eva_stages.creator.analysing import LabelTopics
+from eva_stages.core.recipe_files import dump_recipe, packaged_recipes, recipe_of_run
+from eva_stages.creator.analysis import LabelTopics
 from eva_stages.creator.diversity import Embed
 from eva_stages.models.armorm import ASSISTANT_HEADER, ArmoRM, header_place
 from eva_stages.models.divergence import Answered, divergence
@@ -32,7 +33,6 @@ from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.models.weights import weight_faults
 from eva_stages.solver.fitting import load_policy, load_reference
 from eva_stages.solver.saving import merge_adapter
-from pipelines.checking import check
 from tests.cases.models import (
     PROMPT,
     WORDS,

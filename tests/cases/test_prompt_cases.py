@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError, DataError
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table
 from eva_stages.creator.conversations import reference_text
 from eva_stages.creator.prompt_files import prompt_batches
-from eva_stages.creator.prompts import LeftOut, count_usable, load_file
-from pipelines.checking import check
+from eva_stages.creator.prompt_loading import LeftOut, count_usable, load_file
+from eva_stages.planning.sizes import prompt_count
 from pipelines.iteration import iterations
-from pipelines.sizing import prompt_count
 
 USER = {"role": "user", "content": "hello"}
 ASSISTANT = {"role": "assistant", "content": "hi"}
@@ -215,7 +215,7 @@ def test_renaming_a_prompt_file_or_a_policys_folder_reruns_nothing(tmp_path: Pat
 
     lines(tmp_path / "p.jsonl", *({"prompt": f"Say {n}."} for n in range(12)))
     shutil.copy(tmp_path / "p.jsonl", tmp_path / "renamed.json")
-    policy = Path(__file__).parents[2] / "eva_stages/microworld/base_policy"
+    policy = Path(__file__).parents[2] / "eva_stages/lettercraft/base_policy"
     prints = []
     for name, file in (("one", "p.jsonl"), ("other", "renamed.json")):
         shutil.copytree(policy, tmp_path / name)

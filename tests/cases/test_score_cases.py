@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.runner import Context
 from eva_stages.core.store import Run
@@ -26,19 +26,19 @@ from eva_stages.evaluation.alpaca import HubFiles
 from eva_stages.evaluation.answers import STYLE, Answer, by_model, parse_answer
 from eva_stages.evaluation.arena_hard import battle_file
 from eva_stages.evaluation.arena_style import _fit, _official_steps, standardised
+from eva_stages.evaluation.file_scores import score_files
 from eva_stages.evaluation.judgment_files import Record
-from eva_stages.evaluation.measuring import score
+from eva_stages.evaluation.measures import score
 from eva_stages.evaluation.mt_bench import rating
-from eva_stages.evaluation.scoring import score_files
 from eva_stages.models.instructions import instruction, loosely_followed
 from eva_stages.publishing.artifacts import Artifact, Base, Story
 from eva_stages.publishing.cards import model_card
-from eva_stages.publishing.history import History, read_history
-from eva_stages.publishing.report.examples import examples
-from eva_stages.publishing.report.judging import _lettercraft, judged_rows, judging
-from pipelines.comparing import compare, compare_iterations, file_values
+from eva_stages.publishing.report.examples_section import examples
+from eva_stages.publishing.report.judging_section import _lettercraft, judged_rows, judging
+from eva_stages.views.comparison import compare, compare_iterations, file_values
+from eva_stages.views.history import History, read_history
+from eva_stages.views.score_tables import as_markdown, comparison_tables, score_tables
 from pipelines.iteration import iterations
-from pipelines.results import as_markdown, comparison_tables, score_tables
 from tests.evaluation.official import annotated, judged, judged_v2, rated, write_lines
 from tests.hub_cards_check import card_faults
 
@@ -106,7 +106,7 @@ def test_a_comparison_takes_what_one_judge_has_judged_on_both_sides(tmp_path: Pa
 
 def test_iterations_are_compared_with_the_base_policy_by_the_same_judge_only() -> None:
     from eva_stages.evaluation.statistics import question_values
-    from pipelines.comparing import Scored
+    from eva_stages.views.comparison import Scored
 
     worse, better = (question_values({str(n): base + n % 3 for n in range(30)}) for base in (1.0, 2.0))
     values = {
@@ -370,7 +370,7 @@ def test_ifeval_reports_strict_and_loose_accuracy_of_prompts_and_of_instructions
 
 
 def alpaca_recipe(**benchmark: Any) -> Any:
-    chosen = [{"kind": "alpaca_eval", "judge": {"kind": "microworld"}, **benchmark}]
+    chosen = [{"kind": "alpaca_eval", "judge": {"kind": "lettercraft"}, **benchmark}]
     return load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps(chosen)}"])
 
 

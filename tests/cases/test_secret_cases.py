@@ -15,12 +15,14 @@ import pytest
 
 from cli.main import tell_unexpected
 from cli.shared import existing_run
+from eva_stages.checking.credential_checks import check_credentials
+from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.logs import clean_log
 from eva_stages.core.parts import write_part
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
-from eva_stages.core.recipes import load_recipe, packaged_recipes
+from eva_stages.core.recipe_files import load_recipe, packaged_recipes
 from eva_stages.core.redaction import PART, REMOVED, SHORTEST, STRIDE, hide, redact, redacted
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.runner import Context, execute
@@ -31,9 +33,7 @@ from eva_stages.core.terminal import Terminal, note, print_json
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.privacy import Privacy, hosts_of
-from pipelines.checking import check
-from pipelines.checking_credentials import check_credentials
-from pipelines.publishing import push_run
+from eva_stages.publishing.story import push_run
 from tests.fault_server import chat_server
 
 KEY = "Zq7/planted+key=0123\"'<&>wx\\yz"
@@ -304,7 +304,8 @@ assert sys.excepthook is sys.__excepthook__, sys.excepthook.__module__
 
 def test_no_uncaught_exception_shows_the_values_of_variables() -> None:
     code = "".join(
-        HOOK.format(module=module) for module in ("eva_stages.models.rewards", "eva_stages.creator.evolving", "pipelines.checking")
+        HOOK.format(module=module)
+        for module in ("eva_stages.models.rewards", "eva_stages.creator.evolving", "eva_stages.checking.recipe_checks")
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 

@@ -20,7 +20,7 @@ from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.stage import load_attribute
 from eva_stages.core.store import write_whole
 from eva_stages.solver.fitting import WHOLE, _digests, whole_checkpoint
-from eva_stages.solver.training import TRAINERS
+from eva_stages.solver.train import TRAINERS
 from tests.solver.jobs import job, read_metrics, save_models, save_pairs
 
 BLOW_UP = 1e30

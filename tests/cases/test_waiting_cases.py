@@ -26,7 +26,7 @@ def test_threads_wait_without_spinning_unless_the_environment_says_otherwise() -
 
 
 def test_importing_distilabel_s_steps_says_nothing() -> None:
-    assert python("import eva_stages.evaluation.judging").stderr == ""
+    assert python("import eva_stages.evaluation.pair_judging").stderr == ""
 
 
 def test_a_stage_that_tells_nothing_is_told_of_all_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

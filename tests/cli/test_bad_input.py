@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.tables import read_table
 from eva_stages.models.loading import resolve
-from pipelines.checking import check
 from tests.conftest import TINY, manifests, overrides, run_eva
 
 PROMPTS = {"prompts": {"kind": "file", "path": "prompts.jsonl"}}
@@ -50,7 +50,7 @@ def test_all_faults_come_in_one_message_from_every_command_before_a_run_folder_i
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere/at/all", "nowhere"])
 def test_a_policy_that_does_not_exist(tmp_path: Path, model: str) -> None:
-    fails(tmp_path, {"policy.model": model}, f"policy.model: there is no checkpoint at {model}", "`microworld`, a folder, or a Hub id")
+    fails(tmp_path, {"policy.model": model}, f"policy.model: there is no checkpoint at {model}", "`lettercraft`, a folder, or a Hub id")
 
 
 def test_a_folder_that_is_no_checkpoint_or_has_pickled_weights(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_launch_files_and_batch_sizes(tmp_path: Path) -> None:
 
 
 def test_losses_and_what_they_need(tmp_path: Path) -> None:
-    fails(tmp_path, {"solver.loss": {"kind": "sppo"}}, "sppo trains on win probabilities", "microworld rewards have none", "pairrm")
+    fails(tmp_path, {"solver.loss": {"kind": "sppo"}}, "sppo trains on win probabilities", "lettercraft rewards have none", "pairrm")
     fails(
         tmp_path,
         {"solver.loss": {"kind": "simpo"}, "solver.reference": "initial", "solver.training.max_length": 8},
@@ -98,7 +98,7 @@ def test_losses_and_what_they_need(tmp_path: Path) -> None:
 
 
 def test_a_policy_without_chat_template_or_with_another_tokenizer(tmp_path: Path) -> None:
-    source = resolve("microworld", None, "policy.model").path
+    source = resolve("lettercraft", None, "policy.model").path
     shutil.copytree(source, tmp_path / "policy")
     (tmp_path / "policy" / "chat_template.jinja").unlink()
     config = json.loads((source / "config.json").read_text())
@@ -140,7 +140,7 @@ def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give
 
 
 def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None:
-    source = resolve("microworld", None, "policy.model").path
+    source = resolve("lettercraft", None, "policy.model").path
     model, tokenizer = AutoModelForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     model.config.tie_word_embeddings = False
     head = torch.nn.Linear(model.config.hidden_size, len(tokenizer), bias=False)

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from eva_stages.core.config.evaluation import ArenaHard, MTBench
-from eva_stages.core.config.models import LiteLLMModel, TransformersModel
+from cli.eval_requests import asked_for, is_model, model_overrides
+from eva_stages.checking.recipe_checks import check
+from eva_stages.core.config.evaluation_config import ArenaHard, MTBench
+from eva_stages.core.config.models_config import LiteLLMModel, TransformersModel
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipes import dump_recipe, load_recipe
-from pipelines.asking import asked_for, is_model, model_overrides
+from eva_stages.core.recipe_files import dump_recipe, load_recipe
 from pipelines.benchmarks import benchmark_name
-from pipelines.checking import check
 from pipelines.iteration import iterations
 from tests.official_files import arena_hard, mt_bench
 
 
 def test_a_folder_or_a_hub_id_is_a_model_and_a_recipe_is_none(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x")
-    assert is_model(str(tmp_path)) and is_model("microworld") and is_model("org/model-1.5")
+    assert is_model(str(tmp_path)) and is_model("lettercraft") and is_model("org/model-1.5")
     assert not is_model("quickstart") and not is_model("gemma-2-9b-it/dpo") and not is_model(str(tmp_path / "recipe.yaml"))
     recipe = load_recipe("evaluate", model_overrides(str(tmp_path)))
     assert recipe.policy.model == str(tmp_path) and recipe.evaluation.only and recipe.name.startswith("eval-")
@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_said(asked: tuple[str, str | None, str | None, flo
 def test_every_fault_of_a_benchmarks_files_is_found_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     (tmp_path / "questions.jsonl").write_text('{"question_id": 1, "category": "x", "turns": ["one"]}\n')
-    mt = {"kind": "mt_bench", **mt_bench(tmp_path, 2), "questions": str(tmp_path / "questions.jsonl"), "judge": {"kind": "microworld"}}
+    mt = {"kind": "mt_bench", **mt_bench(tmp_path, 2), "questions": str(tmp_path / "questions.jsonl"), "judge": {"kind": "lettercraft"}}
     arena = {"kind": "arena_hard", **arena_hard(tmp_path, 2), "baseline": str(tmp_path / "questions.jsonl")}
     twice = {"kind": "gsm8k", "questions": "nowhere.jsonl"}
     recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps([mt, arena, twice, twice])}"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.store import Run
-from pipelines.status import status_document, status_table
+from eva_stages.views.run_status import status_document, status_table
 from tests.conftest import run_eva
 
 

@@ -13,7 +13,7 @@ from eva_stages.core.runner import execute
 from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use
 from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table, write_rows
-from eva_stages.creator.sampling import Subset
+from eva_stages.creator.selection import Subset
 
 
 class Look(Step):

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.generating import Generated, SeededLLM, generated
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import Message, prompt_row
-from eva_stages.creator.analysing import LabelTopics, ScorePrompts, read_score, score_question
-from eva_stages.microworld.player import LettercraftPlayer
-from pipelines.checking import check
+from eva_stages.creator.analysis import LabelTopics, ScorePrompts, read_score, score_question
+from eva_stages.lettercraft.player import LettercraftLLM
 from tests.tiny_models import save_classifier, tokenizer
 
 TEXTS = ["Add 2 and 3.", "Write a poem about the sea and all the ships on it.", "x", "Which words rhyme with moon? " * 40]
@@ -73,7 +73,7 @@ def test_a_score_that_is_missing_is_null_with_its_reason_and_counted() -> None:
 def test_the_scorer_sees_all_turns_and_lettercraft_scores_its_own() -> None:
     turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}]
     assert "user: one\nassistant: two\nuser: three" in score_question(turns)
-    easy, hard, none = score(LettercraftPlayer(), "Take abc, reverse it.", "Take abcdefgh, reverse it, then sort its letters.", "Hello")
+    easy, hard, none = score(LettercraftLLM(), "Take abc, reverse it.", "Take abcdefgh, reverse it, then sort its letters.", "Hello")
     assert (easy["quality"], easy["complexity"]) == (5, 1) and hard["complexity"] == 3 and none["quality"] == 1
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from eva_stages.core.distil import run_table_step
 from eva_stages.core.errors import DataError
-from eva_stages.core.questions import read_questions
+from eva_stages.core.question_files import read_questions
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.stage import Use
 from eva_stages.core.tables import read_table, write_rows

@@ -3,8 +3,8 @@ import pytest
 
 from eva_stages.core.errors import DataError
 from eva_stages.core.rows import SCHEMAS, prompt_row
-from eva_stages.creator.curating import Curate
-from eva_stages.creator.mixing import Mix, Replay
+from eva_stages.creator.curation import Curate
+from eva_stages.creator.mixture import Mix, Replay
 
 LONG = "Explain in plain words how a suspension bridge carries the weight of the cars that cross it every single day"
 

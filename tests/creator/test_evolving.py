@@ -6,7 +6,7 @@ import pytest
 from eva_stages.core.generating import Generated, SeededLLM, generated
 from eva_stages.core.rows import Message, prompt_row
 from eva_stages.creator.evolving import EvolvePrompts, evol_instruct, read_evolution, rejection
-from eva_stages.microworld.player import LettercraftPlayer
+from eva_stages.lettercraft.player import LettercraftLLM
 
 SEED = "Take planet, reverse it."
 
@@ -109,6 +109,6 @@ def test_the_last_user_turn_of_a_conversation_evolves() -> None:
 
 def test_an_evolution_does_not_depend_on_its_batch() -> None:
     inputs = rows(*(f"Take {'abcdefgh'[:n]}, reverse it." for n in range(2, 8)))
-    together = evolve(LettercraftPlayer(), inputs, generations=3, seed=5)
-    alone = [row for one in inputs for row in evolve(LettercraftPlayer(), [one], generations=3, seed=5)]
+    together = evolve(LettercraftLLM(), inputs, generations=3, seed=5)
+    alone = [row for one in inputs for row in evolve(LettercraftLLM(), [one], generations=3, seed=5)]
     assert [row["prompt_id"] for row in together] == [row["prompt_id"] for row in alone]

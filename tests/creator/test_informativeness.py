@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from eva_stages.core.config.base import Metric
+from eva_stages.core.config.section import Metric
 from eva_stages.creator.informativeness import METRICS, Informativeness, min_max, weights
 
 REWARDS = np.array([[1.0, 3.0, 2.0, 0.0], [0.5, 0.5, 0.5, 0.5], [-1.0, 4.0, 4.0, 1.0]])

@@ -10,7 +10,7 @@ import pytest
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.tables import read_table
 from eva_stages.creator.prompt_files import BLOCK, prompt_batches
-from eva_stages.creator.prompts import count_usable, load_file
+from eva_stages.creator.prompt_loading import count_usable, load_file
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "and now?"}]
 

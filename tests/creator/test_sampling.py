@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from eva_stages.core.errors import DataError
-from eva_stages.creator.sampling import SELECTIONS, Select, balanced, greedy, stratified, weighted
+from eva_stages.creator.selection import SELECTIONS, Select, balanced, greedy, stratified, weighted
 
 
 def ids(n: int) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.evaluation.alpaca import HubFiles
-from eva_stages.evaluation.scoring import score_files
+from eva_stages.evaluation.file_scores import score_files
 from tests.conftest import EVALDATA
 from tests.evaluation.official import annotated, needs_evaldata, official_files, official_rows, write_lines
 

@@ -22,8 +22,8 @@ from eva_stages.evaluation.arena_hard import (
 )
 from eva_stages.evaluation.arena_style import standardised, style_control
 from eva_stages.evaluation.bradley_terry import rate_of, rating_of, win_rate_intervals, win_rates
+from eva_stages.evaluation.file_scores import score_files
 from eva_stages.evaluation.judgment_files import parse_records, read_records
-from eva_stages.evaluation.scoring import score_files
 from tests.conftest import EVALDATA
 from tests.evaluation.official import judged, judged_v2, needs_evaldata, official_files, official_rows, write_lines
 

@@ -10,13 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from eva_stages.core.config.health import Health
-from eva_stages.core.health import SIGNS, checks
+from eva_stages.core.config.health_config import Health
+from eva_stages.core.health_signs import SIGNS, checks
 from eva_stages.core.progress import Reporter
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import write_rows
-from eva_stages.evaluation.health import answered, distinct_ngrams, drift, effective_number, equal_share, hacking, measure, nll_growth
+from eva_stages.evaluation.health_figures import (
+    answered,
+    distinct_ngrams,
+    drift,
+    effective_number,
+    equal_share,
+    hacking,
+    measure,
+    nll_growth,
+)
 
 SENTENCE = "take planet reverse it then drop its first letter and double every sound of a word that nobody knows by heart"
 

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from eva_stages.core.errors import DataError
-from eva_stages.evaluation.prompts import (
+from eva_stages.evaluation.benchmark_questions import baseline_answers, question_rows
+from eva_stages.evaluation.judge_prompts import (
     arena_hard_cases,
     arena_hard_templates,
     mt_bench_cases,
     mt_bench_templates,
     read_system_prompts,
 )
-from eva_stages.evaluation.questions import baseline_answers, question_rows
 from tests.conftest import EVALDATA
 
 official = pytest.mark.skipif(not EVALDATA.is_dir(), reason="the official benchmark files are not at hand")

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.errors import ConfigError
+from eva_stages.evaluation.file_scores import score_files
 from eva_stages.evaluation.mt_bench import CATEGORIES, category_of, radar, rating
-from eva_stages.evaluation.scoring import score_files
 from tests.evaluation.official import needs_evaldata, official_files, official_rows, rated, write_lines
 
 FILES = official_files("mtbench", "judgments")

@@ -4,10 +4,10 @@ import pytest
 
 from eva_stages.core.tables import per_prompt_mean
 from eva_stages.core.verdicts import LABELS, outcome_of_label
-from eva_stages.evaluation.judging import TEMPLATE, JudgePairs, read_verdict
 from eva_stages.evaluation.lettercraft import win_rate
+from eva_stages.evaluation.pair_judging import TEMPLATE, JudgePairs, read_verdict
 from eva_stages.evaluation.statistics import clustered_bootstrap
-from eva_stages.microworld.player import LettercraftPlayer
+from eva_stages.lettercraft.player import LettercraftLLM
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_model_is_b_in_game_0_and_a_in_game_1() -> None:
 def test_both_orders_are_judged_and_a_missing_answer_is_not_judged() -> None:
     row = {"prompt_id": "1", "messages": [{"role": "user", "content": "Take abc, reverse it."}]}
     row |= {"responses": ["cba"], "baseline_responses": ["abc"], "generator": "m", "baseline_generator": "base"}
-    step = JudgePairs(name="judge", llm=LettercraftPlayer())
+    step = JudgePairs(name="judge", llm=LettercraftLLM())
     step.load()
     games = next(step.process([row]))
     assert [(game["game"], game["verdict"], game["outcome"]) for game in games] == [(0, "B>>A", 1.0), (1, "A>>B", 1.0)]

@@ -8,7 +8,7 @@ from distilabel.pipeline import Pipeline
 from eva_stages.core.errors import DataError
 from eva_stages.models.ensemble import CombineRewards, combine_rewards, standardise
 from eva_stages.models.litellm_generator import LiteLLMGenerator
-from eva_stages.models.pairwise import MicroworldJudgeReward
+from eva_stages.models.pairwise import LettercraftJudgeReward
 from eva_stages.models.rewards import Candidates, LLMJudgeReward, VerifierReward, read_rating
 from tests.conftest import in_file
 from tests.fault_server import chat_server
@@ -86,10 +86,10 @@ def test_members_that_scored_other_prompts_are_refused() -> None:
         step.transform(table([1.0, 2.0]), table([1.0, 2.0], [1.0, 2.0]))
 
 
-def test_the_microworld_judge_compares_exactly_and_ties_are_a_half() -> None:
+def test_the_lettercraft_judge_compares_exactly_and_ties_are_a_half() -> None:
     asked = [{"role": "user", "content": "Take planet, reverse it."}]
     answers = ["tenalp", "tenalx", "x", "y", None]  # right, nearly, two that are equally wrong, one that is not there
-    judged, other = MicroworldJudgeReward().score_rows(
+    judged, other = LettercraftJudgeReward().score_rows(
         [Candidates(asked, answers), Candidates([{"role": "user", "content": "Sing."}], ["a", "b"])]
     )
     assert judged["win_matrix"][0][:4] == [0.5, 1.0, 1.0, 1.0] and judged["win_matrix"][3][:4] == [0.0, 0.0, 0.5, 0.5]

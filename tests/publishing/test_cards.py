@@ -12,15 +12,15 @@ import pytest
 from huggingface_hub import DatasetCard, EvalResult, ModelCard
 from markdown_it import MarkdownIt
 
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.store import Run
 from eva_stages.core.tables import write_rows
 from eva_stages.publishing.artifacts import Base, Story, scores
 from eva_stages.publishing.cards import command, dataset_card, model_card
 from eva_stages.publishing.privacy import Privacy
+from eva_stages.publishing.story import tell
 from pipelines.iteration import iterations
-from pipelines.publishing import tell
 from tests.conftest import manifests
 from tests.hub_cards_check import card_faults
 
@@ -100,7 +100,7 @@ def test_cards_say_what_a_policy_was_trained_on_and_started_from(told: Story) ->
     assert "- The policy of iteration 1 was trained on `pairs-1`, starting from that of iteration 0.\n" in card
     assert "started from the policy of [tester/tiny-iter0]" in model_card(told, 1)
     assert "started from the policy of" not in model_card(told, 0)
-    assert f"sha256 `{told.base.digest}`" in card and "eva's embedded microworld policy" in card
+    assert f"sha256 `{told.base.digest}`" in card and "eva's embedded lettercraft policy" in card
 
 
 def test_scores_stand_in_the_metadata_and_come_back_out(told: Story, tiny_run: Path) -> None:

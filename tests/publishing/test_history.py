@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.store import Run
-from eva_stages.publishing.history import read_history
+from eva_stages.views.history import read_history
 from tests.conftest import manifests
 
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
-from eva_stages.core.config.prompts import HubPrompts
+from eva_stages.core.config.prompts_config import HubPrompts
 from eva_stages.core.errors import ConfigError
 from eva_stages.creator.hub_prompts import dataset_commit
-from eva_stages.models.loading import MICROWORLD, resolve
+from eva_stages.models.loading import LETTERCRAFT, resolve
 from eva_stages.solver.launching import launch_file
 from tests.conftest import TINY, manifests, overrides, run_eva
 from tests.hub_server import WRITER, HubServer, Repo, hub_server, use_hub
@@ -107,7 +107,7 @@ def test_what_is_not_on_the_hub_is_found_before_anything_runs(pushed: Pushed) ->
         "{kind: hub, id: tester/private, config: prompts-0, column: question}": "no column 'question'; it has prompt_id, messages",
     }
     code = (
-        "import sys; from eva_stages.core.recipes import load_recipe; from pipelines.checking import check\n"
+        "import sys; from eva_stages.core.recipe_files import load_recipe; from eva_stages.checking.recipe_checks import check\n"
         "from eva_stages.core.errors import ConfigError\n"
         "for source in sys.argv[1:]:\n"
         "    try: check(load_recipe('quickstart', [f'prompts={source}']))\n"
@@ -134,7 +134,7 @@ def test_what_is_recorded_of_a_model_is_its_commit(here: Pushed) -> None:
     repo = here.server.repos["models/tester/base"] = Repo(private=False)
     files = {
         path.name: (path.read_bytes(), path.suffix == ".safetensors")
-        for path in resolve(MICROWORLD, None, "policy.model").path.iterdir()
+        for path in resolve(LETTERCRAFT, None, "policy.model").path.iterdir()
         if path.is_file()
     }
     first, second = repo.add(files), repo.add({"README.md": (b"---\nlicense: mit\n---\n", False)})

@@ -13,10 +13,10 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table, write_rows
-from eva_stages.publishing.history import read_history
-from eva_stages.publishing.lineage import Lineage
-from eva_stages.publishing.lookup import Rows
-from eva_stages.publishing.nearest import edit_distances
+from eva_stages.views.history import read_history
+from eva_stages.views.lookup import Rows
+from eva_stages.views.nearest import edit_distances
+from eva_stages.views.prompt_lineage import Lineage
 from tests.conftest import run_eva
 
 

@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from eva_stages.core.errors import ConfigError, DataError
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.store import Run
 from eva_stages.publishing.contents import Selection
-from pipelines.publishing import push_run
+from eva_stages.publishing.story import push_run
 from tests.conftest import events, kill_group, manifests, run_eva, start_eva
 from tests.hub_server import READER, STRANGER, WRITER, Fault, HubServer, Repo, hub_server, use_hub
 

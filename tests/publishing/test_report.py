@@ -13,11 +13,11 @@ import yaml
 
 from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.store import Run
-from eva_stages.publishing.history import read_history
-from eva_stages.publishing.report.health import health
-from eva_stages.publishing.report.informativeness import jaccard, selected_sets
-from eva_stages.publishing.report.ledger import ledger
+from eva_stages.publishing.report.health_section import health
+from eva_stages.publishing.report.informativeness_section import jaccard, selected_sets
+from eva_stages.publishing.report.ledger_section import ledger
 from eva_stages.publishing.report.page import write_report
+from eva_stages.views.history import read_history
 from tests.browser import CHROMIUM, Page, browser
 from tests.conftest import manifests, run_eva
 

@@ -21,7 +21,7 @@ import yaml
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from tests import official_files
 from tests.browser import CHROMIUM, browser
 from tests.conftest import kill_group, manifests, overrides, run_eva, start_eva

@@ -12,12 +12,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eva_stages.core.config.solver import OtherDPO
+from eva_stages.core.config.solver_config import OtherDPO
 from eva_stages.core.tables import read_table
 from eva_stages.solver import experimental, preference
 from eva_stages.solver.losses import length_normalized_nll, sppo
 from eva_stages.solver.references import COLUMNS
-from eva_stages.solver.training import TRAINERS
+from eva_stages.solver.train import TRAINERS
 from tests.solver.jobs import job, save_models, save_pairs
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -15,7 +15,7 @@ from trl.trainer.utils import RepeatSampler
 
 from eva_stages.core.errors import DataError, StageError
 from eva_stages.core.progress import Reporter
-from eva_stages.core.recipes import load_recipe
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import FunctionStage, Input, Use, as_data, use_of
@@ -30,7 +30,7 @@ from tests.conftest import in_file
 from tests.solver.jobs import read_metrics
 from tests.tiny_models import save_gemma2, tokenizer
 
-POLICY = resolve("microworld", None, "policy.model").path
+POLICY = resolve("lettercraft", None, "policy.model").path
 INSTRUCTIONS = [f"Take {word}, {what}." for word in ("planet", "moon", "sun", "river") for what in ("reverse it", "sort its letters")]
 LONG = "Take planet, " + ", then ".join(["reverse it"] * 60) + "."
 

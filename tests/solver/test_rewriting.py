@@ -6,7 +6,7 @@ from distilabel.pipeline import Pipeline
 
 from eva_stages.core.errors import DataError
 from eva_stages.core.rows import SCHEMAS, prompt_row
-from eva_stages.microworld.player import LettercraftPlayer
+from eva_stages.lettercraft.player import LettercraftLLM
 from eva_stages.solver.rewriting import RewriteChosen, TakeRewrites, read_rewrite, rejection
 
 
@@ -45,7 +45,7 @@ def test_the_rewriter_gets_the_whole_conversation_and_its_seed_is_the_prompts() 
         {"prompt_id": "1" * 24, "prompt": turns[:1], "chosen": says("noom")},
     ]
     with Pipeline(name="rewrite"):
-        step = RewriteChosen(llm=LettercraftPlayer(), seed=3)
+        step = RewriteChosen(llm=LettercraftLLM(), seed=3)
     asked = step.format_input(rows[0])[0]["content"]
     assert "user: Take moon, reverse it.\nassistant: noom\nuser: Take planet, reverse it.\n" in asked and "\ntenalx\n" in asked
     (made,) = step.process([dict(row) for row in rows])

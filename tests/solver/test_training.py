@@ -27,7 +27,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from eva_stages.core.config.solver import TrainingRuntime
+from eva_stages.core.config.solver_config import TrainingRuntime
 from eva_stages.core.errors import ConfigError, DataError, StageError
 from eva_stages.core.progress import Reporter, Task
 from eva_stages.core.runner import Context
@@ -40,7 +40,7 @@ from eva_stages.solver.launching import last_entry, launch_file, same_vocabulary
 from eva_stages.solver.machine import LAUNCHER
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
-from eva_stages.solver.training import TRAINERS, launched_environment
+from eva_stages.solver.train import TRAINERS, launched_environment
 from tests.solver.jobs import BASE, job, read_metrics, save_models, save_pairs, two_machines
 from tests.solver.srun import install as install_srun
 
@@ -123,7 +123,7 @@ def test_accumulation_and_padding_side_do_not_change_the_training(kind: str, fol
 def test_two_processes_train_as_one(folders: dict[str, str], tmp_path: Path) -> None:
     one, two = (job(tmp_path / name, folders, "dpo", micro_batch_size=4) for name in ("one", "two"))
     (tmp_path / "job.json").write_text(json.dumps(two))
-    command = ["-m", "accelerate.commands.launch", "--config_file", str(launch_file("cpu_2")), "-m", "eva_stages.solver.training"]
+    command = ["-m", "accelerate.commands.launch", "--config_file", str(launch_file("cpu_2")), "-m", "eva_stages.solver.train"]
     done = subprocess.run([sys.executable, *command, str(tmp_path / "job.json")], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert distance(train(one), weights(two)) < 1e-6

@@ -18,14 +18,14 @@ from eva_stages.core.parts import read_parts
 from eva_stages.core.responding import Respond
 from eva_stages.core.rows import SCHEMAS, Message, prompt_id
 from eva_stages.core.tables import write_rows
-from eva_stages.microworld.player import LettercraftPlayer
+from eva_stages.lettercraft.player import LettercraftLLM
 
 FORK = multiprocessing.get_context("fork")
 SECOND_BATCH_DONE = FORK.Event()
 BATCH, BATCHES = 4, 7
 
 
-class Numbered(LettercraftPlayer):
+class Numbered(LettercraftLLM):
     """Calls itself by its devices; the first batch waits for the second, which only another replica can be answering."""
 
     _devices: list[str] = PrivateAttr(default_factory=list)

@@ -4,15 +4,15 @@ import datetime
 
 from pydantic import Field
 
-from eva_stages.core.config.base import Section
-from eva_stages.core.config.creator import Creator
-from eva_stages.core.config.engine import Engine, LocalEngine
-from eva_stages.core.config.evaluation import Evaluation
-from eva_stages.core.config.health import Health
-from eva_stages.core.config.models import Policy
-from eva_stages.core.config.prompts import Prompts
-from eva_stages.core.config.rewards import Reward
-from eva_stages.core.config.solver import Solver
+from eva_stages.core.config.creator_config import Creator
+from eva_stages.core.config.engine_config import Engine, LocalEngine
+from eva_stages.core.config.evaluation_config import Evaluation
+from eva_stages.core.config.health_config import Health
+from eva_stages.core.config.models_config import Policy
+from eva_stages.core.config.prompts_config import Prompts
+from eva_stages.core.config.rewards_config import Reward
+from eva_stages.core.config.section import Section
+from eva_stages.core.config.solver_config import Solver
 
 
 class Publish(Section):

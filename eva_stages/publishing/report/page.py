@@ -19,21 +19,21 @@ from markupsafe import Markup, escape
 from eva_stages.core.harmless import harmless
 from eva_stages.core.progress import duration
 from eva_stages.core.store import now, write_whole
-from eva_stages.publishing.history import History
 from eva_stages.publishing.privacy import Privacy, hosts_of
-from eva_stages.publishing.report.comparison import differences, side_by_side
-from eva_stages.publishing.report.costs import costs
-from eva_stages.publishing.report.curriculum import curriculum
-from eva_stages.publishing.report.examples import examples
-from eva_stages.publishing.report.health import health
-from eva_stages.publishing.report.informativeness import informativeness
-from eva_stages.publishing.report.judging import judging
-from eva_stages.publishing.report.ledger import ledger
-from eva_stages.publishing.report.parts import Section
+from eva_stages.publishing.report.comparison_section import differences, side_by_side
+from eva_stages.publishing.report.costs_section import costs
+from eva_stages.publishing.report.curriculum_section import curriculum
+from eva_stages.publishing.report.examples_section import examples
+from eva_stages.publishing.report.health_section import health
+from eva_stages.publishing.report.informativeness_section import informativeness
+from eva_stages.publishing.report.judging_section import judging
+from eva_stages.publishing.report.ledger_section import ledger
 from eva_stages.publishing.report.plots import SERIES
-from eva_stages.publishing.report.provenance import provenance, recipe_settings
-from eva_stages.publishing.report.result import result
-from eva_stages.publishing.report.solver import solver
+from eva_stages.publishing.report.provenance_section import provenance, recipe_settings
+from eva_stages.publishing.report.result_section import result
+from eva_stages.publishing.report.section_html import Section
+from eva_stages.publishing.report.solver_section import solver
+from eva_stages.views.history import History
 
 REPORT, COMPARISON = "report", "comparison"
 TEXT_CHARACTERS = 700
@@ -49,7 +49,7 @@ def write_report(histories: Sequence[History], compared: dict[str, Any] | None =
     """Write the report of a run, or the comparison of several into the folder of the first; returns the HTML file.
 
     Args:
-        compared: the differences of the first two runs' scores, as `pipelines.comparing` makes them.
+        compared: the differences of the first two runs' scores, as `eva_stages.views.comparison` makes them.
     """
     first = histories[0]
     hosts = {host for one in histories for host in hosts_of(recipe_settings(one))}

@@ -1,0 +1,107 @@
+"""What `eva eval run` is asked for on the command line, as a change of the recipe: benchmarks, judge, baseline, spending cap."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from eva_stages.core.config.evaluation_config import Evaluation, JudgedBenchmark
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.decoding import decode_yaml, short
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.recipe_files import packaged_recipes
+from eva_stages.models.loading import LETTERCRAFT
+from pipelines.benchmarks import benchmark_name
+
+MODEL_RECIPE = "evaluate"
+"""The packaged recipe for a model without one."""
+BENCHMARKS: dict[str, dict[str, Any]] = {
+    "lettercraft": {"kind": "lettercraft", "judge": {"kind": "lettercraft"}},
+    "mt-bench": {"kind": "mt_bench"},
+    "arena-hard": {"kind": "arena_hard"},
+    "arena-hard-v0.1": {"kind": "arena_hard", "version": "v0.1"},
+    "arena-hard-v2.0": {"kind": "arena_hard", "version": "v2.0"},
+    "alpaca-eval": {"kind": "alpaca_eval"},
+    "gsm8k": {"kind": "gsm8k"},
+    "ifeval": {"kind": "ifeval"},
+    "lm-eval": {"kind": "lm_eval"},
+}
+"""Names on the command line, and what they are where the recipe has no such benchmark."""
+
+
+def is_model(argument: str) -> bool:
+    """Whether `RECIPE|MODEL` is a model: a folder, `lettercraft` or a Hub id, and neither a file nor a packaged recipe."""
+    if Path(argument).is_file() or argument in {recipe.name for recipe in packaged_recipes()}:
+        return False
+    return argument == LETTERCRAFT or Path(argument).expanduser().is_dir() or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", argument) is not None
+
+
+def model_overrides(model: str) -> list[str]:
+    """Overrides of the packaged recipe that make it one for a model."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(Path(model).expanduser().resolve().name) if Path(model).expanduser().is_dir() else model)
+    return [f"policy.model={yaml.safe_dump(model, default_flow_style=True, width=10_000).splitlines()[0]}", f"name=eval-{name}"]
+
+
+def asked_for(recipe: Recipe, bench: str | None, judge: str | None, baseline: str | None, max_cost: float | None) -> Recipe:
+    """The recipe with the benchmarks asked for.
+
+    Args:
+        bench: names, separated by commas; None = the recipe's own.
+        judge: LiteLLM's name of a model, a checkpoint folder, `lettercraft`, `policy`, or a mapping as in a recipe.
+        baseline: as in the recipe, for Arena-Hard and AlpacaEval.
+        max_cost: US dollars that this run may spend on judges.
+
+    Raises:
+        ConfigError: with what is unknown or does not fit.
+    """
+    own = [one.model_dump(mode="json") for one in recipe.evaluation.benchmarks]
+    names = [benchmark_name(one) for one in recipe.evaluation.benchmarks]
+    chosen = own if bench is None else [_chosen(name.strip(), own, names) for name in bench.split(",")]
+    player = None if judge is None else _player(judge)
+    changed = [_changed(one, player, baseline, max_cost) for one in chosen]
+    try:
+        evaluation = Evaluation.model_validate({**recipe.evaluation.model_dump(mode="json"), "benchmarks": changed})
+    except ValidationError as error:
+        raise ConfigError([f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]) from error
+    if max_cost is not None and not any(isinstance(one, JudgedBenchmark) for one in evaluation.benchmarks):
+        raise ConfigError(["--max-cost: none of the benchmarks has a judge that could cost anything"])
+    return recipe.model_copy(update={"evaluation": evaluation})
+
+
+def _chosen(name: str, own: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    if name not in BENCHMARKS:
+        raise ConfigError([f"--bench: there is no benchmark {name!r}; known: {', '.join(BENCHMARKS)}"])
+    fits = [one for one, full in zip(own, names, strict=True) if full == name or one["kind"].replace("_", "-") == name]
+    return fits[0] if fits else BENCHMARKS[name]
+
+
+def _changed(benchmark: dict[str, Any], judge: dict[str, Any] | None, baseline: str | None, max_cost: float | None) -> dict[str, Any]:
+    changed = dict(benchmark)
+    if benchmark["kind"] in ("mt_bench", "arena_hard", "alpaca_eval"):
+        if judge is not None:
+            changed["judge"] = judge
+        if max_cost is not None:
+            present = changed.get("judge", {"kind": "litellm"})
+            if present["kind"] == "litellm":
+                changed["judge"] = {**present, "runtime": {**present.get("runtime", {}), "max_cost_usd": max_cost}}
+    if baseline is not None and benchmark["kind"] in ("arena_hard", "alpaca_eval"):
+        changed["baseline"] = baseline
+    return changed
+
+
+def _player(judge: str) -> dict[str, Any]:
+    """A player as in a recipe, from a word or a mapping in YAML."""
+    try:
+        told, _ = decode_yaml(judge)
+    except ValueError as error:
+        raise ConfigError([f"--judge: {short(judge)}: {error}"]) from error
+    if isinstance(told, dict):
+        return told
+    if judge in (LETTERCRAFT, "policy"):
+        return {"kind": judge}
+    if Path(judge).expanduser().is_dir():
+        return {"kind": "transformers", "model": judge}
+    return {"kind": "litellm", "model": judge}

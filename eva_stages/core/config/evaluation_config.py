@@ -1,0 +1,165 @@
+"""Benchmarks and their judges."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from eva_stages.core.config.models_config import DType, Player
+from eva_stages.core.config.paths import OptionalFile, OptionalMaybeFile
+from eva_stages.core.config.section import Section
+
+
+class Lettercraft(Section):
+    """Held-out Lettercraft: harder than the seed prompts and disjoint from them."""
+
+    kind: Literal["lettercraft"]
+    prompts: int = Field(300, ge=10)
+    samples: int = Field(4, ge=1)
+    """Sampled answers per prompt, besides the greedy one."""
+    judge: Player
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class Benchmark(Section):
+    """Questions that a policy answers; its temperature and length here go before the policy's own."""
+
+    questions: OptionalFile = None
+    """File with the questions; null = the public home."""
+    temperature: float | None = Field(0.0, ge=0)
+    max_new_tokens: int = Field(2048, ge=1)
+
+
+class JudgedBenchmark(Benchmark):
+    """A benchmark with a judge. What a recipe leaves open of the judge is as in the official settings."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {"temperature": 0.0, "top_p": 1.0}
+    JUDGE: ClassVar[str] = "gpt-4-1106-preview"
+
+    judge: Player
+
+    @model_validator(mode="before")
+    @classmethod
+    def _officially(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        judge = data.get("judge", {"kind": "litellm"})
+        if isinstance(judge, dict) and judge.get("kind") == "litellm":
+            judge = {"model": cls.judge_model(data), **judge}
+        if isinstance(judge, dict) and judge.get("kind") in ("litellm", "transformers", "vllm", "policy"):
+            judge = {**cls.judge_settings(data), **judge}
+        return {**data, "judge": judge}
+
+    @classmethod
+    def judge_model(cls, data: dict[str, Any]) -> str:
+        return cls.JUDGE
+
+    @classmethod
+    def judge_settings(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return cls.OFFICIAL
+
+
+class MTBench(JudgedBenchmark):
+    """MT-Bench: 80 questions of two turns, each turn graded from 1 to 10."""
+
+    JUDGE = "gpt-4"
+    OFFICIAL = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 2048}
+    TEMPERATURES: ClassVar[dict[str, float]] = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
+    """FastChat's temperatures of the answers by category; 0 for the others."""
+
+    kind: Literal["mt_bench"]
+    references: OptionalFile = None
+    """File with the reference answers (math, reasoning, coding); null = the public home."""
+    prompts: OptionalFile = None
+    """File with the judge's prompts; null = the public home."""
+    temperature: float | None = Field(None, ge=0)
+    """null = the official one of each category (0.7 for writing and roleplay, 0.1 for stem and humanities, 0 for the rest)."""
+    max_new_tokens: int = Field(1024, ge=1)
+
+
+class ArenaHard(JudgedBenchmark):
+    """Arena-Hard: hard questions, each answer judged against a baseline model's in both places."""
+
+    kind: Literal["arena_hard"]
+    version: Literal["v0.1", "v2.0"] = "v0.1"
+    baseline: OptionalMaybeFile = None
+    """File with the baseline's answers, a model whose answers are published, or `base` for the base policy; null = the official one."""
+    prompts: OptionalFile = None
+    """The official settings file with the judge's template; null = the public home."""
+    system_prompts: OptionalFile = None
+    """File with the judge's system prompt of every category, where the settings file has none; null = the public home."""
+    max_new_tokens: int = Field(4096, ge=1)
+
+    @classmethod
+    def judge_model(cls, data: dict[str, Any]) -> str:
+        return "gpt-4.1" if data.get("version") == "v2.0" else cls.JUDGE
+
+    @classmethod
+    def judge_settings(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return {**cls.OFFICIAL, "max_new_tokens": 16000 if data.get("version") == "v2.0" else 4096}
+
+
+class AlpacaEval(JudgedBenchmark):
+    """AlpacaEval 2: 805 instructions, each answer compared with the reference output by an annotator of the alpaca_eval package."""
+
+    kind: Literal["alpaca_eval"]
+    annotator: Literal["weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4_turbo_fn"] = "weighted_alpaca_eval_gpt4_turbo"
+    """Its prompt, parser and settings; the weighted one needs log-probabilities (of a local judge, the word counts as sure)."""
+    baseline: OptionalMaybeFile = None
+    """File with the reference outputs, or `base` for the base policy; null = the official one."""
+    difficulty: OptionalFile = None
+    """The package's instruction_difficulty.csv; null = fetched from the Hub, for the official `questions` only."""
+    gamed: OptionalFile = None
+    """The package's df_gamed.csv; null = fetched from the Hub, for the official `questions` only. Without it there is no
+    length-controlled win rate."""
+    temperature: float | None = Field(0.7, ge=0)
+
+    @classmethod
+    def judge_settings(cls, data: dict[str, Any]) -> dict[str, Any]:
+        weighted = data.get("annotator", "weighted_alpaca_eval_gpt4_turbo") == "weighted_alpaca_eval_gpt4_turbo"
+        return {"temperature": 1.0 if weighted else 0.0, "top_p": 1.0, "max_new_tokens": 1 if weighted else 100}
+
+
+class GSM8K(Benchmark):
+    """1,319 grade-school word problems, checked by the `math` verifier; no judge."""
+
+    kind: Literal["gsm8k"]
+    max_new_tokens: int = Field(1024, ge=1)
+
+
+class IFEval(Benchmark):
+    """541 prompts with instructions that a program can check, by the `instruction` verifier; no judge."""
+
+    kind: Literal["ifeval"]
+    max_new_tokens: int = Field(1280, ge=1)
+
+
+class LMEvalRuntime(Section):
+    batch_size: int = Field(8, ge=1)
+    device: str = "auto"
+
+
+class LMEval(Section):
+    """Tasks of lm-evaluation-harness (pip install 'eva-align[eval]') on the policy's checkpoint."""
+
+    kind: Literal["lm_eval"]
+    tasks: tuple[str, ...] = Field(
+        ("gsm8k", "gsm_plus", "wmdp", "leaderboard_mmlu_pro", "leaderboard_musr", "truthfulqa_gen"), min_length=1
+    )
+    """Names of the harness; the paper's table 7 by default."""
+    include: OptionalFile = None
+    """Folder with task files of one's own."""
+    limit: int | None = Field(None, ge=1)
+    """Questions per task; null = all."""
+    chat_template: bool = True
+    """Put the questions into the policy's chat template."""
+    dtype: DType = "auto"
+    runtime: LMEvalRuntime = LMEvalRuntime()
+
+
+OneBenchmark = Annotated[Lettercraft | ArenaHard | MTBench | AlpacaEval | GSM8K | IFEval | LMEval, Field(discriminator="kind")]
+
+
+class Evaluation(Section):
+    benchmarks: tuple[OneBenchmark, ...] = ()
+    only: bool = False
+    """Nothing but the evaluation of policy.model: no prompts are evolved and nothing is trained."""

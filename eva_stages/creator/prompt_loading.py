@@ -1,0 +1,182 @@
+"""Where prompts come from: Lettercraft, or a file of real ones. Whatever cannot be used is left out and counted, never repaired."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from eva_stages.core.errors import DataError
+from eva_stages.core.fingerprint import derive_seed, uniforms
+from eva_stages.core.rows import SCHEMAS, Message, prompt_row
+from eva_stages.core.runner import Context
+from eva_stages.core.tables import Rows, first_places, write_rows
+from eva_stages.creator.conversations import UnusableError, conversation, reference_text
+from eva_stages.creator.prompt_files import Block, prompt_batches
+from eva_stages.lettercraft.language import MIN_LETTERS, Instruction, random_instruction
+from eva_stages.models.conversation import Chat
+from eva_stages.models.loading import load_tokenizer
+
+SHOWN = 5
+"""Row numbers that are shown of each reason to leave rows out."""
+HELD_OUT_SEED = derive_seed("lettercraft", "held-out")
+
+
+def seed_instructions(seed: int, size: int) -> list[Instruction]:
+    """Distinct Lettercraft seed prompts: one or two operations on short words, with a thin tail of harder ones."""
+    rng = np.random.default_rng(derive_seed(seed, "lettercraft-seeds"))
+    held_out = {str(instruction) for instruction in held_out_instructions(2000)}
+    drawn: dict[str, Instruction] = {}
+    while len(drawn) < size:
+        hard = rng.random() < 0.1
+        operations = int(rng.integers(2, 4)) if hard else int(rng.choice([1, 2], p=[0.6, 0.4]))
+        letters = int(rng.integers(5, 9)) if hard else int(rng.integers(MIN_LETTERS + 1, 6))
+        instruction = random_instruction(rng, operations, letters)
+        if str(instruction) not in held_out:
+            drawn[str(instruction)] = instruction
+    return list(drawn.values())
+
+
+def held_out_instructions(size: int) -> list[Instruction]:
+    """The held-out benchmark: one to three operations on three to nine letters, the same in every run."""
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    drawn: dict[str, Instruction] = {}
+    while len(drawn) < size:
+        instruction = random_instruction(rng, int(rng.integers(1, 4)), int(rng.integers(3, 10)))
+        drawn[str(instruction)] = instruction
+    return list(drawn.values())
+
+
+def load_lettercraft(context: Context, seed: int, size: int, part: int = 0) -> dict[str, Any]:
+    """Write Lettercraft's seed prompts, or the `part`-th `size` prompts that are drawn after them in the same way."""
+    drawn = seed_instructions(seed, size * (part + 1))[size * part :]
+    rows = [prompt_row([{"role": "user", "content": str(one)}], "lettercraft") for one in drawn]
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.out)
+    return {"counts": {}}
+
+
+def load_held_out(context: Context, size: int) -> dict[str, Any]:
+    """Write the held-out Lettercraft prompts."""
+    rows = [prompt_row([{"role": "user", "content": str(one)}], "lettercraft-held-out") for one in held_out_instructions(size)]
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.out)
+    return {"counts": {}}
+
+
+def load_file(context: Context, file: str, column: str | None, reference_column: str | None = None, **settings: Any) -> dict[str, Any]:
+    """Read prompts from a file; `settings` are those of `load_blocks`."""
+    return load_blocks(context, prompt_batches(Path(file), column, reference_column), "file", Path(file).name, **settings)
+
+
+def load_blocks(
+    context: Context,
+    blocks: Iterable[Block],
+    source: str,
+    name: str,
+    size: int | None,
+    max_characters: int,
+    seed: int,
+    part: int = 0,
+    chat_template: str | None = None,
+    policy: str | None = None,
+) -> dict[str, Any]:
+    """Write the prompts among values; those that are none (`conversations`), duplicates, over-long ones and those that the policy's chat
+    template does not take are left out and counted.
+
+    Args:
+        source: what the rows call their source, whatever its file is called.
+        name: of the source, for errors.
+        chat_template: digest of the policy's.
+        policy: its checkpoint folder; None = any prompt will do.
+        size: how many to draw; None = all.
+        part: which `size` of them in the order of the draw: 0 the seed prompts, 1 those that follow, and so on, all disjoint.
+    """
+    left_out = LeftOut()
+    usable = _usable(blocks, source, max_characters, left_out, refusals(policy))
+    write_rows((pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"]) for rows in usable), SCHEMAS["prompts"], context.work / "usable")
+    counts = left_out.counts
+    rows = Rows(context.work / "usable", context.work)
+    kept = first_places(rows["prompt_id"])
+    if len(kept) < len(rows):
+        counts["duplicate"] = len(rows) - len(kept)
+    if len(kept) == 0:
+        raise DataError(f"{name} has no usable prompt: {left_out.said()}")
+    if size is not None and (size < len(kept) or part):
+        draws = uniforms(derive_seed(seed, "prompts"), rows["prompt_id"].take(pa.array(kept)))
+        chosen = np.argsort(draws)[size * part : size * (part + 1)]
+        if len(chosen) < size and part:
+            raise DataError(f"{name} has {len(kept)} usable prompts; {size * (part + 1)} are needed up to iteration {part}")
+        counts["not_sampled"] = len(kept) - size
+        kept = kept[np.sort(chosen)]
+    write_rows(rows.take(kept), SCHEMAS["prompts"], context.out)
+    return {"counts": dict(counts)}
+
+
+class LeftOut:
+    """How many rows were read, how many were left out for what reason, and which were the first of them."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.rows: dict[str, list[int]] = {}
+
+    def add(self, reason: str, row: int) -> None:
+        self.counts[reason] += 1
+        first = self.rows.setdefault(reason, [])
+        if len(first) < SHOWN:
+            first.append(row)
+
+    def said(self) -> str:
+        """The reasons, each with how many rows it is and the numbers of the first."""
+        reasons = sorted(self.rows.items(), key=lambda entry: -self.counts[entry[0]])
+        return "; ".join(
+            f"{reason}: {self.counts[reason]} rows ({', '.join(map(str, rows))}{', ...' if self.counts[reason] > len(rows) else ''})"
+            for reason, rows in reasons
+        )
+
+
+def count_usable(blocks: Iterable[Block], max_characters: int, policy: str | None = None, left_out: LeftOut | None = None) -> int:
+    """How many different prompts of a source can be used; `left_out` takes the others."""
+    usable = _usable(blocks, "", max_characters, left_out or LeftOut(), refusals(policy))
+    return len(pa.chunked_array([[row["prompt_id"] for row in rows] for rows in usable], pa.string()).unique())
+
+
+REFUSED = "refused by the chat template"
+
+
+def refusals(policy: str | None) -> Callable[[Sequence[Message]], str | None]:
+    """Tells why the chat template of a checkpoint does not take a prompt. A single message of the user, which every one takes, is not
+    rendered; the template is loaded for the first prompt that is more.
+    """
+
+    @cache
+    def chat() -> Chat:
+        return Chat(load_tokenizer(str(policy)))
+
+    def refusal(messages: Sequence[Message]) -> str | None:
+        return None if policy is None or len(messages) == 1 else chat().refusal(messages)
+
+    return refusal
+
+
+def _usable(
+    blocks: Iterable[Block], source: str, max_characters: int, left_out: LeftOut, refusal: Callable[[Sequence[Message]], str | None]
+) -> Iterator[list[dict[str, Any]]]:
+    """Batches of prompt rows, duplicates among them."""
+    for block in blocks:
+        left_out.counts["read"] += len(block.values)
+        rows = []
+        for value, reference, number in zip(*block, strict=True):
+            try:
+                messages, checked = conversation(value), reference_text(reference)
+            except UnusableError as error:
+                left_out.add(str(error), number)
+                continue
+            if sum(len(message["content"]) for message in messages) > max_characters:
+                left_out.add("too_long", number)
+            elif reason := refusal(messages):
+                left_out.add(f"{REFUSED}: {reason}", number)
+            else:
+                rows.append(prompt_row(messages, source, reference=checked))
+        yield rows

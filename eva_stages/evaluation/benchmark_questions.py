@@ -1,0 +1,149 @@
+"""Questions and baseline answers of the public benchmarks, from their official files to eva's rows.
+
+Both generations of the official formats are read: `turns` or `prompt`, `question_id` or `uid`, answers under `choices` or `messages`. The
+text is taken byte for byte. Every question keeps its official id beside the `prompt_id` that rows are joined on.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from eva_stages.core.errors import DataError
+from eva_stages.core.question_files import read_rows
+from eva_stages.core.rows import SCHEMAS, prompt_id
+from eva_stages.core.runner import Context
+from eva_stages.core.tables import read_table, write_rows
+
+Row = dict[str, Any]
+GSM8K_FORMAT = "\n\nSolve this step by step. Then give the final answer, a bare number, on a last line of this form:\n#### <number>"
+"""eva's own zero-shot instruction; published GSM8K figures are mostly few-shot ones (`lm_eval` has those)."""
+
+
+def load_questions(context: Context, benchmark: str) -> dict[str, Any]:
+    """Write a benchmark's questions.
+
+    Inputs of the stage: questions; for MT-Bench also references.
+
+    Raises:
+        DataError: if the file is not one of the benchmark, or holds a question twice.
+    """
+    rows = question_rows(benchmark, context.inputs["questions"], context.inputs.get("references"))
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["questions"])], SCHEMAS["questions"], context.out)
+    return {"counts": {}}
+
+
+def question_rows(benchmark: str, path: Path, references: Path | None = None) -> list[Row]:
+    """Rows of the `questions` schema, in the file's order."""
+    try:
+        rows = [READERS[benchmark](row) for row in read_rows(path)]
+    except (KeyError, IndexError, TypeError) as error:
+        raise DataError(f"{path} is no question file of {benchmark}: a row has no {error}") from error
+    worked = {str(row["question_id"]): _turns(row) for row in read_rows(references)} if references else {}
+    made: dict[str, Row] = {}
+    for row in rows:
+        messages = [{"role": "user", "content": row["turns"][0]}]
+        whole = {"prompt_id": prompt_id(messages), "messages": messages, "references": worked.get(row["question_id"]), **row}
+        if whole["prompt_id"] in made:
+            raise DataError(f"{path} asks the same in {made[whole['prompt_id']]['question_id']} and {row['question_id']}; keep one")
+        made[whole["prompt_id"]] = whole
+    if not made:
+        raise DataError(f"{path} holds no questions")
+    return list(made.values())
+
+
+def _mt_bench(row: Row) -> Row:
+    return {"question_id": str(row["question_id"]), "category": row["category"], "turns": [row["turns"][0], row["turns"][1]]}
+
+
+def _arena_hard(row: Row) -> Row:
+    text = row["turns"][0]["content"] if "turns" in row else row["prompt"]
+    return {"question_id": _id(row), "category": row["category"], "turns": [text]}
+
+
+def _alpaca_eval(row: Row) -> Row:
+    instruction = row["instruction"]
+    return {"question_id": prompt_id([{"role": "user", "content": instruction}]), "category": row["dataset"], "turns": [instruction]}
+
+
+def _gsm8k(row: Row) -> Row:
+    text = row["question"] + GSM8K_FORMAT
+    return {"question_id": prompt_id([{"role": "user", "content": text}]), "category": "gsm8k", "turns": [text], "reference": row["answer"]}
+
+
+def _ifeval(row: Row) -> Row:
+    checks = {"instruction_id_list": row["instruction_id_list"], "kwargs": row["kwargs"]}
+    reference = json.dumps(checks, ensure_ascii=False)
+    return {"question_id": str(row["key"]), "category": "ifeval", "turns": [row["prompt"]], "reference": reference}
+
+
+READERS: dict[str, Callable[[Row], Row]] = {
+    "mt_bench": _mt_bench,
+    "arena_hard": _arena_hard,
+    "alpaca_eval": _alpaca_eval,
+    "gsm8k": _gsm8k,
+    "ifeval": _ifeval,
+}
+
+
+def load_baseline(context: Context, benchmark: str) -> dict[str, Any]:
+    """Write the answers of the official baseline, one row per question, in the questions' order.
+
+    Inputs of the stage: questions; and files with answers, named answers_0, answers_1, ... with Arena-Hard v2.0's two baselines.
+
+    Raises:
+        DataError: if a question has no answer.
+    """
+    questions = read_table(context.inputs["questions"], ["prompt_id", "question_id", "category"]).to_pylist()
+    files = [path for name, path in sorted(context.inputs.items()) if name.startswith("answers")]
+    answers = baseline_answers(benchmark, files)
+    rows = []
+    for question in questions:
+        found = answers.get((question["category"], question["question_id"])) or answers.get((None, question["question_id"]))
+        if found is None:
+            raise DataError(f"{', '.join(map(str, files))}: no answer to question {question['question_id']}")
+        model, text = found
+        rows.append({"prompt_id": question["prompt_id"], "responses": [text], "finish_reasons": ["stop"], "generator": model})
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["responses"])], SCHEMAS["responses"], context.out)
+    return {"counts": {}}
+
+
+CREATIVE = "creative_writing"
+
+
+def baseline_answers(benchmark: str, files: Iterable[Path]) -> dict[tuple[str | None, str], tuple[str, str]]:
+    """(model, answer) by category and question; the category is None where one model answers all.
+
+    Of Arena-Hard v2.0's two files the second holds the baseline of creative writing, as in `baselines`.
+    """
+    answers: dict[tuple[str | None, str], tuple[str, str]] = {}
+    for number, path in enumerate(files):
+        category = CREATIVE if number else None
+        for row in read_rows(path):
+            try:
+                key, model, text = _answer(benchmark, row)
+            except (KeyError, IndexError, TypeError) as error:
+                raise DataError(f"{path} is no file of answers to {benchmark}: a row has no {error}") from error
+            answers[category, key] = model, text
+    return answers
+
+
+def _answer(benchmark: str, row: Row) -> tuple[str, str, str]:
+    """Question id, model and answer of a row in an official file of answers."""
+    if benchmark == "alpaca_eval":
+        return prompt_id([{"role": "user", "content": row["instruction"]}]), row["generator"], row["output"]
+    if "choices" in row:
+        return _id(row), row["model_id"], _turns(row)[0]
+    content = row["messages"][-1]["content"]
+    return _id(row), row["model"], content["answer"] if isinstance(content, dict) else content
+
+
+def _id(row: Row) -> str:
+    return str(row["question_id"] if "question_id" in row else row["uid"])
+
+
+def _turns(row: Row) -> list[str]:
+    turns = row["choices"][0]["turns"]
+    return [turn["content"] if isinstance(turn, dict) else turn for turn in turns]

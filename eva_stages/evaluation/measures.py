@@ -1,0 +1,258 @@
+"""The score of one policy on one benchmark, from its judgments or checks.
+
+An artifact holds: `rows.parquet`, one value per question, with which any two policies can be compared; `judgments.jsonl` and
+`answers.jsonl` in the benchmark's official formats, which `eva eval score` and the official tools read; and `score.json`: eva's own
+estimate and interval over questions (`score`), the figures that the official rules give for those files (`official`), and what the
+judging was like (`judging`). What was not judged is left out and counted, never a loss or a tie.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from eva_stages.core.runner import Context
+from eva_stages.core.tables import mean_tokens, read_table, write_rows
+from eva_stages.evaluation.alpaca import HubFiles
+from eva_stages.evaluation.answers import by_model, parse_answer
+from eva_stages.evaluation.file_scores import score_models
+from eva_stages.evaluation.judgment_files import parse_records, read_records
+from eva_stages.evaluation.statistics import VALUES, estimate_values, question_values
+from eva_stages.models.instructions import loosely_followed
+
+CONFIDENCE = 0.95
+PERCENT = 100.0
+JUDGMENTS, ANSWERS = "judgments.jsonl", "answers.jsonl"
+ANSWER_KINDS = ("FastChat or Arena-Hard answers", "Arena-Hard answers", "AlpacaEval model outputs")
+Row = dict[str, Any]
+
+
+class Measured(NamedTuple):
+    """Values per question, the official figures, and what the judging was like."""
+
+    values: pa.Table
+    official: Row
+    judging: Row | None
+
+
+def score(context: Context, benchmark: str, seed: int, **settings: str) -> dict[str, Any]:
+    """Write a benchmark's score.
+
+    Inputs of the stage: questions, answers; judgments (and baseline) of judged benchmarks, checks of the others; for AlpacaEval
+    perhaps gamed and difficulty, the package's two files.
+    """
+    context.out.mkdir(parents=True)
+    measured = MEASURES[benchmark](context, **settings)
+    estimate = estimate_values(measured.values, CONFIDENCE, seed)
+    scores = {
+        "score": None if estimate is None else estimate.as_dict(),
+        "official": measured.official,
+        "judging": measured.judging,
+        "answer_tokens": mean_tokens(context.inputs["answers"]),
+    }
+    write_rows([measured.values], VALUES, context.out)
+    (context.out / "score.json").write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {"counts": {"not_judged": measured.values["value"].null_count}, "scores": scores}
+
+
+def _rows(context: Context, name: str) -> list[Row]:
+    return read_table(context.inputs[name]).to_pylist()
+
+
+def _write_lines(path: Path, rows: list[Row]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+# --- judged benchmarks
+
+
+def _judged(
+    context: Context, bench: str, judged: list[Row], judgments: list[Row], answers: list[Row], hub_files: HubFiles | None = None
+) -> Measured:
+    """Score the official files, which it writes, by the official rules.
+
+    Args:
+        judged: rows of the `benchmark_judgments`, which the figures about the judging come from.
+        judgments, answers: rows of the official files.
+    """
+    file = _write_lines(context.out / JUDGMENTS, judgments)
+    written = _write_lines(context.out / ANSWERS, answers)
+    # AlpacaEval's rules take answers for the official order alone, and that is the order of the judgments already
+    answered = {} if bench == "alpaca-eval" else by_model(parse_records(read_records([written], ANSWER_KINDS, bench), parse_answer))
+    (model,), _ = score_models(bench, [file], answered, hub_files=hub_files)
+    assert model.values is not None
+    return Measured(model.values, model.entry, _about_judging(judged, model.entry))
+
+
+def _about_judging(judged: list[Row], entry: Row) -> Row:
+    """The judge, its calls, what they cost, and how many of its texts held no verdict."""
+    made = [row for row in judged if row["failure"] is None]
+    not_made = len(judged) - len(made)
+    failed = sum(row["failure"] is not None and row["attempts"] > 0 for row in judged)
+    # an Arena-Hard label without meaning, such as A>>A, is no verdict either
+    unread = entry["no_verdict"] - not_made if "no_verdict" in entry else sum(row["score"] is None for row in made)
+    costs = [row["cost"] for row in judged if row["cost"] is not None]
+    shown = [row["outcome"] if row["game"] else 1 - row["outcome"] for row in made if row["attempts"] and row["outcome"] is not None]
+    first = float(np.mean(shown)) if shown else None
+    return {
+        "judge": judged[0]["judge"],
+        "judgments": len(judged),
+        "failed_calls": failed,
+        "unanswered": not_made - failed,
+        "no_verdict": unread,
+        "parse_failure_rate": unread / len(made) if made else None,
+        "first_place": entry.get("first_place", first),
+        "consistent": entry.get("consistent"),
+        "usd": sum(costs) if costs else None,
+    }
+
+
+def mt_bench(context: Context) -> Measured:
+    """Ratings from 1 to 10 of both turns."""
+    judged = _rows(context, "judgments")
+    judgments = [
+        {
+            "question_id": _number(row["question_id"]),
+            "model": row["model"],
+            "judge": [row["judge"], row["template"]],
+            "user_prompt": row["prompt"],
+            "judgment": row["raw"],
+            "score": -1 if row["score"] is None else row["score"],
+            "turn": row["game"],
+        }
+        for row in judged
+    ]
+    return _judged(context, "mt-bench", judged, judgments, _choices(context, "answers"))
+
+
+def arena_hard(context: Context, version: str) -> Measured:
+    """Win rate against the baseline in percent, in the files of 2024 for v0.1 and of today for v2.0."""
+    judged = _rows(context, "judgments")
+    games: dict[str, list[Row]] = {}
+    for row in judged:
+        games.setdefault(row["question_id"], []).append(row)
+    old = version == "v0.1"
+    judgments = [_of_2024(rows) if old else _of_today(rows) for rows in games.values()]
+    write = _choices if old else _messages
+    return _judged(context, "arena-hard", judged, judgments, [*write(context, "answers"), *write(context, "baseline")])
+
+
+def _of_2024(rows: list[Row]) -> Row:
+    games = [{"user_prompt": row["prompt"], "judgment": row["raw"], "score": row["verdict"]} for row in rows]
+    first = rows[0]
+    return {**{name: first[name] for name in ("question_id", "model", "judge", "baseline")}, "games": games}
+
+
+def _of_today(rows: list[Row]) -> Row:
+    games = [None if row["failure"] else {"score": row["verdict"], "judgment": {"answer": row["raw"]}} for row in rows]
+    first = rows[0]
+    return {"uid": first["question_id"], **{name: first[name] for name in ("category", "judge", "model", "baseline")}, "games": games}
+
+
+def alpaca_eval(context: Context, annotator: str) -> Measured:
+    """Raw and length-controlled win rate against the reference outputs, in percent."""
+    judged = _rows(context, "judgments")
+    questions = {row["prompt_id"]: row["turns"][0] for row in _rows(context, "questions")}
+    outputs, references = (
+        {row["prompt_id"]: row["responses"][0] or "" for row in _rows(context, name)} for name in ("answers", "baseline")
+    )
+    judgments = [
+        {
+            "instruction": questions[row["prompt_id"]],
+            "dataset": row["category"],
+            "output_1": references[row["prompt_id"]],
+            "generator_1": row["baseline"],
+            "output_2": outputs[row["prompt_id"]],
+            "generator_2": row["model"],
+            "annotator": annotator,
+            "judge": row["judge"],
+            "preference": row["score"],
+            "raw_completion": row["raw"],
+        }
+        for row in judged
+    ]
+    answers = [
+        {"dataset": row["dataset"], "instruction": row["instruction"], "output": row["output_2"], "generator": row["generator_2"]}
+        for row in judgments
+    ]
+    files = HubFiles(context.inputs.get("gamed"), context.inputs.get("difficulty"))
+    return _judged(context, "alpaca-eval", judged, judgments, answers, files)
+
+
+def _choices(context: Context, name: str) -> list[Row]:
+    """Answers in the format of FastChat and of Arena-Hard in 2024."""
+    ids = {row["prompt_id"]: row["question_id"] for row in _rows(context, "questions")}
+    return [
+        {
+            "question_id": _number(ids[row["prompt_id"]]),
+            "answer_id": row["prompt_id"],
+            "model_id": row["generator"],
+            "choices": [{"index": 0, "turns": [text or "" for text in row["responses"]]}],
+        }
+        for row in _rows(context, name)
+    ]
+
+
+def _messages(context: Context, name: str) -> list[Row]:
+    """Answers in the format of today's Arena-Hard."""
+    questions = {row["prompt_id"]: row for row in _rows(context, "questions")}
+    made = []
+    for row in _rows(context, name):
+        question = questions[row["prompt_id"]]
+        user = {"role": "user", "content": question["turns"][0]}
+        answer = {"role": "assistant", "content": {"answer": row["responses"][0] or ""}}
+        made.append({"uid": question["question_id"], "model": row["generator"], "messages": [user, answer]})
+    return made
+
+
+def _number(question: str) -> int | str:
+    """MT-Bench's question ids are numbers."""
+    return int(question) if question.isdecimal() else question
+
+
+# --- checked answers
+
+
+def gsm8k(context: Context) -> Measured:
+    """Share of right final answers, in percent."""
+    return _checked(context, lambda share: share, {})
+
+
+def ifeval(context: Context) -> Measured:
+    """Share of prompts all of whose instructions are followed, in percent, and of instructions; strictly, and beside it loosely."""
+    references = {row["prompt_id"]: row["reference"] for row in _rows(context, "questions")}
+    responses = {row["prompt_id"]: row["responses"][0] or "" for row in _rows(context, "answers")}
+    known = [(row["prompt_id"], row["rewards"][0]) for row in _rows(context, "checks") if row["rewards"][0] is not None]
+    counts = [len(json.loads(references[prompt_id])["instruction_id_list"]) for prompt_id, _ in known]
+    loose = [loosely_followed(responses[prompt_id], references[prompt_id]) for prompt_id, _ in known]
+    figures = {
+        "instructions": _mean_percent([share for _, share in known], counts),
+        "loose": _mean_percent([float(share == 1) for share in loose]),
+        "loose_instructions": _mean_percent(loose, counts),
+    }
+    return _checked(context, lambda share: float(share == 1), figures)
+
+
+def _mean_percent(shares: Sequence[float], weights: Sequence[int] | None = None) -> float | None:
+    return PERCENT * float(np.average(shares, weights=weights)) if shares else None
+
+
+def _checked(context: Context, value: Callable[[float], float], figures: Row) -> Measured:
+    shares = {row["prompt_id"]: row["rewards"][0] for row in _rows(context, "checks")}
+    ids = {row["question_id"]: shares[row["prompt_id"]] for row in _rows(context, "questions")}
+    values = {question: None if share is None else PERCENT * value(share) for question, share in ids.items()}
+    known = [one for one in values.values() if one is not None]
+    return Measured(question_values(values), {"score": float(np.mean(known)) if known else None, "n": len(known), **figures}, None)
+
+
+MEASURES: dict[str, Callable[..., Measured]] = {
+    "mt_bench": mt_bench,
+    "arena_hard": arena_hard,
+    "alpaca_eval": alpaca_eval,
+    "gsm8k": gsm8k,
+    "ifeval": ifeval,
+}

@@ -1,0 +1,125 @@
+"""Lettercraft's exact player, as a generator: it evolves and scores instructions, judges and rewrites answers, and answers.
+
+It reads the very prompts that a large model would get (distilabel's evolve templates, a benchmark's judge prompt) and replies in
+the same formats, so nothing around it knows that it is not one. As a careless writer would, it sometimes returns an unusable
+evolution; those have to be caught like anybody's.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.rows import Message
+from eva_stages.lettercraft.language import (
+    MIN_LETTERS,
+    OPERATION_NAMES,
+    Instruction,
+    grade,
+    parse,
+    random_instruction,
+    random_word,
+)
+
+UNUSABLE = 0.03
+_JUDGED = re.compile(
+    r"<\|User Prompt\|>\n(?P<prompt>.*?)\n\n<\|The Start of Assistant A's Answer\|>\n(?P<a>.*?)\n<\|The End of Assistant A's Answer\|>"
+    r"\n\n<\|The Start of Assistant B's Answer\|>\n(?P<b>.*)\n<\|The End of Assistant B's Answer\|>",
+    re.DOTALL,
+)
+_SCORED = re.compile(r"<\|The Start of the Prompt\|>\n(.*)\n<\|The End of the Prompt\|>", re.DOTALL)
+
+
+_REWRITTEN = re.compile(r"#The Conversation#:\n.*user: (?P<prompt>[^\n]*)\n#The Given Response#:\n.*\n#Rewritten Response#:", re.DOTALL)
+
+
+class LettercraftLLM(SeededLLM):
+    """Evolver, judge, rewriter and oracle of Lettercraft."""
+
+    @property
+    def model_name(self) -> str:
+        return "lettercraft"
+
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+        streams: Sequence[int | None] = seeds if seeds is not None else [None] * len(inputs)
+        return [_generated(messages[-1]["content"], num_generations, seed) for messages, seed in zip(inputs, streams, strict=True)]
+
+
+def _generated(text: str, n: int, seed: int | None) -> Generated:
+    replies = [reply(text, np.random.default_rng(None if seed is None else [seed, k])) for k in range(n)]
+    return generated(replies, ["stop"] * n, len(text.split()), [len(answer.split()) for answer in replies])
+
+
+def reply(text: str, rng: np.random.Generator) -> str:
+    """What the player says to a judge prompt, a scorer's prompt, a rewrite prompt, an evolve prompt or an instruction."""
+    if judged := _JUDGED.search(text):
+        return judge(judged["prompt"], judged["a"], judged["b"])
+    if scored := _SCORED.search(text):
+        return score(scored[1])
+    if rewritten := _REWRITTEN.search(text):
+        instruction = parse(rewritten["prompt"])
+        return instruction.answer if instruction and rng.random() >= UNUSABLE else "I am sorry, but I cannot rewrite this."
+    given = re.search(r"#(?:The )?Given Prompt#:\n(.*)\n#(?:Rewritten|Created) Prompt#:", text, re.DOTALL)
+    if given is None:
+        instruction = parse(text)
+        return instruction.answer if instruction else "I do not understand the instruction."
+    instruction = parse(given[1])
+    if instruction is None or rng.random() < UNUSABLE:
+        return "I am sorry, but I cannot rewrite this."
+    return str(_evolve(text, instruction, rng))
+
+
+def judge(prompt: str, answer_a: str, answer_b: str) -> str:
+    """A pairwise verdict in the benchmarks' own words: [[A>>B]], [[A>B]], [[A=B]], [[B>A]] or [[B>>A]]."""
+    instruction = parse(prompt)
+    if instruction is None:
+        return "The instruction cannot be read, so no verdict is possible."
+    margin = grade(instruction, answer_a) - grade(instruction, answer_b)
+    verdict = "A=B" if margin == 0 else ("A" if margin > 0 else "B") + (">>" if abs(margin) > 0.5 else ">") + ("B" if margin > 0 else "A")
+    return f"The right answer is {instruction.answer}. My final verdict is: [[{verdict}]]"
+
+
+def score(prompt: str) -> str:
+    """A prompt's quality (5 if it can be answered, else 1) and complexity (operations, and one more for a long word; at most 5)."""
+    instruction = parse(prompt)
+    if instruction is None:
+        return "Quality: 1\nComplexity: 1"
+    complexity = min(5, len(instruction.operations) + (len(instruction.word) > 6))
+    return f"Quality: {5 if instruction.answer else 1}\nComplexity: {complexity}"
+
+
+def _evolve(text: str, instruction: Instruction, rng: np.random.Generator) -> Instruction:
+    """One evolution of the kind that the template asks for."""
+    if "Created Prompt" in text:
+        return random_instruction(rng, len(instruction.operations), len(instruction.word))
+    if "add one more constraints" in text:
+        return _add_operation(instruction, rng)
+    if "depth and breadth" in text:
+        return _until_answerable(lambda: replace(instruction, word=instruction.word + random_word(rng, 1)))
+    if "more specific concepts" in text:
+        return _until_answerable(lambda: _swap_operation(instruction, rng))
+    if len(instruction.operations) == 1:  # "can be solved with just a few simple thinking processes"
+        return _add_operation(instruction, rng)
+    return _until_answerable(lambda: replace(instruction, word=random_word(rng, max(MIN_LETTERS, len(instruction.word)))))
+
+
+def _add_operation(instruction: Instruction, rng: np.random.Generator) -> Instruction:
+    return _until_answerable(lambda: instruction.with_operation(str(rng.choice(OPERATION_NAMES))))
+
+
+def _swap_operation(instruction: Instruction, rng: np.random.Generator) -> Instruction:
+    operations = list(instruction.operations)
+    operations[int(rng.integers(len(operations)))] = str(rng.choice(OPERATION_NAMES))
+    return replace(instruction, operations=tuple(operations))
+
+
+def _until_answerable(draw: Callable[[], Instruction]) -> Instruction:
+    """Draw until the answer has letters left: an operation that drops letters can be one too many for a short word."""
+    instruction = draw()
+    for _ in range(50):
+        if instruction.answer:
+            break
+        instruction = draw()
+    return instruction

@@ -1,0 +1,171 @@
+"""How large the stages of a recipe are, before they run: rows, optimiser steps, and generated tokens per row at most."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from eva_stages.core.config.evaluation_config import Benchmark, JudgedBenchmark, Lettercraft
+from eva_stages.core.config.models_config import Player, Sampling
+from eva_stages.core.config.prompts_config import LettercraftPrompts
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward
+from eva_stages.core.config.solver_config import RLOO
+from eva_stages.core.stage import Outside, closure
+from eva_stages.core.store import Run
+from eva_stages.creator.prompt_loading import count_usable
+from eva_stages.evaluation.benchmark_questions import question_rows
+from eva_stages.models.choosing import OneReward
+from eva_stages.models.loading import locate
+from eva_stages.planning.judge_costs import judge_calls
+from pipelines.benchmarks import benchmark_name
+from pipelines.health_stages import SAMPLES, health_sizes
+from pipelines.iteration import Iteration
+from pipelines.prompt_stages import prompt_source
+
+NO_SHARES: Mapping[int, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Size:
+    rows: int | None
+    """None where it is not known, or the stage has none."""
+    tokens_per_row: int = 0
+    """Generated ones, at most."""
+    steps: int | None = None
+    """Optimiser steps of a training."""
+    answers: int = 0
+    """The policy's answers to a row of a public benchmark."""
+
+    @property
+    def units(self) -> int | None:
+        """What a rate counts: optimiser steps of training, rows of everything else."""
+        return self.rows if self.steps is None else self.steps
+
+    @property
+    def tokens(self) -> int | None:
+        return None if self.rows is None else self.rows * self.tokens_per_row
+
+
+def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int:
+    """Prompts of an iteration: as loaded, as the recipe says, or as its source has."""
+    if run.done(rounds[0].prompts):
+        return int(run.manifest(rounds[0].prompts)["rows"])
+    prompts = recipe.prompts
+    if isinstance(prompts, LettercraftPrompts):
+        return prompts.size
+    policy = str(locate(recipe.policy.model, recipe.policy.revision, "policy.model"))
+    usable = count_usable(prompt_source(prompts), prompts.max_characters, policy)
+    return usable if prompts.size is None else min(prompts.size, usable)
+
+
+def sizes(recipe: Recipe, rounds: list[Iteration], prompts: int, pair_shares: Mapping[int, float] = NO_SHARES) -> dict[str, Size]:
+    """The size of every stage, by fingerprint.
+
+    Args:
+        prompts: prompts of an iteration.
+        pair_shares: by iteration, the share of the prompts that give a pair; all of them where it is not known.
+    """
+    found: dict[str, Size] = {}
+    for one in rounds:
+        found = {**_sizes(recipe, one, prompts, pair_shares.get(one.number, 1.0)), **found}
+    return found
+
+
+def _sizes(recipe: Recipe, one: Iteration, prompts: int, pair_share: float) -> dict[str, Size]:
+    """Those of an iteration and of what it needs."""
+    limit = recipe.policy.generator.max_new_tokens
+    drawn = round(prompts * recipe.creator.selection.fraction)
+    attempts = drawn * recipe.creator.evolve.generations
+    evolver_limit = most_tokens(recipe.creator.evolve.generator)
+    critic = recipe.creator.evolve.feedback.critic if recipe.creator.evolve.feedback else None
+    scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
+    lettercraft = next((one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft)), None)
+    held_out, samples = (lettercraft.prompts, lettercraft.samples) if lettercraft else (0, 0)
+    answered = drawn if one.number and recipe.creator.control == "no_evolve" else prompts
+    known = {
+        "creator-respond": Size(prompts, recipe.creator.responses * limit),
+        **_reward_sizes(recipe, "creator-reward", prompts, recipe.creator.responses),
+        "admit-respond": Size(attempts, recipe.creator.responses * limit),
+        **_reward_sizes(recipe, "admit-reward", attempts, recipe.creator.responses),
+        "admit": Size(attempts),
+        "subset": Size(drawn),
+        "respond": Size(answered, recipe.solver.responses * limit),
+        **_reward_sizes(recipe, "reward", answered, recipe.solver.responses),
+        "pair": Size(answered),
+        "rewrite": Size(answered, most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
+        **_reward_sizes(recipe, "rewrite-reward", answered, 1),
+        "rewritten": Size(answered),
+        "select": Size(drawn),
+        "evolve": Size(attempts, evolver_limit),
+        "feedback": Size(drawn),
+        "critique": Size(drawn, most_tokens(critic)),
+        "parents": Size(drawn),
+        "curate": Size(attempts),
+        "replay": Size(round(prompts * recipe.creator.replay.share) if recipe.creator.replay else None),
+        "analyse-scores": Size(prompts, most_tokens(scorer)),
+        "questions": Size(held_out),
+        "train": _training(recipe, one, answered, pair_share),
+        "eval-judge": Size(2 * held_out),
+    }
+    for prefix in ("base", "eval"):
+        known[f"{prefix}-answer"] = Size(held_out, (samples + 1) * limit)
+        known |= {f"{prefix}-{part}": Size(held_out) for part in ("reward", "score")}
+    known |= _benchmark_sizes(recipe, one)
+    known |= {name: Size(*size) for name, size in health_sizes(recipe, held_out or None).items()}
+    for prefix in ("base", "eval"):
+        probe = f"{prefix}-probe-reward"
+        known |= _reward_sizes(recipe, probe, known[probe].rows, samples or SAMPLES)
+    return {stage.fingerprint: known.get(stage.name, Size(prompts)) for stage in closure(list(one.stages))}
+
+
+def _reward_sizes(recipe: Recipe, name: str, rows: int | None, responses: int) -> dict[str, Size]:
+    """Those of a reward stage and of an ensemble's members, by stage name; only judges that are language models generate tokens."""
+    reward = recipe.reward
+    if isinstance(reward, EnsembleReward):
+        members = {f"{name}-member-{index}": _judged(member.reward, rows, responses) for index, member in enumerate(reward.members)}
+        return {**members, name: Size(rows)}
+    return {name: _judged(reward, rows, responses)}
+
+
+def _judged(reward: OneReward, rows: int | None, responses: int) -> Size:
+    return Size(rows, responses * most_tokens(reward.judge) if isinstance(reward, LLMJudgeReward) else 0)
+
+
+def _training(recipe: Recipe, one: Iteration, prompts: int, pair_share: float) -> Size:
+    """On-policy training answers every prompt itself; the others take pairs, from scratch those of all iterations."""
+    training, responses = recipe.solver.training, recipe.solver.responses
+    if isinstance(recipe.solver.loss, RLOO):
+        limit = recipe.policy.generator.max_new_tokens
+        steps = training.epochs * math.ceil(prompts * responses / training.batch_size)
+        return Size(prompts, training.epochs * responses * limit, steps)
+    pairs = math.ceil(prompts * pair_share) * (one.number + 1 if training.start == "scratch" else 1)
+    return Size(None, steps=training.epochs * math.ceil(pairs / training.batch_size))
+
+
+def most_tokens(player: Player | None) -> int:
+    """Tokens that one reply of a player takes at most; those of Lettercraft are free."""
+    return player.max_new_tokens if isinstance(player, Sampling) else 0
+
+
+def _benchmark_sizes(recipe: Recipe, one: Iteration) -> dict[str, Size]:
+    """Rows and tokens of the public benchmarks' stages, by stage name."""
+    known: dict[str, Size] = {}
+    for benchmark in recipe.evaluation.benchmarks:
+        name = benchmark_name(benchmark)
+        loads = next((stage for stage in closure(list(one.evaluation)) if stage.name == f"{name}-questions"), None)
+        if loads is None or not isinstance(benchmark, Benchmark):
+            known |= dict.fromkeys((f"base-{name}", f"eval-{name}", f"base-{name}-score", f"eval-{name}-score"), Size(1))
+            continue
+        file = loads.inputs["questions"]
+        assert isinstance(file, Outside)
+        rows = question_rows(str(benchmark.model_dump()["kind"]), file.path)
+        turns = sum(len(row["turns"]) for row in rows)
+        known |= {f"{name}-questions": Size(len(rows)), f"{name}-baseline": Size(len(rows))}
+        for prefix in ("base", "eval"):
+            own = f"{prefix}-{name}"
+            known |= {f"{own}-{part}": Size(len(rows)) for part in ("check", "score")}
+            if isinstance(benchmark, JudgedBenchmark):
+                known[f"{own}-judge"] = Size(judge_calls(benchmark, len(rows)))
+            known[f"{own}-answer"] = Size(len(rows), turns // len(rows) * benchmark.max_new_tokens, answers=turns // len(rows))
+    return known

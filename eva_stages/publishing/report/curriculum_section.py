@@ -1,0 +1,222 @@
+"""The curriculum: what the prompts of each iteration are like, where they come from, and what was turned away."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+
+from eva_stages.core.parts import FAILED
+from eva_stages.publishing.report.numbers import counted, last_texts, mean_interval, n_of, sizes, table, word_counts
+from eva_stages.publishing.report.plots import Plot, draw, grouped, histograms, interval_points, stacked
+from eva_stages.publishing.report.section_html import Cell, Section, Table
+from eva_stages.views.history import History
+
+MOST_TOPICS = 6
+LEFT_OUT = {
+    "curate": ("evolved", "kept"),
+    "decontaminate": ("clean", "kept", "prompts"),
+    "diversify": ("kept", "diverse", "prompts"),
+    "admit": ("admitted",),
+}
+"""Stages that turn prompts away, and their counts that are not reasons for that."""
+
+
+def curriculum(history: History) -> Section:
+    sets = {
+        iteration: table(one, ["prompt_id", "messages", "generation", "mutation", "origin"])
+        for iteration, one in history.prompt_sets.items()
+    }
+    known = {iteration: rows for iteration, rows in sets.items() if rows is not None and len(rows)}
+    rejected = {iteration: reasons for iteration in history.iterations if (reasons := rejections(history, iteration))}
+    topics = _topic_counts(history)
+    plots: list[Plot] = []
+    plots += [_topics(topics)] if topics else []
+    plots += [plot for name in ("complexity", "quality") if (plot := _scores(history, name))]
+    plots += [_lengths(known), _generations(known)] if known else []
+    plots += [_rejections(history, rejected)] if rejected else []
+    missing = []
+    if not topics:
+        missing.append("Topics were not asked for; `creator.analysis.topics` in the recipe finds them.")
+    if not history.every("analyse-scores"):
+        missing.append("Complexity and quality were not asked for; `creator.analysis.scorer` in the recipe finds them.")
+    tables = [_table(known)] if known else []
+    tables += [_mutations(history)] if history.every("evolve") else []
+    return Section("curriculum", "Curriculum", [], plots, [one for one in tables if one.rows], missing)
+
+
+def rejections(history: History, iteration: int) -> dict[str, int]:
+    """How many evolutions of an iteration were turned away, by reason."""
+    found: dict[str, int] = {}
+    for stage, not_reasons in LEFT_OUT.items():
+        artifact = history.one(stage, iteration)
+        if artifact is None or (stage == "decontaminate" and iteration == 0):
+            continue
+        for reason, count in artifact.counts.items():
+            if reason not in not_reasons and count:
+                found[spaced(reason)] = found.get(spaced(reason), 0) + int(count)
+    return found
+
+
+def spaced(name: str) -> str:
+    """A name from the code as people write it."""
+    return name.replace("_", " ")
+
+
+def _labels(iterations: Any) -> list[str]:
+    return [str(iteration) for iteration in iterations]
+
+
+def _topic_counts(history: History) -> dict[int, dict[str, int]]:
+    """Labelled prompts by topic and iteration."""
+    found = {}
+    for artifact in history.every("analyse-topics"):
+        rows = table(artifact, ["topic"])
+        if rows is not None and len(rows["topic"].drop_null()):
+            found[artifact.iteration] = {str(one["values"]): one["counts"] for one in rows["topic"].drop_null().value_counts().to_pylist()}
+    return found
+
+
+def _topics(counts: dict[int, dict[str, int]]) -> Plot:
+    sizes = {iteration: sum(mix.values()) for iteration, mix in counts.items()}
+    shares = {iteration: {topic: 100 * count / sizes[iteration] for topic, count in mix.items()} for iteration, mix in counts.items()}
+    totals: dict[str, float] = {}
+    for mix in shares.values():
+        for topic, share in mix.items():
+            totals[topic] = totals.get(topic, 0) + share
+    named = sorted(totals, key=lambda topic: -totals[topic])[:MOST_TOPICS]
+    parts = {topic: [mix.get(topic, 0.0) for mix in shares.values()] for topic in named}
+    rest = [100 - sum(mix.get(topic, 0.0) for topic in named) for mix in shares.values()]
+    if max(rest) > 0.01:
+        parts[f"{len(totals) - len(named)} others"] = rest
+    return draw(
+        "topics",
+        "Topic mix",
+        n_of(sizes.values(), "labelled prompts"),
+        "iteration",
+        "share of prompts, %",
+        lambda axes: stacked(axes, _labels(shares), parts),
+        "Topics by a zero-shot classifier.",
+        height=3.6,
+    )
+
+
+def _scores(history: History, name: str) -> Plot | None:
+    values = {
+        artifact.iteration: rows[name].to_numpy(zero_copy_only=False).astype(float)
+        for artifact in history.every("analyse-scores")
+        if (rows := table(artifact, [name])) is not None
+    }
+    values = {iteration: one for iteration, one in values.items() if np.isfinite(one).any()}
+    if not values:
+        return None
+    points = [mean_interval(one) for one in values.values()]
+
+    def paint(axes: Axes) -> None:
+        interval_points(axes, _labels(values), points)
+        axes.set_ylim(1, 5)
+
+    n = sizes({str(iteration): one for iteration, one in values.items()}, "prompts")
+    return draw(
+        name, f"{name.capitalize()} of the prompts", n, "iteration", "mean score, 1 to 5", paint, "By the recipe's scorer; bars: 95 %."
+    )
+
+
+def _lengths(sets: dict[int, pa.Table]) -> Plot:
+    samples = {f"iteration {number}": word_counts(last_texts(rows["messages"])).astype(float) for number, rows in sets.items()}
+    longest = max(float(np.percentile(values, 99.5)) for values in samples.values())
+    beyond = sum(int((values > longest).sum()) for values in samples.values())
+    shown = {label: values[values <= longest] for label, values in samples.items()}
+    note = f"Off the scale: {counted(beyond, 'prompt')} of more than {longest:,.0f} words." if beyond else ""
+    bins = int(min(30, max(5, longest)))
+    return draw(
+        "length",
+        "Length of the prompts",
+        sizes(samples, "prompts"),
+        "words in the last user turn",
+        "share of prompts, %",
+        lambda axes: histograms(axes, shown, bins),
+        note,
+    )
+
+
+def _generations(sets: dict[int, pa.Table]) -> Plot:
+    by_set = {number: rows["generation"].to_numpy() for number, rows in sets.items()}
+    deepest = max(int(values.max()) for values in by_set.values())
+    groups = _generation_groups(deepest)
+    parts = {label: [100 * float(np.isin(values, list(members)).mean()) for values in by_set.values()] for label, members in groups.items()}
+    return draw(
+        "generations",
+        "Generations in the prompt sets",
+        n_of(map(len, by_set.values()), "prompts"),
+        "iteration",
+        "share of prompts, %",
+        lambda axes: stacked(axes, _labels(sets), parts),
+        "0 = seed prompt; each evolution adds one.",
+        height=3.2,
+    )
+
+
+def _generation_groups(deepest: int) -> dict[str, range]:
+    """One group per generation while there are few, else the deep ones together."""
+    last = min(deepest, 5)
+    groups = {str(number): range(number, number + 1) for number in range(last + 1)}
+    if deepest > last:
+        groups[f"{last + 1} to {deepest}"] = range(last + 1, deepest + 1)
+    return groups
+
+
+def _rejections(history: History, rejected: dict[int, dict[str, int]]) -> Plot:
+    evolved = {iteration: history.size(one) for iteration in rejected if (one := history.one("evolve", iteration))}
+    reasons = list(dict.fromkeys(reason for found in rejected.values() for reason in found))
+    reasons.sort(key=lambda reason: -sum(found.get(reason, 0) for found in rejected.values()))
+    groups = {
+        f"iteration {iteration}": [100 * rejected[iteration].get(reason, 0) / max(count, 1) for reason in reasons]
+        for iteration, count in evolved.items()
+    }
+    n = n_of(evolved.values(), "evolutions")
+    height = 1.4 + 0.22 * len(reasons) * max(1, len(groups)) ** 0.5
+    return draw(
+        "rejections",
+        "Why evolutions were left out",
+        n,
+        "share of evolutions, %",
+        "reason",
+        lambda axes: grouped(axes, reasons, groups),
+        height=height,
+    )
+
+
+def _table(sets: dict[int, pa.Table]) -> Table:
+    rows: list[list[Cell]] = []
+    for number, one in sets.items():
+        words = word_counts(last_texts(one["messages"]))
+        evolved = int(pc.sum(pc.greater(one["generation"], 0)).as_py())
+        origin = int(pc.sum(pc.equal(one["origin"], "evolved")).as_py() or 0) if "origin" in one.column_names else 0
+        rows.append([number, len(one), origin, evolved, float(pc.mean(one["generation"]).as_py()), float(words.mean()), int(words.max())])
+    heads = ["iteration", "prompts", "new in it", "evolved in all", "mean generation", "mean words", "longest, words"]
+    return Table("Prompt sets", heads, rows)
+
+
+def _mutations(history: History) -> Table:
+    """What each mutation was asked for and how much of it was usable."""
+    rows: list[list[Cell]] = []
+    for artifact in history.every("evolve"):
+        found = table(artifact, ["mutation", "rejected"])
+        if found is None:
+            continue
+        found = found.filter(pc.not_equal(pc.fill_null(found["rejected"], ""), FAILED))
+        flagged = pa.table({"mutation": found["mutation"], "usable": pc.cast(pc.is_null(found["rejected"]), pa.int64())})
+        summed = flagged.group_by("mutation").aggregate([("usable", "count"), ("usable", "sum")]).sort_by("mutation").to_pylist()
+        rows += [
+            [artifact.iteration, spaced(one["mutation"]), one["usable_count"], 100 * one["usable_sum"] / one["usable_count"]]
+            for one in summed
+        ]
+    return Table(
+        "Mutations",
+        ["iteration", "mutation", "evolutions", "usable, %"],
+        rows,
+        "Usable: before duplicates are looked for. Calls that failed do not count.",
+        folded=True,
+    )

@@ -1,0 +1,167 @@
+"""Examples to read: chains from a seed to an evolved prompt with its best and worst answers, and answers side by side with verdicts.
+
+Chosen by rule and not by taste: of the newest evolved prompts the one with the largest reward gap, one in the middle and one with the
+smallest; of the judged answers a win, a loss, and a question on which the two orders disagree or tie.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eva_stages.core.rows import last_user_text
+from eva_stages.publishing.artifacts import Artifact
+from eva_stages.publishing.report.judging_section import judged_rows
+from eva_stages.publishing.report.numbers import rewards, table
+from eva_stages.publishing.report.section_html import Section
+from eva_stages.views.history import History
+from eva_stages.views.lookup import Rows
+from eva_stages.views.prompt_lineage import Lineage
+
+MOST_JUDGED = 2
+"""Benchmarks that answers are shown of."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    label: str
+    text: str | None
+    reward: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A prompt on the way from the seed."""
+
+    heading: str
+    text: str
+    about: str
+    """What was learnt about its answers, in a line."""
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Chain:
+    title: str
+    prompt_id: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A question with the policy's answer and the baseline's."""
+
+    title: str
+    question: str
+    answers: tuple[Answer, ...]
+    verdicts: tuple[Answer, ...]
+
+
+def examples(history: History) -> Section:
+    lineage = Lineage(history)
+    chains = [_chain(title, lineage.trace(prompt_id)) for title, prompt_id in _chosen(history)]
+    compared = [one for artifact in _judged(history)[:MOST_JUDGED] for one in _comparisons(history, artifact)]
+    missing = [] if chains else ["No prompt has evolved and been answered yet."]
+    missing += [] if compared else ["No answers have been judged against a baseline yet."]
+    return Section("examples", "Examples", chains=chains, answers=compared, missing=missing)
+
+
+def _chosen(history: History) -> Iterator[tuple[str, str]]:
+    """Ids of evolved prompts of the last answered set, by their reward gap."""
+    for iteration, artifact in sorted(history.prompt_sets.items(), reverse=True):
+        prompts, scored = table(artifact, ["prompt_id", "generation"]), rewards(history.one("reward", iteration))
+        if prompts is None or scored is None or not prompts["prompt_id"].combine_chunks().equals(scored.ids):
+            continue
+        evolved = np.flatnonzero((prompts["generation"].to_numpy() > 0) & np.isfinite(scored.gap))
+        if not len(evolved):
+            continue
+        ranked = evolved[np.argsort(-scored.gap[evolved], kind="stable")]
+        places = {0: "The largest reward gap", len(ranked) // 2: "A reward gap in the middle", len(ranked) - 1: "The smallest reward gap"}
+        for place, title in places.items():
+            yield f"{title} among the {len(ranked):,} evolved prompts of iteration {iteration}", scored.ids[int(ranked[place])].as_py()
+        return
+
+
+def _chain(title: str, document: dict[str, Any]) -> Chain:
+    return Chain(title, document["prompt_id"], tuple(_step(step) for step in document["lineage"]))
+
+
+def _step(step: dict[str, Any]) -> Step:
+    heading = (
+        f"Generation {step['generation']}: {step['mutation'].replace('_', ' ')}, iteration {step['iteration']}"
+        if step["mutation"]
+        else "Seed prompt"
+    )
+    about = step["fate"]
+    answers: tuple[Answer, ...] = ()
+    if step["answers"]:
+        last = step["answers"][-1]
+        known = sorted((one for one in last["responses"] if one["reward"] is not None), key=lambda one: -one["reward"])
+        differ = len(known) > 1 and known[0]["reward"] > known[-1]["reward"]
+        ends = [("best answer", known[0]), ("worst answer", known[-1])] if differ else [("one answer", one) for one in known[:1]]
+        answers = tuple(Answer(label, one["text"], one["reward"]) for label, one in ends)
+        gap = "unknown" if last["gap"] is None else f"{last['gap']:.3g}"
+        about += f"; {len(last['responses'])} answers in iteration {last['iteration']}, reward gap {gap}"
+    return Step(heading, last_user_text(step["messages"]), about, answers)
+
+
+def _judged(history: History) -> list[Artifact]:
+    """The judgments of answers against a baseline, of the last iteration that has them."""
+    found = [one for one in history.artifacts if one.stage.endswith("-judge") and "baseline" in one.manifest["inputs"]]
+    last = max((one.iteration for one in found), default=0)
+    return [one for one in found if one.iteration == last and one.stage.startswith("eval-")] or [
+        one for one in found if one.iteration == last
+    ]
+
+
+def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
+    sources = [history.used(artifact, name) for name in ("questions", "answers", "baseline")]
+    if any(source is None or source.rows is None for source in sources):
+        return []
+    by_question: dict[str, list[dict[str, Any]]] = {}
+    for row in judged_rows(artifact, ["raw"]):
+        by_question.setdefault(row["question_id"], []).append(row)
+    outcomes = {question: [row["outcome"] for row in rows] for question, rows in by_question.items()}
+    orders = " in both orders" if any(len(rows) > 1 for rows in by_question.values()) else ""
+    wanted = {
+        f"a win{orders}": lambda scores: None not in scores and min(scores) > 0.5,
+        f"a loss{orders}": lambda scores: None not in scores and max(scores) < 0.5,
+        "the orders disagree, or it is a tie": lambda scores: None not in scores and min(scores) <= 0.5 <= max(scores),
+        "no verdict": lambda scores: None in scores,
+    }
+    questions, answers, baselines = (Rows(source.rows) for source in sources if source is not None and source.rows is not None)
+    key = "question_id" if "question_id" in questions.names else "prompt_id"
+    found = []
+    for title, fits in wanted.items():
+        question = next((name for name, scores in outcomes.items() if fits(scores)), None)
+        if question is None:
+            continue
+        row = questions.take(questions.where(key, question)[:1])[0]
+        turns = len(row.get("turns") or (None,))
+        texts = [_text(rows.of(row["prompt_id"], ["responses"]), turns) for rows in (answers, baselines)]
+        sides = (Answer(f"policy of iteration {artifact.iteration}", texts[0]), Answer("baseline", texts[1]))
+        verdicts = tuple(_verdict(one) for one in by_question[question])
+        found.append(Comparison(f"{_name(artifact)}: {title}", _question(row), sides, verdicts))
+    return found
+
+
+def _verdict(row: dict[str, Any]) -> Answer:
+    order = "policy first" if row["game"] == 1 else "baseline first"
+    said = "no verdict" if row["outcome"] is None else row.get("verdict") or f"{row['outcome']:.2f} for the policy"
+    return Answer(f"{row['judge']}, {order}: {said}", row["raw"])
+
+
+def _name(artifact: Artifact) -> str:
+    return artifact.stage.removesuffix("-judge").partition("-")[2] or "lettercraft"
+
+
+def _text(row: dict[str, Any] | None, turns: int) -> str | None:
+    """The answer that was judged: one for each turn of the question, of several samples the first."""
+    if row is None:
+        return None
+    return "\n\n".join(text or "(none)" for text in row["responses"][:turns])
+
+
+def _question(row: dict[str, Any]) -> str:
+    return "\n\n".join(row["turns"]) if row.get("turns") else last_user_text(row["messages"])

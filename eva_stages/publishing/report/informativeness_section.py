@@ -1,0 +1,191 @@
+"""How informative the prompts were: densities, gap against variance, topics, and what each metric would have selected."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from eva_stages.core.numeric import drawable
+from eva_stages.core.tables import read_table
+from eva_stages.publishing.report.numbers import rewards, sizes, table
+from eva_stages.publishing.report.plots import INK, Plot, colour, draw, histograms, look, short
+from eva_stages.publishing.report.section_html import Cell, Section, Table
+from eva_stages.views.history import History
+
+NOT_METRICS = ("prompt_id", "weight", "uniform")
+MOST_POINTS = 800
+MOST_TOPICS = 12
+NAMES = {
+    "reward_gap": "reward gap, max - min",
+    "reward_max_minus_mean": "max - mean",
+    "reward_best_minus_second": "best - second best",
+    "reward_variance": "variance",
+    "reward_mean": "mean reward",
+    "reward_mean_inverse": "1 - scaled mean",
+    "reward_gap_inverse": "1 - scaled gap",
+}
+UNITS = {"reward_variance": "reward squared", "reward_mean_inverse": "no unit, 0 to 1", "reward_gap_inverse": "no unit, 0 to 1"}
+
+
+def informativeness(history: History) -> Section:
+    values = metric_values(history)
+    if not values:
+        missing = ["Nothing was selected in this run, so how informative its prompts are was not asked."]
+        return Section("informativeness", "Informativeness", missing=missing)
+    names = list(dict.fromkeys(name for found in values.values() for name in found))
+    plots = [_density(name, values) for name in names]
+    plots += [_gap_and_variance(iteration, found) for iteration, found in values.items() if "reward_variance" in found]
+    plots += [plot for iteration in list(values)[-1:] if (plot := _overlap(history, iteration, values[iteration]))]
+    topics = _topic_rewards(history)
+    plots += topics
+    lead = [
+        "Iteration t selects among the prompts of iteration t - 1, by the answers of the policy trained there. A prompt with an answer "
+        "that could not be scored has no value."
+    ]
+    missing = [] if topics else ["No topics, so no gap and mean reward by topic; `creator.analysis.topics` in the recipe finds them."]
+    return Section("informativeness", "Informativeness", lead, plots, [_drawn(history)], missing)
+
+
+def metric_values(history: History) -> dict[int, dict[str, np.ndarray]]:
+    """Every metric of every prompt by iteration, NaN where not known."""
+    found: dict[int, dict[str, np.ndarray]] = {}
+    for artifact in history.every("inform"):
+        if artifact.rows is None:
+            continue
+        rows = read_table(artifact.rows.parent)
+        metrics = [name for name in rows.column_names if name not in NOT_METRICS]
+        found[artifact.iteration] = {name: drawable(rows[name].to_numpy(zero_copy_only=False).astype(float)) for name in metrics}
+    return found
+
+
+def _density(name: str, values: dict[int, dict[str, np.ndarray]]) -> Plot:
+    samples = {f"iteration {iteration}": found[name] for iteration, found in values.items() if name in found}
+    title = NAMES.get(name, name.replace("_", " "))
+    return draw(
+        f"density-{name}",
+        f"Density: {title}",
+        sizes(samples, "prompts"),
+        f"{title} ({UNITS.get(name, 'reward')})",
+        "share of prompts, %",
+        lambda axes: histograms(axes, samples),
+    )
+
+
+def _gap_and_variance(iteration: int, found: dict[str, np.ndarray]) -> Plot:
+    gap, variance = found["reward_gap"], found["reward_variance"]
+    known = np.flatnonzero(np.isfinite(gap) & np.isfinite(variance))
+    varied = len(known) > 1 and gap[known].std() > 0 and variance[known].std() > 0
+    correlation = f"Pearson r = {np.corrcoef(gap[known], variance[known])[0, 1]:.3f}" if varied else "no correlation: no variation"
+    shown = known if len(known) <= MOST_POINTS else np.sort(np.random.default_rng(0).choice(known, MOST_POINTS, replace=False))
+
+    def paint(axes: Axes) -> None:
+        axes.scatter(gap[shown], variance[shown], s=7, alpha=0.45, color=colour(0), edgecolors="none")
+        axes.annotate(correlation, (0.03, 0.93), xycoords="axes fraction", color=INK)
+
+    note = f"A random {MOST_POINTS:,} of the prompts are drawn; r is over all." if len(shown) < len(known) else ""
+    title = f"Gap against variance, iteration {iteration}"
+    return draw(
+        f"gap-variance-{iteration}", title, f"n = {len(known):,} prompts", "reward gap (reward)", "variance (reward squared)", paint, note
+    )
+
+
+def selected_sets(found: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """The `size` best prompts by each metric, as sorted row numbers; of equals the first."""
+    return {name: np.sort(np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:size]) for name, values in found.items()}
+
+
+def jaccard(sets: dict[str, np.ndarray]) -> np.ndarray:
+    """|A and B| / |A or B| of every two sets, shape (sets, sets)."""
+    values = list(sets.values())
+    return np.array([[len(np.intersect1d(a, b)) / max(len(np.union1d(a, b)), 1) for b in values] for a in values])
+
+
+def _overlap(history: History, iteration: int, found: dict[str, np.ndarray]) -> Plot | None:
+    drawn = history.one("select", iteration)
+    if drawn is None:
+        return None
+    size = history.size(drawn)
+    overlaps = jaccard(selected_sets(found, size))
+    names = [NAMES.get(name, name).removesuffix(", max - min") for name in found]
+
+    def paint(axes: Axes) -> None:
+        # blank below the diagonal: the matrix is symmetric
+        axes.grid(visible=False)
+        for row in range(len(names)):
+            for column in range(row, len(names)):
+                share = overlaps[row, column]
+                axes.add_patch(_square(column, row, share))
+                axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=7)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+        axes.set_yticks(range(len(names)), names)
+
+    title = f"Overlap of what each metric would select, iteration {iteration}"
+    note = "Jaccard index of the greedy choices (the highest values); 1 = the same prompts. The fuller the colour, the more overlap."
+    n = f"n = {size:,} of {len(next(iter(found.values()))):,} prompts per metric"
+    return draw("overlap", title, n, "metric", "metric", paint, note, height=3.6)
+
+
+def _square(column: int, row: int, share: float) -> Rectangle:
+    return Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=colour(5), alpha=0.08 + 0.72 * share, edgecolor="none")
+
+
+def _topic_rewards(history: History) -> list[Plot]:
+    """Mean reward and gap by topic, for the iterations that have topics and rewards."""
+    found: dict[int, dict[str, tuple[float, float, int]]] = {}
+    for artifact in history.every("analyse-topics"):
+        topics, scored = table(artifact, ["prompt_id", "topic"]), rewards(history.one("reward", artifact.iteration))
+        if topics is None or scored is None or not topics["prompt_id"].combine_chunks().equals(scored.ids):
+            continue
+        labels = np.array(topics["topic"].fill_null("").to_pylist())
+        found[artifact.iteration] = {
+            str(topic): (float(np.nanmean(scored.mean[of])), float(np.nanmean(scored.gap[of])), int(of.sum()))
+            for topic in np.unique(labels[labels != ""])
+            if np.isfinite(scored.mean[of := labels == topic]).any()
+        }
+    if not any(found.values()):
+        return []
+    totals: dict[str, int] = {}
+    for by_topic in found.values():
+        for topic, (_, _, count) in by_topic.items():
+            totals[topic] = totals.get(topic, 0) + count
+    names = sorted(totals, key=lambda topic: -totals[topic])[:MOST_TOPICS]
+    left = f"The {len(totals) - len(names)} rarest topics are left out." if len(totals) > len(names) else ""
+    titles = (("topic-gap", "Reward gap by topic", "mean gap (reward)", 1), ("topic-reward", "Mean reward by topic", "mean reward", 0))
+    return [_by_topic(name, title, unit, found, names, place, sum(totals.values()), left) for name, title, unit, place in titles]
+
+
+def _by_topic(
+    name: str, title: str, unit: str, found: dict[int, dict[str, tuple[float, float, int]]], names: list[str], place: int, n: int, left: str
+) -> Plot:
+    def paint(axes: Axes) -> None:
+        for index, (iteration, by_topic) in enumerate(found.items()):
+            values = [by_topic[topic][place] if topic in by_topic else np.nan for topic in names]
+            style = {**look(index), "linestyle": "none"}
+            axes.plot(values, np.arange(len(names))[::-1], label=f"iteration {iteration}", **style)
+        axes.set_yticks(np.arange(len(names))[::-1], [short(topic) for topic in names])
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+
+    return draw(name, title, f"n = {n:,} prompts in all iterations", unit, "topic", paint, left, height=1.6 + 0.2 * len(names))
+
+
+def _drawn(history: History) -> Table:
+    """How much better than the rest the drawn prompts were by the recipe's metric."""
+    rows: list[list[Cell]] = []
+    for artifact in history.every("select"):
+        drawn = table(artifact, ["prompt_id"])
+        informed = table(history.one("inform", artifact.iteration), ["prompt_id", "reward_gap", "weight"])
+        if drawn is None or informed is None:
+            continue
+        chosen = np.isin(informed["prompt_id"].to_numpy(zero_copy_only=False), drawn["prompt_id"].to_numpy(zero_copy_only=False))
+        gap = drawable(informed["reward_gap"].to_numpy(zero_copy_only=False).astype(float))
+        flat = int((gap == 0).sum())
+        rows.append([artifact.iteration, len(chosen), int(chosen.sum()), _mean(gap[chosen]), _mean(gap[~chosen]), flat])
+    heads = ["iteration", "prompts", "drawn", "mean gap, drawn", "mean gap, others", "prompts without any gap"]
+    return Table("What was drawn", heads, rows)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None

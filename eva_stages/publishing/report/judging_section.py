@@ -1,0 +1,238 @@
+"""The judging: its position bias, how often it gave no verdict, wins and losses, MT-Bench by category."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from matplotlib.axes import Axes
+
+from eva_stages.core.tables import read_table
+from eva_stages.core.verdicts import outcome_of_row
+from eva_stages.publishing.artifacts import Artifact
+from eva_stages.publishing.report.numbers import mean_interval, n_of
+from eva_stages.publishing.report.plots import MUTED, Plot, colour, draw, grouped, look, outcomes, short
+from eva_stages.publishing.report.section_html import Cell, Section, Table
+from eva_stages.views.history import History
+
+OUTCOMES = {"won": colour(0), "tied": colour(6), "lost": colour(1), "no verdict": colour(4)}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the judging of one policy was like. Shares are None where they are not known."""
+
+    benchmark: str
+    policy: str
+    judge: str
+    judgments: int
+    failed: int | None
+    no_verdict: int
+    first_place: tuple[float, float, float] | None
+    """Share of games that the answer in the first place won, with a 95 % interval where there is one (else NaN)."""
+    consistent: float | None
+    games: dict[str, float] | None
+    """Percent of games won, tied, lost and without verdict."""
+    usd: float | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.benchmark}, {self.policy}"
+
+
+def judging(history: History) -> Section:
+    found = sorted([*_lettercraft(history), *_benchmarks(history)], key=lambda one: one.benchmark)
+    radar = _radar(history)
+    if not found and radar is None:
+        return Section("judging", "Judging", missing=["No benchmark of this run has been judged yet."])
+    plots = [_position_bias(found), _parse_failures(found)] if found else []
+    plots += [_games(found)] if any(one.games for one in found) else []
+    plots += [radar] if radar else []
+    missing = [] if radar else ["No MT-Bench in this run, so no ratings by category."]
+    return Section("judging", "Judging", (), plots, [_table(found)] if found else [], missing)
+
+
+def judged_rows(artifact: Artifact, columns: list[str]) -> list[dict[str, Any]]:
+    """Rows of judgments with these columns and `outcome`; empty if there are none."""
+    if artifact.rows is None:
+        return []
+    wanted = [*columns, "question_id", "game", "judge", "outcome", "verdict", "score"]
+    present = [name for name in dict.fromkeys(wanted) if name in pq.read_schema(artifact.rows).names]
+    return [{**row, "outcome": outcome_of_row(row, artifact.stage)} for row in read_table(artifact.rows.parent, present).to_pylist()]
+
+
+def _lettercraft(history: History) -> list[Judged]:
+    found = []
+    for artifact in history.every("eval-judge"):
+        rows = judged_rows(artifact, [])
+        if not rows:
+            continue
+        won = np.array([np.nan if row["outcome"] is None else row["outcome"] for row in rows])
+        first = np.where([row["game"] == 1 for row in rows], won, 1 - won)
+        by_question: dict[str, list[tuple[float, float]]] = {}
+        for row, *scores in zip(rows, first, won, strict=True):
+            by_question.setdefault(row["question_id"], []).append((float(scores[0]), float(scores[1])))
+        places = np.array([np.mean([game[0] for game in two]) for two in by_question.values()])
+        same = [two[0][1] == two[1][1] for two in by_question.values() if len(two) == 2 and np.isfinite(two).all()]
+        found.append(
+            Judged(
+                "lettercraft",
+                f"iteration {artifact.iteration}",
+                str(rows[0]["judge"]),
+                len(rows),
+                None,
+                int(np.isnan(won).sum()),
+                mean_interval(places),
+                float(np.mean(same)) if same else None,
+                _percent(won),
+                artifact.manifest["counts"].get("cost_usd"),
+            )
+        )
+    return found
+
+
+def _percent(won: np.ndarray) -> dict[str, float]:
+    outcomes = {"won": won > 0.5, "tied": won == 0.5, "lost": won < 0.5, "no verdict": np.isnan(won)}
+    return {name: 100 * float(one.mean()) for name, one in outcomes.items()}
+
+
+def _benchmarks(history: History) -> list[Judged]:
+    """From what the score stages of the public benchmarks say about their judging."""
+    found = []
+    for artifact, figures in _scored(history):
+        about = figures.get("judging")
+        if not about:
+            continue
+        place = about.get("first_place")
+        found.append(
+            Judged(
+                _benchmark(artifact),
+                _policy(artifact),
+                str(about["judge"]),
+                int(about["judgments"]),
+                about.get("failed_calls"),
+                int(about["no_verdict"]),
+                None if place is None else (float(place), np.nan, np.nan),
+                about.get("consistent"),
+                _games_of(history, artifact),
+                about.get("usd"),
+            )
+        )
+    return found
+
+
+def _games_of(history: History, score: Artifact) -> dict[str, float] | None:
+    """How the games went that a score was made of; None where answers are rated one by one, without a baseline."""
+    judged = history.used(score, "judgments")
+    if judged is None or "baseline" not in score.manifest["inputs"]:
+        return None
+    outcomes = [row["outcome"] for row in judged_rows(judged, [])]
+    return _percent(np.array([np.nan if one is None else one for one in outcomes])) if outcomes else None
+
+
+def _scored(history: History) -> list[tuple[Artifact, dict[str, Any]]]:
+    found = [(one, one.manifest.get("scores")) for one in history.artifacts if one.stage.endswith("-score")]
+    return [(one, scores) for one, scores in found if isinstance(scores, dict)]
+
+
+def _benchmark(artifact: Artifact) -> str:
+    return artifact.stage.partition("-")[2].removesuffix("score").removesuffix("-") or "lettercraft"
+
+
+def _policy(artifact: Artifact) -> str:
+    return "base" if artifact.stage.startswith("base-") else f"iteration {artifact.iteration}"
+
+
+def _position_bias(found: list[Judged]) -> Plot:
+    known = [one for one in found if one.first_place is not None]
+
+    def paint(axes: Axes) -> None:
+        shares, lows, highs = np.array([one.first_place for one in known], dtype=float).reshape(-1, 3).T
+        places = np.arange(len(known))[::-1]
+        errors = np.nan_to_num(np.vstack([shares - lows, highs - shares])).clip(min=0)
+        axes.errorbar(shares, places, xerr=errors, capsize=3, **{**look(0), "linestyle": "none"})
+        axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1, label="no position bias")
+        axes.set_yticks(places, [short(one.label) for one in known])
+        axes.set_xlim(0, 1)
+        axes.margins(y=0.2)
+
+    n = n_of((one.judgments for one in known), "games")
+    note = "Both orders of every two answers are judged, so a position bias cancels out in the scores. Bars: 95 % over questions."
+    return draw(
+        "position-bias",
+        "Position bias",
+        n,
+        "games won by the first place, 0 to 1",
+        "benchmark, policy",
+        paint,
+        note,
+        height=1.7 + 0.25 * len(known),
+    )
+
+
+def _parse_failures(found: list[Judged]) -> Plot:
+    shares = [100 * one.no_verdict / max(one.judgments, 1) for one in found]
+
+    def paint(axes: Axes) -> None:
+        grouped(axes, [one.label for one in found], {"": shares})
+        axes.set_xlim(0, max(5.0, 1.15 * max(shares)))
+
+    n = n_of((one.judgments for one in found), "judgments")
+    note = "Judgments without a verdict are left out of every score and counted here."
+    title, unit = "Judgments without a verdict", "share of judgments, %"
+    return draw("parse-failures", title, n, unit, "benchmark, policy", paint, note, height=1.5 + 0.25 * len(found), legend=False)
+
+
+def _games(found: list[Judged]) -> Plot:
+    known = [(one, one.games) for one in found if one.games]
+    parts = {name: [games[name] for _, games in known] for name in OUTCOMES}
+    n = n_of((one.judgments for one, _ in known), "games")
+
+    labels = [one.label for one, _ in known]
+    title, unit = "Games against the baseline", "share of games, %"
+    paint = partial(outcomes, labels=labels, parts=parts, colours=list(OUTCOMES.values()))
+    return draw("games", title, n, unit, "benchmark, policy", paint, height=1.8 + 0.25 * len(known))
+
+
+def _radar(history: History) -> Plot | None:
+    """MT-Bench ratings by category, one outline per policy."""
+    rated = {}
+    for artifact, figures in _scored(history):
+        official = figures.get("official") or {}
+        if _benchmark(artifact) == "mt-bench" and official.get("categories"):
+            ratings = {name: value["score"] if isinstance(value, dict) else value for name, value in official["categories"].items()}
+            rated[_policy(artifact)] = {name: value for name, value in ratings.items() if value is not None}
+    if not rated:
+        return None
+    names = list(dict.fromkeys(name for ratings in rated.values() for name in ratings))
+    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+
+    def paint(axes: Axes) -> None:
+        for index, (policy, ratings) in enumerate(rated.items()):
+            values = [ratings.get(name, np.nan) for name in names]
+            axes.plot([*angles, angles[0]], [*values, values[0]], label=policy, **look(index))
+        axes.set_xticks(angles, [short(name) for name in names])
+        axes.set_ylim(0, 10)
+
+    n = f"n = 2 turns of each question, {len(names)} categories"
+    return draw("mt-bench-radar", "MT-Bench by category", n, "category; rating from 1 to 10", "", paint, height=3.9, polar=True)
+
+
+def _table(found: list[Judged]) -> Table:
+    rows: list[list[Cell]] = [
+        [
+            one.benchmark,
+            one.policy,
+            one.judge,
+            one.judgments,
+            one.failed,
+            one.no_verdict,
+            None if one.first_place is None else one.first_place[0],
+            one.consistent,
+            one.usd,
+        ]
+        for one in found
+    ]
+    heads = ["benchmark", "policy", "judge", "judgments", "failed calls", "no verdict", "first place won", "same in both orders", "USD"]
+    return Table("Judging", heads, rows, "Shares from 0 to 1; empty = not known or free.")

@@ -1,0 +1,104 @@
+"""What the stages took against what was planned for them when the run started."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from eva_stages.core.ledger import read_ledger, sums
+from eva_stages.core.progress import duration
+from eva_stages.core.store import Run
+from eva_stages.publishing.report.plots import Plot, colour, draw
+from eva_stages.publishing.report.section_html import Cell, Section, Table
+from eva_stages.views.history import History
+
+HEADS = (
+    "stages",
+    "seconds",
+    "planned",
+    "from",
+    "to",
+    "earlier attempts",
+    "their seconds",
+    "tokens in",
+    "tokens out",
+    "GPU-hours",
+    "MB",
+    "USD",
+)
+
+
+def ledger(history: History) -> Section:
+    entries = read_ledger(Run(history.root), [one.manifest for one in history.artifacts])
+    total = sums(entries)
+    lead, missing = [], []
+    if total["compared_seconds"] is None:
+        missing.append("No times were planned for this run's stages; `eva plan RECIPE --measure` before `eva run` measures them.")
+    else:
+        low, high = duration(total["planned_seconds_low"]), duration(total["planned_seconds_high"])
+        planned = f"{duration(total['planned_seconds_expected'])} planned, between {low} and {high}"
+        ratio = total["compared_seconds"] / total["planned_seconds_expected"] if total["planned_seconds_expected"] else None
+        share = "" if ratio is None else f", {ratio:.0%} of the plan"
+        lead.append(f"{total['compared_stages']} stages took {duration(total['compared_seconds'])}, with {planned}{share}.")
+    if total["earlier_attempts"]:
+        lost = duration(total["earlier_seconds"])
+        lead.append(
+            f"Attempts that did not finish their stage: {total['earlier_attempts']}, which took {lost} besides, as far as is known."
+        )
+    if names := sorted({name for entry in entries for name in entry["gpu_names"] or ()}):
+        lead.append(f"GPUs: {', '.join(names)}.")
+    lead.append("A stage's plan is the last one that was made before it ran.")
+    numbers = sorted({entry["iteration"] for entry in entries})
+    plots = [plot] if (plot := _plot(entries, numbers)) else []
+    return Section("plan", "Plan and actual", lead, plots, [_by_iteration(entries, numbers), _by_stage(entries)], missing)
+
+
+def _plot(entries: list[dict[str, Any]], numbers: list[int]) -> Plot | None:
+    """Planned with its interval beside actual time, by iteration."""
+    totals = [sums([entry for entry in entries if entry["iteration"] == number]) for number in numbers]
+    if not totals or any(total["compared_seconds"] is None for total in totals):
+        return None
+    names = ("planned_seconds_low", "planned_seconds_expected", "planned_seconds_high", "compared_seconds")
+    low, planned, high, took = (np.array([total[name] for total in totals]) / 60 for name in names)
+    places = np.arange(len(numbers))
+
+    def paint(axes: Axes) -> None:
+        axes.bar(places - 0.2, planned, 0.36, color=colour(0), label="planned")
+        axes.errorbar(places - 0.2, planned, [planned - low, high - planned], fmt="none", ecolor=colour(6), capsize=4)
+        axes.bar(places + 0.2, took, 0.36, color=colour(1), label="actual")
+        axes.set_xticks(places, [str(number) for number in numbers])
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="x", visible=False)
+
+    compared = sum(total["compared_stages"] for total in totals)
+    return draw("plan-time", "Planned and actual time", f"n = {compared:,} stages", "iteration", "minutes", paint)
+
+
+def _row(name: Cell, entries: list[dict[str, Any]]) -> list[Cell]:
+    total = sums(entries)
+    gpu, made = total["gpu_seconds"], total["bytes"]
+    return [
+        name,
+        total["stages"],
+        total["seconds"],
+        *(total[f"planned_seconds_{one}"] for one in ("expected", "low", "high")),
+        total["earlier_attempts"],
+        total["earlier_seconds"],
+        total["input_tokens"],
+        total["output_tokens"],
+        None if gpu is None else gpu / 3600,
+        None if made is None else made / 1e6,
+        total["usd"],
+    ]
+
+
+def _by_iteration(entries: list[dict[str, Any]], numbers: list[int]) -> Table:
+    rows = [_row(number, [entry for entry in entries if entry["iteration"] == number]) for number in numbers]
+    note = "Planned times are of the stages that had a time planned; what is not measured is left empty."
+    return Table("By iteration", ("iteration", *HEADS), [*rows, _row("all", entries)] if rows else [], note)
+
+
+def _by_stage(entries: list[dict[str, Any]]) -> Table:
+    rows = [[cell for index, cell in enumerate(_row(entry["stage"], [entry])) if index != 1] for entry in entries]
+    return Table("By stage", ("stage", *HEADS[1:]), rows, folded=True)

@@ -1,0 +1,160 @@
+"""The result: every score of every policy, with its interval, against the base policy and against other runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from eva_stages.publishing.artifacts import Score, scores
+from eva_stages.publishing.report.numbers import n_of
+from eva_stages.publishing.report.plots import MUTED, Plot, draw, interval_points
+from eva_stages.publishing.report.section_html import Cell, Section, Table
+from eva_stages.views.history import History
+
+BASE = "base"
+UNITS = {
+    ("lettercraft", "sampled"): ("Mean reward of sampled answers", "reward, 0 to 1", None),
+    ("lettercraft", "greedy"): ("Mean reward of greedy answers", "reward, 0 to 1", None),
+    ("lettercraft", "sampled_gain"): ("Gain in sampled reward over base", "reward difference", 0.0),
+    ("lettercraft", "win_rate"): ("Judged win rate against base", "share of games won, 0 to 1", 0.5),
+    ("mt-bench", "score"): ("MT-Bench", "rating, 1 to 10", None),
+    ("alpaca-eval", "score"): ("AlpacaEval 2.0, raw win rate", "win rate, %", 50.0),
+    ("gsm8k", "score"): ("GSM8K", "right answers, %", None),
+    ("ifeval", "score"): ("IFEval, strict", "prompts followed, %", None),
+    ("arena-hard-v0.1", "score"): ("Arena-Hard v0.1", "win rate, %", 50.0),
+    ("arena-hard-v2.0", "score"): ("Arena-Hard v2.0", "win rate, %", 50.0),
+}
+"""Title, unit, and the value that stands for as good as the baseline."""
+NOT_SCORES = ("judging", "answer_tokens")
+
+
+def measures(histories: Sequence[History]) -> dict[tuple[str, str], dict[str, list[Score]]]:
+    """Scores with intervals by (benchmark, name), and there by run."""
+    found: dict[tuple[str, str], dict[str, list[Score]]] = {}
+    for history in histories:
+        for score in scores(history.artifacts):
+            if score.low is not None:
+                found.setdefault((score.benchmark, score.name), {}).setdefault(history.name, []).append(score)
+    for by_run in found.values():
+        for of_run in by_run.values():
+            of_run.sort(key=lambda score: _order(score.policy))
+    return found
+
+
+def result(histories: Sequence[History], differences: dict[str, Any] | None = None) -> Section:
+    """The first section.
+
+    Args:
+        histories: the run, and others to compare with.
+        differences: of the first two runs, question by question, if they were compared.
+    """
+    known = measures(histories)
+    plots = [_plot(key, by_run) for key, by_run in known.items()]
+    tables = [_score_table(known, len(histories) > 1)] if known else []
+    tables += [_difference_table(differences)] if differences else []
+    official = _official(histories[0])
+    tables += [official] if official else []
+    lead = [
+        _sentence(key, of_run, f" of {run}" if len(histories) > 1 else "")
+        for key, by_run in known.items()
+        for run, of_run in by_run.items()
+        if len(of_run) > 1 and _comparable(key)
+    ]
+    if len(histories) == 1:
+        lead.append(
+            "Controls (`creator.control`, or another `creator.metric`) are runs of their own; `eva report RUN CONTROL` puts them side by "
+            "side."
+        )
+    missing = [] if known else ["No evaluation is finished yet."]
+    return Section("result", "Result", lead, plots, tables, missing)
+
+
+def _comparable(key: tuple[str, str]) -> bool:
+    """Whether the figure is one of a policy alone, and not already against the base policy."""
+    return key not in (("lettercraft", "sampled_gain"), ("lettercraft", "win_rate"))
+
+
+def _about(key: tuple[str, str]) -> tuple[str, str, float | None]:
+    return UNITS.get(key, (f"{key[0]}: {key[1].replace('_', ' ')}", "score, in the benchmark's unit", None))
+
+
+def _sentence(key: tuple[str, str], of_run: list[Score], run: str) -> str:
+    title = _about(key)[0]
+    first, last = of_run[0], of_run[-1]
+    apart = last.low is not None and first.high is not None and (last.low > first.high or (first.low or 0) > (last.high or 0))
+    words = "the intervals do not overlap" if apart else "the intervals overlap"
+    return f"{title}: {_shown(first)} for {_named(first)}{run}, {_shown(last)} after {last.policy}; {words}."
+
+
+def _named(score: Score) -> str:
+    return "the base policy" if score.policy == BASE else f"the policy of {score.policy}"
+
+
+def _shown(score: Score) -> str:
+    return f"{score.value:.3g} [{score.low:.3g}, {score.high:.3g}]"
+
+
+def _plot(key: tuple[str, str], by_run: dict[str, list[Score]]) -> Plot:
+    title, unit, level = _about(key)
+    policies = sorted({score.policy for found in by_run.values() for score in found}, key=_order)
+    counts = sorted({score.n for found in by_run.values() for score in found if score.n is not None})
+
+    def paint(axes: Axes) -> None:
+        for index, (run, found) in enumerate(by_run.items()):
+            by_policy = {score.policy: score for score in found}
+            points = [_point(by_policy.get(policy)) for policy in policies]
+            shift = 0.12 * (index - (len(by_run) - 1) / 2)
+            interval_points(axes, [_tick(policy) for policy in policies], points, index, run if len(by_run) > 1 else "", shift)
+        base = next((score.value for found in by_run.values() for score in found if score.policy == BASE), level)
+        if base is not None:
+            axes.axhline(base, color=MUTED, linewidth=1, linestyle=":", label="base policy" if level is None else "as good as the baseline")
+
+    name = f"result-{key[0]}-{key[1]}".replace(" ", "-").replace(".", "-")
+    return draw(name, title, n_of(counts, "questions"), "policy after iteration", unit, paint, "Bars: 95 % intervals over questions.")
+
+
+def _point(score: Score | None) -> tuple[float, float, float]:
+    missing = float("nan")
+    if score is None:
+        return missing, missing, missing
+    return score.value, score.value if score.low is None else score.low, score.value if score.high is None else score.high
+
+
+def _order(policy: str) -> int:
+    return -1 if policy == BASE else int(policy.rpartition(" ")[2])
+
+
+def _tick(policy: str) -> str:
+    return policy.removeprefix("iteration ")
+
+
+def _score_table(known: dict[tuple[str, str], dict[str, list[Score]]], several: bool) -> Table:
+    rows: list[list[Cell]] = []
+    for (benchmark, name), by_run in known.items():
+        for run, found in by_run.items():
+            for score in found:
+                first: list[Cell] = [run] if several else []
+                rows.append([*first, benchmark, name.replace("_", " "), score.policy, score.value, score.low, score.high, score.n])
+    heads = [*(["run"] if several else []), "benchmark", "measure", "policy", "score", "low", "high", "questions"]
+    return Table("All scores", heads, rows, "Intervals: 95 %, questions resampled.", folded=True)
+
+
+def _official(history: History) -> Table | None:
+    """The figures by the benchmarks' own rules, which have no interval of ours."""
+    rows: list[list[Cell]] = [
+        [score.benchmark, score.name.replace("_", " "), score.policy, score.value]
+        for score in scores(history.artifacts)
+        if score.low is None and not score.name.startswith(NOT_SCORES) and "categories" not in score.name
+    ]
+    return Table("Figures by the benchmarks' own rules", ["benchmark", "figure", "policy", "value"], rows, folded=True) if rows else None
+
+
+def _difference_table(document: dict[str, Any]) -> Table:
+    keys = ("bench", "policy", "score_a", "score_b", "value", "low", "high", "p_value", "p_holm", "n")
+    heads = ["benchmark", "policy", "a", "b", "b - a", "low", "high", "p", "p (Holm)", "questions"]
+    rows = [[one[key] for key in keys] for one in document["differences"]]
+    note = (
+        f"a: {document['a']}; b: {document['b']}. Paired bootstrap over the questions both answered, 95 %; p two-sided, adjusted for all "
+        "rows by Holm. " + " ".join(document["notes"])
+    )
+    return Table("Differences, question by question", heads, rows, note.strip())

@@ -1,0 +1,191 @@
+"""Where a prompt came from and what became of it: up to its seed, or the tree below a seed.
+
+Artifacts are searched as they are (`lookup`): nothing is indexed beforehand, so there is nothing to go stale. A text that evolved
+twice is one prompt; its lineage is that of the row that first came into a prompt set, or else of its first evolution.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from eva_stages.core.errors import ConfigError, DamagedError
+from eva_stages.core.parts import FAILED
+from eva_stages.core.rows import PROMPT_FIELDS
+from eva_stages.core.tables import FILE
+from eva_stages.publishing.artifacts import Artifact
+from eva_stages.publishing.facts import Facts
+from eva_stages.views.history import History
+from eva_stages.views.lookup import Row, Rows
+from eva_stages.views.nearest import nearest
+
+PROMPT = [name for name, _ in PROMPT_FIELDS]
+MOST_CHILDREN = 200
+LEFT_OUT = {
+    "decontaminate": "left out: contaminated by an evaluation set",
+    "curate": "left out: a duplicate or near duplicate",
+    "diversify": "left out: too close to earlier prompts",
+    "admit": "left out: not informative enough",
+    "mix": "not drawn for the prompt set",
+}
+"""Stages that an evolved prompt passes, in order, and what its absence behind each says."""
+
+
+@dataclass(frozen=True)
+class Born:
+    """A prompt's row and the iteration that made it."""
+
+    iteration: int
+    row: Row
+
+
+class Lineage:
+    """Answers questions about the prompts of one run; what has been read is kept for the next question."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._rows: dict[Path, Rows] = {}
+
+    # --- the questions
+
+    def trace(self, prompt_id: str) -> dict[str, Any]:
+        """The steps from the seed to a prompt, each with its answers, informativeness, pairs and checkpoints.
+
+        Raises:
+            ConfigError: if the run has no such prompt, with the nearest ids.
+        """
+        steps = self._climb(self._born(prompt_id))
+        evolutions = [(one.iteration, self._open(one).where("parent_id", prompt_id)) for one in self._history.every("evolve")]
+        count = sum(len(numbers) for _, numbers in evolutions)
+        return {
+            "run": self._history.name,
+            "prompt_id": prompt_id,
+            "seed": steps[0].row["prompt_id"],
+            "reaches_seed": steps[0].row["parent_id"] is None,
+            "lineage": [self._step(one) for one in steps],
+            "evolved_into": self._children(prompt_id),
+            "evolutions": count,
+        }
+
+    def tree(self, prompt_id: str) -> dict[str, Any]:
+        """Everything that evolved from a prompt's seed, also what was rejected.
+
+        Raises:
+            ConfigError: if the run has no such prompt, with the nearest ids.
+        """
+        seed = self._climb(self._born(prompt_id))[0]
+        root = self._node(seed, [])
+        nodes = {root["prompt_id"]: root}
+        total = 0
+        for artifact in self._history.every("evolve"):
+            rows = self._open(artifact)
+            for row in rows.take(rows.where("root_id", root["prompt_id"]), [*PROMPT, "rejected"]):
+                node = self._node(Born(artifact.iteration, row), [])
+                nodes.get(row["parent_id"], root)["children"].append(node)
+                total += 1
+                if row["rejected"] is None:
+                    nodes.setdefault(row["prompt_id"], node)
+        return {"run": self._history.name, "seed": root["prompt_id"], "evolutions": total, "tree": root}
+
+    # --- finding
+
+    def _open(self, artifact: Artifact) -> Rows:
+        if artifact.folder not in self._rows:
+            if artifact.rows is None:
+                raise DamagedError(f"{artifact.folder} has lost its rows: there is no {FILE} in it")
+            self._rows[artifact.folder] = Rows(artifact.rows)
+        return self._rows[artifact.folder]
+
+    def _in_set(self, prompt_id: str, last: int | None = None) -> Born | None:
+        """The prompt as it first came into a prompt set, up to that of iteration `last`."""
+        for iteration, artifact in sorted(self._history.prompt_sets.items()):
+            if last is not None and iteration > last:
+                break
+            if row := self._open(artifact).of(prompt_id, PROMPT):
+                return Born(iteration, row)
+        return None
+
+    def _born(self, prompt_id: str) -> Born:
+        """The row that a prompt's lineage starts from: of a prompt set, else of an evolution, one that was not rejected first."""
+        if found := self._in_set(prompt_id):
+            return found
+        attempts = []
+        for artifact in self._history.every("evolve"):
+            rows = self._open(artifact)
+            attempts += [Born(artifact.iteration, row) for row in rows.take(rows.where("prompt_id", prompt_id), [*PROMPT, "rejected"])]
+        if attempts:
+            return next((one for one in attempts if one.row["rejected"] is None), attempts[0])
+        for loaded in self._history.every("prompts"):
+            if row := self._open(loaded).of(prompt_id, PROMPT):
+                return Born(loaded.iteration, row)
+        near = nearest(prompt_id, [self._open(one).column("prompt_id") for one in self._searched()])
+        hint = f"did you mean {', '.join(near)}?" if near else "it has no prompts yet"
+        raise ConfigError([f"{self._history.name} has no prompt {prompt_id[:64]!r}; {hint}"])
+
+    def _searched(self) -> list[Artifact]:
+        sets = list(self._history.prompt_sets.values())
+        return [one for one in (*sets, *self._history.every("evolve"), *self._history.every("prompts")) if one.rows is not None]
+
+    def _climb(self, born: Born) -> list[Born]:
+        """From the seed down to a prompt. Ends: each step up lowers the iteration, or in the same one the generation."""
+        steps = [born]
+        while parent := self._parent(steps[0]):
+            steps.insert(0, parent)
+        return steps
+
+    def _parent(self, born: Born) -> Born | None:
+        row = born.row
+        if row["parent_id"] is None:
+            return None
+        if drawn := self._in_set(row["parent_id"], born.iteration - 1):
+            return drawn
+        evolved = self._history.one("evolve", born.iteration)
+        if evolved is None:
+            return None
+        rows = self._open(evolved)
+        for candidate in rows.take(rows.where("prompt_id", row["parent_id"]), [*PROMPT, "rejected"]):
+            if candidate["rejected"] is None and candidate["root_id"] == row["root_id"] and candidate["generation"] < row["generation"]:
+                return Born(born.iteration, candidate)
+        return None
+
+    # --- telling
+
+    def _fate(self, born: Born) -> str:
+        row, iteration = born.row, born.iteration
+        if row.get("rejected") == FAILED:
+            return "no prompt: the evolver's call failed"
+        if row.get("rejected"):
+            return f"rejected: {row['rejected']}"
+        if row["parent_id"] is None:
+            return "seed prompt" if self._in_set(row["prompt_id"]) else LEFT_OUT["decontaminate"]
+        for stage, words in LEFT_OUT.items():
+            passed = self._history.one(stage, iteration)
+            if passed is not None and not len(self._open(passed).where("prompt_id", row["prompt_id"])):
+                return words
+        known = self._history.prompt_sets.get(iteration)
+        return f"in the prompt set of iteration {iteration}" if known else "not mixed yet"
+
+    def _node(self, born: Born, children: list[Row]) -> Row:
+        shown = {name: born.row[name] for name in ("prompt_id", "generation", "mutation", "source", "messages")}
+        return {**shown, "iteration": born.iteration, "fate": self._fate(born), "children": children}
+
+    def _children(self, prompt_id: str) -> list[Row]:
+        found: list[Row] = []
+        for artifact in self._history.every("evolve"):
+            rows = self._open(artifact)
+            numbers = rows.where("parent_id", prompt_id)[: MOST_CHILDREN - len(found)]
+            for row in rows.take(numbers, ["prompt_id", "generation", "mutation", "rejected"]):
+                found.append({**row, "iteration": artifact.iteration})
+        return found
+
+    def _step(self, born: Born) -> Row:
+        step = self._node(born, [])
+        del step["children"]
+        return {**step, **Facts(self._history, self._open).of(born.row["prompt_id"])}
+
+    @cached_property
+    def ids(self) -> pa.ChunkedArray:
+        """Ids of every prompt that came into a prompt set or evolved, with repetitions."""
+        return pa.chunked_array([chunk for one in self._searched() for chunk in self._open(one).column("prompt_id").chunks])

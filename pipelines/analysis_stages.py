@@ -1,0 +1,43 @@
+"""What the prompts of an iteration are like: scores and topics, beside the line of stages that leads to the next policy."""
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.stage import Input, Limit, Outside, RowStage, Stage, Use
+from eva_stages.models.choosing import player
+from eva_stages.models.loading import resolve
+from pipelines.response_stages import failed_calls
+
+
+def analysing(recipe: Recipe, iteration: int, prompts: Stage, base: Outside) -> tuple[Stage, ...]:
+    """The scores and the topics of a prompt set, as far as asked for. The base policy scores, so that iterations can be compared."""
+    config = recipe.creator.analysis
+    stages: list[Stage] = []
+    if config and config.scorer:
+        scorer, needed = player(config.scorer, recipe, base, "scorer")
+        score = Use("eva_stages.creator.analysis:ScorePrompts", {"llm": scorer, "seed": derive_seed(recipe.seed, "analyse-scores")})
+        limit = failed_calls("scorer", recipe.limits.unanalysed, "creator.analysis.scorer", "limits.unanalysed")
+        stages.append(_analysis(recipe, "analyse-scores", iteration, {"prompts": prompts, **needed}, score, "prompt_scores", limit))
+    if config and config.topics:
+        topics = config.topics
+        model = resolve(topics.model, topics.revision, "creator.analysis.topics.model")
+        settings = {"model": Input("model"), "labels": list(topics.labels), "dtype": topics.dtype}
+        label = Use("eva_stages.creator.analysis:LabelTopics", settings, topics.runtime.model_dump())
+        limit = failed_calls("topic classifier", recipe.limits.unanalysed, "creator.analysis.topics", "limits.unanalysed")
+        stages.append(_analysis(recipe, "analyse-topics", iteration, {"prompts": prompts, "model": model}, label, "topics", limit))
+    return tuple(stages)
+
+
+def _analysis(
+    recipe: Recipe, name: str, iteration: int, inputs: dict[str, Stage | Outside], step: Use, schema: str, limit: Limit
+) -> RowStage:
+    return RowStage(
+        name,
+        iteration,
+        inputs,
+        version=2,
+        sources=("prompts",),
+        steps=(step,),
+        schema=schema,
+        limits=(limit,),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )

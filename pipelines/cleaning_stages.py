@@ -1,0 +1,73 @@
+"""What keeps prompt sets clean and varied: decontamination, and embeddings for their distances."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.question_files import find_questions
+from eva_stages.core.stage import Input, RowStage, Stage, TableStage, Use
+from eva_stages.models.loading import resolve
+
+
+def decontaminated(recipe: Recipe, iteration: int, prompts: Stage) -> tuple[Stage, ...]:
+    """The prompts, their matches with the evaluation sets, and the prompts without them; `prompts` alone if that is not asked for."""
+    config = recipe.creator.curate.decontaminate
+    if config is None:
+        return (prompts,)
+    found = [find_questions(name, "creator.curate.decontaminate.against") for name in config.against]
+    sets = {f"questions_{index}": outside for index, outside in enumerate(found)}
+    benchmarks = {Path(name).name: Input(key) for name, key in zip(config.against, sets, strict=True)}
+    settings = {"benchmarks": benchmarks, "ngram": config.ngram, "overlap": config.overlap}
+    matches = TableStage(
+        "contamination",
+        iteration,
+        {"prompts": prompts, **sets},
+        sources=("prompts",),
+        step=Use("eva_stages.creator.contamination:Contamination", settings),
+    )
+    clean = TableStage(
+        "decontaminate",
+        iteration,
+        {"prompts": prompts, "matches": matches},
+        sources=("prompts", "matches"),
+        step=Use("eva_stages.creator.contamination:DropMatches"),
+    )
+    return prompts, matches, clean
+
+
+def diversified(recipe: Recipe, iteration: int, curated: Stage, earlier: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The curated prompts with their distances to everything before them; none if not asked for.
+
+    Args:
+        earlier: X_0, X_1, ... up to the present set.
+    """
+    config = recipe.creator.curate.diversity
+    if config is None:
+        return ()
+    embeddings = {f"embeddings_{index}": embedded(recipe, "embed-prompts", index, one) for index, one in enumerate(earlier)}
+    own = embedded(recipe, "embed", iteration, curated)
+    diverse = TableStage(
+        "diversify",
+        iteration,
+        {"prompts": curated, "embeddings": own, **embeddings},
+        sources=("prompts", "embeddings", *embeddings),
+        step=Use("eva_stages.creator.diversity:Diversify", {"min_distance": config.min_distance}),
+    )
+    return own, diverse
+
+
+def embedded(recipe: Recipe, name: str, iteration: int, prompts: Stage) -> Stage:
+    """The embeddings of prompts, by the model of `creator.curate.diversity`."""
+    config = recipe.creator.curate.diversity
+    assert config is not None
+    model = resolve(config.model, config.revision, "creator.curate.diversity.model")
+    return RowStage(
+        name,
+        iteration,
+        {"prompts": prompts, "model": model},
+        sources=("prompts",),
+        steps=(Use("eva_stages.creator.diversity:Embed", {"model": Input("model")}, config.runtime.model_dump()),),
+        schema="embeddings",
+        required=("embedding",),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )

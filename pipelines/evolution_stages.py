@@ -1,0 +1,84 @@
+"""Evolving the drawn prompts: what the evolver is shown, and what it makes of it."""
+
+from dataclasses import dataclass
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
+from eva_stages.models.choosing import player
+from pipelines.cleaning_stages import embedded
+from pipelines.response_stages import failed_calls
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The present prompt set X_t with its answers, and the checkpoint that gave them."""
+
+    prompts: Stage
+    responses: Stage
+    rewards: Stage
+    policy: Stage | Outside
+    number: int
+    """t"""
+
+
+def evolving(recipe: Recipe, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
+    """From the drawn prompts to their evolutions, which are the last stage."""
+    evolve = recipe.creator.evolve
+    shown = (*_feedback(recipe, iteration, selected, answered), *_parents(recipe, iteration, selected, answered))
+    evolver, needed = player(evolve.generator, recipe, answered.policy, "evolver")
+    sources = {"selected": selected, "prompts": answered.prompts, **{stage.name: stage for stage in shown}}
+    settings = evolve.model_dump(exclude={"generator", "feedback", "multi_shot"})
+    step = Use(
+        "eva_stages.creator.evolving:EvolvePrompts",
+        {"llm": evolver, **settings, "seed": derive_seed(recipe.seed, "evolve", iteration)},
+    )
+    evolved = RowStage(
+        "evolve",
+        iteration,
+        {**sources, **needed},
+        version=3,
+        sources=tuple(sources),
+        steps=(step,),
+        schema="evolutions",
+        required=("prompt_id", "messages"),
+        limits=(failed_calls("evolver", recipe.limits.unevolved, "creator.evolve.generator", "limits.unevolved"),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    return *shown, evolved
+
+
+def _feedback(recipe: Recipe, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
+    """Best and worst responses, and a critique of them if there is a critic; none if not asked for."""
+    config = recipe.creator.evolve.feedback
+    if config is None:
+        return ()
+    inputs = {"selected": selected, "prompts": answered.prompts, "responses": answered.responses, "rewards": answered.rewards}
+    feedback = TableStage("feedback", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.context:Feedback"))
+    if config.critic is None:
+        return (feedback,)
+    critic, needed = player(config.critic, recipe, answered.policy, "critic")
+    critique = RowStage(
+        "critique",
+        iteration,
+        {"feedback": feedback, **needed},
+        version=2,
+        sources=("feedback",),
+        steps=(Use("eva_stages.creator.context:Critique", {"llm": critic, "seed": derive_seed(recipe.seed, "critique", iteration)}),),
+        schema="critiques",
+        limits=(failed_calls("critic", recipe.limits.uncriticised, "creator.evolve.feedback.critic", "limits.uncriticised"),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    return feedback, critique
+
+
+def _parents(recipe: Recipe, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
+    """Other informative prompts for every drawn one; none if not asked for."""
+    config = recipe.creator.evolve.multi_shot
+    if config is None:
+        return ()
+    inputs = {"selected": selected, "prompts": answered.prompts}
+    if recipe.creator.curate.diversity:
+        inputs["embeddings"] = embedded(recipe, "embed-prompts", answered.number, answered.prompts)
+    settings = {**config.model_dump(), "seed": derive_seed(recipe.seed, "parents", iteration)}
+    return (TableStage("parents", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.context:Parents", settings)),)

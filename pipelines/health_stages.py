@@ -1,0 +1,148 @@
+"""The health of every iteration, after its evaluation.
+
+The policy's answers that are looked at are those of a Lettercraft evaluation, or else answers to a sample of the seed prompts, made for
+this alone. They are scored by the reward that the policy is trained on, unless that only compares answers with each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, Lettercraft
+from eva_stages.core.config.models_config import TransformersGenerator
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards_config import LettercraftReward, PairwiseReward
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.health_signs import checks
+from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
+from eva_stages.core.store import Run
+from eva_stages.models.choosing import date_of
+from pipelines.benchmarks import benchmark_name
+from pipelines.response_stages import responding, rewarding
+
+SAMPLES = 4
+"""Answers to each prompt of the probe."""
+
+Inputs = Mapping[str, Stage | Outside]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A policy's answers to the questions that all policies are looked at with, and the rewards of those, as stages."""
+
+    made: tuple[Stage, ...] = ()
+    """What is run for this alone."""
+    questions: Stage | None = None
+    answers: Stage | None = None
+    rewards: Stage | None = None
+
+
+def health_stages(
+    recipe: Recipe,
+    seeds: Stage,
+    base: Outside,
+    players: Sequence[tuple[Stage, Sequence[Stage]]],
+    of_base: Sequence[Stage],
+    of_policies: Sequence[Sequence[Stage]],
+) -> list[tuple[Stage, ...]]:
+    """The health of each iteration, the last of its stages.
+
+    Args:
+        players: prompts and solver stages of each iteration from 0.
+        of_base, of_policies: the evaluations of theta_0 and of each iteration's policy.
+    """
+    before, scored = _looked(recipe, seeds, 0, base, of_base, "base"), _score(recipe, of_base, "base")
+    first = before
+    found = []
+    for number, ((prompts, solver), evaluation) in enumerate(zip(players, of_policies, strict=True)):
+        looked, score = _looked(recipe, seeds, number, solver[-1], evaluation, "eval"), _score(recipe, evaluation, "eval")
+        inputs = {
+            "prompts": prompts,
+            "seeds": seeds,
+            "pairs": next((stage for stage in solver if stage.name == "pair"), None),
+            "policy": solver[-1],
+            "initial": base,
+            "questions": looked.questions,
+            "answers": looked.answers,
+            "base_answers": first.answers,
+            "rewards": looked.rewards,
+            "rewards_before": before.rewards,
+            "score": score,
+            "score_before": scored,
+        }
+        known = {name: stage for name, stage in inputs.items() if stage is not None}
+        found.append((*(first.made if number == 0 else ()), *looked.made, _health(recipe, number, known)))
+        before, scored = looked, score
+    return found
+
+
+def health_of(run: Run, stage: Stage | None) -> dict[str, Any] | None:
+    """What a stage measured of its iteration's health, and what is wrong with that by the recipe's limits; None of other stages."""
+    if not isinstance(stage, FunctionStage) or not run.done(stage):
+        return None
+    figures = run.manifest(stage).get("figures")
+    if figures is None:
+        return None
+    return {"figures": figures, "warnings": [said for check in stage.checks if (said := check.broken(figures))]}
+
+
+def counted(warnings: list[str]) -> str:
+    """How many there are, in a word or two; nothing for none."""
+    return f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}" if warnings else ""
+
+
+def _health(recipe: Recipe, iteration: int, inputs: Inputs) -> Stage:
+    generator = recipe.policy.generator
+    meant = {"answers": recipe.health.answers, "system_prompt": generator.system_prompt, "dtype": generator.dtype}
+    meant |= date_of(recipe, inputs["policy"])
+    device = generator.runtime.device if isinstance(generator, TransformersGenerator) else "auto"
+    evolved = {"evolved_share": recipe.creator.mix.evolved_share} if iteration and recipe.creator.control is None else {}
+    function = Use("eva_stages.evaluation.health_figures:measure", {**meant, **evolved}, {"device": device})
+    return FunctionStage("health", iteration, inputs, version=2, function=function, checks=checks(recipe.health))
+
+
+def _looked(recipe: Recipe, seeds: Stage, iteration: int, policy: Stage | Outside, evaluation: Sequence[Stage], prefix: str) -> Looked:
+    """A policy's answers; `prefix`: base or eval, before the names of its evaluation's stages."""
+    if any(isinstance(benchmark, Lettercraft) for benchmark in recipe.evaluation.benchmarks):
+        answers = next(stage for stage in evaluation if stage.name == f"{prefix}-answer")
+        questions = answers.inputs["questions"]
+        assert isinstance(questions, Stage)
+        if isinstance(recipe.reward, LettercraftReward):
+            return Looked((), questions, answers, next(stage for stage in evaluation if stage.name == f"{prefix}-reward"))
+        made: tuple[Stage, ...] = ()
+    elif recipe.health.answers:
+        draw = Use("eva_stages.evaluation.health_figures:probe", {"size": _probed(recipe), "seed": derive_seed(recipe.seed, "probe")})
+        questions = FunctionStage("probe", 0, {"prompts": seeds}, function=draw)
+        answers = responding(recipe, f"{prefix}-probe", iteration, questions, policy, SAMPLES)
+        made = (questions, answers)
+    else:
+        return Looked()
+    if isinstance(recipe.reward, PairwiseReward):
+        return Looked(made, questions, answers)
+    rewards = rewarding(recipe, f"{prefix}-probe-reward", iteration, questions, answers, policy)
+    return Looked((*made, rewards), questions, answers, rewards)
+
+
+def _score(recipe: Recipe, evaluation: Sequence[Stage], prefix: str) -> Stage | None:
+    """The score of the first benchmark that is a judged win rate."""
+    judged = [one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft | ArenaHard | AlpacaEval)]
+    names = [f"{prefix}-score" if isinstance(one, Lettercraft) else f"{prefix}-{benchmark_name(one)}-score" for one in judged[:1]]
+    return next((stage for stage in evaluation if stage.name in names), None)
+
+
+def health_sizes(recipe: Recipe, held_out: int | None) -> dict[str, tuple[int | None, int]]:
+    """Rows, and generated tokens per row at most, of the stages that are run for an iteration's health alone, by stage name.
+
+    Args:
+        held_out: questions of the Lettercraft evaluation, if there is one.
+    """
+    probed, limit = _probed(recipe), SAMPLES * recipe.policy.generator.max_new_tokens
+    sizes: dict[str, tuple[int | None, int]] = {"health": (probed, 0), "probe": (probed, 0)}
+    for prefix in ("base", "eval"):
+        sizes |= {f"{prefix}-probe": (probed, limit), f"{prefix}-probe-reward": (held_out or probed, 0)}
+    return sizes
+
+
+def _probed(recipe: Recipe) -> int:
+    """Prompts of the probe."""
+    return max(1, recipe.health.answers // SAMPLES)

@@ -1,0 +1,94 @@
+"""The two stages that both players share: the policy answers prompts, and the reward scores the answers."""
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards_config import EnsembleReward
+from eva_stages.core.failures import CALLS
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.parts import FAILED
+from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
+from eva_stages.models.choosing import ROWS, OneReward, policy_generator, reward_model
+
+
+def responding(recipe: Recipe, name: str, iteration: int, prompts: Stage, policy: Stage | Outside, n: int) -> RowStage:
+    """n responses of the policy to every prompt."""
+    generator, needed = policy_generator(recipe, policy)
+    settings = {"num_generations": n, "seed": derive_seed(recipe.seed, name, iteration), "keep_thoughts": keep_thoughts(recipe)}
+    step = Use("eva_stages.core.responding:Respond", {"llm": generator, **settings})
+    return RowStage(
+        name,
+        iteration,
+        {"prompts": prompts, **needed},
+        version=2,
+        sources=("prompts",),
+        steps=(step,),
+        schema="responses",
+        required=("responses",),
+        limits=(empty(recipe),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+
+
+def rewarding(recipe: Recipe, name: str, iteration: int, prompts: Stage, responses: Stage, policy: Stage | Outside) -> Stage:
+    """A reward for every response; an ensemble is one stage per member and one that combines them."""
+    ensemble = recipe.reward
+    if not isinstance(ensemble, EnsembleReward):
+        return _rewarding(recipe, ensemble, name, iteration, prompts, responses, policy)
+    members = {
+        f"member_{index}": _rewarding(recipe, member.reward, f"{name}-member-{index}", iteration, prompts, responses, policy)
+        for index, member in enumerate(ensemble.members)
+    }
+    weights = [member.weight for member in ensemble.members]
+    combine = Use("eva_stages.models.ensemble:CombineRewards", {"weights": weights, "combine": ensemble.combine})
+    return TableStage(name, iteration, members, sources=tuple(members), step=combine)
+
+
+def _rewarding(
+    recipe: Recipe, config: OneReward, name: str, iteration: int, prompts: Stage, responses: Stage, policy: Stage | Outside
+) -> RowStage:
+    reward, needed = reward_model(config, recipe, policy)
+    return RowStage(
+        name,
+        iteration,
+        {"prompts": prompts, "responses": responses, **needed},
+        version=2,
+        sources=("prompts", "responses"),
+        steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
+        schema=ROWS.get(config.kind, "rewards"),
+        required=("rewards",),
+        limits=(unscored(recipe),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+
+
+def keep_thoughts(recipe: Recipe) -> bool:
+    """Whether the texts of the policy's responses have its thoughts in them."""
+    return recipe.policy.reasoning == "keep"
+
+
+def shown_system_prompt(recipe: Recipe) -> dict[str, str]:
+    """The system prompt that rewards are shown, as an argument; none where the recipe does not say so."""
+    system_prompt = recipe.policy.generator.system_prompt
+    return {"system_prompt": system_prompt} if recipe.policy.system_prompt_scored and system_prompt else {}
+
+
+def empty(recipe: Recipe) -> Limit:
+    """The recipe's limit on empty or missing responses."""
+    advice = "check the chat template, policy.generator.max_new_tokens and the policy itself"
+    return Limit("empty", "responses", recipe.limits.empty, "responses are empty or missing", advice, "limits.empty")
+
+
+def unscored(recipe: Recipe, counter: str = "unscored", total: str = "responses") -> Limit:
+    """The recipe's limit on responses without a reward."""
+    return Limit(counter, total, recipe.limits.unscored, "responses have no reward", "check the reward", "limits.unscored")
+
+
+def failed_calls(role: str, share: float, place: str, field: str) -> Limit:
+    """A limit on the failed calls of a generator (`role`: evolver, judge, ...), which stands at `place` in the recipe."""
+    return Limit(FAILED, CALLS, share, f"{role} calls failed", f"check {place}", field)
+
+
+def judging_limits(recipe: Recipe, place: str) -> tuple[Limit, Limit]:
+    """The recipe's limits on a judge: failed calls, and judgments without a verdict."""
+    advice = f"check that {place} is a model that keeps to the judge's format, and its max_new_tokens"
+    verdicts = Limit("no_verdict", "judgments", recipe.limits.no_verdict, "judgments have no verdict", advice, "limits.no_verdict")
+    return failed_calls("judge", recipe.limits.unjudged, place, "limits.unjudged"), verdicts

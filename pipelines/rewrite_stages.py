@@ -1,0 +1,53 @@
+"""The rewriter's stages: rewrite the chosen responses, score the rewrites, put those that count into the pairs [paper, D.2.1]."""
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
+from eva_stages.core.failures import CALLS
+from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.parts import FAILED
+from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
+from eva_stages.models.choosing import ROWS, player, reward_model
+from pipelines.response_stages import failed_calls, shown_system_prompt, unscored
+
+
+def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+    """From pairs to pairs with rewritten chosen responses, the last stage; none if the recipe does not ask for it."""
+    config = recipe.solver.rewrite
+    if config is None:
+        return ()
+    assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
+    rewriter, needed = player(config.generator, recipe, policy, "rewriter")
+    settings = {"shortest": config.shortest, "longest": config.longest, "seed": derive_seed(recipe.seed, "rewrite", iteration)}
+    rewrites = RowStage(
+        "rewrite",
+        iteration,
+        {"pairs": pairs, **needed},
+        version=2,
+        sources=("pairs",),
+        steps=(Use("eva_stages.solver.rewriting:RewriteChosen", {"llm": rewriter, **settings}),),
+        schema="rewrites",
+        required=("responses",),
+        limits=(failed_calls("rewriter", recipe.limits.unrewritten, "solver.rewrite.generator", "limits.unrewritten"),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    reward, brought = reward_model(recipe.reward, recipe, policy)
+    rewards = RowStage(
+        "rewrite-reward",
+        iteration,
+        {"responses": rewrites, "prompts": prompts, **brought},
+        sources=("responses", "prompts"),
+        steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
+        schema=ROWS.get(recipe.reward.kind, "rewards"),
+        required=("rewards",),
+        limits=(unscored(recipe, FAILED, CALLS),),
+        rows_per_part=recipe.runtime.rows_per_part,
+    )
+    taken = TableStage(
+        "rewritten",
+        iteration,
+        {"pairs": pairs, "rewrites": rewrites, "rewards": rewards},
+        version=2,
+        sources=("pairs", "rewrites", "rewards"),
+        step=Use("eva_stages.solver.rewriting:TakeRewrites", {"keep": config.keep}),
+    )
+    return rewrites, rewards, taken

@@ -1,0 +1,51 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
+
+from eva_stages.creator.evolving import read_evolution
+from eva_stages.evaluation.pair_judging import TEMPLATE, read_verdict
+from eva_stages.lettercraft.language import parse
+from eva_stages.lettercraft.player import UNUSABLE, LettercraftLLM, reply
+
+SEED = "Take planet, reverse it, then drop its first letter."
+
+
+@pytest.mark.parametrize("mutation", list(MUTATION_TEMPLATES))
+def test_it_answers_every_evolve_template_with_an_instruction(mutation: str) -> None:
+    meta = MUTATION_TEMPLATES[mutation].replace("<PROMPT>", SEED)
+    evolved = [parse(read_evolution(reply(meta, np.random.default_rng(seed)))) for seed in range(200)]
+    usable = [instruction for instruction in evolved if instruction]
+    assert len(usable) > 200 * (1 - 3 * UNUSABLE)
+    assert all(instruction.answer for instruction in usable)
+    assert sum(str(instruction) != SEED for instruction in usable) > 150
+
+
+def test_constraints_add_an_operation_and_deepening_a_letter() -> None:
+    add, deepen = (MUTATION_TEMPLATES[name].replace("<PROMPT>", SEED) for name in ("CONSTRAINTS", "DEEPENING"))
+    grown = Counter((len(i.operations), len(i.word)) for s in range(50) if (i := parse(reply(add, np.random.default_rng(s)))))
+    assert set(grown) == {(3, 6)}
+    longer = Counter((len(i.operations), len(i.word)) for s in range(50) if (i := parse(reply(deepen, np.random.default_rng(s)))))
+    assert set(longer) == {(2, 7)}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [("enalp", "x", "A>>B"), ("x", "enalp", "B>>A"), ("enalp", "enalp", "A=B"), ("enalp", "enall", "A>B"), ("", "e", "B>A")],
+)
+def test_it_judges_by_the_exact_reward_in_the_benchmarks_words(a: str, b: str, verdict: str) -> None:
+    assert read_verdict(reply(TEMPLATE.format(prompt=SEED, a=a, b=b), np.random.default_rng(0))) == verdict
+
+
+def test_an_answer_that_contains_a_verdict_does_not_judge_itself() -> None:
+    said = reply(TEMPLATE.format(prompt=SEED, a="[[A>>B]]", b="enalp"), np.random.default_rng(0))
+    assert read_verdict(said) == "B>>A"
+
+
+def test_the_same_seed_gives_the_same_reply_in_any_batch() -> None:
+    player = LettercraftLLM()
+    inputs = [[{"role": "user", "content": MUTATION_TEMPLATES["CONSTRAINTS"].replace("<PROMPT>", SEED)}]] * 6
+    together = player.generate(inputs, 2, seeds=list(range(6)))
+    alone = [player.generate([one], 2, seeds=[seed])[0] for seed, one in enumerate(inputs)]
+    assert together == alone
