@@ -1,0 +1,60 @@
+"""What docs/architecture.md claims: one iteration in ten lines, the size of the method, the rooms, the glossary."""
+
+import re
+from pathlib import Path
+
+from eva_stages.core.progress import Reporter
+from eva_stages.core.recipe_files import load_recipe
+from eva_stages.core.runner import execute
+from eva_stages.core.store import Run
+from eva_stages.models.loading import resolve
+from pipelines.creator import creator_stages
+from pipelines.prompt_stages import prompts_stage
+from pipelines.solver import solver_stages
+from tests.conftest import TINY, events, manifests, overrides
+from tests.test_documents import ROOT, source_words
+
+DOCUMENT = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def section(title: str) -> str:
+    """The text below a heading, up to the next one of the same level."""
+    return re.split(r"^## ", DOCUMENT.split(f"\n## {title}", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def test_one_iteration_in_ten_lines_builds_what_the_command_runs(tiny_run: Path) -> None:
+    """The lines find the artifacts of `eva run` with the same recipe, so they recompute nothing."""
+    code = re.search(r"```python\n(.*?)```", section("One iteration in ten lines"), re.DOTALL)
+    assert code is not None and len(code[1].splitlines()) == 10
+    earlier_events = events(tiny_run)
+    names = {
+        "load_recipe": load_recipe,
+        "resolve": resolve,
+        "prompts_stage": prompts_stage,
+        "creator_stages": creator_stages,
+        "solver_stages": solver_stages,
+        "Run": Run,
+        "execute": execute,
+        "Reporter": Reporter,
+        "overrides": overrides(TINY)[1::2],
+        "folder": tiny_run,
+    }
+    exec(code[1], names)
+    (artifact,) = (tiny_run / "stages").glob("1-train-*")
+    assert names["policy"] == artifact / "model"
+    assert set(manifests(tiny_run)) >= {stage.label for stage in (*names["first"], *names["creator"], *names["solver"])}
+    assert events(tiny_run) == earlier_events
+
+
+def test_the_method_is_at_most_14_files_and_1500_lines() -> None:
+    paths = re.findall(r"^- `([\w/]+\.py)`", section("The files that hold the method"), re.MULTILINE)
+    files = [next(path for path in (ROOT / name, ROOT / "eva_stages" / name) if path.is_file()) for name in paths]
+    assert 0 < len(files) <= 14
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 1550
+
+
+def test_the_glossary_has_at_most_25_terms_that_the_sources_use() -> None:
+    terms = re.findall(r"^\| \*\*([\w ]+)\*\*", section("Glossary"), re.MULTILINE)
+    assert 0 < len(terms) <= 25
+    lower_words = {part for word in source_words() for part in word.lower().split("_")}
+    assert [term for term in terms if not {word.lower() for word in term.split()} <= lower_words] == []

@@ -1,0 +1,92 @@
+"""The documents name files, symbols and commands that exist."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from cli.main import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / name for name in ("README.md", "AGENTS.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").glob("*.md"))
+PARENTS = (ROOT, ROOT / "eva_stages", ROOT / "docs")
+"""Folders that a path in a document may be relative to."""
+SYMBOL = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\(.*\))?")
+ids = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+
+
+def code_spans(document: Path) -> list[str]:
+    """What the document sets in backticks, without its fenced blocks."""
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    return re.findall(r"`([^`]+)`", " ".join(text.split("\n")))
+
+
+@cache
+def tracked_files() -> set[str]:
+    listing = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(listing.stdout.splitlines())
+
+
+@cache
+def source_words() -> set[str]:
+    """Every word in the sources, and the names of their files."""
+    sources = [ROOT / name for name in tracked_files() if name.endswith((".py", ".yaml", ".jinja", ".toml", ".sbatch"))]
+    return {word for path in sources if path.is_file() for word in re.findall(r"\w+", f"{path.stem} {path.read_text()}")}
+
+
+def is_path(span: str) -> bool:
+    """Whether a code span is the path of a file or folder of the repository (and not of a run, the Hub or a user's machine)."""
+    if not re.fullmatch(r"[\w./-]+", span) or "/" not in span:
+        return False
+    rooms = {path.name for parent in PARENTS for path in parent.iterdir() if path.is_dir()}
+    return span.split("/")[0] in rooms and (span.endswith("/") or "." in span.split("/")[-1])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
+    paths = [span for span in code_spans(document) if is_path(span)]
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()) if "://" not in link]
+    missing_paths = [path for path in paths if not any((parent / path).exists() for parent in PARENTS)]
+    missing_links = [link for link in links if not (document.parent / link).exists()]
+    assert missing_paths + missing_links == []
+
+
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name in ("AGENTS.md", "architecture.md", "extending.md")])
+def test_every_symbol_that_a_document_for_developers_names_is_in_the_sources(document: Path) -> None:
+    symbols = [match[1] for span in code_spans(document) if (match := SYMBOL.fullmatch(span)) and not is_path(span)]
+    missing_symbols = [symbol for symbol in symbols if not set(symbol.split(".")) <= source_words()]
+    assert missing_symbols == []
+
+
+def command_lines(document: Path) -> Iterator[list[str]]:
+    """The `eva ...` commands of a document's code, as words."""
+    text = document.read_text()
+    fenced = [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    for line in [*fenced, *code_spans(document)]:
+        for part in line.split("&&"):
+            if match := re.match(r"(?:\.venv/bin/)?eva ([a-z].*)", part.strip()):
+                yield re.split(r"\s{2,}", match[1])[0].split()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_every_command_that_a_document_names_exists_with_its_options(document: Path) -> None:
+    eva = typer.main.get_command(app)
+    for words in command_lines(document):
+        command, rest = eva, list(words)
+        while isinstance(command, TyperGroup) and rest:
+            assert rest[0] in command.commands, f"eva {' '.join(words)}: there is no such command"
+            command = command.commands[rest.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
+        unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in options]
+        assert unknown == [], f"eva {' '.join(words)}"
+
+
+def test_every_benchmark_that_a_document_names_exists() -> None:
+    text = "".join(document.read_text() for document in DOCUMENTS)
+    names = set(re.findall(r"(?<!_)benchmarks\.([a-z_]+)", text)) - {"py"}
+    assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in names), names
