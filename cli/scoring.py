@@ -9,9 +9,9 @@ from typer.core import TyperCommand
 from cli.shared import JsonOption, RunArgument, existing_run, show
 
 if TYPE_CHECKING:
+    from eva_stages.core.text_table import TextTable
     from eva_stages.evaluation.alpaca import HubFiles
     from eva_stages.views.comparison import Values
-    from eva_stages.views.score_tables import Results
 
 NARROWEST = 140
 """Columns that the score tables need; a narrower terminal wraps them."""
@@ -156,16 +156,16 @@ def _hub_files(given: "HubFiles") -> "HubFiles":
     return HubFiles(given.gamed or cached.gamed, given.difficulty or cached.difficulty, given.weights)
 
 
-def _print(document: dict[str, Any], tables: "list[Results]", as_json: bool, as_csv: bool, as_markdown: bool) -> None:
+def _print(document: dict[str, Any], tables: "list[TextTable]", as_json: bool, as_csv: bool, as_markdown: bool) -> None:
+    from eva_stages.core import text_table
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.terminal import print_text
-    from eva_stages.views import score_tables as results
 
     if as_json + as_csv + as_markdown > 1:
         raise ConfigError(["--json, --csv and --markdown: give one of them"])
     if as_csv:
-        print_text(results.as_csv(tables))
+        print_text(text_table.as_csv(tables[0]))
     elif as_markdown:
-        print_text(results.as_markdown(tables))
+        print_text(text_table.as_markdown(tables))
     else:
-        show(document, lambda _: results.as_rich(tables), as_json, NARROWEST)
+        show(document, lambda _: text_table.as_rich(tables), as_json, NARROWEST)

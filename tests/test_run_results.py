@@ -1,8 +1,8 @@
 """Results of public benchmarks stand in the table of a run beside published scores."""
 
+from eva_stages.core.text_table import as_csv, as_markdown
 from eva_stages.evaluation.statistics import Estimate
 from eva_stages.views.run_scores import run_results, run_table
-from eva_stages.views.score_tables import as_csv, as_markdown
 
 
 def test_published_scores_stand_below_the_runs_own_in_the_same_unit() -> None:
@@ -17,5 +17,5 @@ def test_published_scores_stand_below_the_runs_own_in_the_same_unit() -> None:
     assert published["arena-hard-v2.0", "o3-2025-04-16"] == 85.9 and published["alpaca-eval", "gpt4_1106_preview"] == 50
     assert not [name for name, _ in published if name == "gsm8k"]
     tables = run_table(document)
-    assert "gsm8k,iteration 2,,,,,,this run" in as_csv(tables)
+    assert "gsm8k,iteration 2,,,,,,this run" in as_csv(tables[0])
     assert "| arena-hard-v0.1 | iteration 1 |  | 51.50 | 48.00 | 55.00 | 500 | this run |" in as_markdown(tables)

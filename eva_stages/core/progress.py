@@ -146,12 +146,3 @@ def span(low: float, high: float) -> str:
     divisor, form, unit = next((divisor, form, unit) for most, divisor, form, unit in UNITS_OF_TIME if high < most)
     told = dict.fromkeys(f"{seconds / divisor:{form}}" for seconds in (low, high))
     return f"{'-'.join(told)} {unit}"
-
-
-def size(amount: float) -> str:
-    """Bytes as people say it: 48 kB, 12 MB, 3.5 GB."""
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}"
-        amount /= 1000
-    return f"{amount:,.1f} GB"

@@ -1,38 +1,36 @@
 """The plan for a terminal: every stage, the sums of each iteration, and what is left to do in all."""
 
+from dataclasses import replace
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from rich.filesize import decimal
 
-from eva_stages.core.progress import duration, size, span
+from eva_stages.core.progress import duration, span
+from eva_stages.core.text_table import TextTable, as_rich
 
 HEADS = ("stage", "state", "rows", "tokens in", "out", "at most", "time", "interval", "GPU-h", "disk", "USD")
+JUDGING_HEADS = ("benchmark", "judge", "policies", "calls", "tokens in", "tokens out", "USD")
 UNKNOWN = "-"
 
 
 def plan_tables(document: dict[str, Any]) -> Group:
-    """The tables of a plan's document."""
-    shown: list[Any] = [_stage_table(document)]
-    if document["judging"]:
-        shown.append(_judging_table(document["judging"]))
-    return Group(*shown, *(Text(note) for note in _notes(document)))
+    """The tables of a plan's document; the notes stand below the last one."""
+    tables = [_stage_table(document), *([_judging_table(document["judging"])] if document["judging"] else [])]
+    return as_rich([*tables[:-1], replace(tables[-1], notes=_notes(document))])
 
 
-def _stage_table(document: dict[str, Any]) -> Table:
-    table = Table(title=Text(f"{document['recipe']} in {document['run']}"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if index < 2 else "right", no_wrap=head in ("stage", "state", "interval", "USD"))
-    for one in document["iterations"]:
-        entries = [entry for entry in document["stages"] if entry["iteration"] == one["iteration"]]
-        for index, entry in enumerate(entries):
-            table.add_row(*_stage_row(entry), end_section=index == len(entries) - 1)
-        if one["stages"]:
-            table.add_row(*_sum_row(f"iteration {one['iteration']}", one, ""), style="bold", end_section=True)
-    table.add_row(*_sum_row("all to do", document["to_do"], "wall_"), style="bold")
-    return table
+def _stage_table(document: dict[str, Any]) -> TextTable:
+    rows: list[list[str]] = []
+    sums: set[int] = set()
+    for iteration in document["iterations"]:
+        rows += [_stage_row(entry) for entry in document["stages"] if entry["iteration"] == iteration["iteration"]]
+        if iteration["stages"]:
+            sums.add(len(rows))
+            rows.append(_sum_row(f"iteration {iteration['iteration']}", iteration, ""))
+    sums.add(len(rows))
+    rows.append(_sum_row("all to do", document["to_do"], "wall_"))
+    return TextTable(f"{document['recipe']} in {document['run']}", HEADS, rows, alignment="LLrrrrrRrrR", sums=frozenset(sums))
 
 
 def _stage_row(entry: dict[str, Any]) -> list[str]:
@@ -62,7 +60,7 @@ def _amounts(entry: dict[str, Any], prefix: str) -> list[str]:
         UNKNOWN if expected is None else duration(expected),
         "" if low == high else span(low, high),
         UNKNOWN if hours is None else f"{hours:,.2f}" if hours else "CPU",
-        UNKNOWN if entry["bytes"] is None else size(entry["bytes"]),
+        UNKNOWN if entry["bytes"] is None else decimal(int(entry["bytes"])),
         money(entry["usd_expected"], entry["usd"]),
     ]
 
@@ -70,21 +68,19 @@ def _amounts(entry: dict[str, Any], prefix: str) -> list[str]:
 def money(expected: float | None, most: float | None) -> str:
     if expected is None or most is None:
         return UNKNOWN
-    told = [f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}" for amount in (expected, most)]
-    return told[0] if expected == most else f"{told[0]} (<= {told[1]})"
+    amounts = [f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}" for amount in (expected, most)]
+    return amounts[0] if expected == most else f"{amounts[0]} (<= {amounts[1]})"
 
 
-def _judging_table(entries: list[dict[str, Any]]) -> Table:
-    """What judging costs: expected, as in the official files, and at most."""
-    table = Table(title="judging to do: expected (at most)", title_justify="left")
-    for column in ("benchmark", "judge", "policies", "calls", "tokens in", "tokens out", "USD"):
-        table.add_column(column, justify="left" if column in ("benchmark", "judge") else "right")
+def _judging_table(entries: list[dict[str, Any]]) -> TextTable:
+    """What judging costs: expected, with the lengths of the official files, and at most."""
+    rows = []
     for entry in entries:
         tokens = [f"{entry[f'expected_{name}']:,} (<= {entry[name]:,})" for name in ("input_tokens", "output_tokens")]
         cost = money(entry["expected_usd"], entry["usd"])
-        known = "no price known" if cost == UNKNOWN else cost
-        table.add_row(entry["benchmark"], entry["judge"], str(entry["policies"]), f"{entry['calls']:,}", *tokens, known)
-    return table
+        price = "no price known" if cost == UNKNOWN else cost
+        rows.append([entry["benchmark"], entry["judge"], str(entry["policies"]), f"{entry['calls']:,}", *tokens, price])
+    return TextTable("judging to do: expected (at most)", JUDGING_HEADS, rows, alignment="llrrrrr")
 
 
 def _notes(document: dict[str, Any]) -> list[str]:
@@ -101,5 +97,5 @@ def _notes(document: dict[str, Any]) -> list[str]:
     if todo["unpriced"]:
         notes.append(f"{todo['unpriced']} stages call a provider and have no price yet: give their tokens in a table with --rates")
     if todo["checkpoint_bytes"]:
-        notes.append(f"while training: up to {size(todo['checkpoint_bytes'])} of checkpoints besides")
+        notes.append(f"while training: up to {decimal(todo['checkpoint_bytes'])} of checkpoints besides")
     return notes

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from eva_stages.core.text_table import Cell, TextTable
 from eva_stages.evaluation.published import Published, published_scores
-from eva_stages.views.score_tables import Cell, Results
 
 LETTERCRAFT = {"sampled": "sampled reward", "greedy": "greedy reward", "sampled_gain": "gain over base", "win_rate": "win rate"}
 
@@ -26,7 +26,7 @@ def run_results(summary: dict[str, Any]) -> dict[str, Any]:
     return {"run": summary["run"], "results": results, "published": published}
 
 
-def run_table(document: dict[str, Any]) -> list[Results]:
+def run_table(document: dict[str, Any]) -> list[TextTable]:
     """The table of a run's scores, each benchmark's published ones below it."""
     sources = list(dict.fromkeys(one["source"] for one in document["published"]))
     rows: list[tuple[Cell, ...]] = []
@@ -38,7 +38,7 @@ def run_table(document: dict[str, Any]) -> list[Results]:
             rows.append((name, one["model"], None, one["score"], None, None, None, f"published ({sources.index(one['source']) + 1})"))
     notes = ["intervals: eva's own, over questions", *(f"({number}) {source}" for number, source in enumerate(sources, 1))]
     heads = ("benchmark", "policy", "judge", "score", "low", "high", "questions", "source")
-    return [Results(document["run"], heads, rows, tuple(notes))]
+    return [TextTable(document["run"], heads, rows, tuple(notes))]
 
 
 def _lettercraft(summary: dict[str, Any]) -> list[dict[str, Any]]:

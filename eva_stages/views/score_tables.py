@@ -1,20 +1,12 @@
-"""Tables of scores: one plain table of text, shown by rich, as Markdown or as CSV.
+"""Tables of scores and of comparisons.
 
 Official figures and eva's own are told apart in the column heads and notes; published scores of known models stand below the scored
 ones with their source.
 """
 
-import csv
-import io
-from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
-Cell = str | float | int | None
+from eva_stages.core.text_table import Cell, TextTable
 
 UNITS = {"mt-bench": "rating, 1 to 10", "arena-hard": "win rate, %", "alpaca-eval": "length-controlled win rate, %"}
 _DETAIL = {
@@ -45,17 +37,7 @@ _DETAIL = {
 }
 
 
-@dataclass(frozen=True)
-class Results:
-    """A table: heads, rows of cells (numbers unrounded), and notes below it."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
-    notes: tuple[str, ...] = ()
-
-
-def score_tables(document: dict[str, Any]) -> list[Results]:
+def score_tables(document: dict[str, Any]) -> list[TextTable]:
     """The tables of a score document: scores with published ones below, categories, and differences."""
     bench, models = document["bench"], document["models"]
     kinds = sorted({one["ci_kind"] for one in models if one["ci_kind"]})
@@ -85,11 +67,11 @@ def score_tables(document: dict[str, Any]) -> list[Results]:
         if one.get("duplicates")
     ]
     notes += [f"({number}) {source}" for number, source in enumerate(sources, 1)]
-    tables = [Results(f"{bench}{version}", heads, rows, tuple(notes))]
+    tables = [TextTable(f"{bench}{version}", heads, rows, tuple(notes))]
     return [*tables, *_categories(models), *_styles(models), *_differences(document["differences"])]
 
 
-def comparison_tables(document: dict[str, Any]) -> list[Results]:
+def comparison_tables(document: dict[str, Any]) -> list[TextTable]:
     """The table of a comparison of two runs or of a run's iterations."""
     heads = ("benchmark", "policy", "judge", "a", "b", "b - a", "low", "high", "P(better)", "p", "p (Holm)", "questions")
     keys = ("bench", "policy", "judge", "score_a", "score_b", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
@@ -99,44 +81,7 @@ def comparison_tables(document: dict[str, Any]) -> list[Results]:
         "eva's own figures: paired bootstrap over questions, 95 %; p two-sided, adjusted for all rows by Holm",
         *document["notes"],
     )
-    return [Results("comparison", heads, rows, notes)]
-
-
-def as_rich(tables: list[Results]) -> Group:
-    """The tables for a terminal."""
-    shown: list[Any] = []
-    for one in tables:
-        table = Table(title=one.title, title_justify="left", box=SIMPLE_HEAD)
-        for index, head in enumerate(one.heads):
-            text = all(isinstance(row[index], str | None) for row in one.rows)
-            table.add_column(Text(head), justify="left" if text else "right", overflow="fold")
-        for row in one.rows:
-            table.add_row(*(Text(_shown(cell)) for cell in row))
-        shown += [table, *(Text(note, style="dim") for note in one.notes), Text("")]
-    return Group(*shown[:-1])
-
-
-def as_markdown(tables: list[Results]) -> str:
-    """The tables as Markdown; a bar in a name is escaped."""
-    lines = []
-    for one in tables:
-        lines += [f"**{one.title}**", "", _markdown_row(one.heads), _markdown_row(["---"] * len(one.heads))]
-        lines += [_markdown_row([_shown(cell) for cell in row]) for row in one.rows]
-        lines += ["", *(f"{note}  " for note in one.notes), ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def as_csv(tables: list[Results]) -> str:
-    """The first table as CSV, numbers in full."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(tables[0].heads)
-    writer.writerows(tables[0].rows)
-    return stream.getvalue()
-
-
-def _markdown_row(cells: Any) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return [TextTable("comparison", heads, rows, notes)]
 
 
 def _interval_note(bench: str, version: str | None, kinds: list[str]) -> str:
@@ -145,12 +90,12 @@ def _interval_note(bench: str, version: str | None, kinds: list[str]) -> str:
     return "eva's own, 95 %, bootstrap over questions" if kinds == ["own"] else "none"
 
 
-def _categories(models: list[dict[str, Any]]) -> list[Results]:
+def _categories(models: list[dict[str, Any]]) -> list[TextTable]:
     names = list(dict.fromkeys(name for one in models for name in one.get("categories", {})))
     if not names:
         return []
     rows: list[tuple[Cell, ...]] = [(one["model"], *(_category(one, name) for name in names)) for one in models]
-    return [Results("by category", ("model", *names), rows, ("official figures",))]
+    return [TextTable("by category", ("model", *names), rows, ("official figures",))]
 
 
 def _category(model: dict[str, Any], name: str) -> float | None:
@@ -159,7 +104,7 @@ def _category(model: dict[str, Any], name: str) -> float | None:
     return score
 
 
-def _styles(models: list[dict[str, Any]]) -> list[Results]:
+def _styles(models: list[dict[str, Any]]) -> list[TextTable]:
     if not any("style_controlled" in one for one in models):
         return []
     rows: list[tuple[Cell, ...]] = []
@@ -171,10 +116,10 @@ def _styles(models: list[dict[str, Any]]) -> list[Results]:
     notes = ["official figures; they depend on the models scored together"]
     if any(one.get("style_controlled_converged") for one in models):
         notes.append("v2.0's official fit stops after 50 steps; beside it the converged fit, which is eva's own")
-    return [Results("style-controlled", heads, rows, tuple(notes))]
+    return [TextTable("style-controlled", heads, rows, tuple(notes))]
 
 
-def _differences(found: list[dict[str, Any]]) -> list[Results]:
+def _differences(found: list[dict[str, Any]]) -> list[TextTable]:
     if not found:
         return []
     heads = ("model", "judge", "difference to the best", "low", "high", "P(better)", "p", "p (Holm)", "questions")
@@ -182,12 +127,4 @@ def _differences(found: list[dict[str, Any]]) -> list[Results]:
     rows: list[tuple[Cell, ...]] = [tuple(one[key] for key in keys) for one in found]
     best = " and ".join(dict.fromkeys(one["a"] for one in found))
     note = f"eva's own figures, against {best}: paired bootstrap over questions, 95 %; p two-sided, adjusted by Holm"
-    return [Results("differences", heads, rows, (note,))]
-
-
-def _shown(cell: Cell) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, float):
-        return f"{cell:.4f}" if abs(cell) < 1 else f"{cell:.2f}"
-    return str(cell)
+    return [TextTable("differences", heads, rows, (note,))]

@@ -21,6 +21,7 @@ from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.runner import Context
 from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table, write_rows
+from eva_stages.core.text_table import as_markdown
 from eva_stages.evaluation import arena_style
 from eva_stages.evaluation.alpaca import HubFiles
 from eva_stages.evaluation.answers import STYLE, Answer, by_model, parse_answer
@@ -37,7 +38,7 @@ from eva_stages.publishing.report.examples_section import examples
 from eva_stages.publishing.report.judging_section import _lettercraft, judged_rows, judging
 from eva_stages.views.comparison import compare, compare_iterations, file_values
 from eva_stages.views.history import History, read_history
-from eva_stages.views.score_tables import as_markdown, comparison_tables, score_tables
+from eva_stages.views.score_tables import comparison_tables, score_tables
 from pipelines.iteration import iterations
 from tests.evaluation.official import annotated, judged, judged_v2, rated, write_lines
 from tests.hub_cards_check import card_faults
