@@ -30,7 +30,8 @@ from pathlib import Path
 import psutil
 from safetensors.numpy import load_file
 
-from eva_stages.core.store import PIPELINE, Run, read_manifest
+from eva_stages.core.manifests import PIPELINE, read_manifest
+from eva_stages.core.run_folder import Run
 
 SMALL = {
     "prompts.size": 40,

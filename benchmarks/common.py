@@ -22,9 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from eva_stages.core.progress import Reporter
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Outside, Stage
-from eva_stages.core.store import Run
 from eva_stages.core.tables import write_rows
 
 VOCABULARY = 8192

@@ -24,9 +24,9 @@ from benchmarks import large
 from eva_stages.core.fingerprint import derive_seed, file_digest
 from eva_stages.core.progress import Reporter
 from eva_stages.core.rows import prompt_row
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import FunctionStage, Input, Outside, RowStage, Stage, TableStage, Use
-from eva_stages.core.store import Run
 
 if TYPE_CHECKING:
     from distilabel.typing import StepOutput

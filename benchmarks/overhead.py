@@ -22,9 +22,9 @@ from typing import Any
 
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use, load_attribute
-from eva_stages.core.store import Run
 
 RUNTIME = re.compile(r"'train_runtime': '?([\d.]+)")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.synthetic_run import SyntheticRun
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.views.history import read_history
 from eva_stages.views.prompt_lineage import Lineage
 

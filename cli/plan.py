@@ -9,7 +9,7 @@ from cli.shared import JsonOption, OnlineOption, RecipeArgument, RunDirOption, S
 
 if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
-    from eva_stages.core.store import Run
+    from eva_stages.core.run_folder import Run
 
 NARROWEST, WITH_JUDGING = 112, 144
 """Columns that the tables of stages and of judging costs need; a narrower terminal wraps them."""

@@ -29,7 +29,7 @@ def push(
 ) -> None:
     """Push a run to the Hub: one data set, a model per iteration, a collection. Again: only what has changed."""
     from eva_stages.core.recipe_files import recipe_of_run
-    from eva_stages.core.store import RecordedRun
+    from eva_stages.core.run_folder import RecordedRun
     from eva_stages.core.terminal import Terminal, note
     from eva_stages.publishing.contents import Selection
     from eva_stages.publishing.story import push_run

@@ -37,12 +37,12 @@ def run_stages(
     from eva_stages.checking.recipe_checks import check
     from eva_stages.checking.run_date import dated
     from eva_stages.core.cluster import check_engine
+    from eva_stages.core.durable import write_whole, writing_to
     from eva_stages.core.ledger import put_down
     from eva_stages.core.progress import Reporter
     from eva_stages.core.recipe_files import dump_recipe, load_recipe
     from eva_stages.core.sockets import use_short_temporary_folder
     from eva_stages.core.stage import closure
-    from eva_stages.core.store import write_whole, writing_to
     from eva_stages.core.terminal import note
     from eva_stages.core.variants import keep_variant, other_variants
     from eva_stages.planning.plan_document import plan_document

@@ -106,7 +106,7 @@ def compare(
 def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
     """The scores of a run, benchmark by policy, with published scores of known models beside them."""
     from eva_stages.core.recipe_files import recipe_of_run
-    from eva_stages.core.store import RecordedRun
+    from eva_stages.core.run_folder import RecordedRun
     from eva_stages.core.terminal import note
     from eva_stages.core.variants import other_variants
     from eva_stages.views.run_scores import run_results, run_table
@@ -123,7 +123,7 @@ def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = Fal
 
 def _values(side: str, bench: str | None) -> "Values":
     from eva_stages.core.errors import ConfigError
-    from eva_stages.core.store import RecordedRun
+    from eva_stages.core.run_folder import RecordedRun
     from eva_stages.views.comparison import file_values, run_values
 
     if bench is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from eva_stages.core.config.recipe import Recipe
-    from eva_stages.core.store import Run
+    from eva_stages.core.run_folder import Run
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a packaged one.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name below runs/.")]
@@ -42,7 +42,7 @@ def present_run() -> Path | None:
 
 
 def run_folder(recipe: "Recipe", run_dir: Path | None) -> "Run":
-    from eva_stages.core.store import Run
+    from eva_stages.core.run_folder import Run
 
     _opened.append(run_dir if run_dir is not None else Path("runs") / recipe.name)
     return Run(_opened[-1])
@@ -55,7 +55,7 @@ def existing_run(run: str) -> "Run":
         ConfigError: if there is none, with the ones there are.
     """
     from eva_stages.core.errors import ConfigError
-    from eva_stages.core.store import Run
+    from eva_stages.core.run_folder import Run
 
     for folder in (Path(run), Path("runs") / run):
         if (folder / "recipe.yaml").is_file():

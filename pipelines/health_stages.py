@@ -14,8 +14,8 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import LettercraftReward, PairwiseReward
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.health_signs import checks
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
-from eva_stages.core.store import Run
 from eva_stages.models.choosing import date_of
 from pipelines.benchmarks import benchmark_name
 from pipelines.response_stages import responding, rewarding

@@ -10,9 +10,9 @@ from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipe_files import load_recipe
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Outside, Stage
-from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table
 from eva_stages.creator.prompt_loading import held_out_instructions
 from pipelines.iteration import Iteration, iterations

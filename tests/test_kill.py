@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from benchmarks.chaos import Attempt, command, differences, labels, role, torment
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from tests.conftest import TINY, events, overrides
 
 HEAVY = ["0-respond", "0-reward", "0-train", "0-eval-judge", "1-evolve"]

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import closure
-from eva_stages.core.store import Run
 from eva_stages.models.loading import resolve
 from eva_stages.planning.measured_rates import free_stages, reduced
 from eva_stages.planning.plan_document import plan_document

@@ -10,7 +10,7 @@ from eva_stages.checking.recipe_checks import check
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import ArmoRMReward, PairPreferenceReward, PairRMReward
 from eva_stages.core.recipe_files import load_recipe, packaged_recipes
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.planning.plan_document import plan_document
 from tests.conftest import manifests, overrides, run_eva
 from tests.tiny_models import save_armorm, save_gemma2, save_pairrm, save_policy, save_reward, tokenizer

@@ -5,7 +5,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, VerifierReward
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.named_functions import SOURCES, NamedFunction, resolve_function
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 
 
 def named_functions(recipe: Recipe) -> list[NamedFunction]:

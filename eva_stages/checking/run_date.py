@@ -5,7 +5,7 @@ import datetime
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 
 
 def dated(recipe: Recipe, run: Run) -> Recipe:

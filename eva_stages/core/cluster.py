@@ -10,8 +10,8 @@ from pathlib import Path
 from eva_stages.core.config.engine_config import Engine, LocalEngine
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.process import run_in_child
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, RowStage, Stage
-from eva_stages.core.store import Run
 
 CONNECT_SECONDS = 5
 

@@ -27,13 +27,13 @@ from pydantic import Field
 from eva_stages.core.devices import Share, free_devices, present_devices, share_cores
 from eva_stages.core.errors import StageError, describe
 from eva_stages.core.logs import remove_rich_tracebacks
+from eva_stages.core.manifests import PIPELINE
 from eva_stages.core.parts import BEGUN, ROW, read_parts, write_part
 from eva_stages.core.placing import models_on_cores, place
 from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import Use
-from eva_stages.core.store import PIPELINE
 from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
 from eva_stages.core.workers import StepWorker, Workers
 

@@ -15,9 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.durable import write_whole
+from eva_stages.core.event_log import now
 from eva_stages.core.ourfiles import read_json, rebuilt
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage, uses
-from eva_stages.core.store import Run, now, write_whole
 
 PLANNED = "plan.json"
 SUMMED = ("seconds", "earlier_attempts", "earlier_seconds", "input_tokens", "output_tokens", "gpu_seconds", "bytes", "usd")

@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from eva_stages.core.decoding import decode_json
+from eva_stages.core.durable import sync, unwritable
 from eva_stages.core.errors import DamagedError, StageError
 from eva_stages.core.ourfiles import parquet_errors
 from eva_stages.core.redaction import redacted_rows
 from eva_stages.core.rows import MESSAGES_OF_ERRORS
-from eva_stages.core.store import sync, unwritable
 from eva_stages.core.tables import picked, write_rows
 
 ROW = "_row"

@@ -23,11 +23,11 @@ from uuid import uuid4
 
 import psutil
 
+from eva_stages.core.durable import unwritable
 from eva_stages.core.errors import EvaError, StageError, describe
 from eva_stages.core.logs import clean_log
 from eva_stages.core.redaction import add_secret_variable, secret_variables
 from eva_stages.core.stage import load_attribute
-from eva_stages.core.store import unwritable
 
 POLL_SECONDS = 0.05
 SUBREAPER = 36

@@ -15,7 +15,9 @@ import pyarrow as pa
 
 from eva_stages.core.call_file import CALLS, paid
 from eva_stages.core.config.engine_config import Engine, LocalEngine, RayEngine
+from eva_stages.core.durable import UNWRITABLE, unwritable
 from eva_stages.core.errors import DamagedError, EvaError, StageError, describe
+from eva_stages.core.event_log import now
 from eva_stages.core.failures import commonest, split
 from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
 from eva_stages.core.logs import save_traceback
@@ -26,8 +28,8 @@ from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import RUN, WORK, FunctionStage, Limit, RowStage, Stage, TableStage, closure
-from eva_stages.core.store import UNWRITABLE, Run, now, unwritable
 from eva_stages.core.tables import FILE, Rows, count_rows, first_places
 
 LOCAL = LocalEngine()

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.fingerprint import fingerprint
-from eva_stages.core.ourfiles import read_json, read_yaml
+from eva_stages.core.ourfiles import read_yaml
+from eva_stages.core.planned_stages import PLAN, read_planned_stages, write_planned_stages
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
-from eva_stages.core.store import PLAN, Run, write_whole
 
 VARIANTS = "variants"
 SHOWN = 3
@@ -44,18 +46,17 @@ class Variant:
 
 def keep_variant(run: Run, stages: Iterable[Stage], recipe: str) -> None:
     """Keep a recipe (its text) with the list of its stages."""
-    names = [stage.folder for stage in stages]
-    folder = run.root / VARIANTS
+    stages, folder = list(stages), run.root / VARIANTS
     folder.mkdir(exist_ok=True)
-    name = fingerprint(names)[:12]
+    name = fingerprint([stage.folder for stage in stages])[:12]
     write_whole(folder / f"{name}.yaml", recipe)
-    write_whole(folder / f"{name}.json", json.dumps(names, indent=1) + "\n")
+    write_planned_stages(folder / f"{name}.json", stages)
 
 
 def other_variants(run: Run) -> list[Variant]:
     """Those with finished stages that the present recipe does not have, and last the finished stages that no kept recipe has."""
     try:
-        present = set(map(str, read_json(run.root / PLAN, list)))
+        present = _folders(run.root / PLAN)
     except DamagedError:
         return []
     finished = sorted(path.parent.name for path in run.stages.glob("*/manifest.json"))
@@ -63,7 +64,7 @@ def other_variants(run: Run) -> list[Variant]:
     found = []
     for path in sorted((run.root / VARIANTS).glob("*.json")):
         try:
-            names, recipe = set(map(str, read_json(path, list))), read_yaml(path.with_suffix(".yaml"))
+            names, recipe = _folders(path), read_yaml(path.with_suffix(".yaml"))
             changes = tuple(_changes(recipe, read_yaml(run.root / "recipe.yaml")))
         except DamagedError:
             continue
@@ -71,6 +72,10 @@ def other_variants(run: Run) -> list[Variant]:
             found.append(Variant(path.with_suffix(".yaml"), own, changes))
             unknown = [name for name in unknown if name not in names]
     return [*found, *([Variant(None, tuple(unknown), ())] if unknown else [])]
+
+
+def _folders(plan: Path) -> set[str]:
+    return {stage.folder for stage in read_planned_stages(plan)}
 
 
 def _changes(one: Any, other: Any, place: str = "") -> Iterator[str]:

@@ -20,9 +20,9 @@ from eva_stages.core.config.rewards_config import (
 from eva_stages.core.config.section import Section
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.manifests import artifact_name
 from eva_stages.core.named_functions import resolve_function
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
-from eva_stages.core.store import artifact_name
 from eva_stages.models.conversation import has_date
 from eva_stages.models.loading import LETTERCRAFT, resolve
 

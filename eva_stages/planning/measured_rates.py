@@ -22,9 +22,9 @@ from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.ledger import visible_gpus
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Stage, closure, uses
-from eva_stages.core.store import Run
 from eva_stages.models.choosing import GENERATORS
 from eva_stages.planning.rates import Rates, done_rates
 from eva_stages.planning.sizes import prompt_count, sizes

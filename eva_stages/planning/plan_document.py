@@ -15,8 +15,8 @@ from safetensors import safe_open
 from eva_stages.core.config.evaluation_config import JudgedBenchmark
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.ledger import tree_bytes
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, Stage, closure, uses
-from eva_stages.core.store import Run
 from eva_stages.models.choosing import GENERATORS
 from eva_stages.models.providers import token_rates
 from eva_stages.planning.judge_costs import JudgeCost, judge_cost

@@ -18,11 +18,12 @@ from typing import Any
 from pydantic import Field
 
 from eva_stages.core.config.section import Section
+from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.ourfiles import notice
 from eva_stages.core.recipe_files import input_text, parsed
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
-from eva_stages.core.store import Run, write_whole
 
 RATES = "rates.json"
 """The rates measured for a run, in its folder."""

@@ -11,8 +11,8 @@ from eva_stages.core.config.prompts_config import LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward
 from eva_stages.core.config.solver_config import RLOO
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, closure
-from eva_stages.core.store import Run
 from eva_stages.creator.prompt_loading import count_usable
 from eva_stages.evaluation.benchmark_questions import question_rows
 from eva_stages.models.choosing import OneReward

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_stages.core.store import content
+from eva_stages.core.manifests import content
 from eva_stages.core.tables import FILE
 
 CONFIGURATIONS = {

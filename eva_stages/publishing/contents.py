@@ -18,9 +18,9 @@ import yaml
 from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.fingerprint import file_digest, tree_digest
+from eva_stages.core.manifests import PIPELINE, content
 from eva_stages.core.named_functions import SOURCES
 from eva_stages.core.ourfiles import parquet_errors, read_content, read_yaml, rebuilt
-from eva_stages.core.store import PIPELINE, content
 from eva_stages.core.tables import write_rows
 from eva_stages.publishing.artifacts import Artifact, Story
 from eva_stages.publishing.cards import dataset_card, model_card

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, DamagedError
+from eva_stages.core.event_log import now
 from eva_stages.core.ourfiles import read_json
-from eva_stages.core.store import Run, now, write_whole
+from eva_stages.core.run_folder import Run
 from eva_stages.publishing.contents import File, Repository, sha256
 from eva_stages.publishing.hub import MARK, Hub, Remote
 

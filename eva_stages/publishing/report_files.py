@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.durable import writing_to
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.store import Run, content, writing_to
+from eva_stages.core.manifests import content
+from eva_stages.core.run_folder import Run
 from eva_stages.publishing.report.page import write_report
 from eva_stages.views.comparison import Values, compare, stage_values
 from eva_stages.views.history import History, read_history

@@ -11,10 +11,11 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, EvaError, HubError, StageError
+from eva_stages.core.manifests import content
 from eva_stages.core.progress import Reporter
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Outside, Stage, closure
-from eva_stages.core.store import Run, content
 from eva_stages.models.loading import LETTERCRAFT, from_hub
 from eva_stages.publishing.artifacts import Artifact, Base, Story, configuration
 from eva_stages.publishing.contents import REPORT, Selection, repositories

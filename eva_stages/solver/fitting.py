@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallba
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from eva_stages.core.decoding import decode_json
+from eva_stages.core.durable import sync, write_whole
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import file_digest
-from eva_stages.core.store import sync, write_whole
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.sampling import neutral_generation_config

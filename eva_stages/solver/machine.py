@@ -20,10 +20,10 @@ from pathlib import Path
 
 import psutil
 
+from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import StageError
 from eva_stages.core.logs import clean_log
 from eva_stages.core.process import ending, kill_tree
-from eva_stages.core.store import write_whole
 
 LAUNCHER = "EVA_LAUNCHER"
 """Environment variable with the process on whose life a training process depends."""

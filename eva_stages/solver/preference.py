@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DataError
-from eva_stages.core.store import write_whole
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver.fitting import (
     MetricsFile,

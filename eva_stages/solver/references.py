@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
+from eva_stages.core.durable import sync
 from eva_stages.core.fingerprint import file_digest, fingerprint
-from eva_stages.core.store import sync
 from eva_stages.models.architecture import attention_code
 
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")

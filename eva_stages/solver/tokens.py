@@ -16,10 +16,10 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from datasets import Dataset
 
+from eva_stages.core.durable import sync
 from eva_stages.core.errors import DataError
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.rows import TOKENS
-from eva_stages.core.store import sync
 from eva_stages.core.tables import FILE
 from eva_stages.models.conversation import Chat
 

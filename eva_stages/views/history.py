@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from eva_stages.core.store import Run, read_manifest
+from eva_stages.core.manifests import read_manifest
+from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import count_rows
 from eva_stages.publishing.artifacts import Artifact
 

@@ -14,8 +14,8 @@ from eva_stages.core.ledger import Attempts, actual, earlier_attempts, planned_e
 from eva_stages.core.parts import part_facts, part_files
 from eva_stages.core.progress import duration
 from eva_stages.core.recipe_files import recipe_of_run
+from eva_stages.core.run_folder import RecordedRun, Run
 from eva_stages.core.stage import Outside, RowStage, Stage, closure
-from eva_stages.core.store import RecordedRun, Run
 from eva_stages.core.tables import FILE, count_rows
 from eva_stages.core.variants import other_variants
 from eva_stages.solver.launching import METRICS, last_entry

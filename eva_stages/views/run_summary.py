@@ -15,8 +15,8 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.numeric import mean
 from eva_stages.core.parts import FAILED
 from eva_stages.core.progress import dollars, facts
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
-from eva_stages.core.store import Run
 from eva_stages.core.tables import count_rows, read_table, reward_matrix
 from eva_stages.creator.informativeness import reward_gap
 from pipelines.benchmarks import benchmark_name

@@ -10,12 +10,14 @@ import pytest
 
 from eva_stages.checking.function_sources import save_sources
 from eva_stages.checking.recipe_checks import check
+from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, DataError
+from eva_stages.core.manifests import read_manifest
 from eva_stages.core.named_functions import load_function, resolve_function
 from eva_stages.core.recipe_files import dump_recipe, load_recipe, recipe_of_run, recipe_text
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.run_folder import RecordedRun, Run
 from eva_stages.core.stage import closure
-from eva_stages.core.store import RecordedRun, Run, read_manifest, write_whole
 from eva_stages.core.tables import write_rows
 from eva_stages.models.rewards import Conversation, VerifierReward
 from eva_stages.publishing.contents import Selection, repositories
@@ -120,7 +122,7 @@ def test_code_is_not_imported_without_consent(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", ["os:spawnlp", "subprocess:run", "json:dumps", "eva_stages.core.store:now", "nowhere:f", "nowhere.py:f"]
+    "function", ["os:spawnlp", "subprocess:run", "json:dumps", "eva_stages.core.event_log:now", "nowhere:f", "nowhere.py:f"]
 )
 def test_no_function_comes_from_elsewhere_than_a_file_beside_the_recipe(folder: Path, function: str) -> None:
     recipe = load_recipe(str(written(folder, reward={"kind": "verifier", "function": function})))

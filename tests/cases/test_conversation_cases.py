@@ -15,7 +15,7 @@ from eva_stages.checking.recipe_checks import check
 from eva_stages.checking.run_date import dated
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import SCHEMAS, prompt_row
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import write_rows
 from eva_stages.creator.prompt_files import prompt_batches
 from eva_stages.creator.prompt_loading import count_usable

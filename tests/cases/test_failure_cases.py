@@ -28,9 +28,9 @@ from eva_stages.core.parts import ROW, STATISTICS, drop_failed, merge_parts, rea
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import RUN, WORK, Outside, Stage, load_attribute
-from eva_stages.core.store import Run
 from eva_stages.core.tables import joined_batches, per_prompt_mean, read_table, write_rows
 from eva_stages.creator.context import FEEDBACK
 from eva_stages.creator.curation import Curate

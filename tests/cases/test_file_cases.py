@@ -21,7 +21,7 @@ from eva_stages.core.errors import ConfigError, DamagedError, StageError, Unread
 from eva_stages.core.ourfiles import parquet_errors, read_json, read_yaml
 from eva_stages.core.parts import ROW, STATISTICS, merge_parts, read_parts, settle_parts, write_part
 from eva_stages.core.recipe_files import load_recipe, recipe_of_run, recipe_text
-from eva_stages.core.store import RecordedRun, Run
+from eva_stages.core.run_folder import RecordedRun, Run
 from eva_stages.planning.plan_document import plan_document
 from eva_stages.planning.rates import read_rates
 from eva_stages.publishing.contents import Selection
@@ -263,7 +263,7 @@ def test_a_run_with_no_file_left_to_open_says_so_and_keeps_its_artifacts(made_ru
         "import os, resource, sys\n"
         "from pathlib import Path\n"
         "from eva_stages.core.errors import UnreadableError\n"
-        "from eva_stages.core.store import read_manifest\n"
+        "from eva_stages.core.manifests import read_manifest\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))\n"
         "try:\n"
         "    while True: os.open('/dev/null', os.O_RDONLY)\n"
@@ -468,7 +468,7 @@ def test_results_of_another_recipe_in_the_same_folder_are_told_and_can_be_found(
 
 def test_a_run_of_an_earlier_version_stays_readable(run_copy: Path) -> None:
     (folder,) = run_copy.glob("stages/0-prompts-*")
-    names = json.loads((run_copy / "stages.json").read_text())
+    names = [stage["folder"] for stage in json.loads((run_copy / "stages.json").read_text())]
     (run_copy / "stages.json").write_text(json.dumps([f"{name[:-12]}{'0' * 12}" for name in names]))
     folder.rename(folder.with_name(f"0-prompts-{'0' * 12}"))
     shutil.rmtree(run_copy / "variants")

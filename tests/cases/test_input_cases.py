@@ -8,9 +8,9 @@ from eva_stages.core.errors import StageError
 from eva_stages.core.fingerprint import file_digest, tree_digest
 from eva_stages.core.outside import changed_file
 from eva_stages.core.progress import Reporter
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import FunctionStage, Outside, Use
-from eva_stages.core.store import Run
 from eva_stages.models.loading import resolve
 from tests.cases.models import (
     copied,

@@ -22,9 +22,9 @@ from eva_stages.core.errors import StageError
 from eva_stages.core.notices import NoticeReader
 from eva_stages.core.progress import Reporter, facts
 from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use
-from eva_stages.core.store import Run
 from eva_stages.core.tables import write_rows
 from eva_stages.core.terminal import Terminal
 from eva_stages.models.choosing import GENERATORS

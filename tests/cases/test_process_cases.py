@@ -21,9 +21,9 @@ from eva_stages.core.process import ending, run_in_child
 from eva_stages.core.progress import Reporter
 from eva_stages.core.ray_engine import Steps
 from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use, as_data
-from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.solver.machine import failure, launch
 

@@ -12,7 +12,7 @@ import pytest
 from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.recipe_files import load_recipe
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import read_table
 from eva_stages.creator.conversations import reference_text
 from eva_stages.creator.prompt_files import prompt_batches

@@ -18,8 +18,8 @@ from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context
-from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.core.text_table import as_markdown
 from eva_stages.evaluation import arena_style

@@ -17,6 +17,7 @@ from cli.main import tell_unexpected
 from cli.shared import existing_run
 from eva_stages.checking.credential_checks import check_credentials
 from eva_stages.checking.recipe_checks import check
+from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.logs import clean_log
 from eva_stages.core.parts import write_part
@@ -25,9 +26,9 @@ from eva_stages.core.progress import Reporter
 from eva_stages.core.recipe_files import load_recipe, packaged_recipes
 from eva_stages.core.redaction import PART, REMOVED, SHORTEST, STRIDE, hide, redact, redacted
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import FunctionStage, Use
-from eva_stages.core.store import Run, write_whole
 from eva_stages.core.tables import pq
 from eva_stages.core.terminal import Terminal, note, print_json
 from eva_stages.models.litellm_generator import LiteLLMGenerator

@@ -15,10 +15,10 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.stage import load_attribute
-from eva_stages.core.store import write_whole
 from eva_stages.solver.fitting import WHOLE, _digests, whole_checkpoint
 from eva_stages.solver.train import TRAINERS
 from tests.solver.jobs import job, read_metrics, save_models, save_pairs

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.views.run_status import status_document, status_table
 from tests.conftest import run_eva
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from eva_stages.core.store import read_manifest
+from eva_stages.core.manifests import read_manifest
 from tests.conftest import TINY, events, manifests, overrides, run_eva
 
 PROBED = ["0-probe", "0-base-probe", "0-base-probe-reward", "0-eval-probe", "0-eval-probe-reward", "0-health"]

@@ -7,9 +7,9 @@ import pytest
 
 from eva_stages.core.errors import StageError
 from eva_stages.core.progress import Reporter
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import Check, FunctionStage, Use
-from eva_stages.core.store import Run
 
 
 def measure(context: Context, value: float | None) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from distilabel.typing import StepOutput
 from eva_stages.core.distil import TableStep
 from eva_stages.core.progress import Reporter
 from eva_stages.core.rows import SCHEMAS, prompt_row
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use
-from eva_stages.core.store import Run
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.creator.selection import Subset
 

@@ -9,9 +9,9 @@ from eva_stages.core import ledger
 from eva_stages.core.errors import StageError
 from eva_stages.core.ledger import Attempts, earlier_attempts, pace, put_down, read_ledger, sums
 from eva_stages.core.progress import Reporter
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import FunctionStage, RowStage, TableStage, Use, as_data, uses
-from eva_stages.core.store import Run
 
 
 def write_or_fail(context: Context) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.progress import Reporter
+from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import FunctionStage, Stage, Use
-from eva_stages.core.store import Run
 
 
 def write(context: Context, text: str) -> dict:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.errors import LockedError
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use, closure
-from eva_stages.core.store import Run
 
 
 def stage(name: str = "one", inputs: dict[str, Stage | Outside] | None = None, **arguments: object) -> FunctionStage:
@@ -117,7 +117,7 @@ def test_an_unfinished_stage_is_not_done(run: Run) -> None:
 def test_a_locked_run_says_who_holds_it_and_is_free_again_after_a_kill(run: Run) -> None:
     code = (
         "import sys, pathlib\n"
-        "from eva_stages.core.store import Run\n"
+        "from eva_stages.core.run_folder import Run\n"
         f"with Run(pathlib.Path({str(run.root)!r})).lock():\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

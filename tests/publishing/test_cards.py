@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import write_rows
 from eva_stages.publishing.artifacts import Base, Story, scores
 from eva_stages.publishing.cards import command, dataset_card, model_card

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic_run import SyntheticRun
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.views.history import read_history
 from tests.conftest import manifests
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import SCHEMAS
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.views.history import read_history
 from eva_stages.views.lookup import Rows

@@ -18,7 +18,7 @@ import yaml
 
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.recipe_files import load_recipe
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.story import push_run
 from tests.conftest import events, kill_group, manifests, run_eva, start_eva

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmarks.synthetic_run import SyntheticRun
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.publishing.report.health_section import health
 from eva_stages.publishing.report.informativeness_section import jaccard, selected_sets
 from eva_stages.publishing.report.ledger_section import ledger

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.ledger import read_ledger, sums
 from eva_stages.core.progress import duration
-from eva_stages.core.store import Run
+from eva_stages.core.run_folder import Run
 from eva_stages.publishing.report.plots import Plot, colour, draw
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History

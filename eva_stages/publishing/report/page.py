@@ -16,9 +16,10 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup, escape
 
+from eva_stages.core.durable import write_whole
+from eva_stages.core.event_log import now
 from eva_stages.core.harmless import harmless
 from eva_stages.core.progress import duration
-from eva_stages.core.store import now, write_whole
 from eva_stages.publishing.privacy import Privacy, hosts_of
 from eva_stages.publishing.report.comparison_section import differences, side_by_side
 from eva_stages.publishing.report.costs_section import costs

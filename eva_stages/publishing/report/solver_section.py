@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from eva_stages.core.manifests import content
 from eva_stages.core.numeric import drawable
 from eva_stages.core.ourfiles import read_json
-from eva_stages.core.store import content
 from eva_stages.publishing.report.numbers import Rewards, before_and_after, mean_interval, n_of, rewards, sizes, table
 from eva_stages.publishing.report.plots import Plot, draw, histograms, interval_points, look
 from eva_stages.publishing.report.section_html import Cell, Section, Table

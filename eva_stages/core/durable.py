@@ -1,0 +1,58 @@
+"""Writing that survives a kill and a power cut: a file is there complete or not at all."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eva_stages.core.errors import EvaError, StageError
+from eva_stages.core.redaction import redact
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
+UNWRITABLE = (*NO_ROOM, *NOT_ALLOWED)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder entry to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, without secrets, so that it is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(redact(text), encoding="utf-8")
+    sync(partial)
+    partial.replace(path)
+    sync(path.parent)
+
+
+def unwritable(error: OSError, place: Path) -> StageError:
+    """What to tell of a place that cannot be written to, because the disk is full or for another reason."""
+    there = next(folder for folder in (place, *place.absolute().parents) if os.access(folder, os.F_OK))
+    why = f"{os.strerror(error.errno or 0)} ({shutil.disk_usage(there).free / 2**20:.0f} MiB free)"
+    fix = "Make it writable" if error.errno in NOT_ALLOWED else "Free some space"
+    return StageError(f"cannot write to {place}: {why}. {fix}; what is done is kept")
+
+
+@contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """Turns the errors of a place that is full or not ours to write to into words.
+
+    Raises:
+        StageError: saying what is the matter with the place.
+    """
+    try:
+        yield
+    except EvaError:
+        raise
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise unwritable(error, place) from error

@@ -1,0 +1,89 @@
+"""`stages.json`: the stages of a run's recipe, upstream first, with what a reader needs to show them without the recipe."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eva_stages.core.durable import write_whole
+from eva_stages.core.errors import DamagedError
+from eva_stages.core.manifests import artifact_name
+from eva_stages.core.ourfiles import read_json
+from eva_stages.core.stage import Check, FunctionStage, RowStage, Stage
+
+PLAN = "stages.json"
+_FOLDER = re.compile(r"[\w.-]+")
+_LABEL = re.compile(r"(?P<iteration>\d+)-(?P<name>.+)")
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of a run's recipe. Runs of eva 0.1.0 recorded the folder only."""
+
+    folder: str
+    """The artifact's folder below `stages/`."""
+    iteration: int
+    name: str
+    fingerprint: str
+    """All of it, or the first twelve digits, where only the folder is recorded."""
+    unit: str = "rows"
+    """What its progress counts: rows or steps."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """The folders of its inputs below `stages/`, or the names of inputs that eva did not build."""
+    counted_input: str | None = None
+    """The input that has one row for each row that the stage computes; None for stages that are no row stages."""
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return f"{self.iteration}-{self.name}"
+
+
+def planned_stage(stage: Stage) -> PlannedStage:
+    """What is recorded of a stage."""
+    return PlannedStage(
+        stage.folder,
+        stage.iteration,
+        stage.name,
+        stage.fingerprint,
+        "steps" if stage.name == "train" else "rows",
+        {name: artifact_name(upstream) for name, upstream in stage.inputs.items()},
+        stage.sources[0] if isinstance(stage, RowStage) else None,
+        stage.checks if isinstance(stage, FunctionStage) else (),
+    )
+
+
+def write_planned_stages(path: Path, stages: Iterable[Stage]) -> None:
+    write_whole(path, json.dumps([asdict(planned_stage(stage)) for stage in stages], indent=1, ensure_ascii=False) + "\n")
+
+
+def read_planned_stages(path: Path) -> list[PlannedStage]:
+    """The stages that a run's `stages.json`, or a variant's, lists.
+
+    Raises:
+        DamagedError: if it does not list stages.
+    """
+    try:
+        return [_read(entry) for entry in read_json(path, list)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, DamagedError):
+            raise
+        raise DamagedError(f"{path} is damaged: it does not list stages ({error})") from error
+
+
+def _read(entry: Any) -> PlannedStage:
+    folder = entry if isinstance(entry, str) else str(entry["folder"])
+    label, _, start = folder.rpartition("-")
+    match = _LABEL.fullmatch(label)
+    if match is None or not _FOLDER.fullmatch(folder):
+        raise ValueError(f"{folder[:80]!r} is no folder of a stage")
+    if isinstance(entry, str):
+        return PlannedStage(folder, int(match["iteration"]), match["name"], start)
+    inputs = {str(name): str(upstream) for name, upstream in entry["inputs"].items()}
+    checks = tuple(Check(**check) for check in entry["checks"])
+    counted = entry["counted_input"]
+    return PlannedStage(
+        folder, int(match["iteration"]), match["name"], str(entry["fingerprint"]), str(entry["unit"]), inputs, counted, checks
+    )
