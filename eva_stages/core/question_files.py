@@ -1,7 +1,6 @@
 """Reading evaluation sets as they are published: their rows, and their questions as (id, text)."""
 
 import csv
-import gzip
 import io
 import zlib
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.fingerprint import file_digest
 from eva_stages.core.homes import HOMES, fetched
+from eva_stages.core.json_lines import open_plain, read_objects
 from eva_stages.core.stage import Outside
 
 TEXT_COLUMNS = ("prompt", "instruction", "question", "messages", "turns")
@@ -75,22 +74,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if kind is None:
         raise DataError(f"{path} is of no known kind; evaluation sets end in {', '.join(KINDS)}")
     try:
-        rows = pq.read_table(path).to_pylist() if kind == ".parquet" else _parse(path, kind)
+        if kind == ".parquet":
+            return list(pq.read_table(path).to_pylist())
+        if kind.startswith(".json"):
+            return [entry.value for entry in read_objects(path)]
+        with io.TextIOWrapper(open_plain(path), "utf-8-sig", newline="") as stream:
+            return list(csv.DictReader(stream, restkey="(more)"))
     except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as {kind}: {error}") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path} has no columns; questions stand in one of {', '.join(TEXT_COLUMNS)}")
-    return rows
-
-
-def _parse(path: Path, kind: str) -> list[Any]:
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if kind.endswith(".gz") else content).decode("utf-8-sig")
-    if kind.startswith(".csv"):
-        return list(csv.DictReader(io.StringIO(text, newline=""), restkey="(more)"))
-    if text.lstrip().startswith("["):
-        return list(decode_json(text))
-    return [decode_json(line) for line in text.split("\n") if line.strip()]
 
 
 def _turns(value: Any) -> list[str]:

@@ -4,6 +4,7 @@ What is wrong with a file is a `ConfigError` that says where; what is wrong with
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.json_lines import read_objects
 from eva_stages.core.tables import BATCH
 
 BLOCK = 1 << 20
@@ -103,40 +104,10 @@ def chosen_column(names: Sequence[str], place: str) -> str:
 
 
 def _json_rows(path: Path, wanted: Set[str]) -> Iterator[list[Row]]:
-    """Of JSON lines, or of one JSON list, by `json`: pyarrow's reader takes a text that looks like a date for a date."""
-    with path.open("rb") as stream:
-        if stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
-            yield [(number, _object(value, f"entry {number}")) for number, value in enumerate(_list(path), 1)]
-            return
-        stream.seek(0)
-        number = 0
-        while lines := stream.readlines(BLOCK):
-            yield [
-                (place, _object(_decoded(line, place), f"line {place}")) for place, line in enumerate(lines, number + 1) if _is_row(line)
-            ]
-            number += len(lines)
-
-
-def _is_row(line: bytes) -> bool:
-    return bool(line.removeprefix(b"\xef\xbb\xbf").strip())
-
-
-def _list(path: Path) -> list[Any]:
-    return list(decode_json(path.read_bytes(), unique_keys=True))
-
-
-def _decoded(line: bytes, number: int) -> Any:
-    try:
-        return decode_json(line, unique_keys=True)
-    except ValueError as error:
-        hint = "; a file holds one object per line, or one list of objects" if number == 1 else ""
-        raise ValueError(f"line {number}: {error}{hint}") from error
-
-
-def _object(value: Any, place: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{place} is no object")
-    return value
+    """By `json`: pyarrow's reader takes a text that looks like a date for a date."""
+    entries = read_objects(path, unique_keys=True)
+    while rows := [(entry.number, entry.value) for entry in islice(entries, BATCH)]:
+        yield rows
 
 
 def _csv_rows(path: Path, wanted: Set[str]) -> Iterator[list[Row]]:

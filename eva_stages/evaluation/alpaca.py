@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError, EvaError
-from eva_stages.evaluation.judgment_files import Record, judge_field, read_bytes, text_field
+from eva_stages.core.json_lines import open_plain
+from eva_stages.evaluation.judgment_files import Record, judge_field, text_field
 from eva_stages.evaluation.statistics import question_values
 
 REPOSITORY = "tatsu-lab/alpaca_eval"
@@ -195,16 +197,25 @@ def _lay_out_cache(hub: Path, files: HubFiles) -> None:
     snapshot.mkdir(parents=True)
     for name, path in ((GAMED, files.gamed), (DIFFICULTY, files.difficulty)):
         if path is not None:
-            (snapshot / name).write_bytes(_checked(read_bytes(path), name, path))
+            (snapshot / name).write_bytes(_checked(name, path))
 
 
-def _checked(content: bytes, name: str, path: Path) -> bytes:
+def _checked(name: str, path: Path) -> bytes:
+    """The content of one of the package's two files.
+
+    Raises:
+        ConfigError: if it cannot be read, is not CSV, or lacks a column.
+    """
     import pandas as pd
 
     try:
+        with open_plain(path) as stream:
+            content = stream.read()
         columns = set(pd.read_csv(io.BytesIO(content), nrows=1).columns)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError([f"{path} cannot be read: {error}"]) from error
     except ValueError as error:
-        raise ConfigError([f"{path} is no CSV file: {error}; expected {name} of {REPOSITORY}"]) from error
+        raise ConfigError([f"{path} is not a CSV file: {error}; expected {name} of {REPOSITORY}"]) from error
     if missing := _COLUMNS[name] - columns:
         raise ConfigError([f"{path} lacks the columns {', '.join(sorted(missing))}; expected {name} of {REPOSITORY}"])
     return content

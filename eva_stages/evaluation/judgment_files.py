@@ -4,7 +4,6 @@ Every row keeps the file and the place it came from, so that a complaint can nam
 its rows; a file of the wrong kind is refused with what it looks like and what was expected, never scored as something else.
 """
 
-import gzip
 import json
 import re
 import zlib
@@ -12,8 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.json_lines import read_objects
 
 MOST_FAULTS = 5
 """Faults reported per file."""
@@ -21,7 +20,6 @@ MOST_FAULTS = 5
 T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_GZIP = b"\x1f\x8b"
 _KINDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("Arena-Hard battles", frozenset({"model_a", "model_b", "winner"})),
     ("Arena-Hard raw judgments", frozenset({"model", "games"})),
@@ -131,21 +129,6 @@ def judge_field(row: dict[str, Any]) -> str | None:
     return judge
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's content, decompressed where it is gzipped.
-
-    Raises:
-        ConfigError: if it cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP) else content
-    except FileNotFoundError as error:
-        raise ConfigError([f"{path} does not exist"]) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError([f"{path} cannot be read: {error}"]) from error
-
-
 def _first(path: Path, faults: list[str]) -> list[str]:
     more = len(faults) - MOST_FAULTS
     return faults[:MOST_FAULTS] + ([f"{path}: and {more} more rows with faults"] if more > 0 else [])
@@ -165,34 +148,10 @@ def _of_kinds(records: list[Record], path: Path, kinds: tuple[str, ...], benchma
 
 def _rows(path: Path) -> list[Record]:
     try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path} is not UTF-8 text: {error}"]) from error
-    return _listed(path, text) if text.lstrip().startswith("[") else _lines(path, text)
-
-
-def _listed(path: Path, text: str) -> list[Record]:
-    try:
-        rows = decode_json(text)
+        return [Record(path, entry.place, entry.value) for entry in read_objects(path)]
+    except FileNotFoundError as error:
+        raise ConfigError([f"{path} does not exist"]) from error
     except ValueError as error:
-        raise ConfigError([f"{path}: a JSON list was begun but is not whole: {error}"]) from error
-    return [_record(path, f"entry {number}", row) for number, row in enumerate(rows, 1)]
-
-
-def _lines(path: Path, text: str) -> list[Record]:
-    records = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = decode_json(line)
-        except ValueError as error:
-            raise ConfigError([f"{path}, line {number}: no JSON ({error}): {line.strip()[:60]!r}; expected one object per line"]) from error
-        records.append(_record(path, f"line {number}", row))
-    return records
-
-
-def _record(path: Path, place: str, row: Any) -> Record:
-    if not isinstance(row, dict):
-        raise ConfigError([f"{path}, {place}: {json.dumps(row)[:60]} is no JSON object"])
-    return Record(path, place, row)
+        raise ConfigError([f"{path}, {error}"]) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError([f"{path} cannot be read: {error}"]) from error

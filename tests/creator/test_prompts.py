@@ -113,5 +113,5 @@ def test_a_reference_that_looks_like_a_date_or_a_number_stays_what_it_is(tmp_pat
     pq.write_table(pa.table({"prompt": ["1?"], "answer": pa.array([18262], pa.date32())}), tmp_path / "p.parquet")
     assert load(tmp_path / "p.parquet", tmp_path, reference_column="answer")[0][0]["reference"] == "2020-01-01"
     path.write_text('{"prompt": "x"}\n\n[1]\n')
-    with pytest.raises(ConfigError, match=r"cannot be read as \.jsonl: line 3 is no object"):
+    with pytest.raises(ConfigError, match=r"cannot be read as \.jsonl: line 3: .* is not an object"):
         list(prompt_batches(path, "prompt"))
