@@ -37,37 +37,42 @@ NOT_YET = (
 )
 """Rooms whose names are still being renamed."""
 
-NOUNS = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+NOUNS = _words(
     """
-    bed breed creed deed embed feed greed need red reed seed shed sled speed steed weed
-    alien children even eleven garden golden green hyphen kitchen listen lumen open oven queen screen seven siren token women
-    """.split()
+    bed breed creed deed embed feed greed need red reed seed shed sled speed steed weed alien children even eleven garden golden green
+    hyphen kitchen listen lumen open oven queen screen seven siren token women
+    """
 )
 """Words that end in -ed or -en and are no participles."""
-IRREGULAR = frozenset(
+IRREGULAR = _words(
     """
-    begun born bought brought built caught dealt done drawn felt foretold fought found gone got grown heard held kept known laid led lent lit lost
-    made meant met paid rid said seen sent shot shown sold sought spent stood struck stuck sung swept taught thought thrown told torn undone
-    redone understood unknown unmade unread untold left given withheld won worn wound
-    """.split()
-)
-VERBS_TOO = frozenset("bound cut put read shut".split())
-PRONOUNS = frozenset(
+    begun born bought brought built caught dealt done drawn felt foretold fought found gone got grown heard held kept known laid led
+    lent lit lost made meant met paid rid said seen sent shot shown sold sought spent stood struck stuck sung swept taught thought
+    thrown told torn undone redone understood unknown unmade unread untold left given withheld won worn wound
     """
-    another anybody anyone anything both each either enough everybody everyone everything few fewer it its itself least less many more most much
-    neither nobody none nothing one ones other others own same several somebody someone something such that their theirs them these they this
-    those what which who whom whose
-    """.split()
 )
-ADVERBS = frozenset(
+VERBS_TOO = _words("bound cut put read shut")
+PRONOUNS = _words(
     """
-    above after again ahead alone already also always anew apart around aside away back before beforehand behind below beside besides beyond down
-    else elsewhere ever forth hence here inside instead maybe meanwhile never not now off once only out over perhaps since so sometimes still
-    there thus together too twice under until up while within without yet afterwards
-    """.split()
+    another anybody anyone anything both each either enough everybody everyone everything few fewer it its itself least less many more
+    most much neither nobody none nothing one ones other others own same several somebody someone something such that their theirs
+    them these they this those what which who whom whose
+    """
 )
-FUNCTION_WORDS = frozenset("a an and as at been but by for from if in just no of on or than the to with".split())
-PREDICATES = frozenset("are can do does had has have if is may must should was were will".split())
+ADVERBS = _words(
+    """
+    above after again ahead alone already also always anew apart around aside away back before beforehand behind below beside besides
+    beyond down else elsewhere ever forth hence here inside instead maybe meanwhile never not now off once only out over perhaps since
+    so sometimes still there thus together too twice under until up while within without yet afterwards
+    """
+)
+FUNCTION_WORDS = _words("a an and as at been but by for from if in just no of on or than the to with")
+PREDICATES = _words("are can do does had has have if is may must should was were will")
 
 
 def is_bare(name: str, function: bool = False) -> bool:
