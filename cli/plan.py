@@ -30,6 +30,7 @@ def plan(
     """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money."""
     from eva_stages.checking.recipe_checks import check
     from eva_stages.checking.run_date import dated
+    from eva_stages.core.kinds import parsed_label
     from eva_stages.core.recipe_files import load_recipe
     from eva_stages.core.terminal import note
     from eva_stages.planning.plan_document import plan_document
@@ -47,7 +48,7 @@ def plan(
     document = plan_document(loaded, run, given)
     if given is not None:
         labels = [entry["stage"] for entry in document["stages"]]
-        known = {*labels, *(label.partition("-")[2] for label in labels)}
+        known = {*labels, *(parsed_label(label)[1] for label in labels)}
         if unused := [name for name in given.stages if name not in known]:
             note(f"{rates}: {loaded.name} has no stage {', '.join(unused)}")
     show(document, plan_tables, as_json, WITH_JUDGING if document["judging"] else NARROWEST)

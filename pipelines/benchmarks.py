@@ -9,13 +9,13 @@ from eva_stages.core.config.models_config import LiteLLMModel, Player
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed, tree_digest
 from eva_stages.core.homes import HOMES, arena_hard_answers, find_file
+from eva_stages.core.kinds import ANSWER, BASE, BASELINE, CHECK, JUDGE, QUESTIONS, SCORE, Side, stage_name
 from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, Stage, Use
 from eva_stages.evaluation.benchmark_questions import baseline_answers, question_rows
 from eva_stages.evaluation.judge_prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
 from eva_stages.models.choosing import player, policy_generator
 from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
 
-BASE = "base"
 BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
 """Official baselines of Arena-Hard; of two, the second answers creative writing."""
 ROWS_PER_PART = 4
@@ -45,7 +45,7 @@ def judge_name(judge: Player) -> str:
 def measured(
     recipe: Recipe,
     benchmark: Benchmark | LMEval,
-    prefix: str,
+    side: Side,
     iteration: int,
     policy: Stage | Outside,
     first: Outside,
@@ -55,20 +55,20 @@ def measured(
     """The stages that measure a policy, questions first and score last.
 
     Args:
-        prefix: `base` or `eval`, before the stages' names.
+        side: `base` for the base policy, `eval` for that of an iteration.
         first: the base policy, which judges where a recipe lets the policy judge: all policies have the same judge.
         base: the base policy's answers, where it is already measured.
         place: the benchmark's place in the recipe, for errors.
     """
     if isinstance(benchmark, LMEval):
-        return Measured((_harness(recipe, benchmark, f"{prefix}-lm-eval-score", iteration, policy),))
+        return Measured((_harness(recipe, benchmark, stage_name(SCORE, benchmark_name(benchmark), side), iteration, policy),))
     name = benchmark_name(benchmark)  # type: ignore[arg-type]
-    own = f"{prefix}-{name}"
     questions = _questions(benchmark, name, place)
-    answers = _answers(recipe, benchmark, f"{own}-answer", iteration, questions, policy)
+    score_name = stage_name(SCORE, name, side)
+    answers = _answers(recipe, benchmark, stage_name(ANSWER, name, side), iteration, questions, policy)
     if not isinstance(benchmark, JudgedBenchmark):
-        checked = _checked(recipe, benchmark, f"{own}-check", iteration, questions, answers)
-        score = _score(recipe, benchmark, f"{own}-score", iteration, {"questions": questions, "answers": answers, "checks": checked}, place)
+        checked = _checked(recipe, benchmark, stage_name(CHECK, name, side), iteration, questions, answers)
+        score = _score(recipe, benchmark, score_name, iteration, {"questions": questions, "answers": answers, "checks": checked}, place)
         return Measured((questions, answers, checked, score), answers)
     before: tuple[Stage, ...] = (questions, answers)
     inputs: dict[str, Stage | Outside] = {"questions": questions, "answers": answers}
@@ -77,8 +77,8 @@ def measured(
             return Measured(before, answers)
         baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, place)
         before, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
-    judged = _judged(recipe, benchmark, f"{own}-judge", iteration, inputs, first, place)
-    score = _score(recipe, benchmark, f"{own}-score", iteration, {**inputs, "judgments": judged}, place)
+    judged = _judged(recipe, benchmark, stage_name(JUDGE, name, side), iteration, inputs, first, place)
+    score = _score(recipe, benchmark, score_name, iteration, {**inputs, "judgments": judged}, place)
     return Measured((*before, judged, score), answers)
 
 
@@ -89,14 +89,14 @@ def _questions(benchmark: Benchmark, name: str, place: str) -> Stage:
     if isinstance(benchmark, MTBench):
         inputs["references"] = find_file(benchmark.references, HOMES["mt-bench-references"], f"{place}.references")
     load = Use("eva_stages.evaluation.benchmark_questions:load_questions", {"benchmark": kind})
-    return FunctionStage(f"{name}-questions", 0, inputs, function=load)
+    return FunctionStage(stage_name(QUESTIONS, name), 0, inputs, function=load)
 
 
 def _baseline(benchmark: ArenaHard | AlpacaEval, name: str, questions: Stage, place: str) -> Stage:
     files = baseline_files(benchmark, f"{place}.baseline")
     inputs: dict[str, Stage | Outside] = {f"answers_{index}": file for index, file in enumerate(files)}
     load = Use("eva_stages.evaluation.benchmark_questions:load_baseline", {"benchmark": benchmark.kind})
-    return FunctionStage(f"{name}-baseline", 0, {"questions": questions, **inputs}, function=load)
+    return FunctionStage(stage_name(BASELINE, name), 0, {"questions": questions, **inputs}, function=load)
 
 
 def baseline_files(benchmark: ArenaHard | AlpacaEval, place: str) -> list[Outside]:
@@ -241,9 +241,9 @@ def check_files(benchmark: Benchmark, stages: Sequence[Stage]) -> None:
     """
     for stage in stages:
         files = {name: upstream.path for name, upstream in stage.inputs.items() if isinstance(upstream, Outside)}
-        if stage.name.endswith("-questions"):
+        if stage.kind == QUESTIONS:
             question_rows(str(benchmark.model_dump()["kind"]), files["questions"], files.get("references"))
-        elif stage.name.endswith("-baseline"):
+        elif stage.kind == BASELINE:
             baseline_answers(str(benchmark.model_dump()["kind"]), [path for name, path in files.items() if name.startswith("answers")])
         elif "prompts" in files and isinstance(benchmark, MTBench):
             mt_bench_templates(files["prompts"])

@@ -9,6 +9,7 @@ from eva_stages.core.config.evaluation_config import Lettercraft
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import LettercraftReward
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.kinds import ANSWER, ANSWER_REWARD, BASE, EVAL, JUDGE, LETTERCRAFT, QUESTIONS, SCORE, Side, stage_name
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
 from pipelines.benchmarks import measured
@@ -27,24 +28,24 @@ def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tup
             for number, policy in enumerate(policies):
                 of_policies[number] += evaluation_stages(recipe, benchmark, number, policy, stages, place)
             continue
-        first = measured(recipe, benchmark, "base", 0, base, base, None, place)
+        first = measured(recipe, benchmark, BASE, 0, base, base, None, place)
         of_base += first.stages
         for number, policy in enumerate(policies):
-            of_policies[number] += measured(recipe, benchmark, "eval", number, policy, base, first.answers, place).stages
+            of_policies[number] += measured(recipe, benchmark, EVAL, number, policy, base, first.answers, place).stages
     return tuple(of_base), [tuple(stages) for stages in of_policies]
 
 
 def questions_stage(benchmark: Lettercraft) -> Stage:
     """The benchmark's prompts."""
     load = Use("eva_stages.creator.prompt_loading:load_held_out", {"size": benchmark.prompts})
-    return FunctionStage("questions", 0, {}, function=load)
+    return FunctionStage(stage_name(QUESTIONS, LETTERCRAFT), 0, {}, function=load)
 
 
 def base_stages(recipe: Recipe, benchmark: Lettercraft, policy: Outside) -> tuple[Stage, ...]:
     """Answers, rewards and score of the base policy."""
     questions = questions_stage(benchmark)
-    answers, rewards = _answered(recipe, benchmark, "base", 0, questions, policy)
-    return questions, answers, rewards, _score(recipe, benchmark, "base-score", 0, {"rewards": rewards})
+    answers, rewards = _answered(recipe, benchmark, BASE, 0, questions, policy)
+    return questions, answers, rewards, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, BASE), 0, {"rewards": rewards})
 
 
 def evaluation_stages(
@@ -56,10 +57,10 @@ def evaluation_stages(
         place: the benchmark's place in the recipe, for errors.
     """
     questions, base_answers, base_rewards, _ = base
-    answers, rewards = _answered(recipe, benchmark, "eval", iteration, questions, policy)
+    answers, rewards = _answered(recipe, benchmark, EVAL, iteration, questions, policy)
     judge, needed = player(benchmark.judge, recipe, policy, "judge")
     judged = RowStage(
-        "eval-judge",
+        stage_name(JUDGE, LETTERCRAFT, EVAL),
         iteration,
         {"questions": questions, "answers": answers, "baseline": base_answers, **needed},
         version=2,
@@ -77,11 +78,11 @@ def evaluation_stages(
         rows_per_part=recipe.runtime.rows_per_part,
     )
     inputs = {"rewards": rewards, "base_rewards": base_rewards, "judgments": judged}
-    return answers, rewards, judged, _score(recipe, benchmark, "eval-score", iteration, inputs)
+    return answers, rewards, judged, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, EVAL), iteration, inputs)
 
 
 def _answered(
-    recipe: Recipe, benchmark: Lettercraft, prefix: str, iteration: int, questions: Stage, policy: Stage | Outside
+    recipe: Recipe, benchmark: Lettercraft, side: Side, iteration: int, questions: Stage, policy: Stage | Outside
 ) -> tuple[Stage, Stage]:
     """Sampled and greedy answers, and their rewards."""
     sampled, needed = policy_generator(recipe, policy)
@@ -89,7 +90,7 @@ def _answered(
     respond, seed = "eva_stages.core.responding:Respond", derive_seed(recipe.seed, "answer", iteration)
     thoughts = {"keep_thoughts": keep_thoughts(recipe)}
     answers = RowStage(
-        f"{prefix}-answer",
+        stage_name(ANSWER, LETTERCRAFT, side),
         iteration,
         {"questions": questions, **needed},
         version=2,
@@ -106,7 +107,7 @@ def _answered(
     reward, _ = reward_model(LettercraftReward(kind="lettercraft"), recipe, policy)
     score = "eva_stages.models.rewards:RewardResponses"
     rewards = RowStage(
-        f"{prefix}-reward",
+        stage_name(ANSWER_REWARD, LETTERCRAFT, side),
         iteration,
         {"questions": questions, "answers": answers},
         version=2,

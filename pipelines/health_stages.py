@@ -14,6 +14,20 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import LettercraftReward, PairwiseReward
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.health_signs import checks
+from eva_stages.core.kinds import (
+    ANSWER,
+    ANSWER_REWARD,
+    BASE,
+    EVAL,
+    LETTERCRAFT,
+    PROBE_ANSWER,
+    PROBE_REWARD,
+    SCORE,
+    SIDES,
+    Side,
+    StageName,
+    stage_name,
+)
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.models.choosing import date_of
@@ -51,11 +65,11 @@ def health_stages(
         players: prompts and solver stages of each iteration from 0.
         of_base, of_policies: the evaluations of theta_0 and of each iteration's policy.
     """
-    before, scored = _looked(recipe, seeds, 0, base, of_base, "base"), _score(recipe, of_base, "base")
+    before, scored = _looked(recipe, seeds, 0, base, of_base, BASE), _score(recipe, of_base, BASE)
     first = before
     found = []
     for number, ((prompts, solver), evaluation) in enumerate(zip(players, of_policies, strict=True)):
-        looked, score = _looked(recipe, seeds, number, solver[-1], evaluation, "eval"), _score(recipe, evaluation, "eval")
+        looked, score = _looked(recipe, seeds, number, solver[-1], evaluation, EVAL), _score(recipe, evaluation, EVAL)
         inputs = {
             "prompts": prompts,
             "seeds": seeds,
@@ -101,33 +115,34 @@ def _health(recipe: Recipe, iteration: int, inputs: Inputs) -> Stage:
     return FunctionStage("health", iteration, inputs, version=2, function=function, checks=checks(recipe.health))
 
 
-def _looked(recipe: Recipe, seeds: Stage, iteration: int, policy: Stage | Outside, evaluation: Sequence[Stage], prefix: str) -> Looked:
-    """A policy's answers; `prefix`: base or eval, before the names of its evaluation's stages."""
+def _looked(recipe: Recipe, seeds: Stage, iteration: int, policy: Stage | Outside, evaluation: Sequence[Stage], side: Side) -> Looked:
+    """A policy's answers; `side`: base or eval, as its evaluation's stages have it."""
     if any(isinstance(benchmark, Lettercraft) for benchmark in recipe.evaluation.benchmarks):
-        answers = next(stage for stage in evaluation if stage.name == f"{prefix}-answer")
+        answers = next(stage for stage in evaluation if stage.parsed_name == StageName(ANSWER, LETTERCRAFT, side))
         questions = answers.inputs["questions"]
         assert isinstance(questions, Stage)
         if isinstance(recipe.reward, LettercraftReward):
-            return Looked((), questions, answers, next(stage for stage in evaluation if stage.name == f"{prefix}-reward"))
+            reward_name = StageName(ANSWER_REWARD, LETTERCRAFT, side)
+            return Looked((), questions, answers, next(stage for stage in evaluation if stage.parsed_name == reward_name))
         made: tuple[Stage, ...] = ()
     elif recipe.health.answers:
         draw = Use("eva_stages.evaluation.health_figures:probe", {"size": _probed(recipe), "seed": derive_seed(recipe.seed, "probe")})
         questions = FunctionStage("probe", 0, {"prompts": seeds}, function=draw)
-        answers = responding(recipe, f"{prefix}-probe", iteration, questions, policy, SAMPLES)
+        answers = responding(recipe, stage_name(PROBE_ANSWER, side=side), iteration, questions, policy, SAMPLES)
         made = (questions, answers)
     else:
         return Looked()
     if isinstance(recipe.reward, PairwiseReward):
         return Looked(made, questions, answers)
-    rewards = rewarding(recipe, f"{prefix}-probe-reward", iteration, questions, answers, policy)
+    rewards = rewarding(recipe, stage_name(PROBE_REWARD, side=side), iteration, questions, answers, policy)
     return Looked((*made, rewards), questions, answers, rewards)
 
 
-def _score(recipe: Recipe, evaluation: Sequence[Stage], prefix: str) -> Stage | None:
+def _score(recipe: Recipe, evaluation: Sequence[Stage], side: Side) -> Stage | None:
     """The score of the first benchmark that is a judged win rate."""
     judged = [one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft | ArenaHard | AlpacaEval)]
-    names = [f"{prefix}-score" if isinstance(one, Lettercraft) else f"{prefix}-{benchmark_name(one)}-score" for one in judged[:1]]
-    return next((stage for stage in evaluation if stage.name in names), None)
+    names = [StageName(SCORE, benchmark_name(one), side) for one in judged[:1]]
+    return next((stage for stage in evaluation if stage.parsed_name in names), None)
 
 
 def health_sizes(recipe: Recipe, held_out: int | None) -> dict[str, tuple[int | None, int]]:
@@ -138,8 +153,8 @@ def health_sizes(recipe: Recipe, held_out: int | None) -> dict[str, tuple[int | 
     """
     probed, limit = _probed(recipe), SAMPLES * recipe.policy.generator.max_new_tokens
     sizes: dict[str, tuple[int | None, int]] = {"health": (probed, 0), "probe": (probed, 0)}
-    for prefix in ("base", "eval"):
-        sizes |= {f"{prefix}-probe": (probed, limit), f"{prefix}-probe-reward": (held_out or probed, 0)}
+    for side in SIDES:
+        sizes |= {stage_name(PROBE_ANSWER, side=side): (probed, limit), stage_name(PROBE_REWARD, side=side): (held_out or probed, 0)}
     return sizes
 
 

@@ -4,6 +4,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward
 from eva_stages.core.failures import CALLS
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.kinds import member_name
 from eva_stages.core.parts import FAILED
 from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import ROWS, OneReward, policy_generator, reward_model
@@ -34,7 +35,7 @@ def rewarding(recipe: Recipe, name: str, iteration: int, prompts: Stage, respons
     if not isinstance(ensemble, EnsembleReward):
         return _rewarding(recipe, ensemble, name, iteration, prompts, responses, policy)
     members = {
-        f"member_{index}": _rewarding(recipe, member.reward, f"{name}-member-{index}", iteration, prompts, responses, policy)
+        f"member_{index}": _rewarding(recipe, member.reward, member_name(name, index), iteration, prompts, responses, policy)
         for index, member in enumerate(ensemble.members)
     }
     weights = [member.weight for member in ensemble.members]

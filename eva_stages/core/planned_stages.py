@@ -9,13 +9,13 @@ from typing import Any
 
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DamagedError
+from eva_stages.core.kinds import StageName, folder_label, parsed_label, parsed_name
 from eva_stages.core.manifests import artifact_name
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.stage import Check, FunctionStage, RowStage, Stage
 
 PLAN = "stages.json"
 _FOLDER = re.compile(r"[\w.-]+")
-_LABEL = re.compile(r"(?P<iteration>\d+)-(?P<name>.+)")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class PlannedStage:
     def label(self) -> str:
         return f"{self.iteration}-{self.name}"
 
+    @property
+    def parsed_name(self) -> StageName:
+        return parsed_name(self.name)
+
 
 def planned_stage(stage: Stage) -> PlannedStage:
     """What is recorded of a stage."""
@@ -48,7 +52,7 @@ def planned_stage(stage: Stage) -> PlannedStage:
         stage.iteration,
         stage.name,
         stage.fingerprint,
-        "steps" if stage.name == "train" else "rows",
+        stage.kind.unit,
         {name: artifact_name(upstream) for name, upstream in stage.inputs.items()},
         stage.sources[0] if isinstance(stage, RowStage) else None,
         stage.checks if isinstance(stage, FunctionStage) else (),
@@ -56,7 +60,12 @@ def planned_stage(stage: Stage) -> PlannedStage:
 
 
 def write_planned_stages(path: Path, stages: Iterable[Stage]) -> None:
-    write_whole(path, json.dumps([asdict(planned_stage(stage)) for stage in stages], indent=1, ensure_ascii=False) + "\n")
+    """Write them; kind, benchmark and side, which the name says, are for readers outside eva."""
+    entries = [
+        {**asdict(planned_stage(stage)), "kind": stage.kind.name, "role": stage.kind.role, "benchmark": stage.benchmark, "side": stage.side}
+        for stage in stages
+    ]
+    write_whole(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_planned_stages(path: Path) -> list[PlannedStage]:
@@ -75,15 +84,12 @@ def read_planned_stages(path: Path) -> list[PlannedStage]:
 
 def _read(entry: Any) -> PlannedStage:
     folder = entry if isinstance(entry, str) else str(entry["folder"])
-    label, _, start = folder.rpartition("-")
-    match = _LABEL.fullmatch(label)
-    if match is None or not _FOLDER.fullmatch(folder):
+    iteration, name = parsed_label(folder_label(folder))
+    if iteration is None or not name or not _FOLDER.fullmatch(folder):
         raise ValueError(f"{folder[:80]!r} is no folder of a stage")
     if isinstance(entry, str):
-        return PlannedStage(folder, int(match["iteration"]), match["name"], start)
+        return PlannedStage(folder, iteration, name, folder.rpartition("-")[2])
     inputs = {str(name): str(upstream) for name, upstream in entry["inputs"].items()}
     checks = tuple(Check(**check) for check in entry["checks"])
     counted = entry["counted_input"]
-    return PlannedStage(
-        folder, int(match["iteration"]), match["name"], str(entry["fingerprint"]), str(entry["unit"]), inputs, counted, checks
-    )
+    return PlannedStage(folder, iteration, name, str(entry["fingerprint"]), str(entry["unit"]), inputs, counted, checks)

@@ -27,6 +27,7 @@ from eva_stages.core.durable import sync
 from eva_stages.core.errors import DamagedError, DataError, LockedError, UnreadableError
 from eva_stages.core.event_log import add_event, now, read_events
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.kinds import folder_label
 from eva_stages.core.manifests import PIPELINE, artifact_name, content, git_revision, package_versions, read_manifest, write_manifest
 from eva_stages.core.ourfiles import rebuilt
 from eva_stages.core.planned_stages import PLAN, read_planned_stages, write_planned_stages
@@ -118,7 +119,7 @@ class Run:
         done = [f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] == "done"]
         place = {name: number for number, name in enumerate(done)}
         by_end = sorted(folders, key=lambda folder: (place.get(folder.name, -1), read_manifest(folder)["ended"]))
-        newest = {folder.name.rpartition("-")[0]: folder for folder in by_end}
+        newest = {folder_label(folder.name): folder for folder in by_end}
         return sorted(newest.values(), key=by_end.index)
 
     # --- making
@@ -218,7 +219,7 @@ class RecordedRun(Run):
 
     @cached_property
     def _recorded(self) -> dict[str, Path]:
-        return {folder.name.rpartition("-")[0]: folder for folder in self.line()}
+        return {folder_label(folder.name): folder for folder in self.line()}
 
 
 def _holder(stream: TextIO) -> str | None:

@@ -150,14 +150,13 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     out = work / "data"
     for unfinished in (out, work / "model"):
         shutil.rmtree(unfinished, ignore_errors=True)
-    unit = "steps" if stage.name == "train" else "rows"
     notices = NoticeReader(work)
 
     def report_notices() -> None:
         for text in notices.new_texts():
             reporter.say(f"{stage.label}: {text}")
 
-    with reporter.task(stage.label, unit) as task:
+    with reporter.task(stage.label, stage.kind.unit) as task:
         match stage:
             case RowStage():
                 made = _run_rows(run, stage, work, out, folders, task, engine, reporter, report_notices)

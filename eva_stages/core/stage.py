@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.fingerprint import Stamps, file_stamps, fingerprint
+from eva_stages.core.kinds import Kind, Side, StageName, parsed_name
 
 SCHEMA_VERSION = 1
 WORK, RUN = "work", "run"
@@ -156,6 +157,22 @@ class Stage:
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint(self.payload)
+
+    @cached_property
+    def parsed_name(self) -> StageName:
+        return parsed_name(self.name)
+
+    @property
+    def kind(self) -> Kind:
+        return self.parsed_name.kind
+
+    @property
+    def benchmark(self) -> str | None:
+        return self.parsed_name.benchmark
+
+    @property
+    def side(self) -> Side | None:
+        return self.parsed_name.side
 
     @property
     def label(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.fingerprint import fingerprint
+from eva_stages.core.kinds import folder_label
 from eva_stages.core.ourfiles import read_yaml
 from eva_stages.core.planned_stages import PLAN, read_planned_stages, write_planned_stages
 from eva_stages.core.run_folder import Run
@@ -35,7 +36,7 @@ class Variant:
 
     def said(self, root: Path) -> str:
         """What there is of it, and where, in a sentence."""
-        names = ", ".join(name.rpartition("-")[0] for name in self.stages[:SHOWN])
+        names = ", ".join(folder_label(name) for name in self.stages[:SHOWN])
         more = f" and {len(self.stages) - SHOWN} more" if len(self.stages) > SHOWN else ""
         what = f"{len(self.stages)} finished stages in {root / 'stages'} do not belong to the present recipe: {names}{more}"
         if self.recipe is None:

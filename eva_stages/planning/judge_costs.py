@@ -11,6 +11,7 @@ from typing import Any
 
 from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, JudgedBenchmark, MTBench
 from eva_stages.core.config.models_config import LiteLLMModel, Player
+from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.evaluation.benchmark_questions import Row, baseline_answers, question_rows
 from eva_stages.evaluation.judge_prompts import arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
@@ -42,7 +43,7 @@ class JudgeCost:
 def judge_cost(benchmark: JudgedBenchmark, stages: tuple[Stage, ...]) -> JudgeCost:
     """The cost of judging one policy, from the files that the stages of the benchmark take."""
     kind = str(benchmark.model_dump()["kind"])
-    questions = next(stage for stage in stages if stage.name.endswith("-questions"))
+    questions = next(stage for stage in stages if stage.kind == QUESTIONS)
     rows = question_rows(kind, _file(questions, "questions"), _file(questions, "references") if "references" in questions.inputs else None)
     prompts = _prompts(benchmark, rows, stages)
     known = _tokens(prompts)
@@ -79,14 +80,14 @@ def _file(stage: Stage, name: str) -> Any:
 
 def _prompts(benchmark: JudgedBenchmark, rows: list[Row], stages: tuple[Stage, ...]) -> list[str]:
     """Everything that the judge will be shown except the policy's answers."""
-    judging = next((stage for stage in stages if stage.name.endswith("-judge")), None)
+    judging = next((stage for stage in stages if stage.kind == JUDGE), None)
     if judging is None:
         return []
     if isinstance(benchmark, MTBench):
         templates = mt_bench_templates(_file(judging, "prompts"))
         cases = [case for row in rows for case in mt_bench_cases(templates, row["turns"], row["references"], [None, None])]
         return [message["content"] for case in cases for message in case.messages]
-    baseline = next((stage for stage in stages if stage.name.endswith("-baseline")), None)
+    baseline = next((stage for stage in stages if stage.kind == BASELINE), None)
     kind = str(benchmark.model_dump()["kind"])
     files = [] if baseline is None else [_file(baseline, name) for name in sorted(baseline.inputs) if name.startswith("answers")]
     answers = {(category, question): text for (category, question), (_, text) in baseline_answers(kind, files).items()}

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from eva_stages.core.config.evaluation_config import JudgedBenchmark
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS
 from eva_stages.core.ledger import tree_bytes
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, Stage, closure, uses
@@ -119,11 +120,11 @@ def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[di
         if not isinstance(benchmark, JudgedBenchmark):
             continue
         name = benchmark_name(benchmark)
-        judges = [stage for stage in stages if stage.name in (f"base-{name}-judge", f"eval-{name}-judge")]
+        judges = [stage for stage in stages if (stage.kind, stage.benchmark) == (JUDGE, name)]
         todo = [stage for stage in judges if not run.done(stage)]
         if not judges:
             continue
-        own = [stage for stage in stages if stage.name in (f"{name}-questions", f"{name}-baseline")]
+        own = [stage for stage in stages if stage.kind in (QUESTIONS, BASELINE) and stage.benchmark == name]
         cost = judge_cost(benchmark, (*own, judges[0]))
         costs |= {stage.fingerprint: cost for stage in judges}
         amounts = {key: None if amount is None else amount * len(todo) for key, amount in asdict(cost).items()}

@@ -20,6 +20,7 @@ from pydantic import Field
 from eva_stages.core.config.section import Section
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.kinds import parsed_label
 from eva_stages.core.ourfiles import notice
 from eva_stages.core.recipe_files import input_text, parsed
 from eva_stages.core.run_folder import Run
@@ -66,7 +67,7 @@ class Rates(Section):
 
     def of(self, stage: Stage) -> Rate | None:
         """The rate of a stage: its own, else that of the latest iteration before it, of the first after it, or of its name."""
-        known = [(number, label) for label in self.stages for number, name in [_parts(label)] if name == stage.name]
+        known = [(number, label) for label in self.stages for number, name in [parsed_label(label)] if name == stage.name]
         numbered = sorted((number, label) for number, label in known if number is not None)
         before = [label for number, label in numbered if number <= stage.iteration]
         return next(
@@ -75,17 +76,11 @@ class Rates(Section):
 
     def over(self, other: "Rates") -> "Rates":
         """These rates, and the other's of stages that these say nothing about."""
-        rest = {label: rate for label, rate in other.stages.items() if _parts(label)[1] not in self.stages}
+        rest = {label: rate for label, rate in other.stages.items() if parsed_label(label)[1] not in self.stages}
         given: dict[str, Any] = {
             name: getattr(self, name) for name in ("machine", "start_seconds", "between_seconds") if name in self.model_fields_set
         }
         return other.model_copy(update={**given, "stages": {**rest, **self.stages}})
-
-
-def _parts(label: str) -> tuple[int | None, str]:
-    """Iteration and name of a stage, from `1-respond` or `respond`."""
-    number, _, name = label.partition("-")
-    return (int(number), name) if number.isdigit() else (None, label)
 
 
 def read_rates(path: Path) -> Rates:

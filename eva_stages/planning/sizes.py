@@ -11,6 +11,21 @@ from eva_stages.core.config.prompts_config import LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward
 from eva_stages.core.config.solver_config import RLOO
+from eva_stages.core.kinds import (
+    ANSWER,
+    ANSWER_REWARD,
+    BASELINE,
+    CHECK,
+    EVAL,
+    JUDGE,
+    LETTERCRAFT,
+    PROBE_REWARD,
+    QUESTIONS,
+    SCORE,
+    SIDES,
+    member_name,
+    stage_name,
+)
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, closure
 from eva_stages.creator.prompt_loading import count_usable
@@ -104,17 +119,17 @@ def _sizes(recipe: Recipe, one: Iteration, prompts: int, pair_share: float) -> d
         "curate": Size(attempts),
         "replay": Size(round(prompts * recipe.creator.replay.share) if recipe.creator.replay else None),
         "analyse-scores": Size(prompts, most_tokens(scorer)),
-        "questions": Size(held_out),
+        stage_name(QUESTIONS, LETTERCRAFT): Size(held_out),
         "train": _training(recipe, one, answered, pair_share),
-        "eval-judge": Size(2 * held_out),
+        stage_name(JUDGE, LETTERCRAFT, EVAL): Size(2 * held_out),
     }
-    for prefix in ("base", "eval"):
-        known[f"{prefix}-answer"] = Size(held_out, (samples + 1) * limit)
-        known |= {f"{prefix}-{part}": Size(held_out) for part in ("reward", "score")}
+    for side in SIDES:
+        known[stage_name(ANSWER, LETTERCRAFT, side)] = Size(held_out, (samples + 1) * limit)
+        known |= {stage_name(kind, LETTERCRAFT, side): Size(held_out) for kind in (ANSWER_REWARD, SCORE)}
     known |= _benchmark_sizes(recipe, one)
     known |= {name: Size(*size) for name, size in health_sizes(recipe, held_out or None).items()}
-    for prefix in ("base", "eval"):
-        probe = f"{prefix}-probe-reward"
+    for side in SIDES:
+        probe = stage_name(PROBE_REWARD, side=side)
         known |= _reward_sizes(recipe, probe, known[probe].rows, samples or SAMPLES)
     return {stage.fingerprint: known.get(stage.name, Size(prompts)) for stage in closure(list(one.stages))}
 
@@ -123,7 +138,7 @@ def _reward_sizes(recipe: Recipe, name: str, rows: int | None, responses: int) -
     """Those of a reward stage and of an ensemble's members, by stage name; only judges that are language models generate tokens."""
     reward = recipe.reward
     if isinstance(reward, EnsembleReward):
-        members = {f"{name}-member-{index}": _judged(member.reward, rows, responses) for index, member in enumerate(reward.members)}
+        members = {member_name(name, index): _judged(member.reward, rows, responses) for index, member in enumerate(reward.members)}
         return {**members, name: Size(rows)}
     return {name: _judged(reward, rows, responses)}
 
@@ -152,20 +167,22 @@ def _benchmark_sizes(recipe: Recipe, one: Iteration) -> dict[str, Size]:
     """Rows and tokens of the public benchmarks' stages, by stage name."""
     known: dict[str, Size] = {}
     for benchmark in recipe.evaluation.benchmarks:
+        if isinstance(benchmark, Lettercraft):
+            continue
         name = benchmark_name(benchmark)
-        loads = next((stage for stage in closure(list(one.evaluation)) if stage.name == f"{name}-questions"), None)
+        loads = next((stage for stage in closure(list(one.evaluation)) if (stage.kind, stage.benchmark) == (QUESTIONS, name)), None)
         if loads is None or not isinstance(benchmark, Benchmark):
-            known |= dict.fromkeys((f"base-{name}", f"eval-{name}", f"base-{name}-score", f"eval-{name}-score"), Size(1))
+            known |= {stage_name(SCORE, name, side): Size(1) for side in SIDES}
             continue
         file = loads.inputs["questions"]
         assert isinstance(file, Outside)
         rows = question_rows(str(benchmark.model_dump()["kind"]), file.path)
         turns = sum(len(row["turns"]) for row in rows)
-        known |= {f"{name}-questions": Size(len(rows)), f"{name}-baseline": Size(len(rows))}
-        for prefix in ("base", "eval"):
-            own = f"{prefix}-{name}"
-            known |= {f"{own}-{part}": Size(len(rows)) for part in ("check", "score")}
+        known |= {stage_name(kind, name): Size(len(rows)) for kind in (QUESTIONS, BASELINE)}
+        for side in SIDES:
+            known |= {stage_name(kind, name, side): Size(len(rows)) for kind in (CHECK, SCORE)}
             if isinstance(benchmark, JudgedBenchmark):
-                known[f"{own}-judge"] = Size(judge_calls(benchmark, len(rows)))
-            known[f"{own}-answer"] = Size(len(rows), turns // len(rows) * benchmark.max_new_tokens, answers=turns // len(rows))
+                known[stage_name(JUDGE, name, side)] = Size(judge_calls(benchmark, len(rows)))
+            answers = turns // len(rows)
+            known[stage_name(ANSWER, name, side)] = Size(len(rows), answers * benchmark.max_new_tokens, answers=answers)
     return known

@@ -1,0 +1,237 @@
+"""The kinds of stages in one table, and the only code that builds or parses the name of a stage.
+
+A stage's name is what users type (`--until eval-mt-bench-judge`) and what JSON documents, folders and manifests show. For most kinds it is
+the kind itself. A stage of an evaluation has the side in front (`base`: the base policy, `eval`: the policy of its iteration), then the
+benchmark, which Lettercraft's stages leave out: `base-mt-bench-answer`, `eval-judge`, `arena-hard-v2.0-questions`.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+Side = Literal["base", "eval"]
+BASE: Side = "base"
+EVAL: Side = "eval"
+SIDES = (BASE, EVAL)
+LETTERCRAFT = "lettercraft"
+
+
+class Role(StrEnum):
+    """What the rows of a stage are in the method."""
+
+    PROMPTS = "prompts"
+    RESPONSES = "responses"
+    REWARDS = "rewards"
+    MEMBER_REWARDS = "member rewards"
+    INFORMATIVENESS = "informativeness"
+    SELECTION = "selection"
+    CONTEXT = "context"
+    EVOLUTIONS = "evolutions"
+    EMBEDDINGS = "embeddings"
+    ANALYSIS = "analysis"
+    PAIRS = "pairs"
+    REWRITES = "rewrites"
+    POLICY = "policy"
+    QUESTIONS = "questions"
+    JUDGMENTS = "judgments"
+    SCORE = "score"
+    HEALTH = "health"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the stages of one kind have in common."""
+
+    name: str
+    role: Role
+    rows: str | None = None
+    """Schema of a row stage's rows (`core.rows.SCHEMAS`), where no setting chooses another one."""
+    published: str | None = None
+    """Configuration on the Hub, without the iteration; None: the stage's name."""
+    sentence: str | None = None
+    unit: Literal["rows", "steps"] = "rows"
+    """What its progress and its rate count."""
+    leaves_out: str | None = None
+    """The fate of an evolved prompt that this stage leaves out."""
+    kept_counts: tuple[str, ...] = ()
+    """Its counts that are no reason for leaving a prompt out."""
+    part: str | None = None
+    """Last part of the stage's name, in an evaluation; None: the kind's name is the stage's name."""
+    sided: bool = False
+
+
+class StageName(NamedTuple):
+    """A stage's name, parsed. Benchmark and side are None for stages that are not part of an evaluation."""
+
+    kind: Kind
+    benchmark: str | None = None
+    side: Side | None = None
+
+    @property
+    def published(self) -> str:
+        """The stage's configuration on the Hub, without the iteration; only Lettercraft's stages share the names of their kind."""
+        shared = self.kind.published if self.benchmark in (None, LETTERCRAFT) else None
+        return str(self) if shared is None else shared.format(side=self.side)
+
+    @property
+    def sentence(self) -> str:
+        if self.kind.sentence is None or self.benchmark not in (None, LETTERCRAFT):
+            return f"rows of the stage {self}"
+        return self.kind.sentence.format(whose="the base policy's" if self.side == BASE else "the policy's")
+
+    def policy(self, iteration: int) -> str:
+        """The policy that an evaluation's stage is about, as tables name it."""
+        return BASE if self.side == BASE else f"iteration {iteration}"
+
+    def __str__(self) -> str:
+        benchmark = None if self.benchmark == LETTERCRAFT else self.benchmark
+        return "-".join(part for part in (self.side, benchmark, self.kind.part or self.kind.name) if part)
+
+
+QUESTIONS = Kind("questions", Role.QUESTIONS, published="questions", sentence="held-out questions", part="questions")
+BASELINE = Kind("baseline", Role.RESPONSES, part="baseline")
+ANSWER = Kind(
+    "answer",
+    Role.RESPONSES,
+    published="{side}-answers",
+    sentence="{whose} responses to the held-out questions",
+    part="answer",
+    sided=True,
+)
+ANSWER_REWARD = Kind(
+    "answer-reward",
+    Role.REWARDS,
+    rows="answer_rewards",
+    published="{side}-rewards",
+    sentence="rewards of {whose} responses to the held-out questions",
+    part="reward",
+    sided=True,
+)
+CHECK = Kind("check", Role.REWARDS, rows="rewards", part="check", sided=True)
+JUDGE = Kind(
+    "judge",
+    Role.JUDGMENTS,
+    published="judgments",
+    sentence="verdicts against the base policy, in both orders",
+    part="judge",
+    sided=True,
+)
+SCORE = Kind("score", Role.SCORE, part="score", sided=True)
+PROBE_ANSWER = Kind("probe-answer", Role.RESPONSES, rows="responses", part="probe", sided=True)
+PROBE_REWARD = Kind("probe-reward", Role.REWARDS, part="probe-reward", sided=True)
+OF_EVALUATION = {str(kind.part): kind for kind in (QUESTIONS, BASELINE, ANSWER, ANSWER_REWARD, CHECK, JUDGE, SCORE)}
+OF_PROBE = {str(kind.part): kind for kind in (PROBE_ANSWER, PROBE_REWARD)}
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("prompts", Role.PROMPTS, published="seeds", sentence="seed prompts as they were loaded"),
+        Kind("contamination", Role.OTHER),
+        Kind(
+            "decontaminate",
+            Role.PROMPTS,
+            leaves_out="left out: contaminated by an evaluation set",
+            kept_counts=("clean", "kept", "prompts"),
+        ),
+        Kind(
+            "creator-respond",
+            Role.RESPONSES,
+            rows="responses",
+            published="creator-responses",
+            sentence="the policy's responses by which prompts are selected",
+        ),
+        Kind("creator-reward", Role.REWARDS, published="creator-rewards", sentence="rewards of those responses"),
+        Kind("inform", Role.INFORMATIVENESS, published="info", sentence="informativeness of each prompt, by every metric"),
+        Kind("select", Role.SELECTION, published="selected", sentence="prompts that were drawn to be evolved"),
+        Kind("subset", Role.PROMPTS),
+        Kind("replay", Role.PROMPTS, published="replayed", sentence="informative prompts of earlier sets"),
+        Kind("feedback", Role.CONTEXT),
+        Kind("critique", Role.CONTEXT, rows="critiques"),
+        Kind("parents", Role.CONTEXT),
+        Kind("evolve", Role.EVOLUTIONS, rows="evolutions", published="evolutions", sentence="evolved prompts before curation"),
+        Kind("embed-prompts", Role.EMBEDDINGS, rows="embeddings"),
+        Kind("embed", Role.EMBEDDINGS, rows="embeddings"),
+        Kind(
+            "curate",
+            Role.PROMPTS,
+            published="evolved",
+            sentence="evolved prompts that passed curation",
+            leaves_out="left out: a duplicate or near duplicate",
+            kept_counts=("evolved", "kept"),
+        ),
+        Kind(
+            "diversify",
+            Role.PROMPTS,
+            leaves_out="left out: too close to earlier prompts",
+            kept_counts=("kept", "diverse", "prompts"),
+        ),
+        Kind("admit-respond", Role.RESPONSES, rows="responses"),
+        Kind("admit-reward", Role.REWARDS),
+        Kind(
+            "admit",
+            Role.PROMPTS,
+            published="admitted",
+            sentence="evolved prompts that were informative enough",
+            leaves_out="left out: not informative enough",
+            kept_counts=("admitted",),
+        ),
+        Kind(
+            "mix",
+            Role.PROMPTS,
+            published="prompts",
+            sentence="prompts that the iteration trains on",
+            leaves_out="not drawn for the prompt set",
+        ),
+        Kind("analyse-scores", Role.ANALYSIS, rows="prompt_scores"),
+        Kind("analyse-topics", Role.ANALYSIS, rows="topics"),
+        Kind("respond", Role.RESPONSES, rows="responses", published="responses", sentence="the policy's responses to the prompts"),
+        Kind("reward", Role.REWARDS, published="rewards", sentence="rewards of the responses"),
+        Kind("pair", Role.PAIRS, published="pairs", sentence="preference pairs of the best and the worst responses"),
+        Kind("rewrite", Role.REWRITES, rows="rewrites", published="rewrites", sentence="chosen responses, rewritten"),
+        Kind("rewrite-reward", Role.REWARDS, published="rewrite-rewards", sentence="rewards of the rewritten responses"),
+        Kind("rewritten", Role.PAIRS, published="rewritten-pairs", sentence="preference pairs with rewritten chosen responses"),
+        Kind("pool", Role.PAIRS, published="pooled-pairs", sentence="preference pairs of this iteration and of those before"),
+        Kind("train", Role.POLICY, unit="steps"),
+        Kind("probe", Role.QUESTIONS),
+        Kind("health", Role.HEALTH),
+    )
+}
+_MEMBER_OF = re.compile(r"-member-\d+")
+
+
+def member_name(stage: str, index: int) -> str:
+    """The name of the stage that scores by one member of an ensemble; `stage`: the name of the one that combines the members."""
+    return f"{stage}-member-{index}"
+
+
+def stage_name(kind: Kind, benchmark: str | None = None, side: Side | None = None) -> str:
+    """The name of a stage of an evaluation, or of a probe."""
+    return str(StageName(kind, benchmark, side))
+
+
+def parsed_name(name: str) -> StageName:
+    """What a stage's name says; a name of no known kind is a kind of its own."""
+    if kind := KINDS.get(name):
+        return StageName(kind)
+    if _MEMBER_OF.search(name):
+        return StageName(Kind(name, Role.MEMBER_REWARDS))
+    side: Side | None = next((side for side in SIDES if name.startswith(f"{side}-")), None)
+    rest = name if side is None else name[len(side) + 1 :]
+    if side is not None and rest in OF_PROBE:
+        return StageName(OF_PROBE[rest], None, side)
+    for part, kind in OF_EVALUATION.items():
+        if kind.sided == (side is not None) and (rest == part or rest.endswith(f"-{part}")):
+            return StageName(kind, rest[: -len(part) - 1] or LETTERCRAFT, side)
+    return StageName(Kind(name, Role.OTHER))
+
+
+def parsed_label(label: str) -> tuple[int | None, str]:
+    """Iteration and name of a stage, of `1-respond` or `respond`."""
+    number, _, name = label.partition("-")
+    return (int(number), name) if number.isdigit() else (None, label)
+
+
+def folder_label(folder: str) -> str:
+    """The label of a stage, of the name of its folder, which ends with the start of the fingerprint."""
+    return folder.rpartition("-")[0]

@@ -1,0 +1,66 @@
+"""Stage names are built and parsed in one place, and say what a stage is."""
+
+import pytest
+
+from eva_stages.core.kinds import (
+    ANSWER,
+    BASE,
+    EVAL,
+    JUDGE,
+    KINDS,
+    LETTERCRAFT,
+    OF_EVALUATION,
+    PROBE_REWARD,
+    QUESTIONS,
+    SIDES,
+    Role,
+    StageName,
+    parsed_label,
+    parsed_name,
+    stage_name,
+)
+from eva_stages.core.rows import SCHEMAS
+
+NAMES = {
+    "questions": StageName(QUESTIONS, LETTERCRAFT),
+    "arena-hard-v2.0-questions": StageName(QUESTIONS, "arena-hard-v2.0"),
+    "eval-judge": StageName(JUDGE, LETTERCRAFT, EVAL),
+    "base-mt-bench-answer": StageName(ANSWER, "mt-bench", BASE),
+    "eval-probe-reward": StageName(PROBE_REWARD, None, EVAL),
+    "reward": StageName(KINDS["reward"]),
+}
+
+
+@pytest.mark.parametrize(("name", "parsed"), NAMES.items())
+def test_a_name_says_what_a_stage_is(name: str, parsed: StageName) -> None:
+    assert parsed_name(name) == parsed
+    assert str(parsed) == name
+
+
+@pytest.mark.parametrize("benchmark", [LETTERCRAFT, "mt-bench", "arena-hard-v0.1", "lm-eval", "of-my-own"])
+def test_every_name_of_an_evaluation_is_parsed_back(benchmark: str) -> None:
+    for kind in OF_EVALUATION.values():
+        for side in SIDES if kind.sided else (None,):
+            parsed = parsed_name(stage_name(kind, benchmark, side))
+            assert parsed == StageName(kind, benchmark, side)
+
+
+def test_the_rewards_of_an_ensembles_member_are_no_rewards_of_the_iteration() -> None:
+    assert parsed_name("eval-probe-reward-member-0").kind.role == Role.MEMBER_REWARDS
+
+
+def test_labels_have_an_iteration_or_none() -> None:
+    assert parsed_label("12-eval-judge") == (12, "eval-judge")
+    assert parsed_label("eval-judge") == (None, "eval-judge")
+
+
+def test_published_names_and_schemas_are_unique_and_known() -> None:
+    published = [
+        parsed_name(str(StageName(kind, LETTERCRAFT, side))).published
+        for kind in OF_EVALUATION.values()
+        for side in (SIDES if kind.sided else (None,))
+        if kind != JUDGE or side == EVAL
+    ]
+    published += [kind.published or kind.name for kind in KINDS.values()]
+    assert len(set(published)) == len(published)
+    assert all(kind.rows in SCHEMAS for kind in (*KINDS.values(), *OF_EVALUATION.values()) if kind.rows)
