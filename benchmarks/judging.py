@@ -153,7 +153,7 @@ def run_stage(base: str, folder: Path, arguments: argparse.Namespace) -> dict[st
             sources=tuple(sources),
             prefixes={"baseline": "baseline_"},
             steps=(Use("eva_stages.evaluation.judge:JudgeAnswers", step),),
-            schema="benchmark_judgments",
+            schema="judgments",
             rows_per_part=4 * arguments.concurrency,
         )
         manifest = common.run_stage(stage, folder / f"run-{name}")

@@ -63,7 +63,7 @@ def evaluation_stages(
         stage_name(JUDGE, LETTERCRAFT, EVAL),
         iteration,
         {"questions": questions, "answers": answers, "baseline": base_answers, **needed},
-        version=2,
+        version=3,
         sources=("questions", "answers", "baseline"),
         prefixes={"baseline": "baseline_"},
         steps=(

@@ -102,20 +102,6 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "judgments": pa.schema(
         [
-            ("question_id", pa.string()),
-            ("model", pa.string()),
-            ("baseline", pa.string()),
-            ("game", pa.int32()),
-            ("verdict", pa.string()),
-            ("outcome", pa.float64()),
-            ("raw", pa.string()),
-            ("failure", pa.string()),
-            ("judge", pa.string()),
-            ("cost", pa.float64()),
-        ]
-    ),
-    "benchmark_judgments": pa.schema(
-        [
             ("prompt_id", pa.string()),
             ("question_id", pa.string()),
             ("category", pa.string()),
@@ -127,7 +113,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("prompt", pa.string()),
             ("raw", pa.string()),
             ("verdict", pa.string()),
-            ("score", pa.float64()),
+            ("rating", pa.float64()),
             ("outcome", pa.float64()),
             ("failure", pa.string()),
             ("attempts", pa.int32()),

@@ -1,8 +1,7 @@
-"""What a judge's label is worth: the one table that the judging steps, the official scores and the report share.
+"""The outcome of a judgment: the one column that scores, health and reports read, whatever the judge wrote.
 
-A judging step writes what each judgment means for the model into the column `outcome`: 1 won, 0.5 tie, 0 lost, a number between for
-a judge that gives probabilities, null for no verdict. Whoever counts wins reads that column. Judgments written before there was such a
-column get it from the label or the preference that they do have.
+`outcome` says how well the judged model did, from 0 to 1; null = no verdict. In a game against a baseline 1 is won, 0.5 a tie, 0 lost, and
+a judge that gives probabilities gives a number between. MT-Bench's rating r of 1 to 10, which stands in `rating`, is (r - 1) / 9.
 """
 
 from typing import Any, Literal
@@ -15,10 +14,11 @@ _V01 = {"A>>B": (1.0, STRONG), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1)
 _V2 = _V01 | {"A<<B": (0.0, STRONG), "A<B": (0.0, 1), "B=A": (0.5, 1), "B<A": (1.0, 1), "B<<A": (1.0, STRONG)}
 LABELS: dict[Version, dict[str, tuple[float, int]]] = {"v0.1": _V01, "v2.0": _V2}
 """Per version of Arena-Hard, what each label gives assistant A (1 win, 0.5 tie, 0 loss) and for how many battles."""
+LOWEST_RATING, HIGHEST_RATING = 1, 10
 
 
 def outcome_of_label(label: str | None, game: int, version: Version) -> float | None:
-    """What a label means for the model; None for no label and for one that the version does not know.
+    """The outcome of a label; None for no label and for one that the version does not know.
 
     Args:
         game: 0 = the baseline was assistant A, 1 = the model was.
@@ -30,15 +30,25 @@ def outcome_of_label(label: str | None, game: int, version: Version) -> float | 
 
 
 def outcome_of_preference(preference: float | None) -> float | None:
-    """What AlpacaEval's preference, 1 (baseline) to 2 (model), means for the model."""
+    """The outcome of AlpacaEval's preference, 1 (baseline) to 2 (model)."""
     return None if preference is None else preference - 1
 
 
+def preference_of_outcome(outcome: float | None) -> float | None:
+    """AlpacaEval's preference; the inverse of `outcome_of_preference`, to the last digit."""
+    return None if outcome is None else outcome + 1
+
+
+def outcome_of_rating(rating: float | None) -> float | None:
+    """The outcome of MT-Bench's rating."""
+    return None if rating is None else (rating - LOWEST_RATING) / (HIGHEST_RATING - LOWEST_RATING)
+
+
 def outcome_of_row(row: dict[str, Any], stage: str) -> float | None:
-    """The outcome of a row of judgments, whether or not it has the column.
+    """The outcome of a row of judgments of any version of eva; 0.1.0 wrote no such column.
 
     Args:
-        row: with `outcome`, or with `verdict`, `game` and perhaps `score`.
+        row: with `outcome`, or with `verdict`, `game` and perhaps `score` (AlpacaEval's preference).
         stage: that wrote it, such as `eval-arena-hard-v2.0-judge`, whose name says which labels it knows.
     """
     if "outcome" in row:

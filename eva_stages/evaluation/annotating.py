@@ -2,23 +2,21 @@
 
 The package's template is turned into messages before an output is put into it, so that an output with the template's own markers stays
 text. A judge that gives no log-probabilities (local engines) is taken by its word: `m` is as sure as can be. Identical outputs are a tie
-without a call. A call that fails, or a completion that the package's parser cannot read, is null and counted.
+without a call. A completion that the package's parser cannot read is null and counted.
 """
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from distilabel.steps import StepInput
-from distilabel.steps.tasks import Task
-from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
 from eva_stages.core.failures import error_reason
-from eva_stages.core.generating import reply_of, totals
-from eva_stages.core.rows import SCHEMAS, Message
+from eva_stages.core.rows import Message
 from eva_stages.core.verdicts import outcome_of_preference
-from eva_stages.evaluation.judge import COUNTED, NO_ANSWER, NO_VERDICT, ask, count
+from eva_stages.evaluation.judge import NO_VERDICT, JudgingTask
+from eva_stages.evaluation.judge_prompts import Case
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 
 SEED = 0
@@ -30,8 +28,8 @@ OURS = {"model_name", "max_tokens", "temperature"}
 FIELD = re.compile(r"\{(instruction|output_1|output_2)\}")
 
 
-class AnnotatePairs(Task):
-    """Compares the first answer of every row with the first baseline answer, as an annotator of the alpaca_eval package does.
+class AnnotatePairs(JudgingTask):
+    """Compares the first response of every row with the first baseline response, as an annotator of the alpaca_eval package does.
 
     Attributes:
         annotator: name of the package's annotator.
@@ -39,8 +37,7 @@ class AnnotatePairs(Task):
     Input columns:
         - prompt_id, question_id, category, turns, responses, generator, baseline_responses, baseline_generator
     Output columns:
-        - those of the `benchmark_judgments` rows; `score` is the preference, 1 (baseline) to 2 (model); `game` is 1 where the model's
-          answer was shown first
+        - those of the `judgments` rows; `game` is 1 where the model's response was shown first
     """
 
     annotator: str
@@ -50,12 +47,8 @@ class AnnotatePairs(Task):
 
     @property
     def inputs(self) -> list[str]:
-        own = ["prompt_id", "question_id", "category", "turns", "responses", "generator"]
-        return [*own, "baseline_responses", "baseline_generator"]
-
-    @property
-    def outputs(self) -> list[str]:
-        return SCHEMAS["benchmark_judgments"].names
+        baseline = ["baseline_responses", "baseline_generator"]
+        return ["prompt_id", "question_id", "category", "turns", "responses", "generator", *baseline]
 
     def load(self) -> None:
         super().load()
@@ -67,30 +60,8 @@ class AnnotatePairs(Task):
         if isinstance(self.llm, LiteLLMGenerator):
             self.llm.extra = {name: value for name, value in self._annotator.completions_kwargs.items() if name not in OURS}
 
-    def format_input(self, input: dict[str, Any]) -> list[Message]:
-        """The annotator's prompt for an instruction and two outputs in the order in which they are shown."""
-        return [
-            {"role": message["role"], "content": FIELD.sub(lambda field: str(input[field[1]]), message["content"])}
-            for message in self._template
-        ]
-
-    def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
-        return {"raw": output}
-
-    def process(self, inputs: StepInput) -> StepOutput:
-        judged = self._shown(list(inputs))
-        asked = [row for row in judged if row["template"] != IDENTICAL and row["failure"] is None]
-        outputs = ask(self.llm, [self.format_input(row) for row in asked]) if asked else []
-        for row, output in zip(asked, outputs, strict=True):
-            self._read(row, output)
-        self._postprocess(judged)
-        for row in judged:
-            row["outcome"] = outcome_of_preference(row["score"])
-            count(row)
-        yield judged
-
-    def _shown(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows with both outputs in the package's order."""
+    def judgments(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One judgment per row, both outputs in the package's order."""
         import pandas as pd
 
         table = pd.DataFrame(
@@ -102,51 +73,40 @@ class AnnotatePairs(Task):
         )
         for processor in self._annotator.processors:
             table = processor.preprocess(table)
-        return [{**row, **self._begun(row, shown)} for row, shown in zip(rows, table.to_dict("records"), strict=True)]
+        return [self._judgment(row, shown) for row, shown in zip(rows, table.to_dict("records"), strict=True)]
 
-    def _begun(self, row: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
+    def _judgment(self, row: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
         missing = None in (row["responses"][0], row["baseline_responses"][0])
         same = shown["output_1"] == shown["output_2"] and not missing
-        return {
-            **shown,
-            "model": row["generator"],
-            "baseline": row["baseline_generator"],
-            "game": int(shown["is_switched_outputs"]),
-            "template": IDENTICAL if same else self.annotator,
-            "prompt": None if same else self.format_input(shown)[-1]["content"],
-            "judge": self.llm.model_name,
-            "raw": None,
-            "verdict": None,
-            "score": TIE if same else None,
-            "failure": NO_ANSWER if missing else None,
-            "attempts": 0,
-            "spent": dict.fromkeys(COUNTED, 0),
-        }
+        messages = [] if same else [{**message, "content": _filled(message["content"], shown)} for message in self._template]
+        case = Case(int(shown["is_switched_outputs"]), IDENTICAL if same else self.annotator, messages)
+        return self.begin(row, case, missing)
 
-    def _read(self, row: dict[str, Any], output: Any) -> None:
-        """The preference for what was shown second, by the package's parser."""
-        text, row["failure"] = reply_of(output)
-        row["attempts"] = 1
-        row["spent"].update(totals(output["statistics"]))
-        if text is None:
-            return
-        completion: Any = text
-        row["raw"] = text
-        if self._annotator.completion_key == "completions_all":
-            told = output["logprobs"][0] if "logprobs" in output else _sure(text)
-            completion = {"text": text, "logprobs": {"content": told}}
-            row["raw"] = json.dumps(completion, ensure_ascii=False)
+    def raw_text(self, row: dict[str, Any], reply: str, output: Any) -> str:
+        """The reply, or what the package's parser takes in place of it: the reply with its log-probabilities."""
+        if self._annotator.completion_key != "completions_all":
+            return reply
+        logprobs = output["logprobs"][0] if "logprobs" in output else _sure(reply)
+        return json.dumps({"text": reply, "logprobs": {"content": logprobs}}, ensure_ascii=False)
+
+    def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The outcome for the model, whose output may have been shown first, by the package's parser."""
+        assert input is not None
+        if input["template"] == IDENTICAL:
+            return {"outcome": outcome_of_preference(TIE)}
+        if output is None:
+            return {"outcome": None}
         try:
+            completion = json.loads(output) if self._annotator.completion_key == "completions_all" else output
             (preference,) = self._annotator.fn_completion_parser(completion)
-            row["score"] = float(preference) if 1 <= preference <= 2 else None
+            second = float(preference) if 1 <= preference <= 2 else None
         except Exception as error:  # parsers raise whatever they meet; the package takes every exception as no preference
-            row["unread"] = f"{NO_VERDICT} ({error_reason(error)})"
+            return {"outcome": None, "unread": f"{NO_VERDICT} ({error_reason(error)})"}
+        return {"outcome": outcome_of_preference(3 - second if input["game"] and second is not None else second)}
 
-    def _postprocess(self, rows: list[dict[str, Any]]) -> None:
-        """Turn preferences for the second place into preferences for the model, whose output may have been shown first."""
-        for row in rows:
-            if row["game"] and row["score"] is not None and row["template"] != IDENTICAL:
-                row["score"] = 3 - row["score"]
+
+def _filled(text: str, shown: dict[str, Any]) -> str:
+    return FIELD.sub(lambda field: str(shown[field[1]]), text)
 
 
 def _sure(text: str) -> list[dict[str, Any]]:

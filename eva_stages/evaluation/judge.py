@@ -1,8 +1,7 @@
-"""The step that has answers judged: MT-Bench's ratings and Arena-Hard's verdicts, by any generator.
+"""The steps that have responses judged, by any generator. Here: what they share, and MT-Bench's ratings and Arena-Hard's verdicts.
 
-Of all that a judge says only its own text is read, never the prompt it was shown. A call that fails gives a null with its reason, and so
-does an answer that is null, without a call; a text without a verdict gives a null with the text. None is a loss or a tie. A judge's draws
-depend on the prompt alone, so that equal prompts are one call, in whatever run and iteration.
+Only the judge's own text is read, never the prompt that it was shown. A failed call gives null with its reason, and so does a missing
+response, without a call; a text without a verdict gives null with the text. None of these is a loss or a tie.
 """
 
 from collections.abc import Sequence
@@ -14,28 +13,110 @@ from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
-from eva_stages.core import generating
 from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed, fingerprint
-from eva_stages.core.generating import COSTS, reply_of, totals
+from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import SCHEMAS, Message
-from eva_stages.core.verdicts import Version, outcome_of_label
+from eva_stages.core.verdicts import Version, outcome_of_label, outcome_of_rating
 from eva_stages.evaluation.arena_hard import second_attempt_v01, verdict_v01, verdict_v2
 from eva_stages.evaluation.judge_prompts import Case, arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
 from eva_stages.evaluation.mt_bench import rating
 
-ATTEMPTS = {"arena_hard_v0.1": 2}
-"""How often a judge is asked that gave no verdict."""
+ATTEMPTS = 2
+"""Calls at most for one judgment of Arena-Hard v0.1."""
 AGAIN = "continue your judgment and finish by outputting a final verdict label"
-"""What Arena-Hard v0.1 asks a judge then (arena-hard-auto, gen_judgment.py of 2024)."""
+"""What Arena-Hard v0.1 asks a judge whose text has no label (arena-hard-auto, gen_judgment.py of 2024)."""
 NO_ANSWER = "there is no answer to judge"
 NO_VERDICT = "no verdict in the judge's reply"
-COUNTED = ("output_tokens", *COSTS)
 
 
-class JudgeAnswers(Task):
-    """Judges every answer as its benchmark does; two rows per question (turns or games).
+class JudgingTask(Task):
+    """A conversation with the judge for every judgment, with its failure and its costs.
+
+    Output columns:
+        - those of the `judgments` rows: `outcome` as in `core.verdicts`, `rating` of MT-Bench alone
+    """
+
+    @property
+    def outputs(self) -> list[str]:
+        return SCHEMAS["judgments"].names
+
+    def format_input(self, input: dict[str, Any]) -> list[Message]:
+        return list(input["conversation"])
+
+    def judgments(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The judgments to make, each begun by `begin`."""
+        raise NotImplementedError
+
+    def seed_of(self, row: dict[str, Any]) -> int:
+        """Of the judge's draw: it depends on the prompt alone, so equal prompts are one call in any run and iteration."""
+        return derive_seed("judge", fingerprint(row["conversation"]))
+
+    def raw_text(self, row: dict[str, Any], reply: str, output: Any) -> str:
+        """What is saved of a reply."""
+        return reply
+
+    def follow_up(self, row: dict[str, Any]) -> str | None:
+        """What the judge is asked next about the same judgment; None = nothing."""
+        return None
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        rows = self.judgments(list(inputs))
+        waiting = [row for row in rows if row["failure"] is None and row["conversation"]]
+        while waiting:
+            self._ask(waiting)
+            asked, waiting = waiting, []
+            for row in asked:
+                if row["failure"] is None and (question := self.follow_up(row)):
+                    row["conversation"].append({"role": "user", "content": question})
+                    waiting.append(row)
+        for row in rows:
+            row.update(self.format_output(row["raw"], row))
+            _count(row)
+        yield rows
+
+    def begin(self, row: dict[str, Any], case: Case, missing: bool) -> dict[str, Any]:
+        """A judgment before the judge is asked.
+
+        Args:
+            case: without messages the judge is not asked.
+            missing: one of the responses to show is null.
+        """
+        return {
+            **row,
+            "question_id": row.get("question_id", row["prompt_id"]),
+            "category": row.get("category"),
+            "model": row["generator"],
+            "baseline": row.get("baseline_generator"),
+            "game": case.game,
+            "template": case.template,
+            "prompt": case.messages[-1]["content"] if case.messages else None,
+            "conversation": list(case.messages),
+            "judge": self.llm.model_name,
+            "raw": None,
+            "verdict": None,
+            "rating": None,
+            "failure": NO_ANSWER if missing else None,
+            "attempts": 0,
+            "spent": {},
+        }
+
+    def _ask(self, rows: Sequence[dict[str, Any]]) -> None:
+        """One reply to each conversation."""
+        outputs = ask(self.llm, [self.format_input(row) for row in rows], [self.seed_of(row) for row in rows])
+        for row, output in zip(rows, outputs, strict=True):
+            reply, row["failure"] = reply_of(output)
+            row["attempts"] += 1
+            for name, value in totals(output["statistics"]).items():
+                row["spent"][name] = row["spent"].get(name, 0) + value
+            if reply is not None:
+                row["conversation"].append({"role": "assistant", "content": reply})
+                row["raw"] = self.raw_text(row, reply, output)
+
+
+class JudgeAnswers(JudgingTask):
+    """Judges every response as its benchmark does; two rows per question (turns or games).
 
     Attributes:
         protocol: whose prompts and verdicts.
@@ -46,7 +127,7 @@ class JudgeAnswers(Task):
         - prompt_id, question_id, category, turns, references, responses, generator
         - baseline_responses, baseline_generator (Arena-Hard)
     Output columns:
-        - those of the `benchmark_judgments` rows
+        - those of the `judgments` rows
     """
 
     protocol: Literal["mt_bench", "arena_hard_v0.1", "arena_hard_v2.0"]
@@ -60,10 +141,6 @@ class JudgeAnswers(Task):
         pair = [] if self.protocol == "mt_bench" else ["baseline_responses", "baseline_generator"]
         return ["prompt_id", "question_id", "category", "turns", "references", "responses", "generator", *pair]
 
-    @property
-    def outputs(self) -> list[str]:
-        return SCHEMAS["benchmark_judgments"].names
-
     def load(self) -> None:
         super().load()
         if self.protocol == "mt_bench":
@@ -71,36 +148,28 @@ class JudgeAnswers(Task):
         else:
             self._templates = arena_hard_templates(Path(self.prompts), Path(self.system_prompts) if self.system_prompts else None)
 
-    def format_input(self, input: dict[str, Any]) -> list[Message]:
-        return list(input["conversation"])
+    def judgments(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [self.begin(row, case, self._misses(row, case.game)) for row in rows for case in self._cases(row)]
+
+    def raw_text(self, row: dict[str, Any], reply: str, output: Any) -> str:
+        """The official tool of v0.1 joins the replies of one judgment by line breaks."""
+        return f"{row['raw'] or ''}\n{reply}" if self.protocol == "arena_hard_v0.1" else reply
+
+    def follow_up(self, row: dict[str, Any]) -> str | None:
+        again = self.protocol == "arena_hard_v0.1" and row["attempts"] < ATTEMPTS and second_attempt_v01(row["raw"])
+        return AGAIN if again else None
 
     def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What the judge's text says: a rating, or the label of a verdict."""
+        """What the judge's text says: a rating, or the label of a verdict; and the outcome."""
+        assert input is not None
         if self.protocol == "mt_bench":
-            return {"score": rating(output), "verdict": None}
-        return {"score": None, "verdict": verdict_v01(output) if self.protocol == "arena_hard_v0.1" else verdict_v2(output)}
+            return {"rating": rating(output), "outcome": outcome_of_rating(rating(output))}
+        version: Version = "v0.1" if self.protocol == "arena_hard_v0.1" else "v2.0"
+        verdict = verdict_v01(output) if version == "v0.1" else verdict_v2(output)
+        return {"verdict": verdict, "outcome": outcome_of_label(verdict, input["game"], version)}
 
-    def process(self, inputs: StepInput) -> StepOutput:
-        judged = [self._begun(row, case) for row in inputs for case in self._cases(row)]
-        waiting = [row for row in judged if row["failure"] is None]
-        for attempt in range(ATTEMPTS.get(self.protocol, 1)):
-            if attempt:
-                waiting = [row for row in waiting if row["failure"] is None and second_attempt_v01(row["raw"])]
-                for row in waiting:
-                    row["conversation"].append({"role": "user", "content": AGAIN})
-            if waiting:
-                self._ask(waiting)
-        for row in judged:
-            row.update(self.format_output(row["raw"]))
-            row["outcome"] = None if self.protocol == "mt_bench" else outcome_of_label(row["verdict"], row["game"], self._version())
-            count(row)
-        yield judged
-
-    def _version(self) -> Version:
-        return "v0.1" if self.protocol == "arena_hard_v0.1" else "v2.0"
-
-    def _missing(self, row: dict[str, Any], game: int) -> bool:
-        """Whether one of the answers that the judge would be shown is null: those up to the turn, or both sides of a game."""
+    def _misses(self, row: dict[str, Any], game: int) -> bool:
+        """Whether a response that the judge would be shown is null: one up to the turn, or either side of a game."""
         if self.protocol == "mt_bench":
             return None in row["responses"][:game]
         return None in (row["responses"][0], row["baseline_responses"][0])
@@ -110,53 +179,20 @@ class JudgeAnswers(Task):
             return mt_bench_cases(self._templates, row["turns"], row["references"], row["responses"])
         return arena_hard_cases(self._templates, row["category"], row["turns"][0], row["responses"][0], row["baseline_responses"][0])
 
-    def _begun(self, row: dict[str, Any], case: Case) -> dict[str, Any]:
-        return {
-            **row,
-            "model": row["generator"],
-            "baseline": row.get("baseline_generator"),
-            "game": case.game,
-            "template": case.template,
-            "prompt": case.messages[-1]["content"],
-            "conversation": list(case.messages),
-            "judge": self.llm.model_name,
-            "raw": None,
-            "failure": NO_ANSWER if self._missing(row, case.game) else None,
-            "attempts": 0,
-            "spent": dict.fromkeys(COUNTED, 0),
-        }
 
-    def _ask(self, rows: Sequence[dict[str, Any]]) -> None:
-        """One reply to each conversation; the official tools join the replies of one judgment by line breaks."""
-        outputs = ask(self.llm, [self.format_input(row) for row in rows])
-        for row, output in zip(rows, outputs, strict=True):
-            reply, row["failure"] = reply_of(output)
-            row["attempts"] += 1
-            for name, value in totals(output["statistics"]).items():
-                row["spent"][name] += value
-            if reply is None:
-                continue
-            row["conversation"].append({"role": "assistant", "content": reply})
-            row["raw"] = f"{row['raw'] or ''}\n{reply}" if self.protocol == "arena_hard_v0.1" else reply
+def _count(row: dict[str, Any]) -> None:
+    """Put a judgment's costs into its columns, and its calls, reasons and costs into the stage's statistics.
 
-
-def ask(llm: Any, conversations: Sequence[list[Message]]) -> Any:
-    """One output per conversation, with seeds that depend on the conversation alone."""
-    return generating.ask(llm, list(conversations), [derive_seed("judge", fingerprint(messages)) for messages in conversations])
-
-
-def count(row: dict[str, Any]) -> None:
-    """Put a judgment's costs into its columns, and its fate and costs into the stage's statistics. Local judges cost null.
-
-    `unread` may say why the judge's reply holds no verdict.
+    `unread` may say why the judge's reply holds no verdict. Judges that run here cost null.
     """
     spent = row.pop("spent")
-    row["input_tokens"], row["output_tokens"] = spent["input_tokens"], spent["output_tokens"]
-    row["cost"] = None if not spent["cost_usd"] or spent["unpriced_calls"] else spent["cost_usd"]
-    unread = row["failure"] is None and row["verdict"] is None and row["score"] is None
+    row["input_tokens"], row["output_tokens"] = spent.get("input_tokens", 0), spent.get("output_tokens", 0)
+    row["cost"] = None if not spent.get("cost_usd") or spent.get("unpriced_calls") else spent["cost_usd"]
+    no_verdict = row["failure"] is None and row["outcome"] is None
     if row["attempts"]:
         add_calls(row, row["failure"])
     elif row["failure"]:
         add_reasons(row, row["failure"])
-    add_reasons(row, *([row.pop("unread", NO_VERDICT)] if unread else []))
-    add_statistics(row, judgments=1, no_verdict=int(unread), **spent)
+    if no_verdict:
+        add_reasons(row, row.pop("unread", NO_VERDICT))
+    add_statistics(row, judgments=1, no_verdict=int(no_verdict), **spent)

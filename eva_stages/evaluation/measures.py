@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import mean_tokens, read_table, write_rows
+from eva_stages.core.verdicts import preference_of_outcome
 from eva_stages.evaluation.alpaca import HubFiles
 from eva_stages.evaluation.answers import by_model, parse_answer
 from eva_stages.evaluation.file_scores import score_models
@@ -76,7 +77,7 @@ def _judged(
     """Score the official files, which it writes, by the official rules.
 
     Args:
-        judged: rows of the `benchmark_judgments`, which the figures about the judging come from.
+        judged: rows of the `judgments`, which the figures about the judging come from.
         judgments, answers: rows of the official files.
     """
     file = _write_lines(context.out / JUDGMENTS, judgments)
@@ -90,21 +91,20 @@ def _judged(
 
 def _about_judging(judged: list[Row], entry: Row) -> Row:
     """The judge, its calls, what they cost, and how many of its texts held no verdict."""
-    made = [row for row in judged if row["failure"] is None]
-    not_made = len(judged) - len(made)
+    replies = [row for row in judged if row["failure"] is None]
+    missing = len(judged) - len(replies)
     failed = sum(row["failure"] is not None and row["attempts"] > 0 for row in judged)
-    # an Arena-Hard label without meaning, such as A>>A, is no verdict either
-    unread = entry["no_verdict"] - not_made if "no_verdict" in entry else sum(row["score"] is None for row in made)
+    no_verdict = sum(row["outcome"] is None for row in replies)
     costs = [row["cost"] for row in judged if row["cost"] is not None]
-    shown = [row["outcome"] if row["game"] else 1 - row["outcome"] for row in made if row["attempts"] and row["outcome"] is not None]
-    first = float(np.mean(shown)) if shown else None
+    games = [row for row in replies if row["attempts"] and row["baseline"] is not None and row["outcome"] is not None]
+    first = float(np.mean([row["outcome"] if row["game"] else 1 - row["outcome"] for row in games])) if games else None
     return {
         "judge": judged[0]["judge"],
         "judgments": len(judged),
         "failed_calls": failed,
-        "unanswered": not_made - failed,
-        "no_verdict": unread,
-        "parse_failure_rate": unread / len(made) if made else None,
+        "unanswered": missing - failed,
+        "no_verdict": no_verdict,
+        "parse_failure_rate": no_verdict / len(replies) if replies else None,
         "first_place": entry.get("first_place", first),
         "consistent": entry.get("consistent"),
         "usd": sum(costs) if costs else None,
@@ -121,7 +121,7 @@ def mt_bench(context: Context) -> Measured:
             "judge": [row["judge"], row["template"]],
             "user_prompt": row["prompt"],
             "judgment": row["raw"],
-            "score": -1 if row["score"] is None else row["score"],
+            "score": -1 if row["rating"] is None else row["rating"],
             "turn": row["game"],
         }
         for row in judged
@@ -170,7 +170,7 @@ def alpaca_eval(context: Context, annotator: str) -> Measured:
             "generator_2": row["model"],
             "annotator": annotator,
             "judge": row["judge"],
-            "preference": row["score"],
+            "preference": preference_of_outcome(row["outcome"]),
             "raw_completion": row["raw"],
         }
         for row in judged

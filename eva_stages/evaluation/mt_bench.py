@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from eva_stages.core.verdicts import HIGHEST_RATING, LOWEST_RATING
 from eva_stages.evaluation.judgment_files import Record, judge_field, judgment_field, text_field
 from eva_stages.evaluation.statistics import question_values
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 """In the order of their questions: ten each, ids from 81."""
-
-LOWEST, HIGHEST = 1, 10
 
 _DOUBLE = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 _SINGLE = re.compile(r"\[(\d+\.?\d*)\]")
@@ -43,7 +42,7 @@ class Rating(NamedTuple):
 def rating(text: str | None) -> float | None:
     """The rating in a judge's text, fractions included; None if there is none from 1 to 10."""
     number = _number(text)
-    return number if number is not None and LOWEST <= number <= HIGHEST else None
+    return number if number is not None and LOWEST_RATING <= number <= HIGHEST_RATING else None
 
 
 def _number(text: str | None) -> float | None:
@@ -64,7 +63,7 @@ def parse_rating(record: Record) -> Rating:
     if isinstance(stored, bool) or not isinstance(stored, int | float | None) or stored in (math.inf, -math.inf):
         raise ValueError(f"score is {stored!r}; expected a number, -1 or null for no rating")
     given = None if stored is None or stored == -1 or stored != stored else stored
-    outside = given is not None and not LOWEST <= given <= HIGHEST
+    outside = given is not None and not LOWEST_RATING <= given <= HIGHEST_RATING
     question, model, turn = text_field(row, "question_id"), text_field(row, "model"), int(row["turn"])
     return Rating(question, model, turn, None if given is None or outside else float(given), judge_field(row), outside)
 

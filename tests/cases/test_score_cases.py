@@ -123,8 +123,14 @@ def test_iterations_are_compared_with_the_base_policy_by_the_same_judge_only() -
 # --- one outcome per judgment
 
 
+OF_0_1_0 = pa.schema(
+    [field.with_name("score") if field.name == "rating" else field for field in SCHEMAS["judgments"] if field.name != "outcome"]
+)
+"""Judgments as 0.1.0 wrote them: no outcome, and MT-Bench's rating and AlpacaEval's preference in one column."""
+
+
 def judgment(question: str, game: int, verdict: str | None = None, preference: float | None = None, **more: Any) -> dict[str, Any]:
-    row = dict.fromkeys(SCHEMAS["benchmark_judgments"].names)
+    row = dict.fromkeys(SCHEMAS["judgments"].names)
     own = {"prompt_id": question, "question_id": question, "category": "hard_prompt", "model": "m", "baseline": "b", "judge": "j"}
     return {**row, **own, "game": game, "verdict": verdict, "score": preference, "raw": "because", "attempts": 1, **more}
 
@@ -149,9 +155,7 @@ def artifact(folder: Path, stage: str, rows: list[dict[str, Any]], schema: pa.Sc
 def test_outcomes_are_the_judging_steps_own_and_old_runs_have_them_too(
     stage: str, rows: list[dict[str, Any]], wanted: list[float | None], column: bool, tmp_path: Path
 ) -> None:
-    schema = SCHEMAS["benchmark_judgments"]
-    if not column:
-        schema = pa.schema([field for field in schema if field.name != "outcome"])
+    schema = SCHEMAS["judgments"] if column else OF_0_1_0
     written = [{**row, **({"outcome": value} if column else {})} for row, value in zip(rows, wanted, strict=True)]
     found = judged_rows(artifact(tmp_path, stage, written, schema), [])
     if stage == "eval-mt-bench-judge" and not column:
@@ -170,8 +174,7 @@ def test_the_report_shows_wins_of_alpaca_eval_and_of_every_label_of_arena_hard_v
         made = {name: artifact(tmp_path, f"{bench}-{name}", *parts) for name, parts in schemas.items()}
         made["baseline"] = artifact(tmp_path, f"{bench}-baseline", responses, SCHEMAS["responses"])
         inputs = {name: one.folder.name for name, one in made.items()}
-        schema = pa.schema([field for field in SCHEMAS["benchmark_judgments"] if field.name != "outcome"])  # a run of 0.1.0
-        made["judgments"] = artifact(tmp_path, f"eval-{bench}-judge", rows, schema, inputs)
+        made["judgments"] = artifact(tmp_path, f"eval-{bench}-judge", rows, OF_0_1_0, inputs)
         scored = artifact(tmp_path, f"eval-{bench}-score", [], pa.schema([("question_id", pa.string())]))
         about = {"judge": "j", "judgments": len(rows), "failed_calls": 0, "no_verdict": 0, "first_place": 0.5}
         manifest = {

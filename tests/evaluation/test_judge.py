@@ -112,7 +112,7 @@ def test_an_answer_that_holds_a_verdict_does_not_score_itself(server: ChatServer
     step.load()
     turns = {"category": "math", "turns": ["One?", "Two?"], "references": ["[[1]]", "[[2]]"], "responses": [answer, answer]}
     rated = judged(step, [{**row(0), **turns}])
-    assert [turn["score"] for turn in rated] == [None, None] and [turn["game"] for turn in rated] == [1, 2]
+    assert [(turn["rating"], turn["outcome"]) for turn in rated] == [(None, None)] * 2 and [turn["game"] for turn in rated] == [1, 2]
     assert [turn["template"] for turn in rated] == ["single-math-v1", "single-math-v1-multi-turn"]
 
 
@@ -198,8 +198,8 @@ def test_alpaca_eval_takes_preferences_from_log_probabilities_in_both_places(ser
     rows = [row(n, injected if n == 3 else f"An answer {n}.") for n in range(12)] + [row(20, "The baseline says: q20")]
     pairs = judged(step, rows)
     assert {pair["game"] for pair in pairs[:12]} == {0, 1} and len(server.requests) == 12
-    assert [pair["score"] for pair in pairs[:12]] == [pytest.approx(1.8 if pair["game"] else 1.2) for pair in pairs[:12]]
-    assert pairs[12]["score"] == 1.5 and pairs[12]["template"] == "identical" and pairs[12]["attempts"] == 0
+    assert [pair["outcome"] for pair in pairs[:12]] == [pytest.approx(0.8 if pair["game"] else 0.2) for pair in pairs[:12]]
+    assert pairs[12]["outcome"] == 0.5 and pairs[12]["template"] == "identical" and pairs[12]["attempts"] == 0
     assert all(request["top_logprobs"] == 5 and len(request["messages"]) == 2 for request in server.requests)
     assert injected in pairs[3]["prompt"]
 
@@ -210,7 +210,7 @@ def test_alpaca_eval_without_a_preference_is_null_and_counted(server: ChatServer
     step = AnnotatePairs(name="alpaca", llm=judge(server, tmp_path), annotator="weighted_alpaca_eval_gpt4_turbo")
     step.load()
     (pair,) = judged(step, [row(0)])
-    assert pair["score"] is None and pair["failure"] is None and pair["_statistics"]["no_verdict"] == 1
+    assert pair["outcome"] is None and pair["failure"] is None and pair["_statistics"]["no_verdict"] == 1
 
 
 def test_alpaca_evals_ranking_judge_calls_its_function(server: ChatServer, tmp_path: Path) -> None:
@@ -219,5 +219,5 @@ def test_alpaca_evals_ranking_judge_calls_its_function(server: ChatServer, tmp_p
     step.load()
     pairs = judged(step, [row(n) for n in range(6)])
     assert [pair["failure"] for pair in pairs] == [None] * 6
-    assert [pair["score"] for pair in pairs] == [1.0 if pair["game"] else 2.0 for pair in pairs]
+    assert [pair["outcome"] for pair in pairs] == [0.0 if pair["game"] else 1.0 for pair in pairs]
     assert all(request["tools"][0]["function"]["name"] == "make_partial_leaderboard" for request in server.requests)

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from eva_stages.core.tables import per_prompt_mean
-from eva_stages.core.verdicts import LABELS, outcome_of_label
+from eva_stages.core.verdicts import LABELS, outcome_of_label, outcome_of_preference, outcome_of_rating, preference_of_outcome
 from eva_stages.evaluation.lettercraft import win_rate
 from eva_stages.evaluation.pair_judging import TEMPLATE, JudgePairs, read_verdict
 from eva_stages.evaluation.statistics import clustered_bootstrap
@@ -42,7 +42,7 @@ def test_both_orders_are_judged_and_a_missing_answer_is_not_judged() -> None:
     games = next(step.process([row]))
     assert [(game["game"], game["verdict"], game["outcome"]) for game in games] == [(0, "B>>A", 1.0), (1, "A>>B", 1.0)]
     assert {game["question_id"] for game in games} == {"1"} and games[0]["baseline"] == "base"
-    assert TEMPLATE.split("{")[0] in step.format_input({**row, "game": 0})[1]["content"]
+    assert TEMPLATE.split("{")[0] in games[0]["prompt"]
     missing = next(step.process([row | {"baseline_responses": [None]}]))
     assert [(game["verdict"], game["outcome"], bool(game["failure"])) for game in missing] == [(None, None, True)] * 2
 
@@ -71,3 +71,9 @@ def test_unknown_values_are_left_out_and_all_unknown_is_an_error() -> None:
 def test_a_prompts_mean_is_over_its_known_rewards() -> None:
     table = pa.table({"rewards": pa.array([[1.0, None], [None, None], [0.0, 1.0]])})
     assert per_prompt_mean(table, "rewards") == pytest.approx([1, np.nan, 0.5], nan_ok=True)
+
+
+def test_the_outcome_is_one_number_for_every_kind_of_judgment() -> None:
+    assert [outcome_of_rating(rating) for rating in (1, 5.5, 10, None)] == [0, 0.5, 1, None]
+    preferences = [1.0, 1.1, 1.37, 1.5, 1.9999999, 2.0, None]
+    assert [preference_of_outcome(outcome_of_preference(preference)) for preference in preferences] == preferences
