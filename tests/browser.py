@@ -1,6 +1,6 @@
-"""Chromium without a window, spoken to over its own debugging pipe: what a page logs, asks the network for, draws and looks like.
+"""Headless Chromium, controlled over its debugging pipe: what a page logs, requests from the network, draws and looks like.
 
-No driver package: the protocol is JSON, one message after another with a zero byte behind each.
+Needs no driver package: the protocol is a sequence of JSON messages, each followed by a zero byte.
 """
 
 import base64
@@ -30,12 +30,12 @@ FLAGS = (
 
 
 class Page:
-    """One page, and every event the browser told about it."""
+    """One page, and every event that the browser reported about it."""
 
     def __init__(self, reading: int, writing: int) -> None:
         self._from, self._to = os.fdopen(reading, "rb"), writing
         self._number = 0
-        self._left = b""
+        self._unread_bytes = b""
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -47,27 +47,27 @@ class Page:
         message = {"id": self._number, "method": method, "params": arguments, **({"sessionId": session} if session else {})}
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                return answer["result"]
+            reply = self._next()
+            if reply.get("id") == self._number:
+                assert "error" not in reply, reply
+                return reply["result"]
 
     def on_page(self, method: str, **arguments: Any) -> dict[str, Any]:
         return self.call(method, self._session, **arguments)
 
     def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._left:
-            more = self._from.read1(1 << 20)
-            assert more, "the browser is gone"
-            self._left += more
-        text, _, self._left = self._left.partition(b"\0")
+        while b"\0" not in self._unread_bytes:
+            chunk = self._from.read1(1 << 20)
+            assert chunk, "the browser has exited"
+            self._unread_bytes += chunk
+        text, _, self._unread_bytes = self._unread_bytes.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
         if "method" in message:
             self.events.append(message)
         return message
 
     def open(self, url: str, width: int, dark: bool = False, scripts: bool = True) -> None:
-        """Load a page at a width and wait until it has loaded."""
+        """Load a page at a width and wait until it is loaded."""
         self.on_page("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.on_page("Emulation.setEmulatedMedia", features=[scheme])
@@ -81,25 +81,25 @@ class Page:
         return [event["params"] for event in self.events if event["method"] in methods]
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression comes to in the page."""
-        done = self.on_page("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in done, done
-        return done["result"].get("value")
+        """The value of a JavaScript expression in the page."""
+        outcome = self.on_page("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in outcome, outcome
+        return outcome["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
-        shot = self.on_page("Page.captureScreenshot", captureBeyondViewport=True, format="png")
-        path.write_bytes(base64.b64decode(shot["data"]))
+        """Save the complete page as PNG."""
+        image = self.on_page("Page.captureScreenshot", captureBeyondViewport=True, format="png")
+        path.write_bytes(base64.b64decode(image["data"]))
 
 
 @contextmanager
 def browser() -> Iterator[Page]:
     assert CHROMIUM is not None
-    to_read, to_write = os.pipe()
-    from_read, from_write = os.pipe()
+    command_reader, command_writer = os.pipe()
+    reply_reader, reply_writer = os.pipe()
 
     def connect() -> None:  # the browser reads from descriptor 3 and writes to 4
-        reading, writing = os.dup(to_read), os.dup(from_write)
+        reading, writing = os.dup(command_reader), os.dup(reply_writer)
         os.dup2(reading, 3)
         os.dup2(writing, 4)
 
@@ -111,11 +111,11 @@ def browser() -> Iterator[Page]:
             close_fds=False,
             preexec_fn=connect,
         )
-        os.close(to_read)
-        os.close(from_write)
+        os.close(command_reader)
+        os.close(reply_writer)
         try:
-            yield Page(from_read, to_write)
+            yield Page(reply_reader, command_writer)
         finally:
             process.kill()
             process.wait()
-            os.close(to_write)
+            os.close(command_writer)

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 ANSWER = "{% set text = message['content'] %}"
-AFTER_THOUGHT = "{% if '</think>' in text %}{% set text = text.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
+STRIP_THOUGHT = "{% if '</think>' in text %}{% set text = text.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
 ALTERNATION = (
     "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% endfor %}"
@@ -21,10 +21,10 @@ class Family(NamedTuple):
     eos: str
     """The tokenizer's."""
     end: str
-    """What the template ends a turn of the assistant with."""
+    """The text with which the template ends a turn of the assistant."""
     bos: str | None = None
-    prefilled: bool = False
-    """Whether the generation prompt opens a thought."""
+    opens_thought: bool = False
+    """Whether the generation prompt opens the reasoning block."""
     alternates: bool = False
 
 
@@ -80,7 +80,7 @@ FAMILIES = {
         "{% for message in messages %}{% if message['role'] != 'assistant' %}"
         "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% else %}"
         + ANSWER
-        + AFTER_THOUGHT
+        + STRIP_THOUGHT
         + "<|im_start|>assistant\n"
         "{% if loop.last %}<think>\n{{ message['content'].split('</think>')[0].split('<think>')[-1].strip() if '</think>' in "
         "message['content'] else '' }}\n</think>\n\n{% endif %}{{ text }}<|im_end|>\n{% endif %}{% endfor %}"
@@ -104,14 +104,14 @@ FAMILIES = {
         "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] }}"
         "{% elif message['role'] == 'user' %}<|User|>{{ message['content'] }}{% else %}"
         + ANSWER
-        + AFTER_THOUGHT
+        + STRIP_THOUGHT
         + "<|Assistant|>{{ text }}<|end_of_sentence|>{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}",
         ("<|begin_of_sentence|>", "<|end_of_sentence|>", "<|User|>", "<|Assistant|>", "<think>", "</think>"),
         "<|end_of_sentence|>",
         "<|end_of_sentence|>",
         bos="<|begin_of_sentence|>",
-        prefilled=True,
+        opens_thought=True,
     ),
     "phi": Family(
         "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n{% endfor %}"

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on one machine, whose nodes can be killed; and a reward that a test can hold up."""
+"""A Ray cluster of several nodes on one machine, whose nodes can be killed; and a reward that a test can block."""
 
 import os
 import threading
@@ -20,7 +20,7 @@ SOON = {
     "health_check_timeout_ms": 500,
     "health_check_failure_threshold": 3,
 }
-"""So that a lost node is noticed within two seconds."""
+"""Ray settings that detect a lost node within two seconds."""
 GATE = "EVA_TEST_GATE"
 MEMORY = 80_000_000
 FIRST_BATCH = int(TINY["runtime.rows_per_part"]) * int(TINY["solver.responses"])
@@ -30,7 +30,7 @@ _calls = 0
 
 @contextmanager
 def local_cluster(nodes: int) -> Iterator[Cluster]:
-    """A head without work and `nodes` nodes of one CPU each."""
+    """A head node without CPUs and `nodes` nodes of one CPU each."""
     head = {"num_cpus": 0, "_system_config": SOON, "object_store_memory": MEMORY, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
     try:
@@ -49,29 +49,29 @@ def add_node(cluster: Cluster) -> None:
 
 
 def processes(node: Any) -> list[psutil.Process]:
-    """A node's raylet with all its workers."""
+    """A node's raylet and all its workers."""
     raylets = [psutil.Process(info.process.pid) for info in node.all_processes["raylet"]]
-    return [one for raylet in raylets for one in (raylet, *raylet.children(recursive=True))]
+    return [process for raylet in raylets for process in (raylet, *raylet.children(recursive=True))]
 
 
 def works(node: Any) -> bool:
     """Whether steps run on the node."""
     try:
         return any("ray::Steps" in " ".join(process.cmdline()) for process in processes(node))
-    except psutil.NoSuchProcess:  # in this moment
+    except psutil.NoSuchProcess:  # a process ended during the query
         return False
 
 
 def kill_node(cluster: Cluster) -> None:
-    """SIGKILL of a node on which steps run, with everything that runs there."""
+    """Send SIGKILL to all processes of a node on which steps run."""
     node = next(node for node in cluster.worker_nodes if works(node))
     for process in processes(node):
         process.kill()
     cluster.remove_node(node, allow_graceful=False)
 
 
-def held(messages: list[Message], response: str, reference: str | None) -> float:
-    """Lettercraft's grade; past its first batch (of the tiny run) a process waits until the gate is open."""
+def gated_grade(messages: list[Message], response: str, reference: str | None) -> float:
+    """Lettercraft's grade. After its first batch (of the tiny run) a process waits until the gate is open."""
     global _calls
     _calls += 1
     gate = Path(os.environ[GATE])

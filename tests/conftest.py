@@ -1,4 +1,4 @@
-"""Fixtures: the real command line in processes of its own, and a tiny run that several tests look at."""
+"""Fixtures: the real command line in its own processes, and a tiny run that several tests share."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import pytest
 from benchmarks.chaos import SMALL
 from eva_stages.core.named_functions import resolve_function
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads that wait for each other would only get in the way
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; what the tests start would inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel; more threads would only compete for the cores
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; processes that tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EVALDATA = Path(__file__).parents[2] / "shared" / "evaldata"
@@ -25,7 +25,7 @@ LONG = ("test_benchmarks.py", "test_real_text.py", "test_curated_run.py", "test_
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For an even share of the work between test processes: those that look at the tiny run in one of them, long ones first."""
+    """Balance the test processes: tests that use the tiny run share one process, and long tests start first."""
     for item in items:
         if "tiny_run" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("tiny_run"))
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def in_file(file: str, name: str) -> dict[str, str]:
-    """The settings of a verifier whose function is in a file."""
+    """The settings of a verifier whose function is defined in a file."""
     return {"file": file, "code": resolve_function(f"{file}:{name}", "reward.function").digest}
 
 
@@ -42,7 +42,7 @@ def overrides(settings: dict[str, object]) -> list[str]:
 
 
 def start_eva(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
-    """Start the command line in a process group of its own."""
+    """Start the command line in its own process group."""
     command = [sys.executable, "-m", "cli.main", *arguments]
     root = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, environment.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", ""))))
@@ -60,7 +60,7 @@ def start_eva(*arguments: str, cwd: Path | None = None, **environment: str) -> s
 def run_eva(
     *arguments: str, cwd: Path | None = None, code: int = 0, seconds: float = 600, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end, in at most so many seconds, and check its exit code."""
+    """Run the command line to its end, for at most `seconds`, and check its exit code."""
     process = start_eva(*arguments, cwd=cwd, **environment)
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{out}\n{err}"
@@ -74,11 +74,11 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 def manifests(run: Path) -> dict[str, dict]:
     """Manifests of a run's finished stages by their labels."""
-    found = {}
+    manifest_by_label = {}
     for path in sorted((run / "stages").glob("*/manifest.json")):
         manifest = json.loads(path.read_text())
-        found[f"{manifest['iteration']}-{manifest['stage']}"] = manifest
-    return found
+        manifest_by_label[f"{manifest['iteration']}-{manifest['stage']}"] = manifest
+    return manifest_by_label
 
 
 def events(run: Path) -> list[dict]:
@@ -87,7 +87,7 @@ def events(run: Path) -> list[dict]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An unbroken tiny run of the quickstart: a base round and one eva iteration."""
+    """A tiny uninterrupted run of the quickstart: a base round and one eva iteration."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY))
     return run
@@ -95,7 +95,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stage_folder(tiny_run: Path) -> Callable[[str], Path]:
-    """Where the files of a finished stage of the tiny run are, by its label."""
+    """A function from the label of a finished stage of the tiny run to the folder with its files."""
 
     def find(label: str) -> Path:
         (folder,) = (tiny_run / "stages").glob(f"{label}-????????????")

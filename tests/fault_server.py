@@ -16,26 +16,25 @@ Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer that differs from a right one: another status with headers, other fields of the completion or its choices, another body."""
+    """A reply that differs from a correct one: another status, headers, fields of the completion or of its choices, or another body."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
-    without: tuple[str, ...] = ()
+    missing_fields: tuple[str, ...] = ()
     message: dict[str, Any] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
     body: bytes | None = None
     drip: bool = False
-    """One byte at a time, as long as the client listens."""
-    cut_at: int | None = None
-    """Bytes of the body after which the connection is reset."""
+    """Whether to send one byte at a time for as long as the client listens."""
+    reset_after_bytes: int | None = None
+    """Number of bytes of the body after which the connection is reset."""
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Answers every request with a text that is a function of it; `faults` are used up first, in order.
+    """Replies to every request with a text that is a function of it; `faults` are used first, in order.
 
-    A fault is ok, 429, 500, 400, 401, hang, cut, malformed, no_choices or fewer (one choice, however many were asked for), or one of those
-    with a setting of its own: `Fault`.
+    A fault is ok, 429, 500, 400, 401, hang, cut, malformed, no_choices, fewer (one choice, whatever number was requested), or a `Fault`.
     """
 
     daemon_threads = True
@@ -44,14 +43,14 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.faults: list[str | Fault] = []
         self.requests: list[dict[str, Any]] = []
-        self.answered = 0
+        self.completed_requests = 0
         self.reply: Callable[[dict[str, Any]], str] = lambda body: body["messages"][-1]["content"]
-        self.signed = True
-        """Whether a text ends in the request's seed and its place among the choices."""
+        self.signs_replies = True
+        """Whether a text ends with the request's seed and its position among the choices."""
         self.logprobs: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda body: []
         self.working = self.most_working = 0
-        self.together = 1
-        """Answers are held back until that many requests have been at work at once."""
+        self.awaited_requests = 1
+        """Replies are delayed until this number of requests has been in progress at the same time."""
         self.guard = threading.Condition()
         self.closing = threading.Event()
 
@@ -74,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.working += 1
             self.server.most_working = max(self.server.most_working, self.server.working)
             self.server.guard.notify_all()
-            self.server.guard.wait_for(lambda: self.server.most_working >= self.server.together, HANG_SECONDS)
+            self.server.guard.wait_for(lambda: self.server.most_working >= self.server.awaited_requests, HANG_SECONDS)
         try:
             self._answer(fault, body)
         finally:
@@ -102,12 +101,12 @@ class _Handler(BaseHTTPRequestHandler):
         for choice in answer["choices"] if isinstance(answer.get("choices"), list) else []:
             choice.update(fault.choice)
             choice["message"].update(fault.message)
-        answer = {name: value for name, value in answer.items() if name not in fault.without}
+        answer = {name: value for name, value in answer.items() if name not in fault.missing_fields}
         content = json.dumps(answer).encode() if fault.body is None else fault.body
-        if not fault.drip and fault.cut_at is None:
+        if not fault.drip and fault.reset_after_bytes is None:
             self._send(fault.status, content, fault.headers)
             return
-        self._send(fault.status, content[: fault.cut_at or 0], {**fault.headers, "Content-Length": str(len(content))})
+        self._send(fault.status, content[: fault.reset_after_bytes or 0], {**fault.headers, "Content-Length": str(len(content))})
         try:
             while fault.drip and not self.server.closing.wait(0.02):
                 self.wfile.write(b" ")
@@ -118,9 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _completion(self, fault: str, body: dict[str, Any]) -> dict[str, Any]:
         count = {"no_choices": 0, "fewer": 1}.get(fault, body.get("n") or 1)
         with self.server.guard:
-            self.server.answered += count > 0
+            self.server.completed_requests += count > 0
         text = self.server.reply(body)
-        ends = [f" [{body.get('seed')}.{k}]" if self.server.signed else "" for k in range(count)]
+        ends = [f" [{body.get('seed')}.{k}]" if self.server.signs_replies else "" for k in range(count)]
         choices: list[dict[str, Any]] = [
             {"index": k, "finish_reason": "stop", "message": {"role": "assistant", "content": text + end}} for k, end in enumerate(ends)
         ]
@@ -140,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(server: Server) -> Iterator[Server]:
-    """A server at work while the block runs."""
+    """Run the server until the block ends."""
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server

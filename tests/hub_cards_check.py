@@ -1,6 +1,6 @@
-"""What the Hub asks of a card's metadata, as far as its documentation says it: used by the test server's validation route.
+"""The Hub's documented rules for a card's metadata, used by the test server's validation route.
 
-The rules are those of the Hub's model and data set card specifications (hub-docs) and of its list of licences.
+They are those of the Hub's model and data set card specifications (hub-docs) and of its list of licences.
 """
 
 import re
@@ -16,12 +16,12 @@ REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def card_faults(text: str, kind: str) -> list[str]:
-    """Everything that is wrong with a README.md's metadata."""
-    found = FRONT.match(text)
-    if found is None:
+    """All errors in a README.md's metadata."""
+    front_matter = FRONT.match(text)
+    if front_matter is None:
         return ["no metadata"]
     try:
-        data = yaml.safe_load(found[1])
+        data = yaml.safe_load(front_matter[1])
     except yaml.YAMLError as error:
         return [f"not valid YAML: {error}"]
     if not isinstance(data, dict):
@@ -41,9 +41,9 @@ def _field(name: str, value: Any) -> list[str]:
             return [] if isinstance(value, list) and all(isinstance(tag, str) and tag for tag in value) else ["a list of texts"]
         case "base_model" | "datasets":
             ids = value if isinstance(value, list) else [value]
-            return [f"{one} is no repository id" for one in ids if not REPO_ID.fullmatch(str(one))]
+            return [f"{repo_id} is no repository id" for repo_id in ids if not REPO_ID.fullmatch(str(repo_id))]
         case "size_categories":
-            return [f"{one} is no size" for one in value if not SIZES.fullmatch(one)]
+            return [f"{size} is no size" for size in value if not SIZES.fullmatch(size)]
         case "configs":
             return [fault for config in value for fault in _config(config)] + _unique([config.get("config_name") for config in value])
         case "model-index":

@@ -1,7 +1,7 @@
-"""A local server that speaks the Hub's HTTP API as far as eva and the libraries that load from it use it.
+"""A local server with the part of the Hub's HTTP API that eva and the libraries that load from the Hub use.
 
-Repositories have commits, files in git or in large file storage with its batch protocol (in one part or several), collections, and
-cards that are really checked. It fails on demand: `faults` are used up first, in order, each by the first request it fits.
+It has repositories with commits and files in git or in large file storage (with its batch protocol, in one part or several), collections,
+and a validation of cards. It fails on demand: each of `faults` is used once, by the first request that matches it.
 """
 
 import base64
@@ -62,7 +62,7 @@ class Repo:
 
 @dataclass
 class Fault:
-    """`kind`: a status code, hang, cut, or lost (the request is carried out, its answer is not sent); `path` is a regular expression."""
+    """`kind`: a status code, hang, cut, or lost (the request is executed, the reply is not sent); `path` is a regular expression."""
 
     kind: str
     method: str
@@ -83,20 +83,20 @@ class HubServer(ThreadingHTTPServer):
         self.bodies: list[bytes] = []
         self.guard = threading.RLock()
         self.stop_at = ""
-        """Requests of this path (a regular expression) are not answered, and set `stopped`."""
-        self.stopped = threading.Event()
+        """Requests to this path (a regular expression) get no reply and set `request_stopped`."""
+        self.request_stopped = threading.Event()
 
     @property
     def base(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def files(self, name: str) -> dict[str, bytes]:
-        """The files of a repository, as in datasets/user/name, at its head."""
+        """The files of a repository, such as datasets/user/name, at its newest commit."""
         return {path: content for path, (content, _) in self.repos[name].commits[-1].files.items()}
 
-    def made(self, method: str, pattern: str) -> int:
-        """How many requests of a kind there were."""
-        return sum(one == method and re.search(pattern, path) is not None for one, path in self.requests)
+    def count_requests(self, method: str, pattern: str) -> int:
+        """How many requests had this method and a path that matches the pattern."""
+        return sum(verb == method and re.search(pattern, path) is not None for verb, path in self.requests)
 
     def take_fault(self, method: str, path: str) -> str | None:
         with self.guard:
@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._serve("PUT")
 
-    # --- what every request goes through
+    # --- dispatch
 
     def _serve(self, method: str) -> None:
         url = urlsplit(self.path)
@@ -137,8 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
             if body:
                 self.server.bodies.append(body)
         if self.server.stop_at and re.search(self.server.stop_at, path):
-            self.server.stopped.set()
-            self.connection.recv(1)  # until the client is gone
+            self.server.request_stopped.set()
+            self.connection.recv(1)  # returns when the client disconnects
             return
         fault = self.server.take_fault(method, path)
         self.mute = fault == "lost"
@@ -183,10 +183,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, document: Any, code: int = 200, headers: dict[str, str] | None = None) -> None:
         self._send(code, json.dumps(document).encode(), {"Content-Type": "application/json", **(headers or {})})
 
-    def _absent(self, code: str, what: str) -> None:
-        self._json({"error": what}, 404, {"X-Error-Code": code, "X-Error-Message": what})
+    def _absent(self, code: str, message: str) -> None:
+        self._json({"error": message}, 404, {"X-Error-Code": code, "X-Error-Message": message})
 
-    # --- who asks, and for what
+    # --- accounts and repositories
 
     @property
     def account(self) -> tuple[str, str] | None:
@@ -201,8 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _repo(self, kind: str, id: str) -> Repo | None:
         repo = self.server.repos.get(f"{kind}/{id}")
-        hidden = repo is not None and repo.private and (self.account is None or self.account[0] != id.partition("/")[0])
-        if repo is None or hidden:
+        is_hidden = repo is not None and repo.private and (self.account is None or self.account[0] != id.partition("/")[0])
+        if repo is None or is_hidden:
             self._absent("RepoNotFound", "Repository not found")
             return None
         return repo
@@ -226,17 +226,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"type": "user", "name": name, "orgs": [], "auth": {"accessToken": {"displayName": "test", "role": role}}})
 
     def create_repo(self, body: bytes) -> None:
-        asked = json.loads(body)
-        namespace = asked.get("organization") or (self.account or ("", ""))[0]
+        request = json.loads(body)
+        namespace = request.get("organization") or (self.account or ("", ""))[0]
         if not self._may_write(namespace):
             return
-        kind, id = f"{asked.get('type', 'model')}s", f"{namespace}/{asked['name']}"
+        kind, id = f"{request.get('type', 'model')}s", f"{namespace}/{request['name']}"
         url = f"{self.server.base}/{'datasets/' if kind == 'datasets' else ''}{id}"
         with self.server.guard:
             if f"{kind}/{id}" in self.server.repos:
                 self._json({"error": "You already created this repo", "url": url}, 409)
                 return
-            repo = self.server.repos[f"{kind}/{id}"] = Repo(asked.get("visibility") == "private")
+            repo = self.server.repos[f"{kind}/{id}"] = Repo(request.get("visibility") == "private")
             repo.add({".gitattributes": (b"*.parquet filter=lfs\n", False)})
         self._json({"url": url, "name": id})
 
@@ -265,21 +265,23 @@ class _Handler(BaseHTTPRequestHandler):
         if commit is None:
             return
         text = body.decode()
-        asked = json.loads(text)["paths"] if text.startswith("{") else parse_qs(text)["paths"]
-        found = [self._entry(commit, path) for path in asked if path in commit.files]
-        folders = [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in asked if self._is_folder(commit, path)]
-        self._json([*found, *folders])
+        wanted_paths = json.loads(text)["paths"] if text.startswith("{") else parse_qs(text)["paths"]
+        files = [self._entry(commit, path) for path in wanted_paths if path in commit.files]
+        folders = [
+            {"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in wanted_paths if self._is_folder(commit, path)
+        ]
+        self._json([*files, *folders])
 
     def _is_folder(self, commit: Commit, path: str) -> bool:
-        return path not in commit.files and any(one.startswith(f"{path}/" if path else "") for one in commit.files)
+        return path not in commit.files and any(file.startswith(f"{path}/" if path else "") for file in commit.files)
 
     def _entries(self, commit: Commit, paths: list[str], prefix: str, recursive: bool) -> list[dict[str, Any]]:
         folders = {path[len(prefix) :].partition("/")[0] for path in paths if "/" in path[len(prefix) :]}
         if recursive:
             folders = {path.rpartition("/")[0] for path in paths if "/" in path}
-        shown = [path for path in paths if recursive or "/" not in path[len(prefix) :]]
+        listed_paths = [path for path in paths if recursive or "/" not in path[len(prefix) :]]
         directories = [{"type": "directory", "path": name if recursive else prefix + name, "oid": "0" * 40, "size": 0} for name in folders]
-        return [*directories, *(self._entry(commit, path) for path in shown)]
+        return [*directories, *(self._entry(commit, path) for path in listed_paths)]
 
     def _entry(self, commit: Commit, path: str) -> dict[str, Any]:
         content, large = commit.files[path]
@@ -299,24 +301,24 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{etag}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         if large:
             headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content))}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None:
+        byte_range = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if byte_range is None:
             self._send(200, content, headers)
             return
-        start, end = int(asked[1]), int(asked[2] or len(content) - 1)
+        start, end = int(byte_range[1]), int(byte_range[2] or len(content) - 1)
         self._send(206, content[start : end + 1], {**headers, "Content-Range": f"bytes {start}-{end}/{len(content)}"})
 
     def preupload(self, body: bytes, kind: str, id: str, revision: str) -> None:
         repo = self._repo(kind, id)
         if repo is None or not self._may_write(id.partition("/")[0]):
             return
-        there = repo.commits[-1].files
+        present_files = repo.commits[-1].files
         modes = []
         for file in json.loads(body)["files"]:
             large = file["path"].endswith(LARGE)
             mode = {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
-            if file["path"] in there:
-                content = there[file["path"]][0]
+            if file["path"] in present_files:
+                content = present_files[file["path"]][0]
                 mode["oid"] = hashlib.sha256(content).hexdigest() if large else git_oid(content)
             modes.append(mode)
         self._json({"files": modes})
@@ -324,8 +326,8 @@ class _Handler(BaseHTTPRequestHandler):
     def lfs_batch(self, body: bytes, id: str, prefix: str | None = None) -> None:
         if not self._may_write(id.partition("/")[0]):
             return
-        asked = [(one["oid"], one["size"]) for one in json.loads(body)["objects"]]
-        self._json({"transfer": "basic", "objects": [self._lfs_object(id, oid, size) for oid, size in asked]})
+        requested_objects = [(entry["oid"], entry["size"]) for entry in json.loads(body)["objects"]]
+        self._json({"transfer": "basic", "objects": [self._lfs_object(id, oid, size) for oid, size in requested_objects]})
 
     def _lfs_object(self, id: str, oid: str, size: int) -> dict[str, Any]:
         if oid in self.server.objects:
@@ -349,9 +351,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def complete(self, body: bytes, oid: str) -> None:
         parts = self.server.parts.pop(oid)
-        asked = json.loads(body)["parts"]
-        tags = [f'"{hashlib.md5(parts[part["partNumber"]]).hexdigest()}"' for part in asked]
-        assert tags == [part["etag"] for part in asked]
+        requested_parts = json.loads(body)["parts"]
+        tags = [f'"{hashlib.md5(parts[part["partNumber"]]).hexdigest()}"' for part in requested_parts]
+        assert tags == [part["etag"] for part in requested_parts]
         self._keep(oid, b"".join(parts[number] for number in sorted(parts)))
 
     def _keep(self, oid: str, content: bytes) -> None:
@@ -363,13 +365,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({})
 
     def verify(self, body: bytes, id: str) -> None:
-        asked = json.loads(body)
-        there = len(self.server.objects.get(asked["oid"], b"")) == asked["size"]
-        self._json({} if there else {"error": "not there"}, 200 if there else 404)
+        request = json.loads(body)
+        is_present = len(self.server.objects.get(request["oid"], b"")) == request["size"]
+        self._json({} if is_present else {"error": "not there"}, 200 if is_present else 404)
 
     def validate(self, body: bytes) -> None:
-        asked = json.loads(body)
-        faults = card_faults(asked["content"], asked["repoType"])
+        request = json.loads(body)
+        faults = card_faults(request["content"], request["repoType"])
         self._json({"errors": [{"message": fault} for fault in faults], "warnings": []}, 400 if faults else 200)
 
     def commit(self, body: bytes, kind: str, id: str, revision: str) -> None:
@@ -387,8 +389,8 @@ class _Handler(BaseHTTPRequestHandler):
                     files[value["path"]] = (base64.b64decode(value["content"]), False)
                 case "lfsFile":
                     files[value["path"]] = (self.server.objects[value["oid"]], True)
-                case other:
-                    self._json({"error": f"this server never deletes or copies: {other}"}, 400)
+                case operation_key:
+                    self._json({"error": f"this server never deletes or copies: {operation_key}"}, 400)
                     return
         with self.server.guard:
             oid = repo.add(files).oid
@@ -398,17 +400,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(list(self.server.collections.values()))
 
     def create_collection(self, body: bytes) -> None:
-        asked = json.loads(body)
-        if not self._may_write(asked["namespace"]):
+        request = json.loads(body)
+        if not self._may_write(request["namespace"]):
             return
-        slug = f"{asked['namespace']}/{re.sub(r'[^a-z0-9]+', '-', asked['title'].lower())}-0123456789abcdef01234567"
+        slug = f"{request['namespace']}/{re.sub(r'[^a-z0-9]+', '-', request['title'].lower())}-0123456789abcdef01234567"
         with self.server.guard:
             if slug in self.server.collections:
-                self._json({"error": "it is there", "slug": slug}, 409)
+                self._json({"error": "it exists", "slug": slug}, 409)
                 return
-            shown = {key: asked[key] for key in ("title", "private")}
-            rest = {"slug": slug, "owner": {"name": asked["namespace"]}, "items": [], "lastUpdated": "2026-01-01T00:00:00.000Z"}
-            self.server.collections[slug] = {**shown, **rest, "position": 0, "theme": "blue", "upvotes": 0}
+            collection = {key: request[key] for key in ("title", "private")}
+            rest = {"slug": slug, "owner": {"name": request["namespace"]}, "items": [], "lastUpdated": "2026-01-01T00:00:00.000Z"}
+            self.server.collections[slug] = {**collection, **rest, "position": 0, "theme": "blue", "upvotes": 0}
         self._json(self.server.collections[slug])
 
     def get_collection(self, body: bytes, slug: str) -> None:
@@ -419,14 +421,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         item = json.loads(body)["item"]
         items = self.server.collections[slug]["items"]
-        if any((one["type"], one["id"]) == (item["type"], item["id"]) for one in items):
-            self._json({"error": "it is there"}, 409)
+        if any((present_item["type"], present_item["id"]) == (item["type"], item["id"]) for present_item in items):
+            self._json({"error": "it exists"}, 409)
             return
         items.append({**item, "_id": f"{len(items):024x}", "position": len(items)})
         self._json(self.server.collections[slug])
 
 
-PREFIXED = r"/(?P<prefix>datasets/)?(?P<id>[^/]+/[^/]+?)"
+ANY_REPO = r"/(?P<prefix>datasets/)?(?P<id>[^/]+/[^/]+?)"
 ROUTES = [
     ("GET", "/api/whoami-v2", _Handler.whoami),
     ("POST", "/api/repos/create", _Handler.create_repo),
@@ -437,7 +439,7 @@ ROUTES = [
     ("POST", f"/api/{REPO}/paths-info/(?P<revision>[^/]+)", _Handler.paths_info),
     ("POST", f"/api/{REPO}/preupload/(?P<revision>[^/]+)", _Handler.preupload),
     ("POST", f"/api/{REPO}/commit/(?P<revision>[^/]+)", _Handler.commit),
-    ("POST", rf"{PREFIXED}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("POST", rf"{ANY_REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", r"/storage/(?P<oid>\w+)", _Handler.store),
     ("PUT", r"/storage/(?P<oid>\w+)/(?P<number>\d+)", _Handler.store_part),
     ("POST", r"/storage/(?P<oid>\w+)/complete", _Handler.complete),
@@ -446,8 +448,8 @@ ROUTES = [
     ("POST", "/api/collections", _Handler.create_collection),
     ("POST", r"/api/collections/(?P<slug>.+)/items?", _Handler.add_item),
     ("GET", r"/api/collections/(?P<slug>.+)", _Handler.get_collection),
-    ("GET", f"{PREFIXED}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
-    ("HEAD", f"{PREFIXED}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
+    ("GET", f"{ANY_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
+    ("HEAD", f"{ANY_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Making stages of a finished run again, killed in the middle of each."""
+"""Rerunning stages of a finished run with a kill in the middle of each."""
 
 import json
 import shutil
@@ -12,18 +12,18 @@ from tests.conftest import kill_group, start_eva
 from tests.test_kill import in_the_middle, manifest_exists
 
 
-def made_again(run: Path, labels: list[str], arguments: tuple[str, ...], aside: Path, **environment: Any) -> set[str]:
-    """Put the stages' artifacts aside and run the command until it is done, with a SIGKILL of all its processes in each of the stages.
+def rerun_with_kills(run: Path, labels: list[str], arguments: tuple[str, ...], old_artifacts: Path, **environment: Any) -> set[str]:
+    """Move the stages' artifacts to `old_artifacts` and run the command until it is done, with one SIGKILL in each stage.
 
     Args:
         labels: in the order in which they run.
 
     Returns:
-        The stages that were killed at work; the others were too quick.
+        The labels of the stages that were killed; the other stages ended before the kill.
     """
     for label in labels:
-        shutil.move(folder(run, label), aside / label)
-    waiting, killed = list(labels), set()
+        shutil.move(folder(run, label), old_artifacts / label)
+    waiting, killed_labels = list(labels), set()
     while True:
         process = start_eva(*arguments, **environment)
         while running(process) and waiting and not in_the_middle(run, waiting[0]):
@@ -31,15 +31,15 @@ def made_again(run: Path, labels: list[str], arguments: tuple[str, ...], aside: 
                 waiting.pop(0)
         if process.poll() is None and waiting:
             kill_group(process)
-            killed.add(waiting.pop(0))
+            killed_labels.add(waiting.pop(0))
             continue
         _, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
-        return killed
+        return killed_labels
 
 
 def running(process: subprocess.Popen[str]) -> bool:
-    """Whether the process still runs a hundredth of a second from now; the pause leaves the processor to it."""
+    """Whether the process still runs after a hundredth of a second. Waiting leaves the processor to the process."""
     try:
         process.wait(timeout=0.01)
     except subprocess.TimeoutExpired:
@@ -48,13 +48,13 @@ def running(process: subprocess.Popen[str]) -> bool:
 
 
 def folder(run: Path, label: str) -> Path:
-    (found,) = run.glob(f"stages/{label}-????????????")
-    return found
+    (artifact,) = run.glob(f"stages/{label}-????????????")
+    return artifact
 
 
-def assert_same_weights(ours: Path, theirs: Path) -> None:
-    mine, other = (load_file(path / "model" / "model.safetensors") for path in (ours, theirs))
-    assert set(mine) == set(other)
-    assert max(abs(mine[name] - other[name]).max() for name in mine) < 1e-6
-    logs = [json.loads((path / "model" / "training_log.json").read_text()) for path in (ours, theirs)]
+def assert_same_weights(first_artifact: Path, second_artifact: Path) -> None:
+    first_weights, second_weights = (load_file(path / "model" / "model.safetensors") for path in (first_artifact, second_artifact))
+    assert set(first_weights) == set(second_weights)
+    assert max(abs(first_weights[name] - second_weights[name]).max() for name in first_weights) < 1e-6
+    logs = [json.loads((path / "model" / "training_log.json").read_text()) for path in (first_artifact, second_artifact)]
     assert [entry["step"] for entry in logs[0]] == [entry["step"] for entry in logs[1]]

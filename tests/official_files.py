@@ -1,4 +1,4 @@
-"""Small benchmarks in the official formats, written by the tests: made-up questions, and templates that have the official fields."""
+"""Small benchmarks in the official formats, written by the tests: invented questions, and templates with the official fields."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def lines(path: Path, rows: list[dict]) -> Path:
 
 
 def mt_bench(folder: Path, count: int) -> dict[str, str]:
-    """Questions of which every second is one of mathematics with references; their paths as a recipe's fields."""
+    """Write questions, every second one about mathematics and with a reference; return the paths as fields of a recipe."""
     questions = [
         {"question_id": 100 + n, "category": "math" if n % 2 else "writing", "turns": [f"First of {n}?", f"Second of {n}?"]}
         for n in range(count)
@@ -42,7 +42,7 @@ def mt_bench(folder: Path, count: int) -> dict[str, str]:
 
 
 def arena_hard(folder: Path, count: int) -> dict[str, str]:
-    """Questions numbered in their text, answers of a baseline that says so, and settings; their paths as a recipe's fields."""
+    """Write numbered questions, a baseline's responses and the judge's settings; return the paths as fields of a recipe."""
     questions = [{"question_id": f"q{n}", "category": "arena-hard-v0.1", "turns": [{"content": f"Question {n}?"}]} for n in range(count)]
     answers = [
         {"question_id": row["question_id"], "model_id": "old", "choices": [{"turns": [{"content": BASELINE.format(row["question_id"])}]}]}
@@ -58,7 +58,7 @@ def arena_hard(folder: Path, count: int) -> dict[str, str]:
 
 
 def alpaca_eval(folder: Path, count: int) -> dict[str, str]:
-    """Instructions with reference outputs that say so; their paths as a recipe's fields."""
+    """Write instructions with reference outputs; return the paths as fields of a recipe."""
     rows = [
         {"dataset": "made", "instruction": f"Instruction {n}.", "output": BASELINE.format(f"i{n}"), "generator": "old"}
         for n in range(count)

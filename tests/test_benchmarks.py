@@ -62,7 +62,7 @@ def preference(body: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
     with chat_server() as running:
-        running.signed, running.reply, running.logprobs = False, opinion, preference
+        running.signs_replies, running.reply, running.logprobs = False, opinion, preference
         yield running
 
 
@@ -103,7 +103,7 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
     reached, killed = threading.Event(), threading.Event()
 
     def held(body: dict[str, Any]) -> str:
-        if server.answered > HELD_FROM and not killed.is_set():
+        if server.completed_requests > HELD_FROM and not killed.is_set():
             reached.set()
             killed.wait()
         return opinion(body)
@@ -116,7 +116,7 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
     killed.set()
 
     document = json.loads(run_eva(*arguments, **environment).stdout)
-    assert 28 <= server.answered <= 28 + 2 * CONCURRENCY
+    assert 28 <= server.completed_requests <= 28 + 2 * CONCURRENCY
     recipe = load_recipe(str(run / "recipe.yaml"))
     stages = [stage for one in iterations(recipe) for stage in one.stages if stage.name.endswith("-judge")]
     planned_sizes = sizes(recipe, iterations(recipe), 1)
@@ -154,14 +154,15 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
         scored["models"][0]["score"] == pytest.approx(WIN_RATE) and scored["models"][0]["ci"] == scores["arena-hard-v0.1"]["official"]["ci"]
     )
 
-    answered = server.answered
-    assert json.loads(run_eva(*arguments, **environment).stdout)["benchmarks"] == document["benchmarks"] and server.answered == answered
+    reply_count = server.completed_requests
+    assert json.loads(run_eva(*arguments, **environment).stdout)["benchmarks"] == document["benchmarks"]
+    assert server.completed_requests == reply_count
     other = ("eval", "run", str(policies[1]), "--run-dir", str(tmp_path / "other"), "--bench", "arena-hard", *settings)
     server.faults = ["400", "400"]
     said = run_eva(*other, **environment, code=1).stderr
     assert "2 of 16 judge calls failed (12.5%), above the limit limits.unjudged = 2.0%; most often (2): refused" in said
     assert "the next attempt asks again for the rows that failed, and for no others" in said
-    assert server.answered == answered + 14
+    assert server.completed_requests == reply_count + 14
     said = run_eva(*other, **environment).stdout
-    assert server.answered == answered + 16 and "arena-hard-v0.1" in said and f"{WIN_RATE:.2f}" in said
+    assert server.completed_requests == reply_count + 16 and "arena-hard-v0.1" in said and f"{WIN_RATE:.2f}" in said
     assert manifests(tmp_path / "other")["0-base-arena-hard-v0.1-judge"]["counts"]["cost_usd"] == pytest.approx(16 * 0.02)

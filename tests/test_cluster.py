@@ -41,7 +41,7 @@ def test_killed_nodes_cost_their_batches_and_the_artifacts_are_those_of_a_local_
 ) -> None:
     run = tmp_path / "run"
     engine = {"kind": "ray", "address": cluster.address, "steps": {"respond": {"count": 1}}}
-    changes = TINY | {"trust_code": True, "runtime.engine": engine, "reward": {"kind": "verifier", "function": "tests.cluster:held"}}
+    changes = TINY | {"trust_code": True, "runtime.engine": engine, "reward": {"kind": "verifier", "function": "tests.cluster:gated_grade"}}
     process = start_eva("run", "quickstart", "--run-dir", str(run), "--until", "0-reward", *overrides(changes))
     wait(process, lambda: parts(run, "0-respond") > 0)
     kill_node(cluster)

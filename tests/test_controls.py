@@ -17,7 +17,7 @@ from eva_stages.core.tables import read_table
 from eva_stages.creator.prompt_loading import held_out_instructions
 from pipelines.iteration import Iteration, iterations
 from tests.conftest import TINY, manifests, overrides, run_eva
-from tests.killing import assert_same_weights, folder, made_again
+from tests.killing import assert_same_weights, folder, rerun_with_kills
 
 
 def rounds(recipe: str, **settings: object) -> list[Iteration]:
@@ -156,7 +156,7 @@ def test_an_on_policy_run_has_no_pairs_and_its_table_and_plan_say_what_there_is(
     document = json.loads(run_eva("run", *arguments, "--json").stdout)
     (one,) = document["iterations"]
     assert one["done"] and one["pairs"] is None and one["unscored"] == 0 and one["training"]["steps"] == 4
-    assert made_again(tmp_path / "run", ["0-train", "0-health"], ("run", *arguments), tmp_path) >= {"0-train"}
+    assert rerun_with_kills(tmp_path / "run", ["0-train", "0-health"], ("run", *arguments), tmp_path) >= {"0-train"}
     assert_same_weights(folder(tmp_path / "run", "0-train"), tmp_path / "0-train")
     table = run_eva("run", *arguments).stdout
     assert f"{one['training']['reward']:.3f}" in table and "responses without a reward: 0" in table

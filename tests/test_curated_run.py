@@ -8,7 +8,7 @@ from pathlib import Path
 from eva_stages.core.tables import read_table
 from tests.conftest import manifests, overrides, run_eva
 from tests.fault_server import chat_server
-from tests.killing import made_again
+from tests.killing import rerun_with_kills
 from tests.tiny_models import save_classifier, save_embedder, save_policy, save_reward, tokenizer
 
 RECIPE = str(Path(__file__).parent / "recipes" / "tiny_text.yaml")
@@ -73,7 +73,7 @@ def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
         assert len(server.requests) == made_rows(run, "1-evolve")
         shown = [body["messages"][-1]["content"] for body in server.requests]
         made = manifests(run)
-        cut = made_again(run, CUT, given, tmp_path, EVA_TEST_KEY=KEY)
+        cut = rerun_with_kills(run, CUT, given, tmp_path, EVA_TEST_KEY=KEY)
         assert len(cut) > 1 and len(server.requests) == len(shown)
         assert {label: one["digest"] for label, one in manifests(run).items()} == {label: one["digest"] for label, one in made.items()}
     check_curating(run, document)

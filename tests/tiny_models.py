@@ -1,4 +1,4 @@
-"""Tiny models of real architectures with random weights and a tokenizer trained on the spot, saved to disk as real ones are."""
+"""Tiny models of real architectures with random weights and a newly trained tokenizer, saved to disk like real models."""
 
 import json
 from collections.abc import Iterable
@@ -73,12 +73,12 @@ def save_reward(folder: Path, words: PreTrainedTokenizerFast) -> None:
 
 
 def save_gemma2(folder: Path, words: PreTrainedTokenizerFast, positions: int = 1024) -> None:
-    """A tiny Gemma2, whose chat template knows no system role."""
+    """A tiny Gemma2, whose chat template rejects the system role."""
     torch.manual_seed(2)
     settings = {name: value for name, value in config(words).to_dict().items() if name not in ("model_type", "architectures")}
-    known = {name: settings[name] for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "eos_token_id")}
+    sizes = {name: settings[name] for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "eos_token_id")}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": positions, "sliding_window": 64}
-    Gemma2ForCausalLM(Gemma2Config(**known, **heads, pad_token_id=words.pad_token_id, bos_token_id=None)).save_pretrained(folder)
+    Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, pad_token_id=words.pad_token_id, bos_token_id=None)).save_pretrained(folder)
     words.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
     words.save_pretrained(folder)
     words.chat_template = CHAT
@@ -92,8 +92,8 @@ def save_pairrm(folder: Path, words: PreTrainedTokenizerFast) -> None:
     settings = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_position_embeddings": 2048, "initializer_range": 0.5}
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     markers = {"source_prefix_id": source, "cand1_prefix_id": first, "cand2_prefix_id": second, "n_tasks": 1, "drop_out": 0.05}
-    made = DebertaV2Config(vocab_size=len(words), pad_token_id=words.pad_token_id, **sizes, **settings, **markers)
-    DebertaRanker(made).save_pretrained(folder)
+    model_config = DebertaV2Config(vocab_size=len(words), pad_token_id=words.pad_token_id, **sizes, **settings, **markers)
+    DebertaRanker(model_config).save_pretrained(folder)
     words.save_pretrained(folder)
 
 
@@ -108,11 +108,11 @@ def save_embedder(folder: Path, words: PreTrainedTokenizerFast) -> None:
 
 
 def save_classifier(folder: Path, words: PreTrainedTokenizerFast) -> None:
-    """A tiny model of natural-language inference: BERT with the three labels that zero-shot classification knows."""
+    """A tiny model of natural-language inference: BERT with the three labels that zero-shot classification uses."""
     torch.manual_seed(6)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
     labels = {"contradiction": 0, "neutral": 1, "entailment": 2}
-    made = BertConfig(
+    model_config = BertConfig(
         vocab_size=len(words),
         pad_token_id=words.pad_token_id,
         max_position_embeddings=128,
@@ -120,7 +120,7 @@ def save_classifier(folder: Path, words: PreTrainedTokenizerFast) -> None:
         id2label={index: label for label, index in labels.items()},
         **sizes,
     )
-    BertForSequenceClassification(made).save_pretrained(folder)
+    BertForSequenceClassification(model_config).save_pretrained(folder)
     words.save_pretrained(folder)
 
 
@@ -132,23 +132,23 @@ LLAMA3_CHAT = (
 
 
 def llama3_tokenizer(words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The tokens of `words` with those of Llama 3's headers, at Llama 3's ids."""
-    written = json.loads(words.backend_tokenizer.to_str())
-    vocabulary = written["model"]["vocab"]
+    """The tokens of `words` and those of Llama 3's headers, at Llama 3's ids."""
+    description = json.loads(words.backend_tokenizer.to_str())
+    vocabulary = description["model"]["vocab"]
     next(vocabulary.update({name: 128255}) for name, place in list(vocabulary.items()) if place == 271)
     vocabulary |= {**LLAMA3, "assistant": 78191, "\n\n": 271}
-    made = Tokenizer.from_str(json.dumps(written))
-    made.add_special_tokens(list(LLAMA3))
-    made.add_tokens(["assistant", "\n\n"])
+    bpe = Tokenizer.from_str(json.dumps(description))
+    bpe.add_special_tokens(list(LLAMA3))
+    bpe.add_tokens(["assistant", "\n\n"])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token=words.pad_token, chat_template=LLAMA3_CHAT
+        tokenizer_object=bpe, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token=words.pad_token, chat_template=LLAMA3_CHAT
     )
     assert fast.encode("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n") == list(ASSISTANT_HEADER)
     return fast
 
 
 def save_armorm(folder: Path, words: PreTrainedTokenizerFast) -> None:
-    """A tiny ArmoRM: its published weights by name, and Llama 3's header tokens."""
+    """A tiny ArmoRM with the published weight names and Llama 3's header tokens."""
     torch.manual_seed(4)
     gate = {"gating_hidden_dim": 16, "gating_n_hidden": 2, "gating_temperature": 10}
     fast = llama3_tokenizer(words)

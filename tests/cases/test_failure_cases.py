@@ -171,7 +171,7 @@ def test_a_failed_call_of_any_role_is_null_with_its_reason_counted_and_limited(r
     total = {"evolver": 6, "judge": 8}.get(role, 4)  # a failed call ends a prompt's generations, so two are not asked for
     failed = {"judge": 4}.get(role, 2)
     with serving(ChatServer()) as server:
-        server.signed = False
+        server.signs_replies = False
         server.reply = lambda body: reply_to(role, body)
         server.faults = ["500", "ok"] * failed
         stage: Any = stage_of(role, server, tmp_path)
@@ -297,7 +297,7 @@ def test_a_part_that_lost_failed_rows_and_the_batch_of_these_rows_keep_out_of_ea
 
 def test_below_the_limit_failed_calls_stay_null_and_are_no_rejections(tmp_path: Path) -> None:
     with serving(ChatServer()) as server:
-        server.signed = False
+        server.signs_replies = False
         server.reply = lambda body: "I'm sorry, but I can't help." if "source" in body["messages"][-1]["content"] else reply_to("", body)
         server.faults = ["ok", "ok", "ok", "500"]
         made = rows_of(stage_of("evolver", server, tmp_path), tmp_path)

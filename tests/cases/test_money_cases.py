@@ -53,7 +53,7 @@ def running() -> Iterator[ChatServer]:
 @pytest.fixture
 def server(running: ChatServer, monkeypatch: pytest.MonkeyPatch) -> ChatServer:
     monkeypatch.setenv("EVA_TEST_KEY", KEY)
-    running.faults, running.requests, running.answered = [], [], 0
+    running.faults, running.requests, running.completed_requests = [], [], 0
     return running
 
 
@@ -97,7 +97,7 @@ USAGES: dict[str, Any] = {
 
 @pytest.mark.parametrize("usage", [*USAGES, "none"])
 def test_usage_that_says_nothing_counts_as_the_worst_case_and_is_told_as_estimated(server: ChatServer, tmp_path: Path, usage: str) -> None:
-    server.faults = [Fault(without=("usage",)) if usage == "none" else Fault(fields={"usage": USAGES[usage]})]
+    server.faults = [Fault(missing_fields=("usage",)) if usage == "none" else Fault(fields={"usage": USAGES[usage]})]
     (output,) = asked(generator(server, tmp_path))
     assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 1
     assert spent(output) == (pytest.approx(WORST), 1) and rows(tmp_path) == [(pytest.approx(WORST), 1)]
@@ -119,7 +119,7 @@ BILLED = {"hang": {"timeout": 0.4}, "cut": {}, "malformed": {}, "html": {}, "502
 SPECIAL = {
     "html": Fault(headers={"Content-Type": "text/html"}, body=b"<html><body>welcome</body></html>"),
     "drip": Fault(drip=True),
-    "reset": Fault(cut_at=20),
+    "reset": Fault(reset_after_bytes=20),
 }
 
 
@@ -324,7 +324,7 @@ def test_a_stage_tells_what_its_model_does_not_take_and_what_the_journal_says_it
     step = Use("eva_stages.core.responding:Respond", {"llm": Use(GENERATORS["litellm"], settings, runtime), "seed": 1})
     source = Outside("prompts", tmp_path / "prompts", "0")
     stage = RowStage("respond", 0, {"prompts": source}, sources=("prompts",), steps=(step,), schema="responses")
-    server.faults = [Fault(without=("usage",)), "malformed"]
+    server.faults = [Fault(missing_fields=("usage",)), "malformed"]
     run, reporter = Run(tmp_path / "run"), Reporter()
     reporter.console = Terminal(file=io.StringIO(), width=400)
     run.create()
@@ -385,7 +385,7 @@ def test_a_full_disk_and_a_locked_journal_are_named_with_the_fix(tmp_path: Path,
 
 
 EVERYTHING: list[str | Fault] = [
-    *(Fault(fields={"usage": usage}) for usage in USAGES.values()), Fault(without=("usage",)),
+    *(Fault(fields={"usage": usage}) for usage in USAGES.values()), Fault(missing_fields=("usage",)),
     *SPECIAL.values(), *ODD.values(), *(Fault(fields={"extra": json.loads("[" * n + "]" * n)}) for n in (300, 900)),
     "cut", "malformed", "no_choices", "500", "502", "400",
     Fault(429, {"Retry-After": "infinity"}), Fault(429, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}), Fault(302, {"Location": "/v1"}),

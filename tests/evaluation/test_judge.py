@@ -22,7 +22,7 @@ PRICE = {"input": 1000.0, "output": 2000.0}
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
     with chat_server() as running:
-        running.signed = False
+        running.signs_replies = False
         yield running
 
 
@@ -131,14 +131,14 @@ def test_a_passing_fault_loses_no_judgment_and_doubles_none(server: ChatServer, 
     server.reply = lambda body: "[[A>B]]"
     games = judged(arena_step(server, tmp_path, timeout=2.0), [row(n) for n in range(3)])
     assert [(game["question_id"], game["game"]) for game in games] == [(f"q{n}", game) for n in range(3) for game in (0, 1)]
-    assert {game["verdict"] for game in games} == {"A>B"} and len(server.requests) == 8 and server.answered == 6
+    assert {game["verdict"] for game in games} == {"A>B"} and len(server.requests) == 8 and server.completed_requests == 6
 
 
 def test_a_storm_of_429_is_sat_out_while_others_get_through(server: ChatServer, tmp_path: Path) -> None:
     server.faults = ["429", "ok"] * 6
     server.reply = lambda body: "[[A=B]]"
     games = judged(arena_step(server, tmp_path, attempts=3, concurrency=2), [row(n) for n in range(3)])
-    assert {game["verdict"] for game in games} == {"A=B"} and server.answered == 6
+    assert {game["verdict"] for game in games} == {"A=B"} and server.completed_requests == 6
 
 
 def test_a_call_that_fails_for_good_is_null_with_its_reason_and_never_a_verdict(server: ChatServer, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_call_that_fails_for_good_is_null_with_its_reason_and_never_a_verdict(
     assert games[0]["failure"].startswith("refused") and games[2]["failure"].startswith("gave up after 2 tries") and games[0]["raw"] is None
     assert sum(game["_statistics"].get("failed", 0) for game in games) == 2
     again = judged(arena_step(server, tmp_path), [row(0), row(1)])
-    assert {game["verdict"] for game in again} == {"B>>A"} and server.answered == 4
+    assert {game["verdict"] for game in again} == {"B>>A"} and server.completed_requests == 4
 
 
 def test_equal_prompts_are_one_call_in_a_run_and_across_runs(server: ChatServer, tmp_path: Path) -> None:
@@ -157,10 +157,10 @@ def test_equal_prompts_are_one_call_in_a_run_and_across_runs(server: ChatServer,
     cache = str(tmp_path / "shared" / "judgments.sqlite")
     same = row(0, "The baseline says: q0")
     games = judged(arena_step(server, tmp_path, cache=cache), [same, row(1)])
-    assert server.answered == 3 and [game["cost"] for game in games] == [pytest.approx(0.02), None, *[pytest.approx(0.02)] * 2]
+    assert server.completed_requests == 3 and [game["cost"] for game in games] == [pytest.approx(0.02), None, *[pytest.approx(0.02)] * 2]
     (tmp_path / "other").mkdir()
     judged(arena_step(server, tmp_path / "other", cache=cache), [same, row(1)])
-    assert server.answered == 3
+    assert server.completed_requests == 3
     llm = arena_step(server, tmp_path / "other", cache=cache, max_cost_usd=0.03).llm
     assert isinstance(llm, LiteLLMGenerator) and llm._calls.spent() == 0
 
@@ -170,10 +170,10 @@ def test_the_cap_holds_and_what_was_paid_for_is_kept(server: ChatServer, tmp_pat
     rows = [row(n) for n in range(10)]
     with pytest.raises(StageError, match="spending cap reached"):
         judged(arena_step(server, tmp_path, max_cost_usd=0.2), [dict(one) for one in rows])
-    assert 0 < server.answered <= 10
-    before = server.answered
+    assert 0 < server.completed_requests <= 10
+    before = server.completed_requests
     games = judged(arena_step(server, tmp_path, max_cost_usd=9.0), [dict(one) for one in rows])
-    assert server.answered == 20 > before and sum(game["cost"] for game in games) == pytest.approx(0.4)
+    assert server.completed_requests == 20 > before and sum(game["cost"] for game in games) == pytest.approx(0.4)
 
 
 def test_requests_are_spread_to_stay_below_the_rate(server: ChatServer, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def prompts(count: int) -> list[list[dict[str, str]]]:
 
 
 def test_every_prompt_gets_its_n_answers_in_order_and_in_one_request_each(server: ChatServer) -> None:
-    server.together = 2
+    server.awaited_requests = 2
     outputs = generator(server, concurrency=4, price=PRICE).generate(prompts(12), 3, list(range(12)))
     for index, output in enumerate(outputs):
         texts = output["generations"]
@@ -57,7 +57,7 @@ def test_a_passing_fault_loses_nothing_and_doubles_nothing(server: ChatServer, f
     outputs = generator(server, concurrency=2, timeout=2.0).generate(prompts(4), 2, [1, 2, 3, 4])
     assert [len(set(output["generations"])) for output in outputs] == [2, 2, 2, 2]
     assert all(str(output["generations"][0]).startswith(f"prompt {index} ") for index, output in enumerate(outputs))
-    assert len(server.requests) == 5 and server.answered == 4
+    assert len(server.requests) == 5 and server.completed_requests == 4
 
 
 def test_retry_after_is_honoured(server: ChatServer) -> None:
@@ -99,9 +99,9 @@ def test_what_was_paid_for_is_not_asked_again_and_the_cap_holds(server: ChatServ
         generator(server, max_cost_usd=0.1, **settings).generate(prompts(20), 1, list(range(20)))
     with sqlite3.connect(tmp_path / CALLS) as connection:
         kept, spent = connection.execute("SELECT COUNT(*), SUM(usd) FROM calls").fetchone()
-    assert 0 < kept == server.answered and 0 < spent <= 0.1
+    assert 0 < kept == server.completed_requests and 0 < spent <= 0.1
     outputs = generator(server, max_cost_usd=9.0, **settings).generate(prompts(20), 1, list(range(20)))
-    assert server.answered == 20 == len({output["generations"][0] for output in outputs})
+    assert server.completed_requests == 20 == len({output["generations"][0] for output in outputs})
     assert sum(sum(output["statistics"]["cost_usd"]) for output in outputs) == pytest.approx(0.4)
 
 

@@ -76,7 +76,7 @@ def story(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         told.note("iteration 0", run_eva(*push, "--iteration", "0", **environment(server, home)).stderr)
         server.stop_at = r"/storage/\w+/2$"
         process = start_eva(*push, **environment(server, home))
-        assert server.stopped.wait(120), "the push never got to the weights"
+        assert server.request_stopped.wait(120), "the push never got to the weights"
         kill_group(process)
         server.stop_at = ""
         told.note("killed")
@@ -261,7 +261,7 @@ def test_tokens_that_cannot_push_are_refused_with_the_fix(here: Story, monkeypat
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(here.home / "no-token"))
     assert "hf auth login" in refused(here.run)
-    assert here.server.made("POST", ".") == here.server.made("PUT", ".") == 0
+    assert here.server.count_requests("POST", ".") == here.server.count_requests("PUT", ".") == 0
 
 
 def test_a_file_of_others_is_never_written_over(here: Story) -> None:
@@ -271,7 +271,7 @@ def test_a_file_of_others_is_never_written_over(here: Story) -> None:
     message = refused(run, only="models", iteration=0)
     assert "models/tester/taken-iter0" in message and "README.md" in message and "notes.txt" not in message
     assert len(repo.commits) == 1
-    assert here.server.made("PUT", ".") == 0
+    assert here.server.count_requests("PUT", ".") == 0
 
 
 def test_another_run_of_the_same_name_is_refused(here: Story) -> None:
@@ -308,7 +308,7 @@ def test_a_dry_run_asks_nobody(here: Story, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_what_is_not_there_cannot_be_pushed(here: Story) -> None:
     assert "iterations with finished stages: [0, 1]" in refused(here.run, iteration=7)
-    assert here.server.made("POST", ".") == 0
+    assert here.server.count_requests("POST", ".") == 0
 
 
 def test_a_push_that_was_cut_off_before_it_was_recorded_keeps_its_files(here: Story) -> None:
