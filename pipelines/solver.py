@@ -56,15 +56,14 @@ def _online(recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outs
     """On-policy training: the policy answers as `policy.generator` says, and the recipe's reward scores in the training processes."""
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
     reward, needed = reward_model(recipe.reward, recipe, policy)
-    settings = {
+    on_policy = {
         "responses": recipe.solver.responses,
         "sampling": recipe.policy.generator.model_dump(include=set(Sampling._fields) | {"max_new_tokens"}),
         "reward": as_data(reward),
         "keep_thoughts": keep_thoughts(recipe),
         "shown_system_prompt": shown_system_prompt(recipe).get("system_prompt"),
     }
-    runtime = {"unscored": recipe.limits.unscored}
-    return _trained(recipe, iteration, policy, initial, {**needed, "prompts": prompts}, settings, runtime)
+    return _trained(recipe, iteration, policy, initial, {**needed, "prompts": prompts}, {"on_policy": on_policy})
 
 
 def _trained(
@@ -74,14 +73,12 @@ def _trained(
     initial: Outside,
     data: Mapping[str, Stage | Outside],
     settings: Mapping[str, Any] | None = None,
-    runtime: Mapping[str, Any] | None = None,
 ) -> Stage:
     """Training from `start` on `data`. The reference is `start` too, or theta_0; losses without one take no notice of it."""
     solver = recipe.solver
     meant = {
-        "kind": solver.loss.kind,
-        "loss": solver.loss.model_dump(exclude={"kind"}),
-        **solver.training.model_dump(exclude={"runtime", "start"}),
+        "loss": solver.loss.model_dump(),
+        "training": solver.training.model_dump(exclude={"runtime", "start"}),
         "system_prompt": recipe.policy.generator.system_prompt,
         "date": None,
         **date_of(recipe, initial),
@@ -90,12 +87,12 @@ def _trained(
     }
     engine = recipe.runtime.engine
     cluster = engine.address if isinstance(engine, RayEngine) else "auto"
-    knobs = {**solver.training.runtime.model_dump(), "cluster": cluster, **(runtime or {})}
+    runtime = {"training": solver.training.runtime.model_dump(), "cluster": cluster, "unscored": recipe.limits.unscored}
     return FunctionStage(
         "train",
         iteration,
         {**data, "policy": start, "reference": initial if solver.reference == "initial" else start},
-        function=Use("eva_stages.solver.launching:train", meant, {"runtime": knobs}),
+        function=Use("eva_stages.solver.launching:train", meant, {"runtime": runtime}),
         version=4,
     )
 

@@ -17,7 +17,8 @@ from eva_stages.models.architecture import first_line
 from eva_stages.models.choosing import ROWS
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer, locate
-from eva_stages.solver.launching import launch_file, launch_settings, machine_count, process_count, training_length
+from eva_stages.solver.launch_file import read_launch_file
+from eva_stages.solver.launching import training_length
 from pipelines.prompt_stages import prompt_source
 
 PACKAGES = {"liger": "liger-kernel", "qlora": "bitsandbytes", "DEEPSPEED": "deepspeed"}
@@ -93,7 +94,7 @@ def _online(recipe: Recipe) -> None:
 
 def _batches(recipe: Recipe) -> None:
     training = recipe.solver.training
-    processes = process_count(launch_file(training.runtime.launch))
+    processes = read_launch_file(training.runtime.launch).processes
     micro = min(training.runtime.micro_batch_size, max(1, training.batch_size // processes))
     if training.batch_size % (micro * processes):
         raise ConfigError(
@@ -106,8 +107,8 @@ def _batches(recipe: Recipe) -> None:
 
 def _machines(recipe: Recipe) -> None:
     runtime = recipe.solver.training.runtime
-    file = launch_file(runtime.launch)
-    machines, processes = machine_count(file), process_count(file)
+    file = read_launch_file(runtime.launch)
+    machines, processes = file.machines, file.processes
     place = "solver.training.runtime.starter"
     if machines > 1 and runtime.starter is None:
         raise ConfigError([f"{place}: {runtime.launch} has {machines} machines; say what starts training on them, slurm or ray"])
@@ -124,7 +125,7 @@ def _machines(recipe: Recipe) -> None:
 def _packages(recipe: Recipe) -> None:
     training = recipe.solver.training
     runtime = training.runtime
-    distributed = launch_settings(launch_file(runtime.launch)).get("distributed_type")
+    distributed = read_launch_file(runtime.launch).distributed_type
     asked: dict[str, str] = {f"solver.training.runtime.report_to: {name}": name for name in runtime.report_to}
     if runtime.liger:
         asked["solver.training.runtime.liger"] = PACKAGES["liger"]

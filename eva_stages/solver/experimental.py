@@ -5,7 +5,6 @@ over the response alone: TRL's is a mean over the tokens of a micro batch (ORPO'
 into micro batches would change the loss.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +12,10 @@ from accelerate import PartialState
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
+from eva_stages.core.config.solver_config import ORPO, SimPO
 from eva_stages.models.loading import load_tokenizer
-from eva_stages.solver.fitting import MetricsFile, WholeSteps, common_arguments, fit, load_policy, lora, tokenized_pairs
+from eva_stages.solver.fitting import WholeSteps, common_arguments, fit, load_policy, lora, tokenized_pairs
+from eva_stages.solver.job import TrainingJob
 
 
 class ReferenceFree(WholeSteps):
@@ -45,34 +46,34 @@ class OddsRatioTrainer(ReferenceFree, ORPOTrainer):
     """The NLL term, and -lambda log sigmoid(log odds(y+) - log odds(y-)) with odds of the probability per token."""
 
 
-def trainer_and_arguments(kind: str, loss: dict[str, Any]) -> tuple[type, type, dict[str, Any]]:
+def trainer_and_arguments(loss: SimPO | ORPO) -> tuple[type, type, dict[str, Any]]:
     """The trainer of a loss, its configuration class, and the loss as TRL's configuration."""
-    if kind == "simpo":
-        added = float(loss["nll_alpha"] > 0)  # cpo_alpha adds the term exchanged above, which has its weight already
-        return SimPOTrainer, CPOConfig, {"loss_type": "simpo", "simpo_gamma": loss["gamma_ratio"] * loss["beta"], "cpo_alpha": added}
+    if isinstance(loss, SimPO):
+        added = float(loss.nll_alpha > 0)  # cpo_alpha adds the term exchanged above, which has its weight already
+        return SimPOTrainer, CPOConfig, {"loss_type": "simpo", "simpo_gamma": loss.gamma_ratio * loss.beta, "cpo_alpha": added}
     return OddsRatioTrainer, ORPOConfig, {}
 
 
-def train(job: dict[str, Any]) -> None:
+def train(job: TrainingJob) -> None:
     """One round of preference optimisation without a reference policy."""
     trainer, counts = make_trainer(job)
     fit(trainer, job, counts)
 
 
-def make_trainer(job: dict[str, Any]) -> tuple[Any, dict[str, int]]:
+def make_trainer(job: TrainingJob) -> tuple[Any, dict[str, int]]:
     """The trainer of a job, and what became of the pairs."""
-    tokenizer = load_tokenizer(job["policy"])
+    assert isinstance(job.loss, SimPO | ORPO)
+    tokenizer = load_tokenizer(str(job.policy))
     _, pairs, counts = tokenized_pairs(job, tokenizer)
-    trainer_class, config, arguments = trainer_and_arguments(job["kind"], job["loss"])
+    trainer_class, config, arguments = trainer_and_arguments(job.loss)
     settings = common_arguments(job, len(pairs), PartialState().num_processes)
-    made = config(**settings, **arguments, beta=job["loss"]["beta"], max_length=job["max_length"], remove_unused_columns=False)
+    made = config(**settings, **arguments, beta=job.loss.beta, max_length=job.training.max_length, remove_unused_columns=False)
     trainer = trainer_class(
         model=load_policy(job),  # after the configuration: DeepSpeed shards what is loaded once its settings are known
         args=made,
         train_dataset=pairs.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]),
         processing_class=tokenizer,
         peft_config=lora(job),
-        callbacks=[MetricsFile(Path(job["work"]) / "metrics.jsonl")],
     )
-    trainer.nll_alpha = job["loss"]["nll_alpha"]
+    trainer.nll_alpha = job.loss.nll_alpha
     return trainer, counts

@@ -1,8 +1,4 @@
-"""What every solver training shares: models, common arguments, whole steps, resumption, and the end.
-
-A resumed training takes its weights, its optimiser and its place from its last whole checkpoint and everything else from the job.
-A checkpoint is whole if its files are those that were there when it had been written.
-"""
+"""What every solver training shares: models, common arguments, complete optimiser steps, resumption, and the end."""
 
 import json
 import math
@@ -18,26 +14,22 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
-from eva_stages.core.decoding import decode_json
 from eva_stages.core.durable import sync, write_whole
 from eva_stages.core.errors import DataError
-from eva_stages.core.fingerprint import file_digest
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.sampling import neutral_generation_config
 from eva_stages.models.weights import load_strictly
-from eva_stages.solver.finite import StopAtNonFinite, changed_share, non_finite_weight, unchanged_reason
+from eva_stages.solver.checkpoints import CheckpointDigests, whole_checkpoint
+from eva_stages.solver.finite import StopAtNonFinite, changed_share, unchanged_reason
+from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.saving import cast_weights, merge_adapter, weights_dtype
 from eva_stages.solver.tokens import read_tokens, tokenize
 
 FACTS = {"loss": "loss", "reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies", "reward": "reward"}
 """What the manifest tells of the end of a training, and how trainers log it."""
-WHOLE = "whole.json"
 GENERATION = "generation_config.json"
-KEPT = 2
-"""Checkpoints of an unfinished training."""
 
 
 class MetricsFile(TrainerCallback):
@@ -51,20 +43,6 @@ class MetricsFile(TrainerCallback):
             entry = {"step": state.global_step, "total_steps": state.max_steps, **logs}
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry) + "\n")
-
-
-class CheckpointDigests(TrainerCallback):
-    """Writes beside every checkpoint what it consists of, and keeps the last ones by their steps.
-
-    transformers would keep those with the latest file times, and after a clock was put back delete each one as it is written.
-    """
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        PartialState().wait_for_everyone()  # each process writes files of its own
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_whole(folder / WHOLE, json.dumps(_digests(folder)))
-            rotate_checkpoints(args.output_dir, KEPT)
 
 
 class WholeSamples(Sampler[int]):
@@ -101,69 +79,66 @@ class WholeSteps:
         return WholeSamples(rows, batch, self.args.seed)
 
 
-def load_policy(job: dict[str, Any]) -> Any:
+def load_policy(job: TrainingJob) -> Any:
     """The policy to train.
 
     Steps of 5e-7 vanish in bfloat16 weights, so weights that are trained are float32 whatever the arithmetic is. Under an adapter
     they are frozen, and are in the arithmetic's type or in 4 bits.
     """
     policy = _load_policy(job)
-    tokenizer = load_tokenizer(job["policy"])
+    tokenizer = load_tokenizer(str(job.policy))
     # the model's own sampling settings would be obeyed by rloo, and may be such that they cannot be saved again
-    policy.generation_config = neutral_generation_config(chat_of(job, tokenizer).end_tokens(Path(job["policy"])), tokenizer.pad_token_id)
+    policy.generation_config = neutral_generation_config(chat_of(job, tokenizer).end_tokens(job.policy), tokenizer.pad_token_id)
     return policy
 
 
-def _load_policy(job: dict[str, Any]) -> Any:
-    adapter = job["adapter"]
-    if adapter is None:
-        return _load(job["policy"], job, torch.float32)
-    dtype = getattr(torch, job["dtype"])
-    if adapter["kind"] == "lora":
-        return _load(job["policy"], job, dtype)
+def _load_policy(job: TrainingJob) -> Any:
+    if job.training.adapter is None:
+        return _load(job.policy, job, torch.float32)
+    dtype = getattr(torch, job.training.dtype)
+    if not job.uses_four_bits:
+        return _load(job.policy, job, dtype)
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
     here = {"": PartialState().device}
-    return _load(job["policy"], job, dtype, quantization_config=four_bits, device_map=here)
+    return _load(job.policy, job, dtype, quantization_config=four_bits, device_map=here)
 
 
-def load_reference(job: dict[str, Any]) -> Any:
+def load_reference(job: TrainingJob) -> Any:
     """The reference policy, in the arithmetic's type."""
-    return _load(job["reference"], job, getattr(torch, job["dtype"]))
+    return _load(job.reference, job, getattr(torch, job.training.dtype))
 
 
-def _load(folder: str, job: dict[str, Any], dtype: torch.dtype, **settings: Any) -> Any:
-    return load_strictly(AutoModelForCausalLM, folder, job["attention"], dtype=dtype, **settings)
+def _load(folder: Path, job: TrainingJob, dtype: torch.dtype, **settings: Any) -> Any:
+    return load_strictly(AutoModelForCausalLM, folder, job.training.attention, dtype=dtype, **settings)
 
 
-def lora(job: dict[str, Any]) -> Any:
+def lora(job: TrainingJob) -> Any:
     """peft's configuration of the job's adapter; None where all weights are trained."""
-    if job["adapter"] is None:
+    if (adapter := job.training.adapter) is None:
         return None
     from peft import LoraConfig
 
-    names = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
-    return LoraConfig(
-        **{name: job["adapter"][ours] for ours, name in names.items()}, target_modules="all-linear", task_type="CAUSAL_LM", bias="none"
-    )
+    sizes: dict[str, Any] = {"r": adapter.rank, "lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout}
+    return LoraConfig(**sizes, target_modules="all-linear", task_type="CAUSAL_LM", bias="none")
 
 
-def tokenized_pairs(job: dict[str, Any], tokenizer: Any) -> tuple[Path, Dataset, dict[str, int]]:
+def tokenized_pairs(job: TrainingJob, tokenizer: Any) -> tuple[Path, Dataset, dict[str, int]]:
     """The file with the token ids of the job's pairs, the pairs, and what became of all of them. Made by one process."""
-    path = Path(job["work"]) / "tokens.arrow"
+    path = job.work / "tokens.arrow"
     with PartialState().main_process_first():
         if not path.is_file():
-            tokenize(Path(job["pairs"]), chat_of(job, tokenizer), job["max_length"], job["too_long"], path)
+            tokenize(job.inputs["pairs"], chat_of(job, tokenizer), job.training.max_length, job.training.too_long, path)
         return path, *read_tokens(path)
 
 
-def chat_of(job: dict[str, Any], tokenizer: Any) -> Chat:
+def chat_of(job: TrainingJob, tokenizer: Any) -> Chat:
     """The policy's conversations as they were sampled."""
-    return Chat(tokenizer, job["date"], job["system_prompt"])
+    return Chat(tokenizer, job.date, job.system_prompt)
 
 
-def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str, Any]:
+def common_arguments(job: TrainingJob, rows: int, processes: int) -> dict[str, Any]:
     """The part of TRL's configurations that all trainers share.
 
     Args:
@@ -172,81 +147,46 @@ def common_arguments(job: dict[str, Any], rows: int, processes: int) -> dict[str
     Raises:
         ValueError: if the batch size cannot be made up of micro batches over the processes.
     """
-    micro = min(job["micro_batch_size"], job["batch_size"] // processes)
-    if micro < 1 or job["batch_size"] % (micro * processes):
+    training, runtime = job.training, job.training.runtime
+    micro = min(runtime.micro_batch_size, training.batch_size // processes)
+    if micro < 1 or training.batch_size % (micro * processes):
         raise ValueError(
-            f"solver.training.batch_size {job['batch_size']} is no multiple of micro_batch_size {micro} x {processes} processes"
+            f"solver.training.batch_size {training.batch_size} is no multiple of micro_batch_size {micro} x {processes} processes"
         )
-    steps_per_epoch = math.ceil(rows / job["batch_size"])
+    steps_per_epoch = math.ceil(rows / training.batch_size)
     return {
-        "output_dir": str(Path(job["work"]) / "checkpoints"),
+        "output_dir": str(job.work / "checkpoints"),
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": job["batch_size"] // (micro * processes),
-        "num_train_epochs": job["epochs"],
-        "learning_rate": job["learning_rate"],
-        "lr_scheduler_type": job["scheduler"],
-        "optim": job["optimizer"],
-        "warmup_steps": job["warmup_ratio"],
-        "max_grad_norm": job["max_grad_norm"],
+        "gradient_accumulation_steps": training.batch_size // (micro * processes),
+        "num_train_epochs": training.epochs,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.scheduler,
+        "optim": training.optimizer,
+        "warmup_steps": training.warmup_ratio,
+        "max_grad_norm": training.max_grad_norm,
         "use_cpu": PartialState().device.type == "cpu",
-        "bf16": job["dtype"] == "bfloat16",
-        "gradient_checkpointing": job["gradient_checkpointing"],
-        "seed": job["seed"],
+        "bf16": training.dtype == "bfloat16",
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "seed": job.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would log the mean of earlier losses instead
-        "save_steps": max(1, math.ceil(steps_per_epoch / job["checkpoints_per_epoch"])),
-        "report_to": list(job["report_to"]),
-        "run_name": job["label"],
-        "use_liger_kernel": job["liger"],
+        "save_steps": max(1, math.ceil(steps_per_epoch / training.checkpoints_per_epoch)),
+        "report_to": list(runtime.report_to),
+        "run_name": job.label,
+        "use_liger_kernel": runtime.liger,
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
 
 
-def whole_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that is there as it was written and finite; later ones are put aside, with a message."""
-    for _ in range(len(list(folder.glob("checkpoint-*")))):
-        last = get_last_checkpoint(str(folder))
-        if last is None:
-            return None
-        problem = _problem(Path(last))
-        if problem is None:
-            return last
-        print(f"{last} {problem}; going back to the one before", flush=True)
-        aside = Path(last).with_name("broken-" + Path(last).name)
-        shutil.rmtree(aside, ignore_errors=True)
-        Path(last).rename(aside)
-    return None
-
-
-def _problem(folder: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from; None if it can."""
-    if not _is_whole(folder):
-        return "is not whole"
-    weight = non_finite_weight(folder)
-    return None if weight is None else f"has weights that are not finite ({weight})"
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        recorded = decode_json((folder / WHOLE).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return False
-    return bool(_digests(folder) == recorded)
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (WHOLE, f"{WHOLE}.partial"))
-    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
-
-
-def fit(trainer: Any, job: dict[str, Any], counts: Mapping[str, float]) -> None:
+def fit(trainer: Any, job: TrainingJob, counts: Mapping[str, float]) -> None:
     """Train to the end, from the last whole checkpoint if there is one, and leave `model/` and `result.json` in the work folder."""
-    work = Path(job["work"])
+    work = job.work
     main = trainer.is_world_process_zero()
     found = [whole_checkpoint(work / "checkpoints") if main else None]
     broadcast_object_list(found)
-    trainer.add_callback(StopAtNonFinite(job["learning_rate"], job["dtype"]))
+    trainer.add_callback(MetricsFile(work / "metrics.jsonl"))
+    trainer.add_callback(StopAtNonFinite(job.training.learning_rate, job.training.dtype))
     trainer.add_callback(CheckpointDigests())
     trainer.train(resume_from_checkpoint=found[0])
     made = work / "model.partial"
@@ -258,18 +198,18 @@ def fit(trainer: Any, job: dict[str, Any], counts: Mapping[str, float]) -> None:
         _finish(trainer, job, made, counts)
 
 
-def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: Mapping[str, float]) -> None:
+def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, float]) -> None:
     """Leave the checkpoint, its training log and the facts for the manifest."""
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     (model / "training_args.bin").unlink(missing_ok=True)
-    dtype = weights_dtype(Path(job["policy"]))
-    if job["adapter"]:
-        merge_adapter(Path(job["policy"]), model)
+    dtype = weights_dtype(job.policy)
+    if job.training.adapter:
+        merge_adapter(job.policy, model)
     cast_weights(model, dtype)
-    changed = changed_share(Path(job["policy"]), model)
+    changed = changed_share(job.policy, model)
     if changed == 0:
         raise DataError(f"training changed no weight of the policy: {unchanged_reason(history, dtype)}. No policy was saved")
-    if (own := Path(job["policy"]) / GENERATION).is_file():
+    if (own := job.policy / GENERATION).is_file():
         shutil.copyfile(own, model / GENERATION)
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
     end = history[-max(1, len(history) // 4) :]  # one batch says little; the last quarter of the steps says how it ended
@@ -284,10 +224,9 @@ def _finish(trainer: Any, job: dict[str, Any], model: Path, counts: Mapping[str,
         "devices": _devices(),
         "reference_seconds": getattr(trainer, "reference_seconds", 0.0),
     }
-    work = Path(job["work"])
-    write_whole(work / "result.json", json.dumps(facts))
-    model.rename(work / "model")
-    sync(work)
+    write_whole(job.work / "result.json", json.dumps(facts))
+    model.rename(job.work / "model")
+    sync(job.work)
 
 
 def _devices() -> dict[str, Any]:

@@ -1,10 +1,34 @@
 """Losses as pure functions of log-probabilities, in nats.
 
-Here is what TRL does not have, or has in another form than the paper: soft SPPO and the NLL term per response. The other losses
-are TRL's own; tests hold every one against its formula.
+These are the ones that TRL does not have, or has in another form than the paper: soft SPPO and the NLL term per response. The other
+losses are TRL's own; tests compare every one with its formula.
 """
 
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 import torch
+
+
+class PairLogProbs(NamedTuple):
+    """A micro batch of pairs as a loss reads it; every tensor has shape (batch,)."""
+
+    policy_chosen: torch.Tensor
+    """log pi(y+ | x), summed over the response's tokens, with gradient; `policy_rejected` the same for y-."""
+    policy_rejected: torch.Tensor
+    reference_chosen: torch.Tensor
+    """log pi_ref(y+ | x); `reference_rejected` the same for y-."""
+    reference_rejected: torch.Tensor
+    chosen_tokens: torch.Tensor
+    """Number of tokens of y+; `rejected_tokens` the same for y-."""
+    rejected_tokens: torch.Tensor
+    chosen_wins: torch.Tensor | None
+    """Mean probability that y+ beats a response of the same prompt; None where the reward is pointwise. `rejected_wins`: of y-."""
+    rejected_wins: torch.Tensor | None
+
+
+Loss = Callable[[PairLogProbs], tuple[torch.Tensor, Mapping[str, torch.Tensor | float]]]
+"""From a micro batch to (the loss of each pair, or their mean; metrics to log by name)."""
 
 
 def length_normalized_nll(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -21,19 +45,13 @@ def length_normalized_nll(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tens
     return (-(logps * mask).sum(dim=1) / lengths).mean()
 
 
-def sppo(
-    chosen_logratios: torch.Tensor, rejected_logratios: torch.Tensor, chosen_wins: torch.Tensor, rejected_wins: torch.Tensor, beta: float
-) -> torch.Tensor:
+def sppo(pairs: PairLogProbs, beta: float) -> tuple[torch.Tensor, dict[str, float]]:
     """Soft SPPO (Wu et al. 2024, equation 4.7): 1/2 [(d_w - (P_w - 1/2) / beta)^2 + (d_l - (P_l - 1/2) / beta)^2].
 
-    Args:
-        chosen_logratios: d_w = log pi(y+|x) / pi_ref(y+|x), shape (batch,); `rejected_logratios` the same for y-.
-        chosen_wins: P_w, the mean probability that y+ beats a response of the same prompt; `rejected_wins` the same for y-.
-        beta: 1 / eta.
-
-    Returns:
-        Shape (batch,). With P_w = 1 and P_l = 0 half of TRL's `sppo_hard`.
+    d = log pi(y|x) / pi_ref(y|x), P = the response's win probability, beta = 1 / eta. With P_w = 1 and P_l = 0 it is half of TRL's
+    `sppo_hard`.
     """
-    chosen = (chosen_logratios - (chosen_wins - 0.5) / beta) ** 2
-    rejected = (rejected_logratios - (rejected_wins - 0.5) / beta) ** 2
-    return (chosen + rejected) / 2
+    assert pairs.chosen_wins is not None and pairs.rejected_wins is not None
+    chosen = (pairs.policy_chosen - pairs.reference_chosen - (pairs.chosen_wins - 0.5) / beta) ** 2
+    rejected = (pairs.policy_rejected - pairs.reference_rejected - (pairs.rejected_wins - 0.5) / beta) ** 2
+    return (chosen + rejected) / 2, {}

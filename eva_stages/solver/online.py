@@ -21,6 +21,7 @@ from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, LogitsProcessorList, TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
 
+from eva_stages.core.config.solver_config import RLOO, RLOORuntime
 from eva_stages.core.errors import DataError
 from eva_stages.core.failures import commonest, plain
 from eva_stages.core.reasoning import UNFINISHED, answer_of
@@ -31,7 +32,8 @@ from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.rewards import Conversation, PointwiseReward, Score, finite
 from eva_stages.models.sampling import RepetitionPenalty
 from eva_stages.models.weights import check_weights
-from eva_stages.solver.fitting import MetricsFile, chat_of, common_arguments, fit, load_policy, lora
+from eva_stages.solver.fitting import chat_of, common_arguments, fit, load_policy, lora
+from eva_stages.solver.job import OnPolicy, TrainingJob
 
 UNSCORED = "unscored"
 PER_RESPONSE = "per_response/"
@@ -195,53 +197,51 @@ class CountResponses(TrainerCallback):
             )
 
 
-def train(job: dict[str, Any]) -> None:
+def train(job: TrainingJob) -> None:
     """One round of RLOO over a file of prompts."""
-    tokenizer = load_tokenizer(job["policy"], padding_side="left")
+    loss, training, settings = job.loss, job.training, job.on_policy
+    assert isinstance(loss, RLOO) and settings is not None
+    tokenizer = load_tokenizer(str(job.policy), padding_side="left")
     chat = chat_of(job, tokenizer)
-    sampling, n = job["sampling"], job["responses"]
-    longest = job["max_length"] - sampling["max_new_tokens"]
+    longest = training.max_length - settings.sampling["max_new_tokens"]
     with PartialState().main_process_first():
-        prompts, too_long = load_prompts(Path(job["prompts"]), chat, longest)
-    each_step = job["batch_size"] // n
+        prompts, too_long = load_prompts(job.inputs["prompts"], chat, longest)
+    each_step = training.batch_size // settings.responses
     if len(prompts) < each_step:
         raise DataError(f"{len(prompts)} prompts are fewer than the {each_step} of an optimiser step; lower solver.training.batch_size")
-    reward = use_of(job["reward"]).build({name: Path(folder) for name, folder in job["inputs"].items()})
+    reward = use_of(settings.reward).build(job.inputs)
     reward.load()
     failures: Counter[str] = Counter()
     counts: dict[str, float] = {"prompts": len(prompts), "too_long": too_long}
-    policy = _policy(job)
+    policy = _policy(job, settings)
     ends = policy.generation_config.eos_token_id
     trainer = OnlineTrainer(
         chat=chat,
         model=policy,
-        reward_funcs=reward_function(reward, chat, ends, job["keep_thoughts"], job["shown_system_prompt"], failures),
+        reward_funcs=reward_function(reward, chat, ends, settings.keep_thoughts, settings.shown_system_prompt, failures),
         args=RLOOConfig(
-            **common_arguments(job, len(prompts) // each_step * job["batch_size"], PartialState().num_processes),
-            **_vllm(job["loss"]["runtime"], job["max_length"], ends),
-            beta=job["loss"]["beta"],
-            num_generations=n,
-            max_completion_length=sampling["max_new_tokens"],
-            **_sampling(sampling, job["loss"]["runtime"]["vllm"]),
-            model_init_kwargs={"dtype": job["dtype"], "use_safetensors": True, "generation_config": NoSettings()},  # of the reference
+            **common_arguments(job, len(prompts) // each_step * training.batch_size, PartialState().num_processes),
+            **_vllm(loss.runtime, training.max_length, ends),
+            beta=loss.beta,
+            num_generations=settings.responses,
+            max_completion_length=settings.sampling["max_new_tokens"],
+            **_sampling(settings.sampling, loss.runtime.vllm),
+            model_init_kwargs={"dtype": training.dtype, "use_safetensors": True, "generation_config": NoSettings()},  # of the reference
         ),
         train_dataset=prompts,
         processing_class=tokenizer,
         peft_config=lora(job),
-        callbacks=[
-            MetricsFile(Path(job["work"]) / "metrics.jsonl"),
-            CountResponses(counts, job["batch_size"], job["unscored"], failures, Path(job["work"]) / "checkpoints"),
-        ],
+        callbacks=[CountResponses(counts, training.batch_size, settings.unscored, failures, job.work / "checkpoints")],
     )
     fit(trainer, job, counts)
 
 
-def _policy(job: dict[str, Any]) -> Any:
+def _policy(job: TrainingJob, settings: OnPolicy) -> Any:
     """The policy to train. TRL loads the reference from where the policy's configuration says that it came from."""
     policy = load_policy(job)
-    check_weights(AutoModelForCausalLM, Path(job["reference"]))
-    policy.config._name_or_path = job["reference"]
-    if (penalty := job["sampling"]["repetition_penalty"]) != 1:
+    check_weights(AutoModelForCausalLM, job.reference)
+    policy.config._name_or_path = str(job.reference)
+    if (penalty := settings.sampling["repetition_penalty"]) != 1:
         # transformers' own penalty counts the padding of a batch
         steps = LogitsProcessorList([RepetitionPenalty(penalty, pad=policy.generation_config.pad_token_id)])
         policy.generate = partial(policy.generate, logits_processor=steps)
@@ -254,15 +254,15 @@ def _sampling(sampling: dict[str, Any], vllm: bool) -> dict[str, Any]:
     return {**named, "top_k": sampling["top_k"] or 0, "repetition_penalty": sampling["repetition_penalty"] if vllm else 1.0}
 
 
-def _vllm(runtime: dict[str, Any], max_length: int, ends: list[int]) -> dict[str, Any]:
+def _vllm(runtime: RLOORuntime, max_length: int, ends: list[int]) -> dict[str, Any]:
     """TRL's settings for sampling with a vLLM engine inside the training processes; none where it is not asked for."""
-    if not runtime["vllm"]:
+    if not runtime.vllm:
         return {}
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",
         "vllm_enable_sleep_mode": True,
-        "vllm_gpu_memory_utilization": runtime["gpu_memory_utilization"],
+        "vllm_gpu_memory_utilization": runtime.gpu_memory_utilization,
         "vllm_max_model_length": max_length,
         "generation_kwargs": {"stop_token_ids": ends},
     }

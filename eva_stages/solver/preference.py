@@ -7,6 +7,7 @@ training (and its weights freed) or at every step.
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from eva_stages.core.config.solver_config import SPPO, ReferenceLoss
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DataError
 from eva_stages.models.loading import load_tokenizer
+from eva_stages.solver import losses
 from eva_stages.solver.fitting import (
-    MetricsFile,
     WholeSteps,
     common_arguments,
     fit,
@@ -31,8 +33,8 @@ from eva_stages.solver.fitting import (
     lora,
     tokenized_pairs,
 )
+from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.launching import REFERENCE
-from eva_stages.solver.losses import length_normalized_nll, sppo
 from eva_stages.solver.references import COLUMNS, ReferenceLogProbs
 from eva_stages.solver.tokens import WINS
 
@@ -61,9 +63,15 @@ class PairTrainer(WholeSteps, DPOTrainer):
     precompute_ref_logps: bool
     _signature_columns: list[str]
 
-    def __init__(self, *, loss: dict[str, Any], soft: bool, kept: ReferenceLogProbs, told: Path, **settings: Any) -> None:
-        """`told`: file that says how far the reference's log-probabilities are."""
-        self._loss, self._soft, self._kept, self._told = loss, soft, kept, told
+    def __init__(
+        self, *, replacement: losses.Loss | None, nll_alpha: float, cache: ReferenceLogProbs, progress: Path, **settings: Any
+    ) -> None:
+        """
+        Args:
+            replacement: a loss to compute in place of TRL's.
+            progress: file that takes how many of the reference's log-probabilities are computed.
+        """
+        self._replacement, self._nll_alpha, self._cache, self._progress = replacement, nll_alpha, cache, progress
         super().__init__(**settings)
         self._live_reference = None if self.precompute_ref_logps else self.ref_model
         self.precompute_ref_logps = True  # TRL's loss always finds them in the batch
@@ -76,16 +84,16 @@ class PairTrainer(WholeSteps, DPOTrainer):
         self._signature_columns = list(dict.fromkeys([*self._signature_columns, *WINS]))
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        if self._kept.read(len(dataset)) is None:
+        if self._cache.read(len(dataset)) is None:
             began = time.monotonic()
             chosen, rejected = self._reference_logps(dataset, batch_size)
             if self.accelerator.is_main_process:
-                self._kept.write(chosen, rejected)
+                self._cache.write(chosen, rejected)
             self.accelerator.wait_for_everyone()
             self.reference_seconds = round(time.monotonic() - began, 3)
         self.ref_model = None
         self.accelerator.free_memory()  # it still holds the prepared reference
-        return self._kept.join(dataset)
+        return self._cache.join(dataset)
 
     def _reference_logps(self, dataset: Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Of all pairs, in their order, each of shape (pairs,); batches are of about equally long pairs."""
@@ -99,7 +107,7 @@ class PairTrainer(WholeSteps, DPOTrainer):
             taken.append(self._gathered(batch))
             if self.accelerator.is_main_process and time.monotonic() - said > SAID_SECONDS:
                 said = time.monotonic()
-                write_whole(self._told, json.dumps({"pairs": sum(one.shape[1] for one in taken), "of": len(dataset)}))
+                write_whole(self._progress, json.dumps({"pairs": sum(one.shape[1] for one in taken), "of": len(dataset)}))
         columns = np.empty((2, len(dataset)), dtype=np.float32)
         columns[:, order] = np.concatenate(taken, axis=1)
         if unusable := int((~np.isfinite(columns).all(axis=0)).sum()):
@@ -128,58 +136,71 @@ class PairTrainer(WholeSteps, DPOTrainer):
         loss = super()._compute_loss(observed, inputs, return_outputs)
         mask = inputs["completion_mask"][..., 1:]
         logps = outputs["policy"].log_probs[:, -mask.shape[1] :]
-        if self._soft:
+        if self._replacement is not None:
             chosen, rejected = (logps * mask).sum(dim=1).chunk(2)
-            chosen_wins, rejected_wins = (wins[name].to(logps.dtype) for name in WINS)
-            loss = sppo(chosen - inputs[COLUMNS[0]], rejected - inputs[COLUMNS[1]], chosen_wins, rejected_wins, self.beta).mean()
-        if self._loss["nll_alpha"] == 0:
+            lengths = mask.sum(dim=1).chunk(2)
+            probabilities = [wins[name].to(logps.dtype) if name in wins else None for name in WINS]
+            pairs = losses.PairLogProbs(chosen, rejected, inputs[COLUMNS[0]], inputs[COLUMNS[1]], *lengths, *probabilities)
+            values, metrics = self._replacement(pairs)
+            loss = values.mean()
+            for name, value in metrics.items():
+                self._log_mean(name, torch.as_tensor(value, dtype=loss.dtype, device=loss.device))
+        if self._nll_alpha == 0:
             return loss
-        nll = length_normalized_nll(logps.chunk(2)[0], mask.chunk(2)[0])
+        nll = losses.length_normalized_nll(logps.chunk(2)[0], mask.chunk(2)[0])
+        self._log_mean("nll", nll)
+        return loss + self._nll_alpha * nll
+
+    def _log_mean(self, name: str, value: torch.Tensor) -> None:
         mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["nll"].append(self.accelerator.gather_for_metrics(nll.detach()).mean().item())
-        return loss + self._loss["nll_alpha"] * nll
+        self._metrics[mode][name].append(self.accelerator.gather_for_metrics(value.detach()).mean().item())
 
 
-def loss_arguments(kind: str, loss: dict[str, Any]) -> dict[str, Any]:
+def loss_arguments(loss: ReferenceLoss | SPPO) -> dict[str, Any]:
     """A loss of the recipe as TRL's configuration."""
-    name = "sigmoid_norm" if loss.get("length_normalized") else LOSS_TYPES.get(kind, kind)
-    smoothing = {"label_smoothing": loss["label_smoothing"]} if loss.get("label_smoothing") else {}
-    return {"loss_type": [name], "beta": loss["beta"], "ld_alpha": loss.get("ld_alpha"), **smoothing}
+    settings = loss.model_dump(exclude={"nll_alpha"})
+    kind = settings["kind"]
+    name = "sigmoid_norm" if settings.get("length_normalized") else LOSS_TYPES.get(kind, kind)
+    smoothing = {"label_smoothing": settings["label_smoothing"]} if settings.get("label_smoothing") else {}
+    return {"loss_type": [name], "beta": loss.beta, "ld_alpha": settings.get("ld_alpha"), **smoothing}
 
 
-def uses_own_weights(job: dict[str, Any]) -> bool:
+def uses_own_weights(job: TrainingJob) -> bool:
     """Whether the reference is the policy with its adapter off: where it saves a second copy, or is the only one of these weights."""
-    adapter = job["adapter"]
-    return bool(adapter and job["reference"] == job["policy"] and (adapter["kind"] == "qlora" or not job["precompute_reference"]))
+    if job.training.adapter is None or job.reference != job.policy:
+        return False
+    return job.uses_four_bits or not job.training.runtime.precompute_reference
 
 
-def train(job: dict[str, Any]) -> None:
+def train(job: TrainingJob) -> None:
     """One round of preference optimisation over a file of pairs."""
     trainer, counts = make_trainer(job)
     fit(trainer, job, counts)
 
 
-def make_trainer(job: dict[str, Any]) -> tuple[PairTrainer, dict[str, int]]:
+def make_trainer(job: TrainingJob) -> tuple[PairTrainer, dict[str, int]]:
     """The trainer of a job, the reference's log-probabilities at hand, and what became of the pairs."""
-    tokenizer = load_tokenizer(job["policy"])
+    loss, precompute = job.loss, job.training.runtime.precompute_reference
+    assert isinstance(loss, ReferenceLoss | SPPO)
+    tokenizer = load_tokenizer(str(job.policy))
     tokens, pairs, counts = tokenized_pairs(job, tokenizer)
-    if job["kind"] == "sppo" and WINS[0] not in pairs.column_names:
+    if isinstance(loss, SPPO) and WINS[0] not in pairs.column_names:
         raise DataError("solver.loss: sppo needs the win probabilities of both responses of every pair, and they are not there")
-    kept = ReferenceLogProbs.of(job, tokens)
-    needed = kept.read(len(pairs)) is None or not job["precompute_reference"]
+    cache = ReferenceLogProbs.of(job, tokens)
+    needed = cache.read(len(pairs)) is None or not precompute
     settings = common_arguments(job, len(pairs), PartialState().num_processes)
     arguments = DPOConfig(  # before the models: DeepSpeed shards what is loaded after its settings are known
         **settings,
-        **loss_arguments(job["kind"], job["loss"]),
+        **loss_arguments(loss),
         max_length=None,
-        precompute_ref_log_probs=job["precompute_reference"],
+        precompute_ref_log_probs=precompute,
         precompute_ref_batch_size=2 * settings["per_device_train_batch_size"],
     )
     trainer = PairTrainer(
-        loss=job["loss"],
-        soft=job["kind"] == "sppo",
-        kept=kept,
-        told=Path(job["work"]) / REFERENCE,
+        replacement=partial(losses.sppo, beta=loss.beta) if isinstance(loss, SPPO) else None,
+        nll_alpha=loss.nll_alpha,
+        cache=cache,
+        progress=job.work / REFERENCE,
         model=load_policy(job),
         ref_model=load_reference(job) if needed and not uses_own_weights(job) else None,
         args=arguments,
@@ -187,6 +208,5 @@ def make_trainer(job: dict[str, Any]) -> tuple[PairTrainer, dict[str, int]]:
         train_dataset=pairs,
         processing_class=tokenizer,
         peft_config=lora(job),
-        callbacks=[MetricsFile(Path(job["work"]) / "metrics.jsonl")],
     )
     return trainer, counts

@@ -15,6 +15,7 @@ from datasets import Dataset, concatenate_datasets
 from eva_stages.core.durable import sync
 from eva_stages.core.fingerprint import file_digest, fingerprint
 from eva_stages.models.architecture import attention_code
+from eva_stages.solver.job import TrainingJob
 
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
@@ -27,17 +28,16 @@ class ReferenceLogProbs:
         self._path = cache / "reference-logps" / f"{fingerprint(content)}.parquet"
 
     @classmethod
-    def of(cls, job: dict[str, Any], tokens: Path) -> "ReferenceLogProbs":
+    def of(cls, job: TrainingJob, tokens: Path) -> "ReferenceLogProbs":
         """Those of a training job over a file of token ids."""
-        adapter = job["adapter"]
         return cls(
-            Path(job["cache"]),
-            reference=job["reference_digest"],
+            job.cache,
+            reference=job.reference_digest,
             tokens=file_digest(tokens),
-            dtype=job["dtype"],
-            attention=attention_code(Path(job["reference"]), job["attention"]),
-            ld_alpha=job["loss"].get("ld_alpha"),
-            four_bits=bool(adapter and adapter["kind"] == "qlora" and job["reference"] == job["policy"]),
+            dtype=job.training.dtype,
+            attention=attention_code(job.reference, job.training.attention),
+            ld_alpha=getattr(job.loss, "ld_alpha", None),
+            four_bits=job.uses_four_bits and job.reference == job.policy,
         )
 
     def read(self, rows: int) -> pa.Table | None:

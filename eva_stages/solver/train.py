@@ -18,9 +18,9 @@ from accelerate.utils import parse_flag_from_env, prepare_simple_launcher_cmd_en
 from eva_stages.core.config.solver_config import OtherDPO
 from eva_stages.core.devices import free_devices, take_devices
 from eva_stages.core.errors import describe
-from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import print_trace, when_gone
 from eva_stages.core.stage import load_attribute
+from eva_stages.solver.job import read_job
 from eva_stages.solver.machine import Marks, launcher
 
 PAIRWISE = "eva_stages.solver.preference:train"
@@ -71,11 +71,11 @@ def launched_environment(launch_file: str) -> dict[str, str]:
 
 
 def train(job_file: str) -> None:
-    """Train with what the job's optimiser needs."""
-    job = read_json(Path(job_file), dict)
+    """Train with the trainer of the job's loss."""
+    job = read_job(Path(job_file))
     # whoever asks first settles it for the process: without the word, processes on CPUs would each train alone
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-    load_attribute(TRAINERS[job["kind"]])(job)
+    load_attribute(TRAINERS[job.loss.kind])(job)
 
 
 if __name__ == "__main__":

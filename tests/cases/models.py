@@ -29,8 +29,9 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.models.reward_models import SequenceClassifierReward
 from eva_stages.models.rewards import Conversation
+from eva_stages.solver.job import TrainingJob
 from tests.conftest import TINY
-from tests.solver.jobs import BASE
+from tests.solver.jobs import job
 from tests.tiny_models import (
     save_armorm,
     save_classifier,
@@ -127,8 +128,8 @@ def reward(kind: str, model: Path, **settings: Any) -> dict[str, Any]:
     return {"kind": kind, "model": str(model), **settings}
 
 
-def training(folder: str) -> dict[str, Any]:
-    return {**BASE, "policy": folder, "reference": folder}
+def training(folder: str) -> TrainingJob:
+    return job(Path(f"{folder}-work"), {"policy": folder, "reference": folder}, "dpo")
 
 
 def scored(model: SequenceClassifierReward, *texts: str) -> list[Any]:

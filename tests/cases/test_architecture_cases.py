@@ -227,12 +227,12 @@ def test_other_architectures_are_valid_and_answer_alike_in_every_batch(tmp_path:
 @pytest.mark.parametrize(("kind", "name"), [*(("dpo", name) for name in FAMILIES), ("simpo", "gpt2")])
 def test_other_architectures_are_trained_and_pairs_without_room_for_their_end_are_counted(tmp_path: Path, name: str, kind: str) -> None:
     from eva_stages.core.stage import load_attribute
-    from eva_stages.solver import launching
+    from eva_stages.solver.launching import training_length
     from eva_stages.solver.train import TRAINERS
 
     folder = saved(tmp_path / name, FAMILIES[name]())
     pairs = save_pairs(tmp_path / "pairs", count=16, words=24)
-    longest = launching.training_length(256, folder)
+    longest = training_length(256, folder)
     assert longest == {"gpt2": 64, "opt": 64, "gemma3": 128}.get(name, 256)
     settings = job(
         tmp_path / "job", {"policy": str(folder), "reference": str(folder), "pairs": pairs}, kind, max_length=longest, warmup_ratio=0

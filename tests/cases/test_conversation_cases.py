@@ -43,10 +43,8 @@ def test_what_is_trained_is_what_was_asked_and_sampled(models: Path, tmp_path: P
     seen, row = sampled_pair(models / name, tmp_path / "pairs", DIALOGUE, system_prompt=system_prompt, date="2024-02-03", temperature=1.5)
     prompt = seen[0][0]
     words = family_tokenizer(FAMILIES[name], TEXTS)
-    settings = job(
-        tmp_path / "work", {"policy": str(models / name), "reference": str(models / name), "pairs": str(tmp_path / "pairs")}, "dpo"
-    )
-    settings |= {"system_prompt": system_prompt, "date": "2024-02-03"}
+    places = {"policy": str(models / name), "reference": str(models / name), "pairs": str(tmp_path / "pairs")}
+    settings = job(tmp_path / "work", places, "dpo", system_prompt=system_prompt, date="2024-02-03")
     _, trained, _ = tokenized_pairs(settings, words)
     assert trained[0]["prompt_ids"] == prompt
     if system_prompt:
@@ -69,9 +67,8 @@ def test_every_loss_trains_the_ids_that_were_sampled_under_the_system_prompt(mod
         table = table.set_column(table.column_names.index(column), column, values)
     write_rows([table], SCHEMAS["pairs"], tmp_path / "pairs")
     places = {"policy": str(folder), "reference": str(folder), "pairs": str(tmp_path / "pairs")}
-    settings = job(tmp_path / "work", places, kind, batch_size=1, micro_batch_size=1, precompute_reference=False) | {
-        "system_prompt": SYSTEM
-    }
+    changes = {"batch_size": 1, "micro_batch_size": 1, "precompute_reference": False, "system_prompt": SYSTEM}
+    settings = job(tmp_path / "work", places, kind, **changes)
     trainer, _ = (reference_free_trainer if kind in ("simpo", "orpo") else make_trainer)(settings)
     (batch,) = list(trainer.get_train_dataloader())
     if kind in ("simpo", "orpo"):

@@ -28,8 +28,9 @@ from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.pushing import Record
 from eva_stages.publishing.report_files import make_report
 from eva_stages.publishing.story import push_run
-from eva_stages.solver.fitting import whole_checkpoint
-from eva_stages.solver.launching import METRICS, last_entry, launch_settings
+from eva_stages.solver.checkpoints import whole_checkpoint
+from eva_stages.solver.launch_file import read_launch_file
+from eva_stages.solver.launching import METRICS, last_entry
 from eva_stages.views.history import read_history
 from eva_stages.views.prompt_lineage import Lineage
 from eva_stages.views.run_status import Watch, status_table
@@ -404,7 +405,7 @@ def test_a_yaml_file_that_no_person_writes_is_refused_in_a_line(tmp_path: Path, 
             read()
         assert all(len(fault) < 1000 and "\n" not in fault for fault in caught.value.faults)
     with pytest.raises(ConfigError):
-        launch_settings(path)
+        read_launch_file(str(path))
 
 
 OVERRIDES = (

@@ -268,7 +268,8 @@ def test_soft_capped_attention_is_eager_in_every_loader_and_scores_accordingly(t
         generator._model,
         load_policy(job_of),
         load_reference(job_of),
-        load_model(AutoModelForCausalLM, job_of["policy"], "auto", "cpu"),
+        load_model(AutoModelForCausalLM, str(job_of.policy), "auto", "cpu"),
     ]
     assert {one.config._attn_implementation for one in loaded} == {"eager"}
-    assert load_policy({**job_of, "attention": "sdpa"}).config._attn_implementation == "sdpa"
+    asked = job_of.training.model_copy(update={"attention": "sdpa"})
+    assert load_policy(job_of.model_copy(update={"training": asked})).config._attn_implementation == "sdpa"

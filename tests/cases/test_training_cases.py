@@ -19,7 +19,8 @@ from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.stage import load_attribute
-from eva_stages.solver.fitting import WHOLE, _digests, whole_checkpoint
+from eva_stages.solver.checkpoints import WHOLE, _digests, whole_checkpoint
+from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.train import TRAINERS
 from tests.solver.jobs import job, read_metrics, save_models, save_pairs
 
@@ -34,12 +35,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**save_models(root), "pairs": save_pairs(root / "pairs")}
 
 
-def train(settings: dict[str, Any]) -> None:
-    load_attribute(TRAINERS[settings["kind"]])(settings)
+def train(settings: TrainingJob) -> None:
+    load_attribute(TRAINERS[settings.loss.kind])(settings)
 
 
-def result(settings: dict[str, Any]) -> dict[str, Any]:
-    return json.loads((Path(settings["work"]) / "result.json").read_text())
+def result(settings: TrainingJob) -> dict[str, Any]:
+    return json.loads((settings.work / "result.json").read_text())
 
 
 def edited_policy(folders: dict[str, str], folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> dict[str, str]:
@@ -79,7 +80,7 @@ def test_a_learning_rate_that_blows_up_stops_the_training_at_its_first_bad_step(
         assert all(tensor.isfinite().all() for file in checkpoint.glob("*.safetensors") for tensor in load_file(file).values())
 
 
-def train_as_rank(settings: dict[str, Any], rank: int, port: int) -> None:
+def train_as_rank(settings: TrainingJob, rank: int, port: int) -> None:
     """Train as one of two processes; leaves what it failed with in a file."""
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update(place, ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1")
@@ -87,7 +88,7 @@ def train_as_rank(settings: dict[str, Any], rank: int, port: int) -> None:
     try:
         train(settings)
     except DataError as error:
-        (Path(settings["work"]) / f"stopped-{rank}").write_text(str(error))
+        (settings.work / f"stopped-{rank}").write_text(str(error))
         os._exit(1)
 
 
@@ -131,9 +132,9 @@ def test_weights_that_were_never_finite_are_not_blamed_on_the_learning_rate(fold
     settings = job(tmp_path / "reference", reference, "dpo")
     with pytest.raises(DataError, match="reference policy gives log-probabilities that are not finite for 48 of 48 pairs"):
         train(settings)
-    assert not list(Path(settings["cache"]).rglob("*.parquet"))
+    assert not list(settings.cache.rglob("*.parquet"))
     with pytest.raises(DataError, match=r"at step 1 of 3: loss nan.+the learning rate is not the cause"):
-        train({**settings, "precompute_reference": False})
+        train(job(tmp_path / "reference", reference, "dpo", precompute_reference=False))
 
 
 def test_a_training_that_changed_no_weight_is_an_error_that_names_the_reason(folders: dict[str, str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from eva_stages.core.config.prompts_config import HubPrompts
 from eva_stages.core.errors import ConfigError
 from eva_stages.creator.hub_prompts import dataset_commit
 from eva_stages.models.loading import LETTERCRAFT, resolve
-from eva_stages.solver.launching import launch_file
+from eva_stages.solver.launch_file import launch_path
 from tests.conftest import TINY, manifests, overrides, run_eva
 from tests.hub_server import WRITER, HubServer, Repo, hub_server, use_hub
 from tests.publishing.test_push import environment as settings_of
@@ -51,7 +51,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
     file = home / "my prompts.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     launch = home / "launch.yaml"
-    launch.write_text(launch_file("cpu").read_text())
+    launch.write_text(launch_path("cpu").read_text())
     prompts = {"kind": "file", "path": str(file), "reference_column": "answer"}
     settings = {**TINY, "prompts": prompts, "solver.training.runtime.launch": str(launch)}
     del settings["prompts.size"]

@@ -9,37 +9,23 @@ import pyarrow as pa
 import torch
 from transformers import LlamaForCausalLM
 
+from eva_stages.core.config.solver_config import TrainingRuntime
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import write_rows
-from eva_stages.solver.launching import launch_file
+from eva_stages.solver.job import TrainingJob
+from eva_stages.solver.launch_file import launch_path
 from tests.tiny_models import config, tokenizer
 
 NUMBERS = ["one", "two", "three", "four", "five", "six"]
 WORDS = [*NUMBERS, "red", "green", "blue", "yellow", "the", "of", "and", "a", "to", "in"]
-BASE: dict[str, Any] = {
+TRAINING: dict[str, Any] = {
     "learning_rate": 1e-3,
     "batch_size": 16,
     "epochs": 1,
-    "scheduler": "cosine",
-    "optimizer": "adamw_torch",
-    "warmup_ratio": 0.1,
-    "max_grad_norm": 1.0,
     "max_length": 256,
-    "too_long": "drop",
     "dtype": "float32",
-    "attention": None,
-    "adapter": None,
     "gradient_checkpointing": False,
-    "checkpoints_per_epoch": 2,
-    "seed": 5,
-    "micro_batch_size": 16,
-    "precompute_reference": True,
-    "liger": False,
-    "report_to": [],
-    "label": "tiny",
-    "system_prompt": None,
-    "date": None,
 }
 LOSSES: dict[str, dict[str, Any]] = {
     "dpo": {"beta": 0.1, "nll_alpha": 0.0},
@@ -87,19 +73,33 @@ def save_pairs(folder: Path, count: int = 48, words: int = 12) -> str:
     return str(folder)
 
 
-def job(work: Path, folders: dict[str, str], kind: str, **changes: Any) -> dict[str, Any]:
-    """A job in a folder of its own; `loss` in `changes` is laid over the loss's settings here."""
+def job(work: Path, folders: dict[str, str], kind: str, **changes: Any) -> TrainingJob:
+    """A job in its own folder. `changes`: settings of the loss under `loss`, and fields of the job, of `Training` or of its runtime."""
     work.mkdir(exist_ok=True, parents=True)
-    loss = {**LOSSES.get(kind, {"beta": 0.1, "nll_alpha": 0.0}), **changes.pop("loss", {})}
-    digest = tree_digest(Path(folders["reference"]))
-    places = {"work": str(work), "cache": str(work / "cache"), "reference_digest": digest}
-    return {**BASE, **folders, **places, "kind": kind, "loss": loss, **changes}
+    loss = {"kind": kind, **LOSSES.get(kind, {"beta": 0.1, "nll_alpha": 0.0}), **changes.pop("loss", {})}
+    runtime = {"micro_batch_size": 16, **{name: changes.pop(name) for name in TrainingRuntime.model_fields if name in changes}}
+    inputs = {name: Path(folder) for name, folder in folders.items()}
+    defaults = {"on_policy": None, "seed": 5, "system_prompt": None, "date": None, "cache": work / "cache", "label": "tiny"}
+    own = {name: changes.pop(name) for name in defaults if name in changes}
+    training = {**TRAINING, **changes, "runtime": runtime}
+    places = {"inputs": inputs, "reference_digest": tree_digest(inputs["reference"]), "work": work}
+    return TrainingJob.model_validate({**defaults, **own, "loss": loss, "training": training, **places})
+
+
+def arguments(job: TrainingJob) -> dict[str, Any]:
+    """A job as the arguments with which its stage calls `launching.train`, without `context`."""
+    return {
+        "loss": job.loss.model_dump(),
+        "training": job.training.model_dump(exclude={"runtime"}),
+        **job.model_dump(include={"seed", "system_prompt", "date"}),
+        "runtime": {"training": job.training.runtime.model_dump(), "cluster": "auto"},
+    }
 
 
 def two_machines(folder: Path) -> str:
     """A launch file for one process on the CPU of each of two machines."""
     path = folder / "two_machines.yaml"
-    path.write_text(launch_file("cpu_2").read_text().replace("num_machines: 1", "num_machines: 2"))
+    path.write_text(launch_path("cpu_2").read_text().replace("num_machines: 1", "num_machines: 2"))
     return str(path)
 
 

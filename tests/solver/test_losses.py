@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eva_stages.core.config.solver_config import OtherDPO
 from eva_stages.core.tables import read_table
 from eva_stages.solver import experimental, preference
-from eva_stages.solver.losses import length_normalized_nll, sppo
+from eva_stages.solver.losses import PairLogProbs, length_normalized_nll, sppo
 from eva_stages.solver.references import COLUMNS
 from eva_stages.solver.train import TRAINERS
 from tests.solver.jobs import job, save_models, save_pairs
@@ -146,7 +146,7 @@ def test_loss_and_gradient_are_the_formula_in_float64(case: str, folders: dict[s
     trainer.model.train().double()  # how float32 rounds depends on the processor's kernels
     value = trainer.compute_loss(trainer.model, batch)
     value.backward()
-    wanted, gradients = expected(kind, settings["loss"], folders, torch.tensor(columns) if columns else None)
+    wanted, gradients = expected(kind, settings.loss.model_dump(), folders, torch.tensor(columns) if columns else None)
     assert abs(value.double() - wanted) < PRECISION * abs(wanted)
     errors, norms = zip(
         *(
@@ -159,17 +159,24 @@ def test_loss_and_gradient_are_the_formula_in_float64(case: str, folders: dict[s
     assert torch.stack(errors).norm() < PRECISION * AMPLIFIED.get(kind, 1) * torch.stack(norms).norm()
 
 
+def pairs(w: Tensor, l: Tensor, pw: Tensor, pl: Tensor) -> PairLogProbs:
+    """Pairs whose reference gives every response probability 1."""
+    zero = torch.zeros_like(w)
+    return PairLogProbs(w, l, zero, zero, zero, zero, pw, pl)
+
+
 def test_the_first_step_of_a_loss_has_a_closed_form() -> None:
     zero, wins, beta = torch.zeros(3, dtype=torch.float64), torch.tensor([0.9, 0.6, 0.75], dtype=torch.float64), 0.001
-    loses = 1 - wins
-    assert torch.allclose(sppo(zero, zero, wins, loses, beta), ((wins - 0.5) / beta) ** 2, rtol=1e-12)
+    values, _ = sppo(pairs(zero, zero, wins, 1 - wins), beta)
+    assert torch.allclose(values, ((wins - 0.5) / beta) ** 2, rtol=1e-12)
 
 
 def test_soft_sppo_at_certain_wins_is_half_of_sppo_hard() -> None:
     torch.manual_seed(0)
     w, l = torch.randn(2, 5, dtype=torch.float64)
     hard = FORMULAS["sppo_hard"](w=w, l=l, rw=0, rl=0, b=0.1)
-    assert torch.allclose(sppo(w, l, torch.ones(5), torch.zeros(5), 0.1), hard / 2, rtol=1e-12)
+    values, _ = sppo(pairs(w, l, torch.ones(5), torch.zeros(5)), 0.1)
+    assert torch.allclose(values, hard / 2, rtol=1e-12)
 
 
 def test_every_response_counts_the_same_however_long() -> None:

@@ -27,21 +27,23 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from eva_stages.core.config.solver_config import TrainingRuntime
-from eva_stages.core.errors import ConfigError, DataError, StageError
+from eva_stages.core.errors import ConfigError, DamagedError, DataError, StageError
 from eva_stages.core.progress import Reporter, Task
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import load_attribute
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver import launching, preference
-from eva_stages.solver.fitting import WholeSamples, whole_checkpoint
-from eva_stages.solver.launching import last_entry, launch_file, same_vocabulary, starts_one
+from eva_stages.solver.checkpoints import whole_checkpoint
+from eva_stages.solver.fitting import WholeSamples
+from eva_stages.solver.job import TrainingJob, read_job
+from eva_stages.solver.launch_file import launch_path, read_launch_file
+from eva_stages.solver.launching import last_entry, same_vocabulary
 from eva_stages.solver.machine import LAUNCHER
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
 from eva_stages.solver.train import TRAINERS, launched_environment
-from tests.solver.jobs import BASE, job, read_metrics, save_models, save_pairs, two_machines
+from tests.solver.jobs import arguments, job, read_metrics, save_models, save_pairs, two_machines
 from tests.solver.srun import install as install_srun
 
 ROOT = Path(__file__).parents[2]
@@ -54,22 +56,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**save_models(root), "pairs": save_pairs(root / "pairs")}
 
 
-def train(settings: dict[str, Any]) -> Trained:
+def train(settings: TrainingJob) -> Trained:
     """Run a job in this process; returns the weights."""
-    load_attribute(TRAINERS[settings["kind"]])(settings)
+    load_attribute(TRAINERS[settings.loss.kind])(settings)
     return weights(settings)
 
 
-def weights(settings: dict[str, Any]) -> Trained:
-    return load_file(Path(settings["work"]) / "model" / "model.safetensors")
+def weights(settings: TrainingJob) -> Trained:
+    return load_file(settings.work / "model" / "model.safetensors")
 
 
-def log(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    return read_metrics(Path(settings["work"]) / "metrics.jsonl")
+def log(settings: TrainingJob) -> list[dict[str, Any]]:
+    return read_metrics(settings.work / "metrics.jsonl")
 
 
-def counts(settings: dict[str, Any]) -> dict[str, int]:
-    return json.loads((Path(settings["work"]) / "result.json").read_text())["counts"]
+def counts(settings: TrainingJob) -> dict[str, int]:
+    return json.loads((settings.work / "result.json").read_text())["counts"]
 
 
 def distance(ours: Trained, theirs: Trained) -> float:
@@ -77,9 +79,9 @@ def distance(ours: Trained, theirs: Trained) -> float:
     return max((ours[name].float() - theirs[name].float()).abs().max().item() for name in ours)
 
 
-def moved(settings: dict[str, Any]) -> float:
+def moved(settings: TrainingJob) -> float:
     """How far training has taken the weights."""
-    return distance(weights(settings), load_file(Path(settings["policy"]) / "model.safetensors"))
+    return distance(weights(settings), load_file(settings.policy / "model.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -107,14 +109,13 @@ def test_the_first_step_is_at_its_closed_form(
 @pytest.mark.parametrize("kind", ["dpo", "sppo", "simpo", "orpo"])
 def test_accumulation_and_padding_side_do_not_change_the_training(kind: str, folders: dict[str, str], tmp_path: Path) -> None:
     loss = {"nll_alpha": 0.5}
-    whole, cut = (job(tmp_path / str(micro), folders, kind, loss=loss, micro_batch_size=micro) for micro in (16, 4))
-    uneven = save_pairs(tmp_path / "uneven", count=41)  # the last step is filled up
-    whole, cut = {**whole, "pairs": uneven}, {**cut, "pairs": uneven}
-    left = shutil.copytree(folders["policy"], tmp_path / "left")
-    tokenizer = load_tokenizer(folders["policy"], padding_side="left")
-    tokenizer.save_pretrained(left)
-    assert load_tokenizer(str(left)).padding_side == "left"
-    assert distance(train(whole), train({**cut, "policy": str(left)})) < 1e-6
+    uneven = {**folders, "pairs": save_pairs(tmp_path / "uneven", count=41)}  # the last step is filled up
+    left = {**uneven, "policy": str(shutil.copytree(folders["policy"], tmp_path / "left"))}
+    load_tokenizer(folders["policy"], padding_side="left").save_pretrained(left["policy"])
+    assert load_tokenizer(left["policy"]).padding_side == "left"
+    whole = job(tmp_path / "16", uneven, kind, loss=loss, micro_batch_size=16)
+    cut = job(tmp_path / "4", left, kind, loss=loss, micro_batch_size=4)
+    assert distance(train(whole), train(cut)) < 1e-6
     assert moved(whole) > 1e-4
     for mine, other in zip(log(whole), log(cut), strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], rel=1e-5)
@@ -122,8 +123,8 @@ def test_accumulation_and_padding_side_do_not_change_the_training(kind: str, fol
 
 def test_two_processes_train_as_one(folders: dict[str, str], tmp_path: Path) -> None:
     one, two = (job(tmp_path / name, folders, "dpo", micro_batch_size=4) for name in ("one", "two"))
-    (tmp_path / "job.json").write_text(json.dumps(two))
-    command = ["-m", "accelerate.commands.launch", "--config_file", str(launch_file("cpu_2")), "-m", "eva_stages.solver.train"]
+    two.write(tmp_path / "job.json")
+    command = ["-m", "accelerate.commands.launch", "--config_file", str(launch_path("cpu_2")), "-m", "eva_stages.solver.train"]
     done = subprocess.run([sys.executable, *command, str(tmp_path / "job.json")], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert distance(train(one), weights(two)) < 1e-6
@@ -133,7 +134,7 @@ def test_two_processes_train_as_one(folders: dict[str, str], tmp_path: Path) -> 
 
 def test_one_process_has_the_environment_that_accelerate_would_start_it_in(tmp_path: Path) -> None:
     file = tmp_path / "launch.yaml"
-    file.write_text(launch_file("cpu").read_text().replace('mixed_precision: "no"', "mixed_precision: bf16\ngpu_ids: '1'"))
+    file.write_text(launch_path("cpu").read_text().replace('mixed_precision: "no"', "mixed_precision: bf16\ngpu_ids: '1'"))
     script = tmp_path / "script.py"
     script.write_text("import json, os; print(json.dumps(dict(os.environ)))")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), str(script)]
@@ -147,25 +148,35 @@ def test_one_process_has_the_environment_that_accelerate_would_start_it_in(tmp_p
 
 
 def test_only_a_launch_file_of_one_plain_process_is_started_without_accelerates_launcher(tmp_path: Path) -> None:
-    packaged = [path.stem for path in launch_file("cpu").parent.glob("*.yaml")]
-    assert {name for name in packaged if starts_one(launch_file(name))} == {"cpu", "single_gpu"}
+    packaged = [path.stem for path in launch_path("cpu").parent.glob("*.yaml")]
+    assert {name for name in packaged if read_launch_file(name).is_single} == {"cpu", "single_gpu"}
     for words, alone in (("distributed_type: NO", True), ("distributed_type: FSDP\nnum_processes: 1", False), ("num_processes: 2", False)):
         (tmp_path / "launch.yaml").write_text(words)
-        assert starts_one(tmp_path / "launch.yaml") == alone, words
+        assert read_launch_file(str(tmp_path / "launch.yaml")).is_single == alone, words
 
 
 def test_a_training_of_one_process_tells_its_cause_and_goes_on_as_in_this_process(folders: dict[str, str], tmp_path: Path) -> None:
     here, forked = (job(tmp_path / name, folders, "dpo") for name in ("here", "forked"))
-    knobs = {**TrainingRuntime(micro_batch_size=here["micro_batch_size"], launch="cpu").model_dump(), "cluster": "auto"}
-    meant = {name: value for name, value in forked.items() if name in ("kind", "loss", *BASE) and name not in (*knobs, "label")}
-    work = Path(forked["work"])
+    work = forked.work
     inputs = {name: Path(folders[name]) for name in ("policy", "reference", "pairs")}
     context = Context(work, work / "data", inputs, cast(Any, Reporter().task("train").__enter__()), tmp_path)
     with pytest.raises(StageError, match=r"^ValueError: .+batch_size 7 is no multiple of .+; the full trace is in .+training.log"):
-        launching.train(context, {**knobs, "micro_batch_size": 2}, **{**meant, "batch_size": 7})
-    launching.train(context, knobs, **meant)
+        launching.train(context, **arguments(job(tmp_path / "uneven", folders, "dpo", batch_size=7, micro_batch_size=2)))
+    launching.train(context, **arguments(forked))
     assert distance(train(here), weights(forked)) < 1e-6
     assert moved(here) > 1e-4
+
+
+def test_a_job_is_read_as_it_was_written_and_a_key_too_many_or_too_few_is_an_error(folders: dict[str, str], tmp_path: Path) -> None:
+    settings = job(tmp_path, folders, "sppo", adapter={"kind": "qlora"}, report_to=["wandb"])
+    settings.write(tmp_path / "job.json")
+    assert read_job(tmp_path / "job.json") == settings and settings.uses_four_bits
+    content = json.loads((tmp_path / "job.json").read_text())
+    del content["training"]["runtime"]["liger"], content["loss"]["beta"]
+    for damaged, message in ((content, "it lacks loss.beta, training.runtime.liger$"), ({**content, "gpus": 2}, "gpus\n +Extra inputs")):
+        (tmp_path / "job.json").write_text(json.dumps(damaged))
+        with pytest.raises(DamagedError, match=message):
+            read_job(tmp_path / "job.json")
 
 
 def test_a_person_sees_how_far_the_references_pass_is(folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,19 +212,18 @@ def test_training_killed_on_one_of_two_machines_ends_with_the_cause_and_goes_on_
     install_srun(tmp_path / "bin")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     changes = {"epochs": 6, "batch_size": 8, "micro_batch_size": 4}
-    unbroken, killed = (job(tmp_path / name, folders, "dpo", **changes) for name in ("unbroken", "killed"))
-    work = Path(killed["work"])
+    unbroken = job(tmp_path / "unbroken", folders, "dpo", **changes)
+    killed = job(tmp_path / "killed", folders, "dpo", **changes, starter="slurm", launch=two_machines(tmp_path))
+    work = killed.work
     inputs = {name: Path(folders[name]) for name in ("policy", "reference", "pairs")}
-    knobs = TrainingRuntime(micro_batch_size=4, starter="slurm", launch=two_machines(tmp_path)).model_dump()
-    meant = {name: value for name, value in killed.items() if name in ("kind", "loss", *BASE) and name not in (*knobs, "label")}
     context = Context(work, work / "data", inputs, Killer(work), tmp_path)
     with pytest.raises(
         StageError,
         match=r"^machine 1 \(.+\): training.* was killed by signal 9 \(SIGKILL; out of memory\?\); its output is in .+training-1.log",
     ):
-        launching.train(context, {**knobs, "cluster": "auto"}, **meant)
-    here = {**knobs, "launch": "cpu", "starter": None, "cluster": "auto"}
-    launching.train(dataclasses.replace(context, task=cast(Any, Reporter().task("train").__enter__())), here, **meant)
+        launching.train(context, **arguments(killed))
+    here = arguments(unbroken)
+    launching.train(dataclasses.replace(context, task=cast(Any, Reporter().task("train").__enter__())), **here)
     assert counts(killed)["steps"] == 36 and len(log(killed)) == 36
     assert distance(train(unbroken), weights(killed)) < 1e-6
     assert moved(killed) > 1e-3
@@ -226,16 +236,19 @@ def test_live_and_precomputed_reference_train_alike_and_a_sweep_needs_no_referen
     assert moved(live) > 1e-4
     (file,) = (tmp_path / "kept" / "cache").rglob("*.parquet")
     made = file.read_bytes()
-    gone = {**kept, "reference": str(tmp_path / "gone")}
-    again = {**job(tmp_path / "again", folders, "dpo"), "cache": kept["cache"], "reference": gone["reference"]}
+
+    def without_reference(job: TrainingJob) -> TrainingJob:
+        return job.model_copy(update={"inputs": {**job.inputs, "reference": tmp_path / "gone"}})
+
+    again = without_reference(job(tmp_path / "again", folders, "dpo", cache=kept.cache))
     assert distance(train(again), weights(kept)) < 1e-6
-    sweep = {**job(tmp_path / "sweep", folders, "sppo"), "cache": kept["cache"], "reference": gone["reference"]}
+    sweep = without_reference(job(tmp_path / "sweep", folders, "sppo", cache=kept.cache))
     assert distance(train(sweep), weights(kept)) > 1e-4
     assert file.read_bytes() == made
     with pytest.raises(DataError, match="has no"):  # other content, other numbers: here the reference is needed
-        train({**job(tmp_path / "other", folders, "dpo", loss={"ld_alpha": 0.5}), "cache": kept["cache"], "reference": gone["reference"]})
+        train(without_reference(job(tmp_path / "other", folders, "dpo", loss={"ld_alpha": 0.5}, cache=kept.cache)))
     file.write_bytes(made[:100])
-    assert distance(train({**job(tmp_path / "torn", folders, "dpo"), "cache": kept["cache"]}), weights(kept)) < 1e-6
+    assert distance(train(job(tmp_path / "torn", folders, "dpo", cache=kept.cache)), weights(kept)) < 1e-6
 
 
 def test_the_reference_is_gone_before_the_policy_trains(folders: dict[str, str], tmp_path: Path) -> None:
@@ -260,9 +273,9 @@ def test_a_reference_with_another_vocabulary_is_refused_before_it_is_loaded(fold
 FUTURE = 4e9
 
 
-def start(settings: dict[str, Any], largest_file: int = resource.RLIM_INFINITY) -> None:
+def start(settings: TrainingJob, largest_file: int = resource.RLIM_INFINITY) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-    log = os.open(Path(settings["work"]) / "training.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(settings.work / "training.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     train(settings)
@@ -273,7 +286,7 @@ def test_killed_at_three_points_and_out_of_room_training_ends_as_an_unbroken_one
     context.set_forkserver_preload(["eva_stages.solver.preference"])
     changes = {"epochs": 6, "batch_size": 8, "micro_batch_size": 8, "checkpoints_per_epoch": 2, "loss": {"nll_alpha": 0.5}}
     unbroken, killed = (job(tmp_path / name, folders, "dpo", **changes) for name in ("unbroken", "killed"))
-    checkpoints = Path(killed["work"]) / "checkpoints"
+    checkpoints = killed.work / "checkpoints"
     for step in (3, 15, 27):
         process = context.Process(target=start, args=(killed,))
         process.start()
@@ -295,7 +308,7 @@ def test_killed_at_three_points_and_out_of_room_training_ends_as_an_unbroken_one
         process.start()
         process.join()
         assert process.exitcode == code
-    said = (Path(killed["work"]) / "training.log").read_text()
+    said = (killed.work / "training.log").read_text()
     assert f"{newest} is not whole; going back to the one before" in said and "File too large" in said
     train(unbroken)
     assert counts(killed) == counts(unbroken) and counts(killed)["steps"] == 36
@@ -327,7 +340,7 @@ def test_adapters_are_merged_and_weights_keep_the_type_they_came_in(folders: dic
     half = {**folders, "policy": str(tmp_path / "policy"), "reference": str(tmp_path / "policy")}
     full = job(tmp_path / "full", half, "dpo", dtype="bfloat16")
     assert {tensor.dtype for tensor in train(full).values()} == {torch.bfloat16}
-    assert AutoModelForCausalLM.from_pretrained(Path(full["work"]) / "model").dtype == torch.bfloat16
+    assert AutoModelForCausalLM.from_pretrained(full.work / "model").dtype == torch.bfloat16
     same = {**folders, "reference": folders["policy"]}
     adapter = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.0}
     for kind, precompute in (("dpo", True), ("dpo", False), ("simpo", True)):
@@ -336,7 +349,7 @@ def test_adapters_are_merged_and_weights_keep_the_type_they_came_in(folders: dic
         if kind == "dpo":
             assert log(lora)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
         assert set(merged) == set(load_file(Path(same["policy"]) / "model.safetensors")) and moved(lora) > 1e-4
-        model = Path(lora["work"]) / "model"
+        model = lora.work / "model"
         assert (model / "adapter" / "adapter_model.safetensors").is_file() and not list(model.glob("adapter_*"))
         assert load_tokenizer(str(model)).chat_template
 
@@ -404,11 +417,11 @@ def test_progress_goes_by_the_last_whole_line_of_this_attempt(tmp_path: Path) ->
     marks: list[Any] = []
     task = cast(Any, SimpleNamespace(update=lambda *told: marks.append(told), mark=lambda step: marks.append(step)))
     context, begun = Context(tmp_path, tmp_path / "data", {}, task, tmp_path), path.stat().st_size
-    launching._show(context, {}, begun)
+    launching._show(context, cast(Any, None), begun)
     assert marks == [], "an earlier attempt's step is none of this one's"
     with path.open("a") as stream:
         stream.write('{"step": 29, "total_steps": 50, "loss": 2}\n{"step": 30, "lo')
-    launching._show(context, {}, begun)
+    launching._show(context, cast(Any, None), begun)
     assert marks == [29, (29, 50, 0, "loss 2.000")]
 
 

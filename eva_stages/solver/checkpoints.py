@@ -1,0 +1,70 @@
+"""Checkpoints of an unfinished training. One is complete if its files match the digests recorded when it was saved."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+from eva_stages.core.decoding import decode_json
+from eva_stages.core.durable import write_whole
+from eva_stages.core.fingerprint import file_digest
+from eva_stages.solver.finite import non_finite_weight
+
+WHOLE = "whole.json"
+KEPT = 2
+"""Checkpoints of an unfinished training."""
+
+
+class CheckpointDigests(TrainerCallback):
+    """Writes beside every checkpoint what it consists of, and keeps the last ones by their steps.
+
+    transformers would keep those with the latest file times, and after a clock was put back delete each one as it is written.
+    """
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()  # each process writes files of its own
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_whole(folder / WHOLE, json.dumps(_digests(folder)))
+            rotate_checkpoints(args.output_dir, KEPT)
+
+
+def whole_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that is there as it was written and finite; later ones are put aside, with a message."""
+    for _ in range(len(list(folder.glob("checkpoint-*")))):
+        last = get_last_checkpoint(str(folder))
+        if last is None:
+            return None
+        problem = _problem(Path(last))
+        if problem is None:
+            return last
+        print(f"{last} {problem}; going back to the one before", flush=True)
+        aside = Path(last).with_name("broken-" + Path(last).name)
+        shutil.rmtree(aside, ignore_errors=True)
+        Path(last).rename(aside)
+    return None
+
+
+def _problem(folder: Path) -> str | None:
+    """Why a checkpoint cannot be resumed from; None if it can."""
+    if not _is_whole(folder):
+        return "is not whole"
+    weight = non_finite_weight(folder)
+    return None if weight is None else f"has weights that are not finite ({weight})"
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        recorded = decode_json((folder / WHOLE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(_digests(folder) == recorded)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (WHOLE, f"{WHOLE}.partial"))
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}

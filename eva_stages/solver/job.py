@@ -1,0 +1,93 @@
+"""One training as a typed value: `launching` writes it as JSON, and every training process reads it.
+
+A resumed training takes its weights, its optimiser and its position from its last complete checkpoint and everything else from the job.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from eva_stages.core.config.section import Section
+from eva_stages.core.config.solver_config import Loss, Training
+from eva_stages.core.errors import DamagedError
+from eva_stages.core.ourfiles import read_json
+
+
+class OnPolicy(Section):
+    """What a loss needs that samples and scores responses during training."""
+
+    responses: int
+    """Per prompt."""
+    sampling: dict[str, Any]
+    """Settings of `policy.generator`: those of `Sampling`, and `max_new_tokens`."""
+    reward: Any
+    """A `Use` as data."""
+    keep_thoughts: bool
+    shown_system_prompt: str | None
+    """The part of the policy's system prompt that the reward reads."""
+    unscored: float
+    """Largest allowed share of responses without a reward."""
+
+
+class TrainingJob(Section):
+    """Everything that a training process needs to know."""
+
+    loss: Loss
+    training: Training
+    """The recipe's section, with `max_length` lowered to the policy's number of positions."""
+    on_policy: OnPolicy | None
+    """None for losses over pairs."""
+    seed: int
+    system_prompt: str | None
+    date: str | None
+    """The date in prompts whose chat template writes one."""
+    inputs: dict[str, Path]
+    """Folders of the stage's inputs by name: policy, reference, pairs or prompts, and those of the reward."""
+    reference_digest: str
+    work: Path
+    cache: Path
+    """Folder for what several trainings of a run share."""
+    label: str
+    """Name of the training for trackers."""
+
+    @property
+    def policy(self) -> Path:
+        return self.inputs["policy"]
+
+    @property
+    def reference(self) -> Path:
+        return self.inputs["reference"]
+
+    @property
+    def uses_four_bits(self) -> bool:
+        """Whether the frozen weights of the policy are in 4 bits."""
+        return self.training.adapter is not None and self.training.adapter.kind == "qlora"
+
+    def write(self, file: Path) -> None:
+        file.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+
+def read_job(file: Path) -> TrainingJob:
+    """Read what `TrainingJob.write` has written.
+
+    Raises:
+        DamagedError: if a key is unknown, missing or has an unsuitable value.
+    """
+    try:
+        job = TrainingJob.model_validate(read_json(file, dict))
+    except ValidationError as error:
+        raise DamagedError(f"{file} is not a training job: {error}") from error
+    if missing := list(_missing(job)):  # defaults are for recipes: a job states every setting
+        raise DamagedError(f"{file} is not a training job: it lacks {', '.join(missing)}")
+    return job
+
+
+def _missing(section: Section, place: str = "") -> Iterator[str]:
+    """Fields of a section and of the sections in it that got their default because the file did not have them."""
+    for name in type(section).model_fields:
+        if name not in section.model_fields_set:
+            yield place + name
+        elif isinstance(value := getattr(section, name), Section):
+            yield from _missing(value, f"{place}{name}.")
