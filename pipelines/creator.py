@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from eva_stages.core.config.function_fields import function_name
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.named_functions import chosen_function
 from eva_stages.core.stage import Outside, Stage, TableStage, Use
 from pipelines.cleaning_stages import decontaminated, diversified
 from pipelines.evolution_stages import Answered, evolving
@@ -30,6 +32,7 @@ def creator_stages(
     """
     creator = recipe.creator
     replayed = _replayed(recipe, iteration, prompts, earlier, informed_before)
+    metric = chosen_function(creator.metric, "creator.metric")
     responses = responding(recipe, "creator-respond", iteration, prompts, policy, creator.responses)
     rewards = rewarding(recipe, "creator-reward", iteration, prompts, responses, policy)
     informed = TableStage(
@@ -37,18 +40,20 @@ def creator_stages(
         iteration,
         {"rewards": rewards},
         sources=("rewards",),
-        step=Use("eva_stages.creator.informativeness:Informativeness", {"metric": creator.metric}),
+        step=Use("eva_stages.creator.informativeness:Informativeness", {"metric": metric}),
     )
     selected = _selected(recipe, iteration, informed, topics)
     evolved = evolving(recipe, iteration, selected, Answered(prompts, responses, rewards, policy, len(earlier)))
     cleaned = decontaminated(recipe, iteration, evolved[-1])
+    filters = [chosen_function(spec, f"creator.curate.filters.{index}") for index, spec in enumerate(creator.curate.filters)]
+    curating = {"near_duplicate": creator.curate.near_duplicate, **({"filters": filters} if filters else {})}
     history = {f"prompts_{index}": one for index, one in enumerate((prompts, *earlier))}
     curated = TableStage(
         "curate",
         iteration,
         {"evolved": cleaned[-1], **history},
         sources=("evolved", *history),
-        step=Use("eva_stages.creator.curation:Curate", {"near_duplicate": creator.curate.near_duplicate}),
+        step=Use("eva_stages.creator.curation:Curate", curating),
     )
     diverse = diversified(recipe, iteration, curated, (*earlier, prompts))
     new = diverse[-1] if diverse else curated
@@ -67,7 +72,8 @@ def creator_stages(
 def _selected(recipe: Recipe, iteration: int, informed: Stage, topics: Stage | None) -> Stage:
     """The informative subset; by topic as well if the recipe says so."""
     selection = recipe.creator.selection
-    settings = {**selection.model_dump(exclude={"topic_share"}), "seed": derive_seed(recipe.seed, "select", iteration)}
+    kind = chosen_function(selection.kind, "creator.selection.kind")
+    settings = {"kind": kind, "fraction": selection.fraction, "seed": derive_seed(recipe.seed, "select", iteration)}
     inputs = {"info": informed}
     if selection.topic_share and topics:
         settings["topic_share"], inputs["topics"] = selection.topic_share, topics
@@ -82,7 +88,11 @@ def _replayed(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[
     inputs = {"present": prompts}
     for index, (one, info) in enumerate(zip(earlier, informed, strict=True)):
         inputs |= {f"prompts_{index}": one, f"info_{index}": info}
-    settings = {"share": config.share, "metric": recipe.creator.metric, "seed": derive_seed(recipe.seed, "replay", iteration)}
+    settings = {
+        "share": config.share,
+        "metric": function_name(recipe.creator.metric),
+        "seed": derive_seed(recipe.seed, "replay", iteration),
+    }
     return (TableStage("replay", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.mixture:Replay", settings)),)
 
 
@@ -90,6 +100,7 @@ def _admission(recipe: Recipe, iteration: int, curated: Stage, policy: Stage | O
     """The curated evolutions answered and scored like any prompt, and the most informative of them."""
     creator = recipe.creator
     assert creator.curate.admit is not None
+    metric = chosen_function(creator.metric, "creator.metric")
     responses = responding(recipe, "admit-respond", iteration, curated, policy, creator.responses)
     rewards = rewarding(recipe, "admit-reward", iteration, curated, responses, policy)
     admitted = TableStage(
@@ -97,6 +108,6 @@ def _admission(recipe: Recipe, iteration: int, curated: Stage, policy: Stage | O
         iteration,
         {"prompts": curated, "rewards": rewards},
         sources=("prompts", "rewards"),
-        step=Use("eva_stages.creator.informativeness:Admit", {"metric": creator.metric, "fraction": creator.curate.admit.fraction}),
+        step=Use("eva_stages.creator.informativeness:Admit", {"metric": metric, "fraction": creator.curate.admit.fraction}),
     )
     return responses, rewards, admitted

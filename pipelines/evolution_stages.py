@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.named_functions import chosen_function
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import player
 from pipelines.cleaning_stages import embedded
@@ -28,10 +29,11 @@ def evolving(recipe: Recipe, iteration: int, selected: Stage, answered: Answered
     shown = (*_feedback(recipe, iteration, selected, answered), *_parents(recipe, iteration, selected, answered))
     evolver, needed = player(evolve.generator, recipe, answered.policy, "evolver")
     sources = {"selected": selected, "prompts": answered.prompts, **{stage.name: stage for stage in shown}}
-    settings = evolve.model_dump(exclude={"generator", "feedback", "multi_shot"})
+    settings = evolve.model_dump(exclude={"method", "generator", "feedback", "multi_shot"})
+    method = chosen_function(evolve.method, "creator.evolve.method")
     step = Use(
         "eva_stages.creator.evolving:EvolvePrompts",
-        {"llm": evolver, **settings, "seed": derive_seed(recipe.seed, "evolve", iteration)},
+        {"llm": evolver, "method": method, **settings, "seed": derive_seed(recipe.seed, "evolve", iteration)},
     )
     evolved = RowStage(
         "evolve",

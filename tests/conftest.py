@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import SMALL
-from eva_stages.core.named_functions import resolve_function
+from eva_stages.core.named_functions import FunctionCode, resolve_function
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel; more threads would only compete for the cores
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; processes that tests start would inherit it
@@ -32,9 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
-def in_file(file: str, name: str) -> dict[str, str]:
-    """The settings of a verifier whose function is defined in a file."""
-    return {"file": file, "code": resolve_function(f"{file}:{name}", "reward.function").digest}
+def function_code(file: str | Path, name: str) -> FunctionCode:
+    """A function in a file, as steps get it."""
+    return FunctionCode(name=name, digest=resolve_function(f"{file}:{name}", "reward.function").digest, file=str(file))
 
 
 def overrides(settings: dict[str, object]) -> list[str]:

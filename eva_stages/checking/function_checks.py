@@ -1,58 +1,81 @@
-"""Custom reward functions and verifiers: that they can be called, and that what they check against is there."""
+"""Functions that a recipe names: that they may be imported, can be called and return what they should; references for verifiers."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from eva_stages.checking.function_sources import check_consent
+from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, FunctionField, function_choices, in_file
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, VerifierReward
 from eva_stages.core.errors import ConfigError, DataError
-from eva_stages.core.named_functions import load_function as import_function
-from eva_stages.core.named_functions import resolve_function
+from eva_stages.core.named_functions import load_function, resolve_function
 from eva_stages.core.stage import load_attribute
-from eva_stages.models.choosing import VERIFIERS
-
-PARAMETERS = ("messages", "response", "reference")
 
 
-def load_function(recipe: Recipe, name: str, place: str) -> Callable[..., Any]:
-    """A verifier, or a function in a file that a recipe names at `place`.
+def check_functions(recipe: Recipe) -> None:
+    """Call every function in a file with a sample.
 
     Raises:
-        ConfigError: if there is none, the recipe does not allow its code to be imported, it cannot be, or it cannot be called as
-            `f(messages, response, reference)`.
+        ConfigError: with every function that is not there, that the recipe does not allow to be imported, that cannot be imported or
+            called, or that returns what its field has no use for.
     """
-    if name in VERIFIERS:
-        return load_attribute(VERIFIERS[name])
-    found = resolve_function(name, f"{place}.function")
-    check_consent(found, recipe, f"{place}.function")
+    faults: list[str] = []
+    for choice in function_choices(recipe):
+        try:
+            if in_file(choice.choice):
+                function = imported_function(recipe, choice)
+                load_attribute(choice.field.check)(function)
+        except ConfigError as error:
+            faults += error.faults
+        except DataError as error:
+            faults.append(f"{choice.place}: {choice.choice}: {error}")
+    if faults:
+        raise ConfigError(faults)
+
+
+def imported_function(recipe: Recipe, choice: FunctionChoice) -> Callable[..., Any]:
+    """The function that a recipe names at a place.
+
+    Raises:
+        ConfigError: if there is none, the recipe does not allow its code to be imported, it cannot be, or it cannot be called.
+    """
+    place, spec, field = choice
+    if not in_file(spec):
+        return load_attribute(field.target(spec))
+    function = resolve_function(spec, place)
+    if not recipe.trust_code:
+        raise ConfigError(
+            [
+                f"{place}: {function.name} is code in {function.file}, which may do anything once it is imported; read it, then give "
+                "--trust, or set trust_code: true in the recipe"
+            ]
+        )
     try:
-        function = import_function(str(found.file), found.name, found.digest)
+        imported = load_function(str(function.file), function.name, function.digest)
     except DataError as error:
-        raise ConfigError([f"{place}.function: {error}"]) from error
-    if fault := call_fault(function):
-        raise ConfigError([f"{place}.function: {name} {fault}"])
-    return function
+        raise ConfigError([f"{place}: {error}"]) from error
+    if fault := call_fault(imported, field):
+        raise ConfigError([f"{place}: {spec} {fault}"])
+    return imported
 
 
-def call_fault(function: Any) -> str | None:
-    """Why something cannot be called as a reward function; None if it can, or Python does not know its parameters."""
-    expected = f"expected a function ({', '.join(PARAMETERS)}) that returns a number"
+def call_fault(function: Any, field: FunctionField) -> str | None:
+    """Why something cannot be called as a field's function; None if it can, or Python does not know its parameters."""
+    expected = f"expected a function ({', '.join(field.parameters)}) that returns {field.returns}"
     if isinstance(function, type) or not callable(function):
         return f"is {'a class' if isinstance(function, type) else f'an object of type {type(function).__name__}'}; {expected}"
     kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
     if any(is_kind(call) for call in (function, function.__call__) for is_kind in kinds):
-        return f"is a coroutine or generator function, which returns no number; {expected}"
+        return f"is a coroutine or generator function, not a plain function; {expected}"
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):  # some functions written in C do not say
         return None
     try:
-        signature.bind(*PARAMETERS)
+        signature.bind(*field.parameters)
     except TypeError as error:
-        return f"takes {signature}, and cannot be called with ({', '.join(PARAMETERS)}): {error}; {expected}"
+        return f"takes {signature}, and cannot be called with ({', '.join(field.parameters)}): {error}; {expected}"
     return None
 
 
@@ -73,13 +96,15 @@ def check_references(recipe: Recipe) -> None:
     for reward, place in rewards:
         if not isinstance(reward, VerifierReward):
             continue
-        if reward.function in VERIFIERS and not given:
+        builtin = not in_file(reward.function)
+        if builtin and not given:
             faults.append(
                 f"{place}.function: {reward.function} checks responses against references, and the prompts have none; set "
                 "prompts.reference_column to the column that holds them (prompts.kind=file or hub)"
             )
-        if evolved and (reward.function in VERIFIERS or (given and _needs_reference(load_function(recipe, reward.function, place)))):
-            own = "" if reward.function in VERIFIERS else ", or give the function's reference a default if it can score without one"
+        choice = FunctionChoice(f"{place}.function", reward.function, VERIFIER)
+        if evolved and (builtin or (given and _needs_reference(imported_function(recipe, choice)))):
+            own = "" if builtin else ", or give the function's reference a default if it can score without one"
             faults.append(
                 f"{place}.function: {reward.function} checks responses against references, and creator.evolve returns prompts without "
                 "references, so that every response to an evolved prompt would have no reward; set iterations=0, or creator.control to "

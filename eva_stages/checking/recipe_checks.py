@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eva_stages.checking.conversation_checks import conversation_looks
 from eva_stages.checking.credential_checks import check_credentials
-from eva_stages.checking.function_checks import check_references, load_function
+from eva_stages.checking.function_checks import check_functions, check_references
 from eva_stages.checking.model_checks import check_embedder, check_generator, check_policy, check_reward, check_topics
 from eva_stages.checking.provider_checks import ask_servers, check_provider
 from eva_stages.checking.solver_checks import solver_looks
@@ -17,7 +17,7 @@ from eva_stages.core.config.evaluation_config import JudgedBenchmark, Lettercraf
 from eva_stages.core.config.models_config import LiteLLMModel, Player, TransformersModel, VLLMGenerator, VLLMModel
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward, LocalReward, PairwiseReward, VerifierReward
+from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward, LocalReward, PairwiseReward
 from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyError
 from eva_stages.core.question_files import find_questions
 from eva_stages.core.stage import closure
@@ -81,6 +81,7 @@ def _looks(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: _player(recipe.creator.evolve.generator, "creator.evolve.generator"),
         lambda: _benchmarks(recipe),
         lambda: _vllm(recipe),
+        lambda: check_functions(recipe),
         lambda: check_references(recipe),
         lambda: _rewrite(recipe),
         lambda: _curating(recipe),
@@ -149,8 +150,6 @@ def _reward(recipe: Recipe, config: OneReward, place: str) -> None:
     match config:
         case LocalReward():
             check_reward(config, place)
-        case VerifierReward():
-            load_function(recipe, config.function, place)
         case LLMJudgeReward():
             _player(config.judge, f"{place}.judge")
 

@@ -16,9 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from eva_stages.core.config.function_fields import FunctionField, in_file
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.fingerprint import fingerprint
+from eva_stages.core.stage import Use, load_attribute
 
+Function = Callable[..., Any]
 SOURCES = "functions"
 """Folder of a run with the sources of every function that its recipes named, each in a folder named after its digest."""
 EVA = ("cli", "configs", "eva_stages", "hub_cards", "pipelines")
@@ -39,6 +44,52 @@ class NamedFunction:
         own = self.file.relative_to(import_folder(self.file)).as_posix()
         hashes = {path: hashlib.sha256(content).hexdigest() for path, content in self.sources.items() if path != own}
         return fingerprint({"file": hashlib.sha256(self.sources[own]).hexdigest(), "imports": hashes})
+
+    def use(self) -> Use:
+        """What a step gets: the file's place is no part of its identity."""
+        return Use(f"{__name__}:FunctionCode", {"name": self.name, "digest": self.digest}, {"file": str(self.file)})
+
+
+class FunctionCode(BaseModel):
+    """A function in a file as data, for the process that calls it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    digest: str
+    file: str
+
+    def load(self) -> Function:
+        """As `load_function`."""
+        return load_function(self.file, self.name, self.digest)
+
+
+def choice_name(choice: str | FunctionCode) -> str:
+    """The name of the function that a step was given."""
+    return choice if isinstance(choice, str) else choice.name
+
+
+def load_choice(choice: str | FunctionCode, field: FunctionField) -> Function:
+    """The function that a step was given: one of eva's own by its name, or one in a file.
+
+    Raises:
+        DataError: as `load_function` says.
+    """
+    return load_attribute(field.target(choice)) if isinstance(choice, str) else choice.load()
+
+
+def known_functions(field: FunctionField) -> dict[str, Function]:
+    """Eva's own functions of a field by their names."""
+    return {name: load_choice(name, field) for name in field.names}
+
+
+def chosen_function(choice: str, place: str) -> str | Use:
+    """What a step gets for the function that a recipe names at `place`.
+
+    Raises:
+        ConfigError: as `resolve_function` says.
+    """
+    return resolve_function(choice, place).use() if in_file(choice) else choice
 
 
 def import_folder(file: Path) -> Path:

@@ -247,6 +247,11 @@ def _explain(entry: Any, kind: type[BaseModel], places: dict[Location, str], fil
         case "literal_error":
             allowed = entry["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
             text = f"is {short(value)}; known: {allowed}{_closest(str(value)[:SHORTEST], allowed.split(', '))}"
+        case "unknown_function":
+            known, value = entry["ctx"]["known"], entry["ctx"]["value"]
+            own = "a function in a Python file, as in functions.py:name"
+            allowed = f"known: {', '.join(known)}, or {own}" if known else f"expected {own}"
+            text = f"is {short(value)}; {allowed}{_closest(value[:SHORTEST], known)}"
         case "union_tag_invalid":
             allowed = entry["ctx"]["expected_tags"].replace("'", "")
             tag = str(entry["ctx"]["tag"])

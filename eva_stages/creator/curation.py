@@ -2,13 +2,17 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from eva_stages.core.decoding import short
 from eva_stages.core.distil import TableStep
-from eva_stages.core.rows import SCHEMAS, Message, normalise
+from eva_stages.core.errors import DataError
+from eva_stages.core.failures import error_reason
+from eva_stages.core.named_functions import FunctionCode
+from eva_stages.core.rows import SCHEMAS, Message, last_user_text, normalise
 from eva_stages.core.tables import Rows, first_places, take
 from eva_stages.creator.sketching import PERMUTATIONS, first_of_their_kind, sketches
 
@@ -18,8 +22,41 @@ def prompt_text(messages: Sequence[Message]) -> str:
     return normalise("\n".join(message["content"] for message in messages))
 
 
+Filter = Callable[[str], str | None]
+COUNTS = ("evolved", "kept")
+"""Counts of the step besides those by reason."""
+LONGEST_REASON = 60
+
+
+def filter_reason(function: Filter, text: str) -> str | None:
+    """Why a filter leaves a prompt out; None if it does not.
+
+    Raises:
+        DataError: if the filter raises, or returns anything but None or a short text.
+    """
+    try:
+        reason = function(text)
+    except Exception as error:
+        raise DataError(f"the filter raised {error_reason(error)}, for the prompt {short(text)}") from error
+    if reason is None or (isinstance(reason, str) and 0 < len(reason) <= LONGEST_REASON and reason not in COUNTS):
+        return reason
+    raise DataError(
+        f"the filter returned {short(reason)} for the prompt {short(text)}; return None, or a reason of 1 to {LONGEST_REASON} "
+        f"characters other than {' and '.join(COUNTS)}, the same one for all prompts that it applies to"
+    )
+
+
+def check_filter(function: Filter) -> None:
+    """Filter three prompts."""
+    for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up.", "\u4f60\u597d"):
+        filter_reason(function, text)
+
+
 class Curate(TableStep):
-    """Keeps the evolved prompts that are new. The first input are the evolutions, the others all earlier prompts.
+    """Keeps the evolved prompts that pass the filters and are new. The first input are the evolutions, the others all earlier prompts.
+
+    Attributes:
+        filters: functions in files, applied to the last user message in their order; the first reason counts.
 
     Input columns:
         - the columns of a prompt row; rejected (first input only)
@@ -28,6 +65,7 @@ class Curate(TableStep):
     """
 
     near_duplicate: float | None = 0.8
+    filters: Sequence[FunctionCode] = ()
 
     @property
     def inputs(self) -> Sequence[str]:
@@ -42,8 +80,7 @@ class Curate(TableStep):
         counts = Counter({str(reason): 0 for reason in ("duplicate", "near_duplicate")})
         reasons = evolutions["rejected"]
         counts.update({str(entry["values"]): entry["counts"] for entry in reasons.drop_null().value_counts().to_pylist()})
-        usable = np.flatnonzero(reasons.is_null())
-
+        usable = self._passing(evolutions, np.flatnonzero(reasons.is_null()), counts)
         known = [rows["prompt_id"] for rows in earlier]
         before = sum(map(len, known))
         order = np.concatenate([np.arange(before), before + usable])
@@ -58,6 +95,19 @@ class Curate(TableStep):
         for table in evolutions.take(usable[new - before], SCHEMAS["prompts"].names):
             yield table.cast(SCHEMAS["prompts"])
         return {"evolved": len(evolutions), "kept": len(new), **counts}
+
+    def _passing(self, evolutions: Rows, places: np.ndarray, counts: Counter[str]) -> np.ndarray:
+        """The places of the prompts that no filter leaves out; the reasons of the others are counted."""
+        if not self.filters:
+            return places
+        filters, passing = [code.load() for code in self.filters], list[bool]()
+        for table in evolutions.take(places, ["messages"]):
+            for messages in table["messages"].to_pylist():
+                text = last_user_text(messages)
+                reason = next((reason for function in filters if (reason := filter_reason(function, text))), None)
+                passing.append(reason is None)
+                counts.update([reason] if reason else [])
+        return places[np.array(passing, dtype=bool)]
 
 
 def _first_of_their_kind(sources: Sequence[Rows], places: np.ndarray, threshold: float) -> np.ndarray:

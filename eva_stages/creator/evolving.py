@@ -16,10 +16,15 @@ from distilabel.steps.tasks import Task
 from distilabel.steps.tasks.evol_instruct.evol_complexity.utils import MUTATION_TEMPLATES as COMPLEXITY_TEMPLATES
 from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
 from distilabel.typing import StepOutput
+from pydantic import PrivateAttr
 
-from eva_stages.core.failures import add_calls
+from eva_stages.core.config.function_fields import EVOLVE_METHOD
+from eva_stages.core.decoding import short
+from eva_stages.core.errors import DataError
+from eva_stages.core.failures import add_calls, error_reason
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import ask, reply_of, totals
+from eva_stages.core.generating import ask, generated, reply_of, totals
+from eva_stages.core.named_functions import FunctionCode, choice_name, load_choice
 from eva_stages.core.parts import FAILED, add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
 from eva_stages.creator.context import examples_text, feedback_text
@@ -77,14 +82,31 @@ def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
     return f"self_instruct_{style}", SELF_INSTRUCT_TEMPLATE.format(style=STYLES[style], words=len(text.split()), prompt=text)
 
 
-METHODS: dict[str, Callable[[str, np.random.Generator], tuple[str, str]]] = {
-    "evol_instruct": evol_instruct,
-    "evol_complexity": evol_complexity,
-    "evol_quality": evol_quality,
-    "self_instruct": self_instruct,
-}
+Method = Callable[[str, np.random.Generator], tuple[str, str]]
 INDEPENDENT = {"self_instruct"}
 """Methods whose every generation starts from the drawn prompt."""
+
+
+def meta_prompt(method: Method, text: str, rng: np.random.Generator) -> tuple[str, str]:
+    """(mutation, meta-prompt) by a method.
+
+    Raises:
+        DataError: if the method raises, or does not return two texts.
+    """
+    try:
+        result = method(text, rng)
+    except Exception as error:
+        raise DataError(f"the method raised {error_reason(error)}") from error
+    match result:
+        case (str() as mutation, str() as meta) if mutation and meta.strip():
+            return mutation, meta
+    raise DataError(f"the method returned {short(result)}; return two texts, the mutation's name and the meta-prompt")
+
+
+def check_method(method: Method) -> None:
+    """Write the meta-prompts of two prompts."""
+    for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up."):
+        meta_prompt(method, text, np.random.default_rng(0))
 
 
 HEADING = re.compile(r"Prompt#(?:\*\*)?:(?:\*\*)?|^[ \t*#]*#[\w ]+Prompt#[ \t*]*$", re.MULTILINE)
@@ -107,7 +129,7 @@ class EvolvePrompts(Task):
     """Evolves every prompt `generations` times; one row per attempt. What was shown besides the prompt is part of the mutation's name.
 
     Attributes:
-        method: key of `METHODS`.
+        method: name of one of eva's methods, or a function in a file.
         seed: from the recipe, the stage and the iteration.
 
     Input columns:
@@ -117,10 +139,15 @@ class EvolvePrompts(Task):
           failure (why the call failed, where rejected is `failed`)
     """
 
-    method: str = "evol_instruct"
+    method: str | FunctionCode = "evol_instruct"
     generations: int = 4
     max_characters: int = 4000
     seed: int = 0
+    _method: Method = PrivateAttr()
+
+    def load(self) -> None:
+        super().load()
+        self._method = load_choice(self.method, EVOLVE_METHOD)
 
     @property
     def inputs(self) -> list[str]:
@@ -155,20 +182,27 @@ class EvolvePrompts(Task):
         if not drawn:
             return []
         seeds = [derive_seed(self.seed, row["prompt_id"], generation) for row in drawn]
-        meta = [self._meta_prompt(parent, row, seed) for parent, row, seed in zip(parents, drawn, seeds, strict=True)]
-        inputs: Any = [self.format_input({"meta_prompt": prompt}) for _, prompt in meta]
-        outputs = ask(self.llm, inputs, seeds)
-        return [self._child(parent, mutation, output) for parent, (mutation, _), output in zip(parents, meta, outputs, strict=True)]
+        attempts = [self._attempt(parent, row, seed) for parent, row, seed in zip(parents, drawn, seeds, strict=True)]
+        asked = [index for index, (_, _, failure) in enumerate(attempts) if failure is None]
+        inputs: Any = [self.format_input({"meta_prompt": attempts[index][1]}) for index in asked]
+        outputs: dict[int, Any] = dict(zip(asked, ask(self.llm, inputs, [seeds[index] for index in asked]) if asked else [], strict=True))
+        return [
+            self._child(parent, mutation, outputs[index] if failure is None else dict(generated([None], [failure], 0, [0])))
+            for index, (parent, (mutation, _, failure)) in enumerate(zip(parents, attempts, strict=True))
+        ]
 
-    def _meta_prompt(self, parent: dict[str, Any], drawn: dict[str, Any], seed: int) -> tuple[str, str]:
-        """(mutation, meta-prompt); what is shown of the drawn prompt goes before the method's own words."""
-        mutation, meta = METHODS[self.method](last_user_text(parent["messages"]), np.random.default_rng(seed))
+    def _attempt(self, parent: dict[str, Any], drawn: dict[str, Any], seed: int) -> tuple[str, str, str | None]:
+        """(mutation, meta-prompt, why the method failed or None); what is shown of the drawn prompt goes before the method's own words."""
+        try:
+            mutation, meta = meta_prompt(self._method, last_user_text(parent["messages"]), np.random.default_rng(seed))
+        except DataError as error:
+            return choice_name(self.method), "", str(error)
         shown = {
             "multi_shot": examples_text(drawn.get("examples") or []),
             "feedback": feedback_text(drawn, evolved=parent["prompt_id"] != drawn["prompt_id"]),
         }
         used = {name: text for name, text in shown.items() if text}
-        return "+".join([mutation, *used]), "\n\n".join([*used.values(), meta])
+        return "+".join([mutation, *used]), "\n\n".join([*used.values(), meta]), None
 
     def _child(self, parent: dict[str, Any], mutation: str, output: dict[str, Any]) -> dict[str, Any]:
         reply, failure = reply_of(output)

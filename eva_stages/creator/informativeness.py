@@ -1,7 +1,7 @@
 """How informative a prompt is, from the rewards of its responses [paper, section 3.3.1, tables 2 and 3].
 
-Every metric is a function from rewards of shape (prompts, n) to values of shape (prompts,). A prompt that was not scored in full
-has NaN everywhere and cannot be selected: the best and the worst of a part say nothing about the whole.
+A metric is a function from rewards of shape (prompts, n) to finite values of shape (prompts,). It sees the prompts whose responses are
+all scored; the others have NaN and cannot be selected: the best and the worst of a part say nothing about the whole.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -9,8 +9,11 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from eva_stages.core.config.function_fields import METRIC
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
+from eva_stages.core.failures import error_reason
+from eva_stages.core.named_functions import FunctionCode, choice_name, known_functions, load_choice
 from eva_stages.core.numeric import homogeneous
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows, reward_matrix
@@ -65,19 +68,37 @@ def reward_gap_inverse(rewards: np.ndarray) -> np.ndarray:
 
 
 def uniform(rewards: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(rewards).all(axis=1), 1.0, np.nan)
+    return np.ones(len(rewards))
 
 
-METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "reward_gap": reward_gap,
-    "reward_max_minus_mean": reward_max_minus_mean,
-    "reward_best_minus_second": reward_best_minus_second,
-    "reward_variance": reward_variance,
-    "reward_mean": reward_mean,
-    "reward_mean_inverse": reward_mean_inverse,
-    "reward_gap_inverse": reward_gap_inverse,
-    "uniform": uniform,
-}
+Metric = Callable[[np.ndarray], np.ndarray]
+SAMPLE = np.array([[0.0, 1.0, 0.5, 0.25], [0.0, 0.0, 0.0, 0.0], [-3.5, 2.0, 7.0, 2.0]])
+"""Rewards to check a metric with; those of the second prompt are equal."""
+
+
+def metric_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
+    """The values of a metric, NaN where a reward is missing.
+
+    Raises:
+        DataError: if the metric raises, or does not return one finite number per prompt.
+    """
+    scored = np.isfinite(rewards).all(axis=1)
+    values = np.full(len(rewards), np.nan)
+    if scored.any():
+        values[scored] = check_metric(metric, rewards[scored])
+    return values
+
+
+def check_metric(metric: Metric, rewards: np.ndarray = SAMPLE) -> np.ndarray:
+    try:
+        values = np.asarray(metric(rewards.copy()), dtype=np.float64)
+    except Exception as error:
+        raise DataError(f"the metric raised {error_reason(error)}") from error
+    if values.shape != (len(rewards),):
+        raise DataError(f"the metric returned shape {values.shape} for rewards of shape {rewards.shape}; return one number per prompt")
+    if infinite := int((~np.isfinite(values)).sum()):
+        raise DataError(f"the metric is not finite for {infinite} of {len(values)} prompts; return a number also where rewards are equal")
+    return values
 
 
 def weights(values: np.ndarray) -> np.ndarray:
@@ -88,13 +109,16 @@ def weights(values: np.ndarray) -> np.ndarray:
 class Informativeness(TableStep):
     """Every metric of every prompt, and the sampling weight by one of them.
 
+    Attributes:
+        metric: name of one of eva's metrics, or a function in a file.
+
     Input columns:
         - prompt_id, rewards (n per prompt, null = not scored)
     Output columns:
         - prompt_id, one column per metric (null where a reward is missing), weight
     """
 
-    metric: str = "reward_gap"
+    metric: str | FunctionCode = "reward_gap"
 
     @property
     def inputs(self) -> Sequence[str]:
@@ -102,14 +126,15 @@ class Informativeness(TableStep):
 
     @property
     def outputs(self) -> Sequence[str]:
-        return ["prompt_id", *METRICS, "weight"]
+        return ["prompt_id", *dict.fromkeys((*METRIC.names, choice_name(self.metric))), "weight"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         (scored,) = sources
         rewards = reward_matrix(scored["rewards"])
-        columns = {name: metric(rewards) for name, metric in METRICS.items()}
+        metrics = {**known_functions(METRIC), choice_name(self.metric): load_choice(self.metric, METRIC)}
+        columns = {name: metric_values(metric, rewards) for name, metric in metrics.items()}
         arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
-        yield pa.table({"prompt_id": scored["prompt_id"], **arrays, "weight": weights(columns[self.metric])})
+        yield pa.table({"prompt_id": scored["prompt_id"], **arrays, "weight": weights(columns[choice_name(self.metric)])})
         return {"unscored": int(np.isnan(rewards).any(axis=1).sum())}
 
 
@@ -122,7 +147,7 @@ class Admit(TableStep):
         - the columns of a prompt row
     """
 
-    metric: str = "reward_gap"
+    metric: str | FunctionCode = "reward_gap"
     fraction: float = 0.5
 
     @property
@@ -137,7 +162,7 @@ class Admit(TableStep):
         prompts, rewards = sources
         if not prompts["prompt_id"].equals(rewards["prompt_id"]):
             raise DataError("the rewards are not those of the prompts to admit")
-        values = METRICS[self.metric](reward_matrix(rewards["rewards"]))
+        values = metric_values(load_choice(self.metric, METRIC), reward_matrix(rewards["rewards"]))
         scored = int(np.isfinite(values).sum())
         size = min(scored, round(self.fraction * len(values)))
         best = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:size]

@@ -6,9 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eva_stages.core.config.function_fields import SELECTION
+from eva_stages.core.decoding import short
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
+from eva_stages.core.failures import error_reason
 from eva_stages.core.fingerprint import uniforms
+from eva_stages.core.named_functions import FunctionCode, load_choice
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows
 
@@ -43,11 +47,36 @@ def stratified(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
     return np.lexsort((draws, place))[:size]
 
 
-SELECTIONS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
-    "weighted": weighted,
-    "greedy": greedy,
-    "stratified": stratified,
-}
+Selection = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+
+def selected_places(selection: Selection, weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
+    """The indices that a selection draws, in its order.
+
+    Args:
+        weights: at least 0, not all 0, shape (prompts,).
+        draws: uniform in (0, 1), one per prompt, the only source of randomness.
+        size: how many, at most as many as there are prompts.
+
+    Raises:
+        DataError: if the selection raises, or does not return `size` different indices into `weights`.
+    """
+    try:
+        places = np.asarray(selection(weights.copy(), draws.copy(), size))
+    except Exception as error:
+        raise DataError(f"the selection raised {error_reason(error)}") from error
+    if places.shape != (size,) or places.dtype.kind not in "iu" or len(np.intersect1d(places, np.arange(len(weights)))) < size:
+        raise DataError(
+            f"the selection returned {places.dtype} of shape {places.shape}: {short(places.tolist())}; "
+            f"return {size} different indices from 0 to {len(weights) - 1}"
+        )
+    return places
+
+
+def check_selection(selection: Selection) -> None:
+    """Draw 3 of 8 prompts, with and without weights of 0."""
+    for weights in (np.ones(8), np.array([0.0, 0.0, 1.0, 0.5, 0.25, 0.0, 0.0, 0.0])):
+        selected_places(selection, weights, np.linspace(0.05, 0.95, 8), 3)
 
 
 def balanced(weights: np.ndarray, topics: pa.Array, share: float) -> np.ndarray:
@@ -69,7 +98,7 @@ class Select(TableStep):
         - prompt_id, probability (of a single draw), draw (0 = first)
     """
 
-    kind: str = "weighted"
+    kind: str | FunctionCode = "weighted"
     fraction: float = 0.25
     topic_share: float = 0.0
     seed: int = 0
@@ -94,7 +123,7 @@ class Select(TableStep):
         for labelled in topics:
             places = pc.index_in(ids, value_set=labelled["prompt_id"])
             weights = balanced(weights, labelled["topic"].take(places), self.topic_share)
-        chosen = SELECTIONS[self.kind](weights, uniforms(self.seed, ids), min(size, len(ids)))
+        chosen = selected_places(load_choice(self.kind, SELECTION), weights, uniforms(self.seed, ids), min(size, len(ids)))
         columns = {
             "prompt_id": ids.take(pa.array(chosen)),
             "probability": (weights / weights.sum())[chosen],

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.models_config import LiteLLMModel, Player, PolicyPlayer, TransformersModel, VLLMModel
-from eva_stages.core.config.paths import BUILT_IN
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import (
     ArmoRMReward,
@@ -21,7 +20,7 @@ from eva_stages.core.config.section import Section
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.manifests import artifact_name
-from eva_stages.core.named_functions import resolve_function
+from eva_stages.core.named_functions import chosen_function
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
 from eva_stages.models.conversation import has_date
 from eva_stages.models.loading import LETTERCRAFT, resolve
@@ -42,7 +41,6 @@ REWARDS = {
     "pairrm": "eva_stages.models.pairwise:PairRMReward",
     "pair_preference": "eva_stages.models.pairwise:PairPreferenceReward",
 }
-VERIFIERS = {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"}
 ROWS = {
     "armorm": "objective_rewards",
     "lettercraft_judge": "pairwise_rewards",
@@ -85,9 +83,8 @@ def reward_model(config: OneReward, recipe: Recipe, model: Stage | Outside, plac
     if isinstance(config, LLMJudgeReward):
         judge, needed = player(config.judge, recipe, model, "judge")
         return Use(REWARDS[config.kind], {"llm": judge, "rubric": config.rubric}), needed
-    if isinstance(config, VerifierReward) and config.function not in BUILT_IN:
-        function = resolve_function(config.function, f"{place}.function")
-        return Use(REWARDS[config.kind], {"function": function.name, "code": function.digest}, {"file": str(function.file)}), {}
+    if isinstance(config, VerifierReward):
+        return Use(REWARDS[config.kind], {"function": chosen_function(config.function, f"{place}.function")}), {}
     arguments, runtime = _settings(config)
     if not isinstance(config, LocalReward):
         return Use(REWARDS[config.kind], arguments), {}

@@ -18,19 +18,22 @@ from distilabel.steps import Step, StepInput
 from distilabel.typing import StepOutput
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
+from eva_stages.core.config.function_fields import VERIFIER
+from eva_stages.core.errors import DataError
 from eva_stages.core.failures import add_calls, add_reasons, error_reason
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
-from eva_stages.core.named_functions import load_function
+from eva_stages.core.named_functions import FunctionCode, load_choice
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_id
-from eva_stages.core.stage import load_attribute
 from eva_stages.lettercraft.language import grade, parse
-from eva_stages.models.choosing import VERIFIERS
 from eva_stages.models.conversation import with_system_prompt
 
 NO_RESPONSE = "no response"
 """Why a response that is null has no reward; nothing was called for it."""
+
+
+Verifier = Callable[[list[Message], str, str | None], float | None]
 
 
 class Conversation(NamedTuple):
@@ -122,19 +125,19 @@ def _graded(prompt: str, response: str) -> Score:
 
 
 class VerifierReward(PointwiseReward):
-    """A Python function `f(messages, response, reference) -> float | None`; what it raises is the reason of a null."""
+    """A Python function `f(messages, response, reference) -> float | None`; what it raises is the reason of a null.
 
-    function: str
-    code: str | None = None
-    """Digest of the source of a function in a file; None for those of `VERIFIERS`."""
-    file: str | None = None
-    _call: Callable[[list[Message], str, str | None], float | None] = PrivateAttr()
+    Attributes:
+        function: `math`, `instruction`, or a function in a file.
+        in_unit: numbers outside of [0, 1] are null.
+    """
+
+    function: str | FunctionCode
+    in_unit: bool = False
+    _call: Verifier = PrivateAttr()
 
     def load(self) -> None:
-        if self.file is None or self.code is None:
-            self._call = load_attribute(VERIFIERS[self.function])
-        else:
-            self._call = load_function(self.file, self.function, self.code)
+        self._call = load_choice(self.function, VERIFIER)
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         return [self._one(conversation) for conversation in conversations]
@@ -142,20 +145,43 @@ class VerifierReward(PointwiseReward):
     def _one(self, conversation: Conversation) -> Score:
         try:
             messages = [dict(message) for message in conversation.messages]  # a function may change what it is given
-            return as_score(self._call(messages, conversation.response, conversation.reference))
+            return as_score(self._call(messages, conversation.response, conversation.reference), self.in_unit)
         except Exception as error:  # whatever a user's function does, one row must not take the stage down
             return Score(None, error_reason(error))
 
 
-def as_score(value: Any) -> Score:
+def as_score(value: Any, in_unit: bool = False) -> Score:
     """What a function returned, as a score: any real number, those of numpy and truth values (1 and 0) too; anything else is a null."""
     if not isinstance(value, numbers.Real | np.bool_):
         shown = "None" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
         return Score(None, f"the function returned {shown}; expected a number")
     try:
-        return Score(float(value))
+        number = float(value)
     except OverflowError:
         return Score(None, f"the function returned {type(value).__name__} beyond what a float can hold")
+    if in_unit and not 0 <= number <= 1:
+        return Score(None, f"the function returned {number:g}; expected a number from 0 to 1")
+    return Score(number)
+
+
+def check_verifier(function: Verifier, in_unit: bool = False) -> None:
+    """Score a response to a prompt with a reference.
+
+    Raises:
+        DataError: if the function returns no number, or an error in it shows. What else it raises may be due to the sample.
+    """
+    try:
+        value = function([{"role": "user", "content": "What is 2 + 2?"}], "4", "4")
+    except (NameError, AttributeError, TypeError, ImportError) as error:
+        raise DataError(f"the function raised {error_reason(error)}") from error
+    except Exception:
+        return
+    if value is not None and (reason := finite(as_score(value, in_unit)).failure):
+        raise DataError(reason)
+
+
+def check_scorer(function: Verifier) -> None:
+    check_verifier(function, in_unit=True)
 
 
 JUDGE_TEMPLATE = (

@@ -25,6 +25,7 @@ from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.story import push_run, tell
 from pipelines.iteration import iterations
 from tests.cases.test_file_cases import eva
+from tests.conftest import function_code
 
 REWARD = """
 from helper import scale
@@ -153,7 +154,7 @@ def test_a_function_runs_with_its_local_imports_and_not_with_others_of_that_name
         (folder / "helper.py").write_text(f"def scale(n):\n    return n / {factor}\n")
         function = resolve_function(f"{folder / 'functions.py'}:reward", "reward.function")
         assert set(function.sources) == {"functions.py", "helper.py"}
-        reward = VerifierReward(function="reward", file=str(function.file), code=function.digest)
+        reward = VerifierReward(function=function_code(function.file, "reward"))
         reward.load()
         assert reward.score([Conversation([], "x" * 10)])[0].value == 10 / float(factor)
     (folder / "helper.py").write_text("scale = len")
@@ -209,7 +210,7 @@ def test_what_a_function_does_to_the_messages_reaches_no_other_response(folder: 
         "    return len(messages) + len(messages[0]['content'])\n"
     )
     function = resolve_function(f"{folder / 'functions.py'}:reward", "reward.function")
-    reward = VerifierReward(function="reward", file=str(function.file), code=function.digest)
+    reward = VerifierReward(function=function_code(function.file, "reward"))
     reward.load()
     messages = [{"role": "user", "content": "hi"}]
     assert [score.value for score in reward.score([Conversation(messages, "a")] * 3)] == [5, 5, 5] and messages[0]["content"] == "hi"

@@ -18,11 +18,13 @@ from rich.console import Console
 
 from eva_stages.checking.function_checks import call_fault
 from eva_stages.checking.recipe_checks import check
+from eva_stages.core.config.function_fields import METRIC, VERIFIER
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.failures import LONGEST, MOST_REASONS, add_calls, error_reason, split
 from eva_stages.core.harmless import finite_json
 from eva_stages.core.health_signs import checks
+from eva_stages.core.named_functions import known_functions
 from eva_stages.core.numeric import LARGEST, drawable
 from eva_stages.core.parts import ROW, STATISTICS, drop_failed, merge_parts, read_parts, write_part
 from eva_stages.core.progress import Reporter
@@ -34,9 +36,8 @@ from eva_stages.core.stage import RUN, WORK, Outside, Stage, load_attribute
 from eva_stages.core.tables import joined_batches, per_prompt_mean, read_table, write_rows
 from eva_stages.creator.context import FEEDBACK
 from eva_stages.creator.curation import Curate
-from eva_stages.creator.informativeness import METRICS, weights
+from eva_stages.creator.informativeness import metric_values, weights
 from eva_stages.evaluation.health_figures import evolved
-from eva_stages.models.choosing import VERIFIERS
 from eva_stages.models.ensemble import standardise
 from eva_stages.models.rewards import Score, as_score, finite
 from eva_stages.publishing.report.numbers import mean_interval
@@ -371,9 +372,11 @@ def functions_file(folder: Path) -> Path:
 
 def test_validate_refuses_a_function_that_cannot_be_called(tmp_path: Path) -> None:
     for refused in (two, four, named_only, later, many, Scorer, WEIGHT):
-        assert "expected a function (messages, response, reference) that returns a number" in str(call_fault(refused)), refused
-    for taken in (any_parts, optional, strict, VERIFIERS["math"], partial(four, weight=1.0), max):
-        assert call_fault(load_attribute(taken) if isinstance(taken, str) else taken) is None, taken
+        assert "expected a function (messages, response, reference) that returns a number, or None" in str(call_fault(refused, VERIFIER)), (
+            refused
+        )
+    for taken in (any_parts, optional, strict, VERIFIER.target("math"), partial(four, weight=1.0), max):
+        assert call_fault(load_attribute(taken) if isinstance(taken, str) else taken, VERIFIER) is None, taken
     own = functions_file(tmp_path)
     said = faults(tmp_path, reward={"kind": "verifier", "function": f"{own}:two"}, trust_code=True)
     assert f"reward.function: {own}:two takes (messages: Any, response: str) -> float, and cannot be called with" in said
@@ -420,19 +423,23 @@ ABSURD = np.array([[1e308, -1e308, 0.0], [1.5e308, 1.7e308, 1.6e308], [1.0, 2.0,
 
 @pytest.mark.filterwarnings("error")
 def test_absurd_rewards_overflow_no_figure_and_leave_others_as_they_are() -> None:
-    for name, metric in METRICS.items():
-        values = metric(ABSURD)
+    metrics = known_functions(METRIC)
+    for name, metric in metrics.items():
+        values = metric_values(metric, ABSURD)
         assert np.isfinite(values[:3]).all() and np.isnan(values[3]), name
         if not name.endswith("inverse"):
-            assert values[2] == metric(ABSURD[2:])[0], f"{name}: an ordinary prompt's value is what it is without the others"
+            assert values[2] == metric_values(metric, ABSURD[2:])[0], f"{name}: an ordinary prompt's value is what it is without the others"
         assert np.isfinite(weights(values)).all()
-    assert METRICS["reward_gap"](ABSURD)[:2].tolist() == [LARGEST, pytest.approx(2e307)]
-    assert METRICS["reward_mean"](ABSURD)[1] == pytest.approx(1.6e308) and METRICS["reward_variance"](ABSURD)[0] == LARGEST
+    assert metric_values(metrics["reward_gap"], ABSURD)[:2].tolist() == [LARGEST, pytest.approx(2e307)]
+    assert (
+        metric_values(metrics["reward_mean"], ABSURD)[1] == pytest.approx(1.6e308)
+        and metric_values(metrics["reward_variance"], ABSURD)[0] == LARGEST
+    )
     standardised = standardise(ABSURD)
     assert np.isfinite(standardised[:3]).all() and standardised[:3].argmax() == np.nan_to_num(ABSURD[:3]).argmax()
     table = pa.table({"rewards": pa.array(ABSURD.tolist(), pa.list_(pa.float64()))})
     assert per_prompt_mean(table, "rewards")[:2].tolist() == [0.0, pytest.approx(1.6e308)]
-    samples = {"iteration 1": drawable(ABSURD.reshape(-1)), "iteration 2": drawable(METRICS["reward_variance"](ABSURD))}
+    samples = {"iteration 1": drawable(ABSURD.reshape(-1)), "iteration 2": drawable(metric_values(metrics["reward_variance"], ABSURD))}
     assert draw("absurd", "Absurd", "n = 3", "reward", "share", lambda axes: histograms(axes, samples)).svg
     points = [mean_interval(drawable(ABSURD.reshape(-1)))] * 2
     assert np.isfinite(points).all() and draw("b", "B", "n", "x", "y", lambda axes: interval_points(axes, ["1", "2"], points)).svg

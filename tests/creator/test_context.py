@@ -4,12 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from eva_stages.core.config.function_fields import EVOLVE_METHOD
 from eva_stages.core.errors import DataError
 from eva_stages.core.generating import Generated, SeededLLM, generated
 from eva_stages.core.rows import SCHEMAS, Message, prompt_row
 from eva_stages.core.tables import BATCH
 from eva_stages.creator.context import CHARACTERS, Critique, Feedback, Parents, diverse, examples_text, feedback_text, similar, vectorize
-from eva_stages.creator.evolving import METHODS, EvolvePrompts
+from eva_stages.creator.evolving import EvolvePrompts
 
 TEXTS = [
     "How does a sailing boat move against the wind?",
@@ -91,7 +92,7 @@ def test_feedback_on_many_prompts_is_that_of_each() -> None:
         assert row["worst"] == (f"{number} {worse}" if number % 7 != number % 5 else None)
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", EVOLVE_METHOD.names)
 def test_the_evolver_sees_responses_rewards_critique_and_examples_whatever_they_say(method: str) -> None:
     (row,) = feedback_rows(table(HOSTILE), [[f"good {HOSTILE}", "bad {aim}"]], [[0.75, 0.25]])
     row |= {"critique": "lacks {style}", "examples": ["one {words}", HOSTILE]}

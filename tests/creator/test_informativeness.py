@@ -2,8 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from eva_stages.core.config.section import Metric
-from eva_stages.creator.informativeness import METRICS, Informativeness, min_max, weights
+from eva_stages.core.config.function_fields import METRIC
+from eva_stages.core.named_functions import known_functions
+from eva_stages.creator.informativeness import Informativeness, metric_values, min_max, weights
 
 REWARDS = np.array([[1.0, 3.0, 2.0, 0.0], [0.5, 0.5, 0.5, 0.5], [-1.0, 4.0, 4.0, 1.0]])
 
@@ -22,11 +23,7 @@ REWARDS = np.array([[1.0, 3.0, 2.0, 0.0], [0.5, 0.5, 0.5, 0.5], [-1.0, 4.0, 4.0,
     ],
 )
 def test_every_metric_as_the_paper_defines_it(metric: str, values: list[float]) -> None:
-    assert METRICS[metric](REWARDS) == pytest.approx(values)
-
-
-def test_the_recipe_knows_exactly_these_metrics() -> None:
-    assert set(Metric.__args__) == set(METRICS)
+    assert metric_values(known_functions(METRIC)[metric], REWARDS) == pytest.approx(values)
 
 
 def test_min_max_with_a_zero_range_is_all_ones_and_passes_nan_on() -> None:
@@ -42,4 +39,4 @@ def test_a_prompt_with_a_missing_reward_has_no_informativeness() -> None:
     assert counts == {"unscored": 1}
     assert made["reward_gap"].to_pylist() == [1.0, None, 0.5] and made["uniform"].to_pylist() == [1.0, None, 1.0]
     assert made["weight"].to_pylist() == [1.0, 0.0, 0.0]
-    assert made.column_names == ["prompt_id", *METRICS, "weight"]
+    assert made.column_names == ["prompt_id", *METRIC.names, "weight"]

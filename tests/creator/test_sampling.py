@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from eva_stages.core.config.function_fields import SELECTION
 from eva_stages.core.errors import DataError
-from eva_stages.creator.selection import SELECTIONS, Select, balanced, greedy, stratified, weighted
+from eva_stages.creator.selection import Select, balanced, greedy, stratified, weighted
 
 
 def ids(n: int) -> list[str]:
@@ -44,7 +45,7 @@ def test_stratified_takes_equally_from_every_tenth() -> None:
     assert np.bincount(drawn // 100).tolist() == [25] * 10
 
 
-@pytest.mark.parametrize("kind", SELECTIONS)
+@pytest.mark.parametrize("kind", SELECTION.names)
 def test_a_selection_has_no_prompt_twice_and_the_asked_size(kind: str) -> None:
     table, _ = Select(name="select", kind=kind, fraction=0.25, seed=1).transform(info(list(np.linspace(0, 1, 400))))
     assert len(table) == 100 == len(set(table["prompt_id"].to_pylist()))

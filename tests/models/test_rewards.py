@@ -10,7 +10,7 @@ from eva_stages.models.ensemble import CombineRewards, combine_rewards, standard
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.models.pairwise import LettercraftJudgeReward
 from eva_stages.models.rewards import Candidates, LLMJudgeReward, VerifierReward, read_rating
-from tests.conftest import in_file
+from tests.conftest import function_code
 from tests.fault_server import chat_server
 
 
@@ -25,7 +25,7 @@ def row(*responses: str | None, reference: str | None = "four") -> Candidates:
 
 
 def test_a_verifier_gets_the_reference_and_every_failure_has_its_reason() -> None:
-    reward = VerifierReward(function="length_of", **in_file(__file__, "length_of"))
+    reward = VerifierReward(function=function_code(__file__, "length_of"))
     reward.load()
     first, second = reward.score_rows([row("ab", None, "?", "nan"), row("ab", reference=None)])
     assert first["rewards"] == [0.5, None, None, None] and second["rewards"] == [None]

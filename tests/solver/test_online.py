@@ -26,7 +26,7 @@ from eva_stages.models.rewards import VerifierReward
 from eva_stages.solver.launching import train
 from eva_stages.solver.online import PromptGroups, load_prompts, reward_function
 from pipelines.iteration import iterations
-from tests.conftest import in_file
+from tests.conftest import function_code
 from tests.solver.jobs import read_metrics
 from tests.tiny_models import save_gemma2, tokenizer
 
@@ -65,7 +65,7 @@ def test_prompts_come_in_whole_groups_in_an_order_of_their_epoch() -> None:
 
 
 def test_rewards_that_fail_are_none_and_a_batch_without_any_is_an_error() -> None:
-    reward = VerifierReward(function="length", **in_file(__file__, "length"))
+    reward = VerifierReward(function=function_code(__file__, "length"))
     reward.load()
     logged: dict[str, float] = {}
     chat = Chat(AutoTokenizer.from_pretrained(POLICY))
@@ -103,7 +103,7 @@ def test_trl_computes_the_leave_one_out_policy_gradient_with_the_kl_in_the_rewar
             weight += 0.01 * torch.randn_like(weight)
     other.save_pretrained(tmp_path / "reference")
     policy.config._name_or_path = str(tmp_path / "reference")
-    reward = VerifierReward(function="length", **in_file(__file__, "length"))
+    reward = VerifierReward(function=function_code(__file__, "length"))
     reward.load()
     chat = Chat(words)
     rows = [{"prompt": [{"role": "user", "content": text}], "reference": None} for text in INSTRUCTIONS[:4]]

@@ -4,13 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
+from eva_stages.core.config.function_fields import EvolveMethod, Filters, Metric, SelectionKind
 from eva_stages.core.config.models_config import DType, ModelRuntime, Player
 from eva_stages.core.config.paths import MaybeFile, MaybeFiles
-from eva_stages.core.config.section import Metric, Section
+from eva_stages.core.config.section import Section
 
 
 class Selection(Section):
-    kind: Literal["weighted", "greedy", "stratified"] = "weighted"
+    kind: SelectionKind = "weighted"
     fraction: float = Field(0.25, gt=0, le=1)
     """Share of the prompts that is drawn to be evolved."""
     topic_share: float = Field(0.0, ge=0, le=1)
@@ -33,7 +34,7 @@ class MultiShot(Section):
 
 
 class Evolve(Section):
-    method: Literal["evol_instruct", "evol_complexity", "evol_quality", "self_instruct"] = "evol_instruct"
+    method: EvolveMethod = "evol_instruct"
     generations: int = Field(4, ge=1, le=16)
     """Evolutions in sequence (self_instruct: that many new prompts from the same one); all are kept."""
     generator: Player
@@ -74,6 +75,8 @@ class Admit(Section):
 class Curate(Section):
     near_duplicate: float | None = Field(0.8, gt=0, lt=1)
     """Estimated Jaccard similarity of character 5-grams from which a prompt is a near duplicate; null = exact only."""
+    filters: Filters = ()
+    """Functions (text) -> reason or None, as in filters.py:name, that say why an evolved prompt is left out."""
     decontaminate: Decontaminate | None = None
     diversity: Diversity | None = None
     admit: Admit | None = None

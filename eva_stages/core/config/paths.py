@@ -11,12 +11,12 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel
 
+from eva_stages.core.config.function_fields import FunctionField, in_file
+
 Location = tuple[str | int, ...]
 FolderOf = Callable[[Location], Path]
 Faults = list[tuple[Location, str]]
 Model = TypeVar("Model", bound=BaseModel)
-BUILT_IN = ("math", "instruction")
-"""Functions that are eva's own."""
 
 
 class Names(Enum):
@@ -24,7 +24,6 @@ class Names(Enum):
 
     FILE = "a file or folder"
     MAYBE_FILE = "a file or folder where there is one of that name, else something else, such as a Hub id"
-    FUNCTION = "a function in a Python file, as in functions.py:reward or functions:reward, unless it is built in"
 
 
 FilePath = Annotated[str, Names.FILE]
@@ -32,7 +31,6 @@ OptionalFile = Annotated[str | None, Names.FILE]
 MaybeFile = Annotated[str, Names.MAYBE_FILE]
 OptionalMaybeFile = Annotated[str | None, Names.MAYBE_FILE]
 MaybeFiles = Annotated[tuple[str, ...], Names.MAYBE_FILE]
-FunctionName = Annotated[str, Names.FUNCTION]
 
 
 def with_absolute_paths(section: Model, folder_of: FolderOf, location: Location = ()) -> tuple[Model, Faults]:
@@ -48,13 +46,13 @@ def with_absolute_paths(section: Model, folder_of: FolderOf, location: Location 
     faults: Faults = []
     for name, field in type(section).model_fields.items():
         here = (*location, name)
-        kind = next((mark for mark in field.metadata if isinstance(mark, Names)), None)
+        kind = next((mark for mark in field.metadata if isinstance(mark, Names | FunctionField)), None)
         changes[name] = _changed(getattr(section, name), kind, folder_of, here, faults)
     changed = {name: value for name, value in changes.items() if value != getattr(section, name)}
     return (section.model_copy(update=changed) if changed else section), faults
 
 
-def _changed(value: Any, kind: Names | None, folder_of: FolderOf, here: Location, faults: Faults) -> Any:
+def _changed(value: Any, kind: Names | FunctionField | None, folder_of: FolderOf, here: Location, faults: Faults) -> Any:
     match value:
         case BaseModel():
             changed, found = with_absolute_paths(value, folder_of, here)
@@ -70,9 +68,9 @@ def _changed(value: Any, kind: Names | None, folder_of: FolderOf, here: Location
             return value
 
 
-def _absolute(text: str, kind: Names, folder: Path, here: Location, faults: Faults) -> str:
-    if kind is Names.FUNCTION:
-        return text if text in BUILT_IN else _function(text, folder)
+def _absolute(text: str, kind: Names | FunctionField, folder: Path, here: Location, faults: Faults) -> str:
+    if isinstance(kind, FunctionField):
+        return _function(text, folder) if in_file(text) else text
     path = _joined(folder, text)
     if Path(path).exists():
         return path

@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from eva_stages.core.config.function_fields import Verifier
 from eva_stages.core.config.models_config import DType, ModelRuntime, Player
-from eva_stages.core.config.paths import FunctionName, MaybeFile
+from eva_stages.core.config.paths import MaybeFile
 from eva_stages.core.config.section import Section
 
 
@@ -64,7 +65,7 @@ class VerifierReward(Section):
     """A Python callable `f(messages, response, reference) -> float | None`: `math`, `instruction`, or your own in a file."""
 
     kind: Literal["verifier"]
-    function: FunctionName = Field(pattern=r"^(math|instruction|[^:]+:[^\W\d]\w*)$")
+    function: Verifier
     """Your own: functions.py:name, or module:name for a module beside the recipe. Importing it needs trust_code, or --trust."""
 
 

@@ -1,19 +1,6 @@
 """What all sections of a recipe share."""
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict
-
-Metric = Literal[
-    "reward_gap",
-    "reward_max_minus_mean",
-    "reward_best_minus_second",
-    "reward_variance",
-    "reward_mean",
-    "reward_mean_inverse",
-    "reward_gap_inverse",
-    "uniform",
-]
 
 
 class Section(BaseModel):
