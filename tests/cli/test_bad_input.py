@@ -123,7 +123,7 @@ def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give
     assert "resume with: eva run quickstart" in said
     calls.unlink()
     run_eva(*arguments, *overrides(settings | {"limits.unscored": 1.0}), cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert set(calls.read_text().splitlines()) <= {"Take a", "Take b"}
+    assert set(calls.read_text().splitlines()) <= {"Take a", "Take b", "What i"}, "the last one is the sample that every check calls with"
     made = manifests(run)
     assert sum(made["0-reward"]["failures"].values()) == made["0-reward"]["counts"]["unscored"]
     (folder,) = run.glob("stages/0-reward-*/data")
