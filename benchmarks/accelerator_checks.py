@@ -222,7 +222,8 @@ def check_resume(models: Path, folder: Path, size: str) -> Figures:
     weights = {}
     for name in ("unbroken", "again", "killed"):
         run = folder / name
-        command = [sys.executable, "-m", "cli.main", "run", "quickstart", "--run-dir", str(run), "--until", "0-train", *settings]
+        command = [sys.executable, "-m", "cli.main", "run", "quickstart", "--run-dir", str(run), "--store", str(run)]
+        command += ["--until", "0-train", *settings]
         if name == "killed":
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
             while process.poll() is None and not list(run.glob("work/0-train-*/checkpoints/checkpoint-*/whole.json")):

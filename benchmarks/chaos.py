@@ -213,7 +213,8 @@ def largest_difference(one: Path, other: Path) -> float:
 
 def command(recipe: str, root: Path, overrides: list[str]) -> list[str]:
     settings = [word for change in overrides for word in ("--set", change)]
-    return [sys.executable, "-m", "cli.main", "run", recipe, "--run-dir", str(root), *settings]
+    alone = ["--store", str(root)]  # every run computes everything itself
+    return [sys.executable, "-m", "cli.main", "run", recipe, "--run-dir", str(root), *alone, *settings]
 
 
 def labels(root: Path) -> list[str]:

@@ -37,7 +37,7 @@ def furthest_off(stages: list[dict[str, Any]]) -> list[str]:
 
 def measured(folder: Path, recipe: str, settings: list[str]) -> tuple[float, dict[str, float]]:
     """Seconds that measuring took, and the planned wall seconds: low, expected, high."""
-    took, said = eva("plan", recipe, "--run-dir", str(folder), *settings, "--measure", "--json")
+    took, said = eva("plan", recipe, "--run-dir", str(folder), "--store", str(folder), *settings, "--measure", "--json")
     todo = json.loads(said)["to_do"]
     return took, {name: todo[f"wall_seconds_{name}"] for name in ("low", "expected", "high")}
 

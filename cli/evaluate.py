@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.scoring import ManyFiles, compare, score, table
-from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, TrustOption, changes_of
+from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, StoreOption, TrustOption, changes_of
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate policies on held-out benchmarks.")
 app.command("score", cls=ManyFiles)(score)
@@ -22,6 +22,7 @@ def run(
     max_cost: Annotated[float | None, typer.Option(metavar="USD", help="What this run may spend on judges.", min=0)] = None,
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
+    store: StoreOption = None,
     repair: RepairOption = False,
     trust: TrustOption = False,
     as_json: JsonOption = False,
@@ -39,6 +40,7 @@ def run(
         MODEL_RECIPE if model else target,
         changes,
         run_dir,
+        store,
         lambda rounds: [stage for one in rounds for stage in one.evaluation],
         as_json,
         repair=repair,

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.shared import JsonOption, OnlineOption, RecipeArgument, RunDirOption, SetOption, TrustOption, changes_of, run_folder, show
+from cli.shared import (
+    JsonOption,
+    OnlineOption,
+    RecipeArgument,
+    RunDirOption,
+    SetOption,
+    StoreOption,
+    TrustOption,
+    changes_of,
+    run_folder,
+    show,
+)
 
 if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
@@ -21,6 +32,7 @@ def plan(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
+    store: StoreOption = None,
     measure: Annotated[bool, typer.Option("--measure", help=MEASURE)] = False,
     rates: Annotated[Path | None, typer.Option("--rates", metavar="FILE", help=RATES)] = None,
     trust: TrustOption = False,
@@ -41,7 +53,7 @@ def plan(
     given = read_rates(rates) if rates is not None else None
     for text in check(loaded, keys=False, online=online):
         note(f"note: {text}")
-    run = run_folder(loaded, run_dir)
+    run = run_folder(loaded, run_dir, store)
     loaded = dated(loaded, run)
     if measure:
         _measure(loaded, run)

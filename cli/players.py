@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from cli.shared import IterationOption, JsonOption, RecipeArgument, RepairOption, RunDirOption, SetOption, TrustOption, changes_of
+from cli.shared import (
+    IterationOption,
+    JsonOption,
+    RecipeArgument,
+    RepairOption,
+    RunDirOption,
+    SetOption,
+    StoreOption,
+    TrustOption,
+    changes_of,
+)
 
 
 def creator(
@@ -13,6 +23,7 @@ def creator(
     iteration: Annotated[int, typer.Option("--iteration", metavar="T", min=1, help="Which iteration, from 1.")],
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
+    store: StoreOption = None,
     repair: RepairOption = False,
     trust: TrustOption = False,
     as_json: JsonOption = False,
@@ -20,7 +31,9 @@ def creator(
     """Make the prompts of an iteration: answer, score, inform, select, evolve, curate, mix."""
     from cli.running import run_stages
 
-    run_stages(recipe, changes_of(overrides, trust), run_dir, lambda rounds: list(rounds[iteration].creator), as_json, iteration, repair)
+    run_stages(
+        recipe, changes_of(overrides, trust), run_dir, store, lambda rounds: list(rounds[iteration].creator), as_json, iteration, repair
+    )
 
 
 def solver(
@@ -28,6 +41,7 @@ def solver(
     iteration: IterationOption,
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
+    store: StoreOption = None,
     accelerate: Annotated[Path | None, typer.Option(metavar="PATH", help="accelerate launch file, in place of the recipe's.")] = None,
     repair: RepairOption = False,
     trust: TrustOption = False,
@@ -37,4 +51,4 @@ def solver(
     from cli.running import run_stages
 
     changes = [*changes_of(overrides, trust), *([f"solver.training.runtime.launch={accelerate}"] if accelerate else [])]
-    run_stages(recipe, changes, run_dir, lambda rounds: list(rounds[iteration].solver), as_json, iteration, repair)
+    run_stages(recipe, changes, run_dir, store, lambda rounds: list(rounds[iteration].solver), as_json, iteration, repair)

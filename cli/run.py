@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, TrustOption, changes_of
+from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, StoreOption, TrustOption, changes_of
 
 if TYPE_CHECKING:
     from eva_stages.core.stage import Stage
@@ -15,6 +15,7 @@ def run(
     recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="Path of a recipe, or name of a packaged one.")] = "quickstart",
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
+    store: StoreOption = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage, as `1-evolve` or `evolve`.")] = None,
     iterations: Annotated[int | None, typer.Option(metavar="N", min=0, help="eva iterations after the base round.")] = None,
     repair: RepairOption = False,
@@ -25,7 +26,7 @@ def run(
     from cli.running import run_stages
 
     changes = [*changes_of(overrides, trust), *([f"iterations={iterations}"] if iterations is not None else [])]
-    run_stages(recipe, changes, run_dir, lambda rounds: _up_to(rounds, until), as_json, repair=repair)
+    run_stages(recipe, changes, run_dir, store, lambda rounds: _up_to(rounds, until), as_json, repair=repair)
 
 
 def _up_to(rounds: "list[Iteration]", until: str | None) -> "list[Stage]":

@@ -19,6 +19,7 @@ def run_stages(
     recipe_name: str,
     overrides: Sequence[str],
     run_dir: Path | None,
+    store: Path | None,
     choose: "Callable[[list[Iteration]], list[Stage]]",
     as_json: bool,
     at_least: int = 0,
@@ -57,7 +58,7 @@ def run_stages(
     if recipe.iterations < at_least:
         recipe = recipe.model_copy(update={"iterations": at_least})
     check(recipe)
-    run = run_folder(recipe, run_dir)
+    run = run_folder(recipe, run_dir, store)
     recipe = dated(recipe, run)
     rounds = iterations(recipe)
     chosen, planned = choose(rounds), closure([stage for one in rounds for stage in one.stages])

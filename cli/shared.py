@@ -19,6 +19,9 @@ RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name below runs/.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field of the recipe; may be repeated.")]
 RunDirOption = Annotated[Path | None, typer.Option("--run-dir", metavar="D", help="Folder of the run. [default: runs/<recipe name>]")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", metavar="D", help="Folder where runs share artifacts. [default: .store beside the run]")
+]
 RepairOption = Annotated[bool, typer.Option("--repair", help="Make finished artifacts anew that have changed since they were made.")]
 TrustOption = Annotated[bool, typer.Option("--trust", help="Allow code in files that the recipe names; as trust_code: true in the recipe.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
@@ -41,11 +44,13 @@ def present_run() -> Path | None:
     return next((folder for folder in _opened if folder.is_dir()), None)
 
 
-def run_folder(recipe: "Recipe", run_dir: Path | None) -> "Run":
+def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "Run":
     from eva_stages.core.run_folder import Run
+    from eva_stages.core.store import default_store
 
-    _opened.append(run_dir if run_dir is not None else Path("runs") / recipe.name)
-    return Run(_opened[-1])
+    root = run_dir if run_dir is not None else Path("runs") / recipe.name
+    _opened.append(root)
+    return Run(root, store if store is not None else default_store(root))
 
 
 def existing_run(run: str) -> "Run":

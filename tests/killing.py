@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
+from eva_stages.core.store import STORE
 from tests.conftest import kill_group, start_eva
 from tests.test_kill import in_the_middle, manifest_exists
 
@@ -21,6 +22,7 @@ def rerun_with_kills(run: Path, labels: list[str], arguments: tuple[str, ...], o
     Returns:
         The labels of the stages that were killed; the other stages ended before the kill.
     """
+    shutil.rmtree(run.parent / STORE, ignore_errors=True)
     for label in labels:
         shutil.move(folder(run, label), old_artifacts / label)
     waiting, killed_labels = list(labels), set()

@@ -15,8 +15,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -33,9 +34,21 @@ POLL_SECONDS = 0.05
 SUBREAPER = 36
 MARK = "EVA_STAGE_PROCESS"
 """Environment variable by which the programs are known that a stage's process has started."""
+_held: list[int] = []
+"""Descriptors of locks that the child processes keep open too."""
 _report: Connection | None = None
 _log = Path("the log")
 _look_first: Callable[[], str | None] | None = None
+
+
+@contextlib.contextmanager
+def held_in_children(lock: int) -> Iterator[None]:
+    """Let the processes that are started in the block hold a lock (its file descriptor) too: it is released when all of them have ended."""
+    _held.append(lock)
+    try:
+        yield
+    finally:
+        _held.remove(lock)
 
 
 def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callable[[], None]) -> Any:
@@ -54,7 +67,7 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     mark = uuid4().hex
     with clean_log(log) as output:
         # distilabel sets its logging up only in a process of this name
-        started = (theirs, output, secret_variables(), mark, target, arguments, str(log))
+        started = (theirs, output, secret_variables(), mark, target, arguments, str(log), [DupFd(lock) for lock in _held])
         child = context.Process(target=_main, args=started, name="MainProcess")
         try:
             child.start()
@@ -178,9 +191,18 @@ def _end_all() -> NoReturn:
 
 
 def _main(
-    report: Connection, output: Connection, variables: list[str], mark: str, target: str, arguments: dict[str, Any], log: str
+    report: Connection,
+    output: Connection,
+    variables: list[str],
+    mark: str,
+    target: str,
+    arguments: dict[str, Any],
+    log: str,
+    locks: list[Any],
 ) -> None:
     global _report, _log
+    for lock in locks:
+        lock.detach()  # the descriptor stays open until this process ends
     _report, _log = report, Path(log)
     os.environ[MARK] = mark
     for name in variables:

@@ -20,12 +20,13 @@ class RowWork:
     """Name of the row schema."""
     required: list[str]
     parts: Path
+    run: Path
     batch_size: int
 
     @property
     def places(self) -> dict[str, Path]:
         """The folders that steps may name."""
-        return {**self.folders, WORK: self.parts.parent, RUN: self.parts.parents[2]}
+        return {**self.folders, WORK: self.parts.parent, RUN: self.run}
 
     @property
     def read(self) -> tuple[list[Path], list[str]]:

@@ -1,84 +1,108 @@
-"""A run on disk. A name under `stages/` means done and whole; everything unfinished is under `work/`.
+"""A run on disk: a name, a recipe, and links to the artifacts that it consists of. A name under `stages/` means complete.
 
     runs/<run>
-      recipe.yaml, stages.json (folders of the recipe's stages), events.jsonl, lock
+      recipe.yaml, stages.json (the recipe's stages), events.jsonl, lock
       stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json, pipeline.yaml of row stages
-      work/<iteration>-<stage>-<fp12>/...
+      work -> the work in progress of the run's store
       damaged/<iteration>-<stage>-<fp12>.<n>   what a repair put aside
 
-Committing writes the data, then the manifest, syncs both and renames the folder; a reader therefore never meets half an artifact.
-The digests in a manifest are checked whenever the artifact is used again. No clock decides what is reused or resumed.
+Committing writes the data, then the manifest, syncs both, renames the folder into the store and links it into the run; a reader never
+meets half an artifact. The digests in a manifest are checked whenever the artifact is used again. No clock decides what is reused.
 """
 
-import fcntl
+import json
 import os
 import platform
 import shutil
-import socket
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from eva_stages.core.durable import sync
+from eva_stages.core.durable import sync, write_whole
 from eva_stages.core.errors import DamagedError, DataError, LockedError, UnreadableError
 from eva_stages.core.event_log import add_event, now, read_events
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.kinds import folder_label
-from eva_stages.core.manifests import PIPELINE, artifact_name, content, git_revision, package_versions, read_manifest, write_manifest
-from eva_stages.core.ourfiles import rebuilt
+from eva_stages.core.manifests import (
+    PIPELINE,
+    artifact_name,
+    content,
+    git_revision,
+    package_versions,
+    read_manifest,
+    write_manifest,
+)
+from eva_stages.core.ourfiles import read_json, rebuilt
 from eva_stages.core.planned_stages import PLAN, read_planned_stages, write_planned_stages
 from eva_stages.core.stage import Outside, Stage
+from eva_stages.core.store import WORK, Store, link_tree, lock_holder, recorded_store, write_owner
 
 UNPLANNED = "the stages that were committed last are used instead; `eva run` writes the file again"
+ATTEMPT = "attempt.json"
+"""In the folder of an attempt: its id, the run it is made for, and the digests of the inputs that it computes from."""
 
 
 class Run:
-    """The folder of one run."""
+    """The folder of one run.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        store: folder of the store that it shares artifacts by; None: the one it used last, or else none: it shares nothing.
+    """
+
+    def __init__(self, root: Path, store: Path | None = None) -> None:
         self.root = root
         self.stages = root / "stages"
-        self.work = root / "work"
+        self.store = Store(store or recorded_store(root) or root)
+        self.work = self.store.work
+
+    @property
+    def shares(self) -> bool:
+        """Whether its store is another folder than its own."""
+        return self.store.root.resolve() != self.root.resolve()
 
     def create(self) -> None:
         self.stages.mkdir(parents=True, exist_ok=True)
-        self.work.mkdir(exist_ok=True)
+        if self.shares or not (self.root / WORK).is_symlink():
+            self.store.create()
 
-    # --- what is done
+    # --- complete artifacts
 
     def done(self, stage: Stage) -> bool:
-        """Whether a stage has an artifact whose manifest can be read; `fault` looks at all of it."""
+        """Whether the run or its store has an artifact of a stage whose manifest can be read; `fault` checks all of it."""
         try:
             self.manifest(stage)
         except DamagedError:
             return False
         return True
 
+    def holds(self, stage: Stage) -> bool:
+        """Whether a stage's artifact is in the run's own folder."""
+        return (self.stages / stage.folder).is_dir()
+
     def manifest(self, stage: Stage) -> dict[str, Any]:
         return read_manifest(self.place(stage))
 
     def place(self, stage: Stage) -> Path:
-        """The folder of a stage's artifact."""
-        return self.stages / stage.folder
+        """The folder of a stage's artifact: the run's own, or else the store's."""
+        return (self if self.holds(stage) else self.store).stages / stage.folder
 
     def folder(self, upstream: Stage | Outside) -> Path:
-        """Where the files of a stage or of something from outside are."""
+        """The folder with the files of a stage or of an input that eva did not build."""
         return upstream.path if isinstance(upstream, Outside) else content(self.place(upstream))
 
     def digest(self, upstream: Stage | Outside) -> str:
         return upstream.digest if isinstance(upstream, Outside) else str(self.manifest(upstream)["digest"])
 
     def fault(self, stage: Stage) -> str | None:
-        """What is wrong with a stage's artifact: it is not what was committed, or its inputs have changed since; None if nothing is."""
-        folder = self.stages / stage.folder
-        if not folder.exists():
-            return None
+        """Why the run's artifact of a stage cannot be used: its content or its inputs have changed; None if it can, or there is none."""
+        return self._fault(stage, self.stages / stage.folder) if (self.stages / stage.folder).exists() else None
+
+    def _fault(self, stage: Stage, folder: Path) -> str | None:
         try:
-            manifest = self.manifest(stage)
+            manifest = read_manifest(folder)
             digest = tree_digest(content(folder))
         except (DataError, FileNotFoundError) as error:
             return str(error)
@@ -87,13 +111,16 @@ class Run:
         if manifest["fingerprint"] != stage.fingerprint:
             return f"{folder} belongs to another stage (fingerprint {manifest['fingerprint'][:12]})"
         if digest != manifest["digest"]:
-            return f"{folder} has changed since it was made: its digest is not the recorded one"
-        recorded = {name: made["digest"] for name, made in manifest["inputs"].items()}
-        other = [name for name, upstream in stage.inputs.items() if recorded.get(name) != self.digest(upstream)]
-        return f"{folder} was made from another {other[0]} than the present one" if other else None
+            return f"{folder} has changed since it was built: its digest does not match the manifest"
+        recorded = {name: entry.get("digest") for name, entry in manifest["inputs"].items()}
+        other = [name for name, digest in self._input_digests(stage).items() if recorded.get(name) != digest]
+        return f"{folder} was built from a different version of input {other[0]!r}" if other else None
+
+    def _input_digests(self, stage: Stage) -> dict[str, str]:
+        return {name: self.digest(upstream) for name, upstream in stage.inputs.items()}
 
     def put_aside(self, stage: Stage) -> Path:
-        """Move a stage's artifact to where nothing uses it, for a person to look at or delete; returns where it is now."""
+        """Move a stage's artifact out of the way and keep it, for a person to inspect or delete; returns where it is now."""
         aside = self.root / "damaged"
         aside.mkdir(exist_ok=True)
         place = next(place for number in count(1) if not (place := aside / f"{stage.folder}.{number}").exists())
@@ -116,18 +143,48 @@ class Run:
             folders = [self.stages / stage.folder for stage in planned]
             return [folder for folder in folders if (folder / "manifest.json").is_file()]
         folders = [path.parent for path in self.stages.glob("*/manifest.json")]
-        done = [f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] == "done"]
+        done = [f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] in ("done", "reused")]
         place = {name: number for number, name in enumerate(done)}
         by_end = sorted(folders, key=lambda folder: (place.get(folder.name, -1), read_manifest(folder)["ended"]))
         newest = {folder_label(folder.name): folder for folder in by_end}
         return sorted(newest.values(), key=by_end.index)
 
-    # --- making
+    # --- computing; the caller holds the stage's lock
 
-    def workplace(self, stage: Stage) -> Path:
-        """The folder of an attempt; an earlier attempt's files are still in it."""
-        folder = self.work / stage.folder
+    def link(self, stage: Stage) -> None:
+        """Link the store's artifact of a stage into the run's folder."""
+        if self.shares:
+            link_tree(self.store.stages / stage.folder, self.stages / stage.folder, self.root / ".partial")
+
+    def take(self, stage: Stage) -> str | None:
+        """Use the store's artifact of a stage if it is intact and was built from this run's inputs; returns why not, if there is one."""
+        if not self.shares or not self.store.has(stage.folder):
+            return None
+        if fault := self._fault(stage, self.store.stages / stage.folder):
+            return fault
+        self.link(stage)
+        self.clear(stage)
+        return None
+
+    def offer(self, stage: Stage) -> None:
+        """Link the run's artifact of a stage into the store if that has none; delete what attempts at it left, if they are obsolete."""
+        if self.shares and not self.store.has(stage.folder):
+            self.store.remove(stage.folder)
+            link_tree(self.stages / stage.folder, self.store.stages / stage.folder, self.work / f"{stage.folder}.ready")
+        if read_manifest(self.store.stages / stage.folder)["digest"] == self.manifest(stage)["digest"]:
+            self.clear(stage)
+
+    def is_settled(self, stage: Stage) -> bool:
+        """Whether `offer` has nothing to do."""
+        return self.store.has(stage.folder) and not (self.work / stage.folder).is_dir()
+
+    def workplace(self, stage: Stage, attempt: str = "") -> Path:
+        """The folder of an attempt, with the files of an earlier attempt that computed from the same inputs."""
+        folder, inputs = self.work / stage.folder, self._input_digests(stage)
+        if (folder / ATTEMPT).is_file() and _attempt(folder).get("inputs") != inputs:
+            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / ATTEMPT, json.dumps({"attempt": attempt, "run": str(self.root.resolve()), "inputs": inputs}))
         return folder
 
     def commit(self, stage: Stage, out: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +199,7 @@ class Run:
                 name: {"fingerprint": upstream.fingerprint, "digest": self.digest(upstream), "artifact": artifact_name(upstream)}
                 for name, upstream in stage.inputs.items()
             },
+            "attempt": _attempt(self.work / stage.folder).get("attempt"),
             **facts,
             "ended": now(),
             "packages": package_versions(),
@@ -155,15 +213,17 @@ class Run:
         if (pipeline := self.work / stage.folder / PIPELINE).is_file():
             shutil.copyfile(pipeline, ready / PIPELINE)  # an attempt that is killed here must find it again
         manifest = write_manifest(ready, manifest)
-        ready.rename(self.stages / stage.folder)
-        sync(self.stages)
+        if self.shares:
+            self.store.remove(stage.folder)  # damaged, or built from other inputs
+        self.store.put(stage.folder, ready)
+        self.link(stage)
         return manifest
 
     def clear(self, stage: Stage) -> None:
-        """Delete what the attempts of a finished stage left."""
+        """Delete what the attempts at a stage left."""
         shutil.rmtree(self.work / stage.folder, ignore_errors=True)
 
-    # --- what happened
+    # --- events and the lock of the run
 
     def event(self, kind: str, **facts: Any) -> None:
         add_event(self.root, kind, **facts)
@@ -174,17 +234,16 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; the kernel lets go of it however the process ends.
+        """Hold the run for this process; the kernel releases it however the process ends.
 
         Raises:
-            LockedError: saying who holds it.
+            LockedError: with the process that holds it.
         """
         with (self.root / "lock").open("a+", encoding="utf-8") as stream:
-            if holder := _holder(stream):
-                raise LockedError(f"the run {self.root} is in use by {holder}; wait for it, or give this one another --run-dir")
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            stream.flush()
+            if holder := lock_holder(stream):
+                raise LockedError(f"the run {self.root} is in use by {holder}; wait for it, or choose another --run-dir")
+            write_owner(stream)
+            self._record_store()
             yield
 
     def holder(self) -> str | None:
@@ -193,14 +252,32 @@ class Run:
         if not path.is_file():
             return None
         with path.open(encoding="utf-8") as stream:
-            return _holder(stream)
+            return lock_holder(stream)
+
+    def _record_store(self) -> None:
+        """Let `work` in the run's folder lead to its store's; unfinished work of a run that shared nothing moves there."""
+        link = self.root / WORK
+        if not self.shares:
+            if link.is_symlink():
+                link.unlink()
+            self.store.create()
+            return
+        self.store.create()
+        if link.is_dir() and not link.is_symlink():
+            for path in link.iterdir():
+                if not (self.work / path.name).exists():
+                    shutil.move(path, self.work / path.name)
+            shutil.rmtree(link)
+        link.unlink(missing_ok=True)
+        root, work = self.root.resolve(), self.work.resolve()
+        link.symlink_to(os.path.relpath(work, root) if work.parent.parent == root.parent else work)
 
 
 class RecordedRun(Run):
     """A run to look at: where a stage would be another one now (a newer eva, a changed input), what was made of it before counts."""
 
     def place(self, stage: Stage) -> Path:
-        place = super().place(stage)
+        place = self.stages / stage.folder
         return place if place.is_dir() else self._recorded.get(stage.label, place)
 
     def done(self, stage: Stage) -> bool:
@@ -222,11 +299,8 @@ class RecordedRun(Run):
         return {folder_label(folder.name): folder for folder in self.line()}
 
 
-def _holder(stream: TextIO) -> str | None:
-    """Who holds the lock; None if we do from now on."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        stream.seek(0)
-        return stream.read().strip() or "another process"
+def _attempt(folder: Path) -> dict[str, Any]:
+    """What is recorded of an attempt; nothing where the file is missing or damaged."""
+    nothing: dict[str, Any] = {}
+    path = folder / ATTEMPT
+    return rebuilt(lambda: read_json(path, dict), nothing, "the attempt starts again") if path.is_file() else nothing

@@ -1,38 +1,37 @@
-"""Runs stages that are not done yet, in order, each in its own way, and commits what they make.
+"""Runs the stages of a recipe that are not complete, in order, and commits their artifacts.
 
-The one place that knows how a stage is started, resumed, checked and finished.
+The one place that knows how a stage is started, resumed, checked and finished. Runs that share a store compute a stage once: the process
+that holds the stage's lock computes it, the others wait, then verify the artifact and link it.
 """
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import Any, TextIO
+from uuid import uuid4
 
 from eva_stages.core.call_file import CALLS, paid
-from eva_stages.core.config.engine_config import Engine, LocalEngine, RayEngine
+from eva_stages.core.config.engine_config import Engine, LocalEngine
 from eva_stages.core.durable import UNWRITABLE, unwritable
 from eva_stages.core.errors import DamagedError, EvaError, StageError, describe
 from eva_stages.core.event_log import now
-from eva_stages.core.failures import commonest, split
-from eva_stages.core.ledger import devices, last_sign, pace, taken, tree_bytes
+from eva_stages.core.failures import commonest
+from eva_stages.core.ledger import devices, last_sign, pace, tree_bytes
 from eva_stages.core.logs import save_traceback
 from eva_stages.core.notices import NoticeReader
 from eva_stages.core.outside import OutsideInputs
-from eva_stages.core.parts import BEGUN, FAILED, NAME, drop_failed, merge_parts, part_facts, read_parts, settle_parts
-from eva_stages.core.process import run_in_child
+from eva_stages.core.process import held_in_children
 from eva_stages.core.progress import Reporter, Task, facts
-from eva_stages.core.rows import SCHEMAS
-from eva_stages.core.rowwork import RowWork
+from eva_stages.core.row_running import run_rows, run_table
 from eva_stages.core.run_folder import Run
-from eva_stages.core.stage import RUN, WORK, FunctionStage, Limit, RowStage, Stage, TableStage, closure
-from eva_stages.core.tables import FILE, Rows, count_rows, first_places
+from eva_stages.core.stage import FunctionStage, RowStage, Stage, TableStage, closure
+from eva_stages.core.tables import FILE, count_rows
 
 LOCAL = LocalEngine()
+COMPLETED = ("done", "reused")
+"""Events of a stage that is complete: computed in this run, or by another run of the store."""
 
 
 @dataclass(frozen=True)
@@ -50,48 +49,80 @@ class Context:
 
 
 def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engine = LOCAL, repair: bool = False) -> None:
-    """Bring every stage, and everything it needs, to done. The caller holds the run's lock.
+    """Complete every stage and everything it needs. The caller holds the run's lock.
 
     Args:
         engine: where row stages run.
-        repair: put aside artifacts that are not what was committed, and those that were made from what came out otherwise the second
-            time, and make them anew.
+        repair: put damaged artifacts aside, and those built from another version of their inputs, and rebuild them.
 
     Raises:
         DamagedError: naming the first such artifact, without `repair`.
-        StageError: naming the stage and the cause; everything done so far is kept.
+        StageError: naming the stage and the cause; completed work is saved.
     """
+    logged = {event.get("fingerprint") for event in run.events() if event["event"] in COMPLETED}
     for stage in closure(list(stages)):
         if fault := run.fault(stage):
             if not repair:
                 raise DamagedError(fault)
             _put_aside(run, stage, fault, reporter)
-        if run.done(stage):
-            if (run.work / stage.folder).is_dir():  # killed between its commit and its end
-                _end(run, stage)
-            _examine(run, stage, reporter)
-            continue
-        resumed = (run.work / stage.folder).is_dir()
-        told = {"stage": stage.label, "fingerprint": stage.fingerprint}
-        run.event("resume" if resumed else "start", **told, **({"last_sign": last_sign(run.work / stage.folder)} if resumed else {}))
-        clock = time.monotonic()
-        reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
-        try:
-            manifest = _run(run, stage, reporter, engine)
-            _end(run, stage)
-        except KeyboardInterrupt:
-            _try_event(run, "interrupted", {**told, "seconds": round(time.monotonic() - clock, 3)})
-            raise
-        except (Exception, SystemExit, GeneratorExit) as error:
-            cause = _cause(error, run.root)
-            _try_event(run, "failed", {**told, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
-            raise StageError(f"stage {stage.label} failed: {cause}") from error
-        reporter.say(f"{stage.label}: done, {_summary(manifest)}")
+        if run.holds(stage):
+            if stage.fingerprint not in logged:  # killed between its commit and its event
+                _log_completed(run, stage)
+            _settle(run, stage)
+        else:
+            _complete(run, stage, reporter, engine)
         _examine(run, stage, reporter)
 
 
+def _settle(run: Run, stage: Stage) -> None:
+    """Share a complete artifact and delete what its attempts left, unless another process works on the stage."""
+    if run.is_settled(stage):
+        return
+    with run.store.lock(stage.folder, run.root, None) as lock:
+        if lock is not None:
+            run.offer(stage)
+
+
+def _complete(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> None:
+    """Take a stage's artifact from the store, or compute it; wait while another process does."""
+
+    def report_waiting(holder: str) -> None:
+        reporter.say(f"{stage.label}: waiting for {holder}, which computes this stage; its artifact will be reused")
+
+    with run.store.lock(stage.folder, run.root, report_waiting) as lock:
+        if fault := run.take(stage):
+            reporter.say(f"{stage.label}: the store's artifact is not used: {fault}")
+        if run.holds(stage):
+            if _log_completed(run, stage) == "reused":
+                reporter.say(f"{stage.label}: reused from the store {run.store.root}, {_summary(run.manifest(stage))}")
+            return
+        assert lock is not None
+        _compute(run, stage, reporter, engine, lock)
+
+
+def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: TextIO) -> None:
+    resumed = (run.work / stage.folder).is_dir()
+    event = {"stage": stage.label, "fingerprint": stage.fingerprint, "attempt": uuid4().hex[:12]}
+    run.event("resume" if resumed else "start", **event, **({"last_sign": last_sign(run.work / stage.folder)} if resumed else {}))
+    clock = time.monotonic()
+    reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
+    try:
+        with held_in_children(lock.fileno()):
+            manifest = _run(run, stage, reporter, engine, event["attempt"])
+        _log_completed(run, stage)
+        run.clear(stage)
+    except KeyboardInterrupt:
+        _try_event(run, "interrupted", {**event, "seconds": round(time.monotonic() - clock, 3)})
+        raise
+    except (Exception, SystemExit, GeneratorExit) as error:
+        cause = _cause(error, run.root)
+        _try_event(run, "failed", {**event, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
+        raise StageError(f"stage {stage.label} failed: {cause}") from error
+    reporter.say(f"{stage.label}: done, {_summary(manifest)}")
+
+
 def _cause(error: BaseException, root: Path) -> str:
-    """What to tell of an error; the traceback of one that nobody foresaw goes into the run's log of errors."""
+    """The message for an error; the traceback of an unexpected one goes into the run's error log."""
     if isinstance(error, EvaError):
         return describe(error)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
@@ -102,14 +133,16 @@ def _cause(error: BaseException, root: Path) -> str:
 def _put_aside(run: Run, stage: Stage, fault: str, reporter: Reporter) -> None:
     place = run.put_aside(stage)
     run.event("repair", stage=stage.label, fingerprint=stage.fingerprint, cause=fault, aside=str(place.relative_to(run.root)))
-    reporter.say(f"{stage.label}: {fault}. It is made anew; the old one is in {place}, to look at or to delete")
+    reporter.say(f"{stage.label}: {fault}. Rebuilding it. The old artifact was moved to {place} and can be deleted")
 
 
-def _end(run: Run, stage: Stage) -> None:
-    """Log a committed stage as done, and only then delete what its attempts left: so that a kill leaves no stage unlogged."""
+def _log_completed(run: Run, stage: Stage) -> str:
+    """Log a stage whose artifact the run holds: `done` if an attempt of this run computed it, else `reused`; returns which."""
     manifest = run.manifest(stage)
-    run.event("done", stage=stage.label, fingerprint=stage.fingerprint, seconds=manifest["seconds"], rows=manifest["rows"])
-    run.clear(stage)
+    attempts = {event.get("attempt") for event in run.events() if event.get("fingerprint") == stage.fingerprint}
+    kind = "done" if not run.shares or manifest.get("attempt") in attempts else "reused"
+    run.event(kind, stage=stage.label, fingerprint=stage.fingerprint, seconds=manifest["seconds"], rows=manifest["rows"])
+    return kind
 
 
 def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
@@ -142,9 +175,9 @@ def _try_event(run: Run, kind: str, facts: dict[str, Any]) -> None:
         return
 
 
-def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str, Any]:
+def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: str) -> dict[str, Any]:
     started, clock = now(), time.monotonic()
-    work = run.workplace(stage)
+    work = run.workplace(stage, attempt)
     folders = {name: run.folder(upstream) for name, upstream in stage.inputs.items()}
     outside = OutsideInputs.of(stage)
     out = work / "data"
@@ -159,9 +192,9 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     with reporter.task(stage.label, stage.kind.unit) as task:
         match stage:
             case RowStage():
-                made = _run_rows(run, stage, work, out, folders, task, engine, reporter, report_notices)
+                made = run_rows(run, stage, work, out, folders, task, engine, reporter, report_notices)
             case TableStage():
-                made = _run_table(stage, work, out, folders)
+                made = run_table(stage, work, out, folders)
             case FunctionStage():
                 made = stage.function.build(folders, context=Context(work, out, folders, task, run.root))
             case _:
@@ -177,124 +210,6 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> dict[str
     ledger = {"seconds": seconds, "pace": pace(task.marks), "bytes": tree_bytes(out)}
     recorded = {"rows": rows, "counts": {}, "failures": {}, "devices": devices(stage), **made, "started": started, **ledger}
     return run.commit(stage, out, recorded)
-
-
-def _run_rows(
-    run: Run,
-    stage: RowStage,
-    work: Path,
-    out: Path,
-    folders: dict[str, Path],
-    task: Task,
-    engine: Engine,
-    reporter: Reporter,
-    report: Callable[[], None],
-) -> dict[str, Any]:
-    parts = work / "parts"
-    parts.mkdir(exist_ok=True)
-    for finding in settle_parts(parts):
-        run.event(finding.event, stage=stage.label, fingerprint=stage.fingerprint, file=finding.file, cause=finding.cause)
-        reporter.say(f"{stage.label}: {parts / finding.file} {finding.cause}")
-    if failed := drop_failed(parts):
-        reporter.say(f"{stage.label}: asks again for {failed} rows that failed before")
-    total = count_rows(folders[stage.sources[0]])
-    done, statistics = read_parts(parts)
-    (work / BEGUN).unlink(missing_ok=True)
-    progress = _PartProgress(parts, total, task, report)
-    progress()
-    computed = total - len(done)
-    used = {}
-    if computed:
-        target, arguments = _engine(engine, stage)
-        accelerators = run_in_child(
-            target,
-            {
-                **arguments,
-                "work": RowWork(
-                    name=stage.name,
-                    folders=folders,
-                    sources=list(stage.sources),
-                    prefixes=dict(stage.prefixes),
-                    steps=list(stage.steps),
-                    rows=stage.schema,
-                    required=list(stage.required),
-                    parts=parts,
-                    batch_size=stage.rows_per_part,
-                ),
-            },
-            work / "pipeline.log",
-            progress,
-        )
-        used = {"devices": taken(accelerators)}
-        done, statistics = read_parts(parts)
-    if len(done) != total:
-        raise StageError(f"{total - len(done)} of {total} rows came back missing; see {work / 'pipeline.log'} and run again")
-    counts, failures = split(statistics)
-    _check(stage.limits, statistics, failures)
-    merge_parts(parts, SCHEMAS[stage.schema], out, total)
-    _check_ids(stage, folders[stage.sources[0]], out, work)
-    return {"counts": counts, "failures": failures, "computed_share": computed / total if total else 1, **used}
-
-
-def _check_ids(stage: RowStage, source: Path, out: Path, work: Path) -> None:
-    """Raises:
-    StageError: if the prompts that came out are not those that went in, which stages that make no prompts answer one by one.
-    """
-    names = SCHEMAS[stage.schema].names
-    if "prompt_id" not in names or "parent_id" in names:
-        return
-    ids = Rows(out, work)["prompt_id"]
-    if not ids.take(pa.array(first_places(ids))).equals(Rows(source, work)["prompt_id"]):
-        raise StageError(
-            f"the prompts that came out are not those that went in; delete {work / 'parts'}, whose files are of others, and rerun"
-        )
-
-
-def _engine(engine: Engine, stage: RowStage) -> tuple[str, dict[str, Any]]:
-    """What runs a row stage. Steps that keep something beside the run, such as paid calls in a database, stay on this machine."""
-    if isinstance(engine, RayEngine) and not any(step.needs(WORK) or step.needs(RUN) for step in stage.steps):
-        return "eva_stages.core.ray_engine:run_on_ray", {"engine": engine}
-    return "eva_stages.core.distil:run_pipeline", {}
-
-
-def _run_table(stage: TableStage, work: Path, out: Path, folders: dict[str, Path]) -> dict[str, Any]:
-    arguments = {"folders": folders, "sources": list(stage.sources), "step": stage.step, "out": out}
-    counts = run_in_child("eva_stages.core.distil:run_table_step", arguments, work / "step.log", lambda: None)
-    return {"counts": counts}
-
-
-def _check(limits: Sequence[Limit], statistics: Mapping[str, float], failures: Mapping[str, int]) -> None:
-    """Raise a StageError that says which limits are exceeded, the commonest reason, and what to do."""
-    exceeded = [(limit, sentence) for limit in limits if (sentence := limit.exceeded(statistics))]
-    if not exceeded:
-        return
-    happened = "; ".join(sentence for _, sentence in exceeded)
-    reason = commonest(failures)
-    advice = "; ".join(dict.fromkeys(f"{limit.advice}, or raise {limit.field}" for limit, _ in exceeded))
-    again = "; the next attempt asks again for the rows that failed, and for no others" if statistics.get(FAILED) else ""
-    raise StageError(f"{happened}{f'; {reason}' if reason else ''}. To fix it: {advice}. Completed rows are saved{again}")
-
-
-class _PartProgress:
-    """Follows a row stage by the part files that appear, and passes on what its processes report."""
-
-    def __init__(self, parts: Path, total: int, task: Task, report: Callable[[], None]) -> None:
-        self._parts, self._total, self._task, self._report = parts, total, task, report
-        self._seen: set[str] = set()
-        self._rows = 0
-        self._tokens = 0.0
-
-    def __call__(self) -> None:
-        self._report()
-        for entry in os.scandir(self._parts):
-            if NAME.fullmatch(entry.name) and entry.name not in self._seen:
-                rows, statistics = part_facts(Path(entry.path))
-                self._seen.add(entry.name)
-                self._rows += rows
-                self._tokens += statistics.get("output_tokens", 0)
-        if (self._parts.parent / BEGUN).exists():
-            self._task.mark(self._rows)
-        self._task.update(self._rows, self._total, self._tokens)
 
 
 def _summary(manifest: dict[str, Any]) -> str:

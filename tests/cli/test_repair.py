@@ -21,7 +21,7 @@ def test_damage_is_named_and_every_command_that_runs_stages_repairs_its_own(tiny
     scores.write_text(scores.read_text()[:200])
 
     said = run_eva("run", *given, code=1).stderr
-    assert "1-curate" in said and "has changed since it was made" in said
+    assert "1-curate" in said and "has changed since it was built" in said
     last = said.strip().splitlines()[-1]
     assert last.startswith(f"repair with: eva run quickstart --run-dir {run} ") and last.endswith(" --repair")
 

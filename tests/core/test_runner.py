@@ -60,7 +60,7 @@ def flip(run: Run, stage: Stage) -> None:
 def test_a_flipped_byte_is_named_and_only_its_stage_is_made_anew(run: Run) -> None:
     before = {one.name: run.digest(one) for one in (FIRST, SECOND, THIRD)}
     flip(run, FIRST)
-    with pytest.raises(DamagedError, match=f"{FIRST.folder} has changed since it was made"):
+    with pytest.raises(DamagedError, match=f"{FIRST.folder} has changed since it was built"):
         execute(run, [THIRD], Reporter())
     ran, said = repaired(run)
     assert ran == ["0-first"], "what was made from it has not changed, because it has not"

@@ -57,7 +57,7 @@ def test_a_flipped_byte_is_found_on_reuse(run: Run) -> None:
     one = stage()
     make(run, one)
     (run.folder(one) / "rows.txt").write_text("c0ntent")
-    assert "has changed since it was made" in (run.fault(one) or "")
+    assert "has changed since it was built" in (run.fault(one) or "")
 
 
 def test_a_manifest_that_is_not_what_was_written_is_found(run: Run) -> None:
@@ -84,7 +84,7 @@ def test_an_input_made_again_with_other_content_is_found(run: Run) -> None:
     make(run, second)
     run.put_aside(first)
     make(run, first, "other")
-    assert run.fault(first) is None and "made from another x" in (run.fault(second) or "")
+    assert run.fault(first) is None and "different version of input 'x'" in (run.fault(second) or "")
 
 
 def test_what_is_put_aside_is_kept_every_time(run: Run) -> None:

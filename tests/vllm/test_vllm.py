@@ -79,7 +79,7 @@ def arguments(folder: Path, run: Path) -> list[str]:
         "reward.model": str(folder / "reward"),
         "runtime.rows_per_part": 2,
     }
-    return ["run", RECIPE, "--run-dir", str(run), "--until", "0-respond", *overrides(settings)]
+    return ["run", RECIPE, "--run-dir", str(run), "--store", str(run), "--until", "0-respond", *overrides(settings)]
 
 
 def answers(run: Path) -> Path:

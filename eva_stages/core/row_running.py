@@ -1,0 +1,140 @@
+"""Running row stages and table stages: in a process of their own, row stages from the part files that are complete."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from eva_stages.core.config.engine_config import Engine, RayEngine
+from eva_stages.core.errors import StageError
+from eva_stages.core.failures import commonest, split
+from eva_stages.core.ledger import taken
+from eva_stages.core.parts import BEGUN, FAILED, NAME, drop_failed, merge_parts, part_facts, read_parts, settle_parts
+from eva_stages.core.process import run_in_child
+from eva_stages.core.progress import Reporter, Task
+from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.rowwork import RowWork
+from eva_stages.core.run_folder import Run
+from eva_stages.core.stage import RUN, WORK, Limit, RowStage, TableStage
+from eva_stages.core.tables import Rows, count_rows, first_places
+
+
+def run_rows(
+    run: Run,
+    stage: RowStage,
+    work: Path,
+    out: Path,
+    folders: dict[str, Path],
+    task: Task,
+    engine: Engine,
+    reporter: Reporter,
+    report: Callable[[], None],
+) -> dict[str, Any]:
+    parts = work / "parts"
+    parts.mkdir(exist_ok=True)
+    for finding in settle_parts(parts):
+        run.event(finding.event, stage=stage.label, fingerprint=stage.fingerprint, file=finding.file, cause=finding.cause)
+        reporter.say(f"{stage.label}: {parts / finding.file} {finding.cause}")
+    if failed := drop_failed(parts):
+        reporter.say(f"{stage.label}: asks again for {failed} rows that failed before")
+    total = count_rows(folders[stage.sources[0]])
+    done, statistics = read_parts(parts)
+    (work / BEGUN).unlink(missing_ok=True)
+    progress = _PartProgress(parts, total, task, report)
+    progress()
+    computed = total - len(done)
+    used = {}
+    if computed:
+        target, arguments = _engine(engine, stage)
+        accelerators = run_in_child(
+            target,
+            {
+                **arguments,
+                "work": RowWork(
+                    name=stage.name,
+                    folders=folders,
+                    sources=list(stage.sources),
+                    prefixes=dict(stage.prefixes),
+                    steps=list(stage.steps),
+                    rows=stage.schema,
+                    required=list(stage.required),
+                    parts=parts,
+                    run=run.root,
+                    batch_size=stage.rows_per_part,
+                ),
+            },
+            work / "pipeline.log",
+            progress,
+        )
+        used = {"devices": taken(accelerators)}
+        done, statistics = read_parts(parts)
+    if len(done) != total:
+        raise StageError(f"{total - len(done)} of {total} rows came back missing; see {work / 'pipeline.log'} and run again")
+    counts, failures = split(statistics)
+    _check(stage.limits, statistics, failures)
+    merge_parts(parts, SCHEMAS[stage.schema], out, total)
+    _check_ids(stage, folders[stage.sources[0]], out, work)
+    return {"counts": counts, "failures": failures, "computed_share": computed / total if total else 1, **used}
+
+
+def _check_ids(stage: RowStage, source: Path, out: Path, work: Path) -> None:
+    """Raises:
+    StageError: if the prompts that came out are not those that went in, which stages that make no prompts answer one by one.
+    """
+    names = SCHEMAS[stage.schema].names
+    if "prompt_id" not in names or "parent_id" in names:
+        return
+    ids = Rows(out, work)["prompt_id"]
+    if not ids.take(pa.array(first_places(ids))).equals(Rows(source, work)["prompt_id"]):
+        raise StageError(
+            f"the prompts that came out are not those that went in; delete {work / 'parts'}, whose files are of others, and rerun"
+        )
+
+
+def _engine(engine: Engine, stage: RowStage) -> tuple[str, dict[str, Any]]:
+    """What runs a row stage. Steps that keep something beside the run, such as paid calls in a database, stay on this machine."""
+    if isinstance(engine, RayEngine) and not any(step.needs(WORK) or step.needs(RUN) for step in stage.steps):
+        return "eva_stages.core.ray_engine:run_on_ray", {"engine": engine}
+    return "eva_stages.core.distil:run_pipeline", {}
+
+
+def run_table(stage: TableStage, work: Path, out: Path, folders: dict[str, Path]) -> dict[str, Any]:
+    arguments = {"folders": folders, "sources": list(stage.sources), "step": stage.step, "out": out}
+    counts = run_in_child("eva_stages.core.distil:run_table_step", arguments, work / "step.log", lambda: None)
+    return {"counts": counts}
+
+
+def _check(limits: Sequence[Limit], statistics: Mapping[str, float], failures: Mapping[str, int]) -> None:
+    """Raise a StageError that says which limits are exceeded, the commonest reason, and what to do."""
+    exceeded = [(limit, sentence) for limit in limits if (sentence := limit.exceeded(statistics))]
+    if not exceeded:
+        return
+    happened = "; ".join(sentence for _, sentence in exceeded)
+    reason = commonest(failures)
+    advice = "; ".join(dict.fromkeys(f"{limit.advice}, or raise {limit.field}" for limit, _ in exceeded))
+    again = "; the next attempt asks again for the rows that failed, and for no others" if statistics.get(FAILED) else ""
+    raise StageError(f"{happened}{f'; {reason}' if reason else ''}. To fix it: {advice}. Completed rows are saved{again}")
+
+
+class _PartProgress:
+    """Follows a row stage by the part files that appear, and passes on what its processes report."""
+
+    def __init__(self, parts: Path, total: int, task: Task, report: Callable[[], None]) -> None:
+        self._parts, self._total, self._task, self._report = parts, total, task, report
+        self._seen: set[str] = set()
+        self._rows = 0
+        self._tokens = 0.0
+
+    def __call__(self) -> None:
+        self._report()
+        for entry in os.scandir(self._parts):
+            if NAME.fullmatch(entry.name) and entry.name not in self._seen:
+                rows, statistics = part_facts(Path(entry.path))
+                self._seen.add(entry.name)
+                self._rows += rows
+                self._tokens += statistics.get("output_tokens", 0)
+        if (self._parts.parent / BEGUN).exists():
+            self._task.mark(self._rows)
+        self._task.update(self._rows, self._total, self._tokens)

@@ -1,0 +1,160 @@
+"""The store: artifacts that runs share, each under its stage's fingerprint, and the work in progress on them.
+
+    <store>/stages/<iteration>-<stage>-<fp12>   complete artifacts
+    <store>/work/<iteration>-<stage>-<fp12>     the attempt at a stage; another run resumes it if its process was killed
+    <store>/work/<iteration>-<stage>-<fp12>.lock   held by the process that computes the stage
+
+A run hard-links the artifacts that it uses into its own folder (on another file system: copies them). So a run folder is complete in
+itself, and can be copied, moved or deleted without harm to another run; deleting the store costs only what runs would have shared.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from eva_stages.core.durable import sync
+from eva_stages.core.manifests import MANIFEST
+
+STORE = ".store"
+"""The default store's name, beside the runs that share it."""
+WORK = "work"
+NOT_LINKABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Store:
+    """A store by its folder; a run that shares nothing is its own store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stages = root / "stages"
+        self.work = root / WORK
+
+    def create(self) -> None:
+        self.stages.mkdir(parents=True, exist_ok=True)
+        self.work.mkdir(exist_ok=True)
+
+    def has(self, name: str) -> bool:
+        return (self.stages / name / MANIFEST).is_file()
+
+    def put(self, name: str, ready: Path) -> None:
+        """Make a complete folder below `work` the artifact of that name."""
+        ready.rename(self.stages / name)
+        sync(self.stages)
+
+    def remove(self, name: str) -> None:
+        """Delete an artifact; runs that use it keep their own links. The caller holds the artifact's lock."""
+        if (self.stages / name).is_dir():
+            doomed = self.work / f"{name}.removed"
+            shutil.rmtree(doomed, ignore_errors=True)
+            (self.stages / name).rename(doomed)  # at once, so that no reader meets half of it
+            shutil.rmtree(doomed)
+
+    @contextmanager
+    def lock(self, name: str, run: Path, waiting: Callable[[str], None] | None) -> Iterator[TextIO | None]:
+        """Hold the lock of a stage; the kernel releases it when the processes that hold it have ended, however they end.
+
+        Args:
+            run: the run that the stage is computed for.
+            waiting: called with the holder of the lock before waiting for it; None: do not wait, yield None instead.
+        """
+        path = self.work / f"{name}.lock"
+        while True:
+            with path.open("a+", encoding="utf-8") as stream:
+                if holder := lock_holder(stream):
+                    if waiting is None:
+                        yield None
+                        return
+                    waiting(holder)
+                    fcntl.flock(stream, fcntl.LOCK_EX)
+                if not _is_file(stream, path):
+                    continue  # the holder before us deleted it
+                write_owner(stream, f" for the run {run}")
+                try:
+                    yield stream
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+
+def default_store(root: Path) -> Path:
+    """The store of a run: the one it has used before, or `.store` beside it, which all runs of the folder share.
+
+    Where the folder beside is on another file system or not writable (a mounted run folder), the run is its own store.
+    """
+    if (recorded := recorded_store(root)) is not None and (recorded / WORK).is_dir():
+        return recorded
+    beside = root.absolute().parent
+    if (beside / STORE).is_dir():
+        usable = os.access(beside / STORE, os.W_OK)
+    else:
+        ancestor = next(folder for folder in (beside, *beside.parents) if folder.is_dir())
+        usable = os.access(ancestor, os.W_OK)
+    same = not root.is_dir() or root.stat().st_dev == beside.stat().st_dev
+    return root.parent / STORE if usable and same else root
+
+
+def recorded_store(root: Path) -> Path | None:
+    """The store that a run's link `work` leads to, there or not; None if it has none."""
+    link = root / WORK
+    return link.resolve().parent if link.is_symlink() else None
+
+
+def lock_holder(stream: TextIO) -> str | None:
+    """Who holds the lock of a file; None if this process does from now on."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        stream.seek(0)
+        return stream.read().strip() or "another process"
+
+
+def write_owner(stream: TextIO, purpose: str = "") -> None:
+    """Record this process in a file that it has locked, for those that wait."""
+    stream.truncate(0)
+    stream.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}{purpose}")
+    stream.flush()
+
+
+def _is_file(stream: TextIO, path: Path) -> bool:
+    """Whether an open file is still the one at the path."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    return False
+
+
+def link_tree(source: Path, target: Path, partial: Path) -> None:
+    """Link a folder's files into a new folder that is there complete or not at all.
+
+    Args:
+        partial: a folder of the target's file system that is used meanwhile.
+    """
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for path in sorted(source.rglob("*")):
+        place = partial / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+        else:
+            _link_or_copy(path, place)
+    for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+        sync(folder)
+    partial.rename(target)
+    sync(target.parent)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NOT_LINKABLE:
+            raise
+        shutil.copyfile(source, target)
+        sync(target)
