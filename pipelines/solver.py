@@ -6,8 +6,9 @@ from typing import Any
 from eva_stages.core.config.engine_config import RayEngine
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
-from eva_stages.core.config.solver_config import RLOO
+from eva_stages.core.config.solver_config import RLOO, CustomLoss
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.named_functions import chosen_function
 from eva_stages.core.stage import FunctionStage, Outside, Stage, TableStage, Use, as_data
 from eva_stages.models.choosing import date_of, reward_model
 from eva_stages.models.sampling import Sampling
@@ -76,8 +77,10 @@ def _trained(
 ) -> Stage:
     """Training from `start` on `data`. The reference is `start` too, or theta_0; losses without one take no notice of it."""
     solver = recipe.solver
+    if isinstance(solver.loss, CustomLoss):
+        settings = {**(settings or {}), "loss_function": chosen_function(solver.loss.function, "solver.loss.function")}
     meant = {
-        "loss": solver.loss.model_dump(),
+        "loss": solver.loss.model_dump(exclude={"function"}),
         "training": solver.training.model_dump(exclude={"runtime", "start"}),
         "system_prompt": recipe.policy.generator.system_prompt,
         "date": None,

@@ -25,7 +25,7 @@ def check_functions(recipe: Recipe) -> None:
         try:
             if in_file(choice.choice):
                 function = imported_function(recipe, choice)
-                load_attribute(choice.field.check)(function)
+                load_attribute(choice.field.check)(function, recipe)
         except ConfigError as error:
             faults += error.faults
         except DataError as error:

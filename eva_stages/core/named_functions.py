@@ -59,6 +59,11 @@ class FunctionCode(BaseModel):
     digest: str
     file: str
 
+    @property
+    def spec(self) -> str:
+        """As a recipe names it."""
+        return f"{self.file}:{self.name}"
+
     def load(self) -> Function:
         """As `load_function`."""
         return load_function(self.file, self.name, self.digest)

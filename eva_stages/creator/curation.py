@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.decoding import short
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
@@ -46,7 +47,7 @@ def filter_reason(function: Filter, text: str) -> str | None:
     )
 
 
-def check_filter(function: Filter) -> None:
+def check_filter(function: Filter, recipe: Recipe) -> None:
     """Filter three prompts."""
     for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up.", "\u4f60\u597d"):
         filter_reason(function, text)

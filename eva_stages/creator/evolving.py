@@ -19,6 +19,7 @@ from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
 from eva_stages.core.config.function_fields import EVOLVE_METHOD
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.decoding import short
 from eva_stages.core.errors import DataError
 from eva_stages.core.failures import add_calls, error_reason
@@ -103,7 +104,7 @@ def meta_prompt(method: Method, text: str, rng: np.random.Generator) -> tuple[st
     raise DataError(f"the method returned {short(result)}; return two texts, the mutation's name and the meta-prompt")
 
 
-def check_method(method: Method) -> None:
+def check_method(method: Method, recipe: Recipe) -> None:
     """Write the meta-prompts of two prompts."""
     for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up."):
         meta_prompt(method, text, np.random.default_rng(0))

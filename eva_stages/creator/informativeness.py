@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.config.function_fields import METRIC
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.failures import error_reason
@@ -72,8 +73,6 @@ def uniform(rewards: np.ndarray) -> np.ndarray:
 
 
 Metric = Callable[[np.ndarray], np.ndarray]
-SAMPLE = np.array([[0.0, 1.0, 0.5, 0.25], [0.0, 0.0, 0.0, 0.0], [-3.5, 2.0, 7.0, 2.0]])
-"""Rewards to check a metric with; those of the second prompt are equal."""
 
 
 def metric_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
@@ -85,11 +84,18 @@ def metric_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
     scored = np.isfinite(rewards).all(axis=1)
     values = np.full(len(rewards), np.nan)
     if scored.any():
-        values[scored] = check_metric(metric, rewards[scored])
+        values[scored] = _finite_values(metric, rewards[scored])
     return values
 
 
-def check_metric(metric: Metric, rewards: np.ndarray = SAMPLE) -> np.ndarray:
+def check_metric(metric: Metric, recipe: Recipe) -> None:
+    """Compute a metric for three prompts; the rewards of the second one are equal, as they often are."""
+    rewards = np.linspace(-1, 2, 3 * recipe.creator.responses).reshape(3, -1)
+    rewards[1] = 0
+    _finite_values(metric, rewards)
+
+
+def _finite_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
     try:
         values = np.asarray(metric(rewards.copy()), dtype=np.float64)
     except Exception as error:

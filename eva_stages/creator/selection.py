@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eva_stages.core.config.function_fields import SELECTION
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.decoding import short
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
@@ -73,7 +74,7 @@ def selected_places(selection: Selection, weights: np.ndarray, draws: np.ndarray
     return places
 
 
-def check_selection(selection: Selection) -> None:
+def check_selection(selection: Selection, recipe: Recipe) -> None:
     """Draw 3 of 8 prompts, with and without weights of 0."""
     for weights in (np.ones(8), np.array([0.0, 0.0, 1.0, 0.5, 0.25, 0.0, 0.0, 0.0])):
         selected_places(selection, weights, np.linspace(0.05, 0.95, 8), 3)

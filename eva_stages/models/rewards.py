@@ -19,6 +19,7 @@ from distilabel.typing import StepOutput
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from eva_stages.core.config.function_fields import VERIFIER
+from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import DataError
 from eva_stages.core.failures import add_calls, add_reasons, error_reason
 from eva_stages.core.fingerprint import derive_seed
@@ -164,7 +165,7 @@ def as_score(value: Any, in_unit: bool = False) -> Score:
     return Score(number)
 
 
-def check_verifier(function: Verifier, in_unit: bool = False) -> None:
+def check_verifier(function: Verifier, recipe: Recipe, in_unit: bool = False) -> None:
     """Score a response to a prompt with a reference.
 
     Raises:
@@ -180,8 +181,9 @@ def check_verifier(function: Verifier, in_unit: bool = False) -> None:
         raise DataError(reason)
 
 
-def check_scorer(function: Verifier) -> None:
-    check_verifier(function, in_unit=True)
+def check_scorer(function: Verifier, recipe: Recipe) -> None:
+    """As `check_verifier`, for a number from 0 to 1."""
+    check_verifier(function, recipe, in_unit=True)
 
 
 JUDGE_TEMPLATE = (

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from eva_stages.core.config.section import Section
 from eva_stages.core.config.solver_config import Loss, Training
 from eva_stages.core.errors import DamagedError
+from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.ourfiles import read_json
 
 
@@ -35,6 +36,8 @@ class TrainingJob(Section):
     """Everything that a training process needs to know."""
 
     loss: Loss
+    loss_function: str | FunctionCode | None
+    """Of a custom loss."""
     training: Training
     """The recipe's section, with `max_length` lowered to the policy's number of positions."""
     on_policy: OnPolicy | None

@@ -17,6 +17,7 @@ from eva_stages.core.config.solver_config import Loss, Training
 from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import ConfigError, DamagedError, StageError
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
 from eva_stages.core.runner import Context
@@ -64,6 +65,7 @@ def train(
     seed: int,
     system_prompt: str | None,
     date: str | None,
+    loss_function: str | FunctionCode | None = None,
     on_policy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run training to its end.
@@ -72,6 +74,7 @@ def train(
         runtime: `training`, what `TrainingRuntime` holds; `cluster`, the address of a Ray cluster that may start the training;
             `unscored`, the limit of `OnPolicy`.
         loss, training: the recipe's sections, `training` without its `runtime`.
+        loss_function: that of a custom loss, whose section is without it: the file's place is no part of the stage's identity.
         on_policy: what `OnPolicy` holds besides.
 
     Raises:
@@ -80,8 +83,11 @@ def train(
     work, inputs = context.work.resolve(), {name: path.resolve() for name, path in context.inputs.items()}  # for other machines
     same_vocabulary(inputs["policy"], inputs["reference"])
     length = training_length(training["max_length"], inputs["policy"])
+    if loss_function is not None:
+        loss = {**loss, "function": loss_function if isinstance(loss_function, str) else loss_function.spec}
     job = TrainingJob(
         loss=TypeAdapter(Loss).validate_python(loss),
+        loss_function=loss_function,
         training=Training(**{**training, "max_length": length, "runtime": runtime["training"]}),
         on_policy=OnPolicy(**on_policy, unscored=runtime["unscored"]) if on_policy else None,
         seed=seed,

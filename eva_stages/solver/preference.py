@@ -19,9 +19,11 @@ from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from eva_stages.core.config.solver_config import SPPO, ReferenceLoss
+from eva_stages.core.config.function_fields import LOSS
+from eva_stages.core.config.solver_config import SPPO, CustomLoss, ReferenceLoss
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DataError
+from eva_stages.core.named_functions import load_choice
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver import losses
 from eva_stages.solver.fitting import (
@@ -156,8 +158,17 @@ class PairTrainer(WholeSteps, DPOTrainer):
         self._metrics[mode][name].append(self.accelerator.gather_for_metrics(value.detach()).mean().item())
 
 
-def loss_arguments(loss: ReferenceLoss | SPPO) -> dict[str, Any]:
-    """A loss of the recipe as TRL's configuration."""
+def _replacement(job: TrainingJob) -> losses.Loss | None:
+    """The loss to compute in place of TRL's; None for TRL's own."""
+    if isinstance(job.loss, SPPO):
+        return partial(losses.sppo, beta=job.loss.beta)
+    return partial(losses.checked_loss, loss=load_choice(job.loss_function, LOSS)) if job.loss_function is not None else None
+
+
+def loss_arguments(loss: ReferenceLoss | SPPO | CustomLoss) -> dict[str, Any]:
+    """A loss of the recipe as TRL's configuration; the margins that are logged of a custom one are of log-ratios."""
+    if isinstance(loss, CustomLoss):
+        return {"loss_type": ["sigmoid"], "beta": 1.0}
     settings = loss.model_dump(exclude={"nll_alpha"})
     kind = settings["kind"]
     name = "sigmoid_norm" if settings.get("length_normalized") else LOSS_TYPES.get(kind, kind)
@@ -181,7 +192,7 @@ def train(job: TrainingJob) -> None:
 def make_trainer(job: TrainingJob) -> tuple[PairTrainer, dict[str, int]]:
     """The trainer of a job, the reference's log-probabilities at hand, and what became of the pairs."""
     loss, precompute = job.loss, job.training.runtime.precompute_reference
-    assert isinstance(loss, ReferenceLoss | SPPO)
+    assert isinstance(loss, ReferenceLoss | SPPO | CustomLoss)
     tokenizer = load_tokenizer(str(job.policy))
     tokens, pairs, counts = tokenized_pairs(job, tokenizer)
     if isinstance(loss, SPPO) and WINS[0] not in pairs.column_names:
@@ -197,7 +208,7 @@ def make_trainer(job: TrainingJob) -> tuple[PairTrainer, dict[str, int]]:
         precompute_ref_batch_size=2 * settings["per_device_train_batch_size"],
     )
     trainer = PairTrainer(
-        replacement=partial(losses.sppo, beta=loss.beta) if isinstance(loss, SPPO) else None,
+        replacement=_replacement(job),
         nll_alpha=loss.nll_alpha,
         cache=cache,
         progress=job.work / REFERENCE,

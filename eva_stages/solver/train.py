@@ -8,14 +8,12 @@ resumes, saves and reports in the same way for all of them.
 import os
 import sys
 from pathlib import Path
-from typing import get_args
 
 import torch
 from accelerate import PartialState
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import parse_flag_from_env, prepare_simple_launcher_cmd_env
 
-from eva_stages.core.config.solver_config import OtherDPO
 from eva_stages.core.devices import free_devices, take_devices
 from eva_stages.core.errors import describe
 from eva_stages.core.process import print_trace, when_gone
@@ -25,12 +23,8 @@ from eva_stages.solver.machine import Marks, launcher
 
 PAIRWISE = "eva_stages.solver.preference:train"
 REFERENCE_FREE = "eva_stages.solver.experimental:train"
-OTHERS = get_args(OtherDPO.model_fields["kind"].annotation)
-TRAINERS = {
-    **dict.fromkeys(("dpo", "ipo", "sppo", *OTHERS), PAIRWISE),
-    **dict.fromkeys(("simpo", "orpo"), REFERENCE_FREE),
-    "rloo": "eva_stages.solver.online:train",
-}
+NOT_PAIRWISE = {"simpo": REFERENCE_FREE, "orpo": REFERENCE_FREE, "rloo": "eva_stages.solver.online:train"}
+"""By the loss's kind; every other loss is one of pairs with a reference policy."""
 
 
 def train_here(job_file: str, launch_file: str, environment: dict[str, str]) -> None:
@@ -75,7 +69,12 @@ def train(job_file: str) -> None:
     job = read_job(Path(job_file))
     # whoever asks first settles it for the process: without the word, processes on CPUs would each train alone
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-    load_attribute(TRAINERS[job.loss.kind])(job)
+    load_attribute(trainer_target(job.loss.kind))(job)
+
+
+def trainer_target(kind: str) -> str:
+    """The function that trains with a kind of loss, as "module:attr"."""
+    return NOT_PAIRWISE.get(kind, PAIRWISE)
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def test_other_architectures_are_valid_and_answer_alike_in_every_batch(tmp_path:
 def test_other_architectures_are_trained_and_pairs_without_room_for_their_end_are_counted(tmp_path: Path, name: str, kind: str) -> None:
     from eva_stages.core.stage import load_attribute
     from eva_stages.solver.launching import training_length
-    from eva_stages.solver.train import TRAINERS
+    from eva_stages.solver.train import trainer_target
 
     folder = saved(tmp_path / name, FAMILIES[name]())
     pairs = save_pairs(tmp_path / "pairs", count=16, words=24)
@@ -237,7 +237,7 @@ def test_other_architectures_are_trained_and_pairs_without_room_for_their_end_ar
     settings = job(
         tmp_path / "job", {"policy": str(folder), "reference": str(folder), "pairs": pairs}, kind, max_length=longest, warmup_ratio=0
     )
-    load_attribute(TRAINERS[kind])(settings)
+    load_attribute(trainer_target(kind))(settings)
     counts = json.loads((tmp_path / "job" / "result.json").read_text())["counts"]
     assert counts["pairs"] + counts["too_long"] == 16 and counts["steps"] == 1
     assert (counts["too_long"] > 0) == (longest < 256)

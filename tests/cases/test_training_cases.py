@@ -21,7 +21,7 @@ from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.stage import load_attribute
 from eva_stages.solver.checkpoints import WHOLE, _digests, whole_checkpoint
 from eva_stages.solver.job import TrainingJob
-from eva_stages.solver.train import TRAINERS
+from eva_stages.solver.train import trainer_target
 from tests.solver.jobs import job, read_metrics, save_models, save_pairs
 
 BLOW_UP = 1e30
@@ -36,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def train(settings: TrainingJob) -> None:
-    load_attribute(TRAINERS[settings.loss.kind])(settings)
+    load_attribute(trainer_target(settings.loss.kind))(settings)
 
 
 def result(settings: TrainingJob) -> dict[str, Any]:

@@ -79,7 +79,15 @@ def job(work: Path, folders: dict[str, str], kind: str, **changes: Any) -> Train
     loss = {"kind": kind, **LOSSES.get(kind, {"beta": 0.1, "nll_alpha": 0.0}), **changes.pop("loss", {})}
     runtime = {"micro_batch_size": 16, **{name: changes.pop(name) for name in TrainingRuntime.model_fields if name in changes}}
     inputs = {name: Path(folder) for name, folder in folders.items()}
-    defaults = {"on_policy": None, "seed": 5, "system_prompt": None, "date": None, "cache": work / "cache", "label": "tiny"}
+    defaults = {
+        "loss_function": None,
+        "on_policy": None,
+        "seed": 5,
+        "system_prompt": None,
+        "date": None,
+        "cache": work / "cache",
+        "label": "tiny",
+    }
     own = {name: changes.pop(name) for name in defaults if name in changes}
     training = {**TRAINING, **changes, "runtime": runtime}
     places = {"inputs": inputs, "reference_digest": tree_digest(inputs["reference"]), "work": work}

@@ -17,7 +17,7 @@ from eva_stages.core.tables import read_table
 from eva_stages.solver import experimental, preference
 from eva_stages.solver.losses import PairLogProbs, length_normalized_nll, sppo
 from eva_stages.solver.references import COLUMNS
-from eva_stages.solver.train import TRAINERS
+from eva_stages.solver.train import trainer_target
 from tests.solver.jobs import job, save_models, save_pairs
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -138,7 +138,7 @@ def expected(kind: str, loss: dict[str, Any], folders: dict[str, str], kept: Ten
 def test_loss_and_gradient_are_the_formula_in_float64(case: str, folders: dict[str, str], tmp_path: Path) -> None:
     kind, loss = CASES[case]
     settings = job(tmp_path, folders, kind, loss=loss, batch_size=8, micro_batch_size=8)
-    module = experimental if TRAINERS[kind].startswith("eva_stages.solver.experimental") else preference
+    module = experimental if trainer_target(kind).startswith("eva_stages.solver.experimental") else preference
     trainer, counts = module.make_trainer(settings)
     assert counts["pairs"] == 8
     columns = [trainer.train_dataset[name] for name in COLUMNS if name in trainer.train_dataset.column_names]

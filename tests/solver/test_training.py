@@ -42,7 +42,7 @@ from eva_stages.solver.launching import last_entry, same_vocabulary
 from eva_stages.solver.machine import LAUNCHER
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
-from eva_stages.solver.train import TRAINERS, launched_environment
+from eva_stages.solver.train import launched_environment, trainer_target
 from tests.solver.jobs import arguments, job, read_metrics, save_models, save_pairs, two_machines
 from tests.solver.srun import install as install_srun
 
@@ -58,7 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def train(settings: TrainingJob) -> Trained:
     """Run a job in this process; returns the weights."""
-    load_attribute(TRAINERS[settings.loss.kind])(settings)
+    load_attribute(trainer_target(settings.loss.kind))(settings)
     return weights(settings)
 
 

@@ -25,7 +25,7 @@ class FunctionField:
         modules: the module of each of eva's own functions by the function's name, which is also its name in a recipe.
         parameters: names of the positional arguments that a function is called with.
         returns: what it must return, in words.
-        check: "module:attr" of a function that calls a function with a sample and raises DataError where it returns anything else.
+        check: "module:attr" of `f(function, recipe)`, which calls the function with a sample and raises DataError unless it returns that.
     """
 
     modules: Mapping[str, str]
@@ -126,8 +126,8 @@ EVOLVE_METHOD = FunctionField(
 FILTER = FunctionField({}, ("text",), "the reason why a prompt is left out, or None", "eva_stages.creator.curation:check_filter")
 LOSS = FunctionField(
     {},
-    ("chosen", "rejected", "reference_chosen", "reference_rejected"),
-    "one finite loss per pair, from log-probabilities of shape (pairs,)",
+    ("pairs",),
+    "the loss of each pair, shape (pairs,), and a dict of metrics to log",
     "eva_stages.solver.losses:check_loss",
 )
 VERIFIER = FunctionField(

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from eva_stages.core.config.function_fields import LossFunction
 from eva_stages.core.config.models_config import Player, PolicyPlayer
 from eva_stages.core.config.paths import MaybeFile
 from eva_stages.core.config.section import Section
@@ -95,6 +96,14 @@ class OtherDPO(ReferenceLoss):
         return self
 
 
+class CustomLoss(PairLoss):
+    """A loss of your own over the log-probabilities of a micro batch of pairs (`PairLogProbs` in solver/losses.py)."""
+
+    kind: Literal["custom"]
+    function: LossFunction
+    """Returns the loss of each pair and a dict of metrics to log."""
+
+
 class RLOORuntime(Section):
     vllm: bool = False
     """Sample with a vLLM engine inside the training processes; needs GPUs and a version of vLLM that TRL supports."""
@@ -111,7 +120,7 @@ class RLOO(Section):
     runtime: RLOORuntime = RLOORuntime()
 
 
-Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | RLOO, Field(discriminator="kind")]
+Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | CustomLoss | RLOO, Field(discriminator="kind")]
 
 
 class Adapter(Section):
