@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
@@ -31,7 +31,9 @@ class Attempts:
 
     count: int = 0
     seconds: float = 0.0
-    """What they took, as far as it is known."""
+    """Their time, as far as it is recorded."""
+    reused: bool = False
+    """Another run of the store computed the stage, and paid for it."""
 
 
 def pace(marks: Sequence[tuple[float, float]]) -> dict[str, float] | None:
@@ -100,7 +102,7 @@ def last_sign(work: Path) -> str:
 
 
 def earlier_attempts(events: Iterable[Mapping[str, Any]]) -> dict[str, Attempts]:
-    """Of every stage, by fingerprint, the attempts that did not finish it. A killed one lasted until its last sign of life."""
+    """Of every stage, by fingerprint, this run's attempts that did not complete it. A killed one lasted until its last sign of life."""
     found: dict[str, Attempts] = {}
     begun: dict[str, str] = {}
     for event in events:
@@ -114,13 +116,16 @@ def earlier_attempts(events: Iterable[Mapping[str, Any]]) -> dict[str, Attempts]
         elif kind in ("interrupted", "failed") and fingerprint in begun:
             found[fingerprint] = _with(found.get(fingerprint, Attempts()), event.get("seconds"))
             del begun[fingerprint]
-        elif kind == "done":
-            begun.pop(fingerprint, None)
+        elif kind in ("done", "reused"):
+            if begun.pop(fingerprint, None) and kind == "reused":  # killed, and completed by another run
+                found[fingerprint] = _with(found.get(fingerprint, Attempts()), None)
+            if kind == "reused" or fingerprint in found:
+                found[fingerprint] = replace(found.get(fingerprint, Attempts()), reused=kind == "reused")
     return found
 
 
 def _with(known: Attempts, seconds: float | None) -> Attempts:
-    return Attempts(known.count + 1, round(known.seconds + (seconds or 0.0), 3))
+    return replace(known, count=known.count + 1, seconds=round(known.seconds + (seconds or 0.0), 3))
 
 
 def _between(start: str, end: str | None) -> float | None:
@@ -137,6 +142,7 @@ def actual(manifest: Mapping[str, Any], attempts: Attempts) -> dict[str, Any]:
     gpus = used["count"] if used else None
     return {
         "rows": manifest["rows"],
+        "reused": attempts.reused,
         "seconds": manifest["seconds"],
         "earlier_attempts": attempts.count,
         "earlier_seconds": attempts.seconds,
@@ -165,11 +171,16 @@ def read_ledger(run: Run, manifests: Iterable[Mapping[str, Any]]) -> list[dict[s
 
 
 def sums(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What finished stages took together; what is planned and compared is of those that had a time planned."""
-    timed = [entry for entry in entries if entry["planned"] and entry["planned"].get("seconds_expected") is not None]
+    """What a run's complete stages took together, without those that another run computed and paid for (`reused_stages`).
+
+    Planned and compared figures are of the stages that had a time planned.
+    """
+    paid = [entry for entry in entries if not entry["reused"]]
+    timed = [entry for entry in paid if entry["planned"] and entry["planned"].get("seconds_expected") is not None]
     return {
         "stages": len(entries),
-        **{name: _sum(entry[name] for entry in entries) for name in SUMMED},
+        "reused_stages": len(entries) - len(paid),
+        **{name: _sum(entry[name] for entry in paid) for name in SUMMED},
         "compared_stages": len(timed),
         "compared_seconds": _sum(entry["seconds"] for entry in timed),
         **{

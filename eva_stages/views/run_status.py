@@ -179,7 +179,7 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
     if entry.get("warnings"):
         return entry["stage"], f"done, {counted(entry['warnings'])}", rows, seconds
     if entry["state"] != "running":
-        return entry["stage"], entry["state"], rows, seconds
+        return entry["stage"], "done, reused" if entry.get("reused") else entry["state"], rows, seconds
     step = entry["step"]
     state = f"running, step {step['step']}/{step['total_steps']}, loss {step['loss']:.3f}" if step else "running"
     so_far = (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eva_stages.core.ledger import read_ledger, sums
 from eva_stages.core.progress import Reporter
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
@@ -234,3 +235,12 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path: Path, monkeypatc
     two = completed(shared_run(tmp_path, "two"), SECOND)
     assert calls(tmp_path) == ["first", "second"] and two.fault(SECOND) is None
     assert {path.stat().st_nlink for path in two.root.rglob("text")} == {1}
+
+
+def test_time_counts_for_the_run_that_computed_and_is_marked_as_reused_in_the_other(tmp_path: Path) -> None:
+    one = completed(shared_run(tmp_path, "one"), SECOND)
+    other = completed(shared_run(tmp_path, "other"), OTHER)
+    entries = {run.root.name: read_ledger(run, [run.manifest(FIRST), run.manifest(last)]) for run, last in ((one, SECOND), (other, OTHER))}
+    assert [entry["reused"] for entry in (*entries["one"], *entries["other"])] == [False, False, True, False]
+    assert sums(entries["one"])["stages"] == sums(entries["other"])["stages"] == 2
+    assert sums(entries["other"])["reused_stages"] == 1 and sums(entries["other"])["bytes"] == len("firstother")

@@ -46,6 +46,8 @@ def ledger(history: History) -> Section:
         lead.append(
             f"Attempts that did not finish their stage: {total['earlier_attempts']}, which took {lost} besides, as far as is known."
         )
+    if total["reused_stages"]:
+        lead.append(f"{total['reused_stages']} stages were computed by other runs of the same store; their time and cost count there.")
     if names := sorted({name for entry in entries for name in entry["gpu_names"] or ()}):
         lead.append(f"GPUs: {', '.join(names)}.")
     lead.append("A stage's plan is the last one that was made before it ran.")
