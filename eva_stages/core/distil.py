@@ -1,49 +1,39 @@
 """Row stages as real distilabel pipelines whose resumption is ours.
 
-distilabel 1.5's cache cannot carry a resume, so each run of a pipeline is throw-away: a source yields only the rows that no part
-file holds yet, and a sink writes each batch as a part file of its own (temporary name, sync, rename). Killing it anywhere loses
-the batch in flight. distilabel turns a failed batch into rows of None and goes on, and waits for ever for a worker that is gone: here
-either one ends the stage with its cause (`core.workers`).
+distilabel's cache cannot carry a resume, so each run of a pipeline is throw-away: a source yields only the rows that no part
+file holds yet, and a sink writes each batch as a part file of its own (temporary name, sync, rename). A kill loses the batches in
+flight. A failed step or a lost worker ends the stage with its cause (`pipeline_patches`, `workers`).
 """
 
 import os
-import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import distilabel.pipeline.base
 import pyarrow as pa
 import pyarrow.parquet as pq
-from distilabel.constants import STEPS_OUTPUTS_PATH
 from distilabel.pipeline import Pipeline
 from distilabel.steps import GeneratorStep, GlobalStep, Step, StepInput, StepResources
 from pydantic import Field
 
 from eva_stages.core.devices import Share, free_devices, present_devices, share_cores
-from eva_stages.core.errors import StageError, describe
-from eva_stages.core.logs import remove_rich_tracebacks
+from eva_stages.core.errors import StageError
 from eva_stages.core.manifests import PIPELINE
 from eva_stages.core.parts import BEGUN, ROW, read_parts, write_part
+from eva_stages.core.pipeline_patches import ThrowAwayPipeline, poll_often
 from eva_stages.core.placing import models_on_cores, place
-from eva_stages.core.process import fail
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import Use
 from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
-from eva_stages.core.workers import StepWorker, Workers
+from eva_stages.core.workers import Workers
 
 if TYPE_CHECKING:
-    from distilabel.pipeline.batch import _Batch
     from distilabel.typing import GeneratorStepOutput, StepOutput
 
 
 LOG_LEVEL = "DISTILABEL_LOG_LEVEL"
-remove_rich_tracebacks()
 
 
 class ArtifactSource(GeneratorStep):
@@ -127,43 +117,10 @@ class TableStep(GlobalStep):
         yield table.to_pylist()
 
 
-class _ThrowAway(Pipeline):
-    """A pipeline that is not to be resumed, whose rows are in part files, and that ends with the first of its processes.
-
-    distilabel's would save its state, and the rows of every step as JSON, after each batch, and leave the last step's in the user's
-    cache of data sets.
-    """
-
-    _workers: "Workers"
-
-    def _cache(self) -> None:
-        return
-
-    def _register_batch(self, batch: "_Batch") -> None:
-        self._batch_manager.register_batch(batch)
-
-    def _run_output_queue_loop_in_thread(self) -> threading.Thread:
-        self._workers.watch()  # all processes are there, and none has work yet
-        return super()._run_output_queue_loop_in_thread()
-
-    def _run_step(self, step: Any, input_queue: Any, replica: int) -> None:
-        queues = {"input_queue": input_queue, "output_queue": self._output_queue, "load_queue": self._load_queue}
-        self._pool.apply_async(StepWorker(step, replica, **queues).run, error_callback=self._error_callback)
-
-    def _error_callback(self, e: BaseException) -> None:
-        fail(describe(e))
-
-    def _teardown(self) -> None:
-        self._workers.release()
-        super()._teardown()
-        for made in (self._cache_location["data"] / STEPS_OUTPUTS_PATH).glob("*"):  # what a data set would be made from
-            shutil.rmtree(made)
-
-
 def build_pipeline(work: RowWork, steps: Sequence[tuple[Use, Share]], cache: str) -> Pipeline:
     """The pipeline of a row stage from its placed steps, described in a file of the attempt's folder."""
     folders, prefixes = work.read
-    with _ThrowAway(name=work.name, cache_dir=cache) as pipeline:
+    with ThrowAwayPipeline(name=work.name, cache_dir=cache) as pipeline:
         pipeline._workers = Workers()
         step = ArtifactSource(
             name="source", folders=[str(folder) for folder in folders], prefixes=prefixes, parts=str(work.parts), batch_size=work.batch_size
@@ -181,8 +138,7 @@ def build_pipeline(work: RowWork, steps: Sequence[tuple[Use, Share]], cache: str
 
 def run_pipeline(work: RowWork) -> int:
     """Run the steps of a row stage over the rows that have no part file yet; returns on how many devices. Meant for a child process."""
-    # distilabel looks only every 2.5 s whether its steps have loaded, which would be most of a small stage's time
-    distilabel.pipeline.base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.02)), time=time.time)
+    poll_often()
     if os.environ.get(LOG_LEVEL) not in ("DEBUG", "INFO"):  # a handful of lines per batch, which take a fifth of its time
         os.environ[LOG_LEVEL] = "WARNING"
     free_devices()

@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 from distilabel.models.llms import LLM
 
-from eva_stages.core.logs import remove_rich_tracebacks
+from eva_stages.core.patches import remove_rich_tracebacks
 from eva_stages.core.reasoning import UNFINISHED, answer_of
 from eva_stages.core.rows import Message
 

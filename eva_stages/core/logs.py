@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import re
-import sys
 import tempfile
 import threading
 import traceback
@@ -57,12 +56,6 @@ def _append(log: Path, text: bytes) -> None:
     if text:
         with suppress(OSError), log.open("ab") as stream:
             stream.write(redact(text.decode(errors="replace")).encode(errors="replace"))
-
-
-def remove_rich_tracebacks() -> None:
-    """Undo what importing distilabel does: its hook for uncaught exceptions prints the values of all variables, keys among them."""
-    if sys.excepthook.__module__ == "rich.traceback":
-        sys.excepthook = sys.__excepthook__
 
 
 def save_traceback(error: BaseException, folder: Path | None) -> Path:

@@ -27,6 +27,7 @@ import psutil
 from eva_stages.core.durable import unwritable
 from eva_stages.core.errors import EvaError, StageError, describe
 from eva_stages.core.logs import clean_log
+from eva_stages.core.patches import process_name
 from eva_stages.core.redaction import add_secret_variable, secret_variables
 from eva_stages.core.stage import load_attribute
 
@@ -66,9 +67,8 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     ours, theirs = context.Pipe(duplex=False)
     mark = uuid4().hex
     with clean_log(log) as output:
-        # distilabel sets its logging up only in a process of this name
         started = (theirs, output, secret_variables(), mark, target, arguments, str(log), [DupFd(lock) for lock in _held])
-        child = context.Process(target=_main, args=started, name="MainProcess")
+        child = context.Process(target=_main, args=started, name=process_name())
         try:
             child.start()
         except (EOFError, ConnectionError) as error:

@@ -7,15 +7,11 @@ exit code of every one says that something is wrong, 0 and SIGTERM included.
 
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from typing import Any
 
-from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
-
-from eva_stages.core.errors import StageError
-from eva_stages.core.process import cause_of, ending, fail, look_first, print_trace
+from eva_stages.core.process import ending, fail, look_first
 
 POLL_SECONDS = 0.1
 ECHO_SECONDS = 0.5
@@ -78,34 +74,6 @@ class Workers:
             time.sleep(POLL_SECONDS)
 
 
-class StepWorker(_StepWrapper):
-    """A step at work in a process of its own. Whatever it raises comes back as a `StageError`, which every process can read."""
-
-    def run(self) -> str:
-        """Load the step and put batches through it until there are no more; returns its name."""
-        name = str(self.step.name)
-        _names.send((os.getpid(), name))
-        try:
-            self.step.load()
-            self._notify_load()
-            if self.step.is_generator:
-                self._generator_step_process_loop()
-            else:
-                self._non_generator_process_loop()
-            self.step.unload()
-            self._notify_unload()
-        except BaseException as error:
-            cause = error.subprocess_exception if isinstance(error, _StepWrapperException) else error
-            print_trace(cause)
-            raise StageError(cause_of(cause, f" in step {name}")) from None
-        return name
-
-    def _impute_step_outputs(self, batch: Any) -> Any:
-        """Called when a step has failed, for rows of None to go on with."""
-        error = sys.exception()
-        assert error is not None
-        raise error
-
-    def _send_batch(self, batch: Any) -> None:
-        if sys.exception() is None:  # else the step has failed, and the batch is empty
-            super()._send_batch(batch)
+def announce(step: str) -> None:
+    """In a worker: report which step it runs."""
+    _names.send((os.getpid(), step))

@@ -5,14 +5,12 @@ AlpacaEval (`instruction`, `output`). Counts stored in the file are taken as the
 tokenizer that the official tool names. The tokenizers come with litellm, so nothing is downloaded.
 """
 
-import os
 import re
 from collections.abc import Iterable
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from eva_stages.core.patches import use_packaged_encodings
 from eva_stages.evaluation.judgment_files import Record, text_field
 
 STYLE = ("header_count", "list_count", "bold_count")
@@ -120,9 +118,7 @@ def _total(count: Any) -> int | None:
 
 @cache
 def _encoding(name: str) -> Any:
-    found = find_spec("litellm")
-    assert found is not None and found.origin is not None
-    os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(Path(found.origin).parent / "litellm_core_utils" / "tokenizers"))
+    use_packaged_encodings()
     import tiktoken
 
     return tiktoken.get_encoding(name)

@@ -18,6 +18,7 @@ import httpx
 from eva_stages.core.calls import Entry, Journal, Reservation, call_key
 from eva_stages.core.errors import StageError
 from eva_stages.core.generating import COSTS
+from eva_stages.core.patches import import_litellm, without_mcp
 from eva_stages.core.redaction import secrets
 from eva_stages.models.pacing import FIRST_WAIT, LONGEST_WAIT, Limits, Pacing
 from eva_stages.models.provider_answers import raw_choices, read_choices, storable, with_tokens
@@ -162,11 +163,8 @@ class Client:
 
     async def _send(self, request: dict[str, Any]) -> dict[str, Any] | Failure:
         """One try: the raw answer, free of credentials and of what no file can hold, or what went wrong."""
-        import litellm
-
+        litellm = import_litellm()
         key = {"api_key": self._key} if self._key else {}
-        # with tools LiteLLM looks for servers of the Model Context Protocol, which takes a package that nothing else needs
-        plain = {"_skip_mcp_handler": True} if "tools" in request else {}
         limit = ANSWER_BYTES + BYTES_PER_TOKEN * request["max_tokens"] * request.get("n", 1)
         exchange = Exchange(min(limit, LARGEST_BODY))
         EXCHANGE.set(exchange)
@@ -174,7 +172,7 @@ class Client:
         try:
             async with asyncio.timeout(PREPARING_SECONDS + self._limits.timeout) as deadline:
                 exchange.on_send = lambda: deadline.reschedule(asyncio.get_running_loop().time() + self._limits.timeout)
-                response: Any = await litellm.acompletion(**request, **key, **plain, timeout=timeout, max_retries=0, num_retries=0)
+                response: Any = await litellm.acompletion(**without_mcp(request), **key, timeout=timeout, max_retries=0, num_retries=0)
             raw = _storable(response.model_dump(warnings=False))
         except Exception as error:  # LiteLLM's errors have no common class of their own
             received = _received(exchange)

@@ -20,6 +20,7 @@ from eva_stages.core.errors import StageError
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import COSTS, Generated, SeededLLM
 from eva_stages.core.notices import write_notice
+from eva_stages.core.patches import end_litellm_tasks, import_litellm
 from eva_stages.core.rows import Message
 from eva_stages.models.conversation import with_system_prompt
 from eva_stages.models.litellm_client import Client
@@ -81,8 +82,7 @@ class LiteLLMGenerator(SeededLLM):
     def load(self) -> None:
         super().load()
         key = provider_key(self.model, self.api_base, self.api_key_env, self.model)
-        import litellm
-
+        litellm = import_litellm()
         litellm.suppress_debug_info, litellm.telemetry, litellm.drop_params = True, False, True
         watch_transports()
         self._takes = frozenset(litellm.get_supported_openai_params(self.model) or ())
@@ -106,7 +106,7 @@ class LiteLLMGenerator(SeededLLM):
         if self._calls is not None:
             self._calls.close()
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.run_until_complete(_end_tasks())
+            self._loop.run_until_complete(end_litellm_tasks())
             self._loop.close()
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
@@ -172,14 +172,6 @@ class LiteLLMGenerator(SeededLLM):
             write_notice(Path(self.attempt), text, lasting)
         else:
             logging.getLogger(__name__).warning(text)
-
-
-async def _end_tasks() -> None:
-    """End what LiteLLM leaves running in an event loop: its logging worker."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _shared(costs: dict[str, float], n: int) -> dict[str, list[Any]]:

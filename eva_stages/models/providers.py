@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from eva_stages.core.errors import MissingKeyError
+from eva_stages.core.patches import import_litellm
 from eva_stages.core.redaction import add_secret_variable
 
 NO_KEY = "none"
 SETTINGS = ("temperature", "top_p", "max_tokens", "n", "stop", "seed", "logprobs", "top_logprobs", "tools", "tool_choice")
 """What a request can ask for that some models do not take."""
 PER_MILLION = 1e-6
-LOCAL_PRICES = ("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-"""Makes LiteLLM take the price list that is installed, not today's from the net."""
 
 
 def provider_key(model: str, api_base: str | None, variable: str | None, place: str) -> str | None:
@@ -32,14 +31,12 @@ def provider_key(model: str, api_base: str | None, variable: str | None, place: 
     Raises:
         MissingKeyError: if there is no key where one is needed.
     """
-    os.environ.setdefault(*LOCAL_PRICES)
     if variable is not None:
         add_secret_variable(variable)
         if key := os.environ.get(variable):
             return key
         raise MissingKeyError([f"{place}.runtime.api_key_env: the environment variable {variable} is not set; export it with the key"])
-    import litellm
-
+    litellm = import_litellm()
     missing = litellm.validate_environment(model)["missing_keys"]
     if missing and api_base is None:
         names = " and ".join(missing)
@@ -55,9 +52,7 @@ def token_rates(model: str, price: Mapping[str, float] | None) -> tuple[float, f
     """
     if price is not None:
         return price["input"] * PER_MILLION, price["output"] * PER_MILLION
-    os.environ.setdefault(*LOCAL_PRICES)
-    import litellm
-
+    litellm = import_litellm()
     try:
         known = litellm.get_model_info(model)
     except Exception:  # what it raises for a model that is not on the list differs by provider
@@ -68,8 +63,7 @@ def token_rates(model: str, price: Mapping[str, float] | None) -> tuple[float, f
 
 def dropped_settings(model: str, request: Mapping[str, Any]) -> list[str]:
     """Settings of a request that a model does not take, by LiteLLM's knowledge of it; they are left out of every call."""
-    import litellm
-
+    litellm = import_litellm()
     litellm.drop_params = False
     try:
         _, provider, _, _ = litellm.get_llm_provider(model, api_base=request.get("api_base"))
@@ -79,8 +73,7 @@ def dropped_settings(model: str, request: Mapping[str, Any]) -> list[str]:
 
 
 def _is_refused(model: str, provider: str, name: str, value: Any) -> bool:
-    import litellm
-
+    litellm = import_litellm()
     try:
         litellm.utils.get_optional_params(model=model.removeprefix(f"{provider}/"), custom_llm_provider=provider, **{name: value})
     except litellm.exceptions.UnsupportedParamsError:
@@ -90,9 +83,7 @@ def _is_refused(model: str, provider: str, name: str, value: Any) -> bool:
 
 def provider_of(model: str) -> str | None:
     """The provider that LiteLLM would send a model's calls to; None where it knows none."""
-    os.environ.setdefault(*LOCAL_PRICES)
-    import litellm
-
+    litellm = import_litellm()
     try:
         return str(litellm.get_llm_provider(model)[1])
     except litellm.exceptions.BadRequestError:
@@ -101,9 +92,7 @@ def provider_of(model: str) -> str | None:
 
 def most_new_tokens(model: str) -> int | None:
     """Tokens that a model answers with at most, by LiteLLM's list; None where it does not say."""
-    os.environ.setdefault(*LOCAL_PRICES)
-    import litellm
-
+    litellm = import_litellm()
     try:
         most = litellm.get_model_info(model).get("max_output_tokens")
     except Exception:  # as in `token_rates`

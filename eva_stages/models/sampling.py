@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eva_stages.core.patches import RepetitionPenalty
 from eva_stages.core.reasoning import opens_thought
 from eva_stages.models.architecture import read_json
 from eva_stages.models.conversation import Sampled
 
 if TYPE_CHECKING:
-    import torch
     from transformers import GenerationConfig, LogitsProcessorList
 
     from eva_stages.core.generating import Generated
@@ -127,28 +127,3 @@ def too_long(tokens: int, n: int) -> "Generated":
     from eva_stages.core.generating import generated
 
     return {**generated([None] * n, ["prompt_too_long"] * n, tokens, [0] * n), "token_ids": [None] * n}
-
-
-class RepetitionPenalty:
-    """Divides positive scores of the tokens that a row has already, and multiplies negative ones [Keskar et al. 2019].
-
-    Padding does not count.
-
-    Args:
-        starts: where each row begins behind its padding; None = behind the pad tokens that it begins with.
-    """
-
-    def __init__(self, penalty: float, starts: Sequence[int] | None = None, pad: int | None = None) -> None:
-        self._penalty, self._starts, self._pad = penalty, starts, pad
-
-    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        if self._starts is not None:
-            begun = torch.arange(input_ids.shape[1]) >= torch.tensor(self._starts)[:, None]
-        else:
-            begun = (input_ids != self._pad).cumsum(dim=1) > 0
-        seen = torch.zeros_like(scores, dtype=torch.bool)
-        rows, places = begun.to(scores.device).nonzero(as_tuple=True)
-        seen[rows, input_ids[rows, places]] = True
-        return torch.where(seen, torch.where(scores > 0, scores / self._penalty, scores * self._penalty), scores)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eva_stages.core.patches import import_litellm
 from eva_stages.models.providers import token_rates
 
 MORE_TIMES, MORE_TOKENS = 2.0, 512
@@ -84,8 +85,7 @@ class Prices:
 
 def count_tokens(model: str, **what: Any) -> int:
     """Tokens of `text`, or of `messages` with `tools`, by LiteLLM's tokenizer for a model; no network call."""
-    import litellm
-
+    litellm = import_litellm()
     litellm.disable_hf_tokenizer_download = True
     return int(litellm.token_counter(model=model, **what))
 

@@ -9,7 +9,6 @@ with this engine.
 
 import gc
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,6 +19,7 @@ from pydantic import Field, PrivateAttr
 from eva_stages.core.devices import take_devices
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.generating import Generated, SeededLLM
+from eva_stages.core.patches import cpu_engine_settings, prepare_vllm
 from eva_stages.core.rows import Message
 from eva_stages.models.conversation import Chat, Sampled
 from eva_stages.models.loading import settled_dtype
@@ -91,11 +91,7 @@ class VLLMGenerator(SeededLLM):
         super().load()
         from transformers import AutoModelForCausalLM
 
-        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-        os.environ["VLLM_NO_USAGE_STATS"] = "1"
-        # its set-up flushes the log files of the process that forked this one, whose locks may be held for ever
-        os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+        prepare_vllm()
         take_devices(self.tensor_parallel or 1)
         check_weights(AutoModelForCausalLM, Path(self.model))
         self._start()
@@ -143,8 +139,7 @@ class VLLMGenerator(SeededLLM):
             gpu_memory_utilization=self.gpu_memory_utilization,
             max_num_seqs=self.max_num_seqs,
             enforce_eager=self.enforce_eager,
-            # seeded draws of a prompt prefilled in chunks end vLLM's CPU engine, which cannot rewind a generator
-            **({"enable_chunked_prefill": False} if on_cpu else {}),
+            **cpu_engine_settings(on_cpu),
             **self._adapter_settings(),
         )
 

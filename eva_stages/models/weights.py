@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.errors import DataError
+from eva_stages.core.patches import set_attention
 from eva_stages.models.architecture import attention_code, first_line, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -39,7 +40,7 @@ def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, *
     if code := attention_code(Path(folder), attention):
         settings["attn_implementation"] = code
         settings["config"] = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        settings["config"]._attn_implementation = code  # what the file says of it would count for more than the argument
+        set_attention(settings["config"], code)
     # the checkpoint's own sampling settings count for nothing, and some of them cannot even be read
     common = {"use_safetensors": True, "trust_remote_code": False, "generation_config": GenerationConfig()}
     model, info = kind.from_pretrained(folder, **common, **settings, output_loading_info=True, ignore_mismatched_sizes=True)
@@ -62,7 +63,7 @@ def weight_faults(kind: Any, folder: Path, unused: Callable[[str], object] | Non
     try:
         shapes = header_shapes(folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        config._attn_implementation = "eager"  # nothing is computed, so what the configuration asks for need not be installed
+        set_attention(config, "eager")  # nothing is computed, so what the configuration asks for need not be installed
         if getattr(config, "quantization_config", None):
             return []  # its weights are packed; they are compared when they are loaded
         model, info = _load_headers(kind, config, shapes)

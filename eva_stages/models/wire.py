@@ -2,9 +2,8 @@
 
 LiteLLM reports a cut connection as status 500, retries some requests by itself, follows redirects, and reads bodies of any size. A
 spending cap needs to know what really happened: whether a request can have reached the server, which status came back, and that one
-request was sent for one reservation. So the transports that LiteLLM creates are wrapped here (the only patch of LiteLLM; it is a static
-method of `AsyncHTTPHandler`, version 1.106). Providers that LiteLLM calls through an SDK do not pass; their exchanges stay `seen=False`
-and count as paid whenever they could have been.
+request was sent for one reservation. So the transports that LiteLLM creates are wrapped (`core/patches.py`). Providers that LiteLLM calls
+through an SDK do not pass; their exchanges stay `seen=False` and count as paid whenever they could have been.
 """
 
 import json
@@ -12,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import aiohttp
 import httpcore
 import httpx
 
 from eva_stages.core.errors import EvaError
+from eva_stages.core.patches import wrap_litellm_transports
 
 UNPROCESSABLE = 422
 LARGEST_BODY = 64 << 20
@@ -59,17 +58,7 @@ EXCHANGE: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 @cache
 def watch_transports() -> None:
     """Let every transport that LiteLLM creates from now on fill in the exchange of the task that uses it."""
-    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
-
-    create: Callable[..., Any] = AsyncHTTPHandler.create_async_transport
-
-    def watched(*arguments: Any, **settings: Any) -> Any:
-        transport = create(*arguments, **settings)
-        if transport is not None:
-            transport.handle_async_request = _watched(transport.handle_async_request)
-        return transport
-
-    AsyncHTTPHandler.create_async_transport = staticmethod(watched)  # type: ignore[method-assign]
+    wrap_litellm_transports(_watched)
 
 
 def _watched(handle: Handler) -> Handler:

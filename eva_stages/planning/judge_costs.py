@@ -5,17 +5,17 @@ say is not, so there are two figures: at most (every text at its limit) and expe
 that gives no verdict in Arena-Hard v0.1 is asked a second time, which neither figure has; the spending cap counts it.
 """
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, JudgedBenchmark, MTBench
 from eva_stages.core.config.models_config import LiteLLMModel, Player
 from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS
+from eva_stages.core.patches import import_litellm
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.evaluation.benchmark_questions import Row, baseline_answers, question_rows
 from eva_stages.evaluation.judge_prompts import arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
-from eva_stages.models.providers import LOCAL_PRICES, token_rates
+from eva_stages.models.providers import token_rates
 
 ANSWER = {"mt_bench": 300, "arena_hard": 430, "alpaca_eval": 390}
 """Tokens of an answer, as in the official files of strong models."""
@@ -103,7 +103,5 @@ def _prompts(benchmark: JudgedBenchmark, rows: list[Row], stages: tuple[Stage, .
 
 def _tokens(texts: list[str]) -> int:
     """Tokens by the encoding of gpt-4, which stands for every judge's here."""
-    os.environ.setdefault(*LOCAL_PRICES)
-    import litellm
-
+    litellm = import_litellm()
     return sum(litellm.token_counter(model="gpt-4", text=text) for text in texts)

@@ -7,11 +7,12 @@ from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import get_last_checkpoint
 
 from eva_stages.core.decoding import decode_json
 from eva_stages.core.durable import write_whole
 from eva_stages.core.fingerprint import file_digest
+from eva_stages.core.patches import keep_last_checkpoints
 from eva_stages.solver.finite import non_finite_weight
 
 WHOLE = "whole.json"
@@ -20,17 +21,14 @@ KEPT = 2
 
 
 class CheckpointDigests(TrainerCallback):
-    """Writes beside every checkpoint what it consists of, and keeps the last ones by their steps.
-
-    transformers would keep those with the latest file times, and after a clock was put back delete each one as it is written.
-    """
+    """Writes beside every checkpoint what it consists of, and keeps the last ones by their steps."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()  # each process writes files of its own
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_whole(folder / WHOLE, json.dumps(_digests(folder)))
-            rotate_checkpoints(args.output_dir, KEPT)
+            keep_last_checkpoints(args.output_dir, KEPT)
 
 
 def whole_checkpoint(folder: Path) -> str | None:

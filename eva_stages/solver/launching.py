@@ -19,6 +19,7 @@ from eva_stages.core.errors import ConfigError, DamagedError, StageError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.ourfiles import read_json
+from eva_stages.core.patches import processor_environment
 from eva_stages.core.process import run_in_child
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import WORK
@@ -153,10 +154,8 @@ def _environment(context: Context, job: TrainingJob, file: LaunchFile) -> dict[s
     """Variables that are added to the environment of the training processes."""
     trackers = str(context.run.resolve() / "trackers" / context.work.name)
     homes = dict.fromkeys(TRACKER_HOMES, trackers) if job.training.runtime.report_to else {}
-    # accelerate passes a launch file's use_cpu on only where it starts a single process
-    processor = {"ACCELERATE_USE_CPU": "true"} if file.use_cpu else {}
     # libraries that format tracebacks wrap the message, which is read back from the log
-    return {**homes, **processor, "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
+    return {**homes, **processor_environment(file.use_cpu), "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
 
 
 def last_entry(metrics: Path, start: int = 0) -> dict[str, Any] | None:

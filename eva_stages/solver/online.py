@@ -24,13 +24,13 @@ from trl import RLOOConfig, RLOOTrainer
 from eva_stages.core.config.solver_config import RLOO, RLOORuntime
 from eva_stages.core.errors import DataError
 from eva_stages.core.failures import commonest, plain
+from eva_stages.core.patches import RepetitionPenalty, reference_settings
 from eva_stages.core.reasoning import UNFINISHED, answer_of
 from eva_stages.core.rows import Message
 from eva_stages.core.stage import Limit, use_of
 from eva_stages.models.conversation import Chat, with_system_prompt
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.rewards import Conversation, PointwiseReward, Score, finite
-from eva_stages.models.sampling import RepetitionPenalty
 from eva_stages.models.weights import check_weights
 from eva_stages.solver.fitting import chat_of, common_arguments, fit, load_policy, lora
 from eva_stages.solver.job import OnPolicy, TrainingJob
@@ -65,15 +65,6 @@ class PromptGroups(Sampler[int]):
         order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
         for start in range(0, self._rows // self._each * self._each, self._each):
             yield from np.tile(order[start : start + self._each].repeat(self._n), self._micro).tolist()
-
-
-class NoSettings(dict[str, Any]):
-    """The generation configuration that the reference is loaded with in the place of its own, which need not be readable. Trackers write
-    it down as JSON, so it is a dict.
-    """
-
-    def to_dict(self) -> dict[str, Any]:
-        return {}
 
 
 class OnlineTrainer(RLOOTrainer):
@@ -226,7 +217,7 @@ def train(job: TrainingJob) -> None:
             num_generations=settings.responses,
             max_completion_length=settings.sampling["max_new_tokens"],
             **_sampling(settings.sampling, loss.runtime.vllm),
-            model_init_kwargs={"dtype": training.dtype, "use_safetensors": True, "generation_config": NoSettings()},  # of the reference
+            model_init_kwargs=reference_settings(policy, job.reference, training.dtype),
         ),
         train_dataset=prompts,
         processing_class=tokenizer,
@@ -237,12 +228,10 @@ def train(job: TrainingJob) -> None:
 
 
 def _policy(job: TrainingJob, settings: OnPolicy) -> Any:
-    """The policy to train. TRL loads the reference from where the policy's configuration says that it came from."""
+    """The policy to train, with the recipe's repetition penalty."""
     policy = load_policy(job)
     check_weights(AutoModelForCausalLM, job.reference)
-    policy.config._name_or_path = str(job.reference)
     if (penalty := settings.sampling["repetition_penalty"]) != 1:
-        # transformers' own penalty counts the padding of a batch
         steps = LogitsProcessorList([RepetitionPenalty(penalty, pad=policy.generation_config.pad_token_id)])
         policy.generate = partial(policy.generate, logits_processor=steps)
     return policy

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from eva_stages.core.patches import write_canonical_config
 from eva_stages.models.weights import load_strictly
 
 ADAPTER = "adapter"
@@ -36,17 +37,6 @@ def merge_adapter(base: Path, saved: Path) -> None:
     model = load_strictly(AutoModelForCausalLM, base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged.save_pretrained(saved)
-
-
-def write_canonical_config(path: Path) -> None:
-    """Rewrite peft's configuration of an adapter so that equal trainings give equal bytes.
-
-    peft writes the names of the adapted layers in the order of a set, and the path of the base on this machine. The base is the
-    policy that the training stage started from; its manifest names it.
-    """
-    config = json.loads(path.read_text(encoding="utf-8"))
-    canonical = {name: sorted(value) if isinstance(value, list) else value for name, value in config.items()}
-    path.write_text(json.dumps({**canonical, "base_model_name_or_path": None}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def cast_weights(checkpoint: Path, dtype: torch.dtype) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils import parse_flag_from_env, prepare_simple_launcher_cmd_env
+from accelerate.utils import parse_flag_from_env
 
 from eva_stages.core.devices import free_devices, take_devices
 from eva_stages.core.errors import describe
+from eva_stages.core.patches import single_process_environment
 from eva_stages.core.process import print_trace, when_gone
 from eva_stages.core.stage import load_attribute
 from eva_stages.solver.job import read_job
@@ -29,7 +29,7 @@ NOT_PAIRWISE = {"simpo": REFERENCE_FREE, "orpo": REFERENCE_FREE, "rloo": "eva_st
 
 def train_here(job_file: str, launch_file: str, environment: dict[str, str]) -> None:
     """Train in this process, as the only one, with what is added to the environment."""
-    os.environ.update({**launched_environment(launch_file), **environment})
+    os.environ.update({**single_process_environment(launch_file), **environment})
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # torch, already imported, does not look again
     if not parse_flag_from_env("ACCELERATE_USE_CPU"):
         free_devices()
@@ -54,14 +54,6 @@ def train_launched(job_file: str) -> None:
         sys.stdout.flush()
         os._exit(1)
     mark.unlink()
-
-
-def launched_environment(launch_file: str) -> dict[str, str]:
-    """The environment in which `accelerate launch` would start the one process of a launch file."""
-    arguments = launch_command_parser().parse_args(["--config_file", launch_file, "-m", __name__])
-    validated, *_ = _validate_launch_command(arguments)
-    _, environment = prepare_simple_launcher_cmd_env(validated)
-    return environment
 
 
 def train(job_file: str) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import GenerationConfig
-from trl.trainer.utils import create_model_from_path
+from trl.trainer.utils import create_model_from_path, get_config_model_id
 
 from eva_stages.checking.recipe_checks import check
+from eva_stages.core.patches import reference_settings
 from eva_stages.models.conversation import Chat
 from eva_stages.models.sampling import Sampling, model_settings, processors, vllm_settings
 from eva_stages.solver.fitting import load_policy
-from eva_stages.solver.online import NoSettings
 from tests.cases.conversations import DIALOGUE, QUESTION, TEXTS, generator, recipe
 from tests.chat_templates import FAMILIES, family_tokenizer
 from tests.solver.jobs import job
@@ -101,8 +101,9 @@ def test_settings_that_transformers_refuses_to_read_stop_nothing(tmp_path: Path)
     plain = generator(tmp_path / "policy").generate([QUESTION], 2, [1])
     (tmp_path / "policy" / "generation_config.json").write_text(json.dumps({"num_return_sequences": 3}))
     assert generator(tmp_path / "policy").generate([QUESTION], 2, [1]) == plain
-    load_policy(job(tmp_path / "work", {"policy": str(tmp_path / "policy"), "reference": str(tmp_path / "policy")}, "dpo"))
-    create_model_from_path(str(tmp_path / "policy"), generation_config=NoSettings())  # as TRL loads the reference of rloo
+    policy = load_policy(job(tmp_path / "work", {"policy": str(tmp_path / "policy"), "reference": str(tmp_path / "policy")}, "dpo"))
+    settings_of_reference = reference_settings(policy, tmp_path / "policy", "float32")
+    create_model_from_path(get_config_model_id(policy.config), **settings_of_reference)  # as TRL loads the reference of rloo
     settings = tmp_path / "policy" / "config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "repetition_penalty": 3.0, "num_beams": 3}))
     assert generator(tmp_path / "policy").generate([QUESTION], 2, [1]) == plain

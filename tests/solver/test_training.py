@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from eva_stages.core.errors import ConfigError, DamagedError, DataError, StageError
+from eva_stages.core.patches import single_process_environment
 from eva_stages.core.progress import Reporter, Task
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import load_attribute
@@ -42,7 +43,7 @@ from eva_stages.solver.launching import last_entry, same_vocabulary
 from eva_stages.solver.machine import LAUNCHER
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
-from eva_stages.solver.train import launched_environment, trainer_target
+from eva_stages.solver.train import trainer_target
 from tests.solver.jobs import arguments, job, read_metrics, save_models, save_pairs, two_machines
 from tests.solver.srun import install as install_srun
 
@@ -140,7 +141,7 @@ def test_one_process_has_the_environment_that_accelerate_would_start_it_in(tmp_p
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), str(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     theirs = json.loads(done.stdout.splitlines()[-1])
-    ours = launched_environment(str(file))
+    ours = single_process_environment(str(file))
     assert ours["ACCELERATE_MIXED_PRECISION"] == "bf16" and ours["CUDA_VISIBLE_DEVICES"] == "1"
     not_its = ("LC_CTYPE", "COLUMNS", "LINES")  # the shell's
     added = [{item for item in found.items() if item not in os.environ.items() and item[0] not in not_its} for found in (ours, theirs)]
