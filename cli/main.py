@@ -21,6 +21,7 @@ from cli.players import creator, solver
 from cli.push import push
 from cli.report import report
 from cli.run import run
+from cli.runs import gc, runs
 from cli.shared import present_run, repairing_command, this_command
 from cli.status import status
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="eva: open-ended RLHF, where the training prompts evolve together with the policy.",
 )
-for command in (run, creator, solver, plan, status, lineage, report, push, convert, recipes.validate):
+for command in (run, creator, solver, plan, status, runs, gc, lineage, report, push, convert, recipes.validate):
     app.command(command.__name__)(command)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(recipes.app, name="recipes")

@@ -65,6 +65,7 @@ def run_stages(
     with writing_to(run.root):
         run.create()
         with run.lock():
+            run.join_store()
             write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
             save_sources(recipe, run)
             run.plan(planned)

@@ -41,6 +41,7 @@ from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.store import WORK, Store, link_tree, lock_holder, recorded_store, write_owner
 
 UNPLANNED = "the stages that were committed last are used instead; `eva run` writes the file again"
+DAMAGED, PARTIAL = "damaged", ".partial"
 ATTEMPT = "attempt.json"
 """In the folder of an attempt: its id, the run it is made for, and the digests of the inputs that it computes from."""
 
@@ -121,7 +122,7 @@ class Run:
 
     def put_aside(self, stage: Stage) -> Path:
         """Move a stage's artifact out of the way and keep it, for a person to inspect or delete; returns where it is now."""
-        aside = self.root / "damaged"
+        aside = self.root / DAMAGED
         aside.mkdir(exist_ok=True)
         place = next(place for number in count(1) if not (place := aside / f"{stage.folder}.{number}").exists())
         (self.stages / stage.folder).rename(place)
@@ -154,7 +155,7 @@ class Run:
     def link(self, stage: Stage) -> None:
         """Link the store's artifact of a stage into the run's folder."""
         if self.shares:
-            link_tree(self.store.stages / stage.folder, self.stages / stage.folder, self.root / ".partial")
+            link_tree(self.store.stages / stage.folder, self.stages / stage.folder, self.root / PARTIAL)
 
     def take(self, stage: Stage) -> str | None:
         """Use the store's artifact of a stage if it is intact and was built from this run's inputs; returns why not, if there is one."""
@@ -181,7 +182,7 @@ class Run:
     def workplace(self, stage: Stage, attempt: str = "") -> Path:
         """The folder of an attempt, with the files of an earlier attempt that computed from the same inputs."""
         folder, inputs = self.work / stage.folder, self._input_digests(stage)
-        if (folder / ATTEMPT).is_file() and _attempt(folder).get("inputs") != inputs:
+        if (folder / ATTEMPT).is_file() and attempt_record(folder).get("inputs") != inputs:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / ATTEMPT, json.dumps({"attempt": attempt, "run": str(self.root.resolve()), "inputs": inputs}))
@@ -199,7 +200,7 @@ class Run:
                 name: {"fingerprint": upstream.fingerprint, "digest": self.digest(upstream), "artifact": artifact_name(upstream)}
                 for name, upstream in stage.inputs.items()
             },
-            "attempt": _attempt(self.work / stage.folder).get("attempt"),
+            "attempt": attempt_record(self.work / stage.folder).get("attempt"),
             **facts,
             "ended": now(),
             "packages": package_versions(),
@@ -243,7 +244,6 @@ class Run:
             if holder := lock_holder(stream):
                 raise LockedError(f"the run {self.root} is in use by {holder}; wait for it, or choose another --run-dir")
             write_owner(stream)
-            self._record_store()
             yield
 
     def holder(self) -> str | None:
@@ -254,8 +254,11 @@ class Run:
         with path.open(encoding="utf-8") as stream:
             return lock_holder(stream)
 
-    def _record_store(self) -> None:
-        """Let `work` in the run's folder lead to its store's; unfinished work of a run that shared nothing moves there."""
+    def join_store(self) -> None:
+        """Let `work` in the run's folder lead to its store's; unfinished work of a run that shared nothing moves there.
+
+        The caller holds the run's lock.
+        """
         link = self.root / WORK
         if not self.shares:
             if link.is_symlink():
@@ -299,7 +302,7 @@ class RecordedRun(Run):
         return {folder_label(folder.name): folder for folder in self.line()}
 
 
-def _attempt(folder: Path) -> dict[str, Any]:
+def attempt_record(folder: Path) -> dict[str, Any]:
     """What is recorded of an attempt; nothing where the file is missing or damaged."""
     nothing: dict[str, Any] = {}
     path = folder / ATTEMPT

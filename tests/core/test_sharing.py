@@ -49,6 +49,7 @@ def shared_run(tmp_path: Path, name: str) -> Run:
 
 def completed(run: Run, *stages: Stage, repair: bool = False) -> Run:
     with run.lock():
+        run.join_store()
         execute(run, stages, Reporter(), repair=repair)
     return run
 

@@ -1,0 +1,100 @@
+"""The runs of a folder: how far each is, its variants, and what it and the store take on disk."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.filesize import decimal
+
+from eva_stages.core.errors import DamagedError
+from eva_stages.core.garbage import runs_in, stores_of
+from eva_stages.core.manifests import MANIFEST
+from eva_stages.core.ourfiles import read_yaml
+from eva_stages.core.planned_stages import PLAN, read_planned_stages
+from eva_stages.core.run_folder import Run
+from eva_stages.core.text_table import TextTable, as_rich
+from eva_stages.core.variants import VARIANTS
+
+HEADS = ("run", "recipe", "state", "size", "shared", "last activity")
+
+
+def run_list(folder: Path) -> dict[str, Any]:
+    """Every run of a folder with its variants, its state, its sizes in bytes and its last activity, and the stores of these runs."""
+    runs = runs_in(folder)
+    stores = []
+    for store in stores_of(folder, runs):
+        size, used = _sizes([store.stages, store.work], 1)
+        stores.append({"store": str(store.root), "bytes": size, "unused_bytes": size - used})
+    return {"folder": str(folder), "runs": [_run_entry(run) for run in runs], "stores": stores}
+
+
+def _run_entry(run: Run) -> dict[str, Any]:
+    own = [run.stages] if run.shares else [run.stages, run.work]
+    size, shared = _sizes(own, 2 if run.shares else 1)
+    events = run.events()
+    return {
+        "run": str(run.root),
+        "recipe": _recipe_name(run.root / "recipe.yaml"),
+        **_progress(run, run.root / PLAN),
+        "locked_by": run.holder(),
+        "bytes": size,
+        "shared_bytes": shared,
+        "last_activity": events[-1]["time"] if events else None,
+        "variants": [entry for path in sorted((run.root / VARIANTS).glob("*.json")) if (entry := _variant(run, path))],
+    }
+
+
+def _progress(run: Run, plan: Path) -> dict[str, int | None]:
+    """How many stages a recipe has and how many of them are complete; null where its list of stages is missing or damaged."""
+    try:
+        stages = read_planned_stages(plan)
+    except DamagedError:
+        return {"stages": None, "complete_stages": None}
+    complete = sum((run.stages / stage.folder / MANIFEST).is_file() for stage in stages)
+    return {"stages": len(stages), "complete_stages": complete}
+
+
+def _variant(run: Run, plan: Path) -> dict[str, Any] | None:
+    """Another recipe that was run in the folder; None for the present one."""
+    try:
+        present = [stage.folder for stage in read_planned_stages(run.root / PLAN)]
+        if [stage.folder for stage in read_planned_stages(plan)] == present:
+            return None
+    except DamagedError:
+        pass
+    return {"recipe": str(plan.with_suffix(".yaml")), **_progress(run, plan)}
+
+
+def _recipe_name(path: Path) -> str | None:
+    try:
+        return str(read_yaml(path)["name"])
+    except (DamagedError, KeyError):
+        return None
+
+
+def _sizes(folders: list[Path], own_links: int) -> tuple[int, int]:
+    """Bytes of all files, and of those that have more links than `own_links`."""
+    stats = [path.stat() for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return sum(stat.st_size for stat in stats), sum(stat.st_size for stat in stats if stat.st_nlink > own_links)
+
+
+def run_list_table(document: dict[str, Any]) -> Group:
+    """The runs for a terminal, each followed by its variants."""
+    rows = []
+    for run in document["runs"]:
+        state = f"{_state(run)}, running" if run["locked_by"] else _state(run)
+        activity = (run["last_activity"] or "")[:19].replace("T", " ")
+        rows.append([run["run"], run["recipe"], state, decimal(run["bytes"]), decimal(run["shared_bytes"]), activity])
+        rows += [["", f"variant {variant['recipe']}", _state(variant), "", "", ""] for variant in run["variants"]]
+    notes = [
+        f"store {store['store']}: {decimal(store['bytes'])}, of which no run links {decimal(store['unused_bytes'])} (eva gc)"
+        for store in document["stores"]
+    ]
+    return as_rich([TextTable(f"runs in {document['folder']}", HEADS, rows, notes, "LllRRL")])
+
+
+def _state(entry: dict[str, Any]) -> str:
+    if entry["stages"] is None:
+        return "unknown"
+    complete = entry["complete_stages"]
+    return "complete" if complete == entry["stages"] else f"{complete} of {entry['stages']} stages"

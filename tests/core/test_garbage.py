@@ -1,0 +1,118 @@
+"""What `eva gc` deletes: nothing that a run names or a process holds, and everything else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from eva_stages.core.garbage import delete_garbage, find_garbage
+from eva_stages.core.planned_stages import PLAN, write_planned_stages
+from eva_stages.core.run_folder import Run
+from eva_stages.core.stage import Stage
+from eva_stages.core.variants import keep_variant
+from eva_stages.views.run_list import run_list
+from tests.core.test_sharing import FIRST, OTHER, SECOND, STORE, completed, shared_run
+
+
+def recipe_run(tmp_path: Path, name: str, *stages: Stage) -> Run:
+    """A run with a recipe that names the stages, all of them complete."""
+    run = shared_run(tmp_path, name)
+    (run.root / "recipe.yaml").write_text(f"name: {name}\n")
+    run.plan(stages)
+    keep_variant(run, stages, f"name: {name}\n")
+    return completed(run, stages[-1])
+
+
+def collected(folder: Path) -> list[str]:
+    garbage, _ = find_garbage(folder)
+    deleted, skipped = delete_garbage(garbage)
+    assert deleted == garbage and not skipped
+    return sorted(str(entry.path.relative_to(folder)) for entry in deleted)
+
+
+def test_nothing_that_a_run_or_a_variant_names_is_deleted(tmp_path: Path) -> None:
+    one, other = recipe_run(tmp_path, "one", FIRST, SECOND), recipe_run(tmp_path, "other", FIRST, OTHER)
+    recipe_run(tmp_path, "one", FIRST, OTHER)
+    (tmp_path / STORE / "work" / SECOND.folder).mkdir()
+    assert collected(tmp_path) == []
+    assert all(run.fault(stage) is None and run.holds(stage) for run in (one, other) for stage in (FIRST, OTHER))
+    assert one.holds(SECOND)
+
+
+def test_what_no_run_names_is_deleted_and_counted_once(tmp_path: Path) -> None:
+    one, other = recipe_run(tmp_path, "one", FIRST, SECOND), recipe_run(tmp_path, "other", FIRST, OTHER)
+    for path in (one.root / "variants").iterdir():
+        path.unlink()
+    write_planned_stages(one.root / PLAN, [FIRST])
+    shutil.rmtree(other.root)
+    (tmp_path / STORE / "work" / "0-gone-0123456789ab").mkdir()
+    (tmp_path / STORE / "work" / "0-gone-0123456789ab.lock").touch()
+    (one.root / "damaged" / f"{FIRST.folder}.1").mkdir(parents=True)
+    (one.root / "damaged" / f"{FIRST.folder}.1" / "text").write_text("damaged")
+    garbage, _ = find_garbage(tmp_path)
+    assert sum(entry.bytes for entry in garbage) == sum(
+        path.stat().st_size for name in (SECOND.folder, OTHER.folder) for path in (tmp_path / STORE / "stages" / name).rglob("*.*")
+    ) + len("firstsecond" + "firstother" + "damaged")
+    assert collected(tmp_path) == sorted(
+        [
+            f"{STORE}/stages/{OTHER.folder}",
+            f"{STORE}/stages/{SECOND.folder}",
+            f"{STORE}/work/0-gone-0123456789ab",
+            f"{STORE}/work/0-gone-0123456789ab.lock",
+            f"one/damaged/{FIRST.folder}.1",
+            f"one/stages/{SECOND.folder}",
+        ]
+    )
+    assert one.fault(FIRST) is None and one.holds(FIRST) and collected(tmp_path) == []
+
+
+def test_what_a_run_of_another_folder_uses_is_kept(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    away = Run(there / "away", here / STORE)
+    away.create()
+    away.plan([FIRST, SECOND])
+    completed(away, FIRST)
+    away.workplace(SECOND)
+    assert collected(here) == []
+    shutil.rmtree(away.root)
+    assert collected(here) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/work/{SECOND.folder}"]
+
+
+def test_what_a_process_holds_is_kept(tmp_path: Path) -> None:
+    one = recipe_run(tmp_path, "one", FIRST, SECOND)
+    shutil.rmtree(one.root)
+    garbage, _ = find_garbage(tmp_path)
+    with one.store.lock(FIRST.folder, one.root, None):
+        deleted, skipped = delete_garbage(garbage)
+    assert [entry.path.name for entry in deleted] == [SECOND.folder]
+    assert [(entry.path.name, entry.reason) for entry in skipped] == [(FIRST.folder, "a process computes it")]
+    two = recipe_run(tmp_path, "two", FIRST)
+    (two.stages / "0-unnamed-0123456789ab").mkdir()
+    with two.lock():
+        garbage, skipped = find_garbage(tmp_path)
+    assert garbage == [] and skipped[0].path == two.root and "in use by process" in skipped[0].reason
+
+
+@pytest.mark.parametrize("content", [None, "[1", '[{"folder": 3}]'])
+def test_a_run_whose_list_of_stages_is_missing_or_damaged_keeps_everything(tmp_path: Path, content: str | None) -> None:
+    one = recipe_run(tmp_path, "one", FIRST, SECOND)
+    (one.root / PLAN).unlink()
+    if content is not None:
+        (one.root / PLAN).write_text(content)
+    assert collected(tmp_path) == [] and one.holds(SECOND)
+
+
+def test_runs_are_listed_with_variants_state_and_sizes(tmp_path: Path) -> None:
+    one = recipe_run(tmp_path, "one", FIRST, SECOND)
+    recipe_run(tmp_path, "one", FIRST, OTHER)
+    shutil.rmtree(one.stages / OTHER.folder)
+    recipe_run(tmp_path, "two", FIRST)
+    document = run_list(tmp_path)
+    first, second = document["runs"]
+    assert (first["recipe"], first["complete_stages"], first["stages"]) == ("one", 1, 2) and second["complete_stages"] == 1
+    assert [(variant["complete_stages"], variant["stages"]) for variant in first["variants"]] == [(2, 2)] and second["variants"] == []
+    assert second["shared_bytes"] == second["bytes"] == first["shared_bytes"] < first["bytes"]
+    (store,) = document["stores"]
+    assert store["unused_bytes"] > 0 and store["bytes"] > first["bytes"] and json.dumps(document)
