@@ -1,4 +1,4 @@
-"""What several files of cases share."""
+"""Fixtures that several files of cases share."""
 
 from multiprocessing import forkserver
 from pathlib import Path
@@ -11,17 +11,17 @@ from tests.cases.models import save_models
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny policies of all families of chat templates."""
+    """Tiny policies with the chat template of each family."""
     return save_families(tmp_path_factory.mktemp("families"))
 
 
 @pytest.fixture
 def new_fork_server() -> None:
-    """Ends the fork server that earlier tests have started, so that the next one has the environment as it is now."""
+    """End the fork server that earlier tests started, so that the next one gets the present environment."""
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
 def whole_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Whole models of every kind that eva loads, by name."""
+    """A complete tiny model of every kind that eva loads, by name."""
     return save_models(tmp_path_factory.mktemp("models"))

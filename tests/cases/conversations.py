@@ -1,4 +1,4 @@
-"""What the cases of conversations share: tiny policies with the tokenizers of known families, and their responses by the real steps."""
+"""Shared by the cases of conversations: tiny policies with the tokenizers of known families, and their responses by the real steps."""
 
 import json
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ DIALOGUE: list[Message] = [
     {"role": "assistant", "content": "<think>\nEasy.\n</think>\n\nIt goes round a star."},
     {"role": "user", "content": "Name two of them."},
 ]
-Seen = list[tuple[list[int], list[int]]]
+Exchanges = list[tuple[list[int], list[int]]]
 SYSTEM = "Answer like a pirate."
 TEXTS = [message["content"] for message in DIALOGUE]
 
 
 def save_families(folder: Path) -> Path:
-    """A tiny policy with the tokenizer of each family, in a folder of its name."""
+    """Save a tiny policy with the tokenizer of each family, in a folder with the family's name."""
     for name, family in FAMILIES.items():
         words = family_tokenizer(family, TEXTS)
         torch.manual_seed(0)
@@ -42,40 +42,40 @@ def save_families(folder: Path) -> Path:
 
 
 def generator(folder: Path, **settings: Any) -> TransformersGenerator:
-    made = TransformersGenerator(model=str(folder), **{"max_new_tokens": 12, **settings})
-    made.load()
-    return made
+    llm = TransformersGenerator(model=str(folder), **{"max_new_tokens": 12, **settings})
+    llm.load()
+    return llm
 
 
-def watched(made: TransformersGenerator) -> Seen:
-    """What the model of a generator is given and what it returns behind that, without the padding on the left."""
-    seen: Seen = []
-    original = made._model.generate
+def recorded_exchanges(llm: TransformersGenerator) -> Exchanges:
+    """Record the prompt ids that a generator's model receives and the ids that it returns, without left padding."""
+    exchanges: Exchanges = []
+    original = llm._model.generate
 
     def generate(**arguments: Any) -> Any:
         output = original(**arguments)
         for ids, mask, row in zip(arguments["input_ids"], arguments["attention_mask"], output, strict=True):
-            seen.append((ids[mask.bool()].tolist(), row[len(ids) :].tolist()))
+            exchanges.append((ids[mask.bool()].tolist(), row[len(ids) :].tolist()))
         return output
 
-    made._model.generate = generate
-    return seen
+    llm._model.generate = generate
+    return exchanges
 
 
 def sampled_pair(
-    folder: Path, out: Path, messages: list[Message], **settings: Any
+    folder: Path, folder_of_pairs: Path, messages: list[Message], **settings: Any
 ) -> tuple[list[tuple[list[int], list[int]]], dict[str, Any]]:
-    """Two responses of a policy by the real steps, as pairs in `out`: what the model was given and drew, and the row of responses."""
-    made = generator(folder, **settings)
-    seen = watched(made)
+    """Sample two responses by the real steps, save them as a pair in `folder_of_pairs`; return the exchanges and the row."""
+    llm = generator(folder, **settings)
+    exchanges = recorded_exchanges(llm)
     prompt = prompt_row(messages, "test")
-    step = Respond(name="respond", llm=made, num_generations=2, seed=3)
+    step = Respond(name="respond", llm=llm, num_generations=2, seed=3)
     (rows,) = step.process([dict(prompt)])
     responses = pa.Table.from_pylist(rows, schema=SCHEMAS["responses"])
     rewards = pa.table({"prompt_id": [prompt["prompt_id"]], "rewards": [[1.0, 0.0]]})
     pairs, _ = MakePairs(name="pair").transform(pa.Table.from_pylist([prompt], schema=SCHEMAS["prompts"]), responses, rewards)
-    write_rows([pairs], SCHEMAS["pairs"], out)
-    return seen, responses.to_pylist()[0]
+    write_rows([pairs], SCHEMAS["pairs"], folder_of_pairs)
+    return exchanges, responses.to_pylist()[0]
 
 
 def recipe(folder: Path, **changes: Any) -> Any:
@@ -86,7 +86,9 @@ def recipe(folder: Path, **changes: Any) -> Any:
 
 
 class Echo(PointwiseReward):
-    """The number of characters of all that it reads besides the prompt's question."""
+    """A reward: the number of characters that it reads besides the prompt's question."""
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        return [Score(len(one.response) + 100.0 * (one.messages[0]["role"] == "system")) for one in conversations]
+        return [
+            Score(len(conversation.response) + 100.0 * (conversation.messages[0]["role"] == "system")) for conversation in conversations
+        ]

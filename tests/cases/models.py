@@ -1,4 +1,4 @@
-"""Whole models of every kind that eva loads, models of other architectures, and ways to damage them."""
+"""Complete tiny models of every kind that eva loads, models of other architectures, and ways to damage them."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ Damage = Callable[[Path], object]
 
 
 def save_models(folder: Path) -> Path:
-    """Whole models of every kind that eva loads; `copied` makes the ones that are not."""
+    """Save a complete model of every kind that eva loads; `copy_damaged` makes damaged ones of them."""
     kinds: dict[str, Callable[[Path, PreTrainedTokenizerFast], None]] = {
         "policy": save_policy,
         "reward": save_reward,
@@ -63,20 +63,20 @@ def save_models(folder: Path) -> Path:
     return folder
 
 
-def saved(folder: Path, model: Any, words: PreTrainedTokenizerFast = WORDS) -> Path:
+def save_model(folder: Path, model: Any, words: PreTrainedTokenizerFast = WORDS) -> Path:
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
 
 
-def copied(source: Path, folder: Path, damage: Damage) -> Path:
+def copy_damaged(source: Path, folder: Path, damage: Damage) -> Path:
     shutil.copytree(source, folder)
     damage(folder)
     return folder
 
 
-def renamed(change: Callable[[str], str | None]) -> Damage:
-    """Gives every weight another name, or none: then it is dropped."""
+def rename_weights(change: Callable[[str], str | None]) -> Damage:
+    """Rename every weight by `change`; a weight whose new name is None is dropped."""
 
     def damage(folder: Path) -> None:
         weights = {change(name): value for name, value in load_file(folder / "model.safetensors").items()}
@@ -85,12 +85,12 @@ def renamed(change: Callable[[str], str | None]) -> Damage:
     return damage
 
 
-def without(*names: str) -> Damage:
-    return renamed(lambda name: None if name in names else name)
+def drop_weights(*names: str) -> Damage:
+    return rename_weights(lambda name: None if name in names else name)
 
 
-def configured(**settings: Any) -> Damage:
-    """Changes the configuration; None takes a setting out."""
+def change_config(**settings: Any) -> Damage:
+    """Change settings of the configuration; None removes a setting."""
 
     def damage(folder: Path) -> None:
         content = json.loads((folder / "config.json").read_text()) | settings
@@ -104,19 +104,19 @@ def cut(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(content[:-100])
 
 
-def sharded(folder: Path) -> None:
-    """The index of three files, of which one did not come."""
+def claim_missing_shard(folder: Path) -> None:
+    """Write an index of three weight files, one of which is missing."""
     (folder / "model.safetensors").rename(folder / "model-00001-of-00003.safetensors")
     parts = {"a": "model-00001-of-00003.safetensors", "b": "model-00002-of-00003.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": parts}))
 
 
 def recipe(**settings: Any) -> Recipe:
-    dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    return load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in (TINY | dotted).items()])
+    fields = {name.replace("__", "."): value for name, value in settings.items()}
+    return load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in (TINY | fields).items()])
 
 
-def refused(*says: str, **settings: Any) -> str:
+def assert_refused(*says: str, **settings: Any) -> str:
     with pytest.raises(ConfigError) as error:
         check(recipe(**settings), keys=False)
     message = str(error.value)
@@ -132,7 +132,7 @@ def training(folder: str) -> TrainingJob:
     return job(Path(f"{folder}-work"), {"policy": folder, "reference": folder}, "dpo")
 
 
-def scored(model: SequenceClassifierReward, *texts: str) -> list[Any]:
+def scores_of(model: SequenceClassifierReward, *texts: str) -> list[Any]:
     model.load()
     return model.score([Conversation(PROMPT, text) for text in texts or ("blue", "green and wide")])
 

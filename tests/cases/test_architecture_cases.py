@@ -1,4 +1,4 @@
-"""Chat templates, tokenizers, positions and names of models as they come from elsewhere: supported, or refused by `validate`."""
+"""Chat templates, tokenizers, positions and names of downloaded models: supported, or refused by `validate`."""
 
 import json
 import shutil
@@ -29,15 +29,15 @@ from tests.cases.models import (
     PROMPT,
     SIZES,
     WORDS,
-    configured,
-    copied,
+    assert_refused,
+    change_config,
+    copy_damaged,
     gpt2,
     mamba,
     recipe,
-    refused,
     reward,
-    saved,
-    scored,
+    save_model,
+    scores_of,
 )
 from tests.solver.jobs import job, save_pairs
 from tests.tiny_models import (
@@ -45,7 +45,7 @@ from tests.tiny_models import (
     tokenizer,
 )
 
-# --- what validate finds
+# --- validate
 
 
 def no_template(folder: Path) -> None:
@@ -60,16 +60,18 @@ def more_tokens(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sequence_classifier", "armorm", "pair_preference", "evolver", "policy"])
-def test_models_that_read_chats_have_a_template_and_embeddings_for_their_tokens(whole_models: Path, tmp_path: Path, kind: str) -> None:
+def test_models_that_read_conversations_need_a_template_and_embeddings_for_their_tokens(
+    whole_models: Path, tmp_path: Path, kind: str
+) -> None:
     source = whole_models / {"sequence_classifier": "reward", "armorm": "armorm"}.get(kind, "policy")
 
     def damage(folder: Path) -> None:
         no_template(folder)
         more_tokens(folder)
         if kind == "armorm":
-            configured(vocab_size=1000)(folder)
+            change_config(vocab_size=1000)(folder)
 
-    folder = copied(source, tmp_path / "model", damage)
+    folder = copy_damaged(source, tmp_path / "model", damage)
     match kind:
         case "policy":
             place, settings = "policy.model", {"policy__model": str(folder)}
@@ -78,49 +80,51 @@ def test_models_that_read_chats_have_a_template_and_embeddings_for_their_tokens(
             place, settings = "creator.evolve.generator.model", {"creator__evolve__generator": evolver}
         case _:
             place, settings = "reward.model", {"reward": reward(kind, folder), "solver__loss": {"kind": "dpo"}}
-    message = refused(f"{place}: {folder} has no chat template", f"{place}: {folder} has a tokenizer of ", **settings)
+    message = assert_refused(f"{place}: {folder} has no chat template", f"{place}: {folder} has a tokenizer of ", **settings)
     assert "chat_template.jinja" in message
 
 
-def test_placeholders_of_pictures_without_embeddings_are_right(whole_models: Path, tmp_path: Path) -> None:
-    def damage(folder: Path) -> None:  # as Gemma 3 1B is published
+def test_image_placeholders_without_embeddings_are_valid(whole_models: Path, tmp_path: Path) -> None:
+    def damage(folder: Path) -> None:  # like the published Gemma 3 1B
         content = json.loads((folder / "tokenizer.json").read_text())
         content["added_tokens"].append({**content["added_tokens"][0], "id": len(WORDS), "content": "<image_soft_token>"})
         (folder / "tokenizer.json").write_text(json.dumps(content))
 
-    check(recipe(policy__model=str(copied(whole_models / "policy", tmp_path / "model", damage))), keys=False)
+    check(recipe(policy__model=str(copy_damaged(whole_models / "policy", tmp_path / "model", damage))), keys=False)
 
 
-def test_a_tokenizer_that_names_no_end_is_refused_unless_the_configuration_names_one(whole_models: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_without_an_end_token_is_refused_unless_the_configuration_names_one(whole_models: Path, tmp_path: Path) -> None:
     def nameless(folder: Path) -> None:
         settings = json.loads((folder / "tokenizer_config.json").read_text())
-        kept = {name: value for name, value in settings.items() if name not in ("eos_token", "pad_token")}
-        (folder / "tokenizer_config.json").write_text(json.dumps(kept))
+        remaining = {name: value for name, value in settings.items() if name not in ("eos_token", "pad_token")}
+        (folder / "tokenizer_config.json").write_text(json.dumps(remaining))
 
     def endless(folder: Path) -> None:
         nameless(folder)
-        configured(eos_token_id=None, pad_token_id=None)(folder)
+        change_config(eos_token_id=None, pad_token_id=None)(folder)
 
-    named, unnamed = (copied(whole_models / "reward", tmp_path / name, damage) for name, damage in (("a", nameless), ("b", endless)))
-    refused("reward.model", "neither an eos_token nor a pad_token", reward=reward("sequence_classifier", unnamed))
-    check(recipe(reward=reward("sequence_classifier", named)), keys=False)
-    whole = scored(SequenceClassifierReward(model=str(whole_models / "reward")))
-    assert [score.value for score in scored(SequenceClassifierReward(model=str(named)))] == [score.value for score in whole]
+    ending_policy, endless_policy = (
+        copy_damaged(whole_models / "reward", tmp_path / name, damage) for name, damage in (("a", nameless), ("b", endless))
+    )
+    assert_refused("reward.model", "neither an eos_token nor a pad_token", reward=reward("sequence_classifier", endless_policy))
+    check(recipe(reward=reward("sequence_classifier", ending_policy)), keys=False)
+    whole = scores_of(SequenceClassifierReward(model=str(whole_models / "reward")))
+    assert [score.value for score in scores_of(SequenceClassifierReward(model=str(ending_policy)))] == [score.value for score in whole]
 
 
 @pytest.mark.parametrize("padding", [-1, len(WORDS) + 1])
-def test_a_reward_pads_with_what_its_configuration_names_whether_the_tokenizer_knows_it_or_not(
+def test_a_reward_pads_with_the_token_of_its_configuration_even_if_the_tokenizer_lacks_it(
     whole_models: Path, tmp_path: Path, padding: int
 ) -> None:
     def damage(folder: Path) -> None:
-        configured(pad_token_id=padding, vocab_size=len(WORDS) + 2)(folder)
+        change_config(pad_token_id=padding, vocab_size=len(WORDS) + 2)(folder)
         weights = load_file(folder / "model.safetensors")
         weights["model.embed_tokens.weight"] = torch.cat([weights["model.embed_tokens.weight"], torch.ones(2, 32)])
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
     values = [
-        [score.value for score in scored(SequenceClassifierReward(model=str(folder)))]
-        for folder in (whole_models / "reward", copied(whole_models / "reward", tmp_path / "model", damage))
+        [score.value for score in scores_of(SequenceClassifierReward(model=str(folder)))]
+        for folder in (whole_models / "reward", copy_damaged(whole_models / "reward", tmp_path / "model", damage))
     ]
     assert values[1] == pytest.approx(values[0], abs=1e-5)
 
@@ -129,37 +133,37 @@ def test_a_reward_without_padding_reads_the_last_token_of_a_conversation_even_if
     whole_models: Path, tmp_path: Path
 ) -> None:
     def damage(folder: Path) -> None:
-        configured(pad_token_id=None)(folder)
+        change_config(pad_token_id=None)(folder)
         settings = json.loads((folder / "tokenizer_config.json").read_text())
         (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": settings["eos_token"]}))
 
-    folder = copied(whole_models / "reward", tmp_path / "model", damage)
-    texts = ("blue", "green and wide and blue")  # and the end token, with which the tokenizer pads
-    alone = [scored(SequenceClassifierReward(model=str(folder), tokens_per_batch=1), text)[0].value for text in texts]
+    folder = copy_damaged(whole_models / "reward", tmp_path / "model", damage)
+    texts = ("blue", "green and wide and blue")  # and the end token, which the tokenizer uses for padding
+    single_generator = [scores_of(SequenceClassifierReward(model=str(folder), tokens_per_batch=1), text)[0].value for text in texts]
     official = AutoModelForSequenceClassification.from_pretrained(folder)
-    for text, value in zip(texts, alone, strict=True):
+    for text, value in zip(texts, single_generator, strict=True):
         turns = [*PROMPT, {"role": "assistant", "content": text}]
         ids = WORDS.apply_chat_template(turns, return_tensors="pt", return_dict=True)["input_ids"]
         with torch.no_grad():
             assert value == pytest.approx(official(input_ids=ids).logits.item(), abs=1e-5)
-    assert [score.value for score in scored(SequenceClassifierReward(model=str(folder)), *texts)] == pytest.approx(alone, abs=1e-5)
+    assert [score.value for score in scores_of(SequenceClassifierReward(model=str(folder)), *texts)] == pytest.approx(
+        single_generator, abs=1e-5
+    )
 
 
-def test_templates_by_name_without_a_default_one_are_refused(whole_models: Path, tmp_path: Path) -> None:
+def test_named_templates_without_a_default_are_refused(whole_models: Path, tmp_path: Path) -> None:
     def damage(folder: Path) -> None:
         no_template(folder)
         settings = json.loads((folder / "tokenizer_config.json").read_text())
         settings["chat_template"] = [{"name": name, "template": "{{ messages[0]['content'] }}"} for name in ("tool_use", "rag")]
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
-    refused("policy.model", "no default", policy__model=str(copied(whole_models / "policy", tmp_path / "model", damage)))
+    assert_refused("policy.model", "no default", policy__model=str(copy_damaged(whole_models / "policy", tmp_path / "model", damage)))
 
 
 @pytest.mark.skipif(find_spec("flash_attn") is not None, reason="flash_attn is installed")
-def test_a_configuration_that_names_attention_code_of_a_package_that_is_missing_is_loaded_all_the_same(
-    whole_models: Path, tmp_path: Path
-) -> None:
-    folder = copied(whole_models / "policy", tmp_path / "model", configured(_attn_implementation="flash_attention_2"))
+def test_a_configuration_that_names_attention_code_of_a_missing_package_is_loaded(whole_models: Path, tmp_path: Path) -> None:
+    folder = copy_damaged(whole_models / "policy", tmp_path / "model", change_config(_attn_implementation="flash_attention_2"))
     assert weight_faults(AutoModelForCausalLM, folder) == []
     assert load_model(AutoModelForCausalLM, str(folder), "auto", "cpu").config._attn_implementation == "sdpa"
 
@@ -171,39 +175,39 @@ def test_a_preference_model_needs_a_token_for_each_letter(tmp_path: Path) -> Non
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     content["normalizer"] = {"type": "Replace", "pattern": {"String": "A"}, "content": "AA"}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    refused("has no single token for A", reward=reward("pair_preference", tmp_path))
+    assert_refused("has no single token for A", reward=reward("pair_preference", tmp_path))
 
 
 def bert_reward(folder: Path) -> Path:
     torch.manual_seed(0)
     sizes = {**SIZES, "intermediate_size": 64, "max_position_embeddings": 512, "num_labels": 1}
-    return saved(folder, BertForSequenceClassification(BertConfig(**sizes)))
+    return save_model(folder, BertForSequenceClassification(BertConfig(**sizes)))
 
 
-def test_the_length_of_a_reward_is_the_models_own_where_the_recipe_leaves_it_open(tmp_path: Path) -> None:
+def test_the_length_of_a_reward_is_the_models_own_if_the_recipe_sets_none(tmp_path: Path) -> None:
     folder = bert_reward(tmp_path / "bert")
     check(recipe(reward=reward("sequence_classifier", folder)))
-    short, long = scored(SequenceClassifierReward(model=str(folder)), "blue", "sea " * 600)
+    short, long = scores_of(SequenceClassifierReward(model=str(folder)), "blue", "sea " * 600)
     assert short.value is not None and long.value is None and "are more than max_length = 512" in long.failure
-    refused("reward.max_length: takes 4096 positions", "has 512", reward=reward("sequence_classifier", folder, max_length=4096))
+    assert_refused("reward.max_length: takes 4096 positions", "has 512", reward=reward("sequence_classifier", folder, max_length=4096))
     check(recipe(reward=reward("sequence_classifier", folder, max_length=512)))
 
 
-def test_positions_are_read_wherever_a_configuration_keeps_them(whole_models: Path, tmp_path: Path) -> None:
-    assert position_count(saved(tmp_path / "gpt2", gpt2(64))) == 64 and position_count(saved(tmp_path / "mamba", mamba())) is None
-    roberta = copied(
-        whole_models / "policy", tmp_path / "roberta", configured(model_type="roberta", max_position_embeddings=514, pad_token_id=1)
+def test_positions_are_read_from_every_configuration_field_that_holds_them(whole_models: Path, tmp_path: Path) -> None:
+    assert position_count(save_model(tmp_path / "gpt2", gpt2(64))) == 64 and position_count(save_model(tmp_path / "mamba", mamba())) is None
+    roberta = copy_damaged(
+        whole_models / "policy", tmp_path / "roberta", change_config(model_type="roberta", max_position_embeddings=514, pad_token_id=1)
     )
     assert position_count(roberta) == 512
-    assert position_count(copied(whole_models / "pairrm", tmp_path / "relative", configured(position_biased_input=False))) is None
+    assert position_count(copy_damaged(whole_models / "pairrm", tmp_path / "relative", change_config(position_biased_input=False))) is None
 
 
 # --- positions
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_other_architectures_are_valid_and_answer_alike_in_every_batch(tmp_path: Path, name: str) -> None:
-    folder = saved(tmp_path / name, FAMILIES[name]())
+def test_other_architectures_are_valid_and_respond_alike_in_every_batch(tmp_path: Path, name: str) -> None:
+    folder = save_model(tmp_path / name, FAMILIES[name]())
     check(recipe(policy__model=str(folder)))
     assert vocabulary_size(folder) == len(WORDS)
     if name == "gemma3":  # as it is published: what is a default of the class is not in the file
@@ -213,15 +217,17 @@ def test_other_architectures_are_valid_and_answer_alike_in_every_batch(tmp_path:
         assert position_count(tmp_path) == Gemma3TextConfig().max_position_embeddings
     texts = ["the sea", "a poem about the wide sea", "blue and green", "write a poem about the sea and the sea"]
     prompts = [[{"role": "user", "content": text}] for text in texts]
-    together, alone = (TransformersGenerator(model=str(folder), max_new_tokens=60, tokens_per_batch=size) for size in (4096, 1))
+    batched_generator, single_generator = (
+        TransformersGenerator(model=str(folder), max_new_tokens=60, tokens_per_batch=size) for size in (4096, 1)
+    )
     answers = []
-    for generator in (together, alone):
+    for generator in (batched_generator, single_generator):
         generator.load()
         answers.append(generator.generate(prompts, num_generations=2, seeds=[1, 2, 3, 4]))
     assert [row["generations"] for row in answers[0]] == [row["generations"] for row in answers[1]]
     if name in ("gpt2", "opt"):  # positions end before the answers do
-        used = [row["statistics"]["input_tokens"][0] + max(row["statistics"]["output_tokens"]) for row in answers[0]]
-        assert max(used) == 64
+        positions = [row["statistics"]["input_tokens"][0] + max(row["statistics"]["output_tokens"]) for row in answers[0]]
+        assert max(positions) == 64
 
 
 @pytest.mark.parametrize(("kind", "name"), [*(("dpo", name) for name in FAMILIES), ("simpo", "gpt2")])
@@ -230,7 +236,7 @@ def test_other_architectures_are_trained_and_pairs_without_room_for_their_end_ar
     from eva_stages.solver.launching import training_length
     from eva_stages.solver.train import trainer_target
 
-    folder = saved(tmp_path / name, FAMILIES[name]())
+    folder = save_model(tmp_path / name, FAMILIES[name]())
     pairs = save_pairs(tmp_path / "pairs", count=16, words=24)
     longest = training_length(256, folder)
     assert longest == {"gpt2": 64, "opt": 64, "gemma3": 128}.get(name, 256)
@@ -247,14 +253,16 @@ def test_other_architectures_are_trained_and_pairs_without_room_for_their_end_ar
 # --- files and names
 
 
-def test_a_folder_without_a_tokenizer_that_can_be_read_says_how_to_make_one(whole_models: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_tokenizer_is_an_error_that_names_the_fix(whole_models: Path, tmp_path: Path) -> None:
     def damage(folder: Path) -> None:
         (folder / "tokenizer.json").unlink()
         (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02")
         settings = json.loads((folder / "tokenizer_config.json").read_text())
         (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "LlamaTokenizer"}))
 
-    message = refused("no tokenizer.json", "sentencepiece", policy__model=str(copied(whole_models / "policy", tmp_path / "model", damage)))
+    message = assert_refused(
+        "no tokenizer.json", "sentencepiece", policy__model=str(copy_damaged(whole_models / "policy", tmp_path / "model", damage))
+    )
     assert len(message.splitlines()) == 1
 
 
@@ -265,16 +273,18 @@ def test_a_folder_may_have_any_name_and_a_hub_id_may_not(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(whole_models / "policy", tmp_path / "org" / name)
     check(recipe(policy__model=f"org/{name}"))
-    message = refused(f"policy.model: there is no checkpoint at nowhere/{name}", policy__model=f"nowhere/{name}") if name != "café" else ""
+    message = (
+        assert_refused(f"policy.model: there is no checkpoint at nowhere/{name}", policy__model=f"nowhere/{name}") if name != "café" else ""
+    )
     assert len(message.splitlines()) <= 1
 
 
-def test_a_gguf_folder_says_how_to_convert_it(tmp_path: Path) -> None:
+def test_a_gguf_folder_is_an_error_that_names_the_conversion(tmp_path: Path) -> None:
     (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
-    refused("GGUF", "gguf_file='model-q4.gguf'", "save_pretrained", policy__model=str(tmp_path))
+    assert_refused("GGUF", "gguf_file='model-q4.gguf'", "save_pretrained", policy__model=str(tmp_path))
 
 
-def test_a_model_that_writes_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_generates_no_text_is_refused(tmp_path: Path) -> None:
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 2}
-    folder = saved(tmp_path, T5ForConditionalGeneration(T5Config(vocab_size=len(WORDS), **sizes)))
-    assert "no model can be built" in refused("policy.model", "T5Config", policy__model=str(folder))
+    folder = save_model(tmp_path, T5ForConditionalGeneration(T5Config(vocab_size=len(WORDS), **sizes)))
+    assert "no model can be built" in assert_refused("policy.model", "T5Config", policy__model=str(folder))

@@ -1,4 +1,4 @@
-"""Code named by a recipe, and what its relative paths start from (CASES.md, K4)."""
+"""Code that a recipe names, and what its relative paths are relative to (CASES.md, K4)."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def reward(messages, response, reference):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A recipe with a reward function, a module that it imports and a prompt file beside it; the shell is elsewhere."""
+    """A recipe with a reward function, a module that it imports and a prompt file beside it; the working directory is another folder."""
     folder = tmp_path / "recipe"
     folder.mkdir()
     (folder / "functions.py").write_text(REWARD)
@@ -52,12 +52,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def changes(**settings: object) -> list[str]:
-    known = {"prompts": {"kind": "file", "path": "prompts.jsonl"}, "trust_code": True, **settings}
-    return [f"{name}={json.dumps(value)}" for name, value in known.items()]
+    fields = {"prompts": {"kind": "file", "path": "prompts.jsonl"}, "trust_code": True, **settings}
+    return [f"{name}={json.dumps(value)}" for name, value in fields.items()]
 
 
-def written(folder: Path, **settings: object) -> Path:
-    """The recipe with further fields, as a file."""
+def write_recipe(folder: Path, **settings: object) -> Path:
+    """Write the recipe with additional fields; return its path."""
     import yaml
 
     recipe = yaml.safe_load((folder / "my.yaml").read_text())
@@ -67,53 +67,57 @@ def written(folder: Path, **settings: object) -> Path:
 
 
 def fingerprints(recipe: Path) -> dict[str, str]:
-    return {stage.label: stage.fingerprint for one in iterations(load_recipe(str(recipe))) for stage in closure(list(one.stages))}
+    return {
+        stage.label: stage.fingerprint for iteration in iterations(load_recipe(str(recipe))) for stage in closure(list(iteration.stages))
+    }
 
 
-def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    return {label for label in before if before[label] != after[label]}
+def changed_stages(earlier_prints: dict[str, str], later_prints: dict[str, str]) -> set[str]:
+    return {label for label in earlier_prints if earlier_prints[label] != later_prints[label]}
 
 
 @pytest.mark.parametrize("file", ["functions.py", "helper.py"])
 def test_editing_a_function_or_what_it_imports_reruns_its_stage_and_no_earlier_one(folder: Path, file: str) -> None:
-    recipe = written(folder)
-    before = fingerprints(recipe)
+    recipe = write_recipe(folder)
+    earlier_prints = fingerprints(recipe)
     (folder / file).write_text((folder / file).read_text() + "\n# another version\n")
-    stages = changed(before, fingerprints(recipe))
+    stages = changed_stages(earlier_prints, fingerprints(recipe))
     assert {"0-reward", "0-pair", "0-train"} <= stages and not {"0-prompts", "0-respond"} & stages
 
 
-def test_where_a_function_lies_and_what_its_file_is_called_reruns_nothing(folder: Path) -> None:
-    before = fingerprints(written(folder))
-    moved = folder.parent / "moved"
-    shutil.move(folder, moved)
-    assert fingerprints(moved / "written.yaml") == before
-    (moved / "functions.py").rename(moved / "rewards.py")
-    assert fingerprints(written(moved, reward={"kind": "verifier", "function": "rewards:reward"})) == before
+def test_moving_a_function_or_renaming_its_file_reruns_nothing(folder: Path) -> None:
+    earlier_prints = fingerprints(write_recipe(folder))
+    moved_folder = folder.parent / "moved"
+    shutil.move(folder, moved_folder)
+    assert fingerprints(moved_folder / "written.yaml") == earlier_prints
+    (moved_folder / "functions.py").rename(moved_folder / "rewards.py")
+    assert fingerprints(write_recipe(moved_folder, reward={"kind": "verifier", "function": "rewards:reward"})) == earlier_prints
 
 
-def test_paths_of_a_recipe_start_beside_it_and_those_of_the_command_line_in_the_shell(folder: Path) -> None:
-    recipe = written(folder, policy={"model": "policy", "generator": {"kind": "transformers"}})
+def test_paths_in_a_recipe_are_relative_to_it_and_paths_of_the_command_line_to_the_working_directory(folder: Path) -> None:
+    recipe = write_recipe(folder, policy={"model": "policy", "generator": {"kind": "transformers"}})
     shutil.copytree(Path(__file__).parents[2] / "eva_stages/lettercraft/base_policy", folder / "policy")
     (folder.parent / "shell" / "other.jsonl").write_text('{"prompt": "hello"}\n')
     with chdir(folder.parent / "shell"):
-        loaded = load_recipe(str(recipe))
-        assert loaded.prompts.path == str(folder / "prompts.jsonl") and loaded.policy.model == str(folder / "policy")
-        assert loaded.reward.function == f"{folder / 'functions.py'}:reward"
-        assert loaded.solver.training.runtime.launch == "cpu", "a packaged name stays one"
-        own = load_recipe(str(recipe), ["prompts.path=other.jsonl", "reward.function=math"])
-        assert own.prompts.path == str(folder.parent / "shell" / "other.jsonl") and own.reward.function == "math"
-        assert load_recipe("quickstart", ["prompts={kind: file, path: other.jsonl}"]).prompts.path == own.prompts.path
+        loaded_recipe = load_recipe(str(recipe))
+        assert loaded_recipe.prompts.path == str(folder / "prompts.jsonl") and loaded_recipe.policy.model == str(folder / "policy")
+        assert loaded_recipe.reward.function == f"{folder / 'functions.py'}:reward"
+        assert loaded_recipe.solver.training.runtime.launch == "cpu", "a packaged name stays one"
+        overridden_recipe = load_recipe(str(recipe), ["prompts.path=other.jsonl", "reward.function=math"])
+        assert (
+            overridden_recipe.prompts.path == str(folder.parent / "shell" / "other.jsonl") and overridden_recipe.reward.function == "math"
+        )
+        assert load_recipe("quickstart", ["prompts={kind: file, path: other.jsonl}"]).prompts.path == overridden_recipe.prompts.path
         with pytest.raises(
             ConfigError, match=r"prompts\.path: there is no other\.jsonl in .*recipe.*; if you mean .*shell/other\.jsonl, write"
         ):
-            load_recipe(str(written(folder, prompts={"kind": "file", "path": "other.jsonl"})))
-        check(loaded)
+            load_recipe(str(write_recipe(folder, prompts={"kind": "file", "path": "other.jsonl"})))
+        check(loaded_recipe)
 
 
 def test_code_is_not_imported_without_consent(folder: Path) -> None:
     (folder / "functions.py").write_text("open('imported', 'w')\n" + REWARD)
-    recipe = written(folder, trust_code=False)
+    recipe = write_recipe(folder, trust_code=False)
     shell = folder.parent / "shell"
     with chdir(shell), pytest.raises(ConfigError, match=r"reward\.function: reward is code in .*functions\.py.*--trust.*trust_code: true"):
         check(load_recipe(str(recipe)))
@@ -125,8 +129,8 @@ def test_code_is_not_imported_without_consent(folder: Path) -> None:
 @pytest.mark.parametrize(
     "function", ["os:spawnlp", "subprocess:run", "json:dumps", "eva_stages.core.event_log:now", "nowhere:f", "nowhere.py:f"]
 )
-def test_no_function_comes_from_elsewhere_than_a_file_beside_the_recipe(folder: Path, function: str) -> None:
-    recipe = load_recipe(str(written(folder, reward={"kind": "verifier", "function": function})))
+def test_a_function_comes_only_from_a_file_beside_the_recipe(folder: Path, function: str) -> None:
+    recipe = load_recipe(str(write_recipe(folder, reward={"kind": "verifier", "function": function})))
     with pytest.raises(ConfigError, match=r"reward\.function: there is no file .*recipe/"):
         check(recipe)
 
@@ -143,13 +147,13 @@ def test_no_function_comes_from_elsewhere_than_a_file_beside_the_recipe(folder: 
         ("class Odd(BaseException): pass\nraise Odd('no')\ndef reward(a, b, c): return 1", "cannot be imported: Odd: no"),
     ],
 )
-def test_a_function_that_cannot_be_had_is_a_fault_of_the_recipe(folder: Path, source: str, says: str) -> None:
+def test_a_function_that_cannot_be_loaded_is_an_error_of_the_recipe(folder: Path, source: str, says: str) -> None:
     (folder / "functions.py").write_text(source)
     with pytest.raises(ConfigError, match=says):
-        check(load_recipe(str(written(folder))))
+        check(load_recipe(str(write_recipe(folder))))
 
 
-def test_a_function_runs_with_its_local_imports_and_not_with_others_of_that_name(folder: Path) -> None:
+def test_a_function_imports_its_local_modules_and_not_others_of_the_same_name(folder: Path) -> None:
     for factor in ("10", "100"):
         (folder / "helper.py").write_text(f"def scale(n):\n    return n / {factor}\n")
         function = resolve_function(f"{folder / 'functions.py'}:reward", "reward.function")
@@ -162,7 +166,7 @@ def test_a_function_runs_with_its_local_imports_and_not_with_others_of_that_name
         load_function(str(function.file), function.name, function.digest)
 
 
-def test_a_function_in_a_package_has_relative_imports(folder: Path) -> None:
+def test_a_function_in_a_package_can_use_relative_imports(folder: Path) -> None:
     package = folder / "mine"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -170,41 +174,43 @@ def test_a_function_in_a_package_has_relative_imports(folder: Path) -> None:
         "from .scaling import scale\ndef reward(messages, response, reference):\n    return scale(response)\n"
     )
     (package / "scaling.py").write_text("def scale(text):\n    return len(text)\n")
-    recipe = written(folder, reward={"kind": "verifier", "function": "mine.rewards:reward"})
+    recipe = write_recipe(folder, reward={"kind": "verifier", "function": "mine.rewards:reward"})
     check(load_recipe(str(recipe)))
-    before = fingerprints(recipe)
+    earlier_prints = fingerprints(recipe)
     (package / "scaling.py").write_text("def scale(text):\n    return -len(text)\n")
-    assert "0-reward" in changed(before, fingerprints(recipe))
+    assert "0-reward" in changed_stages(earlier_prints, fingerprints(recipe))
 
 
-def test_a_path_through_the_folder_above_is_that_folders_file(folder: Path) -> None:
+def test_a_path_through_the_parent_folder_is_read_from_there(folder: Path) -> None:
     (folder / "__init__.py").write_text("")
     (folder / "functions.py").write_text("from .helper import scale\ndef reward(messages, response, reference):\n    return scale(3)\n")
     (folder / "recipes").mkdir()
-    written(folder, reward={"kind": "verifier", "function": "../functions.py:reward"}, prompts={"kind": "file", "path": "../prompts.jsonl"})
+    write_recipe(
+        folder, reward={"kind": "verifier", "function": "../functions.py:reward"}, prompts={"kind": "file", "path": "../prompts.jsonl"}
+    )
     recipe = load_recipe(str((folder / "written.yaml").rename(folder / "recipes" / "my.yaml")))
     assert recipe.reward.function == f"{folder / 'functions.py'}:reward" and recipe.prompts.path == str(folder / "prompts.jsonl")
     check(recipe)
 
 
-def test_a_file_with_the_name_of_another_module_leaves_that_one_alone(folder: Path) -> None:
+def test_a_file_with_the_name_of_an_imported_module_does_not_replace_that_module(folder: Path) -> None:
     (folder / "json.py").write_text("import math\ndef reward(messages, response, reference):\n    return math.sqrt(len(response))\n")
     function = resolve_function(f"{folder / 'json.py'}:reward", "reward.function")
     assert load_function(str(function.file), "reward", function.digest)([], "four", None) == 2 and sys.modules["json"] is json
     (folder / "json.py").write_text("import json\nreward = lambda messages, response, reference: len(json.dumps(response))\n")
     with pytest.raises(ConfigError, match="another module json"):
-        check(load_recipe(str(written(folder, reward={"kind": "verifier", "function": "json.py:reward"}))))
+        check(load_recipe(str(write_recipe(folder, reward={"kind": "verifier", "function": "json.py:reward"}))))
     assert sys.modules["json"] is json
 
 
 @pytest.mark.parametrize("source", ["scale, reward = 1, len", "from rewards import *"])
-def test_names_that_are_defined_in_other_ways_are_found(folder: Path, source: str) -> None:
+def test_functions_that_are_not_defined_by_def_are_found(folder: Path, source: str) -> None:
     (folder / "rewards.py").write_text("def reward(messages, response, reference):\n    return 1\n")
     (folder / "functions.py").write_text(source)
     assert resolve_function(f"{folder / 'functions.py'}:reward", "reward.function").name == "reward"
 
 
-def test_what_a_function_does_to_the_messages_reaches_no_other_response(folder: Path) -> None:
+def test_a_function_that_changes_its_messages_affects_no_other_response(folder: Path) -> None:
     (folder / "functions.py").write_text(
         "def reward(messages, response, reference):\n    messages[-1]['content'] += response\n    messages.append({})\n"
         "    return len(messages) + len(messages[0]['content'])\n"
@@ -216,28 +222,28 @@ def test_what_a_function_does_to_the_messages_reaches_no_other_response(folder: 
     assert [score.value for score in reward.score([Conversation(messages, "a")] * 3)] == [5, 5, 5] and messages[0]["content"] == "hi"
 
 
-def test_a_local_module_with_an_installed_ones_name_is_refused(folder: Path) -> None:
+def test_a_local_module_with_the_name_of_an_installed_one_is_refused(folder: Path) -> None:
     (folder / "json.py").write_text("def scale(n): return n")
     (folder / "functions.py").write_text(REWARD.replace("helper", "json"))
     with pytest.raises(ConfigError, match="another module json"):
-        check(load_recipe(str(written(folder))))
+        check(load_recipe(str(write_recipe(folder))))
 
 
-def test_a_run_keeps_the_source_of_its_function_and_pushes_it_and_no_path_of_the_machine(folder: Path) -> None:
+def test_a_run_saves_and_pushes_the_source_of_its_function_without_paths_of_the_machine(folder: Path) -> None:
     run = Run(folder.parent / "shell" / "run")
     run.create()
-    loaded = load_recipe(str(written(folder)))
-    write_whole(run.root / "recipe.yaml", dump_recipe(loaded))
-    save_sources(loaded, run)
-    (scored,) = (stage for stage in iterations(loaded)[0].solver if stage.name == "reward")
-    for stage in closure([scored]):
+    loaded_recipe = load_recipe(str(write_recipe(folder)))
+    write_whole(run.root / "recipe.yaml", dump_recipe(loaded_recipe))
+    save_sources(loaded_recipe, run)
+    (reward_stage,) = (stage for stage in iterations(loaded_recipe)[0].solver if stage.name == "reward")
+    for stage in closure([reward_stage]):
         write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")
         run.commit(stage, run.workplace(stage) / "data", {"rows": 0, "counts": {}, "seconds": 0.0})
-    reward = run.stages / scored.folder
+    reward = run.stages / reward_stage.folder
     digest = resolve_function(f"{folder / 'functions.py'}:reward", "").digest
     assert digest in json.dumps(read_manifest(reward)["work"])
-    saved = run.root / "functions" / digest
-    assert (saved / "functions.py").read_text() == REWARD and (saved / "helper.py").is_file()
+    saved_source = run.root / "functions" / digest
+    assert (saved_source / "functions.py").read_text() == REWARD and (saved_source / "helper.py").is_file()
     recipe = recipe_of_run(run.root)
     assert recipe.prompts.path == str(folder / "prompts.jsonl")
     with chdir("/"):
@@ -250,20 +256,20 @@ def test_a_run_keeps_the_source_of_its_function_and_pushes_it_and_no_path_of_the
     assert texts and not [text for text in texts if str(folder).encode() in text or str(folder.parent).encode() in text]
 
 
-def test_a_push_takes_what_another_version_made(folder: Path) -> None:
+def test_a_push_includes_artifacts_of_another_version(folder: Path) -> None:
     run = RecordedRun(folder.parent / "run")
     run.create()
-    loaded = load_recipe(str(written(folder)))
-    (scored,) = (stage for stage in iterations(loaded)[0].solver if stage.name == "reward")
-    for stage in closure([scored]):
+    recipe = load_recipe(str(write_recipe(folder)))
+    (reward_stage,) = (stage for stage in iterations(recipe)[0].solver if stage.name == "reward")
+    for stage in closure([reward_stage]):
         write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")
         run.commit(stage, run.workplace(stage) / "data", {"rows": 0, "counts": {}, "seconds": 0.0})
-    run.plan(closure([scored]))
+    run.plan(closure([reward_stage]))
     (folder / "functions.py").write_text(REWARD + "# changed\n")
-    (now,) = (stage for stage in iterations(loaded)[0].solver if stage.name == "reward")
-    assert now.folder != scored.folder
-    story = tell(run, loaded, iterations(loaded), "someone", Privacy(run.root))
-    assert run.stages / scored.folder in [artifact.folder for artifact in story.artifacts]
-    said: list[str] = []
-    push_run(run, loaded, "someone", False, Selection("datasets"), True, said.append)
-    assert "1 stages were made by another version of eva or from other inputs (0-reward-" in said[0]
+    (present_stage,) = (stage for stage in iterations(recipe)[0].solver if stage.name == "reward")
+    assert present_stage.folder != reward_stage.folder
+    story = tell(run, recipe, iterations(recipe), "someone", Privacy(run.root))
+    assert run.stages / reward_stage.folder in [artifact.folder for artifact in story.artifacts]
+    messages: list[str] = []
+    push_run(run, recipe, "someone", False, Selection("datasets"), True, messages.append)
+    assert "1 stages were made by another version of eva or from other inputs (0-reward-" in messages[0]

@@ -1,4 +1,4 @@
-"""A failure is never data, and trying again tries again: calls that fail, for everyone who is asked, through real stages and servers."""
+"""A failure is never data, and a retry really retries: failing calls of every role, through real stages and servers."""
 
 import inspect
 import io
@@ -56,8 +56,8 @@ TEXTS = [f"Name the {word} of a river that flows to the sea." for word in ("sour
 
 
 def recipe_of(**settings: Any) -> Recipe:
-    given = {"runtime.rows_per_part": ROWS, **settings}
-    return load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in given.items()])
+    fields = {"runtime.rows_per_part": ROWS, **settings}
+    return load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in fields.items()])
 
 
 def asking(server: ChatServer) -> dict[str, Any]:
@@ -66,39 +66,41 @@ def asking(server: ChatServer) -> dict[str, Any]:
 
 
 def artifact(folder: Path, name: str, rows: list[dict[str, Any]], schema: pa.Schema) -> Any:
-    """Rows that a stage can have as an input."""
+    """Save rows as an input of a stage."""
     write_rows([pa.Table.from_pylist(rows, schema=schema)], schema, folder / name)
     return Outside(name, folder / name, name)
 
 
 def stage_of(role: str, server: ChatServer, folder: Path, **settings: Any) -> Stage:
-    """The stage of a recipe in which a role asks a server, with inputs of four rows."""
-    asked = asking(server)
+    """The stage of a recipe in which `role` calls the server, with inputs of four rows."""
+    role_settings = asking(server)
     prompts = [prompt_row([{"role": "user", "content": text}], "test") for text in TEXTS]
     ids = [row["prompt_id"] for row in prompts]
-    shown = artifact(folder, "prompts", prompts, SCHEMAS["prompts"])
-    answered = [{"prompt_id": one, "responses": ["good"], "generator": "new"} for one in ids]
-    responses = artifact(folder, "responses", answered, SCHEMAS["responses"])
-    baseline = artifact(folder, "baseline", [{**row, "generator": "old"} for row in answered], SCHEMAS["responses"])
+    prompt_stage = artifact(folder, "prompts", prompts, SCHEMAS["prompts"])
+    response_rows = [{"prompt_id": prompt_id, "responses": ["good"], "generator": "new"} for prompt_id in ids]
+    responses = artifact(folder, "responses", response_rows, SCHEMAS["responses"])
+    baseline = artifact(folder, "baseline", [{**row, "generator": "old"} for row in response_rows], SCHEMAS["responses"])
     policy = Outside("policy", folder, "policy")
-    of_base = (shown, baseline, artifact(folder, "base-rewards", [], SCHEMAS["answer_rewards"]), shown)
+    of_base = (prompt_stage, baseline, artifact(folder, "base-rewards", [], SCHEMAS["answer_rewards"]), prompt_stage)
     match role:
         case "evolver" | "critic":
-            shows = {"feedback": {"critic": asked}} if role == "critic" else {}
-            evolve = {"generator": asked if role == "evolver" else {"kind": "lettercraft"}, "generations": 2, **shows}
+            shows = {"feedback": {"critic": role_settings}} if role == "critic" else {}
+            evolve = {"generator": role_settings if role == "evolver" else {"kind": "lettercraft"}, "generations": 2, **shows}
             recipe = recipe_of(**{"creator.evolve": evolve, **settings})
-            selected = artifact(folder, "selected", [{"prompt_id": one, "probability": 1.0, "draw": 0} for one in ids], SCHEMAS["selected"])
-            rewards = artifact(folder, "rewards", [{"prompt_id": one, "rewards": [1.0]} for one in ids], SCHEMAS["rewards"])
-            made = evolving(recipe, 1, selected, Answered(shown, responses, rewards, policy, 0))
+            selected = artifact(
+                folder, "selected", [{"prompt_id": prompt_id, "probability": 1.0, "draw": 0} for prompt_id in ids], SCHEMAS["selected"]
+            )
+            rewards = artifact(folder, "rewards", [{"prompt_id": prompt_id, "rewards": [1.0]} for prompt_id in ids], SCHEMAS["rewards"])
+            evolve_stages = evolving(recipe, 1, selected, Answered(prompt_stage, responses, rewards, policy, 0))
             if role == "evolver":
-                return made[-1]
+                return evolve_stages[-1]
             rows = [{**row, "best": "good", "worst": "bad", "best_reward": 1.0, "worst_reward": 0.0} for row in prompts]
-            return replace(made[1], inputs={"feedback": artifact(folder, "feedback", rows, FEEDBACK)})
+            return replace(evolve_stages[1], inputs={"feedback": artifact(folder, "feedback", rows, FEEDBACK)})
         case "scorer":
-            recipe = recipe_of(**{"creator.analysis": {"scorer": asked}, **settings})
-            return analysing(recipe, 1, shown, policy)[0]
+            recipe = recipe_of(**{"creator.analysis": {"scorer": role_settings}, **settings})
+            return analysing(recipe, 1, prompt_stage, policy)[0]
         case "rewriter":
-            recipe = recipe_of(**{"solver.rewrite": {"generator": asked, "shortest": 0.1, "longest": 100}, **settings})
+            recipe = recipe_of(**{"solver.rewrite": {"generator": role_settings, "shortest": 0.1, "longest": 100}, **settings})
             pairs = [
                 {
                     "prompt_id": row["prompt_id"],
@@ -110,15 +112,15 @@ def stage_of(role: str, server: ChatServer, folder: Path, **settings: Any) -> St
                 }
                 for row in prompts
             ]
-            return rewriting(recipe, 1, shown, artifact(folder, "pairs", pairs, SCHEMAS["pairs"]), policy)[0]
+            return rewriting(recipe, 1, prompt_stage, artifact(folder, "pairs", pairs, SCHEMAS["pairs"]), policy)[0]
         case "judge":
-            recipe = recipe_of(**{"evaluation.benchmarks": [{"kind": "lettercraft", "judge": asked}], **settings})
+            recipe = recipe_of(**{"evaluation.benchmarks": [{"kind": "lettercraft", "judge": role_settings}], **settings})
             stages = evaluation_stages(recipe, recipe.evaluation.benchmarks[0], 1, policy, of_base, "evaluation.benchmarks.0")
-            judged = next(stage for stage in stages if stage.name == "eval-judge")
-            return replace(judged, inputs={**judged.inputs, "answers": responses})
+            judge_stage = next(stage for stage in stages if stage.name == "eval-judge")
+            return replace(judge_stage, inputs={**judge_stage.inputs, "answers": responses})
         case _:
-            recipe = recipe_of(**{"reward": {"kind": "llm_judge", "judge": asked}, **settings})
-            return rewarding(recipe, "reward", 1, shown, responses, policy)
+            recipe = recipe_of(**{"reward": {"kind": "llm_judge", "judge": role_settings}, **settings})
+            return rewarding(recipe, "reward", 1, prompt_stage, responses, policy)
 
 
 REPLIES = {"scorer": "Quality: 4\nComplexity: 2", "judge": "[[A=B]]", "llm_judge reward": "[[7]]"}
@@ -137,11 +139,11 @@ def reply_to(role: str, body: dict[str, Any]) -> str:
 
 
 def attempt(run: Run, stage: Stage) -> str:
-    """Run a stage; what the reporter said."""
+    """Run a stage and return what the reporter printed."""
     reporter = Reporter()
-    reporter.console = Console(file=(said := io.StringIO()), width=2000)
+    reporter.console = Console(file=(message := io.StringIO()), width=2000)
     execute(run, [stage], reporter)
-    return said.getvalue()
+    return message.getvalue()
 
 
 def new_run(folder: Path) -> Run:
@@ -151,7 +153,7 @@ def new_run(folder: Path) -> Run:
 
 
 def rows_of(stage: Any, folder: Path) -> list[dict[str, Any]]:
-    """The rows of a row stage, by its own steps, in this process."""
+    """The rows of a row stage, computed by its own steps in this process."""
     places = {**{name: upstream.path for name, upstream in stage.inputs.items()}, WORK: folder, RUN: folder}
     with Pipeline(name="here"):
         steps = [use.build(places, name=f"step_{index}", input_batch_size=ROWS) for index, use in enumerate(stage.steps)]
@@ -162,47 +164,50 @@ def rows_of(stage: Any, folder: Path) -> list[dict[str, Any]]:
         row[ROW] = number
     for step in steps:
         step.load()
-        rows = [row for made in step.process(rows) for row in made]
+        rows = [row for batch in step.process(rows) for row in batch]
         step.unload()
     return rows
 
 
 @pytest.mark.parametrize("role", SAYS)
 def test_a_failed_call_of_any_role_is_null_with_its_reason_counted_and_limited(role: str, tmp_path: Path) -> None:
-    total = {"evolver": 6, "judge": 8}.get(role, 4)  # a failed call ends a prompt's generations, so two are not asked for
-    failed = {"judge": 4}.get(role, 2)
+    total = {"evolver": 6, "judge": 8}.get(role, 4)  # a failed call ends a prompt's generations, so two calls are not made
+    failed_row = {"judge": 4}.get(role, 2)
     with serving(ChatServer()) as server:
         server.signs_replies = False
         server.reply = lambda body: reply_to(role, body)
-        server.faults = ["500", "ok"] * failed
+        server.faults = ["500", "ok"] * failed_row
         stage: Any = stage_of(role, server, tmp_path)
         rows = rows_of(stage, tmp_path)
     statistics: Counter[str] = Counter()
     for row in rows:
         statistics.update(row[STATISTICS])
     counts, failures = split(statistics)
-    assert (counts["calls"], counts["failed"], counts.get("rejected", 0)) == (total, failed, 0)
+    assert (counts["calls"], counts["failed"], counts.get("rejected", 0)) == (total, failed_row, 0)
     ((reason, often),) = failures.items()
-    assert often == failed and reason.startswith("gave up after 1 tries") and "500" in reason
+    assert often == failed_row and reason.startswith("gave up after 1 tries") and "500" in reason
     words, field = SAYS[role]
-    said = [sentence for limit in stage.limits if (sentence := limit.exceeded(counts))]
-    assert len(said) == 1 and f"{failed} of {total} {words}" in said[0] and f"above the limit {field} = " in said[0]
+    sentences = [sentence for limit in stage.limits if (sentence := limit.exceeded(counts))]
+    assert len(sentences) == 1 and f"{failed_row} of {total} {words}" in sentences[0] and f"above the limit {field} = " in sentences[0]
     column = {"rewriter": "responses", "judge": "verdict", "critic": "critique", "scorer": "quality", "evolver": "rejected"}.get(
         role, "rewards"
     )
-    nothing = {"rewriter": [None], "evolver": "failed", "llm_judge reward": [None]}.get(role)
-    assert [row[column] == nothing for row in rows].count(True) == failed
+    null_value = {"rewriter": [None], "evolver": "failed", "llm_judge reward": [None]}.get(role)
+    assert [row[column] == null_value for row in rows].count(True) == failed_row
     reasons = [row["failures"][0] if "failures" in row else row["failure"] for row in rows]
-    assert [reason is not None for reason in reasons].count(True) == failed
+    assert [reason is not None for reason in reasons].count(True) == failed_row
     # the next attempt runs the rows again that have a failed call, and keeps all others
     (parts := tmp_path / "parts").mkdir()
     write_part(parts, SCHEMAS[stage.schema], rows)
-    dropped = drop_failed(parts)
-    assert dropped == len({row[ROW] for row in rows if row[STATISTICS].get("failed")}) and len(read_parts(parts)[0]) == ROWS - dropped
+    dropped_count = drop_failed(parts)
+    assert (
+        dropped_count == len({row[ROW] for row in rows if row[STATISTICS].get("failed")})
+        and len(read_parts(parts)[0]) == ROWS - dropped_count
+    )
     assert "failed" not in read_parts(parts)[1] and drop_failed(parts) == 0
 
 
-def test_a_dead_evolver_is_quoted_and_once_it_is_back_only_the_failed_rows_are_asked_for(tmp_path: Path) -> None:
+def test_the_error_names_a_dead_evolver_and_the_next_attempt_retries_only_the_failed_rows(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     with serving(ChatServer()) as server:
         port, stage = server.server_port, stage_of("evolver", server, tmp_path)
@@ -232,7 +237,7 @@ def score(messages, response, reference):
 """
 
 
-def test_a_reward_function_that_is_mended_computes_the_failed_rows_alone(tmp_path: Path) -> None:
+def test_a_fixed_reward_function_computes_only_the_failed_rows(tmp_path: Path) -> None:
     calls, ready, run = tmp_path / "calls", tmp_path / "ready", new_run(tmp_path)
     (tmp_path / "mended_reward.py").write_text(REWARD.format(calls=str(calls), ready=str(ready)))
     with serving(ChatServer()) as server:
@@ -246,11 +251,11 @@ def test_a_reward_function_that_is_mended_computes_the_failed_rows_alone(tmp_pat
     assert read_table(run.folder(stage))["rewards"].to_pylist() == [[1.0]] * ROWS
 
 
-def test_what_a_function_returns_is_a_number_or_null_with_a_reason() -> None:
+def test_the_result_of_a_function_is_a_number_or_null_with_a_reason() -> None:
     numbers = [1, 0.5, True, np.bool_(False), np.float32(0.25), np.int64(3), Fraction(1, 4)]
     assert [as_score(value).value for value in numbers] == [1, 0.5, 1, 0, 0.25, 3, 0.25]
-    others = ["0.5", [1.0], (1.0,), {}, np.array([1.0]), np.array(1.0), None, 1j, object(), 10**400, -(10**400), Fraction(10**400)]
-    for value in others:
+    other_values = ["0.5", [1.0], (1.0,), {}, np.array([1.0]), np.array(1.0), None, 1j, object(), 10**400, -(10**400), Fraction(10**400)]
+    for value in other_values:
         score = as_score(value)
         assert score.value is None and score.failure and score.failure.startswith("the function returned"), value
     for value in (float("nan"), float("inf"), np.float64("-inf")):
@@ -271,12 +276,12 @@ class OddError(Exception):
         (KeyError("x"), "KeyError: 'x'"),
     ],
 )
-def test_whatever_an_exception_says_its_reason_is_one_line_that_can_be_written(error: Exception, reason: str) -> None:
+def test_the_reason_of_every_exception_is_one_printable_line(error: Exception, reason: str) -> None:
     assert error_reason(error) == reason
     assert len(error_reason(ValueError("x" * 10_000))) <= LONGEST
 
 
-def test_reasons_are_counted_commonest_first_and_the_rare_ones_together() -> None:
+def test_reasons_are_counted_most_common_first_and_rare_ones_are_summed() -> None:
     row: dict[str, Any] = {}
     for number in range(40):
         add_calls(row, f"reason {number:02d}", None, "common")
@@ -285,37 +290,39 @@ def test_reasons_are_counted_commonest_first_and_the_rare_ones_together() -> Non
     assert len(failures) == MOST_REASONS + 1 and failures["other reasons"] == 40 - (MOST_REASONS - 1)
 
 
-def test_a_part_that_lost_failed_rows_and_the_batch_of_these_rows_keep_out_of_each_others_way(tmp_path: Path) -> None:
+def test_a_part_without_its_failed_rows_and_the_new_batch_of_these_rows_have_different_names(tmp_path: Path) -> None:
     schema = SCHEMAS["critiques"]
-    rows = [{"prompt_id": str(n), ROW: n, STATISTICS: {"calls": 1, **({"failed": 1} if n in (0, 2) else {})}} for n in range(4)]
+    rows = [{"iteration": str(n), ROW: n, STATISTICS: {"calls": 1, **({"failed": 1} if n in (0, 2) else {})}} for n in range(4)]
     write_part(tmp_path, schema, rows)
     assert drop_failed(tmp_path) == 2 and read_parts(tmp_path)[0].tolist() == [1, 3]
     write_part(tmp_path, schema, [rows[0] | {STATISTICS: {}}, rows[2] | {STATISTICS: {}}])
     assert read_parts(tmp_path)[0].tolist() == [0, 1, 2, 3]
     merge_parts(tmp_path, schema, tmp_path / "out")
-    assert read_table(tmp_path / "out")["prompt_id"].to_pylist() == ["0", "1", "2", "3"]
+    assert read_table(tmp_path / "out")["iteration"].to_pylist() == ["0", "1", "2", "3"]
 
 
-def test_below_the_limit_failed_calls_stay_null_and_are_no_rejections(tmp_path: Path) -> None:
+def test_below_the_limit_failed_calls_stay_null_and_are_not_rejections(tmp_path: Path) -> None:
     with serving(ChatServer()) as server:
         server.signs_replies = False
         server.reply = lambda body: "I'm sorry, but I can't help." if "source" in body["messages"][-1]["content"] else reply_to("", body)
         server.faults = ["ok", "ok", "ok", "500"]
-        made = rows_of(stage_of("evolver", server, tmp_path), tmp_path)
-    write_part(tmp_path, SCHEMAS["evolutions"], made)
+        rows = rows_of(stage_of("evolver", server, tmp_path), tmp_path)
+    write_part(tmp_path, SCHEMAS["evolutions"], rows)
     merge_parts(tmp_path, SCHEMAS["evolutions"], tmp_path / "evolved")
     evolved = read_table(tmp_path / "evolved")
-    (failed,) = [row for row in evolved.to_pylist() if row["failure"]]
-    assert failed["rejected"] == "failed" and failed["failure"].startswith("gave up after 1 tries") and failed["generation"] == 1
+    (failed_row,) = [row for row in evolved.to_pylist() if row["failure"]]
+    assert (
+        failed_row["rejected"] == "failed" and failed_row["failure"].startswith("gave up after 1 tries") and failed_row["generation"] == 1
+    )
     assert read_parts(tmp_path)[1]["rejected"] == 2
     with Pipeline(name="curate"):
-        kept, counts = Curate(near_duplicate=None).transform(evolved, read_table(tmp_path / "prompts"))
-    assert counts["failed"] == 1 and counts["refusal"] == 2 and counts["kept"] == len(kept) == 4
-    assert failed["prompt_id"] not in kept["prompt_id"].to_pylist()
+        remaining_rows, counts = Curate(near_duplicate=None).transform(evolved, read_table(tmp_path / "prompts"))
+    assert counts["failed"] == 1 and counts["refusal"] == 2 and counts["kept"] == len(remaining_rows) == 4
+    assert failed_row["iteration"] not in remaining_rows["iteration"].to_pylist()
 
 
 def faults(tmp_path: Path, **settings: Any) -> str:
-    """What `eva validate` says of the quickstart with these changes; nothing if it is fine."""
+    """The errors that `eva validate` reports for the quickstart with these changes; an empty text if there are none."""
     try:
         check(recipe_of(**settings))
     except ConfigError as error:
@@ -331,7 +338,7 @@ def four(messages: Any, response: str, reference: str | None, weight: float) -> 
     return 1.0
 
 
-def named_only(*, messages: Any, response: str, reference: str | None) -> float:
+def keyword_only(*, messages: Any, response: str, reference: str | None) -> float:
     return 1.0
 
 
@@ -339,7 +346,7 @@ async def later(messages: Any, response: str, reference: str | None) -> float:
     return 1.0
 
 
-def many(messages: Any, response: str, reference: str | None) -> Any:
+def any_keywords(messages: Any, response: str, reference: str | None) -> Any:
     yield 1.0
 
 
@@ -364,23 +371,25 @@ def strict(messages: Any, response: str, reference: str) -> float:
 
 
 def functions_file(folder: Path) -> Path:
-    """A file with functions that a recipe can name."""
+    """Write a file with functions that a recipe can name."""
     path = folder / "own_rewards.py"
     path.write_text("from typing import Any\n" + "\n".join(map(inspect.getsource, (two, optional, strict))))
     return path
 
 
 def test_validate_refuses_a_function_that_cannot_be_called(tmp_path: Path) -> None:
-    for refused in (two, four, named_only, later, many, Scorer, WEIGHT):
-        assert "expected a function (messages, response, reference) that returns a number, or None" in str(call_fault(refused, VERIFIER)), (
-            refused
+    for function in (two, four, keyword_only, later, any_keywords, Scorer, WEIGHT):
+        assert "expected a function (messages, response, reference) that returns a number, or None" in str(
+            call_fault(function, VERIFIER)
+        ), function
+    for valid_function in (any_parts, optional, strict, VERIFIER.target("math"), partial(four, weight=1.0), max):
+        assert call_fault(load_attribute(valid_function) if isinstance(valid_function, str) else valid_function, VERIFIER) is None, (
+            valid_function
         )
-    for taken in (any_parts, optional, strict, VERIFIER.target("math"), partial(four, weight=1.0), max):
-        assert call_fault(load_attribute(taken) if isinstance(taken, str) else taken, VERIFIER) is None, taken
-    own = functions_file(tmp_path)
-    said = faults(tmp_path, reward={"kind": "verifier", "function": f"{own}:two"}, trust_code=True)
-    assert f"reward.function: {own}:two takes (messages: Any, response: str) -> float, and cannot be called with" in said
-    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{own}:strict"}, trust_code=True) == ""
+    path = functions_file(tmp_path)
+    message = faults(tmp_path, reward={"kind": "verifier", "function": f"{path}:two"}, trust_code=True)
+    assert f"reward.function: {path}:two takes (messages: Any, response: str) -> float, and cannot be called with" in message
+    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{path}:strict"}, trust_code=True) == ""
 
 
 def test_validate_refuses_a_reward_whose_references_evolved_prompts_do_not_have(tmp_path: Path) -> None:
@@ -388,32 +397,38 @@ def test_validate_refuses_a_reward_whose_references_evolved_prompts_do_not_have(
         "".join(json.dumps({"prompt": f"Add {n} and {n}.", "answer": str(2 * n)}) + "\n" for n in range(9))
     )
     prompts = {"kind": "file", "path": str(tmp_path / "sums.jsonl"), "reference_column": "answer"}
-    own = functions_file(tmp_path)
+    path = functions_file(tmp_path)
     settings = {"prompts": prompts, "evaluation.benchmarks": [], "trust_code": True}
-    for name in ("math", "instruction", f"{own}:strict"):
+    for name in ("math", "instruction", f"{path}:strict"):
         reward = {"kind": "verifier", "function": name}
-        said = faults(tmp_path, reward=reward, **settings)
-        assert "reward.function: " in said and "creator.evolve returns prompts without references" in said and "iterations=0" in said, said
+        message = faults(tmp_path, reward=reward, **settings)
+        assert (
+            "reward.function: " in message and "creator.evolve returns prompts without references" in message and "iterations=0" in message
+        ), message
         assert faults(tmp_path, reward=reward, iterations=0, **settings) == ""
         for control in ("longer", "no_evolve"):
             assert faults(tmp_path, reward=reward, **{"creator.control": control}, **settings) == ""
-    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{own}:optional"}, **settings) == ""
+    assert faults(tmp_path, reward={"kind": "verifier", "function": f"{path}:optional"}, **settings) == ""
     members = [{"reward": {"kind": "lettercraft"}}, {"reward": {"kind": "verifier", "function": "math"}}]
-    said = faults(tmp_path, reward={"kind": "ensemble", "members": members}, **settings)
-    assert "reward.members.1.reward.function: math" in said
-    without = {**settings, "prompts": {**prompts, "reference_column": None}}
-    said = faults(tmp_path, reward={"kind": "verifier", "function": "math"}, iterations=0, **without)
-    assert "the prompts have none; set prompts.reference_column" in said
+    message = faults(tmp_path, reward={"kind": "ensemble", "members": members}, **settings)
+    assert "reward.members.1.reward.function: math" in message
+    settings_without_references = {**settings, "prompts": {**prompts, "reference_column": None}}
+    message = faults(tmp_path, reward={"kind": "verifier", "function": "math"}, iterations=0, **settings_without_references)
+    assert "the prompts have none; set prompts.reference_column" in message
 
 
-def test_a_mix_with_few_evolved_prompts_is_a_sign_of_bad_health(tmp_path: Path) -> None:
+def test_a_mix_with_few_evolved_prompts_breaks_a_health_limit(tmp_path: Path) -> None:
     rows = [prompt_row([{"role": "user", "content": str(n)}], "test") | {"origin": "evolved" if n < 8 else "buffer"} for n in range(80)]
     figures = {"evolved_share": evolved(artifact(tmp_path, "mix", rows, SCHEMAS["mixed"]).path, 0.8)}
     assert figures == {"evolved_share": 8 / 64}
     recipe = recipe_of()
-    (said,) = [sentence for check in checks(recipe.health) if (sentence := check.broken(figures))]
-    assert "evolved prompts" in said and "is 0.125, below the limit health.evolved_share=0.5" in said and "creator.evolve.generator" in said
-    *_, (*_, first), (*_, last) = [one.health for one in iterations(recipe)]
+    (message,) = [sentence for check in checks(recipe.health) if (sentence := check.broken(figures))]
+    assert (
+        "evolved prompts" in message
+        and "is 0.125, below the limit health.evolved_share=0.5" in message
+        and "creator.evolve.generator" in message
+    )
+    *_, (*_, first), (*_, last) = [iteration.health for iteration in iterations(recipe)]
     assert first.function.arguments["evolved_share"] == last.function.arguments["evolved_share"] == 0.8
     assert "evolved_share" not in iterations(recipe)[0].health[-1].function.arguments
 
@@ -422,7 +437,7 @@ ABSURD = np.array([[1e308, -1e308, 0.0], [1.5e308, 1.7e308, 1.6e308], [1.0, 2.0,
 
 
 @pytest.mark.filterwarnings("error")
-def test_absurd_rewards_overflow_no_figure_and_leave_others_as_they_are() -> None:
+def test_absurd_rewards_overflow_no_figure_and_do_not_change_others() -> None:
     metrics = known_functions(METRIC)
     for name, metric in metrics.items():
         values = metric_values(metric, ABSURD)
@@ -435,8 +450,8 @@ def test_absurd_rewards_overflow_no_figure_and_leave_others_as_they_are() -> Non
         metric_values(metrics["reward_mean"], ABSURD)[1] == pytest.approx(1.6e308)
         and metric_values(metrics["reward_variance"], ABSURD)[0] == LARGEST
     )
-    standardised = standardise(ABSURD)
-    assert np.isfinite(standardised[:3]).all() and standardised[:3].argmax() == np.nan_to_num(ABSURD[:3]).argmax()
+    standard_scores = standardise(ABSURD)
+    assert np.isfinite(standard_scores[:3]).all() and standard_scores[:3].argmax() == np.nan_to_num(ABSURD[:3]).argmax()
     table = pa.table({"rewards": pa.array(ABSURD.tolist(), pa.list_(pa.float64()))})
     assert per_prompt_mean(table, "rewards")[:2].tolist() == [0.0, pytest.approx(1.6e308)]
     samples = {"iteration 1": drawable(ABSURD.reshape(-1)), "iteration 2": drawable(metric_values(metrics["reward_variance"], ABSURD))}

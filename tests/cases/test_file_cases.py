@@ -1,4 +1,4 @@
-"""Files that are damaged, doubled, foreign, of another encoding or of absurd size (CASES.md, K8)."""
+"""Files that are damaged, duplicated, foreign, in another encoding or of absurd size (CASES.md, K8)."""
 
 import ast
 import errno
@@ -40,28 +40,28 @@ from pipelines.iteration import iterations
 ROOT = Path(__file__).parents[2]
 CODE = ("eva_stages", "pipelines", "cli", "benchmarks", "configs", "hub_cards")
 OWN_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-"""A locale without UTF-8 that every machine has; C.ISO-8859-1 is not installed everywhere."""
+"""A locale without UTF-8 that exists on every machine; C.ISO-8859-1 is not installed everywhere."""
 
 
 def eva(*arguments: str, code: int = 0, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The real command line; returns what it printed, and checks its exit code and that it printed no traceback."""
-    done = subprocess.run(
+    """Run the real command line and return the ended process; check its exit code and that it printed no traceback."""
+    process = subprocess.run(
         [sys.executable, "-m", "cli.main", *arguments],
         cwd=cwd,
         capture_output=True,
         encoding="utf-8",
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
     )
-    assert done.returncode == code, f"exit code {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{process.stdout}\n{process.stderr}"
+    assert "Traceback" not in process.stderr, process.stderr
+    return process
 
 
 # --- UTF-8 everywhere
 
 
 def _calls_without_encoding(path: Path) -> Iterator[int]:
-    """Lines that open text, or read a process's output as text, in the locale's encoding."""
+    """Numbers of lines that open text, or read a process's output as text, in the locale's encoding."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
@@ -79,7 +79,7 @@ def _calls_without_encoding(path: Path) -> Iterator[int]:
 
 
 def _is_other_open(function: ast.expr) -> bool:
-    """`os.open`, which knows no text, and methods of our own classes."""
+    """Whether a call is `os.open`, which has no text mode, or a method of one of our classes."""
     return (
         isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id in ("os", "self", "webbrowser")
     )
@@ -90,13 +90,13 @@ def _is_mode(value: object) -> bool:
 
 
 def test_no_file_is_read_or_written_in_the_encoding_of_the_locale() -> None:
-    found = [
+    violations = [
         f"{path.relative_to(ROOT)}:{line}"
         for folder in CODE
         for path in (ROOT / folder).rglob("*.py")
         for line in _calls_without_encoding(path)
     ]
-    assert not found, "give an encoding here: " + ", ".join(found)
+    assert not violations, "give an encoding here: " + ", ".join(violations)
 
 
 def test_a_recipe_means_the_same_under_a_locale_without_utf8(tmp_path: Path) -> None:
@@ -121,12 +121,12 @@ def test_a_recipe_means_the_same_under_a_locale_without_utf8(tmp_path: Path) -> 
     assert fingerprints[0] == fingerprints[1]
 
 
-def test_output_that_the_locale_cannot_spell_does_not_stop_a_command(tmp_path: Path) -> None:
-    said = eva("validate", "quickstart", "--set", "policy.model=./modèle/中", code=2, **OWN_LOCALE)
-    assert "policy.model" in said.stderr
+def test_output_that_the_locale_cannot_encode_does_not_stop_a_command(tmp_path: Path) -> None:
+    process = eva("validate", "quickstart", "--set", "policy.model=./modèle/中", code=2, **OWN_LOCALE)
+    assert "policy.model" in process.stderr
 
 
-# --- files that eva wrote
+# --- files that eva writes
 
 GARBAGE = {
     "garbage": b"{]",
@@ -140,12 +140,12 @@ GARBAGE = {
     "deep": b"[" * 5000,
     "a huge number": b'{"seconds": ' + b"9" * 5000 + b"}",
 }
-"""Each is read as every file of a run; for a file that may hold it, it is as good as nothing."""
+"""Each is tried as the content of every file of a run; where a file may have this content, it counts as empty."""
 
 
 @pytest.fixture(scope="module")
 def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few stages without models: prompts were loaded, and nothing was trained."""
+    """A run of a few stages without models: prompts are loaded, nothing is trained."""
     run = tmp_path_factory.mktemp("made") / "run"
     eva("run", "quickstart", "--set", "prompts.size=8", "--run-dir", str(run), "--until", "prompts")
     return run
@@ -157,7 +157,7 @@ def run_copy(made_run: Path, tmp_path: Path) -> Path:
 
 
 def read_only_commands(run: Path) -> dict[str, Callable[[], object]]:
-    """What the commands that only look do."""
+    """The functions behind the read-only commands."""
     run_object = Run(run)
     return {
         "status": lambda: Watch(run_object).document(),
@@ -182,7 +182,7 @@ READERS = {
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("damage", ["garbage", "a list", "a mapping"])
-def test_a_damaged_file_of_a_run_is_made_good_or_named(run_copy: Path, name: str, damage: str) -> None:
+def test_a_damaged_file_of_a_run_is_rebuilt_or_named(run_copy: Path, name: str, damage: str) -> None:
     path = next(run_copy.glob("stages/0-prompts-*")) / name if name == "manifest.json" else run_copy / name
     path.write_bytes(GARBAGE[damage])
     for command in READERS[name]:
@@ -197,33 +197,33 @@ def test_a_damaged_file_of_a_run_is_made_good_or_named(run_copy: Path, name: str
 
 
 @pytest.mark.parametrize("content", [text for name, text in GARBAGE.items() if name != "a mapping"])
-def test_no_content_of_a_file_of_ours_is_more_than_damaged(tmp_path: Path, content: bytes) -> None:
+def test_every_unreadable_content_of_our_files_is_a_damaged_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
-    for read in (lambda: read_json(tmp_path / "x", dict), lambda: read_yaml(tmp_path / "x")):
+    for read_file in (lambda: read_json(tmp_path / "x", dict), lambda: read_yaml(tmp_path / "x")):
         with pytest.raises(DamagedError, match=r"x is damaged: .{1,400}$"):
-            read()
+            read_file()
 
 
-def test_a_run_goes_on_over_damaged_plans_and_writes_them_again(run_copy: Path) -> None:
+def test_a_run_continues_with_damaged_plans_and_rewrites_them(run_copy: Path) -> None:
     for name in ("plan.json", "stages.json", "events.jsonl", "rates.json", "recipe.yaml"):
         (run_copy / name).write_bytes(GARBAGE["binary"])
-    said = eva("run", "quickstart", "--set", "prompts.size=8", "--run-dir", str(run_copy), "--until", "prompts").stderr
-    assert "plan.json" in said
+    message = eva("run", "quickstart", "--set", "prompts.size=8", "--run-dir", str(run_copy), "--until", "prompts").stderr
+    assert "plan.json" in message
     assert isinstance(json.loads((run_copy / "stages.json").read_bytes()), list)
     assert json.loads((run_copy / "plan.json").read_bytes())["stages"] is not None
 
 
-def test_a_damaged_recipe_or_manifest_ends_with_1_and_the_command_that_helps(run_copy: Path) -> None:
+def test_a_damaged_recipe_or_manifest_exits_with_1_and_names_the_repair_command(run_copy: Path) -> None:
     (run_copy / "recipe.yaml").write_bytes(GARBAGE["binary"])
-    said = eva("status", str(run_copy), code=1).stderr
-    assert str(run_copy / "recipe.yaml") in said and "eva run RECIPE --run-dir" in said
+    message = eva("status", str(run_copy), code=1).stderr
+    assert str(run_copy / "recipe.yaml") in message and "eva run RECIPE --run-dir" in message
     manifest = next(run_copy.glob("stages/*/manifest.json"))
     manifest.write_text("[]")
-    said = eva("lineage", str(run_copy), "0" * 24, code=1).stderr
-    assert str(manifest) in said and "--repair" in said
+    message = eva("lineage", str(run_copy), "0" * 24, code=1).stderr
+    assert str(manifest) in message and "--repair" in message
 
 
-def test_a_stage_with_a_damaged_manifest_is_not_shown_as_to_do_and_not_left_out_of_a_push(run_copy: Path) -> None:
+def test_a_stage_with_a_damaged_manifest_is_an_error_of_status_and_push(run_copy: Path) -> None:
     next(run_copy.glob("stages/*/manifest.json")).write_text("[]")
     with pytest.raises(DamagedError, match=r"manifest\.json is damaged"):
         Watch(Run(run_copy)).document()
@@ -243,7 +243,7 @@ def test_a_damaged_table_is_named_by_report_and_lineage(run_copy: Path, damage: 
 
 
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
-def test_damaged_state_of_a_training_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+def test_damaged_training_state_is_ignored(tmp_path: Path, content: bytes) -> None:
     checkpoint = tmp_path / "checkpoint-4"
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text("{}")
@@ -254,12 +254,12 @@ def test_damaged_state_of_a_training_is_as_good_as_none(tmp_path: Path, content:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES])
-def test_a_file_that_the_system_does_not_let_us_read_is_not_taken_for_damaged(tmp_path: Path, number: int) -> None:
+def test_a_file_without_read_permission_is_not_reported_as_damaged(tmp_path: Path, number: int) -> None:
     with pytest.raises(UnreadableError, match=rf"{os.strerror(number)} \(errno {number}\)"), parquet_errors(tmp_path / "rows.parquet"):
         raise OSError(number, os.strerror(number), str(tmp_path / "rows.parquet"))
 
 
-def test_a_run_with_no_file_left_to_open_says_so_and_keeps_its_artifacts(made_run: Path) -> None:
+def test_a_run_without_free_file_descriptors_is_an_error_and_keeps_its_artifacts(made_run: Path) -> None:
     code = (
         "import os, resource, sys\n"
         "from pathlib import Path\n"
@@ -274,8 +274,8 @@ def test_a_run_with_no_file_left_to_open_says_so_and_keeps_its_artifacts(made_ru
     )
     folder = next(made_run.glob("stages/0-prompts-*"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, encoding="utf-8", env=environment)
-    assert "Too many open files (errno 24)" in done.stdout, done.stderr
+    process = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, encoding="utf-8", env=environment)
+    assert "Too many open files (errno 24)" in process.stdout, process.stderr
 
 
 # --- part files
@@ -299,7 +299,7 @@ def parts(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "name", ["000000000 (copy).parquet", "000000000.sync-conflict-20260101-ABC.parquet", ".DS_Store", "notes.txt", "000000004.2.parquet"]
 )
-def test_foreign_files_among_part_files_are_told_and_ignored(parts: Path, tmp_path: Path, name: str) -> None:
+def test_foreign_files_among_part_files_are_reported_and_ignored(parts: Path, tmp_path: Path, name: str) -> None:
     (parts / name).write_bytes((parts / "000000000.parquet").read_bytes())
     (finding,) = settle_parts(parts)
     assert (finding.event, finding.file) == ("foreign-file", name) and (parts / name).exists()
@@ -307,7 +307,7 @@ def test_foreign_files_among_part_files_are_told_and_ignored(parts: Path, tmp_pa
     assert merge_parts(parts, SCHEMA, tmp_path / "out", 8) == 8
 
 
-def test_a_double_of_a_finished_batch_is_ignored_and_told(parts: Path, tmp_path: Path) -> None:
+def test_a_duplicate_of_a_finished_batch_is_ignored_and_reported(parts: Path, tmp_path: Path) -> None:
     (parts / "000000009.parquet").write_bytes((parts / "000000000.parquet").read_bytes())
     (finding,) = settle_parts(parts)
     assert finding.event == "double-part" and finding.file == "000000009.parquet"
@@ -315,27 +315,27 @@ def test_a_double_of_a_finished_batch_is_ignored_and_told(parts: Path, tmp_path:
     assert read_parts(parts)[1]["tokens"] == 8
 
 
-def test_rows_that_two_part_files_tell_differently_run_again(parts: Path) -> None:
-    other = parts.parent / "other"
-    other.mkdir()
-    write_part(other, SCHEMA, part_rows(0, 4, "another"))
-    (parts / "000000002.parquet").write_bytes((other / "000000000.parquet").read_bytes())
+def test_rows_on_which_two_part_files_disagree_are_recomputed(parts: Path) -> None:
+    other_folder = parts.parent / "other"
+    other_folder.mkdir()
+    write_part(other_folder, SCHEMA, part_rows(0, 4, "another"))
+    (parts / "000000002.parquet").write_bytes((other_folder / "000000000.parquet").read_bytes())
     assert {finding.event for finding in settle_parts(parts)} == {"contradicting-part"}
     assert read_parts(parts)[0].tolist() == [4, 5, 6, 7]
     assert len(list(parts.glob("*.contradicting"))) == 2, "nothing is deleted"
 
 
 def test_a_part_file_of_another_stage_is_ignored(parts: Path) -> None:
-    other = parts.parents[1] / "1-respond-def" / "parts"
-    other.mkdir(parents=True)
-    write_part(other, SCHEMA, part_rows(8, 12))
-    shutil.copy(other / "000000008.parquet", parts)
+    other_folder = parts.parents[1] / "1-respond-def" / "parts"
+    other_folder.mkdir(parents=True)
+    write_part(other_folder, SCHEMA, part_rows(8, 12))
+    shutil.copy(other_folder / "000000008.parquet", parts)
     (finding,) = settle_parts(parts)
     assert finding.event == "foreign-file" and "1-respond-def" in finding.cause
     assert read_parts(parts)[0].tolist() == list(range(8))
 
 
-def test_doubles_that_appear_while_the_stage_runs_are_not_merged(parts: Path, tmp_path: Path) -> None:
+def test_duplicates_that_appear_while_the_stage_runs_are_not_merged(parts: Path, tmp_path: Path) -> None:
     (parts / "000000009.parquet").write_bytes((parts / "000000000.parquet").read_bytes())
     with pytest.raises(StageError, match="hold 12 rows, 8 of them different, of 8 input rows"):
         merge_parts(parts, SCHEMA, tmp_path / "out", 8)
@@ -357,12 +357,12 @@ def test_only_a_wrong_format_or_checksum_deletes_a_part_file(parts: Path) -> Non
         "except UnreadableError as error: print(error)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=parts.parent, capture_output=True, encoding="utf-8", env=environment)
-    assert "000000000.parquet: Permission denied (errno 13). Nothing was changed" in done.stdout, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=parts.parent, capture_output=True, encoding="utf-8", env=environment)
+    assert "000000000.parquet: Permission denied (errno 13). Nothing was changed" in process.stdout, process.stderr
     assert (parts / "000000000.parquet").exists()
 
 
-# --- YAML and JSON of absurd size
+# --- YAML and JSON of absurd size and depth
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
 BOMBS = {
@@ -397,13 +397,13 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
-def test_a_yaml_file_that_no_person_writes_is_refused_in_a_line(tmp_path: Path, text: str) -> None:
+def test_an_absurd_yaml_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text, encoding="utf-8")
-    for read in (lambda: load_recipe(str(path)), lambda: read_rates(path)):
-        with pytest.raises(ConfigError) as caught:
-            read()
-        assert all(len(fault) < 1000 and "\n" not in fault for fault in caught.value.faults)
+    for read_file in (lambda: load_recipe(str(path)), lambda: read_rates(path)):
+        with pytest.raises(ConfigError) as error:
+            read_file()
+        assert all(len(fault) < 1000 and "\n" not in fault for fault in error.value.faults)
     with pytest.raises(ConfigError):
         read_launch_file(str(path))
 
@@ -423,13 +423,13 @@ OVERRIDES = (
 
 
 @pytest.mark.parametrize("override", OVERRIDES, ids=range(len(OVERRIDES)))
-def test_an_override_that_no_person_writes_is_refused_in_a_line(override: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_an_absurd_override_is_refused_in_one_line(override: str) -> None:
+    with pytest.raises(ConfigError) as error:
         load_recipe("quickstart", [override])
-    assert all(len(fault) < 1500 and "\n" not in fault for fault in caught.value.faults)
+    assert all(len(fault) < 1500 and "\n" not in fault for fault in error.value.faults)
 
 
-def test_absurd_recipes_end_with_2(tmp_path: Path) -> None:
+def test_absurd_recipes_exit_with_2(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(LAUGHS)
     assert "more than 20,000 values" in eva("validate", str(tmp_path / "x.yaml"), code=2).stderr
     (tmp_path / "y.yaml").write_bytes("name: x\n".encode("utf-16"))
@@ -448,7 +448,7 @@ def test_aliases_and_merge_keys_of_common_size_are_read_and_an_override_changes_
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, '{"a":' * 5000, "[" * 100 + "]" * 100, "9" * 5000, '"\udcff"', '{"a": 1, "a": 2}'])
-def test_json_that_no_person_writes_is_a_value_error(text: str) -> None:
+def test_absurd_json_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         decode_json(text.encode("utf-8", "surrogatepass"), unique_keys=True)
     assert decode_json(json.dumps({"a": "[" * 500 + '\\"'})) == {"a": "[" * 500 + '\\"'}
@@ -457,10 +457,10 @@ def test_json_that_no_person_writes_is_a_value_error(text: str) -> None:
 # --- other recipes in the same folder, and runs of other versions
 
 
-def test_results_of_another_recipe_in_the_same_folder_are_told_and_can_be_found(run_copy: Path) -> None:
+def test_results_of_another_recipe_in_the_same_folder_are_reported_with_their_place(run_copy: Path) -> None:
     arguments = ("run", "quickstart", "--run-dir", str(run_copy), "--until", "prompts")
-    said = eva(*arguments, "--set", "prompts.size=9").stderr
-    assert "1 finished stages in" in said and "0-prompts" in said and "(prompts.size=8)" in said
+    message = eva(*arguments, "--set", "prompts.size=9").stderr
+    assert "1 finished stages in" in message and "0-prompts" in message and "(prompts.size=8)" in message
     (variant,) = Watch(Run(run_copy)).document()["variants"]
     assert variant["changes"] == ["prompts.size=8"] and f"eva run {variant['recipe']} --run-dir {run_copy}" in variant["said"]
     assert load_recipe(variant["recipe"]).prompts.size == 8
@@ -484,7 +484,7 @@ def test_a_run_of_an_earlier_version_stays_readable(run_copy: Path) -> None:
 # --- sockets and semaphores
 
 
-def test_a_folder_for_temporary_files_too_long_for_sockets_is_told_and_another_is_used(tmp_path: Path) -> None:
+def test_a_temporary_folder_whose_path_is_too_long_for_sockets_is_reported_and_replaced(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 120)
     long.mkdir()
     code = (
@@ -495,9 +495,9 @@ def test_a_folder_for_temporary_files_too_long_for_sockets_is_told_and_another_i
         "multiprocessing.Manager().shutdown()\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(long)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment)
-    assert done.returncode == 0 and done.stdout == "/tmp\n", done.stderr
-    assert f"TMPDIR: {long} is too long for the paths of sockets" in done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment)
+    assert process.returncode == 0 and process.stdout == "/tmp\n", process.stderr
+    assert f"TMPDIR: {long} is too long for the paths of sockets" in process.stderr
 
 
 def test_shared_memory_that_cannot_be_written_is_named() -> None:
@@ -505,7 +505,7 @@ def test_shared_memory_that_cannot_be_written_is_named() -> None:
     inner = f"mount -t tmpfs -o ro none /dev/shm && exec {sys.executable} -c '{code}'"
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev/shm"], capture_output=True).returncode != 0:
         pytest.skip("mounting needs privileges that this machine does not give")
-    done = subprocess.run(
+    process = subprocess.run(
         ["unshare", "-m", "sh", "-c", inner], capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    assert "/dev/shm: this machine gives no semaphores (Read-only file system)" in done.stderr
+    assert "/dev/shm: this machine gives no semaphores (Read-only file system)" in process.stderr

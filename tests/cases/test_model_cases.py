@@ -1,4 +1,4 @@
-"""Models as they come from elsewhere: what is loaded is what was meant, or nothing is; `validate` knows it from the files' headers."""
+"""Downloaded models: the intended weights are loaded, or none; `validate` decides it from the headers of the files."""
 
 import json
 import struct
@@ -37,19 +37,19 @@ from tests.cases.models import (
     PROMPT,
     WORDS,
     Damage,
-    configured,
-    copied,
+    assert_refused,
+    change_config,
+    claim_missing_shard,
+    copy_damaged,
     cut,
+    drop_weights,
     gpt2,
     recipe,
-    refused,
-    renamed,
+    rename_weights,
     reward,
-    saved,
-    scored,
-    sharded,
+    save_model,
+    scores_of,
     training,
-    without,
 )
 from tests.conftest import EVALDATA
 from tests.tiny_models import (
@@ -61,63 +61,66 @@ from tests.tiny_models import (
 
 HEADLESS = ("score.weight", "1 of the 21 weights", "v_head.weight")
 PEFT_NAMES = ("are missing", "base_model.model.")
-BROKEN: dict[str, tuple[str, Damage, tuple[str, ...]]] = {
-    "head-under-another-name": ("reward", renamed(lambda name: name.replace("score.", "v_head.")), HEADLESS),
-    "peft-prefix-reward": ("reward", renamed(lambda name: f"base_model.model.{name}"), PEFT_NAMES),
-    "peft-prefix-policy": ("policy", renamed(lambda name: f"base_model.model.{name}"), PEFT_NAMES),
-    "no-lm-head": ("policy", without("lm_head.weight"), ("lm_head.weight", "1 of the")),
-    "one-layer-missing": ("policy", renamed(lambda name: None if ".layers.1." in name else name), ("9 of the", "and 5 more")),
-    "other-shape": ("policy", configured(intermediate_size=48), ("another shape", "[64, 32], expected [48, 32]")),
+BROKEN_MODELS: dict[str, tuple[str, Damage, tuple[str, ...]]] = {
+    "head-under-another-name": ("reward", rename_weights(lambda name: name.replace("score.", "v_head.")), HEADLESS),
+    "peft-prefix-reward": ("reward", rename_weights(lambda name: f"base_model.model.{name}"), PEFT_NAMES),
+    "peft-prefix-policy": ("policy", rename_weights(lambda name: f"base_model.model.{name}"), PEFT_NAMES),
+    "no-lm-head": ("policy", drop_weights("lm_head.weight"), ("lm_head.weight", "1 of the")),
+    "one-layer-missing": ("policy", rename_weights(lambda name: None if ".layers.1." in name else name), ("9 of the", "and 5 more")),
+    "other-shape": ("policy", change_config(intermediate_size=48), ("another shape", "[64, 32], expected [48, 32]")),
     "cut-off": ("policy", cut, ("model.safetensors cannot be read", "cut off or damaged")),
-    "missing-shard": ("policy", sharded, ("names model-00002-of-00003.safetensors, which is not there",)),
-    "unknown-architecture": ("policy", configured(model_type="nowhere"), ("no model can be built", "nowhere")),
+    "missing-shard": ("policy", claim_missing_shard, ("names model-00002-of-00003.safetensors, which is not there",)),
+    "unknown-architecture": ("policy", change_config(model_type="nowhere"), ("no model can be built", "nowhere")),
     "no-json": ("policy", lambda folder: (folder / "config.json").write_text("{"), ("config.json is no JSON",)),
     "adapter": ("policy", lambda folder: (folder / "adapter_config.json").write_text("{}"), ("LoRA adapter", "merge_and_unload")),
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", BROKEN_MODELS)
 def test_a_checkpoint_that_is_not_the_model_is_refused_by_validate_and_by_the_loader(whole_models: Path, tmp_path: Path, name: str) -> None:
-    kind, damage, says = BROKEN[name]
-    folder = copied(whole_models / kind, tmp_path / "model", damage)
+    kind, damage, says = BROKEN_MODELS[name]
+    folder = copy_damaged(whole_models / kind, tmp_path / "model", damage)
     settings = {"policy__model": str(folder)} if kind == "policy" else {"reward": reward("sequence_classifier", folder)}
     place = "policy.model: " if kind == "policy" else "reward.model: "
-    assert place in refused(*says, **settings)
+    assert place in assert_refused(*says, **settings)
     loader = TransformersGenerator(model=str(folder)) if kind == "policy" else SequenceClassifierReward(model=str(folder))
     with pytest.raises((EvaError, ValueError)):
         loader.load()
 
 
-def test_a_causal_model_and_one_with_two_labels_are_no_rewards(whole_models: Path, tmp_path: Path) -> None:
-    refused("score.weight", "has 2 labels", reward=reward("sequence_classifier", whole_models / "policy"))
+def test_a_causal_model_and_a_classifier_with_two_labels_are_refused_as_rewards(whole_models: Path, tmp_path: Path) -> None:
+    assert_refused("score.weight", "has 2 labels", reward=reward("sequence_classifier", whole_models / "policy"))
     labels = {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
-    refused("has 2 labels", reward=reward("sequence_classifier", copied(whole_models / "reward", tmp_path / "two", configured(**labels))))
-    refused("are missing", "gating", reward=reward("armorm", whole_models / "reward"))
-    refused("are missing", "lm_head.weight", reward=reward("pair_preference", whole_models / "reward"))
+    assert_refused(
+        "has 2 labels",
+        reward=reward("sequence_classifier", copy_damaged(whole_models / "reward", tmp_path / "two", change_config(**labels))),
+    )
+    assert_refused("are missing", "gating", reward=reward("armorm", whole_models / "reward"))
+    assert_refused("are missing", "lm_head.weight", reward=reward("pair_preference", whole_models / "reward"))
 
 
-def test_a_prefix_that_transformers_takes_off_changes_nothing(whole_models: Path, tmp_path: Path) -> None:
-    folder = copied(whole_models / "reward", tmp_path / "prefixed", renamed(lambda name: f"model.{name}"))
+def test_a_prefix_that_transformers_removes_changes_nothing(whole_models: Path, tmp_path: Path) -> None:
+    folder = copy_damaged(whole_models / "reward", tmp_path / "prefixed", rename_weights(lambda name: f"model.{name}"))
     check(recipe(reward=reward("sequence_classifier", folder)))
-    scores = [scored(SequenceClassifierReward(model=str(place))) for place in (folder, whole_models / "reward")]
+    scores = [scores_of(SequenceClassifierReward(model=str(place))) for place in (folder, whole_models / "reward")]
     assert scores[0] == scores[1]
 
 
-def test_tied_weights_are_not_missing_and_unknown_names_are_told(
+def test_tied_weights_are_not_missing_and_unused_weights_are_reported(
     whole_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tied = saved(tmp_path / "tied", gpt2(128))
+    tied_model = save_model(tmp_path / "tied", gpt2(128))
     capsys.readouterr()
-    check(recipe(policy__model=str(tied)))
+    check(recipe(policy__model=str(tied_model)))
     assert capsys.readouterr().err == ""
 
     def extra(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors") | {"value.bias": torch.zeros(1)}
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
-    folder = copied(whole_models / "policy", tmp_path / "more", extra)
+    folder = copy_damaged(whole_models / "policy", tmp_path / "more", extra)
     check(recipe(policy__model=str(folder)))
-    assert "policy.model" in (said := capsys.readouterr().err) and "has 1 weights that are not used: value.bias" in said
+    assert "policy.model" in (message := capsys.readouterr().err) and "has 1 weights that are not used: value.bias" in message
     load_model(AutoModelForCausalLM, str(folder), "auto", "cpu")
 
 
@@ -140,32 +143,34 @@ ANSWER = Answered(PROMPT, [5, 6])
 def test_every_loader_refuses_weights_that_would_be_random(whole_models: Path, tmp_path: Path, name: str) -> None:
     kind, weight, load = LOADERS[name]
     load(str(whole_models / kind))
-    folder = copied(whole_models / kind, tmp_path / "model", without(weight))
+    folder = copy_damaged(whole_models / kind, tmp_path / "model", drop_weights(weight))
     with pytest.raises(DataError, match=rf"1 of the \d+ weights of a \w+ are missing: {weight}"):
         load(str(folder))
 
 
-def test_an_adapter_is_merged_into_whole_weights_only(whole_models: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_merged_only_into_complete_weights(whole_models: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(whole_models / "policy"), LoraConfig(target_modules="all-linear"))
-    adapted.save_pretrained(tmp_path / "saved")
-    base = copied(whole_models / "policy", tmp_path / "base", without("lm_head.weight"))
+    lora_model = get_peft_model(AutoModelForCausalLM.from_pretrained(whole_models / "policy"), LoraConfig(target_modules="all-linear"))
+    lora_model.save_pretrained(tmp_path / "saved")
+    base = copy_damaged(whole_models / "policy", tmp_path / "base", drop_weights("lm_head.weight"))
     with pytest.raises(DataError, match=r"are missing: lm_head\.weight"):
         merge_adapter(base, tmp_path / "saved")
 
 
 def test_validate_refuses_classifiers_and_embedders_without_their_weights(whole_models: Path, tmp_path: Path) -> None:
-    topics = copied(whole_models / "classifier", tmp_path / "topics", without("classifier.weight"))
-    embedder = copied(whole_models / "embedder", tmp_path / "embedder", without("embeddings.LayerNorm.bias"))
-    message = refused(
+    topics = copy_damaged(whole_models / "classifier", tmp_path / "topics", drop_weights("classifier.weight"))
+    embedder = copy_damaged(whole_models / "embedder", tmp_path / "embedder", drop_weights("embeddings.LayerNorm.bias"))
+    message = assert_refused(
         creator__analysis={"topics": {"model": str(topics), "labels": ["sea", "sky"]}},
         creator__curate={"diversity": {"model": str(embedder), "min_distance": 0.1}},
     )
     assert "creator.analysis.topics.model" in message and "classifier.weight" in message
     assert "creator.curate.diversity.model" in message and "embeddings.LayerNorm.bias" in message
-    pooled = copied(whole_models / "embedder", tmp_path / "no-pooler", without("pooler.dense.weight", "pooler.dense.bias"))
-    check(recipe(creator__curate={"diversity": {"model": str(pooled), "min_distance": 0.1}}))
+    pooler_embedder = copy_damaged(
+        whole_models / "embedder", tmp_path / "no-pooler", drop_weights("pooler.dense.weight", "pooler.dense.bias")
+    )
+    check(recipe(creator__curate={"diversity": {"model": str(pooler_embedder), "min_distance": 0.1}}))
 
 
 def test_a_model_of_nine_billion_weights_is_checked_without_its_weights(tmp_path: Path) -> None:
@@ -179,7 +184,7 @@ def test_a_model_of_nine_billion_weights_is_checked_without_its_weights(tmp_path
 
 
 def sparse(folder: Path, shapes: dict[str, list[int]]) -> Path:
-    """A file of weights of which only the header takes room on disk."""
+    """Write a file of weights of which only the header takes disk space."""
     header, end = {}, 0
     for name, shape in shapes.items():
         start, end = end, end + 2 * torch.Size(shape).numel()
@@ -198,7 +203,7 @@ OFFICIAL = EVALDATA / "armorm"
 
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official scores are not beside the repository")
 @pytest.mark.parametrize("tokens_per_batch", [1, 64, 10**6])
-def test_armorm_gives_the_official_scores_and_objectives_alone_and_in_batches(tokens_per_batch: int) -> None:
+def test_armorm_gives_the_official_scores_and_objectives_one_by_one_and_in_batches(tokens_per_batch: int) -> None:
     official = json.loads((OFFICIAL / "official.json").read_text())
     conversations = [Conversation(messages, response) for messages, response in official["convs"]]
     for order in (conversations, conversations[::-1]):
@@ -220,27 +225,27 @@ def test_conversations_that_armorm_cannot_read_are_null_with_the_reason(whole_mo
     def no_headers(folder: Path) -> None:
         (folder / "chat_template.jinja").write_text(CHAT)
 
-    folder = copied(whole_models / "armorm", tmp_path / "chat", no_headers)
-    assert all(score.value is None and "no assistant header" in score.failure for score in scored(ArmoRMReward(model=str(folder))))
-    short, long = scored(ArmoRMReward(model=str(whole_models / "armorm")), "blue", "sea " * 1100)
+    folder = copy_damaged(whole_models / "armorm", tmp_path / "chat", no_headers)
+    assert all(score.value is None and "no assistant header" in score.failure for score in scores_of(ArmoRMReward(model=str(folder))))
+    short, long = scores_of(ArmoRMReward(model=str(whole_models / "armorm")), "blue", "sea " * 1100)
     assert short.value is not None and long.value is None and "more than max_length = 1024" in long.failure
 
 
-def test_a_gate_whose_last_layer_has_no_bias_has_one_of_zeros(whole_models: Path, tmp_path: Path) -> None:
-    folder = copied(whole_models / "armorm", tmp_path / "model", without("gating.layers.2.bias"))
+def test_a_gate_without_a_bias_in_its_last_layer_uses_zeros(whole_models: Path, tmp_path: Path) -> None:
+    folder = copy_damaged(whole_models / "armorm", tmp_path / "model", drop_weights("gating.layers.2.bias"))
     check(recipe(reward=reward("armorm", folder)))
     assert load_model(ArmoRM, str(folder), "auto", "cpu").gating.layers[2].bias.abs().max() == 0
 
 
-def test_no_recipe_runs_code_of_a_model_and_one_that_asks_for_it_says_why(tmp_path: Path) -> None:
-    recipes = [packaged for packaged in packaged_recipes() if "kind: armorm" in packaged.text]
-    assert len(recipes) == 10 and not any("trust_remote_code" in packaged.text for packaged in packaged_recipes())
+def test_no_recipe_runs_a_models_code_and_a_recipe_that_requests_it_gets_the_reason(tmp_path: Path) -> None:
+    recipes = [recipe for recipe in packaged_recipes() if "kind: armorm" in recipe.text]
+    assert len(recipes) == 10 and not any("trust_remote_code" in recipe.text for recipe in packaged_recipes())
     old = {"kind": "armorm", "model": "org/armorm", "trust_remote_code": True}
     with pytest.raises(ConfigError, match=r"reward.trust_remote_code: is no longer a field: eva has ArmoRM's network"):
         recipe(reward=old)
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe(reward={"kind": "armorm", "model": "org/armorm"})))
-    written = (tmp_path / "recipe.yaml").read_text().replace("  kind: armorm", "  kind: armorm\n  trust_remote_code: true")
-    (tmp_path / "recipe.yaml").write_text(written)
+    text = (tmp_path / "recipe.yaml").read_text().replace("  kind: armorm", "  kind: armorm\n  trust_remote_code: true")
+    (tmp_path / "recipe.yaml").write_text(text)
     assert recipe_of_run(tmp_path).reward.kind == "armorm"  # a run that was made when it was a field
 
 
@@ -251,7 +256,7 @@ def test_soft_capped_attention_is_eager_in_every_loader_and_scores_accordingly(t
     save_gemma2(tmp_path / "policy", WORDS)
     settings = Gemma2Config.from_pretrained(tmp_path / "policy", num_labels=1, attn_logit_softcapping=0.5, initializer_range=0.5)
     torch.manual_seed(0)
-    saved(tmp_path / "reward", Gemma2ForSequenceClassification(settings), PreTrainedTokenizerFast.from_pretrained(tmp_path / "policy"))
+    save_model(tmp_path / "reward", Gemma2ForSequenceClassification(settings), PreTrainedTokenizerFast.from_pretrained(tmp_path / "policy"))
     model = SequenceClassifierReward(model=str(tmp_path / "reward"))
     model.load()
     eager, sdpa = (
@@ -264,12 +269,12 @@ def test_soft_capped_attention_is_eager_in_every_loader_and_scores_accordingly(t
     generator = TransformersGenerator(model=str(tmp_path / "policy"))
     generator.load()
     job_of = training(str(tmp_path / "policy"))
-    loaded = [
+    models = [
         generator._model,
         load_policy(job_of),
         load_reference(job_of),
         load_model(AutoModelForCausalLM, str(job_of.policy), "auto", "cpu"),
     ]
-    assert {one.config._attn_implementation for one in loaded} == {"eager"}
-    asked = job_of.training.model_copy(update={"attention": "sdpa"})
-    assert load_policy(job_of.model_copy(update={"training": asked})).config._attn_implementation == "sdpa"
+    assert {model.config._attn_implementation for model in models} == {"eager"}
+    training = job_of.training.model_copy(update={"attention": "sdpa"})
+    assert load_policy(job_of.model_copy(update={"training": training})).config._attn_implementation == "sdpa"

@@ -1,4 +1,4 @@
-"""K5 of the cases: a server that misbehaves costs no more than the cap, hangs nothing and shows no secret."""
+"""A server that misbehaves costs no more than the cap, hangs nothing and shows no secret (CASES.md, K5)."""
 
 import asyncio
 import io
@@ -39,9 +39,9 @@ PRICE = {"input": 100.0, "output": 200.0}
 MESSAGES = [{"role": "user", "content": "prompt 0"}]
 NEW_TOKENS = 20
 WORST = (count_tokens("openai/tiny", messages=MESSAGES) * 100 + NEW_TOKENS * 200) * 1e-6
-"""US dollars that one call can cost at most, by the tokens of its prompt and all that it may answer."""
+"""The worst-case cost of one call in US dollars, from the tokens of its prompt and the longest response."""
 PLAUSIBLE = (10 * 100 + 5 * 200) * 1e-6
-"""What the server's usual answer costs."""
+"""The cost of the server's usual reply."""
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +58,17 @@ def server(running: ChatServer, monkeypatch: pytest.MonkeyPatch) -> ChatServer:
 
 
 def generator(server: ChatServer, folder: Path | None = None, **settings: Any) -> LiteLLMGenerator:
-    given = {"timeout": 20.0, "price": PRICE, "max_new_tokens": NEW_TOKENS, "concurrency": 1, "attempts": 1, **settings}
+    settings_of_llm = {"timeout": 20.0, "price": PRICE, "max_new_tokens": NEW_TOKENS, "concurrency": 1, "attempts": 1, **settings}
     journal = {"journal": str(folder), "attempt": str(folder)} if folder else {}
-    made = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", **journal, **given)
-    made.load()
-    return made
+    reservations = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", **journal, **settings_of_llm)
+    reservations.load()
+    return reservations
 
 
-def asked(made: LiteLLMGenerator, count: int = 1, n: int = 1) -> list[Any]:
+def ask(reservations: LiteLLMGenerator, count: int = 1, n: int = 1) -> list[Any]:
     prompts = [[{"role": "user", "content": f"prompt {index}"}] for index in range(count)]
-    outputs = made.generate(prompts, n, list(range(count)))
-    made.unload()
+    outputs = reservations.generate(prompts, n, list(range(count)))
+    reservations.unload()
     return outputs
 
 
@@ -77,7 +77,7 @@ def rows(folder: Path) -> list[tuple[float, int]]:
         return connection.execute("SELECT usd, estimated FROM calls").fetchall()
 
 
-def spent(output: dict[str, Any]) -> tuple[float, float]:
+def spent_usd(output: dict[str, Any]) -> tuple[float, float]:
     statistics = output["statistics"]
     return sum(statistics.get("cost_usd", [0.0])), sum(statistics.get("estimated_calls", [0]))
 
@@ -96,26 +96,35 @@ USAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("usage", [*USAGES, "none"])
-def test_usage_that_says_nothing_counts_as_the_worst_case_and_is_told_as_estimated(server: ChatServer, tmp_path: Path, usage: str) -> None:
+def test_unusable_usage_counts_as_the_worst_case_and_is_reported_as_estimated(server: ChatServer, tmp_path: Path, usage: str) -> None:
     server.faults = [Fault(missing_fields=("usage",)) if usage == "none" else Fault(fields={"usage": USAGES[usage]})]
-    (output,) = asked(generator(server, tmp_path))
+    (output,) = ask(generator(server, tmp_path))
     assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 1
-    assert spent(output) == (pytest.approx(WORST), 1) and rows(tmp_path) == [(pytest.approx(WORST), 1)]
+    assert spent_usd(output) == (pytest.approx(WORST), 1) and rows(tmp_path) == [(pytest.approx(WORST), 1)]
     assert output["statistics"]["output_tokens"][0] > 0 and output["statistics"]["input_tokens"][0] > 0
 
 
-def test_plausible_usage_is_believed_even_where_it_is_more_than_we_count(server: ChatServer, tmp_path: Path) -> None:
+def test_plausible_usage_is_used_even_if_it_exceeds_our_count(server: ChatServer, tmp_path: Path) -> None:
     usage = {"prompt_tokens": 15, "completion_tokens": NEW_TOKENS + 1, "total_tokens": 36}
     server.faults = [Fault(fields={"usage": usage})]
-    (output,) = asked(generator(server, tmp_path, max_cost_usd=0.01))
-    assert spent(output) == (pytest.approx((15 * 100 + (NEW_TOKENS + 1) * 200) * 1e-6), 0)
+    (output,) = ask(generator(server, tmp_path, max_cost_usd=0.01))
+    assert spent_usd(output) == (pytest.approx((15 * 100 + (NEW_TOKENS + 1) * 200) * 1e-6), 0)
     server.faults = [Fault(fields={"usage": usage})]
     (tmp_path / "capped").mkdir()
-    (output,) = asked(generator(server, tmp_path / "capped", max_cost_usd=WORST))
+    (output,) = ask(generator(server, tmp_path / "capped", max_cost_usd=WORST))
     assert rows(tmp_path / "capped") == [(pytest.approx(WORST), 0)], "a cap holds in the journal whatever is reported"
 
 
-BILLED = {"hang": {"timeout": 0.4}, "cut": {}, "malformed": {}, "html": {}, "502": {}, "504": {}, "drip": {"timeout": 0.4}, "reset": {}}
+BILLED_FAULTS = {
+    "hang": {"timeout": 0.4},
+    "cut": {},
+    "malformed": {},
+    "html": {},
+    "502": {},
+    "504": {},
+    "drip": {"timeout": 0.4},
+    "reset": {},
+}
 SPECIAL = {
     "html": Fault(headers={"Content-Type": "text/html"}, body=b"<html><body>welcome</body></html>"),
     "drip": Fault(drip=True),
@@ -123,46 +132,50 @@ SPECIAL = {
 }
 
 
-@pytest.mark.parametrize("fault", BILLED)
-def test_a_call_that_may_have_been_billed_counts_and_ends_within_its_deadline(server: ChatServer, tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("fault", BILLED_FAULTS)
+def test_a_call_that_may_have_been_billed_counts_and_ends_before_its_deadline(server: ChatServer, tmp_path: Path, fault: str) -> None:
     server.faults = [SPECIAL.get(fault, fault)]
-    (output,) = asked(generator(server, tmp_path, **BILLED[fault]))
+    (output,) = ask(generator(server, tmp_path, **BILLED_FAULTS[fault]))
     assert output["generations"] == [None] and output["finish_reasons"][0].startswith("gave up after 1 tries: ")
-    assert spent(output) == (pytest.approx(WORST), 1) == (sum(usd for usd, _ in rows(tmp_path)), 1)
+    assert spent_usd(output) == (pytest.approx(WORST), 1) == (sum(usd for usd, _ in rows(tmp_path)), 1)
     assert len(server.requests) == 1, "LiteLLM sends nothing again by itself"
 
 
 @pytest.mark.parametrize("fault", ["400", "429", "500", "503", "redirect", "nobody"])
-def test_a_call_that_was_refused_costs_nothing(server: ChatServer, tmp_path: Path, fault: str) -> None:
+def test_a_refused_call_costs_nothing(server: ChatServer, tmp_path: Path, fault: str) -> None:
     server.faults = [Fault(307, {"Location": "http://127.0.0.1:9/v2"}) if fault == "redirect" else fault]
-    made = generator(server, tmp_path, max_wait=0)
-    made.api_base = "http://127.0.0.1:9/v1" if fault == "nobody" else server.base
-    (output,) = asked(made)
-    assert output["generations"] == [None] and spent(output) == (0, 0) and rows(tmp_path) == []
+    reservations = generator(server, tmp_path, max_wait=0)
+    reservations.api_base = "http://127.0.0.1:9/v1" if fault == "nobody" else server.base
+    (output,) = ask(reservations)
+    assert output["generations"] == [None] and spent_usd(output) == (0, 0) and rows(tmp_path) == []
     if fault == "redirect":
         assert "redirect to http://127.0.0.1:9/v2; give the final address as api_base" in output["finish_reasons"][0]
     if fault == "nobody":
         assert "no connection" in output["finish_reasons"][0]
 
 
-def test_a_prompt_that_a_provider_forbids_is_null_where_others_are_answered(server: ChatServer, tmp_path: Path) -> None:
+def test_a_prompt_that_a_provider_forbids_is_null_and_other_prompts_get_responses(server: ChatServer, tmp_path: Path) -> None:
     server.faults = ["ok", Fault(403, body=b'{"error": {"message": "your input was flagged"}}')]
-    answered, flagged, other = asked(generator(server, tmp_path, attempts=3), 3)
-    assert answered["generations"][0] and other["generations"][0] and len(server.requests) == 3
-    assert flagged["generations"] == [None] and "your input was flagged" in flagged["finish_reasons"][0] and spent(flagged) == (0, 0)
+    first_output, forbidden_output, last_output = ask(generator(server, tmp_path, attempts=3), 3)
+    assert first_output["generations"][0] and last_output["generations"][0] and len(server.requests) == 3
+    assert (
+        forbidden_output["generations"] == [None]
+        and "your input was flagged" in forbidden_output["finish_reasons"][0]
+        and spent_usd(forbidden_output) == (0, 0)
+    )
     server.faults = [Fault(403, body=b'{"error": {"message": "your key is not allowed"}}')] * 3
     (tmp_path / "other").mkdir()
     with pytest.raises(StageError, match=r"refused the request \(403\); check the model's name and EVA_TEST_KEY"):
-        asked(generator(server, tmp_path / "other"), 3)
+        ask(generator(server, tmp_path / "other"), 3)
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter", "stop"])
-def test_an_answer_without_a_text_is_null_with_its_reason_and_paid_once(server: ChatServer, tmp_path: Path, reason: str) -> None:
+def test_a_reply_without_text_is_null_with_its_reason_and_paid_once(server: ChatServer, tmp_path: Path, reason: str) -> None:
     server.faults = [Fault(choice={"finish_reason": reason}, message={"content": None})]
-    for _ in range(2):  # the second time from the journal
-        (output,) = asked(generator(server, tmp_path, attempts=6))
+    for _ in range(2):  # the second reply comes from the journal
+        (output,) = ask(generator(server, tmp_path, attempts=6))
         assert output["generations"] == [None] and reason in output["finish_reasons"][0]
-        assert spent(output) == (pytest.approx(PLAUSIBLE), 0) and len(server.requests) == 1
+        assert spent_usd(output) == (pytest.approx(PLAUSIBLE), 0) and len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -178,19 +191,19 @@ def test_retry_after_is_read_by_the_rules_of_http_and_bounded(value: str | None,
     assert retry_after(value, 100.0, 300.0) == seconds
 
 
-def test_a_long_wait_is_told_and_bounded_by_the_recipe(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_wait_is_reported_and_bounded_by_the_recipe(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eva_stages.models.pacing.REPORTED_WAIT", 0.0)
     server.faults = [Fault(429, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}), Fault(429, {"Retry-After": "whenever"})]
-    (output,) = asked(generator(server, tmp_path, attempts=3, max_wait=0.2))
+    (output,) = ask(generator(server, tmp_path, attempts=3, max_wait=0.2))
     assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 3
     (text,) = NoticeReader(tmp_path).new_texts()
     assert text.startswith("waiting until ") and "openai/tiny answers with status 429" in text and "at most runtime.max_wait, 0.2 s" in text
 
 
-def test_a_server_that_never_answers_ends_the_stage_and_names_what_was_waited_for(server: ChatServer, tmp_path: Path) -> None:
+def test_a_server_that_never_replies_ends_the_stage_and_is_named(server: ChatServer, tmp_path: Path) -> None:
     server.faults = ["500"] * 40
     with pytest.raises(StageError, match=r"no answer of openai/tiny for \d+ s; the last call ended with: .*500"):
-        asked(generator(server, tmp_path, attempts=9, timeout=0.3, max_wait=0), 20)
+        ask(generator(server, tmp_path, attempts=9, timeout=0.3, max_wait=0), 20)
 
 
 SURROGATE = (
@@ -200,11 +213,11 @@ SURROGATE = (
 
 
 @pytest.mark.parametrize(("body", "text"), [(SURROGATE, "half \ufffd here"), (SURROGATE.replace(rb"\ud83d", b"\xff"), "half \ufffd here")])
-def test_what_no_file_can_hold_is_replaced_on_arrival(server: ChatServer, tmp_path: Path, body: bytes, text: str) -> None:
+def test_characters_that_no_file_can_hold_are_replaced_on_arrival(server: ChatServer, tmp_path: Path, body: bytes, text: str) -> None:
     for _ in range(2):
         server.faults = [Fault(body=body)]
-        (output,) = asked(generator(server, tmp_path))
-        assert output["generations"] == [text] and spent(output) == (pytest.approx(PLAUSIBLE), 0)
+        (output,) = ask(generator(server, tmp_path))
+        assert output["generations"] == [text] and spent_usd(output) == (pytest.approx(PLAUSIBLE), 0)
     assert len(server.requests) == 1
 
 
@@ -219,30 +232,32 @@ ODD = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_an_answer_that_cannot_be_read_is_a_failure_with_its_reason(server: ChatServer, tmp_path: Path, kind: str) -> None:
+def test_an_unreadable_reply_is_a_failure_with_its_reason(server: ChatServer, tmp_path: Path, kind: str) -> None:
     server.faults = [ODD[kind]] * 2
-    (output,) = asked(generator(server, tmp_path, attempts=2))
+    (output,) = ask(generator(server, tmp_path, attempts=2))
     assert output["generations"] == [None] and "gave up after 2 tries: " in output["finish_reasons"][0] and len(server.requests) == 2
     assert "longer than" in output["finish_reasons"][0] or kind != "a huge body"
 
 
 @pytest.mark.parametrize("message", [{"content": 5}, {"content": {"a": 1}}, {"content": [{"type": "text", "text": "in parts"}]}])
-def test_content_of_another_kind_is_a_text_or_null_and_never_paid_again(server: ChatServer, tmp_path: Path, message: Any) -> None:
+def test_content_of_another_type_is_a_text_or_null_and_never_paid_twice(server: ChatServer, tmp_path: Path, message: Any) -> None:
     server.faults = [Fault(message=message)]
-    (output,) = asked(generator(server, tmp_path, attempts=3))
+    (output,) = ask(generator(server, tmp_path, attempts=3))
     assert output["generations"] == [("in parts" if isinstance(message["content"], list) else None)] and len(server.requests) == 1
 
 
-def test_our_own_error_in_reading_is_not_paid_for_again(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr("eva_stages.models.litellm_client.read_choices", lambda *_: 1 / 0)
+def test_a_call_is_not_paid_twice_after_our_own_error_in_reading(
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("eva_stages.models.litellm_client.read_choices", lambda *_: 1 / 0)
         with pytest.raises(StageError, match=r"cannot be read .ZeroDivisionError.*in the journal and not paid for again"):
-            asked(generator(server, tmp_path, attempts=6))
-    (output,) = asked(generator(server, tmp_path))
+            ask(generator(server, tmp_path, attempts=6))
+    (output,) = ask(generator(server, tmp_path))
     assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 1
 
 
-def test_a_kill_between_sending_and_answering_counts_at_the_next_start(server: ChatServer, tmp_path: Path) -> None:
+def test_a_call_killed_before_its_reply_counts_at_the_next_start(server: ChatServer, tmp_path: Path) -> None:
     code = (
         "import asyncio, os, signal, sys; from pathlib import Path; from eva_stages.core.calls import Journal\n"
         "async def main():\n"
@@ -252,71 +267,73 @@ def test_a_kill_between_sending_and_answering_counts_at_the_next_start(server: C
         "asyncio.run(main())\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / CALLS)], env=environment, check=False)
-    assert killed.returncode == -9 and paid(tmp_path / CALLS, "1-evolve") == {"cost_usd": 0.07, "estimated_calls": 1}
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path / CALLS)], env=environment, check=False)
+    assert process.returncode == -9 and paid(tmp_path / CALLS, "1-evolve") == {"cost_usd": 0.07, "estimated_calls": 1}
 
     async def go_on() -> tuple[Any, Any, float]:
         journal = Journal(tmp_path / CALLS, stage="1-evolve")
-        refused, made = await journal.reserve(0.04, 0.1), await journal.reserve(0.03, 0.1)
-        await journal.settle(made, "key", {"choices": []}, 0.01)
-        return refused, made, journal.spent()
+        refusal, reservations = await journal.reserve(0.04, 0.1), await journal.reserve(0.03, 0.1)
+        await journal.settle(reservations, "key", {"choices": []}, 0.01)
+        return refusal, reservations, journal.spent()
 
-    refused, made, total = asyncio.run(go_on())
-    assert refused.key is None and not refused.waiting and made.key and total == pytest.approx(0.08)
+    refusal, reservation, total = asyncio.run(go_on())
+    assert refusal.key is None and not refusal.waiting and reservation.key and total == pytest.approx(0.08)
 
 
 def test_generators_that_share_a_journal_stay_below_the_cap_together(server: ChatServer, tmp_path: Path) -> None:
-    async def both() -> float:
+    async def use_both_journals() -> float:
         journals = [Journal(tmp_path / CALLS, stage=name) for name in ("0-judge", "1-judge")]
-        made = [await journals[index % 2].reserve(0.03, 0.1) for index in range(8)]
-        open_ones = [(index % 2, one) for index, one in enumerate(made) if one.key]
-        assert len(open_ones) == 3 and all(one.waiting for one in made if not one.key)
-        await asyncio.gather(*(journals[index].settle(one, "the same call", {"choices": []}, 0.02) for index, one in open_ones))
+        reservations = [await journals[index % 2].reserve(0.03, 0.1) for index in range(8)]
+        open_reservations = [(index % 2, reservation) for index, reservation in enumerate(reservations) if reservation.key]
+        assert len(open_reservations) == 3 and all(reservation.waiting for reservation in reservations if not reservation.key)
+        await asyncio.gather(
+            *(journals[index].settle(reservation, "the same call", {"choices": []}, 0.02) for index, reservation in open_reservations)
+        )
         return journals[0].spent()
 
-    assert asyncio.run(both()) == pytest.approx(0.06), "equal calls made at once are both paid for"
+    assert asyncio.run(use_both_journals()) == pytest.approx(0.06), "equal calls made at once are both paid for"
     assert [paid(tmp_path / CALLS, name)["cost_usd"] for name in ("0-judge", "1-judge")] == [pytest.approx(0.04), pytest.approx(0.02)]
 
 
-def test_a_shared_cache_shows_what_this_run_sent_and_what_it_used_again(server: ChatServer, tmp_path: Path) -> None:
+def test_a_shared_cache_separates_sent_calls_from_reused_ones(server: ChatServer, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     cache = {"cache": str(tmp_path / "cache.sqlite"), "max_cost_usd": 0.1}
-    (first,) = asked(generator(server, tmp_path / "one", **cache))
-    (second,) = asked(generator(server, tmp_path / "two", **cache))
+    (first,) = ask(generator(server, tmp_path / "one", **cache))
+    (second,) = ask(generator(server, tmp_path / "two", **cache))
     assert first["generations"] == second["generations"] and len(server.requests) == 1
-    assert spent(first) == (pytest.approx(PLAUSIBLE), 0) and spent(second) == (0, 0)
+    assert spent_usd(first) == (pytest.approx(PLAUSIBLE), 0) and spent_usd(second) == (0, 0)
     assert (second["statistics"]["reused_calls"], second["statistics"]["reused_usd"]) == ([1], [pytest.approx(PLAUSIBLE)])
     assert paid(tmp_path / "one" / CALLS, "one")["cost_usd"] == pytest.approx(PLAUSIBLE) and paid(tmp_path / "two" / CALLS, "two") == {}
 
 
 def test_money_has_cents() -> None:
-    told = facts({"judgments": 4, "cost_usd": 0.684, "reused_usd": 1200.0, "estimated_calls": 2})
-    assert told == "judgments 4, cost USD 0.68, reused USD 1,200.00, estimated calls 2" and facts({"cost_usd": 0.0004}) == "cost USD 0.0004"
+    text = facts({"judgments": 4, "cost_usd": 0.684, "reused_usd": 1200.0, "estimated_calls": 2})
+    assert text == "judgments 4, cost USD 0.68, reused USD 1,200.00, estimated calls 2" and facts({"cost_usd": 0.0004}) == "cost USD 0.0004"
 
 
-def test_what_a_model_does_not_take_is_told_once_and_lasts(server: ChatServer, tmp_path: Path) -> None:
-    made = generator(server, tmp_path, temperature=0.5)
-    made.model = "openai/o1"  # takes no temperature but 1, and no top_p
-    asked(made, 2)
+def test_settings_that_a_model_does_not_accept_are_reported_once_and_recorded(server: ChatServer, tmp_path: Path) -> None:
+    llm = generator(server, tmp_path, temperature=0.5)
+    llm.model = "openai/o1"  # accepts only temperature 1, and no top_p
+    ask(llm, 2)
     reader = NoticeReader(tmp_path)
     assert reader.new_texts() == ["openai/o1 does not take temperature, top_p; calls are made without"] == reader.lasting_texts()
 
 
-def test_what_a_server_refuses_is_left_out_and_told(server: ChatServer, tmp_path: Path) -> None:
+def test_settings_that_a_server_refuses_are_left_out_and_reported(server: ChatServer, tmp_path: Path) -> None:
     detail = {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}
     server.faults = [Fault(422, body=json.dumps({"error": {"message": detail}}).encode())]
-    (output,) = asked(generator(server, tmp_path))
-    assert ["seed" in request for request in server.requests] == [True, False] and spent(output) == (pytest.approx(PLAUSIBLE), 0)
+    (output,) = ask(generator(server, tmp_path))
+    assert ["seed" in request for request in server.requests] == [True, False] and spent_usd(output) == (pytest.approx(PLAUSIBLE), 0)
     assert NoticeReader(tmp_path).new_texts() == ["openai/tiny refuses seed; calls are made without"]
     server.faults = [Fault(422, body=b'{"error": {"message": "no"}}')] * 2
     (tmp_path / "other").mkdir()
-    (output,) = asked(generator(server, tmp_path / "other"))
-    assert output["finish_reasons"][0].startswith("refused: ") and spent(output) == (0, 0)
+    (output,) = ask(generator(server, tmp_path / "other"))
+    assert output["finish_reasons"][0].startswith("refused: ") and spent_usd(output) == (0, 0)
 
 
 @pytest.mark.usefixtures("new_fork_server")
-def test_a_stage_tells_what_its_model_does_not_take_and_what_the_journal_says_it_cost(server: ChatServer, tmp_path: Path) -> None:
+def test_a_stage_reports_settings_that_its_model_does_not_accept_and_the_cost_in_the_journal(server: ChatServer, tmp_path: Path) -> None:
     rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(4)]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")
     settings = {"model": "openai/o1", "api_base": server.base, "temperature": 0.5, "max_new_tokens": NEW_TOKENS}
@@ -330,23 +347,24 @@ def test_a_stage_tells_what_its_model_does_not_take_and_what_the_journal_says_it
     run.create()
     with run.lock():
         execute(run, [stage], reporter)
-    manifest, said = run.manifest(stage), reporter.console.file.getvalue()
+    manifest, message = run.manifest(stage), reporter.console.file.getvalue()
     notice = "openai/o1 does not take temperature, top_p; calls are made without"
-    assert manifest["notices"] == [notice] and said.count(f"0-respond: {notice}") == 1
+    assert manifest["notices"] == [notice] and message.count(f"0-respond: {notice}") == 1
     assert len(server.requests) == 5 and manifest["counts"]["estimated_calls"] == 2, "one without usage, one that cannot be read"
     assert (
-        manifest["counts"]["cost_usd"] == pytest.approx(3 * PLAUSIBLE + 2 * WORST) and f"cost USD {3 * PLAUSIBLE + 2 * WORST:.2f}" in said
+        manifest["counts"]["cost_usd"] == pytest.approx(3 * PLAUSIBLE + 2 * WORST)
+        and f"cost USD {3 * PLAUSIBLE + 2 * WORST:.2f}" in message
     )
 
 
-def test_the_error_of_loading_is_the_one_that_is_seen(server: ChatServer) -> None:
-    made = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", max_cost_usd=1.0)
+def test_an_error_while_loading_is_not_hidden_by_unloading(server: ChatServer) -> None:
+    llm = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", max_cost_usd=1.0)
     with pytest.raises(StageError, match=r"runtime\.price"):
-        made.load()
-    made.unload()
+        llm.load()
+    llm.unload()
 
 
-def _damaged(path: Path) -> None:
+def _damage_file(path: Path) -> None:
     path.write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
 
 
@@ -360,15 +378,15 @@ def _full(path: Path) -> None:
         connection.execute("CREATE TRIGGER full BEFORE INSERT ON calls BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END")
 
 
-@pytest.mark.parametrize("break_file", [_damaged, _text, _full])
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("break_file", [_damage_file, _text, _full])
+@pytest.mark.parametrize("is_shared", [False, True])
 def test_a_journal_that_cannot_be_written_ends_the_stage_with_its_name(
-    server: ChatServer, tmp_path: Path, break_file: Callable[[Path], None], shared: bool
+    server: ChatServer, tmp_path: Path, break_file: Callable[[Path], None], is_shared: bool
 ) -> None:
-    path = tmp_path / ("cache.sqlite" if shared else CALLS)
+    path = tmp_path / ("cache.sqlite" if is_shared else CALLS)
     break_file(path)
     with pytest.raises(StageError, match=f"{path.name} cannot be used: .*; (restore it|see whether)"):
-        asked(generator(server, tmp_path, cache=str(tmp_path / "cache.sqlite")), 4)
+        ask(generator(server, tmp_path, cache=str(tmp_path / "cache.sqlite")), 4)
 
 
 def test_a_full_disk_and_a_locked_journal_are_named_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +402,7 @@ def test_a_full_disk_and_a_locked_journal_are_named_with_the_fix(tmp_path: Path,
             Journal(tmp_path / CALLS)
 
 
-EVERYTHING: list[str | Fault] = [
+ALL_FAULTS: list[str | Fault] = [
     *(Fault(fields={"usage": usage}) for usage in USAGES.values()), Fault(missing_fields=("usage",)),
     *SPECIAL.values(), *ODD.values(), *(Fault(fields={"extra": json.loads("[" * n + "]" * n)}) for n in (300, 900)),
     "cut", "malformed", "no_choices", "500", "502", "400",
@@ -395,22 +413,22 @@ EVERYTHING: list[str | Fault] = [
 ]  # fmt: skip
 
 
-def test_every_fault_at_once_keeps_the_cap_hangs_nothing_and_shows_no_key(
+def test_all_faults_together_keep_the_cap_hang_nothing_and_show_no_key(
     server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cap, ends = 0.10, list[str]()
-    for _ in range(2):  # and a rerun with what the journal has
-        server.faults = list(EVERYTHING)
+    for _ in range(2):  # and a rerun with the journal
+        server.faults = list(ALL_FAULTS)
         try:
-            outputs = asked(generator(server, tmp_path, concurrency=4, attempts=2, timeout=1.0, max_wait=0.1, max_cost_usd=cap), 60)
+            outputs = ask(generator(server, tmp_path, concurrency=4, attempts=2, timeout=1.0, max_wait=0.1, max_cost_usd=cap), 60)
             ends += [str(outputs)]
         except StageError as error:
             ends += [str(error)]
             assert "spending cap reached" in str(error)
         assert sum(usd for usd, _ in rows(tmp_path)) <= cap
-    assert sum(usd for usd, _ in rows(tmp_path)) > cap - 2 * WORST and any(estimated for _, estimated in rows(tmp_path))
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + "".join([*ends, *capfd.readouterr()]).encode()
-    assert not any(KEY[start : start + 12].encode() in written for start in range(len(KEY) - 11))
+    assert sum(usd for usd, _ in rows(tmp_path)) > cap - 2 * WORST and any(is_estimated for _, is_estimated in rows(tmp_path))
+    content = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + "".join([*ends, *capfd.readouterr()]).encode()
+    assert not any(KEY[start : start + 12].encode() in content for start in range(len(KEY) - 11))
 
 
 # --- before any money is spent
@@ -420,8 +438,8 @@ def evolver(**changes: Any) -> str:
     return f"creator.evolve.generator={json.dumps({'kind': 'litellm', 'model': 'openai/tiny', **changes})}"
 
 
-def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
-    """The exit code of a command, and what it says on standard error."""
+def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
+    """The exit code of a command, and the lines that it prints on standard error."""
     monkeypatch.setattr(sys, "argv", ["eva", *arguments])
     code = _code()
     return code, capsys.readouterr().err.splitlines()
@@ -440,21 +458,23 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_validate_and_plan_find_the_same_and_end_alike(
+def test_validate_and_plan_report_the_same_errors_and_exit_alike(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     change, fault = FAULTS[kind]
-    ends = [told(monkeypatch, capsys, command, "quickstart", "--set", change) for command in ("validate", "plan")]
+    ends = [run_command(monkeypatch, capsys, command, "quickstart", "--set", change) for command in ("validate", "plan")]
     assert ends[0] == ends[1] and ends[0][0] == 2 and len(ends[0][1]) == 1 and ends[0][1][0].startswith(f"error: {fault}")
 
 
-def test_a_plan_works_without_keys_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_works_without_keys_and_reports_the_missing_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     needs = "creator.evolve.generator.model: openai/tiny needs OPENAI_API_KEY"
-    code, lines = told(monkeypatch, capsys, "validate", "quickstart", "--set", evolver())
+    code, lines = run_command(monkeypatch, capsys, "validate", "quickstart", "--set", evolver())
     assert code == 2 and lines[0].startswith(f"error: {needs}")
-    code, lines = told(monkeypatch, capsys, "plan", "quickstart", "--set", evolver(), "--run-dir", str(tmp_path))
+    code, lines = run_command(monkeypatch, capsys, "plan", "quickstart", "--set", evolver(), "--run-dir", str(tmp_path))
     assert code == 0 and lines[0].startswith(f"note: {needs}")
 
 
@@ -469,7 +489,7 @@ ONLINE: dict[str, tuple[str | Fault, str | None]] = {
 
 
 @pytest.mark.parametrize("kind", ONLINE)
-def test_validate_online_asks_every_server_once_and_says_what_is_wrong(
+def test_validate_online_calls_every_server_once_and_reports_the_errors(
     server: ChatServer, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fault, says = ONLINE[kind]
@@ -477,10 +497,10 @@ def test_validate_online_asks_every_server_once_and_says_what_is_wrong(
     changes = ["--set", evolver(api_base=server.base, runtime=runtime)]
     critic = {"kind": "litellm", "model": "openai/tiny", "api_base": server.base, "runtime": runtime}
     changes += ["--set", f"creator.evolve.feedback={json.dumps({'critic': critic})}"]
-    assert told(monkeypatch, capsys, "validate", "quickstart", *changes) == (0, []) and server.requests == []
+    assert run_command(monkeypatch, capsys, "validate", "quickstart", *changes) == (0, []) and server.requests == []
     for command in (("validate",), ("plan", "--run-dir", str(tmp_path))):
         server.faults, server.requests = [fault], []
-        code, lines = told(monkeypatch, capsys, command[0], "quickstart", *changes, "--online", *command[1:])
+        code, lines = run_command(monkeypatch, capsys, command[0], "quickstart", *changes, "--online", *command[1:])
         (request,) = server.requests
         assert request["max_tokens"] == 1 and request["key"] == f"Bearer {KEY}"
         if says is None:
@@ -489,6 +509,6 @@ def test_validate_online_asks_every_server_once_and_says_what_is_wrong(
             assert code == 2 and lines[0].startswith("error: creator.evolve.") and says in lines[0] and len(lines) == 1
 
 
-def test_validate_online_names_a_server_that_nobody_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    code, lines = told(monkeypatch, capsys, "validate", "quickstart", "--set", evolver(api_base="http://127.0.0.1:9/v1"), "--online")
+def test_validate_online_names_a_server_that_is_not_running(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = run_command(monkeypatch, capsys, "validate", "quickstart", "--set", evolver(api_base="http://127.0.0.1:9/v1"), "--online")
     assert code == 2 and "openai/tiny at http://127.0.0.1:9/v1 does not answer (no connection: ConnectError" in lines[0]

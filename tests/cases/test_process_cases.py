@@ -1,4 +1,4 @@
-"""K7 of the cases: whatever is started ends, and its end before its time ends the stage with the cause; a rerun loses nothing."""
+"""Every started process ends; if it ends too early, the stage ends with the cause, and a rerun loses nothing (CASES.md, K7)."""
 
 import contextlib
 import multiprocessing
@@ -31,11 +31,11 @@ ROWS, BAD = 12, 6
 
 
 class SilentError(Exception):
-    """Has no message."""
+    """An error without a message."""
 
 
 class StubbornError(Exception):
-    """Can be neither pickled nor printed."""
+    """An error that can be neither pickled nor printed."""
 
     def __init__(self, *parts: object) -> None:
         super().__init__(*parts)
@@ -53,7 +53,7 @@ def deeper(depth: int) -> int:
 
 
 def leave(how: str) -> None:
-    """End this process, or another one, in the way that is named."""
+    """End this process, or another one, in the way that `how` names."""
     kind, _, value = how.partition(" ")
     match kind:
         case "signal":
@@ -108,7 +108,7 @@ KEY = "sk-never-to-be-seen-4711"
 
 
 class Ends(Step):
-    """Ends a process in a new way each time it comes to a certain row, or is loaded, until there are no more."""
+    """Ends a process in the next of the `ENDS` each time it reaches a certain row or is loaded, until there are none left."""
 
     work: str
 
@@ -139,8 +139,8 @@ class Ends(Step):
         yield inputs
 
 
-def started() -> list[psutil.Process]:
-    """What this process has started and still runs, but for the servers that start others."""
+def started_processes() -> list[psutil.Process]:
+    """Running children of this process, without the servers that start others."""
     return [
         process
         for process in psutil.Process().children(recursive=True)
@@ -152,7 +152,7 @@ def started() -> list[psutil.Process]:
 def test_any_end_of_any_process_ends_the_stage_with_its_cause_and_a_rerun_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOME_API_KEY", KEY)  # the new fork server takes it along
+    monkeypatch.setenv("SOME_API_KEY", KEY)  # the new fork server inherits it
     rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(ROWS)]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")
     source = Outside("prompts", tmp_path / "prompts", "0")
@@ -160,11 +160,11 @@ def test_any_end_of_any_process_ends_the_stage_with_its_cause_and_a_rerun_loses_
     stage = RowStage("end", 0, {"prompts": source}, sources=("prompts",), steps=(step,), schema="critiques", rows_per_part=2)
     run = Run(tmp_path / "run")
     run.create()
-    before = started()
+    earlier_processes = started_processes()
     for how, cause in ENDS.items():
         with pytest.raises(StageError, match=f"stage 0-end failed: .*{cause}"):
             execute(run, [stage], Reporter())
-        assert started() == before, how
+        assert started_processes() == earlier_processes, how
         assert run.events()[-1]["event"] == "failed" and "\n" not in run.events()[-1]["cause"]
     execute(run, [stage], Reporter())
     assert read_table(run.folder(stage))["critique"].to_pylist() == [row["prompt_id"] for row in rows]
@@ -188,13 +188,13 @@ def test_any_end_of_any_process_ends_the_stage_with_its_cause_and_a_rerun_loses_
         ("thread", r"^MemoryError in the thread helper; the full trace"),
     ],
 )
-def test_any_end_of_a_child_is_told_with_its_cause(how: str, cause: str, tmp_path: Path) -> None:
+def test_any_end_of_a_child_is_reported_with_its_cause(how: str, cause: str, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=cause):
         run_in_child(f"{__name__}:leave", {"how": how}, tmp_path / "log", lambda: None)
 
 
 def start_a_sleeper(pid: Path) -> None:
-    """Start a worker that starts a program, and end the worker alone."""
+    """Start a worker that starts a program, and end only the worker."""
     worker = multiprocessing.Process(target=_sleeper, args=(pid,))
     worker.start()
     worker.join()
@@ -206,23 +206,23 @@ def _sleeper(pid: Path) -> None:
     os._exit(0)
 
 
-def test_what_a_dead_worker_has_started_ends_with_the_stage(tmp_path: Path) -> None:
+def test_processes_that_a_dead_worker_started_end_with_the_stage(tmp_path: Path) -> None:
     def interrupt() -> None:
         if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_in_child(f"{__name__}:start_a_sleeper", {"pid": tmp_path / "pid"}, tmp_path / "log", interrupt)
-    assert not psutil.pid_exists(int((tmp_path / "pid").read_text())) or started() == []
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text())) or started_processes() == []
 
 
 def start_a_daemon_and_end(pid: Path) -> None:
-    """Start a program that belongs to nobody, and be killed."""
+    """Start a program that is detached from this process, then be killed."""
     pid.write_text(str(subprocess.Popen(["sleep", "600"], start_new_session=True).pid))
     leave("signal SIGKILL")
 
 
-def test_what_a_killed_stage_has_started_ends_with_it(tmp_path: Path) -> None:
+def test_processes_that_a_killed_stage_started_end_with_it(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="SIGKILL"):
         run_in_child(f"{__name__}:start_a_daemon_and_end", {"pid": tmp_path / "pid"}, tmp_path / "log", lambda: None)
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -257,7 +257,7 @@ class Leaves(Step):
 @pytest.mark.parametrize(
     ("how", "cause"), [("exit 0", "SystemExit: 0"), ("KeyboardInterrupt", "KeyboardInterrupt"), ("lines", "ValueError: first")]
 )
-def test_whatever_a_step_on_ray_raises_comes_back_as_text(how: str, cause: str) -> None:
+def test_every_error_of_a_step_on_ray_is_returned_as_text(how: str, cause: str) -> None:
     with pytest.raises(StageError, match=f"^{cause}"):
         Steps([as_data(Use(f"{__name__}:Leaves", {"how": how}))], {}, 2).load()
 
@@ -268,7 +268,7 @@ from pathlib import Path
 from eva_stages.solver.machine import Marks
 Marks.own(Path(sys.argv[1])).touch()
 """
-LAUNCHED = {
+LAUNCH_ENDS = {
     "os._exit(0)": r"^training process \d+ ended before training was done, without an error; its output is in .+training.log",
     "os.kill(os.getpid(), signal.SIGTERM)": r"^training was killed by signal 15 \(SIGTERM\); its output is in",
     "os.kill(os.getpid(), signal.SIGKILL)": r"^training was killed by signal 9 \(SIGKILL; out of memory\?\)",
@@ -278,10 +278,10 @@ LAUNCHED = {
 }
 
 
-@pytest.mark.parametrize("end", LAUNCHED)
-def test_any_end_of_a_launched_training_is_told_with_its_cause(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", LAUNCH_ENDS)
+def test_any_end_of_a_launched_training_is_reported_with_its_cause(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", KEY)
-    with pytest.raises(StageError, match=LAUNCHED[end]):
+    with pytest.raises(StageError, match=LAUNCH_ENDS[end]):
         launch([sys.executable, "-c", RANK + end, str(tmp_path)], {}, tmp_path / "training.log", lambda: None)
     assert KEY not in (tmp_path / "training.log").read_text()
 
@@ -291,7 +291,7 @@ def test_one_of_two_training_processes_that_exits_with_0_ends_the_other(tmp_path
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", str(tmp_path / "rank.py"), str(tmp_path)]
     with pytest.raises(StageError, match="ended before training was done, without an error"):
         launch(command, {}, tmp_path / "training.log", lambda: None)
-    assert started() == []
+    assert started_processes() == []
 
 
 REPORT = """
@@ -310,14 +310,14 @@ Root Cause (first observed failure):
 """
 
 
-def test_of_several_training_processes_the_first_to_fail_is_named(tmp_path: Path) -> None:
+def test_the_first_of_several_training_processes_to_fail_is_named(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(REPORT)
     assert failure(1, tmp_path / "log").startswith("training process 1 (process 4711) was killed by signal 15 (SIGTERM); its output is in")
     (tmp_path / "log").write_text(REPORT.replace(": -15", ": 1"))
     assert failure(1, tmp_path / "log").startswith("training ended with code 1: RuntimeError: connection closed by peer; its output is")
 
 
-def test_exit_codes_are_told_in_words() -> None:
+def test_exit_codes_are_reported_in_words() -> None:
     assert [ending(code) for code in (0, 1, 3, 137, 143)] == [
         "ended with exit code 0",
         "ended with exit code 1",

@@ -1,4 +1,4 @@
-"""Prompt files of every shape that people have (CASES.md, K9)."""
+"""Prompt files of every format in use (CASES.md, K9)."""
 
 import json
 from pathlib import Path
@@ -31,11 +31,11 @@ for _ in range(100):
 
 
 def load(path: Path, tmp_path: Path, column: str | None = None, **settings: Any) -> tuple[list[list[dict[str, str]]], dict[str, int]]:
-    """The messages of the prompts that a file gives, and the counts."""
+    """Load a prompt file; return the messages of its prompts, and the counts."""
     context: Any = SimpleNamespace(work=tmp_path / "work", out=tmp_path / "out")
     context.work.mkdir(exist_ok=True)
-    made = load_file(context, str(path), column, **{"size": None, "max_characters": 100, "seed": 1, **settings})
-    return [row["messages"] for row in read_table(tmp_path / "out").to_pylist()], made["counts"]
+    result = load_file(context, str(path), column, **{"size": None, "max_characters": 100, "seed": 1, **settings})
+    return [row["messages"] for row in read_table(tmp_path / "out").to_pylist()], result["counts"]
 
 
 def lines(path: Path, *rows: object) -> Path:
@@ -88,15 +88,15 @@ def user(text: str) -> list[dict[str, str]]:
         ("[{'role': 'user', 'content': 'x'}]", "messages_as_text"),
     ],
 )
-def test_what_is_no_prompt_is_left_out_and_counted_with_its_reason_and_row(tmp_path: Path, value: object, reason: str) -> None:
+def test_values_that_are_not_prompts_are_left_out_and_counted_with_reason_and_row(tmp_path: Path, value: object, reason: str) -> None:
     path = lines(tmp_path / "p.jsonl", {"prompt": "good"}, {"prompt": value}, {"prompt": "fine"})
     prompts, counts = load(path, tmp_path)
     assert prompts == [user("good"), user("fine")] and counts == {"read": 3, reason: 1}
-    left_out = LeftOut()
-    assert count_usable(prompt_batches(path, None), 100, None, left_out) == 2 and left_out.rows == {reason: [2]}
-    alone = lines(tmp_path / "alone.jsonl", {"prompt": value})
+    reasons = LeftOut()
+    assert count_usable(prompt_batches(path, None), 100, None, reasons) == 2 and reasons.rows == {reason: [2]}
+    one_row_file = lines(tmp_path / "alone.jsonl", {"prompt": value})
     with pytest.raises((ConfigError, DataError), match=f"has no usable prompt: {reason}: 1 rows .1.|has no prompts"):
-        load(alone, tmp_path)
+        load(one_row_file, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_common_shapes_are_read(tmp_path: Path, row: dict[str, object], messages
     assert load(tmp_path / "p.parquet", tmp_path)[0] == [messages]
 
 
-def test_types_that_differ_from_row_to_row_are_told_apart(tmp_path: Path) -> None:
+def test_types_that_differ_between_rows_are_distinguished(tmp_path: Path) -> None:
     values = ["text", 1, [USER], None, {"a": 1}, True, ["a"], 2.5, "more", SHAREGPT, [[1]], 10**30, DEEP[0][0]]
     with pytest.raises(ConfigError, match="line 13: it is nested deeper"):
         load(lines(tmp_path / "deep.jsonl", *({"prompt": value} for value in values)), tmp_path)
@@ -131,14 +131,14 @@ def test_types_that_differ_from_row_to_row_are_told_apart(tmp_path: Path) -> Non
 
 
 def test_chat_messages_in_a_csv_are_messages_and_not_a_text(tmp_path: Path) -> None:
-    quoted = json.dumps([USER]).replace('"', '""')
-    (tmp_path / "p.csv").write_text(f"prompt,n\n\"{quoted}\",1\n\"[{{'role': 'user', 'content': 'x'}}]\",2\nplain,3\n")
+    quoted_messages = json.dumps([USER]).replace('"', '""')
+    (tmp_path / "p.csv").write_text(f"prompt,n\n\"{quoted_messages}\",1\n\"[{{'role': 'user', 'content': 'x'}}]\",2\nplain,3\n")
     prompts, counts = load(tmp_path / "p.csv", tmp_path)
     assert prompts == [[USER], user("plain")] and counts == {"read": 3, "messages_as_text": 1}
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
-def test_marks_ends_of_lines_and_empty_lines_are_no_part_of_prompts(tmp_path: Path, suffix: str) -> None:
+def test_byte_order_marks_line_ends_and_empty_lines_are_not_part_of_prompts(tmp_path: Path, suffix: str) -> None:
     text = "prompt\r\none\r\n\r\nzwei ü\r\n" if suffix == "csv" else '{"prompt": "one"}\r\n\r\n  \r\n{"prompt": "zwei ü"}\r\n'
     (tmp_path / f"p.{suffix}").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert load(tmp_path / f"p.{suffix}", tmp_path)[0] == [user("one"), user("zwei ü")]
@@ -168,20 +168,20 @@ def test_marks_ends_of_lines_and_empty_lines_are_no_part_of_prompts(tmp_path: Pa
         ("p.jsonl", b'{"instruction": "a", "input": "b"}\n', "has instructions and inputs apart"),
     ],
 )
-def test_a_file_that_cannot_be_read_says_where_and_why(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_an_unreadable_file_is_an_error_with_place_and_reason(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=says) as caught:
+    with pytest.raises(ConfigError, match=says) as error:
         list(prompt_batches(tmp_path / name, None))
-    assert all("\n" not in fault and len(fault) < 700 for fault in caught.value.faults)
+    assert all("\n" not in fault and len(fault) < 700 for fault in error.value.faults)
 
 
-def test_half_a_character_in_a_reference_leaves_its_row_out(tmp_path: Path) -> None:
+def test_a_row_with_a_lone_surrogate_in_its_reference_is_left_out(tmp_path: Path) -> None:
     path = lines(tmp_path / "p.jsonl", {"prompt": "a", "answer": "\ud800"}, {"prompt": "b", "answer": ["c"]})
     prompts, counts = load(path, tmp_path, reference_column="answer")
     assert prompts == [user("b")] and counts == {"read": 2, "half_a_character": 1}
 
 
-def test_nan_in_a_reference_column_is_no_reference(tmp_path: Path) -> None:
+def test_nan_in_a_reference_column_means_no_reference(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["a", "b", "c"], "answer": [72.0, float("nan"), None]}), tmp_path / "p.parquet")
     load(tmp_path / "p.parquet", tmp_path, reference_column="answer")
     assert read_table(tmp_path / "out")["reference"].to_pylist() == ["72.0", None, None]
@@ -192,21 +192,25 @@ def recipe_with(path: Path, **settings: object) -> Any:
     return load_recipe("quickstart", [f"prompts={json.dumps({'kind': 'file', 'path': str(path), **settings})}"])
 
 
-def test_validate_says_which_rows_are_left_out_and_refuses_a_file_without_a_prompt(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_validate_reports_left_out_rows_and_refuses_a_file_without_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"prompt": f"Say {n}."} for n in range(60)]
     check(recipe_with(lines(tmp_path / "p.jsonl", *rows, {"prompt": 3}, {"prompt": [USER, ASSISTANT]}, {"prompt": 4})))
-    said = capsys.readouterr().err
-    assert "3 of 63 rows of" in said and "number_or_other_value: 2 rows (61, 63)" in said and "last_turn_not_of_user: 1 rows (62)" in said
+    message = capsys.readouterr().err
+    assert (
+        "3 of 63 rows of" in message
+        and "number_or_other_value: 2 rows (61, 63)" in message
+        and "last_turn_not_of_user: 1 rows (62)" in message
+    )
     with pytest.raises(ConfigError, match=r"has no prompt that can be used: dict: 2 rows \(1, 2\)"):
         check(recipe_with(lines(tmp_path / "q.jsonl", {"prompt": {"a": 1}}, {"prompt": {"a": 2}})))
 
 
-def test_a_size_beyond_the_file_is_said_and_planned_as_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_size_beyond_the_file_is_reported_and_the_plan_uses_the_number_of_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = recipe_with(lines(tmp_path / "p.jsonl", *({"prompt": f"Say {n}."} for n in range(60))), size=500)
     check(recipe)
-    assert "prompts.size: is 500, and" in (said := capsys.readouterr().err) and "has 60 prompts that can be used" in said
+    assert "prompts.size: is 500, and" in (message := capsys.readouterr().err) and "has 60 prompts that can be used" in message
     assert prompt_count(recipe, iterations(recipe), Run(tmp_path / "run")) == 60
 
 
@@ -220,7 +224,7 @@ def test_renaming_a_prompt_file_or_a_policys_folder_reruns_nothing(tmp_path: Pat
     for name, file in (("one", "p.jsonl"), ("other", "renamed.json")):
         shutil.copytree(policy, tmp_path / name)
         recipe = load_recipe("quickstart", [f"prompts={{kind: file, path: {tmp_path / file}}}", f"policy.model={tmp_path / name}"])
-        prints.append({stage.label: stage.fingerprint for one in iterations(recipe) for stage in one.stages})
+        prints.append({stage.label: stage.fingerprint for iteration in iterations(recipe) for stage in iteration.stages})
     assert prints[0] == prints[1]
     context: Any = SimpleNamespace(work=tmp_path / "work", out=tmp_path / "out")
     context.work.mkdir()

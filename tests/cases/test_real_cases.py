@@ -1,4 +1,4 @@
-"""Replies of real evolvers: what is the prompt in them, and what is not."""
+"""Replies of real evolvers: which part is the prompt."""
 
 import pytest
 
@@ -21,7 +21,7 @@ PROMPT = "Why do leaves change colour in autumn?\nName exactly three reasons."
         f"#Created Prompt#: \u201c{PROMPT}\u201d",
     ],
 )
-def test_what_an_evolver_puts_around_its_prompt_is_no_part_of_it(reply: str) -> None:
+def test_text_that_an_evolver_puts_around_its_prompt_is_removed(reply: str) -> None:
     assert read_evolution(reply) == PROMPT
 
 
@@ -33,6 +33,6 @@ def test_marks_within_a_prompt_stay(reply: str) -> None:
     assert read_evolution(reply) == reply
 
 
-def test_words_about_the_given_prompt_are_still_a_leak() -> None:
+def test_words_about_the_given_prompt_are_rejected_as_a_leak() -> None:
     reply = "Rewrite #The Given Prompt# so that it asks for three reasons."
     assert rejection(read_evolution(reply), "Why?", "stop", 4000) == "template_leak"

@@ -1,4 +1,4 @@
-"""Thoughts: cut before anything is parsed, shown to rewards if the recipe says so, trained as sampled."""
+"""Reasoning is cut before a reply is parsed, shown to rewards if the recipe says so, and trained as sampled."""
 
 import json
 from collections.abc import Sequence
@@ -47,17 +47,17 @@ from tests.chat_templates import FAMILIES, family_tokenizer
         ("analysis of Mars", "analysis of Mars"),
     ],
 )
-def test_a_thought_ends_where_its_tag_or_channel_ends(text: str, answer: str | None) -> None:
+def test_reasoning_ends_with_its_tag_or_channel(text: str, answer: str | None) -> None:
     assert answer_of(text) == answer
 
 
-def test_a_prompt_that_opens_a_thought_is_known_from_the_prompt() -> None:
+def test_a_generation_prompt_that_opens_the_reasoning_is_detected() -> None:
     assert opens_thought("<|Assistant|><think>\n") and opens_thought("model\n<Thinking>") and not opens_thought("<think></think>\n")
     assert answer_of("Hm, and then", opened=True) is None and answer_of("Hm.</think>Mars.", opened=True) == "Mars."
 
 
-class Scripted(SeededLLM):
-    """A model behind an API that says what it is told to."""
+class ScriptedLLM(SeededLLM):
+    """An LLM behind an API that returns the given texts."""
 
     texts: list[str | None]
 
@@ -70,51 +70,59 @@ class Scripted(SeededLLM):
 
 
 @pytest.mark.parametrize(
-    "thought", ["<think>\nHarder: #x#.\n</think>\n\n", "Make it harder.\n</think>\n\n", "<|channel|>analysis<|message|>Harder.<|end|>"]
+    "reasoning", ["<think>\nHarder: #x#.\n</think>\n\n", "Make it harder.\n</think>\n\n", "<|channel|>analysis<|message|>Harder.<|end|>"]
 )
-def test_an_evolver_that_reasons_gives_its_answer_alone(thought: str) -> None:
-    final = "<|start|>assistant<|channel|>final<|message|>" if "channel" in thought else ""
-    text = f"{thought}{final}Name two planets and say which one of them is farther from the sun."
-    step = EvolvePrompts(name="evolve", llm=Scripted(texts=[text]), generations=1, method="evol_instruct", seed=1)
+def test_only_the_final_answer_of_a_reasoning_evolver_is_used(reasoning: str) -> None:
+    final = "<|start|>assistant<|channel|>final<|message|>" if "channel" in reasoning else ""
+    text = f"{reasoning}{final}Name two planets and say which one of them is farther from the sun."
+    step = EvolvePrompts(name="evolve", llm=ScriptedLLM(texts=[text]), generations=1, method="evol_instruct", seed=1)
     (rows,) = step.process([prompt_row(QUESTION, "test")])
     assert rows[0]["messages"][-1]["content"] == "Name two planets and say which one of them is farther from the sun."
     assert rows[0]["rejected"] is None
-    unfinished = step.llm.model_copy(update={"texts": ["<think>\nMake it harder, as in"]})
-    step = EvolvePrompts(name="evolve", llm=unfinished, generations=1, method="evol_instruct", seed=1)
+    unfinished_llm = step.llm.model_copy(update={"texts": ["<think>\nMake it harder, as in"]})
+    step = EvolvePrompts(name="evolve", llm=unfinished_llm, generations=1, method="evol_instruct", seed=1)
     (rows,) = step.process([prompt_row(QUESTION, "test")])
     assert "Make it harder" not in json.dumps(rows[0]["messages"])
 
 
-def test_stripping_leaves_rewards_the_answer_and_training_the_whole(models: Path) -> None:
-    made = generator(models / "r1-distill", max_new_tokens=6, temperature=1.0)
-    kept, stripped = (Respond(name=name, llm=made, num_generations=2, seed=3, keep_thoughts=name == "keep") for name in ("keep", "strip"))
-    ((whole,),), ((answers,),) = (list(step.process([prompt_row(QUESTION, "test")])) for step in (kept, stripped))
+def test_stripping_gives_rewards_the_final_answer_and_training_the_complete_response(models: Path) -> None:
+    llm = generator(models / "r1-distill", max_new_tokens=6, temperature=1.0)
+    keeping_step, stripping_step = (
+        Respond(name=name, llm=llm, num_generations=2, seed=3, keep_thoughts=name == "keep") for name in ("keep", "strip")
+    )
+    ((whole,),), ((answers,),) = (list(step.process([prompt_row(QUESTION, "test")])) for step in (keeping_step, stripping_step))
     assert whole["response_ids"] == answers["response_ids"] and None not in whole["responses"]
     assert (
         answers["responses"] == [None, None] and answers["finish_reasons"] == ["unfinished_reasoning"] * 2
-    )  # random weights close no thought
-    scripted = Scripted(texts=["<think>Hm.</think>Mars.", "<think>Hm"])
-    ((row,),) = list(Respond(name="answer", llm=scripted, num_generations=2, keep_thoughts=False).process([prompt_row(QUESTION, "test")]))
+    )  # random weights never end the reasoning
+    scripted_llm = ScriptedLLM(texts=["<think>Hm.</think>Mars.", "<think>Hm"])
+    ((row,),) = list(
+        Respond(name="answer", llm=scripted_llm, num_generations=2, keep_thoughts=False).process([prompt_row(QUESTION, "test")])
+    )
     assert row["responses"] == ["Mars.", None] and row["response_ids"] is None
-    (scored,) = list(RewardResponses(name="reward", reward=Echo()).process([row]))
-    assert scored[0]["rewards"] == [5.0, None] and scored[0]["failures"] == [None, "no response: unfinished_reasoning"]
+    (scored_rows,) = list(RewardResponses(name="reward", reward=Echo()).process([row]))
+    assert scored_rows[0]["rewards"] == [5.0, None] and scored_rows[0]["failures"] == [None, "no response: unfinished_reasoning"]
 
 
-def test_the_thought_that_a_server_gives_apart_is_no_text() -> None:
-    thought = {"role": "assistant", "reasoning_content": "Hm, which one?"}
-    told = [({**thought, "content": "Mars."}, "stop"), ({**thought, "content": None}, "length"), ({**thought, "content": ""}, "length")]
-    choices = [{"message": message, "finish_reason": reason} for message, reason in told]
-    read = [(choice["text"], choice["reason"]) for choice in read_choices({"choices": choices}, False)]
-    assert read == [("Mars.", "stop"), (None, "unfinished_reasoning"), (None, "unfinished_reasoning")]
+def test_reasoning_in_a_field_of_its_own_is_not_part_of_the_text() -> None:
+    reasoning = {"role": "assistant", "reasoning_content": "Hm, which one?"}
+    replies = [
+        ({**reasoning, "content": "Mars."}, "stop"),
+        ({**reasoning, "content": None}, "length"),
+        ({**reasoning, "content": ""}, "length"),
+    ]
+    choices = [{"message": message, "finish_reason": reason} for message, reason in replies]
+    texts_and_reasons = [(choice["text"], choice["reason"]) for choice in read_choices({"choices": choices}, False)]
+    assert texts_and_reasons == [("Mars.", "stop"), (None, "unfinished_reasoning"), (None, "unfinished_reasoning")]
 
 
-def test_thoughts_marked_by_special_tokens_survive_decoding() -> None:
-    chat = Chat(family_tokenizer(FAMILIES["qwen-3"], TEXTS))  # whose <think> is a special token here
+def test_reasoning_marked_by_special_tokens_survives_decoding() -> None:
+    chat = Chat(family_tokenizer(FAMILIES["qwen-3"], TEXTS))  # in which <think> is a special token
     ids = chat.ids("<think>\nHm.\n</think>\n\nMars.<|im_end|>")
     assert chat.read(ids, [ids[-1]]).text == "<think>\nHm.\n</think>\n\nMars."
 
 
-def test_an_online_reward_reads_what_an_offline_one_reads() -> None:
+def test_online_and_offline_rewards_read_the_same_text() -> None:
     words = family_tokenizer(FAMILIES["r1-distill"], TEXTS)
     chat = Chat(words, None, SYSTEM)
     ends = [words.eos_token_id]

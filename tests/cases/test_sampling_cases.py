@@ -1,4 +1,4 @@
-"""Sampling: the recipe is the whole truth in both engines, and only end tokens come from the model."""
+"""Sampling: only the recipe sets it, in both engines; only end tokens come from the model."""
 
 import json
 from pathlib import Path
@@ -20,16 +20,14 @@ from tests.tiny_models import save_policy, save_reward, tokenizer
 
 
 @pytest.mark.parametrize("name", list(FAMILIES))
-def test_both_engines_and_training_end_at_the_same_tokens_and_the_templates_own_is_among_them(
-    models: Path, tmp_path: Path, name: str
-) -> None:
+def test_both_engines_and_training_use_the_same_end_tokens_including_the_templates_own(models: Path, tmp_path: Path, name: str) -> None:
     family, folder = FAMILIES[name], models / name
     words = family_tokenizer(family, TEXTS)
-    made = generator(folder)
-    ends = set(made._ends)
+    llm = generator(folder)
+    ends = set(llm._ends)
     assert {words.convert_tokens_to_ids(token) for token in (family.end, family.eos)} <= ends
-    assert set(vllm_settings(Sampling(1.0), 1, 1, 8, [], made._ends)["stop_token_ids"]) == ends
-    assert set(made._model.generation_config.eos_token_id) == ends
+    assert set(vllm_settings(Sampling(1.0), 1, 1, 8, [], llm._ends)["stop_token_ids"]) == ends
+    assert set(llm._model.generation_config.eos_token_id) == ends
     policy = load_policy(job(tmp_path, {"policy": str(folder), "reference": str(folder)}, "dpo"))
     assert set(policy.generation_config.eos_token_id) == ends
 
@@ -46,29 +44,29 @@ def test_end_tokens_are_those_of_all_files_together(tmp_path: Path) -> None:
 def test_a_stop_text_that_is_a_special_token_ends_responses_in_both_engines(tmp_path: Path) -> None:
     words = tokenizer(TEXTS)
     save_policy(tmp_path, words)
-    made = generator(tmp_path, stop=["<|user|>"], max_new_tokens=120)
+    llm = generator(tmp_path, stop=["<|user|>"], max_new_tokens=120)
     user = words.convert_tokens_to_ids("<|user|>")
-    assert user in made._ends and user not in Chat(words).end_tokens(tmp_path)  # vLLM is given the same `_ends`
-    (output,) = made.generate([QUESTION], 16, seeds=[1])
+    assert user in llm._ends and user not in Chat(words).end_tokens(tmp_path)  # vLLM is given the same `_ends`
+    (output,) = llm.generate([QUESTION], 16, seeds=[1])
     ends = [ids[-1] for ids in output["token_ids"] if user in ids]
     assert ends and set(ends) == {user} and words.pad_token_id not in {ids[-1] for ids in output["token_ids"]}
 
 
 def test_a_tokenizer_that_names_no_attention_mask_changes_no_response(tmp_path: Path) -> None:
     words = tokenizer(TEXTS)
-    words.pad_token = words.eos_token  # so that the padding cannot be told from the ids
+    words.pad_token = words.eos_token  # so that padding cannot be recognised by its id
     save_policy(tmp_path, words)
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "model_input_names": ["input_ids"]}))
-    made = generator(tmp_path, temperature=0.0)
-    assert made.generate([QUESTION, DIALOGUE])[0]["token_ids"] == made.generate([QUESTION])[0]["token_ids"]
+    llm = generator(tmp_path, temperature=0.0)
+    assert llm.generate([QUESTION, DIALOGUE])[0]["token_ids"] == llm.generate([QUESTION])[0]["token_ids"]
 
 
-def test_sampling_settings_in_the_models_files_change_nothing_and_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampling_settings_in_the_models_files_change_nothing_and_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = tokenizer(TEXTS)
     save_policy(tmp_path / "policy", words)
     plain = generator(tmp_path / "policy", temperature=1.0).generate([QUESTION, DIALOGUE], 2, [1, 2])
-    wanted = {
+    file_settings = {
         "repetition_penalty": 3.0,
         "no_repeat_ngram_size": 1,
         "min_new_tokens": 12,
@@ -86,13 +84,13 @@ def test_sampling_settings_in_the_models_files_change_nothing_and_are_told(tmp_p
         "min_p": 0.5,
     }
     file = tmp_path / "policy" / "generation_config.json"
-    file.write_text(json.dumps({"eos_token_id": words.eos_token_id, **wanted}))
+    file.write_text(json.dumps({"eos_token_id": words.eos_token_id, **file_settings}))
     assert generator(tmp_path / "policy", temperature=1.0).generate([QUESTION, DIALOGUE], 2, [1, 2]) == plain
-    assert set(model_settings(tmp_path / "policy")) == set(wanted)
+    assert set(model_settings(tmp_path / "policy")) == set(file_settings)
     save_reward(tmp_path / "reward", words)
     check(recipe(tmp_path))
-    said = capsys.readouterr().err
-    assert "policy.model: the files of" in said and "repetition_penalty 3.0" in said and "num_beams 3" in said
+    message = capsys.readouterr().err
+    assert "policy.model: the files of" in message and "repetition_penalty 3.0" in message and "num_beams 3" in message
 
 
 def test_settings_that_transformers_refuses_to_read_stop_nothing(tmp_path: Path) -> None:
@@ -109,7 +107,7 @@ def test_settings_that_transformers_refuses_to_read_stop_nothing(tmp_path: Path)
     assert generator(tmp_path / "policy").generate([QUESTION], 2, [1]) == plain
 
 
-def test_a_policy_whose_files_hold_settings_that_cannot_be_saved_is_trained_and_keeps_them(models: Path, tmp_path: Path) -> None:
+def test_a_policy_with_settings_that_cannot_be_saved_is_trained_and_keeps_them(models: Path, tmp_path: Path) -> None:
     words = tokenizer(TEXTS)
     save_policy(tmp_path / "policy", words)
     file = tmp_path / "policy" / "generation_config.json"
@@ -122,14 +120,14 @@ def test_a_policy_whose_files_hold_settings_that_cannot_be_saved_is_trained_and_
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_responses_under_a_repetition_penalty_do_not_depend_on_their_batch(tmp_path: Path, temperature: float) -> None:
     words = tokenizer(TEXTS)
-    words.pad_token = words.eos_token  # padding that is a token which matters
+    words.pad_token = words.eos_token  # padding with a token that changes the result
     save_policy(tmp_path, words)
     settings = {"repetition_penalty": 1.8, "top_k": 40, "min_p": 0.01, "temperature": temperature}
     long = [{"role": "user", "content": "What is a planet? " * 20}]
-    together = generator(tmp_path, tokens_per_batch=10**6, **settings).generate([QUESTION, long], 2, [1, 2])
-    alone = generator(tmp_path, tokens_per_batch=1, **settings).generate([QUESTION, long], 2, [1, 2])
+    batched_output = generator(tmp_path, tokens_per_batch=10**6, **settings).generate([QUESTION, long], 2, [1, 2])
+    single_output = generator(tmp_path, tokens_per_batch=1, **settings).generate([QUESTION, long], 2, [1, 2])
     plain = generator(tmp_path, temperature=temperature).generate([QUESTION, long], 2, [1, 2])
-    assert together == alone != plain
+    assert batched_output == single_output != plain
 
 
 @pytest.mark.parametrize(
@@ -142,25 +140,29 @@ def test_responses_under_a_repetition_penalty_do_not_depend_on_their_batch(tmp_p
         Sampling(1.0, min_p=0.2, top_p=0.5),
     ],
 )
-def test_settings_mean_in_transformers_what_they_mean_in_vllm(sampling: Sampling) -> None:
-    """Against vLLM's sampler, written out: penalty, temperature, min_p, top_k, top_p."""
+def test_settings_have_the_same_meaning_in_transformers_and_vllm(sampling: Sampling) -> None:
+    """Compared with vLLM's sampler, written out: penalty, temperature, min_p, top_k, top_p."""
     torch.manual_seed(1)
-    logits, seen = 3 * torch.randn(2, 50), torch.randint(0, 50, (2, 6))
+    logits, prompt_ids = 3 * torch.randn(2, 50), torch.randint(0, 50, (2, 6))
     starts = [0, 3]
-    found = processors(sampling, starts)(seen, logits.clone()).softmax(dim=-1)
-    told = vllm_settings(sampling, 5, 4, 9, ["x"], [2])
+    probabilities = processors(sampling, starts)(prompt_ids, logits.clone()).softmax(dim=-1)
+    vllm_sampling = vllm_settings(sampling, 5, 4, 9, ["x"], [2])
     for row in range(2):
         scores = logits[row].double()
-        for token in set(seen[row, starts[row] :].tolist()):
-            scores[token] = scores[token] / told["repetition_penalty"] if scores[token] > 0 else scores[token] * told["repetition_penalty"]
-        if told["temperature"] > 0:
-            scores = scores / told["temperature"]
+        for token in set(prompt_ids[row, starts[row] :].tolist()):
+            scores[token] = (
+                scores[token] / vllm_sampling["repetition_penalty"]
+                if scores[token] > 0
+                else scores[token] * vllm_sampling["repetition_penalty"]
+            )
+        if vllm_sampling["temperature"] > 0:
+            scores = scores / vllm_sampling["temperature"]
             share = scores.softmax(dim=-1)
-            scores[share < told["min_p"] * share.max()] = -torch.inf
-            if told["top_k"]:
-                scores[scores < scores.topk(told["top_k"]).values[-1]] = -torch.inf
+            scores[share < vllm_sampling["min_p"] * share.max()] = -torch.inf
+            if vllm_sampling["top_k"]:
+                scores[scores < scores.topk(vllm_sampling["top_k"]).values[-1]] = -torch.inf
             order = scores.argsort(descending=True)
-            before = scores.softmax(dim=-1)[order].cumsum(dim=0) - scores.softmax(dim=-1)[order]
-            scores[order[before >= told["top_p"]]] = -torch.inf
-        assert torch.allclose(found[row].double(), scores.softmax(dim=-1), atol=1e-5)
-    assert told["n"] == (4 if sampling.temperature else 1) and told["max_tokens"] == 9 and told["stop"] == ["x"]
+            mass_above = scores.softmax(dim=-1)[order].cumsum(dim=0) - scores.softmax(dim=-1)[order]
+            scores[order[mass_above >= vllm_sampling["top_p"]]] = -torch.inf
+        assert torch.allclose(probabilities[row].double(), scores.softmax(dim=-1), atol=1e-5)
+    assert vllm_sampling["n"] == (4 if sampling.temperature else 1) and vllm_sampling["max_tokens"] == 9 and vllm_sampling["stop"] == ["x"]

@@ -1,4 +1,4 @@
-"""Scores say whose they are and by which rule: one judge each, one outcome per judgment, the official procedure and ours apart."""
+"""Scores name their judge and their rule: one judge per score, one outcome per judgment, official figures and ours apart."""
 
 import dataclasses
 import json
@@ -50,12 +50,12 @@ BASELINE = "o3-mini-2025-01-31"
 
 
 def by_judge(row: dict[str, Any], judge: str) -> dict[str, Any]:
-    """A row of official judgments as if another judge had written it."""
+    """A row of official judgments, attributed to another judge."""
     return {**row, "judge": [judge, row["judge"][1]] if isinstance(row.get("judge"), list) else judge}
 
 
 def rows_of(bench: str, judge: str, good: bool) -> list[dict[str, Any]]:
-    """Judgments of a model `m`, by a judge that thinks well of it or badly."""
+    """Judgments of a model `m` by a judge that rates it high or low."""
     numbers = range(81, 101)
     match bench:
         case "mt-bench":
@@ -70,38 +70,40 @@ def rows_of(bench: str, judge: str, good: bool) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("bench", ["mt-bench", "arena-hard", "arena-hard-v2", "alpaca-eval"])
-def test_judgments_of_two_judges_give_a_score_each_and_are_never_compared(bench: str, tmp_path: Path) -> None:
+def test_judgments_of_two_judges_give_two_scores_that_are_never_compared(bench: str, tmp_path: Path) -> None:
     name = bench.removesuffix("-v2")
-    one = write_lines(tmp_path / "one.jsonl", rows_of(bench, "strict", False))
+    first_file = write_lines(tmp_path / "one.jsonl", rows_of(bench, "strict", False))
     two = write_lines(tmp_path / "two.jsonl", rows_of(bench, "kind", True))
     files = HubFiles()
-    document = score_files(name, [one, two], hub_files=files)
-    assert [(entry["model"], entry["judge"]) for entry in document["models"]] in (
+    document = score_files(name, [first_file, two], hub_files=files)
+    assert [(first_file["model"], first_file["judge"]) for first_file in document["models"]] in (
         [("m", "kind"), ("m", "strict")],
-        [("m", "strict"), ("m", "kind")],  # AlpacaEval without its files has no score to sort by
+        [("m", "strict"), ("m", "kind")],  # without its files AlpacaEval has no score to sort by
     )
     key = "win_rate" if name == "alpaca-eval" else "score"
-    apart = {2.5, 8.5} if name == "mt-bench" else {0.0, 100.0}
-    assert {entry[key] for entry in document["models"]} == apart
+    two_scores = {2.5, 8.5} if name == "mt-bench" else {0.0, 100.0}
+    assert {first_file[key] for first_file in document["models"]} == two_scores
     assert document["differences"] == []
     table = as_markdown(score_tables(document))
     assert "judge" in table and "| m " in table and "strict" in table and "kind" in table
     if name != "alpaca-eval":
         with pytest.raises(ConfigError, match="judged by strict on one side and by kind on the other; not compared"):
-            compare("one", file_values(name, one), "two", file_values(name, two))
+            compare("one", file_values(name, first_file), "two", file_values(name, two))
 
 
-def test_a_comparison_takes_what_one_judge_has_judged_on_both_sides(tmp_path: Path) -> None:
+def test_a_comparison_uses_a_judge_that_judged_both_sides(tmp_path: Path) -> None:
     rows = rows_of("mt-bench", "strict", False)
-    one = write_lines(tmp_path / "one.jsonl", rows + rows_of("mt-bench", "kind", True))
-    two = write_lines(tmp_path / "two.jsonl", [{**row, "score": row["score"] + 1} for row in rows])
-    document = compare("one", file_values("mt-bench", one), "two", file_values("mt-bench", two))
+    first_file = write_lines(tmp_path / "one.jsonl", rows + rows_of("mt-bench", "kind", True))
+    two = write_lines(tmp_path / "two.jsonl", [{**paths, "score": paths["score"] + 1} for paths in rows])
+    document = compare("one", file_values("mt-bench", first_file), "two", file_values("mt-bench", two))
     (difference,) = document["differences"]
     assert (difference["judge"], difference["value"]) == ("strict", pytest.approx(1))
     assert document["notes"] == ["mt-bench, m: judged by kind on one side and by strict on the other; not compared"]
     assert "strict" in as_markdown(comparison_tables(document))
-    unnamed = write_lines(tmp_path / "unnamed.jsonl", [{name: value for name, value in row.items() if name != "judge"} for row in rows])
-    document = compare("one", file_values("mt-bench", two), "two", file_values("mt-bench", unnamed))
+    judgeless_file = write_lines(
+        tmp_path / "unnamed.jsonl", [{name: value for name, value in paths.items() if name != "judge"} for paths in rows]
+    )
+    document = compare("one", file_values("mt-bench", two), "two", file_values("mt-bench", judgeless_file))
     assert document["differences"][0]["value"] == pytest.approx(-1) and "the judge is recorded on one side only" in document["notes"][0]
 
 
@@ -116,7 +118,7 @@ def test_iterations_are_compared_with_the_base_policy_by_the_same_judge_only() -
         Scored("mt-bench", "iteration 1", "gpt-4.1"): better,
     }
     document = compare_iterations("run", values)
-    assert [(one["policy"], one["value"]) for one in document["differences"]] == [("iteration 0", pytest.approx(1))]
+    assert [(stage["policy"], stage["value"]) for stage in document["differences"]] == [("iteration 0", pytest.approx(1))]
     assert document["notes"] == ["mt-bench, iteration 1: judged by gpt-4 on one side and by gpt-4.1 on the other; not compared"]
 
 
@@ -129,22 +131,22 @@ OF_0_1_0 = pa.schema(
 """Judgments as 0.1.0 wrote them: no outcome, and MT-Bench's rating and AlpacaEval's preference in one column."""
 
 
-def judgment(question: str, game: int, verdict: str | None = None, preference: float | None = None, **more: Any) -> dict[str, Any]:
-    row = dict.fromkeys(SCHEMAS["judgments"].names)
-    own = {"prompt_id": question, "question_id": question, "category": "hard_prompt", "model": "m", "baseline": "b", "judge": "j"}
-    return {**row, **own, "game": game, "verdict": verdict, "score": preference, "raw": "because", "attempts": 1, **more}
+def judgment(question: str, game: int, verdict: str | None = None, preference: float | None = None, **columns: Any) -> dict[str, Any]:
+    paths = dict.fromkeys(SCHEMAS["judgments"].names)
+    common = {"prompt_id": question, "question_id": question, "category": "hard_prompt", "model": "m", "baseline": "b", "judge": "j"}
+    return {**paths, **common, "game": game, "verdict": verdict, "score": preference, "raw": "because", "attempts": 1, **columns}
 
 
 def artifact(folder: Path, stage: str, rows: list[dict[str, Any]], schema: pa.Schema, inputs: dict[str, str] | None = None) -> Artifact:
     place = folder / f"0-{stage}-000000000000"
     write_rows([pa.Table.from_pylist(rows, schema=schema)], schema, place / "data")
-    named = {name: {"artifact": made} for name, made in (inputs or {}).items()}
-    return Artifact(f"{stage}-0", stage, 0, place, {"counts": {}, "inputs": named, "rows": len(rows)})
+    inputs_of_manifest = {name: {"artifact": artifact_name} for name, artifact_name in (inputs or {}).items()}
+    return Artifact(f"{stage}-0", stage, 0, place, {"counts": {}, "inputs": inputs_of_manifest, "rows": len(rows)})
 
 
 @pytest.mark.parametrize("column", [True, False])
 @pytest.mark.parametrize(
-    ("stage", "rows", "wanted"),
+    ("stage", "rows", "outcomes"),
     [
         ("eval-alpaca-eval-judge", [judgment("q", 1, None, 1.9), judgment("r", 0, None, 1.2), judgment("s", 0)], [0.9, 0.2, None]),
         ("eval-arena-hard-v2.0-judge", [judgment("q", 0, "A<<B"), judgment("q", 1, "B=A"), judgment("r", 0, "A>>A")], [1.0, 0.5, None]),
@@ -152,76 +154,76 @@ def artifact(folder: Path, stage: str, rows: list[dict[str, Any]], schema: pa.Sc
         ("eval-mt-bench-judge", [judgment("q", 1, None, 8.0)], [None]),
     ],
 )
-def test_outcomes_are_the_judging_steps_own_and_old_runs_have_them_too(
-    stage: str, rows: list[dict[str, Any]], wanted: list[float | None], column: bool, tmp_path: Path
+def test_outcomes_come_from_the_judging_steps_and_old_runs_have_them_too(
+    stage: str, rows: list[dict[str, Any]], outcomes: list[float | None], column: bool, tmp_path: Path
 ) -> None:
     schema = SCHEMAS["judgments"] if column else OF_0_1_0
-    written = [{**row, **({"outcome": value} if column else {})} for row, value in zip(rows, wanted, strict=True)]
-    found = judged_rows(artifact(tmp_path, stage, written, schema), [])
+    stored_rows = [{**paths, **({"outcome": value} if column else {})} for paths, value in zip(rows, outcomes, strict=True)]
+    style_counts = judged_rows(artifact(tmp_path, stage, stored_rows, schema), [])
     if stage == "eval-mt-bench-judge" and not column:
-        assert [row["verdict"] for row in found] == [None]
-    assert [row["outcome"] for row in found] == [pytest.approx(value) if value is not None else None for value in wanted]
+        assert [paths["verdict"] for paths in style_counts] == [None]
+    assert [paths["outcome"] for paths in style_counts] == [pytest.approx(value) if value is not None else None for value in outcomes]
 
 
 def test_the_report_shows_wins_of_alpaca_eval_and_of_every_label_of_arena_hard_v2(tmp_path: Path) -> None:
-    asked = [judgment(f"q{n}", 1, None, preference) for n, preference in enumerate((1.9, 1.8, 1.2, None))]
+    judgments = [judgment(f"q{n}", 1, None, preference) for n, preference in enumerate((1.9, 1.8, 1.2, None))]
     labels = [judgment(f"q{n}", game, label) for n, pair in enumerate((("A<B", "B<A"), ("A<<B", "B=A"))) for game, label in enumerate(pair)]
     questions = [{"prompt_id": f"q{n}", "question_id": f"q{n}", "turns": [f"Question {n}?"], "messages": []} for n in range(4)]
     responses = [{"prompt_id": f"q{n}", "responses": ["An answer."]} for n in range(4)]
     artifacts = []
-    for bench, rows in (("alpaca-eval", asked), ("arena-hard-v2.0", labels)):
+    for bench, rows in (("alpaca-eval", judgments), ("arena-hard-v2.0", labels)):
         schemas = {"questions": (questions, SCHEMAS["questions"]), "answers": (responses, SCHEMAS["responses"])}
-        made = {name: artifact(tmp_path, f"{bench}-{name}", *parts) for name, parts in schemas.items()}
-        made["baseline"] = artifact(tmp_path, f"{bench}-baseline", responses, SCHEMAS["responses"])
-        inputs = {name: one.folder.name for name, one in made.items()}
-        made["judgments"] = artifact(tmp_path, f"eval-{bench}-judge", rows, OF_0_1_0, inputs)
-        scored = artifact(tmp_path, f"eval-{bench}-score", [], pa.schema([("question_id", pa.string())]))
+        stage_artifacts = {name: artifact(tmp_path, f"{bench}-{name}", *parts) for name, parts in schemas.items()}
+        stage_artifacts["baseline"] = artifact(tmp_path, f"{bench}-baseline", responses, SCHEMAS["responses"])
+        inputs = {name: stage.folder.name for name, stage in stage_artifacts.items()}
+        stage_artifacts["judgments"] = artifact(tmp_path, f"eval-{bench}-judge", rows, OF_0_1_0, inputs)
+        score_artifact = artifact(tmp_path, f"eval-{bench}-score", [], pa.schema([("question_id", pa.string())]))
         about = {"judge": "j", "judgments": len(rows), "failed_calls": 0, "no_verdict": 0, "first_place": 0.5}
         manifest = {
-            **scored.manifest,
+            **score_artifact.manifest,
             "scores": {"judging": about},
-            "inputs": {"baseline": {}, "judgments": {"artifact": made["judgments"].folder.name}},
+            "inputs": {"baseline": {}, "judgments": {"artifact": stage_artifacts["judgments"].folder.name}},
         }
-        artifacts += [*made.values(), Artifact(scored.name, scored.stage, 0, scored.folder, manifest)]
+        artifacts += [*stage_artifacts.values(), Artifact(score_artifact.name, score_artifact.stage, 0, score_artifact.folder, manifest)]
     history = History(tmp_path, tuple(artifacts))
-    titles = [one.title for one in examples(history).answers]
+    titles = [stage.title for stage in examples(history).answers]
     assert {"alpaca-eval: a win", "alpaca-eval: a loss", "alpaca-eval: no verdict"} <= set(titles)
     assert "arena-hard-v2.0: a win in both orders" in titles and "arena-hard-v2.0: no verdict" not in titles
-    said = [verdict.label for one in examples(history).answers for verdict in one.verdicts]
-    assert "j, policy first: 0.90 for the policy" in said and "j, policy first: B<A" in said
+    verdict_labels = [verdict.label for stage in examples(history).answers for verdict in stage.verdicts]
+    assert "j, policy first: 0.90 for the policy" in verdict_labels and "j, policy first: B<A" in verdict_labels
     assert "games" in {plot.name for plot in judging(history).plots}
 
 
 def test_a_report_of_a_run_without_the_column_is_the_same(tmp_path: Path) -> None:
     root = SyntheticRun(tmp_path / "made", prompts=8, responses=2, iterations=1, words=4).write()
-    now = _lettercraft(read_history(Run(root)))
+    section = _lettercraft(read_history(Run(root)))
     for file in (root / "stages").glob("*-eval-judge-*/data/*.parquet"):
         pq.write_table(pq.read_table(file).drop_columns(["outcome"]), file)
-    assert _lettercraft(read_history(Run(root))) == now and now[0].games
+    assert _lettercraft(read_history(Run(root))) == section and section[0].games
 
 
 # --- Arena-Hard v2.0's style control
 
 
-def test_style_control_of_v2_is_where_the_official_optimiser_stops_and_the_converged_fit_stands_beside_it(
+def test_style_control_of_v2_equals_the_official_optimiser_and_the_converged_fit_is_reported_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arena_style, "ROUNDS", 5)
     random = np.random.default_rng(4)
     shares = {"even": 0.5, "strong": 0.97, "weak": 0.01}
-    answers = [Answer(str(q), name, "", counted(random), True) for q in range(60) for name in (BASELINE, *shares)]
+    answers = [Answer(str(q), name, "", style_counts(random), True) for q in range(60) for name in (BASELINE, *shares)]
     rows = [(str(q), BASELINE, name, float(random.random() < share)) for q in range(60) for name, share in shares.items()]
     battles, _ = battle_file(rows)
     features = official_features(battles, by_model(answers))
     place = np.searchsorted(sorted(shares), battles.b)
     ours = expit(_official_steps(place, 3, features.double().numpy(), battles.outcome)[:3])
     assert ours == pytest.approx(official_rates(battles, features, sorted(shares)), abs=1e-3)
-    converged = expit(_fit(place, 3, features.double().numpy(), battles.outcome, np.ones(len(place)), "v2.0")[:3])
-    assert abs(ours - converged).max() > 1e-3, "the official optimiser has not converged"
+    converged_rates = expit(_fit(place, 3, features.double().numpy(), battles.outcome, np.ones(len(place)), "v2.0")[:3])
+    assert abs(ours - converged_rates).max() > 1e-3, "the official optimiser has not converged"
 
     judgments = [judged_v2("weak", str(q), "A>B", "B>A" if q % 9 else "A>B") for q in range(60)]
     texts = [{"role": "assistant", "content": {"answer": "x"}}]
-    answer_rows = [{"uid": one.question, "model": one.model, "messages": texts, "metadata": one.counts} for one in answers]
+    answer_rows = [{"uid": stage.question, "model": stage.model, "messages": texts, "metadata": stage.counts} for stage in answers]
     files = [write_lines(tmp_path / f"{name}.jsonl", rows) for name, rows in (("judgments", judgments), ("answers", answer_rows))]
     document = score_files("arena-hard", files[:1], files[1:])
     (model,) = document["models"]
@@ -229,16 +231,16 @@ def test_style_control_of_v2_is_where_the_official_optimiser_stops_and_the_conve
     assert "converged (eva's own)" in as_markdown(score_tables(document))
 
 
-def counted(random: np.random.Generator) -> dict[str, Any]:
+def style_counts(random: np.random.Generator) -> dict[str, Any]:
     return {"token_len": int(random.integers(20, 300)), **{name: {"all": int(random.integers(0, 9))} for name in STYLE}}
 
 
 def official_features(battles: Any, answers: Any) -> torch.Tensor:
-    """v2.0's style features by the formula: markdown per (tokens + 1)."""
+    """v2.0's style features by their formula: markdown per (tokens + 1)."""
 
     def counts(side: Any) -> torch.Tensor:
-        found = [answers[model][question].counts for model, question in zip(side, battles.question, strict=True)]
-        return torch.tensor([[one["token_len"], *(one[name]["all"] for name in STYLE)] for one in found], dtype=torch.float32)
+        style_counts = [answers[model][question].counts for model, question in zip(side, battles.question, strict=True)]
+        return torch.tensor([[stage["token_len"], *(stage[name]["all"] for name in STYLE)] for stage in style_counts], dtype=torch.float32)
 
     a, b = counts(battles.a), counts(battles.b)
     density_a, density_b = a[:, 1:] / (a[:, :1] + 1), b[:, 1:] / (b[:, :1] + 1)
@@ -249,32 +251,32 @@ def official_features(battles: Any, answers: Any) -> torch.Tensor:
 
 
 def official_rates(battles: Any, features: torch.Tensor, models: list[str]) -> list[float]:
-    """Win rates after 50 steps of LBFGS, written down from the description of the official procedure."""
+    """Win rates after 50 steps of LBFGS, as the official procedure describes them."""
     columns = [BASELINE, *models]
     design = torch.zeros(len(battles.b), len(columns) + 4)
-    for row, model in enumerate(battles.b):
-        design[row, columns.index(model)], design[row, 0] = 1.0, -1.0
+    for paths, model in enumerate(battles.b):
+        design[paths, columns.index(model)], design[paths, 0] = 1.0, -1.0
     design[:, len(columns) :] = features
     weights = torch.nn.Parameter(torch.full((design.shape[1],), 0.5))
     optimizer = torch.optim.LBFGS([weights], lr=0.1, max_iter=50, tolerance_grad=1e-9, tolerance_change=1e-9)
-    wanted = torch.from_numpy(battles.outcome).float()
+    outcomes = torch.from_numpy(battles.outcome).float()
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = torch.nn.functional.binary_cross_entropy_with_logits(design @ weights, wanted, reduction="sum")
+        value = torch.nn.functional.binary_cross_entropy_with_logits(design @ weights, outcomes, reduction="sum")
         value.backward()
         return value
 
     optimizer.step(loss)
-    found = weights.detach()
-    return [float(torch.sigmoid(found[columns.index(model)] - found[0])) for model in models]
+    coefficients = weights.detach()
+    return [float(torch.sigmoid(coefficients[columns.index(model)] - coefficients[0])) for model in models]
 
 
 # --- MT-Bench and IFEval
 
 
 @pytest.mark.parametrize("text", ["Rating: [[80]]", "Rating: [[0]]", "[[10.5]]", "Rating: [11]", "[[0.5]]", "[[007]] [[80]]"])
-def test_a_rating_outside_1_to_10_is_none(text: str) -> None:
+def test_a_rating_outside_1_to_10_is_null(text: str) -> None:
     assert rating(text) == (7 if "007" in text else None)
 
 
@@ -287,7 +289,7 @@ def test_ratings_outside_1_to_10_are_left_out_and_counted(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("bench", "row", "says"),
+    ("bench", "paths", "says"),
     [
         ("mt-bench", {"question_id": 81, "model": "m", "turn": 1, "judgment": 7}, "judgment is 7; expected the judge's text"),
         ("mt-bench", {"question_id": "\ud800", "model": "m", "turn": 1, "score": 7}, r"question_id is .*ud800.*; expected a name or an id"),
@@ -304,9 +306,9 @@ def test_ratings_outside_1_to_10_are_left_out_and_counted(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_a_judgment_of_another_type_is_named_with_its_line(bench: str, row: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_a_judgment_of_another_type_is_named_with_its_line(bench: str, paths: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"a.jsonl, line 1: .*{says}"):
-        score_files(bench, [write_lines(tmp_path / "a.jsonl", [row])])
+        score_files(bench, [write_lines(tmp_path / "a.jsonl", [paths])])
 
 
 def test_a_huge_rating_is_outside_the_scale(tmp_path: Path) -> None:
@@ -318,10 +320,10 @@ def test_a_huge_rating_is_outside_the_scale(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("messages", ["a"]), ("metadata", True), ("metadata", {"bold_count": {"**": ["x"]}}), ("metadata", [1])]
 )
-def test_an_answer_of_another_shape_is_refused(field: str, value: Any) -> None:
-    row = {"uid": "q", "model": "m", "messages": [{"role": "assistant", "content": "x"}], field: value}
+def test_a_response_file_of_another_format_is_refused(field: str, value: Any) -> None:
+    paths = {"uid": "q", "model": "m", "messages": [{"role": "assistant", "content": "x"}], field: value}
     with pytest.raises(ValueError, match="expected"):
-        parse_answer(Record(Path("a"), "line 1", row))
+        parse_answer(Record(Path("a"), "line 1", paths))
 
 
 REFERENCE = json.dumps(
@@ -341,7 +343,7 @@ REFERENCE = json.dumps(
         ("**", 0.5, 0.5),
     ],
 )
-def test_ifeval_s_loose_rule_forgives_first_and_last_lines_and_asterisks(response: str, strict: float, loose: float) -> None:
+def test_ifevals_loose_rule_ignores_first_and_last_lines_and_asterisks(response: str, strict: float, loose: float) -> None:
     assert (instruction([], response, REFERENCE), loosely_followed(response, REFERENCE)) == (strict, loose)
 
 
@@ -378,31 +380,33 @@ def alpaca_recipe(**benchmark: Any) -> Any:
     return load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps(chosen)}"])
 
 
-def test_the_recipe_decides_alpaca_eval_s_files_and_not_what_the_hub_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_and_not_the_hub_decides_alpaca_evals_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = tmp_path / "outputs.json"
     outputs.write_text(json.dumps([{"dataset": "made", "instruction": "i", "output": "o", "generator": "g"}]))
-    own = {"questions": str(outputs), "baseline": str(outputs)}
-    (stage,) = [one for one in iterations(alpaca_recipe(**own))[0].stages if one.name == "base-alpaca-eval-score"]
+    paths = {"questions": str(outputs), "baseline": str(outputs)}
+    (stage,) = [stage for stage in iterations(alpaca_recipe(**paths))[0].stages if stage.name == "base-alpaca-eval-score"]
     assert not {"gamed", "difficulty"} & set(stage.inputs)
     hub = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
-    gamed = tmp_path / "gamed.csv"
-    gamed.write_text("model\n")
-    (given,) = [one for one in iterations(alpaca_recipe(**own, gamed=str(gamed)))[0].stages if one.name == "base-alpaca-eval-score"]
-    assert "gamed" in given.inputs and given.fingerprint != stage.fingerprint
+    gamed_file = tmp_path / "gamed.csv"
+    gamed_file.write_text("model\n")
+    (stage_with_file,) = [
+        stage for stage in iterations(alpaca_recipe(**paths, gamed=str(gamed_file)))[0].stages if stage.name == "base-alpaca-eval-score"
+    ]
+    assert "gamed" in stage_with_file.inputs and stage_with_file.fingerprint != stage.fingerprint
     with pytest.raises(ConfigError, match=r"alpaca_eval at main cannot be fetched .+ give the path of a copy"):
         iterations(alpaca_recipe())
 
 
-def test_a_policy_without_benchmarks_has_a_card_that_the_hub_takes(tmp_path: Path) -> None:
+def test_a_policy_without_benchmarks_has_a_card_that_the_hub_accepts(tmp_path: Path) -> None:
     root = SyntheticRun(tmp_path / "made", prompts=8, responses=2, iterations=0, words=4).write()
-    artifacts = tuple(one for one in read_history(Run(root)).artifacts if not one.stage.endswith("-score"))
-    (policy,) = [one for one in artifacts if one.stage == "train"]
+    artifacts = tuple(entry for entry in read_history(Run(root)).artifacts if not entry.stage.endswith("-score"))
+    (policy,) = [entry for entry in artifacts if entry.stage == "train"]
     recipe = load_recipe("quickstart").model_dump(mode="json")
     base = Base("org/base", "org/base", "0" * 40, {"license": "apache-2.0"})
-    started = {**policy.manifest, "inputs": {**policy.manifest["inputs"], "policy": {"artifact": "org/base"}}}
-    policy = dataclasses.replace(policy, manifest=started)
+    manifest = {**policy.manifest, "inputs": {**policy.manifest["inputs"], "policy": {"artifact": "org/base"}}}
+    policy = dataclasses.replace(policy, manifest=manifest)
     card = model_card(Story("made", "tester", recipe, artifacts, {0: policy}, base, {}), 0)
     metadata = yaml.safe_load(card.split("---")[1])
     assert "model_name" not in metadata and "model-index" not in metadata

@@ -1,4 +1,4 @@
-"""K6 of the cases: no secret and no control sequence in any file, stream or traceback, whole or in parts."""
+"""No secret and no control sequence in any file, stream or traceback, complete or in parts (CASES.md, K6)."""
 
 import base64
 import html
@@ -41,7 +41,7 @@ KEY = "Zq7/planted+key=0123\"'<&>wx\\yz"
 
 
 @pytest.fixture(autouse=True)
-def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+def plant_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_PROVIDER_API_KEY", KEY)
 
 
@@ -67,20 +67,22 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_no_form_of_a_key_and_no_long_part_of_it_is_left(form: str) -> None:
+def test_no_form_and_no_long_part_of_a_key_remains(form: str) -> None:
     text = f"before {FORMS[form]} after"
-    left = hide(text)
-    assert left.startswith("before ") and left.endswith(" after") and REMOVED in left
-    assert not any(part in left for part in parts_of(FORMS[form]) if form.startswith("its") or ("base64" not in form and part in KEY))
-    encoded = base64.b64encode(KEY.encode()).decode()
-    assert not any(holds_secret(left, encoded[start:]) for start in range(4)) and not holds_secret(left)
+    hidden_text = hide(text)
+    assert hidden_text.startswith("before ") and hidden_text.endswith(" after") and REMOVED in hidden_text
+    assert not any(
+        part in hidden_text for part in parts_of(FORMS[form]) if form.startswith("its") or ("base64" not in form and part in KEY)
+    )
+    base64_key = base64.b64encode(KEY.encode()).decode()
+    assert not any(holds_secret(hidden_text, base64_key[start:]) for start in range(4)) and not holds_secret(hidden_text)
 
 
 NAMES = ("HF_TOKEN", "my_password", "DB_PASSWD", "AZURE_CLIENT_SECRET", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "BASIC_AUTH")
 
 
 @pytest.mark.parametrize("name", [*NAMES, "GOOGLE_CREDENTIALS", "PGPASSWORD", "OPENAI_APIKEY", "X_AUTHORIZATION", "SSH_KEY_PASSPHRASE"])
-def test_a_variables_name_says_that_its_value_is_a_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_a_variable_marks_its_value_as_a_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "correcthorse-1")
     assert hide("it is correcthorse-1.") == f"it is {REMOVED}."
 
@@ -102,7 +104,7 @@ def test_a_variables_name_says_that_its_value_is_a_secret(name: str, monkeypatch
         ("OAUTH_CLIENT_NAME", "My client name"),
     ],
 )
-def test_what_is_no_secret_stays(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_without_secrets_is_unchanged(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     assert redact(f"it is {value}.") == f"it is {value}."
 
@@ -141,18 +143,18 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_messages_lose_what_looks_like_a_credential(message: str) -> None:
+def test_text_that_looks_like_a_credential_is_removed_from_messages(message: str) -> None:
     assert redact(message) == MESSAGES[message] == redact(redact(message))
 
 
-def test_a_secret_of_digits_is_not_taken_out_of_a_longer_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_of_digits_is_not_removed_from_a_longer_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_PASSWORD", "66666666")
     assert json.loads(redact(json.dumps({"share": 2 / 3, "said": "it is 66666666."}))) == {"share": 2 / 3, "said": f"it is {REMOVED}."}
 
 
 @pytest.mark.parametrize("lead", range(STRIDE + 1))
 @pytest.mark.parametrize("length", [SHORTEST, PART - 1, PART, PART + 1])
-def test_a_part_is_found_wherever_it_stands(lead: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_a_secret_is_found_at_every_position(lead: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "q8Zr4Lk2Wm9Tx"[:length]
     monkeypatch.setenv("AN_API_KEY", secret)
     for tail in range(STRIDE):
@@ -183,12 +185,12 @@ def test_nothing_from_outside_acts_on_the_terminal(capsys: pytest.CaptureFixture
     reporter.console = Terminal(file=io.StringIO(), width=400, force_terminal=True)
     reporter.say(f"a: {ESCAPES} [red]b[/] :smile: [/nothing] {KEY}")
     print_json({"text": ESCAPES, "key": KEY})
-    out, err = capsys.readouterr()
-    said = reporter.console.file.getvalue()
-    for text in (out, err, said):
+    stdout, err = capsys.readouterr()
+    message = reporter.console.file.getvalue()
+    for text in (stdout, err, message):
         assert not set("\x1b\x07\x9b\x00\x7f\u202e\u2066") & set(text) and not holds_secret(text)
-    assert "[red]b[/] :smile: [/nothing]" in said
-    assert json.loads(out) == {"text": ESCAPES, "key": REMOVED}
+    assert "[red]b[/] :smile: [/nothing]" in message
+    assert json.loads(stdout) == {"text": ESCAPES, "key": REMOVED}
 
 
 def test_a_lone_surrogate_reaches_terminal_and_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +201,7 @@ def test_a_lone_surrogate_reaches_terminal_and_log(tmp_path: Path, capsys: pytes
     assert run.events()[0]["cause"] == "half ? a character"
 
 
-def test_redaction_keeps_what_is_no_text() -> None:
+def test_redaction_keeps_values_that_are_not_text() -> None:
     assert redacted({"a": [1, None, 2.5, True], KEY: (KEY,)}) == {"a": [1, None, 2.5, True], REMOVED: [REMOVED]}
 
 
@@ -214,39 +216,39 @@ def test_a_server_that_echoes_the_key_shows_no_part_of_it(
     variable: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, LONG_KEY)
-    named = {} if variable == "OPENAI_API_KEY" else {"api_key_env": variable}
+    settings = {} if variable == "OPENAI_API_KEY" else {"api_key_env": variable}
     with chat_server() as server:
         server.faults = [fault]
         server.reply = lambda body: f"you sent {LONG_KEY[20:40]}"
-        made = LiteLLMGenerator(model="openai/tiny", api_base=server.base, journal=str(tmp_path), attempts=1, concurrency=1, **named)
-        made.load()
-        said = ""
-        for number in range(2):  # once in an error, once in an answer
+        llm = LiteLLMGenerator(model="openai/tiny", api_base=server.base, journal=str(tmp_path), attempts=1, concurrency=1, **settings)
+        llm.load()
+        message = ""
+        for number in range(2):  # once in an error, once in a reply
             try:
-                said += str(made.generate([[{"role": "user", "content": f"hello {number}"}]], 1, [number]))
+                message += str(llm.generate([[{"role": "user", "content": f"hello {number}"}]], 1, [number]))
             except StageError as error:
-                said += str(error)
-        made.unload()
-    assert {request["key"] for request in server.requests} == {f"Bearer {LONG_KEY}"} and REMOVED in said and "you sent" in said
+                message += str(error)
+        llm.unload()
+    assert {request["key"] for request in server.requests} == {f"Bearer {LONG_KEY}"} and REMOVED in message and "you sent" in message
     files = "".join(path.read_bytes().decode(errors="replace") for path in tmp_path.iterdir())
-    assert "you sent" in files and not holds_secret(said + files, LONG_KEY)
+    assert "you sent" in files and not holds_secret(message + files, LONG_KEY)
 
 
 # --- logs and tracebacks
 
 
-def test_a_log_holds_no_secret_wherever_its_writer_cuts(tmp_path: Path) -> None:
+def test_a_log_holds_no_secret_wherever_its_writer_splits_the_text(tmp_path: Path) -> None:
     with clean_log(tmp_path / "log") as output:
         for text in (f"first {KEY}\nsecond ", KEY[:15], KEY[15:], "\r", f"x{KEY}" * 12_000, "\nlast"):
             rest = text.encode()
             while rest:
                 rest = rest[os.write(output.fileno(), rest) :]
-    said = (tmp_path / "log").read_text()
-    assert said.startswith(f"first {REMOVED}\nsecond {REMOVED}") and said.endswith("\nlast") and not holds_secret(said)
+    message = (tmp_path / "log").read_text()
+    assert message.startswith(f"first {REMOVED}\nsecond {REMOVED}") and message.endswith("\nlast") and not holds_secret(message)
 
 
 def print_and_raise(text: str) -> None:
-    local = text  # a traceback with locals would show it
+    local = text  # a traceback that prints local variables would show it
     print("printed", local)
     raise RuntimeError(f"raised {local}")
 
@@ -254,9 +256,9 @@ def print_and_raise(text: str) -> None:
 def test_a_stages_output_and_traceback_hold_no_secret(tmp_path: Path) -> None:
     with pytest.raises(StageError) as failure:
         run_in_child(f"{__name__}:print_and_raise", {"text": f"Bearer {KEY}"}, tmp_path / "log", lambda: None)
-    said = (tmp_path / "log").read_text()
-    assert f"printed Bearer {REMOVED}" in said and f"RuntimeError: raised Bearer {REMOVED}" in said and "print_and_raise" in said
-    assert "planted" not in said + str(failure.value) and len(said.splitlines()) < 20
+    message = (tmp_path / "log").read_text()
+    assert f"printed Bearer {REMOVED}" in message and f"RuntimeError: raised Bearer {REMOVED}" in message and "print_and_raise" in message
+    assert "planted" not in message + str(failure.value) and len(message.splitlines()) < 20
 
 
 def raise_one(context: Context, name: str) -> None:
@@ -264,22 +266,22 @@ def raise_one(context: Context, name: str) -> None:
     raise {kind.__name__: kind for kind in (RuntimeError, RecursionError, SystemExit, MemoryError)}[name](secret_local)
 
 
-@pytest.mark.parametrize("raised", [RuntimeError, RecursionError, SystemExit, MemoryError])
-def test_an_unforeseen_error_of_a_stage_is_one_line_and_a_plain_traceback_in_a_file(raised: type[BaseException], tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, RecursionError, SystemExit, MemoryError])
+def test_an_unexpected_error_of_a_stage_is_one_line_and_a_plain_traceback_in_a_file(error: type[BaseException], tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.create()
-    stage = FunctionStage("odd", 0, {}, function=Use(f"{__name__}:raise_one", {"name": raised.__name__}))
+    stage = FunctionStage("odd", 0, {}, function=Use(f"{__name__}:raise_one", {"name": error.__name__}))
     with pytest.raises(StageError) as failure:
         execute(run, [stage], Reporter())
     message = str(failure.value)
-    assert message.startswith(f"stage 0-odd failed: {raised.__name__}: {REMOVED}") and "\n" not in message
+    assert message.startswith(f"stage 0-odd failed: {error.__name__}: {REMOVED}") and "\n" not in message
     assert message.endswith(f"; the traceback is in {run.root / 'error.log'}")
     log = (run.root / "error.log").read_text()
     assert "raise_one" in log and "secret_local" in log and not holds_secret(log + message) and len(log.splitlines()) < 30
     assert run.events()[-1]["event"] == "failed"
 
 
-def test_an_unforeseen_error_of_a_command_is_one_line_with_the_log_and_the_command_to_resume_with(
+def test_an_unexpected_error_of_a_command_is_one_line_with_the_log_and_the_resuming_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "recipe.yaml").write_text("")
@@ -331,35 +333,35 @@ def evolver(**fields: object) -> str:
 )
 def test_a_recipe_with_a_credential_is_refused_with_the_fix_and_without_showing_it(setting: str, says: str) -> None:
     recipe = load_recipe("quickstart", [setting])
-    with pytest.raises(ConfigError, match=rf"{says}.* put it into an environment variable") as refused:
+    with pytest.raises(ConfigError, match=rf"{says}.* put it into an environment variable") as refusal:
         check_credentials(recipe)
-    assert not holds_secret(str(refused.value)) and "passw0rd" not in str(refused.value)
+    assert not holds_secret(str(refusal.value)) and "passw0rd" not in str(refusal.value)
     with pytest.raises(ConfigError, match=says):
         check(recipe, keys=False)
 
 
-def test_no_packaged_recipe_is_taken_for_one_with_a_credential() -> None:
-    for packaged in packaged_recipes():
-        check_credentials(load_recipe(packaged.name))
+def test_no_packaged_recipe_is_refused_for_a_credential() -> None:
+    for recipe in packaged_recipes():
+        check_credentials(load_recipe(recipe.name))
 
 
-def test_folders_that_every_machine_has_stay_in_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_texts_keep_folders_that_every_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.prefix", "/usr/local")
     assert Privacy(tmp_path).text("install it to /usr/local/bin") == "install it to /usr/local/bin"
 
 
-def test_what_is_published_names_no_server(tmp_path: Path) -> None:
+def test_published_texts_name_no_server(tmp_path: Path) -> None:
     recipe = load_recipe("quickstart", [evolver(api_base="http://Judge.corp.internal:8000/v1")])
     data = recipe.model_dump(mode="json")
     assert hosts_of(data) == ("Judge.corp.internal",)
     privacy = Privacy(tmp_path, hosts=hosts_of(data))
-    published = privacy.settings(data)
-    assert "api_base" not in published["creator"]["evolve"]["generator"] and "corp.internal" not in json.dumps(published)
+    published_settings = privacy.settings(data)
+    assert "api_base" not in published_settings["creator"]["evolve"]["generator"] and "corp.internal" not in json.dumps(published_settings)
     rows = [{"prompt_id": "0", "rewards": [None], "failures": ["no answer from http://judge.corp.internal:8000/v1"]}]
-    table, changed = privacy.table(pa.Table.from_pylist(rows, schema=SCHEMAS["rewards"]))
-    assert changed == 1 and table["failures"].to_pylist() == [["no answer from http://[server]:8000/v1"]]
-    run, said = Run(tmp_path / "run"), list[str]()
+    table, changed_rows = privacy.table(pa.Table.from_pylist(rows, schema=SCHEMAS["rewards"]))
+    assert changed_rows == 1 and table["failures"].to_pylist() == [["no answer from http://[server]:8000/v1"]]
+    run, message = Run(tmp_path / "run"), list[str]()
     run.create()
     with pytest.raises(ConfigError, match="nothing"):
-        push_run(run, recipe, "ada", True, Selection(), True, said.append)
-    assert said[0] == "api_base is left out of what is published, and Judge.corp.internal stands as [server] in it"
+        push_run(run, recipe, "ada", True, Selection(), True, message.append)
+    assert message[0] == "api_base is left out of what is published, and Judge.corp.internal stands as [server] in it"

@@ -1,4 +1,4 @@
-"""Trainings that go wrong: they stop, name the cause, and leave nothing that a later stage or attempt would take for a policy."""
+"""Trainings that fail: they stop, name the cause, and leave nothing that a later stage or attempt would use as a policy."""
 
 import json
 import multiprocessing
@@ -25,7 +25,7 @@ from eva_stages.solver.train import trainer_target
 from tests.solver.jobs import job, read_metrics, save_models, save_pairs
 
 BLOW_UP = 1e30
-"""A learning rate that makes the weights useless in one step."""
+"""A learning rate that destroys the weights in one step."""
 LORA = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.0}
 
 
@@ -44,7 +44,7 @@ def result(settings: TrainingJob) -> dict[str, Any]:
 
 
 def edited_policy(folders: dict[str, str], folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> dict[str, str]:
-    """The folders with a policy whose weights were edited."""
+    """The folders with a policy whose weights are edited."""
     shutil.copytree(folders["policy"], folder)
     tensors = load_file(folder / "model.safetensors")
     edit(tensors)
@@ -63,16 +63,16 @@ def edited_policy(folders: dict[str, str], folder: Path, edit: Callable[[dict[st
         ("dpo", {"warmup_ratio": 0.0}),
     ],
 )
-def test_a_learning_rate_that_blows_up_stops_the_training_at_its_first_bad_step(
+def test_a_learning_rate_that_is_too_large_stops_the_training_at_its_first_bad_step(
     kind: str, changes: dict[str, Any], folders: dict[str, str], tmp_path: Path
 ) -> None:
     settings = job(tmp_path, folders, kind, learning_rate=BLOW_UP, checkpoints_per_epoch=3, epochs=4, **changes)
-    with pytest.raises(DataError) as stopped:
+    with pytest.raises(DataError) as error:
         train(settings)
-    said = str(stopped.value)
-    assert "training diverged at step " in said and " of 12: " in said and "at learning rate " in said
-    assert "Lower solver.training.learning_rate (now 1e+30)" in said and "No policy was saved" in said
-    step = int(said.partition("at step ")[2].split()[0])
+    message = str(error.value)
+    assert "training diverged at step " in message and " of 12: " in message and "at learning rate " in message
+    assert "Lower solver.training.learning_rate (now 1e+30)" in message and "No policy was saved" in message
+    step = int(message.partition("at step ")[2].split()[0])
     assert step == read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] <= 3
     assert not (tmp_path / "model").exists() and not (tmp_path / "result.json").exists()
     for checkpoint in (tmp_path / "checkpoints").glob("checkpoint-*"):
@@ -81,7 +81,7 @@ def test_a_learning_rate_that_blows_up_stops_the_training_at_its_first_bad_step(
 
 
 def train_as_rank(settings: TrainingJob, rank: int, port: int) -> None:
-    """Train as one of two processes; leaves what it failed with in a file."""
+    """Train as one of two processes; write the error to a file."""
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update(place, ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1")
     PartialState(cpu=True)
@@ -105,8 +105,8 @@ def test_all_processes_stop_at_the_same_step_and_none_waits(folders: dict[str, s
     for rank in ranks:
         rank.join()
         assert rank.exitcode == 1
-    said = {(tmp_path / f"stopped-{rank}").read_text() for rank in range(2)}
-    assert len(said) == 1 and "training diverged at step 3 of 3" in said.pop()
+    message = {(tmp_path / f"stopped-{rank}").read_text() for rank in range(2)}
+    assert len(message) == 1 and "training diverged at step 3 of 3" in message.pop()
     assert not (tmp_path / "model").exists()
 
 
@@ -121,14 +121,14 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_not_resumed_from(folde
     assert whole_checkpoint(tmp_path / "checkpoints") == str(tmp_path / "checkpoints" / "checkpoint-2")
 
 
-def test_weights_that_were_never_finite_are_not_blamed_on_the_learning_rate(folders: dict[str, str], tmp_path: Path) -> None:
+def test_weights_that_were_not_finite_before_training_are_named_as_the_cause(folders: dict[str, str], tmp_path: Path) -> None:
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
         tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
 
-    broken = edited_policy(folders, tmp_path / "broken", spoil)
+    broken_policy = edited_policy(folders, tmp_path / "broken", spoil)
     with pytest.raises(DataError, match="weights that are not finite before training starts"):
-        train(job(tmp_path / "policy", broken, "dpo"))
-    reference = {**folders, "reference": broken["policy"]}
+        train(job(tmp_path / "policy", broken_policy, "dpo"))
+    reference = {**folders, "reference": broken_policy["policy"]}
     settings = job(tmp_path / "reference", reference, "dpo")
     with pytest.raises(DataError, match="reference policy gives log-probabilities that are not finite for 48 of 48 pairs"):
         train(settings)
@@ -156,13 +156,17 @@ def test_a_training_that_changed_no_weight_is_an_error_that_names_the_reason(fol
     assert not (tmp_path / "small" / "model").exists() and (tmp_path / "whole" / "model").is_dir()
 
 
-def test_equal_lora_trainings_leave_equal_bytes_wherever_they_run(folders: dict[str, str], tmp_path: Path) -> None:
+def test_equal_lora_trainings_write_equal_bytes_in_every_folder(folders: dict[str, str], tmp_path: Path) -> None:
     for name in ("one", "two"):
-        own = {**folders, "policy": str(shutil.copytree(folders["policy"], tmp_path / name / "policy"))}
-        train(job(tmp_path / name / "work", {**own, "reference": own["policy"]}, "dpo", adapter=LORA, learning_rate=1e-2))
+        folders_of_run = {**folders, "policy": str(shutil.copytree(folders["policy"], tmp_path / name / "policy"))}
+        train(
+            job(
+                tmp_path / name / "work", {**folders_of_run, "reference": folders_of_run["policy"]}, "dpo", adapter=LORA, learning_rate=1e-2
+            )
+        )
     assert len({tree_digest(tmp_path / name / "work" / "model") for name in ("one", "two")}) == 1
-    written = json.loads((tmp_path / "one" / "work" / "model" / "adapter" / "adapter_config.json").read_text())
-    assert written["r"] == 4 and written["target_modules"] == sorted(written["target_modules"])
+    adapter_config = json.loads((tmp_path / "one" / "work" / "model" / "adapter" / "adapter_config.json").read_text())
+    assert adapter_config["r"] == 4 and adapter_config["target_modules"] == sorted(adapter_config["target_modules"])
     assert not any(
         str(tmp_path) in file.read_text() for file in (tmp_path / "one" / "work" / "model").rglob("*.*") if file.suffix in (".json", ".md")
     )

@@ -1,4 +1,4 @@
-"""What eva's processes share: threads that wait without spinning, stages that are told of while they run, and no libraries' chatter."""
+"""Shared by eva's processes: threads wait without spinning, progress is reported while a stage runs, libraries print nothing."""
 
 import os
 import subprocess
@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME")}
-    settings = {**kept, "PYTHONPATH": str(ROOT), **environment}
+    variables = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME")}
+    settings = {**variables, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=settings)
 
 
@@ -25,11 +25,11 @@ def test_threads_wait_without_spinning_unless_the_environment_says_otherwise() -
     assert python(code, OMP_WAIT_POLICY="ACTIVE").stdout.split()[0] == "ACTIVE"
 
 
-def test_importing_distilabel_s_steps_says_nothing() -> None:
+def test_importing_distilabels_steps_prints_nothing() -> None:
     assert python("import eva_stages.evaluation.pair_judging").stderr == ""
 
 
-def test_a_stage_that_tells_nothing_is_told_of_all_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_without_progress_is_still_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "PLAIN_SECONDS", -1.0)
     with Reporter().task("0-pair") as task:
         task.beat()
