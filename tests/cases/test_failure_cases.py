@@ -379,13 +379,10 @@ def functions_file(folder: Path) -> Path:
 
 def test_validate_refuses_a_function_that_cannot_be_called(tmp_path: Path) -> None:
     for function in (two, four, keyword_only, later, any_keywords, Scorer, WEIGHT):
-        assert "expected a function (messages, response, reference) that returns a number, or None" in str(
-            call_fault(function, VERIFIER)
-        ), function
-    for valid_function in (any_parts, optional, strict, VERIFIER.target("math"), partial(four, weight=1.0), max):
-        assert call_fault(load_attribute(valid_function) if isinstance(valid_function, str) else valid_function, VERIFIER) is None, (
-            valid_function
-        )
+        message = str(call_fault(function, VERIFIER))
+        assert "expected a function (messages, response, reference) that returns a number, or None" in message, function
+    for function in (any_parts, optional, strict, load_attribute(VERIFIER.target("math")), partial(four, weight=1.0), max):
+        assert call_fault(function, VERIFIER) is None, function
     path = functions_file(tmp_path)
     message = faults(tmp_path, reward={"kind": "verifier", "function": f"{path}:two"}, trust_code=True)
     assert f"reward.function: {path}:two takes (messages: Any, response: str) -> float, and cannot be called with" in message

@@ -276,5 +276,5 @@ def test_soft_capped_attention_is_eager_in_every_loader_and_scores_accordingly(t
         load_model(AutoModelForCausalLM, str(job_of.policy), "auto", "cpu"),
     ]
     assert {model.config._attn_implementation for model in models} == {"eager"}
-    training = job_of.training.model_copy(update={"attention": "sdpa"})
-    assert load_policy(job_of.model_copy(update={"training": training})).config._attn_implementation == "sdpa"
+    sdpa_training = job_of.training.model_copy(update={"attention": "sdpa"})
+    assert load_policy(job_of.model_copy(update={"training": sdpa_training})).config._attn_implementation == "sdpa"
