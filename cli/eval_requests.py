@@ -8,13 +8,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from eva_stages.core.config.evaluation_config import Evaluation, JudgedBenchmark
+from eva_stages.core.config.evaluation_config import Evaluation, JudgedBenchmark, benchmark_name
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.decoding import decode_yaml, short
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import packaged_recipes
 from eva_stages.models.loading import LETTERCRAFT
-from pipelines.benchmarks import benchmark_name
 
 MODEL_RECIPE = "evaluate"
 """The packaged recipe for a model without one."""

@@ -48,6 +48,7 @@ def plan(
     from eva_stages.planning.plan_document import plan_document
     from eva_stages.planning.plan_tables import plan_tables
     from eva_stages.planning.rates import read_rates
+    from pipelines.iteration import iterations
 
     loaded = load_recipe(recipe, changes_of(overrides, trust))
     given = read_rates(rates) if rates is not None else None
@@ -57,7 +58,7 @@ def plan(
     loaded = dated(loaded, run)
     if measure:
         _measure(loaded, run)
-    document = plan_document(loaded, run, given)
+    document = plan_document(loaded, iterations(loaded), run, given)
     if given is not None:
         labels = [entry["stage"] for entry in document["stages"]]
         known = {*labels, *(parsed_label(label)[1] for label in labels)}
@@ -69,7 +70,9 @@ def plan(
 def _measure(recipe: "Recipe", run: "Run") -> None:
     """Time the stages, and keep the rates with the run."""
     from eva_stages.core.progress import Reporter
-    from eva_stages.planning.measured_rates import measured_rates
+    from eva_stages.planning.measured_rates import measured_rates, reduced
     from eva_stages.planning.rates import write_rates
+    from pipelines.iteration import iterations
 
-    write_rates(run, measured_rates(recipe, run.root, Reporter()))
+    small = reduced(recipe)
+    write_rates(run, measured_rates(small, iterations(small), run.root, Reporter()))

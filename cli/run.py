@@ -7,8 +7,8 @@ import typer
 from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, StoreOption, TrustOption, changes_of
 
 if TYPE_CHECKING:
+    from eva_stages.core.rounds import Iteration
     from eva_stages.core.stage import Stage
-    from pipelines.iteration import Iteration
 
 
 def run(

@@ -11,8 +11,8 @@ NARROWEST, WITH_BENCHMARKS = 112, 140
 
 if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
+    from eva_stages.core.rounds import Iteration
     from eva_stages.core.stage import Stage
-    from pipelines.iteration import Iteration
 
 
 def run_stages(
@@ -74,7 +74,7 @@ def run_stages(
             if not all(run.done(stage) for stage in chosen):
                 for variant in other_variants(run):  # what was made before is not used: said before anything is computed or paid
                     note(variant.said(run.root))
-            put_down(run, plan_document(recipe, run, rounds=rounds)["stages"])
+            put_down(run, plan_document(recipe, rounds, run)["stages"])
             execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
     document = summary(run, recipe, rounds)
     for variant in other_variants(run):

@@ -4,8 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eva_stages.core.config.evaluation_config import GSM8K, AlpacaEval, ArenaHard, Benchmark, JudgedBenchmark, LMEval, MTBench, OneBenchmark
-from eva_stages.core.config.models_config import LiteLLMModel, Player
+from eva_stages.core.config.evaluation_config import (
+    GSM8K,
+    AlpacaEval,
+    ArenaHard,
+    Benchmark,
+    JudgedBenchmark,
+    LMEval,
+    MTBench,
+    benchmark_name,
+)
+from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed, tree_digest
 from eva_stages.core.homes import HOMES, arena_hard_answers, find_file
@@ -31,17 +40,6 @@ class Measured:
     answers: Stage | None = None
 
 
-def benchmark_name(benchmark: OneBenchmark) -> str:
-    """What stages, tables and the command line call a benchmark."""
-    name = benchmark.kind.replace("_", "-")
-    return f"{name}-{benchmark.version}" if isinstance(benchmark, ArenaHard) else name
-
-
-def judge_name(judge: Player) -> str:
-    """The model that judges, in a word."""
-    return str(judge.model_dump().get("model", judge.kind))
-
-
 def measured(
     recipe: Recipe,
     benchmark: Benchmark | LMEval,
@@ -62,7 +60,7 @@ def measured(
     """
     if isinstance(benchmark, LMEval):
         return Measured((_harness(recipe, benchmark, stage_name(SCORE, benchmark_name(benchmark), side), iteration, policy),))
-    name = benchmark_name(benchmark)  # type: ignore[arg-type]
+    name = benchmark_name(benchmark)
     questions = _questions(benchmark, name, place)
     score_name = stage_name(SCORE, name, side)
     answers = _answers(recipe, benchmark, stage_name(ANSWER, name, side), iteration, questions, policy)

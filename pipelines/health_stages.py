@@ -6,9 +6,9 @@ this alone. They are scored by the reward that the policy is trained on, unless 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, Lettercraft
+from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, Lettercraft, benchmark_name
+from eva_stages.core.config.health_config import PROBE_SAMPLES
 from eva_stages.core.config.models_config import TransformersGenerator
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import LettercraftReward, PairwiseReward
@@ -23,19 +23,13 @@ from eva_stages.core.kinds import (
     PROBE_ANSWER,
     PROBE_REWARD,
     SCORE,
-    SIDES,
     Side,
     StageName,
     stage_name,
 )
-from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
 from eva_stages.models.choosing import date_of
-from pipelines.benchmarks import benchmark_name
 from pipelines.response_stages import responding, rewarding
-
-SAMPLES = 4
-"""Answers to each prompt of the probe."""
 
 Inputs = Mapping[str, Stage | Outside]
 
@@ -90,21 +84,6 @@ def health_stages(
     return found
 
 
-def health_of(run: Run, stage: Stage | None) -> dict[str, Any] | None:
-    """What a stage measured of its iteration's health, and what is wrong with that by the recipe's limits; None of other stages."""
-    if not isinstance(stage, FunctionStage) or not run.done(stage):
-        return None
-    figures = run.manifest(stage).get("figures")
-    if figures is None:
-        return None
-    return {"figures": figures, "warnings": [said for check in stage.checks if (said := check.broken(figures))]}
-
-
-def counted(warnings: list[str]) -> str:
-    """How many there are, in a word or two; nothing for none."""
-    return f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}" if warnings else ""
-
-
 def _health(recipe: Recipe, iteration: int, inputs: Inputs) -> Stage:
     generator = recipe.policy.generator
     meant = {"answers": recipe.health.answers, "system_prompt": generator.system_prompt, "dtype": generator.dtype}
@@ -126,9 +105,11 @@ def _looked(recipe: Recipe, seeds: Stage, iteration: int, policy: Stage | Outsid
             return Looked((), questions, answers, next(stage for stage in evaluation if stage.parsed_name == reward_name))
         made: tuple[Stage, ...] = ()
     elif recipe.health.answers:
-        draw = Use("eva_stages.evaluation.health_figures:probe", {"size": _probed(recipe), "seed": derive_seed(recipe.seed, "probe")})
+        draw = Use(
+            "eva_stages.evaluation.health_figures:probe", {"size": recipe.health.probe_prompts, "seed": derive_seed(recipe.seed, "probe")}
+        )
         questions = FunctionStage("probe", 0, {"prompts": seeds}, function=draw)
-        answers = responding(recipe, stage_name(PROBE_ANSWER, side=side), iteration, questions, policy, SAMPLES)
+        answers = responding(recipe, stage_name(PROBE_ANSWER, side=side), iteration, questions, policy, PROBE_SAMPLES)
         made = (questions, answers)
     else:
         return Looked()
@@ -143,21 +124,3 @@ def _score(recipe: Recipe, evaluation: Sequence[Stage], side: Side) -> Stage | N
     judged = [one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft | ArenaHard | AlpacaEval)]
     names = [StageName(SCORE, benchmark_name(one), side) for one in judged[:1]]
     return next((stage for stage in evaluation if stage.parsed_name in names), None)
-
-
-def health_sizes(recipe: Recipe, held_out: int | None) -> dict[str, tuple[int | None, int]]:
-    """Rows, and generated tokens per row at most, of the stages that are run for an iteration's health alone, by stage name.
-
-    Args:
-        held_out: questions of the Lettercraft evaluation, if there is one.
-    """
-    probed, limit = _probed(recipe), SAMPLES * recipe.policy.generator.max_new_tokens
-    sizes: dict[str, tuple[int | None, int]] = {"health": (probed, 0), "probe": (probed, 0)}
-    for side in SIDES:
-        sizes |= {stage_name(PROBE_ANSWER, side=side): (probed, limit), stage_name(PROBE_REWARD, side=side): (held_out or probed, 0)}
-    return sizes
-
-
-def _probed(recipe: Recipe) -> int:
-    """Prompts of the probe."""
-    return max(1, recipe.health.answers // SAMPLES)

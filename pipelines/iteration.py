@@ -1,8 +1,7 @@
 """A whole run: a base round on the seed prompts, then eva iterations, each with its evaluation and its health [paper, Algorithm 1]."""
 
-from dataclasses import dataclass
-
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.rounds import Iteration
 from eva_stages.core.stage import Stage
 from eva_stages.models.loading import resolve
 from pipelines.analysis_stages import analysing
@@ -13,22 +12,6 @@ from pipelines.evaluation import evaluations
 from pipelines.health_stages import health_stages
 from pipelines.prompt_stages import prompts_stage
 from pipelines.solver import pairs_of, solver_stages
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """The stages of one iteration; iteration 0 is the base round, where nothing is evolved."""
-
-    number: int
-    prompts: Stage
-    creator: tuple[Stage, ...]
-    solver: tuple[Stage, ...]
-    evaluation: tuple[Stage, ...]
-    health: tuple[Stage, ...] = ()
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        return (*self.creator, *self.solver, *self.evaluation, *self.health)
 
 
 def iterations(recipe: Recipe) -> list[Iteration]:

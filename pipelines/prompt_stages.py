@@ -1,6 +1,5 @@
 """Where a run's prompts come from: the seed prompts, and the parts of the same source that follow them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
@@ -8,8 +7,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.fingerprint import file_digest, fingerprint
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
-from eva_stages.creator.hub_prompts import dataset_commit, read_hub_prompts
-from eva_stages.creator.prompt_files import Block, prompt_batches
+from eva_stages.creator.hub_prompts import dataset_commit
 from eva_stages.models.conversation import template_source
 from eva_stages.models.loading import locate
 
@@ -39,15 +37,3 @@ def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
         return FunctionStage("prompts", part, {}, version=3, function=load)
     load = Use("eva_stages.creator.prompt_loading:load_lettercraft", {"size": prompts.size, "seed": recipe.seed, **which})
     return FunctionStage("prompts", part, {}, function=load)
-
-
-def prompt_source(prompts: FilePrompts | HubPrompts) -> Iterator[Block]:
-    """The values of a recipe's prompts, some rows at a time.
-
-    Raises:
-        ConfigError: as `prompt_batches` and `read_hub_prompts` say.
-    """
-    if isinstance(prompts, FilePrompts):
-        return prompt_batches(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
-    commit = dataset_commit(prompts.id, prompts.revision)
-    return read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipe_files import load_recipe
+from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.tables import read_table
 from eva_stages.creator.prompt_loading import held_out_instructions
-from pipelines.iteration import Iteration, iterations
+from tests.building import built, check
 from tests.conftest import TINY, manifests, overrides, run_eva
 from tests.killing import assert_same_weights, folder, rerun_with_kills
 
 
 def rounds(recipe: str, **settings: object) -> list[Iteration]:
-    return iterations(load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in settings.items()]))
+    return built(load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in settings.items()]))
 
 
 def names(stages: tuple[Stage, ...]) -> list[str]:

@@ -9,13 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "cli": 5,
-    "pipelines": 4,
+    "cli": 8,
+    "pipelines": 7,
+    "eva_stages.publishing": 6,
+    "eva_stages.views": 5,
+    "eva_stages.checking": 4,
+    "eva_stages.planning": 4,
     "eva_stages.creator": 3,
     "eva_stages.solver": 3,
     "eva_stages.evaluation": 3,
     "eva_stages.models": 2,
-    "eva_stages.publishing": 2,
     "eva_stages.core": 1,
     "eva_stages.lettercraft": 1,
 }

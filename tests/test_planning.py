@@ -15,10 +15,9 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import closure
 from eva_stages.models.loading import resolve
 from eva_stages.planning.measured_rates import free_stages, reduced
-from eva_stages.planning.plan_document import plan_document
 from eva_stages.planning.plan_tables import plan_tables
 from eva_stages.planning.rates import Line, Rate, Rates, rate_of, read_rates
-from pipelines.iteration import iterations
+from tests.building import built, planned
 from tests.conftest import TINY, overrides, run_eva
 from tests.tiny_models import save_reward, tokenizer
 
@@ -32,7 +31,7 @@ def tiny(**changes: object) -> Recipe:
 
 
 def test_what_is_not_measured_is_null_and_never_zero(tmp_path: Path) -> None:
-    document = plan_document(tiny(), Run(tmp_path / "run"))
+    document = planned(tiny(), Run(tmp_path / "run"))
     for entry in (*document["stages"], *document["iterations"], document["to_do"]):
         assert [entry[name] for name in UNKNOWN] == [None] * 5
     assert document["to_do"]["wall_seconds_expected"] is None
@@ -44,11 +43,11 @@ def test_what_is_not_measured_is_null_and_never_zero(tmp_path: Path) -> None:
 def test_the_disk_that_training_takes_is_known_without_a_rate(tmp_path: Path) -> None:
     folder = resolve("lettercraft", None, "policy.model").path
     weights = sum(tensor.size for tensor in load_file(folder / "model.safetensors").values())
-    entries = {entry["stage"]: entry for entry in plan_document(tiny(), Run(tmp_path))["stages"]}
+    entries = {entry["stage"]: entry for entry in planned(tiny(), Run(tmp_path))["stages"]}
     assert entries["0-train"]["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
     assert entries["0-train"]["checkpoint_bytes"] == 3 * weights * 4 * 3  # float32 and the two moments of Adam, three checkpoints
     adapter = tiny(solver__training__adapter={"kind": "lora"})
-    assert {entry["checkpoint_bytes"] for entry in plan_document(adapter, Run(tmp_path))["stages"]} == {None}
+    assert {entry["checkpoint_bytes"] for entry in planned(adapter, Run(tmp_path))["stages"]} == {None}
 
 
 def test_given_rates_are_added_up_by_iteration_and_in_all(tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def test_given_rates_are_added_up_by_iteration_and_in_all(tmp_path: Path) -> Non
     rates = Rates(
         start_seconds=3, between_seconds=0.5, stages={"respond": respond, "train": train, "pair": Rate(seconds_per_unit=0, rows=0.5)}
     )
-    document = plan_document(tiny(), Run(tmp_path), rates)
+    document = planned(tiny(), Run(tmp_path), rates)
     entries = {entry["stage"]: entry for entry in document["stages"]}
     told = entries["1-respond"]
     assert (told["seconds_expected"], told["seconds_low"], told["seconds_high"]) == (30, 30, 80)
@@ -73,17 +72,17 @@ def test_given_rates_are_added_up_by_iteration_and_in_all(tmp_path: Path) -> Non
 
 
 def test_each_iteration_has_a_size_of_its_own(tmp_path: Path) -> None:
-    subset = plan_document(tiny(creator__control="no_evolve"), Run(tmp_path))["stages"]
+    subset = planned(tiny(creator__control="no_evolve"), Run(tmp_path))["stages"]
     rows = {entry["stage"]: entry["rows"] for entry in subset}
     assert [rows[f"0-{name}"] for name in ("respond", "reward", "pair")] == [40] * 3
     assert [rows[f"1-{name}"] for name in ("creator-respond", "creator-reward")] == [40] * 2
     assert [rows[f"1-{name}"] for name in ("select", "subset", "respond", "reward", "pair")] == [10] * 5
-    scratch = plan_document(tiny(solver__training__start="scratch"), Run(tmp_path))["stages"]
+    scratch = planned(tiny(solver__training__start="scratch"), Run(tmp_path))["stages"]
     assert [entry["steps"] for entry in scratch if entry["stage"].endswith("-train")] == [5, 10]
 
 
 def test_a_stage_goes_by_its_own_rate_then_by_the_iterations_before_it() -> None:
-    stages = {stage.label: stage for stage in closure([stage for one in iterations(tiny(iterations=2)) for stage in one.stages])}
+    stages = {stage.label: stage for stage in closure([stage for one in built(tiny(iterations=2)) for stage in one.stages])}
     labels = ("respond", "0-respond", "1-respond")
     rates = Rates(stages={label: Rate(seconds_per_unit=index) for index, label in enumerate(labels)})
 
@@ -120,17 +119,17 @@ def test_what_a_language_model_says_as_reward_and_to_admit_prompts_is_counted_at
     judge = {"kind": "llm_judge", "judge": PAID}
     recipe = tiny(reward=judge, creator__curate__admit={"fraction": 0.5}, evaluation__benchmarks=[], health__answers=0)
     limit = recipe.policy.generator.max_new_tokens
-    entries = {entry["stage"]: entry for entry in plan_document(recipe, Run(tmp_path))["stages"]}
+    entries = {entry["stage"]: entry for entry in planned(recipe, Run(tmp_path))["stages"]}
     assert entries["0-reward"]["tokens"] == 40 * 4 * 100 and entries["1-admit-reward"]["tokens"] == 40 * 4 * 100
     assert entries["1-admit-respond"]["tokens"] == 40 * 4 * limit
     rates = Rates(stages={"reward": Rate(seconds_per_unit=1, input_tokens=900, output_tokens=50)})
-    told = next(entry for entry in plan_document(recipe, Run(tmp_path), rates)["stages"] if entry["stage"] == "0-reward")
+    told = next(entry for entry in planned(recipe, Run(tmp_path), rates)["stages"] if entry["stage"] == "0-reward")
     assert told["usd"] == pytest.approx(40 * 900e-6 + 40 * 400 * 2e-6) and told["usd_expected"] == pytest.approx(40 * (900e-6 + 100e-6))
 
 
 def test_a_sum_of_what_is_known_in_part_is_told_as_one(tmp_path: Path) -> None:
     rates = Rates(stages={"respond": Rate(seconds_per_unit=1, input_tokens=10, output_tokens=20, gpus=0)})
-    document = plan_document(tiny(creator__evolve__generator=PAID), Run(tmp_path), rates)
+    document = planned(tiny(creator__evolve__generator=PAID), Run(tmp_path), rates)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(plan_tables(document))
     (told,) = [line.split() for line in console.export_text().splitlines() if line.strip().startswith("all to do")]
@@ -138,11 +137,11 @@ def test_a_sum_of_what_is_known_in_part_is_told_as_one(tmp_path: Path) -> None:
 
 
 def test_a_training_by_rewards_takes_the_disk_of_its_policy_and_not_of_its_reward(tmp_path: Path) -> None:
-    plain = {entry["stage"]: entry for entry in plan_document(tiny(), Run(tmp_path))["stages"]}["0-train"]
+    plain = {entry["stage"]: entry for entry in planned(tiny(), Run(tmp_path))["stages"]}["0-train"]
     save_reward(tmp_path / "reward", tokenizer(["a b c"]))
     reward = {"kind": "sequence_classifier", "model": str(tmp_path / "reward")}
     recipe = tiny(reward=reward, solver__loss={"kind": "rloo"}, evaluation__benchmarks=[])
-    online = {entry["stage"]: entry for entry in plan_document(recipe, Run(tmp_path))["stages"]}["0-train"]
+    online = {entry["stage"]: entry for entry in planned(recipe, Run(tmp_path))["stages"]}["0-train"]
     assert [online[name] for name in ("bytes", "checkpoint_bytes")] == [plain[name] for name in ("bytes", "checkpoint_bytes")]
 
 
@@ -163,14 +162,14 @@ def test_a_bad_table_of_rates_is_refused_with_every_fault_and_its_place(tmp_path
 
 def test_nothing_that_costs_money_is_measured_and_its_price_is_not_known_without_tokens(tmp_path: Path) -> None:
     recipe = tiny(creator__evolve__generator=PAID)
-    measured = {stage.label for stage in free_stages([stage for one in iterations(reduced(recipe)) for stage in one.stages])}
+    measured = {stage.label for stage in free_stages([stage for one in built(reduced(recipe)) for stage in one.stages])}
     assert {"0-train", "1-creator-respond", "1-select"} <= measured
     assert not measured & {"1-evolve", "1-curate", "1-mix", "1-respond", "1-train"}
     run = Run(tmp_path)
-    unknown = plan_document(recipe, run)
+    unknown = planned(recipe, run)
     assert {entry["stage"] for entry in unknown["stages"] if entry["usd"] is None} == {"1-evolve"} and unknown["to_do"]["unpriced"] == 1
     rates = Rates(stages={"evolve": Rate(seconds_per_unit=1, input_tokens=300, output_tokens=50)})
-    told = next(entry for entry in plan_document(recipe, run, rates)["stages"] if entry["stage"] == "1-evolve")
+    told = next(entry for entry in planned(recipe, run, rates)["stages"] if entry["stage"] == "1-evolve")
     assert told["usd_expected"] == pytest.approx(40 * (300 * 1e-6 + 50 * 2e-6))
     assert told["usd"] == pytest.approx(40 * (300 * 1e-6 + 100 * 2e-6))
 
@@ -182,14 +181,14 @@ def test_public_benchmarks_are_answered_at_the_rate_of_responding(tmp_path: Path
     rates = Rates(
         stages={"respond": Rate(fixed_seconds=4, seconds_per_unit=2, output_tokens=100, gpus=1, slowest=Line(seconds_per_unit=6))}
     )
-    document = plan_document(tiny(evaluation__benchmarks=[benchmark]), Run(tmp_path), rates)
+    document = planned(tiny(evaluation__benchmarks=[benchmark]), Run(tmp_path), rates)
     told = next(entry for entry in document["stages"] if entry["stage"] == "1-eval-gsm8k-answer")
     assert (told["seconds_expected"], told["seconds_high"]) == (4 + 8 * 2 / 4, 8 * 6 / 4)  # one answer against four responses
     assert (told["output_tokens"], told["tokens"]) == (200, 8 * 64)
 
 
 def test_the_stages_that_a_run_has_done_tell_how_long_further_ones_will_take(tiny_run: Path) -> None:
-    document = plan_document(tiny(iterations=2), Run(tiny_run))
+    document = planned(tiny(iterations=2), Run(tiny_run))
     todo = [entry for entry in document["stages"] if entry["state"] == "to do"]
     assert {entry["iteration"] for entry in todo} == {2} and document["to_do"]["unmeasured"] == 0
     assert all(entry["seconds_low"] <= entry["seconds_expected"] <= entry["seconds_high"] for entry in todo)
@@ -208,7 +207,7 @@ def test_measuring_times_every_stage_and_keeps_the_rates_with_the_run(tmp_path: 
     walls = [document["to_do"][f"wall_seconds_{name}"] for name in ("low", "expected", "high")]
     assert walls == sorted(walls) and walls[1] > document["to_do"]["seconds_expected"] > 0
     assert [path.name for path in run.iterdir()] == ["rates.json"]
-    again = plan_document(tiny(iterations=0, evaluation__benchmarks=[]), Run(run))
+    again = planned(tiny(iterations=0, evaluation__benchmarks=[]), Run(run))
     assert again["to_do"] == document["to_do"]
 
 

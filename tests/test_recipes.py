@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import ArmoRMReward, PairPreferenceReward, PairRMReward
 from eva_stages.core.recipe_files import load_recipe, packaged_recipes
 from eva_stages.core.run_folder import Run
-from eva_stages.planning.plan_document import plan_document
+from tests.building import check, planned
 from tests.conftest import manifests, overrides, run_eva
 from tests.tiny_models import save_armorm, save_gemma2, save_pairrm, save_policy, save_reward, tokenizer
 
@@ -82,7 +81,7 @@ def changed(name: str, folder: Path) -> Recipe:
 def test_a_recipe_is_sound_and_plans(name: str, stand_ins: Path, tmp_path: Path) -> None:
     recipe = changed(name, stand_ins)
     check(recipe)
-    stages = {entry["stage"] for entry in plan_document(recipe, Run(tmp_path))["stages"]}
+    stages = {entry["stage"] for entry in planned(recipe, Run(tmp_path))["stages"]}
     assert {"0-train", "1-evolve", "1-train"} <= stages
 
 
@@ -90,16 +89,16 @@ def test_a_recipe_is_sound_and_plans(name: str, stand_ins: Path, tmp_path: Path)
 def test_a_lettercraft_recipe_is_sound_as_it_is_and_plans(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     check(recipe)
-    stages = {entry["stage"] for entry in plan_document(recipe, Run(tmp_path))["stages"]}
+    stages = {entry["stage"] for entry in planned(recipe, Run(tmp_path))["stages"]}
     assert {"0-train", "1-train", "2-train", "2-eval-score"} <= stages
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_recipe_runs_whole_with_tiny_stand_ins(name: str, stand_ins: Path, tmp_path: Path) -> None:
-    planned = plan_document(changed(name, stand_ins), Run(tmp_path / "run"))["stages"]
+    plan_entries = planned(changed(name, stand_ins), Run(tmp_path / "run"))["stages"]
     run_eva("run", name, "--run-dir", str(tmp_path / "run"), *overrides(settings(name, stand_ins)), HF_HOME=str(tmp_path / "hub"))
     made = manifests(tmp_path / "run")
-    assert set(made) == {entry["stage"] for entry in planned}
+    assert set(made) == {entry["stage"] for entry in plan_entries}
     assert made["1-mix"]["rows"] == 12 and made["1-train"]["counts"]["steps"] > 0
     assert made["1-reward"]["counts"]["responses"] == 24 and not made["1-reward"]["counts"].get("unscored")
 

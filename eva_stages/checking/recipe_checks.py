@@ -13,7 +13,7 @@ from eva_stages.checking.provider_checks import ask_servers, check_provider
 from eva_stages.checking.solver_checks import solver_looks
 from eva_stages.core.cluster import check_row_stages
 from eva_stages.core.config.creator_config import Topics
-from eva_stages.core.config.evaluation_config import JudgedBenchmark, Lettercraft, LMEval, OneBenchmark
+from eva_stages.core.config.evaluation_config import JudgedBenchmark, Lettercraft, LMEval, OneBenchmark, benchmark_name
 from eva_stages.core.config.models_config import LiteLLMModel, Player, TransformersModel, VLLMGenerator, VLLMModel
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe
@@ -23,11 +23,11 @@ from eva_stages.core.question_files import find_questions
 from eva_stages.core.stage import closure
 from eva_stages.core.terminal import note
 from eva_stages.creator.prompt_loading import LeftOut, count_usable
+from eva_stages.creator.prompt_sources import prompt_source
 from eva_stages.models.choosing import OneReward
 from eva_stages.models.loading import locate, resolve
-from pipelines.benchmarks import benchmark_name, check_files, measured
+from pipelines.benchmarks import check_files, measured
 from pipelines.iteration import iterations
-from pipelines.prompt_stages import prompt_source
 
 NUMBER_FOR_HUMAN = "prompts.size: creator.control `human` takes that many new prompts for each iteration; give their number"
 

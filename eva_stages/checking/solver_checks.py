@@ -13,13 +13,13 @@ from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver_config import ORPO, RLOO, SPPO, SimPO
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.rows import Message
+from eva_stages.creator.prompt_sources import prompt_source
 from eva_stages.models.architecture import first_line
 from eva_stages.models.choosing import ROWS
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer, locate
 from eva_stages.solver.launch_file import read_launch_file
 from eva_stages.solver.launching import training_length
-from pipelines.prompt_stages import prompt_source
 
 PACKAGES = {"liger": "liger-kernel", "qlora": "bitsandbytes", "DEEPSPEED": "deepspeed"}
 """What settings need beyond eva's own packages."""

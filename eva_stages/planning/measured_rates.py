@@ -22,13 +22,13 @@ from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.ledger import visible_gpus
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
+from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Stage, closure, uses
 from eva_stages.models.choosing import GENERATORS
 from eva_stages.planning.rates import Rates, done_rates
 from eva_stages.planning.sizes import prompt_count, sizes
-from pipelines.iteration import iterations
 
 FOLDER = "measuring-"
 """How the names of folders begin in which is measured; those of a failed or killed measuring stay until the next."""
@@ -38,10 +38,12 @@ STEPS = 3
 """Optimiser steps of an epoch, if every prompt gave a pair."""
 
 
-def measured_rates(recipe: Recipe, root: Path, reporter: Reporter) -> Rates:
+def measured_rates(small: Recipe, rounds: list[Iteration], root: Path, reporter: Reporter) -> Rates:
     """Rates of the recipe's stages, in seconds as they pass on this machine now.
 
     Args:
+        small: the recipe at the size that is timed, see `reduced`.
+        rounds: its iterations.
         root: folder of the run, below which the measuring takes place, on the same disk.
 
     Raises:
@@ -49,8 +51,6 @@ def measured_rates(recipe: Recipe, root: Path, reporter: Reporter) -> Rates:
         StageError: if a stage fails.
     """
     begun = time.time() - psutil.Process().create_time()
-    small = reduced(recipe)
-    rounds = iterations(small)
     chosen = free_stages([stage for one in rounds for stage in one.stages])
     if not chosen:
         raise ConfigError(["--measure: no stage of this recipe can be timed without calling a provider; give a table with --rates"])

@@ -12,10 +12,11 @@ from typing import Any
 
 from safetensors import safe_open
 
-from eva_stages.core.config.evaluation_config import JudgedBenchmark
+from eva_stages.core.config.evaluation_config import JudgedBenchmark, benchmark_name, judge_name
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS
 from eva_stages.core.ledger import tree_bytes
+from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, Stage, closure, uses
 from eva_stages.models.choosing import GENERATORS
@@ -23,8 +24,6 @@ from eva_stages.models.providers import token_rates
 from eva_stages.planning.judge_costs import JudgeCost, judge_cost
 from eva_stages.planning.rates import Rate, Rates, answering_rate, known_rates
 from eva_stages.planning.sizes import Size, prompt_count, sizes
-from pipelines.benchmarks import benchmark_name, judge_name
-from pipelines.iteration import Iteration, iterations
 
 SUMMED = ("tokens", "input_tokens", "output_tokens", "seconds_expected", "seconds_low", "seconds_high", "gpu_seconds", "gpu_hours", "bytes")
 MONEY = ("usd", "usd_expected")
@@ -41,7 +40,7 @@ class ModelBytes:
     """At most at one time, while training goes; None where only an adapter is trained."""
 
 
-def plan_document(recipe: Recipe, run: Run, given: Rates | None = None, rounds: list[Iteration] | None = None) -> dict[str, Any]:
+def plan_document(recipe: Recipe, rounds: list[Iteration], run: Run, given: Rates | None = None) -> dict[str, Any]:
     """Every stage with its state and size; sums of what is to do, by iteration and in all.
 
     Of a stage: `rows` and `tokens` (generated) are at most, until it has run; `steps` are a training's, as expected. `input_tokens`,
@@ -53,9 +52,7 @@ def plan_document(recipe: Recipe, run: Run, given: Rates | None = None, rounds: 
 
     Args:
         given: rates that go before the run's own.
-        rounds: the recipe's iterations, where they are at hand.
     """
-    rounds = iterations(recipe) if rounds is None else rounds
     prompts = prompt_count(recipe, rounds, run)
     own = sizes(recipe, rounds, prompts)
     stages = closure([stage for one in rounds for stage in one.stages])

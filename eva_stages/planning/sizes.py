@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from eva_stages.core.config.evaluation_config import Benchmark, JudgedBenchmark, Lettercraft
+from eva_stages.core.config.evaluation_config import Benchmark, JudgedBenchmark, Lettercraft, benchmark_name
+from eva_stages.core.config.health_config import PROBE_SAMPLES
 from eva_stages.core.config.models_config import Player, Sampling
 from eva_stages.core.config.prompts_config import LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
@@ -19,6 +20,7 @@ from eva_stages.core.kinds import (
     EVAL,
     JUDGE,
     LETTERCRAFT,
+    PROBE_ANSWER,
     PROBE_REWARD,
     QUESTIONS,
     SCORE,
@@ -26,17 +28,15 @@ from eva_stages.core.kinds import (
     member_name,
     stage_name,
 )
+from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, closure
 from eva_stages.creator.prompt_loading import count_usable
+from eva_stages.creator.prompt_sources import prompt_source
 from eva_stages.evaluation.benchmark_questions import question_rows
 from eva_stages.models.choosing import OneReward
 from eva_stages.models.loading import locate
 from eva_stages.planning.judge_costs import judge_calls
-from pipelines.benchmarks import benchmark_name
-from pipelines.health_stages import SAMPLES, health_sizes
-from pipelines.iteration import Iteration
-from pipelines.prompt_stages import prompt_source
 
 NO_SHARES: Mapping[int, float] = MappingProxyType({})
 
@@ -127,10 +127,10 @@ def _sizes(recipe: Recipe, one: Iteration, prompts: int, pair_share: float) -> d
         known[stage_name(ANSWER, LETTERCRAFT, side)] = Size(held_out, (samples + 1) * limit)
         known |= {stage_name(kind, LETTERCRAFT, side): Size(held_out) for kind in (ANSWER_REWARD, SCORE)}
     known |= _benchmark_sizes(recipe, one)
-    known |= {name: Size(*size) for name, size in health_sizes(recipe, held_out or None).items()}
+    known |= {name: Size(*size) for name, size in _health_sizes(recipe, held_out or None).items()}
     for side in SIDES:
         probe = stage_name(PROBE_REWARD, side=side)
-        known |= _reward_sizes(recipe, probe, known[probe].rows, samples or SAMPLES)
+        known |= _reward_sizes(recipe, probe, known[probe].rows, samples or PROBE_SAMPLES)
     return {stage.fingerprint: known.get(stage.name, Size(prompts)) for stage in closure(list(one.stages))}
 
 
@@ -186,3 +186,16 @@ def _benchmark_sizes(recipe: Recipe, one: Iteration) -> dict[str, Size]:
             answers = turns // len(rows)
             known[stage_name(ANSWER, name, side)] = Size(len(rows), answers * benchmark.max_new_tokens, answers=answers)
     return known
+
+
+def _health_sizes(recipe: Recipe, held_out: int | None) -> dict[str, tuple[int | None, int]]:
+    """Rows, and generated tokens per row at most, of the stages that are run for an iteration's health alone, by stage name.
+
+    Args:
+        held_out: questions of the Lettercraft evaluation, if there is one.
+    """
+    probed, limit = recipe.health.probe_prompts, PROBE_SAMPLES * recipe.policy.generator.max_new_tokens
+    sizes: dict[str, tuple[int | None, int]] = {"health": (probed, 0), "probe": (probed, 0)}
+    for side in SIDES:
+        sizes |= {stage_name(PROBE_ANSWER, side=side): (probed, limit), stage_name(PROBE_REWARD, side=side): (held_out or probed, 0)}
+    return sizes

@@ -13,6 +13,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, EvaError, HubError, StageError
 from eva_stages.core.manifests import content
 from eva_stages.core.progress import Reporter
+from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Outside, Stage, closure
@@ -22,7 +23,7 @@ from eva_stages.publishing.contents import REPORT, Selection, repositories
 from eva_stages.publishing.hub import Hub
 from eva_stages.publishing.privacy import SERVER, Privacy, hosts_of
 from eva_stages.publishing.pushing import Outcome, Record, preview, push, tie
-from pipelines.iteration import Iteration, iterations
+from pipelines.iteration import iterations
 
 OPEN = {"license": "apache-2.0"}
 UNKNOWN = {"license": "unknown"}

@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import recipe_of_run
+from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
 from eva_stages.core.tables import FILE, per_prompt_mean, read_table
 from eva_stages.evaluation.file_scores import CONFIDENCE, SEED, score_models
 from eva_stages.evaluation.statistics import VALUES, holm, paired_bootstrap, question_values
-from pipelines.iteration import Iteration, iterations
+from pipelines.iteration import iterations
 
 BASE = "base"
 

@@ -19,7 +19,7 @@ from eva_stages.core.stage import Outside, RowStage, Stage, closure
 from eva_stages.core.tables import FILE, count_rows
 from eva_stages.core.variants import other_variants
 from eva_stages.solver.launching import METRICS, last_entry
-from pipelines.health_stages import counted, health_of
+from eva_stages.views.health_warnings import counted, health_of
 from pipelines.iteration import iterations
 
 AROUND = 5

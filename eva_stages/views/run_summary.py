@@ -10,18 +10,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from eva_stages.core.config.evaluation_config import Lettercraft
+from eva_stages.core.config.evaluation_config import Lettercraft, benchmark_name
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.numeric import mean
 from eva_stages.core.parts import FAILED
 from eva_stages.core.progress import dollars, facts
+from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
 from eva_stages.core.tables import count_rows, read_table, reward_matrix
 from eva_stages.creator.informativeness import reward_gap
-from pipelines.benchmarks import benchmark_name
-from pipelines.health_stages import counted, health_of
-from pipelines.iteration import Iteration
+from eva_stages.views.health_warnings import counted, health_of
 
 NO_REJECTIONS = ("evolved", "kept", FAILED)
 """What the counts of curating hold besides reasons why evolutions were rejected."""

@@ -23,13 +23,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.models.reward_models import SequenceClassifierReward
 from eva_stages.models.rewards import Conversation
 from eva_stages.solver.job import TrainingJob
+from tests.building import check
 from tests.conftest import TINY
 from tests.solver.jobs import job
 from tests.tiny_models import (

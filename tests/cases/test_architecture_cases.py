@@ -18,12 +18,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.models.architecture import position_count, vocabulary_size
 from eva_stages.models.loading import load_model
 from eva_stages.models.reward_models import SequenceClassifierReward
 from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.models.weights import weight_faults
+from tests.building import check
 from tests.cases.models import (
     FAMILIES,
     PROMPT,

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from eva_stages.checking.function_sources import save_sources
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.manifests import read_manifest
@@ -23,7 +22,7 @@ from eva_stages.models.rewards import Conversation, VerifierReward
 from eva_stages.publishing.contents import Selection, repositories
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.story import push_run, tell
-from pipelines.iteration import iterations
+from tests.building import built, check
 from tests.cases.test_file_cases import eva
 from tests.conftest import function_code
 
@@ -67,9 +66,7 @@ def write_recipe(folder: Path, **settings: object) -> Path:
 
 
 def fingerprints(recipe: Path) -> dict[str, str]:
-    return {
-        stage.label: stage.fingerprint for iteration in iterations(load_recipe(str(recipe))) for stage in closure(list(iteration.stages))
-    }
+    return {stage.label: stage.fingerprint for iteration in built(load_recipe(str(recipe))) for stage in closure(list(iteration.stages))}
 
 
 def changed_stages(earlier_prints: dict[str, str], later_prints: dict[str, str]) -> set[str]:
@@ -235,7 +232,7 @@ def test_a_run_saves_and_pushes_the_source_of_its_function_without_paths_of_the_
     loaded_recipe = load_recipe(str(write_recipe(folder)))
     write_whole(run.root / "recipe.yaml", dump_recipe(loaded_recipe))
     save_sources(loaded_recipe, run)
-    (reward_stage,) = (stage for stage in iterations(loaded_recipe)[0].solver if stage.name == "reward")
+    (reward_stage,) = (stage for stage in built(loaded_recipe)[0].solver if stage.name == "reward")
     for stage in closure([reward_stage]):
         write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")
         run.commit(stage, run.workplace(stage) / "data", {"rows": 0, "counts": {}, "seconds": 0.0})
@@ -247,8 +244,8 @@ def test_a_run_saves_and_pushes_the_source_of_its_function_without_paths_of_the_
     recipe = recipe_of_run(run.root)
     assert recipe.prompts.path == str(folder / "prompts.jsonl")
     with chdir("/"):
-        assert iterations(recipe_of_run(run.root))[0].solver[1].folder == reward.name, "its own recipe means the same from everywhere"
-    story = tell(run, recipe, iterations(recipe), "someone", Privacy(run.root))
+        assert built(recipe_of_run(run.root))[0].solver[1].folder == reward.name, "its own recipe means the same from everywhere"
+    story = tell(run, recipe, built(recipe), "someone", Privacy(run.root))
     (repository,) = repositories(story, Selection("datasets"), run.root / "report.html", {}, Privacy(run.root), folder.parent / "scratch")
     files = {file.path: file for file in repository.files}
     assert files[f"functions/{digest}/functions.py"].content == REWARD.encode()
@@ -260,15 +257,15 @@ def test_a_push_includes_artifacts_of_another_version(folder: Path) -> None:
     run = RecordedRun(folder.parent / "run")
     run.create()
     recipe = load_recipe(str(write_recipe(folder)))
-    (reward_stage,) = (stage for stage in iterations(recipe)[0].solver if stage.name == "reward")
+    (reward_stage,) = (stage for stage in built(recipe)[0].solver if stage.name == "reward")
     for stage in closure([reward_stage]):
         write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")
         run.commit(stage, run.workplace(stage) / "data", {"rows": 0, "counts": {}, "seconds": 0.0})
     run.plan(closure([reward_stage]))
     (folder / "functions.py").write_text(REWARD + "# changed\n")
-    (present_stage,) = (stage for stage in iterations(recipe)[0].solver if stage.name == "reward")
+    (present_stage,) = (stage for stage in built(recipe)[0].solver if stage.name == "reward")
     assert present_stage.folder != reward_stage.folder
-    story = tell(run, recipe, iterations(recipe), "someone", Privacy(run.root))
+    story = tell(run, recipe, built(recipe), "someone", Privacy(run.root))
     assert run.stages / reward_stage.folder in [artifact.folder for artifact in story.artifacts]
     messages: list[str] = []
     push_run(run, recipe, "someone", False, Selection("datasets"), True, messages.append)

@@ -17,7 +17,6 @@ from distilabel.pipeline import Pipeline
 from rich.console import Console
 
 from eva_stages.checking.function_checks import call_fault
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.config.function_fields import METRIC, VERIFIER
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, StageError
@@ -46,9 +45,9 @@ from eva_stages.solver.online import _trainable
 from pipelines.analysis_stages import analysing
 from pipelines.evaluation import evaluation_stages
 from pipelines.evolution_stages import Answered, evolving
-from pipelines.iteration import iterations
 from pipelines.response_stages import rewarding
 from pipelines.rewrite_stages import rewriting
+from tests.building import built, check
 from tests.fault_server import ChatServer, serving
 
 ROWS = 4
@@ -425,9 +424,9 @@ def test_a_mix_with_few_evolved_prompts_breaks_a_health_limit(tmp_path: Path) ->
         and "is 0.125, below the limit health.evolved_share=0.5" in message
         and "creator.evolve.generator" in message
     )
-    *_, (*_, first), (*_, last) = [iteration.health for iteration in iterations(recipe)]
+    *_, (*_, first), (*_, last) = [iteration.health for iteration in built(recipe)]
     assert first.function.arguments["evolved_share"] == last.function.arguments["evolved_share"] == 0.8
-    assert "evolved_share" not in iterations(recipe)[0].health[-1].function.arguments
+    assert "evolved_share" not in built(recipe)[0].health[-1].function.arguments
 
 
 ABSURD = np.array([[1e308, -1e308, 0.0], [1.5e308, 1.7e308, 1.6e308], [1.0, 2.0, 4.0], [np.nan, 1.0, 2.0]])

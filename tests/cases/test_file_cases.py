@@ -22,7 +22,6 @@ from eva_stages.core.ourfiles import parquet_errors, read_json, read_yaml
 from eva_stages.core.parts import ROW, STATISTICS, merge_parts, read_parts, settle_parts, write_part
 from eva_stages.core.recipe_files import load_recipe, recipe_of_run, recipe_text
 from eva_stages.core.run_folder import RecordedRun, Run
-from eva_stages.planning.plan_document import plan_document
 from eva_stages.planning.rates import read_rates
 from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.pushing import Record
@@ -35,7 +34,7 @@ from eva_stages.views.history import read_history
 from eva_stages.views.prompt_lineage import Lineage
 from eva_stages.views.run_status import Watch, status_table
 from eva_stages.views.run_summary import summary
-from pipelines.iteration import iterations
+from tests.building import built, planned
 
 ROOT = Path(__file__).parents[2]
 CODE = ("eva_stages", "pipelines", "cli", "benchmarks", "configs", "hub_cards")
@@ -163,8 +162,8 @@ def read_only_commands(run: Path) -> dict[str, Callable[[], object]]:
         "status": lambda: Watch(run_object).document(),
         "report": lambda: make_report([run_object]),
         "lineage": lambda: Lineage(read_history(run_object)).trace("0" * 24),
-        "table": lambda: summary(run_object, recipe_of_run(run), iterations(recipe_of_run(run))),
-        "plan": lambda: plan_document(recipe_of_run(run), run_object),
+        "table": lambda: summary(run_object, recipe_of_run(run), built(recipe_of_run(run))),
+        "plan": lambda: planned(recipe_of_run(run), run_object),
         "push": lambda: Record(run),
     }
 
@@ -477,7 +476,7 @@ def test_a_run_of_an_earlier_version_stays_readable(run_copy: Path) -> None:
     assert document["stages"][0]["state"] == "done" and document["stages"][0]["outdated"] == "0" * 12
     assert document["stages"][0]["rows"] == 8 and document["variants"] == []
     recipe = recipe_of_run(run_copy)
-    assert summary(RecordedRun(run_copy), recipe, iterations(recipe))["iterations"][0]["prompts"] == 8
+    assert summary(RecordedRun(run_copy), recipe, built(recipe))["iterations"][0]["prompts"] == 8
     assert read_history(Run(run_copy)).one("prompts", 0) is not None
 
 

@@ -18,7 +18,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError, DataError, EvaError
 from eva_stages.core.recipe_files import dump_recipe, packaged_recipes, recipe_of_run
 from eva_stages.creator.analysis import LabelTopics
@@ -33,6 +32,7 @@ from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.models.weights import weight_faults
 from eva_stages.solver.fitting import load_policy, load_reference
 from eva_stages.solver.saving import merge_adapter
+from tests.building import check
 from tests.cases.models import (
     PROMPT,
     WORDS,

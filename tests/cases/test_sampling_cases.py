@@ -8,11 +8,11 @@ import torch
 from transformers import GenerationConfig
 from trl.trainer.utils import create_model_from_path, get_config_model_id
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.patches import reference_settings
 from eva_stages.models.conversation import Chat
 from eva_stages.models.sampling import Sampling, model_settings, processors, vllm_settings
 from eva_stages.solver.fitting import load_policy
+from tests.building import check
 from tests.cases.conversations import DIALOGUE, QUESTION, TEXTS, generator, recipe
 from tests.chat_templates import FAMILIES, family_tokenizer
 from tests.solver.jobs import job

@@ -16,7 +16,6 @@ import pytest
 from cli.main import tell_unexpected
 from cli.shared import existing_run
 from eva_stages.checking.credential_checks import check_credentials
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.logs import clean_log
@@ -35,6 +34,7 @@ from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.privacy import Privacy, hosts_of
 from eva_stages.publishing.story import push_run
+from tests.building import check
 from tests.fault_server import chat_server
 
 KEY = "Zq7/planted+key=0123\"'<&>wx\\yz"

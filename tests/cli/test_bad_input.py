@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.tables import read_table
 from eva_stages.models.loading import resolve
+from tests.building import check
 from tests.conftest import TINY, manifests, overrides, run_eva
 
 PROMPTS = {"prompts": {"kind": "file", "path": "prompts.jsonl"}}

@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 
 from cli.eval_requests import asked_for, is_model, model_overrides
-from eva_stages.checking.recipe_checks import check
-from eva_stages.core.config.evaluation_config import ArenaHard, MTBench
+from eva_stages.core.config.evaluation_config import ArenaHard, MTBench, benchmark_name
 from eva_stages.core.config.models_config import LiteLLMModel, TransformersModel
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import dump_recipe, load_recipe
-from pipelines.benchmarks import benchmark_name
-from pipelines.iteration import iterations
+from tests.building import built, check
 from tests.official_files import arena_hard, mt_bench
 
 
@@ -90,7 +88,7 @@ def test_base_policy_and_iterations_have_stages_of_their_own_and_share_questions
     old = {"kind": "arena_hard", **arena_hard(tmp_path, 4), **judge}
     chosen = [old, {**old, "version": "v2.0", "baseline": "base"}, {"kind": "mt_bench", **mt_bench(tmp_path, 4), **judge}]
     recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps(chosen)}", "iterations=1"])
-    rounds = iterations(recipe)
+    rounds = built(recipe)
     by_label = {stage.label: stage for one in rounds for stage in one.evaluation}
     assert len(by_label) == len({stage.fingerprint for one in rounds for stage in one.evaluation})
     for label in ("0-base-arena-hard-v0.1-score", "0-eval-mt-bench-score", "1-eval-arena-hard-v2.0-score"):

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.cluster import check_engine, missing
 from eva_stages.core.config.engine_config import Copies, LocalEngine, RayEngine
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import RUN, WORK, Input, RowStage, Use
+from tests.building import check
 
 STAGES = [RowStage("respond", 0, {}), RowStage("reward", 0, {})]
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.generating import Generated, SeededLLM, generated
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import Message, prompt_row
 from eva_stages.creator.analysis import LabelTopics, ScorePrompts, read_score, score_question
 from eva_stages.lettercraft.player import LettercraftLLM
+from tests.building import check
 from tests.tiny_models import save_classifier, tokenizer
 
 TEXTS = ["Add 2 and 3.", "Write a poem about the sea and all the ships on it.", "x", "Which words rhyme with moon? " * 40]

@@ -20,7 +20,7 @@ from eva_stages.publishing.artifacts import Base, Story, scores
 from eva_stages.publishing.cards import command, dataset_card, model_card
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.story import tell
-from pipelines.iteration import iterations
+from tests.building import built
 from tests.conftest import manifests
 from tests.hub_cards_check import card_faults
 
@@ -38,7 +38,7 @@ HOSTILE = {
 @pytest.fixture(scope="module")
 def told(tiny_run: Path) -> Story:
     recipe = load_recipe(str(tiny_run / "recipe.yaml"))
-    return tell(Run(tiny_run), recipe, iterations(recipe), "tester", Privacy(tiny_run))
+    return tell(Run(tiny_run), recipe, built(recipe), "tester", Privacy(tiny_run))
 
 
 def rows_of(card: str, heading: str) -> list[list[str]]:

@@ -163,3 +163,14 @@ class Evaluation(Section):
     benchmarks: tuple[OneBenchmark, ...] = ()
     only: bool = False
     """Nothing but the evaluation of policy.model: no prompts are evolved and nothing is trained."""
+
+
+def benchmark_name(benchmark: OneBenchmark | Benchmark) -> str:
+    """What stages, tables and the command line call a benchmark."""
+    name = str(benchmark.model_dump()["kind"]).replace("_", "-")
+    return f"{name}-{benchmark.version}" if isinstance(benchmark, ArenaHard) else name
+
+
+def judge_name(judge: Player) -> str:
+    """The model that judges, in a word."""
+    return str(judge.model_dump().get("model", judge.kind))

@@ -20,6 +20,9 @@ Sign = Literal[
     "kl_per_token",
 ]
 
+PROBE_SAMPLES = 4
+"""Responses to each prompt of the probe."""
+
 
 class Health(Section):
     """A figure beyond its limit is told, or ends the run if it stands in `stop`. A null limit checks nothing; no limit is part of any
@@ -52,6 +55,11 @@ class Health(Section):
     """At most: the same in nats per token."""
     stop: tuple[Sign, ...] = ()
     """Figures that end the run after the iteration; the others warn."""
+
+    @property
+    def probe_prompts(self) -> int:
+        """Prompts of the probe."""
+        return max(1, self.answers // PROBE_SAMPLES)
 
     @model_validator(mode="after")
     def _stops_have_limits(self) -> "Health":
