@@ -107,13 +107,13 @@ def stages(folder: Path) -> list[Stage]:
     responses = _rows("respond", "responses", "Respond", prompts=prompts)
     rewards = _rows("reward", "rewards", "Score", prompts=prompts, responses=responses)
     info = _table("inform", "creator.informativeness:Informativeness", {}, rewards=rewards)
-    drawn = _table("select", "creator.sampling:Select", {"fraction": 0.25, "seed": 1}, info=info)
+    drawn = _table("select", "creator.selection:Select", {"fraction": 0.25, "seed": 1}, info=info)
     evolved = _rows("evolve", "evolutions", "Evolve", drawn=drawn, prompts=prompts)
     benchmark = {"benchmarks": {"questions": Input("questions")}}
     matches = _table("contamination", "creator.contamination:Contamination", benchmark, prompts=evolved, questions=questions)
     clean = _table("decontaminate", "creator.contamination:DropMatches", {}, prompts=evolved, matches=matches)
-    curated = _table("curate", "creator.curating:Curate", {"near_duplicate": 0.8}, evolved=clean, prompts=prompts)
-    mixed = _table("mix", "creator.mixing:Mix", {"seed": 1}, evolved=curated, present=prompts)
+    curated = _table("curate", "creator.curation:Curate", {"near_duplicate": 0.8}, evolved=clean, prompts=prompts)
+    mixed = _table("mix", "creator.mixture:Mix", {"seed": 1}, evolved=curated, present=prompts)
     pairs = _table("pair", "solver.pairing:MakePairs", {}, prompts=prompts, responses=responses, rewards=rewards)
     return [mixed, pairs]
 

@@ -75,7 +75,7 @@ def read_model(folder: Path, dtype: str) -> Model:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if (folder / "config.json").is_file() else {}
     inner = {**config, **config.get("text_config", {})}
     stored = BYTES.get(inner.get("dtype") or inner.get("torch_dtype") or "", 2)
-    on_disk = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return Model(on_disk * BYTES.get(dtype, 2) // stored, inner.get("num_attention_heads") or 0)
 
 

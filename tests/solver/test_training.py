@@ -23,11 +23,14 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
+from eva_stages.core.devices import read_model
 from eva_stages.core.errors import ConfigError, DamagedError, DataError, StageError
+from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.patches import single_process_environment
 from eva_stages.core.progress import Reporter, Task
 from eva_stages.core.runner import Context
@@ -353,6 +356,28 @@ def test_adapters_are_merged_and_weights_keep_the_type_they_came_in(folders: dic
         model = lora.work / "model"
         assert (model / "adapter" / "adapter_model.safetensors").is_file() and not list(model.glob("adapter_*"))
         assert load_tokenizer(str(model)).chat_template
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_each_round_keeps_its_adapter_which_on_the_policy_it_started_from_gives_the_merged_weights(
+    dtype: str, folders: dict[str, str], tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy"
+    AutoModelForCausalLM.from_pretrained(folders["policy"]).to(getattr(torch, dtype)).save_pretrained(policy)
+    load_tokenizer(folders["policy"]).save_pretrained(policy)
+    adapter = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.0}
+    digests = set()
+    for name in ("first", "second"):  # the second starts from a folder that has an adapter beside its weights
+        same = {**folders, "policy": str(policy), "reference": str(policy)}
+        settings = job(tmp_path / name, same, "dpo", adapter=adapter, learning_rate=1e-2, dtype=dtype)
+        merged, model = train(settings), settings.work / "model"
+        base = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+        again = PeftModel.from_pretrained(base, model / "adapter").merge_and_unload().to(getattr(torch, dtype)).state_dict()
+        assert all(torch.equal(again[name], tensor) for name, tensor in merged.items()) and moved(settings) > 1e-4
+        assert read_model(model, dtype).weights == (model / "model.safetensors").stat().st_size
+        digests |= {tree_digest(model), tree_digest(model / "adapter")}
+        policy = model
+    assert len(digests) == 4
 
 
 def test_gradient_checkpointing_changes_nothing(folders: dict[str, str], tmp_path: Path) -> None:
