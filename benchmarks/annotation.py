@@ -7,9 +7,6 @@
 """
 
 import argparse
-import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.generation import recipe
+from benchmarks.sides import clock, compare, options, parse
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.rows import prompt_row
 from pipelines.response_stages import rewarding
@@ -31,6 +29,7 @@ def rows(count: int, n: int) -> list[dict[str, Any]]:
 
 def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The reward stage over all prompts, less the time of the same stage over one."""
+    common.save_reward(folder / "reward")
     settings = recipe("transformers", folder, arguments.n).model_dump(mode="json")
     settings["reward"] = {"kind": "sequence_classifier", "model": str(folder / "reward"), "runtime": {"tokens_per_batch": 8192}}
     made = Recipe.model_validate(settings)
@@ -51,11 +50,12 @@ def loop(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
 
     from eva_stages.models.loading import load_tokenizer
 
+    common.save_reward(folder / "reward")
     model = AutoModelForSequenceClassification.from_pretrained(folder / "reward").eval()
     tokenizer = load_tokenizer(str(folder / "reward"), padding_side="right")
     rewards, seconds = [], {}
     everything = rows(arguments.prompts, arguments.n)
-    with common.clock(seconds, "all"), torch.inference_mode():
+    with clock(seconds, "all"), torch.inference_mode():
         for row in everything:
             chats = [[*row["messages"], {"role": "assistant", "content": text}] for text in row["responses"]]
             ids = [tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"] for chat in chats]
@@ -68,19 +68,8 @@ def loop(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=150)
-    parser.add_argument("--n", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=("stage", "prompt", "one"))
-    arguments = parser.parse_args()
-    if arguments.side is None:
-        common.report("benchmarks.annotation", ["stage", "prompt", "one"], sys.argv[1:], arguments.rounds, "responses_per_second")
-        return
-    with tempfile.TemporaryDirectory() as name:
-        common.save_reward(Path(name) / "reward")
-        figures = stage(arguments, Path(name)) if arguments.side == "stage" else loop(arguments, Path(name))
-    print(json.dumps(figures))
+    arguments = parse(options(__doc__, prompts=150, n=6), {"stage": stage, "prompt": loop, "one": loop})
+    compare("benchmarks.annotation", ["stage", "prompt", "one"], arguments.rounds, "responses_per_second")
 
 
 if __name__ == "__main__":

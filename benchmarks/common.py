@@ -1,16 +1,8 @@
-"""What the benchmarks share: a model of 29 million parameters with random weights, prompts and answers of realistic lengths, a clock.
+"""Inputs of the benchmarks: a model of 29 million parameters with random weights, prompts and responses of realistic lengths.
 
-Lengths are log-normal, as those of real prompts are; answers end at random because one token in `ANSWER_TOKENS` ends them. Both sides
-of a comparison run in processes of their own below the script, take turns, and are compared by the medians of their repetitions.
+Lengths are log-normal, as those of real prompts are; answers end at random because one token in `ANSWER_TOKENS` ends them.
 """
 
-import json
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,34 +100,3 @@ def write_source(rows: list[dict[str, Any]], schema: str, folder: Path) -> Outsi
     """Rows as an input of a stage."""
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS[schema])], SCHEMAS[schema], folder)
     return Outside(folder.name, folder, folder.name)
-
-
-@contextmanager
-def clock(seconds: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - started
-
-
-def measure(module: str, side: str, arguments: list[str]) -> dict[str, float]:
-    """Run one side of a benchmark in a process of its own; it prints its figures as one line of JSON at the end."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--side", side, *arguments], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8"
-    )
-    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))  # engines print as well
-    figures: dict[str, float] = json.loads(line)
-    return figures
-
-
-def report(module: str, sides: list[str], arguments: list[str], rounds: int, figure: str) -> dict[str, float]:
-    """Let the sides take turns; prints every figure, the medians and their ratios to the first side; returns the medians."""
-    found: dict[str, list[float]] = {side: [] for side in sides}
-    for number in range(rounds):
-        for side in sides:
-            figures = measure(module, side, arguments)
-            found[side].append(figures[figure])
-            print(f"round {number + 1} {side}: " + ", ".join(f"{name} {value:,.4g}" for name, value in figures.items()), flush=True)
-    medians = {side: statistics.median(values) for side, values in found.items()}
-    for side in sides[1:]:
-        print(f"{sides[0]} / {side}: {medians[sides[0]] / medians[side]:.3f} ({figure}, median of {rounds})")
-    return medians

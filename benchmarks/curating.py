@@ -8,28 +8,26 @@ counted in the time. The other way holds the texts already, and writes nothing. 
 """
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks import large
+from benchmarks.sides import compare, options, parse
 from eva_stages.core.stage import Use
 from eva_stages.core.tables import count_rows, read_table
 
 THRESHOLD = 0.8
 
 
-def step(folder: Path) -> dict[str, float]:
+def step(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """`Curate` over the evolutions in `folder`."""
-    started, busy, before = time.perf_counter(), time.process_time(), large.peak()
     curate = Use("eva_stages.creator.curation:Curate", {"name": "curate", "near_duplicate": THRESHOLD})
-    counts = large.table_step(curate, folder / "curate/data", evolutions=folder / "evolutions")
-    return _figures(counts["evolved"], counts["kept"], started, busy, before)
+    figures = large.table_step(curate, folder / "curate/data", evolutions=folder / "evolutions")
+    return {"prompts_per_second": figures["evolved"] / figures["seconds"], **figures}
 
 
-def index(folder: Path) -> dict[str, float]:
+def index(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The same rule with one sketch object per text and one dict per band."""
     from datasketch import MinHash, MinHashLSH
 
@@ -37,7 +35,7 @@ def index(folder: Path) -> dict[str, float]:
     from eva_stages.creator.sketching import PERMUTATIONS, SHINGLE
 
     texts = [prompt_text(messages).lower() for messages in read_table(folder / "evolutions")["messages"].to_pylist()]
-    started, busy, before = time.perf_counter(), time.process_time(), large.peak()
+    started = time.perf_counter()
     known: dict[int, MinHash] = {}
     lsh = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
     for number, text in enumerate(texts):
@@ -46,34 +44,18 @@ def index(folder: Path) -> dict[str, float]:
         if not any(known[near].jaccard(sketch) >= THRESHOLD for near in lsh.query(sketch)):
             lsh.insert(number, sketch)
             known[number] = sketch
-    return _figures(len(texts), len(known), started, busy, before)
-
-
-def _figures(prompts: int, kept: int, started: float, busy: float, before: float) -> dict[str, float]:
-    seconds, cpu = time.perf_counter() - started, time.process_time() - busy
-    figures = {"prompts_per_second": prompts / seconds, "seconds": seconds, "cpu_seconds": cpu, "kept": kept}
-    return {**figures, "peak_mib": large.peak(), "libraries_mib": before}
+    seconds = time.perf_counter() - started
+    return {"prompts_per_second": len(texts) / seconds, "seconds": seconds, "kept": len(known), "peak_mib": large.peak()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=1_000_000)
-    parser.add_argument("--compare", action="store_true", help="also with datasketch's index")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--side", choices=("step", "index"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps({"step": step, "index": index}[arguments.side](arguments.folder)))
-        return
-    from benchmarks import common  # not above: the measured process is to hold no more than a stage's does
-
+    arguments = parse(options(__doc__, prompts=1_000_000, compare=False), {"step": step, "index": index})
     with tempfile.TemporaryDirectory() as name:
         evolutions = large.prompt_tables(arguments.prompts, rejected=0.0)
         large.write(evolutions, "evolutions", Path(name) / "evolutions")
         print(f"{count_rows(Path(name) / 'evolutions'):,} prompts", flush=True)
         sides = ["step", "index"] if arguments.compare else ["step"]
-        common.report("benchmarks.curating", sides, [*sys.argv[1:], "--folder", name], arguments.rounds, "prompts_per_second")
+        compare("benchmarks.curating", sides, arguments.rounds, "prompts_per_second", Path(name))
 
 
 if __name__ == "__main__":

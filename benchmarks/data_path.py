@@ -10,17 +10,17 @@ evolutions in the same rows. Memory is the proportional set size of all processe
 import argparse
 import json
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 from distilabel.steps import Step, StepInput
 
-from benchmarks import large
+from benchmarks import large, sides
+from benchmarks.sides import options, parse
 from eva_stages.core.fingerprint import derive_seed, file_digest
 from eva_stages.core.progress import Reporter
 from eva_stages.core.rows import prompt_row
@@ -212,23 +212,20 @@ def compare(found: dict[int, dict[str, dict[str, float]]]) -> None:
     print(f"ratios: time a prompt {totals[big] / totals[small] * small / big:.2f}, peak memory {peaks[big] / peaks[small]:.2f}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, nargs="+", default=[20_000, 200_000])
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        with tempfile.TemporaryDirectory() as name:
-            write_inputs(arguments.prompts[0], Path(name))
-            print(json.dumps(measure(Path(name))))
-        return
-    from benchmarks import common  # not above: the measured processes are to hold no more than a run's do
+def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    write_inputs(arguments.prompts[0], folder)
+    return measure(folder)
 
-    found = {}
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--prompts", type=int, nargs="+", default=[20_000, 200_000])
+    arguments = parse(parser, {"run": run})
+    figures: dict[int, Any] = {}
     for size in arguments.prompts:
-        found[size] = common.measure("benchmarks.data_path", "run", ["--prompts", str(size)])
+        figures[size] = sides.measure("benchmarks.data_path", "run", ["--prompts", str(size)])
         print(f"{size:,} prompts: done", file=sys.stderr, flush=True)
-    compare(found)  # type: ignore[arg-type]
+    compare(figures)
 
 
 if __name__ == "__main__":

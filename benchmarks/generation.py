@@ -13,16 +13,15 @@ takes to start.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import common
+from benchmarks.sides import clock, compare, options, parse
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.process import run_in_child
 from eva_stages.core.rows import prompt_row
@@ -73,7 +72,7 @@ def raw(arguments: argparse.Namespace, folder: Path, passes: int = 1) -> dict[st
     )
     conversations = asked(arguments)
     tokens = answer(conversations[:2]) * 0
-    with common.clock(seconds, "all"):
+    with clock(seconds, "all"):
         for _ in range(passes):
             tokens += answer(conversations)
     return {"tokens_per_second": tokens / seconds["all"], "seconds": seconds["all"], "tokens": tokens}
@@ -147,31 +146,22 @@ def asked(arguments: argparse.Namespace) -> list:
     return common.prompts(arguments.prompts)
 
 
+def side(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    common.save_policy(folder / "policy")
+    if arguments.side in ("raw", "passes"):
+        return raw(arguments, folder, arguments.n if arguments.side == "passes" else 1)
+    os.environ.update(WAITING.get(arguments.side, {}))  # the stage's process has not started yet
+    return stage(arguments, folder)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, prompts=2000, n=6, max_new_tokens=128, long=False)
     parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
-    parser.add_argument("--prompts", type=int, default=2000)
-    parser.add_argument("--n", type=int, default=6)
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--long", action="store_true")
     parser.add_argument("--load", type=int, default=0, help="processes per core that do other work")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=("stage", "raw", "passes", *WAITING))
-    arguments = parser.parse_args()
-    if arguments.side is None and arguments.load:
-        with busy(arguments.load * len(os.sched_getaffinity(0))):
-            common.report("benchmarks.generation", list(WAITING), sys.argv[1:], arguments.rounds, "tokens_per_second")
-        return
-    if arguments.side is None:
-        sides = ["raw", "passes"] if arguments.long else ["stage", "raw"]
-        common.report("benchmarks.generation", sides, sys.argv[1:], arguments.rounds, "tokens_per_second")
-        return
-    with tempfile.TemporaryDirectory() as name:
-        common.save_policy(Path(name) / "policy")
-        passes = arguments.n if arguments.side == "passes" else 1
-        os.environ.update(WAITING.get(arguments.side, {}))  # the stage's process is not started yet
-        figures = stage(arguments, Path(name)) if arguments.side in ("stage", *WAITING) else raw(arguments, Path(name), passes)
-    print(json.dumps(figures))
+    arguments = parse(parser, dict.fromkeys(("stage", "raw", "passes", *WAITING), side))
+    sides = list(WAITING) if arguments.load else ["raw", "passes"] if arguments.long else ["stage", "raw"]
+    with busy(arguments.load * len(os.sched_getaffinity(0))):
+        compare("benchmarks.generation", sides, arguments.rounds, "tokens_per_second")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ import asyncio
 import json
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks import common
+from benchmarks.sides import Side, compare, options, parse
 from eva_stages.core.rows import prompt_row
 from eva_stages.core.stage import RUN, Input, Outside, RowStage, Use
 
@@ -56,9 +56,7 @@ async def serve() -> None:
 @contextmanager
 def judge() -> Iterator[str]:
     """The judge's address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.judging", "--side", "judge"], stdout=subprocess.PIPE, text=True, encoding="utf-8"
-    )
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.judging", "--serve"], stdout=subprocess.PIPE, text=True, encoding="utf-8")
     assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
@@ -162,27 +160,27 @@ def run_stage(base: str, folder: Path, arguments: argparse.Namespace) -> dict[st
     return {"seconds": seconds["all"] - seconds["start"], "start": seconds["start"]}
 
 
-SIDES = {"stage": run_stage, "client": run_client, "bare": run_bare}
+def with_judge(run: Callable[[str, Path, argparse.Namespace], dict[str, float]]) -> Side:
+    def side(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+        with judge() as base:
+            return run(base, folder, arguments)
+
+    return side
+
+
+SIDES = {"stage": with_judge(run_stage), "client": with_judge(run_client), "bare": with_judge(run_bare)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judgments", type=int, default=1000)
-    parser.add_argument("--concurrency", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=[*SIDES, "judge"], help="used by the benchmark itself")
-    arguments = parser.parse_args()
-    if arguments.side == "judge":
+    parser = options(__doc__, judgments=1000, concurrency=32)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parse(parser, SIDES)
+    if arguments.serve:
         asyncio.run(serve())
-    elif arguments.side:
-        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder, judge() as base:
-            print(json.dumps(SIDES[arguments.side](base, Path(folder), arguments)))
-    else:
-        passed = ["--judgments", str(arguments.judgments), "--concurrency", str(arguments.concurrency)]
-        medians = common.report("benchmarks.judging", list(SIDES), passed, arguments.rounds, "seconds")
-        ideal = arguments.judgments / arguments.concurrency * LATENCY
-        for side, seconds in medians.items():
-            print(f"{side} / ideal: {seconds / ideal:.3f} ({seconds:.2f} s, ideal {ideal:.2f} s)")
+    medians = compare("benchmarks.judging", list(SIDES), arguments.rounds, "seconds")
+    ideal = arguments.judgments / arguments.concurrency * LATENCY
+    for name, seconds in medians.items():
+        print(f"{name} / ideal: {seconds / ideal:.3f} ({seconds:.2f} s, ideal {ideal:.2f} s)")
 
 
 if __name__ == "__main__":

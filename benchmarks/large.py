@@ -4,6 +4,7 @@ Texts are words of a made-up vocabulary drawn by Zipf's law, in lengths that are
 prompt is an earlier one of its batch with one word replaced, as evolvers like to write them.
 """
 
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -111,10 +112,13 @@ def write(tables: Iterator[pa.Table], schema: str, folder: Path) -> Path:
     return folder
 
 
-def table_step(use: Use, out: Path, **sources: Path) -> dict[str, int]:
-    """Run a table step from files to files as a stage's process does; returns its counts."""
+def table_step(use: Use, out: Path, **sources: Path) -> dict[str, float]:
+    """Run a table step from files to files as a stage's process does; returns seconds, peak memory and the step's counts."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    return run_table_step(sources, list(sources), use, out)
+    started, busy, before = time.perf_counter(), time.process_time(), peak()
+    counts = run_table_step(sources, list(sources), use, out)
+    spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - busy}
+    return {**spent, "peak_mib": peak(), "libraries_mib": before, **counts}
 
 
 def peak() -> float:

@@ -7,13 +7,11 @@ included.
 """
 
 import argparse
-import json
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks import large
+from benchmarks.sides import compare, options, parse
 from eva_stages.core.stage import Use
 
 STEPS = {
@@ -22,26 +20,13 @@ STEPS = {
 }
 
 
-def step(name: str, folder: Path) -> dict[str, float]:
-    use, sources = STEPS[name]
-    started, busy, before = time.perf_counter(), time.process_time(), large.peak()
-    counts = large.table_step(use, folder / name / "data", **{source: folder / source for source in sources})
-    seconds, cpu = time.perf_counter() - started, time.process_time() - busy
-    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": large.peak(), "libraries_mib": before, **counts}
+def step(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    use, sources = STEPS[arguments.side]
+    return large.table_step(use, folder / arguments.side / "data", **{source: folder / source for source in sources})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--side", choices=list(STEPS), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(step(arguments.side, arguments.folder)))
-        return
-    from benchmarks import common  # not above: the measured process is to hold no more than a stage's does
-
+    arguments = parse(options(__doc__, prompts=1_000_000), dict.fromkeys(STEPS, step))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         large.write(large.prompt_tables(arguments.prompts, near=0.0), "prompts", folder / "prompts")
@@ -49,7 +34,7 @@ def main() -> None:
         large.write(large.response_tables(arguments.prompts), "responses", folder / "responses")
         large.write(large.reward_tables(arguments.prompts), "rewards", folder / "rewards")
         for side in STEPS:
-            common.report("benchmarks.mixing", [side], [*sys.argv[1:], "--folder", name], arguments.rounds, "seconds")
+            compare("benchmarks.mixing", [side], arguments.rounds, "seconds", folder)
 
 
 if __name__ == "__main__":

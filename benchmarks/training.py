@@ -8,12 +8,9 @@ reference's log-probabilities where they are taken first; `processor` is the epo
 """
 
 import argparse
-import json
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -21,10 +18,14 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer
 
 from benchmarks import common
+from benchmarks.sides import clock, compare, options, parse
+from eva_stages.core.config.solver_config import DPO, Training
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.tables import read_table
 from eva_stages.models.loading import load_tokenizer
-from eva_stages.solver.fitting import CheckpointDigests
+from eva_stages.solver.checkpoints import CheckpointDigests
+from eva_stages.solver.fitting import MetricsFile
+from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.preference import make_trainer
 
 SIDES = ["stage", "direct", "stage_live", "direct_live"]
@@ -53,64 +54,59 @@ def save_inputs(root: Path, arguments: argparse.Namespace) -> dict[str, str]:
     return {"policy": str(root / "policy"), "reference": str(root / "policy"), "pairs": str(root / "pairs")}
 
 
-def job(inputs: dict[str, str], work: Path, arguments: argparse.Namespace, precompute: bool) -> dict[str, Any]:
-    """What the launcher would hand to the training entry."""
-    return {
-        **inputs,
-        "work": str(work),
-        "cache": str(work / "cache"),
-        "reference_digest": tree_digest(Path(inputs["reference"])),
-        "kind": "dpo",
-        "loss": {"beta": 0.1, "nll_alpha": 0.0, "ld_alpha": None, "length_normalized": False},
+def job(inputs: dict[str, str], work: Path, arguments: argparse.Namespace, precompute: bool) -> TrainingJob:
+    """What the launcher would give to the training process."""
+    training = {
         "learning_rate": 1e-5,
         "batch_size": 4 * arguments.micro,
         "epochs": 1,
-        "scheduler": "cosine",
-        "optimizer": "adamw_torch",
-        "warmup_ratio": 0.1,
-        "max_grad_norm": 1.0,
         "max_length": 1024,
-        "too_long": "drop",
         "dtype": "bfloat16" if torch.cuda.is_available() else "float32",
-        "attention": None,
-        "adapter": None,
         "gradient_checkpointing": False,
-        "checkpoints_per_epoch": 2,
-        "seed": 0,
-        "micro_batch_size": arguments.micro,
-        "precompute_reference": precompute,
-        "liger": False,
-        "report_to": [],
-        "label": "benchmark",
+        "runtime": {"micro_batch_size": arguments.micro, "precompute_reference": precompute},
     }
+    return TrainingJob(
+        loss=DPO(kind="dpo", nll_alpha=0.0),
+        training=Training.model_validate(training),
+        on_policy=None,
+        seed=0,
+        system_prompt=None,
+        date=None,
+        inputs={name: Path(folder) for name, folder in inputs.items()},
+        reference_digest=tree_digest(Path(inputs["reference"])),
+        work=work,
+        cache=work / "cache",
+        label="benchmark",
+    )
 
 
 def stage(inputs: dict[str, str], work: Path, arguments: argparse.Namespace, precompute: bool) -> DPOTrainer:
     """The trainer of our stage, as `fit` starts it."""
     trainer, _ = make_trainer(job(inputs, work, arguments, precompute))
+    trainer.add_callback(MetricsFile(work / "metrics.jsonl"))
     trainer.add_callback(CheckpointDigests())
     return trainer
 
 
 def direct(inputs: dict[str, str], work: Path, arguments: argparse.Namespace, precompute: bool) -> DPOTrainer:
     """TRL as its documentation shows it, with the stage's settings."""
-    settings = job(inputs, work, arguments, precompute)
+    settings = job(inputs, work, arguments, precompute).training
     config = DPOConfig(
         output_dir=str(work / "checkpoints"),
         per_device_train_batch_size=arguments.micro,
-        gradient_accumulation_steps=settings["batch_size"] // arguments.micro,
+        gradient_accumulation_steps=settings.batch_size // arguments.micro,
         num_train_epochs=1,
-        learning_rate=settings["learning_rate"],
-        lr_scheduler_type=settings["scheduler"],
-        warmup_steps=settings["warmup_ratio"],
-        max_length=settings["max_length"],
-        beta=settings["loss"]["beta"],
-        bf16=settings["dtype"] == "bfloat16",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=settings.warmup_ratio,
+        max_length=settings.max_length,
+        beta=0.1,
+        bf16=settings.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=False,
-        seed=settings["seed"],
+        seed=0,
         logging_steps=1,
-        save_steps=max(1, arguments.pairs // settings["batch_size"] // 2),
+        save_steps=max(1, arguments.pairs // settings.batch_size // 2),
         save_total_limit=2,
         report_to=[],
         disable_tqdm=True,
@@ -119,40 +115,30 @@ def direct(inputs: dict[str, str], work: Path, arguments: argparse.Namespace, pr
     )
     return DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(inputs["policy"], dtype=torch.float32),
-        ref_model=AutoModelForCausalLM.from_pretrained(inputs["reference"], dtype=getattr(torch, settings["dtype"])),
+        ref_model=AutoModelForCausalLM.from_pretrained(inputs["reference"], dtype=getattr(torch, settings.dtype)),
         args=config,
         train_dataset=Dataset(read_table(Path(inputs["pairs"]), ["prompt", "chosen", "rejected"])),
         processing_class=load_tokenizer(inputs["policy"]),
     )
 
 
-def measure(side: str, arguments: argparse.Namespace) -> dict[str, float]:
-    who, _, live = side.partition("_")
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    who, _, live = arguments.side.partition("_")
     seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = save_inputs(Path(folder), arguments)
-        with common.clock(seconds, "once"):
-            trainer = {"stage": stage, "direct": direct}[who](inputs, Path(folder), arguments, not live)
-        begun = time.process_time()
-        with common.clock(seconds, "epoch"):
-            trainer.train()
-        seconds["processor"] = time.process_time() - begun
+    inputs = save_inputs(folder, arguments)
+    with clock(seconds, "once"):
+        trainer = {"stage": stage, "direct": direct}[who](inputs, folder, arguments, not live)
+    begun = time.process_time()
+    with clock(seconds, "epoch"):
+        trainer.train()
+    seconds["processor"] = time.process_time() - begun
     tokens = max(entry.get("num_tokens", 0) for entry in trainer.state.log_history)
     return {"tokens_per_second": tokens / seconds["epoch"], **seconds}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=SIDES)
-    parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument("--micro", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(measure(arguments.side, arguments)))
-        return
-    passed = [word for name in ("pairs", "micro") for word in (f"--{name}", str(vars(arguments)[name]))]
-    medians = common.report("benchmarks.training", SIDES, passed, arguments.rounds, "tokens_per_second")
+    arguments = parse(options(__doc__, pairs=64, micro=4), dict.fromkeys(SIDES, measure))
+    medians = compare("benchmarks.training", SIDES, arguments.rounds, "tokens_per_second")
     print(
         f"stage_live / direct_live: {medians['stage_live'] / medians['direct_live']:.3f} (tokens_per_second, median of {arguments.rounds})"
     )
