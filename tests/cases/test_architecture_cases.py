@@ -139,15 +139,15 @@ def test_a_reward_without_padding_reads_the_last_token_of_a_conversation_even_if
 
     folder = copy_damaged(whole_models / "reward", tmp_path / "model", damage)
     texts = ("blue", "green and wide and blue")  # and the end token, which the tokenizer uses for padding
-    single_generator = [scores_of(SequenceClassifierReward(model=str(folder), tokens_per_batch=1), text)[0].value for text in texts]
+    single_scores = [scores_of(SequenceClassifierReward(model=str(folder), tokens_per_batch=1), text)[0].value for text in texts]
     official = AutoModelForSequenceClassification.from_pretrained(folder)
-    for text, value in zip(texts, single_generator, strict=True):
+    for text, value in zip(texts, single_scores, strict=True):
         turns = [*PROMPT, {"role": "assistant", "content": text}]
         ids = WORDS.apply_chat_template(turns, return_tensors="pt", return_dict=True)["input_ids"]
         with torch.no_grad():
             assert value == pytest.approx(official(input_ids=ids).logits.item(), abs=1e-5)
     assert [score.value for score in scores_of(SequenceClassifierReward(model=str(folder)), *texts)] == pytest.approx(
-        single_generator, abs=1e-5
+        single_scores, abs=1e-5
     )
 
 

@@ -171,30 +171,30 @@ def rows_of(stage: Any, folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("role", SAYS)
 def test_a_failed_call_of_any_role_is_null_with_its_reason_counted_and_limited(role: str, tmp_path: Path) -> None:
     total = {"evolver": 6, "judge": 8}.get(role, 4)  # a failed call ends a prompt's generations, so two calls are not made
-    failed_row = {"judge": 4}.get(role, 2)
+    failure_count = {"judge": 4}.get(role, 2)
     with serving(ChatServer()) as server:
         server.signs_replies = False
         server.reply = lambda body: reply_to(role, body)
-        server.faults = ["500", "ok"] * failed_row
+        server.faults = ["500", "ok"] * failure_count
         stage: Any = stage_of(role, server, tmp_path)
         rows = rows_of(stage, tmp_path)
     statistics: Counter[str] = Counter()
     for row in rows:
         statistics.update(row[STATISTICS])
     counts, failures = split(statistics)
-    assert (counts["calls"], counts["failed"], counts.get("rejected", 0)) == (total, failed_row, 0)
+    assert (counts["calls"], counts["failed"], counts.get("rejected", 0)) == (total, failure_count, 0)
     ((reason, often),) = failures.items()
-    assert often == failed_row and reason.startswith("gave up after 1 tries") and "500" in reason
+    assert often == failure_count and reason.startswith("gave up after 1 tries") and "500" in reason
     words, field = SAYS[role]
     sentences = [sentence for limit in stage.limits if (sentence := limit.exceeded(counts))]
-    assert len(sentences) == 1 and f"{failed_row} of {total} {words}" in sentences[0] and f"above the limit {field} = " in sentences[0]
+    assert len(sentences) == 1 and f"{failure_count} of {total} {words}" in sentences[0] and f"above the limit {field} = " in sentences[0]
     column = {"rewriter": "responses", "judge": "verdict", "critic": "critique", "scorer": "quality", "evolver": "rejected"}.get(
         role, "rewards"
     )
     null_value = {"rewriter": [None], "evolver": "failed", "llm_judge reward": [None]}.get(role)
-    assert [row[column] == null_value for row in rows].count(True) == failed_row
+    assert [row[column] == null_value for row in rows].count(True) == failure_count
     reasons = [row["failures"][0] if "failures" in row else row["failure"] for row in rows]
-    assert [reason is not None for reason in reasons].count(True) == failed_row
+    assert [reason is not None for reason in reasons].count(True) == failure_count
     # the next attempt runs the rows again that have a failed call, and keeps all others
     (parts := tmp_path / "parts").mkdir()
     write_part(parts, SCHEMAS[stage.schema], rows)
@@ -291,13 +291,13 @@ def test_reasons_are_counted_most_common_first_and_rare_ones_are_summed() -> Non
 
 def test_a_part_without_its_failed_rows_and_the_new_batch_of_these_rows_have_different_names(tmp_path: Path) -> None:
     schema = SCHEMAS["critiques"]
-    rows = [{"iteration": str(n), ROW: n, STATISTICS: {"calls": 1, **({"failed": 1} if n in (0, 2) else {})}} for n in range(4)]
+    rows = [{"prompt_id": str(n), ROW: n, STATISTICS: {"calls": 1, **({"failed": 1} if n in (0, 2) else {})}} for n in range(4)]
     write_part(tmp_path, schema, rows)
     assert drop_failed(tmp_path) == 2 and read_parts(tmp_path)[0].tolist() == [1, 3]
     write_part(tmp_path, schema, [rows[0] | {STATISTICS: {}}, rows[2] | {STATISTICS: {}}])
     assert read_parts(tmp_path)[0].tolist() == [0, 1, 2, 3]
     merge_parts(tmp_path, schema, tmp_path / "out")
-    assert read_table(tmp_path / "out")["iteration"].to_pylist() == ["0", "1", "2", "3"]
+    assert read_table(tmp_path / "out")["prompt_id"].to_pylist() == ["0", "1", "2", "3"]
 
 
 def test_below_the_limit_failed_calls_stay_null_and_are_not_rejections(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_below_the_limit_failed_calls_stay_null_and_are_not_rejections(tmp_path:
     with Pipeline(name="curate"):
         remaining_rows, counts = Curate(near_duplicate=None).transform(evolved, read_table(tmp_path / "prompts"))
     assert counts["failed"] == 1 and counts["refusal"] == 2 and counts["kept"] == len(remaining_rows) == 4
-    assert failed_row["iteration"] not in remaining_rows["iteration"].to_pylist()
+    assert failed_row["prompt_id"] not in remaining_rows["prompt_id"].to_pylist()
 
 
 def faults(tmp_path: Path, **settings: Any) -> str:

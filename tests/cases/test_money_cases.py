@@ -60,15 +60,15 @@ def server(running: ChatServer, monkeypatch: pytest.MonkeyPatch) -> ChatServer:
 def generator(server: ChatServer, folder: Path | None = None, **settings: Any) -> LiteLLMGenerator:
     settings_of_llm = {"timeout": 20.0, "price": PRICE, "max_new_tokens": NEW_TOKENS, "concurrency": 1, "attempts": 1, **settings}
     journal = {"journal": str(folder), "attempt": str(folder)} if folder else {}
-    reservations = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", **journal, **settings_of_llm)
-    reservations.load()
-    return reservations
+    llm = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", **journal, **settings_of_llm)
+    llm.load()
+    return llm
 
 
-def ask(reservations: LiteLLMGenerator, count: int = 1, n: int = 1) -> list[Any]:
+def ask(llm: LiteLLMGenerator, count: int = 1, n: int = 1) -> list[Any]:
     prompts = [[{"role": "user", "content": f"prompt {index}"}] for index in range(count)]
-    outputs = reservations.generate(prompts, n, list(range(count)))
-    reservations.unload()
+    outputs = llm.generate(prompts, n, list(range(count)))
+    llm.unload()
     return outputs
 
 
@@ -144,9 +144,9 @@ def test_a_call_that_may_have_been_billed_counts_and_ends_before_its_deadline(se
 @pytest.mark.parametrize("fault", ["400", "429", "500", "503", "redirect", "nobody"])
 def test_a_refused_call_costs_nothing(server: ChatServer, tmp_path: Path, fault: str) -> None:
     server.faults = [Fault(307, {"Location": "http://127.0.0.1:9/v2"}) if fault == "redirect" else fault]
-    reservations = generator(server, tmp_path, max_wait=0)
-    reservations.api_base = "http://127.0.0.1:9/v1" if fault == "nobody" else server.base
-    (output,) = ask(reservations)
+    llm = generator(server, tmp_path, max_wait=0)
+    llm.api_base = "http://127.0.0.1:9/v1" if fault == "nobody" else server.base
+    (output,) = ask(llm)
     assert output["generations"] == [None] and spent_usd(output) == (0, 0) and rows(tmp_path) == []
     if fault == "redirect":
         assert "redirect to http://127.0.0.1:9/v2; give the final address as api_base" in output["finish_reasons"][0]
@@ -272,9 +272,9 @@ def test_a_call_killed_before_its_reply_counts_at_the_next_start(server: ChatSer
 
     async def go_on() -> tuple[Any, Any, float]:
         journal = Journal(tmp_path / CALLS, stage="1-evolve")
-        refusal, reservations = await journal.reserve(0.04, 0.1), await journal.reserve(0.03, 0.1)
-        await journal.settle(reservations, "key", {"choices": []}, 0.01)
-        return refusal, reservations, journal.spent()
+        refusal, reservation = await journal.reserve(0.04, 0.1), await journal.reserve(0.03, 0.1)
+        await journal.settle(reservation, "key", {"choices": []}, 0.01)
+        return refusal, reservation, journal.spent()
 
     refusal, reservation, total = asyncio.run(go_on())
     assert refusal.key is None and not refusal.waiting and reservation.key and total == pytest.approx(0.08)

@@ -94,14 +94,14 @@ def test_judgments_of_two_judges_give_two_scores_that_are_never_compared(bench: 
 def test_a_comparison_uses_a_judge_that_judged_both_sides(tmp_path: Path) -> None:
     rows = rows_of("mt-bench", "strict", False)
     first_file = write_lines(tmp_path / "one.jsonl", rows + rows_of("mt-bench", "kind", True))
-    two = write_lines(tmp_path / "two.jsonl", [{**paths, "score": paths["score"] + 1} for paths in rows])
+    two = write_lines(tmp_path / "two.jsonl", [{**row, "score": row["score"] + 1} for row in rows])
     document = compare("one", file_values("mt-bench", first_file), "two", file_values("mt-bench", two))
     (difference,) = document["differences"]
     assert (difference["judge"], difference["value"]) == ("strict", pytest.approx(1))
     assert document["notes"] == ["mt-bench, m: judged by kind on one side and by strict on the other; not compared"]
     assert "strict" in as_markdown(comparison_tables(document))
     judgeless_file = write_lines(
-        tmp_path / "unnamed.jsonl", [{name: value for name, value in paths.items() if name != "judge"} for paths in rows]
+        tmp_path / "unnamed.jsonl", [{name: value for name, value in row.items() if name != "judge"} for row in rows]
     )
     document = compare("one", file_values("mt-bench", two), "two", file_values("mt-bench", judgeless_file))
     assert document["differences"][0]["value"] == pytest.approx(-1) and "the judge is recorded on one side only" in document["notes"][0]
@@ -118,7 +118,7 @@ def test_iterations_are_compared_with_the_base_policy_by_the_same_judge_only() -
         Scored("mt-bench", "iteration 1", "gpt-4.1"): better,
     }
     document = compare_iterations("run", values)
-    assert [(stage["policy"], stage["value"]) for stage in document["differences"]] == [("iteration 0", pytest.approx(1))]
+    assert [(entry["policy"], entry["value"]) for entry in document["differences"]] == [("iteration 0", pytest.approx(1))]
     assert document["notes"] == ["mt-bench, iteration 1: judged by gpt-4 on one side and by gpt-4.1 on the other; not compared"]
 
 
@@ -132,9 +132,9 @@ OF_0_1_0 = pa.schema(
 
 
 def judgment(question: str, game: int, verdict: str | None = None, preference: float | None = None, **columns: Any) -> dict[str, Any]:
-    paths = dict.fromkeys(SCHEMAS["judgments"].names)
+    row = dict.fromkeys(SCHEMAS["judgments"].names)
     common = {"prompt_id": question, "question_id": question, "category": "hard_prompt", "model": "m", "baseline": "b", "judge": "j"}
-    return {**paths, **common, "game": game, "verdict": verdict, "score": preference, "raw": "because", "attempts": 1, **columns}
+    return {**row, **common, "game": game, "verdict": verdict, "score": preference, "raw": "because", "attempts": 1, **columns}
 
 
 def artifact(folder: Path, stage: str, rows: list[dict[str, Any]], schema: pa.Schema, inputs: dict[str, str] | None = None) -> Artifact:
@@ -158,11 +158,11 @@ def test_outcomes_come_from_the_judging_steps_and_old_runs_have_them_too(
     stage: str, rows: list[dict[str, Any]], outcomes: list[float | None], column: bool, tmp_path: Path
 ) -> None:
     schema = SCHEMAS["judgments"] if column else OF_0_1_0
-    stored_rows = [{**paths, **({"outcome": value} if column else {})} for paths, value in zip(rows, outcomes, strict=True)]
-    style_counts = judged_rows(artifact(tmp_path, stage, stored_rows, schema), [])
+    stored_rows = [{**row, **({"outcome": value} if column else {})} for row, value in zip(rows, outcomes, strict=True)]
+    read_outcomes = judged_rows(artifact(tmp_path, stage, stored_rows, schema), [])
     if stage == "eval-mt-bench-judge" and not column:
-        assert [paths["verdict"] for paths in style_counts] == [None]
-    assert [paths["outcome"] for paths in style_counts] == [pytest.approx(value) if value is not None else None for value in outcomes]
+        assert [row["verdict"] for row in read_outcomes] == [None]
+    assert [row["outcome"] for row in read_outcomes] == [pytest.approx(value) if value is not None else None for value in outcomes]
 
 
 def test_the_report_shows_wins_of_alpaca_eval_and_of_every_label_of_arena_hard_v2(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_report_shows_wins_of_alpaca_eval_and_of_every_label_of_arena_hard_v
         schemas = {"questions": (questions, SCHEMAS["questions"]), "answers": (responses, SCHEMAS["responses"])}
         stage_artifacts = {name: artifact(tmp_path, f"{bench}-{name}", *parts) for name, parts in schemas.items()}
         stage_artifacts["baseline"] = artifact(tmp_path, f"{bench}-baseline", responses, SCHEMAS["responses"])
-        inputs = {name: stage.folder.name for name, stage in stage_artifacts.items()}
+        inputs = {name: entry.folder.name for name, entry in stage_artifacts.items()}
         stage_artifacts["judgments"] = artifact(tmp_path, f"eval-{bench}-judge", rows, OF_0_1_0, inputs)
         score_artifact = artifact(tmp_path, f"eval-{bench}-score", [], pa.schema([("question_id", pa.string())]))
         about = {"judge": "j", "judgments": len(rows), "failed_calls": 0, "no_verdict": 0, "first_place": 0.5}
@@ -186,10 +186,10 @@ def test_the_report_shows_wins_of_alpaca_eval_and_of_every_label_of_arena_hard_v
         }
         artifacts += [*stage_artifacts.values(), Artifact(score_artifact.name, score_artifact.stage, 0, score_artifact.folder, manifest)]
     history = History(tmp_path, tuple(artifacts))
-    titles = [stage.title for stage in examples(history).answers]
+    titles = [example.title for example in examples(history).answers]
     assert {"alpaca-eval: a win", "alpaca-eval: a loss", "alpaca-eval: no verdict"} <= set(titles)
     assert "arena-hard-v2.0: a win in both orders" in titles and "arena-hard-v2.0: no verdict" not in titles
-    verdict_labels = [verdict.label for stage in examples(history).answers for verdict in stage.verdicts]
+    verdict_labels = [verdict.label for example in examples(history).answers for verdict in example.verdicts]
     assert "j, policy first: 0.90 for the policy" in verdict_labels and "j, policy first: B<A" in verdict_labels
     assert "games" in {plot.name for plot in judging(history).plots}
 
@@ -223,7 +223,7 @@ def test_style_control_of_v2_equals_the_official_optimiser_and_the_converged_fit
 
     judgments = [judged_v2("weak", str(q), "A>B", "B>A" if q % 9 else "A>B") for q in range(60)]
     texts = [{"role": "assistant", "content": {"answer": "x"}}]
-    answer_rows = [{"uid": stage.question, "model": stage.model, "messages": texts, "metadata": stage.counts} for stage in answers]
+    answer_rows = [{"uid": answer.question, "model": answer.model, "messages": texts, "metadata": answer.counts} for answer in answers]
     files = [write_lines(tmp_path / f"{name}.jsonl", rows) for name, rows in (("judgments", judgments), ("answers", answer_rows))]
     document = score_files("arena-hard", files[:1], files[1:])
     (model,) = document["models"]
@@ -240,7 +240,7 @@ def official_features(battles: Any, answers: Any) -> torch.Tensor:
 
     def counts(side: Any) -> torch.Tensor:
         style_counts = [answers[model][question].counts for model, question in zip(side, battles.question, strict=True)]
-        return torch.tensor([[stage["token_len"], *(stage[name]["all"] for name in STYLE)] for stage in style_counts], dtype=torch.float32)
+        return torch.tensor([[style["token_len"], *(style[name]["all"] for name in STYLE)] for style in style_counts], dtype=torch.float32)
 
     a, b = counts(battles.a), counts(battles.b)
     density_a, density_b = a[:, 1:] / (a[:, :1] + 1), b[:, 1:] / (b[:, :1] + 1)
@@ -254,8 +254,8 @@ def official_rates(battles: Any, features: torch.Tensor, models: list[str]) -> l
     """Win rates after 50 steps of LBFGS, as the official procedure describes them."""
     columns = [BASELINE, *models]
     design = torch.zeros(len(battles.b), len(columns) + 4)
-    for paths, model in enumerate(battles.b):
-        design[paths, columns.index(model)], design[paths, 0] = 1.0, -1.0
+    for row, model in enumerate(battles.b):
+        design[row, columns.index(model)], design[row, 0] = 1.0, -1.0
     design[:, len(columns) :] = features
     weights = torch.nn.Parameter(torch.full((design.shape[1],), 0.5))
     optimizer = torch.optim.LBFGS([weights], lr=0.1, max_iter=50, tolerance_grad=1e-9, tolerance_change=1e-9)
@@ -289,7 +289,7 @@ def test_ratings_outside_1_to_10_are_left_out_and_counted(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("bench", "paths", "says"),
+    ("bench", "row", "says"),
     [
         ("mt-bench", {"question_id": 81, "model": "m", "turn": 1, "judgment": 7}, "judgment is 7; expected the judge's text"),
         ("mt-bench", {"question_id": "\ud800", "model": "m", "turn": 1, "score": 7}, r"question_id is .*ud800.*; expected a name or an id"),
@@ -306,9 +306,9 @@ def test_ratings_outside_1_to_10_are_left_out_and_counted(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_a_judgment_of_another_type_is_named_with_its_line(bench: str, paths: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_a_judgment_of_another_type_is_named_with_its_line(bench: str, row: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"a.jsonl, line 1: .*{says}"):
-        score_files(bench, [write_lines(tmp_path / "a.jsonl", [paths])])
+        score_files(bench, [write_lines(tmp_path / "a.jsonl", [row])])
 
 
 def test_a_huge_rating_is_outside_the_scale(tmp_path: Path) -> None:
@@ -321,9 +321,9 @@ def test_a_huge_rating_is_outside_the_scale(tmp_path: Path) -> None:
     ("field", "value"), [("messages", ["a"]), ("metadata", True), ("metadata", {"bold_count": {"**": ["x"]}}), ("metadata", [1])]
 )
 def test_a_response_file_of_another_format_is_refused(field: str, value: Any) -> None:
-    paths = {"uid": "q", "model": "m", "messages": [{"role": "assistant", "content": "x"}], field: value}
+    row = {"uid": "q", "model": "m", "messages": [{"role": "assistant", "content": "x"}], field: value}
     with pytest.raises(ValueError, match="expected"):
-        parse_answer(Record(Path("a"), "line 1", paths))
+        parse_answer(Record(Path("a"), "line 1", row))
 
 
 REFERENCE = json.dumps(
