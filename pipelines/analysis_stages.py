@@ -1,11 +1,11 @@
 """What the prompts of an iteration are like: scores and topics, beside the line of stages that leads to the next policy."""
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Input, Limit, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player
 from eva_stages.models.loading import resolve
 from pipelines.response_stages import failed_calls
+from pipelines.seeds import sampling_seed
 
 
 def analysing(recipe: Recipe, iteration: int, prompts: Stage, base: Outside) -> tuple[Stage, ...]:
@@ -14,7 +14,7 @@ def analysing(recipe: Recipe, iteration: int, prompts: Stage, base: Outside) -> 
     stages: list[Stage] = []
     if config and config.scorer:
         scorer, needed = player(config.scorer, recipe, base, "scorer")
-        score = Use("eva_stages.creator.analysis:ScorePrompts", {"llm": scorer, "seed": derive_seed(recipe.seed, "analyse-scores")})
+        score = Use("eva_stages.creator.analysis:ScorePrompts", {"llm": scorer, **sampling_seed(recipe, scorer, "analyse-scores")})
         limit = failed_calls("scorer", recipe.limits.unanalysed, "creator.analysis.scorer", "limits.unanalysed")
         stages.append(_analysis(recipe, "analyse-scores", iteration, {"prompts": prompts, **needed}, score, "prompt_scores", limit))
     if config and config.topics:

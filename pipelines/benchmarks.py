@@ -24,6 +24,7 @@ from eva_stages.evaluation.benchmark_questions import baseline_answers, question
 from eva_stages.evaluation.judge_prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
 from eva_stages.models.choosing import player, policy_generator
 from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
+from pipelines.seeds import sampling_seed
 
 BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
 """Official baselines of Arena-Hard; of two, the second answers creative writing."""
@@ -112,11 +113,13 @@ def _answers(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, qu
     own = {} if benchmark.temperature is None else {"temperature": benchmark.temperature}
     generator, needed = policy_generator(recipe, policy, max_new_tokens=benchmark.max_new_tokens, **own)
     by_category = MTBench.TEMPERATURES if isinstance(benchmark, MTBench) and benchmark.temperature is None else None
+    sampled = generator if by_category is None else Use(generator.target)
+    seed = sampling_seed(recipe, sampled, "benchmark-answer")
     step = Use(
         "eva_stages.evaluation.answering:AnswerTurns",
         {
             "llm": generator,
-            "seed": derive_seed(recipe.seed, "benchmark-answer"),
+            **seed,
             "temperatures": by_category,
             "keep_thoughts": keep_thoughts(recipe),
         },

@@ -14,6 +14,7 @@ from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from eva_stages.models.choosing import player, policy_generator, reward_model
 from pipelines.benchmarks import measured
 from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
+from pipelines.seeds import sampling_seed
 
 
 def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tuple[tuple[Stage, ...], list[tuple[Stage, ...]]]:
@@ -69,7 +70,7 @@ def evaluation_stages(
         steps=(
             Use(
                 "eva_stages.evaluation.pair_judging:JudgePairs",
-                {"llm": judge, "seed": derive_seed(recipe.seed, "eval-judge", iteration)},
+                {"llm": judge, **sampling_seed(recipe, judge, "eval-judge", iteration)},
             ),
         ),
         schema="judgments",
@@ -87,7 +88,7 @@ def _answered(
     """Sampled and greedy answers, and their rewards."""
     sampled, needed = policy_generator(recipe, policy)
     greedy, _ = policy_generator(recipe, policy, temperature=0.0)
-    respond, seed = "eva_stages.core.responding:Respond", derive_seed(recipe.seed, "answer", iteration)
+    respond, seed = "eva_stages.core.responding:Respond", sampling_seed(recipe, sampled, "answer", iteration)
     thoughts = {"keep_thoughts": keep_thoughts(recipe)}
     answers = RowStage(
         stage_name(ANSWER, LETTERCRAFT, side),
@@ -96,7 +97,7 @@ def _answered(
         version=2,
         sources=("questions",),
         steps=(
-            Use(respond, {"llm": sampled, "num_generations": benchmark.samples, "seed": seed, **thoughts}),
+            Use(respond, {"llm": sampled, "num_generations": benchmark.samples, **seed, **thoughts}),
             Use(respond, {"llm": greedy, "num_generations": 1, "prefix": "greedy_", **thoughts}),
         ),
         schema="answers",

@@ -9,6 +9,7 @@ from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import player
 from pipelines.cleaning_stages import embedded
 from pipelines.response_stages import failed_calls
+from pipelines.seeds import sampling_seed
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _feedback(recipe: Recipe, iteration: int, selected: Stage, answered: Answere
         {"feedback": feedback, **needed},
         version=2,
         sources=("feedback",),
-        steps=(Use("eva_stages.creator.context:Critique", {"llm": critic, "seed": derive_seed(recipe.seed, "critique", iteration)}),),
+        steps=(Use("eva_stages.creator.context:Critique", {"llm": critic, **sampling_seed(recipe, critic, "critique", iteration)}),),
         schema="critiques",
         limits=(failed_calls("critic", recipe.limits.uncriticised, "creator.evolve.feedback.critic", "limits.uncriticised"),),
         rows_per_part=recipe.runtime.rows_per_part,

@@ -16,6 +16,7 @@ def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
     """The seed prompts X_0, or the `part`-th set of as many other prompts of the source, disjoint from all before it."""
     prompts = recipe.prompts
     which = {"part": part} if part else {}
+    drawn = {} if prompts.size is None else {"seed": recipe.seed}
     folder = locate(recipe.policy.model, recipe.policy.revision, "policy.model")
     template = {"chat_template": fingerprint(template_source(folder))}
     if isinstance(prompts, FilePrompts):
@@ -25,15 +26,13 @@ def prompts_stage(recipe: Recipe, part: int = 0) -> Stage:
         settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
         load = Use(
             "eva_stages.creator.prompt_loading:load_file",
-            {**settings, "seed": recipe.seed, **which, **template},
+            {**settings, **drawn, **which, **template},
             {"file": str(path), "policy": str(folder)},
         )
         return FunctionStage("prompts", part, {"file": Outside(path.name, path, file_digest(path))}, version=4, function=load)
     if isinstance(prompts, HubPrompts):
         settings = {**prompts.model_dump(exclude={"kind"}), "revision": dataset_commit(prompts.id, prompts.revision)}
-        load = Use(
-            "eva_stages.creator.hub_prompts:load_hub", {**settings, "seed": recipe.seed, **which, **template}, {"policy": str(folder)}
-        )
+        load = Use("eva_stages.creator.hub_prompts:load_hub", {**settings, **drawn, **which, **template}, {"policy": str(folder)})
         return FunctionStage("prompts", part, {}, version=3, function=load)
     load = Use("eva_stages.creator.prompt_loading:load_lettercraft", {"size": prompts.size, "seed": recipe.seed, **which})
     return FunctionStage("prompts", part, {}, function=load)

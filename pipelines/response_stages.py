@@ -3,17 +3,18 @@
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward
 from eva_stages.core.failures import CALLS
-from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.kinds import member_name
 from eva_stages.core.parts import FAILED
 from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import ROWS, OneReward, policy_generator, reward_model
+from pipelines.seeds import sampling_seed
 
 
 def responding(recipe: Recipe, name: str, iteration: int, prompts: Stage, policy: Stage | Outside, n: int) -> RowStage:
     """n responses of the policy to every prompt."""
     generator, needed = policy_generator(recipe, policy)
-    settings = {"num_generations": n, "seed": derive_seed(recipe.seed, name, iteration), "keep_thoughts": keep_thoughts(recipe)}
+    seed = sampling_seed(recipe, generator, name, iteration)
+    settings = {"num_generations": n, **seed, "keep_thoughts": keep_thoughts(recipe)}
     step = Use("eva_stages.core.responding:Respond", {"llm": generator, **settings})
     return RowStage(
         name,

@@ -3,11 +3,11 @@
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.failures import CALLS
-from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.parts import FAILED
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.choosing import ROWS, player, reward_model
 from pipelines.response_stages import failed_calls, shown_system_prompt, unscored
+from pipelines.seeds import sampling_seed
 
 
 def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
@@ -17,7 +17,7 @@ def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, poli
         return ()
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
     rewriter, needed = player(config.generator, recipe, policy, "rewriter")
-    settings = {"shortest": config.shortest, "longest": config.longest, "seed": derive_seed(recipe.seed, "rewrite", iteration)}
+    settings = {"shortest": config.shortest, "longest": config.longest, **sampling_seed(recipe, rewriter, "rewrite", iteration)}
     rewrites = RowStage(
         "rewrite",
         iteration,

@@ -77,7 +77,7 @@ def load_blocks(
     name: str,
     size: int | None,
     max_characters: int,
-    seed: int,
+    seed: int = 0,
     part: int = 0,
     chat_template: str | None = None,
     policy: str | None = None,
