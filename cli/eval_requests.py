@@ -71,8 +71,9 @@ def asked_for(recipe: Recipe, bench: str | None, judge: str | None, baseline: st
 
 
 def _chosen(name: str, own: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    if name not in BENCHMARKS:
-        raise ConfigError([f"--bench: there is no benchmark {name!r}; known: {', '.join(BENCHMARKS)}"])
+    known = list(dict.fromkeys((*BENCHMARKS, *names)))
+    if name not in known:
+        raise ConfigError([f"--bench: there is no benchmark {name!r}; known: {', '.join(known)}"])
     fits = [one for one, full in zip(own, names, strict=True) if full == name or one["kind"].replace("_", "-") == name]
     return fits[0] if fits else BENCHMARKS[name]
 

@@ -9,6 +9,8 @@ from eva_stages.core.config.evaluation_config import (
     AlpacaEval,
     ArenaHard,
     Benchmark,
+    CustomBenchmark,
+    IFEval,
     JudgedBenchmark,
     LMEval,
     MTBench,
@@ -19,6 +21,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed, tree_digest
 from eva_stages.core.homes import HOMES, arena_hard_answers, find_file
 from eva_stages.core.kinds import ANSWER, BASE, BASELINE, CHECK, JUDGE, QUESTIONS, SCORE, Side, stage_name
+from eva_stages.core.named_functions import chosen_function
 from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, Stage, Use
 from eva_stages.evaluation.benchmark_questions import baseline_answers, question_rows
 from eva_stages.evaluation.judge_prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
@@ -65,8 +68,8 @@ def measured(
     questions = _questions(benchmark, name, place)
     score_name = stage_name(SCORE, name, side)
     answers = _answers(recipe, benchmark, stage_name(ANSWER, name, side), iteration, questions, policy)
-    if not isinstance(benchmark, JudgedBenchmark):
-        checked = _checked(recipe, benchmark, stage_name(CHECK, name, side), iteration, questions, answers)
+    if isinstance(benchmark, GSM8K | IFEval | CustomBenchmark):
+        checked = _checked(recipe, benchmark, stage_name(CHECK, name, side), iteration, questions, answers, place)
         score = _score(recipe, benchmark, score_name, iteration, {"questions": questions, "answers": answers, "checks": checked}, place)
         return Measured((questions, answers, checked, score), answers)
     before: tuple[Stage, ...] = (questions, answers)
@@ -76,6 +79,7 @@ def measured(
             return Measured(before, answers)
         baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, place)
         before, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
+    assert isinstance(benchmark, JudgedBenchmark)
     judged = _judged(recipe, benchmark, stage_name(JUDGE, name, side), iteration, inputs, first, place)
     score = _score(recipe, benchmark, score_name, iteration, {**inputs, "judgments": judged}, place)
     return Measured((*before, judged, score), answers)
@@ -84,7 +88,7 @@ def measured(
 def _questions(benchmark: Benchmark, name: str, place: str) -> Stage:
     kind = str(benchmark.model_dump()["kind"])
     home = {"arena-hard-v0.1": "arena-hard", "alpaca-eval": "alpaca-eval-outputs"}.get(name, name)
-    inputs: dict[str, Stage | Outside] = {"questions": find_file(benchmark.questions, HOMES[home], f"{place}.questions")}
+    inputs: dict[str, Stage | Outside] = {"questions": find_file(benchmark.questions, HOMES.get(home), f"{place}.questions")}
     if isinstance(benchmark, MTBench):
         inputs["references"] = find_file(benchmark.references, HOMES["mt-bench-references"], f"{place}.references")
     load = Use("eva_stages.evaluation.benchmark_questions:load_questions", {"benchmark": kind})
@@ -138,9 +142,17 @@ def _answers(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, qu
     )
 
 
-def _checked(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, questions: Stage, answers: Stage) -> Stage:
-    verifier = "math" if isinstance(benchmark, GSM8K) else "instruction"
-    reward = Use("eva_stages.models.rewards:VerifierReward", {"function": verifier})
+def _checked(
+    recipe: Recipe,
+    benchmark: GSM8K | IFEval | CustomBenchmark,
+    name: str,
+    iteration: int,
+    questions: Stage,
+    answers: Stage,
+    place: str,
+) -> Stage:
+    custom = {"in_unit": True} if isinstance(benchmark, CustomBenchmark) else {}
+    reward = Use("eva_stages.models.rewards:VerifierReward", {"function": chosen_function(benchmark.score, f"{place}.score"), **custom})
     return RowStage(
         name,
         iteration,

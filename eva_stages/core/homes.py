@@ -89,7 +89,8 @@ def find_file(given: str | None, home: Home | None, place: str) -> Outside:
     if given is not None:
         path = Path(given).expanduser()
         if not path.is_file():
-            raise ConfigError([f"{place}: there is no file {given}; give a path, or leave it out for the public one"])
+            public = ", or leave it out for the public one" if home else ""
+            raise ConfigError([f"{place}: there is no file {given}; give a path{public}"])
     else:
         assert home is not None
         path = fetched(home, place)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from eva_stages.core.decoding import short
 from eva_stages.core.errors import DataError
 from eva_stages.core.question_files import read_rows
 from eva_stages.core.rows import SCHEMAS, prompt_id
@@ -79,12 +80,26 @@ def _ifeval(row: Row) -> Row:
     return {"question_id": str(row["key"]), "category": "ifeval", "turns": [row["prompt"]], "reference": reference}
 
 
+def _custom(row: Row) -> Row:
+    text, reference = row["question"], row.get("reference")
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"a row's question is {short(text)}; give a text")
+    known = reference is None or isinstance(reference, str)
+    return {
+        "question_id": str(row.get("id") or prompt_id([{"role": "user", "content": text}])),
+        "category": "custom",
+        "turns": [text],
+        "reference": reference if known else json.dumps(reference, ensure_ascii=False),
+    }
+
+
 READERS: dict[str, Callable[[Row], Row]] = {
     "mt_bench": _mt_bench,
     "arena_hard": _arena_hard,
     "alpaca_eval": _alpaca_eval,
     "gsm8k": _gsm8k,
     "ifeval": _ifeval,
+    "custom": _custom,
 }
 
 

@@ -44,7 +44,7 @@ def checked_loss(pairs: PairLogProbs, loss: Loss) -> tuple[torch.Tensor, Mapping
     """
     try:
         values, metrics = loss(pairs)
-        numbers = {name: float(value) for name, value in metrics.items()}
+        numbers = {name: float(torch.as_tensor(value).detach()) for name, value in metrics.items()}
     except Exception as error:
         raise DataError(f"the loss raised {error_reason(error)}; it takes `PairLogProbs` and returns (losses, metrics)") from error
     if not isinstance(values, torch.Tensor) or values.shape != pairs.policy_chosen.shape or not values.requires_grad:

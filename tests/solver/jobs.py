@@ -32,6 +32,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "simpo": {"beta": 2.0, "gamma_ratio": 0.5, "nll_alpha": 0.0},
     "orpo": {"beta": 0.1, "nll_alpha": 1.0},
     "sppo": {"beta": 0.05, "nll_alpha": 0.0},
+    "custom": {"nll_alpha": 0.0},
 }
 
 

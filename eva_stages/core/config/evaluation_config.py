@@ -4,8 +4,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from eva_stages.core.config.function_fields import Scorer
 from eva_stages.core.config.models_config import DType, Player
-from eva_stages.core.config.paths import OptionalFile, OptionalMaybeFile
+from eva_stages.core.config.paths import FilePath, OptionalFile, OptionalMaybeFile
 from eva_stages.core.config.section import Section
 
 
@@ -122,6 +123,8 @@ class AlpacaEval(JudgedBenchmark):
 class GSM8K(Benchmark):
     """1,319 grade-school word problems, checked by the `math` verifier; no judge."""
 
+    score: ClassVar[str] = "math"
+
     kind: Literal["gsm8k"]
     max_new_tokens: int = Field(1024, ge=1)
 
@@ -129,8 +132,23 @@ class GSM8K(Benchmark):
 class IFEval(Benchmark):
     """541 prompts with instructions that a program can check, by the `instruction` verifier; no judge."""
 
+    score: ClassVar[str] = "instruction"
+
     kind: Literal["ifeval"]
     max_new_tokens: int = Field(1280, ge=1)
+
+
+class CustomBenchmark(Benchmark):
+    """A benchmark of your own: questions in a file, and a function that scores the response to each."""
+
+    kind: Literal["custom"]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    """Stages and tables call it custom-NAME."""
+    questions: FilePath
+    """A .jsonl, .json, .csv or .parquet file with columns `question`, and perhaps `reference` and `id`."""
+    score: Scorer
+    """Scores a response from 0 to 1; the benchmark's figure is the mean in percent."""
+    max_new_tokens: int = Field(1024, ge=1)
 
 
 class LMEvalRuntime(Section):
@@ -156,7 +174,9 @@ class LMEval(Section):
     runtime: LMEvalRuntime = LMEvalRuntime()
 
 
-OneBenchmark = Annotated[Lettercraft | ArenaHard | MTBench | AlpacaEval | GSM8K | IFEval | LMEval, Field(discriminator="kind")]
+OneBenchmark = Annotated[
+    Lettercraft | ArenaHard | MTBench | AlpacaEval | GSM8K | IFEval | CustomBenchmark | LMEval, Field(discriminator="kind")
+]
 
 
 class Evaluation(Section):
@@ -168,7 +188,11 @@ class Evaluation(Section):
 def benchmark_name(benchmark: OneBenchmark | Benchmark) -> str:
     """What stages, tables and the command line call a benchmark."""
     name = str(benchmark.model_dump()["kind"]).replace("_", "-")
-    return f"{name}-{benchmark.version}" if isinstance(benchmark, ArenaHard) else name
+    match benchmark:
+        case ArenaHard(version=suffix) | CustomBenchmark(name=suffix):
+            return f"{name}-{suffix}"
+        case _:
+            return name
 
 
 def judge_name(judge: Player) -> str:
