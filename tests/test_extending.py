@@ -123,12 +123,13 @@ def test_the_filter_leaves_prompts_out_and_counts_them(tmp_path: Path) -> None:
 def test_the_loss_trains(tmp_path: Path) -> None:
     recipe = load_recipe(str(example(tmp_path, "Loss")))
     code = function_of(tmp_path / "recipe.yaml")
-    folders = {**save_models(tmp_path), "pairs": save_pairs(tmp_path / "pairs")}
+    policy = save_models(tmp_path)["policy"]
+    folders = {"policy": policy, "reference": policy, "pairs": save_pairs(tmp_path / "pairs")}
     settings = job(tmp_path / "job", folders, "custom", loss=recipe.solver.loss.model_dump(exclude={"kind"}), loss_function=code)
     load_attribute(trainer_target("custom"))(settings)
     steps = read_metrics(settings.work / "metrics.jsonl")
     assert steps[0]["loss"] == pytest.approx(np.log(1 + np.exp(0.3)), abs=1e-4), "policy and reference are equal at the first step"
-    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert steps[0]["margin"] == 0 != steps[-1]["margin"]
 
 
 def test_the_reward_scores(tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_validation_names_the_field_and_what_to_return(tmp_path: Path, title: st
     recipe = example(tmp_path, title)
     (place, choice, _) = next(choice for choice in function_choices(load_recipe(str(recipe))) if ":" in choice.choice)
     Path(choice.rpartition(":")[0]).write_text(source)
-    with pytest.raises(ConfigError, match=f"{re.escape(place)}: {re.escape(choice)}.*{message}"):
+    with pytest.raises(ConfigError, match=rf"{re.escape(place)}: {re.escape(choice)}.*{message}"):
         check(load_recipe(str(recipe)))
 
 
@@ -216,7 +217,7 @@ def test_a_filter_that_fails_during_a_run_is_an_error(tmp_path: Path) -> None:
     row = {**prompt_row([{"role": "user", "content": INSTRUCTIONS[0]}], "test"), "rejected": None}
     evolutions = pa.Table.from_pylist([row], schema=SCHEMAS["evolutions"])
     curate = Curate(name="curate", filters=[function_code(tmp_path / "filters.py", "drops_letters")])
-    with pytest.raises(DataError, match="the filter raised ZeroDivisionError.*Take planet"):
+    with pytest.raises(DataError, match=r"the filter raised ZeroDivisionError.*Take planet"):
         curate.transform(evolutions)
 
 
