@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from eva_stages.core.store import Run
+
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run

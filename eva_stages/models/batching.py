@@ -25,11 +25,6 @@ def token_batches(lengths: Sequence[int], budget: int, copies: int = 1) -> Itera
         yield batch
 
 
-def answer_rooms(prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int | None) -> list[int]:
-    """Tokens that the answer to each prompt may have; below 1 where the prompt fills the model's positions (None = no limit)."""
-    return [max_new_tokens if positions is None else min(max_new_tokens, positions - len(ids)) for ids in prompts]
-
-
 def room_batches(lengths: Sequence[int], rooms: Sequence[int], budget: int, copies: int, past_positions: bool) -> Iterator[list[int]]:
     """`token_batches` of prompts that are answered together, each with its room.
 

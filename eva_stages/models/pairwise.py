@@ -24,7 +24,7 @@ from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
-from eva_stages.models.rewards import NO_RESPONSE, Candidates, RewardModel
+from eva_stages.models.rewards import NO_RESPONSE, Candidates, LocalReward, RewardModel
 
 
 class Comparison(NamedTuple):
@@ -96,17 +96,8 @@ def _winner(comparison: Comparison) -> float:
     return float(np.sign(margin) + 1) / 2
 
 
-class PairwiseModel(PairwiseReward):
+class PairwiseModel(LocalReward, PairwiseReward):
     """A model that runs here and compares two responses at a time."""
-
-    model: str
-    max_length: int | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    replicas: int | None = None
-    tokens_per_batch: int = 16384
-    _model: Any = PrivateAttr(None)
-    _tokenizer: Any = PrivateAttr(None)
 
     @abstractmethod
     def encode(self, comparison: Comparison) -> list[int]:
@@ -115,9 +106,6 @@ class PairwiseModel(PairwiseReward):
     @abstractmethod
     def first_wins(self, padded: Any) -> Any:
         """Probability that the first response wins, shape (batch,), for padded `input_ids` and `attention_mask`."""
-
-    def unload(self) -> None:
-        self._model = self._tokenizer = None
 
     def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
         import torch

@@ -15,25 +15,13 @@ from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
-from eva_stages.models.rewards import Conversation, PointwiseReward, Score
+from eva_stages.models.rewards import Conversation, LocalReward, PointwiseReward, Score
 
 
-class SequenceClassifierReward(PointwiseReward):
-    """A sequence-classification model with one logit: `logits[:, 0]`.
+class SequenceClassifierReward(LocalReward, PointwiseReward):
+    """A sequence-classification model with one logit: `logits[:, 0]`."""
 
-    Attributes:
-        max_length: tokens of a conversation that is scored; None = as many as the model has positions for.
-    """
-
-    model: str
-    max_length: int | None = None
     date: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    replicas: int | None = None
-    tokens_per_batch: int = 16384
-    _model: Any = PrivateAttr(None)
-    _tokenizer: Any = PrivateAttr(None)
     _limit: int | None = PrivateAttr(None)
     _padding: int | None = PrivateAttr(0)
 
@@ -51,9 +39,6 @@ class SequenceClassifierReward(PointwiseReward):
             raise DataError(f"{self.model} has {labels} labels; a reward model has one")
         padding = self._model.config.get_text_config().pad_token_id
         self._padding = None if padding is None or padding < 0 else padding  # the first Llama checkpoints have -1
-
-    def unload(self) -> None:
-        self._model = self._tokenizer = None
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         chat = Chat(self._tokenizer, self.date)
