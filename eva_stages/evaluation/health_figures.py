@@ -24,7 +24,7 @@ from eva_stages.core.reasoning import CUT
 from eva_stages.core.rows import SCHEMAS, last_user_text
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import FILE, ROWS_PER_GROUP, count_rows, mean_tokens, per_prompt_mean, read_table, write_rows
-from eva_stages.models.divergence import Answered
+from eva_stages.models.divergence import TokenizedResponse
 
 Figures = dict[str, float | None]
 ITSELF = 0.5
@@ -87,13 +87,13 @@ def probe(context: Context, size: int, seed: int) -> dict[str, Any]:
     return {}
 
 
-def answered(questions: pa.Table, answers: pa.Table, most: int) -> list[Answered]:
+def answered(questions: pa.Table, answers: pa.Table, most: int) -> list[TokenizedResponse]:
     """The first answers to all questions, then the second ones, and so on, as far as `most`; missing ones are left out."""
     messages = dict(zip(questions["prompt_id"].to_pylist(), questions["messages"].to_pylist(), strict=True))
     rows = answers.select(["prompt_id", "response_ids"]).to_pylist()
     turns = range(max((len(row["response_ids"]) for row in rows), default=0))
     found = [
-        Answered(messages[row["prompt_id"]], row["response_ids"][turn])
+        TokenizedResponse(messages[row["prompt_id"]], row["response_ids"][turn])
         for turn in turns
         for row in rows
         if row["response_ids"][turn] is not None

@@ -22,7 +22,7 @@ from eva_stages.evaluation.answers import by_model, parse_answer
 from eva_stages.evaluation.file_scores import score_models
 from eva_stages.evaluation.judgment_files import parse_records, read_records
 from eva_stages.evaluation.statistics import VALUES, estimate_values, question_values
-from eva_stages.models.instructions import loosely_followed
+from eva_stages.models.instructions import instruction_loosely
 
 CONFIDENCE = 0.95
 PERCENT = 100.0
@@ -228,7 +228,7 @@ def ifeval(context: Context) -> Measured:
     responses = {row["prompt_id"]: row["responses"][0] or "" for row in _rows(context, "answers")}
     known = [(row["prompt_id"], row["rewards"][0]) for row in _rows(context, "checks") if row["rewards"][0] is not None]
     counts = [len(json.loads(references[prompt_id])["instruction_id_list"]) for prompt_id, _ in known]
-    loose = [loosely_followed(responses[prompt_id], references[prompt_id]) for prompt_id, _ in known]
+    loose = [instruction_loosely(responses[prompt_id], references[prompt_id]) for prompt_id, _ in known]
     figures = {
         "instructions": _mean_percent([share for _, share in known], counts),
         "loose": _mean_percent([float(share == 1) for share in loose]),

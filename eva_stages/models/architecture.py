@@ -39,17 +39,17 @@ def first_line(error: BaseException) -> str:
 def text_setting(folder: Path, *names: str) -> Any:
     """The first of these settings that a checkpoint's text model has; None if it has none of them."""
     config = read_json(folder / "config.json")
-    nested = config.get("text_config")
-    known = {**config, **(nested if isinstance(nested, dict) else {})}
+    text_config = config.get("text_config")
+    settings = {**config, **(text_config if isinstance(text_config, dict) else {})}
     composite = any(isinstance(part, dict) and "model_type" in part for part in config.values())
-    if composite and not any(name in known for name in names):
+    if composite and not any(name in settings for name in names):
         from transformers import AutoConfig
 
         try:
-            known = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().to_dict()
+            settings = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().to_dict()
         except Exception as error:  # a configuration may be wrong in any way
             raise DataError(f"{folder}: config.json cannot be read: {type(error).__name__}: {first_line(error)}") from error
-    return next((known[name] for name in names if known.get(name) is not None), None)
+    return next((settings[name] for name in names if settings.get(name) is not None), None)
 
 
 def vocabulary_size(folder: Path) -> int | None:
@@ -74,14 +74,14 @@ def runs_past_positions(folder: Path) -> bool:
     return position_count(folder) is None or text_setting(folder, "rope_parameters", "rope_theta") is not None
 
 
-def attention_code(folder: Path, wanted: str | None = None) -> str | None:
+def attention_code(folder: Path, choice: str | None = None) -> str | None:
     """The attention code to load a checkpoint with: what the recipe wants, else eager where attention scores are soft-capped (Gemma 2),
     which the model's own choice leaves out, else sdpa where the configuration asks for a package that is not installed; None leaves it to
     the model.
     """
-    if wanted:
-        return wanted
+    if choice:
+        return choice
     if text_setting(folder, "attn_logit_softcapping") is not None:
         return "eager"
-    own = str(text_setting(folder, "_attn_implementation", "attn_implementation"))
-    return "sdpa" if own.startswith("flash_attention") and find_spec("flash_attn") is None else None
+    model_choice = str(text_setting(folder, "_attn_implementation", "attn_implementation"))
+    return "sdpa" if model_choice.startswith("flash_attention") and find_spec("flash_attn") is None else None

@@ -30,10 +30,10 @@ class Gate(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        hidden = getattr(config, "gating_hidden_dim", 1024)
-        sizes = [config.hidden_size, *[hidden] * getattr(config, "gating_n_hidden", 3), config.num_labels]
+        hidden_size = getattr(config, "gating_hidden_dim", 1024)
+        sizes = [config.hidden_size, *[hidden_size] * getattr(config, "gating_n_hidden", 3), config.num_labels]
         self.temperature = getattr(config, "gating_temperature", 10)
-        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(sizes))
+        self.layers = nn.ModuleList(nn.Linear(size_in, size_out) for size_in, size_out in pairwise(sizes))
         self.logit_scale = nn.Parameter(torch.ones(1))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ _RESPONSE = "Response7"
 """A text that no template has of its own."""
 
 
-class Sampled(NamedTuple):
+class SampledResponse(NamedTuple):
     """A response as it was sampled."""
 
     text: str | None
@@ -76,13 +76,13 @@ class Chat:
         Args:
             prompt: what it responds to. SentencePiece puts a space before a text that stands alone, which no response begins with.
         """
-        alone = self.ids(text + self.turn_end)
+        ids_alone = self.ids(text + self.turn_end)
         if prompt is None:
-            return alone
-        before = self.prompt_text(prompt)
-        prompt_ids, whole = self.ids(before), self.ids(before + text + self.turn_end)
+            return ids_alone
+        prompt_text = self.prompt_text(prompt)
+        prompt_ids, ids = self.ids(prompt_text), self.ids(prompt_text + text + self.turn_end)
         # a token that spans the border could not have been sampled
-        return whole[len(prompt_ids) :] if whole[: len(prompt_ids)] == prompt_ids else alone
+        return ids[len(prompt_ids) :] if ids[: len(prompt_ids)] == prompt_ids else ids_alone
 
     def ids(self, text: str) -> list[int]:
         """Token ids of rendered text, to which no special tokens are added."""
@@ -109,12 +109,18 @@ class Chat:
         Args:
             stop: texts that end a response. One that is a special token is such an end, and appears in no decoded text.
         """
-        known = [value for name in ("generation_config.json", "config.json") for value in _end_tokens(checkpoint / name)]
-        own = self.ids(self.turn_end)[-1:]
-        named = [place for place, token in self._special.items() if token.content in stop and place not in self._markers]
-        return sorted({token for token in (*known, self.tokenizer.eos_token_id, *own, *named) if token is not None and token >= 0})
+        configured_ends = [value for name in ("generation_config.json", "config.json") for value in _end_tokens(checkpoint / name)]
+        template_ends = self.ids(self.turn_end)[-1:]
+        stop_tokens = [place for place, token in self._special.items() if token.content in stop and place not in self._markers]
+        return sorted(
+            {
+                token
+                for token in (*configured_ends, self.tokenizer.eos_token_id, *template_ends, *stop_tokens)
+                if token is not None and token >= 0
+            }
+        )
 
-    def read(self, row: Sequence[int], ends: Collection[int], stop: Sequence[str] = ()) -> Sampled:
+    def read(self, row: Sequence[int], ends: Collection[int], stop: Sequence[str] = ()) -> SampledResponse:
         """A response in the ids that an engine returned, which may go on after its end.
 
         Args:
@@ -122,12 +128,12 @@ class Chat:
             stop: texts that end a response and are left out of its text.
         """
         end = next((place for place, token in enumerate(row) if token in ends), None)
-        said = list(row if end is None else row[:end])
-        text = self.decode(said)
-        cut = min((place for one in stop if (place := text.find(one)) >= 0), default=None)
-        if cut is not None:
-            return Sampled(text[:cut], "stop", said[: self._tokens_up_to(said, stop)])
-        return Sampled(text, "length", said) if end is None else Sampled(text, "stop", [*said, row[end]])
+        response_ids = list(row if end is None else row[:end])
+        text = self.decode(response_ids)
+        cut_at = min((place for stop_text in stop if (place := text.find(stop_text)) >= 0), default=None)
+        if cut_at is not None:
+            return SampledResponse(text[:cut_at], "stop", response_ids[: self._tokens_up_to(response_ids, stop)])
+        return SampledResponse(text, "length", response_ids) if end is None else SampledResponse(text, "stop", [*response_ids, row[end]])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids without special tokens, but for those that mark thoughts."""
@@ -135,10 +141,10 @@ class Chat:
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
         return str(self.tokenizer.decode([token for token in ids if token not in self._special or token in self._markers]))
 
-    def refusal(self, messages: Sequence[Message], finished: bool = False) -> str | None:
+    def refusal(self, messages: Sequence[Message], is_finished: bool = False) -> str | None:
         """Why the template does not take a prompt, or a finished conversation; None if it does."""
         try:
-            self.conversation_text(messages) if finished else self.prompt_text(messages)
+            self.conversation_text(messages) if is_finished else self.prompt_text(messages)
         except (TemplateError, TypeError, ValueError) as error:  # a set of templates without a default one is a ValueError
             return " ".join(str(error).split()) or type(error).__name__
         return None
@@ -160,8 +166,8 @@ class Chat:
         low, high = 1, len(ids)
         while low < high:
             middle = (low + high) // 2
-            found = any(one in self.decode(ids[:middle]) for one in stop)
-            low, high = (low, middle) if found else (middle + 1, high)
+            has_stop = any(stop_text in self.decode(ids[:middle]) for stop_text in stop)
+            low, high = (low, middle) if has_stop else (middle + 1, high)
         return low
 
     def _text(self, messages: Sequence[Message], generation_prompt: bool) -> str:
@@ -172,9 +178,9 @@ class Chat:
         try:
             text = self._render(messages, generation_prompt)
         except TemplateError:
-            return self._render(_merged(messages), generation_prompt)
+            return self._render(_merge_system(messages), generation_prompt)
         if self._drops(messages, system, text, generation_prompt):
-            return self._render(_merged(messages), generation_prompt)
+            return self._render(_merge_system(messages), generation_prompt)
         return text
 
     def _drops(self, messages: Sequence[Message], system: str, text: str, generation_prompt: bool) -> bool:
@@ -187,10 +193,10 @@ class Chat:
             return False
 
     def _render(self, messages: Sequence[Message], generation_prompt: bool) -> str:
-        given = {"date_string": self._day.strftime("%d %b %Y")} if generation_prompt else {}
+        date_argument = {"date_string": self._day.strftime("%d %b %Y")} if generation_prompt else {}
         return str(
             self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=generation_prompt, strftime_now=self._day.strftime, **given
+                list(messages), tokenize=False, add_generation_prompt=generation_prompt, strftime_now=self._day.strftime, **date_argument
             )
         )
 
@@ -215,7 +221,7 @@ def template_source(checkpoint: Path) -> str:
     return next((source if isinstance(source, str) else json.dumps(source) for source in sources if source), "")
 
 
-def _merged(messages: Sequence[Message]) -> list[Message]:
+def _merge_system(messages: Sequence[Message]) -> list[Message]:
     """The system message in front of the first user turn."""
     system, *rest = messages
     place = next((index for index, message in enumerate(rest) if message["role"] == "user"), None)

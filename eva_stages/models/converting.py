@@ -16,7 +16,7 @@ from eva_stages.core.errors import ConfigError
 SUFFIX = ".gguf"
 
 
-def convert(source: str, out: Path) -> Path:
+def convert(source: str, out_folder: Path) -> Path:
     """Write the model in a GGUF file as a checkpoint folder, complete or not at all.
 
     Args:
@@ -26,15 +26,15 @@ def convert(source: str, out: Path) -> Path:
         ConfigError: no or several GGUF files, a model that transformers cannot convert, or a folder `out` that exists.
     """
     file = find_gguf(source)
-    if out.exists():
-        raise ConfigError([f"{out} exists; give another folder, eva overwrites none"])
+    if out_folder.exists():
+        raise ConfigError([f"{out_folder} exists; give another folder, eva overwrites none"])
     if find_spec("gguf") is None:
         raise ConfigError(["converting a GGUF file needs the package gguf: pip install gguf"])
-    partial = out.with_name(out.name + ".partial")
+    partial = out_folder.with_name(out_folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _write(file, partial)
-    partial.replace(out)
-    return out
+    partial.replace(out_folder)
+    return out_folder
 
 
 def find_gguf(source: str) -> Path:
@@ -52,12 +52,12 @@ def find_gguf(source: str) -> Path:
         files = [Path(str(package.locate_file(entry))) for entry in package.files or () if entry.suffix == SUFFIX]
     files = [file for file in files if file.suffix == SUFFIX]
     if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise ConfigError([f"{source} holds {len(files)} {SUFFIX} files ({found}); give one of them by its path"])
+        file_names = ", ".join(file.name for file in files) or "none"
+        raise ConfigError([f"{source} holds {len(files)} {SUFFIX} files ({file_names}); give one of them by its path"])
     return files[0]
 
 
-def _write(file: Path, out: Path) -> None:
+def _write(file: Path, out_folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -72,8 +72,8 @@ def _write(file: Path, out: Path) -> None:
 
         backend = tokenizer.backend_tokenizer
         backend.pre_tokenizer = Sequence([Digits(individual_digits=True), backend.pre_tokenizer])
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    model.save_pretrained(out_folder)
+    tokenizer.save_pretrained(out_folder)
 
 
 def _splits_digits(file: Path) -> bool:

@@ -20,7 +20,7 @@ TOKENS_PER_BATCH = 4096
 """Few, because a forward pass keeps the logits of all of them."""
 
 
-class Answered(NamedTuple):
+class TokenizedResponse(NamedTuple):
     """A prompt and the token ids of an answer to it."""
 
     messages: list[Message]
@@ -28,7 +28,7 @@ class Answered(NamedTuple):
 
 
 def divergence(
-    policy: str, initial: str, answers: Sequence[Answered], system_prompt: str | None, date: str | None, dtype: str, device: str
+    policy: str, initial: str, responses: Sequence[TokenizedResponse], system_prompt: str | None, date: str | None, dtype: str, device: str
 ) -> dict[str, float | None]:
     """KL(policy || initial) in nats per answer (`kl`) and per token (`kl_per_token`); null without answers.
 
@@ -39,11 +39,11 @@ def divergence(
         dtype, device: see `load_model`. One model is in memory at a time.
     """
     chat = Chat(load_tokenizer(policy), date, system_prompt)
-    sequences = [(chat.prompt_ids(one.messages), one.ids) for one in answers if one.ids]
+    sequences = [(chat.prompt_ids(response.messages), response.ids) for response in responses if response.ids]
     if not sequences:
         return {"kl": None, "kl_per_token": None}
-    ours, theirs = (_log_probs(folder, sequences, dtype, device) for folder in (policy, initial))
-    total = float((ours - theirs).sum())
+    policy_sums, initial_sums = (_log_probs(folder, sequences, dtype, device) for folder in (policy, initial))
+    total = float((policy_sums - initial_sums).sum())
     return {"kl": total / len(sequences), "kl_per_token": total / sum(len(ids) for _, ids in sequences)}
 
 
@@ -64,15 +64,15 @@ def log_probs(model: Any, sequences: Sequence[tuple[list[int], list[int]]]) -> "
     from torch.nn.functional import cross_entropy
 
     sums = np.empty(len(sequences))
-    for batch in token_batches([len(prompt) + len(answer) for prompt, answer in sequences], TOKENS_PER_BATCH):
+    for batch in token_batches([len(prompt_ids) + len(response_ids) for prompt_ids, response_ids in sequences], TOKENS_PER_BATCH):
         rows = [torch.tensor(sequences[index][0] + sequences[index][1]) for index in batch]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in rows])
         with torch.inference_mode():
             logits = model(input_ids=ids.to(model.device), attention_mask=mask.long().to(model.device)).logits
         for place, index in enumerate(batch):
-            prompt, answer = sequences[index]
-            said = logits[place, len(prompt) - 1 : len(prompt) + len(answer) - 1].float()
-            nll = cross_entropy(said, torch.tensor(answer, device=said.device), reduction="none")
+            prompt_ids, response_ids = sequences[index]
+            response_logits = logits[place, len(prompt_ids) - 1 : len(prompt_ids) + len(response_ids) - 1].float()
+            nll = cross_entropy(response_logits, torch.tensor(response_ids, device=response_logits.device), reduction="none")
             sums[index] = -nll.double().sum().item()
     return sums

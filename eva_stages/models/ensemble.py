@@ -16,8 +16,8 @@ def standardise(rewards: np.ndarray) -> np.ndarray:
     """(r - mean) / std over all finite entries; a model that always says the same says 0."""
     finite = rewards[np.isfinite(rewards)]
     deviation = finite.std() if len(finite) else 0.0
-    centred = rewards - (finite.mean() if len(finite) else 0.0)
-    return centred / deviation if deviation > 0 else centred
+    centred_rewards = rewards - (finite.mean() if len(finite) else 0.0)
+    return centred_rewards / deviation if deviation > 0 else centred_rewards
 
 
 def combine_rewards(members: np.ndarray, weights: np.ndarray, how: str) -> np.ndarray:
@@ -60,20 +60,20 @@ class CombineRewards(TableStep):
         check_same_order(sources, "the rewards of the ensemble's members")
         members = np.stack([standardise(reward_matrix(rows["rewards"])) for rows in sources])
         rewards = combine_rewards(members, np.array(self.weights), self.combine)
-        done = 0
+        next_row = 0
         for batch in aligned(sources, [("prompt_id", "failures")] * len(sources)):
-            rows = slice(done, done + len(batch[0]))
-            done = rows.stop
+            rows = slice(next_row, next_row + len(batch[0]))
+            next_row = rows.stop
             offsets = _offsets(*rewards[rows].shape)
             reasons = pc.coalesce(*(table["failures"].combine_chunks().flatten() for table in batch))
             scores = np.moveaxis(members[:, rows], 0, -1).reshape(-1, len(members))
-            made = {
+            columns = {
                 "prompt_id": batch[0]["prompt_id"],
                 "rewards": _lists(rewards[rows]),
                 "failures": pa.ListArray.from_arrays(offsets, reasons),
                 "members": pa.ListArray.from_arrays(offsets, _lists(scores)),
             }
-            yield pa.table(made)
+            yield pa.table(columns)
         return {"responses": int(rewards.size), "unscored": int(np.isnan(rewards).sum())}
 
 

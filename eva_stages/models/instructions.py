@@ -13,7 +13,7 @@ from typing import Any
 
 from eva_stages.core.rows import Message
 
-CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
+CONSTRAINED_RESPONSES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 WORD = re.compile(r"\w+(?:[-'’.]\w+)*")  # noqa: RUF001
 LIST_NUMBER = re.compile(r"^\s*\d+\.\s", re.MULTILINE)
 ABBREVIATION = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|e\.g|i\.e|cf|approx|[A-HJ-Z](?:\.[A-Z])*)\.(?=\s+\S)")
@@ -31,10 +31,10 @@ def instruction(messages: list[Message], response: str, reference: str | None) -
     Raises:
         ValueError: no or malformed reference, or an unknown instruction.
     """
-    return _followed([response], reference)
+    return _followed_share([response], reference)
 
 
-def loosely_followed(response: str, reference: str | None) -> float:
+def instruction_loosely(response: str, reference: str | None) -> float:
     """The same by IFEval's loose rule: an instruction counts as followed if it is in the response as it is, or without its first
     line, its last line or both, each also without asterisks (Zhou et al. 2023, section 2.2).
 
@@ -42,11 +42,11 @@ def loosely_followed(response: str, reference: str | None) -> float:
         ValueError: as `instruction`.
     """
     lines = response.split("\n")
-    cut = ["\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1])]
-    return _followed([variant for text in (response, *cut) for variant in (text, text.replace("*", ""))], reference)
+    shorter_texts = ["\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1])]
+    return _followed_share([variant for text in (response, *shorter_texts) for variant in (text, text.replace("*", ""))], reference)
 
 
-def _followed(variants: list[str], reference: str | None) -> float:
+def _followed_share(variants: list[str], reference: str | None) -> float:
     """The share of instructions that at least one of the variants of a response follows; empty ones follow none."""
     checks = _instructions(reference)
     present = [variant for variant in variants if variant.strip()]
@@ -148,11 +148,11 @@ def number_paragraphs(response: str, num_paragraphs: int) -> bool:
 def nth_paragraph_first_word(response: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
     """Paragraphs are separated by an empty line; the word is compared without quotes before and punctuation after it."""
     paragraphs = [part.strip() for part in response.split("\n\n")]
-    filled = sum(map(bool, paragraphs))
-    if nth_paragraph > filled or not paragraphs[nth_paragraph - 1]:
+    filled_count = sum(map(bool, paragraphs))
+    if nth_paragraph > filled_count or not paragraphs[nth_paragraph - 1]:
         return False
     word = re.split(r"[.,?!'\"]", paragraphs[nth_paragraph - 1].split()[0].lstrip("'").lstrip('"'))[0]
-    return filled == num_paragraphs and word.lower() == first_word.lower()
+    return filled_count == num_paragraphs and word.lower() == first_word.lower()
 
 
 def number_placeholders(response: str, num_placeholders: int) -> bool:
@@ -160,8 +160,8 @@ def number_placeholders(response: str, num_placeholders: int) -> bool:
 
 
 def postscript(response: str, postscript_marker: str) -> bool:
-    spelled = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
-    return re.search(spelled.get(postscript_marker, re.escape(postscript_marker)), response, re.IGNORECASE) is not None
+    spellings = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+    return re.search(spellings.get(postscript_marker, re.escape(postscript_marker)), response, re.IGNORECASE) is not None
 
 
 def number_bullet_lists(response: str, num_bullets: int) -> bool:
@@ -171,13 +171,13 @@ def number_bullet_lists(response: str, num_bullets: int) -> bool:
 
 
 def constrained_response(response: str) -> bool:
-    return any(answer in response for answer in CONSTRAINED)
+    return any(answer in response for answer in CONSTRAINED_RESPONSES)
 
 
 def number_highlighted_sections(response: str, num_highlights: int) -> bool:
     """Sections are *highlighted* or **highlighted** within a line."""
-    found = re.findall(r"\*[^\n*]*\*", response) + re.findall(r"\*\*[^\n*]*\*\*", response)
-    return sum(bool(text.strip("*").strip()) for text in found) >= num_highlights
+    highlighted_texts = re.findall(r"\*[^\n*]*\*", response) + re.findall(r"\*\*[^\n*]*\*\*", response)
+    return sum(bool(text.strip("*").strip()) for text in highlighted_texts) >= num_highlights
 
 
 def multiple_sections(response: str, section_spliter: str, num_sections: int) -> bool:
@@ -201,8 +201,8 @@ def title(response: str) -> bool:
 def two_responses(response: str) -> bool:
     """Two different answers separated by six asterisks; nothing empty between separators."""
     parts = [part.strip() for part in response.split("******")]
-    filled = [part for part in parts if part]
-    return all(parts[1:-1]) and len(filled) == 2 and filled[0] != filled[1]
+    filled_parts = [part for part in parts if part]
+    return all(parts[1:-1]) and len(filled_parts) == 2 and filled_parts[0] != filled_parts[1]
 
 
 def repeat_prompt(response: str, prompt_to_repeat: str) -> bool:

@@ -22,7 +22,7 @@ from eva_stages.core.patches import import_litellm, without_mcp
 from eva_stages.core.redaction import secrets
 from eva_stages.models.pacing import FIRST_WAIT, LONGEST_WAIT, Limits, Pacing
 from eva_stages.models.provider_answers import raw_choices, read_choices, storable, with_tokens
-from eva_stages.models.provider_errors import TOO_MANY, Failure, failure
+from eva_stages.models.provider_errors import TOO_MANY_REQUESTS, Failure, failure
 from eva_stages.models.spending import Charge, Prices, WorstCase, count_tokens
 from eva_stages.models.wire import EXCHANGE, LARGEST_BODY, Exchange
 
@@ -57,11 +57,11 @@ class Client:
         self._limits, self._prices, self._journal = limits, prices, journal
         self._notify = notify
         self._underway: dict[str, asyncio.Lock] = {}
-        self._used: set[str] = set()
+        self._used_keys: set[str] = set()
         self._tasks: set[asyncio.Task[dict[str, Any]]] = set()
         self._gate = asyncio.Semaphore(limits.concurrency)
         # answers on their way to disk are lost with a kill, so they may be no more than the requests under way
-        self._unsettled = asyncio.Semaphore(2 * limits.concurrency)
+        self._unsettled_slots = asyncio.Semaphore(2 * limits.concurrency)
         self._pacing = Pacing(model, key_name, limits, notify)
 
     async def call(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -70,9 +70,9 @@ class Client:
         async with self._underway.setdefault(key, asyncio.Lock()):
             entry = self._journal.find(key)
             if entry is not None:
-                return self._known(key, entry, request)
-            async with self._unsettled:
-                return await self._uncancelled(key, request)
+                return self._journal_answer(key, entry, request)
+            async with self._unsettled_slots:
+                return await self._call_shielded(key, request)
 
     def begin(self) -> None:
         """Let calls begin, after they were stopped."""
@@ -84,9 +84,9 @@ class Client:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._journal.flush()
 
-    async def _uncancelled(self, key: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def _call_shielded(self, key: str, request: dict[str, Any]) -> dict[str, Any]:
         """A call that was sent is paid for, so cancelling waits until it has come home to the journal."""
-        task = asyncio.ensure_future(self._made(key, request))
+        task = asyncio.ensure_future(self._call_provider(key, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -96,19 +96,19 @@ class Client:
             await asyncio.gather(task, return_exceptions=True)
             raise
 
-    async def _made(self, key: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def _call_provider(self, key: str, request: dict[str, Any]) -> dict[str, Any]:
         costs: dict[str, Any] = dict.fromkeys(COSTS, 0)
         async with self._gate:
-            raw, settled = await self._attempts(key, request, costs)
-        if settled is None:
+            raw, settlement = await self._attempts(key, request, costs)
+        if settlement is None:
             return {"failure": raw, **costs}
-        await settled  # the place among the requests under way is another's meanwhile
-        self._used.add(key)
+        await settlement  # the place among the requests under way is another's meanwhile
+        self._used_keys.add(key)
         return self._read(raw, request, costs)
 
     async def _attempts(self, key: str, request: dict[str, Any], costs: dict[str, Any]) -> tuple[Any, "asyncio.Future[None] | None"]:
         """A raw answer on its way into the journal, or the reason why there is none; `costs` are added to."""
-        tries, reason, answered = 0, "", self._pacing.answers
+        tries, reason, answers_before = 0, "", self._pacing.answers
         while tries < self._limits.attempts:
             tries += 1
             worst = self._prices.worst_case(request)
@@ -119,7 +119,7 @@ class Client:
             if not isinstance(outcome, Failure):
                 charge = self._charge(outcome.get("usage"), request, worst)
                 _add(costs, charge, self._prices.rates is None)
-                self._pacing.answered()
+                self._pacing.record_answer()
                 if raw_choices(outcome):
                     raw = {"response": outcome, "input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
                     return raw, self._settle(reservation, key, raw, charge)
@@ -127,14 +127,14 @@ class Client:
                 reason, wait = "no choices in the answer", None
             else:
                 reason = outcome.reason
-                lost = Charge(worst.usd if outcome.paid else 0.0, outcome.paid, 0, None)
-                _add(costs, lost, outcome.paid and self._prices.rates is None)
-                await self._settle(reservation, None, {"failure": reason}, lost)
-                self._pacing.failed(outcome, began)
-                if not outcome.again:
+                lost_charge = Charge(worst.usd if outcome.may_be_paid else 0.0, outcome.may_be_paid, 0, None)
+                _add(costs, lost_charge, outcome.may_be_paid and self._prices.rates is None)
+                await self._settle(reservation, None, {"failure": reason}, lost_charge)
+                self._pacing.record_failure(outcome, began)
+                if not outcome.can_retry:
                     return f"refused: {reason}", None
-                tries -= outcome.status == TOO_MANY and self._pacing.answers > answered
-                answered, wait = self._pacing.answers, self._pacing.hold(outcome)
+                tries -= outcome.status == TOO_MANY_REQUESTS and self._pacing.answers > answers_before
+                answers_before, wait = self._pacing.answers, self._pacing.hold(outcome)
             if wait is None and tries < self._limits.attempts:
                 await self._pacing.pause(min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, tries - 1)) * random.uniform(0.5, 1.0))
         return f"gave up after {self._limits.attempts} tries: {reason}", None
@@ -147,19 +147,19 @@ class Client:
         """
         cap, began = self._limits.max_cost_usd, time.monotonic()
         while (reservation := await self._journal.reserve(usd, cap)).key is None:
-            spent = f"{self._journal.spent():.4f} of {cap:g} USD spent on {self._model}"
+            spent_text = f"{self._journal.spent():.4f} of {cap:g} USD spent on {self._model}"
             if not reservation.waiting:
                 raise StageError(
-                    f"spending cap reached: {spent}, and the next call may cost {usd:.4f}; raise runtime.max_cost_usd and run again. "
+                    f"spending cap reached: {spent_text}, and the next call may cost {usd:.4f}; raise runtime.max_cost_usd and run again. "
                     "All answers paid for are kept"
                 )
             if time.monotonic() - began > self._limits.patience:
-                raise StageError(f"{spent} or set aside, and calls of other processes that share the journal do not end")
+                raise StageError(f"{spent_text} or set aside, and calls of other processes that share the journal do not end")
             await self._pacing.pause(POLL_SECONDS)
         return reservation
 
     def _settle(self, reservation: Reservation, key: str | None, answer: Any, charge: Charge) -> "asyncio.Future[None]":
-        return self._journal.settle(reservation, key, answer, charge.usd, charge.estimated, self._limits.max_cost_usd)
+        return self._journal.settle(reservation, key, answer, charge.usd, charge.is_estimate, self._limits.max_cost_usd)
 
     async def _send(self, request: dict[str, Any]) -> dict[str, Any] | Failure:
         """One try: the raw answer, free of credentials and of what no file can hold, or what went wrong."""
@@ -175,35 +175,35 @@ class Client:
                 response: Any = await litellm.acompletion(**without_mcp(request), **key, timeout=timeout, max_retries=0, num_retries=0)
             raw = _storable(response.model_dump(warnings=False))
         except Exception as error:  # LiteLLM's errors have no common class of their own
-            received = _received(exchange)
-            if received is None:
+            answer = _readable_body(exchange)
+            if answer is None:
                 return failure(error, exchange, self._limits.timeout)
-            raw = received
+            raw = answer
         self._report_dropped(exchange)
         return raw
 
     def _report_dropped(self, exchange: Exchange) -> None:
-        if len(exchange.sent_fields) > 1 and (dropped := exchange.sent_fields[0] - exchange.sent_fields[-1]):
-            self._notify(f"{self._model} refuses {', '.join(sorted(dropped))}; calls are made without", True)
+        if len(exchange.sent_fields) > 1 and (dropped_fields := exchange.sent_fields[0] - exchange.sent_fields[-1]):
+            self._notify(f"{self._model} refuses {', '.join(sorted(dropped_fields))}; calls are made without", True)
 
     # --- what an answer cost and says
 
     def _charge(self, usage: Any, request: dict[str, Any], worst: WorstCase) -> Charge:
         charge = self._prices.charge(usage, request, worst)
-        if charge.implausible:
+        if charge.is_implausible:
             self._notify(f"{self._model} reports more tokens than a call can use; such calls count with their worst case", True)
         return charge
 
-    def _known(self, key: str, entry: Entry, request: dict[str, Any]) -> dict[str, Any]:
+    def _journal_answer(self, key: str, entry: Entry, request: dict[str, Any]) -> dict[str, Any]:
         """An answer that is paid for already: by this stage, so that it counts once, or by others."""
         answer = entry.answer
         costs: dict[str, Any] = dict.fromkeys(COSTS, 0)
-        if entry.ours and key not in self._used:
+        if entry.ours and key not in self._used_keys:
             costs |= {"cost_usd": entry.usd, "estimated_calls": int(entry.estimated and entry.usd > 0)}
             costs["unpriced_calls"] = int(self._prices.rates is None)
         else:
             costs |= {"reused_calls": 1, "reused_usd": entry.usd}
-        self._used.add(key)
+        self._used_keys.add(key)
         costs["input_tokens"] = answer.get("input_tokens", 0)
         if "response" in answer:
             return self._read(answer, request, costs)
@@ -215,18 +215,18 @@ class Client:
         """
         try:
             choices = read_choices(raw["response"], bool(request.get("logprobs")))
-            counted = with_tokens(choices, raw["output_tokens"], lambda text: count_tokens(self._model, text=text))
+            choices_with_tokens = with_tokens(choices, raw["output_tokens"], lambda text: count_tokens(self._model, text=text))
         except Exception as error:
             raise StageError(
                 f"an answer of {self._model} cannot be read ({type(error).__name__}: {error}); it is in the journal and not paid for again"
             ) from error
-        return {"choices": counted, **costs}
+        return {"choices": choices_with_tokens, **costs}
 
 
-def _add(costs: dict[str, Any], charge: Charge, unpriced: bool) -> None:
+def _add(costs: dict[str, Any], charge: Charge, has_no_price: bool) -> None:
     costs["cost_usd"] += charge.usd
-    costs["estimated_calls"] += int(charge.estimated and charge.usd > 0)
-    costs["unpriced_calls"] += int(unpriced)
+    costs["estimated_calls"] += int(charge.is_estimate and charge.usd > 0)
+    costs["unpriced_calls"] += int(has_no_price)
     costs["input_tokens"] += charge.input_tokens
 
 
@@ -235,7 +235,7 @@ def _storable(answer: Any) -> dict[str, Any]:
     return raw
 
 
-def _received(exchange: Exchange) -> dict[str, Any] | None:
+def _readable_body(exchange: Exchange) -> dict[str, Any] | None:
     """An answer in OpenAI's form that came whole and that LiteLLM could not read."""
     if exchange.body is None or exchange.status is None or not 200 <= exchange.status < 300:
         return None

@@ -120,8 +120,8 @@ class LiteLLMGenerator(SeededLLM):
         self._client.begin()
         if conversations and not self._settings_checked:
             self._settings_checked = True
-            if dropped := dropped_settings(self.model, self._request(conversations[0], n, 0)):
-                self._notify(f"{self.model} does not take {', '.join(dropped)}; calls are made without", True)
+            if dropped_names := dropped_settings(self.model, self._request(conversations[0], n, 0)):
+                self._notify(f"{self.model} does not take {', '.join(dropped_names)}; calls are made without", True)
         tasks = [asyncio.ensure_future(self._prompt(messages, n, seed)) for messages, seed in zip(conversations, seeds, strict=True)]
         try:
             return list(await asyncio.gather(*tasks))
@@ -139,23 +139,23 @@ class LiteLLMGenerator(SeededLLM):
         costs = dict.fromkeys(COSTS, 0.0)
         reason = ""
         while len(choices) < n and not reason:
-            wanted = n - len(choices) if "n" in self._takes else 1
-            answer = await self._client.call(self._request(messages, wanted, derive_seed(seed, len(choices)) % 2**31))
+            missing_count = n - len(choices) if "n" in self._takes else 1
+            answer = await self._client.call(self._request(messages, missing_count, derive_seed(seed, len(choices)) % 2**31))
             reason = answer.get("failure", "")
-            choices += answer.get("choices", [])[:wanted]
+            choices += answer.get("choices", [])[:missing_count]
             for name in costs:
                 costs[name] += answer.get(name, 0)
-        missing = n - len(choices)
-        counts = [choice["tokens"] for choice in choices] + [0] * missing
+        null_count = n - len(choices)
+        counts = [choice["tokens"] for choice in choices] + [0] * null_count
         input_tokens = int(costs.pop("input_tokens"))
-        made: Generated = {
-            "generations": [choice["text"] for choice in choices] + [None] * missing,
-            "finish_reasons": [choice["reason"] for choice in choices] + [reason] * missing,
-            "statistics": {"input_tokens": [input_tokens] * n, "output_tokens": counts, **_shared(costs, n)},
+        result: Generated = {
+            "generations": [choice["text"] for choice in choices] + [None] * null_count,
+            "finish_reasons": [choice["reason"] for choice in choices] + [reason] * null_count,
+            "statistics": {"input_tokens": [input_tokens] * n, "output_tokens": counts, **_share_costs(costs, n)},
         }
         if self.extra.get("logprobs"):
-            made["logprobs"] = [choice["logprobs"] for choice in choices] + [None] * missing
-        return made
+            result["logprobs"] = [choice["logprobs"] for choice in choices] + [None] * null_count
+        return result
 
     def _request(self, messages: list[Message], n: int, seed: int) -> dict[str, Any]:
         settings: dict[str, Any] = {"model": self.model, "messages": messages, "max_tokens": self.max_new_tokens}
@@ -174,6 +174,6 @@ class LiteLLMGenerator(SeededLLM):
             logging.getLogger(__name__).warning(text)
 
 
-def _shared(costs: dict[str, float], n: int) -> dict[str, list[Any]]:
+def _share_costs(costs: dict[str, float], n: int) -> dict[str, list[Any]]:
     """A prompt's costs as one figure per response, which sum to the whole."""
     return {name: [costs[name] / n] * n for name in costs if costs[name]}

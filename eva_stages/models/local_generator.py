@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 
 from eva_stages.core.generating import Generated, SeededLLM
 from eva_stages.core.rows import Message
-from eva_stages.models.conversation import Chat, Sampled
+from eva_stages.models.conversation import Chat, SampledResponse
 from eva_stages.models.sampling import Sampling, sampled_responses, too_long
 
 
@@ -69,12 +69,14 @@ class LocalGenerator(SeededLLM):
         prompts = [Prompt(text, chat.ids(text), seed) for text, seed in zip(texts, streams, strict=True)]
         responses = self._sample(prompts, num_generations, chat)
         return [
-            too_long(len(prompt.ids), num_generations) if sampled is None else sampled_responses(sampled, prompt.text, len(prompt.ids))
-            for prompt, sampled in zip(prompts, responses, strict=True)
+            too_long(len(prompt.ids), num_generations)
+            if response_list is None
+            else sampled_responses(response_list, prompt.text, len(prompt.ids))
+            for prompt, response_list in zip(prompts, responses, strict=True)
         ]
 
     @abstractmethod
-    def _sample(self, prompts: Sequence[Prompt], n: int, chat: Chat) -> list[list[Sampled] | None]:
+    def _sample(self, prompts: Sequence[Prompt], n: int, chat: Chat) -> list[list[SampledResponse] | None]:
         """n responses to every prompt; None where the prompt leaves no room for one."""
 
     def _use_tokenizer(self, tokenizer: Any) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from eva_stages.core.errors import StageError
 from eva_stages.core.redaction import redact
-from eva_stages.models.provider_errors import FORBIDDEN, REFUSED, Failure, retry_after
+from eva_stages.models.provider_errors import FORBIDDEN_STATUS, REFUSAL_STATUSES, Failure, retry_after
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 REPORTED_WAIT = 10.0
@@ -47,57 +47,57 @@ class Pacing:
         self._model, self._key_name, self._limits, self._notify = model, key_name, limits, notify
         self.stopping = asyncio.Event()
         self.answers = 0
-        self._not_before = 0.0
+        self._earliest = 0.0
         self._fruitless_since: float | None = None
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """A call was answered."""
         self.answers, self._fruitless_since = self.answers + 1, None
 
-    def failed(self, outcome: Failure, began: float) -> None:
+    def record_failure(self, outcome: Failure, began: float) -> None:
         """A call that was sent at `began` was not.
 
         Raises:
             StageError: if the key or the model is refused, or no call was answered for long.
         """
-        if outcome.status in REFUSED and not outcome.paid and not (outcome.status == FORBIDDEN and self.answers):
+        if outcome.status in REFUSAL_STATUSES and not outcome.may_be_paid and not (outcome.status == FORBIDDEN_STATUS and self.answers):
             raise StageError(
                 f"{self._model} refused the request ({outcome.status}); check the model's name and {self._key_name}: {outcome.reason}"
             )
-        if not outcome.again:  # the server answers, but not to this
+        if not outcome.can_retry:  # the server answers, but not to this
             self._fruitless_since = None
             return
         if self._fruitless_since is None:
             self._fruitless_since = began
-        passed = time.monotonic() - self._fruitless_since
-        if passed > self._limits.patience:
-            raise StageError(f"no answer of {self._model} for {passed:.0f} s; the last call ended with: {outcome.reason}")
+        elapsed = time.monotonic() - self._fruitless_since
+        if elapsed > self._limits.patience:
+            raise StageError(f"no answer of {self._model} for {elapsed:.0f} s; the last call ended with: {outcome.reason}")
 
     def hold(self, outcome: Failure) -> float | None:
         """Seconds that the server asks to wait, in which no call is sent now; None where it does not."""
         wait = retry_after(outcome.retry_after, time.time(), self._limits.max_wait)
         if wait is None:
             return None
-        until = time.monotonic() + max(wait, FIRST_WAIT)
-        if wait > REPORTED_WAIT and until > self._not_before + REPORTED_WAIT:
+        held_until = time.monotonic() + max(wait, FIRST_WAIT)
+        if wait > REPORTED_WAIT and held_until > self._earliest + REPORTED_WAIT:
             end = time.strftime("%H:%M:%S", time.localtime(time.time() + wait))
-            asked = redact(outcome.retry_after or "")[:40]
+            header = redact(outcome.retry_after or "")[:40]
             self._notify(
-                f"waiting until {end}: {self._model} answers with status {outcome.status} and Retry-After {asked!r} "
+                f"waiting until {end}: {self._model} answers with status {outcome.status} and Retry-After {header!r} "
                 f"(at most runtime.max_wait, {self._limits.max_wait:g} s)",
                 False,
             )
-        self._not_before = max(self._not_before, until)
+        self._earliest = max(self._earliest, held_until)
         return wait
 
     async def turn(self) -> None:
         """Wait until the next request may be sent: not before a server's Retry-After, nor faster than the rate allows."""
-        while (wait := self._not_before - time.monotonic()) > 0:
+        while (wait := self._earliest - time.monotonic()) > 0:
             await self.pause(wait)
         if self.stopping.is_set():
             raise asyncio.CancelledError
         if self._limits.requests_per_minute is not None:
-            self._not_before = time.monotonic() + 60 / self._limits.requests_per_minute
+            self._earliest = time.monotonic() + 60 / self._limits.requests_per_minute
 
     async def pause(self, seconds: float) -> None:
         """Raises:

@@ -42,9 +42,9 @@ def win_matrix(first_wins: np.ndarray) -> np.ndarray:
     Returns:
         Shape (n, n), 1/2 on the diagonal, P + P^T = 1.
     """
-    both = (first_wins + 1 - first_wins.T) / 2
-    np.fill_diagonal(both, 0.5)
-    return both
+    matrix = (first_wins + 1 - first_wins.T) / 2
+    np.fill_diagonal(matrix, 0.5)
+    return matrix
 
 
 class PairwiseReward(RewardModel):
@@ -81,7 +81,7 @@ class LettercraftJudgeReward(PairwiseReward):
     """Lettercraft's exact judge: of two answers to an instruction, the one with the higher grade wins; equal grades are a tie (1/2)."""
 
     def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
-        return np.array([_winner(one) for one in comparisons])
+        return np.array([_winner(comparison) for comparison in comparisons])
 
     def why_not(self) -> str:
         return "not a Lettercraft instruction"
@@ -104,22 +104,22 @@ class PairwiseModel(LocalReward, PairwiseReward):
         """Token ids of one comparison."""
 
     @abstractmethod
-    def first_wins(self, padded: Any) -> Any:
+    def first_wins(self, batch: Any) -> Any:
         """Probability that the first response wins, shape (batch,), for padded `input_ids` and `attention_mask`."""
 
     def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
         import torch
 
-        encoded = [self.encode(one) for one in comparisons]
+        sequences = [self.encode(comparison) for comparison in comparisons]
         limit = self._limit()
-        fitting = [index for index, ids in enumerate(encoded) if limit is None or len(ids) <= limit]
-        wins = np.full(len(encoded), np.nan)
-        for batch in token_batches([len(encoded[i]) for i in fitting], self.tokens_per_batch):
-            chosen = [fitting[i] for i in batch]
-            sequences = [encoded[i] for i in chosen]
-            padded = self._tokenizer.pad({"input_ids": sequences}, return_attention_mask=True, return_tensors="pt").to(self._model.device)
+        fitting = [index for index, ids in enumerate(sequences) if limit is None or len(ids) <= limit]
+        wins = np.full(len(sequences), np.nan)
+        for places in token_batches([len(sequences[i]) for i in fitting], self.tokens_per_batch):
+            indices = [fitting[i] for i in places]
+            batch_ids = [sequences[i] for i in indices]
+            tensors = self._tokenizer.pad({"input_ids": batch_ids}, return_attention_mask=True, return_tensors="pt").to(self._model.device)
             with torch.inference_mode():
-                wins[chosen] = self.first_wins(padded).double().cpu().numpy()
+                wins[indices] = self.first_wins(tensors).double().cpu().numpy()
         return wins
 
     def _limit(self) -> int | None:
@@ -168,8 +168,8 @@ class PairRMReward(PairwiseModel):
     def _limit(self) -> int:
         return self.max_length + 2 * self.candidate_max_length
 
-    def first_wins(self, padded: Any) -> Any:
-        return self._model(padded["input_ids"], padded["attention_mask"]).float().sigmoid()
+    def first_wins(self, batch: Any) -> Any:
+        return self._model(batch["input_ids"], batch["attention_mask"]).float().sigmoid()
 
 
 LETTERS = ("A", "B")
@@ -211,8 +211,8 @@ class PairPreferenceReward(PairwiseModel):
         ids = Chat(self._tokenizer, self.date).conversation_ids([{"role": "user", "content": question}])
         return ids[1:] if ids[0] == self._tokenizer.bos_token_id else ids  # the model was trained without it
 
-    def first_wins(self, padded: Any) -> Any:
-        mask = padded["attention_mask"]
+    def first_wins(self, batch: Any) -> Any:
+        mask = batch["attention_mask"]
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        output = self._model(input_ids=padded["input_ids"], attention_mask=mask, position_ids=positions, logits_to_keep=1)
+        output = self._model(input_ids=batch["input_ids"], attention_mask=mask, position_ids=positions, logits_to_keep=1)
         return output.logits[:, -1, self._letters].float().softmax(dim=-1)[:, 0]

@@ -23,16 +23,16 @@ def read_choices(response: Any, logprobs: bool) -> list[dict[str, Any]]:
     return [_choice(choice, logprobs) for choice in raw_choices(response)]
 
 
-def with_tokens(choices: list[dict[str, Any]], written: int | None, count: Callable[[str], int]) -> list[dict[str, Any]]:
+def with_tokens(choices: list[dict[str, Any]], total_tokens: int | None, count: Callable[[str], int]) -> list[dict[str, Any]]:
     """The choices with `tokens` each, which sum to what the provider reports.
 
     Args:
         written: tokens of all choices; None = not known, so those of the texts are counted.
     """
-    if written is None:
+    if total_tokens is None:
         return [{**choice, "tokens": count(choice["text"]) if choice["text"] else 0} for choice in choices]
-    each = written // max(1, len(choices))
-    counts = [each] * (len(choices) - 1) + [written - each * (len(choices) - 1)]
+    share = total_tokens // max(1, len(choices))
+    counts = [share] * (len(choices) - 1) + [total_tokens - share * (len(choices) - 1)]
     return [{**choice, "tokens": tokens} for choice, tokens in zip(choices, counts, strict=False)]
 
 
@@ -56,18 +56,18 @@ def _choice(choice: Any, logprobs: bool) -> dict[str, Any]:
     fields = choice if isinstance(choice, Mapping) else {}
     text = _text(fields.get("message"))
     finish = str(fields.get("finish_reason") or "unknown")[:REASON_CHARACTERS]
-    if not text and finish == "length" and _thought(fields.get("message")):
+    if not text and finish == "length" and _has_thought(fields.get("message")):
         text, finish = None, UNFINISHED
-    known = text is not None or finish in ("length", "content_filter", UNFINISHED)
-    reason = finish if known else f"no text in the answer (finish_reason {finish})"
-    read: dict[str, Any] = {"text": text, "reason": reason}
+    is_final = text is not None or finish in ("length", "content_filter", UNFINISHED)
+    reason = finish if is_final else f"no text in the answer (finish_reason {finish})"
+    entry: dict[str, Any] = {"text": text, "reason": reason}
     if logprobs:
-        reported = fields.get("logprobs")
-        read["logprobs"] = reported.get("content") if isinstance(reported, Mapping) else None
-    return read
+        reported_logprobs = fields.get("logprobs")
+        entry["logprobs"] = reported_logprobs.get("content") if isinstance(reported_logprobs, Mapping) else None
+    return entry
 
 
-def _thought(message: Any) -> bool:
+def _has_thought(message: Any) -> bool:
     """Whether a server gives the thought of a model that reasons apart from its text."""
     return isinstance(message, Mapping) and any(message.get(name) for name in ("reasoning_content", "reasoning"))
 

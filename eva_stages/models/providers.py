@@ -54,10 +54,10 @@ def token_rates(model: str, price: Mapping[str, float] | None) -> tuple[float, f
         return price["input"] * PER_MILLION, price["output"] * PER_MILLION
     litellm = import_litellm()
     try:
-        known = litellm.get_model_info(model)
+        info = litellm.get_model_info(model)
     except Exception:  # what it raises for a model that is not on the list differs by provider
         return None
-    rates = known["input_cost_per_token"], known["output_cost_per_token"]
+    rates = info["input_cost_per_token"], info["output_cost_per_token"]
     return None if None in rates else (float(rates[0] or 0), float(rates[1] or 0))
 
 
@@ -94,7 +94,7 @@ def most_new_tokens(model: str) -> int | None:
     """Tokens that a model answers with at most, by LiteLLM's list; None where it does not say."""
     litellm = import_litellm()
     try:
-        most = litellm.get_model_info(model).get("max_output_tokens")
+        limit = litellm.get_model_info(model).get("max_output_tokens")
     except Exception:  # as in `token_rates`
         return None
-    return int(most) if most else None
+    return int(limit) if limit else None

@@ -42,18 +42,18 @@ class SequenceClassifierReward(LocalReward, PointwiseReward):
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         chat = Chat(self._tokenizer, self.date)
-        whole = [[*one.messages, {"role": "assistant", "content": one.response}] for one in conversations]
-        refused = [chat.refusal(messages, finished=True) for messages in whole]
-        encoded = [[] if reason else chat.conversation_ids(messages) for messages, reason in zip(whole, refused, strict=True)]
+        chats = [[*conversation.messages, {"role": "assistant", "content": conversation.response}] for conversation in conversations]
+        refusals = [chat.refusal(messages, is_finished=True) for messages in chats]
+        sequences = [[] if reason else chat.conversation_ids(messages) for messages, reason in zip(chats, refusals, strict=True)]
         reasons = [
             f"the reward's chat template refuses the conversation: {reason}" if reason else self._refusal(ids)
-            for reason, ids in zip(refused, encoded, strict=True)
+            for reason, ids in zip(refusals, sequences, strict=True)
         ]
         scores = [Score(None, reason) for reason in reasons]
         fitting = [index for index, reason in enumerate(reasons) if reason is None]
-        for batch in token_batches([len(encoded[i]) for i in fitting], self.tokens_per_batch):
-            chosen = [fitting[i] for i in batch]
-            for index, score in zip(chosen, self._forward([encoded[i] for i in chosen]), strict=True):
+        for batch in token_batches([len(sequences[i]) for i in fitting], self.tokens_per_batch):
+            indices = [fitting[i] for i in batch]
+            for index, score in zip(indices, self._forward([sequences[i] for i in indices]), strict=True):
                 scores[index] = score
         return scores
 
@@ -67,7 +67,7 @@ class SequenceClassifierReward(LocalReward, PointwiseReward):
         import torch
 
         with torch.inference_mode():
-            logits = self._model(**self._padded(sequences)).logits[:, 0].float()
+            logits = self._model(**self._pad(sequences)).logits[:, 0].float()
         return [Score(value) for value in logits.tolist()]
 
     def _padding_of(self, sequences: list[list[int]]) -> int:
@@ -81,7 +81,7 @@ class SequenceClassifierReward(LocalReward, PointwiseReward):
         self._model.config.get_text_config().pad_token_id = padding
         return padding
 
-    def _padded(self, sequences: list[list[int]]) -> dict[str, Any]:
+    def _pad(self, sequences: list[list[int]]) -> dict[str, Any]:
         """Ids padded on the right. The model's padding need not be a token that the tokenizer knows."""
         import torch
 
@@ -114,6 +114,6 @@ class ArmoRMReward(SequenceClassifierReward):
 
         headers = torch.tensor([header_place(ids) for ids in sequences], device=self._model.device)
         with torch.inference_mode():
-            output = self._model(**self._padded(sequences), headers=headers)
+            output = self._model(**self._pad(sequences), headers=headers)
         values, objectives = output.score.float().tolist(), output.rewards.float().tolist()
-        return [Score(value, None, each) for value, each in zip(values, objectives, strict=True)]
+        return [Score(value, None, values_of_objectives) for value, values_of_objectives in zip(values, objectives, strict=True)]

@@ -113,9 +113,9 @@ class PointwiseReward(RewardModel):
     def score_rows(self, rows: Sequence[Candidates]) -> list[dict[str, Any]]:
         places = [(i, k) for i, row in enumerate(rows) for k, text in enumerate(row.responses) if text is not None]
         scores = self.score([Conversation(rows[i].messages, rows[i].responses[k] or "", rows[i].reference) for i, k in places])
-        known = dict(zip(places, map(finite, scores), strict=True))
-        none = Score(None, NO_RESPONSE)
-        return [_columns([known.get((i, k), none) for k in range(len(row.responses))]) for i, row in enumerate(rows)]
+        score_at = dict(zip(places, map(finite, scores), strict=True))
+        no_score = Score(None, NO_RESPONSE)
+        return [_columns([score_at.get((i, k), no_score) for k in range(len(row.responses))]) for i, row in enumerate(rows)]
 
 
 def _columns(scores: list[Score]) -> dict[str, Any]:
@@ -140,10 +140,10 @@ class LettercraftReward(PointwiseReward):
     """Lettercraft's exact graded reward."""
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        return [_graded(last_user_text(one.messages), one.response) for one in conversations]
+        return [_lettercraft_score(last_user_text(conversation.messages), conversation.response) for conversation in conversations]
 
 
-def _graded(prompt: str, response: str) -> Score:
+def _lettercraft_score(prompt: str, response: str) -> Score:
     instruction = parse(prompt)
     return Score(grade(instruction, response)) if instruction and instruction.answer else Score(None, "not a Lettercraft instruction")
 
@@ -164,9 +164,9 @@ class VerifierReward(PointwiseReward):
         self._call = load_choice(self.function, VERIFIER)
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        return [self._one(conversation) for conversation in conversations]
+        return [self._score_conversation(conversation) for conversation in conversations]
 
-    def _one(self, conversation: Conversation) -> Score:
+    def _score_conversation(self, conversation: Conversation) -> Score:
         try:
             messages = [dict(message) for message in conversation.messages]  # a function may change what it is given
             return as_score(self._call(messages, conversation.response, conversation.reference), self.in_unit)
@@ -177,8 +177,8 @@ class VerifierReward(PointwiseReward):
 def as_score(value: Any, in_unit: bool = False) -> Score:
     """What a function returned, as a score: any real number, those of numpy and truth values (1 and 0) too; anything else is a null."""
     if not isinstance(value, numbers.Real | np.bool_):
-        shown = "None" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
-        return Score(None, f"the function returned {shown}; expected a number")
+        description = "None" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+        return Score(None, f"the function returned {description}; expected a number")
     try:
         number = float(value)
     except OverflowError:
@@ -219,8 +219,8 @@ _RATING = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
 
 def read_rating(reply: str | None) -> float | None:
     """The last [[rating]] in a judge's reply; None if there is none between 1 and 10."""
-    found = _RATING.findall(reply or "")
-    return float(found[-1]) if found and 1 <= float(found[-1]) <= 10 else None
+    ratings = _RATING.findall(reply or "")
+    return float(ratings[-1]) if ratings and 1 <= float(ratings[-1]) <= 10 else None
 
 
 class LLMJudgeReward(PointwiseReward):
@@ -237,19 +237,19 @@ class LLMJudgeReward(PointwiseReward):
         self.llm.unload()
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        inputs: Any = [[{"role": "user", "content": self._question(one)}] for one in conversations]
+        inputs: Any = [[{"role": "user", "content": self._question(conversation)}] for conversation in conversations]
         if not inputs:
             return []
-        seeds = [derive_seed(self.seed, prompt_id(one.messages), one.response) for one in conversations]
+        seeds = [derive_seed(self.seed, prompt_id(conversation.messages), conversation.response) for conversation in conversations]
         outputs = ask(self.llm, inputs, seeds)
-        return [_rated(output) for output in outputs]
+        return [_judge_score(output) for output in outputs]
 
-    def _question(self, one: Conversation) -> str:
-        turns = "\n".join(f"{message['role']}: {message['content']}" for message in one.messages)
-        return JUDGE_TEMPLATE.format(rubric=self.rubric, conversation=turns, answer=one.response)
+    def _question(self, conversation: Conversation) -> str:
+        turns = "\n".join(f"{message['role']}: {message['content']}" for message in conversation.messages)
+        return JUDGE_TEMPLATE.format(rubric=self.rubric, conversation=turns, answer=conversation.response)
 
 
-def _rated(output: dict[str, Any]) -> Score:
+def _judge_score(output: dict[str, Any]) -> Score:
     reply, failure = reply_of(output)
     statistics = totals(output["statistics"])
     if reply is None:
@@ -260,9 +260,10 @@ def _rated(output: dict[str, Any]) -> Score:
 
 def _with_reasons(failures: Sequence[str | None], finish_reasons: Sequence[str] | None) -> list[str | None]:
     """The failures, with why there is no response where that is known."""
-    known = finish_reasons or [""] * len(failures)
+    response_reasons = finish_reasons or [""] * len(failures)
     return [
-        f"{failure}: {reason}" if failure == NO_RESPONSE and reason else failure for failure, reason in zip(failures, known, strict=True)
+        f"{failure}: {reason}" if failure == NO_RESPONSE and reason else failure
+        for failure, reason in zip(failures, response_reasons, strict=True)
     ]
 
 
@@ -303,13 +304,13 @@ class RewardResponses(Step):
 
     def process(self, inputs: StepInput) -> StepOutput:
         prefix = self.responses.removesuffix("responses")
-        scored = self.reward.score_rows(
+        column_dicts = self.reward.score_rows(
             [
                 Candidates(with_system_prompt(row["messages"], self.system_prompt), row[self.responses], row.get("reference"))
                 for row in inputs
             ]
         )
-        for row, columns in zip(inputs, scored, strict=True):
+        for row, columns in zip(inputs, column_dicts, strict=True):
             statistics = columns.pop("statistics", {})
             columns["failures"] = _with_reasons(columns["failures"], row.get(f"{prefix}finish_reasons"))
             row.update({prefix + name: value for name, value in columns.items()})
@@ -319,7 +320,7 @@ class RewardResponses(Step):
 
 def add_scores(row: dict[str, Any], failures: Sequence[str | None], **statistics: float) -> None:
     """Count the rewards of a row, each with the reason why it is null or None; a response that is null was not scored, and did not fail."""
-    called = [failure for failure in failures if failure != NO_RESPONSE]
-    add_calls(row, *called)
-    add_reasons(row, *[NO_RESPONSE] * (len(failures) - len(called)))
+    called_failures = [failure for failure in failures if failure != NO_RESPONSE]
+    add_calls(row, *called_failures)
+    add_reasons(row, *[NO_RESPONSE] * (len(failures) - len(called_failures)))
     add_statistics(row, responses=len(failures), unscored=sum(failure is not None for failure in failures), **statistics)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from eva_stages.core.patches import RepetitionPenalty
 from eva_stages.core.reasoning import opens_thought
 from eva_stages.models.architecture import read_json
-from eva_stages.models.conversation import Sampled
+from eva_stages.models.conversation import SampledResponse
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, LogitsProcessorList
@@ -60,19 +60,19 @@ def processors(sampling: Sampling, starts: Sequence[int]) -> "LogitsProcessorLis
     """
     from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-    made = LogitsProcessorList()
+    chain = LogitsProcessorList()
     if sampling.repetition_penalty != 1:
-        made.append(RepetitionPenalty(sampling.repetition_penalty, starts))
+        chain.append(RepetitionPenalty(sampling.repetition_penalty, starts))
     if sampling.temperature == 0:
-        return made
-    made.append(TemperatureLogitsWarper(float(sampling.temperature)))
+        return chain
+    chain.append(TemperatureLogitsWarper(float(sampling.temperature)))
     if sampling.min_p > 0:
-        made.append(MinPLogitsWarper(sampling.min_p))
+        chain.append(MinPLogitsWarper(sampling.min_p))
     if sampling.top_k:
-        made.append(TopKLogitsWarper(sampling.top_k))
+        chain.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
-        made.append(TopPLogitsWarper(sampling.top_p))
-    return made
+        chain.append(TopPLogitsWarper(sampling.top_p))
+    return chain
 
 
 def vllm_settings(sampling: Sampling, seed: int, n: int, max_tokens: int, stop: Sequence[str], ends: Sequence[int]) -> dict[str, Any]:
@@ -100,26 +100,26 @@ def neutral_generation_config(ends: Sequence[int], pad: int | None, **limits: An
 
 def model_settings(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint's files want of sampling, by name: settings that the recipe overrules. End tokens are no part of them."""
-    wanted = read_json(checkpoint / "generation_config.json")
-    legacy = {name: value for name, value in read_json(checkpoint / "config.json").items() if name in NEUTRAL}
-    sampled = {"do_sample"} if wanted.get("do_sample") else set()
+    generation_settings = read_json(checkpoint / "generation_config.json")
+    legacy_settings = {name: value for name, value in read_json(checkpoint / "config.json").items() if name in NEUTRAL}
+    sampling_switch = {"do_sample"} if generation_settings.get("do_sample") else set()
     return {
         name: value
-        for name, value in {**legacy, **wanted}.items()
+        for name, value in {**legacy_settings, **generation_settings}.items()
         if name not in NOT_SAMPLING
         and name not in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "do_sample")
         and value not in (None, False, [], {})
         and value != NEUTRAL.get(name)
-    } | dict.fromkeys(sampled, True)
+    } | dict.fromkeys(sampling_switch, True)
 
 
-def sampled_responses(sampled: Sequence[Sampled], prompt: str, input_tokens: int) -> "Generated":
+def sampled_responses(responses: Sequence[SampledResponse], prompt: str, input_tokens: int) -> "Generated":
     """The responses to one prompt, with what is known of how they were sampled; the end token counts."""
     from eva_stages.core.generating import generated  # imports distilabel, which takes seconds and prints warnings
 
-    counts = [len(response.ids) for response in sampled]
-    made = generated([response.text for response in sampled], [response.reason for response in sampled], input_tokens, counts)
-    return {**made, "token_ids": [response.ids for response in sampled], "opened": opens_thought(prompt)}
+    counts = [len(response.ids) for response in responses]
+    result = generated([response.text for response in responses], [response.reason for response in responses], input_tokens, counts)
+    return {**result, "token_ids": [response.ids for response in responses], "opened": opens_thought(prompt)}
 
 
 def too_long(tokens: int, n: int) -> "Generated":

@@ -31,11 +31,11 @@ class Charge:
     """What one call cost. Estimated: the worst case, because the provider did not say, or said what cannot be."""
 
     usd: float
-    estimated: bool
+    is_estimate: bool
     input_tokens: int
     output_tokens: int | None
     """None where the provider did not say."""
-    implausible: bool = False
+    is_implausible: bool = False
     """Whether the provider reported more than the call can have used."""
 
 
@@ -64,17 +64,17 @@ class Prices:
         Args:
             usage: the `usage` of the answer, whatever it is.
         """
-        reported = usage if isinstance(usage, Mapping) else {}
-        read, written = (_whole_number(reported.get(name)) for name in ("prompt_tokens", "completion_tokens"))
-        if read is None or written is None or read <= 0 or written <= 0:
+        reported_usage = usage if isinstance(usage, Mapping) else {}
+        tokens_in, tokens_out = (_whole_number(reported_usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+        if tokens_in is None or tokens_out is None or tokens_in <= 0 or tokens_out <= 0:
             return Charge(worst.usd, True, self._prompt_tokens(request), None)
-        if not _is_plausible(read, worst.input_tokens) or not _is_plausible(written, worst.output_tokens):
-            return Charge(worst.usd, True, self._prompt_tokens(request), None, implausible=True)
+        if not _is_plausible(tokens_in, worst.input_tokens) or not _is_plausible(tokens_out, worst.output_tokens):
+            return Charge(worst.usd, True, self._prompt_tokens(request), None, is_implausible=True)
         self._ratios = (
-            max(self._ratios[0], _ratio(read, worst.input_tokens)),
-            max(self._ratios[1], _ratio(written, worst.output_tokens)),
+            max(self._ratios[0], _ratio(tokens_in, worst.input_tokens)),
+            max(self._ratios[1], _ratio(tokens_out, worst.output_tokens)),
         )
-        return Charge(self._usd(read, written), False, read, written)
+        return Charge(self._usd(tokens_in, tokens_out), False, tokens_in, tokens_out)
 
     def _prompt_tokens(self, request: Mapping[str, Any]) -> int:
         return count_tokens(self._model, messages=request["messages"], tools=request.get("tools"))
@@ -83,20 +83,20 @@ class Prices:
         return 0.0 if self.rates is None else input_tokens * self.rates[0] + output_tokens * self.rates[1]
 
 
-def count_tokens(model: str, **what: Any) -> int:
+def count_tokens(model: str, **content: Any) -> int:
     """Tokens of `text`, or of `messages` with `tools`, by LiteLLM's tokenizer for a model; no network call."""
     litellm = import_litellm()
     litellm.disable_hf_tokenizer_download = True
-    return int(litellm.token_counter(model=model, **what))
+    return int(litellm.token_counter(model=model, **content))
 
 
-def _is_plausible(reported: int, worst: int) -> bool:
-    return reported <= worst * MORE_TIMES + MORE_TOKENS
+def _is_plausible(reported_tokens: int, worst_tokens: int) -> bool:
+    return reported_tokens <= worst_tokens * MORE_TIMES + MORE_TOKENS
 
 
-def _ratio(reported: int, worst: int) -> float:
+def _ratio(reported_tokens: int, worst_tokens: int) -> float:
     """How many times as many tokens were reported, beyond what a template may add."""
-    return (reported - MORE_TOKENS) / max(1, worst)
+    return (reported_tokens - MORE_TOKENS) / max(1, worst_tokens)
 
 
 def _whole_number(value: Any) -> int | None:

@@ -13,7 +13,7 @@ from pydantic import PrivateAttr
 
 from eva_stages.models.architecture import position_count, runs_past_positions
 from eva_stages.models.batching import room_batches
-from eva_stages.models.conversation import Chat, Sampled
+from eva_stages.models.conversation import Chat, SampledResponse
 from eva_stages.models.loading import load_model, load_tokenizer
 from eva_stages.models.local_generator import LocalGenerator, Prompt
 from eva_stages.models.sampling import neutral_generation_config, processors
@@ -47,10 +47,10 @@ class TransformersGenerator(LocalGenerator):
     def unload(self) -> None:
         self._model = self._tokenizer = None
 
-    def _sample(self, prompts: Sequence[Prompt], n: int, chat: Chat) -> list[list[Sampled] | None]:
+    def _sample(self, prompts: Sequence[Prompt], n: int, chat: Chat) -> list[list[SampledResponse] | None]:
         positions = position_count(Path(self.model))
         rooms = [self.max_new_tokens if positions is None else min(self.max_new_tokens, positions - len(prompt.ids)) for prompt in prompts]
-        responses: list[list[Sampled] | None] = [None] * len(prompts)
+        responses: list[list[SampledResponse] | None] = [None] * len(prompts)
         fitting = [index for index, room in enumerate(rooms) if room > 0]
         lengths, past_positions = [len(prompts[i].ids) for i in fitting], runs_past_positions(Path(self.model))
         for batch in room_batches(lengths, [rooms[i] for i in fitting], self.tokens_per_batch, n, past_positions):

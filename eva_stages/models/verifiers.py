@@ -52,19 +52,19 @@ def math(messages: list[Message], response: str, reference: str | None) -> float
     """
     from math_verify import verify
 
-    expected = _reference(reference)
-    found = final_answer(response)
-    if found is None:
+    reference_answer = _reference(reference)
+    response_answer = final_answer(response)
+    if response_answer is None:
         return 0.0
-    _check_size(expected)
-    _check_size(found)
-    return float(verify(expected, found, timeout_seconds=None, raise_on_error=True))
+    _check_size(reference_answer)
+    _check_size(response_answer)
+    return float(verify(reference_answer, response_answer, timeout_seconds=None, raise_on_error=True))
 
 
 def final_answer(response: str) -> Any | None:
     """The final answer as a SymPy expression: GSM8K's `#### 72`, else the last line with a \\boxed or "answer is", else the last
     line with a number; None if there is none. A last marked line outranks all unmarked ones, wherever it stands."""
-    return next((found for text in _candidates(response) if (found := _parse(text)) is not None), None)
+    return next((answer for text in _candidates(response) if (answer := _parse(text)) is not None), None)
 
 
 def _candidates(response: str) -> Iterator[str]:
@@ -85,11 +85,11 @@ def _reference(reference: str | None) -> Any:
     if reference is None or not reference.strip():
         raise ValueError("no reference answer to check against; give one in the prompts' reference column")
     bare = next(reversed(GSM8K_ANSWER.findall(reference)), reference).strip()
-    boxed = bare if r"\boxed" in bare else rf"\boxed{{{bare.strip('$')}}}"
-    parsed = _parse(_without_words(boxed))
-    if parsed is None:
+    boxed_text = bare if r"\boxed" in bare else rf"\boxed{{{bare.strip('$')}}}"
+    expression = _parse(_without_words(boxed_text))
+    if expression is None:
         raise ValueError(f"the reference answer {bare[:60]!r} is no mathematical expression; give a number, a fraction or LaTeX")
-    return parsed
+    return expression
 
 
 def _without_words(text: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr
 from eva_stages.core.devices import take_devices
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.patches import cpu_engine_settings, prepare_vllm
-from eva_stages.models.conversation import Chat, Sampled
+from eva_stages.models.conversation import Chat, SampledResponse
 from eva_stages.models.loading import settled_dtype
 from eva_stages.models.local_generator import LocalGenerator, Prompt
 from eva_stages.models.sampling import vllm_settings
@@ -74,10 +74,10 @@ class VLLMGenerator(LocalGenerator):
         self._engine = self._tokenizer = self._adapter = None
         gc.collect()
 
-    def _sample(self, prompts: Sequence[Prompt], n: int, chat: Chat) -> list[list[Sampled] | None]:
+    def _sample(self, prompts: Sequence[Prompt], n: int, chat: Chat) -> list[list[SampledResponse] | None]:
         limit = self._engine.model_config.max_model_len
         fitting = [index for index, prompt in enumerate(prompts) if len(prompt.ids) < limit]
-        responses: list[list[Sampled] | None] = [None] * len(prompts)
+        responses: list[list[SampledResponse] | None] = [None] * len(prompts)
         for index, outputs in zip(fitting, self._outputs([prompts[i] for i in fitting], n), strict=True):
             responses[index] = [self._read(chat, output) for output in outputs]
         return responses
@@ -127,7 +127,7 @@ class VLLMGenerator(LocalGenerator):
         results = self._engine.generate(requests, settings, use_tqdm=False, lora_request=self._adapter)
         return [result.outputs * (n // len(result.outputs)) for result in results]
 
-    def _read(self, chat: Chat, output: "CompletionOutput") -> Sampled:
+    def _read(self, chat: Chat, output: "CompletionOutput") -> SampledResponse:
         """A response read from its ids, so that both engines return the same text; null where the engine aborted it."""
-        sampled = chat.read(list(output.token_ids), self._ends, self.stop)
-        return sampled if output.finish_reason in ("stop", "length") else Sampled(None, str(output.finish_reason), sampled.ids)
+        response = chat.read(list(output.token_ids), self._ends, self.stop)
+        return response if output.finish_reason in ("stop", "length") else SampledResponse(None, str(output.finish_reason), response.ids)

@@ -15,7 +15,7 @@ from eva_stages.core.patches import set_attention
 from eva_stages.models.architecture import attention_code, first_line, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-NAMED = 4
+MOST_NAMES = 4
 """Names that a message lists."""
 COPY_AGAIN = "the file is cut off or damaged; copy or download it again"
 
@@ -46,12 +46,12 @@ def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, *
     model, info = kind.from_pretrained(folder, **common, **settings, output_loading_info=True, ignore_mismatched_sizes=True)
     if fault := _fault(model, info):
         raise DataError(f"{folder}: {fault}")
-    if unused := _unused(info):
-        print(f"{folder} {unused}", flush=True)
+    if unused_names := _unused_sentence(info):
+        print(f"{folder} {unused_names}", flush=True)
     return model
 
 
-def weight_faults(kind: Any, folder: Path, unused: Callable[[str], object] | None = None, optional: str | None = None) -> list[str]:
+def weight_faults(kind: Any, folder: Path, on_unused: Callable[[str], object] | None = None, optional: str | None = None) -> list[str]:
     """What would make loading this checkpoint as `kind` fail, found without reading a weight.
 
     Args:
@@ -73,8 +73,8 @@ def weight_faults(kind: Any, folder: Path, unused: Callable[[str], object] | Non
         return [f"no model can be built from its config.json: {type(error).__name__}: {first_line(error)}"]
     if optional is not None:
         info["missing_keys"] = {name for name in info["missing_keys"] if not name.startswith(optional)}
-    if unused is not None and (sentence := _unused(info)):
-        unused(sentence)
+    if on_unused is not None and (sentence := _unused_sentence(info)):
+        on_unused(sentence)
     fault = _fault(model, info)
     return [fault] if fault else []
 
@@ -119,14 +119,14 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
-        names = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:NAMED])
+        names = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:MOST_NAMES])
         raise DataError(f"has {names or 'no *.safetensors'}, but neither {WEIGHTS} nor {INDEX}; save it with save_pretrained")
     try:
         files = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{INDEX} cannot be read ({type(error).__name__}); {COPY_AGAIN}") from error
     if missing := [name for name in files if not (folder / name).is_file()]:
-        raise DataError(f"{INDEX} names {_listed(missing)}, which {'is' if len(missing) == 1 else 'are'} not there; download the rest")
+        raise DataError(f"{INDEX} names {_name_list(missing)}, which {'is' if len(missing) == 1 else 'are'} not there; download the rest")
     return [folder / name for name in files]
 
 
@@ -145,29 +145,31 @@ def _load_headers(kind: Any, config: Any, shapes: dict[str, tuple[int, ...]]) ->
 
 def _fault(model: Any, info: dict[str, Any]) -> str | None:
     """What is wrong with a loading; None if nothing is."""
-    missing, mismatched = sorted(info["missing_keys"]), sorted(info["mismatched_keys"])
-    if not missing and not mismatched:
+    missing_keys, mismatched_keys = sorted(info["missing_keys"]), sorted(info["mismatched_keys"])
+    if not missing_keys and not mismatched_keys:
         return None
     total = len(model.state_dict())
     sentences = []
-    if missing:
-        sentences.append(f"{len(missing)} of the {total} weights of a {type(model).__name__} are missing: {_listed(missing)}")
-    if mismatched:
-        shapes = [f"{name} is {list(stored)}, expected {list(expected)}" for name, stored, expected in mismatched]
-        sentences.append(f"{len(mismatched)} of the {total} weights of a {type(model).__name__} have another shape: {_listed(shapes)}")
+    if missing_keys:
+        sentences.append(f"{len(missing_keys)} of the {total} weights of a {type(model).__name__} are missing: {_name_list(missing_keys)}")
+    if mismatched_keys:
+        shapes = [f"{name} is {list(stored_shape)}, expected {list(model_shape)}" for name, stored_shape, model_shape in mismatched_keys]
+        sentences.append(
+            f"{len(mismatched_keys)} of the {total} weights of a {type(model).__name__} have another shape: {_name_list(shapes)}"
+        )
     if info["unexpected_keys"]:
-        sentences.append(f"the checkpoint has {_listed(sorted(info['unexpected_keys']))} instead")
+        sentences.append(f"the checkpoint has {_name_list(sorted(info['unexpected_keys']))} instead")
     return "; ".join(sentences) + ". They would be random; use the checkpoint of this kind of model, or rename its weights"
 
 
-def _unused(info: dict[str, Any]) -> str | None:
+def _unused_sentence(info: dict[str, Any]) -> str | None:
     names = sorted(info["unexpected_keys"])
-    return f"has {len(names)} weights that are not used: {_listed(names)}" if names else None
+    return f"has {len(names)} weights that are not used: {_name_list(names)}" if names else None
 
 
-def _listed(names: list[str]) -> str:
-    rest = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def _name_list(names: list[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 @contextmanager

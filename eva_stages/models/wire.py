@@ -37,9 +37,9 @@ class Exchange:
     """Bytes that the answer may have."""
     on_send: Callable[[], None] = lambda: None
     """Called when a request goes out, before which LiteLLM may import for seconds."""
-    seen: bool = False
+    passed_here: bool = False
     """Whether the call passed here at all."""
-    delivered: bool = False
+    may_be_delivered: bool = False
     """Whether the request can have reached the server without an answer that was received whole."""
     status: int | None = None
     retry_after: str | None = None
@@ -58,21 +58,21 @@ EXCHANGE: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 @cache
 def watch_transports() -> None:
     """Let every transport that LiteLLM creates from now on fill in the exchange of the task that uses it."""
-    wrap_litellm_transports(_watched)
+    wrap_litellm_transports(_watch)
 
 
-def _watched(handle: Handler) -> Handler:
+def _watch(handle: Handler) -> Handler:
     async def exchange_one(request: httpx.Request) -> httpx.Response:
         exchange = EXCHANGE.get()
-        return await handle(request) if exchange is None else await _exchanged(exchange, handle, request)
+        return await handle(request) if exchange is None else await _exchange(exchange, handle, request)
 
     return exchange_one
 
 
-async def _exchanged(exchange: Exchange, handle: Handler, request: httpx.Request) -> httpx.Response:
-    if exchange.delivered or exchange.status not in (None, UNPROCESSABLE):
+async def _exchange(exchange: Exchange, handle: Handler, request: httpx.Request) -> httpx.Response:
+    if exchange.may_be_delivered or exchange.status not in (None, UNPROCESSABLE):
         raise WireError("one request may have been paid for already, so LiteLLM does not send it again by itself")
-    exchange.seen = exchange.delivered = True
+    exchange.passed_here = exchange.may_be_delivered = True
     exchange.on_send()
     exchange.status = exchange.body = exchange.retry_after = exchange.location = exchange.problem = None
     exchange.sent_fields.append(_fields(request.content))
@@ -83,13 +83,13 @@ async def _exchanged(exchange: Exchange, handle: Handler, request: httpx.Request
         exchange.location = response.headers.get("location")
         exchange.body = await _body(exchange, response)
     except Exception as error:
-        exchange.delivered = not _undelivered(error)
-        lost = "connection lost before the answer was complete" if exchange.delivered else "no connection"
-        exchange.problem = exchange.problem or f"{lost}: {type(error).__name__}: {error}"
+        exchange.may_be_delivered = not _never_connected(error)
+        summary = "connection lost before the answer was complete" if exchange.may_be_delivered else "no connection"
+        exchange.problem = exchange.problem or f"{summary}: {type(error).__name__}: {error}"
         raise
-    exchange.delivered = exchange.status < 300
-    dropped = ("content-encoding", "content-length", "transfer-encoding", "location")  # without a location no client follows it
-    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in dropped]
+    exchange.may_be_delivered = exchange.status < 300
+    dropped_headers = ("content-encoding", "content-length", "transfer-encoding", "location")  # without a location no client follows it
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in dropped_headers]
     return httpx.Response(exchange.status, headers=headers, content=exchange.body, request=request)
 
 
@@ -116,7 +116,7 @@ def _fields(content: bytes) -> frozenset[str]:
         return frozenset()
 
 
-def _undelivered(error: Exception) -> bool:
+def _never_connected(error: Exception) -> bool:
     """Whether no connection came about (a connection that is reset later looks alike but for its cause)."""
     if isinstance(error, httpx.ConnectTimeout):
         return True

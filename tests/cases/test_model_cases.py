@@ -23,7 +23,7 @@ from eva_stages.core.recipe_files import dump_recipe, packaged_recipes, recipe_o
 from eva_stages.creator.analysis import LabelTopics
 from eva_stages.creator.diversity import Embed
 from eva_stages.models.armorm import ASSISTANT_HEADER, ArmoRM, header_place
-from eva_stages.models.divergence import Answered, divergence
+from eva_stages.models.divergence import TokenizedResponse, divergence
 from eva_stages.models.loading import load_model
 from eva_stages.models.pairwise import PairPreferenceReward, PairRMReward
 from eva_stages.models.reward_models import ArmoRMReward, SequenceClassifierReward
@@ -136,7 +136,7 @@ LOADERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "reference": ("policy", "lm_head.weight", lambda folder: load_reference(training(folder))),
     "divergence": ("policy", "lm_head.weight", lambda folder: divergence(folder, folder, [ANSWER], None, None, "auto", "cpu")),
 }
-ANSWER = Answered(PROMPT, [5, 6])
+ANSWER = TokenizedResponse(PROMPT, [5, 6])
 
 
 @pytest.mark.parametrize("name", LOADERS)

@@ -31,7 +31,7 @@ from eva_stages.evaluation.file_scores import score_files
 from eva_stages.evaluation.judgment_files import Record
 from eva_stages.evaluation.measures import score
 from eva_stages.evaluation.mt_bench import rating
-from eva_stages.models.instructions import instruction, loosely_followed
+from eva_stages.models.instructions import instruction, instruction_loosely
 from eva_stages.publishing.artifacts import Artifact, Base, Story
 from eva_stages.publishing.cards import model_card
 from eva_stages.publishing.report.examples_section import examples
@@ -344,7 +344,7 @@ REFERENCE = json.dumps(
     ],
 )
 def test_ifevals_loose_rule_ignores_first_and_last_lines_and_asterisks(response: str, strict: float, loose: float) -> None:
-    assert (instruction([], response, REFERENCE), loosely_followed(response, REFERENCE)) == (strict, loose)
+    assert (instruction([], response, REFERENCE), instruction_loosely(response, REFERENCE)) == (strict, loose)
 
 
 def test_ifeval_reports_strict_and_loose_accuracy_of_prompts_and_of_instructions(tmp_path: Path) -> None:

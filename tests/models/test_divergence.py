@@ -7,16 +7,16 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from eva_stages.models.conversation import Chat
-from eva_stages.models.divergence import Answered, divergence
+from eva_stages.models.divergence import TokenizedResponse, divergence
 from eva_stages.models.loading import load_tokenizer
 from tests.tiny_models import config, save_policy, tokenizer
 
 TEXTS = ["What is a planet?", "A planet goes around a star.", "Name three of them, please", "Mars, Venus and the Earth", ""]
 WORDS = tokenizer(TEXTS)
 ANSWERS = [
-    Answered([{"role": "user", "content": TEXTS[0]}], Chat(WORDS).response_ids(TEXTS[1])[:6]),
-    Answered([{"role": "user", "content": TEXTS[2]}], Chat(WORDS).response_ids(TEXTS[3])),
-    Answered([{"role": "user", "content": TEXTS[2]}], Chat(WORDS).response_ids(TEXTS[4])),
+    TokenizedResponse([{"role": "user", "content": TEXTS[0]}], Chat(WORDS).response_ids(TEXTS[1])[:6]),
+    TokenizedResponse([{"role": "user", "content": TEXTS[2]}], Chat(WORDS).response_ids(TEXTS[3])),
+    TokenizedResponse([{"role": "user", "content": TEXTS[2]}], Chat(WORDS).response_ids(TEXTS[4])),
 ]
 
 
