@@ -1,4 +1,4 @@
-"""The network of ArmoRM (Wang et al. 2024), so that its published code is not needed: a Llama with a head of objectives and a gate.
+"""The network of ArmoRM (Wang et al. 2024), which replaces its published remote code: a Llama with a head of objectives and a gate.
 
 Parameter names are those of the published safetensors. With h the hidden states of a conversation, t its last token and g the first
 token of the last assistant header:
@@ -51,7 +51,7 @@ class ArmoRM(LlamaPreTrainedModel):
         self.regression_layer = nn.Linear(config.hidden_size, config.num_labels, bias=False)
         self.reward_transform_matrix = nn.Parameter(torch.eye(config.num_labels))
         self.gating = Gate(config)
-        # a gate whose last layer has no bias in the file has one of zeros, which is the same
+        # where the file has no bias for the gate's last layer, zeros are equivalent
         self._keys_to_ignore_on_load_missing = [rf"^gating\.layers\.{len(self.gating.layers) - 1}\.bias$"]
         self.post_init()
 
@@ -69,7 +69,7 @@ class ArmoRM(LlamaPreTrainedModel):
 
 
 def header_place(ids: Sequence[int]) -> int | None:
-    """Where the last assistant header of a conversation begins; None if there is none."""
+    """Position of the last assistant header of a conversation; None if there is none."""
     width = len(ASSISTANT_HEADER)
     places = range(len(ids) - width, -1, -1)
     return next((place for place in places if tuple(ids[place : place + width]) == ASSISTANT_HEADER), None)

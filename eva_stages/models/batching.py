@@ -1,7 +1,6 @@
-"""Token-budget batches: what all local models share on their way to a forward pass.
+"""Batches within a budget of padded tokens, for all local models.
 
-A batch is as many sequences of about the same length as fit into a number of padded tokens, so that short and long conversations
-cost what they hold and not what the longest one holds.
+A batch holds sequences of about the same length, so that short conversations are not padded to the longest length.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +10,9 @@ def token_batches(lengths: Sequence[int], budget: int, copies: int = 1) -> Itera
     """Indices in batches, longest first, so that a batch that does not fit into memory fails at once.
 
     Args:
-        lengths: tokens of each sequence, room for an answer included.
-        budget: padded tokens per batch; a sequence longer than that is a batch of its own.
-        copies: sequences that each index stands for.
+        lengths: tokens of each sequence, including room for a response.
+        budget: padded tokens per batch; a longer sequence forms a batch alone.
+        copies: number of sequences per index.
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -26,9 +25,9 @@ def token_batches(lengths: Sequence[int], budget: int, copies: int = 1) -> Itera
 
 
 def room_batches(lengths: Sequence[int], rooms: Sequence[int], budget: int, copies: int, past_positions: bool) -> Iterator[list[int]]:
-    """`token_batches` of prompts that are answered together, each with its room.
+    """`token_batches` of prompts, each with room for a number of response tokens.
 
-    A batch goes on until its largest room is filled. Where the model cannot run past its positions, a batch has one room.
+    A batch runs until its largest room is full. If the model cannot run past its positions, all prompts of a batch have the same room.
     """
     groups: dict[int, list[int]] = {}
     for index, room in enumerate(rooms):

@@ -1,8 +1,8 @@
-"""Conversations as token ids: the one rendering, for sampling, scoring, training, KL and health.
+"""Conversations as token ids: one rendering for sampling, scoring, training, KL and health.
 
-A prompt is rendered with the generation prompt and nothing more. A response is the ids that were sampled; where only its text is known,
-the text's ids and the template's end of a turn. Whole chats with a response are never rendered to be trained on: templates strip
-thoughts from them, insert empty ones or trim white space, so that they differ from what was sampled.
+A prompt is rendered with the generation prompt and nothing more. A response is its sampled ids or, if only its text is known, the ids of
+the text and of the template's end of turn. Training never renders a complete chat: templates strip thoughts, insert empty thoughts or
+trim white space, so that the result differs from the sampled tokens.
 """
 
 import json
@@ -19,27 +19,27 @@ from eva_stages.core.rows import Message
 from eva_stages.models.architecture import read_json
 
 _RESPONSE = "Response7"
-"""A text that no template has of its own."""
+"""A text that no template contains."""
 
 
 class SampledResponse(NamedTuple):
-    """A response as it was sampled."""
+    """A response with its sampled ids."""
 
     text: str | None
-    """None where the engine gave it up."""
+    """None if the engine aborted it."""
     reason: str
-    """stop, length, or why it was given up."""
+    """stop, length, or why the engine aborted it."""
     ids: list[int]
-    """With the end token, if it came to one."""
+    """Including the end token, if there is one."""
 
 
 class Chat:
-    """What a tokenizer's chat template makes of conversations.
+    """Renders conversations by a tokenizer's chat template.
 
     Args:
         tokenizer: of `transformers`, with a chat template.
-        date: ISO date that templates are given as today's; None = the present day.
-        system_prompt: put before conversations that have no system message.
+        date: ISO date that templates receive as today's; None = the current day.
+        system_prompt: prepended to conversations without a system message.
     """
 
     def __init__(self, tokenizer: Any, date: str | None = None, system_prompt: str | None = None) -> None:
@@ -48,10 +48,10 @@ class Chat:
         self._system_prompt = system_prompt
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """A prompt up to where the response begins.
+        """A prompt up to the start of the response.
 
         Raises:
-            TemplateError: if the template refuses the conversation.
+            TemplateError: if the template rejects the conversation.
         """
         return self._text(with_system_prompt(messages, self._system_prompt), generation_prompt=True)
 
@@ -60,37 +60,37 @@ class Chat:
         return self.ids(self.prompt_text(messages))
 
     def conversation_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a finished conversation as its template renders it, for models that score it.
+        """Token ids of a finished conversation, for models that score it.
 
-        Scorers were trained with their template's own date, if it has one; only today's is replaced.
+        Scorers were trained with the fixed date of their template, if it has one; only today's date is replaced.
         """
         return self.ids(self.conversation_text(messages))
 
     def conversation_text(self, messages: Sequence[Message]) -> str:
-        """A finished conversation as its template renders it."""
+        """A finished conversation, rendered by the template."""
         return self._text(with_system_prompt(messages, self._system_prompt), generation_prompt=False)
 
     def response_ids(self, text: str, prompt: Sequence[Message] | None = None) -> list[int]:
         """Token ids of a response of which only the text is known, with the end of its turn.
 
         Args:
-            prompt: what it responds to. SentencePiece puts a space before a text that stands alone, which no response begins with.
+            prompt: the prompt of the response. Without it, SentencePiece prepends a space, with which no response begins.
         """
         ids_alone = self.ids(text + self.turn_end)
         if prompt is None:
             return ids_alone
         prompt_text = self.prompt_text(prompt)
         prompt_ids, ids = self.ids(prompt_text), self.ids(prompt_text + text + self.turn_end)
-        # a token that spans the border could not have been sampled
+        # a token that spans prompt and response cannot have been sampled
         return ids[len(prompt_ids) :] if ids[: len(prompt_ids)] == prompt_ids else ids_alone
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of rendered text, to which no special tokens are added."""
+        """Token ids of rendered text, without adding special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     @cached_property
     def turn_end(self) -> str:
-        """What the template puts after a response, up to its first special token; the end token where it has none."""
+        """The template's text after a response, up to its first special token; the end token if there is none."""
         turns = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": _RESPONSE}]
         try:
             _, response, tail = self._text(turns, generation_prompt=False).rpartition(_RESPONSE)
@@ -104,10 +104,10 @@ class Chat:
         return tail[:place] + token
 
     def end_tokens(self, checkpoint: Path, stop: Sequence[str] = ()) -> list[int]:
-        """The tokens that end a response: those of the checkpoint's configurations, the tokenizer's, and the template's own.
+        """The tokens that end a response: from the checkpoint's configurations, the tokenizer and the template.
 
         Args:
-            stop: texts that end a response. One that is a special token is such an end, and appears in no decoded text.
+            stop: texts that end a response. Special tokens among them are end tokens, because they appear in no decoded text.
         """
         configured_ends = [value for name in ("generation_config.json", "config.json") for value in _end_tokens(checkpoint / name)]
         template_ends = self.ids(self.turn_end)[-1:]
@@ -121,11 +121,11 @@ class Chat:
         )
 
     def read(self, row: Sequence[int], ends: Collection[int], stop: Sequence[str] = ()) -> SampledResponse:
-        """A response in the ids that an engine returned, which may go on after its end.
+        """The response in the ids that an engine returned; ids after its end are ignored.
 
         Args:
-            ends: tokens that end a response; they are no part of the text.
-            stop: texts that end a response and are left out of its text.
+            ends: tokens that end a response; they are not part of the text.
+            stop: texts that end a response; they are not part of the text.
         """
         end = next((place for place, token in enumerate(row) if token in ends), None)
         response_ids = list(row if end is None else row[:end])
@@ -136,16 +136,16 @@ class Chat:
         return SampledResponse(text, "length", response_ids) if end is None else SampledResponse(text, "stop", [*response_ids, row[end]])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids without special tokens, but for those that mark thoughts."""
+        """Text of token ids without special tokens, except those that mark thoughts."""
         if self._markers.isdisjoint(ids):
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
         return str(self.tokenizer.decode([token for token in ids if token not in self._special or token in self._markers]))
 
     def refusal(self, messages: Sequence[Message], is_finished: bool = False) -> str | None:
-        """Why the template does not take a prompt, or a finished conversation; None if it does."""
+        """Why the template rejects a prompt or a finished conversation; None if it accepts it."""
         try:
             self.conversation_text(messages) if is_finished else self.prompt_text(messages)
-        except (TemplateError, TypeError, ValueError) as error:  # a set of templates without a default one is a ValueError
+        except (TemplateError, TypeError, ValueError) as error:  # ValueError: a set of templates without a default
             return " ".join(str(error).split()) or type(error).__name__
         return None
 
@@ -162,7 +162,7 @@ class Chat:
         return {place for place, token in self._special.items() if token.content in MARKERS}
 
     def _tokens_up_to(self, ids: list[int], stop: Sequence[str]) -> int:
-        """The fewest tokens whose text has a stop text in it."""
+        """The smallest number of tokens whose text contains a stop text."""
         low, high = 1, len(ids)
         while low < high:
             middle = (low + high) // 2
@@ -171,7 +171,7 @@ class Chat:
         return low
 
     def _text(self, messages: Sequence[Message], generation_prompt: bool) -> str:
-        """A rendered conversation. Where the template has no system role, or drops it, its text goes before the first user turn."""
+        """A rendered conversation. If the template has no system role, or drops it, the system text precedes the first user turn."""
         system = messages[0]["content"].strip() if messages[0]["role"] == "system" else None
         if system is None:
             return self._render(messages, generation_prompt)
@@ -184,12 +184,12 @@ class Chat:
         return text
 
     def _drops(self, messages: Sequence[Message], system: str, text: str, generation_prompt: bool) -> bool:
-        """Whether a rendered conversation leaves out the system message, which another message may quote."""
+        """Whether a rendered conversation lacks the system message; another message may quote it."""
         if not any(system in message["content"] for message in messages[1:]):
             return system not in text
         try:
             return bool(system) and text == self._render(messages[1:], generation_prompt)
-        except TemplateError:  # it needs the system message, so it reads it
+        except TemplateError:  # a template that requires the system message renders it
             return False
 
     def _render(self, messages: Sequence[Message], generation_prompt: bool) -> str:
@@ -202,14 +202,14 @@ class Chat:
 
 
 def with_system_prompt(messages: Sequence[Message], system_prompt: str | None) -> list[Message]:
-    """The conversation, opened by the system prompt if it has no system message of its own."""
+    """The conversation, with the system prompt prepended if it has no system message."""
     if system_prompt is None or messages[0]["role"] == "system":
         return list(messages)
     return [{"role": "system", "content": system_prompt}, *messages]
 
 
 def has_date(checkpoint: Path) -> bool:
-    """Whether what a checkpoint's chat template renders depends on the day."""
+    """Whether a checkpoint's chat template renders today's date."""
     return any(name in template_source(checkpoint) for name in ("strftime_now", "date_string"))
 
 

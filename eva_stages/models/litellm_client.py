@@ -1,9 +1,9 @@
-"""Sending calls to one model through LiteLLM: once each, within a deadline, tried again where that helps, below a spending cap.
+"""Sending calls to a model through LiteLLM: each once, with a deadline, retries and a spending cap.
 
-Every try has money set aside in the journal before it is sent. Its answer is in the journal before it is read, so that nothing is paid for
-twice; a try that may have been paid for without a usable answer counts with its worst case. Retries are ours alone (LiteLLM's and its
-clients' are off), because only here is a Retry-After header honoured for every provider: it holds all calls back, and being told to wait
-uses up no try as long as other calls get through. A server that gives no answer at all for long ends the stage.
+Before a try is sent, its worst-case cost is reserved in the journal. Its response is written to the journal before it is read, so that
+no call is paid for twice; a try that may have been billed without a usable response counts with its worst case. Retries of LiteLLM and
+its clients are disabled, because only this client honours Retry-After for every provider: the header delays all calls, and a delayed try
+does not count as long as other calls succeed. A server that does not respond for long stops the stage.
 """
 
 import asyncio
@@ -28,19 +28,19 @@ from eva_stages.models.wire import EXCHANGE, LARGEST_BODY, Exchange
 
 CONNECT_SECONDS = 15.0
 PREPARING_SECONDS = 60.0
-"""What LiteLLM may take before it sends anything: it imports most of itself with the first call."""
+"""Time that LiteLLM may take before it sends a request: the first call imports most of its modules."""
 POLL_SECONDS = 0.1
 ANSWER_BYTES, BYTES_PER_TOKEN = 1 << 20, 4096
-"""How long an answer can be: LiteLLM's frame, and a token with its most likely alternatives."""
+"""Largest size of a response: its frame, and each token with its most likely alternatives."""
 
 
 class Client:
     """Calls to one model, in one event loop.
 
     Args:
-        key: to send; None = LiteLLM takes the provider's usual one from the environment.
-        key_name: what the key's variable is called, for errors.
-        notify: tells the person who waits; with True, for good.
+        key: API key; None = LiteLLM reads the provider's usual variable.
+        key_name: name of the key's variable, for errors.
+        notify: reports a notice; its second argument is whether the notice is permanent.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Client:
         self._used_keys: set[str] = set()
         self._tasks: set[asyncio.Task[dict[str, Any]]] = set()
         self._gate = asyncio.Semaphore(limits.concurrency)
-        # answers on their way to disk are lost with a kill, so they may be no more than the requests under way
+        # a kill loses responses that are being written, so their number is limited like that of the requests
         self._unsettled_slots = asyncio.Semaphore(2 * limits.concurrency)
         self._pacing = Pacing(model, key_name, limits, notify)
 
     async def call(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer from the journal or the provider: `choices` or a `failure`, and what it cost. Of equal calls one is made."""
+        """The response from the journal or the provider: `choices` or a `failure`, and its costs. Equal calls are sent once."""
         key = call_key(request)
         async with self._underway.setdefault(key, asyncio.Lock()):
             entry = self._journal.find(key)
@@ -75,17 +75,17 @@ class Client:
                 return await self._call_shielded(key, request)
 
     def begin(self) -> None:
-        """Let calls begin, after they were stopped."""
+        """Allow calls after `finish`."""
         self._pacing.stopping.clear()
 
     async def finish(self) -> None:
-        """Let no call begin, nor wait for another try, and wait until those under way are in the journal."""
+        """Start no further call or retry, and wait until the active calls are in the journal."""
         self._pacing.stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._journal.flush()
 
     async def _call_shielded(self, key: str, request: dict[str, Any]) -> dict[str, Any]:
-        """A call that was sent is paid for, so cancelling waits until it has come home to the journal."""
+        """Cancellation waits until a call that was sent is in the journal, because it is paid for."""
         task = asyncio.ensure_future(self._call_provider(key, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -102,12 +102,12 @@ class Client:
             raw, settlement = await self._attempts(key, request, costs)
         if settlement is None:
             return {"failure": raw, **costs}
-        await settlement  # the place among the requests under way is another's meanwhile
+        await settlement  # outside of the gate, so that another request can start meanwhile
         self._used_keys.add(key)
         return self._read(raw, request, costs)
 
     async def _attempts(self, key: str, request: dict[str, Any], costs: dict[str, Any]) -> tuple[Any, "asyncio.Future[None] | None"]:
-        """A raw answer on its way into the journal, or the reason why there is none; `costs` are added to."""
+        """A raw response with the future of its journal entry, or (reason of the failure, None). Adds to `costs`."""
         tries, reason, answers_before = 0, "", self._pacing.answers
         while tries < self._limits.attempts:
             tries += 1
@@ -123,8 +123,8 @@ class Client:
                 if raw_choices(outcome):
                     raw = {"response": outcome, "input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
                     return raw, self._settle(reservation, key, raw, charge)
-                await self._settle(reservation, None, {"response": outcome}, charge)  # it is paid for, but of no use
-                reason, wait = "no choices in the answer", None
+                await self._settle(reservation, None, {"response": outcome}, charge)  # paid for, but unusable
+                reason, wait = "no choices in the response", None
             else:
                 reason = outcome.reason
                 lost_charge = Charge(worst.usd if outcome.may_be_paid else 0.0, outcome.may_be_paid, 0, None)
@@ -140,10 +140,10 @@ class Client:
         return f"gave up after {self._limits.attempts} tries: {reason}", None
 
     async def _reserve(self, usd: float) -> Reservation:
-        """Set the most that a call can cost aside; waits for calls under way if only they stand between it and the cap.
+        """Reserve the worst-case cost of a call; waits for active calls if their reservations alone exceed the cap.
 
         Raises:
-            StageError: if the cap leaves no room, or other processes do not end their calls.
+            StageError: if the cap is reached, or other processes do not finish their calls.
         """
         cap, began = self._limits.max_cost_usd, time.monotonic()
         while (reservation := await self._journal.reserve(usd, cap)).key is None:
@@ -151,10 +151,10 @@ class Client:
             if not reservation.waiting:
                 raise StageError(
                     f"spending cap reached: {spent_text}, and the next call may cost {usd:.4f}; raise runtime.max_cost_usd and run again. "
-                    "All answers paid for are kept"
+                    "All paid responses are saved"
                 )
             if time.monotonic() - began > self._limits.patience:
-                raise StageError(f"{spent_text} or set aside, and calls of other processes that share the journal do not end")
+                raise StageError(f"{spent_text} or reserved, and calls of other processes that share the journal do not finish")
             await self._pacing.pause(POLL_SECONDS)
         return reservation
 
@@ -162,7 +162,7 @@ class Client:
         return self._journal.settle(reservation, key, answer, charge.usd, charge.is_estimate, self._limits.max_cost_usd)
 
     async def _send(self, request: dict[str, Any]) -> dict[str, Any] | Failure:
-        """One try: the raw answer, free of credentials and of what no file can hold, or what went wrong."""
+        """One try: the raw response without credentials and lone surrogates, or a failure."""
         litellm = import_litellm()
         key = {"api_key": self._key} if self._key else {}
         limit = ANSWER_BYTES + BYTES_PER_TOKEN * request["max_tokens"] * request.get("n", 1)
@@ -174,7 +174,7 @@ class Client:
                 exchange.on_send = lambda: deadline.reschedule(asyncio.get_running_loop().time() + self._limits.timeout)
                 response: Any = await litellm.acompletion(**without_mcp(request), **key, timeout=timeout, max_retries=0, num_retries=0)
             raw = _storable(response.model_dump(warnings=False))
-        except Exception as error:  # LiteLLM's errors have no common class of their own
+        except Exception as error:  # LiteLLM's errors have no common base class
             answer = _readable_body(exchange)
             if answer is None:
                 return failure(error, exchange, self._limits.timeout)
@@ -184,18 +184,18 @@ class Client:
 
     def _report_dropped(self, exchange: Exchange) -> None:
         if len(exchange.sent_fields) > 1 and (dropped_fields := exchange.sent_fields[0] - exchange.sent_fields[-1]):
-            self._notify(f"{self._model} refuses {', '.join(sorted(dropped_fields))}; calls are made without", True)
+            self._notify(f"{self._model} rejects {', '.join(sorted(dropped_fields))}; calls are sent without", True)
 
-    # --- what an answer cost and says
+    # --- cost and content of a response
 
     def _charge(self, usage: Any, request: dict[str, Any], worst: WorstCase) -> Charge:
         charge = self._prices.charge(usage, request, worst)
         if charge.is_implausible:
-            self._notify(f"{self._model} reports more tokens than a call can use; such calls count with their worst case", True)
+            self._notify(f"{self._model} reports more tokens than a call can use; such calls are counted at their worst case", True)
         return charge
 
     def _journal_answer(self, key: str, entry: Entry, request: dict[str, Any]) -> dict[str, Any]:
-        """An answer that is paid for already: by this stage, so that it counts once, or by others."""
+        """A response that is already paid for: by this stage (counted once), or by other stages and runs."""
         answer = entry.answer
         costs: dict[str, Any] = dict.fromkeys(COSTS, 0)
         if entry.ours and key not in self._used_keys:
@@ -207,18 +207,18 @@ class Client:
         costs["input_tokens"] = answer.get("input_tokens", 0)
         if "response" in answer:
             return self._read(answer, request, costs)
-        return {"choices": answer.get("choices", []), **costs}  # as eva 0.1 wrote it
+        return {"choices": answer.get("choices", []), **costs}  # written by eva 0.1
 
     def _read(self, raw: dict[str, Any], request: dict[str, Any], costs: dict[str, Any]) -> dict[str, Any]:
         """Raises:
-        StageError: if our own code cannot read the answer; it is in the journal and is not paid for again.
+        StageError: if the response cannot be read; it is in the journal and is not paid for again.
         """
         try:
             choices = read_choices(raw["response"], bool(request.get("logprobs")))
             choices_with_tokens = with_tokens(choices, raw["output_tokens"], lambda text: count_tokens(self._model, text=text))
         except Exception as error:
             raise StageError(
-                f"an answer of {self._model} cannot be read ({type(error).__name__}: {error}); it is in the journal and not paid for again"
+                f"a response of {self._model} cannot be read ({type(error).__name__}: {error}); it is saved in the journal"
             ) from error
         return {"choices": choices_with_tokens, **costs}
 
@@ -236,7 +236,7 @@ def _storable(answer: Any) -> dict[str, Any]:
 
 
 def _readable_body(exchange: Exchange) -> dict[str, Any] | None:
-    """An answer in OpenAI's form that came whole and that LiteLLM could not read."""
+    """A complete response in OpenAI's format that LiteLLM could not read."""
     if exchange.body is None or exchange.status is None or not 200 <= exchange.status < 300:
         return None
     try:

@@ -1,8 +1,8 @@
-"""Any provider through LiteLLM: concurrent, retried, journalled and capped.
+"""Any provider through LiteLLM, with concurrency, retries, a journal and a spending cap.
 
-Every finished call is in a journal before it is used, so a killed stage pays for nothing twice. What a provider does not give after
-all tries is null with its reason. A spending cap holds strictly: the worst cost of a call is set aside before it is sent. How calls are
-made is in `litellm_client`, what they cost in `spending`, what went over the wire in `wire`.
+Every finished call is in a journal before it is used, so a killed stage pays for no call twice. A response that fails after all tries is
+null with its reason. The spending cap is strict: the worst-case cost of a call is reserved before it is sent. Calls are sent by
+`litellm_client`, priced by `spending`, and observed on the wire by `wire`.
 """
 
 import asyncio
@@ -36,15 +36,15 @@ class LiteLLMGenerator(SeededLLM):
     Attributes:
         model: LiteLLM's name.
         api_base: address of an OpenAI-compatible server.
-        concurrency, attempts, timeout: requests at once, tries per request, seconds per try in all.
-        max_wait: seconds that a server's Retry-After may ask for.
-        api_key_env: environment variable with the key; null = the provider's usual one.
+        concurrency, attempts, timeout: simultaneous requests, tries per request, total seconds per try.
+        max_wait: longest Retry-After that is honoured, in seconds.
+        api_key_env: environment variable with the key; null = the provider's usual variable.
         price: US dollars per million tokens, `input` and `output`; null = LiteLLM's price list.
         max_cost_usd: cap for everything in the journal.
-        requests_per_minute: requests, tries included, are spread over time to stay below this.
+        requests_per_minute: limit for requests, retries included, which are spread evenly.
         journal: folder for the journal of finished calls; null = in memory.
-        attempt: folder of the stage's attempt, under whose name calls are paid and which gets notices; null = notices go to the log.
-        cache: file with finished calls of all runs, read and added to; null = none.
+        attempt: folder of the stage's attempt, which pays for the calls and gets notices; null = notices go to the log.
+        cache: file with finished calls of all runs, which is read and extended; null = none.
         extra: further fields of every request, such as `tools` or `logprobs`.
     """
 
@@ -89,7 +89,7 @@ class LiteLLMGenerator(SeededLLM):
         prices = Prices(self.model, self.price)
         if self.max_cost_usd is not None and prices.rates is None:
             raise StageError(
-                f"max_cost_usd cannot hold: LiteLLM knows no price of {self.model}; give runtime.price (USD per million tokens)"
+                f"max_cost_usd cannot be enforced: LiteLLM has no price for {self.model}; give runtime.price (USD per million tokens)"
             )
         self._calls = Journal(
             Path(self.journal) / CALLS if self.journal else None,
@@ -102,7 +102,7 @@ class LiteLLMGenerator(SeededLLM):
         self._loop = asyncio.new_event_loop()
 
     def unload(self) -> None:
-        """Nothing was made yet where loading failed, and then its error is what counts."""
+        """Close what `load` opened, which is nothing if it failed."""
         if self._calls is not None:
             self._calls.close()
         if self._loop is not None and not self._loop.is_closed():
@@ -121,19 +121,19 @@ class LiteLLMGenerator(SeededLLM):
         if conversations and not self._settings_checked:
             self._settings_checked = True
             if dropped_names := dropped_settings(self.model, self._request(conversations[0], n, 0)):
-                self._notify(f"{self.model} does not take {', '.join(dropped_names)}; calls are made without", True)
+                self._notify(f"{self.model} does not support {', '.join(dropped_names)}; calls are sent without", True)
         tasks = [asyncio.ensure_future(self._prompt(messages, n, seed)) for messages, seed in zip(conversations, seeds, strict=True)]
         try:
             return list(await asyncio.gather(*tasks))
         except BaseException:
-            for task in tasks:  # calls under way are paid for and come home to the journal; those that have not begun do not begin
+            for task in tasks:  # active calls are paid for and finish in the journal; the others do not start
                 task.cancel()
             await self._client.finish()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
     async def _prompt(self, messages: list[Message], n: int, seed: int) -> Generated:
-        """n responses to a conversation: in one request where the provider can, else one by one, until there are n."""
+        """n responses to a conversation: in one request if the provider supports it, else in one request per response."""
         assert self._client is not None
         choices: list[dict[str, Any]] = []
         costs = dict.fromkeys(COSTS, 0.0)
@@ -175,5 +175,5 @@ class LiteLLMGenerator(SeededLLM):
 
 
 def _share_costs(costs: dict[str, float], n: int) -> dict[str, list[Any]]:
-    """A prompt's costs as one figure per response, which sum to the whole."""
+    """A prompt's costs, divided equally among its responses."""
     return {name: [costs[name] / n] * n for name in costs if costs[name]}

@@ -1,7 +1,7 @@
-"""When the next call to a provider may be sent, and when to give the provider up.
+"""When the next call to a provider may be sent, and when the stage stops because of the provider.
 
-A server's Retry-After holds all calls back, for at most what the recipe allows, and the person who waits is told. A server that has
-refused the key, or has answered nothing for long, ends the stage.
+A server's Retry-After delays all calls, up to a limit in the recipe, with a notice. The stage stops if the server rejects the key or does
+not respond for long.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from eva_stages.models.provider_errors import FORBIDDEN_STATUS, REFUSAL_STATUSES
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 REPORTED_WAIT = 10.0
-"""A server's wait of more seconds is reported."""
+"""Longer waits, in seconds, are reported."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How calls are made; see `LiteLLMGenerator`."""
+    """Limits on calls; see `LiteLLMGenerator`."""
 
     concurrency: int
     attempts: int
@@ -31,7 +31,7 @@ class Limits:
 
     @property
     def patience(self) -> float:
-        """Seconds that may pass without any answer: twice the longest that one try can take."""
+        """Seconds that may pass without any response: twice the longest duration of a try."""
         return 2 * (self.timeout + self.max_wait)
 
 
@@ -39,8 +39,8 @@ class Pacing:
     """The pace of the calls to one model.
 
     Attributes:
-        stopping: set when no further call is to begin.
-        answers: calls that were answered so far.
+        stopping: set when no further call may start.
+        answers: number of calls with a response.
     """
 
     def __init__(self, model: str, key_name: str, limits: Limits, notify: Callable[[str, bool], None]) -> None:
@@ -51,30 +51,30 @@ class Pacing:
         self._fruitless_since: float | None = None
 
     def record_answer(self) -> None:
-        """A call was answered."""
+        """Count a response."""
         self.answers, self._fruitless_since = self.answers + 1, None
 
     def record_failure(self, outcome: Failure, began: float) -> None:
-        """A call that was sent at `began` was not.
+        """Note a failed call that was sent at `began`.
 
         Raises:
-            StageError: if the key or the model is refused, or no call was answered for long.
+            StageError: if the key or the model is rejected, or no call got a response for long.
         """
         if outcome.status in REFUSAL_STATUSES and not outcome.may_be_paid and not (outcome.status == FORBIDDEN_STATUS and self.answers):
             raise StageError(
-                f"{self._model} refused the request ({outcome.status}); check the model's name and {self._key_name}: {outcome.reason}"
+                f"{self._model} rejected the request ({outcome.status}); check the model's name and {self._key_name}: {outcome.reason}"
             )
-        if not outcome.can_retry:  # the server answers, but not to this
+        if not outcome.can_retry:  # the server responds, but rejects this call
             self._fruitless_since = None
             return
         if self._fruitless_since is None:
             self._fruitless_since = began
         elapsed = time.monotonic() - self._fruitless_since
         if elapsed > self._limits.patience:
-            raise StageError(f"no answer of {self._model} for {elapsed:.0f} s; the last call ended with: {outcome.reason}")
+            raise StageError(f"no response from {self._model} for {elapsed:.0f} s; the last error was: {outcome.reason}")
 
     def hold(self, outcome: Failure) -> float | None:
-        """Seconds that the server asks to wait, in which no call is sent now; None where it does not."""
+        """Delay all calls by the server's Retry-After; the seconds, or None without one."""
         wait = retry_after(outcome.retry_after, time.time(), self._limits.max_wait)
         if wait is None:
             return None
@@ -83,7 +83,7 @@ class Pacing:
             end = time.strftime("%H:%M:%S", time.localtime(time.time() + wait))
             header = redact(outcome.retry_after or "")[:40]
             self._notify(
-                f"waiting until {end}: {self._model} answers with status {outcome.status} and Retry-After {header!r} "
+                f"waiting until {end}: {self._model} responded with status {outcome.status} and Retry-After {header!r} "
                 f"(at most runtime.max_wait, {self._limits.max_wait:g} s)",
                 False,
             )
@@ -91,7 +91,7 @@ class Pacing:
         return wait
 
     async def turn(self) -> None:
-        """Wait until the next request may be sent: not before a server's Retry-After, nor faster than the rate allows."""
+        """Wait until the next request may be sent, by Retry-After and by the rate limit."""
         while (wait := self._earliest - time.monotonic()) > 0:
             await self.pause(wait)
         if self.stopping.is_set():
@@ -101,7 +101,7 @@ class Pacing:
 
     async def pause(self, seconds: float) -> None:
         """Raises:
-        CancelledError: as soon as no further call is to begin.
+        CancelledError: as soon as no further call may start.
         """
         try:
             await asyncio.wait_for(self.stopping.wait(), seconds)

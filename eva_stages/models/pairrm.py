@@ -1,6 +1,6 @@
-"""The network of PairRM, which `transformers` does not have: DeBERTa-v2 with a small head over marker positions.
+"""The network of PairRM, which `transformers` does not contain: DeBERTa-v2 with a small head over marker positions.
 
-Parameter names are those of the published safetensors (PairRM-hf), so `from_pretrained` reads them.
+Parameter names match the published safetensors (PairRM-hf), so `from_pretrained` reads them.
 """
 
 import torch
@@ -9,9 +9,9 @@ from transformers import DebertaV2Config, DebertaV2Model, DebertaV2PreTrainedMod
 
 
 class DebertaRanker(DebertaV2PreTrainedModel):
-    """Scores how well each of two candidates answers a source, all three in one sequence.
+    """Scores two candidate responses to a source, all three in one sequence.
 
-    The configuration names the ids of the markers: `source_prefix_id`, `cand1_prefix_id`, `cand2_prefix_id`.
+    The configuration contains the ids of the markers: `source_prefix_id`, `cand1_prefix_id`, `cand2_prefix_id`.
     """
 
     def __init__(self, config: DebertaV2Config) -> None:
@@ -34,6 +34,6 @@ class DebertaRanker(DebertaV2PreTrainedModel):
 
     @staticmethod
     def _at(states: torch.Tensor, input_ids: torch.Tensor, marker: int) -> torch.Tensor:
-        """Hidden state at the first place of a marker in each sequence, shape (batch, hidden)."""
+        """Hidden state at the first occurrence of a marker in each sequence, shape (batch, hidden)."""
         place = (input_ids == marker).int().argmax(dim=1)
         return states[torch.arange(len(states), device=states.device), place]

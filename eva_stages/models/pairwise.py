@@ -1,11 +1,11 @@
-"""Pairwise rewards: how likely each response of a prompt beats each other one.
+"""Pairwise rewards: the probability that each response to a prompt beats each other response.
 
-Every pair is shown in both orders, all pairs of all rows of a call in token-budget batches through one loaded model:
+Every pair is compared in both orders, all pairs of all rows of a call in token-budget batches:
 
     P[i, j] = (p(i first, j second) + 1 - p(j first, i second)) / 2,    P[i, i] = 1/2,    P[i, j] + P[j, i] = 1
 
-The reward of a response is its mean win probability over all n responses, itself included, which is what SPPO trains on. A response
-with a comparison that failed has no reward. Lettercraft's judge compares exactly: it needs no weights.
+The reward of a response is its mean win probability over all n responses including itself, as SPPO requires. A response with a failed
+comparison has no reward. Lettercraft's judge compares exactly and needs no weights.
 """
 
 from abc import abstractmethod
@@ -34,10 +34,10 @@ class Comparison(NamedTuple):
 
 
 def win_matrix(first_wins: np.ndarray) -> np.ndarray:
-    """P[i, j] from the probabilities that the response shown first wins, averaged over both orders.
+    """P[i, j] from the probabilities that the first response wins, averaged over both orders.
 
     Args:
-        first_wins: shape (n, n); entry [i, j] with i shown first and j second; the diagonal is not read; NaN = not known.
+        first_wins: shape (n, n); entry [i, j] with i first and j second; the diagonal is ignored; NaN = not compared.
 
     Returns:
         Shape (n, n), 1/2 on the diagonal, P + P^T = 1.
@@ -58,7 +58,7 @@ class PairwiseReward(RewardModel):
 
     @abstractmethod
     def why_not(self) -> str:
-        """The reason of a comparison that gave NaN."""
+        """Why a comparison was NaN."""
 
     def score_rows(self, rows: Sequence[Candidates]) -> list[dict[str, Any]]:
         places = [(index, i, j) for index, row in enumerate(rows) for i, j in permutations(_present(row), 2)]
@@ -78,7 +78,7 @@ class PairwiseReward(RewardModel):
 
 
 class LettercraftJudgeReward(PairwiseReward):
-    """Lettercraft's exact judge: of two answers to an instruction, the one with the higher grade wins; equal grades are a tie (1/2)."""
+    """Lettercraft's exact judge: the response with the higher grade wins; equal grades are a tie (1/2)."""
 
     def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
         return np.array([_winner(comparison) for comparison in comparisons])
@@ -88,7 +88,7 @@ class LettercraftJudgeReward(PairwiseReward):
 
 
 def _winner(comparison: Comparison) -> float:
-    """1 if the first response wins, 1/2 for a tie, 0 if it loses; NaN where there is no instruction to judge by."""
+    """1 if the first response wins, 1/2 for a tie, 0 if it loses; NaN without an instruction."""
     instruction = parse(last_user_text(comparison.messages))
     if instruction is None or not instruction.answer:
         return float("nan")
@@ -123,7 +123,7 @@ class PairwiseModel(LocalReward, PairwiseReward):
         return wins
 
     def _limit(self) -> int | None:
-        """Tokens of the longest comparison; None if any length will do."""
+        """Tokens of the longest comparison; None = no limit."""
         return self.max_length or position_count(Path(self.model))
 
     def why_not(self) -> str:
@@ -135,7 +135,7 @@ def _present(row: Candidates) -> list[int]:
 
 
 def context_text(messages: Sequence[Message]) -> str:
-    """A prompt as plain text: the bare message, or all turns with their roles where there are several."""
+    """A prompt as plain text: the message alone, or several turns with their roles."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n".join(f"{message['role'].upper()}: {message['content']}" for message in messages)
@@ -145,7 +145,7 @@ class PairRMReward(PairwiseModel):
     """PairRM (Jiang et al. 2023): a DeBERTa ranker that reads the prompt and both responses.
 
     P(first beats second) = sigmoid(s_1 - s_2), with s a head over the hidden states at the source's and the response's markers.
-    Over-long prompts and responses are cut, as in the model's training.
+    Long prompts and responses are truncated, as in the model's training.
     """
 
     max_length: int = 1224
@@ -159,7 +159,7 @@ class PairRMReward(PairwiseModel):
 
     def encode(self, comparison: Comparison) -> list[int]:
         source = self._part("<|source|>", context_text(comparison.messages), self.max_length)
-        room = (self._limit() - len(source)) // 2  # a short prompt leaves more to the responses
+        room = (self._limit() - len(source)) // 2  # a short prompt leaves more room for the responses
         return source + self._part("<|candidate1|>", comparison.first, room) + self._part("<|candidate2|>", comparison.second, room)
 
     def _part(self, marker: str, text: str, limit: int) -> list[int]:
@@ -177,24 +177,24 @@ QUESTION = "[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"
 
 
 def turns_text(messages: Sequence[Message]) -> str:
-    """A prompt as the preference model was trained to read it (the model card's template, as `transformers` renders it)."""
+    """A prompt in the format of the preference model's training (the model card's template, as `transformers` renders it)."""
     return "\n" + "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in messages) + "\n"
 
 
 def letter_ids(tokenizer: Any, model: str) -> list[int]:
-    """The tokens with which a model says that it prefers the first or the second response.
+    """The tokens by which a model prefers the first or the second response.
 
     Raises:
-        DataError: if a letter is no single token.
+        DataError: if a letter is not a single token.
     """
     ids = [tokenizer.encode(letter, add_special_tokens=False) for letter in LETTERS]
     if split := [letter for letter, tokens in zip(LETTERS, ids, strict=True) if len(tokens) != 1]:
-        raise DataError(f"{model} has no single token for {' and '.join(split)}, so it cannot say which response it prefers")
+        raise DataError(f"{model} has no single token for {' and '.join(split)}, so it cannot indicate which response it prefers")
     return [int(tokens[0]) for tokens in ids]
 
 
 class PairPreferenceReward(PairwiseModel):
-    """A causal language model asked which response is better (Dong et al. 2024): softmax of its last logits over "A" and "B"."""
+    """A causal language model that selects the better response (Dong et al. 2024): softmax of its last logits over "A" and "B"."""
 
     date: str | None = None
     _letters: list[int] = PrivateAttr(default_factory=list)

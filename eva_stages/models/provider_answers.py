@@ -1,7 +1,7 @@
-"""From a provider's raw answer, as LiteLLM gives it or as it came over the wire, to texts, finish reasons and tokens.
+"""Reads texts, finish reasons and tokens from a provider's raw response, from LiteLLM or from the wire.
 
-The raw answer is in the journal before it is read here, so an error in reading costs nothing. A choice without a text is null with the
-reason that the provider gives for it, and final: it is paid for, and the same request would end the same way.
+The raw response is already in the journal, so an error in reading costs nothing. A choice without text is null with the provider's reason,
+and final: it is paid for, and the same request would end the same way.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,21 +13,21 @@ REASON_CHARACTERS = 80
 
 
 def raw_choices(response: Any) -> list[Any]:
-    """The choices of a raw answer, readable or not; none where it has none."""
+    """The choices of a raw response, readable or not; empty without any."""
     choices = response.get("choices") if isinstance(response, Mapping) else None
     return choices if isinstance(choices, list) else []
 
 
 def read_choices(response: Any, logprobs: bool) -> list[dict[str, Any]]:
-    """Every choice as `text` (null = none), `reason`, and `logprobs` where they were asked for."""
+    """Every choice as `text` (null = none), `reason`, and `logprobs` if requested."""
     return [_choice(choice, logprobs) for choice in raw_choices(response)]
 
 
 def with_tokens(choices: list[dict[str, Any]], total_tokens: int | None, count: Callable[[str], int]) -> list[dict[str, Any]]:
-    """The choices with `tokens` each, which sum to what the provider reports.
+    """The choices with `tokens` each, which sum to the provider's total.
 
     Args:
-        written: tokens of all choices; None = not known, so those of the texts are counted.
+        total_tokens: tokens of all choices; None = unknown, so the tokens of each text are counted.
     """
     if total_tokens is None:
         return [{**choice, "tokens": count(choice["text"]) if choice["text"] else 0} for choice in choices]
@@ -37,7 +37,7 @@ def with_tokens(choices: list[dict[str, Any]], total_tokens: int | None, count: 
 
 
 def storable(value: Any, hide: Callable[[str], str]) -> Any:
-    """A raw answer as JSON data without credentials, and without lone surrogates, which no file and no table can hold."""
+    """A raw response as JSON data without credentials, and without lone surrogates, which files and tables cannot store."""
     match value:
         case str():
             text = value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -59,7 +59,7 @@ def _choice(choice: Any, logprobs: bool) -> dict[str, Any]:
     if not text and finish == "length" and _has_thought(fields.get("message")):
         text, finish = None, UNFINISHED
     is_final = text is not None or finish in ("length", "content_filter", UNFINISHED)
-    reason = finish if is_final else f"no text in the answer (finish_reason {finish})"
+    reason = finish if is_final else f"no text in the response (finish_reason {finish})"
     entry: dict[str, Any] = {"text": text, "reason": reason}
     if logprobs:
         reported_logprobs = fields.get("logprobs")
@@ -68,12 +68,12 @@ def _choice(choice: Any, logprobs: bool) -> dict[str, Any]:
 
 
 def _has_thought(message: Any) -> bool:
-    """Whether a server gives the thought of a model that reasons apart from its text."""
+    """Whether a server returned a thought separately from the text."""
     return isinstance(message, Mapping) and any(message.get(name) for name in ("reasoning_content", "reasoning"))
 
 
 def _text(message: Any) -> str | None:
-    """What a message says, or the arguments of the function that it calls."""
+    """The text of a message, or the arguments of its function call."""
     if not isinstance(message, Mapping):
         return None
     content = message.get("content")

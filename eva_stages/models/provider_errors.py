@@ -1,7 +1,7 @@
-"""What it means when a provider does not answer: whether the call may have been paid for, whether it is worth another try, and when.
+"""Classifies failed calls to a provider: whether a call may have been billed, whether a retry can succeed, and when to retry.
 
-A status that a server gives says that it did not do the work, except where a proxy speaks for it (502, 504 and the like), which cannot
-know. A connection that is cut, a deadline that passes and an answer that cannot be read may all have been paid for.
+An error status means that the server did not do the work, unless a proxy sent it (502, 504 and similar). A lost connection, a timeout and
+an unreadable response may all have been billed.
 """
 
 import re
@@ -13,12 +13,12 @@ from eva_stages.core.redaction import redact
 from eva_stages.models.wire import Exchange
 
 REFUSAL_STATUSES = frozenset({401, 403, 404})
-"""The key or the model's name is wrong: no other call will do better."""
+"""The key or the model's name is wrong, so every other call fails too."""
 FORBIDDEN_STATUS = 403
-"""Also what some providers say of a single prompt, so it is the key only where no other call was answered."""
+"""Some providers also reject single prompts with it, so it means a wrong key only if no call got a response."""
 RETRY_STATUSES = frozenset({408, 409, 425, 429})
 UNPAID_STATUSES = frozenset({500, 501, 503, 529})
-"""Statuses from 500 with which a server says that it did not do the work."""
+"""Statuses from 500 that mean that the server did not do the work."""
 MAYBE_PAID_STATUSES = frozenset({408, 499})
 TOO_MANY_REQUESTS = 429
 REASON_CHARACTERS = 300
@@ -26,9 +26,9 @@ REASON_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Failure:
-    """A try that gave no answer.
+    """A try without a response.
 
-    `again`: another try may do better; `paid`: the provider may bill it.
+    `can_retry`: another try may succeed; `may_be_paid`: the provider may bill this try.
     """
 
     reason: str
@@ -39,16 +39,16 @@ class Failure:
 
 
 def failure(error: Exception, exchange: Exchange, deadline: float) -> Failure:
-    """What went wrong with a call.
+    """Classify a failed call.
 
     Args:
-        error: what LiteLLM raised, or TimeoutError after `deadline` seconds.
-        exchange: what went over the wire; its status is the server's own, LiteLLM's is made up where there is none.
+        error: the exception of LiteLLM, or TimeoutError after `deadline` seconds.
+        exchange: the call on the wire, with the server's real status; LiteLLM invents a status where there is none.
     """
     status = exchange.status if exchange.passed_here else _status(error)
     if isinstance(error, TimeoutError):
-        note = f" although status {status} had come" if status is not None else ""
-        reason = f"TimeoutError: no whole answer within {deadline:g} s (runtime.timeout){note}"
+        note = f" after status {status} had arrived" if status is not None else ""
+        reason = f"TimeoutError: no complete response within {deadline:g} s (runtime.timeout){note}"
     elif exchange.problem:
         reason = redact(exchange.problem)[:REASON_CHARACTERS]
     else:
@@ -59,7 +59,7 @@ def failure(error: Exception, exchange: Exchange, deadline: float) -> Failure:
         return Failure(f"status {status}, a redirect to {target}; give the final address as api_base", status, False, False)
     if not exchange.passed_here:
         return Failure(reason, status, _can_retry(status), not _is_unpaid(status))
-    if exchange.may_be_delivered:  # an answer with status 2xx that cannot be read, or none that is whole
+    if exchange.may_be_delivered:  # an unreadable response with status 2xx, or an incomplete response
         return Failure(reason, status, True, True)
     return Failure(reason, status, _can_retry(status), status is not None and not _is_unpaid(status), exchange.retry_after)
 
@@ -73,16 +73,16 @@ def _is_unpaid(status: int | None) -> bool:
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status that LiteLLM gives a failure of a call (a cut connection counts as 500)."""
+    """LiteLLM's HTTP status of an error; None for 500, which it also uses for lost connections."""
     code = error.__dict__.get("status_code")
     return code if isinstance(code, int) and code != 500 else None
 
 
 def retry_after(value: str | None, present_time: float, longest: float) -> float | None:
-    """Seconds that a Retry-After header asks to wait, at most `longest`; None where it says nothing that HTTP knows.
+    """The seconds of a Retry-After header, at most `longest`; None if the header is invalid.
 
     Args:
-        value: the header: whole seconds (fractions are taken too), or an HTTP date.
+        value: the header: seconds (fractions are accepted), or an HTTP date.
         now: seconds since the epoch.
     """
     text = (value or "").strip()

@@ -1,6 +1,6 @@
-"""What is known of a provider before anything starts: the key that its API is called with, and its prices.
+"""API key, prices and limits of a provider, known before anything starts.
 
-Keys never stand in recipes or artifacts. Prices come from the list that LiteLLM ships, or from the recipe.
+Recipes and artifacts never contain keys. Prices come from LiteLLM's packaged list or from the recipe.
 """
 
 import os
@@ -13,23 +13,23 @@ from eva_stages.core.redaction import add_secret_variable
 
 NO_KEY = "none"
 SETTINGS = ("temperature", "top_p", "max_tokens", "n", "stop", "seed", "logprobs", "top_logprobs", "tools", "tool_choice")
-"""What a request can ask for that some models do not take."""
+"""Settings of a request that some models do not support."""
 PER_MILLION = 1e-6
 
 
 def provider_key(model: str, api_base: str | None, variable: str | None, place: str) -> str | None:
-    """The key to send; None where LiteLLM takes the provider's usual one from the environment.
+    """The API key; None if LiteLLM reads the provider's usual variable.
 
-    A server of one's own needs none, but the clients beneath insist on something.
+    A local server needs no key, but the client libraries require a value.
 
     Args:
         model: LiteLLM's name.
-        api_base: address of an OpenAI-compatible server, if the recipe gives one.
-        variable: environment variable that holds the key, if the recipe names one.
+        api_base: address of an OpenAI-compatible server, if the recipe has one.
+        variable: environment variable with the key, if the recipe names one.
         place: the recipe field, for errors.
 
     Raises:
-        MissingKeyError: if there is no key where one is needed.
+        MissingKeyError: if a required key is missing.
     """
     if variable is not None:
         add_secret_variable(variable)
@@ -45,24 +45,24 @@ def provider_key(model: str, api_base: str | None, variable: str | None, place: 
 
 
 def token_rates(model: str, price: Mapping[str, float] | None) -> tuple[float, float] | None:
-    """US dollars per token in and out; None for a model whose price is not known.
+    """US dollars per input and output token; None if the price is unknown.
 
     Args:
-        price: dollars per million tokens, `input` and `output`, if the recipe gives them.
+        price: dollars per million tokens, `input` and `output`, from the recipe.
     """
     if price is not None:
         return price["input"] * PER_MILLION, price["output"] * PER_MILLION
     litellm = import_litellm()
     try:
         info = litellm.get_model_info(model)
-    except Exception:  # what it raises for a model that is not on the list differs by provider
+    except Exception:  # for an unlisted model, the type of the error depends on the provider
         return None
     rates = info["input_cost_per_token"], info["output_cost_per_token"]
     return None if None in rates else (float(rates[0] or 0), float(rates[1] or 0))
 
 
 def dropped_settings(model: str, request: Mapping[str, Any]) -> list[str]:
-    """Settings of a request that a model does not take, by LiteLLM's knowledge of it; they are left out of every call."""
+    """Settings of a request that a model does not support according to LiteLLM; every call omits them."""
     litellm = import_litellm()
     litellm.drop_params = False
     try:
@@ -82,7 +82,7 @@ def _is_refused(model: str, provider: str, name: str, value: Any) -> bool:
 
 
 def provider_of(model: str) -> str | None:
-    """The provider that LiteLLM would send a model's calls to; None where it knows none."""
+    """LiteLLM's provider for a model; None if unknown."""
     litellm = import_litellm()
     try:
         return str(litellm.get_llm_provider(model)[1])
@@ -91,7 +91,7 @@ def provider_of(model: str) -> str | None:
 
 
 def most_new_tokens(model: str) -> int | None:
-    """Tokens that a model answers with at most, by LiteLLM's list; None where it does not say."""
+    """Longest response of a model in tokens, from LiteLLM's list; None if unknown."""
     litellm = import_litellm()
     try:
         limit = litellm.get_model_info(model).get("max_output_tokens")

@@ -1,7 +1,7 @@
-"""Pointwise reward models that run here: a forward pass over the chat template of prompt and response.
+"""Local pointwise reward models: a forward pass over the chat template of prompt and response.
 
-Batches are made by length within a budget of padded tokens, across prompts. Sequences are padded on the right with the attention
-mask passed, which is where `transformers`' classifiers and ArmoRM look for the last token of a conversation.
+Batches are grouped by length within a budget of padded tokens, across prompts. Sequences are padded on the right with an attention mask,
+because `transformers`' classifiers and ArmoRM expect the last token of a conversation there.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class SequenceClassifierReward(LocalReward, PointwiseReward):
         self._model = load_model(AutoModelForSequenceClassification, self.model, self.dtype, self.device)
         labels = self._model.config.num_labels
         if labels != 1:
-            raise DataError(f"{self.model} has {labels} labels; a reward model has one")
+            raise DataError(f"{self.model} has {labels} labels; a reward model must have 1")
         padding = self._model.config.get_text_config().pad_token_id
         self._padding = None if padding is None or padding < 0 else padding  # the first Llama checkpoints have -1
 
@@ -46,7 +46,7 @@ class SequenceClassifierReward(LocalReward, PointwiseReward):
         refusals = [chat.refusal(messages, is_finished=True) for messages in chats]
         sequences = [[] if reason else chat.conversation_ids(messages) for messages, reason in zip(chats, refusals, strict=True)]
         reasons = [
-            f"the reward's chat template refuses the conversation: {reason}" if reason else self._refusal(ids)
+            f"the reward's chat template rejects the conversation: {reason}" if reason else self._refusal(ids)
             for reason, ids in zip(refusals, sequences, strict=True)
         ]
         scores = [Score(None, reason) for reason in reasons]
@@ -58,7 +58,7 @@ class SequenceClassifierReward(LocalReward, PointwiseReward):
         return scores
 
     def _refusal(self, ids: list[int]) -> str | None:
-        """Why a conversation cannot be scored; None if it can."""
+        """Why a conversation cannot be scored; None if possible."""
         if self._limit is not None and len(ids) > self._limit:
             return f"{len(ids)} tokens are more than max_length = {self._limit}"
         return None
@@ -71,8 +71,8 @@ class SequenceClassifierReward(LocalReward, PointwiseReward):
         return [Score(value) for value in logits.tolist()]
 
     def _padding_of(self, sequences: list[list[int]]) -> int:
-        """The padding before which the model takes a conversation to end. Where its configuration names none, a conversation ends with its
-        last token, whatever that is; so it is a token that ends none of these.
+        """The padding token, before which the model expects the end of a conversation. If its configuration names none, a token that does
+        not end any of these sequences.
         """
         if self._padding is not None:
             return self._padding
@@ -82,7 +82,7 @@ class SequenceClassifierReward(LocalReward, PointwiseReward):
         return padding
 
     def _pad(self, sequences: list[list[int]]) -> dict[str, Any]:
-        """Ids padded on the right. The model's padding need not be a token that the tokenizer knows."""
+        """Ids padded on the right. The padding may be a token that the tokenizer does not contain."""
         import torch
 
         width, padding = max(len(ids) for ids in sequences), self._padding_of(sequences)
@@ -92,7 +92,7 @@ class SequenceClassifierReward(LocalReward, PointwiseReward):
 
 
 class ArmoRMReward(SequenceClassifierReward):
-    """ArmoRM (Wang et al. 2024): the reward is the gated score, the objectives behind it are kept beside it."""
+    """ArmoRM (Wang et al. 2024): the reward is the gated score; its objectives are saved in a column."""
 
     columns: ClassVar[tuple[str, ...]] = ("rewards", "failures", "objectives")
 

@@ -1,8 +1,8 @@
 """Rewards: given a prompt and its responses, one number per response.
 
-A response that cannot be scored gets null and the reason; never 0, never a dropped row. A reward sees all rows of a call at once,
-so that it can batch across prompts, and a score does not depend on its batch beyond floating-point rounding. Models that run here
-are in `reward_models` (pointwise) and `pairwise`.
+A response that cannot be scored gets null and the reason, never 0, and its row is never dropped. A reward receives all rows of a call at
+once, so that it can batch across prompts; a score does not depend on its batch beyond floating-point rounding. Local models are in
+`reward_models` (pointwise) and `pairwise`.
 """
 
 import math
@@ -31,14 +31,14 @@ from eva_stages.lettercraft.language import grade, parse
 from eva_stages.models.conversation import with_system_prompt
 
 NO_RESPONSE = "no response"
-"""Why a response that is null has no reward; nothing was called for it."""
+"""Why a null response has no reward; it causes no call."""
 
 
 Verifier = Callable[[list[Message], str, str | None], float | None]
 
 
 class Conversation(NamedTuple):
-    """A prompt with one response, and what a verifier checks it against."""
+    """A prompt with one response, and the reference for verifiers."""
 
     messages: list[Message]
     response: str
@@ -46,7 +46,7 @@ class Conversation(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A reward, or None and the reason; with what the model says besides and what the call cost."""
+    """A reward, or None and the reason; with the objectives behind it and the statistics of the call."""
 
     value: float | None
     failure: str | None = None
@@ -55,7 +55,7 @@ class Score(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """A prompt with its responses; a response that failed is None."""
+    """A prompt with its responses; a failed response is None."""
 
     messages: list[Message]
     responses: list[str | None]
@@ -67,17 +67,17 @@ class RewardModel(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
     columns: ClassVar[tuple[str, ...]] = ("rewards", "failures")
-    """What `score_rows` fills."""
+    """Columns that `score_rows` returns."""
 
     def load(self) -> None:
         """Read weights; called once, in the process that scores."""
 
     def unload(self) -> None:
-        """Give the weights back."""
+        """Free the weights."""
 
     @abstractmethod
     def score_rows(self, rows: Sequence[Candidates]) -> list[dict[str, Any]]:
-        """One dict per row with the model's `columns`, lists of n, and perhaps `statistics` of what it took."""
+        """One dict per row with the model's `columns`, lists of n, and optionally `statistics`."""
 
 
 class LocalReward(RewardModel):
@@ -104,7 +104,7 @@ class LocalReward(RewardModel):
 
 
 class PointwiseReward(RewardModel):
-    """Scores each response for itself."""
+    """Scores each response independently."""
 
     @abstractmethod
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
@@ -132,7 +132,7 @@ def _columns(scores: list[Score]) -> dict[str, Any]:
 
 
 def finite(score: Score) -> Score:
-    """A score that is no number is a failure."""
+    """Turn a score that is not finite into a failure."""
     return score if score.value is None or math.isfinite(score.value) else Score(None, f"the reward is {score.value}")
 
 
@@ -168,21 +168,21 @@ class VerifierReward(PointwiseReward):
 
     def _score_conversation(self, conversation: Conversation) -> Score:
         try:
-            messages = [dict(message) for message in conversation.messages]  # a function may change what it is given
+            messages = [dict(message) for message in conversation.messages]  # a function may change its arguments
             return as_score(self._call(messages, conversation.response, conversation.reference), self.in_unit)
-        except Exception as error:  # whatever a user's function does, one row must not take the stage down
+        except Exception as error:  # whatever a user's function raises, a single row must not stop the stage
             return Score(None, error_reason(error))
 
 
 def as_score(value: Any, in_unit: bool = False) -> Score:
-    """What a function returned, as a score: any real number, those of numpy and truth values (1 and 0) too; anything else is a null."""
+    """The return value of a function as a score: any real number, including numpy's and booleans; anything else is null."""
     if not isinstance(value, numbers.Real | np.bool_):
         description = "None" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
         return Score(None, f"the function returned {description}; expected a number")
     try:
         number = float(value)
     except OverflowError:
-        return Score(None, f"the function returned {type(value).__name__} beyond what a float can hold")
+        return Score(None, f"the function returned {type(value).__name__} that is too large for a float")
     if in_unit and not 0 <= number <= 1:
         return Score(None, f"the function returned {number:g}; expected a number from 0 to 1")
     return Score(number)
@@ -218,7 +218,7 @@ _RATING = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
 
 
 def read_rating(reply: str | None) -> float | None:
-    """The last [[rating]] in a judge's reply; None if there is none between 1 and 10."""
+    """The last [[rating]] in a judge's reply; None without a rating from 1 to 10."""
     ratings = _RATING.findall(reply or "")
     return float(ratings[-1]) if ratings and 1 <= float(ratings[-1]) <= 10 else None
 
@@ -259,7 +259,7 @@ def _judge_score(output: dict[str, Any]) -> Score:
 
 
 def _with_reasons(failures: Sequence[str | None], finish_reasons: Sequence[str] | None) -> list[str | None]:
-    """The failures, with why there is no response where that is known."""
+    """The failures, extended by the reason why there is no response, if known."""
     response_reasons = finish_reasons or [""] * len(failures)
     return [
         f"{failure}: {reason}" if failure == NO_RESPONSE and reason else failure
@@ -271,14 +271,14 @@ class RewardResponses(Step):
     """Scores the responses of every row, all rows of a call together.
 
     Attributes:
-        reward: what scores.
-        system_prompt: put before conversations without a system message; null = the reward reads them as they are.
+        reward: the reward to apply.
+        system_prompt: prepended to conversations without a system message; null = conversations stay unchanged.
         responses: the input column; the output columns are `rewards`, ... or `<prefix>rewards`, ... for `<prefix>responses`.
 
     Input columns:
-        - messages, `responses`; reference (what verifiers check against) where there is one
+        - messages, `responses`; reference (for verifiers), optional
     Output columns:
-        - rewards (`list[float | None]`), failures (`list[str | None]`): null rewards have their reason in failures
+        - rewards (`list[float | None]`), failures (`list[str | None]`): the reasons of null rewards
         - objectives (ArmoRM), win_probability and win_matrix (pairwise rewards)
     """
 
@@ -319,7 +319,7 @@ class RewardResponses(Step):
 
 
 def add_scores(row: dict[str, Any], failures: Sequence[str | None], **statistics: float) -> None:
-    """Count the rewards of a row, each with the reason why it is null or None; a response that is null was not scored, and did not fail."""
+    """Count the rewards of a row by the reasons of their failures (None = scored). A null response is no call, and no failed call."""
     called_failures = [failure for failure in failures if failure != NO_RESPONSE]
     add_calls(row, *called_failures)
     add_reasons(row, *[NO_RESPONSE] * (len(failures) - len(called_failures)))

@@ -1,7 +1,6 @@
-"""How a token is drawn, the same in both engines: the recipe is the whole truth, the model's own settings count for nothing.
+"""Sampling of tokens, equal in both engines: only the recipe's settings apply, the model's own settings are ignored.
 
-The order is vLLM's: repetition penalty, temperature, min_p, top_k, top_p. Where nothing is drawn (temperature 0) the penalty alone
-counts.
+The order is vLLM's: repetition penalty, temperature, min_p, top_k, top_p. At temperature 0 only the penalty applies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,13 +36,13 @@ NEUTRAL: Mapping[str, Any] = {
     "top_p": 1.0,
     "top_k": 0,
 }
-"""Values of a model's sampling settings that change nothing."""
+"""Values of a model's sampling settings that have no effect."""
 NOT_SAMPLING = ("_from_model_config", "transformers_version", "cache_implementation", "use_cache", "max_length", "max_new_tokens")
-"""Entries of a generation configuration that are no sampling settings, besides tokens; length is the recipe's in every tool."""
+"""Entries of a generation configuration that are not sampling settings; the recipe sets the length."""
 
 
 class Sampling(NamedTuple):
-    """What decides which token is drawn."""
+    """The settings that decide which token is drawn."""
 
     temperature: float
     top_p: float = 1.0
@@ -53,10 +52,10 @@ class Sampling(NamedTuple):
 
 
 def processors(sampling: Sampling, starts: Sequence[int]) -> "LogitsProcessorList":
-    """The settings as processors of `transformers`, in the order in which vLLM applies them.
+    """The settings as processors of `transformers`, in vLLM's order.
 
     Args:
-        starts: where each row of the batch begins behind its padding.
+        starts: length of the left padding of each row of the batch.
     """
     from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
@@ -78,7 +77,7 @@ def processors(sampling: Sampling, starts: Sequence[int]) -> "LogitsProcessorLis
 def vllm_settings(sampling: Sampling, seed: int, n: int, max_tokens: int, stop: Sequence[str], ends: Sequence[int]) -> dict[str, Any]:
     """The settings as arguments of vLLM's `SamplingParams`."""
     return {
-        "n": n if sampling.temperature > 0 else 1,  # vLLM refuses to draw the same greedy answer more than once
+        "n": n if sampling.temperature > 0 else 1,  # vLLM rejects more than one greedy response
         "seed": seed & LARGEST_SEED,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -92,14 +91,14 @@ def vllm_settings(sampling: Sampling, seed: int, n: int, max_tokens: int, stop: 
 
 
 def neutral_generation_config(ends: Sequence[int], pad: int | None, **limits: Any) -> "GenerationConfig":
-    """A generation configuration that knows the end tokens and nothing else but `limits`."""
+    """A generation configuration with the end tokens and `limits` only."""
     from transformers import GenerationConfig
 
     return GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=pad, do_sample=False, **limits)
 
 
 def model_settings(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint's files want of sampling, by name: settings that the recipe overrules. End tokens are no part of them."""
+    """Sampling settings in a checkpoint's files, by name, which the recipe overrides; without end tokens."""
     generation_settings = read_json(checkpoint / "generation_config.json")
     legacy_settings = {name: value for name, value in read_json(checkpoint / "config.json").items() if name in NEUTRAL}
     sampling_switch = {"do_sample"} if generation_settings.get("do_sample") else set()
@@ -114,7 +113,7 @@ def model_settings(checkpoint: Path) -> dict[str, Any]:
 
 
 def sampled_responses(responses: Sequence[SampledResponse], prompt: str, input_tokens: int) -> "Generated":
-    """The responses to one prompt, with what is known of how they were sampled; the end token counts."""
+    """The responses to one prompt with their token ids; token counts include the end token."""
     from eva_stages.core.generating import generated  # imports distilabel, which takes seconds and prints warnings
 
     counts = [len(response.ids) for response in responses]
@@ -123,7 +122,7 @@ def sampled_responses(responses: Sequence[SampledResponse], prompt: str, input_t
 
 
 def too_long(tokens: int, n: int) -> "Generated":
-    """The responses to a prompt that leaves no room for any."""
+    """The null responses to a prompt that leaves no room for a response."""
     from eva_stages.core.generating import generated
 
     return {**generated([None] * n, ["prompt_too_long"] * n, tokens, [0] * n), "token_ids": [None] * n}

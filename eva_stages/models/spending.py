@@ -1,10 +1,10 @@
-"""What a call to a provider can cost, and what it did cost.
+"""The worst-case and the actual cost of a call to a provider.
 
-The worst case of a call: the tokens of its prompt as counted here, and all the tokens that it may answer with. It is set aside before the
-call is sent. The provider's own figures are believed where they are plausible: whole numbers, neither of them 0, and no more than some
-provider could count. Otherwise the worst case counts, and the call is reported as estimated. Tokenizers, chat templates and hidden thoughts
-differ, so a provider may count up to `MORE_TIMES` as many tokens as the worst case has and `MORE_TOKENS` more; ratios above 1 that it has
-shown are applied to the worst cases that follow. What is believed beyond a worst case counts up to the cap (`Journal.settle`).
+The worst case of a call is its prompt's tokens, counted locally, plus the longest possible response. It is reserved before the call is
+sent. The provider's token counts are accepted if they are plausible: integers above 0 that some provider could count. Otherwise the call
+is counted at its worst case and reported as estimated. Because tokenizers, chat templates and hidden thoughts differ, a provider may count
+up to `MORE_TIMES` the worst case plus `MORE_TOKENS`; observed ratios above 1 scale later worst cases. An accepted cost above its
+reservation counts up to the cap (`Journal.settle`).
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ MORE_TIMES, MORE_TOKENS = 2.0, 512
 
 @dataclass(frozen=True)
 class WorstCase:
-    """The most that one call can use; `usd` is 0 where no price is known."""
+    """The most that a call can use; `usd` is 0 if the price is unknown."""
 
     input_tokens: int
     output_tokens: int
@@ -28,13 +28,13 @@ class WorstCase:
 
 @dataclass(frozen=True)
 class Charge:
-    """What one call cost. Estimated: the worst case, because the provider did not say, or said what cannot be."""
+    """The cost of a call. `is_estimate`: the worst case, because the provider reported no usage or an implausible usage."""
 
     usd: float
     is_estimate: bool
     input_tokens: int
     output_tokens: int | None
-    """None where the provider did not say."""
+    """None if the provider did not report it."""
     is_implausible: bool = False
     """Whether the provider reported more than the call can have used."""
 
@@ -43,7 +43,7 @@ class Prices:
     """The price of a model's tokens.
 
     Attributes:
-        rates: US dollars per token in and out; None where no price is known.
+        rates: US dollars per input and output token; None if the price is unknown.
     """
 
     def __init__(self, model: str, price: Mapping[str, float] | None) -> None:
@@ -52,17 +52,17 @@ class Prices:
         self._ratios = (1.0, 1.0)
 
     def worst_case(self, request: Mapping[str, Any]) -> WorstCase:
-        """What a request can use and cost at most."""
-        # without a price it only has to tell what is plausible, so the bytes of a text do
+        """The most that a request can use and cost."""
+        # without a price, only the check for plausible usage needs it, for which bytes are precise enough
         tokens = self._prompt_tokens(request) if self.rates else sum(len(str(message).encode()) for message in request["messages"])
         tokens_out = request["max_tokens"] * request.get("n", 1)
         return WorstCase(tokens, tokens_out, self._usd(round(tokens * self._ratios[0]), round(tokens_out * self._ratios[1])))
 
     def charge(self, usage: Any, request: Mapping[str, Any], worst: WorstCase) -> Charge:
-        """What a call cost by the usage that its answer reports, or by its worst case.
+        """The cost of a call by its reported usage, or by its worst case.
 
         Args:
-            usage: the `usage` of the answer, whatever it is.
+            usage: the `usage` field of the response, of any type.
         """
         reported_usage = usage if isinstance(usage, Mapping) else {}
         tokens_in, tokens_out = (_whole_number(reported_usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
@@ -95,7 +95,7 @@ def _is_plausible(reported_tokens: int, worst_tokens: int) -> bool:
 
 
 def _ratio(reported_tokens: int, worst_tokens: int) -> float:
-    """How many times as many tokens were reported, beyond what a template may add."""
+    """Ratio of reported to expected tokens, after subtracting what a template may add."""
     return (reported_tokens - MORE_TOKENS) / max(1, worst_tokens)
 
 

@@ -1,9 +1,9 @@
 """Checking final answers to mathematics problems against a reference.
 
-A verifier is a function `f(messages, response, reference) -> float | None`. What cannot be scored raises, and the message is the
-reason of a null; a response without a readable answer, however, is a wrong answer. Parsing and comparison of numbers, fractions,
-percentages and LaTeX are math-verify's; this file only says which part of a response is its final answer, and turns down
-expressions that would take for ever to evaluate, so that no time limit is needed and any thread may call.
+A verifier is a function `f(messages, response, reference) -> float | None`. If a row cannot be scored it raises, and the message is the
+reason of a null; a response without a readable answer is a wrong answer. math-verify parses and compares numbers, fractions, percentages
+and LaTeX. This file selects the final answer in a response, and rejects expressions that take too long to evaluate, so that no time limit
+is needed and any thread can call it.
 """
 
 import logging
@@ -26,17 +26,17 @@ REWRITES = [
     (re.compile(r"(?<![\d.,/])(-?)(\d+) (\d+)/(\d+)(?![\d/])"), r"\1(\2+\3/\4)"),
     (re.compile(r"[`\"~≈“”]"), " "),
 ]
-"""Spellings that math-verify does not know: other minus signs, currencies, mixed numbers (2 1/2), quotes."""
+"""Spellings that math-verify does not read: other minus signs, currencies, mixed numbers (2 1/2), quotes."""
 PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])(?<!\\begin\{)(?<!\\end\{)[A-Za-z]{3,}")
 EAGER = re.compile(r"(?=.*(?:\^|\d{5}|!)).*(?:binom|gcd|lcm)|\\sqrt\[[^\]]*[\^!]", re.DOTALL)
-"""Functions that are evaluated while they are parsed, of numbers that may be huge."""
+"""Functions that the parser evaluates, with possibly huge numbers."""
 MAX_DIGITS = 20_000
-"""Numbers with more digits than that, such as 9^9^9, are not evaluated."""
+"""Numbers with more digits, such as 9^9^9, are not evaluated."""
 SUM_TERMS = 200
-"""What a power of a sum with variables counts more, since comparing expands it."""
+"""Factor for the cost of a power of a sum with variables, because comparing expands it."""
 MAX_CHARACTERS = 1000
 MAX_DEPTH = 12
-"""Of brackets in brackets; the parser's time grows exponentially with it."""
+"""Of nested brackets; parsing time grows exponentially with it."""
 
 
 def math(messages: list[Message], response: str, reference: str | None) -> float:
@@ -44,11 +44,11 @@ def math(messages: list[Message], response: str, reference: str | None) -> float
 
     Args:
         messages: not used.
-        response: ends in an answer; which part of it counts is told by `final_answer`.
+        response: ends in an answer; `final_answer` selects it.
         reference: the bare answer, or GSM8K's worked text that ends in `#### 72`.
 
     Raises:
-        ValueError: no reference, one that is no mathematical expression, or an answer too large to evaluate.
+        ValueError: a missing reference, a reference that is not a mathematical expression, or an answer too large to evaluate.
     """
     from math_verify import verify
 
@@ -63,7 +63,7 @@ def math(messages: list[Message], response: str, reference: str | None) -> float
 
 def final_answer(response: str) -> Any | None:
     """The final answer as a SymPy expression: GSM8K's `#### 72`, else the last line with a \\boxed or "answer is", else the last
-    line with a number; None if there is none. A last marked line outranks all unmarked ones, wherever it stands."""
+    line with a number; None if there is none. The last marked line has priority over all unmarked lines."""
     return next((answer for text in _candidates(response) if (answer := _parse(text)) is not None), None)
 
 
@@ -77,7 +77,7 @@ def _candidates(response: str) -> Iterator[str]:
             yield _without_words(line[marks[-1].start() :][:MAX_CHARACTERS])
         elif marks:
             yield line[marks[-1].start() :][:MAX_CHARACTERS]
-    # a mere "to find the answer, add 5 ..." does not announce it, though math-verify takes it so
+    # "to find the answer, add 5 ..." does not announce an answer, but math-verify reads it as such
     yield from (re.sub("answer", "result", line[-MAX_CHARACTERS:], flags=re.IGNORECASE) for line in lines)
 
 
@@ -88,40 +88,40 @@ def _reference(reference: str | None) -> Any:
     boxed_text = bare if r"\boxed" in bare else rf"\boxed{{{bare.strip('$')}}}"
     expression = _parse(_without_words(boxed_text))
     if expression is None:
-        raise ValueError(f"the reference answer {bare[:60]!r} is no mathematical expression; give a number, a fraction or LaTeX")
+        raise ValueError(f"the reference answer {bare[:60]!r} is not a mathematical expression; give a number, a fraction or LaTeX")
     return expression
 
 
 def _without_words(text: str) -> str:
-    """LaTeX without plain words, such as units, which would be read as products of variables."""
+    """LaTeX without plain words such as units, which would be parsed as products of variables."""
     return PLAIN_WORD.sub("", re.sub(r"\s*per ?cent\b", "%", text))
 
 
 def _parse(text: str) -> Any | None:
-    """The answer in a text as math-verify reads it; None where it sees none."""
+    """The answer that math-verify reads in a text; None if there is none."""
     from math_verify import parse
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about absent time limits
     for pattern, plain in REWRITES:
         text = pattern.sub(plain, text)
     if EAGER.search(text) or _depth(text) > MAX_DEPTH:
-        raise ValueError(f"{text[:60]!r} may take for ever to parse: huge numbers or more than {MAX_DEPTH} brackets in brackets")
+        raise ValueError(f"{text[:60]!r} takes too long to parse: huge numbers or more than {MAX_DEPTH} levels of brackets")
     return next(iter(parse(text, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)), None)
 
 
 def _depth(text: str) -> int:
-    """How many brackets are open at once."""
+    """The largest number of open brackets."""
     return max(accumulate(((character in "([{") - (character in ")]}") for character in text), initial=0))
 
 
 def _check_size(expression: Any) -> None:
     digits = _digits(expression)
     if digits > MAX_DIGITS:
-        raise ValueError(f"{str(expression)[:60]} has some {digits:.3g} digits; at most {MAX_DIGITS} are evaluated")
+        raise ValueError(f"{str(expression)[:60]} has about {digits:.3g} digits; at most {MAX_DIGITS} are evaluated")
 
 
 def _digits(expression: Any) -> float:
-    """Roughly how many decimal digits evaluating takes, from above; infinite for sums, integrals and the like."""
+    """A rough upper bound of the decimal digits of an evaluation; infinite for sums, integrals and derivatives."""
     from sympy import Derivative, MatrixBase, Number, Pow, gamma
     from sympy.concrete.expr_with_limits import ExprWithLimits
     from sympy.functions.combinatorial.factorials import CombinatorialFunction
@@ -140,5 +140,5 @@ def _digits(expression: Any) -> float:
 
 
 def _exponent(exponent: Any) -> float:
-    """The size of a power's exponent, at least 1; infinite if it is large itself."""
+    """The size of a power's exponent, at least 1; infinite for a large exponent."""
     return max(1.0, abs(complex(exponent))) if _digits(exponent) < 20 else mathematics.inf

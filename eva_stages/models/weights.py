@@ -1,8 +1,8 @@
-"""Loading a checkpoint as it was meant: every weight of the model comes from the file, in its shape, or nothing is loaded.
+"""Strict loading of checkpoints: every weight of the model must be in the file with the right shape.
 
-`transformers` gives weights that a checkpoint lacks random values and goes on. Here they are an error. `load_strictly` reads the
-weights; `weight_faults` runs the same loading, renaming of old names included, on the headers of the safetensors files with a model
-whose tensors hold no data, which takes a second for any size.
+`transformers` initialises missing weights randomly; here they are an error. `load_strictly` reads the weights; `weight_faults` runs the
+same loading, including the renaming of old names, on the headers of the safetensors files with a model without data, which takes a
+second for any size.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,20 +16,20 @@ from eva_stages.models.architecture import attention_code, first_line, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MOST_NAMES = 4
-"""Names that a message lists."""
+"""Number of names in a message."""
 COPY_AGAIN = "the file is cut off or damaged; copy or download it again"
 
 
 def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, **settings: Any) -> Any:
-    """`kind.from_pretrained(folder)`, whole.
+    """`kind.from_pretrained(folder)`, with all weights.
 
     Args:
         kind: an auto class of `transformers`, or a model class.
-        attention: attention code, see `attention_code`.
+        attention: attention implementation, see `attention_code`.
         settings: further arguments of `from_pretrained`.
 
     Raises:
-        DataError: naming the weights that are missing or of another shape.
+        DataError: names the weights that are missing or have another shape.
     """
     from transformers import AutoConfig, GenerationConfig
 
@@ -52,24 +52,24 @@ def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, *
 
 
 def weight_faults(kind: Any, folder: Path, on_unused: Callable[[str], object] | None = None, optional: str | None = None) -> list[str]:
-    """What would make loading this checkpoint as `kind` fail, found without reading a weight.
+    """Why loading this checkpoint as `kind` would fail, without reading its weights; empty if it would succeed.
 
     Args:
         unused: called with a sentence about weights that the model does not use, if there are any.
-        optional: weights whose names begin with this may be missing, because nothing uses them.
+        optional: weights whose names begin with this prefix may be missing, because they are unused.
     """
     from transformers import AutoConfig
 
     try:
         shapes = header_shapes(folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        set_attention(config, "eager")  # nothing is computed, so what the configuration asks for need not be installed
+        set_attention(config, "eager")  # nothing is computed, so the configured package need not be installed
         if getattr(config, "quantization_config", None):
-            return []  # its weights are packed; they are compared when they are loaded
+            return []  # packed weights are compared when they are loaded
         model, info = _load_headers(kind, config, shapes)
     except DataError as error:
         return [str(error)]
-    except Exception as error:  # a configuration may be wrong in any way
+    except Exception as error:  # a configuration can be wrong in any way
         return [f"no model can be built from its config.json: {type(error).__name__}: {first_line(error)}"]
     if optional is not None:
         info["missing_keys"] = {name for name in info["missing_keys"] if not name.startswith(optional)}
@@ -81,7 +81,7 @@ def weight_faults(kind: Any, folder: Path, on_unused: Callable[[str], object] | 
 
 def check_weights(kind: Any, folder: Path) -> None:
     """Raises:
-    DataError: if a library that loads this checkpoint as `kind` by itself would give weights random values.
+    DataError: if a library that loads this checkpoint as `kind` would initialise weights randomly.
     """
     if faults := weight_faults(kind, folder):
         raise DataError(f"{folder}: {faults[0]}")
@@ -113,7 +113,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if (folder / "adapter_config.json").is_file():
         raise DataError(
-            "is a LoRA adapter (adapter_config.json), not a whole model; merge it first: "
+            "is a LoRA adapter (adapter_config.json), not a complete model; merge it first: "
             "PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(other_folder)"
         )
     if (folder / WEIGHTS).is_file():
@@ -131,7 +131,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _load_headers(kind: Any, config: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[Any, dict[str, Any]]:
-    """What `from_pretrained` says about weights of these names and shapes; the model's tensors are on the meta device."""
+    """The model and loading report of `from_pretrained` for weights of these names and shapes, on the meta device."""
     import torch
 
     with _quietly(), torch.device("meta"):
@@ -144,7 +144,7 @@ def _load_headers(kind: Any, config: Any, shapes: dict[str, tuple[int, ...]]) ->
 
 
 def _fault(model: Any, info: dict[str, Any]) -> str | None:
-    """What is wrong with a loading; None if nothing is."""
+    """The error in a loading report; None if there is none."""
     missing_keys, mismatched_keys = sorted(info["missing_keys"]), sorted(info["mismatched_keys"])
     if not missing_keys and not mismatched_keys:
         return None
@@ -159,7 +159,7 @@ def _fault(model: Any, info: dict[str, Any]) -> str | None:
         )
     if info["unexpected_keys"]:
         sentences.append(f"the checkpoint has {_name_list(sorted(info['unexpected_keys']))} instead")
-    return "; ".join(sentences) + ". They would be random; use the checkpoint of this kind of model, or rename its weights"
+    return "; ".join(sentences) + ". They would be initialised randomly; use a checkpoint of this kind of model, or rename its weights"
 
 
 def _unused_sentence(info: dict[str, Any]) -> str | None:
@@ -174,7 +174,7 @@ def _name_list(names: list[str]) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the loading report and progress bar of `transformers`: what it says is said by `_fault`."""
+    """Without the loading report and progress bar of `transformers`; `_fault` reports the errors."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

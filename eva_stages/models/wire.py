@@ -1,4 +1,4 @@
-"""What LiteLLM sends and receives, seen at the one place through which its HTTP clients pass.
+"""Observes what LiteLLM sends and receives, in the transports of its HTTP clients.
 
 LiteLLM reports a cut connection as status 500, retries some requests by itself, follows redirects, and reads bodies of any size. A
 spending cap needs to know what really happened: whether a request can have reached the server, which status came back, and that one
@@ -21,35 +21,35 @@ from eva_stages.core.patches import wrap_litellm_transports
 
 UNPROCESSABLE = 422
 LARGEST_BODY = 64 << 20
-"""Bytes of any answer."""
+"""Most bytes of a response."""
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
 class WireError(EvaError, httpx.TransportError):
-    """An exchange was stopped here: its answer is too long, or a second request was about to be sent for one reservation."""
+    """A call was stopped: its response is too long, or LiteLLM attempted a second request for the same reservation."""
 
 
 @dataclass
 class Exchange:
-    """One call as HTTP saw it."""
+    """A call as observed in HTTP."""
 
     most_bytes: int = LARGEST_BODY
-    """Bytes that the answer may have."""
+    """Most bytes of the response."""
     on_send: Callable[[], None] = lambda: None
-    """Called when a request goes out, before which LiteLLM may import for seconds."""
+    """Called when a request is sent; LiteLLM may import modules for seconds before."""
     passed_here: bool = False
-    """Whether the call passed here at all."""
+    """Whether the call was observed."""
     may_be_delivered: bool = False
-    """Whether the request can have reached the server without an answer that was received whole."""
+    """Whether the request may have reached the server without a complete response."""
     status: int | None = None
     retry_after: str | None = None
     location: str | None = None
     body: bytes | None = None
-    """The answer, once it has come whole."""
+    """The complete response."""
     problem: str | None = None
-    """What cut the exchange short."""
+    """Why the exchange was interrupted."""
     sent_fields: list[frozenset[str]] = field(default_factory=list)
-    """The fields of every request that was sent: LiteLLM leaves out what a server refuses with status 422 and sends the rest again."""
+    """The fields of every request: LiteLLM drops fields that a server rejects with status 422 and sends the rest again."""
 
 
 EXCHANGE: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
@@ -57,7 +57,7 @@ EXCHANGE: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 @cache
 def watch_transports() -> None:
-    """Let every transport that LiteLLM creates from now on fill in the exchange of the task that uses it."""
+    """Patch LiteLLM so that every transport it creates records the exchange of the task that uses it."""
     wrap_litellm_transports(_watch)
 
 
@@ -71,7 +71,7 @@ def _watch(handle: Handler) -> Handler:
 
 async def _exchange(exchange: Exchange, handle: Handler, request: httpx.Request) -> httpx.Response:
     if exchange.may_be_delivered or exchange.status not in (None, UNPROCESSABLE):
-        raise WireError("one request may have been paid for already, so LiteLLM does not send it again by itself")
+        raise WireError("the request may already have been billed, so LiteLLM must not repeat it")
     exchange.passed_here = exchange.may_be_delivered = True
     exchange.on_send()
     exchange.status = exchange.body = exchange.retry_after = exchange.location = exchange.problem = None
@@ -84,25 +84,30 @@ async def _exchange(exchange: Exchange, handle: Handler, request: httpx.Request)
         exchange.body = await _body(exchange, response)
     except Exception as error:
         exchange.may_be_delivered = not _never_connected(error)
-        summary = "connection lost before the answer was complete" if exchange.may_be_delivered else "no connection"
+        summary = "connection lost before the response was complete" if exchange.may_be_delivered else "no connection"
         exchange.problem = exchange.problem or f"{summary}: {type(error).__name__}: {error}"
         raise
     exchange.may_be_delivered = exchange.status < 300
-    dropped_headers = ("content-encoding", "content-length", "transfer-encoding", "location")  # without a location no client follows it
+    dropped_headers = (
+        "content-encoding",
+        "content-length",
+        "transfer-encoding",
+        "location",
+    )  # clients follow no redirect without a location
     headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in dropped_headers]
     return httpx.Response(exchange.status, headers=headers, content=exchange.body, request=request)
 
 
 async def _body(exchange: Exchange, response: httpx.Response) -> bytes:
     """Raises:
-    WireError: if it is longer than the exchange allows.
+    WireError: if the body is longer than the exchange allows.
     """
     body = bytearray()
     try:
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > exchange.most_bytes:
-                exchange.problem = f"the answer is longer than {exchange.most_bytes:,} bytes, which the request cannot need"
+                exchange.problem = f"the response is longer than {exchange.most_bytes:,} bytes, more than the request can produce"
                 raise WireError(exchange.problem)
     finally:
         await response.aclose()
@@ -117,7 +122,7 @@ def _fields(content: bytes) -> frozenset[str]:
 
 
 def _never_connected(error: Exception) -> bool:
-    """Whether no connection came about (a connection that is reset later looks alike but for its cause)."""
+    """Whether no connection was established (the error's cause distinguishes it from a later reset)."""
     if isinstance(error, httpx.ConnectTimeout):
         return True
     return isinstance(error.__cause__, aiohttp.ClientConnectorError | httpcore.ConnectError)

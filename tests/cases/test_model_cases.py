@@ -71,7 +71,7 @@ BROKEN_MODELS: dict[str, tuple[str, Damage, tuple[str, ...]]] = {
     "cut-off": ("policy", cut, ("model.safetensors cannot be read", "cut off or damaged")),
     "missing-shard": ("policy", claim_missing_shard, ("names model-00002-of-00003.safetensors, which is not there",)),
     "unknown-architecture": ("policy", change_config(model_type="nowhere"), ("no model can be built", "nowhere")),
-    "no-json": ("policy", lambda folder: (folder / "config.json").write_text("{"), ("config.json is no JSON",)),
+    "no-json": ("policy", lambda folder: (folder / "config.json").write_text("{"), ("config.json is not JSON",)),
     "adapter": ("policy", lambda folder: (folder / "adapter_config.json").write_text("{}"), ("LoRA adapter", "merge_and_unload")),
 }
 

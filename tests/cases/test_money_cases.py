@@ -165,7 +165,7 @@ def test_a_prompt_that_a_provider_forbids_is_null_and_other_prompts_get_response
     )
     server.faults = [Fault(403, body=b'{"error": {"message": "your key is not allowed"}}')] * 3
     (tmp_path / "other").mkdir()
-    with pytest.raises(StageError, match=r"refused the request \(403\); check the model's name and EVA_TEST_KEY"):
+    with pytest.raises(StageError, match=r"rejected the request \(403\); check the model's name and EVA_TEST_KEY"):
         ask(generator(server, tmp_path / "other"), 3)
 
 
@@ -197,12 +197,14 @@ def test_a_long_wait_is_reported_and_bounded_by_the_recipe(server: ChatServer, t
     (output,) = ask(generator(server, tmp_path, attempts=3, max_wait=0.2))
     assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 3
     (text,) = NoticeReader(tmp_path).new_texts()
-    assert text.startswith("waiting until ") and "openai/tiny answers with status 429" in text and "at most runtime.max_wait, 0.2 s" in text
+    assert (
+        text.startswith("waiting until ") and "openai/tiny responded with status 429" in text and "at most runtime.max_wait, 0.2 s" in text
+    )
 
 
 def test_a_server_that_never_replies_ends_the_stage_and_is_named(server: ChatServer, tmp_path: Path) -> None:
     server.faults = ["500"] * 40
-    with pytest.raises(StageError, match=r"no answer of openai/tiny for \d+ s; the last call ended with: .*500"):
+    with pytest.raises(StageError, match=r"no response from openai/tiny for \d+ s; the last error was: .*500"):
         ask(generator(server, tmp_path, attempts=9, timeout=0.3, max_wait=0), 20)
 
 
@@ -251,7 +253,7 @@ def test_a_call_is_not_paid_twice_after_our_own_error_in_reading(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("eva_stages.models.litellm_client.read_choices", lambda *_: 1 / 0)
-        with pytest.raises(StageError, match=r"cannot be read .ZeroDivisionError.*in the journal and not paid for again"):
+        with pytest.raises(StageError, match=r"cannot be read .ZeroDivisionError.*saved in the journal"):
             ask(generator(server, tmp_path, attempts=6))
     (output,) = ask(generator(server, tmp_path))
     assert str(output["generations"][0]).startswith("prompt 0") and len(server.requests) == 1
@@ -317,7 +319,7 @@ def test_settings_that_a_model_does_not_accept_are_reported_once_and_recorded(se
     llm.model = "openai/o1"  # accepts only temperature 1, and no top_p
     ask(llm, 2)
     reader = NoticeReader(tmp_path)
-    assert reader.new_texts() == ["openai/o1 does not take temperature, top_p; calls are made without"] == reader.lasting_texts()
+    assert reader.new_texts() == ["openai/o1 does not support temperature, top_p; calls are sent without"] == reader.lasting_texts()
 
 
 def test_settings_that_a_server_refuses_are_left_out_and_reported(server: ChatServer, tmp_path: Path) -> None:
@@ -325,7 +327,7 @@ def test_settings_that_a_server_refuses_are_left_out_and_reported(server: ChatSe
     server.faults = [Fault(422, body=json.dumps({"error": {"message": detail}}).encode())]
     (output,) = ask(generator(server, tmp_path))
     assert ["seed" in request for request in server.requests] == [True, False] and spent_usd(output) == (pytest.approx(PLAUSIBLE), 0)
-    assert NoticeReader(tmp_path).new_texts() == ["openai/tiny refuses seed; calls are made without"]
+    assert NoticeReader(tmp_path).new_texts() == ["openai/tiny rejects seed; calls are sent without"]
     server.faults = [Fault(422, body=b'{"error": {"message": "no"}}')] * 2
     (tmp_path / "other").mkdir()
     (output,) = ask(generator(server, tmp_path / "other"))
@@ -348,7 +350,7 @@ def test_a_stage_reports_settings_that_its_model_does_not_accept_and_the_cost_in
     with run.lock():
         execute(run, [stage], reporter)
     manifest, message = run.manifest(stage), reporter.console.file.getvalue()
-    notice = "openai/o1 does not take temperature, top_p; calls are made without"
+    notice = "openai/o1 does not support temperature, top_p; calls are sent without"
     assert manifest["notices"] == [notice] and message.count(f"0-respond: {notice}") == 1
     assert len(server.requests) == 5 and manifest["counts"]["estimated_calls"] == 2, "one without usage, one that cannot be read"
     assert (
@@ -481,10 +483,10 @@ def test_a_plan_works_without_keys_and_reports_the_missing_ones(
 ONLINE: dict[str, tuple[str | Fault, str | None]] = {
     "answers": ("ok", None),
     "answers with nothing": (Fault(choice={"finish_reason": "length"}, message={"content": None}), None),
-    "the key is refused": ("401", "refused the request (401); check the model's name and EVA_TEST_KEY"),
-    "unknown model": (Fault(404, body=b'{"error": {"message": "no such model"}}'), "refused the request (404); check the model's name"),
+    "the key is refused": ("401", "rejected the request (401); check the model's name and EVA_TEST_KEY"),
+    "unknown model": (Fault(404, body=b'{"error": {"message": "no such model"}}'), "rejected the request (404); check the model's name"),
     "is broken": ("500", "does not answer ("),
-    "hangs": ("hang", "does not answer (TimeoutError: no whole answer within 0.5 s"),
+    "hangs": ("hang", "does not answer (TimeoutError: no complete response within 0.5 s"),
 }
 
 

@@ -12,10 +12,10 @@ from eva_stages.models.converting import convert, find_gguf
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("no-such-package", "no-such-package is no file, no folder and no installed package"),
-        ("pip", "pip holds 0 .gguf files"),
-        ("several", "holds 2 .gguf files .a.gguf, b.gguf.; give one of them by its path"),
-        ("several/notes.txt", "holds 0 .gguf files"),
+        ("no-such-package", "no-such-package is neither a file, a folder nor an installed package"),
+        ("pip", "pip contains 0 .gguf files"),
+        ("several", "contains 2 .gguf files .a.gguf, b.gguf.; give the path of a single file"),
+        ("several/notes.txt", "contains 0 .gguf files"),
     ],
 )
 def test_a_source_without_one_gguf_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str) -> None:
@@ -35,7 +35,7 @@ def test_a_file_and_a_folder_that_holds_it_mean_the_same(tmp_path: Path) -> None
 
 def test_a_folder_is_never_overwritten_and_the_package_that_reads_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.gguf").touch()
-    with pytest.raises(ConfigError, match="exists; give another folder"):
+    with pytest.raises(ConfigError, match="exists, and eva does not overwrite it; give another folder"):
         convert(str(tmp_path), tmp_path)
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ConfigError, match="pip install gguf"):

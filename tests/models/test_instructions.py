@@ -110,7 +110,7 @@ def test_languages_are_told_the_same_every_time() -> None:
 
 
 def test_an_unknown_instruction_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown instructions style:rhyme; known are keywords:existence, .*punctuation:no_comma"):
+    with pytest.raises(ValueError, match=r"unknown instructions style:rhyme; expected: keywords:existence, .*punctuation:no_comma"):
         instruction([], "text", reference(("style:rhyme", {})))
 
 

@@ -69,7 +69,7 @@ def test_a_missing_reference_is_refused(reference: str | None) -> None:
 
 
 def test_a_reference_without_mathematics_is_refused() -> None:
-    with pytest.raises(ValueError, match="'Paris' is no mathematical expression"):
+    with pytest.raises(ValueError, match="'Paris' is not a mathematical expression"):
         math([], "8", "Paris")
 
 
@@ -93,7 +93,7 @@ def test_numbers_too_large_to_evaluate_are_refused(response: str) -> None:
 
 @pytest.mark.parametrize("response", ["$\\binom{1000000000}{100000000}$", "$\\gcd(9^{9^9}, 3)$", "$" + "(" * 60 + "8" + ")" * 60 + "$"])
 def test_what_would_take_for_ever_to_parse_is_refused(response: str) -> None:
-    with pytest.raises(ValueError, match="may take for ever to parse"):
+    with pytest.raises(ValueError, match="takes too long to parse"):
         math([], response, "8")
 
 
