@@ -7,7 +7,6 @@ from eva_stages.core.progress import Reporter
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
-from eva_stages.core.store import Run
 from eva_stages.models.loading import resolve
 from pipelines.creator import creator_stages
 from pipelines.prompt_stages import prompts_stage

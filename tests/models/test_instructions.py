@@ -119,11 +119,11 @@ def test_an_unknown_instruction_is_refused_with_the_known_ones() -> None:
     [
         (None, "no reference"),
         (" ", "no reference"),
-        ("not JSON", "no JSON object"),
-        ("[1]", "no JSON object"),
-        ('{"kwargs": []}', "no JSON object"),
+        ("not JSON", "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        ('{"kwargs": []}', "not a JSON object"),
         ('{"instruction_id_list": [], "kwargs": []}', "at least one"),
-        ('{"instruction_id_list": ["punctuation:no_comma"], "kwargs": []}', "one entry of kwargs for each"),
+        ('{"instruction_id_list": ["punctuation:no_comma"], "kwargs": []}', "one entry of kwargs per instruction"),
         (reference(("length_constraints:number_words", {"num_words": 3, "relation": "at most"})), "relation 'at most'"),
     ],
 )
