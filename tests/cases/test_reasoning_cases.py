@@ -76,11 +76,13 @@ def test_only_the_final_answer_of_a_reasoning_evolver_is_used(reasoning: str) ->
     final = "<|start|>assistant<|channel|>final<|message|>" if "channel" in reasoning else ""
     text = f"{reasoning}{final}Name two planets and say which one of them is farther from the sun."
     step = EvolvePrompts(name="evolve", llm=ScriptedLLM(texts=[text]), generations=1, method="evol_instruct", seed=1)
+    step.load()
     (rows,) = step.process([prompt_row(QUESTION, "test")])
     assert rows[0]["messages"][-1]["content"] == "Name two planets and say which one of them is farther from the sun."
     assert rows[0]["rejected"] is None
     unfinished_llm = step.llm.model_copy(update={"texts": ["<think>\nMake it harder, as in"]})
     step = EvolvePrompts(name="evolve", llm=unfinished_llm, generations=1, method="evol_instruct", seed=1)
+    step.load()
     (rows,) = step.process([prompt_row(QUESTION, "test")])
     assert "Make it harder" not in json.dumps(rows[0]["messages"])
 
