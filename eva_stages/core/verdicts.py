@@ -44,16 +44,16 @@ def outcome_of_rating(rating: float | None) -> float | None:
     return None if rating is None else (rating - LOWEST_RATING) / (HIGHEST_RATING - LOWEST_RATING)
 
 
-def outcome_of_row(row: dict[str, Any], stage: str) -> float | None:
+def outcome_of_row(row: dict[str, Any], benchmark: str | None) -> float | None:
     """The outcome of a row of judgments of any version of eva; 0.1.0 wrote no such column.
 
     Args:
         row: with `outcome`, or with `verdict`, `game` and perhaps `score` (AlpacaEval's preference).
-        stage: that wrote it, such as `eval-arena-hard-v2.0-judge`, whose name says which labels it knows.
+        benchmark: of the judging stage (`core.kinds.StageName`); it says which labels there are.
     """
     if "outcome" in row:
         value: float | None = row["outcome"]
         return value
-    if "alpaca-eval" in stage:
+    if benchmark == "alpaca-eval":
         return outcome_of_preference(row.get("score"))
-    return outcome_of_label(row["verdict"], row["game"], "v2.0" if "v2.0" in stage else "v0.1")
+    return outcome_of_label(row["verdict"], row["game"], "v2.0" if benchmark == "arena-hard-v2.0" else "v0.1")

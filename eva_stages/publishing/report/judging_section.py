@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 
+from eva_stages.core.kinds import parsed_name
 from eva_stages.core.tables import read_table
 from eva_stages.core.verdicts import outcome_of_row
 from eva_stages.publishing.artifacts import Artifact
@@ -58,8 +59,9 @@ def judged_rows(artifact: Artifact, columns: list[str]) -> list[dict[str, Any]]:
     if artifact.rows is None:
         return []
     wanted = [*columns, "question_id", "game", "judge", "outcome", "verdict", "score"]
+    benchmark = parsed_name(artifact.stage).benchmark
     present = [name for name in dict.fromkeys(wanted) if name in pq.read_schema(artifact.rows).names]
-    return [{**row, "outcome": outcome_of_row(row, artifact.stage)} for row in read_table(artifact.rows.parent, present).to_pylist()]
+    return [{**row, "outcome": outcome_of_row(row, benchmark)} for row in read_table(artifact.rows.parent, present).to_pylist()]
 
 
 def _lettercraft(history: History) -> list[Judged]:
