@@ -153,7 +153,7 @@ def _hub_files(given: "HubFiles") -> "HubFiles":
     from eva_stages.evaluation.alpaca import HubFiles, cached_hub_files
 
     cached = cached_hub_files()
-    return HubFiles(given.gamed or cached.gamed, given.difficulty or cached.difficulty, given.weights)
+    return HubFiles(given.gamed_file or cached.gamed_file, given.difficulty_file or cached.difficulty_file, given.weights_file)
 
 
 def _print(document: dict[str, Any], tables: "list[TextTable]", as_json: bool, as_csv: bool, as_markdown: bool) -> None:

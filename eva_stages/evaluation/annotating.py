@@ -1,7 +1,7 @@
-"""AlpacaEval's annotators with eva's judges: the package's prompt, order of the outputs and parser; the calls are ours.
+"""AlpacaEval's annotators with eva's judges: prompt, order of the outputs and parser are the package's, the calls are eva's.
 
-The package's template is turned into messages before an output is put into it, so that an output with the template's own markers stays
-text. A judge that gives no log-probabilities (local engines) is taken by its word: `m` is as sure as can be. Identical outputs are a tie
+The package's template becomes messages before the outputs are filled in, so an output that contains the template's markers stays text.
+Judges without log-probabilities (local engines) get probability 1 for the token that they wrote. Identical outputs are a tie
 without a call. A completion that the package's parser cannot read is null and counted.
 """
 
@@ -20,11 +20,11 @@ from eva_stages.evaluation.judge_prompts import Case
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 
 SEED = 0
-"""Of the package's evaluation; it decides which output is shown first."""
+"""The package's own; it decides which output is shown first."""
 TIE = 1.5
 IDENTICAL = "identical"
 OURS = {"model_name", "max_tokens", "temperature"}
-"""Settings of an annotator that the recipe's judge has of its own."""
+"""Settings of an annotator that the recipe's judge replaces."""
 FIELD = re.compile(r"\{(instruction|output_1|output_2)\}")
 
 
@@ -73,17 +73,19 @@ class AnnotatePairs(JudgingTask):
         )
         for processor in self._annotator.processors:
             table = processor.preprocess(table)
-        return [self._judgment(row, shown) for row, shown in zip(rows, table.to_dict("records"), strict=True)]
+        return [self._judgment(row, shown_row) for row, shown_row in zip(rows, table.to_dict("records"), strict=True)]
 
-    def _judgment(self, row: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
+    def _judgment(self, row: dict[str, Any], shown_row: dict[str, Any]) -> dict[str, Any]:
         missing = None in (row["responses"][0], row["baseline_responses"][0])
-        same = shown["output_1"] == shown["output_2"] and not missing
-        messages = [] if same else [{**message, "content": _filled(message["content"], shown)} for message in self._template]
-        case = Case(int(shown["is_switched_outputs"]), IDENTICAL if same else self.annotator, messages)
+        is_same = shown_row["output_1"] == shown_row["output_2"] and not missing
+        messages = (
+            [] if is_same else [{**message, "content": _filled_template(message["content"], shown_row)} for message in self._template]
+        )
+        case = Case(int(shown_row["is_switched_outputs"]), IDENTICAL if is_same else self.annotator, messages)
         return self.begin(row, case, missing)
 
     def raw_text(self, row: dict[str, Any], reply: str, output: Any) -> str:
-        """The reply, or what the package's parser takes in place of it: the reply with its log-probabilities."""
+        """The reply, or the reply with its log-probabilities where the package's parser needs them."""
         if self._annotator.completion_key != "completions_all":
             return reply
         logprobs = output["logprobs"][0] if "logprobs" in output else _sure(reply)
@@ -100,16 +102,16 @@ class AnnotatePairs(JudgingTask):
             completion = json.loads(output) if self._annotator.completion_key == "completions_all" else output
             (preference,) = self._annotator.fn_completion_parser(completion)
             second = float(preference) if 1 <= preference <= 2 else None
-        except Exception as error:  # parsers raise whatever they meet; the package takes every exception as no preference
+        except Exception as error:  # parsers raise any exception; the package counts each as no preference
             return {"outcome": None, "unread": f"{NO_VERDICT} ({error_reason(error)})"}
         return {"outcome": outcome_of_preference(3 - second if input["game"] and second is not None else second)}
 
 
-def _filled(text: str, shown: dict[str, Any]) -> str:
-    return FIELD.sub(lambda field: str(shown[field[1]]), text)
+def _filled_template(text: str, shown_row: dict[str, Any]) -> str:
+    return FIELD.sub(lambda field: str(shown_row[field[1]]), text)
 
 
 def _sure(text: str) -> list[dict[str, Any]]:
-    """The log-probabilities of a judge that is sure of its word."""
+    """Log-probabilities that give the reply probability 1."""
     token = {"token": text.strip(), "logprob": 0.0}
     return [{**token, "top_logprobs": [token]}]

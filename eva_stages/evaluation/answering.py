@@ -1,7 +1,7 @@
-"""The step that answers a benchmark's questions: turn by turn, each turn seeing the model's own earlier answers.
+"""The step that responds to a benchmark's questions turn by turn; each turn sees the model's own earlier responses.
 
-MT-Bench asks writing at another temperature than mathematics; questions of one temperature go to the generator together. A turn whose
-prompt leaves no room for an answer is null, and so are the turns after it.
+MT-Bench sets the temperature by category; questions of equal temperature go to the generator together. A turn whose prompt leaves no room
+for a response is null, and so are the turns after it.
 """
 
 from typing import Any
@@ -21,17 +21,17 @@ NO_EARLIER_ANSWER = "no_earlier_answer"
 
 
 class AnswerTurns(Task):
-    """Answers every turn of every question once.
+    """Responds once to every turn of every question.
 
     Attributes:
         seed: from the recipe and the stage; each turn's own seed derives from it and the prompt id.
         temperatures: by category; null = the generator's own.
-        keep_thoughts: leave the thoughts of a model that reasons in its answers.
+        keep_thoughts: keep a reasoning model's thoughts in its responses.
 
     Input columns:
         - prompt_id, category, messages, turns
     Output columns:
-        - responses, finish_reasons, token_counts, response_ids (one entry per turn; null = no answer), generator, seed
+        - responses, finish_reasons, token_counts, response_ids (one entry per turn; null = no response), generator, seed
     """
 
     seed: int = 0
@@ -47,7 +47,7 @@ class AnswerTurns(Task):
         return ["responses", "finish_reasons", "token_counts", "response_ids", "generator", "seed"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
-        """The conversation up to the turn that is to be answered next."""
+        """The conversation up to the next turn."""
         messages = [{"role": message["role"], "content": message["content"]} for message in input["messages"]]
         for answer, turn in zip(input["responses"], input["turns"][1:], strict=False):
             messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": turn}]
@@ -61,11 +61,11 @@ class AnswerTurns(Task):
             row.update(responses=[], finish_reasons=[], token_counts=[], response_ids=[], generator=self.llm.model_name)
             row["seed"] = derive_seed(self.seed, row["prompt_id"])
         for turn in range(max(len(row["turns"]) for row in inputs)):
-            asked = [row for row in inputs if turn < len(row["turns"])]
-            for row in asked:
+            asked_rows = [row for row in inputs if turn < len(row["turns"])]
+            for row in asked_rows:
                 if None in row["responses"]:
                     _note(row, None, NO_EARLIER_ANSWER, 0, None)
-            self._ask([row for row in asked if len(row["responses"]) == turn], turn)
+            self._ask([row for row in asked_rows if len(row["responses"]) == turn], turn)
         yield inputs
 
     def _ask(self, rows: list[dict[str, Any]], turn: int) -> None:

@@ -1,8 +1,8 @@
-"""Answers that official tools wrote, and what is measured of them: tokens and markdown.
+"""Responses in the official tools' files of answers, and their tokens and markdown counts.
 
-Three formats are known: FastChat and Arena-Hard of 2024 (`question_id`, `choices`), current Arena-Hard (`uid`, `messages`) and
-AlpacaEval (`instruction`, `output`). Counts stored in the file are taken as they are; missing ones are made from the text, with the
-tokenizer that the official tool names. The tokenizers come with litellm, so nothing is downloaded.
+There are three formats: FastChat and Arena-Hard of 2024 (`question_id`, `choices`), current Arena-Hard (`uid`, `messages`) and AlpacaEval
+(`instruction`, `output`). Counts in the file are used as they are; missing counts are computed from the text, with the tokenizer of the
+official tool. The tokenizers come with litellm, so nothing is downloaded.
 """
 
 import re
@@ -17,30 +17,30 @@ STYLE = ("header_count", "list_count", "bold_count")
 
 _CODE = re.compile(r"```([^`]*)```")
 _HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
-_ORDERED = re.compile(r"^\s*\d+\.\s", re.MULTILINE)
-_UNORDERED = re.compile(r"^\s*[-*+]\s", re.MULTILINE)
+_ORDERED_ITEM = re.compile(r"^\s*\d+\.\s", re.MULTILINE)
+_UNORDERED_ITEM = re.compile(r"^\s*[-*+]\s", re.MULTILINE)
 _BOLD = re.compile(r"\*\*[^*\n]+\*\*")
 _BOLD_UNDERSCORE = re.compile(r"__[^_\n]+__")
-_MARKDOWN = ((_HEADER,), (_ORDERED, _UNORDERED), (_BOLD, _BOLD_UNDERSCORE))
-"""Patterns of headers, list items and bold spans; those of a group are counted each by itself."""
+_MARKDOWN = ((_HEADER,), (_ORDERED_ITEM, _UNORDERED_ITEM), (_BOLD, _BOLD_UNDERSCORE))
+"""Patterns of headers, list items and bold spans; the matches of a group are added up."""
 
 
 class Answer(NamedTuple):
-    """An answer to a question; `counts` are token_len and markdown counts as the file stores them."""
+    """A response to a question; `counts` are token_len and markdown counts as the file stores them."""
 
     question: str
     model: str
     text: str
     counts: dict[str, Any]
     current: bool
-    """Whether the file is of the current Arena-Hard, which counts tokens with another tokenizer."""
+    """Whether the file is in the current Arena-Hard format, which has another tokenizer."""
 
 
 def parse_answer(record: Record) -> Answer:
     """A row of an answers file.
 
     Raises:
-        ValueError: saying which field is not as expected.
+        ValueError: with the field, its value and what is expected.
     """
     row = record.row
     if "choices" in row:
@@ -54,28 +54,28 @@ def parse_answer(record: Record) -> Answer:
 
 
 def by_model(answers: Iterable[Answer]) -> dict[str, dict[str, Answer]]:
-    """Answers by model, then by question; a later row replaces an earlier one, as in the official tools."""
-    found: dict[str, dict[str, Answer]] = {}
+    """Responses by model, then by question; a later row replaces an earlier one, as in the official tools."""
+    grouped_answers: dict[str, dict[str, Answer]] = {}
     for answer in answers:
-        found.setdefault(answer.model, {})[answer.question] = answer
-    return found
+        grouped_answers.setdefault(answer.model, {})[answer.question] = answer
+    return grouped_answers
 
 
 def token_length(answer: Answer) -> int:
-    """Tokens of an answer: the stored count, else with the encoding of gpt-3.5-turbo (2024) or gpt-4o (current)."""
-    stored = answer.counts.get("token_len")
-    if isinstance(stored, int):
-        return stored
+    """Tokens of a response: the stored count, else with the encoding of gpt-3.5-turbo (2024) or gpt-4o (current)."""
+    stored_count = answer.counts.get("token_len")
+    if isinstance(stored_count, int):
+        return stored_count
     return len(_encoding("o200k_base" if answer.current else "cl100k_base").encode(answer.text, disallowed_special=()))
 
 
 def style_counts(answer: Answer) -> tuple[int, int, int, int]:
-    """Tokens, headers, list items and bold spans of an answer, code blocks left out of the last three."""
+    """Tokens, headers, list items and bold spans of a response; the last three without code blocks."""
     header, item, strong = (_total(answer.counts.get(name)) for name in STYLE)
     if header is not None and item is not None and strong is not None:
         return token_length(answer), header, item, strong
     plain = answer.text
-    for block in _CODE.findall(answer.text):  # as the official tool: what stands in a code block is taken out everywhere
+    for block in _CODE.findall(answer.text):  # as the official tool: the text of a code block is removed everywhere
         plain = plain.replace(block, "")
     headers, items, bold = (sum(len(kind.findall(plain)) for kind in kinds) for kinds in _MARKDOWN)
     return token_length(answer), headers, items, bold
@@ -87,7 +87,7 @@ def _with_choices(row: dict[str, Any]) -> Answer:
         texts = [turn["content"] if isinstance(turn, dict) else turn for turn in turns]
         first = turns[0] if isinstance(turns[0], dict) else {}
     except (LookupError, TypeError) as error:
-        raise ValueError("choices holds no turns; expected choices[0].turns") from error
+        raise ValueError("choices has no turns; expected choices[0].turns") from error
     counts = {**_counts(row.get("conv_metadata")), **({"token_len": first["token_len"]} if "token_len" in first else {})}
     return Answer(text_field(row, "question_id"), text_field(row, "model_id"), _text("\n".join(map(_text, texts))), counts, False)
 
@@ -105,7 +105,7 @@ def _counts(metadata: Any) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"the answer is {str(value)[:60]!r}; expected text")
+        raise ValueError(f"the response is {str(value)[:60]!r}; expected text")
     return value
 
 

@@ -1,10 +1,10 @@
-"""Arena-Hard: what a judge's text says, and what a verdict is worth.
+"""Arena-Hard: the verdict in a judge's text, and its battles.
 
 Each question is judged twice against a baseline model: in game 0 the baseline is assistant A, in game 1 the model is. A strong verdict
-counts as three battles. The two versions read a text differently: v0.1 wants one label in double brackets, and two that differ are no
-verdict; v2.0 upper-cases the text and takes the last label. Both functions return the label as the official files store it, even one
-with no meaning such as `A>>A`; `battle` decides what counts. They are given the judge's text alone, so that a label in a candidate's
-answer is never seen. Scores of battles are in `bradley_terry`, style control in `arena_style`.
+counts as three battles. The versions read a text differently: v0.1 needs one label in double brackets, and two different labels are no
+verdict; v2.0 upper-cases the text and takes the last label. Both functions return the label as the official files store it, even a
+meaningless one such as `A>>A`; `battle` decides what counts. They read the judge's text only, never a response that it quotes from the
+prompt. Scores of battles are in `bradley_terry`, style control in `arena_style`.
 """
 
 import re
@@ -17,24 +17,24 @@ from eva_stages.core.verdicts import LABELS, Version, outcome_of_label
 from eva_stages.evaluation.judgment_files import Record, judge_field, judgment_field, text_field
 
 BASELINES = {"arena-hard-v0.1": "gpt-4-0314", "creative_writing": "gemini-2.0-flash-001"}
-"""The official baseline of a category; all other categories of v2.0 have `V2_BASELINE`."""
+"""Official baseline by category; the other categories of v2.0 have `V2_BASELINE`."""
 V2_BASELINE = "o3-mini-2025-01-31"
 V2_HEADLINE = "hard_prompt"
-"""The category whose figure is the headline of v2.0, as in the official tool."""
+"""The category of v2.0's main figure, as in the official tool."""
 
 _DOUBLE = re.compile(r"\[\[([AB<>=]+)\]\]")
 _SINGLE = re.compile(r"\[([AB<>=]+)\]")
 
 
 class Battle(NamedTuple):
-    """Outcome of one game for the model: 1 won, 0.5 tie, 0 lost; and the number of battles it counts for."""
+    """Outcome of a game for the model: 1 won, 0.5 tie, 0 lost; and how many battles the game counts for."""
 
     outcome: float
     weight: int
 
 
 class Judgment(NamedTuple):
-    """A question judged in both orders; a verdict is None where the judge gave none."""
+    """A question judged in both orders; None = the judge gave no verdict."""
 
     version: Version
     question: str
@@ -46,7 +46,7 @@ class Judgment(NamedTuple):
 
 
 class Battles(NamedTuple):
-    """Weighted battles, one entry each in the official order, a strong verdict being three; all of shape (n,).
+    """Weighted battles in the official order, a strong verdict as three entries; all of shape (n,).
 
     `outcome` is that of model b: 1 won, 0.5 tie, 0 lost.
     """
@@ -71,19 +71,19 @@ def verdict_v01(text: str | None) -> str | None:
 
 
 def second_attempt_v01(text: str | None) -> bool:
-    """Whether the judge is asked once more: only if no label stands in its text. Contradicting labels are final."""
+    """Whether the judge is asked again: only if its text has no label. Contradicting labels are final."""
     return _DOUBLE.search(text or "") is None
 
 
 def verdict_v2(text: str | None) -> str | None:
-    """The label of a v2.0 judgment: the last in double brackets, else the last in single ones; None if there is none."""
+    """The label of a v2.0 judgment: the last one in double brackets, else the last one in single brackets; None if there is none."""
     upper = (text or "").upper()
     labels = _DOUBLE.findall(upper) or _SINGLE.findall(upper)
     return labels[-1] if labels else None
 
 
 def battle(verdict: str | None, game: int, version: Version) -> Battle | None:
-    """What a verdict is worth to the model; None for a label that the version does not know, which counts for nobody.
+    """The battle of a verdict; None for a label that the version does not have, which does not count.
 
     Args:
         game: 0 = the baseline was assistant A, 1 = the model was.
@@ -93,23 +93,23 @@ def battle(verdict: str | None, game: int, version: Version) -> Battle | None:
 
 
 def game_battles(verdicts: Sequence[str | None], version: Version) -> list[Battle]:
-    """The battles of one question's games; in v2.0 a game without verdict takes the other with it.
+    """The battles of a question's games; in v2.0 a question counts only if both games have a verdict.
 
-    v2.0 counts game 1 before game 0, as the official tool does; the order matters to a seeded bootstrap only.
+    v2.0 has game 1 before game 0, as the official tool; the order matters for a seeded bootstrap only.
     """
     games = [battle(verdict, game, version) for game, verdict in enumerate(verdicts)]
-    known = [game for game in games if game is not None]
+    battles = [game for game in games if game is not None]
     if version == "v0.1":
-        return known
-    return known[::-1] if len(known) == 2 else []
+        return battles
+    return battles[::-1] if len(battles) == 2 else []
 
 
 def battles_of(judgments: Sequence[Judgment]) -> Battles:
     """The weighted battles of judgments, in their order."""
     rows = [
-        (one.question, one.baseline, one.model, game.outcome)
-        for one in judgments
-        for game in game_battles(one.verdicts, one.version)
+        (judgment.question, judgment.baseline, judgment.model, game.outcome)
+        for judgment in judgments
+        for game in game_battles(judgment.verdicts, judgment.version)
         for _ in range(game.weight)
     ]
     return _battles(rows)
@@ -119,7 +119,7 @@ def parse_judgment(record: Record) -> Judgment:
     """A row of raw judgments, of 2024 (`question_id`) or current (`uid`).
 
     Raises:
-        ValueError: saying which field is not as expected.
+        ValueError: with the field, its value and what is expected.
     """
     row = record.row
     question = text_field(row, "question_id", "uid")
@@ -128,7 +128,7 @@ def parse_judgment(record: Record) -> Judgment:
     version: Version = "v0.1" if old or category == "arena-hard-v0.1" else "v2.0"
     games = row["games"]
     if not isinstance(games, list) or not 1 <= len(games) <= 2:
-        raise ValueError("games is not a list of two; expected one entry per order, each with judgment and score")
+        raise ValueError("games is not a list of two; expected an entry per order, each with judgment and score")
     verdicts = tuple(_stored_verdict(game, version) for game in games)
     baseline = row.get("baseline") or BASELINES.get(category, V2_BASELINE)
     return Judgment(version, question, category, text_field(row, "model"), str(baseline), verdicts, judge_field(row))
@@ -138,7 +138,7 @@ def parse_battle(record: Record) -> tuple[str, str, str, float]:
     """A row of a weighted battles file as (question, model_a, model_b, outcome of model_b).
 
     Raises:
-        ValueError: if the winner is none of the four official words.
+        ValueError: if the winner is not one of the four official words.
     """
     row = record.row
     words = {"model_a": 0.0, "model_b": 1.0, "tie": 0.5, "tie (bothbad)": 0.5}
@@ -151,7 +151,7 @@ def battle_file(rows: Sequence[tuple[str, str, str, float]]) -> tuple[Battles, s
     """Battles of a weighted battles file and their baseline: gpt-4-0314, or the first model that is in every battle.
 
     Raises:
-        ValueError: if no model is in every battle, so that there is nothing to give win rates against.
+        ValueError: if no model is in every battle, so there is no baseline for win rates.
     """
     battles = _battles(rows)
     for baseline in dict.fromkeys(["gpt-4-0314", *battles.a, *battles.b]):
@@ -164,9 +164,9 @@ def battle_file(rows: Sequence[tuple[str, str, str, float]]) -> tuple[Battles, s
 
 def against(battles: Battles, baseline: str) -> Battles:
     """The same battles with the baseline as model a."""
-    turned = (battles.b == baseline) & (battles.a != baseline)
-    a, b = np.where(turned, battles.b, battles.a), np.where(turned, battles.a, battles.b)
-    return Battles(battles.question, a, b, np.where(turned, 1 - battles.outcome, battles.outcome))
+    is_turned = (battles.b == baseline) & (battles.a != baseline)
+    a, b = np.where(is_turned, battles.b, battles.a), np.where(is_turned, battles.a, battles.b)
+    return Battles(battles.question, a, b, np.where(is_turned, 1 - battles.outcome, battles.outcome))
 
 
 def _battles(rows: Sequence[tuple[str, str, str, float]]) -> Battles:
@@ -175,11 +175,11 @@ def _battles(rows: Sequence[tuple[str, str, str, float]]) -> Battles:
 
 
 def _stored_verdict(game: Any, version: Version) -> str | None:
-    """A game's verdict as its file stores it; read from the judge's text where the file has none stored."""
+    """A game's verdict as its file stores it, else from the judge's text."""
     if game is None:
         return None
     if not isinstance(game, dict) or not ({"score", "judgment"} & game.keys()):
-        raise ValueError("a game is no object with judgment and score")
+        raise ValueError("a game is not an object with judgment and score")
     if "score" in game:
         if not isinstance(game["score"], str | None):
             raise ValueError(f"a game's score is {game['score']!r}; expected a label such as A>B, or null")
@@ -188,5 +188,5 @@ def _stored_verdict(game: Any, version: Version) -> str | None:
 
 
 def judge_text(judgment: Any) -> Any:
-    """The judge's text: the judgment itself, or its `answer` in current files."""
+    """The judge's text: the judgment itself, or in current files its `answer`."""
     return judgment.get("answer") if isinstance(judgment, dict) else judgment

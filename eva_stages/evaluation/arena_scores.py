@@ -1,7 +1,7 @@
-"""Scores of Arena-Hard files: win rate, official interval, style control, length, position bias, per category where there are several.
+"""Scores of Arena-Hard files: win rate, official interval, style control, length, position bias; by category where there are several.
 
-The models of one category are scored as one pool, which is what the official bootstrap resamples. The headline of v2.0 is its
-hard-prompt category; the others are beside it under `categories`.
+The models of a category are scored as one pool, because the official bootstrap resamples the pool. The main figure of v2.0 is its
+hard-prompt category; the others are under `categories`.
 """
 
 from collections import Counter, defaultdict
@@ -23,12 +23,12 @@ from eva_stages.evaluation.arena_hard import (
     parse_battle,
     parse_judgment,
 )
-from eva_stages.evaluation.arena_style import Controlled, style_control, unanswered
+from eva_stages.evaluation.arena_style import ControlledRate, missing_answer, style_control
 from eva_stages.evaluation.bradley_terry import win_rate_intervals, win_rates
 from eva_stages.evaluation.judgment_files import Record, parse_records
 from eva_stages.evaluation.statistics import question_values
 
-Answered = Mapping[str, Mapping[str, Answer]]
+AnswersByModel = Mapping[str, Mapping[str, Answer]]
 
 
 def arena_version(records: Sequence[Record]) -> Version:
@@ -36,7 +36,7 @@ def arena_version(records: Sequence[Record]) -> Version:
     return "v0.1" if "winner" in records[0].row else parse_judgment(records[0]).version
 
 
-def arena_models(records: Sequence[Record], answered: Answered) -> list[tuple[dict[str, Any], pa.Table]]:
+def arena_models(records: Sequence[Record], answers: AnswersByModel) -> list[tuple[dict[str, Any], pa.Table]]:
     """Each model's entry and values.
 
     Raises:
@@ -45,46 +45,50 @@ def arena_models(records: Sequence[Record], answered: Answered) -> list[tuple[di
     raw = [record for record in records if "games" in record.row]
     if raw and len(raw) < len(records):
         raise ConfigError(
-            [f"{records[0].path} and others: raw judgments and battles cannot be scored together; the same games would count twice"]
+            [f"{records[0].path} and others: score raw judgments and battles separately; together the same games would count twice"]
         )
     if not raw:
-        return _of_battles(records, answered)
-    return _of_judgments(parse_records(records, parse_judgment), answered)
+        return _of_battles(records, answers)
+    return _of_judgments(parse_records(records, parse_judgment), answers)
 
 
-def _of_battles(records: Sequence[Record], answered: Answered) -> list[tuple[dict[str, Any], pa.Table]]:
+def _of_battles(records: Sequence[Record], answers: AnswersByModel) -> list[tuple[dict[str, Any], pa.Table]]:
     try:
         battles, baseline = battle_file(parse_records(records, parse_battle))
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError([f"{records[0].path}: {error}"]) from error
-    entries = _pool(battles, baseline, "v0.1", answered)
+    entries = _pool(battles, baseline, "v0.1", answers)
     return [({"model": model, "judge": None, **entry}, _values(battles, model, ())) for model, entry in entries.items()]
 
 
-def _of_judgments(judgments: Sequence[Judgment], answered: Answered) -> list[tuple[dict[str, Any], pa.Table]]:
-    if len({one.version for one in judgments}) > 1:
+def _of_judgments(judgments: Sequence[Judgment], answers: AnswersByModel) -> list[tuple[dict[str, Any], pa.Table]]:
+    if len({judgment.version for judgment in judgments}) > 1:
         raise ConfigError(["the judgments are of Arena-Hard v0.1 and of v2.0; score each version by itself"])
-    judges = dict.fromkeys(one.judge for one in judgments)
-    return [entry for judge in judges for entry in _of_one_judge(judge, [one for one in judgments if one.judge == judge], answered)]
+    judges = dict.fromkeys(judgment.judge for judgment in judgments)
+    return [
+        entry
+        for judge in judges
+        for entry in _of_one_judge(judge, [judgment for judgment in judgments if judgment.judge == judge], answers)
+    ]
 
 
-def _of_one_judge(judge: str | None, judgments: Sequence[Judgment], answered: Answered) -> list[tuple[dict[str, Any], pa.Table]]:
+def _of_one_judge(judge: str | None, judgments: Sequence[Judgment], answers: AnswersByModel) -> list[tuple[dict[str, Any], pa.Table]]:
     pools: dict[tuple[Version, str, str], list[Judgment]] = defaultdict(list)
-    for one in judgments:
-        pools[one.version, one.category, one.baseline].append(one)
+    for judgment in judgments:
+        pools[judgment.version, judgment.category, judgment.baseline].append(judgment)
     entries: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     values: dict[str, dict[str, pa.Table]] = defaultdict(dict)
-    for (version, category, baseline), own in pools.items():
-        battles = battles_of(own)
-        figures = _pool(battles, baseline, version, answered)
-        for model in dict.fromkeys(one.model for one in own):
-            of_model = [one for one in own if one.model == model]
+    for (version, category, baseline), pool in pools.items():
+        battles = battles_of(pool)
+        figures = _pool(battles, baseline, version, answers)
+        for model in dict.fromkeys(judgment.model for judgment in pool):
+            of_model = [judgment for judgment in pool if judgment.model == model]
             name = category if category not in entries[model] else f"{category} against {baseline}"
-            entries[model][name] = figures.get(model, _nothing(baseline)) | _judged(of_model)
-            values[model][name] = _values(battles, model, [one.question for one in of_model])
-    return [_headline(model, judge, found, values[model]) for model, found in entries.items()]
+            entries[model][name] = figures.get(model, _empty_entry(baseline)) | _judging_figures(of_model)
+            values[model][name] = _values(battles, model, [judgment.question for judgment in of_model])
+    return [_headline(model, judge, model_entries, values[model]) for model, model_entries in entries.items()]
 
 
 def _headline(
@@ -95,13 +99,13 @@ def _headline(
     return entry | ({"categories": categories} if len(categories) > 1 else {}), values[name]
 
 
-def _pool(battles: Battles, baseline: str, version: Version, answered: Answered) -> dict[str, dict[str, Any]]:
+def _pool(battles: Battles, baseline: str, version: Version, answers: AnswersByModel) -> dict[str, dict[str, Any]]:
     """Figures of each model of a pool, in percent."""
     if len(battles.outcome) == 0:
         return {}
     rates = win_rates(battles, baseline)
     intervals = win_rate_intervals(battles, baseline, version)
-    style = _style(battles, baseline, version, answered)
+    style = _style(battles, baseline, version, answers)
     questions = Counter(model for model, _ in set(zip(battles.b, battles.question, strict=True)))
     return {
         model: {
@@ -112,71 +116,73 @@ def _pool(battles: Battles, baseline: str, version: Version, answered: Answered)
             "baseline": baseline,
             "n": questions[model],
             "battles": int((battles.b == model).sum()),
-            "avg_tokens": _tokens(answered.get(model)),
+            "avg_tokens": _tokens(answers.get(model)),
             **style.get(model, {}),
         }
         for model, rate in rates.items()
     }
 
 
-def _nothing(baseline: str) -> dict[str, Any]:
+def _empty_entry(baseline: str) -> dict[str, Any]:
     reason = "no game has a verdict"
     return {"score": None, "ci": None, "ci_kind": None, "win_rate": None, "baseline": baseline, "n": 0, "battles": 0, "reason": reason}
 
 
-def _style(battles: Battles, baseline: str, version: Version, answered: Answered) -> dict[str, dict[str, Any]]:
-    if not answered:
+def _style(battles: Battles, baseline: str, version: Version, answers: AnswersByModel) -> dict[str, dict[str, Any]]:
+    if not answers:
         return {}
     if (battles.a != baseline).any():
         return {model: {"style_controlled": None, "style_reason": "not every battle is against the baseline"} for model in set(battles.b)}
-    if reason := unanswered(battles, answered):
+    if reason := missing_answer(battles, answers):
         return {model: {"style_controlled": None, "style_reason": reason} for model in set(battles.b)}
-    found, converged = style_control(battles, baseline, answered, version)
+    official_fits, converged_fits = style_control(battles, baseline, answers, version)
     return {
         model: {
-            "style_controlled": _percent(one),
-            **({"style_controlled_converged": _percent(converged[model])} if model in converged else {}),
+            "style_controlled": _percent(fit),
+            **({"style_controlled_converged": _percent(converged_fits[model])} if model in converged_fits else {}),
         }
-        for model, one in found.items()
+        for model, fit in official_fits.items()
     }
 
 
-def _percent(controlled: Controlled) -> dict[str, Any]:
-    interval = [100 * controlled.low, 100 * controlled.high]
-    return {"score": 100 * controlled.score, "ci": interval, "coefficients": list(controlled.coefficients)}
+def _percent(fit: ControlledRate) -> dict[str, Any]:
+    interval = [100 * fit.low, 100 * fit.high]
+    return {"score": 100 * fit.score, "ci": interval, "coefficients": list(fit.coefficients)}
 
 
-def _judged(judgments: Sequence[Judgment]) -> dict[str, Any]:
-    """How the judge did on one model.
+def _judging_figures(judgments: Sequence[Judgment]) -> dict[str, Any]:
+    """The judge's figures on one model.
 
     Returns:
-        games and those without a verdict; `first_place`: share of games that the answer shown first won, 0.5 without bias;
-        `consistent`: share of questions on which the same answer won in both orders, a tie in both included. The last two are over
-        questions of which both games have a verdict.
+        games, and those without a verdict; `first_place`: share of games that the response shown first won, 0.5 without bias;
+        `consistent`: share of questions on which the same response won in both orders, or both games are ties. The last two are over
+        questions whose games both have a verdict.
     """
     labels = LABELS[judgments[0].version]
-    games = [[labels[verdict][0] if verdict in labels else None for verdict in one.verdicts] for one in judgments]
-    both = np.array([pair for pair in games if len(pair) == 2 and None not in pair], dtype=float)
+    games = [[labels[verdict][0] if verdict in labels else None for verdict in judgment.verdicts] for judgment in judgments]
+    games_of_pairs = np.array([pair for pair in games if len(pair) == 2 and None not in pair], dtype=float)
     return {
         "games": sum(map(len, games)),
         "no_verdict": sum(pair.count(None) for pair in games),
-        "first_place": float(both.mean()) if len(both) else None,
-        "consistent": float(np.mean(both[:, 0] == 1 - both[:, 1])) if len(both) else None,
-        "duplicates": len(judgments) - len({one.question for one in judgments}),
+        "first_place": float(games_of_pairs.mean()) if len(games_of_pairs) else None,
+        "consistent": float(np.mean(games_of_pairs[:, 0] == 1 - games_of_pairs[:, 1])) if len(games_of_pairs) else None,
+        "duplicates": len(judgments) - len({judgment.question for judgment in judgments}),
     }
 
 
-def _values(battles: Battles, model: str, judged: Sequence[str]) -> pa.Table:
-    """Win rate of each question in percent, battles as weight; a question whose games have no verdict is null."""
-    outcomes: dict[str, list[float]] = {question: [] for question in judged}
+def _values(battles: Battles, model: str, judged_questions: Sequence[str]) -> pa.Table:
+    """Win rate of each question in percent, with its battles as weight; null if its games have no verdict."""
+    outcomes: dict[str, list[float]] = {question: [] for question in judged_questions}
     mine = battles.where((battles.b == model) | (battles.a == model))
-    won = np.where(mine.b == model, mine.outcome, 1 - mine.outcome)
-    for question, outcome in zip(mine.question, won, strict=True):
+    model_outcomes = np.where(mine.b == model, mine.outcome, 1 - mine.outcome)
+    for question, outcome in zip(mine.question, model_outcomes, strict=True):
         outcomes.setdefault(question, []).append(outcome)
-    means = {question: 100 * float(np.mean(found)) if found else None for question, found in outcomes.items()}
-    return question_values(means, {question: len(found) for question, found in outcomes.items()})
+    means = {
+        question: 100 * float(np.mean(question_outcomes)) if question_outcomes else None for question, question_outcomes in outcomes.items()
+    }
+    return question_values(means, {question: len(question_outcomes) for question, question_outcomes in outcomes.items()})
 
 
 def _tokens(answers: Mapping[str, Answer] | None) -> int | None:
-    """Mean tokens of a model's answers, cut to a whole number as the official tool does."""
+    """Mean tokens of a model's responses, cut to a whole number as in the official tool."""
     return int(sum(map(token_length, answers.values())) / len(answers)) if answers else None

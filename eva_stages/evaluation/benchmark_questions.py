@@ -1,7 +1,7 @@
-"""Questions and baseline answers of the public benchmarks, from their official files to eva's rows.
+"""Questions and baseline responses of the public benchmarks: from the official files to eva's rows.
 
-Both generations of the official formats are read: `turns` or `prompt`, `question_id` or `uid`, answers under `choices` or `messages`. The
-text is taken byte for byte. Every question keeps its official id beside the `prompt_id` that rows are joined on.
+Both generations of the official formats are known: `turns` or `prompt`, `question_id` or `uid`, responses under `choices` or `messages`.
+Texts are copied byte for byte. Every question keeps its official id beside the `prompt_id` that joins rows.
 """
 
 import json
@@ -20,7 +20,7 @@ from eva_stages.core.tables import read_table, write_rows
 
 Row = dict[str, Any]
 GSM8K_FORMAT = "\n\nSolve this step by step. Then give the final answer, a bare number, on a last line of this form:\n#### <number>"
-"""eva's own zero-shot instruction; published GSM8K figures are mostly few-shot ones (`lm_eval` has those)."""
+"""eva's own zero-shot instruction; most published GSM8K figures are few-shot (use `lm_eval` for them)."""
 
 
 def load_questions(context: Context, benchmark: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def load_questions(context: Context, benchmark: str) -> dict[str, Any]:
     Inputs of the stage: questions; for MT-Bench also references.
 
     Raises:
-        DataError: if the file is not one of the benchmark, or holds a question twice.
+        DataError: if the file is not in the benchmark's format, or has a question twice.
     """
     rows = question_rows(benchmark, context.inputs["questions"], context.inputs.get("references"))
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["questions"])], SCHEMAS["questions"], context.out)
@@ -41,18 +41,24 @@ def question_rows(benchmark: str, path: Path, references: Path | None = None) ->
     try:
         rows = [READERS[benchmark](row) for row in read_rows(path)]
     except (KeyError, IndexError, TypeError) as error:
-        raise DataError(f"{path} is no question file of {benchmark}: a row has no {error}") from error
-    worked = {str(row["question_id"]): _turns(row) for row in read_rows(references)} if references else {}
-    made: dict[str, Row] = {}
+        raise DataError(f"{path} is not a question file of {benchmark}: a row has unexpected fields ({error})") from error
+    reference_turns = {str(row["question_id"]): _turns(row) for row in read_rows(references)} if references else {}
+    rows_by_id: dict[str, Row] = {}
     for row in rows:
         messages = [{"role": "user", "content": row["turns"][0]}]
-        whole = {"prompt_id": prompt_id(messages), "messages": messages, "references": worked.get(row["question_id"]), **row}
-        if whole["prompt_id"] in made:
-            raise DataError(f"{path} asks the same in {made[whole['prompt_id']]['question_id']} and {row['question_id']}; keep one")
-        made[whole["prompt_id"]] = whole
-    if not made:
-        raise DataError(f"{path} holds no questions")
-    return list(made.values())
+        full_row = {
+            "prompt_id": prompt_id(messages),
+            "messages": messages,
+            "references": reference_turns.get(row["question_id"]),
+            **row,
+        }
+        if full_row["prompt_id"] in rows_by_id:
+            first = rows_by_id[full_row["prompt_id"]]["question_id"]
+            raise DataError(f"{path} has the same prompt in questions {first} and {row['question_id']}; keep one of them")
+        rows_by_id[full_row["prompt_id"]] = full_row
+    if not rows_by_id:
+        raise DataError(f"{path} has no questions")
+    return list(rows_by_id.values())
 
 
 def _mt_bench(row: Row) -> Row:
@@ -104,22 +110,22 @@ READERS: dict[str, Callable[[Row], Row]] = {
 
 
 def load_baseline(context: Context, benchmark: str) -> dict[str, Any]:
-    """Write the answers of the official baseline, one row per question, in the questions' order.
+    """Write the responses of the official baseline, one row per question, in the questions' order.
 
-    Inputs of the stage: questions; and files with answers, named answers_0, answers_1, ... with Arena-Hard v2.0's two baselines.
+    Inputs of the stage: questions; and files of responses, answers_0, answers_1, ... (Arena-Hard v2.0 has two baselines).
 
     Raises:
-        DataError: if a question has no answer.
+        DataError: if a question has no response.
     """
     questions = read_table(context.inputs["questions"], ["prompt_id", "question_id", "category"]).to_pylist()
     files = [path for name, path in sorted(context.inputs.items()) if name.startswith("answers")]
     answers = baseline_answers(benchmark, files)
     rows = []
     for question in questions:
-        found = answers.get((question["category"], question["question_id"])) or answers.get((None, question["question_id"]))
-        if found is None:
-            raise DataError(f"{', '.join(map(str, files))}: no answer to question {question['question_id']}")
-        model, text = found
+        answer = answers.get((question["category"], question["question_id"])) or answers.get((None, question["question_id"]))
+        if answer is None:
+            raise DataError(f"{', '.join(map(str, files))}: there is no response to question {question['question_id']}")
+        model, text = answer
         rows.append({"prompt_id": question["prompt_id"], "responses": [text], "finish_reasons": ["stop"], "generator": model})
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["responses"])], SCHEMAS["responses"], context.out)
     return {"counts": {}}
@@ -129,9 +135,9 @@ CREATIVE = "creative_writing"
 
 
 def baseline_answers(benchmark: str, files: Iterable[Path]) -> dict[tuple[str | None, str], tuple[str, str]]:
-    """(model, answer) by category and question; the category is None where one model answers all.
+    """(model, response) by category and question; the category is None where one model responds to all.
 
-    Of Arena-Hard v2.0's two files the second holds the baseline of creative writing, as in `baselines`.
+    Of Arena-Hard v2.0's two files the second has the baseline of creative writing.
     """
     answers: dict[tuple[str | None, str], tuple[str, str]] = {}
     for number, path in enumerate(files):
@@ -140,13 +146,13 @@ def baseline_answers(benchmark: str, files: Iterable[Path]) -> dict[tuple[str | 
             try:
                 key, model, text = _answer(benchmark, row)
             except (KeyError, IndexError, TypeError) as error:
-                raise DataError(f"{path} is no file of answers to {benchmark}: a row has no {error}") from error
+                raise DataError(f"{path} is not a file of responses to {benchmark}: a row has unexpected fields ({error})") from error
             answers[category, key] = model, text
     return answers
 
 
 def _answer(benchmark: str, row: Row) -> tuple[str, str, str]:
-    """Question id, model and answer of a row in an official file of answers."""
+    """Question id, model and response of a row in an official file."""
     if benchmark == "alpaca_eval":
         return prompt_id([{"role": "user", "content": row["instruction"]}]), row["generator"], row["output"]
     if "choices" in row:

@@ -1,9 +1,9 @@
 """Win rates of a pool of models against a baseline, from weighted battles, with the official bootstrap.
 
-Without a penalty and with every battle against the one baseline, Bradley-Terry gives (wins + ties/2) / battles exactly; only a pool
-with battles between other models needs the logistic fit. v0.1: percentiles 2.5 and 97.5 of 100 rounds that resample the weighted rows
-of the whole pool, numpy seeded with 42; percentiles are taken of Elo ratings and then turned into win rates. v2.0: 5 and 95 over rows
-of each model; the official tool does not seed it, here 42 too, so an official interval is met only as closely as its own reruns meet.
+If every battle is against the baseline, Bradley-Terry without a penalty is exactly (wins + ties/2) / battles; only a pool with battles
+between other models needs the logistic fit. v0.1: percentiles 2.5 and 97.5 of 100 rounds that resample the weighted rows of the whole
+pool, numpy seed 42; percentiles are taken of Elo ratings and converted to win rates. v2.0: percentiles 5 and 95 over each model's own
+rows. The official tool sets no seed for v2.0 (eva: 42), so its interval is reproduced only as closely as it reproduces itself.
 """
 
 import numpy as np
@@ -16,14 +16,14 @@ ROUNDS = 100
 SEED = 42
 PERCENTILES: dict[Version, tuple[float, float]] = {"v0.1": (2.5, 97.5), "v2.0": (5.0, 95.0)}
 _EDGE = 1e-9
-"""A model that won or lost everything has no finite rating; this stands for it."""
+"""Distance to 0 and 1 of the rate of a model that lost or won every battle, whose rating would be infinite."""
 
 
 def win_rates(battles: Battles, baseline: str) -> dict[str, float]:
-    """Each model's chance of beating the baseline, 0 to 1."""
+    """Each model's probability of beating the baseline."""
     models = _models(battles, baseline)
-    once = np.ones(len(battles.outcome))
-    return dict(zip(models, _rates(battles, models, baseline, np.searchsorted(models, battles.b), once).tolist(), strict=True))
+    weights = np.ones(len(battles.outcome))
+    return dict(zip(models, _rates(battles, models, baseline, np.searchsorted(models, battles.b), weights).tolist(), strict=True))
 
 
 def win_rate_intervals(battles: Battles, baseline: str, version: Version) -> dict[str, tuple[float, float]]:
@@ -38,8 +38,8 @@ def win_rate_intervals(battles: Battles, baseline: str, version: Version) -> dic
 
 def rating_of(rate: np.ndarray) -> np.ndarray:
     """Elo difference to the baseline of a win rate against it."""
-    inside = np.clip(rate, _EDGE, 1 - _EDGE)
-    return 400 * np.log10(inside / (1 - inside))
+    inner_rate = np.clip(rate, _EDGE, 1 - _EDGE)
+    return 400 * np.log10(inner_rate / (1 - inner_rate))
 
 
 def rate_of(rating: np.ndarray) -> np.ndarray:
@@ -63,25 +63,25 @@ def _pool_rounds(battles: Battles, models: list[str], baseline: str) -> np.ndarr
 def _model_rounds(battles: Battles, models: list[str]) -> np.ndarray:
     """Win rates of every round, each model's own rows resampled, shape (ROUNDS, models)."""
     random = np.random.RandomState(SEED)
-    outcomes = [battles.outcome[battles.b == model] for model in models]
-    return np.array([[own[random.choice(len(own), size=len(own), replace=True)].mean() for own in outcomes] for _ in range(ROUNDS)])
+    rows = [battles.outcome[battles.b == model] for model in models]
+    return np.array([[random.choice(outcomes, size=len(outcomes)).mean() for outcomes in rows] for _ in range(ROUNDS)])
 
 
 def _rates(battles: Battles, models: list[str], baseline: str, place: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Win rates, shape (models,); 0.5 for a model that a round did not draw.
+    """Win rates, shape (models,); 0.5 for a model without a battle in this round.
 
     Args:
         place: of each battle's model b among the models, shape (n,).
-        weight: how often each battle counts, shape (n,).
+        weight: multiplicity of each battle, shape (n,).
     """
     if (battles.a != baseline).any():
-        return _fitted(battles, models, baseline, weight)
-    won = np.bincount(place, weight * battles.outcome, minlength=len(models))
-    drawn = np.bincount(place, weight, minlength=len(models))
-    return np.divide(won, drawn, out=np.full(len(models), 0.5), where=drawn > 0)
+        return _fitted_rates(battles, models, baseline, weight)
+    won_weight = np.bincount(place, weight * battles.outcome, minlength=len(models))
+    total_weight = np.bincount(place, weight, minlength=len(models))
+    return np.divide(won_weight, total_weight, out=np.full(len(models), 0.5), where=total_weight > 0)
 
 
-def _fitted(battles: Battles, models: list[str], baseline: str, weight: np.ndarray) -> np.ndarray:
+def _fitted_rates(battles: Battles, models: list[str], baseline: str, weight: np.ndarray) -> np.ndarray:
     """Unpenalised Bradley-Terry maximum likelihood over the whole pool, the baseline fixed at 0."""
     from sklearn.linear_model import LogisticRegression
 

@@ -1,10 +1,10 @@
-"""Scoring judgment files: from rows to one document per benchmark, without any model or network.
+"""Scores of judgment files, one document per benchmark, without model or network.
 
-The document is what `eva eval score --json` prints: `bench`; `version` (of Arena-Hard; AlpacaEval's annotator); `models`, best first,
-each with `model`, `judge`, `score`, `ci` and the figures of its benchmark; `differences`, every other model against the best one of the
-same judge, paired by question; and `published`. A score is one judge's: a model that several have judged has an entry for each.
-`ci_kind` says whether an interval is the official tool's or eva's own prompt-clustered bootstrap; differences are always eva's own. A
-score that cannot be had is null, with the reason in `reason`.
+`eva eval score --json` prints the document: `bench`; `version` (of Arena-Hard; AlpacaEval's annotator); `models`, best first, each with
+`model`, `judge`, `score`, `ci` and its benchmark's figures; `differences` of every other model from the best one of the same judge,
+paired by question; and `published`. A model with several judges has an entry for each judge. `ci_kind` tells the official tool's
+intervals from eva's own question-clustered bootstrap; differences are always eva's own. A score that is not available is null, with the
+reason in `reason`.
 """
 
 from collections import Counter, defaultdict
@@ -39,7 +39,7 @@ _ANSWERS = {
 
 
 class ModelScore(NamedTuple):
-    """A model's entry of the document, and its `statistics.VALUES` table; None where the scores are not of questions."""
+    """A model's entry in the document, and its `statistics.VALUES` table; None if scores are not per question."""
 
     entry: dict[str, Any]
     values: pa.Table | None
@@ -56,106 +56,111 @@ def score_files(
 
     Args:
         bench: one of `BENCHES`.
-        answers: answer files, for lengths, style control and the official order.
-        questions: MT-Bench question file, for the categories.
+        answers: files of responses, for lengths, style control and the official order.
+        questions: MT-Bench's question file, for the categories.
         hub_files: AlpacaEval's files.
 
     Raises:
-        ConfigError: for files that are missing, broken, or not what the benchmark expects.
+        ConfigError: for files that are missing, damaged or of another kind.
     """
-    answered = by_model(parse_records(read_records(answers, _ANSWERS[bench], f"{bench} answers"), parse_answer))
-    models, version = score_models(bench, judgments, answered, questions, hub_files)
-    models.sort(key=lambda one: (one.entry["score"] is None, -(one.entry["score"] or 0.0)))
+    answers_by_model = by_model(parse_records(read_records(answers, _ANSWERS[bench], f"{bench} answers"), parse_answer))
+    models, version = score_models(bench, judgments, answers_by_model, questions, hub_files)
+    models.sort(key=lambda model: (model.entry["score"] is None, -(model.entry["score"] or 0.0)))
     return {
         "bench": bench,
         "version": version,
-        "models": [one.entry for one in models],
+        "models": [model.entry for model in models],
         "differences": differences(models),
-        "published": [one._asdict() for one in published_scores(bench, version, [one.entry["model"] for one in models])],
+        "published": [score._asdict() for score in published_scores(bench, version, [score.entry["model"] for score in models])],
     }
 
 
 def score_models(
     bench: str,
     judgments: Sequence[Path],
-    answered: dict[str, dict[str, Answer]],
+    answers_by_model: dict[str, dict[str, Answer]],
     questions: Path | None = None,
     hub_files: alpaca.HubFiles | None = None,
 ) -> tuple[list[ModelScore], str | None]:
-    """Every model's score with its values, in the order of the files, and the version of arena-hard or annotator of alpaca-eval."""
+    """Every model's score with its values, in the order of the files; and the version of arena-hard, the annotator of alpaca-eval."""
     records = read_records(judgments, _JUDGMENTS[bench], bench)
     if bench == "arena-hard":
-        scored = [ModelScore(entry, values) for entry, values in arena_models(records, answered)]
-        return scored, arena_version(records)
+        scores = [ModelScore(entry, values) for entry, values in arena_models(records, answers_by_model)]
+        return scores, arena_version(records)
     if bench == "alpaca-eval":
-        scored = _alpaca(parse_records(records, alpaca.parse_annotation), answered, hub_files or alpaca.cached_hub_files())
-        return scored, scored[0].entry["annotator"]
+        scores = _alpaca(parse_records(records, alpaca.parse_annotation), answers_by_model, hub_files or alpaca.cached_hub_files())
+        return scores, scores[0].entry["annotator"]
     categories = None
     if questions is not None:
         rows = read_records([questions], ("benchmark questions",), "MT-Bench categories")
         categories = mt_bench.question_categories(rows)
-    return _mt_bench(parse_records(records, mt_bench.parse_rating), answered, categories), None
+    return _mt_bench(parse_records(records, mt_bench.parse_rating), answers_by_model, categories), None
 
 
 def differences(models: Sequence[ModelScore]) -> list[dict[str, Any]]:
-    """Of each judge every other model against the first, on the questions both were judged on, p values adjusted by Holm over all."""
-    found: list[dict[str, Any]] = []
-    for judge, own in _grouped((one.entry["judge"], one) for one in models if one.values is not None).items():
-        for other in own[1:]:
+    """For each judge, every other model against the first, on their common questions; p values adjusted by Holm over all."""
+    entries: list[dict[str, Any]] = []
+    for judge, judged_models in _groups((model.entry["judge"], model) for model in models if model.values is not None).items():
+        for other_model in judged_models[1:]:
             try:
-                difference = paired_bootstrap(own[0].values, other.values, CONFIDENCE, SEED)
-            except ValueError:  # they share no question
+                difference = paired_bootstrap(judged_models[0].values, other_model.values, CONFIDENCE, SEED)
+            except ValueError:  # no common question
                 continue
-            found.append({"a": own[0].entry["model"], "b": other.entry["model"], "judge": judge, **difference.as_dict()})
-    for one, adjusted in zip(found, holm([one["p_value"] for one in found]), strict=True):
-        one["p_holm"] = adjusted
-    return found
+            entries.append({"a": judged_models[0].entry["model"], "b": other_model.entry["model"], "judge": judge, **difference.as_dict()})
+    for entry, adjusted_p in zip(entries, holm([entry["p_value"] for entry in entries]), strict=True):
+        entry["p_holm"] = adjusted_p
+    return entries
 
 
 def _mt_bench(
-    ratings: Sequence[mt_bench.Rating], answered: dict[str, dict[str, Answer]], categories: dict[str, str] | None
+    ratings: Sequence[mt_bench.Rating], answers_by_model: dict[str, dict[str, Answer]], categories: dict[str, str] | None
 ) -> list[ModelScore]:
-    grouped = _grouped(((one.model, one.judge), one) for one in ratings)
-    scored = []
-    for (model, judge), own in grouped.items():
-        values = mt_bench.values(own)
-        figures = mt_bench.scores(own, categories)
-        repeated = _repeated((one.question, one.turn) for one in own)
-        length = _mean_length(answered.get(model))
+    groups = _groups(((rating.model, rating.judge), rating) for rating in ratings)
+    scores = []
+    for (model, judge), model_ratings in groups.items():
+        values = mt_bench.values(model_ratings)
+        figures = mt_bench.scores(model_ratings, categories)
+        repeated_rows = _repeated_rows((rating.question, rating.turn) for rating in model_ratings)
+        length = _mean_length(answers_by_model.get(model))
         entry = {"model": model, "judge": judge, "score": figures.pop("score"), **_own_interval(values), **figures}
-        scored.append(ModelScore({**entry, "duplicates": repeated, "avg_length": length}, values))
-    return scored
+        scores.append(ModelScore({**entry, "duplicates": repeated_rows, "avg_length": length}, values))
+    return scores
 
 
 def _alpaca(
-    annotations: Sequence[alpaca.Annotation], answered: dict[str, dict[str, Answer]], hub_files: alpaca.HubFiles
+    annotations: Sequence[alpaca.Annotation], answers_by_model: dict[str, dict[str, Answer]], hub_files: alpaca.HubFiles
 ) -> list[ModelScore]:
-    grouped = list(_grouped(((one.model, one.baseline, one.row.get("annotator"), one.judge), one) for one in annotations).values())
-    order = _official_order(answered)
-    scored = []
-    for own, found in zip(grouped, alpaca.package_metrics(grouped, hub_files, order), strict=True):
-        entry, percent = alpaca.figures(own, found)
-        values = alpaca.values(own, percent)
+    groups = list(
+        _groups(
+            ((annotation.model, annotation.baseline, annotation.row.get("annotator"), annotation.judge), annotation)
+            for annotation in annotations
+        ).values()
+    )
+    order = _official_order(answers_by_model)
+    scores = []
+    for model_annotations, package_results in zip(groups, alpaca.package_metrics(groups, hub_files, order), strict=True):
+        entry, percent = alpaca.figures(model_annotations, package_results)
+        values = alpaca.values(model_annotations, percent)
         interval = _own_interval(values) if entry["score"] is not None and percent is not None else {"ci": None, "ci_kind": None}
-        length = _mean_length(answered.get(own[0].model))
+        length = _mean_length(answers_by_model.get(model_annotations[0].model))
         entry |= {"avg_length": entry["avg_length"] if length is None else length}
-        entry["duplicates"] = _repeated(one.instruction for one in own)
-        first = {"model": own[0].model, "judge": entry.pop("judge"), "score": entry.pop("score")}
-        scored.append(ModelScore({**first, **interval, **entry}, values))
-    return scored
+        entry["duplicates"] = _repeated_rows(annotation.instruction for annotation in model_annotations)
+        first = {"model": model_annotations[0].model, "judge": entry.pop("judge"), "score": entry.pop("score")}
+        scores.append(ModelScore({**first, **interval, **entry}, values))
+    return scores
 
 
-def _official_order(answered: dict[str, dict[str, Answer]]) -> dict[str, int] | None:
-    """Place of each instruction, from answers to all of them.
+def _official_order(answers_by_model: dict[str, dict[str, Answer]]) -> dict[str, int] | None:
+    """Place of each instruction, from a model's responses to all of them.
 
     Raises:
-        ConfigError: if answers are given and none are complete.
+        ConfigError: if there are responses, but no model has all.
     """
-    if not answered:
+    if not answers_by_model:
         return None
-    complete = next((one for one in answered.values() if len(one) == alpaca.INSTRUCTIONS), None)
+    complete = next((model_answers for model_answers in answers_by_model.values() if len(model_answers) == alpaca.INSTRUCTIONS), None)
     if complete is None:
-        sizes = ", ".join(f"{model}: {len(one)}" for model, one in answered.items())
+        sizes = ", ".join(f"{model}: {len(model_answers)}" for model, model_answers in answers_by_model.items())
         raise ConfigError([f"--answers: expected a file with all {alpaca.INSTRUCTIONS} instructions in the official order; found {sizes}"])
     return {instruction: place for place, instruction in enumerate(complete)}
 
@@ -166,17 +171,17 @@ def _own_interval(values: pa.Table) -> dict[str, Any]:
 
 
 def _mean_length(answers: dict[str, Answer] | None) -> int | None:
-    """Mean characters of a model's answers, cut to a whole number as the official tool does."""
-    return int(sum(len(one.text) for one in answers.values()) / len(answers)) if answers else None
+    """Mean characters of a model's responses, cut to a whole number as in the official tool."""
+    return int(sum(len(answer.text) for answer in answers.values()) / len(answers)) if answers else None
 
 
-def _grouped(pairs: Iterable[tuple[Hashable, Any]]) -> dict[Any, list[Any]]:
+def _groups(pairs: Iterable[tuple[Hashable, Any]]) -> dict[Any, list[Any]]:
     groups: dict[Any, list[Any]] = defaultdict(list)
     for key, value in pairs:
         groups[key].append(value)
     return groups
 
 
-def _repeated(keys: Iterable[Hashable]) -> int:
-    """Rows beyond the first of their key. They count, as in the official tools."""
+def _repeated_rows(keys: Iterable[Hashable]) -> int:
+    """How many rows repeat an earlier key. They count, as in the official tools."""
     return sum(count - 1 for count in Counter(keys).values())

@@ -1,8 +1,8 @@
-"""lm-evaluation-harness on a policy: its own tasks, its own code, the policy's checkpoint as its model.
+"""lm-evaluation-harness on a policy: the harness's tasks and code, with the policy's checkpoint as its model.
 
-An optional extra (`pip install 'eva-align[eval]'`). The harness runs in a process of its own and is not resumed within a policy. What it
-reports is kept whole in `results.json`; the scores in `score.json` are its main metric of each task with its own standard error. A task
-that is a group of others is reported as the harness aggregates it.
+An optional extra (`pip install 'eva-align[eval]'`). The harness runs in a process of its own; an interrupted run starts again. Its complete
+report is in `results.json`; `score.json` has the main metric of each task with the harness's standard error. Groups of tasks are
+reported as the harness aggregates them.
 """
 
 import json
@@ -16,7 +16,7 @@ from eva_stages.core.runner import Context
 
 RESULTS = "results.json"
 METRICS = ("exact_match,flexible-extract", "exact_match,strict-match", "acc_norm,none", "acc,none", "exact_match,none", "bleu_acc,none")
-"""Main metrics, the first that a task has; any other is taken if there is none of these."""
+"""Main metrics in order of preference; a task with none of them reports its first metric."""
 
 
 def score(
@@ -28,16 +28,16 @@ def score(
     seed: int,
     runtime: dict[str, Any],
 ) -> dict[str, Any]:
-    """Run the harness on the stage's `policy` and write what it found.
+    """Run the harness on the stage's `policy` and write its results.
 
     Args:
         tasks: names of the harness, or of the task files in the stage's `include`.
         limit: questions per task; None = all.
-        chat_template: put questions into the policy's chat template.
+        chat_template: apply the policy's chat template to the questions.
         seed: of the harness's few-shot examples and sampling.
 
     Raises:
-        StageError: with the harness's own words.
+        StageError: with the harness's own message.
     """
     arguments = {
         "model": str(context.inputs["policy"]),
@@ -52,20 +52,20 @@ def score(
     }
     run_in_child("eva_stages.evaluation.harness:run_harness", arguments, context.work / "harness.log", lambda: None)
     results = read_json(context.work / RESULTS, dict)
-    found = {task: _main(task, figures) for task, figures in results["results"].items()}
-    scores = {"score": None, "official": {"tasks": found}, "judging": None}
+    main_metrics = {task: _main(task, figures) for task, figures in results["results"].items()}
+    scores = {"score": None, "official": {"tasks": main_metrics}, "judging": None}
     context.out.mkdir(parents=True)
     (context.work / RESULTS).replace(context.out / RESULTS)
     (context.out / "score.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    return {"counts": {"tasks": len(found)}, "scores": scores}
+    return {"counts": {"tasks": len(main_metrics)}, "scores": scores}
 
 
 def _main(task: str, figures: dict[str, Any]) -> dict[str, Any]:
     """The main metric of a task: its name, value and standard error."""
-    known = [name for name, value in figures.items() if isinstance(value, int | float) and "," in name and "_stderr," not in name]
-    if not known:
-        raise StageError(f"lm-evaluation-harness reported no metric of {task}; see {RESULTS}")
-    name = next((metric for metric in METRICS if metric in known), known[0])
+    names = [name for name, value in figures.items() if isinstance(value, int | float) and "," in name and "_stderr," not in name]
+    if not names:
+        raise StageError(f"lm-evaluation-harness reported no metric for {task}; see {RESULTS}")
+    name = next((metric for metric in METRICS if metric in names), names[0])
     metric, _, kind = name.partition(",")
     error = figures.get(f"{metric}_stderr,{kind}")
     return {"metric": name, "value": figures[name], "stderr": error if isinstance(error, int | float) else None}
@@ -82,7 +82,7 @@ def run_harness(
     runtime: dict[str, Any],
     out: Path,
 ) -> None:
-    """Evaluate and write the harness's results as JSON. Meant for a child process."""
+    """Evaluate and write the harness's results as JSON. Runs in a child process."""
     import lm_eval
     from lm_eval.tasks import TaskManager
     from transformers import AutoModelForCausalLM

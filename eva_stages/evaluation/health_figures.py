@@ -1,7 +1,7 @@
-"""The figures of an iteration's health, all from artifacts that are there anyway, but for the policy's distance to theta_0.
+"""The figures of an iteration's health, from existing artifacts; only the policy's distance to the base policy is computed for them.
 
-What can be known depends on the recipe: a loss over pairs has pairs, a judged benchmark a win rate. What is not known is null. Limits
-are held against these figures later and elsewhere (`core/health_signs.py`), so that another limit computes nothing again.
+Which figures exist depends on the recipe: a loss over pairs has pairs, a judged benchmark a win rate. The others are null.
+`core/health_signs.py` compares the figures with the limits afterwards, so a changed limit recomputes nothing.
 """
 
 import json
@@ -27,11 +27,11 @@ from eva_stages.core.tables import FILE, ROWS_PER_GROUP, count_rows, mean_tokens
 from eva_stages.models.divergence import TokenizedResponse
 
 Figures = dict[str, float | None]
-ITSELF = 0.5
-"""The win rate of a policy against itself, which is what the first iteration is compared with."""
+RATE_AGAINST_ITSELF = 0.5
+"""Win rate of a policy against itself, with which the first iteration is compared."""
 NGRAM = 3
 TEXTS = 2 * ROWS_PER_GROUP
-"""Prompts that are read for their trigrams: the share of distinct ones falls with their number, so it is the same for every set."""
+"""Prompts whose trigrams are counted, the same number for every set: the share of distinct trigrams falls with it."""
 
 
 def measure(
@@ -45,14 +45,14 @@ def measure(
 ) -> dict[str, Any]:
     """Write `figures.json`, and put the same figures into the manifest.
 
-    Inputs of the stage: prompts, seeds, policy; and as far as there are such: pairs; initial, questions, answers, base_answers;
-    rewards, rewards_before; score, score_before.
+    Inputs of the stage: prompts, seeds, policy; and where available: pairs; initial, questions, answers, base_answers; rewards,
+    rewards_before; score, score_before.
 
     Args:
-        answers: how many the distance to theta_0 is estimated from; 0 = it is not.
-        system_prompt, date: what the policy answered under.
+        answers: number of responses for the estimate of the distance to the base policy; 0 = no estimate.
+        system_prompt, date: in the prompts of these responses.
         dtype, device: see `load_model`.
-        evolved_share: share of evolved prompts that the recipe asks for; None where no prompts evolve.
+        evolved_share: the recipe's share of evolved prompts; None if no prompts evolve.
     """
     inputs = context.inputs
     figures = _prompt_figures(inputs["prompts"], inputs["seeds"])
@@ -65,7 +65,7 @@ def measure(
         arguments = {
             "policy": str(inputs["policy"]),
             "initial": str(inputs["initial"]),
-            "answers": answered(read_table(inputs["questions"]), read_table(inputs["answers"]), answers),
+            "answers": sampled_answers(read_table(inputs["questions"]), read_table(inputs["answers"]), answers),
             "system_prompt": system_prompt,
             "date": date,
             "dtype": dtype,
@@ -80,64 +80,64 @@ def measure(
 
 
 def probe(context: Context, size: int, seed: int) -> dict[str, Any]:
-    """A sample of the stage's `prompts`, in their order."""
+    """Write a sample of the stage's `prompts`, in their order."""
     prompts = read_table(context.inputs["prompts"])
-    drawn = np.random.default_rng(seed).permutation(len(prompts))[:size]
-    write_rows([prompts.take(pa.array(np.sort(drawn)))], SCHEMAS["prompts"], context.out)
+    drawn_rows = np.random.default_rng(seed).permutation(len(prompts))[:size]
+    write_rows([prompts.take(pa.array(np.sort(drawn_rows)))], SCHEMAS["prompts"], context.out)
     return {}
 
 
-def answered(questions: pa.Table, answers: pa.Table, most: int) -> list[TokenizedResponse]:
-    """The first answers to all questions, then the second ones, and so on, as far as `most`; missing ones are left out."""
+def sampled_answers(questions: pa.Table, answers: pa.Table, limit: int) -> list[TokenizedResponse]:
+    """The first responses to all questions, then the second ones, and so on, `limit` at most, without those that are null."""
     messages = dict(zip(questions["prompt_id"].to_pylist(), questions["messages"].to_pylist(), strict=True))
     rows = answers.select(["prompt_id", "response_ids"]).to_pylist()
     turns = range(max((len(row["response_ids"]) for row in rows), default=0))
-    found = [
+    sample = [
         TokenizedResponse(messages[row["prompt_id"]], row["response_ids"][turn])
         for turn in turns
         for row in rows
         if row["response_ids"][turn] is not None
     ]
-    return found[:most]
+    return sample[:limit]
 
 
 def effective_number(counts: np.ndarray) -> float:
-    """exp of the entropy of the counts' shares: as many equally frequent kinds would be as mixed."""
+    """exp(-sum p log p) over the counts' shares p: the number of equally frequent kinds with the same entropy."""
     shares = counts / counts.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def distinct_ngrams(texts: Iterable[str], n: int = NGRAM) -> float | None:
-    """Different n-grams of words over all of them [Li et al. 2016]; None if no text has n words."""
-    seen: Counter[tuple[str, ...]] = Counter()
+    """Number of distinct n-grams of words over the number of all [Li et al. 2016]; None if no text has n words."""
+    ngrams: Counter[tuple[str, ...]] = Counter()
     for text in texts:
         words = text.split()
-        seen.update(zip(*(words[start:] for start in range(n)), strict=False))
-    return len(seen) / seen.total() if seen else None
+        ngrams.update(zip(*(words[start:] for start in range(n)), strict=False))
+    return len(ngrams) / ngrams.total() if ngrams else None
 
 
 def equal_share(responses: Iterable[Sequence[str | None]]) -> float | None:
-    """Mean over prompts of (n - different ones) / (n - 1): 0 = all differ, 1 = all are the same; None without two known responses."""
-    known = [[response for response in row if response is not None] for row in responses]
-    shares = [(len(row) - len(set(row))) / (len(row) - 1) for row in known if len(row) > 1]
+    """Mean over prompts of (n - distinct responses) / (n - 1): 0 = all differ, 1 = all are equal; None if no prompt has two responses."""
+    rows = [[response for response in row if response is not None] for row in responses]
+    shares = [(len(row) - len(set(row))) / (len(row) - 1) for row in rows if len(row) > 1]
     return float(np.mean(shares)) if shares else None
 
 
 def nll_growth(log: Sequence[dict[str, Any]]) -> float | None:
-    """-log pi(chosen) in the last quarter of the steps over the first quarter's; None where the loss logs none."""
+    """-log pi(chosen) in the last quarter of the steps over that in the first quarter; None if the loss does not log it."""
     chosen = [-entry["logps/chosen"] for entry in log if entry.get("logps/chosen") is not None]
     quarter = max(1, len(chosen) // 4)
     first, last = (float(np.mean(part)) if chosen else 0.0 for part in (chosen[:quarter], chosen[-quarter:]))
     return last / first if first > 0 and math.isfinite(last / first) else None
 
 
-def drift(tokens: float, before: float) -> float | None:
-    """How many times longer or shorter; None if either says nothing."""
-    return max(tokens / before, before / tokens) if tokens > 0 and before > 0 else None
+def drift(tokens: float, tokens_before: float) -> float | None:
+    """max(a / b, b / a) of two lengths; None if either is 0."""
+    return max(tokens / tokens_before, tokens_before / tokens) if tokens > 0 and tokens_before > 0 else None
 
 
 def hacking(rewards: Sequence[float | None], wins: Sequence[float | None]) -> float | None:
-    """The fall of the win rate from the first to the second, where the reward rose; 0 elsewhere, None if something is not known."""
+    """How far the win rate fell while the reward rose; 0 if the reward did not rise, None if a value is missing."""
     (reward_before, reward), (win_before, win) = rewards, wins
     if reward is None or reward_before is None or win is None or win_before is None:
         return None
@@ -146,26 +146,26 @@ def hacking(rewards: Sequence[float | None], wins: Sequence[float | None]) -> fl
 
 def _prompt_figures(prompts: Path, seeds: Path) -> Figures:
     roots = pc.value_counts(read_table(prompts, ["root_id"])["root_id"].combine_chunks()).field("counts").to_numpy()
-    own, first = (distinct_ngrams(_some_texts(folder)) for folder in (prompts, seeds))
+    own_share, first = (distinct_ngrams(_some_texts(folder)) for folder in (prompts, seeds))
     return {
         "seed_share": effective_number(roots) / float(roots.sum()),
-        "distinct_prompts": own / first if own is not None and first else None,
+        "distinct_prompts": own_share / first if own_share is not None and first else None,
     }
 
 
-def evolved(prompts: Path, wanted: float) -> float:
-    """Evolved prompts of a mixed set, as a share of those that were `wanted` (a share of the set)."""
+def evolved(prompts: Path, wanted_share: float) -> float:
+    """Evolved prompts of a mixed set over their planned number (`wanted_share` of the set)."""
     origins = read_table(prompts, ["origin"])["origin"]
-    return int(pc.sum(pc.equal(origins, "evolved")).as_py() or 0) / max(1, round(wanted * len(origins)))
+    return int(pc.sum(pc.equal(origins, "evolved")).as_py() or 0) / max(1, round(wanted_share * len(origins)))
 
 
 def _some_texts(folder: Path) -> list[str]:
-    """The last user turns of `TEXTS` prompts from all over the set; of all where there are fewer."""
+    """Last user turns of `TEXTS` evenly spaced prompts, or of all prompts if there are fewer."""
     file = pq.ParquetFile(folder / FILE, memory_map=True)
     groups = np.unique(np.linspace(0, file.num_row_groups - 1, 2 * TEXTS // ROWS_PER_GROUP).astype(int))
     messages = file.read_row_groups(groups.tolist(), columns=["messages"])["messages"]
     rows = np.unique(np.linspace(0, len(messages) - 1, TEXTS).astype(int))
-    return [last_user_text(one) for one in messages.take(pa.array(rows)).to_pylist()]
+    return [last_user_text(conversation) for conversation in messages.take(pa.array(rows)).to_pylist()]
 
 
 def _answer_figures(answers: Path, base: Path) -> Figures:
@@ -179,27 +179,27 @@ def _answer_figures(answers: Path, base: Path) -> Figures:
 
 
 def _length_limited(answers: Path) -> float | None:
-    """Share of the answers that did not end but were cut at the length limit; None without answers."""
+    """Share of the responses that the length limit cut off; None without responses."""
     reasons = read_table(answers, ["finish_reasons"])["finish_reasons"].combine_chunks().flatten()
     return float(pc.mean(pc.is_in(reasons, pa.array(CUT))).as_py()) if len(reasons) else None
 
 
 def _reward_figures(inputs: dict[str, Path]) -> Figures:
-    rewards, before = (_mean_reward(inputs[name]) if name in inputs else None for name in ("rewards", "rewards_before"))
+    rewards, reward_before = (_mean_reward(inputs[name]) if name in inputs else None for name in ("rewards", "rewards_before"))
     wins = _win_rate(inputs["score"]) if "score" in inputs else None
     wins_before = _win_rate(inputs["score_before"]) if "score_before" in inputs else None
-    wins_before = ITSELF if wins_before is None else wins_before
-    return {"reward": rewards, "win_rate": wins, "reward_hacking": hacking([before, rewards], [wins_before, wins])}
+    wins_before = RATE_AGAINST_ITSELF if wins_before is None else wins_before
+    return {"reward": rewards, "win_rate": wins, "reward_hacking": hacking([reward_before, rewards], [wins_before, wins])}
 
 
 def _mean_reward(rewards: Path) -> float | None:
     means = per_prompt_mean(read_table(rewards, ["rewards"]), "rewards")
-    known = means[np.isfinite(means)]
-    return float(mean(known)) if len(known) else None
+    finite_means = means[np.isfinite(means)]
+    return float(mean(finite_means)) if len(finite_means) else None
 
 
 def _win_rate(score: Path) -> float | None:
-    """The judged win rate in a benchmark's scores, 0 to 1: Lettercraft's, or the score of a benchmark whose score is one in percent."""
+    """The judged win rate in a benchmark's scores, 0 to 1: Lettercraft's `win_rate`, or a public benchmark's score, which is in percent."""
     scores = read_json(score / "score.json", dict)
     if "judging" not in scores:
         return scores["win_rate"]["value"] if "win_rate" in scores else None

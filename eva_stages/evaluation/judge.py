@@ -25,9 +25,9 @@ from eva_stages.evaluation.mt_bench import rating
 
 ATTEMPTS = 2
 """Calls at most for one judgment of Arena-Hard v0.1."""
-AGAIN = "continue your judgment and finish by outputting a final verdict label"
+FOLLOW_UP = "continue your judgment and finish by outputting a final verdict label"
 """What Arena-Hard v0.1 asks a judge whose text has no label (arena-hard-auto, gen_judgment.py of 2024)."""
-NO_ANSWER = "there is no answer to judge"
+NO_ANSWER = "there is no response to judge"
 NO_VERDICT = "no verdict in the judge's reply"
 
 
@@ -66,8 +66,8 @@ class JudgingTask(Task):
         waiting = [row for row in rows if row["failure"] is None and row["conversation"]]
         while waiting:
             self._ask(waiting)
-            asked, waiting = waiting, []
-            for row in asked:
+            asked_rows, waiting = waiting, []
+            for row in asked_rows:
                 if row["failure"] is None and (question := self.follow_up(row)):
                     row["conversation"].append({"role": "user", "content": question})
                     waiting.append(row)
@@ -156,8 +156,8 @@ class JudgeAnswers(JudgingTask):
         return f"{row['raw'] or ''}\n{reply}" if self.protocol == "arena_hard_v0.1" else reply
 
     def follow_up(self, row: dict[str, Any]) -> str | None:
-        again = self.protocol == "arena_hard_v0.1" and row["attempts"] < ATTEMPTS and second_attempt_v01(row["raw"])
-        return AGAIN if again else None
+        needs_label = self.protocol == "arena_hard_v0.1" and row["attempts"] < ATTEMPTS and second_attempt_v01(row["raw"])
+        return FOLLOW_UP if needs_label else None
 
     def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the judge's text says: a rating, or the label of a verdict; and the outcome."""
@@ -185,9 +185,9 @@ def _count(row: dict[str, Any]) -> None:
 
     `unread` may say why the judge's reply holds no verdict. Judges that run here cost null.
     """
-    spent = row.pop("spent")
-    row["input_tokens"], row["output_tokens"] = spent.get("input_tokens", 0), spent.get("output_tokens", 0)
-    row["cost"] = None if not spent.get("cost_usd") or spent.get("unpriced_calls") else spent["cost_usd"]
+    costs = row.pop("spent")
+    row["input_tokens"], row["output_tokens"] = costs.get("input_tokens", 0), costs.get("output_tokens", 0)
+    row["cost"] = None if not costs.get("cost_usd") or costs.get("unpriced_calls") else costs["cost_usd"]
     no_verdict = row["failure"] is None and row["outcome"] is None
     if row["attempts"]:
         add_calls(row, row["failure"])
@@ -195,4 +195,4 @@ def _count(row: dict[str, Any]) -> None:
         add_reasons(row, row["failure"])
     if no_verdict:
         add_reasons(row, row.pop("unread", NO_VERDICT))
-    add_statistics(row, judgments=1, no_verdict=int(no_verdict), **spent)
+    add_statistics(row, judgments=1, no_verdict=int(no_verdict), **costs)

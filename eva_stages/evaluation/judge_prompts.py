@@ -1,8 +1,7 @@
-"""What a judge is shown, byte for byte as the official tools show it.
+"""The prompts of the judges, byte for byte as in the official tools.
 
-The templates are read from the benchmarks' own files (FastChat's judge_prompts.jsonl; arena-hard-auto's settings of 2024 or of today, with
-the system prompts in judge_utils.py); none stands here. A program file is only read for the literals in it, never run. An answer that is
-missing is shown as an empty one, so that a model gains nothing by not answering.
+All templates come from the benchmarks' own files (FastChat's judge_prompts.jsonl; arena-hard-auto's settings of 2024 or the current ones,
+with the system prompts in judge_utils.py). Literals are read from a program file without running it.
 """
 
 import ast
@@ -21,7 +20,7 @@ SETTINGS = "JUDGE_SETTINGS"
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to judge.
+    """One judgment to make.
 
     Attributes:
         game: of Arena-Hard: 0 = the baseline is assistant A, 1 = the model is; of MT-Bench: the turn, 1 or 2.
@@ -42,25 +41,25 @@ def chat(system: str, user: str) -> list[Message]:
 
 def mt_bench_templates(path: Path) -> dict[str, dict[str, str]]:
     """FastChat's templates for single-answer grading, by name."""
-    found = {row["name"]: row for row in read_rows(path) if row.get("type") == "single"}
+    templates = {row["name"]: row for row in read_rows(path) if row.get("type") == "single"}
     for name in ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn"):
-        if not {"system_prompt", "prompt_template"} <= set(found.get(name, {})):
+        if not {"system_prompt", "prompt_template"} <= set(templates.get(name, {})):
             raise DataError(f"{path} has no judge prompt {name}; give FastChat's judge_prompts.jsonl")
-    return found
+    return templates
 
 
 def mt_bench_cases(
     templates: Mapping[str, Mapping[str, str]], turns: Sequence[str], references: Sequence[str] | None, answers: Sequence[str | None]
 ) -> list[Case]:
-    """Both turns of a question; the second one's judge sees the whole conversation. Questions with references use those."""
-    given = [answer or "" for answer in answers]
-    worked = {f"ref_answer_{number}": text for number, text in enumerate(references or (), start=1)}
-    first = {"question": turns[0], "answer": given[0]}
-    second = {"question_1": turns[0], "question_2": turns[1], "answer_1": given[0], "answer_2": given[1]}
+    """Both turns of a question; the second shows the complete conversation. Questions with references have templates of their own."""
+    shown_answers = [answer or "" for answer in answers]
+    reference_fields = {f"ref_answer_{number}": text for number, text in enumerate(references or (), start=1)}
+    first = {"question": turns[0], "answer": shown_answers[0]}
+    second = {"question_1": turns[0], "question_2": turns[1], "answer_1": shown_answers[0], "answer_2": shown_answers[1]}
     name = "single-math-v1" if references else "single-v1"
     return [
-        _mt_bench_case(1, name, templates[name], first | worked),
-        _mt_bench_case(2, f"{name}-multi-turn", templates[f"{name}-multi-turn"], second | worked),
+        _mt_bench_case(1, name, templates[name], first | reference_fields),
+        _mt_bench_case(2, f"{name}-multi-turn", templates[f"{name}-multi-turn"], second | reference_fields),
     ]
 
 
@@ -79,38 +78,38 @@ class ArenaHardTemplates:
     system: Mapping[str, str]
 
     def system_prompt(self, category: str) -> str:
-        found = self.system.get(category, self.system.get(""))
-        if found is None:
-            raise DataError(f"no judge prompt for questions of category {category!r}; there are some for {', '.join(self.system)}")
-        return found
+        prompt = self.system.get(category, self.system.get(""))
+        if prompt is None:
+            raise DataError(f"there is no judge prompt for category {category!r}; categories with one: {', '.join(self.system)}")
+        return prompt
 
 
 def arena_hard_templates(settings: Path, system_prompts: Path | None = None) -> ArenaHardTemplates:
-    """Templates from the official settings file, and from the file with system prompts where the former has none."""
+    """Templates from the official settings file; if it has no system prompt, with those of the other file."""
     try:
-        told = _yaml(settings)
-        template = told["prompt_template"]
+        content = _yaml(settings)
+        template = content["prompt_template"]
         user = str(template if isinstance(template, str) else template[0])
     except (KeyError, TypeError, IndexError) as error:
         raise DataError(f"{settings} has no prompt_template; give arena-hard-auto's settings file of the judge") from error
-    if "system_prompt" in told:
-        return ArenaHardTemplates(user, {"": str(told["system_prompt"])})
+    if "system_prompt" in content:
+        return ArenaHardTemplates(user, {"": str(content["system_prompt"])})
     if system_prompts is None:
         raise DataError(f"{settings} has no system_prompt; give the file with the judge's system prompts too")
     return ArenaHardTemplates(user, read_system_prompts(system_prompts))
 
 
 def needs_system_prompts(settings: Path) -> bool:
-    """Whether a settings file leaves the system prompts to another file."""
-    told = _yaml(settings)
-    return not (isinstance(told, dict) and "system_prompt" in told)
+    """Whether the system prompts are in another file than the settings."""
+    content = _yaml(settings)
+    return not (isinstance(content, dict) and "system_prompt" in content)
 
 
 def _yaml(settings: Path) -> Any:
     try:
         return decode_yaml(settings.read_bytes().decode("utf-8-sig"))[0]
     except ValueError as error:
-        raise DataError(f"{settings} is no settings file of arena-hard-auto's judge: {error}") from error
+        raise DataError(f"{settings} is not a settings file of arena-hard-auto's judge: {error}") from error
 
 
 def read_system_prompts(path: Path) -> dict[str, str]:
@@ -119,29 +118,29 @@ def read_system_prompts(path: Path) -> dict[str, str]:
         settings = decode_json(path.read_bytes()) if path.suffix == ".json" else _literal(path.read_text(encoding="utf-8"), SETTINGS)
         return {category: str(entry["system_prompt"]) for category, entry in settings.items()}
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise DataError(f"{path} holds no judge settings by category; give arena-hard-auto's judge_utils.py") from error
+        raise DataError(f"{path} has no judge settings by category; give arena-hard-auto's judge_utils.py") from error
 
 
 def _literal(source: str, name: str) -> Any:
-    """The value of a module's constant that is made of literals and of other such constants; nothing is run."""
-    known: dict[str, ast.expr] = {}
+    """The value of a module's constant, which consists of literals and of other such constants; no code runs."""
+    constants: dict[str, ast.expr] = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            known[node.targets[0].id] = node.value
+            constants[node.targets[0].id] = node.value
 
     class Names(ast.NodeTransformer):
         def visit_Name(self, node: ast.Name) -> ast.AST:
-            return known[node.id]
+            return constants[node.id]
 
-    return ast.literal_eval(Names().visit(known[name]))
+    return ast.literal_eval(Names().visit(constants[name]))
 
 
 def arena_hard_cases(templates: ArenaHardTemplates, category: str, question: str, answer: str | None, baseline: str | None) -> list[Case]:
     """Both games of a question."""
-    made = []
+    cases = []
     for game in (0, 1):
         a, b = (baseline or "", answer or "") if game == 0 else (answer or "", baseline or "")
         of_2024 = {"question_1": question, "answer_1": a, "answer_2": b}
         user = templates.user.format(**of_2024, QUESTION=question, ANSWER_A=a, ANSWER_B=b)
-        made.append(Case(game, "pairwise", chat(templates.system_prompt(category), user)))
-    return made
+        cases.append(Case(game, "pairwise", chat(templates.system_prompt(category), user)))
+    return cases

@@ -1,7 +1,7 @@
-"""Reading judgments and answers that other tools wrote: JSON or JSON lines, plain or gzipped, known by content and not by name.
+"""Files of judgments and responses that other tools wrote: JSON or JSON lines, plain or gzipped, recognised by content.
 
-Every row keeps the file and the place it came from, so that a complaint can name both. What a file holds is told from the fields of
-its rows; a file of the wrong kind is refused with what it looks like and what was expected, never scored as something else.
+Every row keeps its file and place for messages. The fields of its rows say what a file contains; a file of another kind is an error that
+names both kinds.
 """
 
 import json
@@ -15,7 +15,7 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.json_lines import read_objects
 
 MOST_FAULTS = 5
-"""Faults reported per file."""
+"""Errors reported per file."""
 
 T = TypeVar("T")
 
@@ -36,18 +36,18 @@ _KINDS: tuple[tuple[str, frozenset[str]], ...] = (
 
 
 class Record(NamedTuple):
-    """A row of a file and its place: the line of a JSON-lines file, the entry (from 1) of a JSON list."""
+    """A row of a file and its place: a line of JSON lines, an entry of a JSON list."""
 
     path: Path
     place: str
     row: dict[str, Any]
 
-    def fault(self, what: str) -> str:
-        return f"{self.path}, {self.place}: {what}"
+    def fault(self, text: str) -> str:
+        return f"{self.path}, {self.place}: {text}"
 
 
 def kind_of(row: dict[str, Any]) -> str | None:
-    """What a row is, told from its fields; None if it is nothing known."""
+    """The kind of a row, by its fields; None if it is unknown."""
     return next((name for name, fields in _KINDS if fields <= row.keys()), None)
 
 
@@ -55,16 +55,16 @@ def read_records(paths: Iterable[Path], kinds: tuple[str, ...], benchmark: str) 
     """The rows of files that must each hold one of `kinds`.
 
     Raises:
-        ConfigError: for every file that is missing, unreadable, empty or of another kind, with what was expected.
+        ConfigError: for every file that is missing, unreadable, empty or of another kind, with what is expected.
     """
     faults: list[str] = []
     records: list[Record] = []
-    seen: set[Path] = set()
+    seen_paths: set[Path] = set()
     for path in paths:
         try:
-            if path.resolve() in seen:
-                raise ConfigError([f"{path} is given twice; its rows would count twice. Give each file once"])
-            seen.add(path.resolve())
+            if path.resolve() in seen_paths:
+                raise ConfigError([f"{path} is given twice, and its rows would count twice; give each file once"])
+            seen_paths.add(path.resolve())
             records += _of_kinds(_rows(path), path, kinds, benchmark)
         except ConfigError as error:
             faults += error.faults
@@ -77,25 +77,25 @@ def parse_records(records: Iterable[Record], parse: Callable[[Record], T]) -> li
     """Each record parsed.
 
     Raises:
-        ConfigError: with the first faults of each file; `parse` raises ValueError with what is wrong with a row.
+        ConfigError: with the first errors of each file; `parse` raises ValueError with the error of a row.
     """
-    parsed: list[T] = []
+    values: list[T] = []
     faults: dict[Path, list[str]] = {}
     for record in records:
         try:
-            parsed.append(parse(record))
+            values.append(parse(record))
         except ValueError as error:
             faults.setdefault(record.path, []).append(record.fault(str(error)))
     if faults:
         raise ConfigError([line for path, lines in faults.items() for line in _first(path, lines)])
-    return parsed
+    return values
 
 
 def text_field(row: dict[str, Any], *names: str) -> str:
-    """The first of the fields that is there, as text; ids are numbers in some files.
+    """The first of the fields that has a value, as text; ids are numbers in some files.
 
     Raises:
-        ValueError: if none is there, or it is neither text nor a number, or holds half a character.
+        ValueError: if there is none, or it is neither text nor a number, or contains half a surrogate pair.
     """
     value = next((row[name] for name in names if row.get(name) is not None), None)
     if isinstance(value, float) and value.is_integer():
@@ -106,10 +106,10 @@ def text_field(row: dict[str, Any], *names: str) -> str:
 
 
 def judgment_field(judgment: Any) -> str | None:
-    """What a judge said; None = nothing.
+    """The judge's text, or None.
 
     Raises:
-        ValueError: if it is no text.
+        ValueError: if it is something else.
     """
     if not isinstance(judgment, str | None):
         raise ValueError(f"judgment is {json.dumps(judgment)[:80]}; expected the judge's text, or null")
@@ -117,10 +117,10 @@ def judgment_field(judgment: Any) -> str | None:
 
 
 def judge_field(row: dict[str, Any]) -> str | None:
-    """Who judged a row: `judge`, of which FastChat writes a list with the template behind it; AlpacaEval's `annotator`; None = not told.
+    """The judge of a row: `judge` (FastChat writes a list of judge and template), or AlpacaEval's `annotator`; None = not recorded.
 
     Raises:
-        ValueError: if it is no name.
+        ValueError: if it is not a name.
     """
     judge = row.get("judge") if row.get("judge") is not None else row.get("annotator")
     judge = judge[0] if isinstance(judge, list) and judge else judge
@@ -130,19 +130,19 @@ def judge_field(row: dict[str, Any]) -> str | None:
 
 
 def _first(path: Path, faults: list[str]) -> list[str]:
-    more = len(faults) - MOST_FAULTS
-    return faults[:MOST_FAULTS] + ([f"{path}: and {more} more rows with faults"] if more > 0 else [])
+    hidden_count = len(faults) - MOST_FAULTS
+    return faults[:MOST_FAULTS] + ([f"{path}: and {hidden_count} more rows with faults"] if hidden_count > 0 else [])
 
 
 def _of_kinds(records: list[Record], path: Path, kinds: tuple[str, ...], benchmark: str) -> list[Record]:
-    expected = f"expected for {benchmark}: {' or '.join(dict.fromkeys(kinds))}"
+    expected_text = f"expected for {benchmark}: {' or '.join(dict.fromkeys(kinds))}"
     if not records:
-        raise ConfigError([f"{path} is empty; {expected}"])
+        raise ConfigError([f"{path} is empty; {expected_text}"])
     strangers = [record for record in records if kind_of(record.row) not in kinds]
     if strangers:
-        found = kind_of(strangers[0].row)
-        looks = f"looks like {found}" if found else f"has the fields {', '.join(sorted(strangers[0].row)) or 'none'}"
-        raise ConfigError([strangers[0].fault(f"{looks}; {expected}")])
+        kind = kind_of(strangers[0].row)
+        looks = f"looks like {kind}" if kind else f"has the fields {', '.join(sorted(strangers[0].row)) or 'none'}"
+        raise ConfigError([strangers[0].fault(f"{looks}; {expected_text}")])
     return records
 
 

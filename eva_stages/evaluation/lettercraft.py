@@ -1,4 +1,4 @@
-"""The held-out Lettercraft score: rewards of sampled and greedy answers, and the judged win rate against the base policy."""
+"""The held-out Lettercraft score: rewards of sampled and greedy responses, and the judged win rate against the base policy."""
 
 import json
 from typing import Any
@@ -12,18 +12,18 @@ from eva_stages.evaluation.statistics import Estimate, clustered_bootstrap
 
 
 def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
-    """Write `score.json`, and put the same scores into the manifest; a score of which nothing is known is left out.
+    """Write `score.json`, and the same scores to the manifest, without those that have no value.
 
-    Inputs of the stage: rewards; and, unless the model is the baseline itself, base_rewards and judgments.
+    Inputs of the stage: rewards; for all policies but the base policy also base_rewards and judgments.
     """
     rewards = read_table(context.inputs["rewards"])
-    sampled, greedy = (per_prompt_mean(rewards, column) for column in ("rewards", "greedy_rewards"))
-    values = {"sampled": sampled, "greedy": greedy}
-    scores = {name: clustered_bootstrap(one, confidence, seed) for name, one in values.items() if np.isfinite(one).any()}
+    sampled_means, greedy = (per_prompt_mean(rewards, column) for column in ("rewards", "greedy_rewards"))
+    values = {"sampled": sampled_means, "greedy": greedy}
+    scores = {name: clustered_bootstrap(value, confidence, seed) for name, value in values.items() if np.isfinite(value).any()}
     counts = {"unscored": int(np.isnan(reward_matrix(rewards["rewards"])).sum())}
     if "judgments" in context.inputs:
         base = read_table(context.inputs["base_rewards"])
-        gain = sampled - per_prompt_mean(base, "rewards")
+        gain = sampled_means - per_prompt_mean(base, "rewards")
         if np.isfinite(gain).any():
             scores["sampled_gain"] = clustered_bootstrap(gain, confidence, seed)
         judgments = read_table(context.inputs["judgments"], ["question_id", "outcome"])
@@ -37,7 +37,7 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
 
 
 def win_rate(judgments: pa.Table, confidence: float, seed: int) -> Estimate:
-    """Share of games won (ties count half), each prompt's games averaged first."""
+    """Mean over prompts of the mean outcome of their games."""
     by_prompt: dict[str, list[float]] = {}
     for row in judgments.to_pylist():
         by_prompt.setdefault(row["question_id"], []).extend([] if row["outcome"] is None else [row["outcome"]])

@@ -1,9 +1,9 @@
 """The score of one policy on one benchmark, from its judgments or checks.
 
-An artifact holds: `rows.parquet`, one value per question, with which any two policies can be compared; `judgments.jsonl` and
-`answers.jsonl` in the benchmark's official formats, which `eva eval score` and the official tools read; and `score.json`: eva's own
-estimate and interval over questions (`score`), the figures that the official rules give for those files (`official`), and what the
-judging was like (`judging`). What was not judged is left out and counted, never a loss or a tie.
+The artifact holds `rows.parquet`, one value per question, by which any two policies can be compared; `judgments.jsonl` and
+`answers.jsonl` in the benchmark's official formats, which `eva eval score` and the official tools read; and `score.json` with eva's own
+estimate and interval over questions (`score`), the figures by the official rules (`official`), and figures of the judging (`judging`).
+Questions without a judgment are left out and counted; they are neither losses nor ties.
 """
 
 import json
@@ -31,8 +31,8 @@ ANSWER_KINDS = ("FastChat or Arena-Hard answers", "Arena-Hard answers", "AlpacaE
 Row = dict[str, Any]
 
 
-class Measured(NamedTuple):
-    """Values per question, the official figures, and what the judging was like."""
+class Measurement(NamedTuple):
+    """Values per question, the official figures, and the figures of the judging."""
 
     values: pa.Table
     official: Row
@@ -42,21 +42,21 @@ class Measured(NamedTuple):
 def score(context: Context, benchmark: str, seed: int, **settings: str) -> dict[str, Any]:
     """Write a benchmark's score.
 
-    Inputs of the stage: questions, answers; judgments (and baseline) of judged benchmarks, checks of the others; for AlpacaEval
-    perhaps gamed and difficulty, the package's two files.
+    Inputs of the stage: questions, answers; judgments (and baseline) of judged benchmarks, checks of the others; for AlpacaEval,
+    where available, gamed and difficulty, the package's two files.
     """
     context.out.mkdir(parents=True)
-    measured = MEASURES[benchmark](context, **settings)
-    estimate = estimate_values(measured.values, CONFIDENCE, seed)
+    measurement = MEASURES[benchmark](context, **settings)
+    estimate = estimate_values(measurement.values, CONFIDENCE, seed)
     scores = {
         "score": None if estimate is None else estimate.as_dict(),
-        "official": measured.official,
-        "judging": measured.judging,
+        "official": measurement.official,
+        "judging": measurement.judging,
         "answer_tokens": mean_tokens(context.inputs["answers"]),
     }
-    write_rows([measured.values], VALUES, context.out)
+    write_rows([measurement.values], VALUES, context.out)
     (context.out / "score.json").write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return {"counts": {"not_judged": measured.values["value"].null_count}, "scores": scores}
+    return {"counts": {"not_judged": measurement.values["value"].null_count}, "scores": scores}
 
 
 def _rows(context: Context, name: str) -> list[Row]:
@@ -71,38 +71,44 @@ def _write_lines(path: Path, rows: list[Row]) -> Path:
 # --- judged benchmarks
 
 
-def _judged(
-    context: Context, bench: str, judged: list[Row], judgments: list[Row], answers: list[Row], hub_files: HubFiles | None = None
-) -> Measured:
-    """Score the official files, which it writes, by the official rules.
+def _judged_measurement(
+    context: Context,
+    bench: str,
+    judgments: list[Row],
+    official_judgments: list[Row],
+    answers: list[Row],
+    hub_files: HubFiles | None = None,
+) -> Measurement:
+    """Write the official files and score them by the official rules.
 
     Args:
-        judged: rows of the `judgments`, which the figures about the judging come from.
-        judgments, answers: rows of the official files.
+        judgments: rows of the `judgments` schema, for the figures of the judging.
+        official_judgments, answers: rows of the official files.
     """
-    file = _write_lines(context.out / JUDGMENTS, judgments)
-    written = _write_lines(context.out / ANSWERS, answers)
-    # AlpacaEval's rules take answers for the official order alone, and that is the order of the judgments already
-    answered = {} if bench == "alpaca-eval" else by_model(parse_records(read_records([written], ANSWER_KINDS, bench), parse_answer))
-    (model,), _ = score_models(bench, [file], answered, hub_files=hub_files)
+    judgments_file = _write_lines(context.out / JUDGMENTS, official_judgments)
+    answers_file = _write_lines(context.out / ANSWERS, answers)
+    # AlpacaEval needs responses for the official order only, and the judgments are in that order already
+    answers_files = [] if bench == "alpaca-eval" else [answers_file]
+    answers_by_model = by_model(parse_records(read_records(answers_files, ANSWER_KINDS, bench), parse_answer))
+    (model,), _ = score_models(bench, [judgments_file], answers_by_model, hub_files=hub_files)
     assert model.values is not None
-    return Measured(model.values, model.entry, _about_judging(judged, model.entry))
+    return Measurement(model.values, model.entry, _about_judging(judgments, model.entry))
 
 
-def _about_judging(judged: list[Row], entry: Row) -> Row:
-    """The judge, its calls, what they cost, and how many of its texts held no verdict."""
-    replies = [row for row in judged if row["failure"] is None]
-    missing = len(judged) - len(replies)
-    failed = sum(row["failure"] is not None and row["attempts"] > 0 for row in judged)
+def _about_judging(judgments: list[Row], entry: Row) -> Row:
+    """The judge, its calls and their cost, and how many of its replies have no verdict."""
+    replies = [row for row in judgments if row["failure"] is None]
+    missing = len(judgments) - len(replies)
+    failed_calls = sum(row["failure"] is not None and row["attempts"] > 0 for row in judgments)
     no_verdict = sum(row["outcome"] is None for row in replies)
-    costs = [row["cost"] for row in judged if row["cost"] is not None]
+    costs = [row["cost"] for row in judgments if row["cost"] is not None]
     games = [row for row in replies if row["attempts"] and row["baseline"] is not None and row["outcome"] is not None]
     first = float(np.mean([row["outcome"] if row["game"] else 1 - row["outcome"] for row in games])) if games else None
     return {
-        "judge": judged[0]["judge"],
-        "judgments": len(judged),
-        "failed_calls": failed,
-        "unanswered": missing - failed,
+        "judge": judgments[0]["judge"],
+        "judgments": len(judgments),
+        "failed_calls": failed_calls,
+        "unanswered": missing - failed_calls,
         "no_verdict": no_verdict,
         "parse_failure_rate": no_verdict / len(replies) if replies else None,
         "first_place": entry.get("first_place", first),
@@ -111,10 +117,10 @@ def _about_judging(judged: list[Row], entry: Row) -> Row:
     }
 
 
-def mt_bench(context: Context) -> Measured:
+def mt_bench(context: Context) -> Measurement:
     """Ratings from 1 to 10 of both turns."""
-    judged = _rows(context, "judgments")
-    judgments = [
+    judgments = _rows(context, "judgments")
+    official_judgments = [
         {
             "question_id": _number(row["question_id"]),
             "model": row["model"],
@@ -124,21 +130,21 @@ def mt_bench(context: Context) -> Measured:
             "score": -1 if row["rating"] is None else row["rating"],
             "turn": row["game"],
         }
-        for row in judged
+        for row in judgments
     ]
-    return _judged(context, "mt-bench", judged, judgments, _choices(context, "answers"))
+    return _judged_measurement(context, "mt-bench", judgments, official_judgments, _choices(context, "answers"))
 
 
-def arena_hard(context: Context, version: str) -> Measured:
-    """Win rate against the baseline in percent, in the files of 2024 for v0.1 and of today for v2.0."""
-    judged = _rows(context, "judgments")
+def arena_hard(context: Context, version: str) -> Measurement:
+    """Win rate against the baseline in percent; files in the format of 2024 for v0.1, in the current format for v2.0."""
+    judgments = _rows(context, "judgments")
     games: dict[str, list[Row]] = {}
-    for row in judged:
+    for row in judgments:
         games.setdefault(row["question_id"], []).append(row)
     old = version == "v0.1"
-    judgments = [_of_2024(rows) if old else _of_today(rows) for rows in games.values()]
-    write = _choices if old else _messages
-    return _judged(context, "arena-hard", judged, judgments, [*write(context, "answers"), *write(context, "baseline")])
+    official_judgments = [_of_2024(rows) if old else _of_today(rows) for rows in games.values()]
+    answers = [row for name in ("answers", "baseline") for row in (_choices if old else _messages)(context, name)]
+    return _judged_measurement(context, "arena-hard", judgments, official_judgments, answers)
 
 
 def _of_2024(rows: list[Row]) -> Row:
@@ -153,14 +159,14 @@ def _of_today(rows: list[Row]) -> Row:
     return {"uid": first["question_id"], **{name: first[name] for name in ("category", "judge", "model", "baseline")}, "games": games}
 
 
-def alpaca_eval(context: Context, annotator: str) -> Measured:
+def alpaca_eval(context: Context, annotator: str) -> Measurement:
     """Raw and length-controlled win rate against the reference outputs, in percent."""
-    judged = _rows(context, "judgments")
+    judgments = _rows(context, "judgments")
     questions = {row["prompt_id"]: row["turns"][0] for row in _rows(context, "questions")}
     outputs, references = (
         {row["prompt_id"]: row["responses"][0] or "" for row in _rows(context, name)} for name in ("answers", "baseline")
     )
-    judgments = [
+    official_judgments = [
         {
             "instruction": questions[row["prompt_id"]],
             "dataset": row["category"],
@@ -173,18 +179,18 @@ def alpaca_eval(context: Context, annotator: str) -> Measured:
             "preference": preference_of_outcome(row["outcome"]),
             "raw_completion": row["raw"],
         }
-        for row in judged
+        for row in judgments
     ]
     answers = [
         {"dataset": row["dataset"], "instruction": row["instruction"], "output": row["output_2"], "generator": row["generator_2"]}
-        for row in judgments
+        for row in official_judgments
     ]
     files = HubFiles(context.inputs.get("gamed"), context.inputs.get("difficulty"))
-    return _judged(context, "alpaca-eval", judged, judgments, answers, files)
+    return _judged_measurement(context, "alpaca-eval", judgments, official_judgments, answers, files)
 
 
 def _choices(context: Context, name: str) -> list[Row]:
-    """Answers in the format of FastChat and of Arena-Hard in 2024."""
+    """Responses in the format of FastChat and of Arena-Hard in 2024."""
     ids = {row["prompt_id"]: row["question_id"] for row in _rows(context, "questions")}
     return [
         {
@@ -198,15 +204,15 @@ def _choices(context: Context, name: str) -> list[Row]:
 
 
 def _messages(context: Context, name: str) -> list[Row]:
-    """Answers in the format of today's Arena-Hard."""
+    """Responses in the current format of Arena-Hard."""
     questions = {row["prompt_id"]: row for row in _rows(context, "questions")}
-    made = []
+    rows = []
     for row in _rows(context, name):
         question = questions[row["prompt_id"]]
         user = {"role": "user", "content": question["turns"][0]}
         answer = {"role": "assistant", "content": {"answer": row["responses"][0] or ""}}
-        made.append({"uid": question["question_id"], "model": row["generator"], "messages": [user, answer]})
-    return made
+        rows.append({"uid": question["question_id"], "model": row["generator"], "messages": [user, answer]})
+    return rows
 
 
 def _number(question: str) -> int | str:
@@ -214,42 +220,44 @@ def _number(question: str) -> int | str:
     return int(question) if question.isdecimal() else question
 
 
-# --- checked answers
+# --- checked responses
 
 
-def checked(context: Context) -> Measured:
-    """Mean of the checks, in percent: GSM8K's share of right final answers, or a custom benchmark's score."""
-    return _checked(context, lambda share: share, {})
+def checked(context: Context) -> Measurement:
+    """Mean of the checks, in percent: GSM8K's share of correct final answers, or a custom benchmark's score."""
+    return _checked_measurement(context, lambda share: share, {})
 
 
-def ifeval(context: Context) -> Measured:
+def ifeval(context: Context) -> Measurement:
     """Share of prompts all of whose instructions are followed, in percent, and of instructions; strictly, and beside it loosely."""
     references = {row["prompt_id"]: row["reference"] for row in _rows(context, "questions")}
     responses = {row["prompt_id"]: row["responses"][0] or "" for row in _rows(context, "answers")}
-    known = [(row["prompt_id"], row["rewards"][0]) for row in _rows(context, "checks") if row["rewards"][0] is not None]
-    counts = [len(json.loads(references[prompt_id])["instruction_id_list"]) for prompt_id, _ in known]
-    loose = [instruction_loosely(responses[prompt_id], references[prompt_id]) for prompt_id, _ in known]
+    shares = [(row["prompt_id"], row["rewards"][0]) for row in _rows(context, "checks") if row["rewards"][0] is not None]
+    counts = [len(json.loads(references[prompt_id])["instruction_id_list"]) for prompt_id, _ in shares]
+    loose = [instruction_loosely(responses[prompt_id], references[prompt_id]) for prompt_id, _ in shares]
     figures = {
-        "instructions": _mean_percent([share for _, share in known], counts),
+        "instructions": _mean_percent([share for _, share in shares], counts),
         "loose": _mean_percent([float(share == 1) for share in loose]),
         "loose_instructions": _mean_percent(loose, counts),
     }
-    return _checked(context, lambda share: float(share == 1), figures)
+    return _checked_measurement(context, lambda share: float(share == 1), figures)
 
 
 def _mean_percent(shares: Sequence[float], weights: Sequence[int] | None = None) -> float | None:
     return PERCENT * float(np.average(shares, weights=weights)) if shares else None
 
 
-def _checked(context: Context, value: Callable[[float], float], figures: Row) -> Measured:
+def _checked_measurement(context: Context, value: Callable[[float], float], figures: Row) -> Measurement:
     shares = {row["prompt_id"]: row["rewards"][0] for row in _rows(context, "checks")}
     ids = {row["question_id"]: shares[row["prompt_id"]] for row in _rows(context, "questions")}
     values = {question: None if share is None else PERCENT * value(share) for question, share in ids.items()}
-    known = [one for one in values.values() if one is not None]
-    return Measured(question_values(values), {"score": float(np.mean(known)) if known else None, "n": len(known), **figures}, None)
+    known_values = [value for value in values.values() if value is not None]
+    return Measurement(
+        question_values(values), {"score": float(np.mean(known_values)) if known_values else None, "n": len(known_values), **figures}, None
+    )
 
 
-MEASURES: dict[str, Callable[..., Measured]] = {
+MEASURES: dict[str, Callable[..., Measurement]] = {
     "mt_bench": mt_bench,
     "arena_hard": arena_hard,
     "alpaca_eval": alpaca_eval,

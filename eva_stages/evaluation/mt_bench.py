@@ -1,10 +1,9 @@
-"""MT-Bench, single-answer grading: what a judge's text says, and the scores per turn, per category and over all.
+"""MT-Bench, single-answer grading: the rating in a judge's text, and the scores per turn, per category and over all.
 
-A judge ends its explanation with `[[rating]]`, 1 to 10. The first rating counts, single brackets are the fallback, and a text
-without one is no rating (official files say -1, here it is null), never a low one. A number outside 1 to 10 is no rating either,
-and is counted; FastChat takes it, so that one [[80]] moves a mean by 0.45 (docs/differences.md). `rating` is given the judge's text
-alone, so that a `[[10]]` in a candidate's answer is never seen. As in the official tool the score is the plain mean over all rated
-rows, not the mean of the two turns' means, and a row that stands twice counts twice.
+A judge ends its explanation with `[[rating]]`, 1 to 10. The first rating counts, with single brackets as the fallback; a text without one
+has no rating (null; -1 in official files). A number outside 1 to 10 is no rating either, and is counted; FastChat accepts it, so a
+single [[80]] moves a mean by 0.45 (docs/differences.md). `rating` reads the judge's text only, never a response in its prompt. As in the
+official tool the score is the plain mean over all rated rows, not the mean of the turns' means, and a repeated row counts again.
 """
 
 import math
@@ -29,7 +28,7 @@ _SINGLE = re.compile(r"\[(\d+\.?\d*)\]")
 
 
 class Rating(NamedTuple):
-    """A rated turn; `value` is None where the judge gave no rating, or one outside the scale."""
+    """A rated turn; `value` is None if the judge gave no rating, or a number outside the scale."""
 
     question: str
     model: str
@@ -46,26 +45,26 @@ def rating(text: str | None) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    found = _DOUBLE.search(text or "") or _SINGLE.search(text or "")
-    return float(found.group(1)) if found else None
+    match = _DOUBLE.search(text or "") or _SINGLE.search(text or "")
+    return float(match.group(1)) if match else None
 
 
 def parse_rating(record: Record) -> Rating:
-    """A row of single-answer judgments; the rating is the stored one, or read from the judge's text where none is stored.
+    """A row of single-answer judgments; the rating is the stored one, else that in the judge's text.
 
     Raises:
-        ValueError: saying which field is not as expected.
+        ValueError: with the field, its value and what is expected.
     """
     row = record.row
     if row["turn"] not in (1, 2):
         raise ValueError(f"turn is {row['turn']!r}; expected 1 or 2")
-    stored = row["score"] if "score" in row else _number(judgment_field(row["judgment"]))
-    if isinstance(stored, bool) or not isinstance(stored, int | float | None) or stored in (math.inf, -math.inf):
-        raise ValueError(f"score is {stored!r}; expected a number, -1 or null for no rating")
-    given = None if stored is None or stored == -1 or stored != stored else stored
-    outside = given is not None and not LOWEST_RATING <= given <= HIGHEST_RATING
+    stored_score = row["score"] if "score" in row else _number(judgment_field(row["judgment"]))
+    if isinstance(stored_score, bool) or not isinstance(stored_score, int | float | None) or stored_score in (math.inf, -math.inf):
+        raise ValueError(f"score is {stored_score!r}; expected a number, -1 or null for no rating")
+    score = None if stored_score is None or stored_score == -1 or stored_score != stored_score else stored_score
+    outside = score is not None and not LOWEST_RATING <= score <= HIGHEST_RATING
     question, model, turn = text_field(row, "question_id"), text_field(row, "model"), int(row["turn"])
-    return Rating(question, model, turn, None if given is None or outside else float(given), judge_field(row), outside)
+    return Rating(question, model, turn, None if score is None or outside else float(score), judge_field(row), outside)
 
 
 def category_of(question: str) -> str | None:
@@ -76,59 +75,59 @@ def category_of(question: str) -> str | None:
 
 def question_categories(records: Iterable[Record]) -> dict[str, str]:
     """Categories by question id, of a question file's rows."""
-    return {text_field(one.row, "question_id"): text_field(one.row, "category") for one in records}
+    return {text_field(record.row, "question_id"): text_field(record.row, "category") for record in records}
 
 
 def scores(ratings: Sequence[Rating], categories: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The official figures of one model's ratings; a figure without a rating behind it is null.
+    """The official figures of one model's ratings; a figure without any rating is null.
 
     Args:
-        categories: by question id; without it the official questions' own.
+        categories: by question id; None: those of the official questions.
 
     Returns:
-        score, turn1, turn2, categories (by name), n (rated rows), unrated, of those out_of_range.
+        score, turn1, turn2, categories (by name), n (rated rows), unrated, and out_of_range among these.
     """
-    rated = [one for one in ratings if one.value is not None]
+    rated_turns = [rating for rating in ratings if rating.value is not None]
     by_category: dict[str, list[Rating]] = defaultdict(list)
-    for one in rated:
-        name = categories.get(one.question) if categories is not None else category_of(one.question)
-        by_category[name or "unknown"].append(one)
+    for rating in rated_turns:
+        name = categories.get(rating.question) if categories is not None else category_of(rating.question)
+        by_category[name or "unknown"].append(rating)
     order = [*CATEGORIES, *sorted(by_category.keys() - set(CATEGORIES))]
     return {
-        "score": _mean(rated),
-        "turn1": _mean([one for one in rated if one.turn == 1]),
-        "turn2": _mean([one for one in rated if one.turn == 2]),
+        "score": _mean(rated_turns),
+        "turn1": _mean([rating for rating in rated_turns if rating.turn == 1]),
+        "turn2": _mean([rating for rating in rated_turns if rating.turn == 2]),
         "categories": {name: _mean(by_category[name]) for name in order if name in by_category},
-        "n": len(rated),
-        "unrated": len(ratings) - len(rated),
-        "out_of_range": sum(one.out_of_range for one in ratings),
+        "n": len(rated_turns),
+        "unrated": len(ratings) - len(rated_turns),
+        "out_of_range": sum(rating.out_of_range for rating in ratings),
     }
 
 
 def values(ratings: Sequence[Rating]) -> pa.Table:
     """Each question's mean rating over its rated turns, with their number as weight."""
-    by_question: dict[str, list[float]] = {one.question: [] for one in ratings}
-    for one in ratings:
-        if one.value is not None:
-            by_question[one.question].append(one.value)
-    means = {question: float(np.mean(found)) if found else None for question, found in by_question.items()}
-    return question_values(means, {question: len(found) for question, found in by_question.items()})
+    by_question: dict[str, list[float]] = {rating.question: [] for rating in ratings}
+    for rating in ratings:
+        if rating.value is not None:
+            by_question[rating.question].append(rating.value)
+    means = {question: float(np.mean(question_ratings)) if question_ratings else None for question, question_ratings in by_question.items()}
+    return question_values(means, {question: len(question_ratings) for question, question_ratings in by_question.items()})
 
 
 def radar(by_model: Mapping[str, Mapping[str, float | None]], path: Path) -> None:
-    """Draw the scores per category as a radar, one line a model, 0 to 10; the format is that of the suffix, PNG or SVG.
+    """Draw the scores per category as a radar from 0 to 10, a line per model; the suffix sets the format, PNG or SVG.
 
     Args:
-        by_model: `categories` of `scores`, by model; an axis with no score is left at 0.
+        by_model: `categories` of `scores`, by model; an axis without a score is 0.
     """
     from matplotlib.figure import Figure
 
-    names = [name for name in CATEGORIES if any(name in one for one in by_model.values())]
+    names = [name for name in CATEGORIES if any(name in scores for scores in by_model.values())]
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes: Any = figure.add_subplot(projection="polar")
-    for model, found in by_model.items():
-        heights = [found.get(name) or 0.0 for name in names]
+    for model, scores in by_model.items():
+        heights = [scores.get(name) or 0.0 for name in names]
         axes.plot(np.append(angles, angles[:1]), heights + heights[:1], label=model)
     axes.set_xticks(angles, names)
     axes.set_ylim(0, 10)
@@ -139,4 +138,4 @@ def radar(by_model: Mapping[str, Mapping[str, float | None]], path: Path) -> Non
 
 
 def _mean(ratings: Sequence[Rating]) -> float | None:
-    return float(np.mean([one.value for one in ratings])) if ratings else None
+    return float(np.mean([rating.value for rating in ratings])) if ratings else None

@@ -1,7 +1,4 @@
-"""Pairwise judging in both orders, so that a judge's position bias cancels out.
-
-Game 0 shows the baseline as assistant A, game 1 the model. A verdict that cannot be read is null and counts for nobody.
-"""
+"""Pairwise judging in both orders, so a judge's position bias cancels out. Game 0 shows the baseline as assistant A, game 1 the model."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +22,7 @@ _VERDICT = re.compile(r"\[\[([AB<>=]+)\]\]")
 
 
 def read_verdict(text: str | None) -> str | None:
-    """The one verdict in a judge's reply; None if there is none, an unknown one, or two that differ."""
+    """The verdict in a judge's reply; None if there is none, an unknown one, or two different ones."""
     verdicts = set(_VERDICT.findall(text or ""))
     return verdicts.pop() if len(verdicts) == 1 and verdicts <= set(LABELS["v0.1"]) else None
 

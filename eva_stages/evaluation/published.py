@@ -1,5 +1,5 @@
-"""Published scores of known models, to see where a score stands. Figures and their sources only; AlpacaEval's come from the
-leaderboards inside the alpaca_eval package. They are not ours: another judge or another baseline makes another scale.
+"""Published scores of known models with their sources, for orientation. AlpacaEval's come from the leaderboards inside the alpaca_eval
+package. Another judge or another baseline makes another scale, so they are not comparable to the digit.
 """
 
 import csv
@@ -16,8 +16,8 @@ ARENA_2025 = "arena-hard-auto README of 2025; hard prompts, style control, Gemin
 ALPACA = "leaderboard in the alpaca_eval package"
 
 
-class Published(NamedTuple):
-    """A published score, None where the source has only the figures in `detail`."""
+class PublishedScore(NamedTuple):
+    """A published score; None if the source has only the figures in `detail`."""
 
     model: str
     score: float | None
@@ -25,16 +25,16 @@ class Published(NamedTuple):
     detail: dict[str, float]
 
 
-def _listed(source: str, **scores: float) -> list[Published]:
-    return [Published(model, score, source, {}) for model, score in scores.items()]
+def _published(source: str, **scores: float) -> list[PublishedScore]:
+    return [PublishedScore(model, score, source, {}) for model, score in scores.items()]
 
 
 _MT_BENCH = [
-    *_listed(MT_BENCH_PAPER, **{"gpt-4": 8.99, "gpt-3.5-turbo": 7.94, "claude-v1": 7.90, "vicuna-33b": 7.12, "llama-2-70b-chat": 6.86}),
-    *_listed(EVA, **{"gemma-2-9b-it": 8.57, "gemma-2-9b-it DPO": 8.66, "gemma-2-9b-it eva-DPO": 8.90}),
+    *_published(MT_BENCH_PAPER, **{"gpt-4": 8.99, "gpt-3.5-turbo": 7.94, "claude-v1": 7.90, "vicuna-33b": 7.12, "llama-2-70b-chat": 6.86}),
+    *_published(EVA, **{"gemma-2-9b-it": 8.57, "gemma-2-9b-it DPO": 8.66, "gemma-2-9b-it eva-DPO": 8.90}),
 ]
 _ARENA_V01 = [
-    *_listed(
+    *_published(
         ARENA_2024,
         **{
             "gpt-4-turbo-2024-04-09": 82.63,
@@ -49,9 +49,9 @@ _ARENA_V01 = [
             "gemma-7b-it": 7.47,
         },
     ),
-    *_listed(EVA, **{"gemma-2-9b-it": 41.3, "gemma-2-9b-it DPO": 51.6, "gemma-2-9b-it eva-DPO": 60.1}),
+    *_published(EVA, **{"gemma-2-9b-it": 41.3, "gemma-2-9b-it DPO": 51.6, "gemma-2-9b-it eva-DPO": 60.1}),
 ]
-_ARENA_V2 = _listed(
+_ARENA_V2 = _published(
     ARENA_2025,
     **{"o3-2025-04-16": 85.9, "o4-mini-2025-04-16-high": 79.1, "gemini-2.5": 79.0, "gpt-4.1": 50.0, "claude-3-5-sonnet-20241022": 33.0},
 )
@@ -65,11 +65,11 @@ _ALPACA_SHOWN = (
     "Meta-Llama-3-8B-Instruct",
     "gpt-3.5-turbo-1106",
 )
-_ALPACA_EVA = _listed(EVA, **{"gemma-2-9b-it": 47.11, "gemma-2-9b-it DPO": 55.01, "gemma-2-9b-it eva-DPO": 55.35})
+_ALPACA_EVA = _published(EVA, **{"gemma-2-9b-it": 47.11, "gemma-2-9b-it DPO": 55.01, "gemma-2-9b-it eva-DPO": 55.35})
 
 
-def published_scores(bench: str, version: str | None, models: Iterable[str]) -> list[Published]:
-    """Published scores of a benchmark, best first: a few known models, and those of `models` that have one.
+def published_scores(bench: str, version: str | None, models: Iterable[str]) -> list[PublishedScore]:
+    """Published scores of a benchmark, best first: of a few known models, and of those in `models`.
 
     Args:
         bench: mt-bench, arena-hard or alpaca-eval (length-controlled win rates).
@@ -77,16 +77,16 @@ def published_scores(bench: str, version: str | None, models: Iterable[str]) -> 
     """
     if bench == "alpaca-eval":
         leaders = _alpaca_leaderboard(version or ALPACA_ANNOTATOR)
-        shown = dict.fromkeys([*_ALPACA_SHOWN, *models])
-        found = [leaders[name] for name in shown if name in leaders] + _ALPACA_EVA
+        names = dict.fromkeys([*_ALPACA_SHOWN, *models])
+        scores = [leaders[name] for name in names if name in leaders] + _ALPACA_EVA
     else:
-        found = _MT_BENCH if bench == "mt-bench" else _ARENA_V2 if version == "v2.0" else _ARENA_V01
-    return sorted(found, key=lambda one: (one.score is None, -(one.score or 0.0)))
+        scores = _MT_BENCH if bench == "mt-bench" else _ARENA_V2 if version == "v2.0" else _ARENA_V01
+    return sorted(scores, key=lambda score: (score.score is None, -(score.score or 0.0)))
 
 
 @cache
-def _alpaca_leaderboard(annotator: str) -> dict[str, Published]:
-    """The package's leaderboard of an annotator, empty if it has none, read without importing the package."""
+def _alpaca_leaderboard(annotator: str) -> dict[str, PublishedScore]:
+    """The package's leaderboard of an annotator, empty if there is none; read without importing the package."""
     spec = find_spec("alpaca_eval")
     assert spec is not None and spec.origin is not None
     path = Path(spec.origin).parent / "leaderboards" / "data_AlpacaEval_2" / f"{Path(annotator).name}_leaderboard.csv"
@@ -96,7 +96,7 @@ def _alpaca_leaderboard(annotator: str) -> dict[str, Published]:
         return {row[""]: _leader(row, annotator) for row in csv.DictReader(stream)}
 
 
-def _leader(row: dict[str, str], annotator: str) -> Published:
-    controlled = row.get("length_controlled_winrate")
+def _leader(row: dict[str, str], annotator: str) -> PublishedScore:
+    controlled_rate = row.get("length_controlled_winrate")
     detail = {"win_rate": float(row["win_rate"]), "avg_length": int(float(row["avg_length"]))}
-    return Published(row[""], float(controlled) if controlled else None, f"{ALPACA}, {annotator}", detail)
+    return PublishedScore(row[""], float(controlled_rate) if controlled_rate else None, f"{ALPACA}, {annotator}", detail)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from eva_stages.core.text_table import Cell, TextTable
-from eva_stages.evaluation.published import Published, published_scores
+from eva_stages.evaluation.published import PublishedScore, published_scores
 
 LETTERCRAFT = {"sampled": "sampled reward", "greedy": "greedy reward", "sampled_gain": "gain over base", "win_rate": "win rate"}
 
@@ -59,7 +59,7 @@ def _row(benchmark: str, policy: str, estimate: dict[str, Any] | None, judge: st
     return {"benchmark": benchmark, "policy": policy, "judge": judge, **figures}
 
 
-def _beside(name: str) -> list[tuple[Published, float]]:
+def _beside(name: str) -> list[tuple[PublishedScore, float]]:
     """Published scores in the benchmark's unit here: for AlpacaEval that is the raw win rate."""
     if name == "alpaca-eval":
         known = [(one, one.detail.get("win_rate")) for one in published_scores(name, None, [])]

@@ -26,7 +26,7 @@ from eva_stages.evaluation import arena_style
 from eva_stages.evaluation.alpaca import HubFiles
 from eva_stages.evaluation.answers import STYLE, Answer, by_model, parse_answer
 from eva_stages.evaluation.arena_hard import battle_file
-from eva_stages.evaluation.arena_style import _fit, _official_steps, standardised
+from eva_stages.evaluation.arena_style import _fit, _official_steps, standardised_features
 from eva_stages.evaluation.file_scores import score_files
 from eva_stages.evaluation.judgment_files import Record
 from eva_stages.evaluation.measures import score
@@ -246,7 +246,7 @@ def official_features(battles: Any, answers: Any) -> torch.Tensor:
     density_a, density_b = a[:, 1:] / (a[:, :1] + 1), b[:, 1:] / (b[:, :1] + 1)
     ratio = torch.cat([(b[:, :1] - a[:, :1]) / (b[:, :1] + a[:, :1]), (density_b - density_a) / (density_b + density_a + 1)], dim=1)
     features = (ratio - ratio.mean(dim=0)) / ratio.std(dim=0)
-    assert features.numpy() == pytest.approx(standardised(a.double().numpy(), b.double().numpy(), "v2.0"), abs=1e-4)
+    assert features.numpy() == pytest.approx(standardised_features(a.double().numpy(), b.double().numpy(), "v2.0"), abs=1e-4)
     return features
 
 

@@ -43,7 +43,7 @@ def test_the_fit_wants_every_instruction(tmp_path: Path) -> None:
     (model,) = score_files("alpaca-eval", [path], hub_files=HubFiles(gamed))["models"]
     assert model["score"] is None and "the fit needs the 805 instructions" in model["reason"]
     gamed.write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match=r"df_gamed\.csv lacks the columns index, instruction_difficulty"):
+    with pytest.raises(ConfigError, match=r"df_gamed\.csv has no columns index, instruction_difficulty"):
         score_files("alpaca-eval", [path], hub_files=HubFiles(gamed))
     answers = tmp_path / "outputs.json"
     answers.write_text(json.dumps([{"instruction": "one", "output": "yes", "generator": "m"}]))

@@ -20,7 +20,7 @@ from eva_stages.evaluation.arena_hard import (
     verdict_v01,
     verdict_v2,
 )
-from eva_stages.evaluation.arena_style import standardised, style_control
+from eva_stages.evaluation.arena_style import standardised_features, style_control
 from eva_stages.evaluation.bradley_terry import rate_of, rating_of, win_rate_intervals, win_rates
 from eva_stages.evaluation.file_scores import score_files
 from eva_stages.evaluation.judgment_files import parse_records, read_records
@@ -172,10 +172,10 @@ def test_markdown_is_counted_outside_code_blocks() -> None:
 def test_style_features_follow_each_versions_formula() -> None:
     a, b = np.array([[10.0, 1, 0, 2], [20, 0, 4, 0], [10, 0, 0, 0]]), np.array([[30.0, 1, 3, 0], [20, 2, 0, 0], [10, 0, 0, 0]])
     old = (b - a) / (a + b + 1)
-    assert standardised(a, b, "v0.1") == pytest.approx((old - old.mean(axis=0)) / old.std(axis=0))
+    assert standardised_features(a, b, "v0.1") == pytest.approx((old - old.mean(axis=0)) / old.std(axis=0))
     tokens, density_a, density_b = (b[:, :1] - a[:, :1]) / (a[:, :1] + b[:, :1]), a[:, 1:] / (a[:, :1] + 1), b[:, 1:] / (b[:, :1] + 1)
     new = np.hstack([tokens, (density_b - density_a) / (density_b + density_a + 1)])
-    assert standardised(a, b, "v2.0") == pytest.approx((new - new.mean(axis=0)) / new.std(axis=0, ddof=1))
+    assert standardised_features(a, b, "v2.0") == pytest.approx((new - new.mean(axis=0)) / new.std(axis=0, ddof=1))
 
 
 @pytest.mark.parametrize("version", ["v0.1", "v2.0"])

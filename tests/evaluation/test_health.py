@@ -17,7 +17,6 @@ from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import write_rows
 from eva_stages.evaluation.health_figures import (
-    answered,
     distinct_ngrams,
     drift,
     effective_number,
@@ -25,6 +24,7 @@ from eva_stages.evaluation.health_figures import (
     hacking,
     measure,
     nll_growth,
+    sampled_answers,
 )
 
 SENTENCE = "take planet reverse it then drop its first letter and double every sound of a word that nobody knows by heart"
@@ -151,6 +151,6 @@ def test_the_figures_are_what_they_say() -> None:
 def test_first_answers_come_before_second_ones_and_missing_ones_are_left_out() -> None:
     questions = pa.table({"prompt_id": ["a", "b"], "messages": [[{"role": "user", "content": name}] for name in "ab"]})
     answers = pa.table({"prompt_id": ["b", "a"], "response_ids": [[[1], [2]], [None, [3]]]})
-    found = answered(questions, answers, 2)
+    found = sampled_answers(questions, answers, 2)
     assert [(one.messages[0]["content"], one.ids) for one in found] == [("b", [1]), ("b", [2])]
-    assert [one.ids for one in answered(questions, answers, 9)] == [[1], [2], [3]]
+    assert [one.ids for one in sampled_answers(questions, answers, 9)] == [[1], [2], [3]]

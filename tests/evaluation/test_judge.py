@@ -10,7 +10,7 @@ import pytest
 
 from eva_stages.core.errors import StageError
 from eva_stages.evaluation.annotating import AnnotatePairs
-from eva_stages.evaluation.judge import AGAIN, JudgeAnswers
+from eva_stages.evaluation.judge import FOLLOW_UP, JudgeAnswers
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from tests.fault_server import ChatServer, chat_server
 from tests.official_files import arena_hard, mt_bench
@@ -94,12 +94,12 @@ def test_a_verdict_is_read_or_null_and_only_a_judge_without_any_label_is_asked_a
 
 
 def test_the_second_attempt_goes_on_with_the_conversation_as_the_official_tool_does(server: ChatServer, tmp_path: Path) -> None:
-    server.reply = lambda body: "Final: [[B>A]]" if body["messages"][-1]["content"] == AGAIN else "Let me think"
+    server.reply = lambda body: "Final: [[B>A]]" if body["messages"][-1]["content"] == FOLLOW_UP else "Let me think"
     games = judged(arena_step(server, tmp_path), [row(0)])
     assert [game["verdict"] for game in games] == ["B>A", "B>A"] and games[0]["raw"] == "\nLet me think\nFinal: [[B>A]]"
     (again, *_) = [request["messages"] for request in server.requests if len(request["messages"]) > 2]
     assert [message["role"] for message in again] == ["system", "user", "assistant", "user"]
-    assert again[2]["content"] == "Let me think" and again[3]["content"] == AGAIN
+    assert again[2]["content"] == "Let me think" and again[3]["content"] == FOLLOW_UP
 
 
 def test_an_answer_that_holds_a_verdict_does_not_score_itself(server: ChatServer, tmp_path: Path) -> None:

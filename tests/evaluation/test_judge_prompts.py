@@ -148,8 +148,8 @@ def test_settings_that_hold_no_templates_are_named(tmp_path: Path, name: str, te
 
 def test_a_question_file_of_another_benchmark_and_a_question_twice_are_refused(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"question_id": 1, "category": "x", "turns": ["a"]}\n')
-    with pytest.raises(DataError, match="no question file of mt_bench"):
+    with pytest.raises(DataError, match="not a question file of mt_bench"):
         question_rows("mt_bench", tmp_path / "q.jsonl")
     (tmp_path / "q.jsonl").write_text('{"uid": "1", "category": "x", "prompt": "a"}\n{"uid": "2", "category": "x", "prompt": " a"}\n')
-    with pytest.raises(DataError, match="asks the same in 1 and 2"):
+    with pytest.raises(DataError, match="has the same prompt in questions 1 and 2"):
         question_rows("arena_hard", tmp_path / "q.jsonl")

@@ -28,7 +28,7 @@ def test_the_difference_is_over_shared_questions_and_does_not_depend_on_their_or
     assert (found.value, found.n, found.score_a, found.score_b) == (1.5, 2, 1.5, 3.0)
     assert (found.low, found.high, found.improvement) == (1.0, 2.0, 1.0)
     assert paired_bootstrap(a, b.take(pa.array([3, 1, 0, 2])), 0.95, 0) == found
-    with pytest.raises(ValueError, match="no question was judged for both"):
+    with pytest.raises(ValueError, match="no question has a value on both sides"):
         paired_bootstrap(a, question_values({"other": 1.0}), 0.95, 0)
 
 
