@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,7 +97,20 @@ class TableStep(GlobalStep):
     """A step that looks at all rows before it decides. In a pipeline it takes rows; eva hands it artifacts, which it reads as a stream.
 
     Decide on a few narrow columns (`Rows.__getitem__`), then let the rows through batch by batch: no more is in memory than that.
+
+    `reads` and `writes` are the columns of its inputs and of its output.
     """
+
+    reads: ClassVar[Any] = ()
+    writes: ClassVar[Any] = ()
+
+    @property
+    def inputs(self) -> Any:
+        return self.reads
+
+    @property
+    def outputs(self) -> Any:
+        return self.writes
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         """Yield the output in tables, at least one, and return counts of what was left out and why. Sources have the step's inputs."""

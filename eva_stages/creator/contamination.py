@@ -155,13 +155,8 @@ class Contamination(TableStep):
     ngram: int = 13
     overlap: float = 0.2
 
-    @property
-    def inputs(self) -> dict[str, bool]:
-        return {"prompt_id": True, "messages": True, "rejected": False}
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return MATCHES.names
+    reads = {"prompt_id": True, "messages": True, "rejected": False}
+    writes = MATCHES.names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         (prompts,) = sources
@@ -199,13 +194,8 @@ class DropMatches(TableStep):
         - the columns of the prompts
     """
 
-    @property
-    def inputs(self) -> dict[str, bool]:
-        return {**dict.fromkeys(SCHEMAS["prompts"].names, True), "rejected": False, "failure": False}
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return SCHEMAS["prompts"].names
+    reads = {**dict.fromkeys(SCHEMAS["prompts"].names, True), "rejected": False, "failure": False}
+    writes = SCHEMAS["prompts"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         prompts, matches = sources

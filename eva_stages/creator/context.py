@@ -69,13 +69,8 @@ class Feedback(TableStep):
           are where a reward is missing
     """
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return ["prompt_id", "messages", "responses", "rewards"]
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return FEEDBACK.names
+    reads = ["prompt_id", "messages", "responses", "rewards"]
+    writes = FEEDBACK.names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         drawn, *answered = sources
@@ -263,13 +258,8 @@ class Parents(TableStep):
     by: str = "similar"
     seed: int = 0
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return ["prompt_id", "messages", "embedding"]
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return ["prompt_id", "parent_ids", "examples"]
+    reads = ["prompt_id", "messages", "embedding"]
+    writes = ["prompt_id", "parent_ids", "examples"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         drawn, prompts, *embeddings = sources

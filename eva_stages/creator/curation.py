@@ -68,13 +68,8 @@ class Curate(TableStep):
     near_duplicate: float | None = 0.8
     filters: Sequence[FunctionCode] = ()
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return SCHEMAS["evolutions"].names
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return SCHEMAS["prompts"].names
+    reads = SCHEMAS["evolutions"].names
+    writes = SCHEMAS["prompts"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         evolutions, *earlier = sources

@@ -176,13 +176,8 @@ class Diversify(TableStep):
 
     min_distance: float = 0.0
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return [*SCHEMAS["prompts"].names, "embedding"]
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return [*SCHEMAS["prompts"].names, "neighbour_distance"]
+    reads = [*SCHEMAS["prompts"].names, "embedding"]
+    writes = [*SCHEMAS["prompts"].names, "neighbour_distance"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         prompts, own, *others = sources

@@ -126,9 +126,7 @@ class Informativeness(TableStep):
 
     metric: str | FunctionCode = "reward_gap"
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return ["prompt_id", "rewards"]
+    reads = ["prompt_id", "rewards"]
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -156,13 +154,8 @@ class Admit(TableStep):
     metric: str | FunctionCode = "reward_gap"
     fraction: float = 0.5
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return [*SCHEMAS["prompts"].names, "rewards"]
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return SCHEMAS["prompts"].names
+    reads = [*SCHEMAS["prompts"].names, "rewards"]
+    writes = SCHEMAS["prompts"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         prompts, rewards = sources

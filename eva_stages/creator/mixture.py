@@ -46,9 +46,7 @@ class Replay(TableStep):
     def inputs(self) -> Sequence[str]:
         return [*SCHEMAS["prompts"].names, self.metric]
 
-    @property
-    def outputs(self) -> Sequence[str]:
-        return [*SCHEMAS["prompts"].names, "informativeness"]
+    writes = [*SCHEMAS["prompts"].names, "informativeness"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         present, *earlier = sources
@@ -88,13 +86,8 @@ class Mix(TableStep):
     evolved_share: float = 0.8
     seed: int = 0
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return SCHEMAS["prompts"].names
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return SCHEMAS["mixed"].names
+    reads = SCHEMAS["prompts"].names
+    writes = SCHEMAS["mixed"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         evolved, present, *replayed = sources

@@ -1,6 +1,6 @@
 """Which prompts are evolved: an informative subset, drawn without replacement [paper, Algorithm 1, line 3; table 4]."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 
 import numpy as np
 import pyarrow as pa
@@ -104,13 +104,8 @@ class Select(TableStep):
     topic_share: float = 0.0
     seed: int = 0
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return ["prompt_id", "weight", "uniform", "topic"]
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return ["prompt_id", "probability", "draw"]
+    reads = ["prompt_id", "weight", "uniform", "topic"]
+    writes = ["prompt_id", "probability", "draw"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         informed, *topics = sources
@@ -141,13 +136,8 @@ class Subset(TableStep):
         - the columns of a prompt row
     """
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return SCHEMAS["prompts"].names
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return SCHEMAS["prompts"].names
+    reads = SCHEMAS["prompts"].names
+    writes = SCHEMAS["prompts"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         prompts, drawn = sources

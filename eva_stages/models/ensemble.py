@@ -1,6 +1,6 @@
 """Ensemble rewards. Each member scores in a separate stage; this step standardises and combines their scores."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 
 import numpy as np
 import pyarrow as pa
@@ -48,13 +48,8 @@ class CombineRewards(TableStep):
     weights: list[float]
     combine: str = "mean"
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return ["prompt_id", "rewards", "failures"]
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return ["prompt_id", "rewards", "failures", "members"]
+    reads = ["prompt_id", "rewards", "failures"]
+    writes = ["prompt_id", "rewards", "failures", "members"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         check_same_order(sources, "the rewards of the ensemble's members")

@@ -4,7 +4,7 @@ A prompt gives no pair, and is counted, if one of its responses could not be sco
 too small, or if the best response is empty.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 
 import numpy as np
 import pyarrow as pa
@@ -33,13 +33,8 @@ class MakePairs(TableStep):
 
     min_gap: float = 0.0
 
-    @property
-    def inputs(self) -> dict[str, bool]:
-        return {**dict.fromkeys(("prompt_id", "messages", "responses", "rewards"), True), "win_probability": False, "response_ids": False}
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return SCHEMAS["pairs"].names
+    reads = {**dict.fromkeys(("prompt_id", "messages", "responses", "rewards"), True), "win_probability": False, "response_ids": False}
+    writes = SCHEMAS["pairs"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         check_same_order(sources, "prompts, responses and rewards")

@@ -1,6 +1,6 @@
 """The pairs of several iterations as one training set, for a solver that starts from scratch [paper, table 5]."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 
 import pyarrow as pa
 
@@ -19,13 +19,8 @@ class PoolPairs(TableStep):
         - the columns of a pair row
     """
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return list(dict.fromkeys([*SCHEMAS["pairs"].names, *SCHEMAS["rewritten_pairs"].names]))
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return SCHEMAS["pairs"].names
+    reads = list(dict.fromkeys([*SCHEMAS["pairs"].names, *SCHEMAS["rewritten_pairs"].names]))
+    writes = SCHEMAS["pairs"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         total = sum(map(len, sources))

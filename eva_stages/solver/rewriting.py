@@ -6,7 +6,7 @@ may score below the rejected response, as in the paper; the pairs keep both rewa
 """
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -115,13 +115,8 @@ class TakeRewrites(TableStep):
 
     keep: str = "always"
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        return [*SCHEMAS["pairs"].names, "responses", "reason", "rewards"]
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        return SCHEMAS["rewritten_pairs"].names
+    reads = [*SCHEMAS["pairs"].names, "responses", "reason", "rewards"]
+    writes = SCHEMAS["rewritten_pairs"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         check_same_order(sources, "pairs, rewrites and their rewards")
