@@ -1,11 +1,11 @@
-"""What an evolver is shown beside the prompt it evolves: how the policy fared on it, and other informative prompts [paper, D.1].
+"""What an evolver reads beside the prompt that it evolves: the policy's responses to it, and other informative prompts [paper, D.1].
 
-Both are chosen before evolving, in tables of their own, so that a resumed run shows what an unbroken one shows and a person can look it
-up. They describe the drawn prompt: its later generations have no answers yet, and are shown those of the prompt they grew from. Texts
-of data are only ever put after each other, never into a template that is filled again. Long ones are cut, and say so.
+Both are selected before evolving, in tables of their own: a resumed run uses the same ones, and a person can read them. They describe the
+selected prompt; its later generations have no responses yet and use those of the prompt they came from. Texts from data are concatenated,
+never formatted into a template that is formatted again. Long texts are cut and marked.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -29,9 +29,9 @@ from eva_stages.creator.curation import prompt_text
 from eva_stages.creator.diversity import embedding_matrix
 
 CHARACTERS = 2000
-"""Of a response, a critique or an example; what is longer is cut."""
+"""Longest response, critique or example; the rest is cut."""
 POOL = 8
-"""Candidates per diverse example: enough to be apart, few enough that not every prompt gets the same outliers."""
+"""Candidates per diverse example: enough for a large distance, few enough that prompts do not all get the same outliers."""
 
 
 def cut(text: str) -> str:
@@ -45,66 +45,54 @@ def transcript(messages: Sequence[Message]) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-# --- feedback --------------------------------------------------------------------------------------------------------------------
-
 FEEDBACK = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("messages", MESSAGES),
-        ("best", pa.string()),
-        ("worst", pa.string()),
-        ("best_reward", pa.float64()),
-        ("worst_reward", pa.float64()),
-    ]
+    {"prompt_id": pa.string(), "messages": MESSAGES, "best": pa.string(), "worst": pa.string()}
+    | dict.fromkeys(("best_reward", "worst_reward"), pa.float64())
 )
 
 
 class Feedback(TableStep):
-    """The best and the worst response to every drawn prompt. Inputs: the drawn prompts; prompts, responses and rewards in one order.
+    """The best and the worst response to every selected prompt.
 
     Input columns:
-        - prompt_id (drawn); prompt_id, messages (prompts); prompt_id, responses; prompt_id, rewards
+        - prompt_id (selected prompts); prompt_id, messages; prompt_id, responses; prompt_id, rewards, these three in one order
     Output columns:
-        - prompt_id, messages, best, worst, best_reward, worst_reward; worst is null where all responses have one reward, and all four
-          are where a reward is missing
+        - prompt_id, messages, best, worst, best_reward, worst_reward. Where all rewards are equal, worst and its reward are null; where a
+          reward is missing, all four are
     """
 
     reads = ["prompt_id", "messages", "responses", "rewards"]
     writes = FEEDBACK.names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        drawn, *answered = sources
-        check_same_order(answered, "prompts, responses and rewards")
+        selected_rows, *response_sources = sources
+        check_same_order(response_sources, "prompts, responses and rewards")
         counts = {"unscored": 0, "all_equal": 0}
-        whole = (
+        joined_tables = (
             pa.table({name: table[name] for table in batch for name in table.column_names})
-            for batch in aligned(answered, (("prompt_id", "messages"), ("responses",), ("rewards",)))
+            for batch in aligned(response_sources, (("prompt_id", "messages"), ("responses",), ("rewards",)))
         )
-        for table in picked(whole, _places(drawn, answered[0]), drawn.scratch):
+        for table in picked(joined_tables, _places(selected_rows, response_sources[0]), selected_rows.scratch):
             matrix = reward_matrix(table["rewards"])
-            scored = np.isfinite(matrix).all(axis=1)
-            safe = np.where(scored[:, None], matrix, 0.0)
-            best, worst, rows = safe.argmax(axis=1), safe.argmin(axis=1), np.arange(len(safe))
-            differ = safe[rows, best] > safe[rows, worst]
+            is_scored = np.isfinite(matrix).all(axis=1)
+            rewards, rows = np.where(is_scored[:, None], matrix, 0.0), np.arange(len(matrix))
             texts = table["responses"].combine_chunks().flatten()
-            made = {
-                "prompt_id": table["prompt_id"],
-                "messages": table["messages"],
-                "best": _where(scored, texts.take(pa.array(rows * safe.shape[1] + best))),
-                "worst": _where(scored & differ, texts.take(pa.array(rows * safe.shape[1] + worst))),
-                "best_reward": _where(scored, pa.array(safe[rows, best])),
-                "worst_reward": _where(scored & differ, pa.array(safe[rows, worst])),
-            }
-            counts["unscored"] += int((~scored).sum())
-            counts["all_equal"] += int((scored & ~differ).sum())
-            yield pa.table(made).cast(FEEDBACK)
+            columns = {"prompt_id": table["prompt_id"], "messages": table["messages"]}
+            best, worst = rewards.argmax(axis=1), rewards.argmin(axis=1)
+            differ = is_scored & (rewards[rows, best] > rewards[rows, worst])
+            for name, place, keep in (("best", best, is_scored), ("worst", worst, differ)):
+                columns[name] = _where(keep, texts.take(pa.array(rows * rewards.shape[1] + place)))
+                columns[f"{name}_reward"] = _where(keep, pa.array(rewards[rows, place]))
+            counts["unscored"] += int((~is_scored).sum())
+            counts["all_equal"] += int((is_scored & ~differ).sum())
+            yield pa.table(columns).select(FEEDBACK.names).cast(FEEDBACK)
         return counts
 
 
-def _places(drawn: Rows, prompts: Rows) -> np.ndarray:
-    places = pc.index_in(drawn["prompt_id"], value_set=prompts["prompt_id"])
+def _places(selected_rows: Rows, prompts: Rows) -> np.ndarray:
+    places = pc.index_in(selected_rows["prompt_id"], value_set=prompts["prompt_id"])
     if places.null_count:
-        raise DataError(f"{places.null_count} of the {len(drawn)} drawn prompts are not among the {len(prompts)} prompts")
+        raise DataError(f"{places.null_count} of the {len(selected_rows)} selected prompts are not among the {len(prompts)} prompts")
     return places.to_numpy()
 
 
@@ -142,21 +130,21 @@ class Critique(Task):
         return ["critique", "failure"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
-        shown = f"#Conversation#:\n{transcript(input['messages'])}\n{answers(input)}"
-        return [{"role": "user", "content": f"{CRITIQUE_TEMPLATE}\n\n{shown}\n#Critique#:\n"}]
+        text = f"#Conversation#:\n{transcript(input['messages'])}\n{responses_text(input)}"
+        return [{"role": "user", "content": f"{CRITIQUE_TEMPLATE}\n\n{text}\n#Critique#:\n"}]
 
     def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
         return {"critique": output}
 
     def process(self, inputs: StepInput) -> StepOutput:
-        asked = [row for row in inputs if row["best"] is not None]
+        scored_rows = [row for row in inputs if row["best"] is not None]
         for row in inputs:
             row["critique"], row["failure"] = None, "no response with a reward"
             add_reasons(row, *([row["failure"]] if row["best"] is None else []))
-        if asked:
-            seeds = [derive_seed(self.seed, row["prompt_id"]) for row in asked]
-            outputs = ask(self.llm, [self.format_input(row) for row in asked], seeds)
-            for row, output in zip(asked, outputs, strict=True):
+        if scored_rows:
+            seeds = [derive_seed(self.seed, row["prompt_id"]) for row in scored_rows]
+            outputs = ask(self.llm, [self.format_input(row) for row in scored_rows], seeds)
+            for row, output in zip(scored_rows, outputs, strict=True):
                 reply, failure = reply_of(output)
                 row["critique"] = (reply or "").strip() or None
                 row["failure"] = failure if reply is None or row["critique"] else "the reply is empty"
@@ -165,7 +153,7 @@ class Critique(Task):
         yield inputs
 
 
-def answers(row: dict[str, Any]) -> str:
+def responses_text(row: dict[str, Any]) -> str:
     """The best and the worst response of a `FEEDBACK` row under headings."""
     if row["worst"] is None:
         return f"#Response# (reward {row['best_reward']:.3g}, like all others):\n{cut(row['best'])}"
@@ -176,11 +164,11 @@ def answers(row: dict[str, Any]) -> str:
 
 
 def feedback_text(row: dict[str, Any], evolved: bool) -> str | None:
-    """What goes before the meta-prompt about the policy's answers; None if there are none.
+    """The policy's responses as text in front of the meta-prompt; None if there are none.
 
     Args:
-        row: the drawn prompt with the columns of `FEEDBACK`, and perhaps its critique.
-        evolved: whether the prompt to evolve is one that grew out of it.
+        row: the selected prompt with the columns of `FEEDBACK`, and optionally its critique.
+        evolved: whether the prompt to evolve is a later generation of it.
     """
     if row.get("best") is None:
         return None
@@ -190,20 +178,17 @@ def feedback_text(row: dict[str, Any], evolved: bool) -> str | None:
         f"A model is trained on the prompts that you write. This is how it answered {of}, with rewards for its answers: the further they "
         "lie apart, the more there is to learn. Use this to bring out what the model cannot yet do reliably, and mention none of it.",
         f"#Conversation#:\n{cut(transcript(turns))}" if turns else None,
-        answers(row),
+        responses_text(row),
         f"#Critique#:\n{cut(row['critique'])}" if row.get("critique") else None,
     ]
     return "\n".join(part for part in parts if part)
-
-
-# --- several parents -------------------------------------------------------------------------------------------------------------
 
 
 def vectorize(texts: Iterable[str]) -> Any:
     """TF-IDF vectors of unit length over words, a sparse matrix of shape (texts, words)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    # a text without a word is a word of its own, so that there always is one
+    # a text without words counts as one word: the vocabulary must not be empty
     return TfidfVectorizer(analyzer=lambda text: words_of(text) or (text,), sublinear_tf=True).fit_transform(texts)
 
 
@@ -211,45 +196,39 @@ def similar(vectors: Any, size: int, seeds: Sequence[int]) -> list[list[int]]:
     """For every row its `size` nearest other rows by cosine, the nearest first."""
     from sklearn.neighbors import NearestNeighbors
 
-    found = NearestNeighbors(n_neighbors=size, metric="cosine", algorithm="brute").fit(vectors).kneighbors(return_distance=False)
-    return found.tolist()
+    return NearestNeighbors(n_neighbors=size, metric="cosine", algorithm="brute").fit(vectors).kneighbors(return_distance=False).tolist()
 
 
 def diverse(vectors: Any, size: int, seeds: Sequence[int]) -> list[list[int]]:
-    """For every row `size` others far from it and from each other: farthest-first by cosine among a random few."""
+    """For every row `size` others far from it and from each other: farthest-first by cosine among random candidates."""
     return [_farthest(vectors, row, size, seed) for row, seed in enumerate(seeds)]
 
 
 def _farthest(vectors: Any, row: int, size: int, seed: int) -> list[int]:
     from sklearn.metrics.pairwise import cosine_distances
 
-    others = np.random.default_rng(seed).choice(vectors.shape[0] - 1, size=min(POOL * size, vectors.shape[0] - 1), replace=False)
-    pool = np.concatenate([[row], others + (others >= row)])
+    candidates = np.random.default_rng(seed).choice(vectors.shape[0] - 1, size=min(POOL * size, vectors.shape[0] - 1), replace=False)
+    pool = np.concatenate([[row], candidates + (candidates >= row)])
     distances = cosine_distances(vectors[pool])
-    chosen: list[int] = []
+    places: list[int] = []
     nearest = distances[0].copy()
     for _ in range(size):
-        nearest[[0, *chosen]] = -1.0
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, distances[chosen[-1]])
-    return pool[chosen].tolist()
-
-
-NEIGHBOURS: dict[str, Callable[[Any, int, Sequence[int]], list[list[int]]]] = {"similar": similar, "diverse": diverse}
+        nearest[[0, *places]] = -1.0
+        places.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, distances[places[-1]])
+    return pool[places].tolist()
 
 
 class Parents(TableStep):
-    """Other drawn prompts to show beside each drawn prompt. Inputs: the drawn prompts, all prompts, and perhaps their embeddings.
-
-    Without embeddings prompts are compared by TF-IDF over words.
+    """Other selected prompts as examples for each selected prompt. Without embeddings prompts are compared by TF-IDF over words.
 
     Attributes:
-        examples: how many; fewer if fewer are drawn.
-        by: key of `NEIGHBOURS`.
+        examples: number of examples; fewer if fewer prompts are selected.
+        by: `similar` or `diverse`.
         seed: from the recipe, the stage and the iteration.
 
     Input columns:
-        - prompt_id (drawn); prompt_id, messages (prompts); prompt_id, embedding
+        - prompt_id (selected prompts); prompt_id, messages (all prompts); prompt_id, embedding (optional)
     Output columns:
         - prompt_id, parent_ids, examples (their texts)
     """
@@ -262,24 +241,24 @@ class Parents(TableStep):
     writes = ["prompt_id", "parent_ids", "examples"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        drawn, prompts, *embeddings = sources
-        places, ids = _places(drawn, prompts), drawn["prompt_id"]
+        selected_rows, prompts, *embeddings = sources
+        places, ids = _places(selected_rows, prompts), selected_rows["prompt_id"]
         size = min(self.examples, len(ids) - 1)
+        neighbours = np.empty((len(ids), 0), dtype=np.int64)
         if size:
-            vectors = _embedded(drawn, embeddings) if embeddings else vectorize(map(prompt_text, _conversations(prompts, places)))
-            chosen = np.array(NEIGHBOURS[self.by](vectors, size, [derive_seed(self.seed, one.as_py()) for one in ids]))
-        else:
-            chosen = np.empty((len(ids), 0), dtype=np.int64)
-        texts = map(transcript, _conversations(prompts, places[chosen.reshape(-1)]))
+            vectors = _vectors(selected_rows, embeddings) if embeddings else vectorize(map(prompt_text, _conversations(prompts, places)))
+            find = similar if self.by == "similar" else diverse
+            neighbours = np.array(find(vectors, size, [derive_seed(self.seed, prompt_id.as_py()) for prompt_id in ids]))
+        texts = map(transcript, _conversations(prompts, places[neighbours.reshape(-1)]))
         for start in range(0, len(ids), BATCH):
-            others = chosen[start : start + BATCH]
-            offsets = pa.array(np.arange(len(others) + 1) * size, pa.int32())
-            made = {
+            batch = neighbours[start : start + BATCH]
+            offsets = pa.array(np.arange(len(batch) + 1) * size, pa.int32())
+            columns = {
                 "prompt_id": ids.slice(start, BATCH),
-                "parent_ids": pa.ListArray.from_arrays(offsets, ids.take(pa.array(others.reshape(-1)))),
-                "examples": pa.ListArray.from_arrays(offsets, pa.array(list(islice(texts, others.size)), pa.string())),
+                "parent_ids": pa.ListArray.from_arrays(offsets, ids.take(pa.array(batch.reshape(-1)))),
+                "examples": pa.ListArray.from_arrays(offsets, pa.array(list(islice(texts, batch.size)), pa.string())),
             }
-            yield pa.table(made)
+            yield pa.table(columns)
         return {"examples": size}
 
 
@@ -288,20 +267,20 @@ def _conversations(prompts: Rows, places: np.ndarray) -> Iterator[list[Message]]
         yield from table["messages"].to_pylist()
 
 
-def _embedded(drawn: Rows, embeddings: Sequence[Rows]) -> np.ndarray:
+def _vectors(selected_rows: Rows, embeddings: Sequence[Rows]) -> np.ndarray:
     ids, matrix = embedding_matrix(embeddings)
-    places = pc.index_in(drawn["prompt_id"], value_set=ids)
+    places = pc.index_in(selected_rows["prompt_id"], value_set=ids)
     if places.null_count:
-        raise DataError(f"{places.null_count} of the {len(drawn)} drawn prompts have no embedding")
+        raise DataError(f"{places.null_count} of the {len(selected_rows)} selected prompts have no embedding")
     return matrix[places.to_numpy()]
 
 
 def examples_text(examples: Sequence[str]) -> str | None:
-    """What goes before the meta-prompt about other informative prompts; None if there are none."""
+    """Other informative prompts as text in front of the meta-prompt; None if there are none."""
     if not examples:
         return None
-    listed = "\n".join(f"#Example Prompt#:\n{cut(example)}" for example in examples)
+    example_list = "\n".join(f"#Example Prompt#:\n{cut(example)}" for example in examples)
     return (
         "These are other prompts from which a model has much to learn. Let what makes them demanding, or an idea from one of them, go into "
-        f"what you write; copy none of them, and do not answer them.\n{listed}"
+        f"what you write; copy none of them, and do not answer them.\n{example_list}"
     )

@@ -75,7 +75,7 @@ def test_feedback_is_the_best_and_the_worst_response_of_the_drawn_prompts_in_the
     assert made["best"].to_pylist() == [None, "a1", "b0"] and made["worst"].to_pylist() == [None, "a2", None]
     assert made["best_reward"].to_pylist() == [None, 2.0, 1.0] and made["worst_reward"].to_pylist() == [None, -1.0, None]
     assert counts == {"unscored": 1, "all_equal": 1}
-    with pytest.raises(DataError, match="1 of the 1 drawn prompts are not among the 4 prompts"):
+    with pytest.raises(DataError, match="1 of the 1 selected prompts are not among the 4 prompts"):
         Feedback(name="feedback").transform(table("e"), *answered(prompts, responses, rewards))
 
 
