@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import SMALL
+from eva_stages.core.manifests import content
 from eva_stages.core.named_functions import FunctionCode, resolve_function
+from eva_stages.core.tables import read_table
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel; more threads would only compete for the cores
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; processes that tests start would inherit it
@@ -62,9 +64,9 @@ def run_eva(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end, for at most `seconds`, and check its exit code."""
     process = start_eva(*arguments, cwd=cwd, **environment)
-    out, err = process.communicate(timeout=seconds)
-    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{out}\n{err}"
-    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+    stdout, stderr = process.communicate(timeout=seconds)
+    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{stdout}\n{stderr}"
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
@@ -79,6 +81,16 @@ def manifests(run: Path) -> dict[str, dict]:
         manifest = json.loads(path.read_text())
         manifest_by_label[f"{manifest['iteration']}-{manifest['stage']}"] = manifest
     return manifest_by_label
+
+
+def artifact_folder(run: Path, label: str) -> Path:
+    """The folder of a finished stage's artifact."""
+    (folder,) = run.glob(f"stages/{label}-????????????")
+    return folder
+
+
+def artifact_rows(run: Path, label: str) -> list[dict]:
+    return read_table(artifact_folder(run, label) / "data").to_pylist()
 
 
 def events(run: Path) -> list[dict]:
@@ -97,8 +109,4 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stage_folder(tiny_run: Path) -> Callable[[str], Path]:
     """A function from the label of a finished stage of the tiny run to the folder with its files."""
 
-    def find(label: str) -> Path:
-        (folder,) = (tiny_run / "stages").glob(f"{label}-????????????")
-        return folder / ("model" if (folder / "model").is_dir() else "data")
-
-    return find
+    return lambda label: content(artifact_folder(tiny_run, label))

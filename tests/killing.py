@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.numpy import load_file
 
 from eva_stages.core.store import STORE
-from tests.conftest import kill_group, start_eva
+from tests.conftest import artifact_folder, kill_group, start_eva
 from tests.test_kill import in_the_middle, manifest_exists
 
 
@@ -24,7 +24,7 @@ def rerun_with_kills(run: Path, labels: list[str], arguments: tuple[str, ...], o
     """
     shutil.rmtree(run.parent / STORE, ignore_errors=True)
     for label in labels:
-        shutil.move(folder(run, label), old_artifacts / label)
+        shutil.move(artifact_folder(run, label), old_artifacts / label)
     waiting, killed_labels = list(labels), set()
     while True:
         process = start_eva(*arguments, **environment)
@@ -47,11 +47,6 @@ def running(process: subprocess.Popen[str]) -> bool:
     except subprocess.TimeoutExpired:
         return True
     return False
-
-
-def folder(run: Path, label: str) -> Path:
-    (artifact,) = run.glob(f"stages/{label}-????????????")
-    return artifact
 
 
 def assert_same_weights(first_artifact: Path, second_artifact: Path) -> None:

@@ -13,11 +13,10 @@ from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Outside, Stage
-from eva_stages.core.tables import read_table
 from eva_stages.creator.prompt_loading import held_out_instructions
 from tests.building import built, check
-from tests.conftest import TINY, manifests, overrides, run_eva
-from tests.killing import assert_same_weights, folder, rerun_with_kills
+from tests.conftest import TINY, artifact_folder, artifact_rows, manifests, overrides, run_eva
+from tests.killing import assert_same_weights, rerun_with_kills
 
 
 def rounds(recipe: str, **settings: object) -> list[Iteration]:
@@ -26,11 +25,6 @@ def rounds(recipe: str, **settings: object) -> list[Iteration]:
 
 def names(stages: tuple[Stage, ...]) -> list[str]:
     return [stage.name for stage in stages]
-
-
-def rows(run: Path, label: str) -> list[dict]:
-    (folder,) = run.glob(f"stages/{label}-????????????/data")
-    return read_table(folder).to_pylist()
 
 
 def test_each_control_replaces_the_creator_and_nothing_else() -> None:
@@ -83,7 +77,7 @@ def test_the_human_control_takes_disjoint_prompts_and_says_early_when_there_are_
         run = Run(tmp_path / name)
         run.create()
         execute(run, [one.prompts for one in rounds("quickstart", **source)], Reporter())
-        parts = [[row["messages"][-1]["content"] for row in rows(run.root, f"{part}-prompts")] for part in range(3)]
+        parts = [[row["messages"][-1]["content"] for row in artifact_rows(run.root, f"{part}-prompts")] for part in range(3)]
         together = [text for part in parts for text in part]
         assert [len(part) for part in parts] == [8, 8, 8] and len(set(together)) == 24 and not set(together) & held_out
 
@@ -99,12 +93,12 @@ def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None
     changes = overrides({**TINY, **settings} | {"runtime.rows_per_part": 64})
     said = run_eva("run", "quickstart", "--until", "1-pool", "--run-dir", str(run), *changes).stdout
     made = manifests(run)
-    drawn, subset = {row["prompt_id"] for row in rows(run, "1-select")}, rows(run, "1-subset")
+    drawn, subset = {row["prompt_id"] for row in artifact_rows(run, "1-select")}, artifact_rows(run, "1-subset")
     assert {row["prompt_id"] for row in subset} == drawn and len(subset) == 10 == made["1-respond"]["rows"]
-    assert {row["prompt_id"] for row in subset} <= {row["prompt_id"] for row in rows(run, "0-prompts")}
+    assert {row["prompt_id"] for row in subset} <= {row["prompt_id"] for row in artifact_rows(run, "0-prompts")}
 
     for label in ("0", "1"):
-        before, after = rows(run, f"{label}-pair"), rows(run, f"{label}-rewritten")
+        before, after = artifact_rows(run, f"{label}-pair"), artifact_rows(run, f"{label}-rewritten")
         counts = made[f"{label}-rewritten"]["counts"]
         assert counts["pair"] == len(after) == sum(count for reason, count in counts.items() if reason != "pair")
         for old, new in zip(before, after, strict=True):
@@ -116,9 +110,9 @@ def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None
     assert made["0-rewritten"]["counts"]["rewritten"] > 0
     assert f"chosen responses rewritten: {made['0-rewritten']['counts']['rewritten']} of {made['0-pair']['rows']}" in said
 
-    pool = rows(run, "1-pool")
-    first = {row["prompt_id"] for row in rows(run, "0-rewritten")}
-    assert {row["prompt_id"] for row in pool} == first | {row["prompt_id"] for row in rows(run, "1-rewritten")}
+    pool = artifact_rows(run, "1-pool")
+    first = {row["prompt_id"] for row in artifact_rows(run, "0-rewritten")}
+    assert {row["prompt_id"] for row in pool} == first | {row["prompt_id"] for row in artifact_rows(run, "1-rewritten")}
     assert len(pool) == made["1-pool"]["counts"]["pair"] and made["0-train"]["counts"]["pairs"] == len(first)
 
 
@@ -157,6 +151,6 @@ def test_an_on_policy_run_has_no_pairs_and_its_table_and_plan_say_what_there_is(
     (one,) = document["iterations"]
     assert one["done"] and one["pairs"] is None and one["unscored"] == 0 and one["training"]["steps"] == 4
     assert rerun_with_kills(tmp_path / "run", ["0-train", "0-health"], ("run", *arguments), tmp_path) >= {"0-train"}
-    assert_same_weights(folder(tmp_path / "run", "0-train"), tmp_path / "0-train")
+    assert_same_weights(artifact_folder(tmp_path / "run", "0-train"), tmp_path / "0-train")
     table = run_eva("run", *arguments).stdout
     assert f"{one['training']['reward']:.3f}" in table and "responses without a reward: 0" in table

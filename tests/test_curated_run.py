@@ -1,12 +1,11 @@
-"""Everything that the creator can do, in one run: feedback, several parents, decontamination, diversity, admission, replay, analysis."""
+"""All features of the creator in one run: feedback, several parents, decontamination, diversity, admission, replay, analysis."""
 
 import json
 import random
 from collections import Counter
 from pathlib import Path
 
-from eva_stages.core.tables import read_table
-from tests.conftest import manifests, overrides, run_eva
+from tests.conftest import artifact_rows, manifests, overrides, run_eva
 from tests.fault_server import chat_server
 from tests.killing import rerun_with_kills
 from tests.tiny_models import save_classifier, save_embedder, save_policy, save_reward, tokenizer
@@ -16,20 +15,15 @@ KEY = "sk-never-to-be-seen-4712"
 
 
 def words_of(seed: int) -> str:
-    """A prompt unlike any other."""
+    """A prompt that is not similar to any other."""
     draw = random.Random(seed)
     return " ".join("".join(draw.choices("abcdefghij", k=5)) for _ in range(14))
 
 
-CUT = ["1-critique", "1-parents", "1-analyse-scores"]
-"""Stages that are made a second time, killed in the middle."""
+KILLED_STAGES = ["1-critique", "1-parents", "1-analyse-scores"]
+"""Stages that are rerun, with a kill in the middle."""
 LABELS = ["mathematics", "writing", "travel"]
 TEXTS = [words_of(seed) for seed in range(30)]
-
-
-def rows(run: Path, label: str) -> list[dict]:
-    (folder,) = run.glob(f"stages/{label}-????????????/data")
-    return read_table(folder).to_pylist()
 
 
 def made_rows(run: Path, label: str) -> int:
@@ -38,8 +32,8 @@ def made_rows(run: Path, label: str) -> int:
 
 def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
     words = tokenizer(TEXTS)
-    saved = {"policy": save_policy, "reward": save_reward, "embedder": save_embedder, "classifier": save_classifier}
-    for name, save in saved.items():
+    savers = {"policy": save_policy, "reward": save_reward, "embedder": save_embedder, "classifier": save_classifier}
+    for name, save in savers.items():
         save(tmp_path / name, words)
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
     (tmp_path / "benchmark.jsonl").write_text(json.dumps({"question_id": "q1", "turns": [TEXTS[3].upper() + "!"]}) + "\n")
@@ -68,84 +62,88 @@ def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
         }
         changes = overrides(settings)
         plan = json.loads(run_eva("plan", RECIPE, "--run-dir", str(run), *changes, "--json", EVA_TEST_KEY=KEY).stdout)
-        given = ("run", RECIPE, "--run-dir", str(run), *changes, "--until", "2-replay", "--json")
-        document = json.loads(run_eva(*given, EVA_TEST_KEY=KEY).stdout)
+        arguments = ("run", RECIPE, "--run-dir", str(run), *changes, "--until", "2-replay", "--json")
+        document = json.loads(run_eva(*arguments, EVA_TEST_KEY=KEY).stdout)
         assert len(server.requests) == made_rows(run, "1-evolve")
-        shown = [body["messages"][-1]["content"] for body in server.requests]
-        made = manifests(run)
-        cut = rerun_with_kills(run, CUT, given, tmp_path, EVA_TEST_KEY=KEY)
-        assert len(cut) > 1 and len(server.requests) == len(shown)
-        assert {label: one["digest"] for label, one in manifests(run).items()} == {label: one["digest"] for label, one in made.items()}
+        meta_prompts = [body["messages"][-1]["content"] for body in server.requests]
+        earlier_manifests = manifests(run)
+        killed_labels = rerun_with_kills(run, KILLED_STAGES, arguments, tmp_path, EVA_TEST_KEY=KEY)
+        assert len(killed_labels) > 1 and len(server.requests) == len(meta_prompts)
+        assert {label: manifest["digest"] for label, manifest in manifests(run).items()} == {
+            label: manifest["digest"] for label, manifest in earlier_manifests.items()
+        }
     check_curating(run, document)
-    check_evolving(run, shown)
+    check_evolving(run, meta_prompts)
     check_replay(run)
     check_analysis(run, document)
-    planned = {entry["stage"]: entry for entry in plan["stages"]}
-    assert set(manifests(run)) <= set(planned) and planned["2-replay"]["rows"] == 3
-    assert planned["1-critique"]["tokens"] == 15 * 16 and planned["1-analyse-scores"]["rows"] == 30
+    planned_stages = {entry["stage"]: entry for entry in plan["stages"]}
+    assert set(manifests(run)) <= set(planned_stages) and planned_stages["2-replay"]["rows"] == 3
+    assert planned_stages["1-critique"]["tokens"] == 15 * 16 and planned_stages["1-analyse-scores"]["rows"] == 30
     assert not any(KEY.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
 
 
 def check_curating(run: Path, document: dict) -> None:
-    made = manifests(run)
+    stage_manifests = manifests(run)
 
-    (match,) = [row for row in rows(run, "0-contamination") if row["overlap"] == 1.0]
+    (match,) = [row for row in artifact_rows(run, "0-contamination") if row["overlap"] == 1.0]
     assert (match["benchmark"], match["question_id"], match["prompt"]) == ("benchmark.jsonl", "q1", TEXTS[3])
-    seeds = rows(run, "0-decontaminate")
+    seeds = artifact_rows(run, "0-decontaminate")
     assert TEXTS[3] not in {row["messages"][-1]["content"] for row in seeds}
-    assert made["0-decontaminate"]["counts"]["contaminated"] + len(seeds) == 30 == made["0-prompts"]["rows"]
+    assert stage_manifests["0-decontaminate"]["counts"]["contaminated"] + len(seeds) == 30 == stage_manifests["0-prompts"]["rows"]
 
-    evolved, kept = made["1-evolve"]["rows"], made["1-decontaminate"]["counts"]
-    assert kept["contaminated"] + kept["kept"] == evolved
-    counts = made["1-curate"]["counts"]
-    assert counts["evolved"] == kept["kept"] == sum(count for reason, count in counts.items() if reason != "evolved")
-    distances = [row["neighbour_distance"] for row in rows(run, "1-diversify")]
+    evolved, clean_counts = stage_manifests["1-evolve"]["rows"], stage_manifests["1-decontaminate"]["counts"]
+    assert clean_counts["contaminated"] + clean_counts["kept"] == evolved
+    counts = stage_manifests["1-curate"]["counts"]
+    assert counts["evolved"] == clean_counts["kept"] == sum(count for reason, count in counts.items() if reason != "evolved")
+    distances = [row["neighbour_distance"] for row in artifact_rows(run, "1-diversify")]
     assert len(distances) == counts["kept"] and all(0 <= distance <= 2 for distance in distances)
 
-    admitted = made["1-admit"]["counts"]
-    assert admitted["admitted"] == round(0.5 * counts["kept"]) and sum(admitted.values()) == counts["kept"]
-    gaps = {row["prompt_id"]: max(row["rewards"]) - min(row["rewards"]) for row in rows(run, "1-admit-reward")}
-    inside = {row["prompt_id"] for row in rows(run, "1-admit")}
-    assert min(gaps[name] for name in inside) >= max(gap for name, gap in gaps.items() if name not in inside)
-    origins = [row["origin"] for row in rows(run, "1-mix")]
-    assert origins.count("evolved") <= admitted["admitted"] and len(origins) == len(seeds)
+    admit_counts = stage_manifests["1-admit"]["counts"]
+    assert admit_counts["admitted"] == round(0.5 * counts["kept"]) and sum(admit_counts.values()) == counts["kept"]
+    gaps = {row["prompt_id"]: max(row["rewards"]) - min(row["rewards"]) for row in artifact_rows(run, "1-admit-reward")}
+    admitted_ids = {row["prompt_id"] for row in artifact_rows(run, "1-admit")}
+    assert min(gaps[name] for name in admitted_ids) >= max(gap for name, gap in gaps.items() if name not in admitted_ids)
+    origins = [row["origin"] for row in artifact_rows(run, "1-mix")]
+    assert origins.count("evolved") <= admit_counts["admitted"] and len(origins) == len(seeds)
     assert document["iterations"][1]["rejected"].keys() <= {*counts, "contaminated"}
-    assert made["1-evolve"]["counts"]["cost_usd"] > 0
+    assert stage_manifests["1-evolve"]["counts"]["cost_usd"] > 0
 
 
-def check_evolving(run: Path, shown: list[str]) -> None:
-    """Every evolution was made with the best and worst response, a critique and two neighbours, and says so."""
-    drawn = [row["prompt_id"] for row in rows(run, "1-select")]
-    feedback = {row["prompt_id"]: row for row in rows(run, "1-feedback")}
-    rewards = {row["prompt_id"]: row["rewards"] for row in rows(run, "1-creator-reward")}
-    assert list(feedback) == drawn == [row["prompt_id"] for row in rows(run, "1-critique")]
+def check_evolving(run: Path, meta_prompts: list[str]) -> None:
+    """Every evolution used the best and worst response, a critique and two neighbours, and records it."""
+    drawn_ids = [row["prompt_id"] for row in artifact_rows(run, "1-select")]
+    feedback = {row["prompt_id"]: row for row in artifact_rows(run, "1-feedback")}
+    rewards = {row["prompt_id"]: row["rewards"] for row in artifact_rows(run, "1-creator-reward")}
+    assert list(feedback) == drawn_ids == [row["prompt_id"] for row in artifact_rows(run, "1-critique")]
     for name, row in feedback.items():
         assert (row["best_reward"], row["worst_reward"]) == (max(rewards[name]), min(rewards[name]))
-    critiques = {row["prompt_id"]: row["critique"] for row in rows(run, "1-critique")}
-    assert sum(critique is not None for critique in critiques.values()) > len(drawn) / 2
-    parents = rows(run, "1-parents")
-    assert all(len(set(row["parent_ids"]) & set(drawn)) == 2 and row["prompt_id"] not in row["parent_ids"] for row in parents)
-    assert all(row["mutation"].endswith("+multi_shot+feedback") for row in rows(run, "1-evolve"))
-    assert all(text.count("#Example Prompt#") == 2 and "#Best Response#" in text for text in shown)
-    assert all(any(text in one for one in shown) for text in critiques.values() if text)
+    critiques = {row["prompt_id"]: row["critique"] for row in artifact_rows(run, "1-critique")}
+    assert sum(critique is not None for critique in critiques.values()) > len(drawn_ids) / 2
+    parents = artifact_rows(run, "1-parents")
+    assert all(len(set(row["parent_ids"]) & set(drawn_ids)) == 2 and row["prompt_id"] not in row["parent_ids"] for row in parents)
+    assert all(row["mutation"].endswith("+multi_shot+feedback") for row in artifact_rows(run, "1-evolve"))
+    assert all(text.count("#Example Prompt#") == 2 and "#Best Response#" in text for text in meta_prompts)
+    assert all(any(text in meta_prompt for meta_prompt in meta_prompts) for text in critiques.values() if text)
     assert manifests(run)["1-parents"]["inputs"].keys() == {"selected", "prompts", "embeddings"}
 
 
 def check_replay(run: Path) -> None:
-    """Seeds that the first iteration lost come back in the second, those with the largest gap."""
-    seeds, present, replayed = (rows(run, label) for label in ("0-decontaminate", "1-mix", "2-replay"))
-    gaps = {row["prompt_id"]: row["reward_gap"] for row in rows(run, "1-inform")}
-    lost = {row["prompt_id"] for row in seeds} - {row["prompt_id"] for row in present}
-    back = [row["prompt_id"] for row in replayed]
-    assert back == sorted(lost, key=lambda name: -gaps[name])[:3] and manifests(run)["2-replay"]["counts"]["pool"] == len(lost)
-    assert all(row["informativeness"] == gaps[row["prompt_id"]] for row in replayed)
+    """Of the seeds that the first iteration dropped, those with the largest gap return in the second."""
+    seeds, present, replay_rows = (artifact_rows(run, label) for label in ("0-decontaminate", "1-mix", "2-replay"))
+    gaps = {row["prompt_id"]: row["reward_gap"] for row in artifact_rows(run, "1-inform")}
+    lost_ids = {row["prompt_id"] for row in seeds} - {row["prompt_id"] for row in present}
+    replayed_ids = [row["prompt_id"] for row in replay_rows]
+    assert replayed_ids == sorted(lost_ids, key=lambda name: -gaps[name])[:3] and manifests(run)["2-replay"]["counts"]["pool"] == len(
+        lost_ids
+    )
+    assert all(row["informativeness"] == gaps[row["prompt_id"]] for row in replay_rows)
 
 
 def check_analysis(run: Path, document: dict) -> None:
-    """Every prompt of both sets has scores and a topic, and the summary their averages."""
+    """Every prompt of both sets has scores and a topic, and the summary has their averages."""
     for iteration, label in enumerate(("0-decontaminate", "1-mix")):
-        scores, topics = rows(run, f"{iteration}-analyse-scores"), rows(run, f"{iteration}-analyse-topics")
-        ids = [row["prompt_id"] for row in rows(run, label)]
+        scores, topics = artifact_rows(run, f"{iteration}-analyse-scores"), artifact_rows(run, f"{iteration}-analyse-topics")
+        ids = [row["prompt_id"] for row in artifact_rows(run, label)]
         assert ids == [row["prompt_id"] for row in scores] == [row["prompt_id"] for row in topics]
         assert all((row["quality"], row["complexity"], row["failure"]) == (1, 1, None) for row in scores)  # no Lettercraft
         analysis = document["iterations"][iteration]["analysis"]

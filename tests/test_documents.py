@@ -66,8 +66,8 @@ def test_every_symbol_that_a_document_for_developers_names_is_in_the_sources(doc
 def command_lines(document: Path) -> Iterator[list[str]]:
     """The `eva ...` commands of a document's code, as words."""
     text = document.read_text()
-    fenced = [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    for line in [*fenced, *code_spans(document)]:
+    code_lines = [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    for line in [*code_lines, *code_spans(document)]:
         for part in line.split("&&"):
             if match := re.match(r"(?:\.venv/bin/)?eva ([a-z].*)", part.strip()):
                 yield re.split(r"\s{2,}", match[1])[0].split()

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.rows import prompt_id
-from eva_stages.core.tables import read_table
-from tests.conftest import EVALDATA, manifests, overrides, run_eva
+from tests.conftest import EVALDATA, artifact_rows, manifests, overrides, run_eva
 from tests.tiny_models import save_policy, save_reward, tokenizer
 
 RECIPE = str(Path(__file__).parent / "recipes" / "tiny_text.yaml")
@@ -32,17 +31,12 @@ SETTINGS = {
 }
 
 
-def rows(run: Path, label: str) -> list[dict]:
-    (folder,) = run.glob(f"stages/{label}-????????????/data")
-    return read_table(folder).to_pylist()
-
-
 def lines(file: str) -> list[dict]:
     return [json.loads(line) for line in (EVALDATA / file).read_text().split("\n") if line]
 
 
 def task(row: dict) -> str:
-    """A Self-Instruct task: the instruction and what it is about."""
+    """The prompt of a Self-Instruct task: the instruction and its input."""
     return "\n\n".join(filter(None, (row["instruction"], row["instances"][0]["input"])))
 
 
@@ -55,9 +49,9 @@ def human_prompts() -> Iterator[str]:
     yield from (row["prompt"] for row in lines("verifiable/ifeval_input_data.jsonl")[:100])
 
 
-def test_900_real_prompts_add_up_at_every_stage_and_know_where_they_come_from(tmp_path: Path) -> None:
+def test_900_real_prompts_are_all_counted_at_every_stage_and_record_their_origin(tmp_path: Path) -> None:
     if not (EVALDATA / "prompts").is_dir():
-        pytest.skip("the real human prompts (shared/evaldata beside the checkout) are not here")
+        pytest.skip("the real human prompts (shared/evaldata beside the checkout) are missing")
     texts = list(human_prompts())
     assert len(texts) == PROMPTS
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
@@ -68,69 +62,75 @@ def test_900_real_prompts_add_up_at_every_stage_and_know_where_they_come_from(tm
     run = tmp_path / "run"
     changes = overrides({**SETTINGS, **models, "prompts.path": str(tmp_path / "prompts.jsonl")})
     document = json.loads(run_eva("run", RECIPE, "--run-dir", str(run), *changes, "--json").stdout)
-    made = manifests(run)
-    counts = {label: manifest["counts"] for label, manifest in made.items()}
+    stage_manifests = manifests(run)
+    counts = {label: manifest["counts"] for label, manifest in stage_manifests.items()}
 
-    prompts = rows(run, "0-prompts")
-    left_out = {reason: count for reason, count in counts["0-prompts"].items() if reason != "read"}
-    assert counts["0-prompts"]["read"] == PROMPTS == len(prompts) + sum(left_out.values()) and len(prompts) > 850
-    answered = {"0-respond": prompts, "1-creator-respond": prompts, "1-respond": rows(run, "1-mix")}
-    for label, asked in answered.items():
-        check_answers(rows(run, label), asked, counts[label])
-        check_rewards(rows(run, label), rows(run, label.replace("respond", "reward")), counts[label.replace("respond", "reward")])
-    unscored = {row["prompt_id"] for row in rows(run, "1-creator-reward") if None in row["rewards"]}
-    assert counts["1-inform"]["unscored"] == counts["1-select"]["not_selectable"] == len(unscored) > 0
+    prompts = artifact_rows(run, "0-prompts")
+    reasons = {reason: count for reason, count in counts["0-prompts"].items() if reason != "read"}
+    assert counts["0-prompts"]["read"] == PROMPTS == len(prompts) + sum(reasons.values()) and len(prompts) > 850
+    prompts_of_stage = {"0-respond": prompts, "1-creator-respond": prompts, "1-respond": artifact_rows(run, "1-mix")}
+    for label, stage_prompts in prompts_of_stage.items():
+        check_answers(artifact_rows(run, label), stage_prompts, counts[label])
+        check_rewards(
+            artifact_rows(run, label), artifact_rows(run, label.replace("respond", "reward")), counts[label.replace("respond", "reward")]
+        )
+    unscored_ids = {row["prompt_id"] for row in artifact_rows(run, "1-creator-reward") if None in row["rewards"]}
+    assert counts["1-inform"]["unscored"] == counts["1-select"]["not_selectable"] == len(unscored_ids) > 0
 
-    drawn, evolved = {row["prompt_id"] for row in rows(run, "1-select")}, rows(run, "1-evolve")
-    assert len(drawn) == round(len(prompts) / 4) and not drawn & unscored
-    failed = [row for row in evolved if row["failure"]]
-    assert len(evolved) == 2 * len(drawn) - sum(row["generation"] == 1 for row in failed), "a failed call ends a prompt's generations"
-    assert Counter(row["failure"] for row in failed) == made["1-evolve"]["failures"]
+    drawn_ids, evolved = {row["prompt_id"] for row in artifact_rows(run, "1-select")}, artifact_rows(run, "1-evolve")
+    assert len(drawn_ids) == round(len(prompts) / 4) and not drawn_ids & unscored_ids
+    failed_rows = [row for row in evolved if row["failure"]]
+    assert len(evolved) == 2 * len(drawn_ids) - sum(row["generation"] == 1 for row in failed_rows), (
+        "a failed call ends a prompt's generations"
+    )
+    assert Counter(row["failure"] for row in failed_rows) == stage_manifests["1-evolve"]["failures"]
     rejected = Counter(row["rejected"] for row in evolved if row["rejected"])
     fates = counts["1-curate"]
     assert fates["evolved"] == len(evolved) == sum(count for reason, count in fates.items() if reason != "evolved")
-    assert rejected.total() == counts["1-evolve"].get("rejected", 0) + len(failed) and rejected == {
+    assert rejected.total() == counts["1-evolve"].get("rejected", 0) + len(failed_rows) and rejected == {
         reason: fates[reason] for reason in rejected
     }
     assert document["iterations"][1]["rejected"] == {
         reason: n for reason, n in fates.items() if n and reason not in ("evolved", "kept", "failed")
     }
 
-    mixed, mix = answered["1-respond"], counts["1-mix"]
-    assert len(mixed) == len({row["prompt_id"] for row in mixed}) == len(prompts) == mix["evolved"] + mix["buffer"]
+    mixed_rows, mix = prompts_of_stage["1-respond"], counts["1-mix"]
+    assert len(mixed_rows) == len({row["prompt_id"] for row in mixed_rows}) == len(prompts) == mix["evolved"] + mix["buffer"]
     assert mix["evolved"] + mix["evolved_short"] == round(0.8 * len(prompts)) and mix["evolved"] > 100
     usable = {(row["prompt_id"], row["root_id"]): row for row in evolved if row["rejected"] is None}
-    check_lineage(mixed, {row["prompt_id"] for row in prompts}, drawn, usable)
+    check_lineage(mixed_rows, {row["prompt_id"] for row in prompts}, drawn_ids, usable)
     for iteration in "01":
-        pairs, trained = rows(run, f"{iteration}-pair"), counts[f"{iteration}-train"]
+        pairs, train_counts = artifact_rows(run, f"{iteration}-pair"), counts[f"{iteration}-train"]
         assert sum(counts[f"{iteration}-pair"].values()) == len(prompts) and counts[f"{iteration}-pair"]["pair"] == len(pairs)
         assert all(row["chosen_reward"] > row["rejected_reward"] for row in pairs)
-        assert trained["pairs"] + trained["too_long"] == len(pairs) and trained["pairs"] > 400
+        assert train_counts["pairs"] + train_counts["too_long"] == len(pairs) and train_counts["pairs"] > 400
     assert Path(document["policy"], "model.safetensors").is_file() and document["base"] is None
 
 
 def check_answers(answers: list[dict], prompts: list[dict], counts: dict[str, int]) -> None:
-    """Every prompt is answered in its place; one that the model has no room for has no answer, and is counted."""
+    """Every prompt has responses, in its place; one that is too long for the model has none, and is counted."""
     assert [row["prompt_id"] for row in answers] == [row["prompt_id"] for row in prompts]
     assert counts["responses"] == 2 * len(prompts) == sum(len(row["responses"]) for row in answers)
     assert counts["empty"] == sum(not (text or "").strip() for row in answers for text in row["responses"])
-    refused = [row for row in answers if None in row["responses"]]
-    assert 0 < len(refused) < 20 and all(set(row["finish_reasons"]) == {"prompt_too_long"} for row in refused)
+    refused_rows = [row for row in answers if None in row["responses"]]
+    assert 0 < len(refused_rows) < 20 and all(set(row["finish_reasons"]) == {"prompt_too_long"} for row in refused_rows)
     assert {reason for row in answers for reason in row["finish_reasons"]} <= {"stop", "length", "prompt_too_long"}
 
 
-def check_rewards(answers: list[dict], scored: list[dict], counts: dict[str, int]) -> None:
-    """A response without a reward has a reason; every response that is one has a reward."""
-    assert [row["prompt_id"] for row in scored] == [row["prompt_id"] for row in answers]
-    for answer, row in zip(answers, scored, strict=True):
+def check_rewards(answers: list[dict], reward_rows: list[dict], counts: dict[str, int]) -> None:
+    """A response without a reward has a reason; every response that is not null has a reward."""
+    assert [row["prompt_id"] for row in reward_rows] == [row["prompt_id"] for row in answers]
+    for answer, row in zip(answers, reward_rows, strict=True):
         assert [reward is None for reward in row["rewards"]] == [failure is not None for failure in row["failures"]]
         assert all(reward is None or text is not None for reward, text in zip(row["rewards"], answer["responses"], strict=True))
-    assert counts["responses"] == 2 * len(scored) and counts.get("unscored", 0) == sum(row["rewards"].count(None) for row in scored)
+    assert counts["responses"] == 2 * len(reward_rows) and counts.get("unscored", 0) == sum(
+        row["rewards"].count(None) for row in reward_rows
+    )
 
 
-def check_lineage(mixed: list[dict], seeds: set[str], drawn: set[str], usable: dict[tuple[str, str], dict]) -> None:
-    """Every prompt is what its id says, and goes back to a seed over parents that are all known."""
-    for row in mixed:
+def check_lineage(mixed_rows: list[dict], seeds: set[str], drawn_ids: set[str], usable: dict[tuple[str, str], dict]) -> None:
+    """The id of every prompt is the hash of its content, and its parents lead back to a seed."""
+    for row in mixed_rows:
         assert row["prompt_id"] == prompt_id(row["messages"])
         if row["origin"] == "buffer":
             assert row["generation"] == 0 and row["prompt_id"] == row["root_id"] and row["prompt_id"] in seeds
@@ -139,4 +139,4 @@ def check_lineage(mixed: list[dict], seeds: set[str], drawn: set[str], usable: d
         ancestor = row
         while ancestor["generation"] > 1:
             ancestor = usable[ancestor["parent_id"], row["root_id"]]
-        assert ancestor["parent_id"] == row["root_id"] and row["root_id"] in drawn
+        assert ancestor["parent_id"] == row["root_id"] and row["root_id"] in drawn_ids

@@ -107,18 +107,8 @@ ENDS = {
 KEY = "sk-never-to-be-seen-4711"
 
 
-class Ends(Step):
+class Ends(CritiqueStep):
     """Ends a process in the next of the `ENDS` each time it reaches a certain row or is loaded, until there are none left."""
-
-    work: str
-
-    @property
-    def inputs(self) -> list[str]:
-        return ["prompt_id"]
-
-    @property
-    def outputs(self) -> list[str]:
-        return ["critique", "failure"]
 
     def load(self) -> None:
         super().load()

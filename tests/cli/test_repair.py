@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path
 
-from tests.conftest import TINY, events, manifests, overrides, run_eva
+from tests.conftest import TINY, artifact_folder, events, manifests, overrides, run_eva
 
 
 def flip(run: Path, label: str) -> None:
-    (path,) = run.glob(f"stages/{label}-????????????/data/rows.parquet")
+    path = artifact_folder(run, label) / "data" / "rows.parquet"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -3,7 +3,7 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 from distilabel.pipeline import Pipeline
-from distilabel.steps import Step, StepInput
+from distilabel.steps import StepInput
 from distilabel.typing import StepOutput
 
 from eva_stages.core.distil import TableStep
@@ -14,20 +14,11 @@ from eva_stages.core.runner import execute
 from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.creator.selection import Subset
+from tests.steps import CritiqueStep
 
 
-class Look(Step):
-    """Says which files with rows lie in the attempt's folder."""
-
-    work: str
-
-    @property
-    def inputs(self) -> list[str]:
-        return ["prompt_id"]
-
-    @property
-    def outputs(self) -> list[str]:
-        return ["critique", "failure"]
+class Look(CritiqueStep):
+    """Lists the files with rows in the attempt's folder."""
 
     def process(self, inputs: StepInput) -> StepOutput:
         found = sorted(path.parent.name for path in Path(self.work).rglob("batch_*.json"))

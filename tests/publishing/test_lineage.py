@@ -17,7 +17,7 @@ from eva_stages.views.history import read_history
 from eva_stages.views.lookup import Rows
 from eva_stages.views.nearest import edit_distances
 from eva_stages.views.prompt_lineage import Lineage
-from tests.conftest import run_eva
+from tests.conftest import artifact_folder, run_eva
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,7 @@ def lineage(tiny_run: Path) -> Lineage:
 
 
 def rows(run: Path, label: str) -> pa.Table:
-    (folder,) = (run / "stages").glob(f"{label}-????????????")
-    return read_table(folder / "data")
+    return read_table(artifact_folder(run, label) / "data")
 
 
 def test_the_lineage_of_every_pair_reaches_a_seed_prompt(tiny_run: Path, lineage: Lineage) -> None:
