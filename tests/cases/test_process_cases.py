@@ -26,6 +26,7 @@ from eva_stages.core.runner import execute
 from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use, as_data
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.solver.machine import failure, launch
+from tests.steps import CritiqueStep
 
 ROWS, BAD = 12, 6
 
