@@ -65,7 +65,7 @@ def measure(
         arguments = {
             "policy": str(inputs["policy"]),
             "initial": str(inputs["initial"]),
-            "answers": sampled_answers(read_table(inputs["questions"]), read_table(inputs["answers"]), answers),
+            "responses": sampled_answers(read_table(inputs["questions"]), read_table(inputs["answers"]), answers),
             "system_prompt": system_prompt,
             "date": date,
             "dtype": dtype,
