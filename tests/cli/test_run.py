@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, events, manifests, overrides, run_eva, start_eva
+from tests.conftest import TINY, events, kill_group, manifests, overrides, run_eva, start_eva
+from tests.killing import running
+from tests.test_kill import in_the_middle
 
 STAGES = [
     "0-prompts", "0-respond", "0-reward", "0-pair", "0-train", "0-questions", "0-base-answer", "0-base-reward", "0-base-score",
@@ -90,17 +92,33 @@ def test_a_changed_field_reruns_exactly_the_planned_stages(tiny_run: Path, tmp_p
     assert ran == ["1-select", "1-evolve", "1-curate", "1-mix"]
 
 
-def test_two_runs_of_the_same_recipe_side_by_side_make_the_same_rows_until_the_named_stage(tiny_run: Path, tmp_path: Path) -> None:
-    settings = overrides(TINY | {"runtime.rows_per_part": 40})
-    both = [start_eva("run", "quickstart", "--run-dir", name, *settings, "--until", "pair", cwd=tmp_path) for name in ("one", "other")]
-    for process in both:
-        _, err = process.communicate(timeout=600)
-        assert process.returncode == 0, err
+def test_of_two_runs_started_together_one_outlives_a_kill_of_the_other_and_every_stage_is_computed_once(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    def arguments(name: str) -> tuple[str, ...]:
+        return ("run", "quickstart", "--run-dir", name, *overrides(TINY), "--until", "pair")
+
+    processes = {name: start_eva(*arguments(name), cwd=tmp_path) for name in ("one", "other")}
+    while not in_the_middle(tmp_path / "one", "0-respond") and all(map(running, processes.values())):
+        continue
+    started = {
+        name for name in processes for event in events(tmp_path / name) if (event["event"], event["stage"]) == ("start", "0-respond")
+    }
+    (killed,) = started  # the other one waits
+    (survivor,) = processes.keys() - started
+    kill_group(processes[killed])
+    _, err = processes[survivor].communicate(timeout=600)
+    assert processes[survivor].returncode == 0, err
+    assert "0-respond: waiting for process" in err and "0-respond: resumes" in err
+    run_eva(*arguments(killed), cwd=tmp_path)
+    kinds = [(event["event"], event["stage"]) for name in processes for event in events(tmp_path / name)]
+    for label in ("0-prompts", "0-respond", "0-reward", "0-pair"):
+        assert kinds.count(("done", label)) == kinds.count(("reused", label)) == 1
     first = manifests(tiny_run)
-    for name in ("one", "other"):
-        made = manifests(tmp_path / name)
-        assert list(made) == ["0-pair", "0-prompts", "0-respond", "0-reward"]
-        assert all(manifest["digest"] == first[label]["digest"] for label, manifest in made.items())
+    for name in processes:
+        run = manifests(tmp_path / name)
+        assert list(run) == ["0-pair", "0-prompts", "0-respond", "0-reward"]
+        assert all(manifest["digest"] == first[label]["digest"] for label, manifest in run.items())
     status = json.loads(run_eva("status", str(tmp_path / "one"), "--json").stdout)
     states = {entry["stage"]: entry["state"] for entry in status["stages"]}
     assert states["0-pair"] == "done" and states["0-train"] == "to do" and status["locked_by"] is None
