@@ -65,14 +65,14 @@ def validate(
     from eva_stages.checking.recipe_checks import check
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.recipe_files import load_recipe
-    from eva_stages.core.redaction import redacted
+    from eva_stages.core.redaction import redact_data
     from eva_stages.core.terminal import note, print_json, print_text
 
     try:
         notes = check(load_recipe(recipe, changes_of(overrides, trust)), online=online)
     except ConfigError as error:
         if as_json:
-            print_json({"valid": False, "faults": redacted(error.faults)})
+            print_json({"valid": False, "faults": redact_data(error.faults)})
             raise typer.Exit(2) from error
         raise
     if as_json:

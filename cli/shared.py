@@ -72,13 +72,13 @@ def existing_run(run: str) -> "Run":
 
 def show(document: Any, table: "Callable[[Any], RenderableType]", as_json: bool, least_width: int = 0) -> None:
     """Print a document as JSON, or as the table that is made of it."""
-    from eva_stages.core.redaction import hidden
+    from eva_stages.core.redaction import hide_in_data
     from eva_stages.core.terminal import Terminal, print_json
 
     if as_json:
         print_json(document)
     else:
-        Terminal(least_width=least_width).print(table(hidden(document)))
+        Terminal(least_width=least_width).print(table(hide_in_data(document)))
 
 
 def this_command() -> str:

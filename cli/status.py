@@ -31,16 +31,16 @@ def _follow(watch: "Watch", terminal: "Terminal") -> None:
 
     from rich.live import Live
 
-    from eva_stages.core.redaction import hidden
+    from eva_stages.core.redaction import hide_in_data
     from eva_stages.views.run_status import status_table
 
     document = watch.document()
     try:
         with Live(console=terminal, auto_refresh=False, transient=True) as live:
             while document["locked_by"]:
-                live.update(status_table(hidden(document), terminal.height), refresh=True)
+                live.update(status_table(hide_in_data(document), terminal.height), refresh=True)
                 time.sleep(SECONDS)
                 document = watch.document()
     except KeyboardInterrupt:  # of the watching; the run goes on
         pass
-    terminal.print(status_table(hidden(document)))
+    terminal.print(status_table(hide_in_data(document)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.redaction import Secrets, known_secrets, only, secrets
+from eva_stages.core.redaction import Secrets, known_secrets, secrets, single_secret
 
 FIX = "Recipes are stored and published, so take it out, put it into an environment variable and name that variable in runtime.api_key_env"
 USER_IN_URL = re.compile(r"//[^/\s\"'<>\\]+@")
@@ -33,7 +33,7 @@ def _what(text: str, known: Secrets) -> str:
     if USER_IN_URL.search(text):
         return "is a URL with a user or a password"
     if known.hide(text) != text:
-        names = [name for name, value in known_secrets() if only(value).hide(text) != text]
+        names = [name for name, value in known_secrets() if single_secret(value).hide(text) != text]
         return f"holds the value of {', '.join(dict.fromkeys(names)) or 'an environment variable'}, or a part of it"
     return "holds what looks like a key or a password"
 

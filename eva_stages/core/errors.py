@@ -1,4 +1,4 @@
-"""One tree of errors; every leaf is also the standard type it refines, so that callers may catch either."""
+"""The tree of errors; every leaf also has a standard type, so that callers can catch either."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from eva_stages.core.redaction import redact
 
 LONGEST_CAUSE = 500
-"""Longest message of an exception that is shown, in characters; the log has all of it."""
+"""Most characters of an exception's message on the terminal; the log contains all of it."""
 
 
 class EvaError(Exception):
-    """Anything eva reports to a person in its own words."""
+    """Any error with a message for the user."""
 
 
 class ConfigError(EvaError, ValueError):
@@ -22,15 +22,15 @@ class ConfigError(EvaError, ValueError):
 
 
 class MissingKeyError(ConfigError):
-    """A provider's key is not in the environment: all that is lacking for the money to be spent."""
+    """A provider's key is not in the environment."""
 
 
 class DataError(EvaError, ValueError):
-    """An input file or an artifact does not hold what it should."""
+    """An input file or an artifact has invalid content."""
 
 
 class DamagedError(DataError):
-    """A file that eva wrote is not what was written. `command` is what to run; None = the run's own, with `--repair`."""
+    """A file that eva wrote has changed. `command` repairs it; None = the run's own command with `--repair`."""
 
     def __init__(self, message: str, command: str | None = None) -> None:
         self.command = command
@@ -38,27 +38,27 @@ class DamagedError(DataError):
 
 
 class UnreadableError(EvaError, OSError):
-    """The system does not let us read a file, which may be good: too many open files, an I/O error, no permission."""
+    """The system cannot read a file that may be intact: too many open files, an I/O error, no permission."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         number = error.errno or 0
-        super().__init__(f"cannot read {path}: {os.strerror(number)} (errno {number}). Nothing was changed; resolve that and rerun")
+        super().__init__(f"cannot read {path}: {os.strerror(number)} (errno {number}). Nothing was changed; resolve this error and rerun")
 
 
 class LockedError(EvaError, BlockingIOError):
-    """Another process works on the same run."""
+    """Another process uses the same run."""
 
 
 class StageError(EvaError, RuntimeError):
-    """A stage failed; what it had written stays in its work folder and the next attempt goes on from there."""
+    """A stage failed; its output stays in its work folder, and the next attempt resumes from it."""
 
 
 class HubError(EvaError, ConnectionError):
-    """The Hub cannot be reached, or refuses; what has been uploaded stays there and the next attempt goes on from it."""
+    """The Hub cannot be reached, or rejects a request; uploaded files stay there, and the next attempt resumes from them."""
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line without secrets: eva's own words, or the type and the message; the type alone where there is none."""
+    """An exception in one line without secrets: the message of an `EvaError`, or type and message of any other."""
     try:
         message = " ".join(redact(str(error)).split())
     except Exception as unreadable:  # a class whose __str__ fails
@@ -72,7 +72,7 @@ def describe(error: BaseException) -> str:
 
 
 def hub_failures() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises where the Hub cannot be reached and its cache does not have the file either."""
+    """Exceptions of the Hub's client if the Hub cannot be reached and its cache does not contain the file."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

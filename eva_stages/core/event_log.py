@@ -8,7 +8,7 @@ from typing import Any
 
 from eva_stages.core.decoding import decode_json
 from eva_stages.core.ourfiles import notice, read_content
-from eva_stages.core.redaction import redacted
+from eva_stages.core.redaction import redact_data
 
 EVENTS = "events.jsonl"
 
@@ -19,7 +19,7 @@ def now() -> str:
 
 def add_event(root: Path, kind: str, **facts: Any) -> None:
     """Append an event to the log of the run in `root`."""
-    line = json.dumps({"time": now(), "event": kind, **redacted(facts)}, ensure_ascii=False)
+    line = json.dumps({"time": now(), "event": kind, **redact_data(facts)}, ensure_ascii=False)
     with (root / EVENTS).open("ab+") as stream:
         if stream.tell():
             stream.seek(-1, os.SEEK_END)

@@ -1,8 +1,8 @@
 """Identity of configurations and of bytes.
 
-A fingerprint says what a stage *means*, a digest what its files *hold*. Keys named `runtime` (devices, batch sizes, paths,
-concurrency, credentials) never change identity and are dropped. The encoder raises on whatever it cannot encode exactly,
-because a silent `str()` would let two different configurations share one name.
+A fingerprint identifies the *definition* of a stage, a digest the *content* of files. Keys named `runtime` (devices, batch sizes, paths,
+concurrency, credentials) are not part of the identity and are dropped. The encoder raises on any value without an exact encoding, because
+`str()` would let two different configurations share a fingerprint.
 """
 
 import hashlib
@@ -59,10 +59,10 @@ def file_digest(path: Path) -> str:
 
 
 def tree_digest(folder: Path) -> str:
-    """sha256 over the relative names and contents of every file below `folder`, in hex; what Python caches there does not count."""
+    """sha256 over the relative names and contents of every file below `folder` except Python's caches, in hex."""
     files = _files_below(folder)
     if not files:
-        raise DataError(f"{folder} holds no files")
+        raise DataError(f"{folder} contains no files")
     lines = [f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -72,7 +72,7 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def file_stamps(path: Path) -> Stamps:
-    """The stamps of a file, or of every file below a folder; empty if it is gone. Equal stamps: nothing was written in between."""
+    """The stamps of a file, or of every file below a folder; empty if it does not exist. Equal stamps mean that nothing was written."""
     files = _files_below(path) if path.is_dir() else [path] if path.is_file() else []
     stamps = {(file.relative_to(path).as_posix() if file != path else file.name): file.stat() for file in files}
     return {name: (stamp.st_size, stamp.st_mtime_ns, stamp.st_ino) for name, stamp in stamps.items()}
@@ -94,7 +94,7 @@ def uniforms(seed: int, prompt_ids: pa.Array) -> np.ndarray:
         float64 of shape (n,); the bits of SplitMix64 over id xor seed.
 
     Raises:
-        ValueError: if an id is none.
+        ValueError: if an id is invalid.
     """
     starts = pa.ListArray.from_arrays([0, len(prompt_ids)], pc.utf8_slice_codeunits(prompt_ids, 0, 16))
     digits = pc.binary_join(starts, "")[0].as_py() or ""

@@ -1,13 +1,13 @@
-"""Texts from data made fit to be looked at: nothing in them moves a cursor, turns the reading direction or fills a page.
+"""Makes texts from data safe to display: they cannot move a cursor, change the reading direction or fill a page.
 
-Control characters stand as their Unicode pictures, characters that change the direction of what follows as their code in brackets,
-lone surrogates and other code points that no encoder takes as U+FFFD. Escaping for HTML is the template's.
+Control characters are replaced by their Unicode pictures, characters that change the text direction by their code in brackets, and
+code points that cannot be encoded (such as lone surrogates) by U+FFFD. Templates escape HTML.
 """
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
@@ -19,37 +19,39 @@ _NO_TEXT = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 
 def visible(text: str) -> str:
-    """A text with what would act on a terminal or cannot be encoded made visible; line ends and tabs are kept."""
+    """A text whose control characters and unencodable characters are visible; line ends and tabs stay."""
     return _NO_TEXT.sub("\ufffd", text.replace("\r\n", "\n").translate(_MADE_VISIBLE))
 
 
 def harmless(text: str | None, limit: int) -> str:
-    """At most `limit` characters of a text, with a note about the rest; line ends and tabs are kept."""
+    """At most `limit` characters of a text, with a note about the rest; line ends and tabs stay."""
     if text is None:
         return "(none)"
-    left = len(text) - limit
-    return f"{visible(text[:limit])} [... {left:,} more characters]" if left > 0 else visible(text)
+    more_characters = len(text) - limit
+    return f"{visible(text[:limit])} [... {more_characters:,} more characters]" if more_characters > 0 else visible(text)
 
 
 def one_line(text: str | None, limit: int) -> str:
-    """The same on one line."""
+    """`harmless` on one line."""
     return " ".join(harmless(text, limit).split())
 
 
 def json_text(document: Any) -> str:
-    """A document as JSON for people and programs: what would act on a terminal or cannot be encoded is escaped, and a
-    number that is not finite is null."""
+    """A document as JSON for people and programs: control and unencodable characters are escaped, non-finite numbers are null."""
     return json.dumps(finite_json(document), indent=2, ensure_ascii=False, allow_nan=False).translate(_ESCAPES)
 
 
 def finite_json(document: Any) -> Any:
-    """JSON-like data with null for every number that is not finite."""
-    match document:
-        case float():
-            return document if math.isfinite(document) else None
+    """JSON-like data with null for every non-finite number."""
+    return map_leaves(document, lambda value: None if isinstance(value, float) and not math.isfinite(value) else value)
+
+
+def map_leaves(data: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of nested mappings and lists with every leaf and key changed."""
+    match data:
         case Mapping():
-            return {key: finite_json(value) for key, value in document.items()}
+            return {change(key): map_leaves(item, change) for key, item in data.items()}
         case list() | tuple():
-            return [finite_json(value) for value in document]
+            return [map_leaves(item, change) for item in data]
         case _:
-            return document
+            return change(data)

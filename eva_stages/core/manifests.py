@@ -12,7 +12,7 @@ from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.harmless import finite_json
 from eva_stages.core.ourfiles import read_json
-from eva_stages.core.redaction import redacted
+from eva_stages.core.redaction import redact_data
 from eva_stages.core.stage import Outside, Stage
 
 MANIFEST = "manifest.json"
@@ -45,7 +45,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write an artifact's manifest with its checksum; returns the manifest as a reader gets it."""
-    manifest = json.loads(json.dumps(finite_json(redacted(manifest))))
+    manifest = json.loads(json.dumps(finite_json(redact_data(manifest))))
     text = json.dumps({**manifest, CHECKSUM: _checksum(manifest)}, indent=2, ensure_ascii=False)
     write_whole(folder / MANIFEST, text + "\n")
     return manifest

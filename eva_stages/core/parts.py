@@ -22,7 +22,7 @@ from eva_stages.core.decoding import decode_json
 from eva_stages.core.durable import sync, unwritable
 from eva_stages.core.errors import DamagedError, StageError
 from eva_stages.core.ourfiles import parquet_errors
-from eva_stages.core.redaction import redacted_rows
+from eva_stages.core.redaction import redact_rows
 from eva_stages.core.rows import MESSAGES_OF_ERRORS
 from eva_stages.core.tables import picked, write_rows
 
@@ -55,7 +55,7 @@ def add_statistics(row: dict[str, Any], **numbers: float) -> None:
 
 def write_part(parts: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
     """Write rows (with `_row` and perhaps `_statistics`), without secrets, as a part file that is there whole or not at all."""
-    recorded = [{**row, STATISTICS: json.dumps(row.get(STATISTICS) or {})} for row in redacted_rows(rows, MESSAGES_OF_ERRORS)]
+    recorded = [{**row, STATISTICS: json.dumps(row.get(STATISTICS) or {})} for row in redact_rows(rows, MESSAGES_OF_ERRORS)]
     fields = (pa.field(ROW, pa.int64()), pa.field(STATISTICS, pa.string()))
     table = pa.Table.from_pylist(recorded, schema=pa.schema([*schema, *fields]))
     first = min(row[ROW] for row in rows)

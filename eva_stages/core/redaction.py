@@ -1,10 +1,10 @@
-"""Secrets are taken out of every text on its way to a disk, a terminal or the Hub.
+"""Removes secrets from every text before it reaches a disk, a terminal or the Hub.
 
-Secrets are the values of environment variables with a secret-like name, of those that recipes name in `api_key_env`, the Hub token's
-file, and passwords in the URLs of any variable. Servers and libraries echo them whole, cut, quoted or encoded, so every part of `PART`
-characters of every usual form is removed, before any text is cut. Messages also lose what looks like a credential though no variable
-holds it: the user of a URL, authorization headers, keys with a known prefix. Data (prompts, responses) loses known secrets only.
-A password of fewer than `SHORTEST` characters stays: such values are words and numbers that stand everywhere.
+Secrets are the values of environment variables with a secret-like name or named in `api_key_env`, the Hub token's file, and passwords in
+the URLs of any variable. Servers and libraries echo them complete, truncated, quoted or encoded, so every part of `PART` characters of
+every usual form is removed, before any text is truncated. From messages, anything that looks like a credential is removed as well: the
+user of a URL, authorization headers, keys with a known prefix. From data (prompts, responses), only known secrets are removed. Passwords
+of fewer than `SHORTEST` characters stay, because such words and numbers occur everywhere.
 """
 
 import base64
@@ -12,20 +12,22 @@ import html
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
-REMOVED = "[removed]"
+from eva_stages.core.harmless import map_leaves
+
+REPLACEMENT = "[removed]"
 VARIABLES = "EVA_SECRET_VARIABLES"
-"""Environment variable with the names of further variables that hold secrets; what eva starts inherits it."""
+"""Environment variable with the names of further variables that hold secrets; child processes inherit it."""
 PART, ANCHOR = 12, 6
-"""Characters of a secret's shortest part that is removed. Each such part holds a whole block of `ANCHOR` characters of the secret."""
+"""Characters of the shortest part of a secret that is removed. Each such part contains a complete block of `ANCHOR` characters."""
 STRIDE = PART - ANCHOR + 1
-"""Every part in a text covers `ANCHOR` characters that begin at a multiple of this."""
+"""Every part in a text contains `ANCHOR` characters that begin at a multiple of this."""
 SHORTEST = 8
 LONGEST_WORD = 15
 
@@ -45,31 +47,31 @@ _IS = r"(?:\\?[\"']\s*[:=,]|\s*[:=])\s*b?\\?[\"']?"
 _PARAMETERS = r"(?:api_?key|key|(?:access_)?token|auth|password|secret|sig|signature)"
 _PREFIXES = r"(?:gsk_|gh[pousr]_|github_pat_|glpat-|nvapi-|xox[abeprs]-|r8_)"
 _CREDENTIALS = (
-    (re.compile(r"(?<=//)(?!\[removed\]@)[^/\s\"'<>\\]+(?=@)"), REMOVED),
-    (re.compile(rf"(?i)({_HEADERS}{_IS}(?:(?:bearer|basic|token)\s+)?+){_VALUE}{{6,}}"), rf"\1{REMOVED}"),
-    (re.compile(rf"(?i)\b(bearer\s+)(?=[^\s]*[\d_=]){_VALUE}{{8,}}"), rf"\1{REMOVED}"),
-    (re.compile(r"\b((?i:basic)\s+)(?=[A-Za-z0-9+/]*[\d=])(?=[^A-Z\s]*[A-Z])[A-Za-z0-9+/]{10,}={0,2}(?![\w.-])"), rf"\1{REMOVED}"),
-    (re.compile(rf"(?i)([?&]{_PARAMETERS}=)(?:(?!&){_VALUE}){{6,}}"), rf"\1{REMOVED}"),
-    (re.compile(r"\b(?:sk|rk|pk)-(?=[\w-]{0,99}[\dA-Z])[\w-]{14,}"), REMOVED),
-    (re.compile(rf"\b{_PREFIXES}(?=[\w-]{{0,99}}[\dA-Z])[\w-]{{14,}}"), REMOVED),
-    (re.compile(r"\bhf_(?=[a-z]{0,99}[\dA-Z])[A-Za-z0-9]{14,}"), REMOVED),
-    (re.compile(r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{8,999}\.[\w-]{8,}\.[\w-]{8,})"), REMOVED),
+    (re.compile(r"(?<=//)(?!\[removed\]@)[^/\s\"'<>\\]+(?=@)"), REPLACEMENT),
+    (re.compile(rf"(?i)({_HEADERS}{_IS}(?:(?:bearer|basic|token)\s+)?+){_VALUE}{{6,}}"), rf"\1{REPLACEMENT}"),
+    (re.compile(rf"(?i)\b(bearer\s+)(?=[^\s]*[\d_=]){_VALUE}{{8,}}"), rf"\1{REPLACEMENT}"),
+    (re.compile(r"\b((?i:basic)\s+)(?=[A-Za-z0-9+/]*[\d=])(?=[^A-Z\s]*[A-Z])[A-Za-z0-9+/]{10,}={0,2}(?![\w.-])"), rf"\1{REPLACEMENT}"),
+    (re.compile(rf"(?i)([?&]{_PARAMETERS}=)(?:(?!&){_VALUE}){{6,}}"), rf"\1{REPLACEMENT}"),
+    (re.compile(r"\b(?:sk|rk|pk)-(?=[\w-]{0,99}[\dA-Z])[\w-]{14,}"), REPLACEMENT),
+    (re.compile(rf"\b{_PREFIXES}(?=[\w-]{{0,99}}[\dA-Z])[\w-]{{14,}}"), REPLACEMENT),
+    (re.compile(r"\bhf_(?=[a-z]{0,99}[\dA-Z])[A-Za-z0-9]{14,}"), REPLACEMENT),
+    (re.compile(r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{8,999}\.[\w-]{8,}\.[\w-]{8,})"), REPLACEMENT),
 )
 """What looks like a credential: the user of a URL, headers, parameters of URLs, keys with a known prefix."""
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """What must not be shown: `wholes` as they are, and every part of `PART` characters in `parts`."""
+    """The secrets: `wholes`, and every part of `PART` characters in `parts`."""
 
     wholes: tuple[str, ...]
     parts: frozenset[str]
     anchors: tuple[str, ...]
-    """A text without any of these holds no secret."""
+    """A text without any of these contains no secret."""
     grams: frozenset[str]
-    """All sequences of `ANCHOR` characters in `parts`: a text is searched for them in one pass, however many secrets there are."""
+    """All sequences of `ANCHOR` characters in `parts`: one pass over a text finds them, for any number of secrets."""
     short: tuple[str, ...]
-    """The wholes of which no part is removed."""
+    """The wholes that are removed only as a whole."""
 
     def hide(self, text: str) -> str:
         """A text without the secrets and their parts."""
@@ -78,13 +80,13 @@ class Secrets:
             and not any(whole in text for whole in self.short)
         ):
             return text
-        spans = [(found.start(), found.end()) for whole in self.wholes for found in re.finditer(_pattern(whole), text)]
+        spans = [(match.start(), match.end()) for whole in self.wholes for match in re.finditer(_pattern(whole), text)]
         spans += [(start, start + PART) for start in range(len(text) - PART + 1) if text[start : start + PART] in self.parts]
-        pieces, done = [], 0
-        for start, end in _joined(sorted(spans)):
-            pieces += [text[done:start], REMOVED]
-            done = end
-        return "".join([*pieces, text[done:]])
+        pieces, position = [], 0
+        for start, end in _join_spans(sorted(spans)):
+            pieces += [text[position:start], REPLACEMENT]
+            position = end
+        return "".join([*pieces, text[position:]])
 
     def redact(self, text: str) -> str:
         """A message without the secrets and without anything that looks like a credential."""
@@ -95,12 +97,12 @@ class Secrets:
 
 
 def _pattern(whole: str) -> str:
-    """Digits are not taken out of a longer number: a float in JSON would be one no more."""
+    """Digits are not removed from a longer number, because a float in JSON would become invalid."""
     return rf"(?<!\d)(?<!\d\.){whole}(?!\.?\d)" if whole.isdecimal() else re.escape(whole)
 
 
-def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Overlapping and touching spans as one."""
+def _join_spans(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Merge overlapping and adjacent spans."""
     start = end = -1
     for first, last in spans:
         if first > end:
@@ -112,23 +114,23 @@ def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def secrets(others: Iterable[str] = ()) -> Secrets:
-    """The secrets of the environment as it is now, and others that stand nowhere in it."""
-    return _prepared(frozenset({value for _, value in known_secrets()} | {value for value in others if len(value) >= SHORTEST}))
+def secrets(more_values: Iterable[str] = ()) -> Secrets:
+    """The secrets of the present environment, and further values."""
+    return _prepare(frozenset({value for _, value in known_secrets()} | {value for value in more_values if len(value) >= SHORTEST}))
 
 
-def only(value: str) -> Secrets:
-    """One secret alone."""
-    return _prepared(frozenset({value}))
+def single_secret(value: str) -> Secrets:
+    """A single secret."""
+    return _prepare(frozenset({value}))
 
 
 def known_secrets() -> Iterator[tuple[str, str]]:
-    """Every secret with where it is from: the name of its variable or file."""
-    named = secret_variables()
+    """Every secret with its source: the name of a variable or file."""
+    variable_names = secret_variables()
     for name, value in os.environ.items():
-        if name == VARIABLES:  # it holds names, which stand in recipes
+        if name == VARIABLES:  # names of variables are no secrets
             continue
-        if name in named or (_SECRET_NAME.search(name.upper()) and not _is_harmless(name.upper(), value)):
+        if name in variable_names or (_SECRET_NAME.search(name.upper()) and not _is_harmless(name.upper(), value)):
             yield from ((name, secret) for secret in _secrets_in(value))
         elif "@" in value and "//" in value:
             yield from ((name, secret) for secret in _in_urls(value))
@@ -137,13 +139,13 @@ def known_secrets() -> Iterator[tuple[str, str]]:
 
 
 def add_secret_variable(name: str) -> None:
-    """Take the value of an environment variable for a secret from now on, here and in what is started."""
+    """Treat the value of an environment variable as a secret, here and in child processes."""
     if name not in (names := secret_variables()):
         os.environ[VARIABLES] = ",".join([*names, name])
 
 
 def secret_variables() -> list[str]:
-    """The names of variables that were added."""
+    """The names of the added variables."""
     return [name for name in os.environ.get(VARIABLES, "").split(",") if name]
 
 
@@ -157,37 +159,32 @@ def redact(text: str) -> str:
     return secrets().redact(text)
 
 
-def redacted(value: Any) -> Any:
-    """JSON-like data, every text in it redacted as a message, keys included."""
-    return _mapped(value, secrets().redact)
+def redact_data(value: Any) -> Any:
+    """JSON-like data with every text, including keys, redacted as a message."""
+    return _map_texts(value, secrets().redact)
 
 
-def hidden(value: Any) -> Any:
-    """JSON-like data, every text in it without known secrets, keys included."""
-    return _mapped(value, secrets().hide)
+def hide_in_data(value: Any) -> Any:
+    """JSON-like data with known secrets removed from every text, including keys."""
+    return _map_texts(value, secrets().hide)
 
 
-def redacted_rows(rows: list[dict[str, Any]], messages: Iterable[str]) -> list[dict[str, Any]]:
-    """Rows of data without known secrets; the columns `messages` hold the words of errors, which are redacted as messages."""
-    known, columns = secrets(), frozenset(messages)
-    return [{name: _mapped(value, known.redact if name in columns else known.hide) for name, value in row.items()} for row in rows]
+def redact_rows(rows: list[dict[str, Any]], messages: Iterable[str]) -> list[dict[str, Any]]:
+    """Rows of data without known secrets; the columns `messages` contain error messages and are redacted as such."""
+    known_values, columns = secrets(), frozenset(messages)
+    return [
+        {name: _map_texts(value, known_values.redact if name in columns else known_values.hide) for name, value in row.items()}
+        for row in rows
+    ]
 
 
-def _mapped(value: Any, clean: Callable[[str], str]) -> Any:
-    """JSON-like data with every text, keys included, put through `clean`."""
-    match value:
-        case str():
-            return clean(value)
-        case Mapping():
-            return {_mapped(key, clean): _mapped(item, clean) for key, item in value.items()}
-        case list() | tuple():
-            return [_mapped(item, clean) for item in value]
-        case _:
-            return value
+def _map_texts(data: Any, clean: Callable[[str], str]) -> Any:
+    """JSON-like data with `clean` applied to every text, including keys."""
+    return map_leaves(data, lambda value: clean(value) if isinstance(value, str) else value)
 
 
 def _is_harmless(name: str, value: str) -> bool:
-    """Whether the value of a variable with a secret-like name is none: a path, a number, a plain word."""
+    """Whether the value of a variable with a secret-like name is no secret: a path, a number, a plain word."""
     path = Path(value).expanduser() if value.startswith(("~/", "/")) else Path(value)
     if (
         "\n" not in value
@@ -201,8 +198,8 @@ def _is_harmless(name: str, value: str) -> bool:
 
 
 def _secrets_in(value: str) -> Iterator[str]:
-    """The secrets in the value of a variable: itself, each of its lines, or the entries of its JSON."""
-    data = _parsed(value)
+    """The secrets in the value of a variable: the value, each of its lines, or the entries of its JSON."""
+    data = _parse_json(value)
     if data is not None:
         yield from (secret for secret in _entries(data) if len(secret) >= SHORTEST)
         return
@@ -217,8 +214,8 @@ def _in_urls(value: str) -> Iterator[str]:
         yield from (secret for secret in {user, password, unquote(password)} if len(secret) >= SHORTEST)
 
 
-def _parsed(value: str) -> Any:
-    """The JSON object or list that a value is; None if it is a plain text."""
+def _parse_json(value: str) -> Any:
+    """A value as a JSON object or list; None for plain text."""
     if not value.lstrip().startswith(("{", "[")):
         return None
     try:
@@ -240,11 +237,11 @@ def _entries(data: Any, is_secret: bool = False) -> Iterator[str]:
 
 
 def _token_files() -> list[Path]:
-    """Where `huggingface_hub` keeps tokens."""
+    """The files in which `huggingface_hub` stores tokens."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser()
-    own = os.environ.get("HF_TOKEN_PATH")
-    return [Path(own).expanduser() if own else home / "token", home / "stored_tokens"]
+    token_path = os.environ.get("HF_TOKEN_PATH")
+    return [Path(token_path).expanduser() if token_path else home / "token", home / "stored_tokens"]
 
 
 def _words(path: Path) -> list[str]:
@@ -257,7 +254,7 @@ def _words(path: Path) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _prepared(values: frozenset[str]) -> Secrets:
+def _prepare(values: frozenset[str]) -> Secrets:
     urls = {value for value in values if _URL.match(value)}
     forms = {form for value in values - urls for form in _forms(value)}
     long = [form for form in forms if len(form) >= PART]
@@ -270,12 +267,19 @@ def _prepared(values: frozenset[str]) -> Secrets:
 
 
 def _forms(value: str) -> set[str]:
-    """A secret as it stands in texts, URLs, JSON, HTML, Python's representation and, at any offset, in base64."""
-    escaped = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], html.escape(value)}
+    """A secret in all its forms: in texts, URLs, JSON, HTML, Python's representation and, at any offset, base64."""
+    escaped_forms = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], html.escape(value)}
     content = value.encode(errors="surrogatepass")
-    encoded = set()
-    for offset in range(3):  # characters at either end depend on the neighbours too
+    encoded_forms = set()
+    for offset in range(3):  # characters at either end also depend on their neighbours
         text = base64.b64encode(b"\0" * offset + content).decode().rstrip("=")
         inner = text[(0, 2, 3)[offset] : len(text) - ((offset + len(content)) % 3 > 0)]
-        encoded |= {inner, inner.replace("+", "-").replace("/", "_")}
-    return {value, quote(value, safe=""), quote(value), quote_plus(value), *escaped, *(text for text in encoded if len(text) >= SHORTEST)}
+        encoded_forms |= {inner, inner.replace("+", "-").replace("/", "_")}
+    return {
+        value,
+        quote(value, safe=""),
+        quote(value),
+        quote_plus(value),
+        *escaped_forms,
+        *(text for text in encoded_forms if len(text) >= SHORTEST),
+    }

@@ -10,7 +10,7 @@ from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
-from eva_stages.core.reasoning import CUT
+from eva_stages.core.reasoning import CUT_REASONS
 from eva_stages.core.rows import Message
 
 
@@ -63,7 +63,7 @@ class Respond(Task):
                 row,
                 responses=len(texts),
                 empty=sum(not (text or "").strip() for text in texts),
-                length_limited=sum(reason in CUT for reason in output["finish_reasons"]),
+                length_limited=sum(reason in CUT_REASONS for reason in output["finish_reasons"]),
                 **totals(output["statistics"]),
             )
         yield inputs

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from uuid import uuid4
 
-from eva_stages.core.call_file import CALLS, paid
+from eva_stages.core.call_file import CALLS, spending_of
 from eva_stages.core.config.engine_config import Engine, LocalEngine
 from eva_stages.core.durable import UNWRITABLE, unwritable
 from eva_stages.core.errors import DamagedError, EvaError, StageError, describe
@@ -201,7 +201,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: st
                 raise TypeError(f"cannot run a {type(stage).__name__}")
     report_notices()
     # a journal knows of calls that no row tells of: those of rows that were tried again, and those that a kill cut off
-    spent = {**paid(work / CALLS, None), **paid(run.root / CALLS, stage.folder)}
+    spent = {**spending_of(work / CALLS, None), **spending_of(run.root / CALLS, stage.folder)}
     made = {**made, "counts": {**made.get("counts", {}), **spent}, "notices": notices.lasting_texts()}
     outside.check_unchanged(lambda: run.clear(stage))
     out = work / "model" if (work / "model").is_dir() else out

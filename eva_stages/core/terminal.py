@@ -1,4 +1,4 @@
-"""The border to the terminal: what is printed holds no secret, and nothing in it acts on the terminal or is taken for markup."""
+"""Output to the terminal: without secrets, control characters and markup."""
 
 import sys
 from collections.abc import Iterable
@@ -8,19 +8,19 @@ from rich.console import Console
 from rich.segment import Segment
 
 from eva_stages.core.harmless import json_text, visible
-from eva_stages.core.redaction import hidden, redact
+from eva_stages.core.redaction import hide_in_data, redact
 
 
 class Terminal(Console):
-    """A console whose texts are plain: control characters are made visible, and brackets and colons mean themselves."""
+    """A console for plain texts: control characters are visible, and brackets and colons are not markup."""
 
     def __init__(self, stderr: bool = False, least_width: int = 0, **settings: Any) -> None:
-        """`least_width`: columns that the tables need; a narrower terminal wraps them."""
+        """`least_width`: columns that the tables need; a narrower terminal wraps lines."""
         super().__init__(stderr=stderr, markup=False, emoji=False, **settings)
         self.width = max(self.width, least_width)
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
-        """The last place where text and the console's own escape sequences are still apart."""
+        """The last method in which texts and the console's own escape sequences are still separate."""
         return super()._render_buffer(segment if segment.control else Segment(visible(segment.text), segment.style) for segment in buffer)
 
 
@@ -30,9 +30,9 @@ def note(text: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print text from outside on standard output as it is, but for secrets and what would act on a terminal."""
+    """Print external text on standard output, without secrets and with visible control characters."""
     print(visible(redact(text)), end="")
 
 
 def print_json(document: Any) -> None:
-    print(json_text(hidden(document)))
+    print(json_text(hide_in_data(document)))

@@ -24,7 +24,7 @@ from eva_stages.core.decoding import short
 from eva_stages.core.errors import DataError
 from eva_stages.core.failures import add_calls, error_reason
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import ask, generated, reply_of, totals
+from eva_stages.core.generating import ask, generator_output, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, choice_name, load_choice
 from eva_stages.core.parts import FAILED, add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
@@ -188,7 +188,7 @@ class EvolvePrompts(Task):
         inputs: Any = [self.format_input({"meta_prompt": attempts[index][1]}) for index in asked]
         outputs: dict[int, Any] = dict(zip(asked, ask(self.llm, inputs, [seeds[index] for index in asked]) if asked else [], strict=True))
         return [
-            self._child(parent, mutation, outputs[index] if failure is None else dict(generated([None], [failure], 0, [0])))
+            self._child(parent, mutation, outputs[index] if failure is None else dict(generator_output([None], [failure], 0, [0])))
             for index, (parent, (mutation, _, failure)) in enumerate(zip(parents, attempts, strict=True))
         ]
 

@@ -20,7 +20,7 @@ from eva_stages.core.harmless import finite_json
 from eva_stages.core.numeric import mean
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
-from eva_stages.core.reasoning import CUT
+from eva_stages.core.reasoning import CUT_REASONS
 from eva_stages.core.rows import SCHEMAS, last_user_text
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import FILE, ROWS_PER_GROUP, count_rows, mean_tokens, per_prompt_mean, read_table, write_rows
@@ -181,7 +181,7 @@ def _answer_figures(answers: Path, base: Path) -> Figures:
 def _length_limited(answers: Path) -> float | None:
     """Share of the responses that the length limit cut off; None without responses."""
     reasons = read_table(answers, ["finish_reasons"])["finish_reasons"].combine_chunks().flatten()
-    return float(pc.mean(pc.is_in(reasons, pa.array(CUT))).as_py()) if len(reasons) else None
+    return float(pc.mean(pc.is_in(reasons, pa.array(CUT_REASONS))).as_py()) if len(reasons) else None
 
 
 def _reward_figures(inputs: dict[str, Path]) -> Figures:

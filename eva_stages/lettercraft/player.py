@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.rows import Message
 from eva_stages.lettercraft.language import (
     MIN_LETTERS,
@@ -42,14 +42,14 @@ class LettercraftLLM(SeededLLM):
     def model_name(self) -> str:
         return "lettercraft"
 
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
         streams: Sequence[int | None] = seeds if seeds is not None else [None] * len(inputs)
         return [_generated(messages[-1]["content"], num_generations, seed) for messages, seed in zip(inputs, streams, strict=True)]
 
 
-def _generated(text: str, n: int, seed: int | None) -> Generated:
+def _generated(text: str, n: int, seed: int | None) -> GeneratorOutput:
     replies = [reply(text, np.random.default_rng(None if seed is None else [seed, k])) for k in range(n)]
-    return generated(replies, ["stop"] * n, len(text.split()), [len(answer.split()) for answer in replies])
+    return generator_output(replies, ["stop"] * n, len(text.split()), [len(answer.split()) for answer in replies])
 
 
 def reply(text: str, rng: np.random.Generator) -> str:

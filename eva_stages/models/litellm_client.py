@@ -147,7 +147,7 @@ class Client:
         """
         cap, began = self._limits.max_cost_usd, time.monotonic()
         while (reservation := await self._journal.reserve(usd, cap)).key is None:
-            spent_text = f"{self._journal.spent():.4f} of {cap:g} USD spent on {self._model}"
+            spent_text = f"{self._journal.spent_usd():.4f} of {cap:g} USD spent on {self._model}"
             if not reservation.waiting:
                 raise StageError(
                     f"spending cap reached: {spent_text}, and the next call may cost {usd:.4f}; raise runtime.max_cost_usd and run again. "
@@ -198,8 +198,8 @@ class Client:
         """A response that is already paid for: by this stage (counted once), or by other stages and runs."""
         answer = entry.answer
         costs: dict[str, Any] = dict.fromkeys(COSTS, 0)
-        if entry.ours and key not in self._used_keys:
-            costs |= {"cost_usd": entry.usd, "estimated_calls": int(entry.estimated and entry.usd > 0)}
+        if entry.is_own_payment and key not in self._used_keys:
+            costs |= {"cost_usd": entry.usd, "estimated_calls": int(entry.is_estimate and entry.usd > 0)}
             costs["unpriced_calls"] = int(self._prices.rates is None)
         else:
             costs |= {"reused_calls": 1, "reused_usd": entry.usd}

@@ -18,7 +18,7 @@ from eva_stages.core.call_file import CALLS
 from eva_stages.core.calls import Journal
 from eva_stages.core.errors import StageError
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import COSTS, Generated, SeededLLM
+from eva_stages.core.generating import COSTS, GeneratorOutput, SeededLLM
 from eva_stages.core.notices import write_notice
 from eva_stages.core.patches import end_litellm_tasks, import_litellm
 from eva_stages.core.rows import Message
@@ -109,13 +109,13 @@ class LiteLLMGenerator(SeededLLM):
             self._loop.run_until_complete(end_litellm_tasks())
             self._loop.close()
 
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
         assert self._loop is not None, "load() comes first"
         streams = seeds if seeds is not None else [random.getrandbits(62) for _ in inputs]
         conversations = [with_system_prompt(messages, self.system_prompt) for messages in inputs]
         return self._loop.run_until_complete(self._all(conversations, num_generations, streams))
 
-    async def _all(self, conversations: list[list[Message]], n: int, seeds: Sequence[int]) -> list[Generated]:
+    async def _all(self, conversations: list[list[Message]], n: int, seeds: Sequence[int]) -> list[GeneratorOutput]:
         assert self._client is not None
         self._client.begin()
         if conversations and not self._settings_checked:
@@ -132,7 +132,7 @@ class LiteLLMGenerator(SeededLLM):
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    async def _prompt(self, messages: list[Message], n: int, seed: int) -> Generated:
+    async def _prompt(self, messages: list[Message], n: int, seed: int) -> GeneratorOutput:
         """n responses to a conversation: in one request if the provider supports it, else in one request per response."""
         assert self._client is not None
         choices: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ class LiteLLMGenerator(SeededLLM):
         null_count = n - len(choices)
         counts = [choice["tokens"] for choice in choices] + [0] * null_count
         input_tokens = int(costs.pop("input_tokens"))
-        result: Generated = {
+        result: GeneratorOutput = {
             "generations": [choice["text"] for choice in choices] + [None] * null_count,
             "finish_reasons": [choice["reason"] for choice in choices] + [reason] * null_count,
             "statistics": {"input_tokens": [input_tokens] * n, "output_tokens": counts, **_share_costs(costs, n)},

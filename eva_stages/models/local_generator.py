@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from eva_stages.core.generating import Generated, SeededLLM
+from eva_stages.core.generating import GeneratorOutput, SeededLLM
 from eva_stages.core.rows import Message
 from eva_stages.models.conversation import Chat, SampledResponse
 from eva_stages.models.sampling import Sampling, sampled_responses, too_long
@@ -62,7 +62,7 @@ class LocalGenerator(SeededLLM):
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
 
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
         chat = Chat(self._tokenizer, self.date, self.system_prompt)
         texts = [chat.prompt_text(messages) for messages in inputs]
         streams = seeds if seeds is not None else [int(seed) for seed in np.random.default_rng().integers(2**62, size=len(inputs))]

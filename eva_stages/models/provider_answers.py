@@ -7,7 +7,7 @@ and final: it is paid for, and the same request would end the same way.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from eva_stages.core.reasoning import UNFINISHED
+from eva_stages.core.reasoning import UNFINISHED_THOUGHT
 
 REASON_CHARACTERS = 80
 
@@ -57,8 +57,8 @@ def _choice(choice: Any, logprobs: bool) -> dict[str, Any]:
     text = _text(fields.get("message"))
     finish = str(fields.get("finish_reason") or "unknown")[:REASON_CHARACTERS]
     if not text and finish == "length" and _has_thought(fields.get("message")):
-        text, finish = None, UNFINISHED
-    is_final = text is not None or finish in ("length", "content_filter", UNFINISHED)
+        text, finish = None, UNFINISHED_THOUGHT
+    is_final = text is not None or finish in ("length", "content_filter", UNFINISHED_THOUGHT)
     reason = finish if is_final else f"no text in the response (finish_reason {finish})"
     entry: dict[str, Any] = {"text": text, "reason": reason}
     if logprobs:

@@ -15,7 +15,7 @@ from eva_stages.models.conversation import SampledResponse
 if TYPE_CHECKING:
     from transformers import GenerationConfig, LogitsProcessorList
 
-    from eva_stages.core.generating import Generated
+    from eva_stages.core.generating import GeneratorOutput
 
 LARGEST_SEED = 2**63 - 1
 NEUTRAL: Mapping[str, Any] = {
@@ -112,17 +112,17 @@ def model_settings(checkpoint: Path) -> dict[str, Any]:
     } | dict.fromkeys(sampling_switch, True)
 
 
-def sampled_responses(responses: Sequence[SampledResponse], prompt: str, input_tokens: int) -> "Generated":
+def sampled_responses(responses: Sequence[SampledResponse], prompt: str, input_tokens: int) -> "GeneratorOutput":
     """The responses to one prompt with their token ids; token counts include the end token."""
-    from eva_stages.core.generating import generated  # imports distilabel, which takes seconds and prints warnings
+    from eva_stages.core.generating import generator_output  # imports distilabel, which takes seconds and prints warnings
 
     counts = [len(response.ids) for response in responses]
-    result = generated([response.text for response in responses], [response.reason for response in responses], input_tokens, counts)
-    return {**result, "token_ids": [response.ids for response in responses], "opened": opens_thought(prompt)}
+    result = generator_output([response.text for response in responses], [response.reason for response in responses], input_tokens, counts)
+    return {**result, "token_ids": [response.ids for response in responses], "in_thought": opens_thought(prompt)}
 
 
-def too_long(tokens: int, n: int) -> "Generated":
+def too_long(tokens: int, n: int) -> "GeneratorOutput":
     """The null responses to a prompt that leaves no room for a response."""
-    from eva_stages.core.generating import generated
+    from eva_stages.core.generating import generator_output
 
-    return {**generated([None] * n, ["prompt_too_long"] * n, tokens, [0] * n), "token_ids": [None] * n}
+    return {**generator_output([None] * n, ["prompt_too_long"] * n, tokens, [0] * n), "token_ids": [None] * n}

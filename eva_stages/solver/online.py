@@ -25,7 +25,7 @@ from eva_stages.core.config.solver_config import RLOO, RLOORuntime
 from eva_stages.core.errors import DataError
 from eva_stages.core.failures import commonest, plain
 from eva_stages.core.patches import RepetitionPenalty, reference_settings
-from eva_stages.core.reasoning import UNFINISHED, answer_of
+from eva_stages.core.reasoning import UNFINISHED_THOUGHT, answer_of
 from eva_stages.core.rows import Message
 from eva_stages.core.stage import Limit, use_of
 from eva_stages.models.conversation import Chat, with_system_prompt
@@ -140,7 +140,7 @@ def reward_function(
             if text is not None
         ]
         known_scores = iter(reward.score(conversations))
-        scores = [Score(None, UNFINISHED) if text is None else _trainable(finite(next(known_scores))) for text in answers]
+        scores = [Score(None, UNFINISHED_THOUGHT) if text is None else _trainable(finite(next(known_scores))) for text in answers]
         reasons = Counter(plain(one.failure or "") for one in scores if one.value is None)
         if reasons.total() == len(scores):
             raise DataError(f"no response of a whole batch could be scored; {commonest(reasons)}")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from cli.main import _code
-from eva_stages.core.call_file import CALLS, guarded, paid
+from eva_stages.core.call_file import CALLS, run_guarded, spending_of
 from eva_stages.core.calls import Journal
 from eva_stages.core.errors import StageError
 from eva_stages.core.notices import NoticeReader
@@ -270,13 +270,13 @@ def test_a_call_killed_before_its_reply_counts_at_the_next_start(server: ChatSer
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.run([sys.executable, "-c", code, str(tmp_path / CALLS)], env=environment, check=False)
-    assert process.returncode == -9 and paid(tmp_path / CALLS, "1-evolve") == {"cost_usd": 0.07, "estimated_calls": 1}
+    assert process.returncode == -9 and spending_of(tmp_path / CALLS, "1-evolve") == {"cost_usd": 0.07, "estimated_calls": 1}
 
     async def go_on() -> tuple[Any, Any, float]:
         journal = Journal(tmp_path / CALLS, stage="1-evolve")
         refusal, reservation = await journal.reserve(0.04, 0.1), await journal.reserve(0.03, 0.1)
         await journal.settle(reservation, "key", {"choices": []}, 0.01)
-        return refusal, reservation, journal.spent()
+        return refusal, reservation, journal.spent_usd()
 
     refusal, reservation, total = asyncio.run(go_on())
     assert refusal.key is None and not refusal.waiting and reservation.key and total == pytest.approx(0.08)
@@ -291,10 +291,13 @@ def test_generators_that_share_a_journal_stay_below_the_cap_together(server: Cha
         await asyncio.gather(
             *(journals[index].settle(reservation, "the same call", {"choices": []}, 0.02) for index, reservation in open_reservations)
         )
-        return journals[0].spent()
+        return journals[0].spent_usd()
 
     assert asyncio.run(use_both_journals()) == pytest.approx(0.06), "equal calls made at once are both paid for"
-    assert [paid(tmp_path / CALLS, name)["cost_usd"] for name in ("0-judge", "1-judge")] == [pytest.approx(0.04), pytest.approx(0.02)]
+    assert [spending_of(tmp_path / CALLS, name)["cost_usd"] for name in ("0-judge", "1-judge")] == [
+        pytest.approx(0.04),
+        pytest.approx(0.02),
+    ]
 
 
 def test_a_shared_cache_separates_sent_calls_from_reused_ones(server: ChatServer, tmp_path: Path) -> None:
@@ -306,7 +309,10 @@ def test_a_shared_cache_separates_sent_calls_from_reused_ones(server: ChatServer
     assert first["generations"] == second["generations"] and len(server.requests) == 1
     assert spent_usd(first) == (pytest.approx(PLAUSIBLE), 0) and spent_usd(second) == (0, 0)
     assert (second["statistics"]["reused_calls"], second["statistics"]["reused_usd"]) == ([1], [pytest.approx(PLAUSIBLE)])
-    assert paid(tmp_path / "one" / CALLS, "one")["cost_usd"] == pytest.approx(PLAUSIBLE) and paid(tmp_path / "two" / CALLS, "two") == {}
+    assert (
+        spending_of(tmp_path / "one" / CALLS, "one")["cost_usd"] == pytest.approx(PLAUSIBLE)
+        and spending_of(tmp_path / "two" / CALLS, "two") == {}
+    )
 
 
 def test_money_has_cents() -> None:
@@ -396,7 +402,7 @@ def test_a_full_disk_and_a_locked_journal_are_named_with_the_fix(tmp_path: Path,
         connection.execute("CREATE TABLE filling (text TEXT)")
         connection.execute("PRAGMA max_page_count = 3")
         with pytest.raises(StageError, match=r"calls.sqlite cannot be used: database or disk is full .*; free some space"):
-            guarded(tmp_path / CALLS, lambda: connection.execute("INSERT INTO filling VALUES (?)", ("x" * 100_000,)))
+            run_guarded(tmp_path / CALLS, lambda: connection.execute("INSERT INTO filling VALUES (?)", ("x" * 100_000,)))
         connection.rollback()
         monkeypatch.setattr("eva_stages.core.call_file.BUSY_SECONDS", 0.1)
         connection.execute("BEGIN EXCLUSIVE")

@@ -154,7 +154,7 @@ def test_byte_order_marks_line_ends_and_empty_lines_are_not_part_of_prompts(tmp_
         ("p.csv", "prompt\nx\n".encode("utf-16-le"), "is no text in UTF-8"),
         ("p.jsonl", b'{"prompt": "x"}\n{"prompt": "\xff"}\n', "line 2: 'utf-8' codec can't decode"),
         ("p.csv", b"prompt\n\xff\xff\n", "invalid UTF8"),
-        ("p.jsonl", b'{"prompt": "x"}\n{"prompt": "y", "prompt": "z"}\n', "line 2: the key 'prompt' is given twice"),
+        ("p.jsonl", b'{"prompt": "x"}\n{"prompt": "y", "prompt": "z"}\n', "line 2: the key 'prompt' occurs twice"),
         ("p.csv", b"prompt,prompt\na,b\n", "has the column 'prompt' more than once"),
         ("p.csv", b"prompt,n\na,1\nb,2,3\n", "Expected 2 columns, got 3"),
         ("p.json", b'{\n "prompt": "x"\n}', "line 1: .*one object per line, or one list of objects"),

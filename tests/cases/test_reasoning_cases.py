@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.reasoning import answer_of, opens_thought
 from eva_stages.core.responding import Respond
 from eva_stages.core.rows import Message, prompt_row
@@ -53,7 +53,7 @@ def test_reasoning_ends_with_its_tag_or_channel(text: str, answer: str | None) -
 
 def test_a_generation_prompt_that_opens_the_reasoning_is_detected() -> None:
     assert opens_thought("<|Assistant|><think>\n") and opens_thought("model\n<Thinking>") and not opens_thought("<think></think>\n")
-    assert answer_of("Hm, and then", opened=True) is None and answer_of("Hm.</think>Mars.", opened=True) == "Mars."
+    assert answer_of("Hm, and then", in_thought=True) is None and answer_of("Hm.</think>Mars.", in_thought=True) == "Mars."
 
 
 class ScriptedLLM(SeededLLM):
@@ -65,8 +65,8 @@ class ScriptedLLM(SeededLLM):
     def model_name(self) -> str:
         return "scripted"
 
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
-        return [generated(self.texts, ["stop"] * len(self.texts), 1, [5] * len(self.texts)) for _ in inputs]
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
+        return [generator_output(self.texts, ["stop"] * len(self.texts), 1, [5] * len(self.texts)) for _ in inputs]
 
 
 @pytest.mark.parametrize(

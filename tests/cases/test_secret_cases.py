@@ -23,7 +23,7 @@ from eva_stages.core.parts import write_part
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipe_files import load_recipe, packaged_recipes
-from eva_stages.core.redaction import PART, REMOVED, SHORTEST, STRIDE, hide, redact, redacted
+from eva_stages.core.redaction import PART, REPLACEMENT, SHORTEST, STRIDE, hide, redact, redact_data
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
@@ -70,7 +70,7 @@ FORMS = {
 def test_no_form_and_no_long_part_of_a_key_remains(form: str) -> None:
     text = f"before {FORMS[form]} after"
     hidden_text = hide(text)
-    assert hidden_text.startswith("before ") and hidden_text.endswith(" after") and REMOVED in hidden_text
+    assert hidden_text.startswith("before ") and hidden_text.endswith(" after") and REPLACEMENT in hidden_text
     assert not any(
         part in hidden_text for part in parts_of(FORMS[form]) if form.startswith("its") or ("base64" not in form and part in KEY)
     )
@@ -84,7 +84,7 @@ NAMES = ("HF_TOKEN", "my_password", "DB_PASSWD", "AZURE_CLIENT_SECRET", "AWS_SEC
 @pytest.mark.parametrize("name", [*NAMES, "GOOGLE_CREDENTIALS", "PGPASSWORD", "OPENAI_APIKEY", "X_AUTHORIZATION", "SSH_KEY_PASSPHRASE"])
 def test_the_name_of_a_variable_marks_its_value_as_a_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "correcthorse-1")
-    assert hide("it is correcthorse-1.") == f"it is {REMOVED}."
+    assert hide("it is correcthorse-1.") == f"it is {REPLACEMENT}."
 
 
 @pytest.mark.parametrize(
@@ -117,22 +117,22 @@ def test_passwords_in_urls_json_and_token_files_are_secrets(monkeypatch: pytest.
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
     for secret in ("pass%40word-99", "pass@word-99", "MIIEvQIBADANBg", "hf-token-of-a-file", "hf-token-of-work"):
-        assert hide(f"x {secret} y") == f"x {REMOVED} y"
+        assert hide(f"x {secret} y") == f"x {REPLACEMENT} y"
     assert hide("service_account at proxy.example") == "service_account at proxy.example"
 
 
 MESSAGES = {
-    "no route to http://ada:secret@host/v1": f"no route to http://{REMOVED}@host/v1",
-    "no route to http://ada:se@cret@host/v1": f"no route to http://{REMOVED}@host/v1",
-    "Authorization: Bearer abc123def456": f"Authorization: Bearer {REMOVED}",
-    "{'authorization': 'Basic dXNlcjpwYXNz'}": f"{{'authorization': 'Basic {REMOVED}'}}",
-    "[(b'authorization', b'Bearer zzzzzz999999')]": f"[(b'authorization', b'Bearer {REMOVED}')]",
-    '{"x-api-key": "qwertyuiop"}': f'{{"x-api-key": "{REMOVED}"}}',
-    "GET /v1?key=abcdefgh&n=1": f"GET /v1?key={REMOVED}&n=1",
-    "Incorrect API key provided: sk-proj-abcdefgh12345678": f"Incorrect API key provided: {REMOVED}",
-    "Set-Cookie: session=abc123; path=/": f"Set-Cookie: {REMOVED}; path=/",
-    "sent Basic dXNlcjpwYXNzd29yZDE=": f"sent Basic {REMOVED}",
-    "token hf_AbCdEfGhIjKlMnOpQrSt": f"token {REMOVED}",
+    "no route to http://ada:secret@host/v1": f"no route to http://{REPLACEMENT}@host/v1",
+    "no route to http://ada:se@cret@host/v1": f"no route to http://{REPLACEMENT}@host/v1",
+    "Authorization: Bearer abc123def456": f"Authorization: Bearer {REPLACEMENT}",
+    "{'authorization': 'Basic dXNlcjpwYXNz'}": f"{{'authorization': 'Basic {REPLACEMENT}'}}",
+    "[(b'authorization', b'Bearer zzzzzz999999')]": f"[(b'authorization', b'Bearer {REPLACEMENT}')]",
+    '{"x-api-key": "qwertyuiop"}': f'{{"x-api-key": "{REPLACEMENT}"}}',
+    "GET /v1?key=abcdefgh&n=1": f"GET /v1?key={REPLACEMENT}&n=1",
+    "Incorrect API key provided: sk-proj-abcdefgh12345678": f"Incorrect API key provided: {REPLACEMENT}",
+    "Set-Cookie: session=abc123; path=/": f"Set-Cookie: {REPLACEMENT}; path=/",
+    "sent Basic dXNlcjpwYXNzd29yZDE=": f"sent Basic {REPLACEMENT}",
+    "token hf_AbCdEfGhIjKlMnOpQrSt": f"token {REPLACEMENT}",
     "bearer authentication failed": "bearer authentication failed",
     "Fortune cookie: chocolate, or api-key, please": "Fortune cookie: chocolate, or api-key, please",
     "explain basic Python3.10 syntax and basic COVID-19 advice": "explain basic Python3.10 syntax and basic COVID-19 advice",
@@ -149,7 +149,7 @@ def test_text_that_looks_like_a_credential_is_removed_from_messages(message: str
 
 def test_a_secret_of_digits_is_not_removed_from_a_longer_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_PASSWORD", "66666666")
-    assert json.loads(redact(json.dumps({"share": 2 / 3, "said": "it is 66666666."}))) == {"share": 2 / 3, "said": f"it is {REMOVED}."}
+    assert json.loads(redact(json.dumps({"share": 2 / 3, "said": "it is 66666666."}))) == {"share": 2 / 3, "said": f"it is {REPLACEMENT}."}
 
 
 @pytest.mark.parametrize("lead", range(STRIDE + 1))
@@ -158,7 +158,7 @@ def test_a_part_of_a_secret_is_found_at_every_position(lead: int, length: int, m
     secret = "q8Zr4Lk2Wm9Tx"[:length]
     monkeypatch.setenv("AN_API_KEY", secret)
     for tail in range(STRIDE):
-        assert hide("." * lead + secret + "." * tail) == "." * lead + REMOVED + "." * tail
+        assert hide("." * lead + secret + "." * tail) == "." * lead + REPLACEMENT + "." * tail
 
 
 def test_files_of_a_run_hold_no_secret(tmp_path: Path) -> None:
@@ -170,10 +170,10 @@ def test_files_of_a_run_hold_no_secret(tmp_path: Path) -> None:
     write_part(run.work, SCHEMAS["rewards"], [row])
     answer = {"prompt_id": "0", "responses": [f"you sent {KEY}"], "finish_reasons": [f"failed for Bearer {KEY}"], "_row": 1}
     write_part(run.work, SCHEMAS["responses"], [answer])
-    assert pq.read_table(run.work / "000000000.parquet")["failures"].to_pylist() == [[f"refused: http://{REMOVED}@h/ {REMOVED}"]]
-    assert pq.read_table(run.work / "000000001.parquet")["responses"].to_pylist() == [[f"you sent {REMOVED}"]]
+    assert pq.read_table(run.work / "000000000.parquet")["failures"].to_pylist() == [[f"refused: http://{REPLACEMENT}@h/ {REPLACEMENT}"]]
+    assert pq.read_table(run.work / "000000001.parquet")["responses"].to_pylist() == [[f"you sent {REPLACEMENT}"]]
     for path in run.root.rglob("*.json*"):
-        assert REMOVED in path.read_text() and not holds_secret(path.read_text())
+        assert REPLACEMENT in path.read_text() and not holds_secret(path.read_text())
 
 
 ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b31m\u202eevil\u2066 \x00\x7f"
@@ -190,7 +190,7 @@ def test_nothing_from_outside_acts_on_the_terminal(capsys: pytest.CaptureFixture
     for text in (stdout, err, message):
         assert not set("\x1b\x07\x9b\x00\x7f\u202e\u2066") & set(text) and not holds_secret(text)
     assert "[red]b[/] :smile: [/nothing]" in message
-    assert json.loads(stdout) == {"text": ESCAPES, "key": REMOVED}
+    assert json.loads(stdout) == {"text": ESCAPES, "key": REPLACEMENT}
 
 
 def test_a_lone_surrogate_reaches_terminal_and_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,7 +202,7 @@ def test_a_lone_surrogate_reaches_terminal_and_log(tmp_path: Path, capsys: pytes
 
 
 def test_redaction_keeps_values_that_are_not_text() -> None:
-    assert redacted({"a": [1, None, 2.5, True], KEY: (KEY,)}) == {"a": [1, None, 2.5, True], REMOVED: [REMOVED]}
+    assert redact_data({"a": [1, None, 2.5, True], KEY: (KEY,)}) == {"a": [1, None, 2.5, True], REPLACEMENT: [REPLACEMENT]}
 
 
 # --- servers that echo
@@ -229,7 +229,7 @@ def test_a_server_that_echoes_the_key_shows_no_part_of_it(
             except StageError as error:
                 message += str(error)
         llm.unload()
-    assert {request["key"] for request in server.requests} == {f"Bearer {LONG_KEY}"} and REMOVED in message and "you sent" in message
+    assert {request["key"] for request in server.requests} == {f"Bearer {LONG_KEY}"} and REPLACEMENT in message and "you sent" in message
     files = "".join(path.read_bytes().decode(errors="replace") for path in tmp_path.iterdir())
     assert "you sent" in files and not holds_secret(message + files, LONG_KEY)
 
@@ -244,7 +244,7 @@ def test_a_log_holds_no_secret_wherever_its_writer_splits_the_text(tmp_path: Pat
             while rest:
                 rest = rest[os.write(output.fileno(), rest) :]
     message = (tmp_path / "log").read_text()
-    assert message.startswith(f"first {REMOVED}\nsecond {REMOVED}") and message.endswith("\nlast") and not holds_secret(message)
+    assert message.startswith(f"first {REPLACEMENT}\nsecond {REPLACEMENT}") and message.endswith("\nlast") and not holds_secret(message)
 
 
 def print_and_raise(text: str) -> None:
@@ -257,7 +257,11 @@ def test_a_stages_output_and_traceback_hold_no_secret(tmp_path: Path) -> None:
     with pytest.raises(StageError) as failure:
         run_in_child(f"{__name__}:print_and_raise", {"text": f"Bearer {KEY}"}, tmp_path / "log", lambda: None)
     message = (tmp_path / "log").read_text()
-    assert f"printed Bearer {REMOVED}" in message and f"RuntimeError: raised Bearer {REMOVED}" in message and "print_and_raise" in message
+    assert (
+        f"printed Bearer {REPLACEMENT}" in message
+        and f"RuntimeError: raised Bearer {REPLACEMENT}" in message
+        and "print_and_raise" in message
+    )
     assert "planted" not in message + str(failure.value) and len(message.splitlines()) < 20
 
 
@@ -274,7 +278,7 @@ def test_an_unexpected_error_of_a_stage_is_one_line_and_a_plain_traceback_in_a_f
     with pytest.raises(StageError) as failure:
         execute(run, [stage], Reporter())
     message = str(failure.value)
-    assert message.startswith(f"stage 0-odd failed: {error.__name__}: {REMOVED}") and "\n" not in message
+    assert message.startswith(f"stage 0-odd failed: {error.__name__}: {REPLACEMENT}") and "\n" not in message
     assert message.endswith(f"; the traceback is in {run.root / 'error.log'}")
     log = (run.root / "error.log").read_text()
     assert "raise_one" in log and "secret_local" in log and not holds_secret(log + message) and len(log.splitlines()) < 30
@@ -293,7 +297,7 @@ def test_an_unexpected_error_of_a_command_is_one_line_with_the_log_and_the_resum
     except RuntimeError as error:
         tell_unexpected(error)
     cause, resume = capsys.readouterr().err.splitlines()
-    assert cause == f"error: RuntimeError: raised {REMOVED}; the traceback is in {tmp_path / 'error.log'}"
+    assert cause == f"error: RuntimeError: raised {REPLACEMENT}; the traceback is in {tmp_path / 'error.log'}"
     assert resume.startswith("resume with: eva run quickstart --set") and not holds_secret(resume)
     assert not holds_secret((tmp_path / "error.log").read_text())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import Message, prompt_row
 from eva_stages.creator.analysis import LabelTopics, ScorePrompts, read_score, score_question
@@ -24,9 +24,9 @@ class Echo(SeededLLM):
     def model_name(self) -> str:
         return "echo"
 
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
         said = [messages[-1]["content"].partition("Start of the Prompt|>\n")[2].rpartition("\n<|")[0] for messages in inputs]
-        return [generated([text if text != "-" else None], ["stop" if text != "-" else "timeout"], 7, [3]) for text in said]
+        return [generator_output([text if text != "-" else None], ["stop" if text != "-" else "timeout"], 7, [3]) for text in said]
 
 
 def rows(*texts: str) -> list[dict]:

@@ -6,7 +6,7 @@ import pytest
 
 from eva_stages.core.config.function_fields import EVOLVE_METHOD
 from eva_stages.core.errors import DataError
-from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.rows import SCHEMAS, Message, prompt_row
 from eva_stages.core.tables import BATCH
 from eva_stages.creator.context import CHARACTERS, Critique, Feedback, Parents, diverse, examples_text, feedback_text, similar, vectorize
@@ -34,11 +34,11 @@ class Recorder(SeededLLM):
     def model_name(self) -> str:
         return "recorder"
 
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
         texts = [messages[-1]["content"] for messages in inputs]
         self.asked = [*self.asked, *texts]
         return [
-            generated([None], ["timeout"], 1, [0]) if self.refuses in text else generated([f"new {seed}"], ["stop"], 1, [2])
+            generator_output([None], ["timeout"], 1, [0]) if self.refuses in text else generator_output([f"new {seed}"], ["stop"], 1, [2])
             for text, seed in zip(texts, seeds or [], strict=True)
         ]
 

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from eva_stages.core.generating import Generated, SeededLLM, generated
+from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.rows import Message, prompt_row
 from eva_stages.creator.evolving import EvolvePrompts, evol_instruct, read_evolution, rejection
 from eva_stages.lettercraft.player import LettercraftLLM
@@ -21,10 +21,10 @@ class Scripted(SeededLLM):
     def model_name(self) -> str:
         return "scripted"
 
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
         self.asked = [*self.asked, *(messages[-1]["content"] for messages in inputs)]
         taken, self.replies = self.replies[: len(inputs)], self.replies[len(inputs) :]
-        return [generated([text], ["stop"], 1, [1]) for text in taken]
+        return [generator_output([text], ["stop"], 1, [1]) for text in taken]
 
 
 def rows(*texts: str) -> list[dict]:

@@ -162,7 +162,7 @@ def test_equal_prompts_are_one_call_in_a_run_and_across_runs(server: ChatServer,
     judged(arena_step(server, tmp_path / "other", cache=cache), [same, row(1)])
     assert server.completed_requests == 3
     llm = arena_step(server, tmp_path / "other", cache=cache, max_cost_usd=0.03).llm
-    assert isinstance(llm, LiteLLMGenerator) and llm._calls.spent() == 0
+    assert isinstance(llm, LiteLLMGenerator) and llm._calls.spent_usd() == 0
 
 
 def test_the_cap_holds_and_what_was_paid_for_is_kept(server: ChatServer, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from eva_stages.core.redaction import REMOVED
+from eva_stages.core.redaction import REPLACEMENT
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.publishing.privacy import Privacy
 
@@ -46,8 +46,8 @@ def test_paths_in_settings_shrink_and_everything_else_stays(privacy: Privacy, tm
 
 def test_secrets_are_removed_wherever_they_stand(privacy: Privacy) -> None:
     text = "use sk-planted-in-the-environment and hf_planted_token, it is short"
-    assert privacy.text(text) == f"use {REMOVED} and {REMOVED}, it is short"
-    assert privacy.settings({"sk-planted-in-the-environment": "x"}) == {REMOVED: "x"}
+    assert privacy.text(text) == f"use {REPLACEMENT} and {REPLACEMENT}, it is short"
+    assert privacy.settings({"sk-planted-in-the-environment": "x"}) == {REPLACEMENT: "x"}
 
 
 def test_words_that_only_begin_like_the_home_folder_are_left_alone(privacy: Privacy) -> None:
@@ -69,7 +69,7 @@ def test_rows_lose_what_is_private_and_nothing_else(privacy: Privacy) -> None:
     prompt = {"prompt_id": "0", "messages": [{"role": "user", "content": "What is in /etc/ssl/certs? My key is hf_planted_token."}]}
     table, changed = privacy.table(pa.Table.from_pylist([prompt], schema=SCHEMAS["prompts"]))
     assert changed == 1
-    assert table["messages"].to_pylist() == [[{"role": "user", "content": f"What is in /etc/ssl/certs? My key is {REMOVED}."}]]
+    assert table["messages"].to_pylist() == [[{"role": "user", "content": f"What is in /etc/ssl/certs? My key is {REPLACEMENT}."}]]
 
     plain = pa.Table.from_pylist([{"prompt_id": "0", "messages": [{"role": "user", "content": "/etc/ssl"}]}], schema=SCHEMAS["prompts"])
     assert privacy.table(plain) == (plain, 0)

@@ -13,7 +13,7 @@ from pydantic import PrivateAttr
 from eva_stages.core.devices import free_devices, next_devices, take_turn
 from eva_stages.core.distil import ArtifactSource, PartSink
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.generating import Generated
+from eva_stages.core.generating import GeneratorOutput
 from eva_stages.core.parts import read_parts
 from eva_stages.core.responding import Respond
 from eva_stages.core.rows import SCHEMAS, Message, prompt_id
@@ -38,7 +38,7 @@ class Numbered(LettercraftLLM):
     def model_name(self) -> str:
         return ",".join(self._devices)
 
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[Generated]:
+    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
         if inputs[0][-1]["content"].startswith("prompt 0 ") and not SECOND_BATCH_DONE.wait(timeout=60):
             raise TimeoutError("no other replica took the second batch")
         if inputs[0][-1]["content"].startswith(f"prompt {BATCH} "):
