@@ -10,10 +10,6 @@ from tests.conftest import manifests, overrides
 from tests.real.large_model import large_model
 from tests.real.whole_run import (
     WholeRun,
-    assert_ids_are_hashes,
-    assert_nothing_was_computed,
-    assert_pairs_hold_sampled_ids,
-    assert_rewards_are_the_functions,
     whole_run,
 )
 
@@ -56,23 +52,23 @@ def test_references_come_with_the_prompts_of_every_iteration(sums: WholeRun) -> 
     for row in prompts[0] + prompts[1]:
         first, sign, second = row["messages"][-1]["content"].removesuffix(" =").split()[-3:]
         assert int(row["reference"]) == int(first) + int(second) * (1 if sign == "+" else -1)
-    assert_ids_are_hashes(sums, "1-prompts")
+    sums.assert_ids_are_hashes("1-prompts")
 
 
 def test_rewards_are_the_verifiers_and_some_sums_are_right(sums: WholeRun) -> None:
     for iteration in "01":
-        assert assert_rewards_are_the_functions(sums, f"{iteration}-respond", f"{iteration}-prompts", math) == 2
+        assert sums.assert_rewards_are_the_functions(f"{iteration}-respond", f"{iteration}-prompts", math) == 2
         assert manifests(sums.folder)[f"{iteration}-reward"]["counts"].get("unscored", 0) == 0
 
 
 def test_pairs_are_right_against_wrong_answers_with_their_sampled_ids(sums: WholeRun) -> None:
     for iteration in (0, 1):
-        assert_pairs_hold_sampled_ids(sums, iteration)
+        sums.assert_pairs_hold_sampled_ids(iteration)
         assert {(row["chosen_reward"], row["rejected_reward"]) for row in sums.rows(f"{iteration}-pair")} == {(1.0, 0.0)}
 
 
 def test_a_second_run_computes_nothing(sums: WholeRun) -> None:
-    assert_nothing_was_computed(sums)
+    sums.assert_nothing_was_computed()
 
 
 def test_every_policy_is_measured_on_sums_of_its_own(sums: WholeRun) -> None:

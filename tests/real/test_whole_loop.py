@@ -30,10 +30,6 @@ from tests.real.large_model import LargeModel, large_model
 from tests.real.whole_run import (
     SECONDS,
     WholeRun,
-    assert_ids_are_hashes,
-    assert_nothing_was_computed,
-    assert_pairs_hold_sampled_ids,
-    assert_rewards_are_the_functions,
     whole_run,
 )
 
@@ -113,8 +109,8 @@ def killed_in_training(run: Path, command: tuple[str, ...]) -> list[dict[str, An
 
 
 def test_the_trained_ids_are_those_sampled(loop: Loop, policy: Path) -> None:
-    assert_pairs_hold_sampled_ids(loop, 0)
-    assert_pairs_hold_sampled_ids(loop, 1)
+    loop.assert_pairs_hold_sampled_ids(0)
+    loop.assert_pairs_hold_sampled_ids(1)
     pairs = loop.rows("0-pair")
     assert [(row["chosen_ids"], row["rejected_ids"]) for row in loop.trained] == [(row["chosen_ids"], row["rejected_ids"]) for row in pairs]
     tokenizer = AutoTokenizer.from_pretrained(policy)
@@ -131,7 +127,7 @@ def test_every_evolved_prompt_is_what_the_evolver_meant_and_goes_back_to_a_seed(
     evolved = {(row["prompt_id"], row["root_id"]): row for row in loop.rows("1-evolve") if row["rejected"] is None}
     drawn = {row["prompt_id"] for row in loop.rows("1-select")}
     mixed = [row for row in loop.rows("1-mix") if row["origin"] == "evolved"]
-    assert_ids_are_hashes(loop, "1-mix")
+    loop.assert_ids_are_hashes("1-mix")
     assert len(seeds) == 24 and len(mixed) >= 8
     for row in mixed:
         text = row["messages"][-1]["content"]
@@ -157,11 +153,11 @@ def test_every_reply_of_the_evolver_is_a_prompt_or_has_a_reason(loop: Loop) -> N
 def test_rewards_are_those_of_the_function_called_by_hand(loop: Loop) -> None:
     positivity = module(BESIDE / "positivity.py").positivity
     for respond, prompts in {"0-respond": "0-prompts", "1-creator-respond": "0-prompts", "1-respond": "1-mix"}.items():
-        assert assert_rewards_are_the_functions(loop, respond, prompts, positivity) > 24
+        assert loop.assert_rewards_are_the_functions(respond, prompts, positivity) > 24
 
 
 def test_a_second_run_computes_nothing(loop: Loop) -> None:
-    assert_nothing_was_computed(loop)
+    loop.assert_nothing_was_computed()
 
 
 def test_the_policy_was_trained_and_every_policy_measured(loop: Loop, policy: Path) -> None:
