@@ -28,16 +28,12 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pushed, and ask nobody.")] = False,
 ) -> None:
     """Push a run to the Hub: one data set, a model per iteration, a collection. Again: only what has changed."""
-    from eva_stages.core.recipe_files import recipe_of_run
-    from eva_stages.core.run_folder import RecordedRun
     from eva_stages.core.terminal import Terminal, note
     from eva_stages.publishing.contents import Selection
-    from eva_stages.publishing.story import push_run
+    from eva_stages.publishing.pushing import push_run
 
-    found = RecordedRun(existing_run(run).root)
-    recipe = recipe_of_run(found.root)
     selection = Selection(only.value if only else None, iteration)
-    outcomes, collection = push_run(found, recipe, to, private, selection, dry_run, note)
+    outcomes, collection = push_run(existing_run(run), to, private, selection, dry_run, note)
     console = Terminal()
     console.print(_table(outcomes, dry_run))
     if collection:

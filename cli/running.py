@@ -34,6 +34,7 @@ def run_stages(
         repair: make finished artifacts anew that are not what was committed.
         change: of the recipe, after the overrides.
     """
+    from cli.execution import execute_and_publish
     from eva_stages.checking.function_sources import save_sources
     from eva_stages.checking.recipe_checks import check
     from eva_stages.checking.run_date import dated
@@ -47,7 +48,8 @@ def run_stages(
     from eva_stages.core.terminal import note
     from eva_stages.core.variants import keep_variant, other_variants
     from eva_stages.planning.plan_document import plan_document
-    from eva_stages.publishing.story import execute_and_publish
+    from eva_stages.publishing.story import record_licence
+    from eva_stages.views.history import read_history
     from eva_stages.views.run_summary import summary, summary_tables
     from pipelines.iteration import iterations
 
@@ -68,6 +70,7 @@ def run_stages(
             run.join_store()
             write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
             save_sources(recipe, run)
+            record_licence(run.root, recipe.policy.model, planned)
             run.plan(planned)
             keep_variant(run, planned, dump_recipe(recipe))
             check_engine(recipe.runtime.engine, run, planned)
@@ -76,7 +79,7 @@ def run_stages(
                     note(variant.said(run.root))
             put_down(run, plan_document(recipe, rounds, run)["stages"])
             execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
-    document = summary(run, recipe, rounds)
+    document = summary(read_history(run))
     for variant in other_variants(run):
         note(variant.said(run.root))
     show(document, summary_tables, as_json, WITH_BENCHMARKS if document["benchmarks"] else NARROWEST)

@@ -11,7 +11,7 @@ from cli.shared import JsonOption, RunArgument, existing_run, show
 if TYPE_CHECKING:
     from eva_stages.core.text_table import TextTable
     from eva_stages.evaluation.alpaca import HubFiles
-    from eva_stages.views.comparison import Values
+    from eva_stages.views.comparison import Measured
 
 NARROWEST = 140
 """Columns that the score tables need; a narrower terminal wraps them."""
@@ -99,38 +99,35 @@ def compare(
         _check(bench, {}, None)
     if b is None and bench is not None:
         raise ConfigError([f"--bench {bench} compares two files of judgments; give a second one"])
-    document = compare_iterations(a, _values(a, bench)) if b is None else compare_values(a, _values(a, bench), b, _values(b, bench))
+    document = compare_iterations(_values(a, bench)) if b is None else compare_values([_values(a, bench), _values(b, bench)])
     _print(document, comparison_tables(document), as_json, as_csv, as_markdown)
 
 
 def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
     """The scores of a run, benchmark by policy, with published scores of known models beside them."""
-    from eva_stages.core.recipe_files import recipe_of_run
-    from eva_stages.core.run_folder import RecordedRun
     from eva_stages.core.terminal import note
     from eva_stages.core.variants import other_variants
+    from eva_stages.views.history import read_history
     from eva_stages.views.run_scores import run_results, run_table
     from eva_stages.views.run_summary import summary
-    from pipelines.iteration import iterations
 
-    found = RecordedRun(existing_run(run).root)
-    for variant in other_variants(found):
-        note(variant.said(found.root))
-    recipe = recipe_of_run(found.root)
-    document = run_results(summary(found, recipe, iterations(recipe)))
+    folder = existing_run(run)
+    for variant in other_variants(folder):
+        note(variant.said(folder.root))
+    document = run_results(summary(read_history(folder)))
     _print(document, run_table(document), as_json, as_csv, as_markdown)
 
 
-def _values(side: str, bench: str | None) -> "Values":
+def _values(side: str, bench: str | None) -> "list[Measured]":
     from eva_stages.core.errors import ConfigError
-    from eva_stages.core.run_folder import RecordedRun
     from eva_stages.views.comparison import file_values, run_values
+    from eva_stages.views.history import read_history
 
     if bench is not None:
         return file_values(bench, Path(side))
     if Path(side).is_file():
         raise ConfigError([f"{side} is a file; to compare judgments, say of which benchmark with --bench {' | '.join(_BENCHES)}"])
-    return run_values(RecordedRun(existing_run(side).root))
+    return run_values(side, read_history(existing_run(side)))
 
 
 def _check(bench: str, only: dict[str, dict[str, Path | None]], radar: Path | None) -> None:

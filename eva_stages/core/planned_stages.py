@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from eva_stages.core.ourfiles import read_json
 from eva_stages.core.stage import Check, FunctionStage, RowStage, Stage
 
 PLAN = "stages.json"
+FOLDER_DIGITS = 12
+"""Hex digits of the fingerprint that end the name of a stage's folder."""
 _FOLDER = re.compile(r"[\w.-]+")
 
 
@@ -27,7 +29,7 @@ class PlannedStage:
     iteration: int
     name: str
     fingerprint: str
-    """All of it, or the first twelve digits, where only the folder is recorded."""
+    """All of it, or the digits in the folder's name, where only the folder is recorded."""
     unit: str = "rows"
     """What its progress counts: rows or steps."""
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -39,6 +41,11 @@ class PlannedStage:
     @property
     def label(self) -> str:
         return f"{self.iteration}-{self.name}"
+
+    @property
+    def described(self) -> bool:
+        """Whether more than the folder is recorded."""
+        return len(self.fingerprint) > FOLDER_DIGITS
 
     @property
     def parsed_name(self) -> StageName:
@@ -82,14 +89,29 @@ def read_planned_stages(path: Path) -> list[PlannedStage]:
         raise DamagedError(f"{path} is damaged: it does not list stages ({error})") from error
 
 
-def _read(entry: Any) -> PlannedStage:
-    folder = entry if isinstance(entry, str) else str(entry["folder"])
+def stage_of_folder(folder: str) -> PlannedStage:
+    """What the name of a stage's folder says.
+
+    Raises:
+        ValueError: if it is no such name.
+    """
     iteration, name = parsed_label(folder_label(folder))
     if iteration is None or not name or not _FOLDER.fullmatch(folder):
         raise ValueError(f"{folder[:80]!r} is no folder of a stage")
+    return PlannedStage(folder, iteration, name, folder.rpartition("-")[2])
+
+
+def _read(entry: Any) -> PlannedStage:
     if isinstance(entry, str):
-        return PlannedStage(folder, iteration, name, folder.rpartition("-")[2])
+        return stage_of_folder(entry)
+    stage = stage_of_folder(str(entry["folder"]))
     inputs = {str(name): str(upstream) for name, upstream in entry["inputs"].items()}
     checks = tuple(Check(**check) for check in entry["checks"])
-    counted = entry["counted_input"]
-    return PlannedStage(folder, iteration, name, str(entry["fingerprint"]), str(entry["unit"]), inputs, counted, checks)
+    return replace(
+        stage,
+        fingerprint=str(entry["fingerprint"]),
+        unit=str(entry["unit"]),
+        inputs=inputs,
+        counted_input=entry["counted_input"],
+        checks=checks,
+    )

@@ -16,7 +16,6 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from eva_stages.core.manifests import (
     write_manifest,
 )
 from eva_stages.core.ourfiles import read_json, rebuilt
-from eva_stages.core.planned_stages import PLAN, read_planned_stages, write_planned_stages
+from eva_stages.core.planned_stages import PLAN, PlannedStage, read_planned_stages, stage_of_folder, write_planned_stages
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.store import WORK, Store, link_tree, lock_holder, recorded_store, write_owner
 
@@ -79,14 +78,14 @@ class Run:
             return False
         return True
 
-    def holds(self, stage: Stage) -> bool:
+    def holds(self, stage: Stage | PlannedStage) -> bool:
         """Whether a stage's artifact is in the run's own folder."""
         return (self.stages / stage.folder).is_dir()
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
         return read_manifest(self.place(stage))
 
-    def place(self, stage: Stage) -> Path:
+    def place(self, stage: Stage | PlannedStage) -> Path:
         """The folder of a stage's artifact: the run's own, or else the store's."""
         return (self if self.holds(stage) else self.store).stages / stage.folder
 
@@ -134,21 +133,20 @@ class Run:
         """Record the stages of the run's recipe, upstream first."""
         write_planned_stages(self.root / PLAN, stages)
 
-    def line(self) -> list[Path]:
-        """The complete artifacts of the recipe as it was last run, upstream first, read from the folder alone.
+    def planned(self) -> list[PlannedStage]:
+        """The stages of the recipe as it was last run, upstream first, read from the folder alone.
 
-        Where the run has no plan: the artifact of every stage and iteration that was committed last.
+        Where the run has no list of them: the stages of the artifacts that were committed last.
         """
         planned = rebuilt(lambda: read_planned_stages(self.root / PLAN), None, UNPLANNED) if (self.root / PLAN).is_file() else None
         if planned is not None:
-            folders = [self.stages / stage.folder for stage in planned]
-            return [folder for folder in folders if (folder / "manifest.json").is_file()]
+            return planned
         folders = [path.parent for path in self.stages.glob("*/manifest.json")]
         done = [f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] in ("done", "reused")]
         place = {name: number for number, name in enumerate(done)}
         by_end = sorted(folders, key=lambda folder: (place.get(folder.name, -1), read_manifest(folder)["ended"]))
         newest = {folder_label(folder.name): folder for folder in by_end}
-        return sorted(newest.values(), key=by_end.index)
+        return [stage_of_folder(folder.name) for folder in sorted(newest.values(), key=by_end.index)]
 
     # --- computing; the caller holds the stage's lock
 
@@ -274,32 +272,6 @@ class Run:
         link.unlink(missing_ok=True)
         root, work = self.root.resolve(), self.work.resolve()
         link.symlink_to(os.path.relpath(work, root) if work.parent.parent == root.parent else work)
-
-
-class RecordedRun(Run):
-    """A run to look at: where a stage would be another one now (a newer eva, a changed input), what was made of it before counts."""
-
-    def place(self, stage: Stage) -> Path:
-        place = self.stages / stage.folder
-        return place if place.is_dir() else self._recorded.get(stage.label, place)
-
-    def done(self, stage: Stage) -> bool:
-        """Whether a stage has an artifact.
-
-        Raises:
-            DamagedError: if its manifest cannot be read: without a word the stage would be missing from what is shown or pushed.
-        """
-        manifest = self.place(stage) / "manifest.json"
-        try:
-            return manifest.is_file() and bool(self.manifest(stage))
-        except DamagedError:
-            if manifest.is_file():
-                raise
-            return False  # put aside just now, by a repair
-
-    @cached_property
-    def _recorded(self) -> dict[str, Path]:
-        return {folder_label(folder.name): folder for folder in self.line()}
 
 
 def attempt_record(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 
 from eva_stages.core.ourfiles import parquet_errors
-from eva_stages.publishing.artifacts import COST, TOKENS, Artifact, Score, Story, scores
+from eva_stages.publishing.story import Story
+from eva_stages.views.history import COST, TOKENS, Artifact
+from eva_stages.views.recorded_scores import Score, scores
 
 PAPER = "2411.00062"
 MARKDOWN = str.maketrans({character: f"&#{ord(character)};" for character in "&<>\"'\\`*_{}[]()#!|~:@"})

@@ -18,13 +18,14 @@ import yaml
 from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.fingerprint import file_digest, tree_digest
-from eva_stages.core.manifests import PIPELINE, content
+from eva_stages.core.manifests import PIPELINE
 from eva_stages.core.named_functions import SOURCES
 from eva_stages.core.ourfiles import parquet_errors, read_content, read_yaml, rebuilt
 from eva_stages.core.tables import write_rows
-from eva_stages.publishing.artifacts import Artifact, Story
 from eva_stages.publishing.cards import dataset_card, model_card
 from eva_stages.publishing.privacy import Privacy
+from eva_stages.publishing.story import Story
+from eva_stages.views.history import Artifact
 
 REPORT = "report.html"
 CHECKPOINT_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
@@ -99,7 +100,7 @@ def _dataset(story: Story, selection: Selection, report: Path, known: dict[str, 
         for artifact in taken:
             files += _stage_files(artifact, known, privacy, scratch)
         listed = [artifact for artifact in story.artifacts if artifact in taken or f"{artifact.name}/rows.parquet" in known]
-        files += _function_files(taken, privacy)
+        files += _function_files(story.root, taken, privacy)
         files.append(File("recipe.yaml", _recipe(story)))
         files.append(File("README.md", privacy.text(dataset_card(story, listed)).encode()))
     if report.is_file():
@@ -107,12 +108,10 @@ def _dataset(story: Story, selection: Selection, report: Path, known: dict[str, 
     return Repository(story.dataset, "dataset", tuple(files))
 
 
-def _function_files(artifacts: Sequence[Artifact], privacy: Privacy) -> list[File]:
-    """The sources of the functions that artifacts were made with, whose digests stand in their manifests."""
-    works = {artifact.folder.parents[1]: "" for artifact in artifacts}
-    for artifact in artifacts:
-        works[artifact.folder.parents[1]] += json.dumps(artifact.manifest.get("work"))
-    folders = [folder for root, work in works.items() for folder in sorted((root / SOURCES).glob("*")) if folder.name in work]
+def _function_files(root: Path, artifacts: Sequence[Artifact], privacy: Privacy) -> list[File]:
+    """The sources of the functions that artifacts were computed with, whose digests stand in their manifests."""
+    works = "".join(json.dumps(artifact.manifest.get("work")) for artifact in artifacts)
+    folders = [folder for folder in sorted((root / SOURCES).glob("*")) if folder.name in works]
     return [
         File(f"{SOURCES}/{folder.name}/{path.relative_to(folder).as_posix()}", privacy.text(path.read_text(encoding="utf-8")).encode())
         for folder in folders
@@ -162,7 +161,7 @@ def _model(story: Story, iteration: int, policy: Artifact, known: dict[str, Any]
     if policy.folder.name not in {str(entry["source"]).partition("/")[0] for entry in known.values()}:
         _check(policy)
     files = []
-    for path in sorted(content(policy.folder).iterdir()):
+    for path in sorted(policy.content.iterdir()):
         if path.suffix not in CHECKPOINT_FILES:
             continue
         text = path.suffix == ".json" and path.name not in AS_IT_IS and not path.name.endswith(".index.json")
@@ -182,7 +181,7 @@ def _clean_json(path: Path, privacy: Privacy) -> bytes | None:
 
 
 def _check(artifact: Artifact) -> None:
-    if tree_digest(content(artifact.folder)) != artifact.manifest["digest"]:
+    if tree_digest(artifact.content) != artifact.manifest["digest"]:
         raise DamagedError(f"{artifact.folder} has changed since it was made: its digest is not the recorded one; it is not pushed")
 
 

@@ -5,19 +5,26 @@ push that was cut off goes on with the next one; files of the one it was cut off
 """
 
 import json
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, DamagedError
 from eva_stages.core.event_log import now
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.run_folder import Run
-from eva_stages.publishing.contents import File, Repository, sha256
+from eva_stages.publishing.contents import REPORT, File, Repository, Selection, repositories, sha256
 from eva_stages.publishing.hub import MARK, Hub, Remote
+from eva_stages.publishing.privacy import SERVER, Privacy, hosts_of
+from eva_stages.publishing.story import Story, story_of
+from eva_stages.views.history import read_history
 
 PUBLISHED = "published.json"
 TITLE_CHARACTERS = 59
@@ -71,17 +78,69 @@ def _is_record(run: Any, collections: Any, repositories: Any) -> bool:
     return len(files) == len(repositories) and all(isinstance(one, dict) for one in (*files, *known))
 
 
-def preview(repositories: list[Repository], record: Record) -> list[Outcome]:
+def push_run(
+    run: Run, namespace: str, private: bool, selection: Selection, dry_run: bool, report_line: Callable[[str], None]
+) -> tuple[list[Outcome], str | None]:
+    """Push what the selection takes of a run; returns the outcome for each repository, and the collection's slug.
+
+    Raises:
+        ConfigError: if there is nothing to push, or it must not be pushed there; nothing has been sent then.
+        HubError: if the Hub keeps failing; the same push resumes.
+    """
+    hub = None if dry_run else Hub(report_line)
+    if hub is not None:
+        hub.check_account(namespace)
+    history = read_history(run)
+    hosts = hosts_of(history.recipe)
+    privacy = Privacy(run.root, (hub.token,) if hub is not None and hub.token else (), hosts)
+    if hosts:
+        report_line(f"api_base is left out of what is published, and {', '.join(hosts)} appears as {SERVER} in it")
+    story = story_of(history, namespace, privacy)
+    record = Record(run.root)
+    report = run.root / REPORT
+    _check(run, story, selection, report)
+    if selection.only is None and not report.is_file():
+        report_line(f"there is no report yet: `eva report {run.root.name}` writes one, and the next push includes it")
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = repositories(story, selection, report, record.files, privacy, Path(scratch))
+        if hub is None:
+            return preview(wanted, record), record.collections.get(namespace)
+        outcomes = push(run, wanted, record, hub, private, report_line)
+    return outcomes, tie(wanted, record, hub, f"eva: {story.name}", namespace, private)
+
+
+def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
+    try:
+        validate_repo_id(story.model(max(story.policies, default=0)))
+    except HFValidationError as error:
+        raise ConfigError(
+            [f"{story.model(0)} is no valid name of a repository ({error}); rename the run's folder {run.root}, or give another --to"]
+        ) from error
+    if selection.only == "report":
+        if not report.is_file():
+            raise ConfigError([f"{run.root.name} has no {REPORT}; write it first: eva report {run.root.name}"])
+        return
+    taken = [artifact for artifact in story.artifacts if selection.takes(artifact)]
+    if not taken:
+        numbers = sorted({artifact.iteration for artifact in story.artifacts})
+        where = f" in iteration {selection.iteration}; iterations with complete stages: {numbers}" if numbers else ""
+        raise ConfigError([f"{run.root.name} has no complete stage{where}; run `eva run` first"])
+    if selection.only == "models" and not any(selection.takes(policy) for policy in story.policies.values()):
+        of_iteration = "" if selection.iteration is None else f" of iteration {selection.iteration}"
+        raise ConfigError([f"{run.root.name} has no trained policy{of_iteration} yet"])
+
+
+def preview(wanted: list[Repository], record: Record) -> list[Outcome]:
     """What a push would send, judged by what earlier ones recorded; asks nobody."""
     outcomes = []
-    for repository in repositories:
+    for repository in wanted:
         known = record.files.get(repository.name, {})
         changed = [file for file in repository.files if known.get(file.path, {}).get("sha256") != sha256(file, known)]
         outcomes.append(_outcome(repository, changed, record.repositories.get(repository.name, {}).get("commit")))
     return outcomes
 
 
-def push(run: Run, repositories: list[Repository], record: Record, hub: Hub, private: bool, say: Callable[[str], None]) -> list[Outcome]:
+def push(run: Run, wanted: list[Repository], record: Record, hub: Hub, private: bool, say: Callable[[str], None]) -> list[Outcome]:
     """Bring every repository to what it should be, and tie them in a collection.
 
     Raises:
@@ -89,17 +148,15 @@ def push(run: Run, repositories: list[Repository], record: Record, hub: Hub, pri
         HubError: if the Hub gives up on us; the next push goes on.
     """
     record.save()
-    remotes = {repository.name: hub.remote(repository) for repository in repositories}
-    marks = {repository.name: hub.mark(repository, remotes[repository.name]) for repository in repositories}
+    remotes = {repository.name: hub.remote(repository) for repository in wanted}
+    marks = {repository.name: hub.mark(repository, remotes[repository.name]) for repository in wanted}
     faults = [
-        fault
-        for repository in repositories
-        for fault in _faults(repository, remotes[repository.name], marks[repository.name], record, private)
+        fault for repository in wanted for fault in _faults(repository, remotes[repository.name], marks[repository.name], record, private)
     ]
     if faults:
         raise ConfigError(faults)
     outcomes = []
-    for repository in repositories:
+    for repository in wanted:
         outcome = _push(repository, remotes[repository.name], marks[repository.name], record, hub, private)
         if outcome.changed:
             facts = {"repository": repository.name, "commit": outcome.commit, "files": len(outcome.changed)}
@@ -109,9 +166,9 @@ def push(run: Run, repositories: list[Repository], record: Record, hub: Hub, pri
     return outcomes
 
 
-def tie(repositories: list[Repository], record: Record, hub: Hub, title: str, namespace: str, private: bool) -> str:
+def tie(wanted: list[Repository], record: Record, hub: Hub, title: str, namespace: str, private: bool) -> str:
     """Have the repositories in the run's collection; returns its slug."""
-    slug = hub.collect(record.collections.get(namespace), title[:TITLE_CHARACTERS], namespace, private, repositories)
+    slug = hub.collect(record.collections.get(namespace), title[:TITLE_CHARACTERS], namespace, private, wanted)
     if record.collections.get(namespace) != slug:
         record.collections[namespace] = slug
         record.save()

@@ -1,4 +1,4 @@
-"""The report of a run, and the comparison of several with their scores held against each other question by question."""
+"""The report of a run, and of several runs the comparison, with their scores compared question by question."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,9 @@ from typing import Any
 
 from eva_stages.core.durable import writing_to
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.manifests import content
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.report.page import write_report
-from eva_stages.views.comparison import Values, compare, stage_values
+from eva_stages.views.comparison import compare, measured_values
 from eva_stages.views.history import History, read_history
 
 
@@ -17,32 +16,25 @@ def make_report(runs: Sequence[Run]) -> Path:
     """Write it into the first run's folder; returns the HTML file.
 
     Raises:
-        ConfigError: if a run has no finished stage, or one stands twice.
+        ConfigError: if a run has no complete stage, or is given twice.
         StageError: if the folder cannot be written to.
     """
     histories = [read_history(run) for run in runs]
     names = [history.name for history in histories]
-    faults = [f"{run.root} has no finished stage yet; run it first" for run, one in zip(runs, histories, strict=True) if not one.artifacts]
-    faults += [
+    errors = [f"{history.root} has no complete stage yet; run it first" for history in histories if not history.artifacts]
+    errors += [
         f"{name} is given twice; a comparison needs runs with different names" for name in dict.fromkeys(names) if names.count(name) > 1
     ]
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)
     with writing_to(runs[0].root):
-        return write_report(histories, _differences(*histories[:2]) if len(runs) > 1 else None)
+        return write_report(histories, _differences(histories))
 
 
-def _differences(a: History, b: History) -> dict[str, Any] | None:
-    """Of two runs; None where they have no finished benchmark in common."""
+def _differences(histories: Sequence[History]) -> dict[str, Any] | None:
+    """The first run compared with each of the others; None where they have no complete benchmark in common."""
+    sides = [values for history in histories if (values := measured_values([history]))]
     try:
-        return compare(a.name, _values(a), b.name, _values(b))
+        return compare(sides) if len(sides) > 1 and sides[0][0].run == histories[0].name else None
     except ConfigError:
         return None
-
-
-def _values(history: History) -> Values:
-    """What the run's policies scored on every question, as it is on disk."""
-    found: Values = {}
-    for one in history.artifacts:
-        found |= stage_values(one.stage, one.iteration, content(one.folder), one.manifest)
-    return found

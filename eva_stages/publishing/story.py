@@ -1,177 +1,160 @@
-"""What a push of a run is made of: its finished stages, told as a story, and the repositories they go to."""
+"""A run as its cards describe it: its complete artifacts under the names that the Hub shows, its policies, and where they come from.
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+Names are those of the field (`pairs-1`, `prompts-1`, `responses-1`), one data set configuration per stage and iteration. Every figure that
+a card shows is read from a manifest.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from huggingface_hub import ModelCard, try_to_load_from_cache
 
-from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.errors import ConfigError, EvaError, HubError, StageError
-from eva_stages.core.manifests import content
-from eva_stages.core.progress import Reporter
-from eva_stages.core.rounds import Iteration
-from eva_stages.core.run_folder import Run
-from eva_stages.core.runner import execute
-from eva_stages.core.stage import Outside, Stage, closure
-from eva_stages.models.loading import LETTERCRAFT, from_hub
-from eva_stages.publishing.artifacts import Artifact, Base, Story, configuration
-from eva_stages.publishing.contents import REPORT, Selection, repositories
-from eva_stages.publishing.hub import Hub
-from eva_stages.publishing.privacy import SERVER, Privacy, hosts_of
-from eva_stages.publishing.pushing import Outcome, Record, preview, push, tie
-from pipelines.iteration import iterations
+from eva_stages.core.durable import write_whole
+from eva_stages.core.kinds import KINDS, LETTERCRAFT
+from eva_stages.core.ourfiles import read_json
+from eva_stages.core.stage import Outside, Stage
+from eva_stages.publishing.privacy import Privacy
+from eva_stages.views.history import Artifact, History
 
 OPEN = {"license": "apache-2.0"}
 UNKNOWN = {"license": "unknown"}
+LICENCE = "base_policy_licence.json"
+"""In a run's folder: the licence that the base policy's own card states."""
+EMBEDDED = (LETTERCRAFT, "microworld")
+"""Names of what eva itself brings along; the second one was its name in eva 0.1.0."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def push_run(
-    run: Run, recipe: Recipe, namespace: str, private: bool, selection: Selection, dry_run: bool, say: Callable[[str], None]
-) -> tuple[list[Outcome], str | None]:
-    """Push what the selection takes of a run; returns what became of each repository, and the collection's slug.
+@dataclass(frozen=True)
+class Base:
+    """The policy that the run started from."""
 
-    Raises:
-        ConfigError: if there is nothing to push, or it must not be pushed there; nothing has been sent then.
-        HubError: if the Hub gives up on us; the same push goes on.
-    """
-    hub = None if dry_run else Hub(say)
-    if hub is not None:
-        hub.check_account(namespace)
-    hosts = hosts_of(recipe.model_dump(mode="json"))
-    privacy = Privacy(run.root, (hub.token,) if hub is not None and hub.token else (), hosts)
-    if hosts:
-        say(f"api_base is left out of what is published, and {', '.join(hosts)} stands as {SERVER} in it")
-    story = tell(run, recipe, iterations(recipe), namespace, privacy)
-    own = {stage.folder for one in iterations(recipe) for stage in closure(list(one.stages))}
-    if outdated := [artifact.folder.name for artifact in story.artifacts if artifact.folder.name not in own]:
-        say(f"{len(outdated)} stages were made by another version of eva or from other inputs ({outdated[0]}, ...); they go as they are")
-    record = Record(run.root)
-    report = run.root / REPORT
-    _check(run, story, selection, report)
-    if selection.only is None and not report.is_file():
-        say(f"no report yet: `eva report {run.root.name}` makes one, and the next push takes it along")
-    with tempfile.TemporaryDirectory() as scratch:
-        wanted = repositories(story, selection, report, record.files, privacy, Path(scratch))
-        if hub is None:
-            return preview(wanted, record), record.collections.get(namespace)
-        outcomes = push(run, wanted, record, hub, private, say)
-    return outcomes, tie(wanted, record, hub, f"eva: {story.name}", namespace, private)
+    name: str
+    hub_id: str | None
+    digest: str
+    """Its commit on the Hub, or the sha256 over its files."""
+    licence: Mapping[str, str]
+    """The card fields that say its licence."""
 
 
-def tell(run: Run, recipe: Recipe, rounds: list[Iteration], namespace: str, privacy: Privacy) -> Story:
-    """A run as its cards tell it."""
-    stages = closure([stage for one in rounds for stage in one.stages])
-    prompt_sets = {one.prompts.fingerprint: one.number for one in rounds}
-    artifacts: dict[str, Artifact] = {}
-    for stage in stages:
-        if run.done(stage):
-            number = prompt_sets.get(stage.fingerprint)
-            name = configuration(stage.name, stage.iteration) if number is None else f"prompts-{number}"
-            name = name if name not in artifacts else f"{name}-{stage.fingerprint[:6]}"
-            artifacts[name] = Artifact(name, stage.name, stage.iteration, run.place(stage), run.manifest(stage))
-    by_folder = {artifact.folder: artifact for artifact in artifacts.values()}
-    policies = {
-        one.number: by_folder[run.place(one.solver[-1])]
-        for one in rounds
-        if run.place(one.solver[-1]) in by_folder and content(run.place(one.solver[-1])).name == "model"
-    }
-    outside = {upstream.name: upstream for stage in stages for upstream in stage.inputs.values() if isinstance(upstream, Outside)}
+@dataclass(frozen=True)
+class Story:
+    """A run as its cards describe it."""
+
+    root: Path
+    name: str
+    namespace: str
+    recipe: Mapping[str, Any]
+    """The resolved recipe without what belongs to the machine."""
+    artifacts: tuple[Artifact, ...]
+    """Every complete artifact of the recipe, upstream first."""
+    policies: Mapping[int, Artifact]
+    """Trained policies by iteration."""
+    base: Base
+    prompts_licence: Mapping[str, str]
+
+    @property
+    def dataset(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def model(self, iteration: int) -> str:
+        return f"{self.namespace}/{self.name}-iter{iteration}"
+
+    def inputs(self, artifact: Artifact) -> list[str]:
+        """The configurations whose rows an artifact was computed from."""
+        folders = set(artifact.inputs.values())
+        return [upstream.name for upstream in self.artifacts if upstream.planned.folder in folders and upstream.rows is not None]
+
+    def parent(self, iteration: int) -> int | None:
+        """The iteration whose policy an iteration's training started from; None if it was the base policy."""
+        start = self.policies[iteration].inputs.get("policy")
+        return next((number for number, policy in self.policies.items() if policy.planned.folder == start), None)
+
+    @property
+    def seeds(self) -> str | None:
+        """The configuration with the prompts as they were loaded."""
+        return next((artifact.name for artifact in self.artifacts if artifact.stage == "prompts"), None)
+
+
+def story_of(history: History, namespace: str, privacy: Privacy) -> Story:
+    """A run as its cards describe it."""
+    artifacts = _named_artifacts(history)
+    recipe = {name: value for name, value in history.recipe.items() if name != "publish"}
+    recipe["runtime"] = {name: value for name, value in (recipe.get("runtime") or {}).items() if name != "engine"}
     return Story(
-        name=run.root.resolve().name,
+        root=history.root,
+        name=history.name,
         namespace=namespace,
-        recipe=privacy.settings(_pinned(recipe.model_dump(mode="json", exclude={"publish": True, "runtime": {"engine"}}), outside)),
-        artifacts=tuple(artifacts.values()),
-        policies=policies,
-        base=_base(recipe, stages),
-        prompts_licence=OPEN if recipe.prompts.kind == "lettercraft" else UNKNOWN,
+        recipe=privacy.settings(_pinned(recipe, _outside_digests(history))),
+        artifacts=artifacts,
+        policies={artifact.iteration: artifact for artifact in artifacts if artifact.stage == "train" and artifact.content.name == "model"},
+        base=_base(history),
+        prompts_licence=OPEN if (recipe.get("prompts") or {}).get("kind") in EMBEDDED else UNKNOWN,
     )
 
 
-def _pinned(value: Any, outside: Mapping[str, Outside]) -> Any:
+def _named_artifacts(history: History) -> tuple[Artifact, ...]:
+    """The artifacts with the names of their configurations."""
+    prompt_sets = {artifact.planned.folder: iteration for iteration, artifact in history.prompt_sets.items()}
+    named: dict[str, Artifact] = {}
+    for artifact in history.artifacts:
+        number = prompt_sets.get(artifact.planned.folder)
+        published, holds = artifact.parsed_name.published, artifact.parsed_name.sentence
+        if number is not None:
+            published, holds = str(KINDS["mix"].published), str(KINDS["mix"].sentence)
+        name = f"{published}-{artifact.iteration if number is None else number}"
+        name = name if name not in named else f"{name}-{artifact.planned.fingerprint[:6]}"
+        named[name] = replace(artifact, name=name, holds=holds)
+    return tuple(named.values())
+
+
+def _outside_digests(history: History) -> dict[str, str]:
+    """What the run took from outside: the digest of each input by its name."""
+    entries = (entry for artifact in history.artifacts for entry in artifact.outside_inputs.values())
+    return {str(entry["artifact"]): str(entry["digest"]) for entry in entries}
+
+
+def _pinned(value: Any, digests: Mapping[str, str]) -> Any:
     """A recipe with every Hub model at the commit that was used."""
     if isinstance(value, dict):
-        pinned = {key: _pinned(item, outside) for key, item in value.items()}
-        model = pinned.get("model")
-        if "revision" in pinned and isinstance(model, str) and model in outside and from_hub(model):
-            pinned["revision"] = outside[model].digest
-        return pinned
-    return [_pinned(item, outside) for item in value] if isinstance(value, list) else value
+        pinned = {key: _pinned(item, digests) for key, item in value.items()}
+        commit = digests.get(str(pinned.get("model")), "")
+        return {**pinned, "revision": commit} if "revision" in pinned and COMMIT.fullmatch(commit) else pinned
+    return [_pinned(item, digests) for item in value] if isinstance(value, list) else value
 
 
-def _base(recipe: Recipe, stages: list[Stage]) -> Base:
-    """theta_0: the checkpoint from outside that stages know as `policy`."""
-    found = (up for stage in stages for name, up in stage.inputs.items() if name == "policy" and isinstance(up, Outside))
-    policy = next(found)
-    model = recipe.policy.model
-    if model == LETTERCRAFT:
-        return Base(LETTERCRAFT, None, policy.digest, OPEN)
-    licence = _licence(policy.path)
-    if not from_hub(model):
-        return Base(policy.name, None, policy.digest, licence)
-    return Base(model, model, policy.digest, licence)
+def _base(history: History) -> Base:
+    """The base policy: the input from outside that stages know as `policy`."""
+    inputs = (artifact.outside_inputs.get("policy") for artifact in history.artifacts)
+    entry = next((entry for entry in inputs if entry), None)
+    model = str(history.recipe["policy"]["model"])
+    digest = str(entry["digest"]) if entry else "unknown"
+    if model in EMBEDDED:
+        return Base(LETTERCRAFT, None, digest, OPEN)
+    path = history.root / LICENCE
+    licence = read_json(path, dict) if path.is_file() else stated_licence(model, digest)
+    hub_id = model if COMMIT.fullmatch(digest) else None
+    return Base(hub_id or (str(entry["artifact"]) if entry else Path(model).name), hub_id, digest, licence)
 
 
-def _licence(folder: Path) -> Mapping[str, str]:
-    """The licence that a checkpoint's own card gives it."""
-    card = folder / "README.md"
-    if not card.is_file():
+def stated_licence(model: str, commit: str | None) -> dict[str, str]:
+    """The licence that a checkpoint's own card states: of a folder, or of the Hub's cache."""
+    folder = Path(model).expanduser()
+    card: Any = folder / "README.md" if folder.is_dir() else try_to_load_from_cache(model, "README.md", revision=commit)
+    if not isinstance(card, str | Path) or not Path(card).is_file():
         return UNKNOWN
     data = ModelCard.load(card, ignore_metadata_errors=True).data
     names = ("license", "license_name", "license_link")
     return {name: str(value) for name in names if (value := data.get(name))} or UNKNOWN
 
 
-def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
-    try:
-        validate_repo_id(story.model(max(story.policies, default=0)))
-    except HFValidationError as error:
-        raise ConfigError(
-            [f"{story.model(0)} can be no repository ({error}); rename the run's folder {run.root}, or give another --to"]
-        ) from error
-    if selection.only == "report":
-        if not report.is_file():
-            raise ConfigError([f"{run.root.name} has no {REPORT}; make it first: eva report {run.root.name}"])
-        return
-    taken = [artifact for artifact in story.artifacts if selection.takes(artifact)]
-    if not taken:
-        known = sorted({artifact.iteration for artifact in story.artifacts})
-        where = f" in iteration {selection.iteration}; iterations with finished stages: {known}" if known else ""
-        raise ConfigError([f"{run.root.name} has nothing finished{where}; run `eva run` first"])
-    if selection.only == "models" and not any(selection.takes(policy) for policy in story.policies.values()):
-        raise ConfigError(
-            [f"{run.root.name} has no trained policy{'' if selection.iteration is None else f' of iteration {selection.iteration}'} yet"]
-        )
-
-
-def execute_and_publish(
-    run: Run, recipe: Recipe, rounds: list[Iteration], chosen: Sequence[Stage], reporter: Reporter, repair: bool = False
-) -> None:
-    """Bring the chosen stages to done; if the recipe asks for it, push the run after each iteration that is whole.
-
-    A push that fails is told and does not stop the run, because the next one takes everything along.
-
-    Raises:
-        StageError: as `execute`; and at the end if the last push failed.
-    """
-    if recipe.publish is None:
-        execute(run, chosen, reporter, recipe.runtime.engine, repair)
-        return
-    failure: EvaError | None = None
-    for one in rounds:
-        own = {stage.fingerprint for stage in one.stages}
-        execute(run, [stage for stage in chosen if stage.fingerprint in own], reporter, recipe.runtime.engine, repair)
-        if not all(run.done(stage) for stage in one.stages):
-            continue
-        try:
-            push_run(run, recipe, recipe.publish.to, recipe.publish.private, Selection(), False, reporter.say)
-            failure = None
-        except (HubError, ConfigError) as error:
-            failure = error
-            run.event("not-published", iteration=one.number, cause=str(error).splitlines()[0])
-            reporter.say(f"iteration {one.number} is not published: {error}")
-    if failure is not None:
-        raise StageError(f"all stages are done, but the last push failed: {failure}")
+def record_licence(root: Path, model: str, stages: Iterable[Stage]) -> None:
+    """Save the base policy's licence in a run's folder, as the policy may not be there when the run is pushed."""
+    policies = (stage.inputs.get("policy") for stage in stages)
+    base = next((policy for policy in policies if isinstance(policy, Outside)), None)
+    if base is not None and model not in EMBEDDED:
+        write_whole(root / LICENCE, json.dumps(stated_licence(model, base.digest), indent=1) + "\n")

@@ -1,29 +1,108 @@
-"""What a run has made, read from its folder alone: no recipe is resolved, no model is looked up, nothing is hashed.
+"""The read model of a run, from its folder alone: no recipe is resolved, no model is located, no input is hashed.
 
-So lineage and reports are quick, need no network and work on a copy of the run on another machine. Which artifacts belong together
-stands in the run's own list of stages; a finished artifact of an earlier recipe in the same folder is left out.
+Everything that shows a run reads this, so it works from any directory, on a copy of the run, after the inputs moved or went away, and
+while the run goes on. `stages.json` lists the stages of the recipe as it was last run; artifacts of other recipes in the same folder are
+left out. Runs of eva 0.1.0 list folders only: the rest is read from the manifests and from the text of the recipe.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from eva_stages.core.manifests import read_manifest
+from eva_stages.core.config.health_config import Health
+from eva_stages.core.errors import DamagedError
+from eva_stages.core.health_signs import checks
+from eva_stages.core.kinds import Kind, StageName
+from eva_stages.core.manifests import content, read_manifest
+from eva_stages.core.ourfiles import RECIPE_COMMAND, read_yaml
+from eva_stages.core.planned_stages import FOLDER_DIGITS, PlannedStage
 from eva_stages.core.run_folder import Run
-from eva_stages.core.tables import count_rows
-from eva_stages.publishing.artifacts import Artifact
+from eva_stages.core.tables import FILE, count_rows
 
-MAKERS = ("mix", "subset")
+TOKENS = ("input_tokens", "output_tokens")
+COST = "cost_usd"
+MIXED_SETS = ("mix", "subset")
 """Stages whose output is a prompt set even before anything has used it."""
-SEEDS = ("decontaminate", "prompts")
+SEED_SETS = ("decontaminate", "prompts")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete stage."""
+
+    planned: PlannedStage
+    folder: Path
+    manifest: Mapping[str, Any]
+    name: str = ""
+    """Its configuration in the data set repository, such as pairs-1; only a story names it."""
+    holds: str = ""
+    """What its rows are, in a line."""
+
+    @property
+    def stage(self) -> str:
+        return self.planned.name
+
+    @property
+    def iteration(self) -> int:
+        return self.planned.iteration
+
+    @property
+    def parsed_name(self) -> StageName:
+        return self.planned.parsed_name
+
+    @property
+    def kind(self) -> Kind:
+        return self.parsed_name.kind
+
+    @property
+    def policy(self) -> str:
+        """The policy that an evaluation's stage is about."""
+        return self.parsed_name.policy(self.iteration)
+
+    @property
+    def content(self) -> Path:
+        return content(self.folder)
+
+    @property
+    def rows(self) -> Path | None:
+        """The parquet file with its rows, if it has rows."""
+        path = self.content / FILE
+        return path if path.is_file() else None
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """What the stage counted, besides tokens and money."""
+        return {name: count for name, count in self.manifest["counts"].items() if name not in (*TOKENS, COST)}
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The folders of its inputs, or the names of inputs that eva did not build."""
+        return {name: str(entry["artifact"]) for name, entry in self.manifest["inputs"].items() if "artifact" in entry}
+
+    @property
+    def outside_inputs(self) -> dict[str, Mapping[str, Any]]:
+        """What the manifest records of the inputs that no stage built."""
+        inputs = self.manifest["inputs"].items()
+        return {name: entry for name, entry in inputs if not entry["artifact"].endswith(f"-{entry['fingerprint'][:FOLDER_DIGITS]}")}
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on the figures that are beyond the recipe's limits."""
+        figures = self.manifest.get("figures") or {}
+        return [sentence for check in self.planned.checks if (sentence := check.broken(figures))]
 
 
 @dataclass(frozen=True)
 class History:
-    """The finished artifacts of a run's recipe, upstream first."""
+    """The stages of a run's recipe and the artifacts of those that are complete, upstream first."""
 
     root: Path
+    stages: Sequence[PlannedStage]
     artifacts: tuple[Artifact, ...]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe's text as data; fields of earlier versions may be in it."""
 
     @cached_property
     def _by_label(self) -> dict[tuple[str, int], Artifact]:
@@ -31,54 +110,117 @@ class History:
 
     @cached_property
     def _by_folder(self) -> dict[str, Artifact]:
-        return {artifact.folder.name: artifact for artifact in self.artifacts}
+        return {artifact.planned.folder: artifact for artifact in self.artifacts}
+
+    @cached_property
+    def _planned_by_label(self) -> dict[tuple[str, int], PlannedStage]:
+        return {(stage.name, stage.iteration): stage for stage in self.stages}
 
     @property
     def name(self) -> str:
         return self.root.resolve().name
+
+    @property
+    def recipe_name(self) -> str:
+        return str(self.recipe.get("name", self.name))
+
+    @property
+    def evaluation_only(self) -> bool:
+        """Whether the recipe trains nothing."""
+        return bool((self.recipe.get("evaluation") or {}).get("only", False))
 
     def one(self, stage: str, iteration: int) -> Artifact | None:
         return self._by_label.get((stage, iteration))
 
     def every(self, stage: str) -> list[Artifact]:
         """The stage's artifacts, by iteration."""
-        return sorted((one for one in self.artifacts if one.stage == stage), key=lambda one: one.iteration)
+        return sorted((artifact for artifact in self.artifacts if artifact.stage == stage), key=lambda artifact: artifact.iteration)
+
+    def of_kind(self, kind: Kind) -> list[Artifact]:
+        """The artifacts of a kind, upstream first."""
+        return [artifact for artifact in self.artifacts if artifact.kind == kind]
+
+    def planned(self, stage: str, iteration: int) -> PlannedStage | None:
+        return self._planned_by_label.get((stage, iteration))
+
+    def artifact(self, stage: PlannedStage) -> Artifact | None:
+        return self.artifact_in(stage.folder)
+
+    def artifact_in(self, folder: str) -> Artifact | None:
+        """The artifact in the folder of that name."""
+        return self._by_folder.get(folder)
 
     def used(self, artifact: Artifact, name: str) -> Artifact | None:
-        """The artifact that another one was made from, by the name it has there; None if it came from outside."""
-        made_from = artifact.manifest["inputs"].get(name)
-        return None if made_from is None else self._by_folder.get(made_from["artifact"])
+        """The artifact that another one was computed from, by the name it has there; None if it came from outside."""
+        return self.artifact_in(artifact.inputs.get(name, ""))
 
     @cached_property
     def iterations(self) -> list[int]:
-        """Iterations that have finished stages, ascending."""
+        """Iterations that have complete stages, ascending."""
         return sorted({artifact.iteration for artifact in self.artifacts})
 
     @cached_property
-    def prompt_sets(self) -> dict[int, Artifact]:
-        """X_t by t, for those that are done: what the policy of iteration t was trained on, or will be."""
-        found = {}
-        for iteration in self.iterations:
-            users = [user for name in ("respond", "train") if (user := self.one(name, iteration))]
-            read = [one for user in users if (one := self.used(user, "prompts"))]
-            made = next(iter(read), None) or next((one for name in self._makers(iteration) if (one := self.one(name, iteration))), None)
-            if made is not None:
-                found[iteration] = made
-        return found
+    def planned_iterations(self) -> list[int]:
+        return sorted({stage.iteration for stage in self.stages})
 
-    def _makers(self, iteration: int) -> tuple[str, ...]:
+    @cached_property
+    def prompt_sets(self) -> dict[int, Artifact]:
+        """X_t by t, for those that are complete: what the policy of iteration t was trained on, or will be."""
+        sets = {}
+        for iteration in self.planned_iterations:
+            users = [user for name in ("respond", "train") if (user := self.planned(name, iteration))]
+            read = [artifact for user in users if (artifact := self.artifact_in(user.inputs.get("prompts", "")))]
+            builders = (artifact for name in self._builders(iteration) if (artifact := self.one(name, iteration)))
+            if prompt_set := next(iter(read), None) or next(builders, None):
+                sets[iteration] = prompt_set
+        return sets
+
+    def _builders(self, iteration: int) -> tuple[str, ...]:
         """In an iteration that evolves, only what is mixed is a prompt set; elsewhere the loaded prompts are."""
-        return MAKERS if self.one("evolve", iteration) or self.one("select", iteration) else (*MAKERS, *SEEDS)
+        return MIXED_SETS if self.one("evolve", iteration) or self.one("select", iteration) else (*MIXED_SETS, *SEED_SETS)
 
     def size(self, artifact: Artifact) -> int:
         return 0 if artifact.rows is None else count_rows(artifact.rows.parent)
 
 
 def read_history(run: Run) -> History:
-    """The history of a run."""
-    found = []
-    for folder in run.line():
-        manifest = read_manifest(folder)
-        stage, iteration = str(manifest["stage"]), int(manifest["iteration"])
-        found.append(Artifact(f"{stage}-{iteration}", stage, iteration, folder, manifest))
-    return History(run.root, tuple(found))
+    """The history of a run.
+
+    Raises:
+        DamagedError: if a manifest, the list of stages or the recipe cannot be read.
+    """
+    path = run.root / "recipe.yaml"
+    recipe: dict[str, Any] = read_yaml(path, RECIPE_COMMAND) if path.is_file() else {}
+    stages, artifacts = [], []
+    for planned in run.planned():
+        folder = run.place(planned)
+        manifest = _manifest(folder)
+        stage = planned if planned.described else _from_manifest(planned, manifest, recipe)
+        stages.append(stage)
+        if manifest is not None:
+            artifacts.append(Artifact(stage, folder, manifest))
+    return History(run.root, stages, tuple(artifacts), recipe)
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an artifact; None where the stage is not complete.
+
+    Raises:
+        DamagedError: if it cannot be read: the stage would silently be missing from what is shown or pushed.
+    """
+    path = folder / "manifest.json"
+    try:
+        return read_manifest(folder) if path.is_file() else None
+    except DamagedError:
+        if path.is_file():
+            raise
+        return None  # put aside just now, by a repair
+
+
+def _from_manifest(stage: PlannedStage, manifest: Mapping[str, Any] | None, recipe: Mapping[str, Any]) -> PlannedStage:
+    """A stage of eva 0.1.0, of which only the folder is recorded."""
+    limits = checks(Health.model_validate(recipe.get("health") or {})) if stage.name == "health" else ()
+    if manifest is None:
+        return replace(stage, checks=limits)
+    inputs = {name: str(entry["artifact"]) for name, entry in manifest["inputs"].items()}
+    return replace(stage, fingerprint=str(manifest["fingerprint"]), inputs=inputs, checks=limits)

@@ -12,24 +12,18 @@ from typing import Any
 import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError, DamagedError
+from eva_stages.core.kinds import KINDS
 from eva_stages.core.parts import FAILED
 from eva_stages.core.rows import PROMPT_FIELDS
 from eva_stages.core.tables import FILE
-from eva_stages.publishing.artifacts import Artifact
-from eva_stages.publishing.facts import Facts
-from eva_stages.views.history import History
+from eva_stages.views.history import Artifact, History
 from eva_stages.views.lookup import Row, Rows
 from eva_stages.views.nearest import nearest
+from eva_stages.views.prompt_facts import Facts
 
 PROMPT = [name for name, _ in PROMPT_FIELDS]
 MOST_CHILDREN = 200
-LEFT_OUT = {
-    "decontaminate": "left out: contaminated by an evaluation set",
-    "curate": "left out: a duplicate or near duplicate",
-    "diversify": "left out: too close to earlier prompts",
-    "admit": "left out: not informative enough",
-    "mix": "not drawn for the prompt set",
-}
+LEFT_OUT = {kind.name: kind.leaves_out for kind in KINDS.values() if kind.leaves_out}
 """Stages that an evolved prompt passes, in order, and what its absence behind each says."""
 
 

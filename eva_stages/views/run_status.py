@@ -1,7 +1,6 @@
-"""How far a run is, from its folder alone; once, or again and again while it goes."""
+"""How far a run is, from its folder alone; once, or again and again while it runs."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,79 +11,72 @@ from rich.text import Text
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.ledger import Attempts, actual, earlier_attempts, planned_entries, sums
 from eva_stages.core.parts import part_facts, part_files
+from eva_stages.core.planned_stages import FOLDER_DIGITS, PlannedStage
 from eva_stages.core.progress import duration
-from eva_stages.core.recipe_files import recipe_of_run
-from eva_stages.core.run_folder import RecordedRun, Run
-from eva_stages.core.stage import Outside, RowStage, Stage, closure
-from eva_stages.core.tables import FILE, count_rows
+from eva_stages.core.run_folder import Run
 from eva_stages.core.variants import other_variants
 from eva_stages.solver.launching import METRICS, last_entry
-from eva_stages.views.health_warnings import counted, health_of
-from pipelines.iteration import iterations
+from eva_stages.views.history import Artifact, History, read_history
+from eva_stages.views.run_summary import counted_warnings
 
 AROUND = 5
 """Lines of a terminal that the table needs besides its rows."""
 
 
 class Watch:
-    """Looks at a run; what the recipe consists of is worked out once, and part files that have been read are not read again."""
+    """Reads a run's state again and again; part files that have been read are not read again."""
 
     def __init__(self, run: Run) -> None:
-        self._run = RecordedRun(run.root)
-        self._recipe = recipe_of_run(run.root)
-        self._stages = closure([stage for one in iterations(self._recipe) for stage in one.stages])
+        self._run = run
         self._parts: dict[Path, int] = {}
 
     def document(self) -> dict[str, Any]:
-        """Every stage of the run's recipe with its state: done, running, failed, unfinished or to do, and with its plan.
+        """Every stage of the run's recipe with its state (done, running, failed, unfinished, to do) and with its plan.
 
-        Finished ones have what they took (`core.ledger.actual`); `ledger` has the sums of that, and what is planned for the others.
+        Complete ones have what they took (`core.ledger.actual`); `ledger` has the sums of that, and what is planned for the others.
         """
-        holder, events = self._run.holder(), self._run.events()
-        last = {event.get("fingerprint"): event for event in events}
-        attempts, planned = earlier_attempts(events), planned_entries(self._run.root)
+        holder, events, history = self._run.holder(), self._run.events(), read_history(self._run)
+        planned = planned_entries(self._run.root)
+        last_events = {_key(event.get("fingerprint")): event for event in events}
+        attempts = {_key(fingerprint): tried for fingerprint, tried in earlier_attempts(events).items()}
         entries = []
-        for stage in self._stages:
-            tried = attempts.get(stage.fingerprint, Attempts())
-            told = self._entry(stage, last.get(stage.fingerprint, {}), holder is not None, tried)
-            entries.append({**told, "planned": planned.get(stage.fingerprint[:12])})
+        for stage in history.stages:
+            key = _key(stage.fingerprint)
+            entry = {"stage": stage.label, "fingerprint": key}
+            if artifact := history.artifact(stage):
+                entry |= _complete_entry(artifact, attempts.get(key, Attempts()))
+            else:
+                entry |= self._open_entry(history, stage, last_events.get(key, {}), holder is not None)
+            entries.append({**entry, "planned": planned.get(key)})
         ledger = sums([entry for entry in entries if entry["state"] == "done"]) | _left(entries)
-        named = {"recipe": self._recipe.name, "run": str(self._run.root), "locked_by": holder}
-        return {**named, "stages": entries, "ledger": ledger, "variants": self._variants(entries)}
+        named = {"recipe": history.recipe_name, "run": str(self._run.root), "locked_by": holder}
+        return {**named, "stages": entries, "ledger": ledger, "variants": self._variants()}
 
-    def _variants(self, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Recipes that were run in the folder before, with the finished stages that only they have."""
-        shown = {f"{entry['stage']}-{entry['outdated']}" for entry in entries if entry.get("outdated")}
-        found = []
-        for variant in other_variants(self._run):
-            stages = tuple(name for name in variant.stages if name not in shown)
-            if stages:
-                recipe = None if variant.recipe is None else str(variant.recipe)
-                said = replace(variant, stages=stages).said(self._run.root)
-                found.append({"recipe": recipe, "stages": list(stages), "changes": list(variant.changes), "said": said})
-        return found
+    def _variants(self) -> list[dict[str, Any]]:
+        """Recipes that were run in the folder before, with the complete stages that only they have."""
+        return [
+            {
+                "recipe": None if variant.recipe is None else str(variant.recipe),
+                "stages": list(variant.stages),
+                "changes": list(variant.changes),
+                "said": variant.said(self._run.root),
+            }
+            for variant in other_variants(self._run)
+        ]
 
-    def _entry(self, stage: Stage, event: dict[str, Any], held: bool, attempts: Attempts) -> dict[str, Any]:
-        run = self._run
-        entry = {"stage": stage.label, "fingerprint": stage.fingerprint[:12]}
-        if run.done(stage):
-            manifest = run.manifest(stage)
-            health = health_of(run, stage)
-            made = run.place(stage).name.rpartition("-")[2]
-            outdated = None if made == entry["fingerprint"] else made
-            facts = {"counts": manifest["counts"], "warnings": health["warnings"] if health else [], "outdated": outdated}
-            return {**entry, "state": "done", **facts, **actual(manifest, attempts)}
-        work = run.work / stage.folder
+    def _open_entry(self, history: History, stage: PlannedStage, event: Mapping[str, Any], locked: bool) -> dict[str, Any]:
+        work = self._run.work / stage.folder
         rows = sum(map(self._rows, part_files(work / "parts"))) or None
         state = "failed" if event.get("event") == "failed" else "unfinished" if work.is_dir() else "to do"
         cause = event.get("cause") if state == "failed" else None
-        told: dict[str, Any] = {**entry, "state": state, "rows": rows, "seconds": None, "counts": {}, "cause": cause}
-        if not held or event.get("event") not in ("start", "resume"):
-            return told
-        return {**told, "state": "running", "total": self._total(stage), "since": event["time"], "step": last_entry(work / METRICS)}
+        entry: dict[str, Any] = {"state": state, "rows": rows, "seconds": None, "counts": {}, "cause": cause}
+        if not locked or event.get("event") not in ("start", "resume"):
+            return entry
+        total = _total(history, stage)
+        return {**entry, "state": "running", "total": total, "since": event["time"], "step": last_entry(work / METRICS)}
 
     def _rows(self, part: Path) -> int:
-        """Input rows behind a part file; 0 if the stage was finished while we looked, or the file is damaged."""
+        """Input rows behind a part file; 0 if the stage was completed in the meantime, or the file is damaged."""
         if part not in self._parts:
             try:
                 self._parts[part] = part_facts(part)[0]
@@ -92,13 +84,21 @@ class Watch:
                 return 0
         return self._parts[part]
 
-    def _total(self, stage: Stage) -> int | None:
-        if not isinstance(stage, RowStage):
-            return None
-        first = stage.inputs[stage.sources[0]]
-        ready = isinstance(first, Outside) or self._run.done(first)
-        folder = self._run.folder(first)
-        return count_rows(folder) if ready and (folder / FILE).is_file() else None
+
+def _key(fingerprint: str | None) -> str:
+    """The digits of a fingerprint that every record of a run has."""
+    return (fingerprint or "")[:FOLDER_DIGITS]
+
+
+def _complete_entry(artifact: Artifact, attempts: Attempts) -> dict[str, Any]:
+    facts = {"counts": artifact.manifest["counts"], "warnings": artifact.warnings, "outdated": None}
+    return {"state": "done", **facts, **actual(artifact.manifest, attempts)}
+
+
+def _total(history: History, stage: PlannedStage) -> int | None:
+    """Rows of the input that a row stage goes through; None for other stages, and where they are not known."""
+    source = history.artifact_in(stage.inputs.get(stage.counted_input or "", ""))
+    return history.size(source) if source and source.rows else None
 
 
 def _left(entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -174,10 +174,8 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
     seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
     if entry["state"] == "failed":
         return entry["stage"], f"failed: {entry['cause']}", rows, seconds
-    if entry.get("outdated"):
-        return entry["stage"], "done, by another version or from other inputs", rows, seconds
     if entry.get("warnings"):
-        return entry["stage"], f"done, {counted(entry['warnings'])}", rows, seconds
+        return entry["stage"], f"done, {counted_warnings(entry['warnings'])}", rows, seconds
     if entry["state"] != "running":
         return entry["stage"], "done, reused" if entry.get("reused") else entry["state"], rows, seconds
     step = entry["step"]

@@ -1,6 +1,7 @@
 """What a run came to, iteration by iteration: the table that `eva run` ends with, and the same as JSON."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,123 +11,121 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from eva_stages.core.config.evaluation_config import Lettercraft, benchmark_name
-from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.kinds import BASE, EVAL, JUDGE, KINDS, LETTERCRAFT, SCORE, stage_name
 from eva_stages.core.numeric import mean
 from eva_stages.core.parts import FAILED
 from eva_stages.core.progress import dollars, facts
-from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
-from eva_stages.core.stage import Stage
-from eva_stages.core.tables import count_rows, read_table, reward_matrix
+from eva_stages.core.tables import read_table, reward_matrix
 from eva_stages.creator.informativeness import reward_gap
-from eva_stages.views.health_warnings import counted, health_of
+from eva_stages.views.history import Artifact, History
 
-NO_REJECTIONS = ("evolved", "kept", FAILED)
-"""What the counts of curating hold besides reasons why evolutions were rejected."""
 SHOWN_REASONS = 3
 WIDEST = 1e9
 """Larger figures are written with an exponent."""
 
 
-def summary(run: Run, recipe: Recipe, rounds: list[Iteration]) -> dict[str, Any]:
-    """Every figure of the table; null where a stage is not done."""
-    base = next((stage for one in rounds for stage in one.evaluation if stage.name == "base-score"), None)
-    document: dict[str, Any] = {
-        "recipe": recipe.name,
-        "only": recipe.evaluation.only,
+def summary(history: History) -> dict[str, Any]:
+    """Every figure of the table; null where a stage is not complete."""
+    run = Run(history.root)
+    trained = history.every("train")
+    base_name = stage_name(SCORE, LETTERCRAFT, BASE)
+    return {
+        "recipe": history.recipe_name,
+        "only": history.evaluation_only,
         "run": str(run.root),
         "stages": str(run.stages),
-        "base": {"held_out": _scores(run, base)} if base else None,
-        "iterations": [_iteration(run, one) for one in rounds],
+        "base": {"held_out": _scores(history.one(base_name, 0))} if history.planned(base_name, 0) else None,
+        "iterations": [_iteration(history, number) for number in history.planned_iterations],
+        "benchmarks": benchmark_scores(history),
+        "policy": str(trained[-1].content) if trained else None,
     }
-    document["benchmarks"] = benchmark_scores(run, recipe, rounds)
-    last = next((one.solver[-1] for one in reversed(rounds) if one.solver and run.done(one.solver[-1])), None)
-    document["policy"] = str(run.folder(last)) if last else None
-    return document
 
 
-def _iteration(run: Run, one: Iteration) -> dict[str, Any]:
-    stages = {stage.name: stage for stage in one.stages}
-    manifests = {name: run.manifest(stage) for name, stage in stages.items() if run.done(stage)}
-    curate = manifests.get("curate")
-    train = manifests.get("train")
+def _iteration(history: History, number: int) -> dict[str, Any]:
+    planned = [stage for stage in history.stages if stage.iteration == number]
+    artifacts = {artifact.stage: artifact for artifact in history.artifacts if artifact.iteration == number}
+    counts = {name: artifact.manifest["counts"] for name, artifact in artifacts.items()}
+    prompts, train, health = history.prompt_sets.get(number), artifacts.get("train"), artifacts.get("health")
+    failures = {name: reasons for name, artifact in artifacts.items() if (reasons := artifact.manifest.get("failures"))}
     return {
-        "iteration": one.number,
-        "prompts": count_rows(run.folder(one.prompts)) if run.done(one.prompts) else None,
-        "evolved": curate["counts"]["kept"] if curate else None,
-        "rejected": _rejected(curate["counts"] | _contaminated(manifests)) if curate else None,
-        **_rewards(run, stages.get("reward")),
-        "failures": {name: reasons for name, manifest in manifests.items() if (reasons := manifest.get("failures"))},
-        "pairs": manifests["pair"]["counts"] if "pair" in manifests else None,
-        "rewrites": manifests["rewritten"]["counts"] if "rewritten" in manifests else None,
-        "unscored": train["counts"].get("unscored") if train else None,
-        "training": train["training"] | {"steps": train["counts"]["steps"]} if train else None,
-        "analysis": _analysis(run, stages),
-        "held_out": _scores(run, stages.get("eval-score")),
-        "health": health_of(run, stages.get("health")),
-        "seconds": round(sum(manifest["seconds"] for manifest in manifests.values()), 1),
-        "done": len(manifests) == len(stages),
+        "iteration": number,
+        "prompts": history.size(prompts) if prompts else None,
+        "evolved": counts["curate"]["kept"] if "curate" in counts else None,
+        "rejected": _rejected(counts) if "curate" in counts else None,
+        **_rewards(artifacts.get("reward")),
+        "failures": failures,
+        "pairs": counts.get("pair"),
+        "rewrites": counts.get("rewritten"),
+        "unscored": train.manifest["counts"].get("unscored") if train else None,
+        "training": train.manifest["training"] | {"steps": train.manifest["counts"]["steps"]} if train else None,
+        "analysis": _analysis(artifacts),
+        "held_out": _scores(artifacts.get(stage_name(SCORE, LETTERCRAFT, EVAL))),
+        "health": {"figures": health.manifest["figures"], "warnings": health.warnings} if health else None,
+        "seconds": round(sum(artifact.manifest["seconds"] for artifact in artifacts.values()), 1),
+        "done": len(artifacts) == len(planned),
     }
 
 
-def _contaminated(manifests: dict[str, Any]) -> dict[str, int]:
-    return {"contaminated": manifests["decontaminate"]["counts"]["contaminated"]} if "decontaminate" in manifests else {}
+def _rejected(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Why curating and decontaminating rejected evolutions."""
+    contaminated = {"contaminated": counts["decontaminate"]["contaminated"]} if "decontaminate" in counts else {}
+    reasons = {**counts["curate"], **contaminated}
+    return {reason: count for reason, count in reasons.items() if reason not in (*KINDS["curate"].kept_counts, FAILED) and count}
 
 
-def _rejected(counts: Counter[str]) -> dict[str, int]:
-    return {reason: count for reason, count in counts.items() if reason not in NO_REJECTIONS and count}
-
-
-def _rewards(run: Run, stage: Stage | None) -> dict[str, float | None]:
-    if stage is None or not run.done(stage):
-        return {"mean_reward": None, "mean_gap": None}
-    rewards = reward_matrix(read_table(run.folder(stage), ["rewards"])["rewards"])
+def _rewards(artifact: Artifact | None) -> dict[str, float | None]:
+    unknown: dict[str, float | None] = {"mean_reward": None, "mean_gap": None}
+    if artifact is None:
+        return unknown
+    rewards = reward_matrix(read_table(artifact.content, ["rewards"])["rewards"])
     scored = rewards[np.isfinite(rewards).all(axis=1)]
-    if len(scored) == 0:
-        return {"mean_reward": None, "mean_gap": None}
-    return {"mean_reward": float(mean(scored)), "mean_gap": float(mean(reward_gap(scored)))}
+    return {"mean_reward": float(mean(scored)), "mean_gap": float(mean(reward_gap(scored)))} if len(scored) else unknown
 
 
-def _analysis(run: Run, stages: dict[str, Stage]) -> dict[str, Any] | None:
-    """Mean quality and complexity of the prompts and how many have which topic; null where the recipe does not ask or nothing is known."""
+def _analysis(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
+    """Mean quality and complexity of the prompts and the number of prompts by topic; null where the recipe does not ask for them."""
     document: dict[str, Any] = {}
-    if (scores := stages.get("analyse-scores")) and run.done(scores):
-        table = read_table(run.folder(scores), ["quality", "complexity"])
+    if scores := artifacts.get("analyse-scores"):
+        table = read_table(scores.content, ["quality", "complexity"])
         document |= {name: pc.mean(table[name]).as_py() for name in table.column_names}
-        document["unscored"] = run.manifest(scores)["counts"].get("unscored", 0)
-    if (topics := stages.get("analyse-topics")) and run.done(topics):
-        document["topics"] = dict(
-            Counter(map(str, read_table(run.folder(topics), ["topic"])["topic"].drop_null().to_pylist())).most_common()
-        )
-        document["unlabelled"] = run.manifest(topics)["counts"].get("unlabelled", 0)
+        document["unscored"] = scores.manifest["counts"].get("unscored", 0)
+    if topics := artifacts.get("analyse-topics"):
+        labels = read_table(topics.content, ["topic"])["topic"].drop_null().to_pylist()
+        document["topics"] = dict(Counter(map(str, labels)).most_common())
+        document["unlabelled"] = topics.manifest["counts"].get("unlabelled", 0)
     return document or None
 
 
-def _scores(run: Run, stage: Stage | None) -> dict[str, Any] | None:
-    return run.manifest(stage)["scores"] if stage is not None and run.done(stage) else None
+def _scores(artifact: Artifact | None) -> dict[str, Any] | None:
+    return artifact.manifest["scores"] if artifact else None
 
 
-def benchmark_scores(run: Run, recipe: Recipe, rounds: list[Iteration]) -> list[dict[str, Any]]:
-    """The scores of every policy on every public benchmark, as in `score.json`; null where that is not done."""
-    found: list[dict[str, Any]] = []
-    for name in (benchmark_name(one) for one in recipe.evaluation.benchmarks if not isinstance(one, Lettercraft)):
-        for one in rounds:
-            stages = {stage.name: stage for stage in one.evaluation}
-            for prefix, policy in (("base", "base"), ("eval", f"iteration {one.number}")):
-                stage = stages.get(f"{prefix}-{name}-score")
-                if stage is not None:
-                    spending = _spending(run, stages.get(f"{prefix}-{name}-judge"))
-                    found.append({"benchmark": name, "policy": policy, "scores": _scores(run, stage), "spending": spending})
-    return found
+def benchmark_scores(history: History) -> list[dict[str, Any]]:
+    """The scores of every policy on every public benchmark, as in `score.json`; null where that is not complete."""
+    of_benchmarks = [stage for stage in history.stages if stage.parsed_name.benchmark not in (None, LETTERCRAFT)]
+    entries = []
+    for name in dict.fromkeys(stage.parsed_name.benchmark for stage in of_benchmarks):
+        score_stages = [stage for stage in of_benchmarks if stage.parsed_name.benchmark == name and stage.parsed_name.kind == SCORE]
+        for stage in sorted(score_stages, key=lambda stage: (stage.iteration, stage.parsed_name.side != BASE)):
+            parsed = stage.parsed_name
+            judged = history.one(stage_name(JUDGE, name, parsed.side), stage.iteration)
+            policy, spending = parsed.policy(stage.iteration), _spending(judged)
+            entries.append({"benchmark": name, "policy": policy, "scores": _scores(history.artifact(stage)), "spending": spending})
+    return entries
 
 
-def _spending(run: Run, stage: Stage | None) -> dict[str, float] | None:
-    """What the judging of a policy cost this run, and apart from it what it took from earlier calls; null where that is not done."""
-    if stage is None or not run.done(stage):
+def _spending(judged: Artifact | None) -> dict[str, float] | None:
+    """What judging a policy cost this run, and separately what it reused of earlier calls; null where it is not complete."""
+    if judged is None:
         return None
-    counts = run.manifest(stage)["counts"]
+    counts = judged.manifest["counts"]
     return {name: counts.get(name, 0) for name in ("cost_usd", "estimated_calls", "reused_calls", "reused_usd")}
+
+
+def counted_warnings(warnings: Sequence[str]) -> str:
+    """As in "2 warnings"; nothing for none."""
+    return f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}" if warnings else ""
 
 
 def benchmark_table(entries: list[dict[str, Any]]) -> Table:
@@ -227,7 +226,7 @@ def _trained(one: dict[str, Any]) -> list[str]:
         _number(training.get("loss"), ".3f"),
         _number(training.get("reward_margin"), ".3f"),
         f"{one['seconds']:.0f} s" if one["seconds"] else "",
-        "" if one["health"] is None else counted(one["health"]["warnings"]) or "good",
+        "" if one["health"] is None else counted_warnings(one["health"]["warnings"]) or "good",
     ]
 
 

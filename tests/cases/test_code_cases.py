@@ -15,13 +15,14 @@ from eva_stages.core.manifests import read_manifest
 from eva_stages.core.named_functions import load_function, resolve_function
 from eva_stages.core.recipe_files import dump_recipe, load_recipe, recipe_of_run, recipe_text
 from eva_stages.core.rows import SCHEMAS
-from eva_stages.core.run_folder import RecordedRun, Run
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import closure
 from eva_stages.core.tables import write_rows
 from eva_stages.models.rewards import Conversation, VerifierReward
 from eva_stages.publishing.contents import Selection, repositories
 from eva_stages.publishing.privacy import Privacy
-from eva_stages.publishing.story import push_run, tell
+from eva_stages.publishing.story import story_of
+from eva_stages.views.history import read_history
 from tests.building import built, check
 from tests.cases.test_file_cases import eva
 from tests.conftest import function_code
@@ -245,7 +246,8 @@ def test_a_run_saves_and_pushes_the_source_of_its_function_without_paths_of_the_
     assert recipe.prompts.path == str(folder / "prompts.jsonl")
     with chdir("/"):
         assert built(recipe_of_run(run.root))[0].solver[1].folder == reward.name, "its own recipe means the same from everywhere"
-    story = tell(run, recipe, built(recipe), "someone", Privacy(run.root))
+    run.plan(closure(built(recipe)[0].solver[:2]))
+    story = story_of(read_history(run), "someone", Privacy(run.root))
     (repository,) = repositories(story, Selection("datasets"), run.root / "report.html", {}, Privacy(run.root), folder.parent / "scratch")
     files = {file.path: file for file in repository.files}
     assert files[f"functions/{digest}/functions.py"].content == REWARD.encode()
@@ -254,19 +256,15 @@ def test_a_run_saves_and_pushes_the_source_of_its_function_without_paths_of_the_
 
 
 def test_a_push_includes_artifacts_of_another_version(folder: Path) -> None:
-    run = RecordedRun(folder.parent / "run")
+    run = Run(folder.parent / "run")
     run.create()
     recipe = load_recipe(str(write_recipe(folder)))
+    write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
     (reward_stage,) = (stage for stage in built(recipe)[0].solver if stage.name == "reward")
     for stage in closure([reward_stage]):
         write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")
         run.commit(stage, run.workplace(stage) / "data", {"rows": 0, "counts": {}, "seconds": 0.0})
     run.plan(closure([reward_stage]))
-    (folder / "functions.py").write_text(REWARD + "# changed\n")
-    (present_stage,) = (stage for stage in built(recipe)[0].solver if stage.name == "reward")
-    assert present_stage.folder != reward_stage.folder
-    story = tell(run, recipe, built(recipe), "someone", Privacy(run.root))
+    (folder / "functions.py").unlink()
+    story = story_of(read_history(run), "someone", Privacy(run.root))
     assert run.stages / reward_stage.folder in [artifact.folder for artifact in story.artifacts]
-    messages: list[str] = []
-    push_run(run, recipe, "someone", False, Selection("datasets"), True, messages.append)
-    assert "1 stages were made by another version of eva or from other inputs (0-reward-" in messages[0]

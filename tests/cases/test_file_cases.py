@@ -21,12 +21,11 @@ from eva_stages.core.errors import ConfigError, DamagedError, StageError, Unread
 from eva_stages.core.ourfiles import parquet_errors, read_json, read_yaml
 from eva_stages.core.parts import ROW, STATISTICS, merge_parts, read_parts, settle_parts, write_part
 from eva_stages.core.recipe_files import load_recipe, recipe_of_run, recipe_text
-from eva_stages.core.run_folder import RecordedRun, Run
+from eva_stages.core.run_folder import Run
 from eva_stages.planning.rates import read_rates
 from eva_stages.publishing.contents import Selection
-from eva_stages.publishing.pushing import Record
+from eva_stages.publishing.pushing import Record, push_run
 from eva_stages.publishing.report_files import make_report
-from eva_stages.publishing.story import push_run
 from eva_stages.solver.checkpoints import whole_checkpoint
 from eva_stages.solver.launch_file import read_launch_file
 from eva_stages.solver.launching import METRICS, last_entry
@@ -162,7 +161,7 @@ def read_only_commands(run: Path) -> dict[str, Callable[[], object]]:
         "status": lambda: Watch(run_object).document(),
         "report": lambda: make_report([run_object]),
         "lineage": lambda: Lineage(read_history(run_object)).trace("0" * 24),
-        "table": lambda: summary(run_object, recipe_of_run(run), built(recipe_of_run(run))),
+        "table": lambda: summary(read_history(run_object)),
         "plan": lambda: planned(recipe_of_run(run), run_object),
         "push": lambda: Record(run),
     }
@@ -170,7 +169,7 @@ def read_only_commands(run: Path) -> dict[str, Callable[[], object]]:
 
 READERS = {
     "plan.json": ("status", "table"),
-    "stages.json": ("lineage",),
+    "stages.json": ("status", "lineage", "table"),
     "events.jsonl": ("status", "table"),
     "rates.json": ("plan",),
     "published.json": ("push",),
@@ -227,7 +226,7 @@ def test_a_stage_with_a_damaged_manifest_is_an_error_of_status_and_push(run_copy
     with pytest.raises(DamagedError, match=r"manifest\.json is damaged"):
         Watch(Run(run_copy)).document()
     with pytest.raises(DamagedError, match=r"manifest\.json is damaged"):
-        push_run(RecordedRun(run_copy), recipe_of_run(run_copy), "someone", False, Selection(), True, print)
+        push_run(Run(run_copy), "someone", False, Selection(), True, print)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1garbage", bytes(range(256)) * 8, None], ids=["empty", "short", "binary", "gone"])
@@ -473,10 +472,9 @@ def test_a_run_of_an_earlier_version_stays_readable(run_copy: Path) -> None:
     folder.rename(folder.with_name(f"0-prompts-{'0' * 12}"))
     shutil.rmtree(run_copy / "variants")
     document = Watch(Run(run_copy)).document()
-    assert document["stages"][0]["state"] == "done" and document["stages"][0]["outdated"] == "0" * 12
+    assert document["stages"][0]["state"] == "done"
     assert document["stages"][0]["rows"] == 8 and document["variants"] == []
-    recipe = recipe_of_run(run_copy)
-    assert summary(RecordedRun(run_copy), recipe, built(recipe))["iterations"][0]["prompts"] == 8
+    assert summary(read_history(Run(run_copy)))["iterations"][0]["prompts"] == 8
     assert read_history(Run(run_copy)).one("prompts", 0) is not None
 
 

@@ -17,6 +17,7 @@ from scipy.special import expit
 from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
+from eva_stages.core.planned_stages import stage_of_folder
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context
@@ -32,12 +33,12 @@ from eva_stages.evaluation.judgment_files import Record
 from eva_stages.evaluation.measures import score
 from eva_stages.evaluation.mt_bench import rating
 from eva_stages.models.instructions import instruction, instruction_loosely
-from eva_stages.publishing.artifacts import Artifact, Base, Story
 from eva_stages.publishing.cards import model_card
 from eva_stages.publishing.report.examples_section import examples
+from eva_stages.publishing.story import Base, Story
 from eva_stages.publishing.report.judging_section import _lettercraft, judged_rows, judging
 from eva_stages.views.comparison import compare, compare_iterations, file_values
-from eva_stages.views.history import History, read_history
+from eva_stages.views.history import Artifact, History, read_history
 from eva_stages.views.score_tables import comparison_tables, score_tables
 from tests.building import built
 from tests.evaluation.official import annotated, judged, judged_v2, rated, write_lines
@@ -88,14 +89,14 @@ def test_judgments_of_two_judges_give_two_scores_that_are_never_compared(bench: 
     assert "judge" in table and "| m " in table and "strict" in table and "kind" in table
     if name != "alpaca-eval":
         with pytest.raises(ConfigError, match="judged by strict on one side and by kind on the other; not compared"):
-            compare("one", file_values(name, first_file), "two", file_values(name, two))
+            compare([file_values(name, first_file), file_values(name, two)])
 
 
 def test_a_comparison_uses_a_judge_that_judged_both_sides(tmp_path: Path) -> None:
     rows = rows_of("mt-bench", "strict", False)
     first_file = write_lines(tmp_path / "one.jsonl", rows + rows_of("mt-bench", "kind", True))
     two = write_lines(tmp_path / "two.jsonl", [{**row, "score": row["score"] + 1} for row in rows])
-    document = compare("one", file_values("mt-bench", first_file), "two", file_values("mt-bench", two))
+    document = compare([file_values("mt-bench", first_file), file_values("mt-bench", two)])
     (difference,) = document["differences"]
     assert (difference["judge"], difference["value"]) == ("strict", pytest.approx(1))
     assert document["notes"] == ["mt-bench, m: judged by kind on one side and by strict on the other; not compared"]
@@ -103,21 +104,21 @@ def test_a_comparison_uses_a_judge_that_judged_both_sides(tmp_path: Path) -> Non
     judgeless_file = write_lines(
         tmp_path / "unnamed.jsonl", [{name: value for name, value in row.items() if name != "judge"} for row in rows]
     )
-    document = compare("one", file_values("mt-bench", two), "two", file_values("mt-bench", judgeless_file))
+    document = compare([file_values("mt-bench", two), file_values("mt-bench", judgeless_file)])
     assert document["differences"][0]["value"] == pytest.approx(-1) and "the judge is recorded on one side only" in document["notes"][0]
 
 
 def test_iterations_are_compared_with_the_base_policy_by_the_same_judge_only() -> None:
     from eva_stages.evaluation.statistics import question_values
-    from eva_stages.views.comparison import Scored
+    from eva_stages.views.comparison import Measured
 
     worse, better = (question_values({str(n): base + n % 3 for n in range(30)}) for base in (1.0, 2.0))
-    values = {
-        Scored("mt-bench", "base", "gpt-4"): worse,
-        Scored("mt-bench", "iteration 0", "gpt-4"): better,
-        Scored("mt-bench", "iteration 1", "gpt-4.1"): better,
-    }
-    document = compare_iterations("run", values)
+    values = [
+        Measured("run", "mt-bench", "base", "gpt-4", worse),
+        Measured("run", "mt-bench", "iteration 0", "gpt-4", better),
+        Measured("run", "mt-bench", "iteration 1", "gpt-4.1", better),
+    ]
+    document = compare_iterations(values)
     assert [(entry["policy"], entry["value"]) for entry in document["differences"]] == [("iteration 0", pytest.approx(1))]
     assert document["notes"] == ["mt-bench, iteration 1: judged by gpt-4 on one side and by gpt-4.1 on the other; not compared"]
 
@@ -141,7 +142,7 @@ def artifact(folder: Path, stage: str, rows: list[dict[str, Any]], schema: pa.Sc
     place = folder / f"0-{stage}-000000000000"
     write_rows([pa.Table.from_pylist(rows, schema=schema)], schema, place / "data")
     inputs_of_manifest = {name: {"artifact": artifact_name} for name, artifact_name in (inputs or {}).items()}
-    return Artifact(f"{stage}-0", stage, 0, place, {"counts": {}, "inputs": inputs_of_manifest, "rows": len(rows)})
+    return Artifact(stage_of_folder(place.name), place, {"counts": {}, "inputs": inputs_of_manifest, "rows": len(rows)})
 
 
 @pytest.mark.parametrize("column", [True, False])
@@ -184,8 +185,8 @@ def test_the_report_shows_wins_of_alpaca_eval_and_of_every_label_of_arena_hard_v
             "scores": {"judging": about},
             "inputs": {"baseline": {}, "judgments": {"artifact": stage_artifacts["judgments"].folder.name}},
         }
-        artifacts += [*stage_artifacts.values(), Artifact(score_artifact.name, score_artifact.stage, 0, score_artifact.folder, manifest)]
-    history = History(tmp_path, tuple(artifacts))
+        artifacts += [*stage_artifacts.values(), dataclasses.replace(score_artifact, manifest=manifest)]
+    history = History(tmp_path, (), tuple(artifacts))
     titles = [example.title for example in examples(history).answers]
     assert {"alpaca-eval: a win", "alpaca-eval: a loss", "alpaca-eval: no verdict"} <= set(titles)
     assert "arena-hard-v2.0: a win in both orders" in titles and "arena-hard-v2.0: no verdict" not in titles
@@ -407,7 +408,7 @@ def test_a_policy_without_benchmarks_has_a_card_that_the_hub_accepts(tmp_path: P
     base = Base("org/base", "org/base", "0" * 40, {"license": "apache-2.0"})
     manifest = {**policy.manifest, "inputs": {**policy.manifest["inputs"], "policy": {"artifact": "org/base"}}}
     policy = dataclasses.replace(policy, manifest=manifest)
-    card = model_card(Story("made", "tester", recipe, artifacts, {0: policy}, base, {}), 0)
+    card = model_card(Story(root, "made", "tester", recipe, artifacts, {0: policy}, base, {}), 0)
     metadata = yaml.safe_load(card.split("---")[1])
     assert "model_name" not in metadata and "model-index" not in metadata
     assert card_faults(card, "model") == [] and ModelCard(card).data.base_model == "org/base"

@@ -22,7 +22,7 @@ from eva_stages.core.logs import clean_log
 from eva_stages.core.parts import write_part
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
-from eva_stages.core.recipe_files import load_recipe, packaged_recipes
+from eva_stages.core.recipe_files import dump_recipe, load_recipe, packaged_recipes
 from eva_stages.core.redaction import PART, REPLACEMENT, SHORTEST, STRIDE, hide, redact, redact_data
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
@@ -33,7 +33,7 @@ from eva_stages.core.terminal import Terminal, note, print_json
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.privacy import Privacy, hosts_of
-from eva_stages.publishing.story import push_run
+from eva_stages.publishing.pushing import push_run
 from tests.building import check
 from tests.fault_server import chat_server
 
@@ -366,6 +366,7 @@ def test_published_texts_name_no_server(tmp_path: Path) -> None:
     assert changed_rows == 1 and table["failures"].to_pylist() == [["no answer from http://[server]:8000/v1"]]
     run, message = Run(tmp_path / "run"), list[str]()
     run.create()
-    with pytest.raises(ConfigError, match="nothing"):
-        push_run(run, recipe, "ada", True, Selection(), True, message.append)
-    assert message[0] == "api_base is left out of what is published, and Judge.corp.internal stands as [server] in it"
+    (run.root / "recipe.yaml").write_text(dump_recipe(recipe))
+    with pytest.raises(ConfigError, match="no complete stage"):
+        push_run(run, "ada", True, Selection(), True, message.append)
+    assert message[0] == "api_base is left out of what is published, and Judge.corp.internal appears as [server] in it"

@@ -16,10 +16,11 @@ from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import write_rows
-from eva_stages.publishing.artifacts import Base, Story, scores
 from eva_stages.publishing.cards import command, dataset_card, model_card
 from eva_stages.publishing.privacy import Privacy
-from eva_stages.publishing.story import tell
+from eva_stages.publishing.story import Base, Story, story_of
+from eva_stages.views.history import read_history
+from eva_stages.views.recorded_scores import scores
 from tests.building import built
 from tests.conftest import manifests
 from tests.hub_cards_check import card_faults
@@ -37,8 +38,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def told(tiny_run: Path) -> Story:
-    recipe = load_recipe(str(tiny_run / "recipe.yaml"))
-    return tell(Run(tiny_run), recipe, built(recipe), "tester", Privacy(tiny_run))
+    return story_of(read_history(Run(tiny_run)), "tester", Privacy(tiny_run))
 
 
 def rows_of(card: str, heading: str) -> list[list[str]]:

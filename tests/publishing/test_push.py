@@ -20,7 +20,7 @@ from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.contents import Selection
-from eva_stages.publishing.story import push_run
+from eva_stages.publishing.pushing import push_run
 from tests.conftest import events, kill_group, manifests, run_eva, start_eva
 from tests.hub_server import READER, STRANGER, WRITER, Fault, HubServer, Repo, hub_server, use_hub
 
@@ -232,8 +232,7 @@ def here(story: Story, monkeypatch: pytest.MonkeyPatch) -> Story:
 
 
 def pushed(run: Path, namespace: str = "tester", private: bool = False, dry_run: bool = False, **selection: Any) -> Any:
-    recipe = load_recipe(str(run / "recipe.yaml"))
-    return push_run(Run(run), recipe, namespace, private, Selection(**selection), dry_run, lambda text: None)
+    return push_run(Run(run), namespace, private, Selection(**selection), dry_run, lambda text: None)
 
 
 def renamed(story: Story, name: str, keep_record: bool = False) -> Path:

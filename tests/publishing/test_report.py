@@ -268,6 +268,8 @@ def test_health_shows_every_figure_beside_its_limit_and_says_what_is_beyond_it(t
     assert health(read_history(Run(run))).lead == ["Every figure that is known is within its limit."]
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"health": {"pair_share": 1.0, "kl_per_token": None}}))
+    folders = [stage["folder"] for stage in json.loads((run / "stages.json").read_text())]
+    (run / "stages.json").write_text(json.dumps(folders))  # as eva 0.1.0 wrote it: the limits are read from the recipe
     section = health(read_history(Run(run)))
     figures = [manifests(run)[f"{iteration}-health"]["figures"] for iteration in (0, 1)]
     assert [lead.partition(":")[0] for lead in section.lead] == ["Iteration 0", "Iteration 1"] and "health.pair_share=1" in section.lead[0]

@@ -8,13 +8,12 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from eva_stages.core.progress import duration
-from eva_stages.publishing.artifacts import COST
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.numbers import before_and_after, last_texts, n_of, rewards, table, word_counts
 from eva_stages.publishing.report.plots import Plot, draw, look, short
 from eva_stages.publishing.report.provenance_section import recipe_of
 from eva_stages.publishing.report.section_html import Cell, Section, Table
-from eva_stages.views.history import History
+from eva_stages.views.history import COST, History
 
 Line = dict[int, float]
 """A figure by iteration."""

@@ -5,10 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.progress import duration
-from eva_stages.publishing.artifacts import COST
 from eva_stages.publishing.report.plots import Plot, colour, draw, short
 from eva_stages.publishing.report.section_html import Cell, Section, Table
-from eva_stages.views.history import History
+from eva_stages.views.history import COST, History
 
 MOST_STAGES = 16
 MEASURES = (

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
+from eva_stages.core.kinds import KINDS
 from eva_stages.core.parts import FAILED
 from eva_stages.publishing.report.numbers import counted, last_texts, mean_interval, n_of, sizes, table, word_counts
 from eva_stages.publishing.report.plots import Plot, draw, grouped, histograms, interval_points, stacked
@@ -14,13 +15,6 @@ from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
 MOST_TOPICS = 6
-LEFT_OUT = {
-    "curate": ("evolved", "kept"),
-    "decontaminate": ("clean", "kept", "prompts"),
-    "diversify": ("kept", "diverse", "prompts"),
-    "admit": ("admitted",),
-}
-"""Stages that turn prompts away, and their counts that are not reasons for that."""
 
 
 def curriculum(history: History) -> Section:
@@ -49,12 +43,12 @@ def curriculum(history: History) -> Section:
 def rejections(history: History, iteration: int) -> dict[str, int]:
     """How many evolutions of an iteration were turned away, by reason."""
     found: dict[str, int] = {}
-    for stage, not_reasons in LEFT_OUT.items():
-        artifact = history.one(stage, iteration)
-        if artifact is None or (stage == "decontaminate" and iteration == 0):
+    for kind in KINDS.values():
+        artifact = history.one(kind.name, iteration) if kind.kept_counts else None
+        if artifact is None or (kind.name == "decontaminate" and iteration == 0):
             continue
         for reason, count in artifact.counts.items():
-            if reason not in not_reasons and count:
+            if reason not in kind.kept_counts and count:
                 found[spaced(reason)] = found.get(spaced(reason), 0) + int(count)
     return found
 

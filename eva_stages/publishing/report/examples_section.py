@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from eva_stages.core.kinds import EVAL, JUDGE
 from eva_stages.core.rows import last_user_text
-from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.report.judging_section import judged_rows
 from eva_stages.publishing.report.numbers import rewards, table
 from eva_stages.publishing.report.section_html import Section
-from eva_stages.views.history import History
+from eva_stages.views.history import Artifact, History
 from eva_stages.views.lookup import Rows
 from eva_stages.views.prompt_lineage import Lineage
 
@@ -108,11 +108,10 @@ def _step(step: dict[str, Any]) -> Step:
 
 def _judged(history: History) -> list[Artifact]:
     """The judgments of answers against a baseline, of the last iteration that has them."""
-    found = [one for one in history.artifacts if one.stage.endswith("-judge") and "baseline" in one.manifest["inputs"]]
-    last = max((one.iteration for one in found), default=0)
-    return [one for one in found if one.iteration == last and one.stage.startswith("eval-")] or [
-        one for one in found if one.iteration == last
-    ]
+    judged = [artifact for artifact in history.of_kind(JUDGE) if "baseline" in artifact.manifest["inputs"]]
+    last = max((artifact.iteration for artifact in judged), default=0)
+    of_last = [artifact for artifact in judged if artifact.iteration == last]
+    return [artifact for artifact in of_last if artifact.parsed_name.side == EVAL] or of_last
 
 
 def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
@@ -142,7 +141,7 @@ def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
         texts = [_text(rows.of(row["prompt_id"], ["responses"]), turns) for rows in (answers, baselines)]
         sides = (Answer(f"policy of iteration {artifact.iteration}", texts[0]), Answer("baseline", texts[1]))
         verdicts = tuple(_verdict(one) for one in by_question[question])
-        found.append(Comparison(f"{_name(artifact)}: {title}", _question(row), sides, verdicts))
+        found.append(Comparison(f"{artifact.parsed_name.benchmark}: {title}", _question(row), sides, verdicts))
     return found
 
 
@@ -150,10 +149,6 @@ def _verdict(row: dict[str, Any]) -> Answer:
     order = "policy first" if row["game"] == 1 else "baseline first"
     said = "no verdict" if row["outcome"] is None else row.get("verdict") or f"{row['outcome']:.2f} for the policy"
     return Answer(f"{row['judge']}, {order}: {said}", row["raw"])
-
-
-def _name(artifact: Artifact) -> str:
-    return artifact.stage.removesuffix("-judge").partition("-")[2] or "lettercraft"
 
 
 def _text(row: dict[str, Any] | None, turns: int) -> str | None:

@@ -1,12 +1,8 @@
 """The health of every iteration: the signs of one that went wrong, each beside its limit in the run's recipe."""
 
-from typing import Any
-
 from matplotlib.axes import Axes
 
-from eva_stages.core.config.health_config import Health
-from eva_stages.core.health_signs import SIGNS, checks
-from eva_stages.core.ourfiles import RECIPE_COMMAND, read_yaml
+from eva_stages.core.health_signs import SIGNS
 from eva_stages.publishing.report.plots import Plot, draw, look
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
@@ -19,11 +15,10 @@ def health(history: History) -> Section:
     figures = {one.iteration: one.manifest["figures"] for one in history.every("health")}
     if not figures:
         return Section("health", "Health", missing=["No iteration's health is known; `eva run` takes it after each evaluation."])
-    wanted = checks(_limits(history))
-    broken = {number: [said for check in wanted if (said := check.broken(found))] for number, found in figures.items()}
-    lead = [f"Iteration {number}: {said}." for number, told in broken.items() for said in told]
+    artifacts = history.every("health")
+    lead = [f"Iteration {artifact.iteration}: {sentence}." for artifact in artifacts for sentence in artifact.warnings]
     lead = lead or ["Every figure that is known is within its limit."]
-    limits = {check.figure: check.limit for check in wanted}
+    limits = {check.figure: check.limit for check in artifacts[0].planned.checks}
     rows: list[list[Cell]] = [
         [meaning.says, *(found.get(name) for found in figures.values()), "at most" if meaning.at_most else "at least", limits.get(name)]
         for name, meaning in SIGNS.items()
@@ -32,13 +27,6 @@ def health(history: History) -> Section:
     heads = ["figure", *(f"iteration {number}" for number in figures), "should be", "limit"]
     note = "An empty cell is a figure that this recipe does not give, or one without a limit. Limits are those of the run's recipe."
     return Section("health", "Health", lead, _distance(figures), [Table("Signs of an iteration that goes wrong", heads, rows, note)])
-
-
-def _limits(history: History) -> Health:
-    """The limits in the run's recipe."""
-    path = history.root / "recipe.yaml"
-    recipe: dict[str, Any] = read_yaml(path, RECIPE_COMMAND) if path.is_file() else {}
-    return Health.model_validate(recipe.get("health", {}))
 
 
 def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:

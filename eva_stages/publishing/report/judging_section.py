@@ -8,14 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 
-from eva_stages.core.kinds import parsed_name
+from eva_stages.core.kinds import EVAL, JUDGE, LETTERCRAFT, SCORE, stage_name
 from eva_stages.core.tables import read_table
 from eva_stages.core.verdicts import outcome_of_row
-from eva_stages.publishing.artifacts import Artifact
 from eva_stages.publishing.report.numbers import mean_interval, n_of
 from eva_stages.publishing.report.plots import MUTED, Plot, colour, draw, grouped, look, outcomes, short
 from eva_stages.publishing.report.section_html import Cell, Section, Table
-from eva_stages.views.history import History
+from eva_stages.views.history import Artifact, History
 
 OUTCOMES = {"won": colour(0), "tied": colour(6), "lost": colour(1), "no verdict": colour(4)}
 
@@ -59,14 +58,14 @@ def judged_rows(artifact: Artifact, columns: list[str]) -> list[dict[str, Any]]:
     if artifact.rows is None:
         return []
     wanted = [*columns, "question_id", "game", "judge", "outcome", "verdict", "score"]
-    benchmark = parsed_name(artifact.stage).benchmark
+    benchmark = artifact.parsed_name.benchmark
     present = [name for name in dict.fromkeys(wanted) if name in pq.read_schema(artifact.rows).names]
     return [{**row, "outcome": outcome_of_row(row, benchmark)} for row in read_table(artifact.rows.parent, present).to_pylist()]
 
 
 def _lettercraft(history: History) -> list[Judged]:
     found = []
-    for artifact in history.every("eval-judge"):
+    for artifact in history.every(stage_name(JUDGE, LETTERCRAFT, EVAL)):
         rows = judged_rows(artifact, [])
         if not rows:
             continue
@@ -79,8 +78,8 @@ def _lettercraft(history: History) -> list[Judged]:
         same = [two[0][1] == two[1][1] for two in by_question.values() if len(two) == 2 and np.isfinite(two).all()]
         found.append(
             Judged(
-                "lettercraft",
-                f"iteration {artifact.iteration}",
+                LETTERCRAFT,
+                artifact.policy,
                 str(rows[0]["judge"]),
                 len(rows),
                 None,
@@ -109,8 +108,8 @@ def _benchmarks(history: History) -> list[Judged]:
         place = about.get("first_place")
         found.append(
             Judged(
-                _benchmark(artifact),
-                _policy(artifact),
+                str(artifact.parsed_name.benchmark),
+                artifact.policy,
                 str(about["judge"]),
                 int(about["judgments"]),
                 about.get("failed_calls"),
@@ -134,16 +133,8 @@ def _games_of(history: History, score: Artifact) -> dict[str, float] | None:
 
 
 def _scored(history: History) -> list[tuple[Artifact, dict[str, Any]]]:
-    found = [(one, one.manifest.get("scores")) for one in history.artifacts if one.stage.endswith("-score")]
+    found = [(one, one.manifest.get("scores")) for one in history.of_kind(SCORE)]
     return [(one, scores) for one, scores in found if isinstance(scores, dict)]
-
-
-def _benchmark(artifact: Artifact) -> str:
-    return artifact.stage.partition("-")[2].removesuffix("score").removesuffix("-") or "lettercraft"
-
-
-def _policy(artifact: Artifact) -> str:
-    return "base" if artifact.stage.startswith("base-") else f"iteration {artifact.iteration}"
 
 
 def _position_bias(found: list[Judged]) -> Plot:
@@ -202,9 +193,9 @@ def _radar(history: History) -> Plot | None:
     rated = {}
     for artifact, figures in _scored(history):
         official = figures.get("official") or {}
-        if _benchmark(artifact) == "mt-bench" and official.get("categories"):
+        if str(artifact.parsed_name.benchmark) == "mt-bench" and official.get("categories"):
             ratings = {name: value["score"] if isinstance(value, dict) else value for name, value in official["categories"].items()}
-            rated[_policy(artifact)] = {name: value for name, value in ratings.items() if value is not None}
+            rated[artifact.policy] = {name: value for name, value in ratings.items() if value is not None}
     if not rated:
         return None
     names = list(dict.fromkeys(name for ratings in rated.values() for name in ratings))

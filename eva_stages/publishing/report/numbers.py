@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 
 from eva_stages.core.numeric import drawable
 from eva_stages.core.tables import read_table, reward_matrix
-from eva_stages.publishing.artifacts import Artifact
-from eva_stages.views.history import History
+from eva_stages.views.history import Artifact, History
 
 MOST_COUNTS = 4
 

@@ -30,7 +30,7 @@ from eva_stages.publishing.report.informativeness_section import informativeness
 from eva_stages.publishing.report.judging_section import judging
 from eva_stages.publishing.report.ledger_section import ledger
 from eva_stages.publishing.report.plots import SERIES
-from eva_stages.publishing.report.provenance_section import provenance, recipe_settings
+from eva_stages.publishing.report.provenance_section import provenance
 from eva_stages.publishing.report.result_section import result
 from eva_stages.publishing.report.section_html import Section
 from eva_stages.publishing.report.solver_section import solver
@@ -53,7 +53,7 @@ def write_report(histories: Sequence[History], compared: dict[str, Any] | None =
         compared: the differences of the first two runs' scores, as `eva_stages.views.comparison` makes them.
     """
     first = histories[0]
-    hosts = {host for one in histories for host in hosts_of(recipe_settings(one))}
+    hosts = {host for one in histories for host in hosts_of(one.recipe)}
     privacy = Privacy(first.root, hosts=tuple(sorted(hosts)))
     if len(histories) == 1:
         sections = [result(histories), *(section(first) for section in SECTIONS), provenance(histories, privacy)]

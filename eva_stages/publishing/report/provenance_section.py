@@ -5,7 +5,6 @@ from typing import Any
 
 import yaml
 
-from eva_stages.core.ourfiles import RECIPE_COMMAND, read_yaml
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
@@ -14,16 +13,9 @@ SHOWN = 12
 """Hex digits of a digest that are shown; the manifests have all."""
 
 
-def recipe_settings(history: History) -> dict[str, Any]:
-    """The run's recipe as it is on disk; empty where there is none."""
-    path = history.root / "recipe.yaml"
-    recipe: dict[str, Any] = read_yaml(path, RECIPE_COMMAND) if path.is_file() else {}
-    return recipe
-
-
 def recipe_of(history: History, privacy: Privacy) -> dict[str, Any]:
     """The run's recipe without paths, servers and secrets."""
-    recipe: dict[str, Any] = privacy.settings(recipe_settings(history))
+    recipe: dict[str, Any] = privacy.settings(dict(history.recipe))
     return recipe
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from eva_stages.publishing.artifacts import Score, scores
+from eva_stages.core.kinds import BASE
 from eva_stages.publishing.report.numbers import n_of
 from eva_stages.publishing.report.plots import MUTED, Plot, draw, interval_points
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
+from eva_stages.views.recorded_scores import Score, scores
 
-BASE = "base"
 UNITS = {
     ("lettercraft", "sampled"): ("Mean reward of sampled answers", "reward, 0 to 1", None),
     ("lettercraft", "greedy"): ("Mean reward of greedy answers", "reward, 0 to 1", None),
@@ -150,8 +150,8 @@ def _official(history: History) -> Table | None:
 
 
 def _difference_table(document: dict[str, Any]) -> Table:
-    keys = ("bench", "policy", "score_a", "score_b", "value", "low", "high", "p_value", "p_holm", "n")
-    heads = ["benchmark", "policy", "a", "b", "b - a", "low", "high", "p", "p (Holm)", "questions"]
+    keys = ("bench", "policy", "b", "score_a", "score_b", "value", "low", "high", "p_value", "p_holm", "n")
+    heads = ["benchmark", "policy", "b is", "a", "b", "b - a", "low", "high", "p", "p (Holm)", "questions"]
     rows = [[one[key] for key in keys] for one in document["differences"]]
     note = (
         f"a: {document['a']}; b: {document['b']}. Paired bootstrap over the questions both answered, 95 %; p two-sided, adjusted for all "

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from eva_stages.core.manifests import content
 from eva_stages.core.numeric import drawable
 from eva_stages.core.ourfiles import read_json
 from eva_stages.publishing.report.numbers import Rewards, before_and_after, mean_interval, n_of, rewards, sizes, table
@@ -27,7 +26,7 @@ MOST_STEPS = 400
 def solver(history: History) -> Section:
     scored = {one.iteration: found for one in history.every("reward") if (found := rewards(one))}
     plots = [_before_after(history, scored, name) for name in ("mean", "gap")] if scored else []
-    logs = {one.iteration: log for one in history.every("train") if (log := training_log(content(one.folder)))}
+    logs = {one.iteration: log for one in history.every("train") if (log := training_log(one.content))}
     plots += [_curve(logs, *curve) for curve in CURVES if any(curve[0] in entry for log in logs.values() for entry in log)]
     margins = {f"iteration {one.iteration}": values for one in history.every("pair") if (values := _margins(one)) is not None}
     if margins:

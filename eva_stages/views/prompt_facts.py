@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from eva_stages.publishing.artifacts import Artifact
-from eva_stages.views.history import History
+from eva_stages.views.history import Artifact, History
 from eva_stages.views.lookup import Row, Rows
 
 ANSWERING = (("creator-respond", "creator-reward"), ("admit-respond", "admit-reward"), ("respond", "reward"))
