@@ -16,7 +16,7 @@ from eva_stages.core.errors import DamagedError, UnreadableError
 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
 Value = TypeVar("Value")
-RECIPE_COMMAND = "eva run RECIPE with the run's --run-dir, which writes the file again"
+RECIPE_COMMAND = "eva run RECIPE --run-dir {root}, with the recipe that the run was started with; it writes the file again"
 GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _noticed: set[str] = set()
 

@@ -190,7 +190,7 @@ def read_history(run: Run) -> History:
         DamagedError: if a manifest, the list of stages or the recipe cannot be read.
     """
     path = run.root / "recipe.yaml"
-    recipe: dict[str, Any] = read_yaml(path, RECIPE_COMMAND) if path.is_file() else {}
+    recipe: dict[str, Any] = read_yaml(path, RECIPE_COMMAND.format(root=run.root)) if path.is_file() else {}
     stages, artifacts = [], []
     for planned in run.planned():
         folder = run.place(planned)

@@ -16,8 +16,8 @@ from scipy.special import expit
 
 from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.planned_stages import stage_of_folder
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context
@@ -35,8 +35,8 @@ from eva_stages.evaluation.mt_bench import rating
 from eva_stages.models.instructions import instruction, instruction_loosely
 from eva_stages.publishing.cards import model_card
 from eva_stages.publishing.report.examples_section import examples
-from eva_stages.publishing.story import Base, Story
 from eva_stages.publishing.report.judging_section import _lettercraft, judged_rows, judging
+from eva_stages.publishing.story import Base, Story
 from eva_stages.views.comparison import compare, compare_iterations, file_values
 from eva_stages.views.history import Artifact, History, read_history
 from eva_stages.views.score_tables import comparison_tables, score_tables

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import DatasetCard, EvalResult, ModelCard
 from markdown_it import MarkdownIt
 
-from eva_stages.core.recipe_files import load_recipe
+from eva_stages.core.planned_stages import stage_of_folder
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import write_rows
@@ -189,7 +189,8 @@ def test_the_command_takes_prompts_of_a_file_from_the_pushed_rows(told: Story) -
 def test_scores_of_every_shape_are_found(told: Story) -> None:
     (last,) = [one for one in told.artifacts if (one.stage, one.iteration) == ("eval-score", 1)]
     shapes = {"score": {"value": 7.5, "low": 7.0, "high": 8.0, "n": 80}, "turns": {"first": {"value": 8.0}}, "usd": 0.25, "ok": True}
-    judged = dataclasses.replace(last, stage="eval-mt-bench-score", manifest={**last.manifest, "scores": shapes})
+    planned = stage_of_folder("1-eval-mt-bench-score-000000000000")
+    judged = dataclasses.replace(last, planned=planned, manifest={**last.manifest, "scores": shapes})
     found = [(one.benchmark, one.policy, one.name, one.value, one.low) for one in scores((judged,))]
     assert found == [
         ("mt-bench", "iteration 1", "score", 7.5, 7.0),

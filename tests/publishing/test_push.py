@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from eva_stages.core.errors import ConfigError, DataError
-from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.pushing import push_run
