@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, EvaError, HubError, StageError
 from eva_stages.core.progress import Reporter
+from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Stage
 from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.pushing import push_run
-from pipelines.iteration import Iteration
 
 
 def execute_and_publish(

@@ -6,7 +6,7 @@ left out. Runs of eva 0.1.0 list folders only: the rest is read from the manifes
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,6 @@ class History:
     root: Path
     stages: Sequence[PlannedStage]
     artifacts: tuple[Artifact, ...]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    """The recipe's text as data; fields of earlier versions may be in it."""
 
     @cached_property
     def _by_label(self) -> dict[tuple[str, int], Artifact]:
@@ -119,6 +117,11 @@ class History:
     @property
     def name(self) -> str:
         return self.root.resolve().name
+
+    @cached_property
+    def recipe(self) -> Mapping[str, Any]:
+        """The recipe's text as data; fields of earlier versions may be in it."""
+        return read_recipe(self.root)
 
     @property
     def recipe_name(self) -> str:
@@ -187,19 +190,28 @@ def read_history(run: Run) -> History:
     """The history of a run.
 
     Raises:
-        DamagedError: if a manifest, the list of stages or the recipe cannot be read.
+        DamagedError: if a manifest cannot be read.
     """
-    path = run.root / "recipe.yaml"
-    recipe: dict[str, Any] = read_yaml(path, RECIPE_COMMAND.format(root=run.root)) if path.is_file() else {}
     stages, artifacts = [], []
     for planned in run.planned():
         folder = run.place(planned)
         manifest = _manifest(folder)
-        stage = planned if planned.described else _from_manifest(planned, manifest, recipe)
+        stage = planned if planned.described else _from_manifest(planned, manifest, run.root)
         stages.append(stage)
         if manifest is not None:
             artifacts.append(Artifact(stage, folder, manifest))
-    return History(run.root, stages, tuple(artifacts), recipe)
+    return History(run.root, stages, tuple(artifacts))
+
+
+def read_recipe(root: Path) -> dict[str, Any]:
+    """The text of a run's recipe as data; empty where there is none.
+
+    Raises:
+        DamagedError: if it cannot be read.
+    """
+    path = root / "recipe.yaml"
+    recipe: dict[str, Any] = read_yaml(path, RECIPE_COMMAND.format(root=root)) if path.is_file() else {}
+    return recipe
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -217,9 +229,9 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         return None  # put aside just now, by a repair
 
 
-def _from_manifest(stage: PlannedStage, manifest: Mapping[str, Any] | None, recipe: Mapping[str, Any]) -> PlannedStage:
+def _from_manifest(stage: PlannedStage, manifest: Mapping[str, Any] | None, root: Path) -> PlannedStage:
     """A stage of eva 0.1.0, of which only the folder is recorded."""
-    limits = checks(Health.model_validate(recipe.get("health") or {})) if stage.name == "health" else ()
+    limits = checks(Health.model_validate(read_recipe(root).get("health") or {})) if stage.name == "health" else ()
     if manifest is None:
         return replace(stage, checks=limits)
     inputs = {name: str(entry["artifact"]) for name, entry in manifest["inputs"].items()}

@@ -33,7 +33,7 @@ from eva_stages.views.history import read_history
 from eva_stages.views.prompt_lineage import Lineage
 from eva_stages.views.run_status import Watch, status_table
 from eva_stages.views.run_summary import summary
-from tests.building import built, planned
+from tests.building import planned
 
 ROOT = Path(__file__).parents[2]
 CODE = ("eva_stages", "pipelines", "cli", "benchmarks", "configs", "hub_cards")

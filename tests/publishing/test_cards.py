@@ -21,7 +21,6 @@ from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.story import Base, Story, story_of
 from eva_stages.views.history import read_history
 from eva_stages.views.recorded_scores import scores
-from tests.building import built
 from tests.conftest import manifests
 from tests.hub_cards_check import card_faults
 
