@@ -42,7 +42,7 @@ def imported_function(recipe: Recipe, choice: FunctionChoice) -> Callable[..., A
     """
     place, spec, field = choice
     if not in_file(spec):
-        return load_attribute(field.target(spec))
+        return load_attribute(field.functions[spec])
     function = resolve_function(spec, place)
     if not recipe.trust_code:
         raise ConfigError(

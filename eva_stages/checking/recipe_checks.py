@@ -22,7 +22,7 @@ from eva_stages.core.errors import ConfigError, DataError, HubError, MissingKeyE
 from eva_stages.core.question_files import find_questions
 from eva_stages.core.stage import closure
 from eva_stages.core.terminal import note
-from eva_stages.creator.prompt_loading import LeftOut, count_usable
+from eva_stages.creator.prompt_loading import LeftOutRows, count_usable
 from eva_stages.creator.prompt_sources import prompt_source
 from eva_stages.models.choosing import OneReward
 from eva_stages.models.loading import locate, resolve
@@ -105,13 +105,13 @@ def _prompts(recipe: Recipe, prompts: FilePrompts | HubPrompts) -> None:
     if human and prompts.size is None:
         raise ConfigError([NUMBER_FOR_HUMAN])
     policy = str(locate(recipe.policy.model, recipe.policy.revision, "policy.model"))
-    left_out, place = LeftOut(), prompts.path if isinstance(prompts, FilePrompts) else prompts.id
+    left_out, place = LeftOutRows(), prompts.path if isinstance(prompts, FilePrompts) else prompts.id
     usable = count_usable(prompt_source(prompts), prompts.max_characters, policy, left_out)
     if not usable:
-        raise ConfigError([f"prompts: {place} has no prompt that can be used: {left_out.said()}"])
+        raise ConfigError([f"prompts: {place} has no prompt that can be used: {left_out.summary()}"])
     if left_out.rows:
         total = sum(left_out.counts[reason] for reason in left_out.rows)
-        note(f"prompts: {total} of {left_out.counts['read']} rows of {place} are left out: {left_out.said()}")
+        note(f"prompts: {total} of {left_out.counts['read']} rows of {place} are left out: {left_out.summary()}")
     rounds = recipe.iterations + 1 if human else 1
     if prompts.size is None or prompts.size * rounds <= usable:
         return

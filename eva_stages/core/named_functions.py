@@ -80,7 +80,7 @@ def load_choice(choice: str | FunctionCode, field: FunctionField) -> Function:
     Raises:
         DataError: as `load_function` says.
     """
-    return load_attribute(field.target(choice)) if isinstance(choice, str) else choice.load()
+    return load_attribute(field.functions[choice]) if isinstance(choice, str) else choice.load()
 
 
 def known_functions(field: FunctionField) -> dict[str, Function]:

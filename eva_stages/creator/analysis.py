@@ -35,8 +35,10 @@ SCORE_TEMPLATE = (
     "Reply with two lines and nothing else:\nQuality: <number>\nComplexity: <number>\n\n"
 )
 HYPOTHESIS = "This text is about {}."
-SCORED = ("quality", "complexity")
-_READ = {name: re.compile(rf"^\W*{name}\W*(?:1\W+(?:to\W+)?5\W+)?(\d+(?:\.\d+)?)\b", re.IGNORECASE | re.MULTILINE) for name in SCORED}
+SCORE_NAMES = ("quality", "complexity")
+_SCORE_PATTERNS = {
+    name: re.compile(rf"^\W*{name}\W*(?:1\W+(?:to\W+)?5\W+)?(\d+(?:\.\d+)?)\b", re.IGNORECASE | re.MULTILINE) for name in SCORE_NAMES
+}
 
 
 def score_question(messages: list[Message]) -> str:
@@ -46,8 +48,8 @@ def score_question(messages: list[Message]) -> str:
 
 def read_score(reply: str | None, name: str) -> float | None:
     """The last score of that name in a reply; None if there is none from 1 to 5."""
-    found = _READ[name].findall(reply or "")
-    return float(found[-1]) if found and 1 <= float(found[-1]) <= 5 else None
+    scores = _SCORE_PATTERNS[name].findall(reply or "")
+    return float(scores[-1]) if scores and 1 <= float(scores[-1]) <= 5 else None
 
 
 class ScorePrompts(Task):
@@ -70,13 +72,13 @@ class ScorePrompts(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return [*SCORED, "failure"]
+        return [*SCORE_NAMES, "failure"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         return [{"role": "user", "content": score_question(input["messages"])}]
 
     def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
-        return {name: read_score(output, name) for name in SCORED}
+        return {name: read_score(output, name) for name in SCORE_NAMES}
 
     def process(self, inputs: StepInput) -> StepOutput:
         seeds = [derive_seed(self.seed, row["prompt_id"]) for row in inputs]
@@ -85,7 +87,7 @@ class ScorePrompts(Task):
             reply, failure = reply_of(output)
             row |= self.format_output(reply)
             add_calls(row, failure)
-            missing = [name for name in SCORED if row[name] is None]
+            missing = [name for name in SCORE_NAMES if row[name] is None]
             if missing and failure is None:
                 failure = f"no {' and no '.join(missing)} from 1 to 5 in the scorer's reply"
                 add_reasons(row, failure)
@@ -149,9 +151,9 @@ class LabelTopics(Step):
         room = self._pipeline.tokenizer.model_max_length - self._longest
         for batch in token_batches([min(length, self._longest) + room for length in lengths], self.tokens_per_batch, len(self.labels)):
             size = max(1, len(batch) * len(self.labels))
-            found = self._pipeline([texts[i] for i in batch], self.labels, hypothesis_template=HYPOTHESIS, batch_size=size)
-            for index, one in zip(batch, found, strict=True):
-                inputs[index] |= _topic(one["labels"][0], one["scores"][0])
+            results = self._pipeline([texts[i] for i in batch], self.labels, hypothesis_template=HYPOTHESIS, batch_size=size)
+            for index, result in zip(batch, results, strict=True):
+                inputs[index] |= _topic(result["labels"][0], result["scores"][0])
                 failure = inputs[index]["failure"]
                 add_calls(inputs[index], failure)
                 add_statistics(inputs[index], prompts=1, unlabelled=int(failure is not None), cut=int(lengths[index] > self._longest))

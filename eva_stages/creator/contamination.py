@@ -45,14 +45,14 @@ MATCHES = pa.schema(
         ("question", pa.string()),
     ]
 )
-CONTAINED = 8
+MIN_CONTAINED_WORDS = 8
 """Words from which a question shorter than an n-gram counts when a prompt contains it; shorter ones are too common a phrase."""
 NEAR_COPY = 0.5
 """Estimated Jaccard similarity of character 5-grams, spaces left out, from which a prompt is a near copy."""
 
 # Thai to Burmese and Khmer, kana, ideographs: scripts that do not put spaces between words
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-WORD = re.compile(f"(?=\\w)[{UNSPACED}]|[^\\W_{UNSPACED}]+")
+UNSPACED_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+WORD = re.compile(f"(?=\\w)[{UNSPACED_SCRIPTS}]|[^\\W_{UNSPACED_SCRIPTS}]+")
 APOSTROPHES = re.compile("['\u2018\u2019\u02bc`]")
 
 Words = tuple[str, ...]
@@ -98,13 +98,15 @@ class QuestionIndex:
         self._equal = {"".join(words[number]): number for number in reversed(range(len(words)))}
         self._shares: list[float] = []
         self._holders: defaultdict[Words, list[int]] = defaultdict(list)
-        for number, own in enumerate(words):
-            grams = _grams(own, min(ngram, len(own))) if len(own) >= min(ngram, CONTAINED) else set()
+        for number, question_words in enumerate(words):
+            grams = (
+                _grams(question_words, min(ngram, len(question_words))) if len(question_words) >= min(ngram, MIN_CONTAINED_WORDS) else set()
+            )
             self._shares.append(1 / max(1, len(grams)))
             for gram in grams:
                 self._holders[gram].append(number)
         self._lengths = sorted({len(gram) for gram in self._holders})
-        self._long = [number for number, own in enumerate(words) if len(own) >= CONTAINED]
+        self._long = [number for number, question_words in enumerate(words) if len(question_words) >= MIN_CONTAINED_WORDS]
         self._sketches = np.array([_sketch(words[number]) for number in self._long])
 
     def match(self, text: str) -> Match | None:
@@ -117,12 +119,12 @@ class QuestionIndex:
         return self._questions[equal] if equal is not None else self._overlapping(words) or self._near_copy(words)
 
     def _overlapping(self, words: Words) -> Match | None:
-        found: Counter[int] = Counter()
+        gram_counts: Counter[int] = Counter()
         for length in self._lengths:
             for gram in _grams(words, length):
-                found.update(self._holders.get(gram, ()))
-        best = max(sorted(found), key=lambda number: found[number] * self._shares[number], default=None)
-        if best is None or (share := found[best] * self._shares[best]) < self._overlap:
+                gram_counts.update(self._holders.get(gram, ()))
+        best = max(sorted(gram_counts), key=lambda number: gram_counts[number] * self._shares[number], default=None)
+        if best is None or (share := gram_counts[best] * self._shares[best]) < self._overlap:
             return None
         return self._questions[best]._replace(overlap=min(1.0, share))
 
@@ -174,8 +176,8 @@ class Contamination(TableStep):
 
 def best_match(index: QuestionIndex, messages: Sequence[Message]) -> Match | None:
     """The best match of any of a conversation's messages."""
-    found = [match for message in messages if (match := index.match(message["content"])) is not None]
-    return max(found, key=lambda match: match.overlap, default=None)
+    matches = [match for message in messages if (match := index.match(message["content"])) is not None]
+    return max(matches, key=lambda match: match.overlap, default=None)
 
 
 def _matches(prompts: pa.Table, index: QuestionIndex) -> Iterator[dict[str, Any]]:
@@ -199,8 +201,8 @@ class DropMatches(TableStep):
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         prompts, matches = sources
-        kept = np.flatnonzero(pc.invert(pc.is_in(prompts["prompt_id"], value_set=matches["prompt_id"])))
-        if len(prompts) and not len(kept):
+        kept_places = np.flatnonzero(pc.invert(pc.is_in(prompts["prompt_id"], value_set=matches["prompt_id"])))
+        if len(prompts) and not len(kept_places):
             raise DataError(f"all {len(prompts)} prompts are questions of the evaluation sets; see the contamination stage's matches")
-        yield from prompts.take(kept)
-        return {"contaminated": len(prompts) - len(kept), "kept": len(kept)}
+        yield from prompts.take(kept_places)
+        return {"contaminated": len(prompts) - len(kept_places), "kept": len(kept_places)}

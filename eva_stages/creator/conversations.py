@@ -32,7 +32,7 @@ def conversation(value: Any) -> Sequence[Message]:
         UnusableError: if it is no prompt.
     """
     if isinstance(value, str) and MESSAGES_AS_TEXT.match(value):
-        value = _parsed(value)
+        value = _parse_messages(value)
     if value is None or value in ("", [], {}) or value != value:
         raise UnusableError(EMPTY)
     if isinstance(value, str):
@@ -41,8 +41,8 @@ def conversation(value: Any) -> Sequence[Message]:
         raise UnusableError("dict" if isinstance(value, dict) else "truth_value" if isinstance(value, bool) else "number_or_other_value")
     kinds = {type(entry) for entry in value}
     if kinds != {dict}:
-        only = next(iter(kinds)) if len(kinds) == 1 else None
-        raise UnusableError({str: "list_of_texts", list: "nested_list", type(None): EMPTY}.get(only or object, "mixed_list"))
+        only_kind = next(iter(kinds)) if len(kinds) == 1 else None
+        raise UnusableError({str: "list_of_texts", list: "nested_list", type(None): EMPTY}.get(only_kind or object, "mixed_list"))
     if all("type" in entry and "role" not in entry for entry in value):
         return [{"role": "user", "content": _content(value)}]
     if all("from" in entry and "role" not in entry for entry in value):
@@ -56,7 +56,7 @@ def conversation(value: Any) -> Sequence[Message]:
     return messages
 
 
-def _parsed(text: str) -> Any:
+def _parse_messages(text: str) -> Any:
     """Chat messages that are written as JSON, as a file of texts such as CSV has them."""
     try:
         return decode_json(text)

@@ -77,18 +77,18 @@ class Curate(TableStep):
         reasons = evolutions["rejected"]
         counts.update({str(entry["values"]): entry["counts"] for entry in reasons.drop_null().value_counts().to_pylist()})
         usable = self._passing(evolutions, np.flatnonzero(reasons.is_null()), counts)
-        known = [rows["prompt_id"] for rows in earlier]
-        before = sum(map(len, known))
-        order = np.concatenate([np.arange(before), before + usable])
-        ids = pa.concat_arrays([*known, evolutions["prompt_id"].take(pa.array(usable))])
+        earlier_ids = [rows["prompt_id"] for rows in earlier]
+        earlier_count = sum(map(len, earlier_ids))
+        order = np.concatenate([np.arange(earlier_count), earlier_count + usable])
+        ids = pa.concat_arrays([*earlier_ids, evolutions["prompt_id"].take(pa.array(usable))])
         distinct = first_places(ids)
-        new = distinct[distinct >= before]
+        new = distinct[distinct >= earlier_count]
         counts["duplicate"] += len(usable) - len(new)
         if self.near_duplicate is not None:
-            kept = _first_of_their_kind([*earlier, evolutions], order[distinct], self.near_duplicate)[distinct >= before]
-            counts["near_duplicate"] += len(new) - int(kept.sum())
-            new = new[kept]
-        for table in evolutions.take(usable[new - before], SCHEMAS["prompts"].names):
+            is_new = _first_of_their_kind([*earlier, evolutions], order[distinct], self.near_duplicate)[distinct >= earlier_count]
+            counts["near_duplicate"] += len(new) - int(is_new.sum())
+            new = new[is_new]
+        for table in evolutions.take(usable[new - earlier_count], SCHEMAS["prompts"].names):
             yield table.cast(SCHEMAS["prompts"])
         return {"evolved": len(evolutions), "kept": len(new), **counts}
 
@@ -111,9 +111,9 @@ def _first_of_their_kind(sources: Sequence[Rows], places: np.ndarray, threshold:
     with tempfile.TemporaryFile(dir=sources[0].scratch) as file:
         if not len(places):
             return np.zeros(0, dtype=bool)
-        made = np.memmap(file, dtype=np.uint32, mode="w+", shape=(len(places), PERMUTATIONS))
-        done = 0
+        all_sketches = np.memmap(file, dtype=np.uint32, mode="w+", shape=(len(places), PERMUTATIONS))
+        row = 0
         for table in take(sources, places, ["messages"]):
-            made[done : done + len(table)] = sketches([prompt_text(messages) for messages in table["messages"].to_pylist()])
-            done += len(table)
-        return first_of_their_kind(made, threshold)
+            all_sketches[row : row + len(table)] = sketches([prompt_text(messages) for messages in table["messages"].to_pylist()])
+            row += len(table)
+        return first_of_their_kind(all_sketches, threshold)

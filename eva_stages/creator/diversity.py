@@ -37,15 +37,15 @@ def transformer_folder(folder: Path) -> Path:
     return next((folder / module["path"] for module in modules if module["type"].endswith("Transformer")), folder)
 
 
-def embedder_faults(folder: Path, unused: Callable[[str], object] | None = None) -> list[str]:
+def embedder_faults(folder: Path, on_unused_weights: Callable[[str], object] | None = None) -> list[str]:
     """Why a sentence-embedding model cannot be loaded whole; see `weight_faults`."""
     # transformers is told to take safetensors only; the library's own modules would fall back to a pickle
-    for pickled in folder.rglob("*.bin"):
-        if not list(pickled.parent.glob("*.safetensors")):
-            return [f"{pickled} holds pickled weights and eva loads none; convert them to safetensors"]
+    for pickle_file in folder.rglob("*.bin"):
+        if not list(pickle_file.parent.glob("*.safetensors")):
+            return [f"{pickle_file} holds pickled weights and eva loads none; convert them to safetensors"]
     from transformers import AutoModel
 
-    return weight_faults(AutoModel, transformer_folder(folder), unused, optional="pooler.")  # embeddings are pooled from tokens
+    return weight_faults(AutoModel, transformer_folder(folder), on_unused_weights, optional="pooler.")  # embeddings are pooled from tokens
 
 
 class Embed(Step):
@@ -108,7 +108,7 @@ class Embed(Step):
         yield inputs
 
 
-def nearest_similarity(vectors: np.ndarray, others: np.ndarray, same: np.ndarray | None = None) -> np.ndarray:
+def nearest_similarity(vectors: np.ndarray, other_vectors: np.ndarray, own_rows: np.ndarray | None = None) -> np.ndarray:
     """The highest cosine similarity of each vector to any of `others`; -inf if there is none.
 
     Args:
@@ -120,16 +120,18 @@ def nearest_similarity(vectors: np.ndarray, others: np.ndarray, same: np.ndarray
         (n,)
     """
     best = np.full(len(vectors), -np.inf, dtype=np.float32)
-    for start in range(0, len(others), BLOCK):
-        similarities = vectors @ others[start : start + BLOCK].T
-        if same is not None:
-            inside = np.flatnonzero((same >= start) & (same < start + BLOCK))
-            similarities[inside, same[inside] - start] = -np.inf
+    for start in range(0, len(other_vectors), BLOCK):
+        similarities = vectors @ other_vectors[start : start + BLOCK].T
+        if own_rows is not None:
+            rows = np.flatnonzero((own_rows >= start) & (own_rows < start + BLOCK))
+            similarities[rows, own_rows[rows] - start] = -np.inf
         np.maximum(best, similarities.max(axis=1), out=best)
     return best
 
 
-def neighbour_distances(vectors: np.ndarray, earlier: np.ndarray, same: np.ndarray, min_distance: float) -> tuple[np.ndarray, np.ndarray]:
+def neighbour_distances(
+    vectors: np.ndarray, earlier: np.ndarray, own_rows: np.ndarray, min_distance: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Cosine distances to the nearest neighbour among earlier prompts and the kept ones of those before.
 
     d_i = min over j of 1 - <v_i, v_j>. A prompt is kept if d_i >= min_distance, so the order of the prompts matters.
@@ -143,20 +145,20 @@ def neighbour_distances(vectors: np.ndarray, earlier: np.ndarray, same: np.ndarr
     Returns:
         Distances, shape (n,), inf where there is no neighbour; which ones are kept, shape (n,).
     """
-    distances, kept = np.empty(len(vectors)), np.zeros(len(vectors), dtype=bool)
+    distances, is_kept = np.empty(len(vectors)), np.zeros(len(vectors), dtype=bool)
     chosen, count = np.empty_like(vectors), 0
     for start in range(0, len(vectors), BLOCK):
         rows = slice(start, start + BLOCK)
-        block, keep = vectors[rows], kept[rows]
-        nearest = np.maximum(nearest_similarity(block, earlier, same[rows]), nearest_similarity(block, chosen[:count]))
-        within = block @ block.T
+        block, keep = vectors[rows], is_kept[rows]
+        nearest = np.maximum(nearest_similarity(block, earlier, own_rows[rows]), nearest_similarity(block, chosen[:count]))
+        block_similarities = block @ block.T
         for row in range(len(block)):
-            similarity = max(nearest[row], within[row, keep].max(initial=-np.inf))
+            similarity = max(nearest[row], block_similarities[row, keep].max(initial=-np.inf))
             distances[start + row] = max(0.0, 1.0 - similarity)
             keep[row] = distances[start + row] >= min_distance
         chosen[count : count + keep.sum()] = block[keep]
         count += keep.sum()
-    return distances, kept
+    return distances, is_kept
 
 
 class Diversify(TableStep):
@@ -180,24 +182,24 @@ class Diversify(TableStep):
     writes = [*SCHEMAS["prompts"].names, "neighbour_distance"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        prompts, own, *others = sources
-        wanted = prompts["prompt_id"]
-        ids, matrix = embedding_matrix([own])
-        places = pc.index_in(wanted, value_set=ids)
+        prompts, own_embeddings, *other_embeddings = sources
+        prompt_ids = prompts["prompt_id"]
+        ids, matrix = embedding_matrix([own_embeddings])
+        places = pc.index_in(prompt_ids, value_set=ids)
         if places.null_count:
-            missing = wanted.filter(pc.is_null(places))[0].as_py()
+            missing = prompt_ids.filter(pc.is_null(places))[0].as_py()
             raise DataError(f"{places.null_count} of {len(prompts)} prompts have no embedding, the first is {missing}")
-        earlier_ids, earlier = embedding_matrix(others)
+        earlier_ids, earlier = embedding_matrix(other_embeddings)
         if len(earlier) and len(matrix) and earlier.shape[1] != matrix.shape[1]:
             raise DataError(f"embeddings of {matrix.shape[1]} and of {earlier.shape[1]} numbers cannot be compared; use one model")
-        same = pc.fill_null(pc.index_in(wanted, value_set=earlier_ids), -1).to_numpy()
-        distances, kept = neighbour_distances(matrix[places.to_numpy()], earlier, same, self.min_distance)
-        column = pa.array(distances[kept], mask=np.isinf(distances[kept]))
-        done = 0
-        for table in prompts.take(np.flatnonzero(kept)):
-            yield table.append_column("neighbour_distance", column.slice(done, len(table)))
-            done += len(table)
-        return {"too_similar": len(prompts) - done, "kept": done}
+        own_rows = pc.fill_null(pc.index_in(prompt_ids, value_set=earlier_ids), -1).to_numpy()
+        distances, is_kept = neighbour_distances(matrix[places.to_numpy()], earlier, own_rows, self.min_distance)
+        column = pa.array(distances[is_kept], mask=np.isinf(distances[is_kept]))
+        row = 0
+        for table in prompts.take(np.flatnonzero(is_kept)):
+            yield table.append_column("neighbour_distance", column.slice(row, len(table)))
+            row += len(table)
+        return {"too_similar": len(prompts) - row, "kept": row}
 
 
 def embedding_matrix(sources: Sequence[Rows]) -> tuple[pa.Array, np.ndarray]:
@@ -212,14 +214,14 @@ def embedding_matrix(sources: Sequence[Rows]) -> tuple[pa.Array, np.ndarray]:
     first = first_places(ids)
     matrix = np.empty((0, 0), dtype=np.float32)
     lengths: set[int | None] = set()
-    done = 0
+    row = 0
     for table in take(sources, first, ["embedding"]):
         lengths |= set(pc.unique(pc.list_value_length(table["embedding"])).to_pylist())
         if len(lengths) > 1 or None in lengths:
             raise DataError(f"embeddings have the lengths {', '.join(map(str, lengths))} (None = no embedding); all need the same")
         rows = reward_matrix(table["embedding"])
-        if not done:
+        if not row:
             matrix = np.empty((len(first), rows.shape[1]), dtype=np.float32)
-        matrix[done : done + len(rows)] = rows
-        done += len(rows)
+        matrix[row : row + len(rows)] = rows
+        row += len(rows)
     return ids.take(pa.array(first)), matrix

@@ -112,17 +112,17 @@ def check_method(method: Method, recipe: Recipe) -> None:
 
 HEADING = re.compile(r"Prompt#(?:\*\*)?:(?:\*\*)?|^[ \t*#]*#[\w ]+Prompt#[ \t*]*$", re.MULTILINE)
 """The template's heading as evolvers echo it: with its colon, or on a line of its own; perhaps in bold."""
-QUOTED = re.compile(r'"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
+QUOTED_TEXT = re.compile(r'"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
 
 
 def read_evolution(reply: str | None) -> str:
     """The evolved prompt in an evolver's reply: what stands behind its last heading, without quotation marks around the whole of it."""
     text = HEADING.split(reply or "")[-1].strip()
-    quoted = QUOTED.fullmatch(text)
-    return (quoted[1] or quoted[2]).strip() if quoted else text
+    quote = QUOTED_TEXT.fullmatch(text)
+    return (quote[1] or quote[2]).strip() if quote else text
 
 
-SHOWN = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")
+CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")
 """Columns that the evolver is shown; evolved prompts do not carry them."""
 
 
@@ -166,44 +166,46 @@ class EvolvePrompts(Task):
 
     def process(self, inputs: StepInput) -> StepOutput:
         parents = [dict(row) for row in inputs]
-        made: list[list[dict[str, Any]]] = [[] for _ in inputs]
+        attempts: list[list[dict[str, Any]]] = [[] for _ in inputs]
         going_on = list(range(len(inputs)))
         for generation in range(self.generations):
             children = self._generation([parents[index] for index in going_on], [inputs[index] for index in going_on], generation)
             for index, child in zip(going_on, children, strict=True):
-                made[index].append(child)
+                attempts[index].append(child)
                 if child["rejected"] is None and self.method not in INDEPENDENT:
                     parents[index] = child
             if self.method not in INDEPENDENT:
-                going_on = [index for index in going_on if made[index][-1]["failure"] is None]
-        yield [row for rows in made for row in rows]
+                going_on = [index for index in going_on if attempts[index][-1]["failure"] is None]
+        yield [row for rows in attempts for row in rows]
 
-    def _generation(self, parents: list[dict[str, Any]], drawn: list[dict[str, Any]], generation: int) -> list[dict[str, Any]]:
+    def _generation(self, parents: list[dict[str, Any]], selected_rows: list[dict[str, Any]], generation: int) -> list[dict[str, Any]]:
         """One evolution of every parent, in one call of the evolver."""
-        if not drawn:
+        if not selected_rows:
             return []
-        seeds = [derive_seed(self.seed, row["prompt_id"], generation) for row in drawn]
-        attempts = [self._attempt(parent, row, seed) for parent, row, seed in zip(parents, drawn, seeds, strict=True)]
-        asked = [index for index, (_, _, failure) in enumerate(attempts) if failure is None]
-        inputs: Any = [self.format_input({"meta_prompt": attempts[index][1]}) for index in asked]
-        outputs: dict[int, Any] = dict(zip(asked, ask(self.llm, inputs, [seeds[index] for index in asked]) if asked else [], strict=True))
+        seeds = [derive_seed(self.seed, row["prompt_id"], generation) for row in selected_rows]
+        attempts = [self._attempt(parent, row, seed) for parent, row, seed in zip(parents, selected_rows, seeds, strict=True)]
+        indices = [index for index, (_, _, failure) in enumerate(attempts) if failure is None]
+        inputs: Any = [self.format_input({"meta_prompt": attempts[index][1]}) for index in indices]
+        outputs: dict[int, Any] = dict(
+            zip(indices, ask(self.llm, inputs, [seeds[index] for index in indices]) if indices else [], strict=True)
+        )
         return [
             self._child(parent, mutation, outputs[index] if failure is None else dict(generator_output([None], [failure], 0, [0])))
             for index, (parent, (mutation, _, failure)) in enumerate(zip(parents, attempts, strict=True))
         ]
 
-    def _attempt(self, parent: dict[str, Any], drawn: dict[str, Any], seed: int) -> tuple[str, str, str | None]:
+    def _attempt(self, parent: dict[str, Any], selected_row: dict[str, Any], seed: int) -> tuple[str, str, str | None]:
         """(mutation, meta-prompt, why the method failed or None); what is shown of the drawn prompt goes before the method's own words."""
         try:
             mutation, meta = meta_prompt(self._method, last_user_text(parent["messages"]), np.random.default_rng(seed))
         except DataError as error:
             return choice_name(self.method), "", str(error)
-        shown = {
-            "multi_shot": examples_text(drawn.get("examples") or []),
-            "feedback": feedback_text(drawn, evolved=parent["prompt_id"] != drawn["prompt_id"]),
+        contexts = {
+            "multi_shot": examples_text(selected_row.get("examples") or []),
+            "feedback": feedback_text(selected_row, evolved=parent["prompt_id"] != selected_row["prompt_id"]),
         }
-        used = {name: text for name, text in shown.items() if text}
-        return "+".join([mutation, *used]), "\n\n".join([*used.values(), meta]), None
+        used_contexts = {name: text for name, text in contexts.items() if text}
+        return "+".join([mutation, *used_contexts]), "\n\n".join([*used_contexts.values(), meta]), None
 
     def _child(self, parent: dict[str, Any], mutation: str, output: dict[str, Any]) -> dict[str, Any]:
         reply, failure = reply_of(output)
@@ -217,8 +219,8 @@ class EvolvePrompts(Task):
             "mutation": mutation,
         }
         row = prompt_row(with_last_user_text(parent["messages"], evolved), f"evolved by {self.llm.model_name}", **lineage)
-        carried = {name: value for name, value in parent.items() if name not in (*row, *SHOWN, "_statistics")}
-        child = {**carried, **row, "rejected": reason, "failure": failure}
+        other_columns = {name: value for name, value in parent.items() if name not in (*row, *CONTEXT_COLUMNS, "_statistics")}
+        child = {**other_columns, **row, "rejected": reason, "failure": failure}
         add_calls(child, failure)
         add_statistics(child, evolutions=1, rejected=int(reason not in (None, FAILED)), **totals(output["statistics"]))
         return child

@@ -13,7 +13,7 @@ from typing import Any
 from eva_stages.core.errors import ConfigError, hub_failures
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import BATCH
-from eva_stages.creator.prompt_files import Block, chosen_column, column_blocks, numbered
+from eva_stages.creator.prompt_files import Block, chosen_column, column_blocks, numbered_rows
 from eva_stages.creator.prompt_loading import load_blocks
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -54,13 +54,13 @@ def read_hub_prompts(
         rows = load_dataset(id, config, split=split, revision=commit).with_format("arrow")
     except (DatasetsError, ValueError, OSError) as error:  # an unknown configuration or split is a ValueError that names the known ones
         raise ConfigError([f"prompts: {id}, config {config}, split {split} cannot be loaded: {' '.join(str(error).split())}"]) from error
-    known = ", ".join(rows.column_names)
+    column_list = ", ".join(rows.column_names)
     chosen = column or chosen_column(rows.column_names, id)
     for name, place in ((chosen, "column"), (reference_column, "reference_column")):
         if name is not None and name not in rows.column_names:
-            raise ConfigError([f"prompts.{place}: {id} has no column {name!r}; it has {known}"])
-    read = rows.select_columns([name for name in dict.fromkeys((chosen, reference_column)) if name])
-    return column_blocks(chain([[(0, dict.fromkeys(rows.column_names))]], numbered(read.iter(BATCH))), id, chosen, reference_column)
+            raise ConfigError([f"prompts.{place}: {id} has no column {name!r}; it has {column_list}"])
+    columns = rows.select_columns([name for name in dict.fromkeys((chosen, reference_column)) if name])
+    return column_blocks(chain([[(0, dict.fromkeys(rows.column_names))]], numbered_rows(columns.iter(BATCH))), id, chosen, reference_column)
 
 
 def load_hub(

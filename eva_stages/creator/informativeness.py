@@ -43,8 +43,8 @@ def reward_max_minus_mean(rewards: np.ndarray) -> np.ndarray:
 @homogeneous(degree=1, rows=True)
 def reward_best_minus_second(rewards: np.ndarray) -> np.ndarray:
     """best - second best (A*_dts)."""
-    ordered = np.sort(rewards, axis=1)
-    return ordered[:, -1] - ordered[:, -2]
+    sorted_rewards = np.sort(rewards, axis=1)
+    return sorted_rewards[:, -1] - sorted_rewards[:, -2]
 
 
 @homogeneous(degree=2, rows=True)
@@ -81,10 +81,10 @@ def metric_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
     Raises:
         DataError: if the metric raises, or does not return one finite number per prompt.
     """
-    scored = np.isfinite(rewards).all(axis=1)
+    is_scored = np.isfinite(rewards).all(axis=1)
     values = np.full(len(rewards), np.nan)
-    if scored.any():
-        values[scored] = _finite_values(metric, rewards[scored])
+    if is_scored.any():
+        values[is_scored] = _finite_values(metric, rewards[is_scored])
     return values
 
 
@@ -133,12 +133,12 @@ class Informativeness(TableStep):
         return ["prompt_id", *dict.fromkeys((*METRIC.names, choice_name(self.metric))), "weight"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        (scored,) = sources
-        rewards = reward_matrix(scored["rewards"])
+        (reward_rows,) = sources
+        rewards = reward_matrix(reward_rows["rewards"])
         metrics = {**known_functions(METRIC), choice_name(self.metric): load_choice(self.metric, METRIC)}
         columns = {name: metric_values(metric, rewards) for name, metric in metrics.items()}
         arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
-        yield pa.table({"prompt_id": scored["prompt_id"], **arrays, "weight": weights(columns[choice_name(self.metric)])})
+        yield pa.table({"prompt_id": reward_rows["prompt_id"], **arrays, "weight": weights(columns[choice_name(self.metric)])})
         return {"unscored": int(np.isnan(rewards).any(axis=1).sum())}
 
 
@@ -162,8 +162,8 @@ class Admit(TableStep):
         if not prompts["prompt_id"].equals(rewards["prompt_id"]):
             raise DataError("the rewards are not those of the prompts to admit")
         values = metric_values(load_choice(self.metric, METRIC), reward_matrix(rewards["rewards"]))
-        scored = int(np.isfinite(values).sum())
-        size = min(scored, round(self.fraction * len(values)))
+        scored_count = int(np.isfinite(values).sum())
+        size = min(scored_count, round(self.fraction * len(values)))
         best = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:size]
         yield from prompts.take(np.sort(best))
-        return {"admitted": size, "unscored": len(values) - scored, "not_informative": scored - size}
+        return {"admitted": size, "unscored": len(values) - scored_count, "not_informative": scored_count - size}

@@ -51,22 +51,22 @@ class Replay(TableStep):
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         present, *earlier = sources
         sets, infos = earlier[::2][::-1], earlier[1::2][::-1]
-        scored = [self._scored(*pair) for pair in zip(sets, infos, strict=True)]
+        scored = [self._ids_and_values(*pair) for pair in zip(sets, infos, strict=True)]
         ids, values = (pa.concat_arrays(columns) for columns in zip(*scored, strict=True))
-        lost = pc.invert(pc.is_in(ids, value_set=present["prompt_id"]))
+        is_lost = pc.invert(pc.is_in(ids, value_set=present["prompt_id"]))
         pool = first_places(ids)
-        pool = pool[pc.and_(lost, pc.is_valid(values)).to_numpy(zero_copy_only=False)[pool]]
-        wanted = round(self.share * len(present))
+        pool = pool[pc.and_(is_lost, pc.is_valid(values)).to_numpy(zero_copy_only=False)[pool]]
+        size = round(self.share * len(present))
         worth = values.take(pa.array(pool)).to_numpy()
-        best = pool[np.lexsort((uniforms(self.seed, ids.take(pa.array(pool))), -worth))[:wanted]]
-        done = 0
+        best = pool[np.lexsort((uniforms(self.seed, ids.take(pa.array(pool))), -worth))[:size]]
+        row = 0
         for table in take(sets, best, SCHEMAS["prompts"].names):
-            worths = values.take(pa.array(best[done : done + len(table)]))
-            done += len(table)
+            worths = values.take(pa.array(best[row : row + len(table)]))
+            row += len(table)
             yield table.append_column("informativeness", worths)
-        return {"pool": len(pool), "replay_short": wanted - len(best)}
+        return {"pool": len(pool), "replay_short": size - len(best)}
 
-    def _scored(self, prompts: Rows, info: Rows) -> tuple[pa.Array, pa.Array]:
+    def _ids_and_values(self, prompts: Rows, info: Rows) -> tuple[pa.Array, pa.Array]:
         ids = prompts["prompt_id"]
         if not ids.equals(info["prompt_id"]):
             raise DataError("the informativeness is not that of the earlier prompt set")
@@ -90,23 +90,23 @@ class Mix(TableStep):
     writes = SCHEMAS["mixed"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        evolved, present, *replayed = sources
+        evolved, present, *replay_sources = sources
         size = len(present)
-        wanted = round(self.evolved_share * size)
+        evolved_size = round(self.evolved_share * size)
         new, old = evolved["prompt_id"], present["prompt_id"]
-        drawn = sample(new, wanted, derive_seed(self.seed, "evolved"))
-        if len(drawn) == 0 and wanted:
+        evolved_places = sample(new, evolved_size, derive_seed(self.seed, "evolved"))
+        if len(evolved_places) == 0 and evolved_size:
             raise DataError("no evolved prompt survived, so there is nothing new to train on; see the evolve stage's rejections")
-        known = pa.concat_arrays([new.take(pa.array(drawn)), old])
-        back = [_without(rows["prompt_id"], known)[: size - len(drawn)] for rows in replayed]
-        buffer = sample(old, size - len(drawn) - sum(map(len, back)), derive_seed(self.seed, "buffer"))
-        replays = ((rows, places, "replay") for rows, places in zip(replayed, back, strict=True))
-        parts = [(evolved, drawn, "evolved"), (present, buffer, "buffer"), *replays]
+        other_ids = pa.concat_arrays([new.take(pa.array(evolved_places)), old])
+        replay_places = [_places_of_others(rows["prompt_id"], other_ids)[: size - len(evolved_places)] for rows in replay_sources]
+        buffer = sample(old, size - len(evolved_places) - sum(map(len, replay_places)), derive_seed(self.seed, "buffer"))
+        replays = ((rows, places, "replay") for rows, places in zip(replay_sources, replay_places, strict=True))
+        parts = [(evolved, evolved_places, "evolved"), (present, buffer, "buffer"), *replays]
         for rows, places, origin in parts:
             for table in rows.take(places, SCHEMAS["prompts"].names):
                 yield table.append_column("origin", pa.repeat(origin, len(table))).cast(SCHEMAS["mixed"])
-        return {**{origin: len(places) for _, places, origin in parts}, "evolved_short": wanted - len(drawn)}
+        return {**{origin: len(places) for _, places, origin in parts}, "evolved_short": evolved_size - len(evolved_places)}
 
 
-def _without(ids: pa.Array, known: pa.Array) -> np.ndarray:
-    return np.flatnonzero(pc.invert(pc.is_in(ids, value_set=known)))
+def _places_of_others(ids: pa.Array, known_ids: pa.Array) -> np.ndarray:
+    return np.flatnonzero(pc.invert(pc.is_in(ids, value_set=known_ids)))

@@ -41,14 +41,14 @@ def prompt_batches(path: Path, column: str | None, reference_column: str | None 
     """
     if not path.is_file():
         raise ConfigError([f"prompts.path: there is no file {path}"])
-    read = READERS.get(path.suffix)
-    if read is None:
+    reader = READERS.get(path.suffix)
+    if reader is None:
         raise ConfigError([f"prompts.path: {path} ends in {path.suffix or 'nothing'}; known: {', '.join(READERS)}"])
     try:
         if path.suffix in TEXT_KINDS:
             _check_text(path)
-        wanted = {*(COLUMNS if column is None else (column,)), *(() if reference_column is None else (reference_column,))}
-        yield from column_blocks(read(path, wanted), str(path), column, reference_column)
+        columns = {*(COLUMNS if column is None else (column,)), *(() if reference_column is None else (reference_column,))}
+        yield from column_blocks(reader(path, columns), str(path), column, reference_column)
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -70,20 +70,22 @@ def column_blocks(rows: Iterable[list[Row]], name: str, column: str | None, refe
     Raises:
         ConfigError: if a column is not there, or has no value.
     """
-    known: dict[str, None] = {}
+    column_names: dict[str, None] = {}
     chosen, values = column, 0
     for block in rows:
-        known |= dict.fromkeys(key for _, row in block for key in row)
-        if chosen is None and known:
-            chosen = chosen_column(list(known), name)
-        found = [row.get(chosen) if chosen is not None else None for _, row in block]
-        values += sum(value is not None for value in found)
+        column_names |= dict.fromkeys(key for _, row in block for key in row)
+        if chosen is None and column_names:
+            chosen = chosen_column(list(column_names), name)
+        prompt_values = [row.get(chosen) if chosen is not None else None for _, row in block]
+        values += sum(value is not None for value in prompt_values)
         references = [row.get(reference_column) if reference_column is not None else None for _, row in block]
-        usable = [(value, reference, number) for value, reference, (number, _) in zip(found, references, block, strict=True) if number]
+        usable = [
+            (value, reference, number) for value, reference, (number, _) in zip(prompt_values, references, block, strict=True) if number
+        ]
         yield Block(*(list(part) for part in zip(*usable, strict=True))) if usable else Block([], [], [])
     for wanted, place in ((chosen, "column"), (reference_column, "reference_column")):
-        if wanted is not None and wanted not in known:
-            raise ConfigError([f"prompts.{place}: {name} has no column {wanted!r}; it has {', '.join(map(str, known))}"])
+        if wanted is not None and wanted not in column_names:
+            raise ConfigError([f"prompts.{place}: {name} has no column {wanted!r}; it has {', '.join(map(str, column_names))}"])
     if not values:
         raise ConfigError([f"prompts.path: {name} has no prompts in column {chosen!r}"])
 
@@ -95,55 +97,59 @@ def chosen_column(names: Sequence[str], place: str) -> str:
         ConfigError: if there is none of `COLUMNS`, or the prompt may be in two of the columns.
     """
     chosen = next((column for column in COLUMNS if column in names), None)
-    shown = ", ".join(map(str, names[:40])) or "none"
+    column_list = ", ".join(map(str, names[:40])) or "none"
     if chosen is None:
-        raise ConfigError([f"prompts.column: {place} has no column {' or '.join(map(repr, COLUMNS))}; it has {shown}; name one of them"])
+        raise ConfigError(
+            [f"prompts.column: {place} has no column {' or '.join(map(repr, COLUMNS))}; it has {column_list}; name one of them"]
+        )
     if chosen == "instruction" and "input" in names:
-        raise ConfigError([f"prompts.column: {place} has instructions and inputs apart; make one column of both, or name one of {shown}"])
+        raise ConfigError(
+            [f"prompts.column: {place} has instructions and inputs apart; make one column of both, or name one of {column_list}"]
+        )
     return chosen
 
 
-def _json_rows(path: Path, wanted: Set[str]) -> Iterator[list[Row]]:
+def _json_rows(path: Path, columns: Set[str]) -> Iterator[list[Row]]:
     """By `json`: pyarrow's reader takes a text that looks like a date for a date."""
     entries = read_objects(path, unique_keys=True)
     while rows := [(entry.number, entry.value) for entry in islice(entries, BATCH)]:
         yield rows
 
 
-def _csv_rows(path: Path, wanted: Set[str]) -> Iterator[list[Row]]:
+def _csv_rows(path: Path, columns: Set[str]) -> Iterator[list[Row]]:
     lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
     with pyarrow.csv.open_csv(path, parse_options=lines) as head:
         names = head.schema.names
     _check_names(names, path)
     # as text whatever the first block looks like, so that one type fits all of a column
-    present = [name for name in names if name in wanted]
+    present = [name for name in names if name in columns]
     texts = pyarrow.csv.ConvertOptions(
         column_types=dict.fromkeys(present, pa.string()), include_columns=present, null_values=[""], strings_can_be_null=True
     )
     yield [(0, dict.fromkeys(names))]
     if present:
         with pyarrow.csv.open_csv(path, pyarrow.csv.ReadOptions(block_size=BLOCK), lines, texts) as blocks:
-            yield from numbered(map(_table, blocks))
+            yield from numbered_rows(map(_table, blocks))
 
 
 def _table(batch: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([batch])
 
 
-def _parquet_rows(path: Path, wanted: Set[str]) -> Iterator[list[Row]]:
+def _parquet_rows(path: Path, columns: Set[str]) -> Iterator[list[Row]]:
     file = pq.ParquetFile(path)
     _check_names(file.schema_arrow.names, path)
     names = file.schema_arrow.names
     yield [(0, dict.fromkeys(names))]
-    yield from numbered(map(_table, file.iter_batches(BATCH, columns=[name for name in names if name in wanted])))
+    yield from numbered_rows(map(_table, file.iter_batches(BATCH, columns=[name for name in names if name in columns])))
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError([f"prompts.path: {path} has the column {', '.join(map(repr, twice))} more than once; keep one"])
+    if repeated_names := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError([f"prompts.path: {path} has the column {', '.join(map(repr, repeated_names))} more than once; keep one"])
 
 
-def numbered(tables: Iterable[pa.Table]) -> Iterator[list[Row]]:
+def numbered_rows(tables: Iterable[pa.Table]) -> Iterator[list[Row]]:
     """The rows of tables, numbered from 1. A row 0 of nulls, which readers put first, stands for the columns there are."""
     number = 0
     for table in tables:

@@ -20,7 +20,7 @@ from eva_stages.lettercraft.language import MIN_LETTERS, Instruction, random_ins
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 
-SHOWN = 5
+MAX_ROW_NUMBERS = 5
 """Row numbers that are shown of each reason to leave rows out."""
 HELD_OUT_SEED = derive_seed("lettercraft", "held-out")
 
@@ -28,39 +28,41 @@ HELD_OUT_SEED = derive_seed("lettercraft", "held-out")
 def seed_instructions(seed: int, size: int) -> list[Instruction]:
     """Distinct Lettercraft seed prompts: one or two operations on short words, with a thin tail of harder ones."""
     rng = np.random.default_rng(derive_seed(seed, "lettercraft-seeds"))
-    held_out = {str(instruction) for instruction in held_out_instructions(2000)}
-    drawn: dict[str, Instruction] = {}
-    while len(drawn) < size:
+    held_out_texts = {str(instruction) for instruction in held_out_instructions(2000)}
+    instructions: dict[str, Instruction] = {}
+    while len(instructions) < size:
         hard = rng.random() < 0.1
         operations = int(rng.integers(2, 4)) if hard else int(rng.choice([1, 2], p=[0.6, 0.4]))
         letters = int(rng.integers(5, 9)) if hard else int(rng.integers(MIN_LETTERS + 1, 6))
         instruction = random_instruction(rng, operations, letters)
-        if str(instruction) not in held_out:
-            drawn[str(instruction)] = instruction
-    return list(drawn.values())
+        if str(instruction) not in held_out_texts:
+            instructions[str(instruction)] = instruction
+    return list(instructions.values())
 
 
 def held_out_instructions(size: int) -> list[Instruction]:
     """The held-out benchmark: one to three operations on three to nine letters, the same in every run."""
     rng = np.random.default_rng(HELD_OUT_SEED)
-    drawn: dict[str, Instruction] = {}
-    while len(drawn) < size:
+    instructions: dict[str, Instruction] = {}
+    while len(instructions) < size:
         instruction = random_instruction(rng, int(rng.integers(1, 4)), int(rng.integers(3, 10)))
-        drawn[str(instruction)] = instruction
-    return list(drawn.values())
+        instructions[str(instruction)] = instruction
+    return list(instructions.values())
 
 
 def load_lettercraft(context: Context, seed: int, size: int, part: int = 0) -> dict[str, Any]:
     """Write Lettercraft's seed prompts, or the `part`-th `size` prompts that are drawn after them in the same way."""
-    drawn = seed_instructions(seed, size * (part + 1))[size * part :]
-    rows = [prompt_row([{"role": "user", "content": str(one)}], "lettercraft") for one in drawn]
+    instructions = seed_instructions(seed, size * (part + 1))[size * part :]
+    rows = [prompt_row([{"role": "user", "content": str(instruction)}], "lettercraft") for instruction in instructions]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.out)
     return {"counts": {}}
 
 
 def load_held_out(context: Context, size: int) -> dict[str, Any]:
     """Write the held-out Lettercraft prompts."""
-    rows = [prompt_row([{"role": "user", "content": str(one)}], "lettercraft-held-out") for one in held_out_instructions(size)]
+    rows = [
+        prompt_row([{"role": "user", "content": str(instruction)}], "lettercraft-held-out") for instruction in held_out_instructions(size)
+    ]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.out)
     return {"counts": {}}
 
@@ -93,28 +95,28 @@ def load_blocks(
         size: how many to draw; None = all.
         part: which `size` of them in the order of the draw: 0 the seed prompts, 1 those that follow, and so on, all disjoint.
     """
-    left_out = LeftOut()
-    usable = _usable(blocks, source, max_characters, left_out, refusals(policy))
+    left_out_rows = LeftOutRows()
+    usable = _usable(blocks, source, max_characters, left_out_rows, refusals(policy))
     write_rows((pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"]) for rows in usable), SCHEMAS["prompts"], context.work / "usable")
-    counts = left_out.counts
+    counts = left_out_rows.counts
     rows = Rows(context.work / "usable", context.work)
-    kept = first_places(rows["prompt_id"])
-    if len(kept) < len(rows):
-        counts["duplicate"] = len(rows) - len(kept)
-    if len(kept) == 0:
-        raise DataError(f"{name} has no usable prompt: {left_out.said()}")
-    if size is not None and (size < len(kept) or part):
-        draws = uniforms(derive_seed(seed, "prompts"), rows["prompt_id"].take(pa.array(kept)))
+    places = first_places(rows["prompt_id"])
+    if len(places) < len(rows):
+        counts["duplicate"] = len(rows) - len(places)
+    if len(places) == 0:
+        raise DataError(f"{name} has no usable prompt: {left_out_rows.summary()}")
+    if size is not None and (size < len(places) or part):
+        draws = uniforms(derive_seed(seed, "prompts"), rows["prompt_id"].take(pa.array(places)))
         chosen = np.argsort(draws)[size * part : size * (part + 1)]
         if len(chosen) < size and part:
-            raise DataError(f"{name} has {len(kept)} usable prompts; {size * (part + 1)} are needed up to iteration {part}")
-        counts["not_sampled"] = len(kept) - size
-        kept = kept[np.sort(chosen)]
-    write_rows(rows.take(kept), SCHEMAS["prompts"], context.out)
+            raise DataError(f"{name} has {len(places)} usable prompts; {size * (part + 1)} are needed up to iteration {part}")
+        counts["not_sampled"] = len(places) - size
+        places = places[np.sort(chosen)]
+    write_rows(rows.take(places), SCHEMAS["prompts"], context.out)
     return {"counts": dict(counts)}
 
 
-class LeftOut:
+class LeftOutRows:
     """How many rows were read, how many were left out for what reason, and which were the first of them."""
 
     def __init__(self) -> None:
@@ -124,10 +126,10 @@ class LeftOut:
     def add(self, reason: str, row: int) -> None:
         self.counts[reason] += 1
         first = self.rows.setdefault(reason, [])
-        if len(first) < SHOWN:
+        if len(first) < MAX_ROW_NUMBERS:
             first.append(row)
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """The reasons, each with how many rows it is and the numbers of the first."""
         reasons = sorted(self.rows.items(), key=lambda entry: -self.counts[entry[0]])
         return "; ".join(
@@ -136,13 +138,13 @@ class LeftOut:
         )
 
 
-def count_usable(blocks: Iterable[Block], max_characters: int, policy: str | None = None, left_out: LeftOut | None = None) -> int:
+def count_usable(blocks: Iterable[Block], max_characters: int, policy: str | None = None, left_out_rows: LeftOutRows | None = None) -> int:
     """How many different prompts of a source can be used; `left_out` takes the others."""
-    usable = _usable(blocks, "", max_characters, left_out or LeftOut(), refusals(policy))
+    usable = _usable(blocks, "", max_characters, left_out_rows or LeftOutRows(), refusals(policy))
     return len(pa.chunked_array([[row["prompt_id"] for row in rows] for rows in usable], pa.string()).unique())
 
 
-REFUSED = "refused by the chat template"
+REFUSED_BY_TEMPLATE = "refused by the chat template"
 
 
 def refusals(policy: str | None) -> Callable[[Sequence[Message]], str | None]:
@@ -161,22 +163,26 @@ def refusals(policy: str | None) -> Callable[[Sequence[Message]], str | None]:
 
 
 def _usable(
-    blocks: Iterable[Block], source: str, max_characters: int, left_out: LeftOut, refusal: Callable[[Sequence[Message]], str | None]
+    blocks: Iterable[Block],
+    source: str,
+    max_characters: int,
+    left_out_rows: LeftOutRows,
+    refusal: Callable[[Sequence[Message]], str | None],
 ) -> Iterator[list[dict[str, Any]]]:
     """Batches of prompt rows, duplicates among them."""
     for block in blocks:
-        left_out.counts["read"] += len(block.values)
+        left_out_rows.counts["read"] += len(block.values)
         rows = []
         for value, reference, number in zip(*block, strict=True):
             try:
-                messages, checked = conversation(value), reference_text(reference)
+                messages, reference_value = conversation(value), reference_text(reference)
             except UnusableError as error:
-                left_out.add(str(error), number)
+                left_out_rows.add(str(error), number)
                 continue
             if sum(len(message["content"]) for message in messages) > max_characters:
-                left_out.add("too_long", number)
+                left_out_rows.add("too_long", number)
             elif reason := refusal(messages):
-                left_out.add(f"{REFUSED}: {reason}", number)
+                left_out_rows.add(f"{REFUSED_BY_TEMPLATE}: {reason}", number)
             else:
-                rows.append(prompt_row(messages, source, reference=checked))
+                rows.append(prompt_row(messages, source, reference=reference_value))
         yield rows

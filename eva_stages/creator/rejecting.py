@@ -26,18 +26,18 @@ LEAKS = (
 # fragments for verbose patterns: spaces are escaped
 
 _UNABLE = r"(?:can\ ?not|can't|could\ not|couldn't|(?:'m|\ am)\ (?:unable|not\ able)\ to|will\ not|won't|must\ decline\ to)"
-_ASKED = (
+_REQUESTED_ACTION = (
     r"(?:help|assist|provide|fulfil|fulfill|comply|create|generate|answer|rewrite|evolve|produce|continue|engage|support|complete|process|"
     r"offer|discuss|participate|respond|do\ (?:that|this|so)|in\ good\ conscience)"
 )
 _TARGET = r"(?:prompt|version|rewrite|revision|variation|instruction|question|task|answer|response|solution)s?"
-_CHANGED = r"(?:rewritten|revised|new|evolved|updated|improved|modified|enhanced|created|expanded|reworded|final)"
+_CHANGE = r"(?:rewritten|revised|new|evolved|updated|improved|modified|enhanced|created|expanded|reworded|final)"
 
 REFUSAL = re.compile(
     rf"""\W*(?:
         (?:(?:i'm|i\ am|we're|we\ are)\ )?(?:\w+\ )?sorry\b.{{0,60}}?\b(?:but|can't|cannot|unable|not\ able|won't)\b
       | (?:i\ apologi[sz]e|my\ apologies|apologies|unfortunately|regrettably)\b.{{0,40}}?\b(?:i|we|but|as\ an\ ai)\b
-      | (?:i|we)\ ?{_UNABLE}\ (?:\w+\ )?{_ASKED}\b
+      | (?:i|we)\ ?{_UNABLE}\ (?:\w+\ )?{_REQUESTED_ACTION}\b
       | as\ an?\ (?:[a-z]+\ )?(?:ai|artificial\ intelligence|language\ model|assistant|chatbot)
           (?:\ (?:language|model|assistant|chatbot|system|created|developed|trained|designed|focused)[\w\ -]{{0,60}})?,?\ (?:i|my)\b
       | as\ of\ my\ (?:last|latest|knowledge|most\ recent|training)
@@ -54,11 +54,11 @@ CHATTER = re.compile(
       | (?:sure|certainly|of\ course)(?:\ thing)?[,!.:]
       | (?:certainly|of\ course)\ here
       | (?:sure|absolutely|okay|ok|alright|got\ it|great|understood|definitely|gladly)[\s,!.:\u2014-]+
-          (?:here|below|i'll|i\ will|i'd|let's|let\ me|happy|as\ requested|{_CHANGED}\ )
+          (?:here|below|i'll|i\ will|i'd|let's|let\ me|happy|as\ requested|{_CHANGE}\ )
       | here(?:'s|\ is|\ are)\b[^\n:]{{0,80}}?\b{_TARGET}\b[^\n:.?]{{0,60}}[:\n]
       | here(?:'s|\ is|\ are)\ (?!.*(?:\?|\b(?:please|you|i|my|me)\b))
-      | (?:below\ is|below\ are|the\ following\ is|this\ is)\b[^\n:]{{0,60}}?\b{_CHANGED}\b[^\n:]{{0,60}}[:\n]
-      | (?:the\ )?{_CHANGED}\ (?:\w+\ )?{_TARGET}\W*(?:is\b|:)
+      | (?:below\ is|below\ are|the\ following\ is|this\ is)\b[^\n:]{{0,60}}?\b{_CHANGE}\b[^\n:]{{0,60}}[:\n]
+      | (?:the\ )?{_CHANGE}\ (?:\w+\ )?{_TARGET}\W*(?:is\b|:)
       | (?:answer|response|output|solution)\W*:
       | (?:i'd|i\ would)\ be\ (?:happy|glad|delighted)\ to\b
       | (?:that's|that\ is|what)?\ ?(?:a|an)?\ ?(?:great|good|excellent|interesting|fascinating)\ question\b

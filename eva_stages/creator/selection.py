@@ -20,7 +20,7 @@ from eva_stages.core.tables import Rows
 STRATA = 10
 
 
-def weighted(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
+def weighted_selection(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
     """`size` indices without replacement with probabilities proportional to `weights`, in the order drawn.
 
     Sorting by Exp(1) / w is the same as drawing one by one (Efraimidis and Spirakis 2006). Where fewer than `size` weights are
@@ -31,12 +31,12 @@ def weighted(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
     return np.lexsort((draws, times))[:size]
 
 
-def greedy(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
+def greedy_selection(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
     """The `size` largest weights; ties at random."""
     return np.lexsort((draws, -weights))[:size]
 
 
-def stratified(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
+def stratified_selection(weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
     """Equally many from each of ten quantiles of the weights, uniformly within each."""
     ranks = np.empty(len(weights), dtype=np.int64)
     ranks[np.lexsort((draws, weights))] = np.arange(len(weights))
@@ -80,7 +80,7 @@ def check_selection(selection: Selection, recipe: Recipe) -> None:
         selected_places(selection, weights, np.linspace(0.05, 0.95, 8), 3)
 
 
-def balanced(weights: np.ndarray, topics: pa.Array, share: float) -> np.ndarray:
+def topic_balanced(weights: np.ndarray, topics: pa.Array, share: float) -> np.ndarray:
     """w' = (1 - c) w + c * inverse topic frequency, both of sum 1; c is `share`. Prompts without a topic are one of their own."""
     topic = topics.fill_null("").dictionary_encode().indices.to_numpy()
     inverse = 1 / np.bincount(topic)[topic]
@@ -108,17 +108,17 @@ class Select(TableStep):
     writes = ["prompt_id", "probability", "draw"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        informed, *topics = sources
-        scored = informed["uniform"].is_valid()
-        ids, weights = informed["prompt_id"].filter(scored), informed["weight"].filter(scored).to_numpy()
-        size = round(self.fraction * len(informed))
+        info, *topics = sources
+        is_scored = info["uniform"].is_valid()
+        ids, weights = info["prompt_id"].filter(is_scored), info["weight"].filter(is_scored).to_numpy()
+        size = round(self.fraction * len(info))
         if len(ids) == 0 or size == 0:
-            raise DataError(f"nothing to select: {len(ids)} of {len(informed)} prompts are scored, the fraction is {self.fraction}")
+            raise DataError(f"nothing to select: {len(ids)} of {len(info)} prompts are scored, the fraction is {self.fraction}")
         if not weights.any():
             weights = np.ones(len(ids))
-        for labelled in topics:
-            places = pc.index_in(ids, value_set=labelled["prompt_id"])
-            weights = balanced(weights, labelled["topic"].take(places), self.topic_share)
+        for labels in topics:
+            places = pc.index_in(ids, value_set=labels["prompt_id"])
+            weights = topic_balanced(weights, labels["topic"].take(places), self.topic_share)
         chosen = selected_places(load_choice(self.kind, SELECTION), weights, uniforms(self.seed, ids), min(size, len(ids)))
         columns = {
             "prompt_id": ids.take(pa.array(chosen)),
@@ -126,7 +126,7 @@ class Select(TableStep):
             "draw": pa.array(np.arange(len(chosen)), pa.int32()),
         }
         yield pa.table(columns)
-        return {"not_selectable": len(informed) - len(ids), "zero_weight": int((weights[chosen] == 0).sum())}
+        return {"not_selectable": len(info) - len(ids), "zero_weight": int((weights[chosen] == 0).sum())}
 
 
 class Subset(TableStep):
@@ -140,8 +140,8 @@ class Subset(TableStep):
     writes = SCHEMAS["prompts"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        prompts, drawn = sources
-        kept = np.flatnonzero(pc.is_in(prompts["prompt_id"], drawn["prompt_id"]))
-        for table in prompts.take(kept):
+        prompts, selected_rows = sources
+        kept_places = np.flatnonzero(pc.is_in(prompts["prompt_id"], selected_rows["prompt_id"]))
+        for table in prompts.take(kept_places):
             yield table.cast(SCHEMAS["prompts"])
-        return {"kept": len(kept), "not_drawn": len(prompts) - len(kept)}
+        return {"kept": len(kept_places), "not_drawn": len(prompts) - len(kept_places)}

@@ -22,26 +22,26 @@ SHINGLES = 1 << 12
 def sketches(texts: Sequence[str]) -> np.ndarray:
     """MinHash of the lower-case character 5-grams of each text: uint32 of shape (texts, permutations)."""
     multiply, add = _permutations()
-    made = np.full((len(texts), PERMUTATIONS), np.iinfo(np.uint32).max, dtype=np.uint32)
+    all_sketches = np.full((len(texts), PERMUTATIONS), np.iinfo(np.uint32).max, dtype=np.uint32)
     for start, shingles in _groups(texts):
-        owners = np.repeat(np.arange(start, start + len(shingles)), [len(own) for own in shingles])
-        digests = b"".join([sha1(shingle).digest()[:4] for own in shingles for shingle in own])
-        hashes = _scattered(np.frombuffer(digests, dtype="<u4").astype(np.uint32))
+        owners = np.repeat(np.arange(start, start + len(shingles)), [len(shingle_set) for shingle_set in shingles])
+        digests = b"".join([sha1(shingle).digest()[:4] for shingle_set in shingles for shingle in shingle_set])
+        hashes = _murmur_finalised(np.frombuffer(digests, dtype="<u4").astype(np.uint32))
         for place in range(0, len(hashes), SHINGLES):
-            here = owners[place : place + SHINGLES]
-            first = np.flatnonzero(np.diff(here, prepend=-1))
-            least = np.minimum.reduceat(multiply * hashes[place : place + SHINGLES] + add, first, axis=1).T
-            made[here[first]] = np.minimum(made[here[first]], least)
-    return made
+            group_owners = owners[place : place + SHINGLES]
+            first = np.flatnonzero(np.diff(group_owners, prepend=-1))
+            minima = np.minimum.reduceat(multiply * hashes[place : place + SHINGLES] + add, first, axis=1).T
+            all_sketches[group_owners[first]] = np.minimum(all_sketches[group_owners[first]], minima)
+    return all_sketches
 
 
 def _groups(texts: Sequence[str]) -> Iterator[tuple[int, list[set[bytes]]]]:
     """The shingles of consecutive texts, some `SHINGLES` at a time, with the number of the first text."""
     start, group, total = 0, list[set[bytes]](), 0
     for number, text in enumerate(texts):
-        own = _shingles(text.lower())
-        group.append(own)
-        total += len(own)
+        shingle_set = _shingles(text.lower())
+        group.append(shingle_set)
+        total += len(shingle_set)
         if total >= SHINGLES or number == len(texts) - 1:
             yield start, group
             start, group, total = number + 1, [], 0
@@ -60,7 +60,7 @@ def _shingles(text: str) -> set[bytes]:
     return {text[start : start + SHINGLE].encode() for start in starts}
 
 
-def _scattered(hashes: np.ndarray) -> np.ndarray:
+def _murmur_finalised(hashes: np.ndarray) -> np.ndarray:
     """MurmurHash3's finaliser of 32 bits, which datasketch puts before its permutations."""
     hashes ^= hashes >> np.uint32(16)
     hashes *= np.uint32(0x85EBCA6B)
@@ -69,7 +69,7 @@ def _scattered(hashes: np.ndarray) -> np.ndarray:
     return hashes ^ (hashes >> np.uint32(16))
 
 
-def first_of_their_kind(made: np.ndarray, threshold: float) -> np.ndarray:
+def first_of_their_kind(all_sketches: np.ndarray, threshold: float) -> np.ndarray:
     """Which texts are no near duplicate of one that was kept before them.
 
     Two texts are near if their sketches agree in a whole band (LSH with datasketch's bands for the threshold) and the share of equal
@@ -82,18 +82,18 @@ def first_of_their_kind(made: np.ndarray, threshold: float) -> np.ndarray:
         bool of shape (n,)
     """
     index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
-    bands = [_Band(made[:, start : start + index.r]) for start in range(0, index.b * index.r, index.r)]
-    kept = np.ones(len(made), dtype=bool)
-    for number in np.flatnonzero(np.any([band.shared for band in bands], axis=0)):
-        kept[number] = not any(
-            np.any(np.count_nonzero(made[near] == made[number], axis=1) / PERMUTATIONS >= threshold)
+    bands = [_Band(all_sketches[:, start : start + index.r]) for start in range(0, index.b * index.r, index.r)]
+    is_kept = np.ones(len(all_sketches), dtype=bool)
+    for number in np.flatnonzero(np.any([band.is_shared for band in bands], axis=0)):
+        is_kept[number] = not any(
+            np.any(np.count_nonzero(all_sketches[near] == all_sketches[number], axis=1) / PERMUTATIONS >= threshold)
             for band in bands
-            if len(near := band.kept_beside(number))
+            if len(near := band.kept_neighbours(number))
         )
-        if kept[number]:
+        if is_kept[number]:
             for band in bands:
                 band.keep(number)
-    return kept
+    return is_kept
 
 
 class _Band:
@@ -102,12 +102,12 @@ class _Band:
     def __init__(self, values: np.ndarray) -> None:
         rows = np.ascontiguousarray(values).view(f"V{values.itemsize * values.shape[1]}")[:, 0]
         _, bucket, sizes = np.unique(rows, return_inverse=True, return_counts=True)
-        self.shared = sizes[bucket] > 1
+        self.is_shared = sizes[bucket] > 1
         self._start = (np.cumsum(sizes) - sizes)[bucket].astype(np.int32)
         self._members = np.empty(len(rows), dtype=np.int32)
         self._count = np.zeros(len(rows), dtype=np.int32)
 
-    def kept_beside(self, number: np.intp) -> np.ndarray:
+    def kept_neighbours(self, number: np.intp) -> np.ndarray:
         start = self._start[number]
         return self._members[start : start + self._count[start]]
 

@@ -83,8 +83,8 @@ def grade(instruction: Instruction, response: str) -> float:
 
     A response longer than the answer is shrunk by len(answer) / len(response), so that rambling never pays.
     """
-    answer, given = instruction.answer, response.strip()
-    if given == answer:
+    answer, text = instruction.answer, response.strip()
+    if text == answer:
         return 1.0
-    prefix = next((i for i, (a, b) in enumerate(zip(answer, given, strict=False)) if a != b), min(len(answer), len(given)))
-    return 0.9 * prefix / len(answer) * min(1.0, len(answer) / max(1, len(given)))
+    prefix = next((i for i, (a, b) in enumerate(zip(answer, text, strict=False)) if a != b), min(len(answer), len(text)))
+    return 0.9 * prefix / len(answer) * min(1.0, len(answer) / max(1, len(text)))

@@ -24,15 +24,17 @@ from eva_stages.lettercraft.language import (
 )
 
 UNUSABLE = 0.03
-_JUDGED = re.compile(
+_JUDGE_PROMPT = re.compile(
     r"<\|User Prompt\|>\n(?P<prompt>.*?)\n\n<\|The Start of Assistant A's Answer\|>\n(?P<a>.*?)\n<\|The End of Assistant A's Answer\|>"
     r"\n\n<\|The Start of Assistant B's Answer\|>\n(?P<b>.*)\n<\|The End of Assistant B's Answer\|>",
     re.DOTALL,
 )
-_SCORED = re.compile(r"<\|The Start of the Prompt\|>\n(.*)\n<\|The End of the Prompt\|>", re.DOTALL)
+_SCORE_PROMPT = re.compile(r"<\|The Start of the Prompt\|>\n(.*)\n<\|The End of the Prompt\|>", re.DOTALL)
 
 
-_REWRITTEN = re.compile(r"#The Conversation#:\n.*user: (?P<prompt>[^\n]*)\n#The Given Response#:\n.*\n#Rewritten Response#:", re.DOTALL)
+_REWRITE_PROMPT = re.compile(
+    r"#The Conversation#:\n.*user: (?P<prompt>[^\n]*)\n#The Given Response#:\n.*\n#Rewritten Response#:", re.DOTALL
+)
 
 
 class LettercraftLLM(SeededLLM):
@@ -44,28 +46,28 @@ class LettercraftLLM(SeededLLM):
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
         streams: Sequence[int | None] = seeds if seeds is not None else [None] * len(inputs)
-        return [_generated(messages[-1]["content"], num_generations, seed) for messages, seed in zip(inputs, streams, strict=True)]
+        return [_generate_one(messages[-1]["content"], num_generations, seed) for messages, seed in zip(inputs, streams, strict=True)]
 
 
-def _generated(text: str, n: int, seed: int | None) -> GeneratorOutput:
+def _generate_one(text: str, n: int, seed: int | None) -> GeneratorOutput:
     replies = [reply(text, np.random.default_rng(None if seed is None else [seed, k])) for k in range(n)]
     return generator_output(replies, ["stop"] * n, len(text.split()), [len(answer.split()) for answer in replies])
 
 
 def reply(text: str, rng: np.random.Generator) -> str:
     """What the player says to a judge prompt, a scorer's prompt, a rewrite prompt, an evolve prompt or an instruction."""
-    if judged := _JUDGED.search(text):
-        return judge(judged["prompt"], judged["a"], judged["b"])
-    if scored := _SCORED.search(text):
-        return score(scored[1])
-    if rewritten := _REWRITTEN.search(text):
-        instruction = parse(rewritten["prompt"])
+    if judge_prompt := _JUDGE_PROMPT.search(text):
+        return judge(judge_prompt["prompt"], judge_prompt["a"], judge_prompt["b"])
+    if score_prompt := _SCORE_PROMPT.search(text):
+        return score(score_prompt[1])
+    if rewrite_prompt := _REWRITE_PROMPT.search(text):
+        instruction = parse(rewrite_prompt["prompt"])
         return instruction.answer if instruction and rng.random() >= UNUSABLE else "I am sorry, but I cannot rewrite this."
-    given = re.search(r"#(?:The )?Given Prompt#:\n(.*)\n#(?:Rewritten|Created) Prompt#:", text, re.DOTALL)
-    if given is None:
+    evolve_prompt = re.search(r"#(?:The )?Given Prompt#:\n(.*)\n#(?:Rewritten|Created) Prompt#:", text, re.DOTALL)
+    if evolve_prompt is None:
         instruction = parse(text)
         return instruction.answer if instruction else "I do not understand the instruction."
-    instruction = parse(given[1])
+    instruction = parse(evolve_prompt[1])
     if instruction is None or rng.random() < UNUSABLE:
         return "I am sorry, but I cannot rewrite this."
     return str(_evolve(text, instruction, rng))

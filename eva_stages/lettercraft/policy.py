@@ -147,7 +147,7 @@ def train(recipe: PolicyRecipe) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerF
     rng = np.random.default_rng(recipe.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.05)
-    started = time.monotonic()
+    start_time = time.monotonic()
     for step in range(recipe.steps):
         loss = _batch_loss(model, tokenizer, [demonstration(rng, recipe) for _ in range(recipe.batch_size)])
         optimizer.zero_grad(set_to_none=True)
@@ -156,7 +156,7 @@ def train(recipe: PolicyRecipe) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerF
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
-            print(f"step {step}/{recipe.steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s", flush=True)
+            print(f"step {step}/{recipe.steps} loss {loss.item():.3f} {time.monotonic() - start_time:.0f} s", flush=True)
     return model.eval(), tokenizer
 
 
@@ -210,8 +210,8 @@ def main() -> None:
     rng = np.random.default_rng(recipe.seed + 1)
     for name, sizes in {"1-2 x 3-5": ((1, 3), (3, 6)), "1-3 x 3-9": ((1, 4), (3, 10)), "3 x 5-9": ((3, 4), (5, 10))}.items():
         prompts = [str(random_instruction(rng, int(rng.integers(*sizes[0])), int(rng.integers(*sizes[1])))) for _ in range(500)]
-        greedy, sampled = (measure(model, tokenizer, prompts, sample) for sample in (False, True))
-        print(f"operations x letters {name}: greedy {greedy:.3f}, sampled {sampled:.3f}", flush=True)
+        greedy, sampled_reward = (measure(model, tokenizer, prompts, sample) for sample in (False, True))
+        print(f"operations x letters {name}: greedy {greedy:.3f}, sampled {sampled_reward:.3f}", flush=True)
     save(model, tokenizer, recipe, arguments.out)
 
 

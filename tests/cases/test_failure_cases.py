@@ -380,7 +380,7 @@ def test_validate_refuses_a_function_that_cannot_be_called(tmp_path: Path) -> No
     for function in (two, four, keyword_only, later, any_keywords, Scorer, WEIGHT):
         message = str(call_fault(function, VERIFIER))
         assert "expected a function (messages, response, reference) that returns a number, or None" in message, function
-    for function in (any_parts, optional, strict, load_attribute(VERIFIER.target("math")), partial(four, weight=1.0), max):
+    for function in (any_parts, optional, strict, load_attribute(VERIFIER.functions["math"]), partial(four, weight=1.0), max):
         assert call_fault(function, VERIFIER) is None, function
     path = functions_file(tmp_path)
     message = faults(tmp_path, reward={"kind": "verifier", "function": f"{path}:two"}, trust_code=True)

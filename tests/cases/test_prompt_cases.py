@@ -15,7 +15,7 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import read_table
 from eva_stages.creator.conversations import reference_text
 from eva_stages.creator.prompt_files import prompt_batches
-from eva_stages.creator.prompt_loading import LeftOut, count_usable, load_file
+from eva_stages.creator.prompt_loading import LeftOutRows, count_usable, load_file
 from eva_stages.planning.sizes import prompt_count
 from tests.building import built, check
 
@@ -91,7 +91,7 @@ def test_values_that_are_not_prompts_are_left_out_and_counted_with_reason_and_ro
     path = lines(tmp_path / "p.jsonl", {"prompt": "good"}, {"prompt": value}, {"prompt": "fine"})
     prompts, counts = load(path, tmp_path)
     assert prompts == [user("good"), user("fine")] and counts == {"read": 3, reason: 1}
-    reasons = LeftOut()
+    reasons = LeftOutRows()
     assert count_usable(prompt_batches(path, None), 100, None, reasons) == 2 and reasons.rows == {reason: [2]}
     one_row_file = lines(tmp_path / "alone.jsonl", {"prompt": value})
     with pytest.raises((ConfigError, DataError), match=f"has no usable prompt: {reason}: 1 rows .1.|has no prompts"):

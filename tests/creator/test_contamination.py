@@ -18,7 +18,7 @@ from eva_stages.core.question_files import read_questions
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.stage import Use
 from eva_stages.core.tables import read_table, write_rows
-from eva_stages.creator.contamination import CONTAINED, MATCHES, Contamination, DropMatches, QuestionIndex, words_of
+from eva_stages.creator.contamination import MATCHES, MIN_CONTAINED_WORDS, Contamination, DropMatches, QuestionIndex, words_of
 from tests.conftest import EVALDATA
 
 LONG = "Explain in plain words how a suspension bridge carries the weight of all the cars that cross it on a windy day in winter"
@@ -232,7 +232,7 @@ def test_copies_of_official_questions_are_found(
 def test_official_questions_are_found_behind_and_before_a_sentence(
     official: dict[str, list[tuple[str, str]]], official_index: QuestionIndex, benchmark: str
 ) -> None:
-    texts = [text for _, text in official[benchmark] if len(words_of(text)) >= CONTAINED]
+    texts = [text for _, text in official[benchmark] if len(words_of(text)) >= MIN_CONTAINED_WORDS]
     assert found(official_index, [f"{SENTENCE} {text}" for text in texts]) == 1.0
     assert found(official_index, [f"{text}\n{SENTENCE}" for text in texts]) == 1.0
 

@@ -6,7 +6,7 @@ import pytest
 
 from eva_stages.core.config.function_fields import SELECTION
 from eva_stages.core.errors import DataError
-from eva_stages.creator.selection import Select, balanced, greedy, stratified, weighted
+from eva_stages.creator.selection import Select, greedy_selection, stratified_selection, topic_balanced, weighted_selection
 
 
 def ids(n: int) -> list[str]:
@@ -21,7 +21,7 @@ def info(weights: list[float], known: list[bool] | None = None) -> pa.Table:
 def test_weighted_draws_are_those_of_drawing_one_by_one_without_replacement() -> None:
     w = np.array([1.0, 2.0, 3.0, 4.0])
     rng = np.random.default_rng(0)
-    drawn = np.array([weighted(w, rng.random(4), 2) for _ in range(40_000)])
+    drawn = np.array([weighted_selection(w, rng.random(4), 2) for _ in range(40_000)])
     first = np.bincount(drawn[:, 0], minlength=4) / len(drawn)
     assert first == pytest.approx(w / 10, abs=0.01)
     after_last = drawn[drawn[:, 0] == 3][:, 1]
@@ -31,17 +31,17 @@ def test_weighted_draws_are_those_of_drawing_one_by_one_without_replacement() ->
 def test_weights_of_zero_are_drawn_only_when_nothing_else_is_left() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
-        drawn = weighted(np.array([0, 1.0, 0, 2.0]), rng.random(4), 3)
+        drawn = weighted_selection(np.array([0, 1.0, 0, 2.0]), rng.random(4), 3)
         assert set(drawn[:2]) == {1, 3} and drawn[2] in (0, 2)
 
 
 def test_greedy_takes_the_largest() -> None:
-    assert greedy(np.array([1, 5, 3, 4.0]), np.random.default_rng(0).random(4), 2).tolist() == [1, 3]
+    assert greedy_selection(np.array([1, 5, 3, 4.0]), np.random.default_rng(0).random(4), 2).tolist() == [1, 3]
 
 
 def test_stratified_takes_equally_from_every_tenth() -> None:
     w = np.arange(1000.0)
-    drawn = stratified(w, np.random.default_rng(0).random(1000), 250)
+    drawn = stratified_selection(w, np.random.default_rng(0).random(1000), 250)
     assert np.bincount(drawn // 100).tolist() == [25] * 10
 
 
@@ -82,9 +82,9 @@ def test_nothing_scored_is_an_error() -> None:
 
 def test_rare_topics_gain_by_the_share_of_the_inverse_frequency() -> None:
     weights, topics = np.array([2.0, 1.0, 1.0, 0.0]), pa.array(["code", "code", None, "code"])
-    assert balanced(weights, topics, 0.0) == pytest.approx([0.5, 0.25, 0.25, 0])
-    assert balanced(weights, topics, 1.0) == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
-    assert balanced(weights, topics, 0.25) == pytest.approx(0.75 * np.array([0.5, 0.25, 0.25, 0]) + 0.25 * np.array([1, 1, 3, 1]) / 6)
+    assert topic_balanced(weights, topics, 0.0) == pytest.approx([0.5, 0.25, 0.25, 0])
+    assert topic_balanced(weights, topics, 1.0) == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
+    assert topic_balanced(weights, topics, 0.25) == pytest.approx(0.75 * np.array([0.5, 0.25, 0.25, 0]) + 0.25 * np.array([1, 1, 3, 1]) / 6)
 
 
 def test_selection_finds_each_prompt_s_topic_by_its_id() -> None:

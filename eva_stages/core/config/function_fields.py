@@ -22,13 +22,13 @@ class FunctionField:
     """What the functions of a field are like.
 
     Attributes:
-        modules: the module of each of eva's own functions by the function's name, which is also its name in a recipe.
+        functions: eva's own functions as "module:attr", by their names in a recipe.
         parameters: names of the positional arguments that a function is called with.
         returns: what it must return, in words.
         check: "module:attr" of `f(function, recipe)`, which calls the function with a sample and raises DataError unless it returns that.
     """
 
-    modules: Mapping[str, str]
+    functions: Mapping[str, str]
     parameters: tuple[str, ...]
     returns: str
     check: str
@@ -38,20 +38,16 @@ class FunctionField:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of eva's own functions."""
-        return tuple(self.modules)
-
-    def target(self, name: str) -> str:
-        """Where one of eva's own functions is, as "module:attr"."""
-        return f"{self.modules[name]}:{name}"
+        return tuple(self.functions)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._checked, handler(source))
 
     def _checked(self, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for text in (value,) if isinstance(value, str) else value:
-            if text not in self.modules and not _SPEC.fullmatch(text):
+            if text not in self.functions and not _SPEC.fullmatch(text):
                 raise PydanticCustomError(UNKNOWN, "no such function", {"known": self.names, "value": text})
-            if in_file(text) and (name := function_name(text)) in (*self.modules, *self.reserved):
+            if in_file(text) and (name := function_name(text)) in (*self.functions, *self.reserved):
                 raise PydanticCustomError("reserved_name", "the name {name} is eva's own; rename the function", {"name": name})
         return value
 
@@ -92,19 +88,21 @@ def _choices(value: Any, mark: FunctionField | None, place: str) -> Iterator[Fun
             yield FunctionChoice(place, value, mark)
 
 
+def _functions(module: str, *names: str, suffix: str = "") -> dict[str, str]:
+    return {name: f"{module}:{name}{suffix}" for name in names}
+
+
 METRIC = FunctionField(
-    dict.fromkeys(
-        (
-            "reward_gap",
-            "reward_max_minus_mean",
-            "reward_best_minus_second",
-            "reward_variance",
-            "reward_mean",
-            "reward_mean_inverse",
-            "reward_gap_inverse",
-            "uniform",
-        ),
+    _functions(
         "eva_stages.creator.informativeness",
+        "reward_gap",
+        "reward_max_minus_mean",
+        "reward_best_minus_second",
+        "reward_variance",
+        "reward_mean",
+        "reward_mean_inverse",
+        "reward_gap_inverse",
+        "uniform",
     ),
     ("rewards",),
     "one finite number per prompt, from rewards of shape (prompts, n)",
@@ -112,13 +110,13 @@ METRIC = FunctionField(
     reserved=("prompt_id", "weight"),
 )
 SELECTION = FunctionField(
-    dict.fromkeys(("weighted", "greedy", "stratified"), "eva_stages.creator.selection"),
+    _functions("eva_stages.creator.selection", "weighted", "greedy", "stratified", suffix="_selection"),
     ("weights", "draws", "size"),
     "`size` different indices into `weights`",
     "eva_stages.creator.selection:check_selection",
 )
 EVOLVE_METHOD = FunctionField(
-    dict.fromkeys(("evol_instruct", "evol_complexity", "evol_quality", "self_instruct"), "eva_stages.creator.evolving"),
+    _functions("eva_stages.creator.evolving", "evol_instruct", "evol_complexity", "evol_quality", "self_instruct"),
     ("text", "rng"),
     "two texts: the name of the mutation and the meta-prompt",
     "eva_stages.creator.evolving:check_method",
@@ -131,12 +129,12 @@ LOSS = FunctionField(
     "eva_stages.solver.losses:check_loss",
 )
 VERIFIER = FunctionField(
-    {"math": "eva_stages.models.verifiers", "instruction": "eva_stages.models.instructions"},
+    {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"},
     ("messages", "response", "reference"),
     "a number, or None",
     "eva_stages.models.rewards:check_verifier",
 )
-SCORER = FunctionField(VERIFIER.modules, VERIFIER.parameters, "a number from 0 to 1, or None", "eva_stages.models.rewards:check_scorer")
+SCORER = FunctionField(VERIFIER.functions, VERIFIER.parameters, "a number from 0 to 1, or None", "eva_stages.models.rewards:check_scorer")
 
 Metric = Annotated[str, METRIC]
 SelectionKind = Annotated[str, SELECTION]
