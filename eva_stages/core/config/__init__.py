@@ -1,6 +1,6 @@
 """The recipe: one frozen, strictly typed description of a run.
 
-Everything a run means is here, with the paper's values as defaults; a choice is a tagged union on `kind`. What only concerns the
-machine sits under a `runtime:` key and never changes what a stage is. Fields that are never read do not exist. Reading recipes
-from YAML, overriding and reporting faults is `core/recipe_files.py`.
+It holds every setting that affects results, with the paper's values as defaults; a choice is a tagged union on `kind`. Settings that only
+concern the machine are under a `runtime:` key and are no part of a stage's identity. `core/recipe_files.py` reads recipes from YAML,
+applies overrides and reports errors.
 """

@@ -8,13 +8,13 @@ from eva_stages.core.config.section import Section
 
 
 class LocalEngine(Section):
-    """The present machine."""
+    """This machine."""
 
     kind: Literal["local"] = "local"
 
 
 class Copies(Section):
-    """What the copies of a row stage's steps take; each copy is one Ray actor with all steps of the stage."""
+    """Resources of each copy of a row stage's steps; a copy is one Ray actor with all steps of the stage."""
 
     count: int | None = Field(None, ge=1)
     """Copies; null = as many as the cluster's nodes hold."""
@@ -32,7 +32,7 @@ class RayEngine(Section):
     """host:port of the cluster's head; auto = the cluster that this machine is a node of."""
     copies: Copies = Copies()
     steps: dict[str, Copies] = {}
-    """In the place of `copies`, by the stage's name, such as respond or creator-reward."""
+    """Replaces `copies` for stages by name, for example respond or creator-reward."""
 
 
 Engine = Annotated[LocalEngine | RayEngine, Field(discriminator="kind")]

@@ -16,22 +16,22 @@ class Lettercraft(Section):
     kind: Literal["lettercraft"]
     prompts: int = Field(300, ge=10)
     samples: int = Field(4, ge=1)
-    """Sampled answers per prompt, besides the greedy one."""
+    """Sampled responses per prompt, in addition to the greedy one."""
     judge: Player
     confidence: float = Field(0.95, gt=0, lt=1)
 
 
 class Benchmark(Section):
-    """Questions that a policy answers; its temperature and length here go before the policy's own."""
+    """Questions for a policy; temperature and length here replace those of `policy.generator`."""
 
     questions: OptionalFile = None
-    """File with the questions; null = the public home."""
+    """File with the questions; null = the public file."""
     temperature: float | None = Field(0.0, ge=0)
     max_new_tokens: int = Field(2048, ge=1)
 
 
 class JudgedBenchmark(Benchmark):
-    """A benchmark with a judge. What a recipe leaves open of the judge is as in the official settings."""
+    """A benchmark with a judge. Judge settings that a recipe omits have their official values."""
 
     OFFICIAL: ClassVar[dict[str, Any]] = {"temperature": 0.0, "top_p": 1.0}
     JUDGE: ClassVar[str] = "gpt-4-1106-preview"
@@ -65,29 +65,29 @@ class MTBench(JudgedBenchmark):
     JUDGE = "gpt-4"
     OFFICIAL = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 2048}
     TEMPERATURES: ClassVar[dict[str, float]] = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
-    """FastChat's temperatures of the answers by category; 0 for the others."""
+    """FastChat's temperatures of the responses by category; 0 for all other categories."""
 
     kind: Literal["mt_bench"]
     references: OptionalFile = None
-    """File with the reference answers (math, reasoning, coding); null = the public home."""
+    """File with the reference answers (math, reasoning, coding); null = the public file."""
     prompts: OptionalFile = None
-    """File with the judge's prompts; null = the public home."""
+    """File with the judge's prompts; null = the public file."""
     temperature: float | None = Field(None, ge=0)
     """null = the official one of each category (0.7 for writing and roleplay, 0.1 for stem and humanities, 0 for the rest)."""
     max_new_tokens: int = Field(1024, ge=1)
 
 
 class ArenaHard(JudgedBenchmark):
-    """Arena-Hard: hard questions, each answer judged against a baseline model's in both places."""
+    """Arena-Hard: hard questions; each response is compared with a baseline model's in both orders."""
 
     kind: Literal["arena_hard"]
     version: Literal["v0.1", "v2.0"] = "v0.1"
     baseline: OptionalMaybeFile = None
-    """File with the baseline's answers, a model whose answers are published, or `base` for the base policy; null = the official one."""
+    """File with the baseline's responses, a model with published responses, or `base` for the base policy; null = the official baseline."""
     prompts: OptionalFile = None
-    """The official settings file with the judge's template; null = the public home."""
+    """The official settings file with the judge's template; null = the public file."""
     system_prompts: OptionalFile = None
-    """File with the judge's system prompt of every category, where the settings file has none; null = the public home."""
+    """File with the judge's system prompt of every category, where the settings file has none; null = the public file."""
     max_new_tokens: int = Field(4096, ge=1)
 
     @classmethod
@@ -100,13 +100,13 @@ class ArenaHard(JudgedBenchmark):
 
 
 class AlpacaEval(JudgedBenchmark):
-    """AlpacaEval 2: 805 instructions, each answer compared with the reference output by an annotator of the alpaca_eval package."""
+    """AlpacaEval 2: 805 instructions; an annotator of the alpaca_eval package compares each response with the reference output."""
 
     kind: Literal["alpaca_eval"]
     annotator: Literal["weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4_turbo_fn"] = "weighted_alpaca_eval_gpt4_turbo"
-    """Its prompt, parser and settings; the weighted one needs log-probabilities (of a local judge, the word counts as sure)."""
+    """Prompt, parser and settings; the weighted annotator needs log-probabilities (a local judge's word counts as certain)."""
     baseline: OptionalMaybeFile = None
-    """File with the reference outputs, or `base` for the base policy; null = the official one."""
+    """File with the reference outputs, or `base` for the base policy; null = the official outputs."""
     difficulty: OptionalFile = None
     """The package's instruction_difficulty.csv; null = fetched from the Hub, for the official `questions` only."""
     gamed: OptionalFile = None
@@ -145,7 +145,7 @@ class CustomBenchmark(Benchmark):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     """Stages and tables call it custom-NAME."""
     questions: FilePath
-    """A .jsonl, .json, .csv or .parquet file with columns `question`, and perhaps `reference` and `id`."""
+    """A .jsonl, .json, .csv or .parquet file with the column `question`, and optionally `reference` and `id`."""
     score: Scorer
     """Scores a response from 0 to 1; the benchmark's figure is the mean in percent."""
     max_new_tokens: int = Field(1024, ge=1)
@@ -163,13 +163,13 @@ class LMEval(Section):
     tasks: tuple[str, ...] = Field(
         ("gsm8k", "gsm_plus", "wmdp", "leaderboard_mmlu_pro", "leaderboard_musr", "truthfulqa_gen"), min_length=1
     )
-    """Names of the harness; the paper's table 7 by default."""
+    """Names of tasks of the harness; default: the paper's table 7."""
     include: OptionalFile = None
-    """Folder with task files of one's own."""
+    """Folder with your own task files."""
     limit: int | None = Field(None, ge=1)
     """Questions per task; null = all."""
     chat_template: bool = True
-    """Put the questions into the policy's chat template."""
+    """Render the questions with the policy's chat template."""
     dtype: DType = "auto"
     runtime: LMEvalRuntime = LMEvalRuntime()
 
@@ -182,7 +182,7 @@ OneBenchmark = Annotated[
 class Evaluation(Section):
     benchmarks: tuple[OneBenchmark, ...] = ()
     only: bool = False
-    """Nothing but the evaluation of policy.model: no prompts are evolved and nothing is trained."""
+    """Only evaluate policy.model; no iteration runs."""
 
 
 def benchmark_name(benchmark: OneBenchmark | Benchmark) -> str:

@@ -1,4 +1,4 @@
-"""Limits of what a healthy iteration shows."""
+"""Limits for the health of an iteration."""
 
 from typing import Literal
 
@@ -25,36 +25,36 @@ PROBE_SAMPLES = 4
 
 
 class Health(Section):
-    """A figure beyond its limit is told, or ends the run if it stands in `stop`. A null limit checks nothing; no limit is part of any
-    stage's identity, so that a run that was stopped goes on with another one and computes nothing anew."""
+    """Figures outside a limit produce a warning, or stop the run if listed under `stop`. A null limit checks nothing. Limits are no part
+    of a stage's identity: a stopped run resumes with other limits without recomputing."""
 
     answers: int = Field(256, ge=0)
-    """Answers of the new policy that are looked at for its distance to theta_0, and made for it where no Lettercraft evaluation makes
-    any: 4 to each of a sample of the seed prompts. 0 = neither."""
+    """Responses that measure the new policy's distance from the base policy. Without a Lettercraft evaluation they are sampled for this
+    purpose, 4 per prompt for a sample of the seed prompts. 0 = no measurement."""
     length_drift: float | None = Field(2.0, ge=1)
-    """At most: how many times longer, or shorter, answers are than those of theta_0."""
+    """At most: ratio of response length to that of the base policy, or its inverse."""
     length_limited: float | None = Field(0.9, ge=0, le=1)
-    """At most: share of answers that are cut at policy.generator.max_new_tokens; 1 = none comes to an end."""
+    """At most: share of responses that are cut at policy.generator.max_new_tokens."""
     reward_hacking: float | None = Field(0.03, ge=0, le=1)
-    """At most: fall of the judged win rate since the iteration before while the mean reward rose."""
+    """At most: decrease of the judged win rate since the previous iteration while the mean reward increased."""
     equal_responses: float | None = Field(0.9, ge=0, le=1)
-    """At most: share of a prompt's sampled answers that repeat one of the others; 1 = all are the same."""
+    """At most: share of a prompt's sampled responses that equal another one; 1 = all are equal."""
     evolved_share: float | None = Field(0.5, ge=0, le=1)
-    """At least: evolved prompts in the prompt set, as a share of those that creator.mix.evolved_share asks for."""
+    """At least: evolved prompts in the prompt set, as a share of the number that creator.mix.evolved_share requests."""
     seed_share: float | None = Field(0.05, ge=0, le=1)
-    """At least: effective number of seeds that the prompts descend from, per prompt."""
+    """At least: effective number of seed prompts that the prompts descend from, per prompt."""
     distinct_prompts: float | None = Field(0.25, ge=0)
     """At least: share of distinct word trigrams in the prompts, over that of the seed prompts."""
     pair_share: float | None = Field(0.1, ge=0, le=1)
     """At least: pairs per prompt."""
     chosen_nll: float | None = Field(2.0, gt=0)
-    """At most: how many times the negative log-likelihood of the chosen responses grew while training."""
+    """At most: growth factor of the chosen responses' negative log-likelihood during training."""
     kl: float | None = Field(None, ge=0)
-    """At most: KL divergence from theta_0, in nats per answer; long answers have more."""
+    """At most: KL divergence from the base policy, in nats per response; longer responses have more."""
     kl_per_token: float | None = Field(1.0, ge=0)
-    """At most: the same in nats per token."""
+    """At most: KL divergence from the base policy, in nats per token."""
     stop: tuple[Sign, ...] = ()
-    """Figures that end the run after the iteration; the others warn."""
+    """Figures that stop the run after the iteration; all others produce a warning."""
 
     @property
     def probe_prompts(self) -> int:
