@@ -23,7 +23,7 @@ DRIVERS = ("nvidia[0-9]*", "kfd", "dxg")
 """What lies in /dev where there is an accelerator: NVIDIA's, AMD's, or either under WSL."""
 LOOK = "import torch; print(*(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))"
 
-_taken: Any = multiprocessing.Value("i", 0)
+_devices_taken: Any = multiprocessing.Value("i", 0)
 _sharing = 1
 
 
@@ -48,11 +48,11 @@ class Share(NamedTuple):
     devices: int
 
 
-def visible(given: str | None, count: int) -> tuple[str, ...]:
+def visible(variable: str | None, count: int) -> tuple[str, ...]:
     """Ids of the devices, from `CUDA_VISIBLE_DEVICES` and the number that the driver lets us see."""
-    if given is None:
+    if variable is None:
         return tuple(map(str, range(count)))
-    return tuple(device.strip() for device in given.split(","))[:count]
+    return tuple(device.strip() for device in variable.split(","))[:count]
 
 
 def visible_devices() -> tuple[str, ...]:
@@ -63,10 +63,10 @@ def visible_devices() -> tuple[str, ...]:
 
 def present_devices() -> Devices:
     """The devices of this machine. Another process looks, as this one's children are to start CUDA themselves, which a look may hinder."""
-    if not any(found for pattern in DRIVERS for found in Path("/dev").glob(pattern)):
+    if not any(driver_file for pattern in DRIVERS for driver_file in Path("/dev").glob(pattern)):
         return Devices()
-    told = subprocess.run([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
-    memory = [int(amount) for amount in told.stdout.split()]
+    result = subprocess.run([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
+    memory = [int(amount) for amount in result.stdout.split()]
     return Devices(visible(os.environ.get("CUDA_VISIBLE_DEVICES"), len(memory)), min(memory, default=0))
 
 
@@ -74,12 +74,12 @@ def read_model(folder: Path, dtype: str) -> Model:
     """A checkpoint's size once its weights are of type `dtype`; `auto` is two bytes per weight, as on accelerators."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if (folder / "config.json").is_file() else {}
     inner = {**config, **config.get("text_config", {})}
-    stored = BYTES.get(inner.get("dtype") or inner.get("torch_dtype") or "", 2)
+    stored_bytes = BYTES.get(inner.get("dtype") or inner.get("torch_dtype") or "", 2)
     on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return Model(on_disk * BYTES.get(dtype, 2) // stored, inner.get("num_attention_heads") or 0)
+    return Model(on_disk * BYTES.get(dtype, 2) // stored_bytes, inner.get("num_attention_heads") or 0)
 
 
-def share_out(model: Model, devices: int, memory: int, each: int | None = None, copies: int | None = None) -> Share:
+def share_out(model: Model, devices: int, memory: int, devices_per_copy: int | None = None, copies: int | None = None) -> Share:
     """How often a model is loaded and over how many devices each copy is spread; what is None is chosen.
 
     Args:
@@ -94,30 +94,30 @@ def share_out(model: Model, devices: int, memory: int, each: int | None = None, 
     """
     if not devices:
         return Share(copies or 1, 0)
-    if each is None:
-        most = devices // (copies or 1)
-        sizes = [size for power in range(devices.bit_length()) if (size := 2**power) <= most and model.heads % size == 0] or [1]
-        each = next((size for size in sizes if model.weights <= ROOM * memory * size), sizes[-1])
-    wanted = each * (copies or 1)
-    if wanted > devices:
+    if devices_per_copy is None:
+        most_devices = devices // (copies or 1)
+        sizes = [size for power in range(devices.bit_length()) if (size := 2**power) <= most_devices and model.heads % size == 0] or [1]
+        devices_per_copy = next((size for size in sizes if model.weights <= ROOM * memory * size), sizes[-1])
+    wanted_devices = devices_per_copy * (copies or 1)
+    if wanted_devices > devices:
         raise ConfigError(
             [
-                f"runtime: {copies or 1} replicas on {each} devices each need {wanted} devices, but {devices} are there for them; lower "
-                "replicas or tensor_parallel, or leave them out to have them chosen"
+                f"runtime: {copies or 1} replicas on {devices_per_copy} devices each need {wanted_devices} devices, but {devices} are "
+                "available; lower replicas or tensor_parallel, or omit them to choose them automatically"
             ]
         )
-    return Share(copies or devices // each, each)
+    return Share(copies or devices // devices_per_copy, devices_per_copy)
 
 
-def next_devices(ids: Sequence[str], taken: int, size: int) -> list[str]:
+def next_devices(ids: Sequence[str], taken_count: int, size: int) -> list[str]:
     """The `size` devices after those that are taken, from the first again when all are."""
-    return [ids[(taken + place) % len(ids)] for place in range(size)]
+    return [ids[(taken_count + place) % len(ids)] for place in range(size)]
 
 
 def free_devices() -> None:
     """Count from the first device again, for the processes that this one is about to start."""
-    global _taken
-    _taken = multiprocessing.Value("i", 0)
+    global _devices_taken
+    _devices_taken = multiprocessing.Value("i", 0)
 
 
 def share_cores(processes: int) -> None:
@@ -148,7 +148,7 @@ def take_devices(size: int) -> None:
 
 def take_turn(size: int) -> int:
     """How many devices the processes of this stage have taken before these `size`."""
-    with _taken.get_lock():
-        before: int = _taken.value
-        _taken.value = before + size
-    return before
+    with _devices_taken.get_lock():
+        taken_before: int = _devices_taken.value
+        _devices_taken.value = taken_before + size
+    return taken_before

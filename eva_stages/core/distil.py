@@ -55,9 +55,9 @@ class ArtifactSource(GeneratorStep):
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
         (Path(self.parts).parent / BEGUN).touch()  # every step is loaded by now
         folders = [Path(folder) for folder in self.folders]
-        done, _ = read_parts(Path(self.parts))
-        remaining = count_rows(folders[0]) - len(done)
-        for numbers, rows in joined_batches(folders, self.prefixes, done, self.batch_size, Path(self.parts).parent):
+        done_rows, _ = read_parts(Path(self.parts))
+        remaining = count_rows(folders[0]) - len(done_rows)
+        for numbers, rows in joined_batches(folders, self.prefixes, done_rows, self.batch_size, Path(self.parts).parent):
             remaining -= len(rows)
             yield [{**row, ROW: int(number)} for number, row in zip(numbers, rows, strict=True)], remaining == 0
 
@@ -82,14 +82,14 @@ class PartSink(Step):
         yield [{"written": len(inputs)}]
 
 
-def write_checked(parts: Path, rows: str, required: Sequence[str], batch: list[dict[str, Any]]) -> None:
+def write_checked(parts: Path, rows: str, required_columns: Sequence[str], batch: list[dict[str, Any]]) -> None:
     """Write a batch as a part file with the columns of the row schema `rows`.
 
     Raises:
         StageError: if a required column is not there.
     """
-    if any(row.get(column) is None for row in batch for column in required):
-        raise StageError(f"a batch arrived without {', '.join(required)}: a step before it failed")
+    if any(row.get(column) is None for row in batch for column in required_columns):
+        raise StageError(f"a batch arrived without {', '.join(required_columns)}: a step before it failed")
     write_part(parts, SCHEMAS[rows], batch)
 
 
@@ -157,20 +157,20 @@ def run_pipeline(work: RowWork) -> int:
     free_devices()
     with tempfile.TemporaryDirectory(dir=work.parts.parent) as cache:
         devices = present_devices()
-        placed = place(work.steps, work.places, devices)
-        share_cores(models_on_cores(placed))
-        pipeline = build_pipeline(work, placed, cache)
+        placed_steps = place(work.steps, work.places, devices)
+        share_cores(models_on_cores(placed_steps))
+        pipeline = build_pipeline(work, placed_steps, cache)
         pipeline.run(use_cache=False)
-    return min(len(devices.ids), sum(share.copies * share.devices for _, share in placed))
+    return min(len(devices.ids), sum(share.copies * share.devices for _, share in placed_steps))
 
 
 def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out: Path) -> dict[str, int]:
     """Run a `TableStep` on artifacts and write its output; returns its counts. Meant for a child process."""
     with Pipeline(name="table"):
-        built: TableStep = step.build(folders)
-    return _write_streamed(built, [folders[source] for source in sources], out)
+        built_step: TableStep = step.build(folders)
+    return _write_streamed(built_step, [folders[source] for source in sources], out)
 
 
-def _write_streamed(step: TableStep, folders: list[Path], out: Path) -> dict[str, int]:
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        return write_made(step.stream(*(Rows(folder, Path(scratch), list(step.inputs)) for folder in folders)), out)
+def _write_streamed(step: TableStep, folders: list[Path], out_folder: Path) -> dict[str, int]:
+    with tempfile.TemporaryDirectory(dir=out_folder.parent) as scratch:
+        return write_made(step.stream(*(Rows(folder, Path(scratch), list(step.inputs)) for folder in folders)), out_folder)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 if TYPE_CHECKING:
     import torch
 
-Patched = TypeVar("Patched", bound=Callable[..., Any])
+Target = TypeVar("Target", bound=Callable[..., Any])
 
 
 class Patch(NamedTuple):
@@ -34,10 +34,10 @@ class Patch(NamedTuple):
 PATCHES: dict[str, Patch] = {}
 
 
-def patch(library: str, versions: str, upstream: str) -> Callable[[Patched], Patched]:
+def patch(library: str, versions: str, upstream: str) -> Callable[[Target], Target]:
     """Record a patch under its name."""
 
-    def register(target: Patched) -> Patched:
+    def register(target: Target) -> Target:
         PATCHES[target.__name__] = Patch(library, versions, upstream)
         return target
 
@@ -100,13 +100,13 @@ def wrap_litellm_transports(wrap: Callable[[Any], Any]) -> None:
 
     create: Callable[..., Any] = AsyncHTTPHandler.create_async_transport
 
-    def wrapped(*arguments: Any, **settings: Any) -> Any:
+    def create_wrapped(*arguments: Any, **settings: Any) -> Any:
         transport = create(*arguments, **settings)
         if transport is not None:
             transport.handle_async_request = wrap(transport.handle_async_request)
         return transport
 
-    AsyncHTTPHandler.create_async_transport = staticmethod(wrapped)  # type: ignore[method-assign]
+    AsyncHTTPHandler.create_async_transport = staticmethod(create_wrapped)  # type: ignore[method-assign]
 
 
 @patch("litellm", ">=1.106,<1.107", "litellm.acompletion: _skip_mcp_handler")
@@ -192,13 +192,13 @@ class RepetitionPenalty:
         import torch
 
         if self._starts is not None:
-            begun = torch.arange(input_ids.shape[1]) >= torch.tensor(self._starts)[:, None]
+            has_begun = torch.arange(input_ids.shape[1]) >= torch.tensor(self._starts)[:, None]
         else:
-            begun = (input_ids != self._pad).cumsum(dim=1) > 0
-        seen = torch.zeros_like(scores, dtype=torch.bool)
-        rows, places = begun.to(scores.device).nonzero(as_tuple=True)
-        seen[rows, input_ids[rows, places]] = True
-        return torch.where(seen, torch.where(scores > 0, scores / self._penalty, scores * self._penalty), scores)
+            has_begun = (input_ids != self._pad).cumsum(dim=1) > 0
+        is_seen = torch.zeros_like(scores, dtype=torch.bool)
+        rows, places = has_begun.to(scores.device).nonzero(as_tuple=True)
+        is_seen[rows, input_ids[rows, places]] = True
+        return torch.where(is_seen, torch.where(scores > 0, scores / self._penalty, scores * self._penalty), scores)
 
 
 @patch("accelerate", ">=1.15,<1.16", "accelerate.commands.launch has no public function for this")
@@ -208,8 +208,8 @@ def single_process_environment(launch_file: str) -> dict[str, str]:
     from accelerate.utils import prepare_simple_launcher_cmd_env
 
     arguments = launch_command_parser().parse_args(["--config_file", launch_file, "-m", "module"])
-    validated, *_ = _validate_launch_command(arguments)
-    _, environment = prepare_simple_launcher_cmd_env(validated)
+    valid_arguments, *_ = _validate_launch_command(arguments)
+    _, environment = prepare_simple_launcher_cmd_env(valid_arguments)
     return environment
 
 

@@ -13,8 +13,8 @@ from eva_stages.core.devices import Devices, Model, Share, read_model, share_out
 from eva_stages.core.stage import Input, Use
 
 REPLICAS, TENSOR_PARALLEL, DEVICE = "replicas", "tensor_parallel", "device"
-BALANCED = "balanced"
-SPREADABLE = ("auto", "cuda", BALANCED)
+BALANCED_DEVICE = "balanced"
+SPREADABLE = ("auto", "cuda", BALANCED_DEVICE)
 
 
 def place(steps: Sequence[Use], folders: Mapping[str, Path], devices: Devices, copies: int | None = None) -> list[tuple[Use, Share]]:
@@ -28,41 +28,41 @@ def place(steps: Sequence[Use], folders: Mapping[str, Path], devices: Devices, c
     """
     models = [next(_models(step), None) for step in steps]
     count = len(devices.ids) // max(1, sum(model is not None for model in models))
-    own = Devices(devices.ids[: max(count, min(1, len(devices.ids)))], devices.memory)
+    own_devices = Devices(devices.ids[: max(count, min(1, len(devices.ids)))], devices.memory)
     return [
-        (step, Share(1, 0)) if model is None else _placed(step, model, folders, own, copies or model.runtime[REPLICAS])
+        (step, Share(1, 0)) if model is None else _placed_step(step, model, folders, own_devices, copies or model.runtime[REPLICAS])
         for step, model in zip(steps, models, strict=True)
     ]
 
 
-def models_on_cores(placed: Sequence[tuple[Use, Share]]) -> int:
+def models_on_cores(placed_steps: Sequence[tuple[Use, Share]]) -> int:
     """How many copies of models work on the processor at the same time."""
-    return sum(share.copies for step, share in placed if not share.devices and next(_models(step), None) is not None)
+    return sum(share.copies for step, share in placed_steps if not share.devices and next(_models(step), None) is not None)
 
 
-def _placed(step: Use, model: Use, folders: Mapping[str, Path], devices: Devices, copies: int | None) -> tuple[Use, Share]:
+def _placed_step(step: Use, model: Use, folders: Mapping[str, Path], devices: Devices, copies: int | None) -> tuple[Use, Share]:
     runtime = model.runtime
     device = runtime.get(DEVICE, "auto")
-    if device not in SPREADABLE and not device.startswith(f"{BALANCED}:"):  # the recipe names the device
+    if device not in SPREADABLE and not device.startswith(f"{BALANCED_DEVICE}:"):  # the recipe names the device
         return step, Share(copies or 1, 0)
-    each = runtime.get(TENSOR_PARALLEL)
-    if device.startswith(BALANCED):
-        each = int(device.partition(":")[2] or max(1, len(devices.ids) // (copies or 1)))
+    devices_per_copy = runtime.get(TENSOR_PARALLEL)
+    if device.startswith(BALANCED_DEVICE):
+        devices_per_copy = int(device.partition(":")[2] or max(1, len(devices.ids) // (copies or 1)))
     size = Model(0, 0)
-    if devices.ids and each is None:
+    if devices.ids and devices_per_copy is None:
         size = read_model(_folder(model, folders), str(model.arguments.get("dtype", "auto")))
     size = size if TENSOR_PARALLEL in runtime else size._replace(heads=0)  # only tensor parallelism divides heads
-    share = share_out(size, len(devices.ids), devices.memory, each, copies)
+    share = share_out(size, len(devices.ids), devices.memory, devices_per_copy, copies)
     if TENSOR_PARALLEL in runtime:
-        settled = {TENSOR_PARALLEL: share.devices or each or 1}
+        settings = {TENSOR_PARALLEL: share.devices or devices_per_copy or 1}
     else:
-        settled = {DEVICE: f"{BALANCED}:{share.devices}"} if share.devices > 1 else {}
-    return _replaced(step, model, replace(model, runtime={**runtime, REPLICAS: share.copies, **settled})), share
+        settings = {DEVICE: f"{BALANCED_DEVICE}:{share.devices}"} if share.devices > 1 else {}
+    return _with_placed_model(step, model, replace(model, runtime={**runtime, REPLICAS: share.copies, **settings})), share
 
 
 def _folder(model: Use, folders: Mapping[str, Path]) -> Path:
-    given = model.arguments["model"]
-    return folders[given.name] if isinstance(given, Input) else Path(given)
+    argument = model.arguments["model"]
+    return folders[argument.name] if isinstance(argument, Input) else Path(argument)
 
 
 def _models(value: Any) -> Iterator[Use]:
@@ -70,14 +70,14 @@ def _models(value: Any) -> Iterator[Use]:
         case Use() if REPLICAS in value.runtime:
             yield value
         case Use():
-            for nested in value.arguments.values():
-                yield from _models(nested)
+            for argument in value.arguments.values():
+                yield from _models(argument)
 
 
-def _replaced(value: Any, model: Use, placed: Use) -> Any:
+def _with_placed_model(value: Any, model: Use, placed_model: Use) -> Any:
     """`value` with `placed` where `model` was."""
     if value is model:
-        return placed
+        return placed_model
     if not isinstance(value, Use):
         return value
-    return replace(value, arguments={name: _replaced(nested, model, placed) for name, nested in value.arguments.items()})
+    return replace(value, arguments={name: _with_placed_model(argument, model, placed_model) for name, argument in value.arguments.items()})

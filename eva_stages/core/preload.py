@@ -6,10 +6,10 @@ import signal
 import threading
 import warnings
 
-INTERRUPTED = 130
+INTERRUPTED_CODE = 130
 _in_main_thread = threading.current_thread() is threading.main_thread()
 if _in_main_thread:  # Ctrl+C reaches the fork server too, whose traceback would be nobody's
-    _handler = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    _handler = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED_CODE))
 gc.disable()  # of what is imported here nothing is garbage; looking for it takes a seventh of the time
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what libraries say about each other while they load concerns nobody here

@@ -35,7 +35,7 @@ POLL_SECONDS = 0.05
 SUBREAPER = 36
 MARK = "EVA_STAGE_PROCESS"
 """Environment variable by which the programs are known that a stage's process has started."""
-_held: list[int] = []
+_held_locks: list[int] = []
 """Descriptors of locks that the child processes keep open too."""
 _report: Connection | None = None
 _log = Path("the log")
@@ -45,11 +45,11 @@ _look_first: Callable[[], str | None] | None = None
 @contextlib.contextmanager
 def held_in_children(lock: int) -> Iterator[None]:
     """Let the processes that are started in the block hold a lock (its file descriptor) too: it is released when all of them have ended."""
-    _held.append(lock)
+    _held_locks.append(lock)
     try:
         yield
     finally:
-        _held.remove(lock)
+        _held_locks.remove(lock)
 
 
 def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callable[[], None]) -> Any:
@@ -64,21 +64,21 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     """
     context: Any = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
     context.set_forkserver_preload(["eva_stages.core.preload"])
-    ours, theirs = context.Pipe(duplex=False)
+    our_end, their_end = context.Pipe(duplex=False)
     mark = uuid4().hex
     with clean_log(log) as output:
-        started = (theirs, output, secret_variables(), mark, target, arguments, str(log), [DupFd(lock) for lock in _held])
-        child = context.Process(target=_main, args=started, name=process_name())
+        child_arguments = (their_end, output, secret_variables(), mark, target, arguments, str(log), [DupFd(lock) for lock in _held_locks])
+        child = context.Process(target=_main, args=child_arguments, name=process_name())
         try:
             child.start()
         except (EOFError, ConnectionError) as error:
             raise StageError("the process that starts those of the stages was killed (out of memory?)") from error
-        theirs.close()
+        their_end.close()
         is_orphan, outcome = False, None
         try:
-            while not wait([ours, child.sentinel], timeout=POLL_SECONDS):
+            while not wait([our_end, child.sentinel], timeout=POLL_SECONDS):
                 poll()
-            outcome = ours.recv() if ours.poll() else None
+            outcome = our_end.recv() if our_end.poll() else None
             is_orphan = outcome is None and psutil.pid_exists(child.pid)
         except EOFError:
             pass

@@ -82,7 +82,7 @@ class Steps:
     def process(self, rows: Rows) -> Rows:
         try:
             for step in self._steps:
-                rows = [row for made in step.process(rows) for row in made]
+                rows = [row for output_row in step.process(rows) for row in output_row]
         except BaseException as error:
             raise StageError(describe(error)) from error
         return rows
@@ -99,38 +99,41 @@ def run_on_ray(engine: RayEngine, work: RowWork) -> int:
         StageError: with the step's own words; or if the cluster cannot hold a copy of the steps, or a batch is the death of its actors.
     """
     connect(engine.address)
-    asked = engine.steps.get(work.name, engine.copies)
-    placed = place(work.steps, work.places, _devices_of_a_node(), copies=1)
-    need = {"CPU": asked.cpus, "GPU": asked.gpus if asked.gpus is not None else max(share.devices for _, share in placed)}
+    copies_config = engine.steps.get(work.name, engine.copies)
+    placed_steps = place(work.steps, work.places, _devices_of_a_node(), copies=1)
+    need = {
+        "CPU": copies_config.cpus,
+        "GPU": copies_config.gpus if copies_config.gpus is not None else max(share.devices for _, share in placed_steps),
+    }
     with tempfile.TemporaryDirectory(dir=work.parts.parent) as cache:
-        build_pipeline(work, placed, cache)
-    done, _ = read_parts(work.parts)
+        build_pipeline(work, placed_steps, cache)
+    done_rows, _ = read_parts(work.parts)
     folders, prefixes = work.read
-    left = math.ceil((count_rows(folders[0]) - len(done)) / work.batch_size)
+    batches_left = math.ceil((count_rows(folders[0]) - len(done_rows)) / work.batch_size)
     batches = (
         Batch([{**row, ROW: int(number)} for number, row in zip(numbers, rows, strict=True)])
-        for numbers, rows in joined_batches(folders, prefixes, done, work.batch_size, work.parts.parent)
+        for numbers, rows in joined_batches(folders, prefixes, done_rows, work.batch_size, work.parts.parent)
     )
-    data = [as_data(use) for use, _ in placed]
-    named = {name: str(folder.resolve()) for name, folder in work.places.items()}
+    data = [as_data(use) for use, _ in placed_steps]
+    folder_names = {name: str(folder.resolve()) for name, folder in work.places.items()}
 
     def hire() -> Any:
         options = {"num_cpus": need["CPU"], "num_gpus": need["GPU"], "max_restarts": 0, "max_task_retries": 0}
-        return ray.remote(Steps).options(**options).remote(data, named, work.batch_size)
+        return ray.remote(Steps).options(**options).remote(data, folder_names, work.batch_size)
 
     def room() -> int:
         return capacity([node["Resources"] for node in ray.nodes() if node["Alive"]], need)
 
     check_room(need, room())
-    copies = min(asked.count or room(), left)
-    for rows in processed(hire, copies, batches, left, lambda: check_room(need, room()), (work.parts.parent / BEGUN).touch):
+    copies = min(copies_config.count or room(), batches_left)
+    for rows in processed_batches(hire, copies, batches, batches_left, lambda: check_room(need, room()), (work.parts.parent / BEGUN).touch):
         write_checked(work.parts, work.rows, work.required, rows)
     ray.shutdown()
     return math.ceil(copies * need["GPU"])
 
 
-def processed(
-    hire: Callable[[], Any], copies: int, batches: Iterator[Batch], left: int, check: Callable[[], None], begin: Callable[[], None]
+def processed_batches(
+    hire: Callable[[], Any], copies: int, batches: Iterator[Batch], batches_left: int, check: Callable[[], None], begin: Callable[[], None]
 ) -> Iterator[Rows]:
     """The rows of all batches as the steps leave them, in the order in which they get done.
 
@@ -146,7 +149,7 @@ def processed(
     for _ in range(copies):
         seat = Seat(hire())
         busy[seat.actor.load.remote()] = seat, None
-    while left:
+    while batches_left:
         ready, _ = ray.wait(list(busy), timeout=POLL_SECONDS)
         if not ready:
             check()
@@ -167,7 +170,7 @@ def processed(
             idle.append(seat)
             begin()
             if batch is not None:
-                left -= 1
+                batches_left -= 1
                 yield rows
         while idle and (batch := waiting.popleft() if waiting else next(batches, None)):
             seat = idle.pop()
@@ -175,18 +178,18 @@ def processed(
     ray.wait([seat.actor.unload.remote() for seat in idle], num_returns=len(idle), timeout=60)
 
 
-def _count_death(one: Batch | Seat, error: RayError) -> None:
-    one.deaths += 1
-    what = "a batch" if isinstance(one, Batch) else "loading the steps"
-    if one.deaths == MOST_DEATHS:
+def _count_death(casualty: Batch | Seat, error: RayError) -> None:
+    casualty.deaths += 1
+    subject = "a batch" if isinstance(casualty, Batch) else "loading the steps"
+    if casualty.deaths == MOST_DEATHS:
         reason = describe(error)
-        raise StageError(f"{what} was the death of {MOST_DEATHS} workers one after the other (out of memory?): {reason}") from error
+        raise StageError(f"{subject} was the death of {MOST_DEATHS} workers one after the other (out of memory?): {reason}") from error
 
 
 def capacity(nodes: list[dict[str, float]], need: dict[str, float]) -> int:
     """How many times the needed resources fit into the nodes' resources, each time within one node."""
-    wanted = {name: amount for name, amount in need.items() if amount}
-    return sum(min(int(node.get(name, 0) / amount) for name, amount in wanted.items()) for node in nodes)
+    amounts = {name: amount for name, amount in need.items() if amount}
+    return sum(min(int(node.get(name, 0) / amount) for name, amount in amounts.items()) for node in nodes)
 
 
 def check_room(need: dict[str, float], room: int) -> None:
@@ -199,11 +202,11 @@ def check_room(need: dict[str, float], room: int) -> None:
 
 def _devices_of_a_node() -> Devices:
     """The GPUs of the node that has most of them, by number, and the memory of one. Nodes are taken to be alike."""
-    most = max((int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
-    if not most:
+    gpu_count = max((int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    if not gpu_count:
         return Devices()
-    one: Devices = ray.get(ray.remote(num_cpus=0, num_gpus=1)(present_devices).remote())
-    return Devices(tuple(map(str, range(most))), one.memory)
+    devices: Devices = ray.get(ray.remote(num_cpus=0, num_gpus=1)(present_devices).remote())
+    return Devices(tuple(map(str, range(gpu_count))), devices.memory)
 
 
 def look(engine: RayEngine, token: Path, folders: list[Path]) -> None:
@@ -218,17 +221,17 @@ def look(engine: RayEngine, token: Path, folders: list[Path]) -> None:
     """
     connect(engine.address)
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    for asked in (engine.copies, *engine.steps.values()):
-        need = {"CPU": asked.cpus, "GPU": asked.gpus or 0}
+    for copies in (engine.copies, *engine.steps.values()):
+        need = {"CPU": copies.cpus, "GPU": copies.gpus or 0}
         check_room(need, capacity([node["Resources"] for node in nodes], need))
     paths = [str(path.resolve()) for path in (token, *folders)]
-    there = {}
+    lookups = {}
     for node in nodes:
         on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        there[node["NodeManagerAddress"], node["NodeID"]] = (
+        lookups[node["NodeManagerAddress"], node["NodeID"]] = (
             ray.remote(missing).options(num_cpus=0, scheduling_strategy=on_node).remote(paths)
         )
-    for (address, _), answer in there.items():
+    for (address, _), answer in lookups.items():
         try:
             lacking = ray.get(answer)
         except RayError as error:

@@ -24,13 +24,13 @@ def use_short_temporary_folder() -> None:
     """
     present = tempfile.gettempdir()
     if sys.platform != "win32" and len(os.fsencode(present)) > LONGEST:
-        other = next((folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK | os.X_OK)), None)
-        if other is None:
+        other_folder = next((folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK | os.X_OK)), None)
+        if other_folder is None:
             raise ConfigError(
                 [f"TMPDIR: {present} has {len(os.fsencode(present))} bytes; sockets need at most {LONGEST}. Set TMPDIR to a shorter folder"]
             )
-        note(f"TMPDIR: {present} is too long for the paths of sockets ({LONGEST} bytes); {other} is used instead")
-        os.environ["TMPDIR"] = other
+        note(f"TMPDIR: {present} is too long for the paths of sockets ({LONGEST} bytes); {other_folder} is used instead")
+        os.environ["TMPDIR"] = other_folder
         tempfile.tempdir = None
     try:
         multiprocessing.Lock()

@@ -33,7 +33,7 @@ class Workers:
     def watch(self) -> None:
         """From now on the end of any process that is there, or that is started in place of one, is the stage's."""
         self._known = multiprocessing.active_children()
-        look_first(lambda: self.ended(ECHO_SECONDS))
+        look_first(lambda: self.find_end(ECHO_SECONDS))
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
 
     def release(self) -> None:
@@ -41,10 +41,10 @@ class Workers:
         with self._lock:
             self._released = True
 
-    def ended(self, seconds: float = 0) -> str | None:
+    def find_end(self, seconds: float = 0) -> str | None:
         """Which process has ended before its time, and how; None if none does within some seconds."""
-        until = time.monotonic() + seconds
-        while (cause := self._look()) is None and time.monotonic() < until:
+        deadline = time.monotonic() + seconds
+        while (cause := self._look()) is None and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 10)
         return cause
 
@@ -59,17 +59,17 @@ class Workers:
             for process in self._known:
                 if process.exitcode is not None:
                     return f"{self._name(process)} {ending(process.exitcode)} before its work was done"
-            replaced = len(present) > len(self._known) or not all(process in self._known for process in present)
-            return "a worker of the stage ended as soon as it had started" if replaced else None
+            is_replaced = len(present) > len(self._known) or not all(process in self._known for process in present)
+            return "a worker of the stage ended as soon as it had started" if is_replaced else None
 
     def _name(self, process: Any) -> str:
         step = self._steps.get(process.pid)
-        what = f"the worker of step {step}" if step else "the queue manager" if "Manager" in process.name else "an idle worker"
-        return f"{what} (process {process.pid})"
+        subject = f"the worker of step {step}" if step else "the queue manager" if "Manager" in process.name else "an idle worker"
+        return f"{subject} (process {process.pid})"
 
     def _watch(self) -> None:
         while not self._released:
-            if cause := self.ended():
+            if cause := self.find_end():
                 fail(cause)
             time.sleep(POLL_SECONDS)
 

@@ -19,7 +19,7 @@ from pydantic import PrivateAttr
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError, StageError
 from eva_stages.core.parts import add_statistics
-from eva_stages.core.placing import BALANCED
+from eva_stages.core.placing import BALANCED_DEVICE
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows, first_places, reward_matrix, take
 from eva_stages.creator.curation import prompt_text
@@ -83,7 +83,7 @@ class Embed(Step):
             raise DataError(f"{self.model}: {faults[0]}")
         from sentence_transformers import SentenceTransformer
 
-        device = pick_device("auto" if self.device.startswith(BALANCED) else self.device)
+        device = pick_device("auto" if self.device.startswith(BALANCED_DEVICE) else self.device)
         code = attention_code(transformer_folder(Path(self.model)))
         settings = {"use_safetensors": True, **({"attn_implementation": code} if code else {})}
         self._model = SentenceTransformer(self.model, device=device, trust_remote_code=False, model_kwargs=settings, local_files_only=True)

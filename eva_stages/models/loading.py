@@ -8,7 +8,7 @@ from typing import Any
 from eva_stages.core.devices import take_cores, take_devices
 from eva_stages.core.errors import ConfigError, DataError, hub_failures
 from eva_stages.core.fingerprint import file_stamps, tree_digest
-from eva_stages.core.placing import BALANCED
+from eva_stages.core.placing import BALANCED_DEVICE
 from eva_stages.core.stage import Outside
 from eva_stages.models.architecture import first_line, read_json, text_setting
 from eva_stages.models.weights import load_strictly
@@ -134,8 +134,8 @@ def load_model(kind: Any, folder: str, dtype: str, device: str) -> Any:
         dtype: see `settled_dtype`.
         device: auto, cpu, cuda, cuda:1, mps; `balanced` spreads the model over all visible devices, `balanced:2` over the next two.
     """
-    if device.startswith(BALANCED):
-        if count := device.removeprefix(BALANCED).removeprefix(":"):
+    if device.startswith(BALANCED_DEVICE):
+        if count := device.removeprefix(BALANCED_DEVICE).removeprefix(":"):
             take_devices(int(count))
         return load_strictly(kind, folder, device_map="auto", dtype=settled_dtype(dtype, "cuda")).eval()
     place = pick_device(device)

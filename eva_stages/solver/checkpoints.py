@@ -16,7 +16,7 @@ from eva_stages.core.patches import keep_last_checkpoints
 from eva_stages.solver.finite import non_finite_weight
 
 WHOLE = "whole.json"
-KEPT = 2
+KEPT_CHECKPOINTS = 2
 """Checkpoints of an unfinished training."""
 
 
@@ -28,7 +28,7 @@ class CheckpointDigests(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_whole(folder / WHOLE, json.dumps(_digests(folder)))
-            keep_last_checkpoints(args.output_dir, KEPT)
+            keep_last_checkpoints(args.output_dir, KEPT_CHECKPOINTS)
 
 
 def whole_checkpoint(folder: Path) -> str | None:
@@ -41,9 +41,9 @@ def whole_checkpoint(folder: Path) -> str | None:
         if problem is None:
             return last
         print(f"{last} {problem}; going back to the one before", flush=True)
-        aside = Path(last).with_name("broken-" + Path(last).name)
-        shutil.rmtree(aside, ignore_errors=True)
-        Path(last).rename(aside)
+        broken_folder = Path(last).with_name("broken-" + Path(last).name)
+        shutil.rmtree(broken_folder, ignore_errors=True)
+        Path(last).rename(broken_folder)
     return None
 
 
@@ -57,10 +57,10 @@ def _problem(folder: Path) -> str | None:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        recorded = decode_json((folder / WHOLE).read_bytes())
+        recorded_digests = decode_json((folder / WHOLE).read_bytes())
     except (FileNotFoundError, ValueError):
         return False
-    return bool(_digests(folder) == recorded)
+    return bool(_digests(folder) == recorded_digests)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -49,8 +49,8 @@ class OddsRatioTrainer(ReferenceFree, ORPOTrainer):
 def trainer_and_arguments(loss: SimPO | ORPO) -> tuple[type, type, dict[str, Any]]:
     """The trainer of a loss, its configuration class, and the loss as TRL's configuration."""
     if isinstance(loss, SimPO):
-        added = float(loss.nll_alpha > 0)  # cpo_alpha adds the term exchanged above, which has its weight already
-        return SimPOTrainer, CPOConfig, {"loss_type": "simpo", "simpo_gamma": loss.gamma_ratio * loss.beta, "cpo_alpha": added}
+        cpo_alpha = float(loss.nll_alpha > 0)  # cpo_alpha adds the term exchanged above, which has its weight already
+        return SimPOTrainer, CPOConfig, {"loss_type": "simpo", "simpo_gamma": loss.gamma_ratio * loss.beta, "cpo_alpha": cpo_alpha}
     return OddsRatioTrainer, ORPOConfig, {}
 
 
@@ -67,10 +67,10 @@ def make_trainer(job: TrainingJob) -> tuple[Any, dict[str, int]]:
     _, pairs, counts = tokenized_pairs(job, tokenizer)
     trainer_class, config, arguments = trainer_and_arguments(job.loss)
     settings = common_arguments(job, len(pairs), PartialState().num_processes)
-    made = config(**settings, **arguments, beta=job.loss.beta, max_length=job.training.max_length, remove_unused_columns=False)
+    trainer_config = config(**settings, **arguments, beta=job.loss.beta, max_length=job.training.max_length, remove_unused_columns=False)
     trainer = trainer_class(
         model=load_policy(job),  # after the configuration: DeepSpeed shards what is loaded once its settings are known
-        args=made,
+        args=trainer_config,
         train_dataset=pairs.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]),
         processing_class=tokenizer,
         peft_config=lora(job),

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from eva_stages.core.errors import DataError
 
-LOGGED = (("loss", "loss"), ("gradient norm", "grad_norm"))
+LOGGED_NUMBERS = (("loss", "loss"), ("gradient norm", "grad_norm"))
 """What has to be finite in every step, and how trainers log it."""
 
 
@@ -35,20 +35,20 @@ class StopAtNonFinite(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
             return
-        problems = [f"{name} {logs[key]}" for name, key in LOGGED if not math.isfinite(logs.get(key) or 0)]
-        unchanged = bool(problems) and state.global_step == 1
+        problems = [f"{name} {logs[key]}" for name, key in LOGGED_NUMBERS if not math.isfinite(logs.get(key) or 0)]
+        is_first_step = bool(problems) and state.global_step == 1
         if not _agree_on_finite(weight for weight in model.parameters() if weight.requires_grad):
             problems.append("weights that are not finite")
         if not problems:
             return
         raise DataError(
             f"training diverged at step {state.global_step} of {state.max_steps}: {', '.join(problems)}, at learning rate "
-            f"{logs.get('learning_rate', self._learning_rate):.3g}. {self._advice(unchanged)}. No policy was saved"
+            f"{logs.get('learning_rate', self._learning_rate):.3g}. {self._advice(is_first_step)}. No policy was saved"
         )
 
-    def _advice(self, unchanged: bool) -> str:
+    def _advice(self, is_first_step: bool) -> str:
         """`unchanged`: the first step's loss was not finite, before any update of the weights."""
-        if unchanged:
+        if is_first_step:
             return (
                 "No weight had been updated yet, so the learning rate is not the cause: check the policy, its reference, "
                 f"solver.training.dtype (now {self._dtype}) and solver.training.attention"
@@ -61,8 +61,8 @@ class StopAtNonFinite(TrainerCallback):
 
 def _agree_on_finite(parameters: Iterable[torch.nn.Parameter]) -> bool:
     """Whether the weights are finite in every process; each looks at its own shards."""
-    weights = [one.detach() for one in parameters if one.is_floating_point()]
-    shards = [one.to_local() if isinstance(one, DTensor) else one for one in weights]
+    weights = [parameter.detach() for parameter in parameters if parameter.is_floating_point()]
+    shards = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
     finite = all(bool(shard.isfinite().all()) for shard in shards)
     state = PartialState()
     return bool(gather(torch.tensor([finite], device=state.device)).all()) if state.num_processes > 1 else finite
@@ -76,7 +76,7 @@ def non_finite_weight(folder: Path) -> str | None:
     return None
 
 
-def changed_share(start: Path, trained: Path) -> float:
+def changed_share(start: Path, trained_folder: Path) -> float:
     """The share of the weights of a trained checkpoint that differ from those it started from, 0 to 1.
 
     Weights that only one of both has, such as a head that is tied in the other, are not compared; without any in common it is 1.
@@ -84,19 +84,19 @@ def changed_share(start: Path, trained: Path) -> float:
     Raises:
         DataError: if a trained weight is not finite.
     """
-    before, after = _tensors(start), _tensors(trained)
-    changed = total = 0
-    for name, file in after.items():
+    old_files, new_files = _tensors(start), _tensors(trained_folder)
+    changed_count = total = 0
+    for name, file in new_files.items():
         tensor = _read(file, name)
         if not tensor.isfinite().all():
             raise DataError(
                 f"the trained weights {name} are not all finite after rounding to {str(tensor.dtype).removeprefix('torch.')}; lower "
                 "solver.training.learning_rate. No policy was saved"
             )
-        if name in before and (old := _read(before[name], name)).shape == tensor.shape:
-            changed += int((tensor != old.to(tensor.dtype)).sum())
+        if name in old_files and (old := _read(old_files[name], name)).shape == tensor.shape:
+            changed_count += int((tensor != old.to(tensor.dtype)).sum())
             total += tensor.numel()
-    return changed / total if total else 1.0
+    return changed_count / total if total else 1.0
 
 
 def unchanged_reason(history: Sequence[Mapping[str, Any]], dtype: torch.dtype) -> str:
@@ -122,11 +122,11 @@ def unchanged_reason(history: Sequence[Mapping[str, Any]], dtype: torch.dtype) -
 
 def _tensors(folder: Path) -> dict[str, Path]:
     """Files of a checkpoint by the names of the weights in them."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            found |= dict.fromkeys(file.keys(), path)
-    return found
+            files |= dict.fromkeys(file.keys(), path)
+    return files
 
 
 def _read(path: Path, name: str) -> torch.Tensor:

@@ -101,8 +101,8 @@ def _load_policy(job: TrainingJob) -> Any:
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    here = {"": PartialState().device}
-    return _load(job.policy, job, dtype, quantization_config=four_bits, device_map=here)
+    device_map = {"": PartialState().device}
+    return _load(job.policy, job, dtype, quantization_config=four_bits, device_map=device_map)
 
 
 def load_reference(job: TrainingJob) -> Any:
@@ -183,19 +183,19 @@ def fit(trainer: Any, job: TrainingJob, counts: Mapping[str, float]) -> None:
     """Train to the end, from the last whole checkpoint if there is one, and leave `model/` and `result.json` in the work folder."""
     work = job.work
     main = trainer.is_world_process_zero()
-    found = [whole_checkpoint(work / "checkpoints") if main else None]
-    broadcast_object_list(found)
+    checkpoint = [whole_checkpoint(work / "checkpoints") if main else None]
+    broadcast_object_list(checkpoint)
     trainer.add_callback(MetricsFile(work / "metrics.jsonl"))
     trainer.add_callback(StopAtNonFinite(job.training.learning_rate, job.training.dtype))
     trainer.add_callback(CheckpointDigests())
-    trainer.train(resume_from_checkpoint=found[0])
-    made = work / "model.partial"
+    trainer.train(resume_from_checkpoint=checkpoint[0])
+    partial_model = work / "model.partial"
     if main:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(partial_model, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(made))
+    trainer.save_model(str(partial_model))
     if main:
-        _finish(trainer, job, made, counts)
+        _finish(trainer, job, partial_model, counts)
 
 
 def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, float]) -> None:
@@ -206,21 +206,21 @@ def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, fl
     if job.training.adapter:
         merge_adapter(job.policy, model)
     cast_weights(model, dtype)
-    changed = changed_share(job.policy, model)
-    if changed == 0:
+    share_changed = changed_share(job.policy, model)
+    if share_changed == 0:
         raise DataError(f"training changed no weight of the policy: {unchanged_reason(history, dtype)}. No policy was saved")
-    if (own := job.policy / GENERATION).is_file():
-        shutil.copyfile(own, model / GENERATION)
+    if (own_settings := job.policy / GENERATION).is_file():
+        shutil.copyfile(own_settings, model / GENERATION)
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
     end = history[-max(1, len(history) // 4) :]  # one batch says little; the last quarter of the steps says how it ended
     facts = {
         "counts": {**counts, "steps": trainer.state.global_step},
         "training": {
-            name: sum(entry[logged] for entry in end) / len(end)
-            for name, logged in FACTS.items()
-            if all(entry.get(logged) is not None for entry in end)
+            name: sum(entry[logged_name] for entry in end) / len(end)
+            for name, logged_name in FACTS.items()
+            if all(entry.get(logged_name) is not None for entry in end)
         },
-        "changed_share": changed,
+        "changed_share": share_changed,
         "devices": _devices(),
         "reference_seconds": getattr(trainer, "reference_seconds", 0.0),
     }

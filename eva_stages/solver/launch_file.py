@@ -36,10 +36,10 @@ def launch_path(launch: str) -> Path:
     Raises:
         ConfigError: if the file does not exist, with the packaged names.
     """
-    packaged = Path(str(resources.files("configs") / "accelerate"))
-    path = Path(launch) if Path(launch).is_file() else packaged / f"{launch}.yaml"
+    packaged_folder = Path(str(resources.files("configs") / "accelerate"))
+    path = Path(launch) if Path(launch).is_file() else packaged_folder / f"{launch}.yaml"
     if not path.is_file():
-        names = sorted(file.stem for file in packaged.glob("*.yaml"))
+        names = sorted(file.stem for file in packaged_folder.glob("*.yaml"))
         raise ConfigError([f"{PLACE}: there is no launch file {launch!r}; packaged: {', '.join(names)}"])
     return path.resolve()
 
@@ -62,5 +62,5 @@ def read_launch_file(launch: str) -> LaunchFile:
     for name, count in (("num_processes", processes), ("num_machines", machines)):
         if not isinstance(count, int) or count < 1:
             raise ConfigError([f"{place}: {name} is {short(count)}; it must be an integer of at least 1"])
-    distributed = settings.get("distributed_type") or "NO"  # unquoted, YAML's NO is false
-    return LaunchFile(path, processes, machines, str(distributed), bool(settings.get("use_cpu")))
+    distributed_type = settings.get("distributed_type") or "NO"  # unquoted, YAML's NO is false
+    return LaunchFile(path, processes, machines, str(distributed_type), bool(settings.get("use_cpu")))

@@ -31,7 +31,7 @@ from eva_stages.solver.machine import launch
 METRICS = "metrics.jsonl"
 REFERENCE = "reference.json"
 """How far the reference's log-probabilities are, before the first step."""
-FEW_CHANGED = 0.01
+FEW_CHANGED_WEIGHTS = 0.01
 """Share of changed weights below which a training is warned of."""
 JOB = "job.json"
 RESULT = "result.json"
@@ -106,10 +106,10 @@ def train(
     environment, starter = _environment(context, job, file), job.training.runtime.starter
     for earlier in (REFERENCE, RESULT):
         (work / earlier).unlink(missing_ok=True)
-    begun = (work / METRICS).stat().st_size if (work / METRICS).is_file() else 0
+    begun_bytes = (work / METRICS).stat().st_size if (work / METRICS).is_file() else 0
 
     def show() -> None:
-        _show(context, job, begun)
+        _show(context, job, begun_bytes)
 
     if file.is_single and not starter:
         arguments = {"job_file": str(work / JOB), "launch_file": str(file.path), "environment": environment}
@@ -120,7 +120,7 @@ def train(
     if not (work / RESULT).is_file():
         raise StageError(f"training ended with exit code 0 before it was done; its output is in {log}")
     facts = read_json(work / RESULT, dict)
-    if facts["changed_share"] < FEW_CHANGED:
+    if facts["changed_share"] < FEW_CHANGED_WEIGHTS:
         context.task.note(
             f"warning: only {facts['changed_share']:.2%} of the policy's weights changed; smaller updates were rounded away or the "
             "gradients were 0. Raise solver.training.learning_rate, or start from a checkpoint with float32 weights"
@@ -170,21 +170,21 @@ def last_entry(metrics: Path, start: int = 0) -> dict[str, Any] | None:
 
 def _is_entry(entry: Any) -> bool:
     """Whether it has what is shown of a training that is under way."""
-    known = [entry.get(name) for name in ("step", "total_steps", "loss")] if isinstance(entry, dict) else [None]
-    return all(isinstance(value, int | float) for value in known)
+    numbers = [entry.get(name) for name in ("step", "total_steps", "loss")] if isinstance(entry, dict) else [None]
+    return all(isinstance(value, int | float) for value in numbers)
 
 
-def _show(context: Context, job: TrainingJob, begun: int) -> None:
+def _show(context: Context, job: TrainingJob, begun_bytes: int) -> None:
     """Tell how far training is; `begun`: bytes of metrics that are an earlier attempt's."""
-    last = last_entry(context.work / METRICS, begun)
+    last = last_entry(context.work / METRICS, begun_bytes)
     if last is not None:
-        said = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]
+        details = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]
         context.task.mark(last["step"])
-        context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(said))
+        context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(details))
     elif (context.work / REFERENCE).is_file():
         try:
-            told = read_json(context.work / REFERENCE, dict)
-            pairs, total = int(told["pairs"]), int(told["of"])
+            progress = read_json(context.work / REFERENCE, dict)
+            pairs, total = int(progress["pairs"]), int(progress["of"])
         except (DamagedError, KeyError, TypeError, ValueError):  # it is written again in a moment
             return
         steps = math.ceil(total / job.training.batch_size) * job.training.epochs

@@ -48,9 +48,9 @@ def checked_loss(pairs: PairLogProbs, loss: Loss) -> tuple[torch.Tensor, Mapping
     except Exception as error:
         raise DataError(f"the loss raised {error_reason(error)}; it takes `PairLogProbs` and returns (losses, metrics)") from error
     if not isinstance(values, torch.Tensor) or values.shape != pairs.policy_chosen.shape or not values.requires_grad:
-        shown = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
-        expected = f"return a tensor of shape {tuple(pairs.policy_chosen.shape)} that depends on the policy's log-probabilities"
-        raise DataError(f"the loss returned {shown}; {expected}")
+        result = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
+        expectation = f"return a tensor of shape {tuple(pairs.policy_chosen.shape)} that depends on the policy's log-probabilities"
+        raise DataError(f"the loss returned {result}; {expectation}")
     return values, numbers
 
 

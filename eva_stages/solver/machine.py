@@ -78,12 +78,12 @@ def meeting(file: Path, rank: int) -> tuple[str, int]:
         with socket.socket() as free:
             free.bind(("", 0))
             write_whole(file, json.dumps([os.environ.get(ADDRESS) or socket.gethostname(), free.getsockname()[1]]))
-    waited = 0.0
+    waited_seconds = 0.0
     while not file.is_file():
-        if waited > MEETING_SECONDS:
+        if waited_seconds > MEETING_SECONDS:
             raise StageError(f"the first machine has not said within {MEETING_SECONDS} s where to meet ({file}); is the run folder shared?")
         time.sleep(POLL_SECONDS)
-        waited += POLL_SECONDS
+        waited_seconds += POLL_SECONDS
     address, port = json.loads(file.read_text(encoding="utf-8"))
     return address, port
 
@@ -110,7 +110,7 @@ def launch(command: list[str], environment: dict[str, str], log: Path, poll: Cal
             env={**os.environ, **environment, LAUNCHER: str(os.getpid())},
         )
         try:
-            while process.poll() is None and not (marks and marks.lost()):
+            while process.poll() is None and not (marks and marks.has_lost_process()):
                 poll()
                 time.sleep(POLL_SECONDS)
         finally:
@@ -121,8 +121,8 @@ def launch(command: list[str], environment: dict[str, str], log: Path, poll: Cal
             code = process.poll()
             kill_tree(process.pid)
             process.wait()
-    if not code and marks and (lost := marks.left()):
-        raise StageError(f"training process {lost[0]} ended before training was done, without an error; its output is in {log}")
+    if not code and marks and (lost_pids := marks.lost_processes()):
+        raise StageError(f"training process {lost_pids[0]} ended before training was done, without an error; its output is in {log}")
     if code != 0:
         raise StageError(failure(process.returncode, log, start))
 
@@ -140,21 +140,21 @@ class Marks:
             mark.unlink()
 
     @staticmethod
-    def own(work: Path) -> Path:
+    def own_mark(work: Path) -> Path:
         """This process's mark."""
         return work / f"at-work-{socket.gethostname()}-{os.getpid()}"
 
     def _files(self) -> list[Path]:
         return list(self._work.glob(f"at-work-{glob.escape(socket.gethostname())}-*"))
 
-    def left(self) -> list[int]:
+    def lost_processes(self) -> list[int]:
         """The processes that are gone and were not done."""
         pids = [(mark, int(mark.name.rpartition("-")[2])) for mark in self._files()]
         return [pid for mark, pid in pids if not psutil.pid_exists(pid) and mark.exists()]
 
-    def lost(self) -> bool:
+    def has_lost_process(self) -> bool:
         """Whether one has been gone for so long that the launcher, which knows more, will not end because of it."""
-        if not self.left():
+        if not self.lost_processes():
             self._since = None
             return False
         self._since = self._since or time.monotonic()
@@ -167,19 +167,19 @@ def failure(code: int, log: Path, start: int = 0) -> str:
     Of several machines the one counts that was killed, or else the first to fail: the others only lost it. So it is with processes, of
     which the launcher names the first to fail.
     """
-    written = log.read_bytes()[start:] if log.is_file() else b""
-    lines = [line for line in written.decode(errors="replace").splitlines() if line.strip()]
+    log_bytes = log.read_bytes()[start:] if log.is_file() else b""
+    lines = [line for line in log_bytes.decode(errors="replace").splitlines() if line.strip()]
     if machines := [line for line in lines if line.startswith(MACHINE)]:
         return next((line for line in machines if "was killed" in line), machines[0])
     plain = [line.partition("]: ")[2] if line.startswith("[rank") else line for line in lines]
     launchers = ("CalledProcessError", "ChildFailedError")
     errors = [line for line in plain if "Error" in line and not line.startswith(" ") and not any(name in line for name in launchers)]
     first = _ROOT_CAUSE.search("\n".join(lines))
-    ended = int(first["code"]) if first else code
-    if ended < 0 or ended > 128 or not errors:
-        who = f"training process {first['rank']} (process {first['pid']})" if first else "training"
-        last = "" if first or ended < 0 or not lines else f": {lines[-1]}"
-        return f"{who} {ending(ended)}{last}; its output is in {log}"
+    exit_code = int(first["code"]) if first else code
+    if exit_code < 0 or exit_code > 128 or not errors:
+        subject = f"training process {first['rank']} (process {first['pid']})" if first else "training"
+        last = "" if first or exit_code < 0 or not lines else f": {lines[-1]}"
+        return f"{subject} {ending(exit_code)}{last}; its output is in {log}"
     return f"training ended with code {code}: {errors[-1]}; its output is in {log}"
 
 

@@ -27,9 +27,9 @@ def share(order_file: str, rank: int) -> str:
     """Run a machine's share; returns the line in which it says what went wrong, or nothing."""
     command = [sys.executable, "-m", "eva_stages.solver.machine", order_file, str(rank)]
     environment = {**os.environ, ADDRESS: ray.util.get_node_ip_address()}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment, encoding="utf-8", errors="replace")
-    said = done.stdout.strip().splitlines()
-    return "" if done.returncode == 0 else (said or [f"{MACHINE}{rank} {ending(done.returncode)}"])[-1]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment, encoding="utf-8", errors="replace")
+    lines = result.stdout.strip().splitlines()
+    return "" if result.returncode == 0 else (lines or [f"{MACHINE}{rank} {ending(result.returncode)}"])[-1]
 
 
 def main(order_file: str) -> None:
@@ -55,10 +55,10 @@ def main(order_file: str) -> None:
         task = ray.remote(share).options(num_cpus=1, num_gpus=order["gpus"], max_retries=0, scheduling_strategy=where)
         waiting[task.remote(order_file, rank)] = rank
     while waiting:
-        (done,), _ = ray.wait(list(waiting))
-        rank = waiting.pop(done)
+        (finished_task,), _ = ray.wait(list(waiting))
+        rank = waiting.pop(finished_task)
         try:
-            failure = ray.get(done)
+            failure = ray.get(finished_task)
         except RayError as error:
             failure = f"{MACHINE}{rank} was lost: {' '.join(str(error).split())}"
         if failure:

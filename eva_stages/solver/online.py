@@ -35,7 +35,7 @@ from eva_stages.models.weights import check_weights
 from eva_stages.solver.fitting import chat_of, common_arguments, fit, load_policy, lora
 from eva_stages.solver.job import OnPolicy, TrainingJob
 
-UNSCORED = "unscored"
+UNSCORED_COUNT = "unscored"
 PER_RESPONSE = "per_response/"
 """Before the names of logged means over responses, of which the manifest has the sums."""
 
@@ -51,8 +51,8 @@ class PromptGroups(Sampler[int]):
         micro: micro steps of an optimiser step, each of which is given the whole step's prompts.
     """
 
-    def __init__(self, rows: int, each: int, n: int, micro: int, seed: int) -> None:
-        self._rows, self._each, self._n, self._micro, self._seed = rows, each, n, micro, seed
+    def __init__(self, rows: int, prompts_per_step: int, n: int, micro: int, seed: int) -> None:
+        self._rows, self._each, self._n, self._micro, self._seed = rows, prompts_per_step, n, micro, seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -79,8 +79,8 @@ class OnlineTrainer(RLOOTrainer):
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptGroups:
         rows = len(self.train_dataset if dataset is None else dataset)
-        each = self.args.generation_batch_size // self.num_generations
-        return PromptGroups(rows, each, self.num_generations, self.args.steps_per_generation, self.args.seed)
+        prompts_per_step = self.args.generation_batch_size // self.num_generations
+        return PromptGroups(rows, prompts_per_step, self.num_generations, self.args.steps_per_generation, self.args.seed)
 
 
 def load_prompts(path: Path, chat: Chat, longest: int) -> tuple[Dataset, int]:
@@ -91,15 +91,15 @@ def load_prompts(path: Path, chat: Chat, longest: int) -> tuple[Dataset, int]:
     """
     dataset = Dataset(pq.read_table(path / "rows.parquet", columns=["messages", "reference"])).rename_column("messages", "prompt")
     try:
-        kept = dataset.filter(lambda row: len(chat.prompt_ids(row["prompt"])) <= longest, keep_in_memory=True)
+        short_prompts = dataset.filter(lambda row: len(chat.prompt_ids(row["prompt"])) <= longest, keep_in_memory=True)
     except TemplateError as error:
         raise DataError(f"the policy's chat template does not take the prompts: {error}") from error
-    if len(kept) == 0:
+    if len(short_prompts) == 0:
         raise DataError(
             f"none of the {len(dataset)} prompts fits into {longest} tokens, which is what solver.training.max_length leaves beside "
             "policy.generator.max_new_tokens"
         )
-    return kept, len(dataset) - len(kept)
+    return short_prompts, len(dataset) - len(short_prompts)
 
 
 def reward_function(
@@ -135,23 +135,23 @@ def reward_function(
     ) -> list[float | None]:
         answers = [answer(prompt, ids) for prompt, ids in zip(prompts, completion_ids, strict=True)]
         conversations = [
-            Conversation(with_system_prompt(prompt, system_prompt), text, known)
-            for prompt, text, known in zip(prompts, answers, reference, strict=True)
+            Conversation(with_system_prompt(prompt, system_prompt), text, known_reference)
+            for prompt, text, known_reference in zip(prompts, answers, reference, strict=True)
             if text is not None
         ]
         known_scores = iter(reward.score(conversations))
         scores = [Score(None, UNFINISHED_THOUGHT) if text is None else _trainable(finite(next(known_scores))) for text in answers]
-        reasons = Counter(plain(one.failure or "") for one in scores if one.value is None)
+        reasons = Counter(plain(score.failure or "") for score in scores if score.value is None)
         if reasons.total() == len(scores):
             raise DataError(f"no response of a whole batch could be scored; {commonest(reasons)}")
         if failures is not None:
             failures.update(reasons)
-        took = Counter({UNSCORED: reasons.total()})
-        for one in scores:
-            took.update(one.statistics)
+        took = Counter({UNSCORED_COUNT: reasons.total()})
+        for score in scores:
+            took.update(score.statistics)
         for name, total in took.items():
             log_metric(PER_RESPONSE + name, total / len(scores))
-        return [one.value for one in scores]
+        return [score.value for score in scores]
 
     return score
 
@@ -171,20 +171,20 @@ class CountResponses(TrainerCallback):
 
     def __init__(self, counts: dict[str, float], responses: int, limit: float, failures: Counter[str], checkpoints: Path) -> None:
         self._counts, self._responses, self._failures, self._checkpoints = counts, responses, failures, checkpoints
-        self._limit = Limit(UNSCORED, "responses", limit, "responses have no reward", "check the reward", "limits.unscored")
+        self._limit = Limit(UNSCORED_COUNT, "responses", limit, "responses have no reward", "check the reward", "limits.unscored")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         means: Counter[str] = Counter()
         for entry in state.log_history:
             means.update({name: value for name, value in entry.items() if name.startswith(PER_RESPONSE)})
         total = self._responses * state.global_step
-        taken = {name.removeprefix(PER_RESPONSE): round(self._responses * mean, 6) for name, mean in means.items()}
-        self._counts |= {"responses": total, **taken, UNSCORED: round(taken[UNSCORED])}
-        if exceeded := self._limit.exceeded(self._counts):
+        totals = {name.removeprefix(PER_RESPONSE): round(self._responses * mean, 6) for name, mean in means.items()}
+        self._counts |= {"responses": total, **totals, UNSCORED_COUNT: round(totals[UNSCORED_COUNT])}
+        if limit_message := self._limit.exceeded(self._counts):
             reason = commonest(self._failures)
             raise DataError(
-                f"{exceeded}{f'; {reason}' if reason else ''}. The checkpoints were trained without these responses: to use them, raise "
-                f"limits.unscored; to train again with a reward that works, delete {self._checkpoints}"
+                f"{limit_message}{f'; {reason}' if reason else ''}. The checkpoints were trained without these responses. To use them, "
+                f"raise limits.unscored; to retrain with a reward that works, delete {self._checkpoints}"
             )
 
 
@@ -239,8 +239,8 @@ def _policy(job: TrainingJob, settings: OnPolicy) -> Any:
 
 def _sampling(sampling: dict[str, Any], vllm: bool) -> dict[str, Any]:
     """The recipe's sampling settings by TRL's names. vLLM knows no padding; elsewhere the policy has a penalty of its own (`_policy`)."""
-    named = {name: sampling[name] for name in ("temperature", "top_p", "min_p")}
-    return {**named, "top_k": sampling["top_k"] or 0, "repetition_penalty": sampling["repetition_penalty"] if vllm else 1.0}
+    common_settings = {name: sampling[name] for name in ("temperature", "top_p", "min_p")}
+    return {**common_settings, "top_k": sampling["top_k"] or 0, "repetition_penalty": sampling["repetition_penalty"] if vllm else 1.0}
 
 
 def _vllm(runtime: RLOORuntime, max_length: int, ends: list[int]) -> dict[str, Any]:

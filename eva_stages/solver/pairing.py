@@ -41,8 +41,8 @@ class MakePairs(TableStep):
         reward_matrix(sources[2]["rewards"])  # all prompts are to have the same number of responses, not only those of a batch
         counts = dict.fromkeys(FATES, 0)
         scores = [name for name in ("rewards", "win_probability") if name in sources[2].names]
-        said = [name for name in ("responses", "response_ids") if name in sources[1].names]
-        for batch in aligned(sources, (("prompt_id", "messages"), said, scores)):
+        response_columns = [name for name in ("responses", "response_ids") if name in sources[1].names]
+        for batch in aligned(sources, (("prompt_id", "messages"), response_columns, scores)):
             pairs, fates = self._pairs(*batch)
             counts = {fate: count + int((fates == fate).sum()) for fate, count in counts.items()}
             yield pairs.filter(pa.array(fates == "pair"))
@@ -53,8 +53,8 @@ class MakePairs(TableStep):
     def _pairs(self, prompts: pa.Table, responses: pa.Table, rewards: pa.Table) -> tuple[pa.Table, np.ndarray]:
         """A pair for every prompt, and what is to become of it: one of `FATES`."""
         matrix = reward_matrix(rewards["rewards"])
-        scored = np.isfinite(matrix).all(axis=1)
-        safe = np.where(scored[:, None], matrix, 0.0)
+        is_scored = np.isfinite(matrix).all(axis=1)
+        safe = np.where(is_scored[:, None], matrix, 0.0)
         best, worst = best_and_worst(safe)
         rows = np.arange(len(matrix))
         with np.errstate(over="ignore"):  # a gap beyond float64 is a gap
@@ -64,7 +64,7 @@ class MakePairs(TableStep):
         chosen, rejected = (texts.take(place) for place in places)
         chosen_ids, rejected_ids = (_sampled_ids(responses, matrix.shape[1]).take(place) for place in places)
         empty = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(chosen, "")), "").to_numpy(zero_copy_only=False)
-        fates = np.select([~scored, gap == 0, gap <= self.min_gap, empty], FATES[1:], FATES[0])
+        fates = np.select([~is_scored, gap == 0, gap <= self.min_gap, empty], FATES[1:], FATES[0])
         wins = _win_probabilities(rewards, matrix.shape)
         pairs = {
             "prompt_id": prompts["prompt_id"],

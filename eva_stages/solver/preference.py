@@ -104,14 +104,14 @@ class PairTrainer(WholeSteps, DPOTrainer):
             lengths = [length + len(ids) for length, ids in zip(lengths, dataset[name], strict=True)]
         order = np.argsort(lengths, kind="stable")[::-1]
         loader = DataLoader(dataset.select(order), batch_size=batch_size, collate_fn=self.data_collator)
-        taken, said = [], time.monotonic()
+        batches, last_report = [], time.monotonic()
         for batch in self.accelerator.prepare(loader):
-            taken.append(self._gathered(batch))
-            if self.accelerator.is_main_process and time.monotonic() - said > SAID_SECONDS:
-                said = time.monotonic()
-                write_whole(self._progress, json.dumps({"pairs": sum(one.shape[1] for one in taken), "of": len(dataset)}))
+            batches.append(self._batch_logps(batch))
+            if self.accelerator.is_main_process and time.monotonic() - last_report > SAID_SECONDS:
+                last_report = time.monotonic()
+                write_whole(self._progress, json.dumps({"pairs": sum(batch_logps.shape[1] for batch_logps in batches), "of": len(dataset)}))
         columns = np.empty((2, len(dataset)), dtype=np.float32)
-        columns[:, order] = np.concatenate(taken, axis=1)
+        columns[:, order] = np.concatenate(batches, axis=1)
         if unusable := int((~np.isfinite(columns).all(axis=0)).sum()):
             raise DataError(
                 f"the reference policy gives log-probabilities that are not finite for {unusable} of {len(dataset)} pairs; check its "
@@ -119,7 +119,7 @@ class PairTrainer(WholeSteps, DPOTrainer):
             )
         return columns[0], columns[1]
 
-    def _gathered(self, batch: dict[str, Any]) -> np.ndarray:
+    def _batch_logps(self, batch: dict[str, Any]) -> np.ndarray:
         inputs = {name: value for name, value in batch.items() if name not in WINS}
         columns = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
         return torch.stack(self.accelerator.gather_for_metrics(columns)).float().cpu().numpy()
@@ -127,7 +127,7 @@ class PairTrainer(WholeSteps, DPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         outputs: dict[str, Any] = {}
 
-        def observed(**arguments: Any) -> Any:
+        def observed_model(**arguments: Any) -> Any:
             outputs["policy"] = model(**arguments)
             return outputs["policy"]
 
@@ -135,7 +135,7 @@ class PairTrainer(WholeSteps, DPOTrainer):
         inputs = {name: value for name, value in inputs.items() if name not in WINS}
         if COLUMNS[0] not in inputs:
             inputs |= dict(zip(COLUMNS, self.compute_ref_log_probs(self._live_reference or self.model, inputs), strict=True))
-        loss = super()._compute_loss(observed, inputs, return_outputs)
+        loss = super()._compute_loss(observed_model, inputs, return_outputs)
         mask = inputs["completion_mask"][..., 1:]
         logps = outputs["policy"].log_probs[:, -mask.shape[1] :]
         if self._replacement is not None:
@@ -198,7 +198,7 @@ def make_trainer(job: TrainingJob) -> tuple[PairTrainer, dict[str, int]]:
     if isinstance(loss, SPPO) and WINS[0] not in pairs.column_names:
         raise DataError("solver.loss: sppo needs the win probabilities of both responses of every pair, and they are not there")
     cache = ReferenceLogProbs.of(job, tokens)
-    needed = cache.read(len(pairs)) is None or not precompute
+    needs_reference = cache.read(len(pairs)) is None or not precompute
     settings = common_arguments(job, len(pairs), PartialState().num_processes)
     arguments = DPOConfig(  # before the models: DeepSpeed shards what is loaded after its settings are known
         **settings,
@@ -213,7 +213,7 @@ def make_trainer(job: TrainingJob) -> tuple[PairTrainer, dict[str, int]]:
         cache=cache,
         progress=job.work / REFERENCE,
         model=load_policy(job),
-        ref_model=load_reference(job) if needed and not uses_own_weights(job) else None,
+        ref_model=load_reference(job) if needs_reference and not uses_own_weights(job) else None,
         args=arguments,
         data_collator=PairCollator(pad_token_id=tokenizer.pad_token_id),
         train_dataset=pairs,

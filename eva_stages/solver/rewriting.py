@@ -122,25 +122,25 @@ class TakeRewrites(TableStep):
         check_same_order(sources, "pairs, rewrites and their rewards")
         counts: Counter[str] = Counter(pair=len(sources[0]))
         for batch in aligned(sources, (SCHEMAS["pairs"].names, ("responses", "reason"), ("rewards",))):
-            pairs, fates = self._taken(*batch)
+            pairs, fates = self._taken_pairs(*batch)
             counts.update(fates.to_pylist())
             yield pairs
         return dict(counts)
 
-    def _taken(self, pairs: pa.Table, rewrites: pa.Table, rewards: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
+    def _taken_pairs(self, pairs: pa.Table, rewrites: pa.Table, rewards: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
         """The pairs, and what became of each rewrite: `rewritten`, or why it was not taken."""
-        before, after = pairs["chosen_reward"].to_numpy(), reward_matrix(rewards["rewards"])[:, 0]
-        worse = (after < before) & (self.keep == "if_no_worse")
-        fates = pc.coalesce(rewrites["reason"], pa.array(np.select([np.isnan(after), worse], ["unscored", "worse"], "rewritten")))
-        taken = pc.equal(fates, "rewritten")
-        rewritten = assistant_messages(rewrites["responses"].combine_chunks().flatten())
+        old_rewards, new_rewards = pairs["chosen_reward"].to_numpy(), reward_matrix(rewards["rewards"])[:, 0]
+        worse = (new_rewards < old_rewards) & (self.keep == "if_no_worse")
+        fates = pc.coalesce(rewrites["reason"], pa.array(np.select([np.isnan(new_rewards), worse], ["unscored", "worse"], "rewritten")))
+        is_taken = pc.equal(fates, "rewritten")
+        rewritten_messages = assistant_messages(rewrites["responses"].combine_chunks().flatten())
         columns = {name: pairs[name] for name in pairs.column_names}
         columns |= {
-            "chosen": pc.if_else(taken, pa.chunked_array([rewritten]), pairs["chosen"]),
-            "chosen_ids": pc.if_else(taken, None, pairs["chosen_ids"]),
-            "chosen_reward": pc.if_else(taken, pa.array(after), pairs["chosen_reward"]),
-            "rewritten": taken,
-            "original_chosen": pc.if_else(taken, pairs["chosen"], None),
-            "original_reward": pc.if_else(taken, pairs["chosen_reward"], None),
+            "chosen": pc.if_else(is_taken, pa.chunked_array([rewritten_messages]), pairs["chosen"]),
+            "chosen_ids": pc.if_else(is_taken, None, pairs["chosen_ids"]),
+            "chosen_reward": pc.if_else(is_taken, pa.array(new_rewards), pairs["chosen_reward"]),
+            "rewritten": is_taken,
+            "original_chosen": pc.if_else(is_taken, pairs["chosen"], None),
+            "original_reward": pc.if_else(is_taken, pairs["chosen_reward"], None),
         }
         return pa.table(columns).cast(SCHEMAS["rewritten_pairs"]), fates

@@ -23,20 +23,20 @@ def weights_dtype(checkpoint: Path) -> torch.dtype:
     return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
-def merge_adapter(base: Path, saved: Path) -> None:
+def merge_adapter(base: Path, folder: Path) -> None:
     """Turn the adapter in `saved` into `base` with the adapter merged in float32; the adapter itself moves to `saved/adapter`."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    adapter = saved / ADAPTER
+    adapter = folder / ADAPTER
     adapter.mkdir()
-    for path in saved.glob("adapter_*"):
+    for path in folder.glob("adapter_*"):
         path.rename(adapter / path.name)
     write_canonical_config(adapter / "adapter_config.json")
-    (saved / "README.md").unlink(missing_ok=True)  # peft's empty model card, with the base's path in it
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card, with the base's path in it
     model = load_strictly(AutoModelForCausalLM, base, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    merged.save_pretrained(saved)
+    merged_model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    merged_model.save_pretrained(folder)
 
 
 def cast_weights(checkpoint: Path, dtype: torch.dtype) -> None:

@@ -38,14 +38,14 @@ def fate(lengths: Sequence[int], max_length: int, too_long: str) -> str:
     return "truncated" if too_long == "truncate" and prompt < max_length else "too_long"
 
 
-def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out: Path) -> None:
+def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out_file: Path) -> None:
     """Write the ids of a pairs artifact to the Arrow file `out`, whole or not at all, with the counts in its metadata.
 
     Raises:
         DataError: if no pair is left.
     """
     counts: Counter[str] = Counter(pairs=0, too_long=0, truncated=0, empty=0)
-    partial = out.with_name(out.name + ".partial")
+    partial = out_file.with_name(out_file.name + ".partial")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for batch in pq.ParquetFile(pairs / FILE).iter_batches(ROWS):
             rows = []
@@ -63,17 +63,17 @@ def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out: Path)
             f"none of the {sum(counts.values())} pairs fits into solver.training.max_length = {max_length} tokens ({dict(counts)}); "
             "raise it, or set solver.training.too_long=truncate if it is the responses that are long"
         )
-    out.with_name(out.name + ".json").write_text(json.dumps(counts), encoding="utf-8")
+    out_file.with_name(out_file.name + ".json").write_text(json.dumps(counts), encoding="utf-8")
     sync(partial)
-    partial.replace(out)
+    partial.replace(out_file)
 
 
 def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
     """The token ids, mapped into memory, and the counts; win probabilities only where every pair has them."""
     dataset = Dataset.from_file(str(path))
-    known = all(dataset.data.column(name).null_count == 0 for name in WINS)
+    has_wins = all(dataset.data.column(name).null_count == 0 for name in WINS)
     counts = read_json(path.with_name(path.name + ".json"), dict)
-    return dataset if known else dataset.remove_columns(list(WINS)), counts
+    return dataset if has_wins else dataset.remove_columns(list(WINS)), counts
 
 
 def _response(chat: Chat, row: dict[str, Any], side: str) -> list[int]:

@@ -43,7 +43,7 @@ def train_here(job_file: str, launch_file: str, environment: dict[str, str]) -> 
 
 def train_launched(job_file: str) -> None:
     """Train as one of the processes that a launcher has started. Whatever training raises is exit code 1, at once."""
-    mark = Marks.own(Path(job_file).parent)
+    mark = Marks.own_mark(Path(job_file).parent)
     mark.touch()
     try:
         train(job_file)

@@ -40,13 +40,13 @@ def test_a_model_is_spread_over_as_few_devices_as_hold_it_and_copied_on_the_rest
 
 def test_what_the_recipe_says_of_copies_and_devices_holds() -> None:
     model = Model(18 * GB, 16)
-    assert share_out(model, 8, 80 * GB, each=2) == Share(4, 2)
+    assert share_out(model, 8, 80 * GB, devices_per_copy=2) == Share(4, 2)
     assert share_out(model, 8, 80 * GB, copies=3) == Share(3, 1)
-    assert share_out(model, 8, 80 * GB, each=4, copies=2) == Share(2, 4)
+    assert share_out(model, 8, 80 * GB, devices_per_copy=4, copies=2) == Share(2, 4)
     assert share_out(model, 8, 20 * GB, copies=3) == Share(3, 2)
-    assert share_out(model, 0, 0, each=2, copies=2) == Share(2, 0)
-    for wrong in ({"each": 3, "copies": 3}, {"each": 16}, {"copies": 9}):
-        with pytest.raises(ConfigError, match="but 8 are there for them; lower replicas or tensor_parallel"):
+    assert share_out(model, 0, 0, devices_per_copy=2, copies=2) == Share(2, 0)
+    for wrong in ({"devices_per_copy": 3, "copies": 3}, {"devices_per_copy": 16}, {"copies": 9}):
+        with pytest.raises(ConfigError, match="but 8 are available; lower replicas or tensor_parallel"):
             share_out(model, 8, 80 * GB, **wrong)
 
 

@@ -47,15 +47,15 @@ def test_a_patch_has_a_reason_a_test_and_the_versions_that_are_installed(name: s
 
 
 def test_let_waiting_threads_sleep() -> None:
-    shown = run_python("import torch; torch.ones(9) + 1", OMP_DISPLAY_ENV="VERBOSE").stderr
-    spins = [int(line.partition("= '")[2].rstrip("'")) for line in shown.splitlines() if "GOMP_SPINCOUNT" in line]
+    settings = run_python("import torch; torch.ones(9) + 1", OMP_DISPLAY_ENV="VERBOSE").stderr
+    spins = [int(line.partition("= '")[2].rstrip("'")) for line in settings.splitlines() if "GOMP_SPINCOUNT" in line]
     assert all(count > 0 for count in spins), "patch: let_waiting_threads_sleep"
 
 
 def test_importing_distilabel_warns_and_replaces_the_hook_for_exceptions() -> None:
-    done = run_python("import sys, distilabel.steps; print(sys.excepthook.__module__)")
-    assert "The 'default' attribute with value None was provided to the `Field()` function" in done.stderr, "patch: ignore_field_warnings"
-    assert done.stdout.strip() == "rich.traceback", "patch: remove_rich_tracebacks"
+    result = run_python("import sys, distilabel.steps; print(sys.excepthook.__module__)")
+    assert "The 'default' attribute with value None was provided to the `Field()` function" in result.stderr, "patch: ignore_field_warnings"
+    assert result.stdout.strip() == "rich.traceback", "patch: remove_rich_tracebacks"
 
 
 def test_distilabel_sets_its_log_up_by_the_name_of_a_process() -> None:
@@ -135,8 +135,8 @@ def test_accelerate_tells_only_a_single_process_of_the_processor(tmp_path: Path)
 
     (tmp_path / "launch.yaml").write_text("use_cpu: true\nnum_processes: 2\ndistributed_type: MULTI_CPU\n")
     arguments = launch.launch_command_parser().parse_args(["--config_file", str(tmp_path / "launch.yaml"), "-m", "module"])
-    validated, *_ = launch._validate_launch_command(arguments)
-    assert "ACCELERATE_USE_CPU" not in prepare_multi_gpu_env(validated), "patch: processor_environment"
+    valid_arguments, *_ = launch._validate_launch_command(arguments)
+    assert "ACCELERATE_USE_CPU" not in prepare_multi_gpu_env(valid_arguments), "patch: processor_environment"
     assert not hasattr(launch, "validate_launch_command"), "patch: single_process_environment"
 
 

@@ -89,10 +89,10 @@ def job(work: Path, folders: dict[str, str], kind: str, **changes: Any) -> Train
         "cache": work / "cache",
         "label": "tiny",
     }
-    own = {name: changes.pop(name) for name in defaults if name in changes}
+    own_fields = {name: changes.pop(name) for name in defaults if name in changes}
     training = {**TRAINING, **changes, "runtime": runtime}
     places = {"inputs": inputs, "reference_digest": tree_digest(inputs["reference"]), "work": work}
-    return TrainingJob.model_validate({**defaults, **own, "loss": loss, "training": training, **places})
+    return TrainingJob.model_validate({**defaults, **own_fields, "loss": loss, "training": training, **places})
 
 
 def arguments(job: TrainingJob) -> dict[str, Any]:

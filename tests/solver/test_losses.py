@@ -39,7 +39,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 Formula = Callable[..., Tensor]
 PRECISION = 1e-5
 """Relative. TRL's log-probabilities are float32: 2^-24 of a sum of 60 nats, times beta 0.1, is 4e-7 in a log-ratio."""
-AMPLIFIED = {"discopop": 20}
+AMPLIFICATION = {"discopop": 20}
 """Losses that divide a log-ratio, and so its rounding, by a temperature (0.05)."""
 
 
@@ -63,8 +63,8 @@ def exo(x: Tensor, e: float) -> Tensor:
 
 
 def discopop(x: Tensor) -> Tensor:
-    mixed = (x / 0.05).sigmoid()
-    return -sig(x) * (1 - mixed) + (-x).exp() * mixed
+    mixture = (x / 0.05).sigmoid()
+    return -sig(x) * (1 - mixture) + (-x).exp() * mixture
 
 
 FORMULAS: dict[str, Formula] = {
@@ -92,14 +92,14 @@ FORMULAS: dict[str, Formula] = {
 
 def response_logps(model: Any, tokenizer: Any, prompt: list[dict], response: list[dict]) -> Tensor:
     """log pi of each response token, one conversation at a time, without padding or masks."""
-    asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+    prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
     whole = tokenizer.apply_chat_template(prompt + response, return_dict=True)["input_ids"]
-    assert whole[: len(asked)] == asked
+    assert whole[: len(prompt_ids)] == prompt_ids
     logps = model(torch.tensor([whole])).logits[0].log_softmax(dim=-1)
-    return torch.stack([logps[place - 1, whole[place]] for place in range(len(asked), len(whole))])
+    return torch.stack([logps[place - 1, whole[place]] for place in range(len(prompt_ids), len(whole))])
 
 
-def expected(kind: str, loss: dict[str, Any], folders: dict[str, str], kept: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+def expected(kind: str, loss: dict[str, Any], folders: dict[str, str], reference_sums: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean loss over all pairs in float64, and its gradient by parameter.
 
     Args:
@@ -110,25 +110,27 @@ def expected(kind: str, loss: dict[str, Any], folders: dict[str, str], kept: Ten
     policy, reference = (AutoModelForCausalLM.from_pretrained(folders[name], dtype=torch.float64) for name in ("policy", "reference"))
     rows = read_table(Path(folders["pairs"])).to_pylist()
     sides = ("chosen", "rejected")
-    ours = [[response_logps(policy, words, row["prompt"], row[side]) for row in rows] for side in sides]
+    our_logps = [[response_logps(policy, words, row["prompt"], row[side]) for row in rows] for side in sides]
     with torch.no_grad():
-        theirs = [[response_logps(reference, words, row["prompt"], row[side]) for row in rows] for side in sides]
+        their_logps = [[response_logps(reference, words, row["prompt"], row[side]) for row in rows] for side in sides]
 
     def sums(tokens: list[list[Tensor]], side: int) -> Tensor:
         alpha = 1.0 if loss.get("ld_alpha") is None else loss["ld_alpha"]
-        shared = [min(len(w), len(l)) for w, l in zip(*tokens, strict=True)]
-        return torch.stack([one[:n].sum() + alpha * one[n:].sum() for one, n in zip(tokens[side], shared, strict=True)])
+        shortest = [min(len(w), len(l)) for w, l in zip(*tokens, strict=True)]
+        return torch.stack(
+            [token_logps[:n].sum() + alpha * token_logps[n:].sum() for token_logps, n in zip(tokens[side], shortest, strict=True)]
+        )
 
-    lengths = [torch.tensor([len(one) for one in side], dtype=torch.float64) for side in ours]
-    w, l, rw, rl = sums(ours, 0), sums(ours, 1), sums(theirs, 0), sums(theirs, 1)
-    if kept is not None:
-        assert torch.allclose(kept.double(), torch.stack([rw, rl]), rtol=1e-5)
-        rw, rl = kept.double()
+    lengths = [torch.tensor([len(response_logps_of_pair) for response_logps_of_pair in side], dtype=torch.float64) for side in our_logps]
+    w, l, rw, rl = sums(our_logps, 0), sums(our_logps, 1), sums(their_logps, 0), sums(their_logps, 1)
+    if reference_sums is not None:
+        assert torch.allclose(reference_sums.double(), torch.stack([rw, rl]), rtol=1e-5)
+        rw, rl = reference_sums.double()
     if loss.get("length_normalized"):
         w, l, rw, rl = w / lengths[0], l / lengths[1], rw / lengths[0], rl / lengths[1]
     wins = [torch.tensor([row[f"{side}_win_probability"] for row in rows], dtype=torch.float64) for side in sides]
     pairs = FORMULAS[kind](w=w, l=l, rw=rw, rl=rl, b=loss["beta"], nw=lengths[0], nl=lengths[1], pw=wins[0], pl=wins[1])
-    nll = torch.stack([-one.mean() for one in ours[0]])
+    nll = torch.stack([-response.mean() for response in our_logps[0]])
     value = (pairs + loss["nll_alpha"] * nll).mean()
     value.backward()
     return value.detach(), {name: parameter.grad for name, parameter in policy.named_parameters()}
@@ -146,8 +148,8 @@ def test_loss_and_gradient_are_the_formula_in_float64(case: str, folders: dict[s
     trainer.model.train().double()  # how float32 rounds depends on the processor's kernels
     value = trainer.compute_loss(trainer.model, batch)
     value.backward()
-    wanted, gradients = expected(kind, settings.loss.model_dump(), folders, torch.tensor(columns) if columns else None)
-    assert abs(value.double() - wanted) < PRECISION * abs(wanted)
+    wanted_loss, gradients = expected(kind, settings.loss.model_dump(), folders, torch.tensor(columns) if columns else None)
+    assert abs(value.double() - wanted_loss) < PRECISION * abs(wanted_loss)
     errors, norms = zip(
         *(
             ((parameter.grad.double() - gradients[name]).norm(), gradients[name].norm())
@@ -156,7 +158,7 @@ def test_loss_and_gradient_are_the_formula_in_float64(case: str, folders: dict[s
         strict=True,
     )
     assert torch.stack(norms).norm() > 0
-    assert torch.stack(errors).norm() < PRECISION * AMPLIFIED.get(kind, 1) * torch.stack(norms).norm()
+    assert torch.stack(errors).norm() < PRECISION * AMPLIFICATION.get(kind, 1) * torch.stack(norms).norm()
 
 
 def pairs(w: Tensor, l: Tensor, pw: Tensor, pl: Tensor) -> PairLogProbs:
@@ -183,8 +185,8 @@ def test_every_response_counts_the_same_however_long() -> None:
     torch.manual_seed(0)
     logps = -torch.rand(3, 7, dtype=torch.float64)
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]])
-    each = sum(-logps[row][mask[row].bool()].mean() for row in range(3)) / 3
-    assert torch.isclose(length_normalized_nll(logps, mask), each, rtol=1e-12)
+    wanted_mean = sum(-logps[row][mask[row].bool()].mean() for row in range(3)) / 3
+    assert torch.isclose(length_normalized_nll(logps, mask), wanted_mean, rtol=1e-12)
 
 
 def test_a_response_without_tokens_gives_no_nan() -> None:
