@@ -30,7 +30,7 @@ def open_plain(path: Path) -> io.BufferedReader | gzip.GzipFile:
     """A file for reading, decompressed where it is gzipped."""
     with path.open("rb") as stream:
         packed = stream.read(len(_GZIP)) == _GZIP
-    return gzip.open(path) if packed else path.open("rb")
+    return gzip.open(path, "rb") if packed else path.open("rb")
 
 
 def read_objects(path: Path, unique_keys: bool = False) -> Iterator[Entry]:
