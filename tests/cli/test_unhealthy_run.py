@@ -22,7 +22,7 @@ def test_a_figure_that_stops_ends_the_run_after_its_iteration_and_another_limit_
     health = run / "stages" / f"0-health-{events(run)[-1]['fingerprint'][:12]}"  # beside the tiny run's own
     figures = read_manifest(health)["figures"]
     value = figures["equal_responses"]
-    assert f"repeat another one is {value:.3g}, above the limit health.equal_responses=0: the policy may have collapsed" in said
+    assert f"equal another one is {value:.3g}, above the limit health.equal_responses=0: the policy may have collapsed" in said
     assert "stops after iteration 0" in said and "--set health.equal_responses=..." in said and "resume with: eva run quickstart" in said
     new = events(run)[known:]
     assert [event["stage"] for event in new if event["event"] == "done"] == PROBED
@@ -41,5 +41,5 @@ def test_a_figure_that_stops_ends_the_run_after_its_iteration_and_another_limit_
 def test_a_figure_that_warns_is_told_and_the_table_shows_it(tiny_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     done = run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY), "--set", "health.equal_responses=0")
-    assert "1-health: warning: share of sampled answers that repeat another one is " in done.stderr
+    assert "1-health: warning: share of sampled answers that equal another one is " in done.stderr
     assert "iteration 1: share of sampled answers" in done.stdout and "1 warning" in done.stdout

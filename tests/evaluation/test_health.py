@@ -133,7 +133,7 @@ def test_a_limit_that_is_null_checks_nothing_and_a_broken_one_says_how_to_go_on(
     (said,) = [check.broken(figures) for check in checks(Health()) if check.figure == "pair_share"]
     assert said and "pairs per prompt is -1, below the limit health.pair_share=0.1" in said
     assert [check.figure for check in checks(Health(stop=("pair_share",))) if check.stop] == ["pair_share"]
-    with pytest.raises(ValueError, match=r"stop names kl, which has no limit; give health\.kl"):
+    with pytest.raises(ValueError, match=r"stop names kl, which has no limit; set health\.kl"):
         Health(stop=("kl",))
 
 

@@ -275,5 +275,5 @@ def test_health_shows_every_figure_beside_its_limit_and_says_what_is_beyond_it(t
     assert [lead.partition(":")[0] for lead in section.lead] == ["Iteration 0", "Iteration 1"] and "health.pair_share=1" in section.lead[0]
     rows = {row[0]: list(row[1:]) for row in section.tables[0].rows}
     assert rows["pairs per prompt"] == [*(one["pair_share"] for one in figures), "at least", 1.0]
-    assert rows["KL divergence from theta_0 (nats per token)"] == [*(one["kl_per_token"] for one in figures), "at most", None]
+    assert rows["KL divergence from the base policy (nats per token)"] == [*(one["kl_per_token"] for one in figures), "at most", None]
     assert [plot.name for plot in section.plots] == ["health-kl"]

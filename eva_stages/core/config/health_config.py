@@ -1,24 +1,8 @@
 """Limits for the health of an iteration."""
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
 from eva_stages.core.config.section import Section
-
-Sign = Literal[
-    "length_drift",
-    "length_limited",
-    "reward_hacking",
-    "equal_responses",
-    "evolved_share",
-    "seed_share",
-    "distinct_prompts",
-    "pair_share",
-    "chosen_nll",
-    "kl",
-    "kl_per_token",
-]
 
 PROBE_SAMPLES = 4
 """Responses to each prompt of the probe."""
@@ -53,7 +37,7 @@ class Health(Section):
     """At most: KL divergence from the base policy, in nats per response; longer responses have more."""
     kl_per_token: float | None = Field(1.0, ge=0)
     """At most: KL divergence from the base policy, in nats per token."""
-    stop: tuple[Sign, ...] = ()
+    stop: tuple[str, ...] = ()
     """Figures that stop the run after the iteration; all others produce a warning."""
 
     @property
@@ -63,9 +47,11 @@ class Health(Section):
 
     @model_validator(mode="after")
     def _stops_have_limits(self) -> "Health":
-        limits = self.model_dump()
-        if without := [name for name in self.stop if limits[name] is None]:
+        limits = self.model_dump(exclude={"answers", "stop"})
+        if unknown := [name for name in self.stop if name not in limits]:
+            raise ValueError(f"stop names {', '.join(unknown)}; known: {', '.join(limits)}")
+        if unlimited := [name for name in self.stop if limits[name] is None]:
             raise ValueError(
-                f"stop names {', '.join(without)}, which has no limit; give {' and '.join(f'health.{name}' for name in without)}"
+                f"stop names {', '.join(unlimited)}, which has no limit; set {' and '.join(f'health.{name}' for name in unlimited)}"
             )
         return self

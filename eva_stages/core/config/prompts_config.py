@@ -1,4 +1,4 @@
-"""Where a run's seed prompts come from."""
+"""The source of a run's seed prompts."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from eva_stages.core.config.section import Section
 
 
 class LettercraftPrompts(Section):
-    """Lettercraft instructions: mostly short, with a thin tail of hard ones."""
+    """Lettercraft instructions: mostly short, a few hard."""
 
     kind: Literal["lettercraft"]
     size: int = Field(480, ge=8)
@@ -24,30 +24,30 @@ class FilePrompts(Section):
     column: str | None = None
     """Column with the prompt: a text, chat messages, or ShareGPT's turns; null = prompt, messages, conversations or instruction."""
     reference_column: str | None = None
-    """Column with what a verifier checks answers against; kept as text, or as JSON where it is no text."""
+    """Column with references for verifiers; values that are not text are stored as JSON."""
     size: int | None = Field(None, ge=1)
-    """Use a seeded sample of this many; null = all. The control `human` takes as many others for each iteration."""
+    """Size of a seeded sample; null = all prompts. The control `human` uses as many other prompts in each iteration."""
     max_characters: int = Field(8000, ge=1)
     """Longer prompts are left out and counted."""
 
 
 class HubPrompts(Section):
-    """Prompts from a data set on the Hub, such as another run's pushed one."""
+    """Prompts from a data set on the Hub, for example one that another run pushed."""
 
     kind: Literal["hub"]
     id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    """As in user/run."""
+    """For example user/run."""
     config: str | None = None
-    """Configuration of the data set, such as pairs-1; null = its default."""
+    """Configuration of the data set, for example pairs-1; null = the default."""
     split: str = "train"
     revision: str | None = None
-    """Branch, tag or commit; null = main. It is resolved to a commit before anything runs."""
+    """Branch, tag or commit; null = main. It is resolved to a commit before the run."""
     column: str | None = None
     """Column with the prompt: a text, chat messages, or ShareGPT's turns; null = prompt, messages, conversations or instruction."""
     reference_column: str | None = None
-    """Column with what a verifier checks answers against; kept as text, or as JSON where it is no text."""
+    """Column with references for verifiers; values that are not text are stored as JSON."""
     size: int | None = Field(None, ge=1)
-    """Use a seeded sample of this many; null = all."""
+    """Size of a seeded sample; null = all prompts."""
     max_characters: int = Field(8000, ge=1)
     """Longer prompts are left out and counted."""
 

@@ -1,4 +1,4 @@
-"""The whole recipe."""
+"""The complete recipe."""
 
 import datetime
 
@@ -24,47 +24,47 @@ class Publish(Section):
 
 
 class Limits(Section):
-    """Above these shares a stage fails instead of going on; not part of any stage's identity.
+    """A stage fails above these shares. They are no part of a stage's identity.
 
-    The next attempt at a stage asks again for the rows with a failed call, and for no others."""
+    A rerun repeats the rows with a failed call and no others."""
 
     empty: float = Field(0.5, ge=0, le=1)
     """Empty or missing responses."""
     unscored: float = Field(0.05, ge=0, le=1)
     """Responses without a reward."""
     unevolved: float = Field(0.05, ge=0, le=1)
-    """Evolver calls that failed. Evolutions that were rejected are no failures; see health.evolved_share."""
+    """Evolver calls that failed. Rejected evolutions are not failures; see health.evolved_share."""
     uncriticised: float = Field(0.05, ge=0, le=1)
     """Critic calls that failed."""
     unrewritten: float = Field(0.05, ge=0, le=1)
-    """Rewriter calls that failed. Rewrites that were rejected are no failures."""
+    """Rewriter calls that failed. Rejected rewrites are not failures."""
     unanalysed: float = Field(0.05, ge=0, le=1)
     """Scorer calls that failed, and prompts for which the topic classifier failed."""
     unjudged: float = Field(0.02, ge=0, le=1)
     """Judge calls that failed."""
     no_verdict: float = Field(0.5, ge=0, le=1)
-    """Judgments that were made but hold no verdict."""
+    """Judgments without a verdict."""
 
 
 class Runtime(Section):
     rows_per_part: int = Field(64, ge=1)
-    """Rows between two durable writes of a row stage, and rows per call of its model."""
+    """Rows per durable write of a row stage, and per call of its model."""
     engine: Engine = LocalEngine()
-    """Where row stages run."""
+    """Engine that runs row stages."""
     date: datetime.date | None = None
-    """What chat templates that show a date are given as today's; null = the day on which the run began. Part of a stage's identity only
-    where the template shows it."""
+    """Today's date for chat templates that show one; null = the day on which the run started. Part of a stage's identity only where the
+    template shows it."""
 
 
 class Recipe(Section):
-    """A whole run."""
+    """A run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(42, ge=0)
     iterations: int = Field(2, ge=0)
     """eva iterations after the base round (iteration 0) on the seed prompts."""
     trust_code: bool = False
-    """Import the Python files that the recipe names functions in, which may do anything: read them first. --trust sets this."""
+    """Consent to importing the Python files that the recipe names. They run with your permissions: read them first. --trust sets this."""
     prompts: Prompts
     policy: Policy
     reward: Reward

@@ -1,4 +1,4 @@
-"""What scores responses."""
+"""Rewards: models and functions that score responses."""
 
 from typing import Annotated, Literal
 
@@ -17,12 +17,12 @@ class LettercraftReward(Section):
 
 
 class LocalReward(Section):
-    """A reward model that runs here."""
+    """A reward model that runs on this machine."""
 
     model: MaybeFile
     revision: str | None = None
     max_length: int | None = Field(None, ge=8)
-    """Tokens of the longest conversation that is scored; longer ones are null, counted. null = as many as the model has positions for."""
+    """Maximum length of a conversation in tokens; longer ones have no reward and are counted. null = the model's number of positions."""
     dtype: DType = "auto"
     runtime: ModelRuntime = ModelRuntime()
 
@@ -34,23 +34,23 @@ class SequenceClassifierReward(LocalReward):
 
 
 class ArmoRMReward(LocalReward):
-    """ArmoRM: objectives weighted by a gate that reads the prompt; they are kept beside the reward. No code of the model's is run."""
+    """ArmoRM: objectives weighted by a gate over the prompt; rows hold the objectives too. The model's own code is not run."""
 
     kind: Literal["armorm"]
 
 
 class PairRMReward(LocalReward):
-    """PairRM: a DeBERTa ranker that compares two responses; every pair in both orders."""
+    """PairRM: a DeBERTa ranker that compares two responses, in both orders."""
 
     kind: Literal["pairrm"]
     max_length: int = Field(1224, ge=8)
-    """Tokens of the prompt; longer ones are cut, as the model was trained."""
+    """Tokens of the prompt; longer prompts are cut, as in the model's training."""
     candidate_max_length: int = Field(412, ge=8)
-    """Tokens of a response; longer ones are cut, as the model was trained."""
+    """Tokens of a response; longer responses are cut, as in the model's training."""
 
 
 class PairPreferenceReward(LocalReward):
-    """A causal language model that says A or B; every pair in both orders."""
+    """A causal language model that prefers A or B, in both orders."""
 
     kind: Literal["pair_preference"]
 
@@ -62,11 +62,11 @@ class LettercraftJudgeReward(Section):
 
 
 class VerifierReward(Section):
-    """A Python callable `f(messages, response, reference) -> float | None`: `math`, `instruction`, or your own in a file."""
+    """A Python function `f(messages, response, reference) -> float | None`: `math`, `instruction`, or a function in a file."""
 
     kind: Literal["verifier"]
     function: Verifier
-    """Your own: functions.py:name, or module:name for a module beside the recipe. Importing it needs trust_code, or --trust."""
+    """In a file: functions.py:name, or module:name for a module beside the recipe. It needs trust_code, or --trust."""
 
 
 class LLMJudgeReward(Section):
@@ -75,7 +75,7 @@ class LLMJudgeReward(Section):
     kind: Literal["llm_judge"]
     judge: Player
     rubric: str = "helpfulness, relevance, accuracy, depth, creativity and level of detail"
-    """What the rating weighs."""
+    """Criteria of the rating."""
 
 
 PointwiseReward = Annotated[
@@ -84,7 +84,7 @@ PointwiseReward = Annotated[
 
 
 PairwiseReward = LettercraftJudgeReward | PairRMReward | PairPreferenceReward
-"""Rewards that compare the responses of a prompt with each other and give win probabilities."""
+"""Rewards that compare the responses of a prompt and give win probabilities."""
 
 
 class Member(Section):
@@ -93,12 +93,12 @@ class Member(Section):
 
 
 class EnsembleReward(Section):
-    """Several rewards as one, each first brought to mean 0 and standard deviation 1 over the stage's responses."""
+    """A combination of rewards, each standardised over the stage's responses (mean 0, standard deviation 1)."""
 
     kind: Literal["ensemble"]
     members: tuple[Member, ...] = Field(min_length=2)
     combine: Literal["mean", "worst"] = "mean"
-    """The weighted mean, or the lowest member (weights then do not count)."""
+    """The weighted mean, or the lowest member (without weights)."""
 
 
 Reward = Annotated[

@@ -1,4 +1,4 @@
-"""The response player: pairs, losses, training."""
+"""The solver: pairs, losses, training."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from eva_stages.core.config.section import Section
 
 
 class PairLoss(Section):
-    """What every loss over pairs takes."""
+    """Settings of every loss over pairs."""
 
     nll_alpha: float = Field(0.0, ge=0)
     """Weight alpha of (alpha / |y+|) * -log pi(y+|x)."""
@@ -22,7 +22,7 @@ class ReferenceLoss(PairLoss):
 
     beta: float = Field(0.1, gt=0)
     ld_alpha: float | None = Field(None, ge=0, le=1)
-    """LD-DPO: weight of the log-probabilities past the shorter response's length; null = 1."""
+    """LD-DPO: weight of the log-probabilities beyond the shorter response's length; null = 1."""
 
 
 class DPO(ReferenceLoss):
@@ -32,7 +32,7 @@ class DPO(ReferenceLoss):
     nll_alpha: float = Field(1.0, ge=0)
     """Weight alpha of (alpha / |y+|) * -log pi(y+|x)."""
     length_normalized: bool = False
-    """Divide each log-ratio by its response's length; beta then wants to be larger (2 to 10)."""
+    """Divide each log-ratio by its response's length; use a larger beta then (2 to 10)."""
 
 
 class IPO(ReferenceLoss):
@@ -69,7 +69,7 @@ class ORPO(Section):
 
 
 class OtherDPO(ReferenceLoss):
-    """TRL's other losses over pairs, by TRL's name. `aot` and `aot_unpaired` compare sorted batches, so micro batches matter to them."""
+    """TRL's other losses over pairs, by TRL's name. `aot` and `aot_unpaired` sort each micro batch, so its size affects them."""
 
     kind: Literal[
         "hinge",
@@ -85,19 +85,19 @@ class OtherDPO(ReferenceLoss):
         "discopop",
     ]
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Share of preferences taken as flipped, for exo_pair (needs it above 0), robust, aot and aot_unpaired."""
+    """Assumed share of flipped preferences, for exo_pair (above 0), robust, aot and aot_unpaired."""
 
     @model_validator(mode="after")
     def _smoothing_fits(self) -> "OtherDPO":
         if self.kind == "exo_pair" and self.label_smoothing == 0:
-            raise ValueError("exo_pair needs label_smoothing above 0, such as 0.001")
+            raise ValueError("exo_pair needs label_smoothing above 0, for example 0.001")
         if self.label_smoothing and self.kind not in ("exo_pair", "robust", "aot", "aot_unpaired"):
-            raise ValueError(f"{self.kind} has no label_smoothing; leave it out, or take robust")
+            raise ValueError(f"{self.kind} has no label_smoothing; remove it, or use robust")
         return self
 
 
 class CustomLoss(PairLoss):
-    """A loss of your own over the log-probabilities of a micro batch of pairs (`PairLogProbs` in solver/losses.py)."""
+    """A function in a file, over the log-probabilities of a micro batch of pairs (`PairLogProbs` in solver/losses.py)."""
 
     kind: Literal["custom"]
     function: LossFunction
@@ -124,7 +124,7 @@ Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | CustomLoss | RLOO,
 
 
 class Adapter(Section):
-    """LoRA over all linear layers; merged into the checkpoint that training leaves."""
+    """LoRA over all linear layers; the checkpoint has the merged weights."""
 
     kind: Literal["lora", "qlora"]
     """qlora holds the frozen weights in 4 bits (NF4); needs a CUDA device and bitsandbytes."""
@@ -135,27 +135,27 @@ class Adapter(Section):
 
 class TrainingRuntime(Section):
     micro_batch_size: int = Field(8, ge=1)
-    """Pairs per device and forward pass; accumulation makes up the batch size."""
+    """Pairs per device and forward pass; gradient accumulation gives the batch size."""
     launch: MaybeFile = "cpu"
     """Packaged accelerate launch file by name, or a path."""
     starter: Literal["slurm", "ray"] | None = None
-    """What starts a launch file with several machines on each of them: `slurm` by srun within this job's allocation, `ray` on a cluster
-    (that of runtime.engine, or the one that this machine is a node of)."""
+    """Starts a launch file with several machines on each of them: `slurm` by srun within this job's allocation, `ray` on a cluster (that of
+    runtime.engine, or the cluster of this node)."""
     precompute_reference: bool = True
-    """Take the reference's log-probabilities before training, once per run and content; false = at every step anew."""
+    """Precompute (and cache) reference log-probabilities; false recomputes them every step."""
     liger: bool = False
     """Liger kernels; needs liger-kernel and a GPU."""
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """Trackers, besides the metrics file that is always there."""
+    """Trackers, in addition to the metrics file."""
 
 
 class Training(Section):
     start: Literal["incremental", "scratch"] = "incremental"
-    """`incremental`: from the last iteration's policy, on this iteration's pairs. `scratch`: from theta_0, on the pairs of this and
-    all earlier iterations, each prompt once with the pair it gave first [paper, table 5]."""
+    """`incremental`: from the last iteration's policy, on this iteration's pairs. `scratch`: from the base policy, on the pairs of this and
+    all earlier iterations, each prompt once with its first pair [paper, table 5]."""
     learning_rate: float = Field(5e-7, gt=0)
     batch_size: int = Field(64, ge=1)
-    """Pairs (rloo: responses) per optimiser step, over all devices; the last step of an epoch is filled up from its first pairs."""
+    """Pairs (rloo: responses) per optimiser step, over all devices; pairs from the start of the epoch complete its last step."""
     epochs: int = Field(2, ge=1)
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"] = "cosine"
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "rmsprop", "adafactor"] = "adamw_torch"
@@ -164,43 +164,43 @@ class Training(Section):
     max_length: int = Field(2048, ge=8)
     """Tokens of prompt and response."""
     too_long: Literal["drop", "truncate"] = "drop"
-    """What happens to longer pairs: dropped, or their responses cut at the end; the prompt is never cut. Counted either way."""
+    """Drop longer pairs, or cut their responses at the end; both are counted, and prompts are never cut."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
-    """Attention code; null = the model's own choice. Gemma 2 trains right with eager only."""
+    """Attention implementation; null = the model's default. Gemma 2 needs eager for correct training."""
     adapter: Adapter | None = None
-    """null = all weights are trained."""
+    """null = train all weights."""
     gradient_checkpointing: bool = True
     checkpoints_per_epoch: int = Field(2, ge=1)
-    """How often training can be resumed from."""
+    """Checkpoints per epoch from which training can resume."""
     runtime: TrainingRuntime = TrainingRuntime()
 
 
 class Pairs(Section):
     min_gap: float = Field(0.0, ge=0)
-    """Pairs need a reward gap above this."""
+    """Only pairs with a larger reward gap are used."""
 
 
 class Rewrite(Section):
     """The rewriter in the loop: the chosen response is rewritten before training [paper, D.2.1]."""
 
     generator: Player = PolicyPlayer(kind="policy")
-    """Who rewrites; the policy itself in the paper."""
+    """Model that rewrites; the policy itself in the paper."""
     keep: Literal["always", "if_no_worse"] = "always"
-    """Train on every usable rewrite, as in the paper, or on those whose reward is at least the original's."""
+    """Train on every usable rewrite, as in the paper, or only on rewrites with at least the original's reward."""
     shortest: float = Field(0.5, gt=0, le=1)
-    """Characters of a rewrite over the original's; below this it is not used."""
+    """Minimum length of a rewrite in characters, relative to the original."""
     longest: float = Field(1.5, ge=1)
-    """The same, above which it is not used."""
+    """Maximum length of a rewrite in characters, relative to the original."""
 
 
 class Solver(Section):
-    """The response player."""
+    """The solver: responses, pairs and training."""
 
     responses: int = Field(6, ge=2)
     pairs: Pairs = Pairs()
     rewrite: Rewrite | None = None
     loss: Loss
     reference: Literal["previous", "initial"] | None = None
-    """Reference policy of the losses that have one: what the iteration starts from (null as well), or theta_0."""
+    """Reference policy of losses that have one: the policy that the iteration starts from (default), or the base policy."""
     training: Training = Training()
