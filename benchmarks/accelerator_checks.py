@@ -18,11 +18,12 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from benchmarks import common
+from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.rows import prompt_row
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.tables import read_table
-from eva_stages.models.loading import resolve
+from eva_stages.models.loading import find_checkpoint
 from eva_stages.solver.launch_file import launch_path
 from pipelines.response_stages import responding, rewarding
 from pipelines.solver import solver_stages
@@ -94,8 +95,8 @@ def prompts(size: str, folder: Path) -> Outside:
 def respond(models: Path, folder: Path, size: str, tokens_per_batch: int = 131_072) -> tuple[Figures, Stage, Recipe]:
     """The respond stage over all prompts."""
     made = recipe(models, {"kind": "dpo"}, {}, tokens_per_batch)
-    policy = resolve(made.policy.model, None, "policy")
-    stage = responding(made, "respond", 0, prompts(size, folder), policy, RESPONSES)  # type: ignore[arg-type]
+    policy = find_checkpoint(made.policy.model, None, "policy")
+    stage = responding(made, resolve(made), "respond", 0, prompts(size, folder), policy, RESPONSES)  # type: ignore[arg-type]
     manifest = common.run_stage(stage, folder / f"run-{tokens_per_batch}")
     return _rates(manifest, manifest["counts"]["output_tokens"]), stage, made
 
@@ -119,14 +120,14 @@ def check_reward(models: Path, folder: Path, size: str) -> Figures:
     answers = iter(common.texts(PROMPTS[size] * RESPONSES, median=150, seed=1, longest=1024, spread=0.7))
     for batch in (131_072, 32_768):
         made = recipe(models, {"kind": "dpo"}, {}, batch)
-        policy = resolve(made.policy.model, None, "policy")
+        policy = find_checkpoint(made.policy.model, None, "policy")
         source = prompts(size, folder)
         if not scores:
             ids = read_table(folder / "prompts", ["prompt_id"])["prompt_id"].to_pylist()
             rows = [{"prompt_id": one, "responses": [next(answers) for _ in range(RESPONSES)]} for one in ids]
             common.write_source(rows, "responses", folder / "responses")
         responses = Outside("responses", folder / "responses", "responses")
-        stage = rewarding(made, "reward", 0, source, responses, policy)  # type: ignore[arg-type]
+        stage = rewarding(made, resolve(made), "reward", 0, source, responses, policy)  # type: ignore[arg-type]
         manifest = common.run_stage(stage, folder / f"run-{batch}")
         tokens = sum(len(text.split()) for row in read_table(folder / "responses", ["responses"])["responses"].to_pylist() for text in row)
         figures = figures or _rates(manifest, tokens)
@@ -166,8 +167,8 @@ def train(models: Path, folder: Path, size: str, loss: Mapping[str, Any], launch
     runtime = {"launch": launch or ("single_gpu" if cuda else "cpu"), "micro_batch_size": MICRO_BATCH_SIZE, **changes.pop("runtime", {})}
     training = {"epochs": 1, "batch_size": BATCH_SIZE, "learning_rate": 1e-5, "max_length": 2048, "checkpoints_per_epoch": 1, **changes}
     made = recipe(models, loss, {"dtype": "bfloat16" if cuda else "float32", **training, "runtime": runtime})
-    policy = resolve(made.policy.model, None, "policy")
-    stage, tokens = solver_stages(made, 0, prompts(size, folder), policy, policy, [])[-1], None  # type: ignore[arg-type]
+    policy = find_checkpoint(made.policy.model, None, "policy")
+    stage, tokens = solver_stages(made, resolve(made), 0, prompts(size, folder), policy, policy, [])[-1], None  # type: ignore[arg-type]
     if "pairs" in stage.inputs:
         source, tokens = pairs(size, folder)
         stage = replace(stage, inputs={**stage.inputs, "pairs": source})

@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks import common
 from benchmarks.generation import recipe
 from benchmarks.sides import clock, compare, options, parse
+from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.rows import prompt_row
 from pipelines.response_stages import rewarding
@@ -37,7 +38,7 @@ def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     for name, part in (("start", everything[:1]), ("all", everything)):
         prompts = common.write_source(part, "prompts", folder / f"{name}-prompts")
         responses = common.write_source(part, "responses", folder / f"{name}-responses")
-        manifest = common.run_stage(rewarding(made, name, 0, prompts, responses, prompts), folder / f"run-{name}")
+        manifest = common.run_stage(rewarding(made, resolve(made), name, 0, prompts, responses, prompts), folder / f"run-{name}")
         seconds[name] = manifest["seconds"]
     spent = seconds["all"] - seconds["start"]
     return {"responses_per_second": arguments.prompts * arguments.n / spent, "seconds": spent, "start": seconds["start"]}

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from benchmarks import common
 from benchmarks.sides import clock, compare, options, parse
+from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.process import run_in_child
 from eva_stages.core.rows import prompt_row
-from eva_stages.models.loading import resolve
+from eva_stages.models.loading import find_checkpoint
 from pipelines.response_stages import responding
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0}
@@ -55,10 +56,10 @@ def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     seconds, tokens = {}, 0.0
     run_in_child("builtins:dict", {}, folder / "start.log", lambda: None)  # the fork server imports the libraries, once
     made = recipe(arguments.engine, folder / "policy", arguments.n, arguments.max_new_tokens)
-    policy = resolve(made.policy.model, None, "policy")
+    policy = find_checkpoint(made.policy.model, None, "policy")
     for name, part in (("start", rows[:1]), ("all", rows)):
         source = common.write_source(part, "prompts", folder / name)
-        manifest = common.run_stage(responding(made, name, 0, source, policy, arguments.n), folder / f"run-{name}")
+        manifest = common.run_stage(responding(made, resolve(made), name, 0, source, policy, arguments.n), folder / f"run-{name}")
         seconds[name], tokens = manifest["seconds"], manifest["counts"]["output_tokens"]
     spent = seconds["all"] - seconds["start"]
     return {"tokens_per_second": tokens / spent, "seconds": spent, "start": seconds["start"], "tokens": tokens}

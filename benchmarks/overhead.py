@@ -104,17 +104,19 @@ class Watch(Reporter):
 
 
 def measure(prompts: int, folder: Path, settings: list[str]) -> None:
+    from eva_stages.checking.resolution import resolve
     from eva_stages.core.recipe_files import load_recipe
-    from eva_stages.models.loading import resolve
+    from eva_stages.models.loading import find_checkpoint
     from pipelines.creator import creator_stages
     from pipelines.prompt_stages import prompts_stage
     from pipelines.solver import solver_stages
 
     recipe = load_recipe("quickstart", [f"prompts.size={prompts}", *settings])
-    base = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
-    seeds = prompts_stage(recipe)
-    mixed = creator_stages(recipe, 1, seeds, (), base)[-1]
-    trained = solver_stages(recipe, 1, mixed, base, base, ())[-1]
+    base = find_checkpoint(recipe.policy.model, recipe.policy.revision, "policy.model")
+    resolved = resolve(recipe)
+    seeds = prompts_stage(recipe, resolved)
+    mixed = creator_stages(recipe, resolved, 1, seeds, (), base)[-1]
+    trained = solver_stages(recipe, resolved, 1, mixed, base, base, ())[-1]
     run, watch, clock = Run(folder / "run"), Watch(), folder / "clock"
     run.create()
     with run.lock():

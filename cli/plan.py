@@ -20,6 +20,7 @@ from cli.shared import (
 
 if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
+    from eva_stages.core.resolved import Resolved
     from eva_stages.core.run_folder import Run
 
 NARROWEST, WITH_JUDGING = 112, 144
@@ -40,25 +41,23 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money."""
-    from eva_stages.checking.recipe_checks import check
-    from eva_stages.checking.run_date import dated
+    from cli.preparing import prepare
     from eva_stages.core.kinds import parsed_label
     from eva_stages.core.recipe_files import load_recipe
     from eva_stages.core.terminal import note
     from eva_stages.planning.plan_document import plan_document
     from eva_stages.planning.plan_tables import plan_tables
     from eva_stages.planning.rates import read_rates
-    from pipelines.iteration import iterations
 
     loaded = load_recipe(recipe, changes_of(overrides, trust))
     given = read_rates(rates) if rates is not None else None
-    for text in check(loaded, keys=False, online=online):
-        note(f"note: {text}")
     run = run_folder(loaded, run_dir, store)
-    loaded = dated(loaded, run)
+    resolved, rounds, notes = prepare(loaded, run, keys=False, online=online)
+    for text in notes:
+        note(f"note: {text}")
     if measure:
-        _measure(loaded, run)
-    document = plan_document(loaded, iterations(loaded), run, given)
+        _measure(loaded, resolved, run)
+    document = plan_document(loaded, resolved, rounds, run, given)
     if given is not None:
         labels = [entry["stage"] for entry in document["stages"]]
         known = {*labels, *(parsed_label(label)[1] for label in labels)}
@@ -67,7 +66,7 @@ def plan(
     show(document, plan_tables, as_json, WITH_JUDGING if document["judging"] else NARROWEST)
 
 
-def _measure(recipe: "Recipe", run: "Run") -> None:
+def _measure(recipe: "Recipe", resolved: "Resolved", run: "Run") -> None:
     """Time the stages, and keep the rates with the run."""
     from eva_stages.core.progress import Reporter
     from eva_stages.planning.measured_rates import measured_rates, reduced
@@ -75,4 +74,4 @@ def _measure(recipe: "Recipe", run: "Run") -> None:
     from pipelines.iteration import iterations
 
     small = reduced(recipe)
-    write_rates(run, measured_rates(small, iterations(small), run.root, Reporter()))
+    write_rates(run, measured_rates(small, resolved, iterations(small, resolved), run.root, Reporter()))

@@ -62,14 +62,14 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check a recipe and everything it points to; lists every fault."""
-    from eva_stages.checking.recipe_checks import check
+    from cli.preparing import prepare
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.recipe_files import load_recipe
     from eva_stages.core.redaction import redact_data
     from eva_stages.core.terminal import note, print_json, print_text
 
     try:
-        notes = check(load_recipe(recipe, changes_of(overrides, trust)), online=online)
+        notes = prepare(load_recipe(recipe, changes_of(overrides, trust)), online=online).notes
     except ConfigError as error:
         if as_json:
             print_json({"valid": False, "faults": redact_data(error.faults)})

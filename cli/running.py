@@ -35,9 +35,7 @@ def run_stages(
         change: of the recipe, after the overrides.
     """
     from cli.execution import execute_and_publish
-    from eva_stages.checking.function_sources import save_sources
-    from eva_stages.checking.recipe_checks import check
-    from eva_stages.checking.run_date import dated
+    from cli.preparing import prepare
     from eva_stages.core.cluster import check_engine
     from eva_stages.core.durable import write_whole, writing_to
     from eva_stages.core.ledger import put_down
@@ -51,7 +49,6 @@ def run_stages(
     from eva_stages.publishing.story import record_licence
     from eva_stages.views.history import read_history
     from eva_stages.views.run_summary import summary, summary_tables
-    from pipelines.iteration import iterations
 
     use_short_temporary_folder()
     recipe = load_recipe(recipe_name, overrides)
@@ -59,17 +56,17 @@ def run_stages(
         recipe = change(recipe)
     if recipe.iterations < at_least:
         recipe = recipe.model_copy(update={"iterations": at_least})
-    check(recipe)
     run = run_folder(recipe, run_dir, store)
-    recipe = dated(recipe, run)
-    rounds = iterations(recipe)
+    resolved, rounds, _ = prepare(recipe, run)
+    recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"date": resolved.date})})
     chosen, planned = choose(rounds), closure([stage for one in rounds for stage in one.stages])
     with writing_to(run.root):
         run.create()
         with run.lock():
             run.join_store()
             write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
-            save_sources(recipe, run)
+            for function in resolved.functions.values():
+                function.save_sources(run.root)
             record_licence(run.root, recipe.policy.model, planned)
             run.plan(planned)
             keep_variant(run, planned, dump_recipe(recipe))
@@ -77,7 +74,7 @@ def run_stages(
             if not all(run.done(stage) for stage in chosen):
                 for variant in other_variants(run):  # what was made before is not used: said before anything is computed or paid
                     note(variant.said(run.root))
-            put_down(run, plan_document(recipe, rounds, run)["stages"])
+            put_down(run, plan_document(recipe, resolved, rounds, run)["stages"])
             execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
     document = summary(read_history(run))
     for variant in other_variants(run):

@@ -1,25 +1,25 @@
 """What the prompts of an iteration are like: scores and topics, beside the line of stages that leads to the next policy."""
 
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Input, Limit, Outside, RowStage, Stage, Use
-from eva_stages.models.choosing import player
-from eva_stages.models.loading import resolve
+from pipelines.model_calls import generator
 from pipelines.response_stages import failed_calls
 from pipelines.seeds import sampling_seed
 
 
-def analysing(recipe: Recipe, iteration: int, prompts: Stage, base: Outside) -> tuple[Stage, ...]:
+def analysing(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, base: Outside) -> tuple[Stage, ...]:
     """The scores and the topics of a prompt set, as far as asked for. The base policy scores, so that iterations can be compared."""
     config = recipe.creator.analysis
     stages: list[Stage] = []
     if config and config.scorer:
-        scorer, needed = player(config.scorer, recipe, base, "scorer")
+        scorer, needed = generator(config.scorer, recipe, resolved, base, "scorer")
         score = Use("eva_stages.creator.analysis:ScorePrompts", {"llm": scorer, **sampling_seed(recipe, scorer, "analyse-scores")})
         limit = failed_calls("scorer", recipe.limits.unanalysed, "creator.analysis.scorer", "limits.unanalysed")
         stages.append(_analysis(recipe, "analyse-scores", iteration, {"prompts": prompts, **needed}, score, "prompt_scores", limit))
     if config and config.topics:
         topics = config.topics
-        model = resolve(topics.model, topics.revision, "creator.analysis.topics.model")
+        model = resolved.checkpoint(topics.model, topics.revision)
         settings = {"model": Input("model"), "labels": list(topics.labels), "dtype": topics.dtype}
         label = Use("eva_stages.creator.analysis:LabelTopics", settings, topics.runtime.model_dump())
         limit = failed_calls("topic classifier", recipe.limits.unanalysed, "creator.analysis.topics", "limits.unanalysed")

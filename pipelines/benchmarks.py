@@ -1,8 +1,7 @@
 """The public benchmarks as stages: questions, answers, judgments or checks, score; for the base policy and for every iteration alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from eva_stages.core.config.evaluation_config import (
     GSM8K,
@@ -18,19 +17,15 @@ from eva_stages.core.config.evaluation_config import (
 )
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.fingerprint import derive_seed, tree_digest
-from eva_stages.core.homes import HOMES, arena_hard_answers, find_file
+from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.kinds import ANSWER, BASE, BASELINE, CHECK, JUDGE, QUESTIONS, SCORE, Side, stage_name
-from eva_stages.core.named_functions import chosen_function
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, Stage, Use
-from eva_stages.evaluation.benchmark_questions import baseline_answers, question_rows
-from eva_stages.evaluation.judge_prompts import arena_hard_templates, mt_bench_templates, needs_system_prompts
-from eva_stages.models.choosing import player, policy_generator
+from eva_stages.evaluation.benchmark_files import baseline_sources, judge_sources, package_sources, question_sources
+from pipelines.model_calls import generator, policy_generator
 from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
 from pipelines.seeds import sampling_seed
 
-BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
-"""Official baselines of Arena-Hard; of two, the second answers creative writing."""
 ROWS_PER_PART = 4
 """Questions between two durable writes of a paid judge's judgments, in times what is under way at once: every call is in the journal
 anyway, and the end of each part waits for its slowest call."""
@@ -46,6 +41,7 @@ class Measured:
 
 def measured(
     recipe: Recipe,
+    resolved: Resolved,
     benchmark: Benchmark | LMEval,
     side: Side,
     iteration: int,
@@ -63,59 +59,44 @@ def measured(
         place: the benchmark's place in the recipe, for errors.
     """
     if isinstance(benchmark, LMEval):
-        return Measured((_harness(recipe, benchmark, stage_name(SCORE, benchmark_name(benchmark), side), iteration, policy),))
+        return Measured((_harness(recipe, resolved, benchmark, stage_name(SCORE, benchmark_name(benchmark), side), iteration, policy),))
     name = benchmark_name(benchmark)
-    questions = _questions(benchmark, name, place)
+    questions = _questions(resolved, benchmark, name)
     score_name = stage_name(SCORE, name, side)
-    answers = _answers(recipe, benchmark, stage_name(ANSWER, name, side), iteration, questions, policy)
+    answers = _answers(recipe, resolved, benchmark, stage_name(ANSWER, name, side), iteration, questions, policy)
     if isinstance(benchmark, GSM8K | IFEval | CustomBenchmark):
-        checked = _checked(recipe, benchmark, stage_name(CHECK, name, side), iteration, questions, answers, place)
-        score = _score(recipe, benchmark, score_name, iteration, {"questions": questions, "answers": answers, "checks": checked}, place)
+        checked = _checked(recipe, resolved, benchmark, stage_name(CHECK, name, side), iteration, questions, answers)
+        score = _score(recipe, resolved, benchmark, score_name, iteration, {"questions": questions, "answers": answers, "checks": checked})
         return Measured((questions, answers, checked, score), answers)
     before: tuple[Stage, ...] = (questions, answers)
     inputs: dict[str, Stage | Outside] = {"questions": questions, "answers": answers}
     if isinstance(benchmark, ArenaHard | AlpacaEval):
         if benchmark.baseline == BASE and base is None:
             return Measured(before, answers)
-        baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, place)
+        baseline = base if benchmark.baseline == BASE and base is not None else _baseline(resolved, benchmark, name, questions)
         before, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
     assert isinstance(benchmark, JudgedBenchmark)
-    judged = _judged(recipe, benchmark, stage_name(JUDGE, name, side), iteration, inputs, first, place)
-    score = _score(recipe, benchmark, score_name, iteration, {**inputs, "judgments": judged}, place)
+    judged = _judged(recipe, resolved, benchmark, stage_name(JUDGE, name, side), iteration, inputs, first, place)
+    score = _score(recipe, resolved, benchmark, score_name, iteration, {**inputs, "judgments": judged})
     return Measured((*before, judged, score), answers)
 
 
-def _questions(benchmark: Benchmark, name: str, place: str) -> Stage:
-    kind = str(benchmark.model_dump()["kind"])
-    home = {"arena-hard-v0.1": "arena-hard", "alpaca-eval": "alpaca-eval-outputs"}.get(name, name)
-    inputs: dict[str, Stage | Outside] = {"questions": find_file(benchmark.questions, HOMES.get(home), f"{place}.questions")}
-    if isinstance(benchmark, MTBench):
-        inputs["references"] = find_file(benchmark.references, HOMES["mt-bench-references"], f"{place}.references")
-    load = Use("eva_stages.evaluation.benchmark_questions:load_questions", {"benchmark": kind})
-    return FunctionStage(stage_name(QUESTIONS, name), 0, inputs, function=load)
+def _questions(resolved: Resolved, benchmark: Benchmark, name: str) -> Stage:
+    load = Use("eva_stages.evaluation.benchmark_questions:load_questions", {"benchmark": str(benchmark.model_dump()["kind"])})
+    return FunctionStage(stage_name(QUESTIONS, name), 0, resolved.found(question_sources(benchmark)), function=load)
 
 
-def _baseline(benchmark: ArenaHard | AlpacaEval, name: str, questions: Stage, place: str) -> Stage:
-    files = baseline_files(benchmark, f"{place}.baseline")
-    inputs: dict[str, Stage | Outside] = {f"answers_{index}": file for index, file in enumerate(files)}
+def _baseline(resolved: Resolved, benchmark: ArenaHard | AlpacaEval, name: str, questions: Stage) -> Stage:
+    inputs = {f"answers_{index}": resolved.file(source) for index, source in enumerate(baseline_sources(benchmark))}
     load = Use("eva_stages.evaluation.benchmark_questions:load_baseline", {"benchmark": benchmark.kind})
     return FunctionStage(stage_name(BASELINE, name), 0, {"questions": questions, **inputs}, function=load)
 
 
-def baseline_files(benchmark: ArenaHard | AlpacaEval, place: str) -> list[Outside]:
-    """The files with the baseline's answers: those given, or the published ones of the model named."""
-    given = benchmark.baseline
-    if isinstance(benchmark, AlpacaEval):
-        return [find_file(given, HOMES["alpaca-eval-outputs"], place)]
-    if given is not None and Path(given).expanduser().is_file():
-        return [find_file(given, None, place)]
-    models = (given,) if given is not None else BASELINES[benchmark.version]
-    return [find_file(None, arena_hard_answers(benchmark.version, model), place) for model in models]
-
-
-def _answers(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, questions: Stage, policy: Stage | Outside) -> Stage:
+def _answers(
+    recipe: Recipe, resolved: Resolved, benchmark: Benchmark, name: str, iteration: int, questions: Stage, policy: Stage | Outside
+) -> Stage:
     own = {} if benchmark.temperature is None else {"temperature": benchmark.temperature}
-    generator, needed = policy_generator(recipe, policy, max_new_tokens=benchmark.max_new_tokens, **own)
+    generator, needed = policy_generator(recipe, resolved, policy, max_new_tokens=benchmark.max_new_tokens, **own)
     by_category = MTBench.TEMPERATURES if isinstance(benchmark, MTBench) and benchmark.temperature is None else None
     sampled = generator if by_category is None else Use(generator.target)
     seed = sampling_seed(recipe, sampled, "benchmark-answer")
@@ -144,15 +125,15 @@ def _answers(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, qu
 
 def _checked(
     recipe: Recipe,
+    resolved: Resolved,
     benchmark: GSM8K | IFEval | CustomBenchmark,
     name: str,
     iteration: int,
     questions: Stage,
     answers: Stage,
-    place: str,
 ) -> Stage:
     custom = {"in_unit": True} if isinstance(benchmark, CustomBenchmark) else {}
-    reward = Use("eva_stages.models.rewards:VerifierReward", {"function": chosen_function(benchmark.score, f"{place}.score"), **custom})
+    reward = Use("eva_stages.models.rewards:VerifierReward", {"function": resolved.function(benchmark.score), **custom})
     return RowStage(
         name,
         iteration,
@@ -168,6 +149,7 @@ def _checked(
 
 def _judged(
     recipe: Recipe,
+    resolved: Resolved,
     benchmark: JudgedBenchmark,
     name: str,
     iteration: int,
@@ -175,8 +157,9 @@ def _judged(
     first: Outside,
     place: str,
 ) -> Stage:
-    judge, needed = player(benchmark.judge, recipe, first, "judge", RUN)
-    step, files = _judging(benchmark, judge, place)
+    judge, needed = generator(benchmark.judge, recipe, resolved, first, "judge", RUN)
+    files = resolved.found(judge_sources(benchmark))
+    step = _judging(benchmark, judge, files)
     rows = recipe.runtime.rows_per_part
     if isinstance(benchmark.judge, LiteLLMModel):
         rows = max(rows, ROWS_PER_PART * benchmark.judge.runtime.concurrency)
@@ -195,70 +178,29 @@ def _judged(
     )
 
 
-def _judging(benchmark: JudgedBenchmark, judge: Use, place: str) -> tuple[Use, dict[str, Outside]]:
-    """The judging step, and the official files it reads."""
+def _judging(benchmark: JudgedBenchmark, judge: Use, files: Mapping[str, Outside]) -> Use:
+    """The judging step."""
     if isinstance(benchmark, AlpacaEval):
-        return Use("eva_stages.evaluation.annotating:AnnotatePairs", {"llm": judge, "annotator": benchmark.annotator}), {}
-    judging = "eva_stages.evaluation.judge:JudgeAnswers"
-    if isinstance(benchmark, MTBench):
-        files = {"prompts": find_file(benchmark.prompts, HOMES["mt-bench-prompts"], f"{place}.prompts")}
-        return Use(judging, {"llm": judge, "protocol": "mt_bench", "prompts": Input("prompts")}), files
-    assert isinstance(benchmark, ArenaHard)
-    home = "arena-hard-prompts" if benchmark.version == "v0.1" else "arena-hard-v2.0-prompts"
-    files = {"prompts": find_file(benchmark.prompts, HOMES[home], f"{place}.prompts")}
-    settings = {"llm": judge, "protocol": f"arena_hard_{benchmark.version}", "prompts": Input("prompts")}
-    if needs_system_prompts(files["prompts"].path):
-        system = find_file(benchmark.system_prompts, HOMES["arena-hard-system-prompts"], f"{place}.system_prompts")
-        files, settings = {**files, "system_prompts": system}, {**settings, "system_prompts": Input("system_prompts")}
-    return Use(judging, settings), files
+        return Use("eva_stages.evaluation.annotating:AnnotatePairs", {"llm": judge, "annotator": benchmark.annotator})
+    protocol = f"arena_hard_{benchmark.version}" if isinstance(benchmark, ArenaHard) else "mt_bench"
+    settings = {"llm": judge, "protocol": protocol, **{name: Input(name) for name in files}}
+    return Use("eva_stages.evaluation.judge:JudgeAnswers", settings)
 
 
-def _score(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, inputs: Mapping[str, Stage | Outside], place: str) -> Stage:
+def _score(
+    recipe: Recipe, resolved: Resolved, benchmark: Benchmark, name: str, iteration: int, inputs: Mapping[str, Stage | Outside]
+) -> Stage:
     settings = {"benchmark": str(benchmark.model_dump()["kind"]), "seed": derive_seed(recipe.seed, "score")}
     if isinstance(benchmark, ArenaHard):
         settings["version"] = benchmark.version
-    files: dict[str, Outside] = {}
     if isinstance(benchmark, AlpacaEval):
         settings["annotator"] = benchmark.annotator
-        files = package_files(benchmark, place)
     score = Use("eva_stages.evaluation.measures:score", settings)
-    return FunctionStage(name, iteration, {**inputs, **files}, function=score, version=2)
+    return FunctionStage(name, iteration, {**inputs, **resolved.found(package_sources(benchmark))}, function=score, version=2)
 
 
-def package_files(benchmark: AlpacaEval, place: str) -> dict[str, Outside]:
-    """The two files of the alpaca_eval package: those given, and for the official questions those of the Hub.
-
-    Questions of one's own are not those of the package's fit, so nothing is fetched for them, and without files given the
-    length-controlled win rate is null. The recipe alone decides which files there are.
-    """
-    files = {"gamed": benchmark.gamed, "difficulty": benchmark.difficulty}
-    needed = {name: given for name, given in files.items() if given is not None or benchmark.questions is None}
-    return {name: find_file(given, HOMES[f"alpaca-eval-{name}"], f"{place}.{name}") for name, given in needed.items()}
-
-
-def _harness(recipe: Recipe, benchmark: LMEval, name: str, iteration: int, policy: Stage | Outside) -> Stage:
+def _harness(recipe: Recipe, resolved: Resolved, benchmark: LMEval, name: str, iteration: int, policy: Stage | Outside) -> Stage:
     settings = {**benchmark.model_dump(exclude={"kind", "runtime", "include"}), "seed": derive_seed(recipe.seed, "lm-eval") % 2**31}
     run = Use("eva_stages.evaluation.harness:score", settings, {"runtime": benchmark.runtime.model_dump()})
-    inputs: dict[str, Stage | Outside] = {"policy": policy}
-    if benchmark.include is not None:
-        folder = Path(benchmark.include).expanduser()
-        inputs["include"] = Outside(folder.name, folder, tree_digest(folder))
+    inputs = {"policy": policy, **resolved.found(question_sources(benchmark))}
     return FunctionStage(name, iteration, inputs, function=run)
-
-
-def check_files(benchmark: Benchmark, stages: Sequence[Stage]) -> None:
-    """Read every official file that the stages of a benchmark take.
-
-    Raises:
-        DataError: if one is not what it should be.
-    """
-    for stage in stages:
-        files = {name: upstream.path for name, upstream in stage.inputs.items() if isinstance(upstream, Outside)}
-        if stage.kind == QUESTIONS:
-            question_rows(str(benchmark.model_dump()["kind"]), files["questions"], files.get("references"))
-        elif stage.kind == BASELINE:
-            baseline_answers(str(benchmark.model_dump()["kind"]), [path for name, path in files.items() if name.startswith("answers")])
-        elif "prompts" in files and isinstance(benchmark, MTBench):
-            mt_bench_templates(files["prompts"])
-        elif "prompts" in files:
-            arena_hard_templates(files["prompts"], files.get("system_prompts"))

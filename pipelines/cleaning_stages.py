@@ -1,22 +1,22 @@
 """What keeps prompt sets clean and varied: decontamination, and embeddings for their distances."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.question_files import find_questions
+from eva_stages.core.question_files import question_source
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Input, RowStage, Stage, TableStage, Use
-from eva_stages.models.loading import resolve
 
 
-def decontaminated(recipe: Recipe, iteration: int, prompts: Stage) -> tuple[Stage, ...]:
+def decontaminated(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage) -> tuple[Stage, ...]:
     """The prompts, their matches with the evaluation sets, and the prompts without them; `prompts` alone if that is not asked for."""
     config = recipe.creator.curate.decontaminate
     if config is None:
         return (prompts,)
-    found = [find_questions(name, "creator.curate.decontaminate.against") for name in config.against]
+    found = [resolved.file(question_source(name)) for name in config.against]
     sets = {f"questions_{index}": outside for index, outside in enumerate(found)}
-    benchmarks = {Path(name).name: Input(key) for name, key in zip(config.against, sets, strict=True)}
+    benchmarks = {PurePath(name).name: Input(key) for name, key in zip(config.against, sets, strict=True)}
     settings = {"benchmarks": benchmarks, "ngram": config.ngram, "overlap": config.overlap}
     matches = TableStage(
         "contamination",
@@ -35,7 +35,7 @@ def decontaminated(recipe: Recipe, iteration: int, prompts: Stage) -> tuple[Stag
     return prompts, matches, clean
 
 
-def diversified(recipe: Recipe, iteration: int, curated: Stage, earlier: Sequence[Stage]) -> tuple[Stage, ...]:
+def diversified(recipe: Recipe, resolved: Resolved, iteration: int, curated: Stage, earlier: Sequence[Stage]) -> tuple[Stage, ...]:
     """The curated prompts with their distances to everything before them; none if not asked for.
 
     Args:
@@ -44,8 +44,8 @@ def diversified(recipe: Recipe, iteration: int, curated: Stage, earlier: Sequenc
     config = recipe.creator.curate.diversity
     if config is None:
         return ()
-    embeddings = {f"embeddings_{index}": embedded(recipe, "embed-prompts", index, one) for index, one in enumerate(earlier)}
-    own = embedded(recipe, "embed", iteration, curated)
+    embeddings = {f"embeddings_{index}": embedded(recipe, resolved, "embed-prompts", index, one) for index, one in enumerate(earlier)}
+    own = embedded(recipe, resolved, "embed", iteration, curated)
     diverse = TableStage(
         "diversify",
         iteration,
@@ -56,11 +56,11 @@ def diversified(recipe: Recipe, iteration: int, curated: Stage, earlier: Sequenc
     return own, diverse
 
 
-def embedded(recipe: Recipe, name: str, iteration: int, prompts: Stage) -> Stage:
+def embedded(recipe: Recipe, resolved: Resolved, name: str, iteration: int, prompts: Stage) -> Stage:
     """The embeddings of prompts, by the model of `creator.curate.diversity`."""
     config = recipe.creator.curate.diversity
     assert config is not None
-    model = resolve(config.model, config.revision, "creator.curate.diversity.model")
+    model = resolved.checkpoint(config.model, config.revision)
     return RowStage(
         name,
         iteration,

@@ -4,13 +4,16 @@ Each control trains like eva, iteration by iteration from the policy of the one 
 """
 
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, Stage, TableStage, Use
 from pipelines.cleaning_stages import decontaminated
 from pipelines.creator import creator_stages
 from pipelines.prompt_stages import prompts_stage
 
 
-def control_stages(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside, topics: Stage | None = None) -> tuple[Stage, ...]:
+def control_stages(
+    recipe: Recipe, resolved: Resolved, iteration: int, seeds: Stage, policy: Stage | Outside, topics: Stage | None = None
+) -> tuple[Stage, ...]:
     """The stages that lead to the prompts of an iteration, which the last of them makes; called for recipes with a control.
 
     `longer` stays with the seed prompts; `human` takes the next, disjoint part of the prompt source; `no_evolve` draws from the seed
@@ -21,15 +24,17 @@ def control_stages(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage |
     """
     match recipe.creator.control:
         case "human":
-            return decontaminated(recipe, iteration, prompts_stage(recipe, iteration))
+            return decontaminated(recipe, resolved, iteration, prompts_stage(recipe, resolved, iteration))
         case "no_evolve":
-            return _drawn(recipe, iteration, seeds, policy, topics)
+            return _drawn(recipe, resolved, iteration, seeds, policy, topics)
         case _:
             return (seeds,)
 
 
-def _drawn(recipe: Recipe, iteration: int, seeds: Stage, policy: Stage | Outside, topics: Stage | None) -> tuple[Stage, ...]:
-    creator = creator_stages(recipe, iteration, seeds, (), policy, topics=topics)
+def _drawn(
+    recipe: Recipe, resolved: Resolved, iteration: int, seeds: Stage, policy: Stage | Outside, topics: Stage | None
+) -> tuple[Stage, ...]:
+    creator = creator_stages(recipe, resolved, iteration, seeds, (), policy, topics=topics)
     place = next(index for index, stage in enumerate(creator) if stage.name == "select")
     subset = TableStage(
         "subset",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from eva_stages.core.config.function_fields import function_name
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.named_functions import chosen_function
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, Stage, TableStage, Use
 from pipelines.cleaning_stages import decontaminated, diversified
 from pipelines.evolution_stages import Answered, evolving
@@ -14,6 +14,7 @@ from pipelines.response_stages import responding, rewarding
 
 def creator_stages(
     recipe: Recipe,
+    resolved: Resolved,
     iteration: int,
     prompts: Stage,
     earlier: Sequence[Stage],
@@ -32,9 +33,9 @@ def creator_stages(
     """
     creator = recipe.creator
     replayed = _replayed(recipe, iteration, prompts, earlier, informed_before)
-    metric = chosen_function(creator.metric, "creator.metric")
-    responses = responding(recipe, "creator-respond", iteration, prompts, policy, creator.responses)
-    rewards = rewarding(recipe, "creator-reward", iteration, prompts, responses, policy)
+    metric = resolved.function(creator.metric)
+    responses = responding(recipe, resolved, "creator-respond", iteration, prompts, policy, creator.responses)
+    rewards = rewarding(recipe, resolved, "creator-reward", iteration, prompts, responses, policy)
     informed = TableStage(
         "inform",
         iteration,
@@ -42,10 +43,10 @@ def creator_stages(
         sources=("rewards",),
         step=Use("eva_stages.creator.informativeness:Informativeness", {"metric": metric}),
     )
-    selected = _selected(recipe, iteration, informed, topics)
-    evolved = evolving(recipe, iteration, selected, Answered(prompts, responses, rewards, policy, len(earlier)))
-    cleaned = decontaminated(recipe, iteration, evolved[-1])
-    filters = [chosen_function(spec, f"creator.curate.filters.{index}") for index, spec in enumerate(creator.curate.filters)]
+    selected = _selected(recipe, resolved, iteration, informed, topics)
+    evolved = evolving(recipe, resolved, iteration, selected, Answered(prompts, responses, rewards, policy, len(earlier)))
+    cleaned = decontaminated(recipe, resolved, iteration, evolved[-1])
+    filters = [resolved.function(spec) for index, spec in enumerate(creator.curate.filters)]
     curating = {"near_duplicate": creator.curate.near_duplicate, **({"filters": filters} if filters else {})}
     history = {f"prompts_{index}": one for index, one in enumerate((prompts, *earlier))}
     curated = TableStage(
@@ -55,9 +56,9 @@ def creator_stages(
         sources=("evolved", *history),
         step=Use("eva_stages.creator.curation:Curate", curating),
     )
-    diverse = diversified(recipe, iteration, curated, (*earlier, prompts))
+    diverse = diversified(recipe, resolved, iteration, curated, (*earlier, prompts))
     new = diverse[-1] if diverse else curated
-    admission = _admission(recipe, iteration, new, policy) if creator.curate.admit else ()
+    admission = _admission(recipe, resolved, iteration, new, policy) if creator.curate.admit else ()
     mixing = {"evolved": admission[-1] if admission else new, "present": prompts, **{stage.name: stage for stage in replayed}}
     mixed = TableStage(
         "mix",
@@ -69,10 +70,10 @@ def creator_stages(
     return *replayed, responses, rewards, informed, selected, *evolved, *cleaned[1:], curated, *diverse, *admission, mixed
 
 
-def _selected(recipe: Recipe, iteration: int, informed: Stage, topics: Stage | None) -> Stage:
+def _selected(recipe: Recipe, resolved: Resolved, iteration: int, informed: Stage, topics: Stage | None) -> Stage:
     """The informative subset; by topic as well if the recipe says so."""
     selection = recipe.creator.selection
-    kind = chosen_function(selection.kind, "creator.selection.kind")
+    kind = resolved.function(selection.kind)
     settings = {"kind": kind, "fraction": selection.fraction, "seed": derive_seed(recipe.seed, "select", iteration)}
     inputs = {"info": informed}
     if selection.topic_share and topics:
@@ -96,13 +97,13 @@ def _replayed(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[
     return (TableStage("replay", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.mixture:Replay", settings)),)
 
 
-def _admission(recipe: Recipe, iteration: int, curated: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+def _admission(recipe: Recipe, resolved: Resolved, iteration: int, curated: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
     """The curated evolutions answered and scored like any prompt, and the most informative of them."""
     creator = recipe.creator
     assert creator.curate.admit is not None
-    metric = chosen_function(creator.metric, "creator.metric")
-    responses = responding(recipe, "admit-respond", iteration, curated, policy, creator.responses)
-    rewards = rewarding(recipe, "admit-reward", iteration, curated, responses, policy)
+    metric = resolved.function(creator.metric)
+    responses = responding(recipe, resolved, "admit-respond", iteration, curated, policy, creator.responses)
+    rewards = rewarding(recipe, resolved, "admit-reward", iteration, curated, responses, policy)
     admitted = TableStage(
         "admit",
         iteration,

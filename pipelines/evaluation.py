@@ -10,29 +10,32 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import LettercraftReward
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.kinds import ANSWER, ANSWER_REWARD, BASE, EVAL, JUDGE, LETTERCRAFT, QUESTIONS, SCORE, Side, stage_name
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
-from eva_stages.models.choosing import player, policy_generator, reward_model
 from pipelines.benchmarks import measured
+from pipelines.model_calls import generator, policy_generator, reward_model
 from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
 from pipelines.seeds import sampling_seed
 
 
-def evaluations(recipe: Recipe, base: Outside, policies: Sequence[Stage]) -> tuple[tuple[Stage, ...], list[tuple[Stage, ...]]]:
+def evaluations(
+    recipe: Recipe, resolved: Resolved, base: Outside, policies: Sequence[Stage]
+) -> tuple[tuple[Stage, ...], list[tuple[Stage, ...]]]:
     """The evaluation of the base policy on every benchmark, and of the policy of each iteration from 0."""
     of_base: list[Stage] = []
     of_policies: list[list[Stage]] = [[] for _ in policies]
     for index, benchmark in enumerate(recipe.evaluation.benchmarks):
         place = f"evaluation.benchmarks.{index}"
         if isinstance(benchmark, Lettercraft):
-            stages = base_stages(recipe, benchmark, base)
+            stages = base_stages(recipe, resolved, benchmark, base)
             of_base += stages
             for number, policy in enumerate(policies):
-                of_policies[number] += evaluation_stages(recipe, benchmark, number, policy, stages, place)
+                of_policies[number] += evaluation_stages(recipe, resolved, benchmark, number, policy, stages, place)
             continue
-        first = measured(recipe, benchmark, BASE, 0, base, base, None, place)
+        first = measured(recipe, resolved, benchmark, BASE, 0, base, base, None, place)
         of_base += first.stages
         for number, policy in enumerate(policies):
-            of_policies[number] += measured(recipe, benchmark, EVAL, number, policy, base, first.answers, place).stages
+            of_policies[number] += measured(recipe, resolved, benchmark, EVAL, number, policy, base, first.answers, place).stages
     return tuple(of_base), [tuple(stages) for stages in of_policies]
 
 
@@ -42,15 +45,15 @@ def questions_stage(benchmark: Lettercraft) -> Stage:
     return FunctionStage(stage_name(QUESTIONS, LETTERCRAFT), 0, {}, function=load)
 
 
-def base_stages(recipe: Recipe, benchmark: Lettercraft, policy: Outside) -> tuple[Stage, ...]:
+def base_stages(recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, policy: Outside) -> tuple[Stage, ...]:
     """Answers, rewards and score of the base policy."""
     questions = questions_stage(benchmark)
-    answers, rewards = _answered(recipe, benchmark, BASE, 0, questions, policy)
+    answers, rewards = _answered(recipe, resolved, benchmark, BASE, 0, questions, policy)
     return questions, answers, rewards, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, BASE), 0, {"rewards": rewards})
 
 
 def evaluation_stages(
-    recipe: Recipe, benchmark: Lettercraft, iteration: int, policy: Stage, base: tuple[Stage, ...], place: str
+    recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, iteration: int, policy: Stage, base: tuple[Stage, ...], place: str
 ) -> tuple[Stage, ...]:
     """Answers, rewards, judgments and score of the policy of an iteration, against the stages of the base policy.
 
@@ -58,8 +61,8 @@ def evaluation_stages(
         place: the benchmark's place in the recipe, for errors.
     """
     questions, base_answers, base_rewards, _ = base
-    answers, rewards = _answered(recipe, benchmark, EVAL, iteration, questions, policy)
-    judge, needed = player(benchmark.judge, recipe, policy, "judge")
+    answers, rewards = _answered(recipe, resolved, benchmark, EVAL, iteration, questions, policy)
+    judge, needed = generator(benchmark.judge, recipe, resolved, policy, "judge")
     judged = RowStage(
         stage_name(JUDGE, LETTERCRAFT, EVAL),
         iteration,
@@ -83,11 +86,11 @@ def evaluation_stages(
 
 
 def _answered(
-    recipe: Recipe, benchmark: Lettercraft, side: Side, iteration: int, questions: Stage, policy: Stage | Outside
+    recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, side: Side, iteration: int, questions: Stage, policy: Stage | Outside
 ) -> tuple[Stage, Stage]:
     """Sampled and greedy answers, and their rewards."""
-    sampled, needed = policy_generator(recipe, policy)
-    greedy, _ = policy_generator(recipe, policy, temperature=0.0)
+    sampled, needed = policy_generator(recipe, resolved, policy)
+    greedy, _ = policy_generator(recipe, resolved, policy, temperature=0.0)
     respond, seed = "eva_stages.core.responding:Respond", sampling_seed(recipe, sampled, "answer", iteration)
     thoughts = {"keep_thoughts": keep_thoughts(recipe)}
     answers = RowStage(
@@ -105,7 +108,7 @@ def _answered(
         limits=(empty(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    reward, _ = reward_model(LettercraftReward(kind="lettercraft"), recipe, policy)
+    reward, _ = reward_model(LettercraftReward(kind="lettercraft"), recipe, resolved, policy)
     score = "eva_stages.models.rewards:RewardResponses"
     rewards = RowStage(
         stage_name(ANSWER_REWARD, LETTERCRAFT, side),

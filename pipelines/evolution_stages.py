@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.named_functions import chosen_function
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
-from eva_stages.models.choosing import player
 from pipelines.cleaning_stages import embedded
+from pipelines.model_calls import generator
 from pipelines.response_stages import failed_calls
 from pipelines.seeds import sampling_seed
 
@@ -24,14 +24,14 @@ class Answered:
     """t"""
 
 
-def evolving(recipe: Recipe, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
+def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
     """From the drawn prompts to their evolutions, which are the last stage."""
     evolve = recipe.creator.evolve
-    shown = (*_feedback(recipe, iteration, selected, answered), *_parents(recipe, iteration, selected, answered))
-    evolver, needed = player(evolve.generator, recipe, answered.policy, "evolver")
+    shown = (*_feedback(recipe, resolved, iteration, selected, answered), *_parents(recipe, resolved, iteration, selected, answered))
+    evolver, needed = generator(evolve.generator, recipe, resolved, answered.policy, "evolver")
     sources = {"selected": selected, "prompts": answered.prompts, **{stage.name: stage for stage in shown}}
     settings = evolve.model_dump(exclude={"method", "generator", "feedback", "multi_shot"})
-    method = chosen_function(evolve.method, "creator.evolve.method")
+    method = resolved.function(evolve.method)
     step = Use(
         "eva_stages.creator.evolving:EvolvePrompts",
         {"llm": evolver, "method": method, **settings, "seed": derive_seed(recipe.seed, "evolve", iteration)},
@@ -51,7 +51,7 @@ def evolving(recipe: Recipe, iteration: int, selected: Stage, answered: Answered
     return *shown, evolved
 
 
-def _feedback(recipe: Recipe, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
+def _feedback(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
     """Best and worst responses, and a critique of them if there is a critic; none if not asked for."""
     config = recipe.creator.evolve.feedback
     if config is None:
@@ -60,7 +60,7 @@ def _feedback(recipe: Recipe, iteration: int, selected: Stage, answered: Answere
     feedback = TableStage("feedback", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.context:Feedback"))
     if config.critic is None:
         return (feedback,)
-    critic, needed = player(config.critic, recipe, answered.policy, "critic")
+    critic, needed = generator(config.critic, recipe, resolved, answered.policy, "critic")
     critique = RowStage(
         "critique",
         iteration,
@@ -75,13 +75,13 @@ def _feedback(recipe: Recipe, iteration: int, selected: Stage, answered: Answere
     return feedback, critique
 
 
-def _parents(recipe: Recipe, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
+def _parents(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
     """Other informative prompts for every drawn one; none if not asked for."""
     config = recipe.creator.evolve.multi_shot
     if config is None:
         return ()
     inputs = {"selected": selected, "prompts": answered.prompts}
     if recipe.creator.curate.diversity:
-        inputs["embeddings"] = embedded(recipe, "embed-prompts", answered.number, answered.prompts)
+        inputs["embeddings"] = embedded(recipe, resolved, "embed-prompts", answered.number, answered.prompts)
     settings = {**config.model_dump(), "seed": derive_seed(recipe.seed, "parents", iteration)}
     return (TableStage("parents", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.context:Parents", settings)),)

@@ -27,8 +27,9 @@ from eva_stages.core.kinds import (
     StageName,
     stage_name,
 )
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
-from eva_stages.models.choosing import date_of
+from pipelines.model_calls import date_of
 from pipelines.response_stages import responding, rewarding
 
 Inputs = Mapping[str, Stage | Outside]
@@ -47,6 +48,7 @@ class Looked:
 
 def health_stages(
     recipe: Recipe,
+    resolved: Resolved,
     seeds: Stage,
     base: Outside,
     players: Sequence[tuple[Stage, Sequence[Stage]]],
@@ -59,11 +61,11 @@ def health_stages(
         players: prompts and solver stages of each iteration from 0.
         of_base, of_policies: the evaluations of theta_0 and of each iteration's policy.
     """
-    before, scored = _looked(recipe, seeds, 0, base, of_base, BASE), _score(recipe, of_base, BASE)
+    before, scored = _looked(recipe, resolved, seeds, 0, base, of_base, BASE), _score(recipe, of_base, BASE)
     first = before
     found = []
     for number, ((prompts, solver), evaluation) in enumerate(zip(players, of_policies, strict=True)):
-        looked, score = _looked(recipe, seeds, number, solver[-1], evaluation, EVAL), _score(recipe, evaluation, EVAL)
+        looked, score = _looked(recipe, resolved, seeds, number, solver[-1], evaluation, EVAL), _score(recipe, evaluation, EVAL)
         inputs = {
             "prompts": prompts,
             "seeds": seeds,
@@ -79,22 +81,24 @@ def health_stages(
             "score_before": scored,
         }
         known = {name: stage for name, stage in inputs.items() if stage is not None}
-        found.append((*(first.made if number == 0 else ()), *looked.made, _health(recipe, number, known)))
+        found.append((*(first.made if number == 0 else ()), *looked.made, _health(recipe, resolved, number, known)))
         before, scored = looked, score
     return found
 
 
-def _health(recipe: Recipe, iteration: int, inputs: Inputs) -> Stage:
+def _health(recipe: Recipe, resolved: Resolved, iteration: int, inputs: Inputs) -> Stage:
     generator = recipe.policy.generator
     meant = {"answers": recipe.health.answers, "system_prompt": generator.system_prompt, "dtype": generator.dtype}
-    meant |= date_of(recipe, inputs["policy"])
+    meant |= date_of(resolved, inputs["policy"])
     device = generator.runtime.device if isinstance(generator, TransformersGenerator) else "auto"
     evolved = {"evolved_share": recipe.creator.mix.evolved_share} if iteration and recipe.creator.control is None else {}
     function = Use("eva_stages.evaluation.health_figures:measure", {**meant, **evolved}, {"device": device})
     return FunctionStage("health", iteration, inputs, version=2, function=function, checks=checks(recipe.health))
 
 
-def _looked(recipe: Recipe, seeds: Stage, iteration: int, policy: Stage | Outside, evaluation: Sequence[Stage], side: Side) -> Looked:
+def _looked(
+    recipe: Recipe, resolved: Resolved, seeds: Stage, iteration: int, policy: Stage | Outside, evaluation: Sequence[Stage], side: Side
+) -> Looked:
     """A policy's answers; `side`: base or eval, as its evaluation's stages have it."""
     if any(isinstance(benchmark, Lettercraft) for benchmark in recipe.evaluation.benchmarks):
         answers = next(stage for stage in evaluation if stage.parsed_name == StageName(ANSWER, LETTERCRAFT, side))
@@ -109,13 +113,13 @@ def _looked(recipe: Recipe, seeds: Stage, iteration: int, policy: Stage | Outsid
             "eva_stages.evaluation.health_figures:probe", {"size": recipe.health.probe_prompts, "seed": derive_seed(recipe.seed, "probe")}
         )
         questions = FunctionStage("probe", 0, {"prompts": seeds}, function=draw)
-        answers = responding(recipe, stage_name(PROBE_ANSWER, side=side), iteration, questions, policy, PROBE_SAMPLES)
+        answers = responding(recipe, resolved, stage_name(PROBE_ANSWER, side=side), iteration, questions, policy, PROBE_SAMPLES)
         made = (questions, answers)
     else:
         return Looked()
     if isinstance(recipe.reward, PairwiseReward):
         return Looked(made, questions, answers)
-    rewards = rewarding(recipe, stage_name(PROBE_REWARD, side=side), iteration, questions, answers, policy)
+    rewards = rewarding(recipe, resolved, stage_name(PROBE_REWARD, side=side), iteration, questions, answers, policy)
     return Looked((*made, rewards), questions, answers, rewards)
 
 

@@ -1,9 +1,9 @@
 """A whole run: a base round on the seed prompts, then eva iterations, each with its evaluation and its health [paper, Algorithm 1]."""
 
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.rounds import Iteration
 from eva_stages.core.stage import Stage
-from eva_stages.models.loading import resolve
 from pipelines.analysis_stages import analysing
 from pipelines.cleaning_stages import decontaminated
 from pipelines.controls import control_stages
@@ -14,12 +14,12 @@ from pipelines.prompt_stages import prompts_stage
 from pipelines.solver import pairs_of, solver_stages
 
 
-def iterations(recipe: Recipe) -> list[Iteration]:
-    """All iterations of a run, upstream first. Reads the digests of what comes from outside."""
-    base = resolve(recipe.policy.model, recipe.policy.revision, "policy.model")
-    seeds = decontaminated(recipe, 0, prompts_stage(recipe))[-1]
+def iterations(recipe: Recipe, resolved: Resolved) -> list[Iteration]:
+    """All iterations of a run, upstream first."""
+    base = resolved.checkpoint(recipe.policy.model, recipe.policy.revision)
+    seeds = decontaminated(recipe, resolved, 0, prompts_stage(recipe, resolved))[-1]
     if recipe.evaluation.only:
-        return [Iteration(0, seeds, (), (), evaluations(recipe, base, [])[0])]
+        return [Iteration(0, seeds, (), (), evaluations(recipe, resolved, base, [])[0])]
     policies: list[Stage] = []
     players: list[tuple[Stage, tuple[Stage, ...], tuple[Stage, ...]]] = []
     history: list[Stage] = [seeds]
@@ -31,18 +31,18 @@ def iterations(recipe: Recipe) -> list[Iteration]:
         if number == 0:
             creator: tuple[Stage, ...] = (seeds,)
         elif recipe.creator.control:
-            creator = control_stages(recipe, number, seeds, policy, topics[0])
+            creator = control_stages(recipe, resolved, number, seeds, policy, topics[0])
         else:
-            creator = creator_stages(recipe, number, present, earlier, policy, informed, topics[-1])
+            creator = creator_stages(recipe, resolved, number, present, earlier, policy, informed, topics[-1])
         prompts = creator[-1]
         trained_on = [pairs for one in players for pairs in pairs_of(one[2])]
-        solver = solver_stages(recipe, number, prompts, policy, base, trained_on)
+        solver = solver_stages(recipe, resolved, number, prompts, policy, base, trained_on)
         policies.append(solver[-1])
-        players.append((prompts, (*creator, *analysing(recipe, number, prompts, base)), solver))
+        players.append((prompts, (*creator, *analysing(recipe, resolved, number, prompts, base)), solver))
         if number:
             history.append(prompts)
-    of_base, of_policies = evaluations(recipe, base, policies)
-    healths = health_stages(recipe, seeds, base, [(prompts, solver) for prompts, _, solver in players], of_base, of_policies)
+    of_base, of_policies = evaluations(recipe, resolved, base, policies)
+    healths = health_stages(recipe, resolved, seeds, base, [(prompts, solver) for prompts, _, solver in players], of_base, of_policies)
     return [
         Iteration(number, *played, (*(of_base if number == 0 else ()), *evaluated), health)
         for number, (played, evaluated, health) in enumerate(zip(players, of_policies, healths, strict=True))

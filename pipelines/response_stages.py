@@ -1,18 +1,20 @@
 """The two stages that both players share: the policy answers prompts, and the reward scores the answers."""
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import EnsembleReward
+from eva_stages.core.config.rewards_config import EnsembleReward, OneReward
 from eva_stages.core.failures import CALLS
 from eva_stages.core.kinds import member_name
 from eva_stages.core.parts import FAILED
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
-from eva_stages.models.choosing import ROWS, OneReward, policy_generator, reward_model
+from eva_stages.models.targets import ROWS
+from pipelines.model_calls import policy_generator, reward_model
 from pipelines.seeds import sampling_seed
 
 
-def responding(recipe: Recipe, name: str, iteration: int, prompts: Stage, policy: Stage | Outside, n: int) -> RowStage:
+def responding(recipe: Recipe, resolved: Resolved, name: str, iteration: int, prompts: Stage, policy: Stage | Outside, n: int) -> RowStage:
     """n responses of the policy to every prompt."""
-    generator, needed = policy_generator(recipe, policy)
+    generator, needed = policy_generator(recipe, resolved, policy)
     seed = sampling_seed(recipe, generator, name, iteration)
     settings = {"num_generations": n, **seed, "keep_thoughts": keep_thoughts(recipe)}
     step = Use("eva_stages.core.responding:Respond", {"llm": generator, **settings})
@@ -30,13 +32,15 @@ def responding(recipe: Recipe, name: str, iteration: int, prompts: Stage, policy
     )
 
 
-def rewarding(recipe: Recipe, name: str, iteration: int, prompts: Stage, responses: Stage, policy: Stage | Outside) -> Stage:
+def rewarding(
+    recipe: Recipe, resolved: Resolved, name: str, iteration: int, prompts: Stage, responses: Stage, policy: Stage | Outside
+) -> Stage:
     """A reward for every response; an ensemble is one stage per member and one that combines them."""
     ensemble = recipe.reward
     if not isinstance(ensemble, EnsembleReward):
-        return _rewarding(recipe, ensemble, name, iteration, prompts, responses, policy)
+        return _rewarding(recipe, resolved, ensemble, name, iteration, prompts, responses, policy)
     members = {
-        f"member_{index}": _rewarding(recipe, member.reward, member_name(name, index), iteration, prompts, responses, policy)
+        f"member_{index}": _rewarding(recipe, resolved, member.reward, member_name(name, index), iteration, prompts, responses, policy)
         for index, member in enumerate(ensemble.members)
     }
     weights = [member.weight for member in ensemble.members]
@@ -45,9 +49,16 @@ def rewarding(recipe: Recipe, name: str, iteration: int, prompts: Stage, respons
 
 
 def _rewarding(
-    recipe: Recipe, config: OneReward, name: str, iteration: int, prompts: Stage, responses: Stage, policy: Stage | Outside
+    recipe: Recipe,
+    resolved: Resolved,
+    config: OneReward,
+    name: str,
+    iteration: int,
+    prompts: Stage,
+    responses: Stage,
+    policy: Stage | Outside,
 ) -> RowStage:
-    reward, needed = reward_model(config, recipe, policy)
+    reward, needed = reward_model(config, recipe, resolved, policy)
     return RowStage(
         name,
         iteration,

@@ -4,19 +4,23 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.failures import CALLS
 from eva_stages.core.parts import FAILED
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
-from eva_stages.models.choosing import ROWS, player, reward_model
+from eva_stages.models.targets import ROWS
+from pipelines.model_calls import generator, reward_model
 from pipelines.response_stages import failed_calls, shown_system_prompt, unscored
 from pipelines.seeds import sampling_seed
 
 
-def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+def rewriting(
+    recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, pairs: Stage, policy: Stage | Outside
+) -> tuple[Stage, ...]:
     """From pairs to pairs with rewritten chosen responses, the last stage; none if the recipe does not ask for it."""
     config = recipe.solver.rewrite
     if config is None:
         return ()
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
-    rewriter, needed = player(config.generator, recipe, policy, "rewriter")
+    rewriter, needed = generator(config.generator, recipe, resolved, policy, "rewriter")
     settings = {"shortest": config.shortest, "longest": config.longest, **sampling_seed(recipe, rewriter, "rewrite", iteration)}
     rewrites = RowStage(
         "rewrite",
@@ -30,7 +34,7 @@ def rewriting(recipe: Recipe, iteration: int, prompts: Stage, pairs: Stage, poli
         limits=(failed_calls("rewriter", recipe.limits.unrewritten, "solver.rewrite.generator", "limits.unrewritten"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    reward, brought = reward_model(recipe.reward, recipe, policy)
+    reward, brought = reward_model(recipe.reward, recipe, resolved, policy)
     rewards = RowStage(
         "rewrite-reward",
         iteration,

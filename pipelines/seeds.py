@@ -3,7 +3,7 @@
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Use
-from eva_stages.models.choosing import GENERATORS
+from eva_stages.models.targets import GENERATORS
 
 LOCAL = (GENERATORS["transformers"], GENERATORS["vllm"])
 """Generators whose responses at temperature 0 depend on no seed."""

@@ -8,16 +8,16 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver_config import RLOO, CustomLoss
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.named_functions import chosen_function
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Outside, Stage, TableStage, Use, as_data
-from eva_stages.models.choosing import date_of, reward_model
 from eva_stages.models.sampling import Sampling
+from pipelines.model_calls import date_of, reward_model
 from pipelines.response_stages import keep_thoughts, responding, rewarding, shown_system_prompt
 from pipelines.rewrite_stages import rewriting
 
 
 def solver_stages(
-    recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside, earlier: Sequence[Stage]
+    recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside, earlier: Sequence[Stage]
 ) -> tuple[Stage, ...]:
     """From a prompt set and a policy to the next policy, which is the last stage.
 
@@ -27,10 +27,10 @@ def solver_stages(
         earlier: the last stages before training of the iterations before, whose pairs training from scratch takes in.
     """
     if isinstance(recipe.solver.loss, RLOO):
-        return (_online(recipe, iteration, prompts, policy, initial),)
+        return (_online(recipe, resolved, iteration, prompts, policy, initial),)
     solver = recipe.solver
-    responses = responding(recipe, "respond", iteration, prompts, policy, solver.responses)
-    rewards = rewarding(recipe, "reward", iteration, prompts, responses, policy)
+    responses = responding(recipe, resolved, "respond", iteration, prompts, policy, solver.responses)
+    rewards = rewarding(recipe, resolved, "reward", iteration, prompts, responses, policy)
     pairs = TableStage(
         "pair",
         iteration,
@@ -39,12 +39,12 @@ def solver_stages(
         step=Use("eva_stages.solver.pairing:MakePairs", solver.pairs.model_dump()),
         version=3,
     )
-    rewritten = rewriting(recipe, iteration, prompts, pairs, policy)
+    rewritten = rewriting(recipe, resolved, iteration, prompts, pairs, policy)
     whole = rewritten[-1] if rewritten else pairs
     scratch = solver.training.start == "scratch"
     pool = (_pooled(iteration, [*earlier, whole]),) if scratch and earlier else ()
     start = initial if scratch else policy
-    trained = _trained(recipe, iteration, start, initial, {"pairs": pool[-1] if pool else whole})
+    trained = _trained(recipe, resolved, iteration, start, initial, {"pairs": pool[-1] if pool else whole})
     return responses, rewards, pairs, *rewritten, *pool, trained
 
 
@@ -53,10 +53,10 @@ def pairs_of(stages: Sequence[Stage]) -> list[Stage]:
     return [stage for stage in stages if stage.name in ("rewritten", "pair")][-1:]
 
 
-def _online(recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside) -> Stage:
+def _online(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside) -> Stage:
     """On-policy training: the policy answers as `policy.generator` says, and the recipe's reward scores in the training processes."""
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
-    reward, needed = reward_model(recipe.reward, recipe, policy)
+    reward, needed = reward_model(recipe.reward, recipe, resolved, policy)
     on_policy = {
         "responses": recipe.solver.responses,
         "sampling": recipe.policy.generator.model_dump(include=set(Sampling._fields) | {"max_new_tokens"}),
@@ -64,11 +64,12 @@ def _online(recipe: Recipe, iteration: int, prompts: Stage, policy: Stage | Outs
         "keep_thoughts": keep_thoughts(recipe),
         "shown_system_prompt": shown_system_prompt(recipe).get("system_prompt"),
     }
-    return _trained(recipe, iteration, policy, initial, {**needed, "prompts": prompts}, {"on_policy": on_policy})
+    return _trained(recipe, resolved, iteration, policy, initial, {**needed, "prompts": prompts}, {"on_policy": on_policy})
 
 
 def _trained(
     recipe: Recipe,
+    resolved: Resolved,
     iteration: int,
     start: Stage | Outside,
     initial: Outside,
@@ -78,13 +79,13 @@ def _trained(
     """Training from `start` on `data`. The reference is `start` too, or theta_0; losses without one take no notice of it."""
     solver = recipe.solver
     if isinstance(solver.loss, CustomLoss):
-        settings = {**(settings or {}), "loss_function": chosen_function(solver.loss.function, "solver.loss.function")}
+        settings = {**(settings or {}), "loss_function": resolved.function(solver.loss.function)}
     meant = {
         "loss": solver.loss.model_dump(exclude={"function"}),
         "training": solver.training.model_dump(exclude={"runtime", "start"}),
         "system_prompt": recipe.policy.generator.system_prompt,
         "date": None,
-        **date_of(recipe, initial),
+        **date_of(resolved, initial),
         "seed": derive_seed(recipe.seed, "train", iteration) % 2**31,
         **(settings or {}),
     }

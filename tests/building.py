@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from eva_stages.checking import recipe_checks
+from cli.preparing import prepare
+from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
@@ -13,14 +14,15 @@ from pipelines.iteration import iterations
 
 def built(recipe: Recipe) -> list[Iteration]:
     """The stages of a recipe."""
-    return iterations(recipe)
+    return iterations(recipe, resolve(recipe))
 
 
 def check(recipe: Recipe, keys: bool = True, online: bool = False) -> list[str]:
     """The notes about a recipe; raises ConfigError with all errors."""
-    return recipe_checks.check(recipe, keys, online)
+    return prepare(recipe, None, keys, online).notes
 
 
 def planned(recipe: Recipe, run: Run, rates: Rates | None = None) -> dict[str, Any]:
     """The document of a plan."""
-    return plan_document(recipe, built(recipe), run, rates)
+    resolved = resolve(recipe, run)
+    return plan_document(recipe, resolved, iterations(recipe, resolved), run, rates)

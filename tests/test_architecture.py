@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
+from eva_stages.checking.resolution import resolve
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
-from eva_stages.models.loading import resolve
 from pipelines.creator import creator_stages
 from pipelines.prompt_stages import prompts_stage
 from pipelines.solver import solver_stages

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from eva_stages.checking.recipe_checks import check
 from eva_stages.core.config.function_fields import EVOLVE_METHOD, FILTER, LOSS, METRIC, SCORER, SELECTION, VERIFIER, function_choices
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.named_functions import FunctionCode, known_functions
@@ -26,6 +25,7 @@ from eva_stages.creator.selection import Select
 from eva_stages.lettercraft.player import LettercraftLLM
 from eva_stages.models.rewards import Conversation, VerifierReward
 from eva_stages.solver.train import trainer_target
+from tests.building import check
 from tests.conftest import function_code, manifests, run_eva
 from tests.solver.jobs import job, read_metrics, save_models, save_pairs
 

@@ -13,7 +13,7 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import closure
-from eva_stages.models.loading import resolve
+from eva_stages.models.loading import find_checkpoint
 from eva_stages.planning.measured_rates import free_stages, reduced
 from eva_stages.planning.plan_tables import plan_tables
 from eva_stages.planning.rates import Line, Rate, Rates, rate_of, read_rates
@@ -41,7 +41,7 @@ def test_what_is_not_measured_is_null_and_never_zero(tmp_path: Path) -> None:
 
 
 def test_the_disk_that_training_takes_is_known_without_a_rate(tmp_path: Path) -> None:
-    folder = resolve("lettercraft", None, "policy.model").path
+    folder = find_checkpoint("lettercraft", None, "policy.model").path
     weights = sum(tensor.size for tensor in load_file(folder / "model.safetensors").values())
     entries = {entry["stage"]: entry for entry in planned(tiny(), Run(tmp_path))["stages"]}
     assert entries["0-train"]["bytes"] == sum(path.stat().st_size for path in folder.iterdir())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.stage import RowStage, Stage, closure, uses
-from pipelines.iteration import iterations
+from tests.building import built
 
 CREATOR = {"creator.responses": 3, "creator.metric": "reward_variance", "creator.selection.fraction": 0.5, "creator.evolve.generations": 2}
 
@@ -13,7 +13,7 @@ CREATOR = {"creator.responses": 3, "creator.metric": "reward_variance", "creator
 def stages_of(recipe: str = "quickstart", **settings: object) -> dict[str, Stage]:
     """The stages of a recipe by label."""
     loaded = load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in settings.items()])
-    return {stage.label: stage for stage in closure([stage for one in iterations(loaded) for stage in one.stages])}
+    return {stage.label: stage for stage in closure([stage for one in built(loaded) for stage in one.stages])}
 
 
 def common(one: dict[str, Stage], other: dict[str, Stage]) -> set[str]:

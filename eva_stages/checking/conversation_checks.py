@@ -3,51 +3,45 @@
 What cannot work is an error. What works otherwise than somebody may expect who knows the model's own files is a note.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from textwrap import shorten
 
 from jinja2 import TemplateError
 
-from eva_stages.core.config.models_config import TransformersModel, VLLMModel
+from eva_stages.checking.references import sections
+from eva_stages.core.config.models_config import Policy, TransformersModel, VLLMModel
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import EnsembleReward, LocalReward
-from eva_stages.core.errors import ConfigError
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.rows import Message
 from eva_stages.core.terminal import note
-from eva_stages.models.choosing import RENDERED
-from eva_stages.models.conversation import Chat, template_source
-from eva_stages.models.loading import LETTERCRAFT, load_tokenizer, locate
+from eva_stages.models.conversation import Chat
+from eva_stages.models.loading import LETTERCRAFT, load_tokenizer
 from eva_stages.models.sampling import model_settings
+from eva_stages.models.targets import RENDERED
 
 QUESTION: list[Message] = [{"role": "user", "content": "Question7"}]
 ANSWER = "Answer7"
 THOUGHT = f"<think>\nThought7\n</think>\n\n{ANSWER}"
 
 
-def conversation_looks(recipe: Recipe) -> list[Callable[[], object]]:
-    """One check per kind of fault; each raises ConfigError."""
-    return [partial(look, recipe) for look in (_policy_template, _reward_templates, _settings)]
-
-
-def _policy_template(recipe: Recipe) -> None:
+def _policy_template(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """The policy can be asked, and what its template does with responses is known."""
-    model, folder = recipe.policy.model, locate(recipe.policy.model, recipe.policy.revision, "policy.model")
-    if model == LETTERCRAFT or not template_source(folder):
+    model, policy = recipe.policy.model, resolved.policy(recipe)
+    if model == LETTERCRAFT or policy is None or not policy.template:
         return
-    chat = Chat(load_tokenizer(str(folder)), None, recipe.policy.generator.system_prompt)
+    chat = Chat(load_tokenizer(str(policy.path)), None, recipe.policy.generator.system_prompt)
     if reason := chat.refusal(QUESTION):
-        raise ConfigError([f"policy.model: the chat template of {model} does not take a message of the user ({reason}); mend the template"])
+        yield f"policy.model: the chat template of {model} does not take a message of the user ({reason}); mend the template"
+        return
     if QUESTION[0]["content"] not in chat.prompt_text(QUESTION):
-        raise ConfigError([f"policy.model: the chat template of {model} leaves out the messages of the user; mend the template"])
+        yield f"policy.model: the chat template of {model} leaves out the messages of the user; mend the template"
+        return
     if recipe.solver.rewrite and chat.opens_thought(QUESTION):
-        raise ConfigError(
-            [
-                f"solver.rewrite: the chat template of {model} begins every response with a thought, and a rewritten response has none, so "
-                "that it would be trained as one; leave solver.rewrite out"
-            ]
+        yield (
+            f"solver.rewrite: the chat template of {model} begins every response with a thought, and a rewritten response has none, so "
+            "that it would be trained as one; leave solver.rewrite out"
         )
     if changes := list(_changes(chat)):
         note(
@@ -82,30 +76,35 @@ def _rendered(chat: Chat, text: str) -> str | None:
         return None
 
 
-def _reward_templates(recipe: Recipe) -> None:
+def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterable[str]:
     """With `reasoning: keep`, a reward's template shows it the thoughts."""
     if recipe.policy.reasoning == "strip":
-        return
-    members = [member.reward for member in recipe.reward.members] if isinstance(recipe.reward, EnsembleReward) else [recipe.reward]
-    for reward in members:
-        if not isinstance(reward, LocalReward) or not isinstance(reward, RENDERED):
+        return ()
+    for place, reward in sections(recipe.reward, "reward"):
+        if not isinstance(reward, RENDERED) or (checkpoint := resolved.checkpoints.get((reward.model, reward.revision))) is None:
             continue
-        folder = locate(reward.model, reward.revision, "reward.model")
-        if "think>" in template_source(folder):
-            chat = Chat(load_tokenizer(str(folder)))
+        if "think>" in checkpoint.template:
+            chat = Chat(load_tokenizer(str(checkpoint.path)))
             if "Thought7" not in chat.conversation_text([*QUESTION, {"role": "assistant", "content": THOUGHT}]):
                 note(
-                    f"reward.model: the chat template of {reward.model} leaves out thoughts, so policy.reasoning=keep shows it none; "
+                    f"{place}.model: the chat template of {reward.model} leaves out thoughts, so policy.reasoning=keep shows it none; "
                     "policy.reasoning=strip says so openly"
                 )
+    return ()
 
 
-def _settings(recipe: Recipe) -> None:
+def _settings(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """Sampling settings in a model's files that the recipe overrules. vLLM reads them all the same, and has to be able to."""
-    for place, model, revision, kind in _local_models(recipe):
-        folder = locate(model, revision, place)
+    for place, section in sections(recipe):
+        if not isinstance(section, Policy | TransformersModel | VLLMModel):
+            continue
+        checkpoint, model, place = resolved.checkpoints.get((section.model, section.revision)), section.model, f"{place}.model"
+        if checkpoint is None:
+            continue
+        folder = checkpoint.path
+        kind = section.generator.kind if isinstance(section, Policy) else section.kind
         if kind == "vllm" and (fault := _unreadable(folder)):
-            raise ConfigError([f"{place}: vLLM cannot read the generation_config.json of {model} ({fault}); mend the file"])
+            yield f"{place}: vLLM cannot read the generation_config.json of {model} ({fault}); mend the file"
         if wanted := model_settings(folder):
             told = ", ".join(f"{name} {shorten(str(value), 60)}" for name, value in sorted(wanted.items()))
             note(f"{place}: the files of {model} ask for {told}. eva samples as the recipe says and takes only end tokens from them")
@@ -124,16 +123,4 @@ def _unreadable(folder: Path) -> str | None:
     return None
 
 
-def _local_models(recipe: Recipe) -> Iterator[tuple[str, str, str | None, str]]:
-    """Every model that is sampled here: its place in the recipe, its name and revision, and its kind of generator."""
-    yield "policy.model", recipe.policy.model, recipe.policy.revision, recipe.policy.generator.kind
-    creator, rewrite = recipe.creator, recipe.solver.rewrite
-    players = {
-        "creator.evolve.generator": creator.evolve.generator,
-        "creator.evolve.feedback.critic": creator.evolve.feedback and creator.evolve.feedback.critic,
-        "creator.analysis.scorer": creator.analysis and creator.analysis.scorer,
-        "solver.rewrite.generator": rewrite and rewrite.generator,
-    }
-    for place, player in players.items():
-        if isinstance(player, TransformersModel | VLLMModel):
-            yield f"{place}.model", player.model, player.revision, player.kind
+CONVERSATION_CHECKS = (_policy_template, _reward_templates, _settings)

@@ -5,27 +5,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.errors import ConfigError
 from eva_stages.core.redaction import Secrets, known_secrets, secrets, single_secret
+from eva_stages.core.resolved import Resolved
 
 FIX = "Recipes are stored and published, so take it out, put it into an environment variable and name that variable in runtime.api_key_env"
 USER_IN_URL = re.compile(r"//[^/\s\"'<>\\]+@")
 
 
-def check_credentials(recipe: Recipe) -> None:
-    """Look for credentials in every key and value of a recipe.
-
-    Raises:
-        ConfigError: with the place of each, and where it belongs; the credentials themselves are not shown.
-    """
+def check_credentials(recipe: Recipe, _: Resolved) -> Iterator[str]:
+    """No key or value of a recipe is a credential; an error names its place and does not show it."""
     known = secrets()
-    faults = [
-        f"{known.redact(place)}: {_what(text, known)}. {FIX}"
-        for place, text in _texts(recipe.model_dump(mode="json"), ())
-        if known.redact(text) != text
-    ]
-    if faults:
-        raise ConfigError(faults)
+    for place, text in _texts(recipe.model_dump(mode="json"), ()):
+        if known.redact(text) != text:
+            yield f"{known.redact(place)}: {_what(text, known)}. {FIX}"
 
 
 def _what(text: str, known: Secrets) -> str:

@@ -1,49 +1,40 @@
 """Functions that a recipe names: that they may be imported, can be called and return what they should; references for verifiers."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from eva_stages.checking.references import sections
 from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, FunctionField, function_choices, in_file
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import EnsembleReward, VerifierReward
+from eva_stages.core.config.rewards_config import VerifierReward
 from eva_stages.core.errors import ConfigError, DataError
-from eva_stages.core.named_functions import load_function, resolve_function
+from eva_stages.core.named_functions import load_function
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import load_attribute
 
 
-def check_functions(recipe: Recipe) -> None:
-    """Call every function in a file with a sample.
-
-    Raises:
-        ConfigError: with every function that is not there, that the recipe does not allow to be imported, that cannot be imported or
-            called, or that returns what its field has no use for.
-    """
-    faults: list[str] = []
+def check_functions(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
+    """Every function in a file may be imported, can be called with a sample, and returns what its field uses."""
     for choice in function_choices(recipe):
         try:
-            if in_file(choice.choice):
-                function = imported_function(recipe, choice)
-                load_attribute(choice.field.check)(function, recipe)
+            if choice.choice in resolved.functions:
+                load_attribute(choice.field.check)(imported_function(recipe, resolved, choice), recipe)
         except ConfigError as error:
-            faults += error.faults
+            yield from error.faults
         except DataError as error:
-            faults.append(f"{choice.place}: {choice.choice}: {error}")
-    if faults:
-        raise ConfigError(faults)
+            yield f"{choice.place}: {choice.choice}: {error}"
 
 
-def imported_function(recipe: Recipe, choice: FunctionChoice) -> Callable[..., Any]:
-    """The function that a recipe names at a place.
+def imported_function(recipe: Recipe, resolved: Resolved, choice: FunctionChoice) -> Callable[..., Any]:
+    """The function in a file that a recipe names at a place.
 
     Raises:
-        ConfigError: if there is none, the recipe does not allow its code to be imported, it cannot be, or it cannot be called.
+        ConfigError: if the recipe does not allow its code to be imported, or it cannot be imported or called.
     """
     place, spec, field = choice
-    if not in_file(spec):
-        return load_attribute(field.functions[spec])
-    function = resolve_function(spec, place)
+    function = resolved.functions[spec]
     if not recipe.trust_code:
         raise ConfigError(
             [
@@ -79,45 +70,41 @@ def call_fault(function: Any, field: FunctionField) -> str | None:
     return None
 
 
-def check_references(recipe: Recipe) -> None:
-    """Every verifier has references to check against, wherever it scores.
-
-    Raises:
-        ConfigError: naming the reward and the field that leaves it without references.
-    """
+def check_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
+    """Every verifier has references to check against, wherever it scores."""
     if recipe.evaluation.only:
         return
-    rewards = [(recipe.reward, "reward")]
-    if isinstance(recipe.reward, EnsembleReward):
-        rewards = [(member.reward, f"reward.members.{index}.reward") for index, member in enumerate(recipe.reward.members)]
     given = isinstance(recipe.prompts, FilePrompts | HubPrompts) and recipe.prompts.reference_column is not None
     evolved = recipe.iterations > 0 and recipe.creator.control is None
-    faults = []
-    for reward, place in rewards:
+    for place, reward in sections(recipe.reward, "reward"):
         if not isinstance(reward, VerifierReward):
             continue
         builtin = not in_file(reward.function)
         if builtin and not given:
-            faults.append(
+            yield (
                 f"{place}.function: {reward.function} checks responses against references, and the prompts have none; set "
                 "prompts.reference_column to the column that holds them (prompts.kind=file or hub)"
             )
-        choice = FunctionChoice(f"{place}.function", reward.function, VERIFIER)
-        if evolved and (builtin or (given and _needs_reference(imported_function(recipe, choice)))):
+        if evolved and (
+            builtin or (given and _needs_reference(recipe, resolved, FunctionChoice(f"{place}.function", reward.function, VERIFIER)))
+        ):
             own = "" if builtin else ", or give the function's reference a default if it can score without one"
-            faults.append(
+            yield (
                 f"{place}.function: {reward.function} checks responses against references, and creator.evolve returns prompts without "
                 "references, so that every response to an evolved prompt would have no reward; set iterations=0, or creator.control to "
                 f"longer, human or no_evolve, or take a reward that needs no references{own}"
             )
-    if faults:
-        raise ConfigError(faults)
 
 
-def _needs_reference(function: Callable[..., Any]) -> bool:
-    """Whether the third parameter has no default: a function that has one can score without a reference."""
+def _needs_reference(recipe: Recipe, resolved: Resolved, choice: FunctionChoice) -> bool:
+    """Whether the third parameter of a verifier has no default: a function that has one can score without a reference."""
+    if choice.choice not in resolved.functions:
+        return False
     try:
+        function = imported_function(recipe, resolved, choice)
         parameters = list(inspect.signature(function).parameters.values())
+    except ConfigError:  # reported by `check_functions`
+        return False
     except (ValueError, TypeError):
         return True
     third = parameters[2:3] or parameters[-1:]

@@ -5,15 +5,14 @@ the same client that the stages use, and counts what that costs.
 """
 
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
+from eva_stages.checking.references import sections
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.section import Section
-from eva_stages.core.errors import ConfigError, HubError, MissingKeyError, StageError
+from eva_stages.core.errors import ConfigError, MissingKeyError, StageError
 from eva_stages.core.progress import dollars
-from eva_stages.core.terminal import note
+from eva_stages.core.resolved import Resolved
 from eva_stages.models.providers import most_new_tokens, provider_key, provider_of, token_rates
 
 QUESTION = "Reply with one word: hello"
@@ -23,54 +22,47 @@ UNANSWERED = ("gave up", "refused")
 """How the reasons of calls begin to which there was no answer."""
 
 
-def check_provider(player: LiteLLMModel, place: str) -> None:
-    """A model behind a provider is one that can be asked with the recipe's settings.
+def check_providers(recipe: Recipe, _: Resolved) -> Iterator[str]:
+    """Every model behind a provider can be asked with the recipe's settings."""
+    for place, player in providers(recipe):
+        yield from _provider_faults(player, place)
 
-    Args:
-        place: where it stands in the recipe, for errors.
 
-    Raises:
-        ConfigError: with everything that is wrong with it.
-        MissingKeyError: if only its key is not there.
-    """
-    faults = []
+def missing_keys(recipe: Recipe) -> Iterator[str]:
+    """Every provider's key that is not there, with the place of the model that needs it."""
+    for place, player in providers(recipe):
+        try:
+            if not any(_provider_faults(player, place)):
+                provider_key(player.model, player.api_base, player.runtime.api_key_env, place)
+        except MissingKeyError as error:
+            yield from error.faults
+
+
+def providers(recipe: Recipe) -> Iterator[tuple[str, LiteLLMModel]]:
+    """Every model behind a provider in a recipe, with its place."""
+    return ((place, section) for place, section in sections(recipe) if isinstance(section, LiteLLMModel))
+
+
+def _provider_faults(player: LiteLLMModel, place: str) -> Iterator[str]:
     address = urlsplit(player.api_base or "http://provider")
     if address.scheme not in ("http", "https") or not address.hostname:
-        faults.append(f"{place}.api_base: {player.api_base!r} is not the address of a server; give one such as http://127.0.0.1:8000/v1")
+        yield f"{place}.api_base: {player.api_base!r} is not the address of a server; give one such as http://127.0.0.1:8000/v1"
     if provider_of(player.model) is None:
-        faults.append(f"{place}.model: LiteLLM knows no provider of {player.model}; give provider/model, such as openai/{player.model}")
-        raise ConfigError(faults)
+        yield f"{place}.model: LiteLLM knows no provider of {player.model}; give provider/model, such as openai/{player.model}"
+        return
     price = player.runtime.price.model_dump() if player.runtime.price else None
     if player.runtime.max_cost_usd is not None and token_rates(player.model, price) is None:
-        faults.append(
+        yield (
             f"{place}.runtime.price: max_cost_usd is {player.runtime.max_cost_usd:g}, and LiteLLM knows no price of {player.model}; "
             "give its price as {input: ..., output: ...}, in US dollars per million tokens"
         )
     most = most_new_tokens(player.model) if player.api_base is None else None
     if most is not None and player.max_new_tokens > most:
-        faults.append(
-            f"{place}.max_new_tokens: is {player.max_new_tokens}, and {player.model} answers with at most {most}; give at most that"
-        )
-    if faults:
-        raise ConfigError(faults)
-    provider_key(player.model, player.api_base, player.runtime.api_key_env, place)
-
-
-def provider_players(value: Any, place: str = "") -> Iterator[tuple[str, LiteLLMModel]]:
-    """Every model behind a provider in a recipe, with its place."""
-    match value:
-        case LiteLLMModel():
-            yield place, value
-        case Section():
-            for name in type(value).model_fields:
-                yield from provider_players(value.__dict__[name], f"{place}.{name}".strip("."))
-        case list() | tuple():
-            for index, item in enumerate(value):
-                yield from provider_players(item, f"{place}.{index}")
+        yield f"{place}.max_new_tokens: is {player.max_new_tokens}, and {player.model} answers with at most {most}; give at most that"
 
 
 def ask_servers(recipe: Recipe) -> list[str]:
-    """Ask every server of a recipe one question, under its key; the Hub too, where the recipe publishes.
+    """Ask every server of a recipe one question, under its key.
 
     Returns:
         What there is to tell: how many were asked, and what that cost.
@@ -80,7 +72,7 @@ def ask_servers(recipe: Recipe) -> list[str]:
     """
     servers: dict[tuple[str, str | None, str | None], list[str]] = {}
     players: dict[tuple[str, str | None, str | None], LiteLLMModel] = {}
-    for place, player in provider_players(recipe):
+    for place, player in providers(recipe):
         server = player.model, player.api_base, player.runtime.api_key_env
         servers.setdefault(server, []).append(place)
         players.setdefault(server, player)
@@ -93,8 +85,6 @@ def ask_servers(recipe: Recipe) -> list[str]:
             continue
         unpriced += usd is None
         cost += usd or 0.0
-    if recipe.publish:
-        faults += _hub_faults(recipe.publish.to)
     if faults:
         raise ConfigError(faults)
     told = f"; of {unpriced} no price is known" if unpriced else ""
@@ -138,15 +128,3 @@ def _ask(player: LiteLLMModel, place: str) -> float | None:
         raise ConfigError([f"{place}: {player.model} at {where} does not answer ({cause}); start it, or correct model, api_base or key"])
     statistics = output["statistics"]
     return None if "unpriced_calls" in statistics else sum(statistics.get("cost_usd", []))
-
-
-def _hub_faults(namespace: str) -> list[str]:
-    from eva_stages.publishing.hub import Hub
-
-    try:
-        Hub(note).check_account(namespace)
-    except HubError as error:
-        return [f"publish: {error}; the run would go on without it"]
-    except ConfigError as error:
-        return [f"publish: {fault}" for fault in error.faults]
-    return []

@@ -1,23 +1,22 @@
 """What a solver's settings need of the recipe, the policy's files and this machine, looked at before any model is loaded."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import chain
-from pathlib import Path
 from shutil import which
 
 from eva_stages.core.config.prompts_config import LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver_config import ORPO, RLOO, SPPO, SimPO
-from eva_stages.core.errors import ConfigError, DataError
+from eva_stages.core.errors import DataError
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.rows import Message
 from eva_stages.creator.prompt_sources import prompt_source
 from eva_stages.models.architecture import first_line
-from eva_stages.models.choosing import ROWS
 from eva_stages.models.conversation import Chat
-from eva_stages.models.loading import load_tokenizer, locate
+from eva_stages.models.loading import load_tokenizer
+from eva_stages.models.targets import ROWS
 from eva_stages.solver.launch_file import read_launch_file
 from eva_stages.solver.launching import training_length
 
@@ -27,102 +26,88 @@ TEMPLATE_TOKENS = 64
 """More than a chat template puts around a prompt."""
 
 
-def solver_looks(recipe: Recipe) -> list[Callable[[], object]]:
-    """One check per kind of fault; each raises ConfigError."""
-    looks = (_win_probabilities, _reference, _online, _batches, _machines, _packages, _prompts)
-    return [partial(look, recipe) for look in looks]
-
-
-def _win_probabilities(recipe: Recipe) -> None:
+def _win_probabilities(recipe: Recipe, _: Resolved) -> Iterator[str]:
     if isinstance(recipe.solver.loss, SPPO) and ROWS.get(recipe.reward.kind) != "pairwise_rewards":
         pairwise = ", ".join(kind for kind, rows in ROWS.items() if rows == "pairwise_rewards")
-        raise ConfigError(
-            [
-                f"solver.loss: sppo trains on win probabilities, and {recipe.reward.kind} rewards have none; "
-                f"give a reward that compares responses ({pairwise}), or take sppo_hard"
-            ]
+        yield (
+            f"solver.loss: sppo trains on win probabilities, and {recipe.reward.kind} rewards have none; "
+            f"give a reward that compares responses ({pairwise}), or take sppo_hard"
         )
 
 
-def _reference(recipe: Recipe) -> None:
+def _reference(recipe: Recipe, _: Resolved) -> Iterator[str]:
     solver = recipe.solver
     if solver.reference and isinstance(solver.loss, SimPO | ORPO):
-        raise ConfigError(
-            [
-                f"solver.reference: is {solver.reference}, and {solver.loss.kind} has no reference policy; leave solver.reference out, "
-                "or take a loss that has one, such as dpo"
-            ]
+        yield (
+            f"solver.reference: is {solver.reference}, and {solver.loss.kind} has no reference policy; leave solver.reference out, "
+            "or take a loss that has one, such as dpo"
         )
 
 
-def _online(recipe: Recipe) -> None:
+def _online(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     solver, generator = recipe.solver, recipe.policy.generator
     if not isinstance(solver.loss, RLOO):
         return
-    faults = []
     if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
-        faults.append(
+        yield (
             f"reward.kind: rloo scores every response by itself as it comes, and {recipe.reward.kind} rewards only compare the responses "
             "of a stage; give a reward that scores single responses, or another solver.loss"
         )
     if solver.rewrite:
-        faults.append("solver.rewrite: rloo makes no pairs, so there is no chosen response to rewrite; leave it out")
+        yield "solver.rewrite: rloo makes no pairs, so there is no chosen response to rewrite; leave it out"
     if solver.training.start == "scratch":
-        faults.append("solver.training.start: rloo makes no pairs to start over with; take incremental")
+        yield "solver.training.start: rloo makes no pairs to start over with; take incremental"
     if solver.training.adapter and solver.reference == "initial":
-        faults.append("solver.reference: under an adapter rloo's reference is what the iteration starts from; take previous")
+        yield "solver.reference: under an adapter rloo's reference is what the iteration starts from; take previous"
     if solver.loss.runtime.vllm and find_spec("vllm") is None:
-        faults.append("solver.loss.runtime.vllm: needs vLLM, which is not installed: pip install 'eva-align[vllm]'")
+        yield "solver.loss.runtime.vllm: needs vLLM, which is not installed: pip install 'eva-align[vllm]'"
     if generator.temperature == 0:
-        faults.append("policy.generator.temperature: is 0, and rloo learns from how sampled responses differ; give one above 0")
+        yield "policy.generator.temperature: is 0, and rloo learns from how sampled responses differ; give one above 0"
     if generator.stop:
-        faults.append("policy.generator.stop: rloo ends responses at the model's own end tokens only; leave it out")
-    longest = training_length(solver.training.max_length, _policy(recipe))
-    if generator.max_new_tokens >= longest:
-        faults.append(
+        yield "policy.generator.stop: rloo ends responses at the model's own end tokens only; leave it out"
+    policy = resolved.policy(recipe)
+    longest = training_length(solver.training.max_length, policy.path) if policy else None
+    if longest is not None and generator.max_new_tokens >= longest:
+        yield (
             f"policy.generator.max_new_tokens: {generator.max_new_tokens} leave no room for a prompt within the {longest} tokens of "
             "solver.training.max_length and the policy's positions; lower it"
         )
     if solver.training.batch_size % solver.responses:
-        faults.append(
+        yield (
             f"solver.training.batch_size: {solver.training.batch_size} responses are no whole prompts of {solver.responses} "
             "(solver.responses) each; give a multiple"
         )
-    if faults:
-        raise ConfigError(faults)
 
 
-def _batches(recipe: Recipe) -> None:
+def _batches(recipe: Recipe, _: Resolved) -> Iterator[str]:
     training = recipe.solver.training
     processes = read_launch_file(training.runtime.launch).processes
     micro = min(training.runtime.micro_batch_size, max(1, training.batch_size // processes))
     if training.batch_size % (micro * processes):
-        raise ConfigError(
-            [
-                f"solver.training.batch_size: {training.batch_size} pairs cannot be made of micro batches of {micro} on {processes} "
-                f"processes; give a multiple of {micro * processes}"
-            ]
+        yield (
+            f"solver.training.batch_size: {training.batch_size} pairs cannot be made of micro batches of {micro} on {processes} "
+            f"processes; give a multiple of {micro * processes}"
         )
 
 
-def _machines(recipe: Recipe) -> None:
+def _machines(recipe: Recipe, _: Resolved) -> Iterator[str]:
     runtime = recipe.solver.training.runtime
     file = read_launch_file(runtime.launch)
     machines, processes = file.machines, file.processes
     place = "solver.training.runtime.starter"
     if machines > 1 and runtime.starter is None:
-        raise ConfigError([f"{place}: {runtime.launch} has {machines} machines; say what starts training on them, slurm or ray"])
+        yield f"{place}: {runtime.launch} has {machines} machines; say what starts training on them, slurm or ray"
     if machines == 1 and runtime.starter:
-        raise ConfigError([f"{place}: {runtime.launch} has one machine, which needs no starter; leave it out, or take multi_node"])
+        yield f"{place}: {runtime.launch} has one machine, which needs no starter; leave it out, or take multi_node"
     if processes % machines:
-        raise ConfigError([f"solver.training.runtime.launch: {processes} processes are no equal shares of {machines} machines"])
+        yield f"solver.training.runtime.launch: {processes} processes are no equal shares of {machines} machines"
     if runtime.starter == "slurm" and which("srun") is None:
-        raise ConfigError([f"{place}: there is no srun here; run eva within a Slurm job (configs/cluster/), or take ray"])
+        yield f"{place}: there is no srun here; run eva within a Slurm job (configs/cluster/), or take ray"
     if runtime.starter == "ray" and find_spec("ray") is None:
-        raise ConfigError([f"{place}: needs Ray, which is not installed: pip install 'eva-align[ray]', or take slurm"])
+        yield f"{place}: needs Ray, which is not installed: pip install 'eva-align[ray]', or take slurm"
 
 
-def _packages(recipe: Recipe) -> None:
+def _packages(recipe: Recipe, _: Resolved) -> Iterator[str]:
     training = recipe.solver.training
     runtime = training.runtime
     distributed = read_launch_file(runtime.launch).distributed_type
@@ -134,17 +119,14 @@ def _packages(recipe: Recipe) -> None:
     if distributed in PACKAGES:
         asked[f"solver.training.runtime.launch: {runtime.launch}"] = PACKAGES[distributed]
     missing = {place: package for place, package in asked.items() if find_spec(package.replace("-", "_")) is None}
-    if missing:
-        raise ConfigError([f"{place} needs {package}, which is not installed: pip install {package}" for place, package in missing.items()])
+    yield from (f"{place} needs {package}, which is not installed: pip install {package}" for place, package in missing.items())
 
 
-def _policy(recipe: Recipe) -> Path:
-    return locate(recipe.policy.model, recipe.policy.revision, "policy.model")
-
-
-def _prompts(recipe: Recipe) -> None:
+def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """At least one prompt leaves room for a response. Without the chat template first, which takes a model library to render."""
-    folder = _policy(recipe)
+    if (policy := resolved.policy(recipe)) is None:
+        return
+    folder = policy.path
     limit = training_length(recipe.solver.training.max_length, folder)
     if isinstance(recipe.solver.loss, RLOO):
         limit -= recipe.policy.generator.max_new_tokens - 1  # room for a whole response
@@ -154,19 +136,18 @@ def _prompts(recipe: Recipe) -> None:
         try:
             plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the package has no class for what may be wrong with the file
-            raise ConfigError([f"policy.model: {folder / 'tokenizer.json'} cannot be read: {first_line(error)}"]) from error
-        if any(len(plain.encode(text, add_special_tokens=False).ids) < limit - TEMPLATE_TOKENS for text in _texts(recipe)):
+            yield f"policy.model: {folder / 'tokenizer.json'} cannot be read: {first_line(error)}"
+            return
+        if any(len(plain.encode(text, add_special_tokens=False).ids) < limit - TEMPLATE_TOKENS for text in _texts(recipe, resolved)):
             return
     try:
         chat = Chat(load_tokenizer(str(folder)), None, recipe.policy.generator.system_prompt)
     except DataError:  # reported with the policy
         return
-    if chat.tokenizer.chat_template and not any(len(chat.prompt_ids(_turn(text))) < limit for text in _texts(recipe)):
-        raise ConfigError(
-            [
-                f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: "
-                "all are longer; raise it"
-            ]
+    if chat.tokenizer.chat_template and not any(len(chat.prompt_ids(_turn(text))) < limit for text in _texts(recipe, resolved)):
+        yield (
+            f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: "
+            "all are longer; raise it"
         )
 
 
@@ -174,7 +155,7 @@ def _turn(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 
-def _texts(recipe: Recipe) -> Iterator[str]:
+def _texts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     from eva_stages.creator.conversations import UnusableError, conversation
     from eva_stages.creator.prompt_loading import seed_instructions
 
@@ -182,8 +163,13 @@ def _texts(recipe: Recipe) -> Iterator[str]:
     if isinstance(prompts, LettercraftPrompts):
         yield from map(str, seed_instructions(recipe.seed, prompts.size))
         return
-    for value in chain.from_iterable(block.values for block in prompt_source(prompts)):
+    if resolved.prompts is None:  # reported where it is read
+        return
+    for value in chain.from_iterable(block.values for block in prompt_source(prompts, resolved.commit)):
         try:
             yield "".join(message["content"] for message in conversation(value))
         except UnusableError:
             continue
+
+
+SOLVER_CHECKS = (_win_probabilities, _reference, _online, _batches, _machines, _packages, _prompts)

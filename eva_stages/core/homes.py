@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from eva_stages.core.errors import ConfigError, hub_failures
-from eva_stages.core.fingerprint import file_digest
+from eva_stages.core.fingerprint import file_digest, tree_digest
 from eva_stages.core.stage import Outside
 
 GITHUB = "https://raw.githubusercontent.com"
@@ -80,31 +80,40 @@ def arena_hard_answers(version: str, model: str) -> Home:
     return Home("hub", ARENA_HARD_DATA, f"data/arena-hard-{version}/model_answer/{model}.jsonl")
 
 
-def find_file(given: str | None, home: Home | None, place: str) -> Outside:
-    """A benchmark's file: the path that a recipe gives, else the one at its public home.
+@dataclass(frozen=True)
+class FileSource:
+    """Where a file comes from: a path, or a public home where no path is given or nothing is there."""
+
+    path: str | None = None
+    home: Home | None = None
+    folder: bool = False
+    """Whether it is a folder."""
+    settings: "FileSource | None" = None
+    """The judge's settings file; this file is needed only where that one holds no system prompt."""
+
+
+def find_file(source: FileSource, place: str, advice: str = "give a path, or leave it out for the public one") -> Outside:
+    """A file or folder with the digest of its content; a file at a public home is fetched if it is not in the cache.
+
+    Args:
+        place: the recipe field that can give a path, for errors.
 
     Raises:
-        ConfigError: if it is not there, or is not the one that is known; `place` is the recipe field that can give a path.
+        ConfigError: if it is not there, or is not the one that eva knows.
     """
-    if given is not None:
-        path = Path(given).expanduser()
-        if not path.is_file():
-            public = ", or leave it out for the public one" if home else ""
-            raise ConfigError([f"{place}: there is no file {given}; give a path{public}"])
-    else:
-        assert home is not None
-        path = fetched(home, place)
-    return Outside(path.name, path, file_digest(path))
-
-
-def fetched(home: Home, place: str) -> Path:
-    """The local copy of a file at its public home, fetched if it is not there yet."""
-    path = _from_hub(home, place) if home.site == "hub" else _from_github(home, place)
-    if home.sha256 is not None and file_digest(path) != home.sha256:
+    if source.path is not None:
+        path = Path(source.path).expanduser()
+        if path.is_dir() if source.folder else path.is_file():
+            return Outside(path.name, path, tree_digest(path) if source.folder else file_digest(path))
+    if source.home is None:
+        raise ConfigError([f"{place}: there is no {'folder' if source.folder else 'file'} {source.path}; {advice}"])
+    path = _from_hub(source.home, place) if source.home.site == "hub" else _from_github(source.home, place)
+    digest = file_digest(path)
+    if source.home.sha256 not in (None, digest):
         raise ConfigError(
-            [f"{place}: {_words(home)} is not the file that eva knows (its digest differs); give the path of the one you mean"]
+            [f"{place}: {_words(source.home)} is not the file that eva knows (its digest differs); give the path of the one you mean"]
         )
-    return path
+    return Outside(path.name, path, digest)
 
 
 def _from_hub(home: Home, place: str) -> Path:

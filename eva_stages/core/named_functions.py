@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from eva_stages.core.config.function_fields import FunctionField, in_file
+from eva_stages.core.config.function_fields import FunctionField
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.fingerprint import fingerprint
 from eva_stages.core.stage import Use, load_attribute
@@ -44,6 +44,13 @@ class NamedFunction:
         own = self.file.relative_to(import_folder(self.file)).as_posix()
         hashes = {path: hashlib.sha256(content).hexdigest() for path, content in self.sources.items() if path != own}
         return fingerprint({"file": hashlib.sha256(self.sources[own]).hexdigest(), "imports": hashes})
+
+    def save_sources(self, root: Path) -> None:
+        """Copy the sources into a run's folder, for whoever reads the run."""
+        for name, content in self.sources.items():
+            path = root / SOURCES / self.digest / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
     def use(self) -> Use:
         """What a step gets: the file's place is no part of its identity."""
@@ -86,15 +93,6 @@ def load_choice(choice: str | FunctionCode, field: FunctionField) -> Function:
 def known_functions(field: FunctionField) -> dict[str, Function]:
     """Eva's own functions of a field by their names."""
     return {name: load_choice(name, field) for name in field.names}
-
-
-def chosen_function(choice: str, place: str) -> str | Use:
-    """What a step gets for the function that a recipe names at `place`.
-
-    Raises:
-        ConfigError: as `resolve_function` says.
-    """
-    return resolve_function(choice, place).use() if in_file(choice) else choice
 
 
 def import_folder(file: Path) -> Path:

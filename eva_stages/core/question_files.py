@@ -8,11 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from eva_stages.core.errors import ConfigError, DataError
-from eva_stages.core.fingerprint import file_digest
-from eva_stages.core.homes import HOMES, fetched
+from eva_stages.core.errors import DataError
+from eva_stages.core.homes import HOMES, FileSource
 from eva_stages.core.json_lines import open_plain, read_objects
-from eva_stages.core.stage import Outside
 
 TEXT_COLUMNS = ("prompt", "instruction", "question", "messages", "turns")
 ID_COLUMNS = ("question_id", "uid", "id", "prompt_id", "key")
@@ -22,20 +20,9 @@ EVALUATION_SETS = ("alpaca-eval", "mt-bench", "arena-hard", "arena-hard-v2.0", "
 """Names of evaluation sets whose public homes are known."""
 
 
-def find_questions(benchmark: str, place: str) -> Outside:
-    """The file with the questions of an evaluation set, given by a name of `EVALUATION_SETS` or as a path.
-
-    Raises:
-        ConfigError: if it is not there or does not hold questions; `place` is the recipe field it stands in.
-    """
-    path = Path(benchmark).expanduser() if benchmark not in EVALUATION_SETS else fetched(HOMES[benchmark], place)
-    if not path.is_file():
-        raise ConfigError([f"{place}: there is no file {benchmark}; give a path, or one of {', '.join(EVALUATION_SETS)}"])
-    try:
-        read_questions(path)
-    except DataError as error:
-        raise ConfigError([f"{place}: {error}"]) from error
-    return Outside(path.name, path, file_digest(path))
+def question_source(name: str) -> FileSource:
+    """Where the questions of an evaluation set are, given by a name of `EVALUATION_SETS` or as a path."""
+    return FileSource(home=HOMES[name]) if name in EVALUATION_SETS else FileSource(name)
 
 
 def read_questions(path: Path) -> list[tuple[str, str]]:

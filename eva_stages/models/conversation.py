@@ -208,11 +208,6 @@ def with_system_prompt(messages: Sequence[Message], system_prompt: str | None) -
     return [{"role": "system", "content": system_prompt}, *messages]
 
 
-def has_date(checkpoint: Path) -> bool:
-    """Whether a checkpoint's chat template renders today's date."""
-    return any(name in template_source(checkpoint) for name in ("strftime_now", "date_string"))
-
-
 def template_source(checkpoint: Path) -> str:
     """The chat template in a checkpoint's files; empty if there is none."""
     if (checkpoint / "chat_template.jinja").is_file():

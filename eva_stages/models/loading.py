@@ -1,16 +1,16 @@
 """Where models come from and how their files are read: safetensors only, no remote code, errors before anything expensive."""
 
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from eva_stages.core.devices import take_cores, take_devices
 from eva_stages.core.errors import ConfigError, DataError, hub_failures
-from eva_stages.core.fingerprint import file_stamps, tree_digest
+from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.placing import BALANCED_DEVICE
-from eva_stages.core.stage import Outside
+from eva_stages.core.resolved import Checkpoint
 from eva_stages.models.architecture import first_line, read_json, text_setting
+from eva_stages.models.conversation import template_source
 from eva_stages.models.weights import load_strictly
 
 LETTERCRAFT = "lettercraft"
@@ -28,21 +28,19 @@ NO_END = (
 )
 
 
-def resolve(model: str, revision: str | None, place: str) -> Outside:
-    """Find a model given as `lettercraft`, a checkpoint folder or a Hub id; the digest of the latter is its commit.
+def find_checkpoint(model: str, revision: str | None, place: str) -> Checkpoint:
+    """A model given as `lettercraft`, a checkpoint folder or a Hub id; the digest of the latter is its commit.
 
     Raises:
-        ConfigError: as `locate`.
+        ConfigError: as `locate`, or if its chat template cannot be read.
     """
     folder = locate(model, revision, place)
+    try:
+        template = template_source(folder)
+    except (DataError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{place}: {error}"]) from error
     name = folder.name if is_local(model) else model
-    return Outside(name, folder, folder.name if from_hub(model) else _digest(folder, tuple(file_stamps(folder).items())))
-
-
-@cache
-def _digest(folder: Path, stamps: object) -> str:
-    """A folder's digest, taken once as long as its files stay as they are."""
-    return tree_digest(folder)
+    return Checkpoint(name, folder, folder.name if from_hub(model) else tree_digest(folder), template)
 
 
 def locate(model: str, revision: str | None, place: str) -> Path:

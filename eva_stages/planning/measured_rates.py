@@ -22,11 +22,12 @@ from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.ledger import visible_gpus
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Stage, closure, uses
-from eva_stages.models.choosing import GENERATORS
+from eva_stages.models.targets import GENERATORS
 from eva_stages.planning.rates import Rates, done_rates
 from eva_stages.planning.sizes import prompt_count, sizes
 
@@ -38,7 +39,7 @@ STEPS = 3
 """Optimiser steps of an epoch, if every prompt gave a pair."""
 
 
-def measured_rates(small: Recipe, rounds: list[Iteration], root: Path, reporter: Reporter) -> Rates:
+def measured_rates(small: Recipe, resolved: Resolved, rounds: list[Iteration], root: Path, reporter: Reporter) -> Rates:
     """Rates of the recipe's stages, in seconds as they pass on this machine now.
 
     Args:
@@ -73,7 +74,7 @@ def measured_rates(small: Recipe, rounds: list[Iteration], root: Path, reporter:
             ending.pop_all()  # the log that it names is in the folder
             raise
         own = sum(run.manifest(stage)["seconds"] for stage in chosen)
-        units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, prompt_count(small, rounds, run)).items()}
+        units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, prompt_count(small, resolved, rounds, run)).items()}
         found = done_rates(run, chosen, units)
     between = max(0.0, wall - own) / len(chosen)
     return found.model_copy(update={"machine": machine(), "start_seconds": begun + start, "between_seconds": between})

@@ -16,11 +16,12 @@ from eva_stages.core.config.evaluation_config import JudgedBenchmark, benchmark_
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS
 from eva_stages.core.ledger import tree_bytes
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, Stage, closure, uses
-from eva_stages.models.choosing import GENERATORS
 from eva_stages.models.providers import token_rates
+from eva_stages.models.targets import GENERATORS
 from eva_stages.planning.judge_costs import JudgeCost, judge_cost
 from eva_stages.planning.rates import Rate, Rates, answering_rate, known_rates
 from eva_stages.planning.sizes import Size, prompt_count, sizes
@@ -40,7 +41,7 @@ class ModelBytes:
     """At most at one time, while training goes; None where only an adapter is trained."""
 
 
-def plan_document(recipe: Recipe, rounds: list[Iteration], run: Run, given: Rates | None = None) -> dict[str, Any]:
+def plan_document(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], run: Run, given: Rates | None = None) -> dict[str, Any]:
     """Every stage with its state and size; sums of what is to do, by iteration and in all.
 
     Of a stage: `rows` and `tokens` (generated) are at most, until it has run; `steps` are a training's, as expected. `input_tokens`,
@@ -53,7 +54,7 @@ def plan_document(recipe: Recipe, rounds: list[Iteration], run: Run, given: Rate
     Args:
         given: rates that go before the run's own.
     """
-    prompts = prompt_count(recipe, rounds, run)
+    prompts = prompt_count(recipe, resolved, rounds, run)
     own = sizes(recipe, rounds, prompts)
     stages = closure([stage for one in rounds for stage in one.stages])
     rates = known_rates(run, stages, {fingerprint: size.units for fingerprint, size in own.items()}, given or Rates())

@@ -10,7 +10,7 @@ from eva_stages.core.config.health_config import PROBE_SAMPLES
 from eva_stages.core.config.models_config import Player, Sampling
 from eva_stages.core.config.prompts_config import LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward
+from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward, OneReward
 from eva_stages.core.config.solver_config import RLOO
 from eva_stages.core.kinds import (
     ANSWER,
@@ -28,14 +28,11 @@ from eva_stages.core.kinds import (
     member_name,
     stage_name,
 )
+from eva_stages.core.resolved import Resolved
 from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, closure
-from eva_stages.creator.prompt_loading import count_usable
-from eva_stages.creator.prompt_sources import prompt_source
 from eva_stages.evaluation.benchmark_questions import question_rows
-from eva_stages.models.choosing import OneReward
-from eva_stages.models.loading import locate
 from eva_stages.planning.judge_costs import judge_calls
 
 NO_SHARES: Mapping[int, float] = MappingProxyType({})
@@ -62,16 +59,15 @@ class Size:
         return None if self.rows is None else self.rows * self.tokens_per_row
 
 
-def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int:
+def prompt_count(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], run: Run) -> int:
     """Prompts of an iteration: as loaded, as the recipe says, or as its source has."""
     if run.done(rounds[0].prompts):
         return int(run.manifest(rounds[0].prompts)["rows"])
     prompts = recipe.prompts
     if isinstance(prompts, LettercraftPrompts):
         return prompts.size
-    policy = str(locate(recipe.policy.model, recipe.policy.revision, "policy.model"))
-    usable = count_usable(prompt_source(prompts), prompts.max_characters, policy)
-    return usable if prompts.size is None else min(prompts.size, usable)
+    assert resolved.prompts is not None
+    return min(resolved.prompts.usable, prompts.size or resolved.prompts.usable)
 
 
 def sizes(recipe: Recipe, rounds: list[Iteration], prompts: int, pair_shares: Mapping[int, float] = NO_SHARES) -> dict[str, Size]:

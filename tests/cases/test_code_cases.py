@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_stages.checking.function_sources import save_sources
+from eva_stages.checking.resolution import resolve
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.manifests import read_manifest
@@ -232,7 +232,8 @@ def test_a_run_saves_and_pushes_the_source_of_its_function_without_paths_of_the_
     run.create()
     loaded_recipe = load_recipe(str(write_recipe(folder)))
     write_whole(run.root / "recipe.yaml", dump_recipe(loaded_recipe))
-    save_sources(loaded_recipe, run)
+    for function in resolve(loaded_recipe).functions.values():
+        function.save_sources(run.root)
     (reward_stage,) = (stage for stage in built(loaded_recipe)[0].solver if stage.name == "reward")
     for stage in closure([reward_stage]):
         write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers import models as models_of_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from eva_stages.checking.run_date import dated
+from eva_stages.checking.resolution import resolve
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.run_folder import Run
@@ -136,9 +136,9 @@ def test_a_rerun_on_another_day_keeps_the_first_date_and_the_date_identifies_the
     run = Run(tmp_path / "run")
     run.create()
     (run.root / "recipe.yaml").write_text(json.dumps({**recipe(tmp_path).model_dump(mode="json"), "runtime": {"date": "2024-02-03"}}))
-    assert str(dated(recipe(tmp_path), run).runtime.date) == "2024-02-03"
-    assert str(dated(recipe(tmp_path, **{"runtime.date": "2023-01-01"}), run).runtime.date) == "2023-01-01"
-    assert dated(recipe(tmp_path), Run(tmp_path / "new")).runtime.date == datetime.date.today()
+    assert str(resolve(recipe(tmp_path), run).date) == "2024-02-03"
+    assert str(resolve(recipe(tmp_path, **{"runtime.date": "2023-01-01"}), run).date) == "2023-01-01"
+    assert resolve(recipe(tmp_path), Run(tmp_path / "new")).date == datetime.date.today()
     dates = ("2024-02-03", "2024-02-04")
     for name, differ in (("llama-3.2", True), ("llama-3", False)):
         changes = [{"policy.model": str(models / name), "runtime.date": date} for date in dates]

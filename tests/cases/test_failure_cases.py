@@ -17,6 +17,7 @@ from distilabel.pipeline import Pipeline
 from rich.console import Console
 
 from eva_stages.checking.function_checks import call_fault
+from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.function_fields import METRIC, VERIFIER
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, StageError
@@ -90,14 +91,14 @@ def stage_of(role: str, server: ChatServer, folder: Path, **settings: Any) -> St
                 folder, "selected", [{"prompt_id": prompt_id, "probability": 1.0, "draw": 0} for prompt_id in ids], SCHEMAS["selected"]
             )
             rewards = artifact(folder, "rewards", [{"prompt_id": prompt_id, "rewards": [1.0]} for prompt_id in ids], SCHEMAS["rewards"])
-            evolve_stages = evolving(recipe, 1, selected, Answered(prompt_stage, responses, rewards, policy, 0))
+            evolve_stages = evolving(recipe, resolve(recipe), 1, selected, Answered(prompt_stage, responses, rewards, policy, 0))
             if role == "evolver":
                 return evolve_stages[-1]
             rows = [{**row, "best": "good", "worst": "bad", "best_reward": 1.0, "worst_reward": 0.0} for row in prompts]
             return replace(evolve_stages[1], inputs={"feedback": artifact(folder, "feedback", rows, FEEDBACK)})
         case "scorer":
             recipe = recipe_of(**{"creator.analysis": {"scorer": role_settings}, **settings})
-            return analysing(recipe, 1, prompt_stage, policy)[0]
+            return analysing(recipe, resolve(recipe), 1, prompt_stage, policy)[0]
         case "rewriter":
             recipe = recipe_of(**{"solver.rewrite": {"generator": role_settings, "shortest": 0.1, "longest": 100}, **settings})
             pairs = [
@@ -111,15 +112,17 @@ def stage_of(role: str, server: ChatServer, folder: Path, **settings: Any) -> St
                 }
                 for row in prompts
             ]
-            return rewriting(recipe, 1, prompt_stage, artifact(folder, "pairs", pairs, SCHEMAS["pairs"]), policy)[0]
+            return rewriting(recipe, resolve(recipe), 1, prompt_stage, artifact(folder, "pairs", pairs, SCHEMAS["pairs"]), policy)[0]
         case "judge":
             recipe = recipe_of(**{"evaluation.benchmarks": [{"kind": "lettercraft", "judge": role_settings}], **settings})
-            stages = evaluation_stages(recipe, recipe.evaluation.benchmarks[0], 1, policy, of_base, "evaluation.benchmarks.0")
+            stages = evaluation_stages(
+                recipe, resolve(recipe), recipe.evaluation.benchmarks[0], 1, policy, of_base, "evaluation.benchmarks.0"
+            )
             judge_stage = next(stage for stage in stages if stage.name == "eval-judge")
             return replace(judge_stage, inputs={**judge_stage.inputs, "answers": responses})
         case _:
             recipe = recipe_of(**{"reward": {"kind": "llm_judge", "judge": role_settings}, **settings})
-            return rewarding(recipe, "reward", 1, prompt_stage, responses, policy)
+            return rewarding(recipe, resolve(recipe), "reward", 1, prompt_stage, responses, policy)
 
 
 REPLIES = {"scorer": "Quality: 4\nComplexity: 2", "judge": "[[A=B]]", "llm_judge reward": "[[7]]"}

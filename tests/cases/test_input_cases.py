@@ -11,7 +11,7 @@ from eva_stages.core.progress import Reporter
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import FunctionStage, Outside, Use
-from eva_stages.models.loading import resolve
+from eva_stages.models.loading import find_checkpoint
 from tests.cases.models import (
     copy_damaged,
 )
@@ -58,7 +58,7 @@ def test_a_stage_whose_input_changes_while_it_runs_leaves_no_artifact(
 ) -> None:
     folder = copy_damaged(whole_models / "policy", tmp_path / "policy", lambda folder: None)
     file = folder / "config.json"
-    policy = resolve(str(folder), None, "policy.model") if kind == "folder" else Outside(file.name, file, file_digest(file))
+    policy = find_checkpoint(str(folder), None, "policy.model") if kind == "folder" else Outside(file.name, file, file_digest(file))
     stage = FunctionStage("spoil", 0, {"policy": policy}, function=Use(f"{__name__}:spoil", {"when": when}))
     with pytest.raises(StageError, match=r"config.json was changed while the stage ran"):
         execute(run, [stage], Reporter())
@@ -67,7 +67,7 @@ def test_a_stage_whose_input_changes_while_it_runs_leaves_no_artifact(
 
 def test_a_stage_does_not_start_if_an_input_changed_since_the_run_started(whole_models: Path, tmp_path: Path, run: Run) -> None:
     folder = copy_damaged(whole_models / "policy", tmp_path / "policy", lambda folder: None)
-    stage = FunctionStage("keep", 0, {"policy": resolve(str(folder), None, "policy.model")}, function=Use(f"{__name__}:keep"))
+    stage = FunctionStage("keep", 0, {"policy": find_checkpoint(str(folder), None, "policy.model")}, function=Use(f"{__name__}:keep"))
     content = (folder / "config.json").read_bytes()
     (folder / "config.json").write_bytes(content + b" ")
     with pytest.raises(StageError, match=r"config.json was changed since the run started"):

@@ -27,10 +27,10 @@ from eva_stages.core.runner import execute
 from eva_stages.core.stage import WORK, Input, Outside, RowStage, Use
 from eva_stages.core.tables import write_rows
 from eva_stages.core.terminal import Terminal
-from eva_stages.models.choosing import GENERATORS
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.models.provider_errors import retry_after
 from eva_stages.models.spending import count_tokens
+from eva_stages.models.targets import GENERATORS
 from tests.fault_server import ChatServer, Fault, chat_server
 
 KEY = "planted-key-5f2c91aa07b34d"

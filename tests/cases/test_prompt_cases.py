@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from eva_stages.checking.resolution import resolve
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run
@@ -210,7 +211,7 @@ def test_a_size_beyond_the_file_is_reported_and_the_plan_uses_the_number_of_rows
     recipe = recipe_with(lines(tmp_path / "p.jsonl", *({"prompt": f"Say {n}."} for n in range(60))), size=500)
     check(recipe)
     assert "prompts.size: is 500, and" in (message := capsys.readouterr().err) and "has 60 prompts that can be used" in message
-    assert prompt_count(recipe, built(recipe), Run(tmp_path / "run")) == 60
+    assert prompt_count(recipe, resolve(recipe), built(recipe), Run(tmp_path / "run")) == 60
 
 
 def test_renaming_a_prompt_file_or_a_policys_folder_reruns_nothing(tmp_path: Path) -> None:

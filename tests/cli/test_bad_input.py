@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.tables import read_table
-from eva_stages.models.loading import resolve
+from eva_stages.models.loading import find_checkpoint
 from tests.building import check
 from tests.conftest import TINY, manifests, overrides, run_eva
 
@@ -98,7 +98,7 @@ def test_losses_and_what_they_need(tmp_path: Path) -> None:
 
 
 def test_a_policy_without_chat_template_or_with_another_tokenizer(tmp_path: Path) -> None:
-    source = resolve("lettercraft", None, "policy.model").path
+    source = find_checkpoint("lettercraft", None, "policy.model").path
     shutil.copytree(source, tmp_path / "policy")
     (tmp_path / "policy" / "chat_template.jinja").unlink()
     config = json.loads((source / "config.json").read_text())
@@ -140,7 +140,7 @@ def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give
 
 
 def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None:
-    source = resolve("lettercraft", None, "policy.model").path
+    source = find_checkpoint("lettercraft", None, "policy.model").path
     model, tokenizer = AutoModelForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     model.config.tie_word_embeddings = False
     head = torch.nn.Linear(model.config.hidden_size, len(tokenizer), bias=False)

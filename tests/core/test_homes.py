@@ -11,7 +11,7 @@ import pytest
 
 from eva_stages.core import homes
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.homes import Home, find_file
+from eva_stages.core.homes import FileSource, Home, find_file
 
 TEXT = '{"question_id": 1}\n'
 HOME = Home("github", "who/what", "data/question.jsonl", "v1", hashlib.sha256(TEXT.encode()).hexdigest())
@@ -33,20 +33,20 @@ def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_file_is_fetched_once_and_known_by_its_content(github: Path) -> None:
-    first = find_file(None, HOME, "place")
+    first = find_file(FileSource(home=HOME), "place")
     (github / "who/what/v1/data/question.jsonl").unlink()
-    again = find_file(None, HOME, "place")
+    again = find_file(FileSource(home=HOME), "place")
     assert first == again and first.digest == HOME.sha256 and first.path.read_text() == TEXT
 
 
 def test_a_file_that_is_not_the_known_one_is_refused(github: Path) -> None:
     (github / "who/what/v1/data/question.jsonl").write_text("other")
     with pytest.raises(ConfigError, match=r"place: data/question.jsonl of GitHub's who/what at v1 is not the file that eva knows"):
-        find_file(None, HOME, "place")
+        find_file(FileSource(home=HOME), "place")
 
 
 def test_a_home_that_has_no_such_file_and_a_path_that_is_none(github: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be fetched .*; give the path of a copy"):
-        find_file(None, Home("github", "who/what", "gone.jsonl"), "place")
+        find_file(FileSource(home=Home("github", "who/what", "gone.jsonl")), "place")
     with pytest.raises(ConfigError, match=r"place: there is no file nowhere\.jsonl"):
-        find_file("nowhere.jsonl", HOME, "place")
+        find_file(FileSource("nowhere.jsonl"), "place")

@@ -17,7 +17,7 @@ from huggingface_hub import DatasetCard
 from eva_stages.core.config.prompts_config import HubPrompts
 from eva_stages.core.errors import ConfigError
 from eva_stages.creator.hub_prompts import dataset_commit
-from eva_stages.models.loading import LETTERCRAFT, resolve
+from eva_stages.models.loading import LETTERCRAFT, find_checkpoint
 from eva_stages.solver.launch_file import launch_path
 from tests.conftest import TINY, manifests, overrides, run_eva
 from tests.hub_server import WRITER, HubServer, Repo, hub_server, use_hub
@@ -134,15 +134,15 @@ def test_what_is_recorded_of_a_model_is_its_commit(here: Pushed) -> None:
     repo = here.server.repos["models/tester/base"] = Repo(private=False)
     files = {
         path.name: (path.read_bytes(), path.suffix == ".safetensors")
-        for path in resolve(LETTERCRAFT, None, "policy.model").path.iterdir()
+        for path in find_checkpoint(LETTERCRAFT, None, "policy.model").path.iterdir()
         if path.is_file()
     }
     first, second = repo.add(files), repo.add({"README.md": (b"---\nlicense: mit\n---\n", False)})
-    now, before = resolve("tester/base", None, "policy.model"), resolve("tester/base", first.oid, "policy.model")
+    now, before = find_checkpoint("tester/base", None, "policy.model"), find_checkpoint("tester/base", first.oid, "policy.model")
     assert (now.digest, before.digest) == (second.oid, first.oid)
     assert now.fingerprint != before.fingerprint and now.name == before.name == "tester/base"
     with pytest.raises(ConfigError, match="revision v9"):
-        resolve("tester/base", "v9", "policy.model")
+        find_checkpoint("tester/base", "v9", "policy.model")
 
 
 def test_a_hub_source_needs_a_whole_id() -> None:

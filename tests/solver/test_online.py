@@ -21,7 +21,7 @@ from eva_stages.core.runner import Context
 from eva_stages.core.stage import FunctionStage, Input, Use, as_data, use_of
 from eva_stages.core.tables import write_rows
 from eva_stages.models.conversation import Chat
-from eva_stages.models.loading import resolve
+from eva_stages.models.loading import find_checkpoint
 from eva_stages.models.rewards import VerifierReward
 from eva_stages.solver.launching import train
 from eva_stages.solver.online import PromptGroups, load_prompts, reward_function
@@ -30,7 +30,7 @@ from tests.conftest import function_code
 from tests.solver.jobs import read_metrics
 from tests.tiny_models import save_gemma2, tokenizer
 
-POLICY = resolve("lettercraft", None, "policy.model").path
+POLICY = find_checkpoint("lettercraft", None, "policy.model").path
 INSTRUCTIONS = [f"Take {word}, {what}." for word in ("planet", "moon", "sun", "river") for what in ("reverse it", "sort its letters")]
 LONG = "Take planet, " + ", then ".join(["reverse it"] * 60) + "."
 

@@ -86,6 +86,8 @@ PointwiseReward = Annotated[
 PairwiseReward = LettercraftJudgeReward | PairRMReward | PairPreferenceReward
 """Rewards that compare the responses of a prompt and give win probabilities."""
 
+OneReward = PointwiseReward | PairwiseReward
+
 
 class Member(Section):
     reward: PointwiseReward

@@ -1,0 +1,80 @@
+"""What a recipe names outside eva, as facts: builders and checks read these and touch neither disk nor network.
+
+`eva_stages.checking.resolution` collects them.
+"""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from eva_stages.core.config.function_fields import in_file
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.homes import FileSource
+from eva_stages.core.named_functions import NamedFunction
+from eva_stages.core.stage import Outside, Use
+
+K = TypeVar("K")
+DATE_FUNCTIONS = ("strftime_now", "date_string")
+
+
+@dataclass(frozen=True)
+class Checkpoint(Outside):
+    """A model from outside."""
+
+    template: str = field(default="", repr=False)
+    """Source of its chat template; empty if it has none."""
+
+    @property
+    def shows_date(self) -> bool:
+        """Whether what its chat template renders depends on the day."""
+        return any(name in self.template for name in DATE_FUNCTIONS)
+
+
+class PromptSource(NamedTuple):
+    """What the file or data set with the prompts holds."""
+
+    usable: int
+    """Different prompts that can be used."""
+    rows: int
+    left_out: int
+    """Rows that are no usable prompt."""
+    reasons: str
+    """Why, with the numbers of the first rows."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Everything that a recipe names outside eva. What could not be found is missing here, and `errors` has the reason."""
+
+    checkpoints: Mapping[tuple[str, str | None], Checkpoint] = field(default_factory=dict)
+    """By model and revision, as in the recipe."""
+    files: Mapping[FileSource, Outside] = field(default_factory=dict)
+    """Files and folders."""
+    functions: Mapping[str, NamedFunction] = field(default_factory=dict)
+    """Functions in files, by the text of the recipe."""
+    commit: str | None = None
+    """Of the data set with the prompts, where they come from the Hub."""
+    prompts: PromptSource | None = None
+    """None where eva makes the prompts, or could not read them."""
+    date: datetime.date | None = None
+    """Today's date for chat templates that show one."""
+    errors: tuple[str, ...] = ()
+
+    def checkpoint(self, model: str, revision: str | None) -> Checkpoint:
+        return self.checkpoints[model, revision]
+
+    def policy(self, recipe: Recipe) -> Checkpoint | None:
+        """The base policy; None if it could not be found."""
+        return self.checkpoints.get((recipe.policy.model, recipe.policy.revision))
+
+    def file(self, source: FileSource) -> Outside:
+        return self.files[source]
+
+    def found(self, sources: Mapping[K, FileSource]) -> dict[K, Outside]:
+        """The files of these sources that are there and that are needed."""
+        return {key: self.files[source] for key, source in sources.items() if source in self.files}
+
+    def function(self, choice: str) -> str | Use:
+        """The function of a field, as a step takes it: the name of one of eva's own, or the use of one in a file."""
+        return self.functions[choice].use() if in_file(choice) else choice

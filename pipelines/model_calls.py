@@ -1,0 +1,92 @@
+"""From a choice in the recipe to the code behind it, without importing that code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eva_stages.core.config.models_config import LiteLLMModel, Player, PolicyPlayer, TransformersModel, VLLMModel
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards_config import LLMJudgeReward, LocalReward, OneReward, VerifierReward
+from eva_stages.core.config.section import Section
+from eva_stages.core.homes import FileSource
+from eva_stages.core.manifests import artifact_name
+from eva_stages.core.resolved import Checkpoint, Resolved
+from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
+from eva_stages.models.loading import LETTERCRAFT
+from eva_stages.models.targets import GENERATORS, RENDERED, REWARDS
+
+Inputs = Mapping[str, Stage | Outside]
+
+
+def policy_generator(recipe: Recipe, resolved: Resolved, model: Stage | Outside, **changes: Any) -> tuple[Use, Inputs]:
+    """The policy's generator over a checkpoint, and the inputs it brings; `changes` replace sampling settings."""
+    return _over(recipe.policy.generator, resolved, "policy", model, changes)
+
+
+def generator(
+    config: Player, recipe: Recipe, resolved: Resolved, model: Stage | Outside, role: str, journal: str = WORK
+) -> tuple[Use, Inputs]:
+    """A generator of the recipe's choice (`role`: evolver, judge, ...), and the inputs it brings.
+
+    Args:
+        model: the policy, for a generator of kind `policy`.
+        journal: where paid calls are kept: with the attempt (`WORK`), or with the run, for all its stages (`RUN`).
+    """
+    match config:
+        case PolicyPlayer():
+            return policy_generator(recipe, resolved, model, **config.model_dump(mode="json", exclude={"kind"}))
+        case TransformersModel() | VLLMModel():
+            checkpoint = resolved.checkpoint(config.model, config.revision)
+            return _over(config, resolved, role, checkpoint, {})
+        case _:
+            arguments, runtime = _settings(config)
+            journals = {"journal": Input(journal), "attempt": Input(WORK)} if isinstance(config, LiteLLMModel) else {}
+            return Use(GENERATORS[config.kind], arguments, {**runtime, **journals}), {}
+
+
+def reward_model(config: OneReward, recipe: Recipe, resolved: Resolved, model: Stage | Outside) -> tuple[Use, Inputs]:
+    """A reward of the recipe's choice, and the checkpoints it brings."""
+    if isinstance(config, LLMJudgeReward):
+        judge, inputs = generator(config.judge, recipe, resolved, model, "judge")
+        return Use(REWARDS[config.kind], {"llm": judge, "rubric": config.rubric}), inputs
+    if isinstance(config, VerifierReward):
+        return Use(REWARDS[config.kind], {"function": resolved.function(config.function)}), {}
+    arguments, runtime = _settings(config)
+    if not isinstance(config, LocalReward):
+        return Use(REWARDS[config.kind], arguments), {}
+    checkpoint = resolved.checkpoint(arguments["model"], arguments.pop("revision"))
+    date = date_of(resolved, checkpoint) if isinstance(config, RENDERED) else {}
+    return Use(REWARDS[config.kind], {**arguments, **date, "model": Input("reward")}, runtime), {"reward": checkpoint}
+
+
+def date_of(resolved: Resolved, model: Stage | Outside) -> dict[str, str]:
+    """The run's date as an argument, where a model's chat template shows one. Training keeps the template."""
+    while isinstance(model, Stage):
+        model = model.inputs["policy"]
+    shown = resolved.date is not None and isinstance(model, Checkpoint) and model.shows_date
+    return {"date": resolved.date.isoformat()} if resolved.date and shown else {}
+
+
+def _over(config: Section, resolved: Resolved, name: str, model: Stage | Outside, changes: Mapping[str, Any]) -> tuple[Use, Inputs]:
+    """A generator over a checkpoint, which is the input `name` of its stage."""
+    arguments, runtime = _settings(config)
+    arguments.pop("revision", None)
+    settings = {**arguments, **changes, **date_of(resolved, model), "model": Input(name), "label": _label(model)}
+    inputs: dict[str, Stage | Outside] = {name: model}
+    if lora := settings.pop("lora", None):
+        inputs[f"{name}_lora"] = resolved.file(FileSource(lora, folder=True))
+        settings["lora"] = Input(f"{name}_lora")
+    return Use(GENERATORS[str(config.model_dump()["kind"])], settings, runtime), inputs
+
+
+def _label(model: Stage | Outside) -> str:
+    """What rows call a model: a stage's folder, a Hub id, or of a folder, which may have any name, the start of its digest."""
+    if isinstance(model, Outside) and model.name != LETTERCRAFT and "/" not in model.name:
+        return model.digest[:12]
+    return artifact_name(model)
+
+
+def _settings(config: Section) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A choice's meaning and its runtime knobs."""
+    plain = config.model_dump(mode="json", exclude={"kind"})
+    runtime = plain.pop("runtime", {})
+    return plain, runtime
