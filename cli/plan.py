@@ -69,9 +69,14 @@ def plan(
 def _measure(recipe: "Recipe", resolved: "Resolved", run: "Run") -> None:
     """Time the stages, and keep the rates with the run."""
     from eva_stages.core.progress import Reporter
-    from eva_stages.planning.measured_rates import measured_rates, reduced
+    from eva_stages.planning.measured_rates import measured_rates, reduced_recipe
     from eva_stages.planning.rates import write_rates
     from pipelines.iteration import iterations
 
+<<<<<<< HEAD
     small = reduced(recipe)
     write_rates(run, measured_rates(small, resolved, iterations(small, resolved), run.root, Reporter()))
+=======
+    small = reduced_recipe(recipe)
+    write_rates(run, measured_rates(small, iterations(small), run.root, Reporter()))
+>>>>>>> edc46bb (Planning and the tables of core in plain English)

@@ -14,7 +14,7 @@ from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import closure
 from eva_stages.models.loading import find_checkpoint
-from eva_stages.planning.measured_rates import free_stages, reduced
+from eva_stages.planning.measured_rates import free_stages, reduced_recipe
 from eva_stages.planning.plan_tables import plan_tables
 from eva_stages.planning.rates import Line, Rate, Rates, rate_of, read_rates
 from tests.building import built, planned
@@ -94,9 +94,9 @@ def test_a_stage_goes_by_its_own_rate_then_by_the_iterations_before_it() -> None
     assert found("1-creator-respond", rates) is None
     later = Rates(stages={"1-respond": Rate(seconds_per_unit=7)})
     assert found("0-respond", later) == 7
-    given = Rates(start_seconds=9, stages={"respond": Rate(seconds_per_unit=5)}).over(rates)
+    given = Rates(start_seconds=9, stages={"respond": Rate(seconds_per_unit=5)}).or_else(rates)
     assert [found(f"{number}-respond", given) for number in (0, 2)] == [5, 5] and given.start_seconds == 9
-    assert [found(f"{number}-respond", later.over(rates)) for number in (0, 1)] == [1, 7]
+    assert [found(f"{number}-respond", later.or_else(rates)) for number in (0, 1)] == [1, 7]
 
 
 def test_a_rate_from_a_manifest_separates_the_start_from_the_work_where_that_was_followed() -> None:
@@ -162,7 +162,7 @@ def test_a_bad_table_of_rates_is_refused_with_every_fault_and_its_place(tmp_path
 
 def test_nothing_that_costs_money_is_measured_and_its_price_is_not_known_without_tokens(tmp_path: Path) -> None:
     recipe = tiny(creator__evolve__generator=PAID)
-    measured = {stage.label for stage in free_stages([stage for one in built(reduced(recipe)) for stage in one.stages])}
+    measured = {stage.label for stage in free_stages([stage for one in built(reduced_recipe(recipe)) for stage in one.stages])}
     assert {"0-train", "1-creator-respond", "1-select"} <= measured
     assert not measured & {"1-evolve", "1-curate", "1-mix", "1-respond", "1-train"}
     run = Run(tmp_path)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from eva_stages.core.decoding import decode_json, short
 
-EXPECTED = "a file holds one object per line, or one list of objects"
+EXPECTED_CONTENT = "a file holds one object per line, or one list of objects"
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _START = 4096
@@ -29,8 +29,8 @@ class Entry(NamedTuple):
 def open_plain(path: Path) -> io.BufferedReader | gzip.GzipFile:
     """A file for reading, decompressed where it is gzipped."""
     with path.open("rb") as stream:
-        packed = stream.read(len(_GZIP)) == _GZIP
-    return gzip.open(path, "rb") if packed else path.open("rb")
+        is_gzip = stream.read(len(_GZIP)) == _GZIP
+    return gzip.open(path, "rb") if is_gzip else path.open("rb")
 
 
 def read_objects(path: Path, unique_keys: bool = False) -> Iterator[Entry]:
@@ -47,23 +47,23 @@ def read_objects(path: Path, unique_keys: bool = False) -> Iterator[Entry]:
         is_list = stream.read(_START).removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"["
         stream.seek(0)
         if is_list:
-            for number, value in enumerate(_decoded(stream.read(), "the list", unique_keys), 1):
+            for number, value in enumerate(_decode(stream.read(), "the list", unique_keys), 1):
                 yield _entry("entry", number, value)
             return
         for number, line in enumerate(stream, 1):
             if line.removeprefix(_BYTE_ORDER_MARK).strip():
-                yield _entry("line", number, _decoded(line, f"line {number}", unique_keys))
+                yield _entry("line", number, _decode(line, f"line {number}", unique_keys))
 
 
-def _decoded(content: bytes, place: str, unique_keys: bool) -> Any:
+def _decode(content: bytes, place: str, unique_keys: bool) -> Any:
     try:
         return decode_json(content, unique_keys)
     except ValueError as error:
         start = content[:60].decode("utf-8", "replace").strip()
-        raise ValueError(f"{place}: {error}: {start!r}; {EXPECTED}") from error
+        raise ValueError(f"{place}: {error}: {start!r}; {EXPECTED_CONTENT}") from error
 
 
 def _entry(unit: str, number: int, value: Any) -> Entry:
     if not isinstance(value, dict):
-        raise ValueError(f"{unit} {number}: {short(value)} is not an object; {EXPECTED}")
+        raise ValueError(f"{unit} {number}: {short(value)} is not an object; {EXPECTED_CONTENT}")
     return Entry(unit, number, value)

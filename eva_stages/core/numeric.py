@@ -1,6 +1,6 @@
-"""Figures of rewards of any finite size: rewards come from anybody's function, and squares and sums of large ones leave float64's range.
+"""Figures of rewards of any finite size: a custom reward can be so large that its square or sum exceeds the range of float64.
 
-Ordinary values are computed as they are, so no figure changes in its last digit.
+Values up to `SAFE` are computed unscaled, so no figure changes in its last digit.
 """
 
 from collections.abc import Callable
@@ -11,22 +11,22 @@ import numpy as np
 
 LARGEST = float(np.finfo(np.float64).max)
 SAFE = 1e100
-"""Values up to here may be added up and multiplied with each other."""
-DRAWN = 1e150
-"""Values up to here can be squared and drawn."""
+"""Values up to here can be added and multiplied without overflow."""
+LARGEST_DRAWN = 1e150
+"""Values up to here can be squared and plotted."""
 
 
 Figure = Callable[[np.ndarray], Any]
 
 
 def homogeneous(degree: int, rows: bool = False) -> Callable[[Figure], Figure]:
-    """Make a figure of values one that never overflows on the way; where the result is beyond float64, it is the largest number there is.
+    """Make a figure that never overflows in between; a result beyond float64 becomes the largest float64.
 
-    The figure takes float64 values, NaN = not known, and has figure(s * values) = s ** degree * figure(values), as a mean (1), a variance
-    (2) and a ranking (0) have.
+    The figure takes float64 values (NaN = unknown) and is homogeneous: figure(s * values) = s ** degree * figure(values), such as a mean
+    (1), a variance (2) or a ranking (0).
 
     Args:
-        rows: the figure is one of each row of a matrix; else one of all values together.
+        rows: the figure has a value per row of a matrix; else one value in total.
     """
 
     def made_safe(figure: Figure) -> Figure:
@@ -50,10 +50,10 @@ def homogeneous(degree: int, rows: bool = False) -> Callable[[Figure], Figure]:
 
 @homogeneous(degree=1)
 def mean(values: np.ndarray) -> Any:
-    """The mean of all values; NaN if one is not known."""
+    """The mean of all values; NaN if any is NaN."""
     return values.mean()
 
 
 def drawable(values: np.ndarray) -> np.ndarray:
-    """Values as they are drawn and added up in reports: what is beyond `DRAWN` stands there."""
-    return np.clip(values, -DRAWN, DRAWN)
+    """Values as they are drawn and added up in reports: values beyond `LARGEST_DRAWN` are clipped."""
+    return np.clip(values, -LARGEST_DRAWN, LARGEST_DRAWN)

@@ -24,7 +24,7 @@ from eva_stages.core.errors import DamagedError, StageError
 from eva_stages.core.ourfiles import parquet_errors
 from eva_stages.core.redaction import redact_rows
 from eva_stages.core.rows import MESSAGES_OF_ERRORS
-from eva_stages.core.tables import picked, write_rows
+from eva_stages.core.tables import pick_rows, write_rows
 
 ROW = "_row"
 STATISTICS = "_statistics"
@@ -214,7 +214,7 @@ def merge_parts(parts: Path, schema: pa.Schema, out: Path, total: int | None = N
             "other than eva writes there. Stop it and rerun"
         )
     order = np.argsort(np.concatenate(numbers), kind="stable")
-    return write_rows(picked((pq.read_table(path, columns=schema.names) for path in paths), order, parts), schema, out)
+    return write_rows(pick_rows((pq.read_table(path, columns=schema.names) for path in paths), order, parts), schema, out)
 
 
 def part_facts(path: Path) -> tuple[int, dict[str, float]]:

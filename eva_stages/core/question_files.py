@@ -1,4 +1,4 @@
-"""Reading evaluation sets as they are published: their rows, and their questions as (id, text)."""
+"""Evaluation sets in their published formats: their rows, and their questions as (id, text)."""
 
 import csv
 import io
@@ -17,37 +17,54 @@ ID_COLUMNS = ("question_id", "uid", "id", "prompt_id", "key")
 KINDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
 
 EVALUATION_SETS = ("alpaca-eval", "mt-bench", "arena-hard", "arena-hard-v2.0", "gsm8k", "ifeval")
-"""Names of evaluation sets whose public homes are known."""
+"""Evaluation sets with a known download address."""
 
 
+<<<<<<< HEAD
 def question_source(name: str) -> FileSource:
     """Where the questions of an evaluation set are, given by a name of `EVALUATION_SETS` or as a path."""
     return FileSource(home=HOMES[name]) if name in EVALUATION_SETS else FileSource(name)
+=======
+def find_questions(benchmark: str, place: str) -> Outside:
+    """The file with the questions of an evaluation set, by a name of `EVALUATION_SETS` or a path.
+
+    Raises:
+        ConfigError: if there is no such file or it has no questions; `place` is the recipe field with its name.
+    """
+    path = Path(benchmark).expanduser() if benchmark not in EVALUATION_SETS else fetched(HOMES[benchmark], place)
+    if not path.is_file():
+        raise ConfigError([f"{place}: there is no file {benchmark}; give a path, or one of {', '.join(EVALUATION_SETS)}"])
+    try:
+        read_questions(path)
+    except DataError as error:
+        raise ConfigError([f"{place}: {error}"]) from error
+    return Outside(path.name, path, file_digest(path))
+>>>>>>> edc46bb (Planning and the tables of core in plain English)
 
 
 def read_questions(path: Path) -> list[tuple[str, str]]:
-    """The (id, text) of every question of an evaluation set; each user turn is a text of its own, under the question's id.
+    """The (id, text) of every question of an evaluation set; each user turn is a separate text with the question's id.
 
-    Takes the official files of MT-Bench (`turns`), Arena-Hard v0.1 (`turns`) and v2.0 (`prompt`) and AlpacaEval (`instruction`), and any
+    Reads the official files of MT-Bench (`turns`), Arena-Hard v0.1 (`turns`) and v2.0 (`prompt`) and AlpacaEval (`instruction`), and any
     file of `KINDS` with one of `TEXT_COLUMNS`: a string, a list of strings, or a list of chat messages. The first of `ID_COLUMNS` is
-    the id; without one it is the row's number.
+    the id; without it, the row number is.
 
     Raises:
-        DataError: if the file is missing, cannot be read, is of an unknown kind, or has no known column or a row without text.
+        DataError: if the file is missing, unreadable or of an unknown kind, has no known column, or has a row without text.
     """
     rows = read_rows(path)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = next((name for name in TEXT_COLUMNS if name in columns), None)
     if text is None:
-        raise DataError(f"{path} has the columns {', '.join(columns) or '(none)'}; questions stand in one of {', '.join(TEXT_COLUMNS)}")
+        raise DataError(f"{path} has the columns {', '.join(columns) or '(none)'}; expected one of {', '.join(TEXT_COLUMNS)}")
     identity = next((name for name in ID_COLUMNS if name in columns), "")
     questions = []
     for number, row in enumerate(rows):
         turns = _turns(row.get(text))
         if not turns:
             raise DataError(f"{path}: row {number} (from 0) has no text in {text!r}")
-        known = row.get(identity)
-        questions += [(str(number if known is None else known), turn) for turn in turns]
+        question_id = row.get(identity)
+        questions += [(str(number if question_id is None else question_id), turn) for turn in turns]
     return questions
 
 
@@ -55,11 +72,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of one of `KINDS`.
 
     Raises:
-        DataError: if it cannot be read or its rows have no names.
+        DataError: if it cannot be read, or a row is not an object.
     """
     kind = next((kind for kind in KINDS if path.name.endswith(kind)), None)
     if kind is None:
-        raise DataError(f"{path} is of no known kind; evaluation sets end in {', '.join(KINDS)}")
+        raise DataError(f"{path} has an unknown file type; known: {', '.join(KINDS)}")
     try:
         if kind == ".parquet":
             return list(pq.read_table(path).to_pylist())
@@ -72,12 +89,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _turns(value: Any) -> list[str]:
-    """What the user says in a string, a list of strings, or a list of messages; empty if there is nothing."""
-    texts = [_said(entry) for entry in (value if isinstance(value, list) else [value])]
+    """The user's texts in a string, a list of strings, or a list of messages."""
+    texts = [_user_text(entry) for entry in (value if isinstance(value, list) else [value])]
     return [text for text in texts if text is not None]
 
 
-def _said(entry: Any) -> str | None:
+def _user_text(entry: Any) -> str | None:
     if isinstance(entry, dict):
         entry = entry.get("content") if entry.get("role") in (None, "user") else None
     return entry if isinstance(entry, str) and entry.strip() else None

@@ -1,8 +1,8 @@
 """Reading and writing the parquet files of artifacts, in batches and in a canonical form.
 
-Equal rows give equal bytes: fixed row groups, fixed compression, rows in input order. That is what makes a resumed stage's digest
-the unbroken one's. No function here but `read_table` holds more of an artifact than the columns asked for and a batch of rows; rows
-that are wanted in another order than they lie in go through files in a scratch folder.
+Equal rows give equal bytes: fixed row groups, fixed compression, rows in input order. So a resumed stage has the digest of an
+uninterrupted one. Except `read_table`, no function holds more of an artifact in memory than the requested columns and a batch of rows;
+rows in another order than in the file go through files in a scratch folder.
 """
 
 import tempfile
@@ -21,20 +21,20 @@ from eva_stages.core.numeric import homogeneous
 from eva_stages.core.ourfiles import parquet_errors
 
 ROWS_PER_GROUP = 512
-"""Of artifacts with texts: few, so that one row can be looked up without decoding many others' texts."""
+"""Of artifacts with texts: few rows, so that reading one row does not decode the texts of many others."""
 NARROW_ROWS_PER_GROUP = 16_384
-"""Of artifacts with nothing but ids and numbers, which are read whole."""
+"""Of artifacts with ids and numbers only, which are read completely."""
 FILE = "rows.parquet"
 BATCH = 2048
-"""Rows that are read at a time."""
+"""Rows read at a time."""
 BUCKET = 8192
-"""Rows that are brought into their order at a time, from a file of their own; more where that would be more than `FILES`."""
+"""Rows sorted at a time, from a scratch file each; more if there would be more than `FILES` files."""
 FILES = 256
 PLACE = "_place"
 
 
 def read_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """An artifact's rows; `columns` that it does not have are left out."""
+    """An artifact's rows; missing `columns` are left out."""
     path = folder / FILE
     with parquet_errors(path):
         present = pq.read_schema(path).names
@@ -51,7 +51,7 @@ def write_rows(batches: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     total, size = 0, _rows_per_group(schema)
     with pq.ParquetWriter(folder / FILE, schema, compression="zstd") as writer:
-        for table in rechunked((batch.cast(schema) for batch in batches), size):
+        for table in rechunk((batch.cast(schema) for batch in batches), size):
             writer.write_table(table, row_group_size=size)
             total += len(table)
     return total
@@ -62,14 +62,14 @@ def _rows_per_group(schema: pa.Schema) -> int:
     return NARROW_ROWS_PER_GROUP if narrow else ROWS_PER_GROUP
 
 
-def write_made(made: Generator[pa.Table, None, dict[str, int]], folder: Path) -> dict[str, int]:
-    """Write what a generator yields, at least one table, with the first one's schema; returns what it returns."""
-    first = next(made)
+def write_made(batches: Generator[pa.Table, None, dict[str, int]], folder: Path) -> dict[str, int]:
+    """Write the tables that a generator yields (at least one), with the first one's schema; returns the generator's return value."""
+    first = next(batches)
     counts: dict[str, int] = {}
 
     def tables() -> Iterator[pa.Table]:
         yield first
-        counts.update((yield from made))
+        counts.update((yield from batches))
 
     write_rows(tables(), first.schema, folder)
     return counts
@@ -80,8 +80,8 @@ class Rows:
 
     Args:
         folder: of the artifact.
-        scratch: folder for what does not fit into memory.
-        columns: those that count; ones that the artifact does not have are left out. None = all.
+        scratch: folder for data that does not fit into memory.
+        columns: columns to read; missing ones are left out. None = all.
     """
 
     def __init__(self, folder: Path, scratch: Path, columns: Sequence[str] | None = None) -> None:
@@ -95,16 +95,16 @@ class Rows:
         return int(self._metadata.num_rows)
 
     def __getitem__(self, name: str) -> pa.Array:
-        """A whole column."""
+        """A complete column."""
         with parquet_errors(self._path):
             return pq.ParquetFile(self._path, metadata=self._metadata).read([name])[name].combine_chunks()
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """All rows in order, `BATCH` at a time; one empty table where there are none."""
+        """All rows in order, `BATCH` at a time; one empty table if there are none."""
         names = self.names if columns is None else list(columns)
         file = pq.ParquetFile(self._path, metadata=self._metadata)
-        found = (pa.Table.from_batches([batch]).select(names) for batch in file.iter_batches(BATCH, columns=names))
-        return rechunked(chain([file.schema_arrow.empty_table().select(names)], found), BATCH)
+        tables = (pa.Table.from_batches([batch]).select(names) for batch in file.iter_batches(BATCH, columns=names))
+        return rechunk(chain([file.schema_arrow.empty_table().select(names)], tables), BATCH)
 
     def take(self, places: np.ndarray, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Rows by number, in the order of `places`."""
@@ -112,16 +112,16 @@ class Rows:
 
 
 def take(sources: Sequence[Rows], places: np.ndarray, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Rows by number, in the order of `places`, from several artifacts that count as one after the other."""
-    return picked(chain.from_iterable(source.batches(columns) for source in sources), places, sources[0].scratch)
+    """Rows by number, in the order of `places`, from several artifacts numbered one after the other."""
+    return pick_rows(chain.from_iterable(source.batches(columns) for source in sources), places, sources[0].scratch)
 
 
-def picked(tables: Iterable[pa.Table], places: np.ndarray, scratch: Path) -> Iterator[pa.Table]:
-    """Rows by number from a stream of at least one table, which is gone through once; yields one empty table where none are wanted.
+def pick_rows(tables: Iterable[pa.Table], places: np.ndarray, scratch: Path) -> Iterator[pa.Table]:
+    """Rows by number from a stream of at least one table, read once; one empty table if `places` is empty.
 
     Args:
-        places: row numbers, shape (n,), in the order wanted; may repeat.
-        scratch: folder for what is read before it is wanted.
+        places: row numbers in output order, shape (n,); may repeat.
+        scratch: folder for rows that are read before their turn.
     """
     if np.all(places[1:] >= places[:-1]):
         yield from _ascending(tables, places)
@@ -135,11 +135,11 @@ def picked(tables: Iterable[pa.Table], places: np.ndarray, scratch: Path) -> Ite
         for table in _ascending(tables, places[order]):
             positions = order[start : start + len(table)]
             start += len(table)
-            placed = table.append_column(PLACE, pa.array(positions))
-            writers = writers or [pa.ipc.new_file(file, placed.schema) for file in files]
+            placed_rows = table.append_column(PLACE, pa.array(positions))
+            writers = writers or [pa.ipc.new_file(file, placed_rows.schema) for file in files]
             buckets = positions // size
             for bucket in np.unique(buckets):
-                writers[bucket].write_table(placed.filter(pa.array(buckets == bucket)))
+                writers[bucket].write_table(placed_rows.filter(pa.array(buckets == bucket)))
         for writer in writers:
             writer.close()
         for file in files:
@@ -149,19 +149,19 @@ def picked(tables: Iterable[pa.Table], places: np.ndarray, scratch: Path) -> Ite
 
 
 def _ascending(tables: Iterable[pa.Table], places: np.ndarray) -> Iterator[pa.Table]:
-    start = done = 0
+    start = first_place = 0
     for table in tables:
         stop = start + len(table)
-        until = int(np.searchsorted(places, stop))
-        if until > done or not len(places):
-            yield table.take(pa.array(places[done:until] - start))
-        if until == len(places):
+        next_place = int(np.searchsorted(places, stop))
+        if next_place > first_place or not len(places):
+            yield table.take(pa.array(places[first_place:next_place] - start))
+        if next_place == len(places):
             return
-        start, done = stop, until
+        start, first_place = stop, next_place
 
 
-def rechunked(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The rows of a stream of tables in tables of `size` rows, each in one chunk; the last may be smaller. No rows are one empty table."""
+def rechunk(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The rows of a stream in tables of `size` rows, one chunk each; the last may be smaller. Without rows, one empty table."""
     waiting: list[pa.Table] = []
     some = False
     for table in tables:
@@ -176,22 +176,22 @@ def rechunked(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def aligned(sources: Sequence[Rows], columns: Sequence[Sequence[str]]) -> Iterator[tuple[pa.Table, ...]]:
+def aligned_batches(sources: Sequence[Rows], columns: Sequence[Sequence[str]]) -> Iterator[tuple[pa.Table, ...]]:
     """Batches of several artifacts with the same rows in the same order, side by side; `columns` of each."""
     return zip(*(source.batches(names) for source, names in zip(sources, columns, strict=True)), strict=True)
 
 
 def check_same_order(sources: Sequence[Rows], names: str) -> None:
-    """Raise a DataError unless artifacts hold the same prompts in the same order; `names` says what they are."""
+    """Raise a DataError unless the artifacts (`names` in the message) have the same prompts in the same order."""
     ids = sources[0]["prompt_id"]
     if not all(source["prompt_id"].equals(ids) for source in sources[1:]):
-        raise DataError(f"{names} do not hold the same prompts in the same order")
+        raise DataError(f"{names} do not have the same prompts in the same order")
 
 
 def first_places(ids: pa.Array) -> np.ndarray:
-    """Where each id stands for the first time, ascending."""
-    numbered = pa.table({"id": ids, "place": np.arange(len(ids))})
-    return np.sort(numbered.group_by("id").aggregate([("place", "min")])["place_min"].to_numpy())
+    """Row numbers of the first occurrence of each id, ascending."""
+    numbered_ids = pa.table({"id": ids, "place": np.arange(len(ids))})
+    return np.sort(numbered_ids.group_by("id").aggregate([("place", "min")])["place_min"].to_numpy())
 
 
 def reward_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -209,20 +209,20 @@ def reward_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def per_prompt_mean(table: pa.Table, column: str) -> np.ndarray:
-    """Mean known reward of each prompt's answers, shape (prompts,); NaN where none is known."""
+    """Mean reward of each prompt's responses without null, shape (prompts,); NaN if all are null."""
     return known_means(reward_matrix(table[column]))
 
 
 @homogeneous(degree=1, rows=True)
 def known_means(matrix: np.ndarray) -> np.ndarray:
-    """Mean of the finite values of each row, shape (rows,); NaN where there is none."""
-    known = np.isfinite(matrix)
+    """Mean of the finite values of each row, shape (rows,); NaN if there are none."""
+    is_finite = np.isfinite(matrix)
     with np.errstate(invalid="ignore"):
-        return np.where(known, matrix, 0).sum(axis=1) / known.sum(axis=1)
+        return np.where(is_finite, matrix, 0).sum(axis=1) / is_finite.sum(axis=1)
 
 
 def mean_tokens(answers: Path) -> float | None:
-    """Mean tokens of an artifact's answers; those that failed before there was a token do not count. None if there are no others."""
+    """Mean tokens of an artifact's responses, without those that failed before the first token; None if there are no others."""
     table = read_table(answers, ["responses", "token_counts"])
     texts, counts = (table[name].combine_chunks().flatten() for name in ("responses", "token_counts"))
     mean = pc.mean(counts.filter(pc.or_(texts.is_valid(), pc.greater(counts, 0)))).as_py()
@@ -235,33 +235,33 @@ def joined_batches(
     """The rows of several artifacts joined on `prompt_id`, in the order of the first, `size` at a time.
 
     Args:
-        folders: artifacts; each id of the first must be in all of them.
-        prefixes: put before each artifact's column names; where names are the same, the first artifact's column counts.
-        skip: row numbers (positions in the first artifact) to leave out.
+        folders: artifacts; each id of the first must be in all.
+        prefixes: of each artifact's column names; among equal names the first artifact's column wins.
+        skip: row numbers of the first artifact to leave out.
         size: rows per batch; the last may be smaller.
-        scratch: folder for rows of artifacts that are in another order than the first.
+        scratch: folder for rows of artifacts in another order than the first.
 
     Yields:
         Row numbers, shape (b,), and the b joined rows.
     """
     sources = [Rows(folder, scratch) for folder in folders]
     ids = sources[0]["prompt_id"]
-    wanted = np.setdiff1d(np.arange(len(ids)), skip)
-    if not len(wanted):
+    rows = np.setdiff1d(np.arange(len(ids)), skip)
+    if not len(rows):
         return
-    streams = [rechunked(source.take(_places(source, folder, ids)[wanted]), size) for source, folder in zip(sources, folders, strict=True)]
-    for start, pieces in zip(range(0, len(wanted), size), zip(*streams, strict=True), strict=True):
+    streams = [rechunk(source.take(_places(source, folder, ids)[rows]), size) for source, folder in zip(sources, folders, strict=True)]
+    for start, pieces in zip(range(0, len(rows), size), zip(*streams, strict=True), strict=True):
         columns = [(prefix + name, piece[name]) for prefix, piece in zip(prefixes, pieces, strict=True) for name in piece.column_names]
-        joined = dict(reversed(columns))
-        yield wanted[start : start + size], pa.table(joined).to_pylist()
+        joined_columns = dict(reversed(columns))
+        yield rows[start : start + size], pa.table(joined_columns).to_pylist()
 
 
 def _places(source: Rows, folder: Path, ids: pa.Array) -> np.ndarray:
     """The row numbers at which a source has `ids`."""
-    own = source["prompt_id"]
-    if own.equals(ids):
+    source_ids = source["prompt_id"]
+    if source_ids.equals(ids):
         return np.arange(len(ids))
-    places = pc.index_in(ids, value_set=own)
+    places = pc.index_in(ids, value_set=source_ids)
     if places.null_count:
         missing = ids.filter(pc.is_null(places))[0].as_py()
         raise DataError(f"{folder} has no row for prompt {missing}, which {places.null_count} of the {len(ids)} rows need")

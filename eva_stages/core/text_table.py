@@ -1,4 +1,4 @@
-"""One table of text for every command: shown on a terminal, as Markdown or as CSV."""
+"""One table of text for every command: on a terminal, as Markdown or as CSV."""
 
 import csv
 import io
@@ -35,14 +35,14 @@ def as_rich(tables: Iterable[TextTable]) -> Group:
     """The tables for a terminal."""
     parts: list[Any] = []
     for table in tables:
-        shown = Table(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        rich_table = Table(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for index, head in enumerate(table.heads):
             letter = table.alignment[index] if table.alignment else _letter([row[index] for row in table.rows])
-            shown.add_column(Text(head), justify="left" if letter in "lL" else "right", overflow="fold", no_wrap=letter.isupper())
+            rich_table.add_column(Text(head), justify="left" if letter in "lL" else "right", overflow="fold", no_wrap=letter.isupper())
         for index, row in enumerate(table.rows):
             last = index in table.sums
-            shown.add_row(*(Text(cell_text(cell)) for cell in row), style="bold" if last else None, end_section=last)
-        parts += [shown, *(Text(note, style="dim") for note in table.notes), Text("")]
+            rich_table.add_row(*(Text(cell_text(cell)) for cell in row), style="bold" if last else None, end_section=last)
+        parts += [rich_table, *(Text(note, style="dim") for note in table.notes), Text("")]
     return Group(*parts[:-1])
 
 

@@ -23,7 +23,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import MESSAGES, Message
-from eva_stages.core.tables import BATCH, Rows, aligned, check_same_order, picked, reward_matrix
+from eva_stages.core.tables import BATCH, Rows, aligned_batches, check_same_order, pick_rows, reward_matrix
 from eva_stages.creator.contamination import words_of
 from eva_stages.creator.curation import prompt_text
 from eva_stages.creator.diversity import embedding_matrix
@@ -70,9 +70,9 @@ class Feedback(TableStep):
         counts = {"unscored": 0, "all_equal": 0}
         joined_tables = (
             pa.table({name: table[name] for table in batch for name in table.column_names})
-            for batch in aligned(response_sources, (("prompt_id", "messages"), ("responses",), ("rewards",)))
+            for batch in aligned_batches(response_sources, (("prompt_id", "messages"), ("responses",), ("rewards",)))
         )
-        for table in picked(joined_tables, _places(selected_rows, response_sources[0]), selected_rows.scratch):
+        for table in pick_rows(joined_tables, _places(selected_rows, response_sources[0]), selected_rows.scratch):
             matrix = reward_matrix(table["rewards"])
             is_scored = np.isfinite(matrix).all(axis=1)
             rewards, rows = np.where(is_scored[:, None], matrix, 0.0), np.arange(len(matrix))

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.numeric import homogeneous
-from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matrix
+from eva_stages.core.tables import Rows, aligned_batches, check_same_order, reward_matrix
 
 
 @homogeneous(degree=0)
@@ -56,7 +56,7 @@ class CombineRewards(TableStep):
         members = np.stack([standardise(reward_matrix(rows["rewards"])) for rows in sources])
         rewards = combine_rewards(members, np.array(self.weights), self.combine)
         next_row = 0
-        for batch in aligned(sources, [("prompt_id", "failures")] * len(sources)):
+        for batch in aligned_batches(sources, [("prompt_id", "failures")] * len(sources)):
             rows = slice(next_row, next_row + len(batch[0]))
             next_row = rows.stop
             offsets = _offsets(*rewards[rows].shape)

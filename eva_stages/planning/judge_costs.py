@@ -1,8 +1,8 @@
-"""What judging will cost, before a cent is spent: calls, tokens and money of every benchmark's judge.
+"""The cost of judging before it starts: calls, tokens and money of every benchmark's judge.
 
-The questions, the judge's prompts and the baseline's answers are at hand, so their tokens are counted; what the policy and the judge will
-say is not, so there are two figures: at most (every text at its limit) and expected (texts as long as in the official files). A judge
-that gives no verdict in Arena-Hard v0.1 is asked a second time, which neither figure has; the spending cap counts it.
+The questions, the judge's prompts and the baseline's responses are available, so their tokens are counted. The texts of the policy and the
+judge are not, so there are two figures: at most (every text at its limit) and expected (lengths as in the official files). Neither
+includes the second call of Arena-Hard v0.1 for a judgment without verdict; the spending cap does.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from eva_stages.evaluation.judge_prompts import arena_hard_cases, arena_hard_tem
 from eva_stages.models.providers import token_rates
 
 ANSWER = {"mt_bench": 300, "arena_hard": 430, "alpaca_eval": 390}
-"""Tokens of an answer, as in the official files of strong models."""
+"""Tokens of a response, as in the official files of strong models."""
 JUDGMENT = {"mt_bench": 160, "arena_hard": 520, "alpaca_eval": 1}
 """Tokens of a judgment, as in the official files (gpt-4 and gpt-4-1106-preview)."""
-SHOWN = {"mt_bench": 3, "arena_hard": 2, "alpaca_eval": 1}
-"""How many times one of the policy's answers stands in the prompts of a question (MT-Bench: once in the first, two in the second)."""
+TIMES_SHOWN = {"mt_bench": 3, "arena_hard": 2, "alpaca_eval": 1}
+"""Responses of the policy in all prompts of a question (MT-Bench: one in the first, two in the second)."""
 ALPACA_TEMPLATE = 300
 """Tokens of AlpacaEval's prompt without instruction and outputs."""
 
 
 @dataclass(frozen=True)
 class JudgeCost:
-    """Of one benchmark and one policy. Money is None where no price is known, 0 for judges that run here."""
+    """Cost of judging one policy on one benchmark; money is None without a known price, 0 for judges that run here."""
 
     calls: int
     input_tokens: int
@@ -41,28 +41,28 @@ class JudgeCost:
 
 
 def judge_cost(benchmark: JudgedBenchmark, stages: tuple[Stage, ...]) -> JudgeCost:
-    """The cost of judging one policy, from the files that the stages of the benchmark take."""
+    """The cost of judging one policy, from the input files of the benchmark's stages."""
     kind = str(benchmark.model_dump()["kind"])
     questions = next(stage for stage in stages if stage.kind == QUESTIONS)
     rows = question_rows(kind, _file(questions, "questions"), _file(questions, "references") if "references" in questions.inputs else None)
     prompts = _prompts(benchmark, rows, stages)
-    known = _tokens(prompts)
+    known_tokens = _tokens(prompts)
     calls = judge_calls(benchmark, len(rows))
     judge = benchmark.judge
-    most = judge.model_dump().get("max_new_tokens", 0)
-    answers = len(rows) * SHOWN[kind]
+    reply_limit = judge.model_dump().get("max_new_tokens", 0)
+    answers = len(rows) * TIMES_SHOWN[kind]
     rates = _rates(judge)
 
     def money(tokens_in: int, tokens_out: int) -> float | None:
         return None if rates is None else tokens_in * rates[0] + tokens_out * rates[1]
 
-    at_most = known + answers * benchmark.max_new_tokens, calls * most
-    expected = known + answers * min(ANSWER[kind], benchmark.max_new_tokens), calls * min(JUDGMENT[kind], most)
-    return JudgeCost(calls, *at_most, money(*at_most), *expected, money(*expected))
+    most_tokens = known_tokens + answers * benchmark.max_new_tokens, calls * reply_limit
+    expected_tokens = known_tokens + answers * min(ANSWER[kind], benchmark.max_new_tokens), calls * min(JUDGMENT[kind], reply_limit)
+    return JudgeCost(calls, *most_tokens, money(*most_tokens), *expected_tokens, money(*expected_tokens))
 
 
 def judge_calls(benchmark: JudgedBenchmark, questions: int) -> int:
-    """Calls for one policy: two of a question (both turns, or both places of its answer), in AlpacaEval one."""
+    """Calls for one policy: two per question (both turns, or both orders), in AlpacaEval one."""
     return questions if isinstance(benchmark, AlpacaEval) else 2 * questions
 
 
@@ -79,7 +79,7 @@ def _file(stage: Stage, name: str) -> Any:
 
 
 def _prompts(benchmark: JudgedBenchmark, rows: list[Row], stages: tuple[Stage, ...]) -> list[str]:
-    """Everything that the judge will be shown except the policy's answers."""
+    """The judge's prompts without the policy's responses."""
     judging = next((stage for stage in stages if stage.kind == JUDGE), None)
     if judging is None:
         return []
@@ -91,17 +91,17 @@ def _prompts(benchmark: JudgedBenchmark, rows: list[Row], stages: tuple[Stage, .
     kind = str(benchmark.model_dump()["kind"])
     files = [] if baseline is None else [_file(baseline, name) for name in sorted(baseline.inputs) if name.startswith("answers")]
     answers = {(category, question): text for (category, question), (_, text) in baseline_answers(kind, files).items()}
-    told = [answers.get((row["category"], row["question_id"])) or answers.get((None, row["question_id"])) for row in rows]
+    baseline_texts = [answers.get((row["category"], row["question_id"])) or answers.get((None, row["question_id"])) for row in rows]
     if isinstance(benchmark, ArenaHard):
         system = _file(judging, "system_prompts") if "system_prompts" in judging.inputs else None
         arena = arena_hard_templates(_file(judging, "prompts"), system)
-        pairs = zip(rows, told, strict=True)
-        shown = [case for row, text in pairs for case in arena_hard_cases(arena, row["category"], row["turns"][0], None, text)]
-        return [message["content"] for case in shown for message in case.messages]
-    return [f"{row['turns'][0]}{text or ''}{' m' * ALPACA_TEMPLATE}" for row, text in zip(rows, told, strict=True)]
+        pairs = zip(rows, baseline_texts, strict=True)
+        games = [case for row, text in pairs for case in arena_hard_cases(arena, row["category"], row["turns"][0], None, text)]
+        return [message["content"] for case in games for message in case.messages]
+    return [f"{row['turns'][0]}{text or ''}{' m' * ALPACA_TEMPLATE}" for row, text in zip(rows, baseline_texts, strict=True)]
 
 
 def _tokens(texts: list[str]) -> int:
-    """Tokens by the encoding of gpt-4, which stands for every judge's here."""
+    """Tokens in the encoding of gpt-4, as an estimate for every judge."""
     litellm = import_litellm()
     return sum(litellm.token_counter(model="gpt-4", text=text) for text in texts)

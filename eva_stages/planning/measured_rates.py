@@ -1,8 +1,8 @@
-"""Timing a recipe's stages on this machine, at a size that takes a fraction of the run.
+"""Measure the rates of a recipe's stages on this machine, at a size that takes a fraction of the run.
 
-The recipe itself is run, with a few batches of prompts, the base round and one iteration, by the same runner, in a folder that is thrown
-away. Whatever calls a provider, and whatever needs what such a stage makes, is left out: measuring spends no money. Public benchmarks are
-left out too, because their questions cannot be made fewer. Not seen at this size: what later iterations do to the lengths of answers.
+The recipe itself runs with a few batches of prompts, the base round and one iteration, by the same runner, in a temporary folder. Stages
+that call a provider, and stages that depend on them, are left out: measuring spends no money. Public benchmarks are left out too,
+because the number of their questions is fixed. How response lengths change in later iterations is not measured.
 """
 
 import math
@@ -32,33 +32,38 @@ from eva_stages.planning.rates import Rates, done_rates
 from eva_stages.planning.sizes import prompt_count, sizes
 
 FOLDER = "measuring-"
-"""How the names of folders begin in which is measured; those of a failed or killed measuring stay until the next."""
+"""Prefix of the temporary folders; the folder of a failed or killed measurement stays until the next one."""
 BATCHES = 2
-"""Parts of a row stage that are timed; between them lies what the interval is made of."""
+"""Parts of a row stage that are timed; their difference gives the interval."""
 STEPS = 3
-"""Optimiser steps of an epoch, if every prompt gave a pair."""
+"""Optimiser steps of an epoch if every prompt gives a pair."""
 
 
+<<<<<<< HEAD
 def measured_rates(small: Recipe, resolved: Resolved, rounds: list[Iteration], root: Path, reporter: Reporter) -> Rates:
     """Rates of the recipe's stages, in seconds as they pass on this machine now.
+=======
+def measured_rates(small: Recipe, rounds: list[Iteration], root: Path, reporter: Reporter) -> Rates:
+    """Rates of the recipe's stages on this machine at its present load.
+>>>>>>> edc46bb (Planning and the tables of core in plain English)
 
     Args:
-        small: the recipe at the size that is timed, see `reduced`.
+        small: the recipe at the measured size, see `reduced_recipe`.
         rounds: its iterations.
-        root: folder of the run, below which the measuring takes place, on the same disk.
+        root: folder of the run; the temporary folder is below it, on the same disk.
 
     Raises:
-        ConfigError: if every stage calls a provider or needs one that does.
+        ConfigError: if every stage calls a provider or depends on one that does.
         StageError: if a stage fails.
     """
-    begun = time.time() - psutil.Process().create_time()
-    chosen = free_stages([stage for one in rounds for stage in one.stages])
-    if not chosen:
-        raise ConfigError(["--measure: no stage of this recipe can be timed without calling a provider; give a table with --rates"])
+    start_up = time.time() - psutil.Process().create_time()
+    stages = free_stages([stage for iteration in rounds for stage in iteration.stages])
+    if not stages:
+        raise ConfigError(["--measure: every stage calls a provider or depends on one that does; give a table with --rates FILE"])
     root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(f"{FOLDER}*"):
-        if Run(left).holder() is None:
-            shutil.rmtree(left, ignore_errors=True)
+    for folder in root.glob(f"{FOLDER}*"):
+        if Run(folder).holder() is None:
+            shutil.rmtree(folder, ignore_errors=True)
     run = Run(Path(tempfile.mkdtemp(prefix=FOLDER, dir=root)))
     with ExitStack() as ending:
         ending.callback(shutil.rmtree, run.root, ignore_errors=True)
@@ -66,35 +71,43 @@ def measured_rates(small: Recipe, resolved: Resolved, rounds: list[Iteration], r
         try:
             with run.lock():
                 clock = time.monotonic()
-                run_in_child("builtins:dict", {}, run.work / "start.log", lambda: None)  # libraries are imported once for all stages
+                run_in_child("builtins:dict", {}, run.work / "start.log", lambda: None)  # imports the libraries once for all stages
                 start = time.monotonic() - clock
-                execute(run, chosen, reporter)
+                execute(run, stages, reporter)
                 wall = time.monotonic() - clock - start
         except StageError:
-            ending.pop_all()  # the log that it names is in the folder
+            ending.pop_all()  # keep the folder: it has the log that the error names
             raise
+<<<<<<< HEAD
         own = sum(run.manifest(stage)["seconds"] for stage in chosen)
         units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, prompt_count(small, resolved, rounds, run)).items()}
         found = done_rates(run, chosen, units)
     between = max(0.0, wall - own) / len(chosen)
     return found.model_copy(update={"machine": machine(), "start_seconds": begun + start, "between_seconds": between})
+=======
+        stage_seconds = sum(run.manifest(stage)["seconds"] for stage in stages)
+        units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, prompt_count(small, rounds, run)).items()}
+        rates = done_rates(run, stages, units)
+    seconds_between = max(0.0, wall - stage_seconds) / len(stages)
+    return rates.model_copy(update={"machine": machine(), "start_seconds": start_up + start, "between_seconds": seconds_between})
+>>>>>>> edc46bb (Planning and the tables of core in plain English)
 
 
-def reduced(recipe: Recipe) -> Recipe:
-    """The recipe at the size that is timed. Its batches are as large as ever; its limits do not stop it."""
+def reduced_recipe(recipe: Recipe) -> Recipe:
+    """The recipe at the measured size, with unchanged batch sizes and without limits that stop it."""
     training = recipe.solver.training
     prompts = max(BATCHES * recipe.runtime.rows_per_part, math.ceil(STEPS * training.batch_size / training.epochs))
     questions = BATCHES * recipe.runtime.rows_per_part
-    kept = tuple(
-        one.model_copy(update={"prompts": min(one.prompts, questions)})
-        for one in recipe.evaluation.benchmarks
-        if isinstance(one, Lettercraft)
+    benchmarks = tuple(
+        benchmark.model_copy(update={"prompts": min(benchmark.prompts, questions)})
+        for benchmark in recipe.evaluation.benchmarks
+        if isinstance(benchmark, Lettercraft)
     )
     changes: dict[str, Any] = {
         "iterations": min(recipe.iterations, 1),
         "prompts": recipe.prompts.model_copy(update={"size": min(recipe.prompts.size or prompts, prompts)}),
         "solver": recipe.solver.model_copy(update={"training": training.model_copy(update={"checkpoints_per_epoch": 1})}),
-        "evaluation": recipe.evaluation.model_copy(update={"benchmarks": kept}),
+        "evaluation": recipe.evaluation.model_copy(update={"benchmarks": benchmarks}),
         "limits": Limits.model_validate(dict.fromkeys(Limits.model_fields, 1)),
         "health": recipe.health.model_copy(update={"stop": ()}),
         "publish": None,
@@ -108,16 +121,16 @@ def calls_provider(stage: Stage) -> bool:
 
 
 def free_stages(stages: list[Stage]) -> list[Stage]:
-    """The stages, and what they need, that neither cost money nor need what such a stage makes."""
-    paid: set[str] = set()
+    """The stages, with their inputs, that neither cost money nor depend on a stage that does."""
+    paid_stages: set[str] = set()
     for stage in closure(stages):
-        if calls_provider(stage) or any(upstream.fingerprint in paid for upstream in stage.inputs.values()):
-            paid.add(stage.fingerprint)
-    return [stage for stage in closure(stages) if stage.fingerprint not in paid]
+        if calls_provider(stage) or any(upstream.fingerprint in paid_stages for upstream in stage.inputs.values()):
+            paid_stages.add(stage.fingerprint)
+    return [stage for stage in closure(stages) if stage.fingerprint not in paid_stages]
 
 
 def machine() -> str:
-    """What was measured on, in a few words."""
+    """A short description of this machine."""
     gpus = visible_gpus()
-    counted = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
-    return ", ".join([f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPU cores", *counted])
+    gpu_counts = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
+    return ", ".join([f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPU cores", *gpu_counts])

@@ -1,7 +1,6 @@
-"""What a recipe would run: every stage, done or to do, with rows, tokens, time, disk and money, and their sums by iteration.
+"""The plan of a recipe: every stage, done or to do, with rows, tokens, time, disk and money, and their sums by iteration.
 
-Two kinds of figures: at most, from the recipe alone, and expected, from rates (see
-`eva_stages.planning.rates`). What nothing is known about is null.
+Upper limits come from the recipe, expected figures from rates (`eva_stages.planning.rates`). Unknown figures are null.
 """
 
 import math
@@ -26,47 +25,60 @@ from eva_stages.planning.judge_costs import JudgeCost, judge_cost
 from eva_stages.planning.rates import Rate, Rates, answering_rate, known_rates
 from eva_stages.planning.sizes import Size, prompt_count, sizes
 
-SUMMED = ("tokens", "input_tokens", "output_tokens", "seconds_expected", "seconds_low", "seconds_high", "gpu_seconds", "gpu_hours", "bytes")
+SECONDS = ("seconds_expected", "seconds_low", "seconds_high")
+SUMMED_FIELDS = ("tokens", "input_tokens", "output_tokens", *SECONDS, "gpu_seconds", "gpu_hours", "bytes")
 MONEY = ("usd", "usd_expected")
 MOMENTS = {"adamw_torch": 2, "adamw_torch_fused": 2, "rmsprop": 1, "adafactor": 0}
-"""Numbers that an optimiser keeps for each weight."""
+"""Numbers that an optimiser stores for each weight."""
 CHECKPOINTS = 3
-"""How many a training has on disk at once: two that it keeps, and the one it writes."""
+"""Checkpoints of a training on disk at the same time: two saved ones, and the one being written."""
 
 
 @dataclass(frozen=True)
 class ModelBytes:
     artifact: int
     checkpoints: int | None
-    """At most at one time, while training goes; None where only an adapter is trained."""
+    """The most at one time during training; None for adapters."""
 
 
+<<<<<<< HEAD
 def plan_document(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], run: Run, given: Rates | None = None) -> dict[str, Any]:
     """Every stage with its state and size; sums of what is to do, by iteration and in all.
+=======
+def plan_document(recipe: Recipe, rounds: list[Iteration], run: Run, given_rates: Rates | None = None) -> dict[str, Any]:
+    """Every stage with its state and size; sums of the stages to do, by iteration and in total.
+>>>>>>> edc46bb (Planning and the tables of core in plain English)
 
-    Of a stage: `rows` and `tokens` (generated) are at most, until it has run; `steps` are a training's, as expected. `input_tokens`,
-    `output_tokens`, `seconds_expected` with `seconds_low` and `seconds_high`, `gpu_seconds`, `gpu_hours` and `bytes` are expected, actual
-    once it has run, and null where no rate is known. `checkpoint_bytes` is what a training needs besides while it goes. `usd` is at most, 0
-    for models that run here, null where no price or no number of tokens is known. `judging` has the calls, tokens and money of every
-    benchmark's judge, at most and expected, for all policies that are still to be judged. In sums null parts are left out; `unmeasured`
-    and `unpriced` say how many, and a sum of nothing is null. `wall_seconds` has the start and what passes between stages too.
+    Of a stage: `rows` and `tokens` (generated) are upper limits until it has run; `steps` are a training's expected steps. `input_tokens`,
+    `output_tokens`, `seconds_expected` with `seconds_low` and `seconds_high`, `gpu_seconds`, `gpu_hours` and `bytes` are expected; actual
+    once it has run, and null without a rate. `checkpoint_bytes` is the additional disk during a training. `usd` is an upper limit: 0 for
+    models that run here, null without a price or a number of tokens. `judging` has calls, tokens and money of every benchmark's judge,
+    upper limits and expected, for all policies to be judged. Sums leave null parts out; `unmeasured` and `unpriced` count them, and a sum
+    of no parts is null. `wall_seconds` includes the start and the time between stages.
 
     Args:
-        given: rates that go before the run's own.
+        given_rates: rates that take precedence over the run's own.
     """
+<<<<<<< HEAD
     prompts = prompt_count(recipe, resolved, rounds, run)
     own = sizes(recipe, rounds, prompts)
     stages = closure([stage for one in rounds for stage in one.stages])
     rates = known_rates(run, stages, {fingerprint: size.units for fingerprint, size in own.items()}, given or Rates())
+=======
+    prompts = prompt_count(recipe, rounds, run)
+    planned_sizes = sizes(recipe, rounds, prompts)
+    stages = closure([stage for iteration in rounds for stage in iteration.stages])
+    rates = known_rates(run, stages, {fingerprint: size.units for fingerprint, size in planned_sizes.items()}, given_rates or Rates())
+>>>>>>> edc46bb (Planning and the tables of core in plain English)
     shares = {
         stage.iteration: rate.rows for stage in stages if stage.name == "pair" and (rate := rates.of(stage)) and rate.rows is not None
     }
-    expected = sizes(recipe, rounds, prompts, shares)
+    expected_sizes = sizes(recipe, rounds, prompts, shares)
     judging, costs = _judging(recipe, run, rounds)
     model = _model_bytes(recipe, stages)
     entries = []
     for stage in stages:
-        size = expected[stage.fingerprint]
+        size = expected_sizes[stage.fingerprint]
         rate = rates.of(stage) or answering_rate(rates.of(replace(stage, name="respond")), size.answers, recipe.solver.responses)
         entries.append(_entry(run, stage, size, rate, costs.get(stage.fingerprint), model))
     todo = [entry for entry in entries if entry["state"] == "to do"]
@@ -83,35 +95,33 @@ def plan_document(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], r
 
 
 def _sums(todo: list[dict[str, Any]], numbers: Iterable[int], rates: Rates, start: float = 0.0) -> dict[str, Any]:
-    """The sums of the stages to do of some iterations."""
-    chosen = [entry for entry in todo if entry["iteration"] in numbers]
-    sums: dict[str, Any] = {name: _sum(entry[name] for entry in chosen) for name in (*SUMMED, *MONEY)}
-    around = start + len(chosen) * rates.between_seconds
-    walls = {
-        f"wall_{name}": None if sums[name] is None else round(sums[name] + around, 3) for name in SUMMED if name.startswith("seconds_")
-    }
-    needed = [entry["checkpoint_bytes"] for entry in chosen if entry["checkpoint_bytes"] is not None]
+    """Sums over the stages to do in some iterations."""
+    entries = [entry for entry in todo if entry["iteration"] in numbers]
+    sums: dict[str, Any] = {name: _sum(entry[name] for entry in entries) for name in (*SUMMED_FIELDS, *MONEY)}
+    extra_seconds = start + len(entries) * rates.between_seconds
+    walls = {f"wall_{name}": None if sums[name] is None else round(sums[name] + extra_seconds, 3) for name in SECONDS}
+    checkpoints = [entry["checkpoint_bytes"] for entry in entries if entry["checkpoint_bytes"] is not None]
     return {
-        "stages": len(chosen),
+        "stages": len(entries),
         **sums,
         "tokens": sums["tokens"] or 0,
-        "usd": sums["usd"] if chosen else 0,
-        "usd_expected": sums["usd_expected"] if chosen else 0,
+        "usd": sums["usd"] if entries else 0,
+        "usd_expected": sums["usd_expected"] if entries else 0,
         **walls,
-        "checkpoint_bytes": max(needed, default=None),
-        "unmeasured": sum(entry["seconds_expected"] is None for entry in chosen),
-        "unpriced": sum(entry["usd"] is None for entry in chosen),
+        "checkpoint_bytes": max(checkpoints, default=None),
+        "unmeasured": sum(entry["seconds_expected"] is None for entry in entries),
+        "unpriced": sum(entry["usd"] is None for entry in entries),
     }
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known), 9) if known else None
+    known_values = [value for value in values if value is not None]
+    return round(sum(known_values), 9) if known_values else None
 
 
 def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[dict[str, Any]], dict[str, JudgeCost]]:
-    """What every benchmark's judge will cost over all policies to do; and the cost of each judging stage."""
-    stages = [stage for one in rounds for stage in one.stages]
+    """The cost of every benchmark's judge over all policies to do; and the cost of each judging stage."""
+    stages = [stage for iteration in rounds for stage in iteration.stages]
     entries: list[dict[str, Any]] = []
     costs: dict[str, JudgeCost] = {}
     for benchmark in recipe.evaluation.benchmarks:
@@ -122,8 +132,8 @@ def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[di
         todo = [stage for stage in judges if not run.done(stage)]
         if not judges:
             continue
-        own = [stage for stage in stages if stage.kind in (QUESTIONS, BASELINE) and stage.benchmark == name]
-        cost = judge_cost(benchmark, (*own, judges[0]))
+        file_stages = [stage for stage in stages if stage.kind in (QUESTIONS, BASELINE) and stage.benchmark == name]
+        cost = judge_cost(benchmark, (*file_stages, judges[0]))
         costs |= {stage.fingerprint: cost for stage in judges}
         amounts = {key: None if amount is None else amount * len(todo) for key, amount in asdict(cost).items()}
         entries.append({"benchmark": name, "judge": judge_name(benchmark.judge), "policies": len(todo), **amounts})
@@ -133,15 +143,16 @@ def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[di
 def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCost | None, model: ModelBytes | None) -> dict[str, Any]:
     entry = {"stage": stage.label, "iteration": stage.iteration, "fingerprint": stage.fingerprint[:12]}
     if run.done(stage):
-        return {**entry, **_done(run.manifest(stage))}
+        return {**entry, **_done_entry(run.manifest(stage))}
     units = cost.calls if cost else size.units
-    known = None if units is None else rate
-    tokens = {name: _per_unit(known, name, units) for name in ("input_tokens", "output_tokens")}
+    known_rate = None if units is None else rate
+    tokens = {name: _per_unit(known_rate, name, units) for name in ("input_tokens", "output_tokens")}
     if cost is not None:
         tokens = {"input_tokens": cost.expected_input_tokens, "output_tokens": cost.expected_output_tokens}
-    seconds = _seconds(known, units)
-    gpu = None if known is None or known.gpus is None or seconds["seconds_expected"] is None else seconds["seconds_expected"] * known.gpus
-    trains = stage.name == "train"
+    seconds = _seconds(known_rate, units)
+    gpus, expected_seconds = known_rate.gpus if known_rate else None, seconds["seconds_expected"]
+    gpu_seconds = None if gpus is None or expected_seconds is None else expected_seconds * gpus
+    model_size = model if stage.name == "train" else None
     return {
         **entry,
         "state": "to do",
@@ -151,19 +162,19 @@ def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCos
         **{name: _whole(value) for name, value in tokens.items()},
         "seconds": None,
         **seconds,
-        "gpus": known.gpus if known else None,
-        "gpu_seconds": gpu,
-        "gpu_hours": None if gpu is None else gpu / 3600,
-        "bytes": model.artifact if trains and model else _whole(_per_unit(known, "bytes", units)),
-        "checkpoint_bytes": model.checkpoints if trains and model else None,
+        "gpus": gpus,
+        "gpu_seconds": gpu_seconds,
+        "gpu_hours": None if gpu_seconds is None else gpu_seconds / 3600,
+        "bytes": model_size.artifact if model_size else _whole(_per_unit(known_rate, "bytes", units)),
+        "checkpoint_bytes": model_size.checkpoints if model_size else None,
         **_money(stage, size, tokens, cost),
     }
 
 
-def _done(manifest: dict[str, Any]) -> dict[str, Any]:
+def _done_entry(manifest: dict[str, Any]) -> dict[str, Any]:
     counts, seconds = manifest["counts"], manifest["seconds"]
     gpus = manifest["devices"]["count"] if "devices" in manifest else None
-    spent = counts.get("cost_usd", 0.0)
+    usd = counts.get("cost_usd", 0.0)
     return {
         "state": "done",
         "rows": manifest["rows"],
@@ -172,18 +183,18 @@ def _done(manifest: dict[str, Any]) -> dict[str, Any]:
         "input_tokens": counts.get("input_tokens"),
         "output_tokens": counts.get("output_tokens"),
         "seconds": seconds,
-        **dict.fromkeys(("seconds_expected", "seconds_low", "seconds_high"), seconds),
+        **dict.fromkeys(SECONDS, seconds),
         "gpus": gpus,
         "gpu_seconds": None if gpus is None else seconds * gpus,
         "gpu_hours": None if gpus is None else seconds * gpus / 3600,
         "bytes": manifest.get("bytes"),
         "checkpoint_bytes": None,
-        **dict.fromkeys(MONEY, spent),
+        **dict.fromkeys(MONEY, usd),
     }
 
 
 def _per_unit(rate: Rate | None, name: str, units: int | None) -> float | None:
-    """An amount per unit, times the units."""
+    """A rate's amount per unit times the units."""
     amount = None if rate is None else getattr(rate, name)
     return None if amount is None or units is None else amount * units
 
@@ -194,29 +205,30 @@ def _whole(value: float | None) -> int | None:
 
 def _seconds(rate: Rate | None, units: int | None) -> dict[str, float | None]:
     if rate is None or units is None:
-        return dict.fromkeys(("seconds_expected", "seconds_low", "seconds_high"))
+        return dict.fromkeys(SECONDS)
     lines = {"expected": rate, "low": rate.fastest or rate, "high": rate.slowest or rate}
     return {f"seconds_{name}": round(line.seconds(units), 3) for name, line in lines.items()}
 
 
 def _money(stage: Stage, size: Size, tokens: Mapping[str, float | None], cost: JudgeCost | None) -> dict[str, float | None]:
-    """What a stage costs, at most and expected; at most has the expected tokens in, because nobody limits them."""
+    """The cost of a stage, at most and expected; at most counts the expected input tokens, which have no limit."""
     if cost is not None:
         return {"usd": cost.usd, "usd_expected": cost.expected_usd}
-    paid = next((use for use in uses(stage) if use.target == GENERATORS["litellm"]), None)
-    if paid is None:
+    provider_call = next((use for use in uses(stage) if use.target == GENERATORS["litellm"]), None)
+    if provider_call is None:
         return dict.fromkeys(MONEY, 0.0)
-    rates = token_rates(str(paid.arguments["model"]), paid.runtime.get("price"))
-    read, written = tokens["input_tokens"], tokens["output_tokens"]
-    if rates is None or read is None or written is None:
+    rates = token_rates(str(provider_call.arguments["model"]), provider_call.runtime.get("price"))
+    tokens_in, tokens_out = tokens["input_tokens"], tokens["output_tokens"]
+    if rates is None or tokens_in is None or tokens_out is None:
         return dict.fromkeys(MONEY)
-    return {"usd": read * rates[0] + max(size.tokens or 0, written) * rates[1], "usd_expected": read * rates[0] + written * rates[1]}
+    input_usd = tokens_in * rates[0]
+    return {"usd": input_usd + max(size.tokens or 0, tokens_out) * rates[1], "usd_expected": input_usd + tokens_out * rates[1]}
 
 
 def _model_bytes(recipe: Recipe, stages: Sequence[Stage]) -> ModelBytes | None:
-    """Disk that a trained policy takes, which is as large as the one it starts from; None where nothing is trained."""
-    trained = (stage.inputs["policy"] for stage in stages if stage.name == "train")
-    base = next((policy for policy in trained if isinstance(policy, Outside)), None)
+    """Disk size of a trained policy, which is that of the policy it starts from; None if nothing is trained."""
+    policies = (stage.inputs["policy"] for stage in stages if stage.name == "train")
+    base = next((policy for policy in policies if isinstance(policy, Outside)), None)
     if base is None:
         return None
     training = recipe.solver.training
@@ -227,6 +239,6 @@ def _model_bytes(recipe: Recipe, stages: Sequence[Stage]) -> ModelBytes | None:
 
 
 def _weights(path: Path) -> int:
-    """How many numbers a safetensors file holds."""
+    """How many numbers a safetensors file has."""
     with safe_open(path, "np") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - it has no other way
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - its only interface

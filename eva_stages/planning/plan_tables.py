@@ -1,4 +1,4 @@
-"""The plan for a terminal: every stage, the sums of each iteration, and what is left to do in all."""
+"""The plan for a terminal: every stage, the sums of each iteration, and the total of all stages to do."""
 
 from dataclasses import replace
 from typing import Any
@@ -39,25 +39,25 @@ def _stage_row(entry: dict[str, Any]) -> list[str]:
 
 
 def _sum_row(name: str, sums: dict[str, Any], prefix: str) -> list[str]:
-    read, written, most, time, interval, hours, disk, usd = _amounts(sums, prefix)
-    if sums["unmeasured"]:  # and so not all of it
-        read, written, time, hours, disk = (_at_least(cell) for cell in (read, written, time, hours, disk))
+    tokens_in, tokens_out, token_limit, time, interval, hours, disk, usd = _amounts(sums, prefix)
+    if sums["unmeasured"]:  # the sums are lower bounds
+        tokens_in, tokens_out, time, hours, disk = (_lower_bound(cell) for cell in (tokens_in, tokens_out, time, hours, disk))
     if sums["unpriced"]:
-        usd = _at_least(usd) if sums["usd_expected"] else UNKNOWN
-    return [name, f"{sums['stages']}", "", read, written, most, time, interval, hours, disk, usd]
+        usd = _lower_bound(usd) if sums["usd_expected"] else UNKNOWN
+    return [name, f"{sums['stages']}", "", tokens_in, tokens_out, token_limit, time, interval, hours, disk, usd]
 
 
-def _at_least(cell: str) -> str:
+def _lower_bound(cell: str) -> str:
     return UNKNOWN if cell in (UNKNOWN, "CPU") else f">= {cell}"
 
 
 def _amounts(entry: dict[str, Any], prefix: str) -> list[str]:
-    low, expected, high = (entry[f"{prefix}seconds_{name}"] for name in ("low", "expected", "high"))
+    low, seconds, high = (entry[f"{prefix}seconds_{name}"] for name in ("low", "expected", "high"))
     hours = entry["gpu_hours"]
     return [
         *(UNKNOWN if entry[name] is None else f"{entry[name]:,}" for name in ("input_tokens", "output_tokens")),
         f"{entry['tokens']:,}" if entry["tokens"] else "",
-        UNKNOWN if expected is None else duration(expected),
+        UNKNOWN if seconds is None else duration(seconds),
         "" if low == high else span(low, high),
         UNKNOWN if hours is None else f"{hours:,.2f}" if hours else "CPU",
         UNKNOWN if entry["bytes"] is None else decimal(int(entry["bytes"])),
@@ -65,15 +65,15 @@ def _amounts(entry: dict[str, Any], prefix: str) -> list[str]:
     ]
 
 
-def money(expected: float | None, most: float | None) -> str:
-    if expected is None or most is None:
+def money(expected_usd: float | None, most_usd: float | None) -> str:
+    if expected_usd is None or most_usd is None:
         return UNKNOWN
-    amounts = [f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}" for amount in (expected, most)]
-    return amounts[0] if expected == most else f"{amounts[0]} (<= {amounts[1]})"
+    amounts = [f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}" for amount in (expected_usd, most_usd)]
+    return amounts[0] if expected_usd == most_usd else f"{amounts[0]} (<= {amounts[1]})"
 
 
 def _judging_table(entries: list[dict[str, Any]]) -> TextTable:
-    """What judging costs: expected, with the lengths of the official files, and at most."""
+    """The cost of judging: expected, with lengths as in the official files, and at most."""
     rows = []
     for entry in entries:
         tokens = [f"{entry[f'expected_{name}']:,} (<= {entry[name]:,})" for name in ("input_tokens", "output_tokens")]
@@ -86,16 +86,16 @@ def _judging_table(entries: list[dict[str, Any]]) -> TextTable:
 def _notes(document: dict[str, Any]) -> list[str]:
     todo = document["to_do"]
     notes = [
-        f"{todo['stages']} of {len(document['stages'])} stages to do, at most {todo['tokens']:,.0f} generated tokens; rows of train: steps"
+        f"{todo['stages']} of {len(document['stages'])} stages to do, at most {todo['tokens']:,.0f} generated tokens; train counts steps"
     ]
     if document["measured_on"]:
-        notes.append(f"measured on {document['measured_on']}; interval: all as fast as the fastest and as slow as the slowest batch")
+        notes.append(f"measured on {document['measured_on']}; interval: every batch as fast as the fastest, as slow as the slowest")
     if todo["unmeasured"]:
         notes.append(
-            f"{todo['unmeasured']} stages not measured ({UNKNOWN}): eva plan RECIPE --measure times them, --rates FILE gives a table"
+            f"{todo['unmeasured']} stages are not measured ({UNKNOWN}); run eva plan RECIPE --measure, or give a table with --rates FILE"
         )
     if todo["unpriced"]:
-        notes.append(f"{todo['unpriced']} stages call a provider and have no price yet: give their tokens in a table with --rates")
+        notes.append(f"{todo['unpriced']} stages call a provider and have no price; give their tokens in a table with --rates FILE")
     if todo["checkpoint_bytes"]:
-        notes.append(f"while training: up to {decimal(todo['checkpoint_bytes'])} of checkpoints besides")
+        notes.append(f"during training: up to {decimal(todo['checkpoint_bytes'])} of additional checkpoints")
     return notes

@@ -1,4 +1,4 @@
-"""How large the stages of a recipe are, before they run: rows, optimiser steps, and generated tokens per row at most."""
+"""The size of every stage before it runs: rows, optimiser steps, and generated tokens per row at most. The only place with such rules."""
 
 import math
 from collections.abc import Mapping
@@ -41,17 +41,17 @@ NO_SHARES: Mapping[int, float] = MappingProxyType({})
 @dataclass(frozen=True)
 class Size:
     rows: int | None
-    """None where it is not known, or the stage has none."""
+    """None: unknown, or the stage has no rows."""
     tokens_per_row: int = 0
-    """Generated ones, at most."""
+    """Generated tokens, at most."""
     steps: int | None = None
-    """Optimiser steps of a training."""
+    """Optimiser steps of `train`."""
     answers: int = 0
-    """The policy's answers to a row of a public benchmark."""
+    """The policy's responses to a question of a public benchmark."""
 
     @property
     def units(self) -> int | None:
-        """What a rate counts: optimiser steps of training, rows of everything else."""
+        """The units of a rate: optimiser steps of `train`, rows of other stages."""
         return self.rows if self.steps is None else self.steps
 
     @property
@@ -59,8 +59,13 @@ class Size:
         return None if self.rows is None else self.rows * self.tokens_per_row
 
 
+<<<<<<< HEAD
 def prompt_count(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], run: Run) -> int:
     """Prompts of an iteration: as loaded, as the recipe says, or as its source has."""
+=======
+def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int:
+    """Prompts of an iteration: as loaded, else as in the recipe, else as in its source."""
+>>>>>>> edc46bb (Planning and the tables of core in plain English)
     if run.done(rounds[0].prompts):
         return int(run.manifest(rounds[0].prompts)["rows"])
     prompts = recipe.prompts
@@ -75,123 +80,126 @@ def sizes(recipe: Recipe, rounds: list[Iteration], prompts: int, pair_shares: Ma
 
     Args:
         prompts: prompts of an iteration.
-        pair_shares: by iteration, the share of the prompts that give a pair; all of them where it is not known.
+        pair_shares: by iteration, the share of the prompts that give a pair; default 1.
     """
-    found: dict[str, Size] = {}
-    for one in rounds:
-        found = {**_sizes(recipe, one, prompts, pair_shares.get(one.number, 1.0)), **found}
-    return found
+    sizes_by_stage: dict[str, Size] = {}
+    for iteration in rounds:
+        sizes_by_stage = {**_sizes(recipe, iteration, prompts, pair_shares.get(iteration.number, 1.0)), **sizes_by_stage}
+    return sizes_by_stage
 
 
-def _sizes(recipe: Recipe, one: Iteration, prompts: int, pair_share: float) -> dict[str, Size]:
-    """Those of an iteration and of what it needs."""
+def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float) -> dict[str, Size]:
+    """Sizes of the stages of an iteration and of their inputs."""
     limit = recipe.policy.generator.max_new_tokens
-    drawn = round(prompts * recipe.creator.selection.fraction)
-    attempts = drawn * recipe.creator.evolve.generations
+    drawn_prompts = round(prompts * recipe.creator.selection.fraction)
+    attempts = drawn_prompts * recipe.creator.evolve.generations
     evolver_limit = most_tokens(recipe.creator.evolve.generator)
     critic = recipe.creator.evolve.feedback.critic if recipe.creator.evolve.feedback else None
     scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
-    lettercraft = next((one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft)), None)
-    held_out, samples = (lettercraft.prompts, lettercraft.samples) if lettercraft else (0, 0)
-    answered = drawn if one.number and recipe.creator.control == "no_evolve" else prompts
-    known = {
+    lettercraft = next((benchmark for benchmark in recipe.evaluation.benchmarks if isinstance(benchmark, Lettercraft)), None)
+    questions, samples = (lettercraft.prompts, lettercraft.samples) if lettercraft else (0, 0)
+    solver_prompts = drawn_prompts if iteration.number and recipe.creator.control == "no_evolve" else prompts
+    sizes = {
         "creator-respond": Size(prompts, recipe.creator.responses * limit),
         **_reward_sizes(recipe, "creator-reward", prompts, recipe.creator.responses),
         "admit-respond": Size(attempts, recipe.creator.responses * limit),
         **_reward_sizes(recipe, "admit-reward", attempts, recipe.creator.responses),
         "admit": Size(attempts),
-        "subset": Size(drawn),
-        "respond": Size(answered, recipe.solver.responses * limit),
-        **_reward_sizes(recipe, "reward", answered, recipe.solver.responses),
-        "pair": Size(answered),
-        "rewrite": Size(answered, most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
-        **_reward_sizes(recipe, "rewrite-reward", answered, 1),
-        "rewritten": Size(answered),
-        "select": Size(drawn),
+        "subset": Size(drawn_prompts),
+        "respond": Size(solver_prompts, recipe.solver.responses * limit),
+        **_reward_sizes(recipe, "reward", solver_prompts, recipe.solver.responses),
+        "pair": Size(solver_prompts),
+        "rewrite": Size(solver_prompts, most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
+        **_reward_sizes(recipe, "rewrite-reward", solver_prompts, 1),
+        "rewritten": Size(solver_prompts),
+        "select": Size(drawn_prompts),
         "evolve": Size(attempts, evolver_limit),
-        "feedback": Size(drawn),
-        "critique": Size(drawn, most_tokens(critic)),
-        "parents": Size(drawn),
+        "feedback": Size(drawn_prompts),
+        "critique": Size(drawn_prompts, most_tokens(critic)),
+        "parents": Size(drawn_prompts),
         "curate": Size(attempts),
         "replay": Size(round(prompts * recipe.creator.replay.share) if recipe.creator.replay else None),
         "analyse-scores": Size(prompts, most_tokens(scorer)),
-        stage_name(QUESTIONS, LETTERCRAFT): Size(held_out),
-        "train": _training(recipe, one, answered, pair_share),
-        stage_name(JUDGE, LETTERCRAFT, EVAL): Size(2 * held_out),
+        stage_name(QUESTIONS, LETTERCRAFT): Size(questions),
+        "train": _training(recipe, iteration, solver_prompts, pair_share),
+        stage_name(JUDGE, LETTERCRAFT, EVAL): Size(2 * questions),
     }
     for side in SIDES:
-        known[stage_name(ANSWER, LETTERCRAFT, side)] = Size(held_out, (samples + 1) * limit)
-        known |= {stage_name(kind, LETTERCRAFT, side): Size(held_out) for kind in (ANSWER_REWARD, SCORE)}
-    known |= _benchmark_sizes(recipe, one)
-    known |= {name: Size(*size) for name, size in _health_sizes(recipe, held_out or None).items()}
+        sizes[stage_name(ANSWER, LETTERCRAFT, side)] = Size(questions, (samples + 1) * limit)
+        sizes |= {stage_name(kind, LETTERCRAFT, side): Size(questions) for kind in (ANSWER_REWARD, SCORE)}
+    sizes |= _benchmark_sizes(recipe, iteration)
+    sizes |= {name: Size(*size) for name, size in _health_sizes(recipe, questions or None).items()}
     for side in SIDES:
         probe = stage_name(PROBE_REWARD, side=side)
-        known |= _reward_sizes(recipe, probe, known[probe].rows, samples or PROBE_SAMPLES)
-    return {stage.fingerprint: known.get(stage.name, Size(prompts)) for stage in closure(list(one.stages))}
+        sizes |= _reward_sizes(recipe, probe, sizes[probe].rows, samples or PROBE_SAMPLES)
+    return {stage.fingerprint: sizes.get(stage.name, Size(prompts)) for stage in closure(list(iteration.stages))}
 
 
 def _reward_sizes(recipe: Recipe, name: str, rows: int | None, responses: int) -> dict[str, Size]:
-    """Those of a reward stage and of an ensemble's members, by stage name; only judges that are language models generate tokens."""
+    """Sizes of a reward stage and of an ensemble's members, by stage name; only LLM judges generate tokens."""
     reward = recipe.reward
     if isinstance(reward, EnsembleReward):
-        members = {member_name(name, index): _judged(member.reward, rows, responses) for index, member in enumerate(reward.members)}
+        members = {member_name(name, index): _judge_size(member.reward, rows, responses) for index, member in enumerate(reward.members)}
         return {**members, name: Size(rows)}
-    return {name: _judged(reward, rows, responses)}
+    return {name: _judge_size(reward, rows, responses)}
 
 
-def _judged(reward: OneReward, rows: int | None, responses: int) -> Size:
+def _judge_size(reward: OneReward, rows: int | None, responses: int) -> Size:
     return Size(rows, responses * most_tokens(reward.judge) if isinstance(reward, LLMJudgeReward) else 0)
 
 
-def _training(recipe: Recipe, one: Iteration, prompts: int, pair_share: float) -> Size:
-    """On-policy training answers every prompt itself; the others take pairs, from scratch those of all iterations."""
+def _training(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float) -> Size:
+    """On-policy training responds to every prompt itself; other training uses pairs, from scratch those of all iterations."""
     training, responses = recipe.solver.training, recipe.solver.responses
     if isinstance(recipe.solver.loss, RLOO):
         limit = recipe.policy.generator.max_new_tokens
         steps = training.epochs * math.ceil(prompts * responses / training.batch_size)
         return Size(prompts, training.epochs * responses * limit, steps)
-    pairs = math.ceil(prompts * pair_share) * (one.number + 1 if training.start == "scratch" else 1)
+    pairs = math.ceil(prompts * pair_share) * (iteration.number + 1 if training.start == "scratch" else 1)
     return Size(None, steps=training.epochs * math.ceil(pairs / training.batch_size))
 
 
 def most_tokens(player: Player | None) -> int:
-    """Tokens that one reply of a player takes at most; those of Lettercraft are free."""
+    """Tokens of a model's reply at most; Lettercraft's are free."""
     return player.max_new_tokens if isinstance(player, Sampling) else 0
 
 
-def _benchmark_sizes(recipe: Recipe, one: Iteration) -> dict[str, Size]:
+def _benchmark_sizes(recipe: Recipe, iteration: Iteration) -> dict[str, Size]:
     """Rows and tokens of the public benchmarks' stages, by stage name."""
-    known: dict[str, Size] = {}
+    sizes: dict[str, Size] = {}
     for benchmark in recipe.evaluation.benchmarks:
         if isinstance(benchmark, Lettercraft):
             continue
         name = benchmark_name(benchmark)
-        loads = next((stage for stage in closure(list(one.evaluation)) if (stage.kind, stage.benchmark) == (QUESTIONS, name)), None)
+        loads = next((stage for stage in closure(list(iteration.evaluation)) if (stage.kind, stage.benchmark) == (QUESTIONS, name)), None)
         if loads is None or not isinstance(benchmark, Benchmark):
-            known |= {stage_name(SCORE, name, side): Size(1) for side in SIDES}
+            sizes |= {stage_name(SCORE, name, side): Size(1) for side in SIDES}
             continue
         file = loads.inputs["questions"]
         assert isinstance(file, Outside)
         rows = question_rows(str(benchmark.model_dump()["kind"]), file.path)
         turns = sum(len(row["turns"]) for row in rows)
-        known |= {stage_name(kind, name): Size(len(rows)) for kind in (QUESTIONS, BASELINE)}
+        sizes |= {stage_name(kind, name): Size(len(rows)) for kind in (QUESTIONS, BASELINE)}
         for side in SIDES:
-            known |= {stage_name(kind, name, side): Size(len(rows)) for kind in (CHECK, SCORE)}
+            sizes |= {stage_name(kind, name, side): Size(len(rows)) for kind in (CHECK, SCORE)}
             if isinstance(benchmark, JudgedBenchmark):
-                known[stage_name(JUDGE, name, side)] = Size(judge_calls(benchmark, len(rows)))
+                sizes[stage_name(JUDGE, name, side)] = Size(judge_calls(benchmark, len(rows)))
             answers = turns // len(rows)
-            known[stage_name(ANSWER, name, side)] = Size(len(rows), answers * benchmark.max_new_tokens, answers=answers)
-    return known
+            sizes[stage_name(ANSWER, name, side)] = Size(len(rows), answers * benchmark.max_new_tokens, answers=answers)
+    return sizes
 
 
-def _health_sizes(recipe: Recipe, held_out: int | None) -> dict[str, tuple[int | None, int]]:
+def _health_sizes(recipe: Recipe, questions: int | None) -> dict[str, tuple[int | None, int]]:
     """Rows, and generated tokens per row at most, of the stages that are run for an iteration's health alone, by stage name.
 
     Args:
         held_out: questions of the Lettercraft evaluation, if there is one.
     """
-    probed, limit = recipe.health.probe_prompts, PROBE_SAMPLES * recipe.policy.generator.max_new_tokens
-    sizes: dict[str, tuple[int | None, int]] = {"health": (probed, 0), "probe": (probed, 0)}
+    probe_prompts, limit = recipe.health.probe_prompts, PROBE_SAMPLES * recipe.policy.generator.max_new_tokens
+    sizes: dict[str, tuple[int | None, int]] = {"health": (probe_prompts, 0), "probe": (probe_prompts, 0)}
     for side in SIDES:
-        sizes |= {stage_name(PROBE_ANSWER, side=side): (probed, limit), stage_name(PROBE_REWARD, side=side): (held_out or probed, 0)}
+        sizes |= {
+            stage_name(PROBE_ANSWER, side=side): (probe_prompts, limit),
+            stage_name(PROBE_REWARD, side=side): (questions or probe_prompts, 0),
+        }
     return sizes

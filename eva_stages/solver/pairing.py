@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
 from eva_stages.core.rows import MESSAGES, SCHEMAS, TOKENS
-from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matrix
+from eva_stages.core.tables import Rows, aligned_batches, check_same_order, reward_matrix
 
 FATES = ("pair", "unscored", "all_equal", "small_gap", "empty")
 
@@ -42,7 +42,7 @@ class MakePairs(TableStep):
         counts = dict.fromkeys(FATES, 0)
         scores = [name for name in ("rewards", "win_probability") if name in sources[2].names]
         response_columns = [name for name in ("responses", "response_ids") if name in sources[1].names]
-        for batch in aligned(sources, (("prompt_id", "messages"), response_columns, scores)):
+        for batch in aligned_batches(sources, (("prompt_id", "messages"), response_columns, scores)):
             pairs, fates = self._pairs(*batch)
             counts = {fate: count + int((fates == fate).sum()) for fate, count in counts.items()}
             yield pairs.filter(pa.array(fates == "pair"))

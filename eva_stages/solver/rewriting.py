@@ -22,7 +22,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import FAILED, add_statistics
 from eva_stages.core.rows import SCHEMAS, Message, normalise
-from eva_stages.core.tables import Rows, aligned, check_same_order, reward_matrix
+from eva_stages.core.tables import Rows, aligned_batches, check_same_order, reward_matrix
 from eva_stages.solver.pairing import assistant_messages
 
 TEMPLATE = (
@@ -121,7 +121,7 @@ class TakeRewrites(TableStep):
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         check_same_order(sources, "pairs, rewrites and their rewards")
         counts: Counter[str] = Counter(pair=len(sources[0]))
-        for batch in aligned(sources, (SCHEMAS["pairs"].names, ("responses", "reason"), ("rewards",))):
+        for batch in aligned_batches(sources, (SCHEMAS["pairs"].names, ("responses", "reason"), ("rewards",))):
             pairs, fates = self._taken_pairs(*batch)
             counts.update(fates.to_pylist())
             yield pairs

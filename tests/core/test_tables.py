@@ -11,11 +11,11 @@ from eva_stages.core.tables import (
     BATCH,
     BUCKET,
     Rows,
-    aligned,
+    aligned_batches,
     check_same_order,
     first_places,
-    picked,
-    rechunked,
+    pick_rows,
+    rechunk,
     take,
     write_made,
     write_rows,
@@ -57,12 +57,12 @@ def test_a_stream_is_gone_through_no_further_than_needed(tmp_path: Path) -> None
         yield table(10, 20)
         raise AssertionError("nobody needs this")
 
-    assert sum(map(len, picked(tables(), np.array([3, 15]), tmp_path))) == 2
+    assert sum(map(len, pick_rows(tables(), np.array([3, 15]), tmp_path))) == 2
 
 
 @pytest.mark.parametrize("cuts", [[0, 0], [0, 5, 5, 6, 30], [0, 30], [0, 10, 20]])
 def test_rechunking_changes_the_cuts_and_nothing_else(cuts: list[int]) -> None:
-    made = list(rechunked([table(start, stop) for start, stop in itertools.pairwise(cuts)], 10))
+    made = list(rechunk([table(start, stop) for start, stop in itertools.pairwise(cuts)], 10))
     assert pa.concat_tables(made).equals(table(0, cuts[-1]))
     assert [len(one) for one in made] == ([10] * (cuts[-1] // 10) or [0])
 
@@ -70,9 +70,9 @@ def test_rechunking_changes_the_cuts_and_nothing_else(cuts: list[int]) -> None:
 def test_artifacts_side_by_side_hold_the_same_rows(tmp_path: Path) -> None:
     sources = [written(tmp_path / "a", table(0, 5000)), written(tmp_path / "b", table(0, 5000))]
     check_same_order(sources, "these")
-    batches = list(aligned(sources, (["prompt_id"], ["prompt_id", "texts"])))
+    batches = list(aligned_batches(sources, (["prompt_id"], ["prompt_id", "texts"])))
     assert len(batches) == -(-5000 // BATCH) and all(a["prompt_id"].equals(b["prompt_id"]) for a, b in batches)
-    with pytest.raises(DataError, match="these do not hold the same prompts"):
+    with pytest.raises(DataError, match="these do not have the same prompts"):
         check_same_order([sources[0], written(tmp_path / "c", table(1, 5001))], "these")
 
 

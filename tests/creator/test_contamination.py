@@ -165,14 +165,14 @@ def test_only_what_the_user_says_in_messages_is_a_question(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("q.jsonl", b'{"text": "a", "label": 1}', "has the columns text, label; questions stand in one of prompt"),
+        ("q.jsonl", b'{"text": "a", "label": 1}', "has the columns text, label; expected one of prompt"),
         ("q.jsonl", b"", r"has the columns \(none\)"),
         ("q.jsonl", b'{"prompt": "a"}\n{"prompt": null}', r"row 1 \(from 0\) has no text in 'prompt'"),
         ("q.json", b"[1, 2]", "entry 1: 1 is not an object"),
         ("q.json", b"{", "cannot be read as .json"),
         ("q.json.gz", b"\x1f\x8b[]", "cannot be read as .json.gz"),
         ("q.parquet", b"PAR0", "cannot be read as .parquet"),
-        ("q.txt", b"a", "is of no known kind; evaluation sets end in .jsonl"),
+        ("q.txt", b"a", "has an unknown file type; known: .jsonl"),
     ],
 )
 def test_files_that_hold_no_questions_are_named_with_what_is_known(tmp_path: Path, name: str, content: bytes, message: str) -> None:
