@@ -73,10 +73,5 @@ def _measure(recipe: "Recipe", resolved: "Resolved", run: "Run") -> None:
     from eva_stages.planning.rates import write_rates
     from pipelines.iteration import iterations
 
-<<<<<<< HEAD
-    small = reduced(recipe)
-    write_rates(run, measured_rates(small, resolved, iterations(small, resolved), run.root, Reporter()))
-=======
     small = reduced_recipe(recipe)
-    write_rates(run, measured_rates(small, iterations(small), run.root, Reporter()))
->>>>>>> edc46bb (Planning and the tables of core in plain English)
+    write_rates(run, measured_rates(small, resolved, iterations(small, resolved), run.root, Reporter()))

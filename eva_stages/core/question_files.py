@@ -20,26 +20,9 @@ EVALUATION_SETS = ("alpaca-eval", "mt-bench", "arena-hard", "arena-hard-v2.0", "
 """Evaluation sets with a known download address."""
 
 
-<<<<<<< HEAD
 def question_source(name: str) -> FileSource:
     """Where the questions of an evaluation set are, given by a name of `EVALUATION_SETS` or as a path."""
     return FileSource(home=HOMES[name]) if name in EVALUATION_SETS else FileSource(name)
-=======
-def find_questions(benchmark: str, place: str) -> Outside:
-    """The file with the questions of an evaluation set, by a name of `EVALUATION_SETS` or a path.
-
-    Raises:
-        ConfigError: if there is no such file or it has no questions; `place` is the recipe field with its name.
-    """
-    path = Path(benchmark).expanduser() if benchmark not in EVALUATION_SETS else fetched(HOMES[benchmark], place)
-    if not path.is_file():
-        raise ConfigError([f"{place}: there is no file {benchmark}; give a path, or one of {', '.join(EVALUATION_SETS)}"])
-    try:
-        read_questions(path)
-    except DataError as error:
-        raise ConfigError([f"{place}: {error}"]) from error
-    return Outside(path.name, path, file_digest(path))
->>>>>>> edc46bb (Planning and the tables of core in plain English)
 
 
 def read_questions(path: Path) -> list[tuple[str, str]]:

@@ -39,13 +39,8 @@ STEPS = 3
 """Optimiser steps of an epoch if every prompt gives a pair."""
 
 
-<<<<<<< HEAD
 def measured_rates(small: Recipe, resolved: Resolved, rounds: list[Iteration], root: Path, reporter: Reporter) -> Rates:
-    """Rates of the recipe's stages, in seconds as they pass on this machine now.
-=======
-def measured_rates(small: Recipe, rounds: list[Iteration], root: Path, reporter: Reporter) -> Rates:
     """Rates of the recipe's stages on this machine at its present load.
->>>>>>> edc46bb (Planning and the tables of core in plain English)
 
     Args:
         small: the recipe at the measured size, see `reduced_recipe`.
@@ -78,19 +73,11 @@ def measured_rates(small: Recipe, rounds: list[Iteration], root: Path, reporter:
         except StageError:
             ending.pop_all()  # keep the folder: it has the log that the error names
             raise
-<<<<<<< HEAD
-        own = sum(run.manifest(stage)["seconds"] for stage in chosen)
-        units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, prompt_count(small, resolved, rounds, run)).items()}
-        found = done_rates(run, chosen, units)
-    between = max(0.0, wall - own) / len(chosen)
-    return found.model_copy(update={"machine": machine(), "start_seconds": begun + start, "between_seconds": between})
-=======
         stage_seconds = sum(run.manifest(stage)["seconds"] for stage in stages)
-        units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, prompt_count(small, rounds, run)).items()}
+        units = {fingerprint: size.units for fingerprint, size in sizes(small, rounds, prompt_count(small, resolved, rounds, run)).items()}
         rates = done_rates(run, stages, units)
     seconds_between = max(0.0, wall - stage_seconds) / len(stages)
     return rates.model_copy(update={"machine": machine(), "start_seconds": start_up + start, "between_seconds": seconds_between})
->>>>>>> edc46bb (Planning and the tables of core in plain English)
 
 
 def reduced_recipe(recipe: Recipe) -> Recipe:

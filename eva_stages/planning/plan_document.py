@@ -41,13 +41,10 @@ class ModelBytes:
     """The most at one time during training; None for adapters."""
 
 
-<<<<<<< HEAD
-def plan_document(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], run: Run, given: Rates | None = None) -> dict[str, Any]:
-    """Every stage with its state and size; sums of what is to do, by iteration and in all.
-=======
-def plan_document(recipe: Recipe, rounds: list[Iteration], run: Run, given_rates: Rates | None = None) -> dict[str, Any]:
+def plan_document(
+    recipe: Recipe, resolved: Resolved, rounds: list[Iteration], run: Run, given_rates: Rates | None = None
+) -> dict[str, Any]:
     """Every stage with its state and size; sums of the stages to do, by iteration and in total.
->>>>>>> edc46bb (Planning and the tables of core in plain English)
 
     Of a stage: `rows` and `tokens` (generated) are upper limits until it has run; `steps` are a training's expected steps. `input_tokens`,
     `output_tokens`, `seconds_expected` with `seconds_low` and `seconds_high`, `gpu_seconds`, `gpu_hours` and `bytes` are expected; actual
@@ -59,17 +56,10 @@ def plan_document(recipe: Recipe, rounds: list[Iteration], run: Run, given_rates
     Args:
         given_rates: rates that take precedence over the run's own.
     """
-<<<<<<< HEAD
     prompts = prompt_count(recipe, resolved, rounds, run)
-    own = sizes(recipe, rounds, prompts)
-    stages = closure([stage for one in rounds for stage in one.stages])
-    rates = known_rates(run, stages, {fingerprint: size.units for fingerprint, size in own.items()}, given or Rates())
-=======
-    prompts = prompt_count(recipe, rounds, run)
     planned_sizes = sizes(recipe, rounds, prompts)
     stages = closure([stage for iteration in rounds for stage in iteration.stages])
     rates = known_rates(run, stages, {fingerprint: size.units for fingerprint, size in planned_sizes.items()}, given_rates or Rates())
->>>>>>> edc46bb (Planning and the tables of core in plain English)
     shares = {
         stage.iteration: rate.rows for stage in stages if stage.name == "pair" and (rate := rates.of(stage)) and rate.rows is not None
     }

@@ -59,13 +59,8 @@ class Size:
         return None if self.rows is None else self.rows * self.tokens_per_row
 
 
-<<<<<<< HEAD
 def prompt_count(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], run: Run) -> int:
-    """Prompts of an iteration: as loaded, as the recipe says, or as its source has."""
-=======
-def prompt_count(recipe: Recipe, rounds: list[Iteration], run: Run) -> int:
     """Prompts of an iteration: as loaded, else as in the recipe, else as in its source."""
->>>>>>> edc46bb (Planning and the tables of core in plain English)
     if run.done(rounds[0].prompts):
         return int(run.manifest(rounds[0].prompts)["rows"])
     prompts = recipe.prompts
