@@ -25,8 +25,8 @@ def gc(
     """Delete artifacts and unfinished work that no recipe of a run names, and what repairs put aside."""
     from eva_stages.core.garbage import delete_garbage, find_garbage, garbage_document, garbage_table
 
-    garbage, skipped = find_garbage(folder)
+    garbage, skipped_entries = find_garbage(folder)
     if not dry_run:
-        garbage, held = delete_garbage(garbage)
-        skipped += held
-    show(garbage_document(folder, garbage, skipped, dry_run), garbage_table, as_json)
+        garbage, held_entries = delete_garbage(garbage)
+        skipped_entries += held_entries
+    show(garbage_document(folder, garbage, skipped_entries, dry_run), garbage_table, as_json)

@@ -161,7 +161,7 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
     server.faults = ["400", "400"]
     said = run_eva(*other, **environment, code=1).stderr
     assert "2 of 16 judge calls failed (12.5%), above the limit limits.unjudged = 2.0%; most often (2): refused" in said
-    assert "the next attempt asks again for the rows that failed, and for no others" in said
+    assert "the next attempt reruns only the rows that failed" in said
     assert server.completed_requests == reply_count + 14
     said = run_eva(*other, **environment).stdout
     assert server.completed_requests == reply_count + 16 and "arena-hard-v0.1" in said and f"{WIN_RATE:.2f}" in said

@@ -1,4 +1,4 @@
-"""Writing that survives a kill and a power cut: a file is there complete or not at all."""
+"""Writing that survives a kill and a power cut: a file is complete or does not exist."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def sync(path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file, without secrets, so that it is there whole or not at all."""
+    """Write a text file, without secrets, atomically."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(redact(text), encoding="utf-8")
     sync(partial)
@@ -34,19 +34,19 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def unwritable(error: OSError, place: Path) -> StageError:
-    """What to tell of a place that cannot be written to, because the disk is full or for another reason."""
+    """The error for a place that cannot be written to, with the reason and the fix."""
     there = next(folder for folder in (place, *place.absolute().parents) if os.access(folder, os.F_OK))
     why = f"{os.strerror(error.errno or 0)} ({shutil.disk_usage(there).free / 2**20:.0f} MiB free)"
     fix = "Make it writable" if error.errno in NOT_ALLOWED else "Free some space"
-    return StageError(f"cannot write to {place}: {why}. {fix}; what is done is kept")
+    return StageError(f"cannot write to {place}: {why}. {fix}; completed work is saved")
 
 
 @contextmanager
 def writing_to(place: Path) -> Iterator[None]:
-    """Turns the errors of a place that is full or not ours to write to into words.
+    """Turn errors of a full or read-only place into a `StageError`.
 
     Raises:
-        StageError: saying what is the matter with the place.
+        StageError: with the reason and the fix.
     """
     try:
         yield

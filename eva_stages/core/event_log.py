@@ -41,14 +41,14 @@ def read_events(root: Path) -> list[dict[str, Any]]:
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """A line of the log; None if it is none, such as the last one of a run that was killed while writing it."""
+    """An event from a line of the log; None if the line is no event, for example because a kill cut it off."""
     try:
         event = decode_json(line)
         datetime.fromisoformat(event["time"])
-        known = isinstance(event["event"], str)
+        is_known = isinstance(event["event"], str)
         texts = all(isinstance(event.get(name, ""), str) for name in ("stage", "fingerprint", "cause"))
         seconds = isinstance(event.get("seconds", 0), int | float)
         datetime.fromisoformat(event.get("last_sign", event["time"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return event if known and texts and seconds else None
+    return event if is_known and texts and seconds else None

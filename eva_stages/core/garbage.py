@@ -1,6 +1,6 @@
-"""What no run needs: artifacts and unfinished work that no recipe of a run names, and what repairs put aside.
+"""Garbage: artifacts and unfinished work that no recipe of a run names, and damaged artifacts that repairs moved away.
 
-An artifact in a store is also needed while a run of another folder links it. What a process holds by a lock is left alone.
+An artifact in a store is also needed while a run of another folder links it. Anything that a process has locked is kept.
 """
 
 import shutil
@@ -16,13 +16,13 @@ from rich.filesize import decimal
 from eva_stages.core.errors import DamagedError, LockedError
 from eva_stages.core.manifests import MANIFEST
 from eva_stages.core.planned_stages import PLAN, read_planned_stages
-from eva_stages.core.run_folder import DAMAGED, PARTIAL, Run, attempt_record
+from eva_stages.core.run_folder import DAMAGED_FOLDER, PARTIAL_FOLDER, Run, attempt_record
 from eva_stages.core.store import STORE, WORK, Store, recorded_store
 from eva_stages.core.text_table import TextTable, as_rich
 from eva_stages.core.variants import VARIANTS
 
-UNNAMED = "no recipe of a run names it"
-PUT_ASIDE = "put aside by a repair"
+UNNAMED_REASON = "no recipe of a run names it"
+REPAIR_REASON = "moved away by a repair"
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Garbage:
     reason: str
     owner: Run | Store
     bytes: int = 0
-    """What its removal frees, after those listed before it."""
+    """Bytes that its deletion frees, after the entries before it."""
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """Something that was not examined or not deleted."""
+class SkippedPath:
+    """A path that was not examined or not deleted."""
 
     path: Path
     reason: str
@@ -67,42 +67,42 @@ def named_folders(root: Path) -> set[str] | None:
     return {stage.folder for plan in plans for stage in read_planned_stages(plan)} if plans[0].is_file() else None
 
 
-def find_garbage(folder: Path) -> tuple[list[Garbage], list[Skipped]]:
-    """What no run of a folder needs, largest last."""
-    runs, garbage, skipped = runs_in(folder), list[Garbage](), list[Skipped]()
-    named: set[str] = set()
+def find_garbage(folder: Path) -> tuple[list[Garbage], list[SkippedPath]]:
+    """The garbage of a folder of runs, and the paths that were not examined."""
+    runs, garbage, skipped_paths = runs_in(folder), list[Garbage](), list[SkippedPath]()
+    named_stages: set[str] = set()
     for run in runs:
         try:
             names = named_folders(run.root)
         except DamagedError as error:
             names = None
-            skipped.append(Skipped(run.root, f"its artifacts are kept: {error}"))
-        if names is None:  # nothing says what it needs
+            skipped_paths.append(SkippedPath(run.root, f"its artifacts are kept: {error}"))
+        if names is None:  # so every stage may be needed
             names = {path.name for path in run.stages.glob("*")}
-        named |= names
+        named_stages |= names
         if holder := run.holder():
-            skipped.append(Skipped(run.root, f"in use by {holder}"))
-            named |= {path.name for path in run.stages.glob("*")}
+            skipped_paths.append(SkippedPath(run.root, f"in use by {holder}"))
+            named_stages |= {path.name for path in run.stages.glob("*")}
             continue
-        unnamed = [path for path in sorted(run.stages.glob("*")) if path.name not in names]
-        garbage += [Garbage(path, UNNAMED, run) for path in unnamed]
-        garbage += [Garbage(path, PUT_ASIDE, run) for path in sorted((run.root / DAMAGED).glob("*"))]
-        garbage += [Garbage(path, "left by a killed process", run) for path in [run.root / PARTIAL] if path.is_dir()]
+        unnamed_folders = [path for path in sorted(run.stages.glob("*")) if path.name not in names]
+        garbage += [Garbage(path, UNNAMED_REASON, run) for path in unnamed_folders]
+        garbage += [Garbage(path, REPAIR_REASON, run) for path in sorted((run.root / DAMAGED_FOLDER).glob("*"))]
+        garbage += [Garbage(path, "left by a killed process", run) for path in [run.root / PARTIAL_FOLDER] if path.is_dir()]
         if not run.shares:
-            garbage += [Garbage(path, UNNAMED, run) for path in _unnamed_work(run.store, names)]
+            garbage += [Garbage(path, UNNAMED_REASON, run) for path in _unnamed_work(run.store, names)]
     for store in stores_of(folder, runs):
         for path in sorted(store.stages.glob("*")):
-            if path.name not in named and not _linked_elsewhere(path, [entry.path for entry in garbage]):
-                garbage.append(Garbage(path, UNNAMED, store))
-        garbage += [Garbage(path, UNNAMED, store) for path in _unnamed_work(store, named)]
-    return list(_with_sizes(garbage)), skipped
+            if path.name not in named_stages and not _has_other_links(path, [entry.path for entry in garbage]):
+                garbage.append(Garbage(path, UNNAMED_REASON, store))
+        garbage += [Garbage(path, UNNAMED_REASON, store) for path in _unnamed_work(store, named_stages)]
+    return list(_with_sizes(garbage)), skipped_paths
 
 
-def _unnamed_work(store: Store, named: set[str]) -> Iterator[Path]:
-    """Unfinished work that neither a run of the folder names nor the run that it was made for."""
+def _unnamed_work(store: Store, named_stages: set[str]) -> Iterator[Path]:
+    """Unfinished work that is named neither by a run of the folder nor by the run that started it."""
     for path in sorted(store.work.glob("*")):
         name = _stage_folder(path)
-        if name in named and path.suffix not in (".ready", ".removed"):
+        if name in named_stages and path.suffix not in (".ready", ".removed"):
             continue
         owner = attempt_record(path).get("run")
         try:
@@ -118,40 +118,40 @@ def _stage_folder(path: Path) -> str:
     return path.name.removesuffix(".lock").removesuffix(".ready").removesuffix(".removed")
 
 
-def _linked_elsewhere(artifact: Path, doomed: Sequence[Path]) -> bool:
-    """Whether a run still links an artifact of a store when the doomed folders are gone."""
+def _has_other_links(artifact: Path, doomed_folders: Sequence[Path]) -> bool:
+    """Whether a run still links a store's artifact after the doomed folders are deleted."""
     manifest = artifact / MANIFEST
     if not manifest.is_file():
         return False
-    links = sum((path / MANIFEST).is_file() and manifest.samefile(path / MANIFEST) for path in doomed)
+    links = sum((path / MANIFEST).is_file() and manifest.samefile(path / MANIFEST) for path in doomed_folders)
     return manifest.stat().st_nlink - links > 1
 
 
 def _with_sizes(garbage: Sequence[Garbage]) -> Iterator[Garbage]:
-    """A file's bytes are freed when the last of its links goes."""
-    removed: Counter[tuple[int, int]] = Counter()
+    """Add the freed bytes: a file is freed with the last of its links."""
+    removed_links: Counter[tuple[int, int]] = Counter()
     for entry in garbage:
         freed = 0
         files = [entry.path] if entry.path.is_file() else [path for path in entry.path.rglob("*") if path.is_file()]
         for stat in (path.stat() for path in files):
-            removed[stat.st_dev, stat.st_ino] += 1
-            freed += stat.st_size if removed[stat.st_dev, stat.st_ino] == stat.st_nlink else 0
+            removed_links[stat.st_dev, stat.st_ino] += 1
+            freed += stat.st_size if removed_links[stat.st_dev, stat.st_ino] == stat.st_nlink else 0
         yield replace(entry, bytes=freed)
 
 
-def delete_garbage(garbage: Sequence[Garbage]) -> tuple[list[Garbage], list[Skipped]]:
-    """Delete what is not held by a process; returns what was deleted and what was not."""
-    deleted, skipped = list[Garbage](), list[Skipped]()
+def delete_garbage(garbage: Sequence[Garbage]) -> tuple[list[Garbage], list[SkippedPath]]:
+    """Delete garbage that no process has locked; returns the deleted entries and the skipped paths."""
+    deleted_entries, skipped_paths = list[Garbage](), list[SkippedPath]()
     for entry in garbage:
         if (reason := _delete(entry)) is None:
-            deleted.append(entry)
+            deleted_entries.append(entry)
         else:
-            skipped.append(Skipped(entry.path, reason))
-    return deleted, skipped
+            skipped_paths.append(SkippedPath(entry.path, reason))
+    return deleted_entries, skipped_paths
 
 
 def _delete(entry: Garbage) -> str | None:
-    """Delete one entry; returns why not, if a process holds it."""
+    """Delete one entry; returns the reason if a process has locked it."""
     if isinstance(entry.owner, Run):
         try:
             with entry.owner.lock():
@@ -173,14 +173,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def garbage_document(folder: Path, garbage: Sequence[Garbage], skipped: Sequence[Skipped], dry_run: bool) -> dict[str, Any]:
-    """What was deleted, or would be, and what was left alone."""
+def garbage_document(folder: Path, garbage: Sequence[Garbage], skipped_paths: Sequence[SkippedPath], dry_run: bool) -> dict[str, Any]:
+    """The deleted entries (of a dry run: those that would be deleted) and the skipped paths."""
     return {
         "folder": str(folder),
         "dry_run": dry_run,
         "bytes": sum(entry.bytes for entry in garbage),
         "deleted": [{"path": str(entry.path), "bytes": entry.bytes, "reason": entry.reason} for entry in garbage],
-        "skipped": [{"path": str(entry.path), "reason": entry.reason} for entry in skipped],
+        "skipped": [{"path": str(entry.path), "reason": entry.reason} for entry in skipped_paths],
     }
 
 
@@ -192,4 +192,4 @@ def garbage_table(document: dict[str, Any]) -> Group:
         f"{len(rows)} {action}, {decimal(document['bytes'])}",
         *(f"{entry['path']}: {entry['reason']}" for entry in document["skipped"]),
     ]
-    return as_rich([TextTable(f"what no run in {document['folder']} needs", ("path", "bytes freed", "reason"), rows, notes, "lRl")])
+    return as_rich([TextTable(f"garbage in {document['folder']}", ("path", "bytes freed", "reason"), rows, notes, "lRl")])

@@ -1,4 +1,4 @@
-"""Log files: what stages, trainers and libraries print, and the tracebacks of errors that nobody foresaw. Both without secrets."""
+"""Log files: the output of stages, trainers and libraries, and the tracebacks of unexpected errors, without secrets."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ from eva_stages.core.redaction import redact
 ERRORS = "error.log"
 CHUNK = 1 << 16
 LONGEST_LINE = 1 << 18
-HELD_BACK = 1 << 12
+HELD_BACK_BYTES = 1 << 12
 """Bytes of a longer line that wait for what follows, so that no secret is cut in two."""
 DRAIN_SECONDS = 5
 _LINES = re.compile(rb"(?<=[\r\n])")
@@ -24,11 +24,11 @@ _LINES = re.compile(rb"(?<=[\r\n])")
 
 @contextmanager
 def clean_log(log: Path) -> Iterator[Connection]:
-    """A pipe for a process's output; what is written to it goes to the end of the file `log`, without secrets.
+    """A pipe for a process's output, which is appended to the file `log`, without secrets.
 
-    The file is complete when the block has ended, unless somebody still holds the pipe.
+    The file is complete when the block has ended, unless a process still holds the pipe.
     """
-    with suppress(OSError):  # a full disk; it is for others to tell
+    with suppress(OSError):  # a full disk, which other code reports
         log.touch()
     reader, writer = multiprocessing.Pipe(duplex=False)
     copying = threading.Thread(target=_copy, args=(reader, log), daemon=True)
@@ -41,12 +41,12 @@ def clean_log(log: Path) -> Iterator[Connection]:
 
 
 def _copy(reader: Connection, log: Path) -> None:
-    """Copy until all writers are closed. On a full disk the rest is read and dropped: the output is not worth a stage."""
+    """Copy until all writers are closed. On a full disk the rest is read and dropped: missing output must not fail a stage."""
     waiting = b""
     while chunk := os.read(reader.fileno(), CHUNK):
         *lines, waiting = _LINES.split(waiting + chunk)
         if len(waiting) > LONGEST_LINE:
-            lines, waiting = [*lines, waiting[:-HELD_BACK]], waiting[-HELD_BACK:]
+            lines, waiting = [*lines, waiting[:-HELD_BACK_BYTES]], waiting[-HELD_BACK_BYTES:]
         _append(log, b"".join(lines))
     _append(log, waiting)
     reader.close()
@@ -62,7 +62,7 @@ def save_traceback(error: BaseException, folder: Path | None) -> Path:
     """Append the plain traceback of an error, without the values of variables, to `error.log` in the folder of a run.
 
     Returns:
-        The file; one of its own among the temporary files where there is no folder, or it cannot be written to.
+        The file; a new temporary file if there is no folder, or it cannot be written to.
     """
     text = redact("".join(traceback.format_exception(error)))
     if folder is not None:

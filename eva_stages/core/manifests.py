@@ -1,4 +1,4 @@
-"""Manifests: what is recorded of an artifact, with a checksum of its own."""
+"""Manifests: the record of an artifact, protected by a checksum."""
 
 import hashlib
 import json
@@ -19,27 +19,27 @@ MANIFEST = "manifest.json"
 PIPELINE = "pipeline.yaml"
 """The distilabel pipeline that a row stage ran, beside its data: no part of the artifact's digest."""
 CHECKSUM = "checksum"
-"""The manifest's own: sha256 of everything else in it."""
+"""Field with the sha256 of the rest of the manifest."""
 FIELDS = {"stage": str, "iteration": int, "fingerprint": str, "digest": str, "inputs": dict}
-"""What every manifest has."""
+"""Fields of every manifest."""
 PACKAGES = ("eva-align", "torch", "transformers", "trl", "distilabel", "datasets", "accelerate", "pyarrow", "numpy")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What is recorded of an artifact.
+    """The manifest of an artifact.
 
     Raises:
-        DamagedError: if it is not what was written; manifests of before there was a checksum are taken as they are.
+        DamagedError: if its checksum does not match; manifests without a checksum, which old versions wrote, are accepted.
     """
     path = folder / MANIFEST
     manifest = read_json(path, dict)
     checksum = manifest.pop(CHECKSUM, None)
     if checksum not in (None, _checksum(manifest)):
-        raise DamagedError(f"{path} has changed since it was written: its checksum is another")
+        raise DamagedError(f"{path} has changed since it was written: its checksum does not match")
     if bad := [name for name, kind in FIELDS.items() if not isinstance(manifest.get(name), kind)]:
         raise DamagedError(f"{path} is damaged: it has no {', '.join(bad)}")
     if not all(isinstance(entry, dict) and isinstance(entry.get("artifact"), str) for entry in manifest["inputs"].values()):
-        raise DamagedError(f"{path} is damaged: its inputs are no artifacts")
+        raise DamagedError(f"{path} is damaged: its inputs name no artifacts")
     return manifest
 
 
@@ -66,8 +66,8 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 @cache
 def package_versions() -> dict[str, str]:
-    installed = {package: _version(package) for package in PACKAGES}
-    return {package: version for package, version in installed.items() if version}
+    versions = {package: _version(package) for package in PACKAGES}
+    return {package: version for package, version in versions.items() if version}
 
 
 def _version(package: str) -> str | None:
@@ -79,10 +79,10 @@ def _version(package: str) -> str | None:
 
 @cache
 def git_revision() -> str | None:
-    """The commit that this code is at, with `-dirty` behind it where files differ; None outside a checkout."""
+    """The commit that this code is at, with the suffix `-dirty` where files differ; None outside a checkout."""
     folder = Path(__file__).parent
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             cwd=folder,
             capture_output=True,
@@ -91,4 +91,4 @@ def git_revision() -> str | None:
         )
     except OSError:
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return result.stdout.strip() or None if result.returncode == 0 else None

@@ -1,7 +1,7 @@
-"""What a stage's processes want a person to know while it runs: a file of lines in the attempt's folder.
+"""Notices of a stage's processes for the user: a file of JSON lines in the attempt's folder.
 
-Workers have no terminal: their output goes to a log. The runner reads the file while it waits, prints each line once, and puts those that
-stay true (settings that a model does not take) into the stage's manifest.
+Workers have no terminal: their output goes to a log. The runner reads the file while it waits, prints each notice once, and saves the
+lasting ones (for example settings that a model ignores) in the stage's manifest.
 """
 
 import json
@@ -14,7 +14,7 @@ NOTICES = "notices.jsonl"
 
 
 def write_notice(folder: Path, text: str, lasting: bool = False) -> None:
-    """Add a notice for the person who waits.
+    """Add a notice for the user.
 
     Args:
         folder: of the attempt.
@@ -51,5 +51,5 @@ class NoticeReader:
         return list(dict.fromkeys(texts))
 
     def lasting_texts(self) -> list[str]:
-        """Those read so far that belong in the manifest."""
+        """The notices read so far that belong in the manifest."""
         return [text for text, lasting in self._texts.items() if lasting]

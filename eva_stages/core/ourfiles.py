@@ -1,7 +1,7 @@
-"""Files that eva wrote, read back: what they hold may have been damaged since.
+"""Reading files that eva wrote and that may have been damaged since.
 
-Everything that is wrong with the content of such a file is a `DamagedError` with its path. A file that the system does not let us read
-(too many open files, an I/O error, no permission) may be good: that is an `UnreadableError`, and nothing is repaired or deleted for it.
+Wrong content is a `DamagedError` with the path of the file. A file that the system does not let us read (too many open files, an I/O
+error, no permission) may be intact: that is an `UnreadableError`, which causes no repair and no deletion.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,16 +17,16 @@ from eva_stages.core.errors import DamagedError, UnreadableError
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
 Value = TypeVar("Value")
 RECIPE_COMMAND = "eva run RECIPE --run-dir {root}, with the recipe that the run was started with; it writes the file again"
-GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-_noticed: set[str] = set()
+GONE_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_printed_notices: set[str] = set()
 
 
 def notice(text: str) -> None:
     """Print a line on standard error, once per process."""
     from eva_stages.core.terminal import note
 
-    if text not in _noticed:
-        _noticed.add(text)
+    if text not in _printed_notices:
+        _printed_notices.add(text)
         note(text)
 
 
@@ -39,7 +39,7 @@ def read_content(path: Path, command: str | None = None) -> bytes:
     """
     try:
         return path.read_bytes()
-    except GONE as error:
+    except GONE_ERRORS as error:
         raise DamagedError(f"{path} cannot be read: {error.strerror}", command) from error
     except OSError as error:
         raise UnreadableError(path, error) from error
@@ -49,8 +49,8 @@ def read_json(path: Path, kind: type[Kind], command: str | None = None) -> Kind:
     """A JSON file.
 
     Args:
-        kind: dict or list, whichever it holds.
-        command: what to run to have the file again; None = the command that made the run, with --repair.
+        kind: dict or list, the type of the document.
+        command: the command that restores the file; None = the command that created the run, with --repair.
 
     Raises:
         DamagedError, UnreadableError: as the module says.
@@ -81,25 +81,25 @@ def _of_kind(value: Any, kind: type[Kind], path: Path, command: str | None) -> K
     return value
 
 
-def rebuilt(read: Callable[[], Value], instead: Value, consequence: str) -> Value:
-    """What `read` returns; where its file is damaged `instead`, with a notice that says what follows from it."""
+def rebuilt(read: Callable[[], Value], default: Value, consequence: str) -> Value:
+    """The result of `read`; if its file is damaged, `default`, with a notice of the consequence."""
     try:
         return read()
     except DamagedError as error:
         notice(f"{error}; {consequence}")
-        return instead
+        return default
 
 
 @contextmanager
 def parquet_errors(path: Path) -> Iterator[None]:
-    """Turns what pyarrow raises over a parquet file into words.
+    """Turn errors of pyarrow about a parquet file into errors of eva.
 
     Raises:
         DamagedError, UnreadableError: as the module says.
     """
     try:
         yield
-    except GONE as error:
+    except GONE_ERRORS as error:
         raise DamagedError(f"{path} cannot be read: {error.strerror or error}") from error
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:

@@ -1,7 +1,7 @@
-"""Files that eva did not make must not change while a stage reads them: its manifest names the digest that they had before.
+"""Input files that eva did not write must not change while a stage reads them: its manifest records the digest that they had before.
 
-Sizes, times and inodes tell that a file was not written. Where they differ before a stage, the digest decides; where they differ after
-it, nobody knows what the stage read.
+Equal sizes, times and inodes show that a file was not written. If they differ before a stage, the digest decides; if they differ after
+it, it is unknown what the stage read.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from eva_stages.core.errors import StageError
 from eva_stages.core.fingerprint import Stamps, file_digest, file_stamps, tree_digest
 from eva_stages.core.stage import Outside, Stage
 
-ADVICE = "leave it alone during a run, or give the run a copy. Then rerun"
+ADVICE = "do not change it during a run, or give the run a copy. Then rerun"
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,23 @@ class OutsideInputs:
 
     def check_unchanged(self, drop_work: Callable[[], None]) -> None:
         """Raises:
-        StageError: naming the first file that was written since. `drop_work` is called before, so that a rerun takes up nothing.
+        StageError: naming the first file that was written since. `drop_work` is called before, so that a rerun resumes nothing.
         """
-        for upstream, before in self.stamps:
-            if name := changed_file(upstream, before):
+        for upstream, earlier_stamps in self.stamps:
+            if name := changed_file(upstream, earlier_stamps):
                 drop_work()
-                raise StageError(f"{_place(upstream, name)} was changed while the stage ran, so what it computed was deleted; {ADVICE}")
+                raise StageError(f"{_place(upstream, name)} was changed while the stage ran, so its results were deleted; {ADVICE}")
 
 
-def changed_file(upstream: Outside, before: Stamps) -> str | None:
+def changed_file(upstream: Outside, earlier_stamps: Stamps) -> str | None:
     """The first file that was written, added or removed since its stamps were `before`; None if none was."""
     present = file_stamps(upstream.path)
-    names = sorted(name for name in {*before, *present} if before.get(name) != present.get(name))
+    names = sorted(name for name in {*earlier_stamps, *present} if earlier_stamps.get(name) != present.get(name))
     return names[0] if names else None
 
 
 def _holds_digest(upstream: Outside) -> bool:
-    """Whether the files have the content that the digest was taken of; a Hub commit, which is no digest, never has."""
+    """Whether the digest of the files is the recorded one; never for a Hub commit, which is no digest."""
     path = upstream.path
     return path.exists() and upstream.digest == (tree_digest(path) if path.is_dir() else file_digest(path))
 

@@ -1,8 +1,8 @@
 """Part files: the durable pieces that an unfinished row stage consists of.
 
-Each batch is one parquet file under its first row's number, written whole or not at all, with the row numbers it holds, the stage it
-belongs to, each row's statistics (tokens, failures, money) and their sums inside. The file set is the whole state of a row stage, so
-other files among them (copies, what a sync tool left) are told and ignored, and no row may stand in two files.
+Each batch is one parquet file, named by its first row's number and written atomically. It contains row numbers, the name of its stage, each
+row's statistics (tokens, failures, money) and their sums. The files are the complete state of a row stage, so other files among them
+(copies, files of a sync tool) are reported and ignored, and no row may be in two files.
 """
 
 import json
@@ -33,14 +33,14 @@ ROWS_KEY = b"eva.rows"
 FAILED = "failed"
 """The statistic that counts a row's failed calls (`core/failures.py`)."""
 STAGE_KEY = b"eva.stage"
-"""The attempt's folder, which is named after the stage and its fingerprint; files of before there was this key count."""
+"""The attempt's folder, which is named after the stage and its fingerprint; files of old versions have no such key."""
 BEGUN = "begun"
-"""A file beside the folder of part files, made when the steps are loaded and the first rows go out."""
+"""A file beside the folder of part files, created when the steps are loaded and the first rows are sent."""
 NAME, HALF_WRITTEN = re.compile(r"\d{9,}(-\d+)?\.parquet"), re.compile(r"\d{9,}(-\d+)?\.partial")
 
 
 class Finding(NamedTuple):
-    """Something about the files of an earlier attempt that a person should know."""
+    """A problem with the files of an earlier attempt, for the user."""
 
     event: str
     """deleted-part, foreign-file, double-part or contradicting-part."""
@@ -54,13 +54,13 @@ def add_statistics(row: dict[str, Any], **numbers: float) -> None:
 
 
 def write_part(parts: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-    """Write rows (with `_row` and perhaps `_statistics`), without secrets, as a part file that is there whole or not at all."""
-    recorded = [{**row, STATISTICS: json.dumps(row.get(STATISTICS) or {})} for row in redact_rows(rows, MESSAGES_OF_ERRORS)]
+    """Write rows (with `_row`, optionally `_statistics`), without secrets, as a part file, atomically."""
+    recorded_rows = [{**row, STATISTICS: json.dumps(row.get(STATISTICS) or {})} for row in redact_rows(rows, MESSAGES_OF_ERRORS)]
     fields = (pa.field(ROW, pa.int64()), pa.field(STATISTICS, pa.string()))
-    table = pa.Table.from_pylist(recorded, schema=pa.schema([*schema, *fields]))
+    table = pa.Table.from_pylist(recorded_rows, schema=pa.schema([*schema, *fields]))
     first = min(row[ROW] for row in rows)
     names = (f"{first:09d}{f'-{number}' if number else ''}.parquet" for number in count())
-    # a part that lost its failed rows keeps its name, which the batch of those rows may have as well
+    # the batch of a part's failed rows may get the name of that part
     _write(table, next(path for name in names if not (path := parts / name).exists()))
 
 
@@ -82,26 +82,26 @@ def _write(table: pa.Table, final: Path) -> None:
 
 
 def part_files(parts: Path) -> list[Path]:
-    """The part files in a folder, in the order of their rows; other files there are nobody's."""
+    """The part files in a folder, in the order of their rows."""
     return sorted(path for path in parts.iterdir() if NAME.fullmatch(path.name) and path.is_file()) if parts.is_dir() else []
 
 
 def settle_parts(parts: Path) -> list[Finding]:
-    """Leave part files of this stage only, each row in one of them; returns what was wrong.
+    """Keep part files of this stage only, each row in one of them; returns the problems.
 
-    Half-written files, and those of a wrong format or checksum, are deleted, and their rows run again. Nothing else is: a file with another
-    name is ignored, one of another stage and a double get another name, and so do two files that contradict each other, whose rows run
-    again.
+    Half-written files, and those of a wrong format or checksum, are deleted, and their rows run again. No other file is deleted: a file
+    with a foreign name is ignored; a file of another stage and a duplicate are renamed, and so are two files that contradict each other,
+    whose rows run again.
 
     Raises:
-        UnreadableError: if the system does not let us read a file, which may be good.
+        UnreadableError: if the system does not let us read a file, which may be intact.
     """
     findings = []
     for path in sorted(parts.iterdir()):
         if HALF_WRITTEN.fullmatch(path.name):
             path.unlink()
         elif not NAME.fullmatch(path.name) or not path.is_file():
-            findings.append(Finding("foreign-file", path.name, "is no part file and is ignored"))
+            findings.append(Finding("foreign-file", path.name, "is no part file; it is ignored"))
     owners: dict[int, Path] = {}
     for path in part_files(parts):
         try:
@@ -112,7 +112,7 @@ def settle_parts(parts: Path) -> list[Finding]:
             findings.append(Finding("deleted-part", path.name, f"{error}; it is deleted and its rows run again"))
             continue
         if stage and stage != parts.parent.name:
-            findings.append(_put_aside(path, "foreign", f"belongs to {stage} and is ignored"))
+            findings.append(_put_aside(path, "foreign", f"belongs to {stage}; it is ignored"))
             continue
         findings += _without_doubles(path, numbers, owners)
     return findings
@@ -122,7 +122,7 @@ def _whole(path: Path) -> pa.Table:
     """A part file, its checksums verified.
 
     Raises:
-        DamagedError: if it is not what was written.
+        DamagedError: if a checksum does not match.
         UnreadableError: if the system does not let us read it.
     """
     with parquet_errors(path):
@@ -134,26 +134,30 @@ def _whole(path: Path) -> pa.Table:
 
 
 def _without_doubles(path: Path, numbers: np.ndarray, owners: dict[int, Path]) -> Iterator[Finding]:
-    """Note whose the rows of a part file are; it and the files it shares rows with get other names where they do."""
-    others = sorted({owners[number] for number in numbers.tolist() if number in owners})
-    if others and all(_same_rows(path, other, numbers) for other in others) and all(number in owners for number in numbers.tolist()):
-        yield _put_aside(path, "double", f"has the rows of {', '.join(other.name for other in others)} once more and is ignored")
+    """Record the owner of a part file's rows; the file, and the files that share rows with it, are renamed."""
+    other_files = sorted({owners[number] for number in numbers.tolist() if number in owners})
+    if (
+        other_files
+        and all(_same_rows(path, file, numbers) for file in other_files)
+        and all(number in owners for number in numbers.tolist())
+    ):
+        yield _put_aside(path, "double", f"has the rows of {', '.join(file.name for file in other_files)} again; it is ignored")
         return
-    for file in (path, *others) if others else ():
+    for file in (path, *other_files) if other_files else ():
         yield _put_aside(
-            file, "contradicting", "has rows of another part file with other content; both are ignored and their rows run again"
+            file, "contradicting", "has rows of another part file with different content; both are ignored and their rows run again"
         )
-    for number in [number for number, owner in owners.items() if owner in others]:
+    for number in [number for number, owner in owners.items() if owner in other_files]:
         del owners[number]
-    if not others:
+    if not other_files:
         owners.update(dict.fromkeys(numbers.tolist(), path))
 
 
-def _same_rows(one: Path, other: Path, numbers: np.ndarray) -> bool:
+def _same_rows(path: Path, other_path: Path, numbers: np.ndarray) -> bool:
     """Whether two part files agree on the rows among `numbers` that the second one has."""
-    first, second = pq.read_table(one), pq.read_table(other)
-    shared = np.intersect1d(np.intersect1d(numbers, first[ROW].to_numpy()), second[ROW].to_numpy())
-    first, second = (table.filter(pa.array(np.isin(table[ROW].to_numpy(), shared))) for table in (first, second))
+    first, second = pq.read_table(path), pq.read_table(other_path)
+    shared_numbers = np.intersect1d(np.intersect1d(numbers, first[ROW].to_numpy()), second[ROW].to_numpy())
+    first, second = (table.filter(pa.array(np.isin(table[ROW].to_numpy(), shared_numbers))) for table in (first, second))
     return bool(first.equals(second))
 
 
@@ -161,26 +165,26 @@ def _put_aside(path: Path, kind: str, cause: str) -> Finding:
     place = path.with_name(f"{path.name}.{kind}")
     path.replace(place)
     event = "foreign-file" if kind == "foreign" else f"{kind}-part"
-    return Finding(event, path.name, f"{cause}; it is called {place.name} now")
+    return Finding(event, path.name, f"{cause}; it was renamed to {place.name}")
 
 
 def drop_failed(parts: Path) -> int:
-    """Delete the rows with a failed call, so that they run again, and keep all others; returns the number of input rows deleted."""
-    dropped = 0
+    """Delete the rows with a failed call, so that they run again; returns the number of deleted input rows."""
+    dropped_count = 0
     for path in part_files(parts):
         _, statistics = part_facts(path)
         if not statistics.get(FAILED):
             continue
         table = pq.read_table(path)
         counts = [json.loads(text).get(FAILED, 0) for text in table[STATISTICS].to_pylist()]
-        failed = pc.unique(table[ROW].filter(pa.array(np.array(counts) > 0)))
-        kept = table.filter(pc.invert(pc.is_in(table[ROW], value_set=failed)))
-        if len(kept):
-            _write(kept, path)
+        failed_rows = pc.unique(table[ROW].filter(pa.array(np.array(counts) > 0)))
+        kept_rows = table.filter(pc.invert(pc.is_in(table[ROW], value_set=failed_rows)))
+        if len(kept_rows):
+            _write(kept_rows, path)
         else:
             path.unlink()
-        dropped += len(failed)
-    return dropped
+        dropped_count += len(failed_rows)
+    return dropped_count
 
 
 def read_parts(parts: Path) -> tuple[np.ndarray, Counter[str]]:
@@ -194,27 +198,27 @@ def read_parts(parts: Path) -> tuple[np.ndarray, Counter[str]]:
     return np.unique(np.concatenate(numbers)), statistics
 
 
-def merge_parts(parts: Path, schema: pa.Schema, out: Path, total: int | None = None) -> int:
+def merge_parts(parts: Path, schema: pa.Schema, target: Path, total: int | None = None) -> int:
     """Write the rows of all part files, in input order, as an artifact; returns their number.
 
     Args:
-        total: input rows there are; None = as many as the part files have.
+        total: number of input rows; None = as many as the part files have.
 
     Raises:
-        StageError: unless every input row stands in one part file, and no other row in any.
+        StageError: unless every input row is in exactly one part file, and no other row in any.
     """
     paths = part_files(parts)
     numbers = [np.empty(0, dtype=np.int64), *(pq.read_table(path, columns=[ROW])[ROW].to_numpy() for path in paths)]
-    rows = np.concatenate([np.unique(one) for one in numbers])
-    known = np.unique(rows)
-    total = len(known) if total is None else total
-    if len(known) < len(rows) or not np.array_equal(known, np.arange(total)):
+    rows = np.concatenate([np.unique(part_numbers) for part_numbers in numbers])
+    unique_rows = np.unique(rows)
+    total = len(unique_rows) if total is None else total
+    if len(unique_rows) < len(rows) or not np.array_equal(unique_rows, np.arange(total)):
         raise StageError(
-            f"the part files in {parts} hold {len(rows):,} rows, {len(known):,} of them different, of {total:,} input rows; something "
-            "other than eva writes there. Stop it and rerun"
+            f"the part files in {parts} have {len(rows):,} rows, {len(unique_rows):,} of them distinct, for {total:,} input rows; another "
+            "program writes there. Stop it and rerun"
         )
     order = np.argsort(np.concatenate(numbers), kind="stable")
-    return write_rows(pick_rows((pq.read_table(path, columns=schema.names) for path in paths), order, parts), schema, out)
+    return write_rows(pick_rows((pq.read_table(path, columns=schema.names) for path in paths), order, parts), schema, target)
 
 
 def part_facts(path: Path) -> tuple[int, dict[str, float]]:
@@ -228,4 +232,4 @@ def part_facts(path: Path) -> tuple[int, dict[str, float]]:
     try:
         return int(metadata[ROWS_KEY]), dict(decode_json(metadata[STATISTICS_KEY]))
     except (KeyError, ValueError, TypeError) as error:
-        raise DamagedError(f"{path} is no part file: its footer does not say what it holds") from error
+        raise DamagedError(f"{path} is no part file: its footer has no statistics") from error

@@ -1,4 +1,4 @@
-"""What a person sees while stages run: live bars on a terminal, plain lines everywhere else. Always on stderr."""
+"""Progress of running stages: live bars on a terminal, plain lines elsewhere. Always on stderr."""
 
 import math
 import threading
@@ -12,7 +12,7 @@ from eva_stages.core.redaction import redact
 from eva_stages.core.terminal import Terminal
 
 PLAIN_SECONDS = 10.0
-"""Between two lines about a stage where there is no terminal."""
+"""Between two lines about a stage without a terminal."""
 BEAT_SECONDS = 1.0
 MONEY = "_usd"
 """How the names of amounts of money end."""
@@ -28,32 +28,32 @@ class Task:
         self._tokens: float | None = None
         self._state = ""
         self.marks: list[tuple[float, float]] = []
-        """(seconds since the start, how much was done then), ascending; the first when the work itself began."""
+        """(seconds since the start, units complete), ascending; the first when the work itself began."""
 
-    def mark(self, done: float) -> None:
-        """Note when the work had come this far."""
-        if not self.marks or done > self.marks[-1][1]:
-            self.marks.append((time.monotonic() - self._began, done))
+    def mark(self, units: float) -> None:
+        """Record the time at which so many units were complete."""
+        if not self.marks or units > self.marks[-1][1]:
+            self.marks.append((time.monotonic() - self._began, units))
 
-    def update(self, done: int, total: int, tokens: float = 0, detail: str = "") -> None:
-        """Show `done` of `total`; rates count from the first mark, so that loading a model does not blur them."""
+    def update(self, units: int, total: int, tokens: float = 0, detail: str = "") -> None:
+        """Show `units` of `total`; rates count from the first mark, so that loading a model does not change them."""
         moment, rate, parts = time.monotonic(), 0.0, list[str]()
         if self.marks:
-            since, before = self.marks[0]
-            seconds = max(moment - self._began - since, 1e-9)
-            rate = (done - before) / seconds
+            first_seconds, first_units = self.marks[0]
+            seconds = max(moment - self._began - first_seconds, 1e-9)
+            rate = (units - first_units) / seconds
             self._tokens = tokens if self._tokens is None else self._tokens
             parts += [f"{rate:.1f} {self._unit}/s"] if rate else []
             parts += [f"{(tokens - self._tokens) / seconds:.0f} tokens/s"] if tokens > self._tokens else []
         text = "  ".join([*parts, *([detail] if detail else [])])
         if self._bars and self._id is not None:
-            self._bars.update(self._id, completed=done, total=total, detail=text)
+            self._bars.update(self._id, completed=units, total=total, detail=text)
         else:
-            left = f", {(total - done) / rate:.0f} s left" if rate else ""
-            self._state = f"{done}/{total} {self._unit}  {text}{left}".rstrip()
+            remaining_time = f", {(total - units) / rate:.0f} s left" if rate else ""
+            self._state = f"{units}/{total} {self._unit}  {text}{remaining_time}".rstrip()
 
     def beat(self) -> None:
-        """Where there are no bars, print how far the stage is if nothing was printed about it for `PLAIN_SECONDS`."""
+        """Without bars, print the progress if nothing was printed about the stage for `PLAIN_SECONDS`."""
         moment = time.monotonic()
         if self._bars is None and moment - self._said > PLAIN_SECONDS:
             self._said = moment
@@ -65,7 +65,7 @@ class Task:
 
 
 class Reporter:
-    """Tells a person what runs, how far it is and what came of it."""
+    """Reports to the user which stages run, their progress and their results."""
 
     def __init__(self) -> None:
         self.console = Terminal(stderr=True)
@@ -94,11 +94,11 @@ class Reporter:
 
 @contextmanager
 def _beating(task: Task) -> Iterator[Task]:
-    """Let a stage be told of while the block runs, whatever the stage itself tells."""
-    ended = threading.Event()
+    """Report a stage regularly while the block runs, also if the stage reports nothing."""
+    end_event = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(BEAT_SECONDS):
+        while not end_event.wait(BEAT_SECONDS):
             task.beat()
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -106,7 +106,7 @@ def _beating(task: Task) -> Iterator[Task]:
     try:
         yield task
     finally:
-        ended.set()
+        end_event.set()
         thread.join()
 
 
@@ -133,16 +133,16 @@ UNITS_OF_TIME = (
     (7200, 60, ".0f", "min"),
     (math.inf, 3600, ",.1f", "h"),
 )
-"""Up to how many seconds, and how they are then told."""
+"""(upper limit in seconds, divisor, format, unit)."""
 
 
 def duration(seconds: float) -> str:
-    """As people say it: 4.8 s, 48 s, 4.8 min, 48 min, 4.8 h."""
+    """A duration for people: 4.8 s, 48 s, 4.8 min, 48 min, 4.8 h."""
     return span(seconds, seconds)
 
 
 def span(low: float, high: float) -> str:
-    """Two durations in the same unit: 4.8-5.2 min; one if they are told alike."""
-    divisor, form, unit = next((divisor, form, unit) for most, divisor, form, unit in UNITS_OF_TIME if high < most)
-    told = dict.fromkeys(f"{seconds / divisor:{form}}" for seconds in (low, high))
-    return f"{'-'.join(told)} {unit}"
+    """Two durations in the same unit: 4.8-5.2 min; a single one if both have the same text."""
+    divisor, form, unit = next((divisor, form, unit) for limit, divisor, form, unit in UNITS_OF_TIME if high < limit)
+    texts = dict.fromkeys(f"{seconds / divisor:{form}}" for seconds in (low, high))
+    return f"{'-'.join(texts)} {unit}"

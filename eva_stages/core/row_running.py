@@ -1,4 +1,4 @@
-"""Running row stages and table stages: in a process of their own, row stages from the part files that are complete."""
+"""Run row stages and table stages in a child process; row stages resume from their part files."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ import pyarrow as pa
 from eva_stages.core.config.engine_config import Engine, RayEngine
 from eva_stages.core.errors import StageError
 from eva_stages.core.failures import commonest, split
-from eva_stages.core.ledger import taken
+from eva_stages.core.ledger import used_devices
 from eva_stages.core.parts import BEGUN, FAILED, NAME, drop_failed, merge_parts, part_facts, read_parts, settle_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task
@@ -37,16 +37,16 @@ def run_rows(
     for finding in settle_parts(parts):
         run.event(finding.event, stage=stage.label, fingerprint=stage.fingerprint, file=finding.file, cause=finding.cause)
         reporter.say(f"{stage.label}: {parts / finding.file} {finding.cause}")
-    if failed := drop_failed(parts):
-        reporter.say(f"{stage.label}: asks again for {failed} rows that failed before")
+    if failed_rows := drop_failed(parts):
+        reporter.say(f"{stage.label}: rerunning {failed_rows} rows that failed before")
     total = count_rows(folders[stage.sources[0]])
-    done, statistics = read_parts(parts)
+    complete_rows, statistics = read_parts(parts)
     (work / BEGUN).unlink(missing_ok=True)
     progress = _PartProgress(parts, total, task, report)
     progress()
-    computed = total - len(done)
-    used = {}
-    if computed:
+    computed_rows = total - len(complete_rows)
+    device_facts = {}
+    if computed_rows:
         target, arguments = _engine(engine, stage)
         accelerators = run_in_child(
             target,
@@ -68,58 +68,58 @@ def run_rows(
             work / "pipeline.log",
             progress,
         )
-        used = {"devices": taken(accelerators)}
-        done, statistics = read_parts(parts)
-    if len(done) != total:
-        raise StageError(f"{total - len(done)} of {total} rows came back missing; see {work / 'pipeline.log'} and run again")
+        device_facts = {"devices": used_devices(accelerators)}
+        complete_rows, statistics = read_parts(parts)
+    if len(complete_rows) != total:
+        raise StageError(f"{total - len(complete_rows)} of {total} rows are missing; see {work / 'pipeline.log'} and rerun")
     counts, failures = split(statistics)
     _check(stage.limits, statistics, failures)
     merge_parts(parts, SCHEMAS[stage.schema], out, total)
     _check_ids(stage, folders[stage.sources[0]], out, work)
-    return {"counts": counts, "failures": failures, "computed_share": computed / total if total else 1, **used}
+    return {"counts": counts, "failures": failures, "computed_share": computed_rows / total if total else 1, **device_facts}
 
 
-def _check_ids(stage: RowStage, source: Path, out: Path, work: Path) -> None:
+def _check_ids(stage: RowStage, source: Path, target: Path, work: Path) -> None:
     """Raises:
-    StageError: if the prompts that came out are not those that went in, which stages that make no prompts answer one by one.
+    StageError: if the stage creates no prompts, and its output prompts are not its input prompts.
     """
     names = SCHEMAS[stage.schema].names
     if "prompt_id" not in names or "parent_id" in names:
         return
-    ids = Rows(out, work)["prompt_id"]
+    ids = Rows(target, work)["prompt_id"]
     if not ids.take(pa.array(first_places(ids))).equals(Rows(source, work)["prompt_id"]):
         raise StageError(
-            f"the prompts that came out are not those that went in; delete {work / 'parts'}, whose files are of others, and rerun"
+            f"the output prompts are not the input prompts; delete {work / 'parts'}, whose files belong to other prompts, and rerun"
         )
 
 
 def _engine(engine: Engine, stage: RowStage) -> tuple[str, dict[str, Any]]:
-    """What runs a row stage. Steps that keep something beside the run, such as paid calls in a database, stay on this machine."""
+    """The engine of a row stage. Steps that save files beside the run (a database of paid calls) run on this machine."""
     if isinstance(engine, RayEngine) and not any(step.needs(WORK) or step.needs(RUN) for step in stage.steps):
         return "eva_stages.core.ray_engine:run_on_ray", {"engine": engine}
     return "eva_stages.core.distil:run_pipeline", {}
 
 
-def run_table(stage: TableStage, work: Path, out: Path, folders: dict[str, Path]) -> dict[str, Any]:
-    arguments = {"folders": folders, "sources": list(stage.sources), "step": stage.step, "out": out}
+def run_table(stage: TableStage, work: Path, target: Path, folders: dict[str, Path]) -> dict[str, Any]:
+    arguments = {"folders": folders, "sources": list(stage.sources), "step": stage.step, "out": target}
     counts = run_in_child("eva_stages.core.distil:run_table_step", arguments, work / "step.log", lambda: None)
     return {"counts": counts}
 
 
 def _check(limits: Sequence[Limit], statistics: Mapping[str, float], failures: Mapping[str, int]) -> None:
-    """Raise a StageError that says which limits are exceeded, the commonest reason, and what to do."""
-    exceeded = [(limit, sentence) for limit in limits if (sentence := limit.exceeded(statistics))]
-    if not exceeded:
+    """Raise a StageError with the exceeded limits, the commonest reason, and the fix."""
+    exceeded_limits = [(limit, sentence) for limit in limits if (sentence := limit.exceeded(statistics))]
+    if not exceeded_limits:
         return
-    happened = "; ".join(sentence for _, sentence in exceeded)
+    description = "; ".join(sentence for _, sentence in exceeded_limits)
     reason = commonest(failures)
-    advice = "; ".join(dict.fromkeys(f"{limit.advice}, or raise {limit.field}" for limit, _ in exceeded))
-    again = "; the next attempt asks again for the rows that failed, and for no others" if statistics.get(FAILED) else ""
-    raise StageError(f"{happened}{f'; {reason}' if reason else ''}. To fix it: {advice}. Completed rows are saved{again}")
+    advice = "; ".join(dict.fromkeys(f"{limit.advice}, or raise {limit.field}" for limit, _ in exceeded_limits))
+    retry_advice = "; the next attempt reruns only the rows that failed" if statistics.get(FAILED) else ""
+    raise StageError(f"{description}{f'; {reason}' if reason else ''}. To fix it: {advice}. Completed rows are saved{retry_advice}")
 
 
 class _PartProgress:
-    """Follows a row stage by the part files that appear, and passes on what its processes report."""
+    """Reports the progress of a row stage by its part files, and the notices of its processes."""
 
     def __init__(self, parts: Path, total: int, task: Task, report: Callable[[], None]) -> None:
         self._parts, self._total, self._task, self._report = parts, total, task, report

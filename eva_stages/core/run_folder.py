@@ -4,10 +4,10 @@
       recipe.yaml, stages.json (the recipe's stages), events.jsonl, lock
       stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json, pipeline.yaml of row stages
       work -> the work in progress of the run's store
-      damaged/<iteration>-<stage>-<fp12>.<n>   what a repair put aside
+      damaged/<iteration>-<stage>-<fp12>.<n>   artifacts that a repair moved away
 
-Committing writes the data, then the manifest, syncs both, renames the folder into the store and links it into the run; a reader never
-meets half an artifact. The digests in a manifest are checked whenever the artifact is used again. No clock decides what is reused.
+Committing writes the data, then the manifest, syncs both, renames the folder into the store and links it into the run, so a reader never
+finds an incomplete artifact. The digests in a manifest are checked whenever the artifact is used again. No clock decides what is reused.
 """
 
 import json
@@ -39,17 +39,17 @@ from eva_stages.core.planned_stages import PLAN, PlannedStage, read_planned_stag
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.store import WORK, Store, link_tree, lock_holder, recorded_store, write_owner
 
-UNPLANNED = "the stages that were committed last are used instead; `eva run` writes the file again"
-DAMAGED, PARTIAL = "damaged", ".partial"
+UNPLANNED_NOTICE = "the stages that were committed last are used instead; `eva run` writes the file again"
+DAMAGED_FOLDER, PARTIAL_FOLDER = "damaged", ".partial"
 ATTEMPT = "attempt.json"
-"""In the folder of an attempt: its id, the run it is made for, and the digests of the inputs that it computes from."""
+"""In the folder of an attempt: its id, its run, and the digests of its inputs."""
 
 
 class Run:
     """The folder of one run.
 
     Args:
-        store: folder of the store that it shares artifacts by; None: the one it used last, or else none: it shares nothing.
+        store: folder of the store; None: the store that the run used last, or the run's own folder, which shares nothing.
     """
 
     def __init__(self, root: Path, store: Path | None = None) -> None:
@@ -112,20 +112,20 @@ class Run:
             return f"{folder} belongs to another stage (fingerprint {manifest['fingerprint'][:12]})"
         if digest != manifest["digest"]:
             return f"{folder} has changed since it was built: its digest does not match the manifest"
-        recorded = {name: entry.get("digest") for name, entry in manifest["inputs"].items()}
-        other = [name for name, digest in self._input_digests(stage).items() if recorded.get(name) != digest]
-        return f"{folder} was built from a different version of input {other[0]!r}" if other else None
+        recorded_digests = {name: entry.get("digest") for name, entry in manifest["inputs"].items()}
+        changed_inputs = [name for name, digest in self._input_digests(stage).items() if recorded_digests.get(name) != digest]
+        return f"{folder} was built from a different version of input {changed_inputs[0]!r}" if changed_inputs else None
 
     def _input_digests(self, stage: Stage) -> dict[str, str]:
         return {name: self.digest(upstream) for name, upstream in stage.inputs.items()}
 
     def put_aside(self, stage: Stage) -> Path:
-        """Move a stage's artifact out of the way and keep it, for a person to inspect or delete; returns where it is now."""
-        aside = self.root / DAMAGED
-        aside.mkdir(exist_ok=True)
-        place = next(place for number in count(1) if not (place := aside / f"{stage.folder}.{number}").exists())
+        """Move a stage's artifact away, for a person to inspect or delete; returns its new place."""
+        damaged_folder = self.root / DAMAGED_FOLDER
+        damaged_folder.mkdir(exist_ok=True)
+        place = next(place for number in count(1) if not (place := damaged_folder / f"{stage.folder}.{number}").exists())
         (self.stages / stage.folder).rename(place)
-        sync(aside)
+        sync(damaged_folder)
         sync(self.stages)
         return place
 
@@ -138,12 +138,15 @@ class Run:
 
         Where the run has no list of them: the stages of the artifacts that were committed last.
         """
-        planned = rebuilt(lambda: read_planned_stages(self.root / PLAN), None, UNPLANNED) if (self.root / PLAN).is_file() else None
-        if planned is not None:
-            return planned
+        if (self.root / PLAN).is_file():
+            planned_stages = rebuilt(lambda: read_planned_stages(self.root / PLAN), None, UNPLANNED_NOTICE)
+            if planned_stages is not None:
+                return planned_stages
         folders = [path.parent for path in self.stages.glob("*/manifest.json")]
-        done = [f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] in ("done", "reused")]
-        place = {name: number for number, name in enumerate(done)}
+        completed_folders = [
+            f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] in ("done", "reused")
+        ]
+        place = {name: number for number, name in enumerate(completed_folders)}
         by_end = sorted(folders, key=lambda folder: (place.get(folder.name, -1), read_manifest(folder)["ended"]))
         newest = {folder_label(folder.name): folder for folder in by_end}
         return [stage_of_folder(folder.name) for folder in sorted(newest.values(), key=by_end.index)]
@@ -153,10 +156,10 @@ class Run:
     def link(self, stage: Stage) -> None:
         """Link the store's artifact of a stage into the run's folder."""
         if self.shares:
-            link_tree(self.store.stages / stage.folder, self.stages / stage.folder, self.root / PARTIAL)
+            link_tree(self.store.stages / stage.folder, self.stages / stage.folder, self.root / PARTIAL_FOLDER)
 
     def take(self, stage: Stage) -> str | None:
-        """Use the store's artifact of a stage if it is intact and was built from this run's inputs; returns why not, if there is one."""
+        """Link the store's artifact of a stage, if it has one; returns the reason if that is damaged or was built from other inputs."""
         if not self.shares or not self.store.has(stage.folder):
             return None
         if fault := self._fault(stage, self.store.stages / stage.folder):
@@ -166,7 +169,7 @@ class Run:
         return None
 
     def offer(self, stage: Stage) -> None:
-        """Link the run's artifact of a stage into the store if that has none; delete what attempts at it left, if they are obsolete."""
+        """Link the run's artifact of a stage into the store if that has none; delete the work on the stage if it is obsolete."""
         if self.shares and not self.store.has(stage.folder):
             self.store.remove(stage.folder)
             link_tree(self.stages / stage.folder, self.store.stages / stage.folder, self.work / f"{stage.folder}.ready")
@@ -219,7 +222,7 @@ class Run:
         return manifest
 
     def clear(self, stage: Stage) -> None:
-        """Delete what the attempts at a stage left."""
+        """Delete the files of the attempts at a stage."""
         shutil.rmtree(self.work / stage.folder, ignore_errors=True)
 
     # --- events and the lock of the run
@@ -245,7 +248,7 @@ class Run:
             yield
 
     def holder(self) -> str | None:
-        """Who works on the run now; None if nobody does."""
+        """The process that works on the run now; None if there is none."""
         path = self.root / "lock"
         if not path.is_file():
             return None
@@ -275,7 +278,7 @@ class Run:
 
 
 def attempt_record(folder: Path) -> dict[str, Any]:
-    """What is recorded of an attempt; nothing where the file is missing or damaged."""
-    nothing: dict[str, Any] = {}
+    """The record of an attempt; empty if the file is missing or damaged."""
+    empty_record: dict[str, Any] = {}
     path = folder / ATTEMPT
-    return rebuilt(lambda: read_json(path, dict), nothing, "the attempt starts again") if path.is_file() else nothing
+    return rebuilt(lambda: read_json(path, dict), empty_record, "the attempt starts again") if path.is_file() else empty_record

@@ -30,7 +30,7 @@ from eva_stages.core.stage import FunctionStage, RowStage, Stage, TableStage, cl
 from eva_stages.core.tables import FILE, count_rows
 
 LOCAL = LocalEngine()
-COMPLETED = ("done", "reused")
+COMPLETION_EVENTS = ("done", "reused")
 """Events of a stage that is complete: computed in this run, or by another run of the store."""
 
 
@@ -39,13 +39,13 @@ class Context:
     """What a function stage works with."""
 
     work: Path
-    """Folder of the attempt; what an earlier attempt left is still there."""
+    """Folder of the attempt; it still has the files of an earlier attempt."""
     out: Path
-    """Folder to write the artifact to (below `work`); not there yet."""
+    """Folder to write the artifact to (below `work`); it does not exist yet."""
     inputs: dict[str, Path]
     task: Task
     run: Path
-    """Folder of the run, for what outlives the attempt."""
+    """Folder of the run, for files that outlive the attempt."""
 
 
 def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engine = LOCAL, repair: bool = False) -> None:
@@ -59,14 +59,14 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engin
         DamagedError: naming the first such artifact, without `repair`.
         StageError: naming the stage and the cause; completed work is saved.
     """
-    logged = {event.get("fingerprint") for event in run.events() if event["event"] in COMPLETED}
+    logged_stages = {event.get("fingerprint") for event in run.events() if event["event"] in COMPLETION_EVENTS}
     for stage in closure(list(stages)):
         if fault := run.fault(stage):
             if not repair:
                 raise DamagedError(fault)
             _put_aside(run, stage, fault, reporter)
         if run.holds(stage):
-            if stage.fingerprint not in logged:  # killed between its commit and its event
+            if stage.fingerprint not in logged_stages:  # killed between its commit and its event
                 _log_completed(run, stage)
             _settle(run, stage)
         else:
@@ -101,11 +101,11 @@ def _complete(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> Non
 
 
 def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: TextIO) -> None:
-    resumed = (run.work / stage.folder).is_dir()
+    is_resumed = (run.work / stage.folder).is_dir()
     event = {"stage": stage.label, "fingerprint": stage.fingerprint, "attempt": uuid4().hex[:12]}
-    run.event("resume" if resumed else "start", **event, **({"last_sign": last_sign(run.work / stage.folder)} if resumed else {}))
+    run.event("resume" if is_resumed else "start", **event, **({"last_sign": last_sign(run.work / stage.folder)} if is_resumed else {}))
     clock = time.monotonic()
-    reporter.say(f"{stage.label}: {'resumes' if resumed else 'starts'}")
+    reporter.say(f"{stage.label}: {'resumes' if is_resumed else 'starts'}")
     try:
         with held_in_children(lock.fileno()):
             manifest = _run(run, stage, reporter, engine, event["attempt"])
@@ -146,7 +146,7 @@ def _log_completed(run: Run, stage: Stage) -> str:
 
 
 def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
-    """Hold a finished stage's figures against its checks, new or used again.
+    """Compare the figures of a complete stage with its checks, also if it was not computed now.
 
     Raises:
         StageError: if a check that stops is broken.
@@ -154,35 +154,35 @@ def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
     if not isinstance(stage, FunctionStage) or not stage.checks:
         return
     figures = run.manifest(stage)["figures"]
-    broken = [(check, said) for check in stage.checks if (said := check.broken(figures))]
-    for check, said in broken:
+    broken_checks = [(check, message) for check in stage.checks if (message := check.broken(figures))]
+    for check, message in broken_checks:
         if not check.stop:
-            reporter.say(f"{stage.label}: warning: {said}")
-    if stopping := [(check.field, said) for check, said in broken if check.stop]:
-        causes = "; ".join(said for _, said in stopping)
+            reporter.say(f"{stage.label}: warning: {message}")
+    if stopping := [(check.field, message) for check, message in broken_checks if check.stop]:
+        causes = "; ".join(message for _, message in stopping)
         run.event("stopped", stage=stage.label, fingerprint=stage.fingerprint, cause=causes)
         limits = " ".join(f"--set {field}=..." for field, _ in stopping)
         raise StageError(
-            f"the run stops after iteration {stage.iteration}: {causes}. Everything is kept. Mend the recipe, or go on with another "
-            f"limit ({limits}); nothing is computed again for that"
+            f"the run stops after iteration {stage.iteration}: {causes}. Completed work is saved. Correct the recipe, or continue with "
+            f"another limit ({limits}), which recomputes nothing"
         )
 
 
 def _try_event(run: Run, kind: str, facts: dict[str, Any]) -> None:
     try:
         run.event(kind, **facts)
-    except OSError:  # the disk that made the stage fail is the one that the log is on
+    except OSError:  # the log is on the disk that made the stage fail
         return
 
 
 def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: str) -> dict[str, Any]:
-    started, clock = now(), time.monotonic()
+    start_time, clock = now(), time.monotonic()
     work = run.workplace(stage, attempt)
     folders = {name: run.folder(upstream) for name, upstream in stage.inputs.items()}
     outside = OutsideInputs.of(stage)
     out = work / "data"
-    for unfinished in (out, work / "model"):
-        shutil.rmtree(unfinished, ignore_errors=True)
+    for folder in (out, work / "model"):
+        shutil.rmtree(folder, ignore_errors=True)
     notices = NoticeReader(work)
 
     def report_notices() -> None:
@@ -192,28 +192,28 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: st
     with reporter.task(stage.label, stage.kind.unit) as task:
         match stage:
             case RowStage():
-                made = run_rows(run, stage, work, out, folders, task, engine, reporter, report_notices)
+                result = run_rows(run, stage, work, out, folders, task, engine, reporter, report_notices)
             case TableStage():
-                made = run_table(stage, work, out, folders)
+                result = run_table(stage, work, out, folders)
             case FunctionStage():
-                made = stage.function.build(folders, context=Context(work, out, folders, task, run.root))
+                result = stage.function.build(folders, context=Context(work, out, folders, task, run.root))
             case _:
                 raise TypeError(f"cannot run a {type(stage).__name__}")
     report_notices()
-    # a journal knows of calls that no row tells of: those of rows that were tried again, and those that a kill cut off
-    spent = {**spending_of(work / CALLS, None), **spending_of(run.root / CALLS, stage.folder)}
-    made = {**made, "counts": {**made.get("counts", {}), **spent}, "notices": notices.lasting_texts()}
+    # the journal also has the calls of rows that were rerun, and those that a kill cut off
+    spent_counts = {**spending_of(work / CALLS, None), **spending_of(run.root / CALLS, stage.folder)}
+    result = {**result, "counts": {**result.get("counts", {}), **spent_counts}, "notices": notices.lasting_texts()}
     outside.check_unchanged(lambda: run.clear(stage))
     out = work / "model" if (work / "model").is_dir() else out
     rows = count_rows(out) if (out / FILE).is_file() else None
     seconds = round(time.monotonic() - clock, 3)
     ledger = {"seconds": seconds, "pace": pace(task.marks), "bytes": tree_bytes(out)}
-    recorded = {"rows": rows, "counts": {}, "failures": {}, "devices": devices(stage), **made, "started": started, **ledger}
-    return run.commit(stage, out, recorded)
+    manifest_facts = {"rows": rows, "counts": {}, "failures": {}, "devices": devices(stage), **result, "started": start_time, **ledger}
+    return run.commit(stage, out, manifest_facts)
 
 
 def _summary(manifest: dict[str, Any]) -> str:
     rows = f"{manifest['rows']:,} rows, " if manifest["rows"] is not None else ""
-    counted = facts(manifest["counts"])
+    counts = facts(manifest["counts"])
     reason = commonest(manifest["failures"])
-    return f"{rows}{manifest['seconds']:.1f} s{f' ({counted})' if counted else ''}{f'; {reason}' if reason else ''}"
+    return f"{rows}{manifest['seconds']:.1f} s{f' ({counts})' if counts else ''}{f'; {reason}' if reason else ''}"

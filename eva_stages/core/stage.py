@@ -1,6 +1,6 @@
-"""What a stage is: a frozen description that turns input artifacts into one output artifact.
+"""A stage: a frozen description of work that turns input artifacts into one output artifact.
 
-Nothing here runs. A stage names the code it uses as "module:attr" strings, so a whole run can be planned, fingerprinted and
+Nothing here runs. A stage names its code as "module:attr" strings, so a complete run can be planned, fingerprinted and
 shown without importing a model library. Its fingerprint covers name, version, the steps with their arguments, and the
 fingerprints of its inputs; `runtime` and limits are left out.
 """
@@ -27,14 +27,14 @@ def load_attribute(target: str) -> Any:
 
 @dataclass(frozen=True)
 class Input:
-    """A place in a step's arguments that is filled with a folder: of one of the stage's inputs, its attempt (`WORK`) or the run (`RUN`)."""
+    """A placeholder in a step's arguments for a folder: of one of the stage's inputs, of its attempt (`WORK`) or of the run (`RUN`)."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Use:
-    """A call of `target` with `arguments` (which mean something) and `runtime` (which do not)."""
+    """A deferred call. `arguments` are part of the fingerprint, `runtime` is not."""
 
     target: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Use:
         return {"target": self.target, "arguments": _identity(self.arguments)}
 
     def needs(self, folder: str) -> bool:
-        """Whether it names a folder, itself or in what is nested in it."""
+        """Whether the use, or one nested in it, names a folder."""
         values = (*self.arguments.values(), *self.runtime.values())
         return any(value == Input(folder) or (isinstance(value, Use) and value.needs(folder)) for value in values)
 
@@ -55,7 +55,7 @@ class Use:
 
 
 def as_data(value: Any) -> Any:
-    """A use and what is nested in it as JSON data, for a process that gets it in a file; `use_of` reads it back."""
+    """A use with its nested uses as JSON data, for a process that reads it from a file; `use_of` reads it back."""
     match value:
         case Use():
             return {"use": value.target, "arguments": as_data(value.arguments), "runtime": as_data(value.runtime)}
@@ -70,7 +70,7 @@ def as_data(value: Any) -> Any:
 
 
 def use_of(data: Any) -> Any:
-    """What `as_data` wrote."""
+    """The use that `as_data` wrote."""
     match data:
         case {"use": target, "arguments": arguments, "runtime": runtime}:
             return Use(target, use_of(arguments), use_of(runtime))
@@ -114,13 +114,13 @@ def _build(value: Any, folders: Mapping[str, Path]) -> Any:
 
 @dataclass(frozen=True)
 class Outside:
-    """Something eva did not make: a checkpoint folder or a file, known by the digest of its content, whatever it is called."""
+    """An input that eva did not build: a checkpoint folder or a file, identified by the digest of its content, not by its name."""
 
     name: str
     path: Path
     digest: str
     stamps: Stamps = field(init=False, repr=False, compare=False)
-    """Its files as they were when the digest was taken."""
+    """The stamps of its files when the digest was computed."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stamps", file_stamps(self.path))
@@ -132,7 +132,7 @@ class Outside:
 
 @dataclass(frozen=True)
 class Stage:
-    """The unit of resumption. Subclasses say how it runs; `inputs` are stages or things from outside."""
+    """The unit of resumption. Subclasses define how it runs; `inputs` are stages or `Outside` inputs."""
 
     name: str
     iteration: int
@@ -187,7 +187,7 @@ class Stage:
 class Limit:
     """A row stage fails if `counter` exceeds `share` of `total`, two of its statistics.
 
-    `says`: what the counter counts, as in "evolver calls failed"; `advice`: what may help; `field`: where the limit stands in the recipe.
+    `says`: what the counter counts, as in "evolver calls failed"; `advice`: a fix; `field`: the limit's field in the recipe.
     """
 
     counter: str
@@ -198,7 +198,7 @@ class Limit:
     field: str
 
     def exceeded(self, statistics: Mapping[str, float]) -> str | None:
-        """What happened, in a sentence; None if the limit holds."""
+        """The description of the excess; None if the limit holds."""
         number, total = statistics.get(self.counter, 0), statistics.get(self.total, 0)
         if number <= self.share * total:
             return None
@@ -239,9 +239,9 @@ class TableStage(Stage):
 
 @dataclass(frozen=True)
 class Check:
-    """A figure in a finished stage's manifest that should stay on one side of a limit; if not, it is told, or ends the run.
+    """A limit on a figure in a complete stage's manifest; a value outside the limit produces a warning, or stops the run.
 
-    `says`: the figure in words; `advice`: what may be behind it; `field`: where the limit stands in the recipe.
+    `says`: the figure in words; `advice`: a possible cause; `field`: the limit's field in the recipe.
     """
 
     figure: str
@@ -253,7 +253,7 @@ class Check:
     field: str
 
     def broken(self, figures: Mapping[str, float | None]) -> str | None:
-        """What is wrong, in a sentence; None if nothing is, or the figure is not known."""
+        """The description of the violation; None if there is none, or the figure is unknown."""
         value = figures.get(self.figure)
         if value is None or (value <= self.limit if self.at_most else value >= self.limit):
             return None
@@ -263,7 +263,7 @@ class Check:
 
 @dataclass(frozen=True)
 class FunctionStage(Stage):
-    """A function `f(context, **arguments)` that writes what it makes below `context.out`."""
+    """A function `f(context, **arguments)` that writes the artifact to `context.out`."""
 
     function: Use = Use("")
     checks: tuple[Check, ...] = ()
@@ -274,18 +274,18 @@ class FunctionStage(Stage):
 
 def closure(stages: list[Stage]) -> list[Stage]:
     """The stages and everything they need, each once, upstream first."""
-    ordered: dict[str, Stage] = {}
+    stages_by_fingerprint: dict[str, Stage] = {}
 
     def visit(stage: Stage | Outside) -> None:
-        if isinstance(stage, Outside) or stage.fingerprint in ordered:
+        if isinstance(stage, Outside) or stage.fingerprint in stages_by_fingerprint:
             return
         for upstream in stage.inputs.values():
             visit(upstream)
-        ordered[stage.fingerprint] = stage
+        stages_by_fingerprint[stage.fingerprint] = stage
 
     for stage in stages:
         visit(stage)
-    return list(ordered.values())
+    return list(stages_by_fingerprint.values())
 
 
 def uses(value: Any) -> Iterator[Use]:

@@ -29,7 +29,7 @@ NOT_LINKABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOP
 
 
 class Store:
-    """A store by its folder; a run that shares nothing is its own store."""
+    """The folder of a store; a run that shares nothing is its own store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -49,12 +49,12 @@ class Store:
         sync(self.stages)
 
     def remove(self, name: str) -> None:
-        """Delete an artifact; runs that use it keep their own links. The caller holds the artifact's lock."""
+        """Delete an artifact; runs that use it have links of their own. The caller holds the stage's lock."""
         if (self.stages / name).is_dir():
-            doomed = self.work / f"{name}.removed"
-            shutil.rmtree(doomed, ignore_errors=True)
-            (self.stages / name).rename(doomed)  # at once, so that no reader meets half of it
-            shutil.rmtree(doomed)
+            removed_folder = self.work / f"{name}.removed"
+            shutil.rmtree(removed_folder, ignore_errors=True)
+            (self.stages / name).rename(removed_folder)  # atomically, so that no reader finds an incomplete artifact
+            shutil.rmtree(removed_folder)
 
     @contextmanager
     def lock(self, name: str, run: Path, waiting: Callable[[str], None] | None) -> Iterator[TextIO | None]:
@@ -84,20 +84,20 @@ class Store:
 
 
 def default_store(root: Path) -> Path:
-    """The store of a run: the one it has used before, or `.store` beside it, which all runs of the folder share.
+    """The store of a run: the store that it used before, or `.store` beside it, which all runs of the folder share.
 
-    Where the folder beside is on another file system or not writable (a mounted run folder), the run is its own store.
+    If the parent folder is on another file system (a mounted run folder) or not writable, the run is its own store.
     """
-    if (recorded := recorded_store(root)) is not None and (recorded / WORK).is_dir():
-        return recorded
-    beside = root.absolute().parent
-    if (beside / STORE).is_dir():
-        usable = os.access(beside / STORE, os.W_OK)
+    if (recorded_root := recorded_store(root)) is not None and (recorded_root / WORK).is_dir():
+        return recorded_root
+    parent = root.absolute().parent
+    if (parent / STORE).is_dir():
+        usable = os.access(parent / STORE, os.W_OK)
     else:
-        ancestor = next(folder for folder in (beside, *beside.parents) if folder.is_dir())
+        ancestor = next(folder for folder in (parent, *parent.parents) if folder.is_dir())
         usable = os.access(ancestor, os.W_OK)
-    same = not root.is_dir() or root.stat().st_dev == beside.stat().st_dev
-    return root.parent / STORE if usable and same else root
+    same_device = not root.is_dir() or root.stat().st_dev == parent.stat().st_dev
+    return root.parent / STORE if usable and same_device else root
 
 
 def recorded_store(root: Path) -> Path | None:
@@ -124,17 +124,17 @@ def write_owner(stream: TextIO, purpose: str = "") -> None:
 
 
 def _is_file(stream: TextIO, path: Path) -> bool:
-    """Whether an open file is still the one at the path."""
+    """Whether the path still leads to an open file."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     return False
 
 
 def link_tree(source: Path, target: Path, partial: Path) -> None:
-    """Link a folder's files into a new folder that is there complete or not at all.
+    """Link a folder's files into a new folder, atomically.
 
     Args:
-        partial: a folder of the target's file system that is used meanwhile.
+        partial: a temporary folder on the target's file system.
     """
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""The recipes that were run in one folder: each is kept, so that results which the present one does not have are told, and can be shown.
+"""The recipes that were run in one folder. Each is saved, so that results which do not belong to the present recipe are reported and shown.
 
-A variant is a set of stages. It has a file in `variants/` of the run's folder, named after what its stages are: the recipe, from which the
-same command makes its tables again, and beside it the list of its stages' folders.
+A variant is a recipe and its list of stages, saved in `variants/` of the run's folder under the fingerprint of the list. Running the saved
+recipe shows its results again.
 """
 
 import json
@@ -20,33 +20,33 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
 
 VARIANTS = "variants"
-SHOWN = 3
+SHOWN_COUNT = 3
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe that was run in the folder before, with finished stages that the present one does not have."""
+    """A recipe that was run in the folder, with complete stages that the present recipe does not have."""
 
     recipe: Path | None
-    """None where it was not kept: such stages are of another version of eva, or of an input that has changed."""
+    """None: the stages were computed by another version of eva or from inputs that have changed since, and the recipe is unknown."""
     stages: tuple[str, ...]
-    """Those finished stages, by folder."""
+    """The folders of these complete stages."""
     changes: tuple[str, ...]
-    """Fields that it has otherwise, as `--set` takes them."""
+    """The fields that differ from the present recipe, in the form of `--set`."""
 
     def said(self, root: Path) -> str:
-        """What there is of it, and where, in a sentence."""
-        names = ", ".join(folder_label(name) for name in self.stages[:SHOWN])
-        more = f" and {len(self.stages) - SHOWN} more" if len(self.stages) > SHOWN else ""
-        what = f"{len(self.stages)} finished stages in {root / 'stages'} do not belong to the present recipe: {names}{more}"
+        """A description of its stages, and how to show its results."""
+        names = ", ".join(folder_label(name) for name in self.stages[:SHOWN_COUNT])
+        rest = f" and {len(self.stages) - SHOWN_COUNT} more" if len(self.stages) > SHOWN_COUNT else ""
+        description = f"{len(self.stages)} complete stages in {root / 'stages'} do not belong to the present recipe: {names}{rest}"
         if self.recipe is None:
-            return f"{what}. They were made by another version of eva, from other inputs, or with a recipe that was not kept"
-        changes = f" ({', '.join(self.changes[:SHOWN])}{', ...' if len(self.changes) > SHOWN else ''})" if self.changes else ""
-        return f"{what}, but to another one{changes}. Its results are shown by: eva run {self.recipe} --run-dir {root}"
+            return f"{description}. They were computed by another version of eva, from other inputs, or from a recipe that was not saved"
+        changes = f" ({', '.join(self.changes[:SHOWN_COUNT])}{', ...' if len(self.changes) > SHOWN_COUNT else ''})" if self.changes else ""
+        return f"{description}, but to another recipe{changes}. Show its results with: eva run {self.recipe} --run-dir {root}"
 
 
 def keep_variant(run: Run, stages: Iterable[Stage], recipe: str) -> None:
-    """Keep a recipe (its text) with the list of its stages."""
+    """Save a recipe (its text) with the list of its stages."""
     stages, folder = list(stages), run.root / VARIANTS
     folder.mkdir(exist_ok=True)
     name = fingerprint([stage.folder for stage in stages])[:12]
@@ -55,34 +55,34 @@ def keep_variant(run: Run, stages: Iterable[Stage], recipe: str) -> None:
 
 
 def other_variants(run: Run) -> list[Variant]:
-    """Those with finished stages that the present recipe does not have, and last the finished stages that no kept recipe has."""
+    """The variants with complete stages that the present recipe does not have; last, the complete stages of unknown recipes."""
     try:
         present = _folders(run.root / PLAN)
     except DamagedError:
         return []
-    finished = sorted(path.parent.name for path in run.stages.glob("*/manifest.json"))
-    unknown = [name for name in finished if name not in present]
-    found = []
+    complete_folders = sorted(path.parent.name for path in run.stages.glob("*/manifest.json"))
+    unknown = [name for name in complete_folders if name not in present]
+    variants = []
     for path in sorted((run.root / VARIANTS).glob("*.json")):
         try:
             names, recipe = _folders(path), read_yaml(path.with_suffix(".yaml"))
             changes = tuple(_changes(recipe, read_yaml(run.root / "recipe.yaml")))
         except DamagedError:
             continue
-        if own := tuple(name for name in finished if name in names - present):
-            found.append(Variant(path.with_suffix(".yaml"), own, changes))
+        if own_folders := tuple(name for name in complete_folders if name in names - present):
+            variants.append(Variant(path.with_suffix(".yaml"), own_folders, changes))
             unknown = [name for name in unknown if name not in names]
-    return [*found, *([Variant(None, tuple(unknown), ())] if unknown else [])]
+    return [*variants, *([Variant(None, tuple(unknown), ())] if unknown else [])]
 
 
 def _folders(plan: Path) -> set[str]:
     return {stage.folder for stage in read_planned_stages(plan)}
 
 
-def _changes(one: Any, other: Any, place: str = "") -> Iterator[str]:
-    """The fields that a recipe has otherwise than another."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in one:
-            yield from _changes(one[name], other.get(name), f"{place}.{name}" if place else name)
-    elif one != other:
-        yield f"{place}={json.dumps(one, ensure_ascii=False)[:60]}"
+def _changes(recipe: Any, present_recipe: Any, place: str = "") -> Iterator[str]:
+    """The fields of a recipe that differ from the present one."""
+    if isinstance(recipe, dict) and isinstance(present_recipe, dict):
+        for name in recipe:
+            yield from _changes(recipe[name], present_recipe.get(name), f"{place}.{name}" if place else name)
+    elif recipe != present_recipe:
+        yield f"{place}={json.dumps(recipe, ensure_ascii=False)[:60]}"

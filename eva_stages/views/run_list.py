@@ -23,14 +23,14 @@ def run_list(folder: Path) -> dict[str, Any]:
     runs = runs_in(folder)
     stores = []
     for store in stores_of(folder, runs):
-        size, used = _sizes([store.stages, store.work], 1)
-        stores.append({"store": str(store.root), "bytes": size, "unused_bytes": size - used})
+        size, linked_bytes = _sizes([store.stages, store.work], 1)
+        stores.append({"store": str(store.root), "bytes": size, "unused_bytes": size - linked_bytes})
     return {"folder": str(folder), "runs": [_run_entry(run) for run in runs], "stores": stores}
 
 
 def _run_entry(run: Run) -> dict[str, Any]:
-    own = [run.stages] if run.shares else [run.stages, run.work]
-    size, shared = _sizes(own, 2 if run.shares else 1)
+    own_folders = [run.stages] if run.shares else [run.stages, run.work]
+    size, shared_bytes = _sizes(own_folders, 2 if run.shares else 1)
     events = run.events()
     return {
         "run": str(run.root),
@@ -38,7 +38,7 @@ def _run_entry(run: Run) -> dict[str, Any]:
         **_progress(run, run.root / PLAN),
         "locked_by": run.holder(),
         "bytes": size,
-        "shared_bytes": shared,
+        "shared_bytes": shared_bytes,
         "last_activity": events[-1]["time"] if events else None,
         "variants": [entry for path in sorted((run.root / VARIANTS).glob("*.json")) if (entry := _variant(run, path))],
     }

@@ -217,10 +217,10 @@ def test_the_error_names_a_dead_evolver_and_the_next_attempt_retries_only_the_fa
         attempt(run, stage)
     with serving(ChatServer(port)) as server:
         server.reply, server.faults = lambda body: reply_to("evolver", body), ["500", "ok"] * 2
-        with pytest.raises(StageError, match=r"2 of 6 evolver calls failed.*for the rows that failed, and for no others"):
+        with pytest.raises(StageError, match=r"2 of 6 evolver calls failed.*reruns only the rows that failed"):
             attempt(run, stage)
         assert len(server.requests) == 6
-        assert "asks again for 2 rows that failed before" in attempt(run, stage)
+        assert "rerunning 2 rows that failed before" in attempt(run, stage)
         assert len(server.requests) == 10, "what was answered is kept"
     manifest = run.manifest(stage)
     assert manifest["failures"] == {} and "failed" not in manifest["counts"] and manifest["counts"]["calls"] == 8

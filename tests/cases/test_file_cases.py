@@ -335,7 +335,7 @@ def test_a_part_file_of_another_stage_is_ignored(parts: Path) -> None:
 
 def test_duplicates_that_appear_while_the_stage_runs_are_not_merged(parts: Path, tmp_path: Path) -> None:
     (parts / "000000009.parquet").write_bytes((parts / "000000000.parquet").read_bytes())
-    with pytest.raises(StageError, match="hold 12 rows, 8 of them different, of 8 input rows"):
+    with pytest.raises(StageError, match="have 12 rows, 8 of them distinct, for 8 input rows"):
         merge_parts(parts, SCHEMA, tmp_path / "out", 8)
 
 
@@ -458,7 +458,7 @@ def test_absurd_json_is_a_value_error(text: str) -> None:
 def test_results_of_another_recipe_in_the_same_folder_are_reported_with_their_place(run_copy: Path) -> None:
     arguments = ("run", "quickstart", "--run-dir", str(run_copy), "--until", "prompts")
     message = eva(*arguments, "--set", "prompts.size=9").stderr
-    assert "1 finished stages in" in message and "0-prompts" in message and "(prompts.size=8)" in message
+    assert "1 complete stages in" in message and "0-prompts" in message and "(prompts.size=8)" in message
     (variant,) = Watch(Run(run_copy)).document()["variants"]
     assert variant["changes"] == ["prompts.size=8"] and f"eva run {variant['recipe']} --run-dir {run_copy}" in variant["said"]
     assert load_recipe(variant["recipe"]).prompts.size == 8

@@ -177,7 +177,7 @@ def test_a_full_or_a_read_only_disk_fails_the_stage_and_the_next_attempt_goes_on
         assert manifests(run)["0-reward"]["rows"] == 400
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         said = run_eva(*arguments, code=1).stderr
-        assert f"cannot write to {run}: Read-only file system" in said and "Make it writable; what is done is kept" in said
+        assert f"cannot write to {run}: Read-only file system" in said and "Make it writable; completed work is saved" in said
         assert "done" in run_eva("status", str(run)).stdout
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -24,18 +24,18 @@ def recipe_run(tmp_path: Path, name: str, *stages: Stage) -> Run:
     return completed(run, stages[-1])
 
 
-def collected(folder: Path) -> list[str]:
+def collect(folder: Path) -> list[str]:
     garbage, _ = find_garbage(folder)
-    deleted, skipped = delete_garbage(garbage)
-    assert deleted == garbage and not skipped
-    return sorted(str(entry.path.relative_to(folder)) for entry in deleted)
+    deleted_entries, skipped_paths = delete_garbage(garbage)
+    assert deleted_entries == garbage and not skipped_paths
+    return sorted(str(entry.path.relative_to(folder)) for entry in deleted_entries)
 
 
 def test_nothing_that_a_run_or_a_variant_names_is_deleted(tmp_path: Path) -> None:
     one, other = recipe_run(tmp_path, "one", FIRST, SECOND), recipe_run(tmp_path, "other", FIRST, OTHER)
     recipe_run(tmp_path, "one", FIRST, OTHER)
     (tmp_path / STORE / "work" / SECOND.folder).mkdir()
-    assert collected(tmp_path) == []
+    assert collect(tmp_path) == []
     assert all(run.fault(stage) is None and run.holds(stage) for run in (one, other) for stage in (FIRST, OTHER))
     assert one.holds(SECOND)
 
@@ -54,7 +54,7 @@ def test_what_no_run_names_is_deleted_and_counted_once(tmp_path: Path) -> None:
     assert sum(entry.bytes for entry in garbage) == sum(
         path.stat().st_size for name in (SECOND.folder, OTHER.folder) for path in (tmp_path / STORE / "stages" / name).rglob("*.*")
     ) + len("firstsecond" + "firstother" + "damaged")
-    assert collected(tmp_path) == sorted(
+    assert collect(tmp_path) == sorted(
         [
             f"{STORE}/stages/{OTHER.folder}",
             f"{STORE}/stages/{SECOND.folder}",
@@ -64,7 +64,7 @@ def test_what_no_run_names_is_deleted_and_counted_once(tmp_path: Path) -> None:
             f"one/stages/{SECOND.folder}",
         ]
     )
-    assert one.fault(FIRST) is None and one.holds(FIRST) and collected(tmp_path) == []
+    assert one.fault(FIRST) is None and one.holds(FIRST) and collect(tmp_path) == []
 
 
 def test_what_a_run_of_another_folder_uses_is_kept(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_what_a_run_of_another_folder_uses_is_kept(tmp_path: Path) -> None:
     away.plan([FIRST, SECOND])
     completed(away, FIRST)
     away.workplace(SECOND)
-    assert collected(here) == []
+    assert collect(here) == []
     shutil.rmtree(away.root)
-    assert collected(here) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/work/{SECOND.folder}"]
+    assert collect(here) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/work/{SECOND.folder}"]
 
 
 def test_what_a_process_holds_is_kept(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_run_whose_list_of_stages_is_missing_or_damaged_keeps_everything(tmp_p
     (one.root / PLAN).unlink()
     if content is not None:
         (one.root / PLAN).write_text(content)
-    assert collected(tmp_path) == [] and one.holds(SECOND)
+    assert collect(tmp_path) == [] and one.holds(SECOND)
 
 
 def test_runs_are_listed_with_variants_state_and_sizes(tmp_path: Path) -> None:
