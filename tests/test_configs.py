@@ -59,7 +59,7 @@ def test_all_faults_come_at_once_with_their_places(tmp_path: Path) -> None:
     [
         ("- a\n- b\n", "a recipe is a mapping"),
         ("a: [1\n", "not valid YAML"),
-        ("name: x\nname: y\n", "name is given twice"),
+        ("name: x\nname: y\n", "name occurs twice"),
         ("", "a recipe is a mapping"),
     ],
 )

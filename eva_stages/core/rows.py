@@ -1,7 +1,7 @@
-"""What the rows of every artifact look like, and how a prompt gets its id.
+"""Schemas of the rows of every artifact, and the ids of prompts.
 
-A prompt is a list of chat messages. Its id is a hash of the normalised messages, so the same prompt has the same id in every
-run, and an evolved prompt points to its parent and to the seed it grew from by id.
+A prompt is a list of chat messages. Its id is a hash of the normalised messages, so a prompt has the same id in every run. An evolved
+prompt refers to its parent and to its seed prompt by id.
 """
 
 import hashlib
@@ -14,132 +14,77 @@ import pyarrow as pa
 
 Message = dict[str, str]
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-TOKENS = pa.list_(pa.int32())
-"""Token ids of a response as it was sampled, with the end token if it came to one."""
+TEXT, NUMBER, COUNT = pa.string(), pa.float64(), pa.int32()
+TEXTS, NUMBERS, COUNTS = pa.list_(TEXT), pa.list_(NUMBER), pa.list_(COUNT)
+MESSAGES = pa.list_(pa.struct([("role", TEXT), ("content", TEXT)]))
+TOKENS = COUNTS
+"""Token ids of a response as sampled, including its end token."""
 
-PROMPT_FIELDS = [
-    ("prompt_id", pa.string()),
-    ("messages", MESSAGES),
-    ("source", pa.string()),
-    ("parent_id", pa.string()),
-    ("root_id", pa.string()),
-    ("generation", pa.int32()),
-    ("mutation", pa.string()),
-    ("reference", pa.string()),
-]
-
-REWARD_FIELDS = [("prompt_id", pa.string()), ("rewards", pa.list_(pa.float64())), ("failures", pa.list_(pa.string()))]
-
-MESSAGES_OF_ERRORS = ("failures", "failure", "finish_reasons", "reason")
-"""Columns that eva fills with the words of exceptions and of servers."""
-
-SCHEMAS: dict[str, pa.Schema] = {
-    "prompts": pa.schema(PROMPT_FIELDS),
-    "responses": pa.schema(
-        [
-            ("prompt_id", pa.string()),
-            ("responses", pa.list_(pa.string())),
-            ("finish_reasons", pa.list_(pa.string())),
-            ("token_counts", pa.list_(pa.int32())),
-            ("response_ids", pa.list_(TOKENS)),
-            ("generator", pa.string()),
-            ("seed", pa.int64()),
-        ]
-    ),
-    "rewards": pa.schema(REWARD_FIELDS),
-    "objective_rewards": pa.schema([*REWARD_FIELDS, ("objectives", pa.list_(pa.list_(pa.float64())))]),
-    "pairwise_rewards": pa.schema(
-        [*REWARD_FIELDS, ("win_probability", pa.list_(pa.float64())), ("win_matrix", pa.list_(pa.list_(pa.float64())))]
-    ),
-    "evolutions": pa.schema([*PROMPT_FIELDS, ("rejected", pa.string()), ("failure", pa.string())]),
-    "critiques": pa.schema([("prompt_id", pa.string()), ("critique", pa.string()), ("failure", pa.string())]),
-    "prompt_scores": pa.schema(
-        [("prompt_id", pa.string()), ("quality", pa.float64()), ("complexity", pa.float64()), ("failure", pa.string())]
-    ),
-    "topics": pa.schema([("prompt_id", pa.string()), ("topic", pa.string()), ("topic_score", pa.float64()), ("failure", pa.string())]),
-    "embeddings": pa.schema([("prompt_id", pa.string()), ("embedding", pa.list_(pa.float32()))]),
-    "selected": pa.schema([("prompt_id", pa.string()), ("probability", pa.float64()), ("draw", pa.int32())]),
-    "mixed": pa.schema([*PROMPT_FIELDS, ("origin", pa.string())]),
-    "pairs": pa.schema(
-        [
-            ("prompt_id", pa.string()),
-            ("prompt", MESSAGES),
-            ("chosen", MESSAGES),
-            ("rejected", MESSAGES),
-            ("chosen_reward", pa.float64()),
-            ("rejected_reward", pa.float64()),
-            ("chosen_win_probability", pa.float64()),
-            ("rejected_win_probability", pa.float64()),
-            ("chosen_ids", TOKENS),
-            ("rejected_ids", TOKENS),
-        ]
-    ),
-    "questions": pa.schema(
-        [
-            ("prompt_id", pa.string()),
-            ("question_id", pa.string()),
-            ("category", pa.string()),
-            ("messages", MESSAGES),
-            ("turns", pa.list_(pa.string())),
-            ("references", pa.list_(pa.string())),
-            ("reference", pa.string()),
-        ]
-    ),
-    "answers": pa.schema(
-        [
-            ("prompt_id", pa.string()),
-            ("responses", pa.list_(pa.string())),
-            ("finish_reasons", pa.list_(pa.string())),
-            ("token_counts", pa.list_(pa.int32())),
-            ("response_ids", pa.list_(TOKENS)),
-            ("greedy_responses", pa.list_(pa.string())),
-            ("generator", pa.string()),
-        ]
-    ),
-    "answer_rewards": pa.schema(
-        [("prompt_id", pa.string()), ("rewards", pa.list_(pa.float64())), ("greedy_rewards", pa.list_(pa.float64()))]
-    ),
-    "judgments": pa.schema(
-        [
-            ("prompt_id", pa.string()),
-            ("question_id", pa.string()),
-            ("category", pa.string()),
-            ("model", pa.string()),
-            ("baseline", pa.string()),
-            ("game", pa.int32()),
-            ("judge", pa.string()),
-            ("template", pa.string()),
-            ("prompt", pa.string()),
-            ("raw", pa.string()),
-            ("verdict", pa.string()),
-            ("rating", pa.float64()),
-            ("outcome", pa.float64()),
-            ("failure", pa.string()),
-            ("attempts", pa.int32()),
-            ("input_tokens", pa.int64()),
-            ("output_tokens", pa.int64()),
-            ("cost", pa.float64()),
-        ]
-    ),
+_ID = {"prompt_id": TEXT}
+_FAILURE = {"failure": TEXT}
+_PROMPT = {
+    **_ID,
+    "messages": MESSAGES,
+    **dict.fromkeys(("source", "parent_id", "root_id"), TEXT),
+    "generation": COUNT,
+    **dict.fromkeys(("mutation", "reference"), TEXT),
+}
+_RESPONSES = {**_ID, "responses": TEXTS, "finish_reasons": TEXTS, "token_counts": COUNTS, "response_ids": pa.list_(TOKENS)}
+_REWARDS = {**_ID, "rewards": NUMBERS, "failures": TEXTS}
+_PAIR = {
+    **_ID,
+    **dict.fromkeys(("prompt", "chosen", "rejected"), MESSAGES),
+    **dict.fromkeys(("chosen_reward", "rejected_reward", "chosen_win_probability", "rejected_win_probability"), NUMBER),
+    **dict.fromkeys(("chosen_ids", "rejected_ids"), TOKENS),
 }
 
-SCHEMAS["rewrites"] = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("responses", pa.list_(pa.string())),
-        ("reason", pa.string()),
-        ("failure", pa.string()),
-        ("generator", pa.string()),
-    ]
-)
-SCHEMAS["rewritten_pairs"] = pa.schema(
-    [*SCHEMAS["pairs"], ("rewritten", pa.bool_()), ("original_chosen", MESSAGES), ("original_reward", pa.float64())]
-)
+MESSAGES_OF_ERRORS = ("failures", "failure", "finish_reasons", "reason")
+"""Columns with texts of exceptions and of servers."""
+
+SCHEMAS: dict[str, pa.Schema] = {
+    name: pa.schema(columns)
+    for name, columns in {
+        "prompts": _PROMPT,
+        "responses": {**_RESPONSES, "generator": TEXT, "seed": pa.int64()},
+        "rewards": _REWARDS,
+        "objective_rewards": {**_REWARDS, "objectives": pa.list_(NUMBERS)},
+        "pairwise_rewards": {**_REWARDS, "win_probability": NUMBERS, "win_matrix": pa.list_(NUMBERS)},
+        "evolutions": {**_PROMPT, "rejected": TEXT, **_FAILURE},
+        "critiques": {**_ID, "critique": TEXT, **_FAILURE},
+        "prompt_scores": {**_ID, "quality": NUMBER, "complexity": NUMBER, **_FAILURE},
+        "topics": {**_ID, "topic": TEXT, "topic_score": NUMBER, **_FAILURE},
+        "embeddings": {**_ID, "embedding": pa.list_(pa.float32())},
+        "selected": {**_ID, "probability": NUMBER, "draw": COUNT},
+        "mixed": {**_PROMPT, "origin": TEXT},
+        "pairs": _PAIR,
+        "rewrites": {**_ID, "responses": TEXTS, "reason": TEXT, **_FAILURE, "generator": TEXT},
+        "rewritten_pairs": {**_PAIR, "rewritten": pa.bool_(), "original_chosen": MESSAGES, "original_reward": NUMBER},
+        "questions": {
+            **_ID,
+            **dict.fromkeys(("question_id", "category"), TEXT),
+            "messages": MESSAGES,
+            **dict.fromkeys(("turns", "references"), TEXTS),
+            "reference": TEXT,
+        },
+        "answers": {**_RESPONSES, "greedy_responses": TEXTS, "generator": TEXT},
+        "answer_rewards": {**_ID, "rewards": NUMBERS, "greedy_rewards": NUMBERS},
+        "judgments": {
+            **_ID,
+            **dict.fromkeys(("question_id", "category", "model", "baseline"), TEXT),
+            "game": COUNT,
+            **dict.fromkeys(("judge", "template", "prompt", "raw", "verdict"), TEXT),
+            **dict.fromkeys(("rating", "outcome"), NUMBER),
+            **_FAILURE,
+            "attempts": COUNT,
+            **dict.fromkeys(("input_tokens", "output_tokens"), pa.int64()),
+            "cost": NUMBER,
+        },
+    }.items()
+}
 
 
 def normalise(text: str) -> str:
-    """Unicode NFC with outer white space removed: what makes two prompts the same."""
+    """Unicode NFC without outer white space; prompts with equal normalised texts are the same prompt."""
     return unicodedata.normalize("NFC", text).strip()
 
 
@@ -152,7 +97,7 @@ def prompt_id(messages: Sequence[Message]) -> str:
 def prompt_row(messages: Sequence[Message], source: str, **lineage: Any) -> dict[str, Any]:
     """A row of the `prompts` schema; without lineage it is a seed prompt, its own root in generation 0.
 
-    `reference` is what verifiers check answers against; an evolved prompt is another task and has none.
+    `reference` is the reference for verifiers; an evolved prompt is another task and has none.
     """
     identity = prompt_id(messages)
     row = {"parent_id": None, "root_id": identity, "generation": 0, "mutation": None, "reference": None, **lineage}
@@ -160,7 +105,7 @@ def prompt_row(messages: Sequence[Message], source: str, **lineage: Any) -> dict
 
 
 def last_user_text(messages: Sequence[Message]) -> str:
-    """The content of the last user turn, which is what evolves."""
+    """The content of the last user turn, which evolution rewrites."""
     return next(message["content"] for message in reversed(messages) if message["role"] == "user")
 
 

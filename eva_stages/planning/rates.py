@@ -22,7 +22,7 @@ from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.kinds import parsed_label
 from eva_stages.core.ourfiles import notice
-from eva_stages.core.recipe_files import input_text, parsed
+from eva_stages.core.recipe_files import input_text, parse_section
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
 
@@ -89,7 +89,7 @@ def read_rates(path: Path) -> Rates:
         ConfigError: with every error in the file.
     """
     text = input_text(path, f"the table of rates {path}, a YAML or JSON file (see `eva plan --help`),")
-    return parsed(Rates, str(path), text, EXPECTED_CONTENT)
+    return parse_section(Rates, str(path), text, EXPECTED_CONTENT)
 
 
 def write_rates(run: Run, rates: Rates) -> Path:

@@ -14,14 +14,14 @@ import pyarrow as pa
 from eva_stages.core.errors import ConfigError, DamagedError
 from eva_stages.core.kinds import KINDS
 from eva_stages.core.parts import FAILED
-from eva_stages.core.rows import PROMPT_FIELDS
+from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import FILE
 from eva_stages.views.history import Artifact, History
 from eva_stages.views.lookup import Row, Rows
 from eva_stages.views.nearest import nearest
 from eva_stages.views.prompt_facts import Facts
 
-PROMPT = [name for name, _ in PROMPT_FIELDS]
+PROMPT = SCHEMAS["prompts"].names
 MOST_CHILDREN = 200
 LEFT_OUT = {kind.name: kind.leaves_out for kind in KINDS.values() if kind.leaves_out}
 """Stages that an evolved prompt passes, in order, and what its absence behind each says."""

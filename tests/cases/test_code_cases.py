@@ -13,7 +13,7 @@ from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.manifests import read_manifest
 from eva_stages.core.named_functions import load_function, resolve_function
-from eva_stages.core.recipe_files import dump_recipe, load_recipe, recipe_of_run, recipe_text
+from eva_stages.core.recipe_files import dump_recipe, load_recipe, recipe_text
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import closure
@@ -243,10 +243,11 @@ def test_a_run_saves_and_pushes_the_source_of_its_function_without_paths_of_the_
     assert digest in json.dumps(read_manifest(reward)["work"])
     saved_source = run.root / "functions" / digest
     assert (saved_source / "functions.py").read_text() == REWARD and (saved_source / "helper.py").is_file()
-    recipe = recipe_of_run(run.root)
+    saved_recipe = str(run.root / "recipe.yaml")
+    recipe = load_recipe(saved_recipe)
     assert recipe.prompts.path == str(folder / "prompts.jsonl")
     with chdir("/"):
-        assert built(recipe_of_run(run.root))[0].solver[1].folder == reward.name, "its own recipe means the same from everywhere"
+        assert built(load_recipe(saved_recipe))[0].solver[1].folder == reward.name, "its own recipe means the same from everywhere"
     run.plan(closure(built(recipe)[0].solver[:2]))
     story = story_of(read_history(run), "someone", Privacy(run.root))
     (repository,) = repositories(story, Selection("datasets"), run.root / "report.html", {}, Privacy(run.root), folder.parent / "scratch")

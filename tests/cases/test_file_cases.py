@@ -20,7 +20,7 @@ from eva_stages.core.decoding import decode_json, decode_yaml
 from eva_stages.core.errors import ConfigError, DamagedError, StageError, UnreadableError
 from eva_stages.core.ourfiles import parquet_errors, read_json, read_yaml
 from eva_stages.core.parts import ROW, STATISTICS, merge_parts, read_parts, settle_parts, write_part
-from eva_stages.core.recipe_files import load_recipe, recipe_of_run, recipe_text
+from eva_stages.core.recipe_files import load_recipe, recipe_text
 from eva_stages.core.run_folder import Run
 from eva_stages.planning.rates import read_rates
 from eva_stages.publishing.contents import Selection
@@ -162,7 +162,7 @@ def read_only_commands(run: Path) -> dict[str, Callable[[], object]]:
         "report": lambda: make_report([run_object]),
         "lineage": lambda: Lineage(read_history(run_object)).trace("0" * 24),
         "table": lambda: summary(read_history(run_object)),
-        "plan": lambda: planned(recipe_of_run(run), run_object),
+        "plan": lambda: planned(load_recipe(str(run / "recipe.yaml")), run_object),
         "push": lambda: Record(run),
     }
 
