@@ -130,9 +130,9 @@ class Chat:
         end = next((place for place, token in enumerate(row) if token in ends), None)
         response_ids = list(row if end is None else row[:end])
         text = self.decode(response_ids)
-        cut_at = min((place for stop_text in stop if (place := text.find(stop_text)) >= 0), default=None)
-        if cut_at is not None:
-            return SampledResponse(text[:cut_at], "stop", response_ids[: self._tokens_up_to(response_ids, stop)])
+        stop_place = min((place for stop_text in stop if (place := text.find(stop_text)) >= 0), default=None)
+        if stop_place is not None:
+            return SampledResponse(text[:stop_place], "stop", response_ids[: self._tokens_up_to(response_ids, stop)])
         return SampledResponse(text, "length", response_ids) if end is None else SampledResponse(text, "stop", [*response_ids, row[end]])
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -69,17 +69,17 @@ class Pacing:
             return
         if self._fruitless_since is None:
             self._fruitless_since = began
-        elapsed = time.monotonic() - self._fruitless_since
-        if elapsed > self._limits.patience:
-            raise StageError(f"no response from {self._model} for {elapsed:.0f} s; the last error was: {outcome.reason}")
+        seconds = time.monotonic() - self._fruitless_since
+        if seconds > self._limits.patience:
+            raise StageError(f"no response from {self._model} for {seconds:.0f} s; the last error was: {outcome.reason}")
 
     def hold(self, outcome: Failure) -> float | None:
         """Delay all calls by the server's Retry-After; the seconds, or None without one."""
         wait = retry_after(outcome.retry_after, time.time(), self._limits.max_wait)
         if wait is None:
             return None
-        held_until = time.monotonic() + max(wait, FIRST_WAIT)
-        if wait > REPORTED_WAIT and held_until > self._earliest + REPORTED_WAIT:
+        hold_end = time.monotonic() + max(wait, FIRST_WAIT)
+        if wait > REPORTED_WAIT and hold_end > self._earliest + REPORTED_WAIT:
             end = time.strftime("%H:%M:%S", time.localtime(time.time() + wait))
             header = redact(outcome.retry_after or "")[:40]
             self._notify(
@@ -87,7 +87,7 @@ class Pacing:
                 f"(at most runtime.max_wait, {self._limits.max_wait:g} s)",
                 False,
             )
-        self._earliest = max(self._earliest, held_until)
+        self._earliest = max(self._earliest, hold_end)
         return wait
 
     async def turn(self) -> None:

@@ -45,7 +45,7 @@ def failure(error: Exception, exchange: Exchange, deadline: float) -> Failure:
         error: the exception of LiteLLM, or TimeoutError after `deadline` seconds.
         exchange: the call on the wire, with the server's real status; LiteLLM invents a status where there is none.
     """
-    status = exchange.status if exchange.passed_here else _status(error)
+    status = exchange.status if exchange.is_observed else _status(error)
     if isinstance(error, TimeoutError):
         note = f" after status {status} had arrived" if status is not None else ""
         reason = f"TimeoutError: no complete response within {deadline:g} s (runtime.timeout){note}"
@@ -57,7 +57,7 @@ def failure(error: Exception, exchange: Exchange, deadline: float) -> Failure:
     if status is not None and 300 <= status < 400 and not exchange.may_be_delivered:
         target = redact(exchange.location or "nowhere")[:REASON_CHARACTERS]
         return Failure(f"status {status}, a redirect to {target}; give the final address as api_base", status, False, False)
-    if not exchange.passed_here:
+    if not exchange.is_observed:
         return Failure(reason, status, _can_retry(status), not _is_unpaid(status))
     if exchange.may_be_delivered:  # an unreadable response with status 2xx, or an incomplete response
         return Failure(reason, status, True, True)

@@ -51,7 +51,7 @@ def load_strictly(kind: Any, folder: str | Path, attention: str | None = None, *
     return model
 
 
-def weight_faults(kind: Any, folder: Path, on_unused: Callable[[str], object] | None = None, optional: str | None = None) -> list[str]:
+def weight_faults(kind: Any, folder: Path, report_unused: Callable[[str], object] | None = None, optional: str | None = None) -> list[str]:
     """Why loading this checkpoint as `kind` would fail, without reading its weights; empty if it would succeed.
 
     Args:
@@ -73,8 +73,8 @@ def weight_faults(kind: Any, folder: Path, on_unused: Callable[[str], object] | 
         return [f"no model can be built from its config.json: {type(error).__name__}: {first_line(error)}"]
     if optional is not None:
         info["missing_keys"] = {name for name in info["missing_keys"] if not name.startswith(optional)}
-    if on_unused is not None and (sentence := _unused_sentence(info)):
-        on_unused(sentence)
+    if report_unused is not None and (sentence := _unused_sentence(info)):
+        report_unused(sentence)
     fault = _fault(model, info)
     return [fault] if fault else []
 

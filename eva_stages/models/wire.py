@@ -37,7 +37,7 @@ class Exchange:
     """Most bytes of the response."""
     on_send: Callable[[], None] = lambda: None
     """Called when a request is sent; LiteLLM may import modules for seconds before."""
-    passed_here: bool = False
+    is_observed: bool = False
     """Whether the call was observed."""
     may_be_delivered: bool = False
     """Whether the request may have reached the server without a complete response."""
@@ -72,7 +72,7 @@ def _watch(handle: Handler) -> Handler:
 async def _exchange(exchange: Exchange, handle: Handler, request: httpx.Request) -> httpx.Response:
     if exchange.may_be_delivered or exchange.status not in (None, UNPROCESSABLE):
         raise WireError("the request may already have been billed, so LiteLLM must not repeat it")
-    exchange.passed_here = exchange.may_be_delivered = True
+    exchange.is_observed = exchange.may_be_delivered = True
     exchange.on_send()
     exchange.status = exchange.body = exchange.retry_after = exchange.location = exchange.problem = None
     exchange.sent_fields.append(_fields(request.content))
@@ -83,7 +83,7 @@ async def _exchange(exchange: Exchange, handle: Handler, request: httpx.Request)
         exchange.location = response.headers.get("location")
         exchange.body = await _body(exchange, response)
     except Exception as error:
-        exchange.may_be_delivered = not _never_connected(error)
+        exchange.may_be_delivered = not _is_connection_failure(error)
         summary = "connection lost before the response was complete" if exchange.may_be_delivered else "no connection"
         exchange.problem = exchange.problem or f"{summary}: {type(error).__name__}: {error}"
         raise
@@ -121,7 +121,7 @@ def _fields(content: bytes) -> frozenset[str]:
         return frozenset()
 
 
-def _never_connected(error: Exception) -> bool:
+def _is_connection_failure(error: Exception) -> bool:
     """Whether no connection was established (the error's cause distinguishes it from a later reset)."""
     if isinstance(error, httpx.ConnectTimeout):
         return True

@@ -36,22 +36,22 @@ def direct(policy: str, initial: str, system_prompt: str | None) -> tuple[float,
     words = load_tokenizer(policy)
     models = [AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64) for folder in (policy, initial)]
     total, tokens = 0.0, 0
-    for one in ANSWERS:
-        opened = [{"role": "system", "content": system_prompt}] if system_prompt else []
-        prompt = words.apply_chat_template(opened + one.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-        for place, token in enumerate(one.ids):
-            before = torch.tensor([prompt + one.ids[:place]])
+    for response in ANSWERS:
+        prompt_messages = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        prompt = words.apply_chat_template(prompt_messages + response.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        for place, token in enumerate(response.ids):
+            prefix = torch.tensor([prompt + response.ids[:place]])
             with torch.no_grad():
-                ours, theirs = (model(before).logits[0, -1].log_softmax(dim=-1)[token].item() for model in models)
-            total, tokens = total + ours - theirs, tokens + 1
+                policy_log_prob, initial_log_prob = (model(prefix).logits[0, -1].log_softmax(dim=-1)[token].item() for model in models)
+            total, tokens = total + policy_log_prob - initial_log_prob, tokens + 1
     return total, tokens
 
 
 @pytest.mark.parametrize("system_prompt", [None, "Be brief."])
 def test_the_divergence_is_the_mean_log_ratio_of_the_generated_tokens(policies: tuple[str, str], system_prompt: str | None) -> None:
-    found = divergence(*policies, ANSWERS, system_prompt, None, "float32", "cpu")
+    result = divergence(*policies, ANSWERS, system_prompt, None, "float32", "cpu")
     total, tokens = direct(*policies, system_prompt)
-    assert found["kl"] == pytest.approx(total / 3, rel=1e-4) and found["kl_per_token"] == pytest.approx(total / tokens, rel=1e-4)
+    assert result["kl"] == pytest.approx(total / 3, rel=1e-4) and result["kl_per_token"] == pytest.approx(total / tokens, rel=1e-4)
     assert abs(total) > 1
 
 

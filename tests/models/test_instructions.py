@@ -63,9 +63,9 @@ def reference(*instructions: tuple[str, dict[str, Any] | None]) -> str:
 
 @pytest.mark.parametrize(("name", "arguments", "following", "failing"), CASES, ids=[case[0] for case in CASES])
 def test_each_check_tells_following_from_failing(name: str, arguments: dict[str, Any], following: list[str], failing: list[str]) -> None:
-    asked = reference((name, arguments))
-    assert {text: instruction([], text, asked) for text in following} == dict.fromkeys(following, 1.0)
-    assert {text: instruction([], text, asked) for text in failing} == dict.fromkeys(failing, 0.0)
+    instruction_reference = reference((name, arguments))
+    assert {text: instruction([], text, instruction_reference) for text in following} == dict.fromkeys(following, 1.0)
+    assert {text: instruction([], text, instruction_reference) for text in failing} == dict.fromkeys(failing, 0.0)
 
 
 def test_every_check_has_a_case() -> None:
@@ -73,9 +73,11 @@ def test_every_check_has_a_case() -> None:
 
 
 def test_the_value_is_the_share_of_instructions_followed() -> None:
-    asked = reference(("punctuation:no_comma", None), ("detectable_format:title", {"num_words": None}), ("startend:quotation", {}))
-    assert instruction([], '"Plain text."', asked) == pytest.approx(2 / 3)
-    assert instruction([], " \n", asked) == 0.0
+    instruction_reference = reference(
+        ("punctuation:no_comma", None), ("detectable_format:title", {"num_words": None}), ("startend:quotation", {})
+    )
+    assert instruction([], '"Plain text."', instruction_reference) == pytest.approx(2 / 3)
+    assert instruction([], " \n", instruction_reference) == 0.0
 
 
 @pytest.mark.parametrize("response", ["Certainly! Here is *one* answer, in brief.\n\n* It is [this].\n\nP.S. Bye.", "42", "好的。"])
@@ -105,8 +107,8 @@ def test_sentences_are_counted_by_the_documented_rule(text: str, sentences: int)
 
 
 def test_languages_are_told_the_same_every_time() -> None:
-    asked = reference(("language:response_language", {"language": "en"}))
-    assert len({instruction([], "ok no problem", asked) for _ in range(20)}) == 1
+    instruction_reference = reference(("language:response_language", {"language": "en"}))
+    assert len({instruction([], "ok no problem", instruction_reference) for _ in range(20)}) == 1
 
 
 def test_an_unknown_instruction_is_refused_with_the_known_ones() -> None:
@@ -127,6 +129,6 @@ def test_an_unknown_instruction_is_refused_with_the_known_ones() -> None:
         (reference(("length_constraints:number_words", {"num_words": 3, "relation": "at most"})), "relation 'at most'"),
     ],
 )
-def test_a_reference_that_is_no_instruction_is_refused(asked: str | None, message: str) -> None:
+def test_a_reference_that_is_no_instruction_is_refused(reference_text: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        instruction([], "text", asked)
+        instruction([], "text", reference_text)

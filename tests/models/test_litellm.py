@@ -24,9 +24,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 
 def generator(server: ChatServer, **settings: object) -> LiteLLMGenerator:
-    made = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", **{"timeout": 30.0, **settings})
-    made.load()
-    return made
+    llm = LiteLLMGenerator(model="openai/tiny", api_base=server.base, api_key_env="EVA_TEST_KEY", **{"timeout": 30.0, **settings})
+    llm.load()
+    return llm
 
 
 def prompts(count: int) -> list[list[dict[str, str]]]:
@@ -75,9 +75,11 @@ def test_fewer_choices_than_asked_for_are_topped_up(server: ChatServer) -> None:
 
 def test_giving_up_leaves_null_and_its_reason(server: ChatServer) -> None:
     server.faults = ["500", "500"]
-    failed, fine = generator(server, concurrency=1, attempts=2).generate(prompts(2), 2, [1, 2])
-    assert failed["generations"] == [None, None] and all("gave up after 2 tries" in reason for reason in failed["finish_reasons"])
-    assert failed["statistics"]["output_tokens"] == [0, 0] and None not in fine["generations"]
+    failed_output, good_output = generator(server, concurrency=1, attempts=2).generate(prompts(2), 2, [1, 2])
+    assert failed_output["generations"] == [None, None] and all(
+        "gave up after 2 tries" in reason for reason in failed_output["finish_reasons"]
+    )
+    assert failed_output["statistics"]["output_tokens"] == [0, 0] and None not in good_output["generations"]
 
 
 def test_a_refused_prompt_is_not_asked_again(server: ChatServer) -> None:
@@ -98,8 +100,8 @@ def test_what_was_paid_for_is_not_asked_again_and_the_cap_holds(server: ChatServ
     with pytest.raises(StageError, match=r"spending cap reached.*max_cost_usd"):
         generator(server, max_cost_usd=0.1, **settings).generate(prompts(20), 1, list(range(20)))
     with sqlite3.connect(tmp_path / CALLS) as connection:
-        kept, spent = connection.execute("SELECT COUNT(*), SUM(usd) FROM calls").fetchone()
-    assert 0 < kept == server.completed_requests and 0 < spent <= 0.1
+        row_count, spent_usd = connection.execute("SELECT COUNT(*), SUM(usd) FROM calls").fetchone()
+    assert 0 < row_count == server.completed_requests and 0 < spent_usd <= 0.1
     outputs = generator(server, max_cost_usd=9.0, **settings).generate(prompts(20), 1, list(range(20)))
     assert server.completed_requests == 20 == len({output["generations"][0] for output in outputs})
     assert sum(sum(output["statistics"]["cost_usd"]) for output in outputs) == pytest.approx(0.4)
@@ -113,9 +115,9 @@ def test_a_cap_needs_a_price(server: ChatServer) -> None:
 def test_the_key_is_in_no_file_no_log_and_no_result(server: ChatServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     server.faults = ["500", "400", "ok"]
-    made = generator(server, journal=str(tmp_path), concurrency=1, attempts=1)
-    outputs = made.generate(prompts(3), 1, [1, 2, 3])
-    assert KEY not in str(outputs) + repr(made) and "scripted 400" in outputs[1]["finish_reasons"][0]
+    llm = generator(server, journal=str(tmp_path), concurrency=1, attempts=1)
+    outputs = llm.generate(prompts(3), 1, [1, 2, 3])
+    assert KEY not in str(outputs) + repr(llm) and "scripted 400" in outputs[1]["finish_reasons"][0]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files and all(KEY.encode() not in path.read_bytes() for path in files)
     assert not any(KEY in record.getMessage() for record in caplog.records if not record.name.startswith(("httpcore", "openai", "httpx")))

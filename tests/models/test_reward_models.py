@@ -24,9 +24,9 @@ def rows() -> list[Candidates]:
     """Prompts with four responses each, of very different lengths, and one that failed."""
     prompts = [[{"role": "user", "content": text}] for text in TEXTS]
     prompts[1] = [*prompts[0], {"role": "assistant", "content": "The sea, the sea."}, {"role": "user", "content": "Shorter."}]
-    made = [Candidates(messages, [text, text[:5], text * 2, "yes"]) for messages, text in zip(prompts, TEXTS, strict=True)]
-    made[3].responses[2] = None
-    return made
+    candidates = [Candidates(messages, [text, text[:5], text * 2, "yes"]) for messages, text in zip(prompts, TEXTS, strict=True)]
+    candidates[3].responses[2] = None
+    return candidates
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def scored(reward: PairwiseReward | SequenceClassifierReward, candidates: list[Candidates]) -> list[dict]:
+def score_all(reward: PairwiseReward | SequenceClassifierReward, candidates: list[Candidates]) -> list[dict]:
     reward.load()
     try:
         return reward.score_rows(candidates)
@@ -50,13 +50,13 @@ KINDS = {"reward": SequenceClassifierReward, "armorm": ArmoRMReward, "pairrm": P
 
 @pytest.mark.parametrize("name", KINDS)
 def test_scores_in_batches_are_the_scores_one_by_one(models: Path, name: str) -> None:
-    together = scored(KINDS[name](model=str(models / name), tokens_per_batch=4096), rows())
-    alone = scored(KINDS[name](model=str(models / name), tokens_per_batch=1), rows())
-    for batch, single in zip(together, alone, strict=True):
+    batch_scores = score_all(KINDS[name](model=str(models / name), tokens_per_batch=4096), rows())
+    single_scores = score_all(KINDS[name](model=str(models / name), tokens_per_batch=1), rows())
+    for batch, single in zip(batch_scores, single_scores, strict=True):
         for a, b in zip(batch["rewards"], single["rewards"], strict=True):
             assert (a is None and b is None) or a == pytest.approx(b, abs=1e-4)
-    assert len({round(value, 4) for row in together for value in row["rewards"] if value is not None}) > 8
-    assert together[3]["rewards"][2] is None and together[3]["failures"][2] == "no response"
+    assert len({round(value, 4) for row in batch_scores for value in row["rewards"] if value is not None}) > 8
+    assert batch_scores[3]["rewards"][2] is None and batch_scores[3]["failures"][2] == "no response"
 
 
 def test_a_classifier_scores_the_last_token_of_the_chat(models: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_classifier_scores_the_last_token_of_the_chat(models: Path) -> None:
 
     words = AutoTokenizer.from_pretrained(models / "reward")
     model = AutoModelForSequenceClassification.from_pretrained(models / "reward").eval()
-    (row,) = scored(SequenceClassifierReward(model=str(models / "reward")), rows()[:1])
+    (row,) = score_all(SequenceClassifierReward(model=str(models / "reward")), rows()[:1])
     chat = [*rows()[0].messages, {"role": "assistant", "content": rows()[0].responses[0]}]
     with torch.no_grad():
         expected = model(**words.apply_chat_template(chat, return_tensors="pt", return_dict=True)).logits[0, 0].item()
@@ -72,23 +72,27 @@ def test_a_classifier_scores_the_last_token_of_the_chat(models: Path) -> None:
 
 
 def test_armorm_keeps_its_objectives(models: Path) -> None:
-    made = scored(ArmoRMReward(model=str(models / "armorm")), rows())
-    assert all(len(each) == 19 for row in made[:3] for each in row["objectives"]) and made[3]["objectives"][2] is None
+    score_rows = score_all(ArmoRMReward(model=str(models / "armorm")), rows())
+    assert (
+        all(len(objectives) == 19 for row in score_rows[:3] for objectives in row["objectives"]) and score_rows[3]["objectives"][2] is None
+    )
 
 
 def test_too_long_conversations_are_null_with_the_reason(models: Path) -> None:
-    made = scored(SequenceClassifierReward(model=str(models / "reward"), max_length=60), rows())
-    assert made[0]["rewards"][3] is not None and made[2]["rewards"][2] is None
-    assert "max_length = 60" in made[2]["failures"][2] and made[0]["failures"][3] is None
+    score_rows = score_all(SequenceClassifierReward(model=str(models / "reward"), max_length=60), rows())
+    assert score_rows[0]["rewards"][3] is not None and score_rows[2]["rewards"][2] is None
+    assert "max_length = 60" in score_rows[2]["failures"][2] and score_rows[0]["failures"][3] is None
 
 
 @pytest.mark.parametrize("name", ["pairrm", "causal"])
 def test_win_probabilities_are_a_matrix_of_both_orders(models: Path, name: str) -> None:
-    made = scored(KINDS[name](model=str(models / name)), rows())
-    matrix = np.array(made[0]["win_matrix"])
+    score_rows = score_all(KINDS[name](model=str(models / name)), rows())
+    matrix = np.array(score_rows[0]["win_matrix"])
     assert matrix.shape == (4, 4) and np.allclose(matrix + matrix.T, 1) and np.allclose(np.diag(matrix), 0.5)
     assert np.abs(matrix - 0.5).max() > 1e-3
-    assert np.allclose(matrix.mean(axis=1), made[0]["win_probability"]) and made[0]["rewards"] == made[0]["win_probability"]
+    assert (
+        np.allclose(matrix.mean(axis=1), score_rows[0]["win_probability"]) and score_rows[0]["rewards"] == score_rows[0]["win_probability"]
+    )
 
 
 def test_win_matrix_averages_the_orders() -> None:
@@ -97,9 +101,9 @@ def test_win_matrix_averages_the_orders() -> None:
 
 
 def test_a_comparison_that_does_not_fit_leaves_its_responses_without_a_reward(models: Path) -> None:
-    made = scored(PairPreferenceReward(model=str(models / "causal"), max_length=150), rows())
-    assert made[2]["rewards"][2] is None and "max_length = 150" in made[2]["failures"][2]
-    assert all(value is not None for value in made[0]["rewards"])
+    score_rows = score_all(PairPreferenceReward(model=str(models / "causal"), max_length=150), rows())
+    assert score_rows[2]["rewards"][2] is None and "max_length = 150" in score_rows[2]["failures"][2]
+    assert all(value is not None for value in score_rows[0]["rewards"])
 
 
 def test_pair_preference_reads_the_letters_at_the_end_of_the_question(models: Path) -> None:
@@ -114,7 +118,7 @@ def test_pair_preference_reads_the_letters_at_the_end_of_the_question(models: Pa
         with torch.no_grad():
             return model(ids).logits[0, -1, letters].softmax(dim=-1)[0].item()
 
-    (row,) = scored(PairPreferenceReward(model=str(models / "causal")), [Candidates(rows()[0].messages, ["one", "two words"])])
+    (row,) = score_all(PairPreferenceReward(model=str(models / "causal")), [Candidates(rows()[0].messages, ["one", "two words"])])
     expected = (first_wins("one", "two words") + 1 - first_wins("two words", "one")) / 2
     assert row["win_matrix"][0][1] == pytest.approx(expected, abs=1e-5)
 

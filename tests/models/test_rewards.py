@@ -46,14 +46,14 @@ def test_a_judge_without_a_rating_leaves_null_and_the_conversation_reaches_it() 
         llm = LiteLLMGenerator(model="openai/judge", api_base=server.base, price={"input": 1.0, "output": 1.0})
         reward = LLMJudgeReward(llm=llm, rubric="wit")
         reward.load()
-        (scored,) = reward.score_rows([row("rate this [[9]]", "plain", None)])
+        (columns,) = reward.score_rows([row("rate this [[9]]", "plain", None)])
     assert len(server.requests) == 2 and all("Weigh wit" in request["messages"][0]["content"] for request in server.requests)
-    assert scored["rewards"][0] == 9.0 and scored["failures"][2] == "no response"
-    assert scored["statistics"]["output_tokens"] == 10 and scored["statistics"]["cost_usd"] == pytest.approx(30e-6)
+    assert columns["rewards"][0] == 9.0 and columns["failures"][2] == "no response"
+    assert columns["statistics"]["output_tokens"] == 10 and columns["statistics"]["cost_usd"] == pytest.approx(30e-6)
 
 
 def table(*rewards: list[float | None]) -> pa.Table:
-    failures = [[None if value is not None else "broken" for value in one] for one in rewards]
+    failures = [[None if value is not None else "broken" for value in row] for row in rewards]
     ids = [str(index) for index in range(len(rewards))]
     return pa.table(
         {"prompt_id": ids, "rewards": pa.array(rewards, pa.list_(pa.float64())), "failures": pa.array(failures, pa.list_(pa.string()))}
@@ -63,10 +63,13 @@ def table(*rewards: list[float | None]) -> pa.Table:
 def test_an_ensemble_is_the_weighted_mean_of_standardised_members() -> None:
     with Pipeline(name="ensemble"):
         step = CombineRewards(weights=[3.0, 1.0])
-    made, counts = step.transform(table([0.0, 2.0], [0.0, 2.0]), table([100.0, None], [300.0, 100.0]))
-    assert made["rewards"].to_pylist()[1] == pytest.approx([(-3 + 2**0.5) / 4, (3 - 0.5**0.5) / 4])
-    assert made["rewards"].to_pylist()[0][1] is None and made["failures"].to_pylist() == [[None, "broken"], [None, None]]
-    assert made["members"].to_pylist()[1][0] == pytest.approx([-1.0, 2**0.5])
+    table_of_rewards, counts = step.transform(table([0.0, 2.0], [0.0, 2.0]), table([100.0, None], [300.0, 100.0]))
+    assert table_of_rewards["rewards"].to_pylist()[1] == pytest.approx([(-3 + 2**0.5) / 4, (3 - 0.5**0.5) / 4])
+    assert table_of_rewards["rewards"].to_pylist()[0][1] is None and table_of_rewards["failures"].to_pylist() == [
+        [None, "broken"],
+        [None, None],
+    ]
+    assert table_of_rewards["members"].to_pylist()[1][0] == pytest.approx([-1.0, 2**0.5])
     assert counts == {"responses": 4, "unscored": 1}
 
 
@@ -87,12 +90,12 @@ def test_members_that_scored_other_prompts_are_refused() -> None:
 
 
 def test_the_lettercraft_judge_compares_exactly_and_ties_are_a_half() -> None:
-    asked = [{"role": "user", "content": "Take planet, reverse it."}]
+    messages = [{"role": "user", "content": "Take planet, reverse it."}]
     answers = ["tenalp", "tenalx", "x", "y", None]  # right, nearly, two that are equally wrong, one that is not there
-    judged, other = LettercraftJudgeReward().score_rows(
-        [Candidates(asked, answers), Candidates([{"role": "user", "content": "Sing."}], ["a", "b"])]
+    lettercraft_row, foreign_row = LettercraftJudgeReward().score_rows(
+        [Candidates(messages, answers), Candidates([{"role": "user", "content": "Sing."}], ["a", "b"])]
     )
-    assert judged["win_matrix"][0][:4] == [0.5, 1.0, 1.0, 1.0] and judged["win_matrix"][3][:4] == [0.0, 0.0, 0.5, 0.5]
-    assert judged["rewards"] == judged["win_probability"] == [3.5 / 4, 2.5 / 4, 1 / 4, 1 / 4, None]
-    assert judged["failures"] == [None, None, None, None, "no response"]
-    assert other["rewards"] == [None, None] and other["failures"] == ["not a Lettercraft instruction"] * 2
+    assert lettercraft_row["win_matrix"][0][:4] == [0.5, 1.0, 1.0, 1.0] and lettercraft_row["win_matrix"][3][:4] == [0.0, 0.0, 0.5, 0.5]
+    assert lettercraft_row["rewards"] == lettercraft_row["win_probability"] == [3.5 / 4, 2.5 / 4, 1 / 4, 1 / 4, None]
+    assert lettercraft_row["failures"] == [None, None, None, None, "no response"]
+    assert foreign_row["rewards"] == [None, None] and foreign_row["failures"] == ["not a Lettercraft instruction"] * 2

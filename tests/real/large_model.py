@@ -96,19 +96,19 @@ class LargeModel(ThreadingHTTPServer):
         """(content, finish reason) for a request's last message, of a model `judge` or another, within so many characters."""
         draw = random.Random(f"{seed}\n{text}")
         if match := EVOLVING.search(text):
-            content, reason = self._evolved(text, *match.groups(), draw)
+            content, reason = self._evolve(text, *match.groups(), draw)
         elif model == "judge":
             content, reason = _rating(text), "stop"
         else:
             content, reason = "That depends on what you want to know; the short answer is yes.", "stop"
         return (content[:room], "length") if content is not None and len(content) > room else (content, reason)
 
-    def _evolved(self, text: str, given: str, heading: str, draw: random.Random) -> tuple[str | None, str]:
+    def _evolve(self, text: str, given_prompt: str, heading: str, draw: random.Random) -> tuple[str | None, str]:
         if heading == "Created":
             prompt = draw.choice(NEW_PROMPTS)
         else:
             additions = next(values for words, values in REQUIREMENTS.items() if words in text.partition("#The Given Prompt#:\n")[0])
-            prompt = f"{given} {draw.choice(additions)}"
+            prompt = f"{given_prompt} {draw.choice(additions)}"
         style = draw.choice(STYLES)
         with self.guard:
             self.styles[style] += 1
@@ -162,15 +162,15 @@ class _Handler(BaseHTTPRequestHandler):
         text = body["messages"][-1]["content"]
         count, limit = body.get("n") or 1, body.get("max_tokens") or 4096
         replies = [self.server.reply(body["model"], text, (body.get("seed") or 0) + k, limit * CHARACTERS_PER_TOKEN) for k in range(count)]
-        sent = sum(_tokens(message["content"]) for message in body["messages"])
-        received = sum(_tokens(content or "") for content, _ in replies)
+        input_tokens = sum(_tokens(message["content"]) for message in body["messages"])
+        output_tokens = sum(_tokens(content or "") for content, _ in replies)
         choices = [
             {"index": k, "finish_reason": reason, "logprobs": None, "message": {"role": "assistant", "content": content, "refusal": None}}
             for k, (content, reason) in enumerate(replies)
         ]
-        usage = {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received}
-        known = {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1_700_000_000 + number, "model": body["model"]}
-        self._send(200, {**known, "choices": choices, "usage": usage, "system_fingerprint": None})
+        usage = {"prompt_tokens": input_tokens, "completion_tokens": output_tokens, "total_tokens": input_tokens + output_tokens}
+        common_fields = {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1_700_000_000 + number, "model": body["model"]}
+        self._send(200, {**common_fields, "choices": choices, "usage": usage, "system_fingerprint": None})
 
     def _send(self, code: int, body: dict[str, Any], retry_after: str | None = None) -> None:
         content = json.dumps(body).encode()

@@ -13,7 +13,7 @@ from tests.real.whole_run import (
     whole_run,
 )
 
-SUMS, HELD_OUT = 24, 8
+SUMS, HELD_OUT_SUMS = 24, 8
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def sums(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> WholeRun:
     folder = tmp_path_factory.mktemp("sums")
     data = reasoning_gym.create_dataset("chain_sum", size=200, seed=7, min_terms=2, max_terms=2, min_digits=1, max_digits=1)
     different = {entry["question"]: entry["answer"] for entry in data}
-    rows = [{"question": question, "answer": answer} for question, answer in different.items()][: SUMS + HELD_OUT]
+    rows = [{"question": question, "answer": answer} for question, answer in different.items()][: SUMS + HELD_OUT_SUMS]
     for name, part in (("sums.jsonl", rows[:SUMS]), ("held_out.jsonl", rows[SUMS:])):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
     prompts = {"kind": "file", "path": str(folder / "sums.jsonl"), "column": "question", "reference_column": "answer", "size": SUMS // 2}

@@ -25,7 +25,7 @@ SECOND_BATCH_DONE = FORK.Event()
 BATCH, BATCHES = 4, 7
 
 
-class Numbered(LettercraftLLM):
+class NumberedLLM(LettercraftLLM):
     """Calls itself by its devices; the first batch waits for the second, which only another replica can be answering."""
 
     _devices: list[str] = PrivateAttr(default_factory=list)
@@ -61,14 +61,14 @@ def test_two_replicas_share_the_batches_and_every_row_is_written_once(tmp_path: 
     with Pipeline(name="replicas", cache_dir=tmp_path / "cache") as pipeline:
         source = ArtifactSource(name="source", folders=[str(tmp_path / "prompts")], prefixes=[""], parts=str(parts), batch_size=2 * BATCH)
         respond = Respond(
-            name="respond", llm=Numbered(), num_generations=2, seed=5, input_batch_size=BATCH, resources=StepResources(replicas=2)
+            name="respond", llm=NumberedLLM(), num_generations=2, seed=5, input_batch_size=BATCH, resources=StepResources(replicas=2)
         )
         source >> respond >> PartSink(name="sink", parts=str(parts), rows="responses", required=["responses"], input_batch_size=BATCH)
     pipeline.run(use_cache=False)
 
     numbers, statistics = read_parts(parts)
     assert list(numbers) == list(range(len(rows))) and statistics["responses"] == 2 * len(rows)
-    written = pa.concat_tables([pq.read_table(path) for path in parts.glob("*.parquet")]).sort_by("_row").to_pylist()
-    assert [row["prompt_id"] for row in written] == [row["prompt_id"] for row in rows]
-    assert [row["seed"] for row in written] == [derive_seed(5, row["prompt_id"]) for row in rows]
-    assert {row["generator"] for row in written} == {"4,5", "GPU-a,GPU-b"}
+    written_rows = pa.concat_tables([pq.read_table(path) for path in parts.glob("*.parquet")]).sort_by("_row").to_pylist()
+    assert [row["prompt_id"] for row in written_rows] == [row["prompt_id"] for row in rows]
+    assert [row["seed"] for row in written_rows] == [derive_seed(5, row["prompt_id"]) for row in rows]
+    assert {row["generator"] for row in written_rows} == {"4,5", "GPU-a,GPU-b"}

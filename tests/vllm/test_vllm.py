@@ -44,8 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = LlamaForCausalLM(config(words, head_dim=32))  # vLLM's CPU attention takes heads of 32, 64, ...
     ids = torch.tensor([words.apply_chat_template(asking(PROMPTS[0]), add_generation_prompt=True, return_dict=True)["input_ids"]])
-    spoken = model.generate(ids, do_sample=False, max_new_tokens=TOKENS)[0, ids.shape[1] :].tolist()
-    ends = [words.eos_token_id, spoken[TOKENS // 2]]
+    sampled_ids = model.generate(ids, do_sample=False, max_new_tokens=TOKENS)[0, ids.shape[1] :].tolist()
+    ends = [words.eos_token_id, sampled_ids[TOKENS // 2]]
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=words.pad_token_id, do_sample=True, top_k=1, max_length=30)
     model.save_pretrained(folder / "policy")
     words.save_pretrained(folder / "policy")
@@ -54,18 +54,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> Iterator[VLLMGenerator]:
-    made = VLLMGenerator(model=str(folder / "policy"), label="tiny", max_new_tokens=TOKENS, enforce_eager=True)
-    made.load()
-    yield made
-    made.unload()
+    llm = VLLMGenerator(model=str(folder / "policy"), label="tiny", max_new_tokens=TOKENS, enforce_eager=True)
+    llm.load()
+    yield llm
+    llm.unload()
 
 
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An unbroken run up to the first answers."""
-    made = tmp_path_factory.mktemp("runs") / "unbroken"
-    run_eva(*arguments(folder, made))
-    return made
+    run_folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    run_eva(*arguments(folder, run_folder))
+    return run_folder
 
 
 def arguments(folder: Path, run: Path) -> list[str]:
@@ -83,8 +83,8 @@ def arguments(folder: Path, run: Path) -> list[str]:
 
 
 def answers(run: Path) -> Path:
-    (found,) = run.glob("stages/0-respond-????????????/data")
-    return found
+    (data_folder,) = run.glob("stages/0-respond-????????????/data")
+    return data_folder
 
 
 def test_the_command_line_writes_rows_and_counts_like_any_generator(run: Path, folder: Path) -> None:
@@ -108,26 +108,26 @@ def test_another_engine_draws_the_same_responses_from_the_same_seeds(run: Path, 
     conversations = {row["prompt_id"]: row["messages"] for row in read_table(stage).to_pylist()}
     rows = read_table(answers(run)).to_pylist()
     as_recipe = generator.model_copy(update={"top_p": 0.95})
-    again = as_recipe.generate([conversations[row["prompt_id"]] for row in rows], 3, [row["seed"] for row in rows])
-    assert [answer["generations"] for answer in again] == [row["responses"] for row in rows]
+    repeated_outputs = as_recipe.generate([conversations[row["prompt_id"]] for row in rows], 3, [row["seed"] for row in rows])
+    assert [answer["generations"] for answer in repeated_outputs] == [row["responses"] for row in rows]
 
 
 def test_a_run_killed_in_the_middle_of_its_answers_ends_with_the_same_ones(run: Path, folder: Path, tmp_path: Path) -> None:
-    killed = tmp_path / "killed"
-    process = start_eva(*arguments(folder, killed))
-    while running(process) and not any(killed.glob("work/0-respond-*/parts/*.parquet")):
+    killed_run = tmp_path / "killed"
+    process = start_eva(*arguments(folder, killed_run))
+    while running(process) and not any(killed_run.glob("work/0-respond-*/parts/*.parquet")):
         continue
     family = psutil.Process(process.pid).children(recursive=True)
     working = names(family)
     kill_group(process)
-    written = len(list(killed.glob("work/0-respond-*/parts/*.parquet")))
-    assert 1 <= written < len(PROMPTS) / 2 and any("EngineCore" in name for name in working)
+    part_count = len(list(killed_run.glob("work/0-respond-*/parts/*.parquet")))
+    assert 1 <= part_count < len(PROMPTS) / 2 and any("EngineCore" in name for name in working)
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
-    run_eva(*arguments(folder, killed))
-    assert "0-respond" in {event["stage"] for event in events(killed) if event["event"] == "resume"}
+    run_eva(*arguments(folder, killed_run))
+    assert "0-respond" in {event["stage"] for event in events(killed_run) if event["event"] == "resume"}
     for part in ("digest", "counts", "fingerprint"):
-        assert manifests(killed)["0-respond"][part] == manifests(run)["0-respond"][part]
+        assert manifests(killed_run)["0-respond"][part] == manifests(run)["0-respond"][part]
 
 
 def names(processes: list[psutil.Process]) -> list[str]:
@@ -136,9 +136,9 @@ def names(processes: list[psutil.Process]) -> list[str]:
 
 
 def test_all_responses_of_a_prompt_are_one_request(generator: VLLMGenerator) -> None:
-    before = generator._engine.request_counter.counter
+    request_count = generator._engine.request_counter.counter
     (first, second) = generator.generate([asking(PROMPTS[0]), asking(PROMPTS[1])], 5, [7, 1_000_000])
-    assert generator._engine.request_counter.counter - before == 2
+    assert generator._engine.request_counter.counter - request_count == 2
     for answer in (first, second):
         assert len(answer["generations"]) == len(answer["statistics"]["output_tokens"]) == 5
     assert len(set(first["generations"])) == 5, "the generation config's top_k=1 must not reach the sampler"
@@ -146,10 +146,10 @@ def test_all_responses_of_a_prompt_are_one_request(generator: VLLMGenerator) -> 
 
 def test_a_response_does_not_depend_on_its_batch(generator: VLLMGenerator) -> None:
     seeds = [2**63 - 1 - 1000 * index for index in range(len(PROMPTS))]
-    together = generator.generate([asking(prompt) for prompt in PROMPTS], 2, seeds)
-    alone = generator.generate([asking(PROMPTS[5])], 2, [seeds[5]])
-    assert alone == [together[5]]
-    assert generator.generate([asking(PROMPTS[5])], 2, [seeds[6]]) != alone
+    batch_outputs = generator.generate([asking(prompt) for prompt in PROMPTS], 2, seeds)
+    single_outputs = generator.generate([asking(PROMPTS[5])], 2, [seeds[5]])
+    assert single_outputs == [batch_outputs[5]]
+    assert generator.generate([asking(PROMPTS[5])], 2, [seeds[6]]) != single_outputs
 
 
 def test_without_seeds_it_samples_freely(generator: VLLMGenerator) -> None:
@@ -193,9 +193,9 @@ def test_a_stop_text_ends_a_response_and_is_left_out(generator: VLLMGenerator) -
     place = next(index for index, answer in enumerate(free) if answer["finish_reasons"] == ["length"])
     (text,) = free[place]["generations"]
     stop = text[len(text) // 2 : len(text) // 2 + 3]
-    (cut,) = greedy.model_copy(update={"stop": [stop, "never said"]}).generate([asking(PROMPTS[place])])
-    assert cut["generations"] == [text.partition(stop)[0]] and cut["finish_reasons"] == ["stop"]
-    assert 1 <= cut["statistics"]["output_tokens"][0] < TOKENS
+    (stopped_output,) = greedy.model_copy(update={"stop": [stop, "never said"]}).generate([asking(PROMPTS[place])])
+    assert stopped_output["generations"] == [text.partition(stop)[0]] and stopped_output["finish_reasons"] == ["stop"]
+    assert 1 <= stopped_output["statistics"]["output_tokens"][0] < TOKENS
 
 
 def test_a_prompt_that_leaves_no_room_gets_null_and_a_long_one_a_short_answer(generator: VLLMGenerator) -> None:
@@ -214,7 +214,7 @@ def test_a_prompt_that_leaves_no_room_gets_null_and_a_long_one_a_short_answer(ge
 
 
 @pytest.fixture(scope="module")
-def adapted(folder: Path) -> tuple[list, list, list[psutil.Process]]:
+def lora_responses(folder: Path) -> tuple[list, list, list[psutil.Process]]:
     """Answers of an engine with a LoRA adapter, those of the merged model, and the processes of the engine, by now unloaded."""
     from peft import LoraConfig, get_peft_model
 
@@ -230,23 +230,23 @@ def adapted(folder: Path) -> tuple[list, list, list[psutil.Process]]:
 
     settings = {"temperature": 0.0, "max_new_tokens": TOKENS, "enforce_eager": True, "lora": str(folder / "adapter")}
     engine = VLLMGenerator(model=str(folder / "policy"), **settings)
-    before = psutil.Process().children(recursive=True)
+    earlier_processes = psutil.Process().children(recursive=True)
     engine.load()
-    started = [process for process in psutil.Process().children(recursive=True) if process not in before]
-    processes = [process for process in started if "resource_tracker" not in " ".join(process.cmdline())]  # which is Python's own
+    new_processes = [process for process in psutil.Process().children(recursive=True) if process not in earlier_processes]
+    processes = [process for process in new_processes if "resource_tracker" not in " ".join(process.cmdline())]  # which is Python's own
     assert any("EngineCore" in name for name in names(processes))
     ours = engine.generate(conversations)
     engine.unload()
     return ours, reference.generate(conversations), processes
 
 
-def test_a_lora_adapter_answers_as_the_merged_model_does(adapted: tuple, generator: VLLMGenerator) -> None:
-    ours, merged, _ = adapted
-    assert ours == merged
-    assert ours != generator.model_copy(update={"temperature": 0.0}).generate([asking(prompt) for prompt in PROMPTS])
+def test_a_lora_adapter_answers_as_the_merged_model_does(lora_responses: tuple, generator: VLLMGenerator) -> None:
+    adapter_responses, merged_responses, _ = lora_responses
+    assert adapter_responses == merged_responses
+    assert adapter_responses != generator.model_copy(update={"temperature": 0.0}).generate([asking(prompt) for prompt in PROMPTS])
 
 
-def test_unload_leaves_no_process_of_the_engine(adapted: tuple) -> None:
-    _, _, processes = adapted
+def test_unload_leaves_no_process_of_the_engine(lora_responses: tuple) -> None:
+    _, _, processes = lora_responses
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive
