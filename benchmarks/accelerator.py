@@ -36,12 +36,12 @@ class PeakMemory(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peak: int | None = None
-        self._stopped = threading.Event()
+        self._stop_event = threading.Event()
 
     def run(self) -> None:
-        while not self._stopped.wait(SAMPLE_SECONDS):
+        while not self._stop_event.wait(SAMPLE_SECONDS):
             try:
-                done = subprocess.run(
+                result = subprocess.run(
                     ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"],
                     capture_output=True,
                     text=True,
@@ -50,10 +50,10 @@ class PeakMemory(threading.Thread):
                 )
             except (OSError, subprocess.CalledProcessError):
                 return
-            self.peak = max(self.peak or 0, int(done.stdout.split()[0]))
+            self.peak = max(self.peak or 0, int(result.stdout.split()[0]))
 
     def stop(self) -> int | None:
-        self._stopped.set()
+        self._stop_event.set()
         self.join()
         return self.peak
 
@@ -66,11 +66,11 @@ def run_check(name: str, models: Path, folder: Path, size: str, memory: bool, lo
     command = [sys.executable, "-m", "benchmarks.accelerator", "--check", name, "--size", size, "--models", str(models)]
     began = time.monotonic()
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [*command, "--folder", str(folder / name)], capture_output=True, text=True, timeout=LIMIT_SECONDS, encoding="utf-8"
         )
-        output, code = done.stdout + done.stderr, done.returncode
-        line = next((line for line in reversed(done.stdout.splitlines()) if line.startswith("{")), None)
+        output, code = result.stdout + result.stderr, result.returncode
+        line = next((line for line in reversed(result.stdout.splitlines()) if line.startswith("{")), None)
     except subprocess.TimeoutExpired as error:
         output, code, line = f"{error.stdout}{error.stderr}", None, None
     if logs is not None:
@@ -104,19 +104,19 @@ def main() -> None:
         save_models(models, arguments.size)
         names = arguments.checks.split(",")
 
-        def checked(check: str) -> Figures:
+        def check_figures(check: str) -> Figures:
             figures = run_check(check, models, Path(name), arguments.size, arguments.jobs == 1, arguments.logs)
             print(json.dumps(figures), flush=True)
             return figures
 
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            rows = list(pool.map(checked, names))
+            rows = list(pool.map(check_figures, names))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     table = Table("check", "works", "wall s", "tokens/s", "peak MiB", "more", title=f"{device}, model {arguments.size}")
     for row in rows:
-        more = {key: value for key, value in row.items() if key not in ("check", "works", "wall", "tokens/s", "peak")}
-        told = ", ".join(f"{key} {value}" for key, value in more.items())
-        table.add_row(row["check"], str(row["works"]), str(row["wall"]), str(row.get("tokens/s")), str(row.get("peak")), told)
+        other_figures = {key: value for key, value in row.items() if key not in ("check", "works", "wall", "tokens/s", "peak")}
+        details = ", ".join(f"{key} {value}" for key, value in other_figures.items())
+        table.add_row(row["check"], str(row["works"]), str(row["wall"]), str(row.get("tokens/s")), str(row.get("peak")), details)
     Console(width=180).print(table)
     sys.exit(not all(row["works"] for row in rows))
 

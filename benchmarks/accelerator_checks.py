@@ -94,22 +94,24 @@ def prompts(size: str, folder: Path) -> Outside:
 
 def respond(models: Path, folder: Path, size: str, tokens_per_batch: int = 131_072) -> tuple[Figures, Stage, Recipe]:
     """The respond stage over all prompts."""
-    made = recipe(models, {"kind": "dpo"}, {}, tokens_per_batch)
-    policy = find_checkpoint(made.policy.model, None, "policy")
-    stage = responding(made, resolve(made), "respond", 0, prompts(size, folder), policy, RESPONSES)  # type: ignore[arg-type]
+    built_recipe = recipe(models, {"kind": "dpo"}, {}, tokens_per_batch)
+    policy = find_checkpoint(built_recipe.policy.model, None, "policy")
+    stage = responding(built_recipe, resolve(built_recipe), "respond", 0, prompts(size, folder), policy, RESPONSES)  # type: ignore[arg-type]
     manifest = common.run_stage(stage, folder / f"run-{tokens_per_batch}")
-    return _rates(manifest, manifest["counts"]["output_tokens"]), stage, made
+    return _rates(manifest, manifest["counts"]["output_tokens"]), stage, built_recipe
 
 
 def check_respond(models: Path, folder: Path, size: str) -> Figures:
     """Sampling, and how many responses stay the same when batches are a quarter as large."""
     figures, stage, _ = respond(models, folder, size)
-    _, other, _ = respond(models, folder, size, 32_768)
+    _, other_responses, _ = respond(models, folder, size, 32_768)
     first, second = (
         read_table(folder / f"run-{batch}" / "stages" / run.folder / "data", ["responses"])["responses"].to_pylist()
-        for batch, run in ((131_072, stage), (32_768, other))
+        for batch, run in ((131_072, stage), (32_768, other_responses))
     )
-    equal = np.mean([a == b for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True)])
+    equal = np.mean(
+        [a == b for first_list, second_list in zip(first, second, strict=True) for a, b in zip(first_list, second_list, strict=True)]
+    )
     return {**figures, "equal in other batches": round(float(equal), 3)}
 
 
@@ -119,15 +121,15 @@ def check_reward(models: Path, folder: Path, size: str) -> Figures:
     figures: Figures = {}
     answers = iter(common.texts(PROMPTS[size] * RESPONSES, median=150, seed=1, longest=1024, spread=0.7))
     for batch in (131_072, 32_768):
-        made = recipe(models, {"kind": "dpo"}, {}, batch)
-        policy = find_checkpoint(made.policy.model, None, "policy")
+        built_recipe = recipe(models, {"kind": "dpo"}, {}, batch)
+        policy = find_checkpoint(built_recipe.policy.model, None, "policy")
         source = prompts(size, folder)
         if not scores:
             ids = read_table(folder / "prompts", ["prompt_id"])["prompt_id"].to_pylist()
-            rows = [{"prompt_id": one, "responses": [next(answers) for _ in range(RESPONSES)]} for one in ids]
+            rows = [{"prompt_id": prompt_id, "responses": [next(answers) for _ in range(RESPONSES)]} for prompt_id in ids]
             common.write_source(rows, "responses", folder / "responses")
         responses = Outside("responses", folder / "responses", "responses")
-        stage = rewarding(made, resolve(made), "reward", 0, source, responses, policy)  # type: ignore[arg-type]
+        stage = rewarding(built_recipe, resolve(built_recipe), "reward", 0, source, responses, policy)  # type: ignore[arg-type]
         manifest = common.run_stage(stage, folder / f"run-{batch}")
         tokens = sum(len(text.split()) for row in read_table(folder / "responses", ["responses"])["responses"].to_pylist() for text in row)
         figures = figures or _rates(manifest, tokens)
@@ -166,9 +168,9 @@ def train(models: Path, folder: Path, size: str, loss: Mapping[str, Any], launch
     cuda = torch.cuda.is_available()
     runtime = {"launch": launch or ("single_gpu" if cuda else "cpu"), "micro_batch_size": MICRO_BATCH_SIZE, **changes.pop("runtime", {})}
     training = {"epochs": 1, "batch_size": BATCH_SIZE, "learning_rate": 1e-5, "max_length": 2048, "checkpoints_per_epoch": 1, **changes}
-    made = recipe(models, loss, {"dtype": "bfloat16" if cuda else "float32", **training, "runtime": runtime})
-    policy = find_checkpoint(made.policy.model, None, "policy")
-    stage, tokens = solver_stages(made, resolve(made), 0, prompts(size, folder), policy, policy, [])[-1], None  # type: ignore[arg-type]
+    built_recipe = recipe(models, loss, {"dtype": "bfloat16" if cuda else "float32", **training, "runtime": runtime})
+    policy = find_checkpoint(built_recipe.policy.model, None, "policy")
+    stage, tokens = solver_stages(built_recipe, resolve(built_recipe), 0, prompts(size, folder), policy, policy, [])[-1], None  # type: ignore[arg-type]
     if "pairs" in stage.inputs:
         source, tokens = pairs(size, folder)
         stage = replace(stage, inputs={**stage.inputs, "pairs": source})
@@ -181,8 +183,8 @@ def train(models: Path, folder: Path, size: str, loss: Mapping[str, Any], launch
 
 def _rates(manifest: Mapping[str, Any], tokens: float) -> Figures:
     """Tokens per second of a row stage at its pace, which leaves loading out."""
-    spent = manifest["pace"]["seconds_per_unit"] * manifest["pace"]["total"]
-    return {"seconds": round(manifest["seconds"], 1), "tokens/s": round(tokens / spent)}
+    seconds = manifest["pace"]["seconds_per_unit"] * manifest["pace"]["total"]
+    return {"seconds": round(manifest["seconds"], 1), "tokens/s": round(tokens / seconds)}
 
 
 def one_process(name: str, folder: Path) -> str:
@@ -209,10 +211,10 @@ def _quick(**settings: Any) -> list[str]:
 
 
 def _eva(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "cli.main", *arguments], capture_output=True, text=True, encoding="utf-8")
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout
+    result = subprocess.run([sys.executable, "-m", "cli.main", *arguments], capture_output=True, text=True, encoding="utf-8")
+    if result.returncode:
+        raise RuntimeError(f"exit code {result.returncode}: {result.stderr[-2000:]}")
+    return result.stdout
 
 
 def check_resume(models: Path, folder: Path, size: str) -> Figures:
@@ -236,9 +238,9 @@ def check_resume(models: Path, folder: Path, size: str) -> Figures:
         (model,) = run.glob("stages/0-train-*/model/model.safetensors")
         weights[name] = load_file(model)
         if name == "unbroken":  # the same pairs for all
-            for other in ("again", "killed"):
-                shutil.copytree(run, folder / other)
-                shutil.rmtree(next((folder / other).glob("stages/0-train-*")))
+            for run_name in ("again", "killed"):
+                shutil.copytree(run, folder / run_name)
+                shutil.rmtree(next((folder / run_name).glob("stages/0-train-*")))
 
     def change(name: str) -> float:
         gaps = [np.abs(weights[name][key].astype(float) - value.astype(float)).max() for key, value in weights["unbroken"].items()]
@@ -247,11 +249,11 @@ def check_resume(models: Path, folder: Path, size: str) -> Figures:
     return {"second training": change("again"), "killed and resumed": change("killed")}
 
 
-def trained(kind: str = "dpo", **changes: Any) -> Check:
+def training_check(kind: str = "dpo", **changes: Any) -> Check:
     return lambda models, folder, size: train(models, folder, size, {"kind": kind}, **changes)
 
 
-def launched(name: str) -> Check:
+def launch_check(name: str) -> Check:
     return lambda models, folder, size: train(models, folder, size, {"kind": "dpo"}, launch=one_process(name, folder))
 
 
@@ -260,16 +262,16 @@ CHECKS: dict[str, Check] = {
     "resume": check_resume,
     "respond": check_respond,
     "reward": check_reward,
-    "dpo": trained(),
-    "dpo_live_reference": trained(runtime={"precompute_reference": False}),
-    "dpo_liger": trained(runtime={"liger": True}),
-    "lora": trained(adapter={"kind": "lora"}, learning_rate=1e-4),
-    "qlora": trained(adapter={"kind": "qlora"}, learning_rate=1e-4),
-    "sppo": trained("sppo"),
-    "simpo": trained("simpo"),
-    "orpo": trained("orpo"),
-    "rloo": trained("rloo", batch_size=24, runtime={"micro_batch_size": 12}),
-    "fsdp2": launched("fsdp2_8gpu"),
-    "zero3": launched("zero3_8gpu"),
-    "dpo_accelerate_launch": launched("ddp"),
+    "dpo": training_check(),
+    "dpo_live_reference": training_check(runtime={"precompute_reference": False}),
+    "dpo_liger": training_check(runtime={"liger": True}),
+    "lora": training_check(adapter={"kind": "lora"}, learning_rate=1e-4),
+    "qlora": training_check(adapter={"kind": "qlora"}, learning_rate=1e-4),
+    "sppo": training_check("sppo"),
+    "simpo": training_check("simpo"),
+    "orpo": training_check("orpo"),
+    "rloo": training_check("rloo", batch_size=24, runtime={"micro_batch_size": 12}),
+    "fsdp2": launch_check("fsdp2_8gpu"),
+    "zero3": launch_check("zero3_8gpu"),
+    "dpo_accelerate_launch": launch_check("ddp"),
 }

@@ -24,8 +24,8 @@ from pipelines.response_stages import rewarding
 def rows(count: int, n: int) -> list[dict[str, Any]]:
     """Prompts with n responses each; the responses to a prompt differ in length as sampled ones do."""
     answers = iter(common.texts(count * n, median=150, seed=1, longest=1024, spread=0.7))
-    made = [prompt_row(messages, "benchmark") for messages in common.prompts(count)]
-    return [{**row, "responses": [next(answers) for _ in range(n)]} for row in made]
+    prompt_rows = [prompt_row(messages, "benchmark") for messages in common.prompts(count)]
+    return [{**row, "responses": [next(answers) for _ in range(n)]} for row in prompt_rows]
 
 
 def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -33,15 +33,17 @@ def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     common.save_reward(folder / "reward")
     settings = recipe("transformers", folder, arguments.n).model_dump(mode="json")
     settings["reward"] = {"kind": "sequence_classifier", "model": str(folder / "reward"), "runtime": {"tokens_per_batch": 8192}}
-    made = Recipe.model_validate(settings)
-    everything, seconds = rows(arguments.prompts, arguments.n), {}
-    for name, part in (("start", everything[:1]), ("all", everything)):
+    built_recipe = Recipe.model_validate(settings)
+    all_rows, seconds = rows(arguments.prompts, arguments.n), {}
+    for name, part in (("start", all_rows[:1]), ("all", all_rows)):
         prompts = common.write_source(part, "prompts", folder / f"{name}-prompts")
         responses = common.write_source(part, "responses", folder / f"{name}-responses")
-        manifest = common.run_stage(rewarding(made, resolve(made), name, 0, prompts, responses, prompts), folder / f"run-{name}")
+        manifest = common.run_stage(
+            rewarding(built_recipe, resolve(built_recipe), name, 0, prompts, responses, prompts), folder / f"run-{name}"
+        )
         seconds[name] = manifest["seconds"]
-    spent = seconds["all"] - seconds["start"]
-    return {"responses_per_second": arguments.prompts * arguments.n / spent, "seconds": spent, "start": seconds["start"]}
+    work_seconds = seconds["all"] - seconds["start"]
+    return {"responses_per_second": arguments.prompts * arguments.n / work_seconds, "seconds": work_seconds, "start": seconds["start"]}
 
 
 def loop(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -55,15 +57,15 @@ def loop(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     model = AutoModelForSequenceClassification.from_pretrained(folder / "reward").eval()
     tokenizer = load_tokenizer(str(folder / "reward"), padding_side="right")
     rewards, seconds = [], {}
-    everything = rows(arguments.prompts, arguments.n)
+    all_rows = rows(arguments.prompts, arguments.n)
     with clock(seconds, "all"), torch.inference_mode():
-        for row in everything:
+        for row in all_rows:
             chats = [[*row["messages"], {"role": "assistant", "content": text}] for text in row["responses"]]
             ids = [tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"] for chat in chats]
-            groups = [[one] for one in ids] if arguments.side == "one" else [ids]
+            groups = [[sequence] for sequence in ids] if arguments.side == "one" else [ids]
             for group in groups:
-                padded = tokenizer.pad({"input_ids": group}, return_tensors="pt")
-                rewards += model(**padded).logits[:, 0].tolist()
+                batch = tokenizer.pad({"input_ids": group}, return_tensors="pt")
+                rewards += model(**batch).logits[:, 0].tolist()
     assert np.isfinite(rewards).all()
     return {"responses_per_second": len(rewards) / seconds["all"], "seconds": seconds["all"]}
 

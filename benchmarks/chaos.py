@@ -49,11 +49,11 @@ SMALL = {
 """Changes to the quickstart: all of its stages, each as short as it can be and still be cut in two."""
 MARK = "EVA_CHAOS"
 """Variable in the environment of every process of an attempt, to find them by when they have lost their parents."""
-ALONE = 1 / 3
+ALONE_SHARE = 1 / 3
 GRACE_SECONDS = 15.0
 STUCK_SECONDS = 600.0
 TOLERANCE = 1e-6
-ROUNDED = ("train", "health")
+ROUNDED_STAGES = ("train", "health")
 """Stages whose outcome is weights, or measured on them: equal within rounding."""
 ROOT = Path(__file__).parents[1]
 
@@ -71,7 +71,7 @@ class Attempt:
 
     def __init__(self, command: list[str], run: Run) -> None:
         self._run, self._mark = run, uuid.uuid4().hex
-        self._known = len(run.events())
+        self._event_count = len(run.events())
         self._log = run.root.with_suffix(".log")
         environment = {**os.environ, MARK: self._mark}
         with self._log.open("w", encoding="utf-8") as log:
@@ -88,7 +88,7 @@ class Attempt:
 
     def stage(self) -> str:
         """The stage that the attempt is at."""
-        events = self._run.events()[self._known :]
+        events = self._run.events()[self._event_count :]
         return str(events[-1]["stage"]) if events else "start"
 
     def kill_all(self) -> Kill | None:
@@ -109,13 +109,13 @@ class Attempt:
         try:
             main = psutil.Process(self.process.pid)
             victim = choose([main, *main.children(recursive=True)])
-            kill, known = Kill(self.stage(), role(victim, main)), len(self._run.events())
+            kill, event_count = Kill(self.stage(), role(victim, main)), len(self._run.events())
             victim.kill()
         except psutil.NoSuchProcess:
             return None
-        struck = time.monotonic()
-        while not self.ends_within(0.2) and len(self._run.events()) == known:
-            assert time.monotonic() - struck < STUCK_SECONDS, f"the run hangs after a kill of {kill.victim} in {kill.stage}"
+        kill_time = time.monotonic()
+        while not self.ends_within(0.2) and len(self._run.events()) == event_count:
+            assert time.monotonic() - kill_time < STUCK_SECONDS, f"the run hangs after a kill of {kill.victim} in {kill.stage}"
         return kill
 
     def check(self) -> None:
@@ -125,14 +125,14 @@ class Attempt:
         deadline = time.monotonic() + GRACE_SECONDS
         while (orphans := self._alive()) and time.monotonic() < deadline:
             psutil.wait_procs(orphans, timeout=0.2)
-        assert not orphans, f"outlived the attempt: {[' '.join(one.cmdline()) for one in orphans]}"
-        said = self._log.read_text(encoding="utf-8")
-        resumable = self.process.returncode == 1 and "resume with: " in said
-        assert resumable or self.process.returncode in (0, -signal.SIGKILL), f"ended with {self.process.returncode}\n{said[-3000:]}"
-        assert "Traceback" not in said, said[-3000:]
+        assert not orphans, f"outlived the attempt: {[' '.join(process.cmdline()) for process in orphans]}"
+        log_text = self._log.read_text(encoding="utf-8")
+        resumable = self.process.returncode == 1 and "resume with: " in log_text
+        assert resumable or self.process.returncode in (0, -signal.SIGKILL), f"ended with {self.process.returncode}\n{log_text[-3000:]}"
+        assert "Traceback" not in log_text, log_text[-3000:]
 
     def _alive(self) -> list[psutil.Process]:
-        return [one for one in psutil.process_iter(["environ"]) if (one.info["environ"] or {}).get(MARK) == self._mark]
+        return [process for process in psutil.process_iter(["environ"]) if (process.info["environ"] or {}).get(MARK) == self._mark]
 
 
 def role(process: psutil.Process, main: psutil.Process) -> str:
@@ -158,63 +158,65 @@ def torment(command: list[str], root: Path, kills: int, mean: float, rng: random
     Raises:
         AssertionError: if an attempt hangs, leaves processes behind, or ends in another way than it should.
     """
-    landed: list[Kill] = []
+    kills_so_far: list[Kill] = []
     starts = 0
     while True:
         starts += 1
         attempt = Attempt(command, Run(root))
         try:
-            while not attempt.ends_within(rng.expovariate(1 / mean) if len(landed) < kills else STUCK_SECONDS):
-                assert len(landed) < kills, f"an attempt that nobody kills takes longer than {STUCK_SECONDS:.0f} s"
-                if kill := attempt.kill_one(rng.choice) if rng.random() < ALONE else attempt.kill_all():
-                    landed.append(kill)
-                    print(f"kill {len(landed)} in {kill.stage}: {kill.victim}", flush=True)
+            while not attempt.ends_within(rng.expovariate(1 / mean) if len(kills_so_far) < kills else STUCK_SECONDS):
+                assert len(kills_so_far) < kills, f"an attempt that nobody kills takes longer than {STUCK_SECONDS:.0f} s"
+                if kill := attempt.kill_one(rng.choice) if rng.random() < ALONE_SHARE else attempt.kill_all():
+                    kills_so_far.append(kill)
+                    print(f"kill {len(kills_so_far)} in {kill.stage}: {kill.victim}", flush=True)
         finally:
             attempt.kill_all()
         attempt.check()
         if attempt.process.returncode == 0:
-            return landed, starts
+            return kills_so_far, starts
 
 
-def differences(root: Path, unbroken: Path, labels: Iterable[str]) -> list[str]:
+def differences(root: Path, reference: Path, labels: Iterable[str]) -> list[str]:
     """How the stages of a run differ from those of an unbroken one, in words; empty if they do not."""
-    logged = {event["stage"] for event in Run(root).events() if event["event"] == "done"}
-    found = [f"left in work/: {path.name}" for path in (root / "work").iterdir()]
+    logged_stages = {event["stage"] for event in Run(root).events() if event["event"] == "done"}
+    faults = [f"left in work/: {path.name}" for path in (root / "work").iterdir()]
     for label in labels:
-        folders = [next(run.glob(f"stages/{label}-????????????"), None) for run in (root, unbroken)]
+        folders = [next(run.glob(f"stages/{label}-????????????"), None) for run in (root, reference)]
         if None in folders:
-            found.append(f"{label} is not there")
+            faults.append(f"{label} is not there")
             continue
-        mine, other = (read_manifest(folder) for folder in folders if folder)
-        names = ("fingerprint", "rows", "counts", *(() if mine["stage"] in ROUNDED else ("digest",)))
-        found += [f"{label}: {name} {mine[name]} is not {other[name]}" for name in names if mine[name] != other[name]]
-        figures = [made.get("figures") or {} for made in (mine, other)]
+        mine, reference_manifest = (read_manifest(folder) for folder in folders if folder)
+        names = ("fingerprint", "rows", "counts", *(() if mine["stage"] in ROUNDED_STAGES else ("digest",)))
+        faults += [
+            f"{label}: {name} {mine[name]} is not {reference_manifest[name]}" for name in names if mine[name] != reference_manifest[name]
+        ]
+        figures = [manifest.get("figures") or {} for manifest in (mine, reference_manifest)]
         if figures[0].keys() != figures[1].keys() or not all(close(value, figures[1][name]) for name, value in figures[0].items()):
-            found.append(f"{label}: figures {figures[0]} are not {figures[1]}")
-        found += [f"{label} is not logged as done"] if label not in logged else []
+            faults.append(f"{label}: figures {figures[0]} are not {figures[1]}")
+        faults += [f"{label} is not logged as done"] if label not in logged_stages else []
         if len({(folder / PIPELINE).is_file() for folder in folders if folder}) > 1:
-            found.append(f"{label}: one has a {PIPELINE} and the other has none")
+            faults.append(f"{label}: one has a {PIPELINE} and the other has none")
         weights = [folder / "model" / "model.safetensors" for folder in folders if folder]
         if weights[0].is_file() and (distance := largest_difference(*weights)) > TOLERANCE:
-            found.append(f"{label}: weights differ by {distance:.2g}")
-    return found
+            faults.append(f"{label}: weights differ by {distance:.2g}")
+    return faults
 
 
-def close(one: float | None, other: float | None) -> bool:
-    return one == other or (one is not None and other is not None and math.isclose(one, other, rel_tol=1e-3, abs_tol=TOLERANCE))
+def close(first: float | None, second: float | None) -> bool:
+    return first == second or (first is not None and second is not None and math.isclose(first, second, rel_tol=1e-3, abs_tol=TOLERANCE))
 
 
-def largest_difference(one: Path, other: Path) -> float:
+def largest_difference(first_folder: Path, second_folder: Path) -> float:
     """Between any two weights of the same name and place."""
-    first, second = load_file(one), load_file(other)
+    first, second = load_file(first_folder), load_file(second_folder)
     assert first.keys() == second.keys()
     return max(float(abs(first[name] - second[name]).max()) for name in first)
 
 
 def command(recipe: str, root: Path, overrides: list[str]) -> list[str]:
     settings = [word for change in overrides for word in ("--set", change)]
-    alone = ["--store", str(root)]  # every run computes everything itself
-    return [sys.executable, "-m", "cli.main", "run", recipe, "--run-dir", str(root), *alone, *settings]
+    store_option = ["--store", str(root)]  # every run computes everything itself
+    return [sys.executable, "-m", "cli.main", "run", recipe, "--run-dir", str(root), *store_option, *settings]
 
 
 def labels(root: Path) -> list[str]:
@@ -239,32 +241,32 @@ def main() -> None:
     small = [] if arguments.recipe else [f"{name}={json.dumps(value)}" for name, value in SMALL.items()]
     recipe, overrides = arguments.recipe or "quickstart", [*small, *arguments.overrides]
     rng = random.Random(arguments.seed)
-    landed: list[Kill] = []
+    all_kills: list[Kill] = []
     starts = runs = 0
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        unbroken = (arguments.unbroken or folder / "unbroken").resolve()
-        if not unbroken.exists():
-            subprocess.run(command(recipe, unbroken, overrides), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-        alone, expected = seconds_of(unbroken), labels(unbroken)
-        mean = arguments.mean or alone / 8
-        begun = time.monotonic()
-        while len(landed) < arguments.kills:
+        reference = (arguments.unbroken or folder / "unbroken").resolve()
+        if not reference.exists():
+            subprocess.run(command(recipe, reference, overrides), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        reference_seconds, expected_labels = seconds_of(reference), labels(reference)
+        mean = arguments.mean or reference_seconds / 8
+        start = time.monotonic()
+        while len(all_kills) < arguments.kills:
             runs += 1
             root = folder / f"run-{runs}"
-            kills, tries = torment(command(recipe, root, overrides), root, arguments.kills - len(landed), mean, rng)
-            landed, starts = landed + kills, starts + tries
-            faults += differences(root, unbroken, expected)
-            print(f"run {runs}: {len(kills)} kills, {tries} starts, {time.monotonic() - begun:.0f} s so far", flush=True)
-        seconds = time.monotonic() - begun
-    for what, counts in (("stage", Counter(kill.stage for kill in landed)), ("process", Counter(kill.victim for kill in landed))):
-        order = ["start", *expected] if what == "stage" else [name for name, _ in counts.most_common()]
-        print(f"kills by {what}: " + ", ".join(f"{name} {counts[name]}" for name in order if counts[name]))
-    lost = seconds - runs * alone
+            kills, tries = torment(command(recipe, root, overrides), root, arguments.kills - len(all_kills), mean, rng)
+            all_kills, starts = all_kills + kills, starts + tries
+            faults += differences(root, reference, expected_labels)
+            print(f"run {runs}: {len(kills)} kills, {tries} starts, {time.monotonic() - start:.0f} s so far", flush=True)
+        seconds = time.monotonic() - start
+    for title, counts in (("stage", Counter(kill.stage for kill in all_kills)), ("process", Counter(kill.victim for kill in all_kills))):
+        order = ["start", *expected_labels] if title == "stage" else [name for name, _ in counts.most_common()]
+        print(f"kills by {title}: " + ", ".join(f"{name} {counts[name]}" for name in order if counts[name]))
+    lost_seconds = seconds - runs * reference_seconds
     print(
-        f"{len(landed)} kills in {runs} runs of {len(expected)} stages, {starts} starts: {seconds:.0f} s, unbroken {runs} x {alone:.0f} s, "
-        f"lost {lost:.0f} s, {lost / max(1, len(landed)):.1f} s a kill"
+        f"{len(all_kills)} kills in {runs} runs of {len(expected_labels)} stages, {starts} starts: {seconds:.0f} s, "
+        f"unbroken {runs} x {reference_seconds:.0f} s, lost {lost_seconds:.0f} s, {lost_seconds / max(1, len(all_kills)):.1f} s a kill"
     )
     print("\n".join(faults) or "every artifact is the unbroken run's, and no process outlived its attempt")
     sys.exit(bool(faults))

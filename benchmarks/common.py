@@ -35,9 +35,9 @@ def words() -> list[str]:
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token per word."""
     vocabulary = {token: index for index, token in enumerate([*SPECIAL, "<|unknown|>", *words()])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<|unknown|>")
+    word_tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
+    word_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=word_tokenizer, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<|unknown|>")
     fast.add_special_tokens({"additional_special_tokens": SPECIAL[2:]})
     fast.chat_template = CHAT
     return fast
@@ -79,8 +79,8 @@ def texts(count: int, median: float, seed: int, longest: int = 1024, spread: flo
     """`count` texts of log-normal length in tokens."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.lognormal(np.log(median), spread, count).astype(int), 4, longest)
-    known = np.array(words())
-    return [" ".join(known[rng.integers(len(known), size=length)]) for length in lengths]
+    vocabulary = np.array(words())
+    return [" ".join(vocabulary[rng.integers(len(vocabulary), size=length)]) for length in lengths]
 
 
 def prompts(count: int, median: float = 60, seed: int = 0, longest: int = 1024, spread: float = 0.8) -> list[list[dict[str, str]]]:

@@ -35,17 +35,17 @@ def index(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     from eva_stages.creator.sketching import PERMUTATIONS, SHINGLE
 
     texts = [prompt_text(messages).lower() for messages in read_table(folder / "evolutions")["messages"].to_pylist()]
-    started = time.perf_counter()
-    known: dict[int, MinHash] = {}
+    start_time = time.perf_counter()
+    sketches: dict[int, MinHash] = {}
     lsh = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
     for number, text in enumerate(texts):
         sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
         sketch.update_batch({text[start : start + SHINGLE].encode() for start in range(max(1, len(text) - SHINGLE + 1))})
-        if not any(known[near].jaccard(sketch) >= THRESHOLD for near in lsh.query(sketch)):
+        if not any(sketches[near].jaccard(sketch) >= THRESHOLD for near in lsh.query(sketch)):
             lsh.insert(number, sketch)
-            known[number] = sketch
-    seconds = time.perf_counter() - started
-    return {"prompts_per_second": len(texts) / seconds, "seconds": seconds, "kept": len(known), "peak_mib": large.peak()}
+            sketches[number] = sketch
+    seconds = time.perf_counter() - start_time
+    return {"prompts_per_second": len(texts) / seconds, "seconds": seconds, "kept": len(sketches), "peak_mib": large.peak()}
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ class Score(Step):
     def process(self, inputs: StepInput) -> "StepOutput":
         for row in inputs:
             noise = np.random.default_rng(derive_seed(row["prompt_id"])).normal(size=RESPONSES)
-            row["rewards"] = [len(text) + float(more) for text, more in zip(row["responses"], noise, strict=True)]
+            row["rewards"] = [len(text) + float(noise_value) for text, noise_value in zip(row["responses"], noise, strict=True)]
             row["failures"] = [None] * RESPONSES
         yield inputs
 
@@ -107,15 +107,15 @@ def stages(folder: Path) -> list[Stage]:
     responses = _rows("respond", "responses", "Respond", prompts=prompts)
     rewards = _rows("reward", "rewards", "Score", prompts=prompts, responses=responses)
     info = _table("inform", "creator.informativeness:Informativeness", {}, rewards=rewards)
-    drawn = _table("select", "creator.selection:Select", {"fraction": 0.25, "seed": 1}, info=info)
-    evolved = _rows("evolve", "evolutions", "Evolve", drawn=drawn, prompts=prompts)
+    selection = _table("select", "creator.selection:Select", {"fraction": 0.25, "seed": 1}, info=info)
+    evolved = _rows("evolve", "evolutions", "Evolve", drawn=selection, prompts=prompts)
     benchmark = {"benchmarks": {"questions": Input("questions")}}
     matches = _table("contamination", "creator.contamination:Contamination", benchmark, prompts=evolved, questions=questions)
     clean = _table("decontaminate", "creator.contamination:DropMatches", {}, prompts=evolved, matches=matches)
-    curated = _table("curate", "creator.curation:Curate", {"near_duplicate": 0.8}, evolved=clean, prompts=prompts)
-    mixed = _table("mix", "creator.mixture:Mix", {"seed": 1}, evolved=curated, present=prompts)
+    curated_prompts = _table("curate", "creator.curation:Curate", {"near_duplicate": 0.8}, evolved=clean, prompts=prompts)
+    mixture = _table("mix", "creator.mixture:Mix", {"seed": 1}, evolved=curated_prompts, present=prompts)
     pairs = _table("pair", "solver.pairing:MakePairs", {}, prompts=prompts, responses=responses, rewards=rewards)
-    return [mixed, pairs]
+    return [mixture, pairs]
 
 
 def _rows(name: str, schema: str, step: str, **sources: Stage) -> Stage:
@@ -132,7 +132,7 @@ class Memory:
     """The most memory that this process and all below it hold together, in MiB; `by_stage` for the stages that `stage` names."""
 
     def __init__(self) -> None:
-        self.stage, self.by_stage, self._ended = "", dict[str, float](), threading.Event()
+        self.stage, self.by_stage, self._end_event = "", dict[str, float](), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Memory":
@@ -140,18 +140,18 @@ class Memory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
+        self._end_event.set()
         self._thread.join()
 
-    def now(self) -> None:
+    def measure(self) -> None:
         """Look at it now, so that no stage is too short to be seen."""
-        here = psutil.Process()
-        used = sum(map(_share, [here, *here.children(recursive=True)])) / 2**20
-        self.by_stage[self.stage] = max(self.by_stage.get(self.stage, 0), used)
+        process = psutil.Process()
+        used_mib = sum(map(_share, [process, *process.children(recursive=True)])) / 2**20
+        self.by_stage[self.stage] = max(self.by_stage.get(self.stage, 0), used_mib)
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.1):
-            self.now()
+        while not self._end_event.wait(0.1):
+            self.measure()
 
 
 def _share(process: psutil.Process) -> int:
@@ -164,19 +164,20 @@ def _share(process: psutil.Process) -> int:
 def measure(folder: Path) -> dict[str, dict[str, float]]:
     """Run the iteration; seconds, rows and peak memory of every stage."""
 
-    class Told(Reporter):
+    class StageReporter(Reporter):
         def say(self, text: str) -> None:
             super().say(text)
-            memory.now()
+            memory.measure()
             memory.stage = text.partition(":")[0]
 
     run = Run(folder / "run")
     run.create()
     with run.lock(), Memory() as memory:
-        execute(run, stages(folder), Told())
-    done = [event for event in run.events() if event["event"] == "done"]
+        execute(run, stages(folder), StageReporter())
+    done_events = [event for event in run.events() if event["event"] == "done"]
     return {
-        one["stage"]: {"seconds": one["seconds"], "rows": one["rows"], "peak_mib": memory.by_stage.get(one["stage"], 0)} for one in done
+        event["stage"]: {"seconds": event["seconds"], "rows": event["rows"], "peak_mib": memory.by_stage.get(event["stage"], 0)}
+        for event in done_events
     }
 
 
@@ -194,19 +195,19 @@ def _texts(count: int) -> Iterator[str]:
         yield from (messages[0]["content"] for messages in table["messages"].to_pylist())
 
 
-def compare(found: dict[int, dict[str, dict[str, float]]]) -> None:
+def compare(figures_by_size: dict[int, dict[str, dict[str, float]]]) -> None:
     """Print the larger size stage by stage, and what the sizes take a prompt and in memory."""
-    small, big = sorted(found)
+    small, big = sorted(figures_by_size)
     print(f"{'stage':<18}{'rows':>10}{'s':>9}{'ms/prompt':>11}{'MiB':>8}   over those of {small:,} prompts: ms/prompt, MiB")
-    for stage, figures in found[big].items():
-        less = found[small][stage]
-        each, peak = figures["seconds"] / less["seconds"] * small / big, figures["peak_mib"] / less["peak_mib"]
+    for stage, figures in figures_by_size[big].items():
+        small_figures = figures_by_size[small][stage]
+        time_ratio, peak = figures["seconds"] / small_figures["seconds"] * small / big, figures["peak_mib"] / small_figures["peak_mib"]
         print(
             f"{stage:<18}{figures['rows']:>10,}{figures['seconds']:>9.1f}{figures['seconds'] / big * 1000:>11.3f}"
-            f"{figures['peak_mib']:>8,.0f}   {each:.2f}  {peak:.2f}"
+            f"{figures['peak_mib']:>8,.0f}   {time_ratio:.2f}  {peak:.2f}"
         )
-    totals = {size: sum(figures["seconds"] for figures in found[size].values()) for size in (small, big)}
-    peaks = {size: max(figures["peak_mib"] for figures in found[size].values()) for size in (small, big)}
+    totals = {size: sum(figures["seconds"] for figures in figures_by_size[size].values()) for size in (small, big)}
+    peaks = {size: max(figures["peak_mib"] for figures in figures_by_size[size].values()) for size in (small, big)}
     for size in (small, big):
         print(f"{size:,} prompts: {totals[size]:.1f} s, {totals[size] / size * 1000:.3f} ms a prompt, peak {peaks[size]:,.0f} MiB")
     print(f"ratios: time a prompt {totals[big] / totals[small] * small / big:.2f}, peak memory {peaks[big] / peaks[small]:.2f}")

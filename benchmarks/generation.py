@@ -52,17 +52,19 @@ def recipe(engine: str, policy: Path, n: int, max_new_tokens: int) -> Recipe:
 
 def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The respond stage over all prompts, less the time of the same stage over one."""
-    rows = [prompt_row(messages, "benchmark") for messages in asked(arguments)]
+    rows = [prompt_row(messages, "benchmark") for messages in request_prompts(arguments)]
     seconds, tokens = {}, 0.0
     run_in_child("builtins:dict", {}, folder / "start.log", lambda: None)  # the fork server imports the libraries, once
-    made = recipe(arguments.engine, folder / "policy", arguments.n, arguments.max_new_tokens)
-    policy = find_checkpoint(made.policy.model, None, "policy")
+    built_recipe = recipe(arguments.engine, folder / "policy", arguments.n, arguments.max_new_tokens)
+    policy = find_checkpoint(built_recipe.policy.model, None, "policy")
     for name, part in (("start", rows[:1]), ("all", rows)):
         source = common.write_source(part, "prompts", folder / name)
-        manifest = common.run_stage(responding(made, resolve(made), name, 0, source, policy, arguments.n), folder / f"run-{name}")
+        manifest = common.run_stage(
+            responding(built_recipe, resolve(built_recipe), name, 0, source, policy, arguments.n), folder / f"run-{name}"
+        )
         seconds[name], tokens = manifest["seconds"], manifest["counts"]["output_tokens"]
-    spent = seconds["all"] - seconds["start"]
-    return {"tokens_per_second": tokens / spent, "seconds": spent, "start": seconds["start"], "tokens": tokens}
+    work_seconds = seconds["all"] - seconds["start"]
+    return {"tokens_per_second": tokens / work_seconds, "seconds": work_seconds, "start": seconds["start"], "tokens": tokens}
 
 
 def raw(arguments: argparse.Namespace, folder: Path, passes: int = 1) -> dict[str, float]:
@@ -71,7 +73,7 @@ def raw(arguments: argparse.Namespace, folder: Path, passes: int = 1) -> dict[st
     answer = (raw_vllm if arguments.engine == "vllm" else raw_transformers)(
         folder / "policy", arguments.n // passes, arguments.max_new_tokens
     )
-    conversations = asked(arguments)
+    conversations = request_prompts(arguments)
     tokens = answer(conversations[:2]) * 0
     with clock(seconds, "all"):
         for _ in range(passes):
@@ -91,16 +93,20 @@ def raw_transformers(policy: Path, n: int, max_new_tokens: int):  # type: ignore
     tokenizer = load_tokenizer(str(policy), padding_side="left")
 
     def answer(conversations: list) -> int:
-        ids = [tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=True)["input_ids"] for one in conversations]
-        made = 0
-        for batch in token_batches([len(one) + max_new_tokens for one in ids], 16384, n):
-            padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
+        ids = [
+            tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"] for messages in conversations
+        ]
+        token_count = 0
+        for batch in token_batches([len(sequence) + max_new_tokens for sequence in ids], 16384, n):
+            tensors = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
             with torch.inference_mode():
-                out = model.generate(**padded, do_sample=True, top_k=0, num_return_sequences=n, max_new_tokens=max_new_tokens, **SETTINGS)
-            answers = out[:, padded["input_ids"].shape[1] :]
+                output = model.generate(
+                    **tensors, do_sample=True, top_k=0, num_return_sequences=n, max_new_tokens=max_new_tokens, **SETTINGS
+                )
+            answers = output[:, tensors["input_ids"].shape[1] :]
             texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-            made += int((answers != tokenizer.pad_token_id).sum()) + 0 * len(texts)
-        return made
+            token_count += int((answers != tokenizer.pad_token_id).sum()) + 0 * len(texts)
+        return token_count
 
     return answer
 
@@ -120,11 +126,13 @@ def raw_vllm(policy: Path, n: int, max_new_tokens: int):  # type: ignore[no-unty
     def answer(conversations: list) -> int:
         nonlocal calls
         calls += 1
-        ids = [tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=True)["input_ids"] for one in conversations]
+        ids = [
+            tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"] for messages in conversations
+        ]
         limits = {"temperature": 1.0, "top_p": 1.0, "max_tokens": max_new_tokens}
         settings = [SamplingParams(n=n, seed=1000 * calls + place, **limits) for place in range(len(ids))]
-        answers = engine.generate([TokensPrompt(prompt_token_ids=one) for one in ids], settings, use_tqdm=False)
-        return sum(len(output.token_ids) for one in answers for output in one.outputs)
+        answers = engine.generate([TokensPrompt(prompt_token_ids=result) for result in ids], settings, use_tqdm=False)
+        return sum(len(output.token_ids) for result in answers for output in result.outputs)
 
     return answer
 
@@ -132,16 +140,16 @@ def raw_vllm(policy: Path, n: int, max_new_tokens: int):  # type: ignore[no-unty
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
     """Other work on this machine: processes that compute without end."""
-    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    processes_started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield
     finally:
-        for process in started:
+        for process in processes_started:
             process.kill()
             process.wait()
 
 
-def asked(arguments: argparse.Namespace) -> list:
+def request_prompts(arguments: argparse.Namespace) -> list:
     if arguments.long:
         return common.prompts(arguments.prompts, median=700, longest=1500, spread=0.25)
     return common.prompts(arguments.prompts)

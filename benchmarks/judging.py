@@ -80,50 +80,50 @@ def questions(count: int) -> list[dict[str, Any]]:
 def client(base: str, folder: Path, concurrency: int) -> Any:
     from eva_stages.models.litellm_generator import LiteLLMGenerator
 
-    made = LiteLLMGenerator(
+    llm = LiteLLMGenerator(
         model="openai/judge", api_base=base, temperature=0.0, max_new_tokens=4096, concurrency=concurrency, journal=str(folder)
     )
-    made.load()
-    made.generate([[{"role": "user", "content": "Are you there?"}]], 1, [0])
-    return made
+    llm.load()
+    llm.generate([[{"role": "user", "content": "Are you there?"}]], 1, [0])
+    return llm
 
 
 def conversations(count: int) -> list[list[dict[str, str]]]:
-    made = []
+    conversation_list = []
     for row in questions(count // 2):
         for a, b in ((row["baseline"], row["responses"]), (row["responses"], row["baseline"])):
             user = TEMPLATE.format(question_1=row["turns"][0], answer_1=a[0], answer_2=b[0])
-            made.append([{"role": "system", "content": "Compare."}, {"role": "user", "content": user}])
-    return made
+            conversation_list.append([{"role": "system", "content": "Compare."}, {"role": "user", "content": user}])
+    return conversation_list
 
 
 def run_client(base: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    made, asked = client(base, folder, arguments.concurrency), conversations(arguments.judgments)
-    started, cpu = time.perf_counter(), time.process_time()
-    made.generate(asked, 1, list(range(len(asked))))
-    return {"seconds": time.perf_counter() - started, "cpu": 1000 * (time.process_time() - cpu) / len(asked)}
+    llm, requests = client(base, folder, arguments.concurrency), conversations(arguments.judgments)
+    start, cpu = time.perf_counter(), time.process_time()
+    llm.generate(requests, 1, list(range(len(requests))))
+    return {"seconds": time.perf_counter() - start, "cpu": 1000 * (time.process_time() - cpu) / len(requests)}
 
 
 def run_bare(base: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     client(base, folder, arguments.concurrency)  # imports, and the first request
     import litellm
 
-    asked = conversations(arguments.judgments)
+    requests = conversations(arguments.judgments)
 
-    async def everything() -> None:
+    async def send_all() -> None:
         gate = asyncio.Semaphore(arguments.concurrency)
 
-        async def one(messages: list[dict[str, str]]) -> None:
+        async def send_one_request(messages: list[dict[str, str]]) -> None:
             async with gate:
                 await litellm.acompletion(
                     model="openai/judge", messages=messages, api_base=base, api_key="none", temperature=0.0, max_tokens=4096
                 )
 
-        await asyncio.gather(*(one(messages) for messages in asked))
+        await asyncio.gather(*(send_one_request(messages) for messages in requests))
 
-    started, cpu = time.perf_counter(), time.process_time()
-    asyncio.run(everything())
-    return {"seconds": time.perf_counter() - started, "cpu": 1000 * (time.process_time() - cpu) / len(asked)}
+    start, cpu = time.perf_counter(), time.process_time()
+    asyncio.run(send_all())
+    return {"seconds": time.perf_counter() - start, "cpu": 1000 * (time.process_time() - cpu) / len(requests)}
 
 
 def run_stage(base: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
@@ -134,8 +134,8 @@ def run_stage(base: str, folder: Path, arguments: argparse.Namespace) -> dict[st
         {"model": "openai/judge", "api_base": base, "temperature": 0.0, "max_new_tokens": 4096},
         {"concurrency": arguments.concurrency, "journal": Input(RUN)},
     )
-    everything, seconds = questions(arguments.judgments // 2), {}
-    for name, rows in (("start", everything[:1]), ("all", everything)):
+    all_questions, seconds = questions(arguments.judgments // 2), {}
+    for name, rows in (("start", all_questions[:1]), ("all", all_questions)):
         answers = [{**row, "generator": "new"} for row in rows]
         baseline = [{**row, "responses": row["baseline"], "generator": "old"} for row in rows]
         sources = {

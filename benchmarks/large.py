@@ -33,12 +33,12 @@ def texts(count: int, median: int, rng: np.random.Generator, near: float = 0.0) 
     words = vocabulary()
     weights = 1 / np.arange(3, VOCABULARY + 3)
     lengths = np.clip(rng.lognormal(np.log(median), 0.5, count).astype(int), 3, 30 * median)
-    drawn = iter(words[rng.choice(VOCABULARY, size=lengths.sum(), p=weights / weights.sum())].tolist())
-    made = [[next(drawn) for _ in range(length)] for length in lengths]
+    word_iterator = iter(words[rng.choice(VOCABULARY, size=lengths.sum(), p=weights / weights.sum())].tolist())
+    word_lists = [[next(word_iterator) for _ in range(length)] for length in lengths]
     for place in np.flatnonzero(rng.random(count) < near):
-        made[place] = list(made[rng.integers(count)])
-        made[place][rng.integers(len(made[place]))] = str(rng.choice(words))
-    return [" ".join(one) for one in made]
+        word_lists[place] = list(word_lists[rng.integers(count)])
+        word_lists[place][rng.integers(len(word_lists[place]))] = str(rng.choice(words))
+    return [" ".join(word_list) for word_list in word_lists]
 
 
 def prompt_tables(count: int, words: int = 20, seed: int = 0, near: float = 0.2, rejected: float | None = None) -> Iterator[pa.Table]:
@@ -112,13 +112,13 @@ def write(tables: Iterator[pa.Table], schema: str, folder: Path) -> Path:
     return folder
 
 
-def table_step(use: Use, out: Path, **sources: Path) -> dict[str, float]:
+def table_step(use: Use, out_folder: Path, **sources: Path) -> dict[str, float]:
     """Run a table step from files to files as a stage's process does; returns seconds, peak memory and the step's counts."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    started, busy, before = time.perf_counter(), time.process_time(), peak()
-    counts = run_table_step(sources, list(sources), use, out)
-    spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - busy}
-    return {**spent, "peak_mib": peak(), "libraries_mib": before, **counts}
+    out_folder.parent.mkdir(parents=True, exist_ok=True)
+    start, busy, peak_before = time.perf_counter(), time.process_time(), peak()
+    counts = run_table_step(sources, list(sources), use, out_folder)
+    figures = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - busy}
+    return {**figures, "peak_mib": peak(), "libraries_mib": peak_before, **counts}
 
 
 def peak() -> float:

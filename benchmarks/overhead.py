@@ -29,61 +29,61 @@ from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use, 
 RUNTIME = re.compile(r"'train_runtime': '?([\d.]+)")
 
 
-def clocked_step(step: str, label: str, clock: str, settings: dict[str, Any], **given: Any) -> Any:
+def clocked_step(step: str, label: str, clock: str, settings: dict[str, Any], **step_settings: Any) -> Any:
     """The step, with a clock around its loading and its work. Called in the stage's process, whose workers inherit the clocks."""
     kind = load_attribute(step)
 
-    def note(what: str, started: float) -> None:
-        _note(Path(clock), label, what, time.perf_counter() - started)
+    def note(action: str, start: float) -> None:
+        _note(Path(clock), label, action, time.perf_counter() - start)
 
     plain_load, plain_process = kind.load, kind.process
 
     @wraps(plain_load)
     def load(self: Any) -> None:
-        started = time.perf_counter()
+        start = time.perf_counter()
         plain_load(self)
-        note("load", started)
+        note("load", start)
 
     @wraps(plain_process)
     def process(self: Any, *inputs: Any) -> Iterator[Any]:
-        started = time.perf_counter()
+        start = time.perf_counter()
         for output in plain_process(self, *inputs):
-            note("process", started)
+            note("process", start)
             yield output
-            started = time.perf_counter()
+            start = time.perf_counter()
 
     kind.load, kind.process = load, process
-    return kind(**settings, **given)
+    return kind(**settings, **step_settings)
 
 
 def clocked_training(context: Context, train: dict[str, Any], label: str, clock: str) -> dict[str, Any]:
     """Training, with the time that the reference's pass took and, by its own log, the loop."""
     facts: dict[str, Any] = load_attribute("eva_stages.solver.launching:train")(context, **train)
-    found = RUNTIME.findall((context.work / "training.log").read_text(encoding="utf-8"))
-    _note(Path(clock), label, "process", float(found[-1]) + facts["reference_seconds"])
+    runtimes = RUNTIME.findall((context.work / "training.log").read_text(encoding="utf-8"))
+    _note(Path(clock), label, "process", float(runtimes[-1]) + facts["reference_seconds"])
     return facts
 
 
-def _note(clock: Path, label: str, what: str, seconds: float) -> None:
+def _note(clock: Path, label: str, action: str, seconds: float) -> None:
     with clock.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps([label, what, seconds]) + "\n")
+        stream.write(json.dumps([label, action, seconds]) + "\n")
 
 
-def clocked(stage: Stage | Outside, clock: Path, known: dict[int, Stage]) -> Any:
+def clock_stage(stage: Stage | Outside, clock: Path, clocked_stages: dict[int, Stage]) -> Any:
     """The same stage, and the same stages before it, with clocks."""
     if isinstance(stage, Outside):
         return stage
-    if id(stage) not in known:
-        inputs = {name: clocked(one, clock, known) for name, one in stage.inputs.items()}
+    if id(stage) not in clocked_stages:
+        inputs = {name: clock_stage(source, clock, clocked_stages) for name, source in stage.inputs.items()}
         runtime = {"label": stage.label, "clock": str(clock)}
-        made = replace(stage, inputs=inputs)
-        if isinstance(made, RowStage):
-            made = replace(made, steps=tuple(_clocked_use(use, runtime) for use in made.steps))
-        elif isinstance(made, FunctionStage) and made.name == "train":
-            given = {"train": {**made.function.arguments, **made.function.runtime}}
-            made = replace(made, function=Use("benchmarks.overhead:clocked_training", given, runtime))
-        known[id(stage)] = made
-    return known[id(stage)]
+        copy = replace(stage, inputs=inputs)
+        if isinstance(copy, RowStage):
+            copy = replace(copy, steps=tuple(_clocked_use(use, runtime) for use in copy.steps))
+        elif isinstance(copy, FunctionStage) and copy.name == "train":
+            train_settings = {"train": {**copy.function.arguments, **copy.function.runtime}}
+            copy = replace(copy, function=Use("benchmarks.overhead:clocked_training", train_settings, runtime))
+        clocked_stages[id(stage)] = copy
+    return clocked_stages[id(stage)]
 
 
 def _clocked_use(use: Use, runtime: dict[str, str]) -> Use:
@@ -115,31 +115,31 @@ def measure(prompts: int, folder: Path, settings: list[str]) -> None:
     base = find_checkpoint(recipe.policy.model, recipe.policy.revision, "policy.model")
     resolved = resolve(recipe)
     seeds = prompts_stage(recipe, resolved)
-    mixed = creator_stages(recipe, resolved, 1, seeds, (), base)[-1]
-    trained = solver_stages(recipe, resolved, 1, mixed, base, base, ())[-1]
+    mix_stage = creator_stages(recipe, resolved, 1, seeds, (), base)[-1]
+    train_stage = solver_stages(recipe, resolved, 1, mix_stage, base, base, ())[-1]
     run, watch, clock = Run(folder / "run"), Watch(), folder / "clock"
     run.create()
     with run.lock():
         began = time.perf_counter()
         run_in_child("builtins:dict", {}, folder / "start.log", lambda: None)
-        started = time.perf_counter()
-        execute(run, [clocked(trained, clock, {})], watch)
-        ended = time.perf_counter()
-    noted = [json.loads(line) for line in clock.read_text(encoding="utf-8").splitlines()]
-    report(run, watch, noted, total=ended - started, start=started - began)
+        start_time = time.perf_counter()
+        execute(run, [clock_stage(train_stage, clock, {})], watch)
+        end_time = time.perf_counter()
+    notes = [json.loads(line) for line in clock.read_text(encoding="utf-8").splitlines()]
+    report(run, watch, notes, total=end_time - start_time, start=start_time - began)
 
 
-def report(run: Run, watch: Watch, noted: list[tuple[str, str, float]], total: float, start: float) -> None:
+def report(run: Run, watch: Watch, notes: list[tuple[str, str, float]], total: float, start: float) -> None:
     """Print the table and the shares, without and with the imports of the command's start."""
-    spent: dict[tuple[str, str], float] = defaultdict(float)
-    for label, what, seconds in noted:
-        spent[label, what] += seconds
-    inside = {event["stage"]: event["seconds"] for event in run.events() if event["event"] == "done"}
+    seconds_by_action: dict[tuple[str, str], float] = defaultdict(float)
+    for label, action, seconds in notes:
+        seconds_by_action[label, action] += seconds
+    stage_seconds = {event["stage"]: event["seconds"] for event in run.events() if event["event"] == "done"}
     print(f"{'stage':<20}{'wall s':>9}{'engine':>9}{'loading':>9}{'pipeline':>10}{'commit':>9}   share outside the engine")
     sums = [0.0] * 5
-    for label, seconds in inside.items():
+    for label, seconds in stage_seconds.items():
         wall = watch.moments[label][-1] - watch.moments[label][0]
-        engine, loading = spent[label, "process"], spent[label, "load"]
+        engine, loading = seconds_by_action[label, "process"], seconds_by_action[label, "load"]
         figures = [wall, engine, loading, seconds - engine - loading, wall - seconds]
         sums = [a + b for a, b in zip(sums, figures, strict=True)]
         print(_line(label, figures))

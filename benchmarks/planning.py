@@ -17,28 +17,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-MOST_OFF, MOST_MEASURING = 0.25, 1 / 2
-SHOWN = 8
+LARGEST_ERROR, LARGEST_MEASURING_SHARE = 0.25, 1 / 2
+ROWS_SHOWN = 8
 
 
 def eva(*arguments: str) -> tuple[float, str]:
     """Seconds and standard output of a command."""
-    started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "cli.main", *arguments], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
-    return time.perf_counter() - started, done.stdout
+    start = time.perf_counter()
+    result = subprocess.run([sys.executable, "-m", "cli.main", *arguments], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
+    return time.perf_counter() - start, result.stdout
 
 
 def furthest_off(stages: list[dict[str, Any]]) -> list[str]:
-    ranked = sorted(stages, key=lambda entry: -abs(entry["seconds"] - entry["planned"]["seconds_expected"]))
+    ranking = sorted(stages, key=lambda entry: -abs(entry["seconds"] - entry["planned"]["seconds_expected"]))
     return [
-        f"{entry['stage']}: planned {entry['planned']['seconds_expected']:.1f} s, took {entry['seconds']:.1f} s" for entry in ranked[:SHOWN]
+        f"{entry['stage']}: planned {entry['planned']['seconds_expected']:.1f} s, took {entry['seconds']:.1f} s"
+        for entry in ranking[:ROWS_SHOWN]
     ]
 
 
-def measured(folder: Path, recipe: str, settings: list[str]) -> tuple[float, dict[str, float]]:
+def measure(folder: Path, recipe: str, settings: list[str]) -> tuple[float, dict[str, float]]:
     """Seconds that measuring took, and the planned wall seconds: low, expected, high."""
-    took, said = eva("plan", recipe, "--run-dir", str(folder), "--store", str(folder), *settings, "--measure", "--json")
-    todo = json.loads(said)["to_do"]
+    took, document = eva("plan", recipe, "--run-dir", str(folder), "--store", str(folder), *settings, "--measure", "--json")
+    todo = json.loads(document)["to_do"]
     return took, {name: todo[f"wall_seconds_{name}"] for name in ("low", "expected", "high")}
 
 
@@ -48,21 +49,21 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--after", action="store_true")
     arguments = parser.parse_args()
-    settings = [word for one in arguments.settings for word in ("--set", one)]
+    settings = [word for setting in arguments.settings for word in ("--set", setting)]
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        plans = [measured(run, arguments.recipe, settings)]
+        plans = [measure(run, arguments.recipe, settings)]
         took, _ = eva("run", arguments.recipe, "--run-dir", str(run), *settings)
         status = json.loads(eva("status", str(run), "--json")[1])
         if arguments.after:
-            plans.append(measured(Path(folder) / "after", arguments.recipe, settings))
+            plans.append(measure(Path(folder) / "after", arguments.recipe, settings))
     print(*furthest_off(status["stages"]), sep="\n")
     for measuring, plan in plans:
         interval = f"{plan['low']:.1f} - {plan['high']:.1f}"
         print(f"planned {plan['expected']:.1f} s ({interval}), took {took:.1f} s; planned / actual: {plan['expected'] / took:.3f}")
         print(f"measuring took {measuring:.1f} s; measuring / run: {measuring / took:.3f}")
     ratio = sum(plan["expected"] for _, plan in plans) / len(plans) / took
-    sys.exit(abs(ratio - 1) > MOST_OFF or max(measuring for measuring, _ in plans) / took > MOST_MEASURING)
+    sys.exit(abs(ratio - 1) > LARGEST_ERROR or max(measuring for measuring, _ in plans) / took > LARGEST_MEASURING_SHARE)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from eva_stages.views.prompt_lineage import Lineage
 
 def report(folder: Path) -> None:
     root = SyntheticRun(folder / "large", prompts=10_000, words=200).write()
-    started = time.monotonic()
+    start = time.monotonic()
     from eva_stages.publishing.report.page import write_report
 
     path = write_report([read_history(Run(root))])
-    print(f"report: {time.monotonic() - started:.1f} s, {path.stat().st_size / 2**20:.2f} MiB, plots in {path.with_suffix('')}")
+    print(f"report: {time.monotonic() - start:.1f} s, {path.stat().st_size / 2**20:.2f} MiB, plots in {path.with_suffix('')}")
 
 
 def lineage(folder: Path) -> None:
@@ -33,9 +33,9 @@ def lineage(folder: Path) -> None:
     chosen = np.random.default_rng(1).choice(len(ids), 1000, replace=False)
     seconds, steps = [], []
     for place in chosen.tolist():
-        started = time.monotonic()
+        start = time.monotonic()
         document = lookup.trace(ids[place].as_py())
-        seconds.append(time.monotonic() - started)
+        seconds.append(time.monotonic() - start)
         steps.append(len(document["lineage"]))
     low, high = np.percentile(seconds, [50, 99])
     print(

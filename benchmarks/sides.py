@@ -42,10 +42,10 @@ def parse(parser: argparse.ArgumentParser, sides: Mapping[str, Side]) -> argpars
 
 def measure(module: str, side: str, arguments: Sequence[str]) -> dict[str, float]:
     """Run one side of a benchmark in its own process and return its figures, the last line that is JSON."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", module, *arguments, "--side", side], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8"
     )
-    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))  # engines print as well
+    line = next(line for line in reversed(result.stdout.splitlines()) if line.startswith("{"))  # engines print as well
     figures: dict[str, float] = json.loads(line)
     return figures
 
@@ -76,6 +76,6 @@ def compare(module: str, sides: Sequence[str], rounds: int, figure: str, folder:
 @contextmanager
 def clock(seconds: dict[str, float], name: str) -> Iterator[None]:
     """Add the wall seconds of the block to `seconds`."""
-    started = time.perf_counter()
+    start = time.perf_counter()
     yield
-    seconds[name] = time.perf_counter() - started
+    seconds[name] = time.perf_counter() - start

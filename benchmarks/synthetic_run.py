@@ -28,8 +28,8 @@ TIMES = {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:01:00+0
 def rows_of(schema: str, columns: Mapping[str, Any]) -> pa.Table:
     """Rows of a schema; the columns that are not given are null."""
     rows = len(next(iter(columns.values())))
-    known = SCHEMAS[schema]
-    return pa.table({name: columns.get(name, [None] * rows) for name in known.names}, schema=known)
+    columns_of_schema = SCHEMAS[schema]
+    return pa.table({name: columns.get(name, [None] * rows) for name in columns_of_schema.names}, schema=columns_of_schema)
 
 
 @dataclass
@@ -46,7 +46,7 @@ class SyntheticRun:
     """Texts that take the place of every second prompt, answer, topic and judge's word."""
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     folders: list[str] = field(default_factory=list)
-    _born: int = 0
+    _id_count: int = 0
 
     def write(self) -> Path:
         (self.root / "stages").mkdir(parents=True)
@@ -54,7 +54,7 @@ class SyntheticRun:
         present, name = self._seeds()
         self._round(0, present, name)
         for iteration in range(1, self.iterations + 1):
-            present, name = self._evolved(iteration, present, name)
+            present, name = self._evolve(iteration, present, name)
             self._round(iteration, present, name)
         self._evaluation()
         (self.root / "stages.json").write_text(json.dumps(self.folders), encoding="utf-8")
@@ -65,55 +65,57 @@ class SyntheticRun:
     def _seeds(self) -> tuple[pa.Table, str]:
         ids = self._ids(self.prompts)
         rows = self._prompt_rows(ids, self._texts(self.prompts, 20), [None] * len(ids), ids, [0] * len(ids), [None] * len(ids))
-        return rows, self._made("prompts", 0, rows, {})
+        return rows, self._make("prompts", 0, rows, {})
 
     def _round(self, iteration: int, prompts: pa.Table, name: str) -> None:
-        responses = self._answered("respond", iteration, prompts, name)
-        matrix, rewards = self._rewarded("reward", iteration, prompts, responses)
+        responses = self._answer("respond", iteration, prompts, name)
+        matrix, rewards = self._reward("reward", iteration, prompts, responses)
         best, worst = matrix.argmax(axis=1), matrix.argmin(axis=1)
         rows = np.arange(len(matrix))
         texts = self._messages(self._texts(len(matrix), self.words), "assistant")
-        known = {"prompt_id": prompts["prompt_id"], "prompt": prompts["messages"], "chosen": texts, "rejected": texts}
-        known |= {"chosen_reward": pa.array(matrix[rows, best]), "rejected_reward": pa.array(matrix[rows, worst])}
+        pair_columns = {"prompt_id": prompts["prompt_id"], "prompt": prompts["messages"], "chosen": texts, "rejected": texts}
+        pair_columns |= {"chosen_reward": pa.array(matrix[rows, best]), "rejected_reward": pa.array(matrix[rows, worst])}
         empty = {name: pa.nulls(len(rows), kind) for name, kind in zip(SCHEMAS["pairs"].names, SCHEMAS["pairs"].types, strict=True)}
-        pairs = pa.table({**empty, **known}, schema=SCHEMAS["pairs"])
-        name = self._made("pair", iteration, pairs, {"prompts": name, "rewards": rewards}, {"pair": len(pairs), "all_equal": 3})
+        pairs = pa.table({**empty, **pair_columns}, schema=SCHEMAS["pairs"])
+        name = self._make("pair", iteration, pairs, {"prompts": name, "rewards": rewards}, {"pair": len(pairs), "all_equal": 3})
         self._train(iteration, name)
         topics = pa.array([self._hostile(index, TOPICS[index % len(TOPICS)], 2) for index in range(len(prompts))])
-        nothing = pa.nulls(len(prompts), pa.string())
-        self._made(
+        nulls = pa.nulls(len(prompts), pa.string())
+        self._make(
             "analyse-topics",
             iteration,
-            pa.table([prompts["prompt_id"], topics, np.ones(len(prompts)), nothing], schema=SCHEMAS["topics"]),
+            pa.table([prompts["prompt_id"], topics, np.ones(len(prompts)), nulls], schema=SCHEMAS["topics"]),
             {},
         )
         scores = [np.clip(self.rng.normal(2.5 + 0.3 * iteration, 1, len(prompts)).round(), 1, 5) for _ in range(2)]
-        self._made("analyse-scores", iteration, pa.table([prompts["prompt_id"], *scores, nothing], schema=SCHEMAS["prompt_scores"]), {})
+        self._make("analyse-scores", iteration, pa.table([prompts["prompt_id"], *scores, nulls], schema=SCHEMAS["prompt_scores"]), {})
 
-    def _evolved(self, iteration: int, prompts: pa.Table, name: str) -> tuple[pa.Table, str]:
-        responses = self._answered("creator-respond", iteration, prompts, name)
-        matrix, rewards = self._rewarded("creator-reward", iteration, prompts, responses)
-        informed = self._inform(iteration, prompts, matrix, rewards)
-        drawn = np.sort(self.rng.choice(len(prompts), len(prompts) // 4, replace=False))
-        ids = prompts["prompt_id"].take(pa.array(drawn))
-        selected = pa.table([ids, np.full(len(drawn), 1 / len(prompts)), np.arange(len(drawn))], schema=SCHEMAS["selected"])
-        self._made("select", iteration, selected, {"info": informed})
-        evolutions = self._evolutions(iteration, prompts.take(pa.array(drawn)))
+    def _evolve(self, iteration: int, prompts: pa.Table, name: str) -> tuple[pa.Table, str]:
+        responses = self._answer("creator-respond", iteration, prompts, name)
+        matrix, rewards = self._reward("creator-reward", iteration, prompts, responses)
+        info_name = self._inform(iteration, prompts, matrix, rewards)
+        indices = np.sort(self.rng.choice(len(prompts), len(prompts) // 4, replace=False))
+        ids = prompts["prompt_id"].take(pa.array(indices))
+        selected = pa.table([ids, np.full(len(indices), 1 / len(prompts)), np.arange(len(indices))], schema=SCHEMAS["selected"])
+        self._make("select", iteration, selected, {"info": info_name})
+        evolutions = self._evolutions(iteration, prompts.take(pa.array(indices)))
         usable = evolutions.filter(pc.is_null(evolutions["rejected"])).drop_columns("rejected")
         counts = {"evolved": len(evolutions), "kept": len(usable), "refusal": len(evolutions) - len(usable)}
-        self._made("curate", iteration, usable, {}, counts)
+        self._make("curate", iteration, usable, {}, counts)
         new = usable.take(pa.array(np.sort(self.rng.choice(len(usable), min(len(usable), int(0.8 * self.prompts)), replace=False))))
-        kept = prompts.take(pa.array(np.sort(self.rng.choice(len(prompts), self.prompts - len(new), replace=False))))
-        origin = pa.array(["evolved"] * len(new) + ["buffer"] * len(kept))
-        mixed = pa.concat_tables([new, kept.select(new.column_names)]).append_column("origin", origin)
-        return mixed, self._made("mix", iteration, mixed, {"present": name})
+        kept_prompts = prompts.take(pa.array(np.sort(self.rng.choice(len(prompts), self.prompts - len(new), replace=False))))
+        origin = pa.array(["evolved"] * len(new) + ["buffer"] * len(kept_prompts))
+        mixture = pa.concat_tables([new, kept_prompts.select(new.column_names)]).append_column("origin", origin)
+        return mixture, self._make("mix", iteration, mixture, {"present": name})
 
-    def _evolutions(self, iteration: int, drawn: pa.Table) -> pa.Table:
+    def _evolutions(self, iteration: int, parent_prompts: pa.Table) -> pa.Table:
         """Four in sequence of each drawn prompt; every ninth is rejected, and the next goes on from the one before."""
-        ids = self._ids(4 * len(drawn))
+        ids = self._ids(4 * len(parent_prompts))
         parents, generations, rejected = [], [], []
-        roots = drawn["root_id"].to_pylist()
-        for index, (parent, generation) in enumerate(zip(drawn["prompt_id"].to_pylist(), drawn["generation"].to_pylist(), strict=True)):
+        roots = parent_prompts["root_id"].to_pylist()
+        for index, (parent, generation) in enumerate(
+            zip(parent_prompts["prompt_id"].to_pylist(), parent_prompts["generation"].to_pylist(), strict=True)
+        ):
             for step in range(4):
                 place = 4 * index + step
                 parents.append(parent)
@@ -126,36 +128,36 @@ class SyntheticRun:
             ids, self._texts(len(ids), 30), parents, [root for root in roots for _ in range(4)], generations, mutations
         )
         rows = rows.append_column("rejected", pa.array(rejected, pa.string()))
-        self._made("evolve", iteration, rows, {}, {"output_tokens": 40 * len(rows)})
+        self._make("evolve", iteration, rows, {}, {"output_tokens": 40 * len(rows)})
         return rows
 
     def _inform(self, iteration: int, prompts: pa.Table, matrix: np.ndarray, rewards: str) -> str:
-        ordered = np.sort(matrix, axis=1)
-        gap, mean = ordered[:, -1] - ordered[:, 0], matrix.mean(axis=1)
-        values = (gap, ordered[:, -1] - mean, ordered[:, -1] - ordered[:, -2], matrix.var(axis=1), mean)
+        sorted_rewards = np.sort(matrix, axis=1)
+        gap, mean = sorted_rewards[:, -1] - sorted_rewards[:, 0], matrix.mean(axis=1)
+        values = (gap, sorted_rewards[:, -1] - mean, sorted_rewards[:, -1] - sorted_rewards[:, -2], matrix.var(axis=1), mean)
         table = pa.table(
             {"prompt_id": prompts["prompt_id"], **dict(zip(METRICS, values, strict=True)), "uniform": np.ones(len(gap)), "weight": gap}
         )
-        return self._made("inform", iteration, table, {"rewards": rewards})
+        return self._make("inform", iteration, table, {"rewards": rewards})
 
-    def _answered(self, stage: str, iteration: int, prompts: pa.Table, name: str) -> str:
+    def _answer(self, stage: str, iteration: int, prompts: pa.Table, name: str) -> str:
         count = len(prompts) * self.responses
         offsets = pa.array(np.arange(0, count + 1, self.responses), pa.int32())
         lists = [
             pa.ListArray.from_arrays(offsets, values)
             for values in (self._texts(count, self.words), pa.array(["stop"] * count), pa.array(np.full(count, self.words, np.int32)))
         ]
-        named = dict(zip(("responses", "finish_reasons", "token_counts"), lists, strict=True))
+        list_columns = dict(zip(("responses", "finish_reasons", "token_counts"), lists, strict=True))
         by = {"generator": ["policy"] * len(prompts), "seed": np.zeros(len(prompts), np.int64)}
-        rows = rows_of("responses", {"prompt_id": prompts["prompt_id"], **named, **by})
-        return self._made(stage, iteration, rows, {"prompts": name}, {"output_tokens": count * self.words, "cost_usd": 0.5})
+        rows = rows_of("responses", {"prompt_id": prompts["prompt_id"], **list_columns, **by})
+        return self._make(stage, iteration, rows, {"prompts": name}, {"output_tokens": count * self.words, "cost_usd": 0.5})
 
-    def _rewarded(self, stage: str, iteration: int, prompts: pa.Table, responses: str) -> tuple[np.ndarray, str]:
+    def _reward(self, stage: str, iteration: int, prompts: pa.Table, responses: str) -> tuple[np.ndarray, str]:
         matrix = np.clip(self.rng.beta(2, 2, (len(prompts), 1)) + self.rng.normal(0, 0.15, (len(prompts), self.responses)), 0, 1)
         offsets = pa.array(np.arange(0, matrix.size + 1, self.responses), pa.int32())
         lists = [pa.ListArray.from_arrays(offsets, values) for values in (pa.array(matrix.ravel()), pa.nulls(matrix.size, pa.string()))]
         table = pa.table([prompts["prompt_id"], *lists], schema=SCHEMAS["rewards"])
-        return matrix, self._made(stage, iteration, table, {"responses": responses})
+        return matrix, self._make(stage, iteration, table, {"responses": responses})
 
     def _train(self, iteration: int, pairs: str) -> None:
         folder = self._folder("train", iteration)
@@ -173,7 +175,7 @@ class SyntheticRun:
         count = 60
         ids = self._ids(count)
         texts = self._texts(count, 20)
-        questions = self._made("questions", 0, self._prompt_rows(ids, texts, [None] * count, ids, [0] * count, [None] * count), {})
+        questions = self._make("questions", 0, self._prompt_rows(ids, texts, [None] * count, ids, [0] * count, [None] * count), {})
         base = self._eval_answers("base-answer", 0, ids, questions)
         for iteration in range(self.iterations + 1):
             answers = self._eval_answers("eval-answer", iteration, ids, questions)
@@ -181,7 +183,7 @@ class SyntheticRun:
             raw = [self._hostile(index, "because of the border", 1) for index in range(2 * count)]
             games = [0, 1] * count
             columns = {
-                "question_id": [one for one in ids for _ in range(2)],
+                "question_id": [question_id for question_id in ids for _ in range(2)],
                 "model": ["policy"] * (2 * count),
                 "baseline": ["base"] * (2 * count),
                 "game": games,
@@ -190,8 +192,8 @@ class SyntheticRun:
                 "raw": raw,
                 "judge": ["judge"] * (2 * count),
             }
-            judged = rows_of("judgments", columns)
-            self._made("eval-judge", iteration, judged, {"questions": questions, "answers": answers, "baseline": base})
+            judgment_rows = rows_of("judgments", columns)
+            self._make("eval-judge", iteration, judgment_rows, {"questions": questions, "answers": answers, "baseline": base})
             rating = {name: 6 + 0.2 * iteration + 0.1 * index for index, name in enumerate(CATEGORIES)}
             judging = {
                 "judge": "gpt-4",
@@ -202,23 +204,25 @@ class SyntheticRun:
                 "first_place": None,
             }
             estimate = {"value": 6.5 + 0.2 * iteration, "low": 6.2 + 0.2 * iteration, "high": 6.8 + 0.2 * iteration, "n": 80}
-            self._scored(
+            self._score(
                 "eval-mt-bench-score", iteration, {"score": estimate, "official": {"score": 6.5, "categories": rating}, "judging": judging}
             )
             games = {**judging, "judgments": 1000, "first_place": 0.56, "consistent": 0.8, "usd": 12.5}
             estimate = {"value": 50 + 3.0 * iteration, "low": 47 + 3.0 * iteration, "high": 53 + 3.0 * iteration, "n": 500}
-            self._scored("eval-arena-hard-v0.1-score", iteration, {"score": estimate, "official": {"score": 50.1}, "judging": games})
+            self._score("eval-arena-hard-v0.1-score", iteration, {"score": estimate, "official": {"score": 50.1}, "judging": games})
 
     def _eval_answers(self, stage: str, iteration: int, ids: list[str], questions: str) -> str:
         texts = self._texts(len(ids), self.words)
-        one = pa.ListArray.from_arrays(pa.array(np.arange(len(ids) + 1), pa.int32()), texts)
+        single_lists = pa.ListArray.from_arrays(pa.array(np.arange(len(ids) + 1), pa.int32()), texts)
         reasons = pa.array([["stop"]] * len(ids))
         counts = pa.array([[self.words]] * len(ids))
-        sampled = {"responses": one, "finish_reasons": reasons, "token_counts": counts}
-        rows = rows_of("answers", {"prompt_id": ids, **sampled, "greedy_responses": one, "generator": ["policy"] * len(ids)})
-        return self._made(stage, iteration, rows, {"questions": questions})
+        sample_columns = {"responses": single_lists, "finish_reasons": reasons, "token_counts": counts}
+        rows = rows_of(
+            "answers", {"prompt_id": ids, **sample_columns, "greedy_responses": single_lists, "generator": ["policy"] * len(ids)}
+        )
+        return self._make(stage, iteration, rows, {"questions": questions})
 
-    def _scored(self, stage: str, iteration: int, scores: dict[str, Any]) -> None:
+    def _score(self, stage: str, iteration: int, scores: dict[str, Any]) -> None:
         folder = self._folder(stage, iteration)
         (folder / "data").mkdir(parents=True)
         self._manifest(folder, stage, iteration, None, {}, {}, scores=scores)
@@ -227,9 +231,9 @@ class SyntheticRun:
 
     def _ids(self, count: int) -> list[str]:
         """Ids as random as hashes are, each once."""
-        made = [f"{int(word):016x}{self._born + index:08x}" for index, word in enumerate(self.rng.integers(0, 2**63, count))]
-        self._born += count
-        return made
+        new_ids = [f"{int(word):016x}{self._id_count + index:08x}" for index, word in enumerate(self.rng.integers(0, 2**63, count))]
+        self._id_count += count
+        return new_ids
 
     def _texts(self, count: int, words: int) -> pa.Array:
         """Slices of one long random text, or hostile ones in turn."""
@@ -263,7 +267,7 @@ class SyntheticRun:
         self.folders.append(name)
         return self.root / "stages" / name
 
-    def _made(
+    def _make(
         self, stage: str, iteration: int, rows: pa.Table, inputs: Mapping[str, str], counts: Mapping[str, float] | None = None
     ) -> str:
         folder = self._folder(stage, iteration)
@@ -279,9 +283,9 @@ class SyntheticRun:
         rows: int | None,
         inputs: Mapping[str, str],
         counts: Mapping[str, float],
-        **more: Any,
+        **extra_fields: Any,
     ) -> None:
-        known = {
+        fields = {
             "stage": stage,
             "iteration": iteration,
             "version": 1,
@@ -289,8 +293,10 @@ class SyntheticRun:
             "digest": "0" * 64,
             "rows": rows,
         }
-        named = {name: {"fingerprint": made[-12:], "digest": "0" * 64, "artifact": made} for name, made in inputs.items()}
+        input_entries = {
+            name: {"fingerprint": artifact[-12:], "digest": "0" * 64, "artifact": artifact} for name, artifact in inputs.items()
+        }
         versions = {"packages": {"numpy": np.__version__}, "python": "3.11", "git": None}
         (folder / "manifest.json").write_text(
-            json.dumps({**known, "inputs": named, "counts": dict(counts), **TIMES, **versions, **more}), encoding="utf-8"
+            json.dumps({**fields, "inputs": input_entries, "counts": dict(counts), **TIMES, **versions, **extra_fields}), encoding="utf-8"
         )

@@ -123,15 +123,15 @@ def direct(inputs: dict[str, str], work: Path, arguments: argparse.Namespace, pr
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
-    who, _, live = arguments.side.partition("_")
+    side, _, live = arguments.side.partition("_")
     seconds: dict[str, float] = {}
     inputs = save_inputs(folder, arguments)
     with clock(seconds, "once"):
-        trainer = {"stage": stage, "direct": direct}[who](inputs, folder, arguments, not live)
-    begun = time.process_time()
+        trainer = {"stage": stage, "direct": direct}[side](inputs, folder, arguments, not live)
+    cpu_start = time.process_time()
     with clock(seconds, "epoch"):
         trainer.train()
-    seconds["processor"] = time.process_time() - begun
+    seconds["processor"] = time.process_time() - cpu_start
     tokens = max(entry.get("num_tokens", 0) for entry in trainer.state.log_history)
     return {"tokens_per_second": tokens / seconds["epoch"], **seconds}
 
@@ -142,8 +142,8 @@ def main() -> None:
     print(
         f"stage_live / direct_live: {medians['stage_live'] / medians['direct_live']:.3f} (tokens_per_second, median of {arguments.rounds})"
     )
-    wanted = {"direct": 0.97, "stage_live": 1.2}
-    sys.exit(any(medians["stage"] / medians[side] < ratio for side, ratio in wanted.items()))
+    limits = {"direct": 0.97, "stage_live": 1.2}
+    sys.exit(any(medians["stage"] / medians[side] < ratio for side, ratio in limits.items()))
 
 
 if __name__ == "__main__":

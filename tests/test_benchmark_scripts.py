@@ -19,9 +19,9 @@ def test_a_benchmark_starts_and_names_code_that_exists(
     script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [script.stem, "--help"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         importlib.import_module(f"benchmarks.{script.stem}").main()
-    assert ended.value.code == 0 and "usage:" in capsys.readouterr().out
+    assert exit_info.value.code == 0 and "usage:" in capsys.readouterr().out
     for target in re.findall(r'"((?:eva_stages|benchmarks)[\w.]*:\w+)"', script.read_text()):
         load_attribute(target)
 

@@ -21,13 +21,13 @@ from tests.fault_server import ChatServer, chat_server
 from tests.official_files import alpaca_eval, arena_hard, mt_bench
 from tests.tiny_models import save_policy, tokenizer
 
-STRONG, WON, TIED, LOST = range(3), range(3, 5), range(5, 6), range(6, 8)
+STRONG, WON_QUESTIONS, TIED_QUESTIONS, LOST_QUESTIONS = range(3), range(3, 5), range(5, 6), range(6, 8)
 """Arena-Hard's questions by what the judge thinks of the model's answers."""
-BATTLES = 2 * (3 * len(STRONG) + len(WON) + len(TIED) + len(LOST))
-WIN_RATE = 100 * 2 * (3 * len(STRONG) + len(WON) + len(TIED) / 2) / BATTLES
+BATTLES = 2 * (3 * len(STRONG) + len(WON_QUESTIONS) + len(TIED_QUESTIONS) + len(LOST_QUESTIONS))
+WIN_RATE = 100 * 2 * (3 * len(STRONG) + len(WON_QUESTIONS) + len(TIED_QUESTIONS) / 2) / BATTLES
 FIRST_TURN, SECOND_TURN = 4, 7.5
 PREFERENCE = 0.75
-HELD_FROM = 6
+FIRST_HELD_CALL = 6
 CONCURRENCY = 2
 
 
@@ -35,10 +35,10 @@ def verdict(prompt: str) -> str:
     """What the judge says of an Arena-Hard prompt, whichever place the baseline's answer stands in."""
     number = int(re.search(r"Question (\d+)\?", prompt)[1])  # type: ignore[index]
     baseline_first = "The baseline says" in prompt.partition("<|B|>")[0]
-    if number in TIED:
+    if number in TIED_QUESTIONS:
         return "[[A=B]]"
     mark = ">>" if number in STRONG else ">"
-    model_wins = number not in LOST
+    model_wins = number not in LOST_QUESTIONS
     return f"[[B{mark}A]]" if model_wins == baseline_first else f"[[A{mark}B]]"
 
 
@@ -71,11 +71,11 @@ def policies(tmp_path: Path) -> list[Path]:
     words = tokenizer(["Question 1? First of 2? Instruction 3. The baseline says: q4"] * 5)
     for name in ("one", "two"):
         save_policy(tmp_path / name, words)
-    other = AutoModelForCausalLM.from_pretrained(tmp_path / "two")
+    second_policy = AutoModelForCausalLM.from_pretrained(tmp_path / "two")
     torch.manual_seed(9)
-    for weights in other.parameters():
+    for weights in second_policy.parameters():
         torch.nn.init.normal_(weights, std=0.3)
-    other.save_pretrained(tmp_path / "two")
+    second_policy.save_pretrained(tmp_path / "two")
     return [tmp_path / "one", tmp_path / "two"]
 
 
@@ -87,7 +87,7 @@ def benchmarks(folder: Path, server: ChatServer) -> str:
         {"kind": "arena_hard", **arena_hard(folder, 8)},
         {"kind": "alpaca_eval", **alpaca_eval(folder, 4)},
     ]
-    return json.dumps([{**one, "max_new_tokens": 8, "judge": judge} for one in chosen])
+    return json.dumps([{**entry, "max_new_tokens": 8, "judge": judge} for entry in chosen])
 
 
 def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: ChatServer, policies: list[Path], tmp_path: Path) -> None:
@@ -96,32 +96,32 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
     run = tmp_path / "run"
     arguments = ("eval", "run", str(policies[0]), "--run-dir", str(run), *settings, "--json")
 
-    planned = json.loads(run_eva("plan", "evaluate", *settings, "--run-dir", str(run), "--json", **environment).stdout)
-    assert {one["benchmark"]: one["calls"] for one in planned["judging"]} == {"mt-bench": 8, "arena-hard-v0.1": 16, "alpaca-eval": 4}
-    assert all(0 < one["expected_usd"] <= one["usd"] for one in planned["judging"])
+    plan = json.loads(run_eva("plan", "evaluate", *settings, "--run-dir", str(run), "--json", **environment).stdout)
+    assert {entry["benchmark"]: entry["calls"] for entry in plan["judging"]} == {"mt-bench": 8, "arena-hard-v0.1": 16, "alpaca-eval": 4}
+    assert all(0 < entry["expected_usd"] <= entry["usd"] for entry in plan["judging"])
 
-    reached, killed = threading.Event(), threading.Event()
+    reached_event, killed_event = threading.Event(), threading.Event()
 
-    def held(body: dict[str, Any]) -> str:
-        if server.completed_requests > HELD_FROM and not killed.is_set():
-            reached.set()
-            killed.wait()
+    def hold_call(body: dict[str, Any]) -> str:
+        if server.completed_requests > FIRST_HELD_CALL and not killed_event.is_set():
+            reached_event.set()
+            killed_event.wait()
         return opinion(body)
 
-    server.reply = held
+    server.reply = hold_call
     process = start_eva(*arguments, **environment)
-    while not reached.wait(timeout=1):
+    while not reached_event.wait(timeout=1):
         assert process.poll() is None, process.communicate()[1]
     kill_group(process)
-    killed.set()
+    killed_event.set()
 
     document = json.loads(run_eva(*arguments, **environment).stdout)
     assert 28 <= server.completed_requests <= 28 + 2 * CONCURRENCY
     recipe = load_recipe(str(run / "recipe.yaml"))
-    stages = [stage for one in built(recipe) for stage in one.stages if stage.name.endswith("-judge")]
+    stages = [stage for entry in built(recipe) for stage in entry.stages if stage.name.endswith("-judge")]
     planned_sizes = sizes(recipe, built(recipe), 1)
     assert sorted(planned_sizes[stage.fingerprint].units or 0 for stage in stages) == [4, 8, 16], "a judge is timed by the call"
-    scores = {one["benchmark"]: one["scores"] for one in document["benchmarks"]}
+    scores = {entry["benchmark"]: entry["scores"] for entry in document["benchmarks"]}
     assert scores["arena-hard-v0.1"]["score"]["value"] == pytest.approx(WIN_RATE) == scores["arena-hard-v0.1"]["official"]["score"]
     assert scores["mt-bench"]["score"]["value"] == (FIRST_TURN + SECOND_TURN) / 2 == scores["mt-bench"]["official"]["score"]
     assert (scores["mt-bench"]["official"]["turn1"], scores["mt-bench"]["official"]["turn2"]) == (FIRST_TURN, SECOND_TURN)
@@ -136,9 +136,9 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
 
     for label in ("0-base-mt-bench-judge", "0-base-arena-hard-v0.1-judge"):
         (folder,) = (run / "stages").glob(f"{label}-*")
-        judged = read_table(folder / "data").to_pylist()
-        assert len({(row["question_id"], row["game"]) for row in judged}) == len(judged)
-        assert all(row["raw"] and row["prompt"] for row in judged)
+        judgment_rows = read_table(folder / "data").to_pylist()
+        assert len({(row["question_id"], row["game"]) for row in judgment_rows}) == len(judgment_rows)
+        assert all(row["raw"] and row["prompt"] for row in judgment_rows)
     (folder,) = (run / "stages").glob("0-base-mt-bench-judge-*")
     second = [row for row in read_table(folder / "data").to_pylist() if row["game"] == 2]
     (folder,) = (run / "stages").glob("0-base-mt-bench-answer-*")
@@ -147,22 +147,23 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
 
     (folder,) = (run / "stages").glob("0-base-arena-hard-v0.1-score-*")
     files = {name: str(folder / "data" / f"{name}.jsonl") for name in ("judgments", "answers")}
-    scored = json.loads(
+    document_again = json.loads(
         run_eva("eval", "score", "arena-hard", "--judgments", files["judgments"], "--answers", files["answers"], "--json").stdout
     )
     assert (
-        scored["models"][0]["score"] == pytest.approx(WIN_RATE) and scored["models"][0]["ci"] == scores["arena-hard-v0.1"]["official"]["ci"]
+        document_again["models"][0]["score"] == pytest.approx(WIN_RATE)
+        and document_again["models"][0]["ci"] == scores["arena-hard-v0.1"]["official"]["ci"]
     )
 
     reply_count = server.completed_requests
     assert json.loads(run_eva(*arguments, **environment).stdout)["benchmarks"] == document["benchmarks"]
     assert server.completed_requests == reply_count
-    other = ("eval", "run", str(policies[1]), "--run-dir", str(tmp_path / "other"), "--bench", "arena-hard", *settings)
+    other_command = ("eval", "run", str(policies[1]), "--run-dir", str(tmp_path / "other"), "--bench", "arena-hard", *settings)
     server.faults = ["400", "400"]
-    said = run_eva(*other, **environment, code=1).stderr
-    assert "2 of 16 judge calls failed (12.5%), above the limit limits.unjudged = 2.0%; most often (2): refused" in said
-    assert "the next attempt reruns only the rows that failed" in said
+    error_text = run_eva(*other_command, **environment, code=1).stderr
+    assert "2 of 16 judge calls failed (12.5%), above the limit limits.unjudged = 2.0%; most often (2): refused" in error_text
+    assert "the next attempt reruns only the rows that failed" in error_text
     assert server.completed_requests == reply_count + 14
-    said = run_eva(*other, **environment).stdout
-    assert server.completed_requests == reply_count + 16 and "arena-hard-v0.1" in said and f"{WIN_RATE:.2f}" in said
+    error_text = run_eva(*other_command, **environment).stdout
+    assert server.completed_requests == reply_count + 16 and "arena-hard-v0.1" in error_text and f"{WIN_RATE:.2f}" in error_text
     assert manifests(tmp_path / "other")["0-base-arena-hard-v0.1-judge"]["counts"]["cost_usd"] == pytest.approx(16 * 0.02)

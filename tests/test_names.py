@@ -15,6 +15,7 @@ EXCEPTIONS = {
     "rejected": "the field's term for the worse response of a pair, and TRL's column",
     "evolved": "a stage, a column and a health sign of that name",
     "selected": "a stage and a column of that name",
+    "resolved": "the term for what `resolve` returns",
     "expected": "the usual name for what a test compares with",
     "unknown": "the usual noun for a value that is not known",
 }
