@@ -31,7 +31,7 @@ def rows(count: int, n: int) -> list[dict[str, Any]]:
 def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The reward stage over all prompts, less the time of the same stage over one."""
     common.save_reward(folder / "reward")
-    settings = recipe("transformers", folder, arguments.n).model_dump(mode="json")
+    settings = recipe("transformers", folder, arguments.n, 256).model_dump(mode="json")
     settings["reward"] = {"kind": "sequence_classifier", "model": str(folder / "reward"), "runtime": {"tokens_per_batch": 8192}}
     built_recipe = Recipe.model_validate(settings)
     all_rows, seconds = rows(arguments.prompts, arguments.n), {}
