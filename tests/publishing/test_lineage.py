@@ -158,11 +158,11 @@ def test_texts_that_evolved_into_each_other_have_an_end(tmp_path: Path) -> None:
         return table.append_column("rejected", pa.nulls(len(table), pa.string()))
 
     seeds = prompts((a, None, a, 0), (c, None, c, 0))
-    made._made("prompts", 0, seeds, {})
-    made._made("evolve", 1, evolved(prompts((b, a, a, 1))), {})
-    made._made("mix", 1, seeds, {})
-    made._made("evolve", 2, evolved(prompts((b, c, c, 1), (a, b, c, 2))), {})
-    made._made("mix", 2, prompts((b, c, c, 1), (a, b, c, 2)), {})
+    made._make("prompts", 0, seeds, {})
+    made._make("evolve", 1, evolved(prompts((b, a, a, 1))), {})
+    made._make("mix", 1, seeds, {})
+    made._make("evolve", 2, evolved(prompts((b, c, c, 1), (a, b, c, 2))), {})
+    made._make("mix", 2, prompts((b, c, c, 1), (a, b, c, 2)), {})
     (made.root / "stages.json").write_text(json.dumps(made.folders))
     found = Lineage(read_history(Run(made.root)))
     assert [step["prompt_id"] for step in found.trace(b)["lineage"]] == [c, b]
