@@ -42,6 +42,7 @@ def plan(
 ) -> None:
     """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money."""
     from cli.preparing import prepare
+    from eva_stages.checking.provider_checks import ask_servers
     from eva_stages.core.kinds import parsed_label
     from eva_stages.core.recipe_files import load_recipe
     from eva_stages.core.terminal import note
@@ -53,7 +54,7 @@ def plan(
     given = read_rates(rates) if rates is not None else None
     run = run_folder(loaded, run_dir, store)
     resolved, rounds, notes = prepare(loaded, run, keys=False, online=online)
-    for text in notes:
+    for text in [*notes, *(ask_servers(loaded) if online else [])]:
         note(f"note: {text}")
     if measure:
         _measure(loaded, resolved, run)

@@ -15,7 +15,7 @@ class Prepared(NamedTuple):
     resolved: "Resolved"
     rounds: "list[Iteration]"
     notes: list[str]
-    """What is missing that only spending money needs, and what asking servers cost."""
+    """What is missing that only spending money or publishing needs."""
 
 
 def prepare(recipe: "Recipe", run: "Run | None" = None, keys: bool = True, online: bool = False) -> Prepared:
@@ -24,29 +24,27 @@ def prepare(recipe: "Recipe", run: "Run | None" = None, keys: bool = True, onlin
     Args:
         run: where the run is to be.
         keys: providers' keys have to be there too; a plan costs nothing and needs none, and has the missing ones among its notes.
-        online: ask every server of the recipe one question, which needs keys and costs next to nothing.
+        online: the Hub has to be reachable where the recipe publishes.
 
     Raises:
-        ConfigError: with every model, file, function and setting that is missing or does not fit, or every server that does not answer.
+        ConfigError: with every model, file, function and setting that is missing or does not fit.
     """
-    from eva_stages.checking.provider_checks import ask_servers, missing_keys
-    from eva_stages.checking.recipe_checks import recipe_errors
+    from eva_stages.checking.provider_checks import missing_keys
+    from eva_stages.checking.recipe_checks import CHECKS, errors_of
     from eva_stages.checking.resolution import resolve
     from eva_stages.core.cluster import check_row_stages
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.stage import closure
+    from eva_stages.publishing.account_checks import account_errors, online_account_errors
     from pipelines.iteration import iterations
 
     resolved = resolve(recipe, run)
-    errors, missing = recipe_errors(recipe, resolved), list(missing_keys(recipe))
-    if recipe.publish is not None:
-        from eva_stages.publishing.account_checks import account_errors
-
-        missing += account_errors(recipe, online)
+    errors = [*resolved.errors, *errors_of(recipe, resolved, CHECKS)]
+    missing = errors_of(recipe, resolved, (missing_keys, online_account_errors if online else account_errors))
     if keys or online:
         errors += missing
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
     rounds = iterations(recipe, resolved)
     check_row_stages(recipe.runtime.engine, closure([stage for iteration in rounds for stage in iteration.stages]))
-    return Prepared(resolved, rounds, [*missing, *(ask_servers(recipe) if online else [])])
+    return Prepared(resolved, rounds, missing)

@@ -63,13 +63,15 @@ def validate(
 ) -> None:
     """Check a recipe and everything it points to; lists every fault."""
     from cli.preparing import prepare
+    from eva_stages.checking.provider_checks import ask_servers
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.recipe_files import load_recipe
     from eva_stages.core.redaction import redact_data
     from eva_stages.core.terminal import note, print_json, print_text
 
     try:
-        notes = prepare(load_recipe(recipe, changes_of(overrides, trust)), online=online).notes
+        loaded = load_recipe(recipe, changes_of(overrides, trust))
+        notes = [*prepare(loaded, online=online).notes, *(ask_servers(loaded) if online else [])]
     except ConfigError as error:
         if as_json:
             print_json({"valid": False, "faults": redact_data(error.faults)})

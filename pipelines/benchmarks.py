@@ -21,7 +21,6 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.kinds import ANSWER, BASE, BASELINE, CHECK, JUDGE, QUESTIONS, SCORE, Side, stage_name
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, Stage, Use
-from eva_stages.evaluation.benchmark_files import baseline_sources, judge_sources, package_sources, question_sources
 from pipelines.model_calls import generator, policy_generator
 from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
 from pipelines.seeds import sampling_seed
@@ -29,6 +28,8 @@ from pipelines.seeds import sampling_seed
 ROWS_PER_PART = 4
 """Questions between two durable writes of a paid judge's judgments, in times what is under way at once: every call is in the journal
 anyway, and the end of each part waits for its slowest call."""
+
+Files = Mapping[str, Outside]
 
 
 @dataclass(frozen=True)
@@ -58,36 +59,47 @@ def measured(
         base: the base policy's answers, where it is already measured.
         place: the benchmark's place in the recipe, for errors.
     """
-    if isinstance(benchmark, LMEval):
-        return Measured((_harness(recipe, resolved, benchmark, stage_name(SCORE, benchmark_name(benchmark), side), iteration, policy),))
     name = benchmark_name(benchmark)
-    questions = _questions(resolved, benchmark, name)
-    score_name = stage_name(SCORE, name, side)
+    files = resolved.benchmarks.get(name, {})
+    if isinstance(benchmark, LMEval):
+        return Measured((_harness(recipe, benchmark, stage_name(SCORE, name, side), iteration, {"policy": policy, **files}),))
+    questions = _questions(benchmark, name, files)
+    score_name, package = stage_name(SCORE, name, side), _only(files, "gamed", "difficulty")
     answers = _answers(recipe, resolved, benchmark, stage_name(ANSWER, name, side), iteration, questions, policy)
     if isinstance(benchmark, GSM8K | IFEval | CustomBenchmark):
         checked = _checked(recipe, resolved, benchmark, stage_name(CHECK, name, side), iteration, questions, answers)
-        score = _score(recipe, resolved, benchmark, score_name, iteration, {"questions": questions, "answers": answers, "checks": checked})
+        score = _score(recipe, benchmark, score_name, iteration, {"questions": questions, "answers": answers, "checks": checked})
         return Measured((questions, answers, checked, score), answers)
     before: tuple[Stage, ...] = (questions, answers)
     inputs: dict[str, Stage | Outside] = {"questions": questions, "answers": answers}
     if isinstance(benchmark, ArenaHard | AlpacaEval):
         if benchmark.baseline == BASE and base is None:
             return Measured(before, answers)
-        baseline = base if benchmark.baseline == BASE and base is not None else _baseline(resolved, benchmark, name, questions)
+        baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, files)
         before, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
     assert isinstance(benchmark, JudgedBenchmark)
-    judged = _judged(recipe, resolved, benchmark, stage_name(JUDGE, name, side), iteration, inputs, first, place)
-    score = _score(recipe, resolved, benchmark, score_name, iteration, {**inputs, "judgments": judged})
+    judged = _judged(
+        recipe,
+        resolved,
+        benchmark,
+        stage_name(JUDGE, name, side),
+        iteration,
+        inputs,
+        first,
+        place,
+        _only(files, "prompts", "system_prompts"),
+    )
+    score = _score(recipe, benchmark, score_name, iteration, {**inputs, **package, "judgments": judged})
     return Measured((*before, judged, score), answers)
 
 
-def _questions(resolved: Resolved, benchmark: Benchmark, name: str) -> Stage:
+def _questions(benchmark: Benchmark, name: str, files: Files) -> Stage:
     load = Use("eva_stages.evaluation.benchmark_questions:load_questions", {"benchmark": str(benchmark.model_dump()["kind"])})
-    return FunctionStage(stage_name(QUESTIONS, name), 0, resolved.found(question_sources(benchmark)), function=load)
+    return FunctionStage(stage_name(QUESTIONS, name), 0, _only(files, "questions", "references"), function=load)
 
 
-def _baseline(resolved: Resolved, benchmark: ArenaHard | AlpacaEval, name: str, questions: Stage) -> Stage:
-    inputs = {f"answers_{index}": resolved.file(source) for index, source in enumerate(baseline_sources(benchmark))}
+def _baseline(benchmark: ArenaHard | AlpacaEval, name: str, questions: Stage, files: Files) -> Stage:
+    inputs = {f"answers_{index}": file for index, file in enumerate(_only(files, "baseline").values())}
     load = Use("eva_stages.evaluation.benchmark_questions:load_baseline", {"benchmark": benchmark.kind})
     return FunctionStage(stage_name(BASELINE, name), 0, {"questions": questions, **inputs}, function=load)
 
@@ -156,9 +168,9 @@ def _judged(
     inputs: Mapping[str, Stage | Outside],
     first: Outside,
     place: str,
+    files: Files,
 ) -> Stage:
     judge, needed = generator(benchmark.judge, recipe, resolved, first, "judge", RUN)
-    files = resolved.found(judge_sources(benchmark))
     step = _judging(benchmark, judge, files)
     rows = recipe.runtime.rows_per_part
     if isinstance(benchmark.judge, LiteLLMModel):
@@ -178,7 +190,7 @@ def _judged(
     )
 
 
-def _judging(benchmark: JudgedBenchmark, judge: Use, files: Mapping[str, Outside]) -> Use:
+def _judging(benchmark: JudgedBenchmark, judge: Use, files: Files) -> Use:
     """The judging step."""
     if isinstance(benchmark, AlpacaEval):
         return Use("eva_stages.evaluation.annotating:AnnotatePairs", {"llm": judge, "annotator": benchmark.annotator})
@@ -187,20 +199,22 @@ def _judging(benchmark: JudgedBenchmark, judge: Use, files: Mapping[str, Outside
     return Use("eva_stages.evaluation.judge:JudgeAnswers", settings)
 
 
-def _score(
-    recipe: Recipe, resolved: Resolved, benchmark: Benchmark, name: str, iteration: int, inputs: Mapping[str, Stage | Outside]
-) -> Stage:
+def _score(recipe: Recipe, benchmark: Benchmark, name: str, iteration: int, inputs: Mapping[str, Stage | Outside]) -> Stage:
     settings = {"benchmark": str(benchmark.model_dump()["kind"]), "seed": derive_seed(recipe.seed, "score")}
     if isinstance(benchmark, ArenaHard):
         settings["version"] = benchmark.version
     if isinstance(benchmark, AlpacaEval):
         settings["annotator"] = benchmark.annotator
     score = Use("eva_stages.evaluation.measures:score", settings)
-    return FunctionStage(name, iteration, {**inputs, **resolved.found(package_sources(benchmark))}, function=score, version=2)
+    return FunctionStage(name, iteration, inputs, function=score, version=2)
 
 
-def _harness(recipe: Recipe, resolved: Resolved, benchmark: LMEval, name: str, iteration: int, policy: Stage | Outside) -> Stage:
+def _harness(recipe: Recipe, benchmark: LMEval, name: str, iteration: int, inputs: Mapping[str, Stage | Outside]) -> Stage:
     settings = {**benchmark.model_dump(exclude={"kind", "runtime", "include"}), "seed": derive_seed(recipe.seed, "lm-eval") % 2**31}
     run = Use("eva_stages.evaluation.harness:score", settings, {"runtime": benchmark.runtime.model_dump()})
-    inputs = {"policy": policy, **resolved.found(question_sources(benchmark))}
     return FunctionStage(name, iteration, inputs, function=run)
+
+
+def _only(files: Files, *fields: str) -> Files:
+    """The files of some fields; a second file of a field is called field.1."""
+    return {name: file for name, file in files.items() if name.partition(".")[0] in fields}

@@ -60,9 +60,9 @@ def _online(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, 
     on_policy = {
         "responses": recipe.solver.responses,
         "sampling": recipe.policy.generator.model_dump(include=set(Sampling._fields) | {"max_new_tokens"}),
-        "reward": as_data(reward),
         "keep_thoughts": keep_thoughts(recipe),
         "shown_system_prompt": shown_system_prompt(recipe).get("system_prompt"),
+        "reward": as_data(reward),
     }
     return _trained(recipe, resolved, iteration, policy, initial, {**needed, "prompts": prompts}, {"on_policy": on_policy})
 

@@ -17,9 +17,9 @@ def built(recipe: Recipe) -> list[Iteration]:
     return iterations(recipe, resolve(recipe))
 
 
-def check(recipe: Recipe, keys: bool = True, online: bool = False) -> list[str]:
+def check(recipe: Recipe, keys: bool = True) -> list[str]:
     """The notes about a recipe; raises ConfigError with all errors."""
-    return prepare(recipe, None, keys, online).notes
+    return prepare(recipe, None, keys).notes
 
 
 def planned(recipe: Recipe, run: Run, rates: Rates | None = None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 What cannot work is an error. What works otherwise than somebody may expect who knows the model's own files is a note.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 from textwrap import shorten
@@ -76,12 +76,13 @@ def _rendered(chat: Chat, text: str) -> str | None:
         return None
 
 
-def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterable[str]:
+def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """With `reasoning: keep`, a reward's template shows it the thoughts."""
-    if recipe.policy.reasoning == "strip":
-        return ()
+    yield from ()
     for place, reward in sections(recipe.reward, "reward"):
-        if not isinstance(reward, RENDERED) or (checkpoint := resolved.checkpoints.get((reward.model, reward.revision))) is None:
+        if recipe.policy.reasoning == "strip" or not isinstance(reward, RENDERED):
+            continue
+        if (checkpoint := resolved.checkpoints.get((reward.model, reward.revision))) is None:
             continue
         if "think>" in checkpoint.template:
             chat = Chat(load_tokenizer(str(checkpoint.path)))
@@ -90,7 +91,6 @@ def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterable[str]:
                     f"{place}.model: the chat template of {reward.model} leaves out thoughts, so policy.reasoning=keep shows it none; "
                     "policy.reasoning=strip says so openly"
                 )
-    return ()
 
 
 def _settings(recipe: Recipe, resolved: Resolved) -> Iterator[str]:

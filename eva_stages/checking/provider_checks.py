@@ -28,7 +28,7 @@ def check_providers(recipe: Recipe, _: Resolved) -> Iterator[str]:
         yield from _provider_faults(player, place)
 
 
-def missing_keys(recipe: Recipe) -> Iterator[str]:
+def missing_keys(recipe: Recipe, _: Resolved) -> Iterator[str]:
     """Every provider's key that is not there, with the place of the model that needs it."""
     for place, player in providers(recipe):
         try:

@@ -1,6 +1,6 @@
 """Everything that can be known of a recipe before a stage runs: what it names fits together and works. All errors at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 
 from eva_stages.checking.conversation_checks import CONVERSATION_CHECKS
@@ -10,7 +10,7 @@ from eva_stages.checking.model_checks import check_models
 from eva_stages.checking.provider_checks import check_providers
 from eva_stages.checking.references import sections
 from eva_stages.checking.solver_checks import SOLVER_CHECKS
-from eva_stages.core.config.evaluation_config import LMEval, benchmark_name
+from eva_stages.core.config.evaluation_config import Benchmark, LMEval, benchmark_name
 from eva_stages.core.config.models_config import VLLMGenerator
 from eva_stages.core.config.prompts_config import FilePrompts, LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
@@ -21,13 +21,14 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.terminal import note
 from eva_stages.evaluation.benchmark_files import check_files
 
+Check = Callable[[Recipe, Resolved], Iterator[str]]
 NUMBER_FOR_HUMAN = "prompts.size: creator.control `human` takes that many new prompts for each iteration; give their number"
 
 
-def recipe_errors(recipe: Recipe, resolved: Resolved) -> list[str]:
-    """Every model, file, function and setting that is missing or does not fit, each with its place in the recipe."""
-    errors = list(resolved.errors)
-    for check in CHECKS:
+def errors_of(recipe: Recipe, resolved: Resolved, checks: Sequence[Check]) -> list[str]:
+    """What checks find in a recipe, each with its place."""
+    errors = list[str]()
+    for check in checks:
         try:
             errors += check(recipe, resolved)
         except ConfigError as error:
@@ -117,8 +118,10 @@ def _benchmarks(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         place = f"evaluation.benchmarks.{index}"
         if isinstance(benchmark, LMEval) and find_spec("lm_eval") is None:
             yield f"{place}: lm_eval needs lm-evaluation-harness: pip install 'eva-align[eval]'"
+        if not isinstance(benchmark, Benchmark):
+            continue
         try:
-            check_files(benchmark, resolved)
+            check_files(benchmark, resolved.benchmarks.get(benchmark_name(benchmark), {}))
         except DataError as error:
             yield f"{place}: {error}"
 

@@ -15,6 +15,7 @@ from eva_stages.core.homes import FileSource
 from eva_stages.core.question_files import EVALUATION_SETS, question_source
 from eva_stages.evaluation.benchmark_files import file_sources
 
+PUBLIC = "give a path, or leave it out for the public one"
 WITH_MODEL = (Policy, TransformersModel, VLLMModel, LocalReward, Topics, Diversity)
 
 
@@ -31,7 +32,8 @@ class FileReference(NamedTuple):
 
     place: str
     source: FileSource
-    advice: str = "give a path, or leave it out for the public one"
+    advice: str
+    """What to do where it is missing."""
 
 
 class FunctionReference(NamedTuple):
@@ -43,7 +45,6 @@ class FunctionReference(NamedTuple):
 
 def references(recipe: Recipe) -> Iterator[ModelReference | FileReference | FunctionReference]:
     """Every model, file and function of a recipe with its place, those of unused sections included."""
-    yield from (FunctionReference(place, choice) for place, choice, _ in function_choices(recipe) if in_file(choice))
     for place, section in sections(recipe):
         if isinstance(section, WITH_MODEL):
             yield ModelReference(f"{place}.model", section.model, section.revision)
@@ -55,10 +56,10 @@ def references(recipe: Recipe) -> Iterator[ModelReference | FileReference | Func
             case Decontaminate():
                 advice = f"give a path, or one of {', '.join(EVALUATION_SETS)}"
                 yield from (FileReference(f"{place}.against", question_source(name), advice) for name in section.against)
-            case CustomBenchmark():
-                yield FileReference(f"{place}.questions", FileSource(section.questions), "give a path")
             case Benchmark() | LMEval():
-                yield from (FileReference(f"{place}.{name}", source) for name, source in file_sources(section).items())
+                advice = "give a path" if isinstance(section, CustomBenchmark) else PUBLIC
+                yield from (FileReference(f"{place}.{name}", source, advice) for name, source in file_sources(section).items())
+    yield from (FunctionReference(place, choice) for place, choice, _ in function_choices(recipe) if in_file(choice))
 
 
 def sections(value: object, place: str = "") -> Iterator[tuple[str, Section]]:

@@ -3,21 +3,21 @@
 Each model, file and function of the recipe is visited once; errors are collected, so that all of them are reported together.
 """
 
-import datetime
-
 from eva_stages.checking.references import FileReference, FunctionReference, ModelReference, references
+from eva_stages.core.config.evaluation_config import benchmark_name
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.homes import FileSource, find_file
 from eva_stages.core.named_functions import NamedFunction, resolve_function
-from eva_stages.core.recipe_files import load_recipe
+from eva_stages.core.recipe_files import run_date
 from eva_stages.core.resolved import Checkpoint, PromptSource, Resolved
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside
 from eva_stages.creator.hub_prompts import dataset_commit
 from eva_stages.creator.prompt_loading import LeftOutRows, count_usable
 from eva_stages.creator.prompt_sources import prompt_source
+from eva_stages.evaluation.benchmark_files import file_sources
 from eva_stages.evaluation.judge_prompts import needs_system_prompts
 from eva_stages.models.loading import find_checkpoint
 
@@ -47,13 +47,17 @@ def resolve(recipe: Recipe, run: Run | None = None) -> Resolved:
         except DataError as error:
             errors.append(f"{reference.place}: {error}")
     try:
-        commit = dataset_commit(recipe.prompts.id, recipe.prompts.revision) if isinstance(recipe.prompts, HubPrompts) else None
-        prompts = _prompt_source(recipe, checkpoints, files, commit)
+        commit, prompts = _prompt_source(recipe, checkpoints, files)
     except ConfigError as error:
         errors += error.faults
     except DataError as error:
         errors.append(str(error))
-    return Resolved(checkpoints, files, functions, commit, prompts, _date(recipe, run), tuple(dict.fromkeys(errors)))
+    benchmarks = {
+        benchmark_name(benchmark): {name: files[source] for name, source in file_sources(benchmark).items() if source in files}
+        for benchmark in recipe.evaluation.benchmarks
+    }
+    date = recipe.runtime.date or (run_date(run.root) if run else None)
+    return Resolved(checkpoints, files, benchmarks, functions, commit, prompts, date, tuple(dict.fromkeys(errors)))
 
 
 def _is_needed(source: FileSource, files: dict[FileSource, Outside]) -> bool:
@@ -62,25 +66,15 @@ def _is_needed(source: FileSource, files: dict[FileSource, Outside]) -> bool:
 
 
 def _prompt_source(
-    recipe: Recipe, checkpoints: dict[tuple[str, str | None], Checkpoint], files: dict[FileSource, Outside], commit: str | None
-) -> PromptSource | None:
-    """What can be used of the prompts' file or data set."""
+    recipe: Recipe, checkpoints: dict[tuple[str, str | None], Checkpoint], files: dict[FileSource, Outside]
+) -> tuple[str | None, PromptSource | None]:
+    """The commit of the prompts' data set, and what can be used of it or of the prompts' file."""
+    commit = dataset_commit(recipe.prompts.id, recipe.prompts.revision) if isinstance(recipe.prompts, HubPrompts) else None
     prompts, policy = recipe.prompts, checkpoints.get((recipe.policy.model, recipe.policy.revision))
     found = commit is not None or (isinstance(prompts, FilePrompts) and FileSource(prompts.path) in files)
     if isinstance(prompts, LettercraftPrompts) or policy is None or not found:
-        return None
+        return commit, None
     left_out = LeftOutRows()
     usable = count_usable(prompt_source(prompts, commit), prompts.max_characters, str(policy.path), left_out)
-    return PromptSource(usable, left_out.counts["read"], sum(left_out.counts[reason] for reason in left_out.rows), left_out.summary())
-
-
-def _date(recipe: Recipe, run: Run | None) -> datetime.date | None:
-    """The recipe's date, or the one that the run has recorded, or today's. A rerun on another day asks what the first day asked."""
-    if run is None or recipe.runtime.date is not None:
-        return recipe.runtime.date
-    path = run.root / "recipe.yaml"
-    try:
-        recorded = load_recipe(str(path)).runtime.date if path.is_file() else None
-    except ConfigError:  # of another version of eva; what is wrong with it is not this command's business
-        recorded = None
-    return recorded or datetime.date.today()
+    rows_left_out = sum(left_out.counts[reason] for reason in left_out.rows)
+    return commit, PromptSource(usable, left_out.counts["read"], rows_left_out, left_out.summary())

@@ -92,7 +92,7 @@ class FileSource:
     """The judge's settings file; this file is needed only where that one holds no system prompt."""
 
 
-def find_file(source: FileSource, place: str, advice: str = "give a path, or leave it out for the public one") -> Outside:
+def find_file(source: FileSource, place: str, advice: str = "give a path") -> Outside:
     """A file or folder with the digest of its content; a file at a public home is fetched if it is not in the cache.
 
     Args:

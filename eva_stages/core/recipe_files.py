@@ -1,5 +1,6 @@
 """Reading recipes: YAML and `--set` to a `Recipe`. All errors are reported at once, each with its place and what to do."""
 
+import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -92,6 +93,16 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     folder = path.parent if path.is_file() else Path()
     advice = "a recipe is a mapping of fields; see `eva recipes show quickstart`"
     return parse_section(Recipe, *recipe_text(recipe), advice, overrides, folder.absolute())
+
+
+def run_date(root: Path) -> datetime.date:
+    """The day on which the run in a folder began, else today: a rerun on another day samples what the first day sampled."""
+    path = root / "recipe.yaml"
+    try:
+        recorded = load_recipe(str(path)).runtime.date if path.is_file() else None
+    except ConfigError:  # written by another version of eva; its errors are not this command's business
+        recorded = None
+    return recorded or datetime.date.today()
 
 
 def parse_section(

@@ -6,7 +6,7 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from eva_stages.core.config.function_fields import in_file
 from eva_stages.core.config.recipe import Recipe
@@ -14,7 +14,6 @@ from eva_stages.core.homes import FileSource
 from eva_stages.core.named_functions import NamedFunction
 from eva_stages.core.stage import Outside, Use
 
-K = TypeVar("K")
 DATE_FUNCTIONS = ("strftime_now", "date_string")
 
 
@@ -51,6 +50,8 @@ class Resolved:
     """By model and revision, as in the recipe."""
     files: Mapping[FileSource, Outside] = field(default_factory=dict)
     """Files and folders."""
+    benchmarks: Mapping[str, Mapping[str, Outside]] = field(default_factory=dict)
+    """Files by the name of a benchmark and the field that can give a path; a second file of a field is called field.1."""
     functions: Mapping[str, NamedFunction] = field(default_factory=dict)
     """Functions in files, by the text of the recipe."""
     commit: str | None = None
@@ -70,10 +71,6 @@ class Resolved:
 
     def file(self, source: FileSource) -> Outside:
         return self.files[source]
-
-    def found(self, sources: Mapping[K, FileSource]) -> dict[K, Outside]:
-        """The files of these sources that are there and that are needed."""
-        return {key: self.files[source] for key, source in sources.items() if source in self.files}
 
     def function(self, choice: str) -> str | Use:
         """The function of a field, as a step takes it: the name of one of eva's own, or the use of one in a file."""

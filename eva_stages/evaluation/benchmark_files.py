@@ -1,12 +1,13 @@
 """Which official files a benchmark reads, and whether they are what they should be."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, Benchmark, LMEval, MTBench, benchmark_name
 from eva_stages.core.config.section import Section
 from eva_stages.core.homes import HOMES, FileSource, arena_hard_answers
 from eva_stages.core.kinds import BASE
-from eva_stages.core.resolved import Resolved
+from eva_stages.core.stage import Outside
 from eva_stages.evaluation.benchmark_questions import baseline_answers, question_rows
 from eva_stages.evaluation.judge_prompts import arena_hard_templates, mt_bench_templates
 
@@ -14,7 +15,7 @@ BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0
 """Official baselines of Arena-Hard; of two, the second answers creative writing."""
 
 
-def question_sources(benchmark: Section) -> dict[str, FileSource]:
+def _questions(benchmark: Section) -> dict[str, FileSource]:
     """The files that a benchmark's questions are read from, by the name of the field that can give a path."""
     match benchmark:
         case LMEval(include=str() as folder):
@@ -28,19 +29,23 @@ def question_sources(benchmark: Section) -> dict[str, FileSource]:
             return {}
 
 
-def baseline_sources(benchmark: ArenaHard | AlpacaEval) -> list[FileSource]:
+def _baseline(benchmark: Section) -> dict[str, FileSource]:
     """The files with the baseline's answers: those given, or the published ones of the model named; none for the base policy."""
-    given = benchmark.baseline
-    if given == BASE:
-        return []
-    if isinstance(benchmark, AlpacaEval):
-        return [_source(given, "alpaca-eval-outputs")]
-    if given is not None:
-        return [FileSource(given, arena_hard_answers(benchmark.version, given))]
-    return [FileSource(home=arena_hard_answers(benchmark.version, model)) for model in BASELINES[benchmark.version]]
+    match benchmark:
+        case ArenaHard(baseline=path) | AlpacaEval(baseline=path) if path == BASE:
+            return {}
+        case AlpacaEval():
+            return {"baseline": _source(benchmark.baseline, "alpaca-eval-outputs")}
+        case ArenaHard(baseline=str() as model, version=version):
+            return {"baseline": FileSource(model, arena_hard_answers(version, model))}
+        case ArenaHard(version=version):
+            homes = [arena_hard_answers(version, model) for model in BASELINES[version]]
+            return {f"baseline.{index}" if index else "baseline": FileSource(home=home) for index, home in enumerate(homes)}
+        case _:
+            return {}
 
 
-def judge_sources(benchmark: Section) -> dict[str, FileSource]:
+def _judge(benchmark: Section) -> dict[str, FileSource]:
     """The files with a judge's prompts, by the name of the field that can give a path."""
     match benchmark:
         case MTBench():
@@ -54,7 +59,7 @@ def judge_sources(benchmark: Section) -> dict[str, FileSource]:
             return {}
 
 
-def package_sources(benchmark: Section) -> dict[str, FileSource]:
+def _package(benchmark: Section) -> dict[str, FileSource]:
     """The two files of the alpaca_eval package: those given, and for the official questions those of the Hub.
 
     Questions of one's own are not those of the package's fit, so nothing is fetched for them, and without files given the
@@ -68,30 +73,26 @@ def package_sources(benchmark: Section) -> dict[str, FileSource]:
 
 
 def file_sources(benchmark: Section) -> dict[str, FileSource]:
-    """Every file of a benchmark, by the name of the field that can give a path; a file with settings stands before those it decides on."""
-    baseline = baseline_sources(benchmark) if isinstance(benchmark, ArenaHard | AlpacaEval) else []
-    answers = {"baseline" if index == 0 else f"baseline ({index + 1})": source for index, source in enumerate(baseline)}
-    return {**question_sources(benchmark), **answers, **judge_sources(benchmark), **package_sources(benchmark)}
+    """Every file of a benchmark, by the name of the field that can give a path; settings stand before what they decide on."""
+    return {**_judge(benchmark), **_package(benchmark), **_baseline(benchmark), **_questions(benchmark)}
 
 
-def check_files(benchmark: Section, resolved: Resolved) -> None:
-    """Read the files of a benchmark's questions, baseline and judge.
+def check_files(benchmark: Benchmark, files: Mapping[str, Outside]) -> None:
+    """Read the files of a benchmark's questions, baseline and judge, as far as they were found.
 
     Raises:
         DataError: if one is not what it should be.
     """
     kind = str(benchmark.model_dump()["kind"])
-    files = {name: file.path for name, file in resolved.found(question_sources(benchmark) | judge_sources(benchmark)).items()}
-    if "questions" in files:
-        question_rows(kind, files["questions"], files.get("references"))
-    if isinstance(benchmark, ArenaHard | AlpacaEval):
-        answers = resolved.found(dict(enumerate(baseline_sources(benchmark))))
-        if answers:
-            baseline_answers(kind, [file.path for file in answers.values()])
-    if "prompts" in files and isinstance(benchmark, MTBench):
-        mt_bench_templates(files["prompts"])
-    elif "prompts" in files:
-        arena_hard_templates(files["prompts"], files.get("system_prompts"))
+    paths = {name: file.path for name, file in files.items()}
+    if "questions" in paths:
+        question_rows(kind, paths["questions"], paths.get("references"))
+    if answers := [path for name, path in paths.items() if name.startswith("baseline")]:
+        baseline_answers(kind, answers)
+    if "prompts" in paths and isinstance(benchmark, MTBench):
+        mt_bench_templates(paths["prompts"])
+    elif "prompts" in paths:
+        arena_hard_templates(paths["prompts"], paths.get("system_prompts"))
 
 
 def _source(path: str | None, home: str) -> FileSource:
