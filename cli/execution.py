@@ -30,7 +30,7 @@ def execute_and_publish(
     for iteration in rounds:
         fingerprints = {stage.fingerprint for stage in iteration.stages}
         execute(run, [stage for stage in stages if stage.fingerprint in fingerprints], reporter, recipe.runtime.engine, repair)
-        if not all(run.done(stage) for stage in iteration.stages):
+        if not all(run.is_complete(stage) for stage in iteration.stages):
             continue
         try:
             push_run(run, recipe.publish.to, recipe.publish.private, Selection(), False, reporter.say)

@@ -71,12 +71,12 @@ def run_stages(
             run.plan(planned)
             keep_variant(run, planned, dump_recipe(recipe))
             check_engine(recipe.runtime.engine, run, planned)
-            if not all(run.done(stage) for stage in chosen):
+            if not all(run.is_complete(stage) for stage in chosen):
                 for variant in other_variants(run):  # what was made before is not used: said before anything is computed or paid
-                    note(variant.said(run.root))
+                    note(variant.description(run.root))
             put_down(run, plan_document(recipe, resolved, rounds, run)["stages"])
             execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
     document = summary(read_history(run))
     for variant in other_variants(run):
-        note(variant.said(run.root))
+        note(variant.description(run.root))
     show(document, summary_tables, as_json, WITH_BENCHMARKS if document["benchmarks"] else NARROWEST)

@@ -113,7 +113,7 @@ def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = Fal
 
     folder = existing_run(run)
     for variant in other_variants(folder):
-        note(variant.said(folder.root))
+        note(variant.description(folder.root))
     document = run_results(summary(read_history(folder)))
     _print(document, run_table(document), as_json, as_csv, as_markdown)
 

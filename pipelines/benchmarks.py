@@ -129,7 +129,7 @@ def _answers(
         sources=("questions",),
         steps=(step,),
         schema="responses",
-        required=("responses",),
+        required_columns=("responses",),
         limits=(empty(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
@@ -153,7 +153,7 @@ def _checked(
         sources=("questions", "answers"),
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward}),),
         schema="rewards",
-        required=("rewards",),
+        required_columns=("rewards",),
         limits=(unscored(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
@@ -184,7 +184,7 @@ def _judged(
         prefixes={"baseline": "baseline_"},
         steps=(step,),
         schema="judgments",
-        required=("question_id", "game"),
+        required_columns=("question_id", "game"),
         limits=judging_limits(recipe, f"{place}.judge"),
         rows_per_part=rows,
     )

@@ -68,6 +68,6 @@ def embedded(recipe: Recipe, resolved: Resolved, name: str, iteration: int, prom
         sources=("prompts",),
         steps=(Use("eva_stages.creator.diversity:Embed", {"model": Input("model")}, config.runtime.model_dump()),),
         schema="embeddings",
-        required=("embedding",),
+        required_columns=("embedding",),
         rows_per_part=recipe.runtime.rows_per_part,
     )

@@ -77,7 +77,7 @@ def evaluation_stages(
             ),
         ),
         schema="judgments",
-        required=("question_id", "game"),
+        required_columns=("question_id", "game"),
         limits=judging_limits(recipe, f"{place}.judge"),
         rows_per_part=recipe.runtime.rows_per_part,
     )
@@ -104,7 +104,7 @@ def _answered(
             Use(respond, {"llm": greedy, "num_generations": 1, "prefix": "greedy_", **thoughts}),
         ),
         schema="answers",
-        required=("responses", "greedy_responses"),
+        required_columns=("responses", "greedy_responses"),
         limits=(empty(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
@@ -118,7 +118,7 @@ def _answered(
         sources=("questions", "answers"),
         steps=(Use(score, {"reward": reward}), Use(score, {"reward": reward, "responses": "greedy_responses"})),
         schema="answer_rewards",
-        required=("rewards", "greedy_rewards"),
+        required_columns=("rewards", "greedy_rewards"),
         limits=(unscored(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )

@@ -44,7 +44,7 @@ def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage
         sources=tuple(sources),
         steps=(step,),
         schema="evolutions",
-        required=("prompt_id", "messages"),
+        required_columns=("prompt_id", "messages"),
         limits=(failed_calls("evolver", recipe.limits.unevolved, "creator.evolve.generator", "limits.unevolved"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )

@@ -4,7 +4,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, OneReward
 from eva_stages.core.failures import CALLS
 from eva_stages.core.kinds import member_name
-from eva_stages.core.parts import FAILED
+from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.targets import ROWS
@@ -26,7 +26,7 @@ def responding(recipe: Recipe, resolved: Resolved, name: str, iteration: int, pr
         sources=("prompts",),
         steps=(step,),
         schema="responses",
-        required=("responses",),
+        required_columns=("responses",),
         limits=(empty(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
@@ -67,7 +67,7 @@ def _rewarding(
         sources=("prompts", "responses"),
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
         schema=ROWS.get(config.kind, "rewards"),
-        required=("rewards",),
+        required_columns=("rewards",),
         limits=(unscored(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
@@ -97,7 +97,7 @@ def unscored(recipe: Recipe, counter: str = "unscored", total: str = "responses"
 
 def failed_calls(role: str, share: float, place: str, field: str) -> Limit:
     """A limit on the failed calls of a generator (`role`: evolver, judge, ...), which stands at `place` in the recipe."""
-    return Limit(FAILED, CALLS, share, f"{role} calls failed", f"check {place}", field)
+    return Limit(FAILED_CALLS, CALLS, share, f"{role} calls failed", f"check {place}", field)
 
 
 def judging_limits(recipe: Recipe, place: str) -> tuple[Limit, Limit]:

@@ -3,7 +3,7 @@
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.failures import CALLS
-from eva_stages.core.parts import FAILED
+from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.targets import ROWS
@@ -30,7 +30,7 @@ def rewriting(
         sources=("pairs",),
         steps=(Use("eva_stages.solver.rewriting:RewriteChosen", {"llm": rewriter, **settings}),),
         schema="rewrites",
-        required=("responses",),
+        required_columns=("responses",),
         limits=(failed_calls("rewriter", recipe.limits.unrewritten, "solver.rewrite.generator", "limits.unrewritten"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
@@ -42,8 +42,8 @@ def rewriting(
         sources=("responses", "prompts"),
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
         schema=ROWS.get(recipe.reward.kind, "rewards"),
-        required=("rewards",),
-        limits=(unscored(recipe, FAILED, CALLS),),
+        required_columns=("rewards",),
+        limits=(unscored(recipe, FAILED_CALLS, CALLS),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
     taken = TableStage(

@@ -24,7 +24,7 @@ def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
     """
     if isinstance(engine, LocalEngine):
         return
-    if all(run.done(stage) for stage in stages if isinstance(stage, RowStage)):
+    if all(run.is_complete(stage) for stage in stages if isinstance(stage, RowStage)):
         return
     check_row_stages(engine, stages)
     if engine.address != "auto":

@@ -20,7 +20,7 @@ from pydantic import Field
 from eva_stages.core.devices import Share, free_devices, present_devices, share_cores
 from eva_stages.core.errors import StageError
 from eva_stages.core.manifests import PIPELINE
-from eva_stages.core.parts import BEGUN, ROW, read_parts, write_part
+from eva_stages.core.parts import BEGIN_MARK, ROW, read_parts, write_part
 from eva_stages.core.pipeline_patches import ThrowAwayPipeline, poll_often
 from eva_stages.core.placing import models_on_cores, place
 from eva_stages.core.rows import SCHEMAS
@@ -53,7 +53,7 @@ class ArtifactSource(GeneratorStep):
         return [*dict.fromkeys(names), ROW]
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
-        (Path(self.parts).parent / BEGUN).touch()  # every step is loaded by now
+        (Path(self.parts).parent / BEGIN_MARK).touch()  # every step is loaded by now
         folders = [Path(folder) for folder in self.folders]
         done_rows, _ = read_parts(Path(self.parts))
         remaining = count_rows(folders[0]) - len(done_rows)
@@ -67,7 +67,7 @@ class PartSink(Step):
 
     parts: str
     rows: str = Field(description="Name of the row schema")
-    required: list[str] = Field(default_factory=list)
+    required_columns: list[str] = Field(default_factory=list)
 
     @property
     def inputs(self) -> list[str]:
@@ -78,7 +78,7 @@ class PartSink(Step):
         return ["written"]
 
     def process(self, inputs: StepInput) -> "StepOutput":
-        write_checked(Path(self.parts), self.rows, self.required, inputs)
+        write_checked(Path(self.parts), self.rows, self.required_columns, inputs)
         yield [{"written": len(inputs)}]
 
 
@@ -144,7 +144,9 @@ def build_pipeline(work: RowWork, steps: Sequence[tuple[Use, Share]], cache: str
             following = use.build(work.places, name=name, input_batch_size=work.batch_size, **copies)
             step >> following
             step = following
-        step >> PartSink(name="sink", parts=str(work.parts), rows=work.rows, required=work.required, input_batch_size=work.batch_size)
+        step >> PartSink(
+            name="sink", parts=str(work.parts), rows=work.rows, required_columns=work.required_columns, input_batch_size=work.batch_size
+        )
         pipeline.save(work.parts.parent / PIPELINE, format="yaml")
     return pipeline
 

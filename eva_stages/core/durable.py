@@ -10,9 +10,9 @@ from pathlib import Path
 from eva_stages.core.errors import EvaError, StageError
 from eva_stages.core.redaction import redact
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
-UNWRITABLE = (*NO_ROOM, *NOT_ALLOWED)
+SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ACCESS_ERRORS = (errno.EROFS, errno.EACCES, errno.EPERM)
+UNWRITABLE = (*SPACE_ERRORS, *ACCESS_ERRORS)
 
 
 def sync(path: Path) -> None:
@@ -35,9 +35,9 @@ def write_whole(path: Path, text: str) -> None:
 
 def unwritable(error: OSError, place: Path) -> StageError:
     """The error for a place that cannot be written to, with the reason and the fix."""
-    there = next(folder for folder in (place, *place.absolute().parents) if os.access(folder, os.F_OK))
-    why = f"{os.strerror(error.errno or 0)} ({shutil.disk_usage(there).free / 2**20:.0f} MiB free)"
-    fix = "Make it writable" if error.errno in NOT_ALLOWED else "Free some space"
+    existing_folder = next(folder for folder in (place, *place.absolute().parents) if os.access(folder, os.F_OK))
+    why = f"{os.strerror(error.errno or 0)} ({shutil.disk_usage(existing_folder).free / 2**20:.0f} MiB free)"
+    fix = "Make it writable" if error.errno in ACCESS_ERRORS else "Free some space"
     return StageError(f"cannot write to {place}: {why}. {fix}; completed work is saved")
 
 

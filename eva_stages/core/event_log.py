@@ -13,13 +13,13 @@ from eva_stages.core.redaction import redact_data
 EVENTS = "events.jsonl"
 
 
-def now() -> str:
+def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def add_event(root: Path, kind: str, **facts: Any) -> None:
     """Append an event to the log of the run in `root`."""
-    line = json.dumps({"time": now(), "event": kind, **redact_data(facts)}, ensure_ascii=False)
+    line = json.dumps({"time": utc_now(), "event": kind, **redact_data(facts)}, ensure_ascii=False)
     with (root / EVENTS).open("ab+") as stream:
         if stream.tell():
             stream.seek(-1, os.SEEK_END)

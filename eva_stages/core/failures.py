@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eva_stages.core.harmless import visible
-from eva_stages.core.parts import FAILED, add_statistics
+from eva_stages.core.parts import FAILED_CALLS, add_statistics
 from eva_stages.core.redaction import redact
 
 CALLS = "calls"
@@ -38,7 +38,7 @@ def error_reason(error: BaseException) -> str:
 def add_calls(row: dict[str, Any], *failures: str | None) -> None:
     """Count the calls for a row, each given by the reason of its failure, or None."""
     reasons = [reason for reason in failures if reason is not None]
-    add_statistics(row, **{CALLS: len(failures), FAILED: len(reasons)})
+    add_statistics(row, **{CALLS: len(failures), FAILED_CALLS: len(reasons)})
     add_reasons(row, *reasons)
 
 

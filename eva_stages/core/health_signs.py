@@ -10,7 +10,7 @@ from eva_stages.core.stage import Check
 class Meaning(NamedTuple):
     says: str
     """The figure in words."""
-    at_most: bool
+    is_maximum: bool
     """Whether the limit is an upper limit."""
     advice: str
     """Possible causes and remedies."""
@@ -81,7 +81,7 @@ def checks(health: Health) -> tuple[Check, ...]:
     """The recipe's limits as checks of the stage that measures the figures."""
     limits = health.model_dump()
     return tuple(
-        Check(name, limits[name], meaning.at_most, name in health.stop, meaning.says, meaning.advice, f"health.{name}")
+        Check(name, limits[name], meaning.is_maximum, name in health.stop, meaning.says, meaning.advice, f"health.{name}")
         for name, meaning in SIGNS.items()
         if limits[name] is not None
     )

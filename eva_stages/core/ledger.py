@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.durable import write_whole
-from eva_stages.core.event_log import now
+from eva_stages.core.event_log import utc_now
 from eva_stages.core.ourfiles import read_json, rebuilt
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage, uses
@@ -32,7 +32,7 @@ class Attempts:
     count: int = 0
     seconds: float = 0.0
     """Their time, as far as it is recorded."""
-    reused: bool = False
+    is_reused: bool = False
     """Another run of the store computed the stage, and paid for it."""
 
 
@@ -122,7 +122,7 @@ def earlier_attempts(events: Iterable[Mapping[str, Any]]) -> dict[str, Attempts]
             if start_times.pop(fingerprint, None) and kind == "reused":  # killed, and completed by another run
                 attempts_by_stage[fingerprint] = _with_attempt(attempts_by_stage.get(fingerprint, Attempts()), None)
             if kind == "reused" or fingerprint in attempts_by_stage:
-                attempts_by_stage[fingerprint] = replace(attempts_by_stage.get(fingerprint, Attempts()), reused=kind == "reused")
+                attempts_by_stage[fingerprint] = replace(attempts_by_stage.get(fingerprint, Attempts()), is_reused=kind == "reused")
     return attempts_by_stage
 
 
@@ -144,7 +144,7 @@ def actual(manifest: Mapping[str, Any], attempts: Attempts) -> dict[str, Any]:
     gpus = used_devices["count"] if used_devices else None
     return {
         "rows": manifest["rows"],
-        "reused": attempts.reused,
+        "reused": attempts.is_reused,
         "seconds": manifest["seconds"],
         "earlier_attempts": attempts.count,
         "earlier_seconds": attempts.seconds,
@@ -203,7 +203,7 @@ def put_down(run: Run, entries: Iterable[Mapping[str, Any]]) -> None:
         **planned_entries(run.root),
         **{entry["fingerprint"]: dict(entry) for entry in entries if entry["state"] == "to do"},
     }
-    write_whole(run.root / PLAN_FILE, json.dumps({"time": now(), "stages": list(planned_by_stage.values())}, indent=1) + "\n")
+    write_whole(run.root / PLAN_FILE, json.dumps({"time": utc_now(), "stages": list(planned_by_stage.values())}, indent=1) + "\n")
 
 
 def planned_entries(root: Path) -> dict[str, dict[str, Any]]:

@@ -81,10 +81,10 @@ def _of_kind(value: Any, kind: type[Kind], path: Path, command: str | None) -> K
     return value
 
 
-def rebuilt(read: Callable[[], Value], default: Value, consequence: str) -> Value:
+def rebuilt(read_file: Callable[[], Value], default: Value, consequence: str) -> Value:
     """The result of `read`; if its file is damaged, `default`, with a notice of the consequence."""
     try:
-        return read()
+        return read_file()
     except DamagedError as error:
         notice(f"{error}; {consequence}")
         return default

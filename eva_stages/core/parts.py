@@ -30,11 +30,11 @@ ROW = "_row"
 STATISTICS = "_statistics"
 STATISTICS_KEY = b"eva.statistics"
 ROWS_KEY = b"eva.rows"
-FAILED = "failed"
+FAILED_CALLS = "failed"
 """The statistic that counts a row's failed calls (`core/failures.py`)."""
 STAGE_KEY = b"eva.stage"
 """The attempt's folder, which is named after the stage and its fingerprint; files of old versions have no such key."""
-BEGUN = "begun"
+BEGIN_MARK = "begun"
 """A file beside the folder of part files, created when the steps are loaded and the first rows are sent."""
 NAME, HALF_WRITTEN = re.compile(r"\d{9,}(-\d+)?\.parquet"), re.compile(r"\d{9,}(-\d+)?\.partial")
 
@@ -173,10 +173,10 @@ def drop_failed(parts: Path) -> int:
     dropped_count = 0
     for path in part_files(parts):
         _, statistics = part_facts(path)
-        if not statistics.get(FAILED):
+        if not statistics.get(FAILED_CALLS):
             continue
         table = pq.read_table(path)
-        counts = [json.loads(text).get(FAILED, 0) for text in table[STATISTICS].to_pylist()]
+        counts = [json.loads(text).get(FAILED_CALLS, 0) for text in table[STATISTICS].to_pylist()]
         failed_rows = pc.unique(table[ROW].filter(pa.array(np.array(counts) > 0)))
         kept_rows = table.filter(pc.invert(pc.is_in(table[ROW], value_set=failed_rows)))
         if len(kept_rows):

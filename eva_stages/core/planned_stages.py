@@ -43,7 +43,7 @@ class PlannedStage:
         return f"{self.iteration}-{self.name}"
 
     @property
-    def described(self) -> bool:
+    def is_described(self) -> bool:
         """Whether more than the folder is recorded."""
         return len(self.fingerprint) > FOLDER_DIGITS
 

@@ -24,7 +24,7 @@ class Task:
     def __init__(self, console: Terminal, label: str, unit: str, bars: Progress | None) -> None:
         self._console, self._label, self._unit, self._bars = console, label, unit, bars
         self._id: TaskID | None = bars.add_task(label, total=None, detail="starting") if bars else None
-        self._began = self._said = time.monotonic()
+        self._began = self._report_time = time.monotonic()
         self._tokens: float | None = None
         self._state = ""
         self.marks: list[tuple[float, float]] = []
@@ -55,8 +55,8 @@ class Task:
     def beat(self) -> None:
         """Without bars, print the progress if nothing was printed about the stage for `PLAIN_SECONDS`."""
         moment = time.monotonic()
-        if self._bars is None and moment - self._said > PLAIN_SECONDS:
-            self._said = moment
+        if self._bars is None and moment - self._report_time > PLAIN_SECONDS:
+            self._report_time = moment
             self.note(self._state or f"running for {duration(moment - self._began)}")
 
     def note(self, text: str) -> None:

@@ -27,7 +27,7 @@ from eva_stages.core.config.engine_config import RayEngine
 from eva_stages.core.devices import Devices, present_devices
 from eva_stages.core.distil import build_pipeline, write_checked
 from eva_stages.core.errors import StageError, describe
-from eva_stages.core.parts import BEGUN, ROW, read_parts
+from eva_stages.core.parts import BEGIN_MARK, ROW, read_parts
 from eva_stages.core.placing import place
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import as_data, use_of
@@ -126,8 +126,10 @@ def run_on_ray(engine: RayEngine, work: RowWork) -> int:
 
     check_room(need, room())
     copies = min(copies_config.count or room(), batches_left)
-    for rows in processed_batches(hire, copies, batches, batches_left, lambda: check_room(need, room()), (work.parts.parent / BEGUN).touch):
-        write_checked(work.parts, work.rows, work.required, rows)
+    for rows in processed_batches(
+        hire, copies, batches, batches_left, lambda: check_room(need, room()), (work.parts.parent / BEGIN_MARK).touch
+    ):
+        write_checked(work.parts, work.rows, work.required_columns, rows)
     ray.shutdown()
     return math.ceil(copies * need["GPU"])
 

@@ -11,7 +11,7 @@ from eva_stages.core.config.engine_config import Engine, RayEngine
 from eva_stages.core.errors import StageError
 from eva_stages.core.failures import commonest, split
 from eva_stages.core.ledger import used_devices
-from eva_stages.core.parts import BEGUN, FAILED, NAME, drop_failed, merge_parts, part_facts, read_parts, settle_parts
+from eva_stages.core.parts import BEGIN_MARK, FAILED_CALLS, NAME, drop_failed, merge_parts, part_facts, read_parts, settle_parts
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter, Task
 from eva_stages.core.rows import SCHEMAS
@@ -25,7 +25,7 @@ def run_rows(
     run: Run,
     stage: RowStage,
     work: Path,
-    out: Path,
+    artifact: Path,
     folders: dict[str, Path],
     task: Task,
     engine: Engine,
@@ -41,7 +41,7 @@ def run_rows(
         reporter.say(f"{stage.label}: rerunning {failed_rows} rows that failed before")
     total = count_rows(folders[stage.sources[0]])
     complete_rows, statistics = read_parts(parts)
-    (work / BEGUN).unlink(missing_ok=True)
+    (work / BEGIN_MARK).unlink(missing_ok=True)
     progress = _PartProgress(parts, total, task, report)
     progress()
     computed_rows = total - len(complete_rows)
@@ -59,7 +59,7 @@ def run_rows(
                     prefixes=dict(stage.prefixes),
                     steps=list(stage.steps),
                     rows=stage.schema,
-                    required=list(stage.required),
+                    required_columns=list(stage.required_columns),
                     parts=parts,
                     run=run.root,
                     batch_size=stage.rows_per_part,
@@ -74,8 +74,8 @@ def run_rows(
         raise StageError(f"{total - len(complete_rows)} of {total} rows are missing; see {work / 'pipeline.log'} and rerun")
     counts, failures = split(statistics)
     _check(stage.limits, statistics, failures)
-    merge_parts(parts, SCHEMAS[stage.schema], out, total)
-    _check_ids(stage, folders[stage.sources[0]], out, work)
+    merge_parts(parts, SCHEMAS[stage.schema], artifact, total)
+    _check_ids(stage, folders[stage.sources[0]], artifact, work)
     return {"counts": counts, "failures": failures, "computed_share": computed_rows / total if total else 1, **device_facts}
 
 
@@ -108,13 +108,13 @@ def run_table(stage: TableStage, work: Path, target: Path, folders: dict[str, Pa
 
 def _check(limits: Sequence[Limit], statistics: Mapping[str, float], failures: Mapping[str, int]) -> None:
     """Raise a StageError with the exceeded limits, the commonest reason, and the fix."""
-    exceeded_limits = [(limit, sentence) for limit in limits if (sentence := limit.exceeded(statistics))]
+    exceeded_limits = [(limit, sentence) for limit in limits if (sentence := limit.excess(statistics))]
     if not exceeded_limits:
         return
     description = "; ".join(sentence for _, sentence in exceeded_limits)
     reason = commonest(failures)
     advice = "; ".join(dict.fromkeys(f"{limit.advice}, or raise {limit.field}" for limit, _ in exceeded_limits))
-    retry_advice = "; the next attempt reruns only the rows that failed" if statistics.get(FAILED) else ""
+    retry_advice = "; the next attempt reruns only the rows that failed" if statistics.get(FAILED_CALLS) else ""
     raise StageError(f"{description}{f'; {reason}' if reason else ''}. To fix it: {advice}. Completed rows are saved{retry_advice}")
 
 
@@ -123,18 +123,18 @@ class _PartProgress:
 
     def __init__(self, parts: Path, total: int, task: Task, report: Callable[[], None]) -> None:
         self._parts, self._total, self._task, self._report = parts, total, task, report
-        self._seen: set[str] = set()
+        self._seen_files: set[str] = set()
         self._rows = 0
         self._tokens = 0.0
 
     def __call__(self) -> None:
         self._report()
         for entry in os.scandir(self._parts):
-            if NAME.fullmatch(entry.name) and entry.name not in self._seen:
+            if NAME.fullmatch(entry.name) and entry.name not in self._seen_files:
                 rows, statistics = part_facts(Path(entry.path))
-                self._seen.add(entry.name)
+                self._seen_files.add(entry.name)
                 self._rows += rows
                 self._tokens += statistics.get("output_tokens", 0)
-        if (self._parts.parent / BEGUN).exists():
+        if (self._parts.parent / BEGIN_MARK).exists():
             self._task.mark(self._rows)
         self._task.update(self._rows, self._total, self._tokens)

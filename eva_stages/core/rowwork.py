@@ -18,7 +18,7 @@ class RowWork:
     steps: list[Use]
     rows: str
     """Name of the row schema."""
-    required: list[str]
+    required_columns: list[str]
     parts: Path
     run: Path
     batch_size: int

@@ -22,7 +22,7 @@ from typing import Any
 
 from eva_stages.core.durable import sync, write_whole
 from eva_stages.core.errors import DamagedError, DataError, LockedError, UnreadableError
-from eva_stages.core.event_log import add_event, now, read_events
+from eva_stages.core.event_log import add_event, read_events, utc_now
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.kinds import folder_label
 from eva_stages.core.manifests import (
@@ -70,7 +70,7 @@ class Run:
 
     # --- complete artifacts
 
-    def done(self, stage: Stage) -> bool:
+    def is_complete(self, stage: Stage) -> bool:
         """Whether the run or its store has an artifact of a stage whose manifest can be read; `fault` checks all of it."""
         try:
             self.manifest(stage)
@@ -133,15 +133,15 @@ class Run:
         """Record the stages of the run's recipe, upstream first."""
         write_planned_stages(self.root / PLAN, stages)
 
-    def planned(self) -> list[PlannedStage]:
+    def planned_stages(self) -> list[PlannedStage]:
         """The stages of the recipe as it was last run, upstream first, read from the folder alone.
 
         Where the run has no list of them: the stages of the artifacts that were committed last.
         """
         if (self.root / PLAN).is_file():
-            planned_stages = rebuilt(lambda: read_planned_stages(self.root / PLAN), None, UNPLANNED_NOTICE)
-            if planned_stages is not None:
-                return planned_stages
+            listed_stages = rebuilt(lambda: read_planned_stages(self.root / PLAN), None, UNPLANNED_NOTICE)
+            if listed_stages is not None:
+                return listed_stages
         folders = [path.parent for path in self.stages.glob("*/manifest.json")]
         completed_folders = [
             f"{event['stage']}-{event['fingerprint'][:12]}" for event in self.events() if event["event"] in ("done", "reused")
@@ -189,21 +189,21 @@ class Run:
         write_whole(folder / ATTEMPT, json.dumps({"attempt": attempt, "run": str(self.root.resolve()), "inputs": inputs}))
         return folder
 
-    def commit(self, stage: Stage, out: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    def commit(self, stage: Stage, artifact: Path, facts: dict[str, Any]) -> dict[str, Any]:
         """Turn `out` (a `data` or `model` folder in the workplace) into the stage's artifact; returns its manifest."""
-        for path in sorted(out.rglob("*")):
+        for path in sorted(artifact.rglob("*")):
             sync(path)
         manifest = {
             **stage.payload,
             "fingerprint": stage.fingerprint,
-            "digest": tree_digest(out),
+            "digest": tree_digest(artifact),
             "inputs": {
                 name: {"fingerprint": upstream.fingerprint, "digest": self.digest(upstream), "artifact": artifact_name(upstream)}
                 for name, upstream in stage.inputs.items()
             },
             "attempt": attempt_record(self.work / stage.folder).get("attempt"),
             **facts,
-            "ended": now(),
+            "ended": utc_now(),
             "packages": package_versions(),
             "python": platform.python_version(),
             "git": git_revision(),
@@ -211,7 +211,7 @@ class Run:
         ready = self.work / f"{stage.folder}.ready"
         shutil.rmtree(ready, ignore_errors=True)
         ready.mkdir()
-        out.rename(ready / out.name)
+        artifact.rename(ready / artifact.name)
         if (pipeline := self.work / stage.folder / PIPELINE).is_file():
             shutil.copyfile(pipeline, ready / PIPELINE)  # an attempt that is killed here must find it again
         manifest = write_manifest(ready, manifest)

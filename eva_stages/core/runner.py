@@ -16,7 +16,7 @@ from eva_stages.core.call_file import CALLS, spending_of
 from eva_stages.core.config.engine_config import Engine, LocalEngine
 from eva_stages.core.durable import UNWRITABLE, unwritable
 from eva_stages.core.errors import DamagedError, EvaError, StageError, describe
-from eva_stages.core.event_log import now
+from eva_stages.core.event_log import utc_now
 from eva_stages.core.failures import commonest
 from eva_stages.core.ledger import devices, last_sign, pace, tree_bytes
 from eva_stages.core.logs import save_traceback
@@ -40,7 +40,7 @@ class Context:
 
     work: Path
     """Folder of the attempt; it still has the files of an earlier attempt."""
-    out: Path
+    artifact: Path
     """Folder to write the artifact to (below `work`); it does not exist yet."""
     inputs: dict[str, Path]
     task: Task
@@ -154,7 +154,7 @@ def _examine(run: Run, stage: Stage, reporter: Reporter) -> None:
     if not isinstance(stage, FunctionStage) or not stage.checks:
         return
     figures = run.manifest(stage)["figures"]
-    broken_checks = [(check, message) for check in stage.checks if (message := check.broken(figures))]
+    broken_checks = [(check, message) for check in stage.checks if (message := check.violation(figures))]
     for check, message in broken_checks:
         if not check.stop:
             reporter.say(f"{stage.label}: warning: {message}")
@@ -176,12 +176,12 @@ def _try_event(run: Run, kind: str, facts: dict[str, Any]) -> None:
 
 
 def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: str) -> dict[str, Any]:
-    start_time, clock = now(), time.monotonic()
+    start_time, clock = utc_now(), time.monotonic()
     work = run.workplace(stage, attempt)
     folders = {name: run.folder(upstream) for name, upstream in stage.inputs.items()}
     outside = OutsideInputs.of(stage)
-    out = work / "data"
-    for folder in (out, work / "model"):
+    artifact = work / "data"
+    for folder in (artifact, work / "model"):
         shutil.rmtree(folder, ignore_errors=True)
     notices = NoticeReader(work)
 
@@ -192,11 +192,11 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: st
     with reporter.task(stage.label, stage.kind.unit) as task:
         match stage:
             case RowStage():
-                result = run_rows(run, stage, work, out, folders, task, engine, reporter, report_notices)
+                result = run_rows(run, stage, work, artifact, folders, task, engine, reporter, report_notices)
             case TableStage():
-                result = run_table(stage, work, out, folders)
+                result = run_table(stage, work, artifact, folders)
             case FunctionStage():
-                result = stage.function.build(folders, context=Context(work, out, folders, task, run.root))
+                result = stage.function.build(folders, context=Context(work, artifact, folders, task, run.root))
             case _:
                 raise TypeError(f"cannot run a {type(stage).__name__}")
     report_notices()
@@ -204,12 +204,12 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: st
     spent_counts = {**spending_of(work / CALLS, None), **spending_of(run.root / CALLS, stage.folder)}
     result = {**result, "counts": {**result.get("counts", {}), **spent_counts}, "notices": notices.lasting_texts()}
     outside.check_unchanged(lambda: run.clear(stage))
-    out = work / "model" if (work / "model").is_dir() else out
-    rows = count_rows(out) if (out / FILE).is_file() else None
+    artifact = work / "model" if (work / "model").is_dir() else artifact
+    rows = count_rows(artifact) if (artifact / FILE).is_file() else None
     seconds = round(time.monotonic() - clock, 3)
-    ledger = {"seconds": seconds, "pace": pace(task.marks), "bytes": tree_bytes(out)}
+    ledger = {"seconds": seconds, "pace": pace(task.marks), "bytes": tree_bytes(artifact)}
     manifest_facts = {"rows": rows, "counts": {}, "failures": {}, "devices": devices(stage), **result, "started": start_time, **ledger}
-    return run.commit(stage, out, manifest_facts)
+    return run.commit(stage, artifact, manifest_facts)
 
 
 def _summary(manifest: dict[str, Any]) -> str:

@@ -197,7 +197,7 @@ class Limit:
     advice: str
     field: str
 
-    def exceeded(self, statistics: Mapping[str, float]) -> str | None:
+    def excess(self, statistics: Mapping[str, float]) -> str | None:
         """The description of the excess; None if the limit holds."""
         number, total = statistics.get(self.counter, 0), statistics.get(self.total, 0)
         if number <= self.share * total:
@@ -210,14 +210,14 @@ class RowStage(Stage):
     """Rows in, rows out, one input row at a time: runs as a distilabel pipeline that can stop anywhere.
 
     `sources` are the inputs whose rows are joined on `prompt_id`, the first of them giving rows and order. Each output row
-    has the columns of `schema`; `required` ones may not be null. `prefixes` go before the column names of a source.
+    has the columns of `schema`; `required_columns` may not be null. `prefixes` go before the column names of a source.
     """
 
     sources: tuple[str, ...] = ()
     prefixes: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Use, ...] = ()
     schema: str = ""
-    required: tuple[str, ...] = ()
+    required_columns: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     rows_per_part: int = 64
 
@@ -246,24 +246,24 @@ class Check:
 
     figure: str
     limit: float
-    at_most: bool
+    is_maximum: bool
     stop: bool
     says: str
     advice: str
     field: str
 
-    def broken(self, figures: Mapping[str, float | None]) -> str | None:
+    def violation(self, figures: Mapping[str, float | None]) -> str | None:
         """The description of the violation; None if there is none, or the figure is unknown."""
         value = figures.get(self.figure)
-        if value is None or (value <= self.limit if self.at_most else value >= self.limit):
+        if value is None or (value <= self.limit if self.is_maximum else value >= self.limit):
             return None
-        side = "above" if self.at_most else "below"
+        side = "above" if self.is_maximum else "below"
         return f"{self.says} is {value:.3g}, {side} the limit {self.field}={self.limit:g}: {self.advice}"
 
 
 @dataclass(frozen=True)
 class FunctionStage(Stage):
-    """A function `f(context, **arguments)` that writes the artifact to `context.out`."""
+    """A function `f(context, **arguments)` that writes the artifact to `context.artifact`."""
 
     function: Use = Use("")
     checks: tuple[Check, ...] = ()

@@ -34,7 +34,7 @@ class Variant:
     changes: tuple[str, ...]
     """The fields that differ from the present recipe, in the form of `--set`."""
 
-    def said(self, root: Path) -> str:
+    def description(self, root: Path) -> str:
         """A description of its stages, and how to show its results."""
         names = ", ".join(folder_label(name) for name in self.stages[:SHOWN_COUNT])
         rest = f" and {len(self.stages) - SHOWN_COUNT} more" if len(self.stages) > SHOWN_COUNT else ""

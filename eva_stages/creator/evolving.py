@@ -26,7 +26,7 @@ from eva_stages.core.failures import add_calls, error_reason
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, generator_output, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, choice_name, load_choice
-from eva_stages.core.parts import FAILED, add_statistics
+from eva_stages.core.parts import FAILED_CALLS, add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
 from eva_stages.creator.context import examples_text, feedback_text
 from eva_stages.creator.rejecting import rejection
@@ -211,7 +211,7 @@ class EvolvePrompts(Task):
         reply, failure = reply_of(output)
         evolved = read_evolution(reply)
         finish_reason, text = output["finish_reasons"][0], last_user_text(parent["messages"])
-        reason = FAILED if failure is not None else rejection(evolved, text, finish_reason, self.max_characters)
+        reason = FAILED_CALLS if failure is not None else rejection(evolved, text, finish_reason, self.max_characters)
         lineage = {
             "parent_id": parent["prompt_id"],
             "root_id": parent["root_id"],
@@ -222,5 +222,5 @@ class EvolvePrompts(Task):
         other_columns = {name: value for name, value in parent.items() if name not in (*row, *CONTEXT_COLUMNS, "_statistics")}
         child = {**other_columns, **row, "rejected": reason, "failure": failure}
         add_calls(child, failure)
-        add_statistics(child, evolutions=1, rejected=int(reason not in (None, FAILED)), **totals(output["statistics"]))
+        add_statistics(child, evolutions=1, rejected=int(reason not in (None, FAILED_CALLS)), **totals(output["statistics"]))
         return child

@@ -54,7 +54,7 @@ def load_lettercraft(context: Context, seed: int, size: int, part: int = 0) -> d
     """Write Lettercraft's seed prompts, or the `part`-th `size` prompts that are drawn after them in the same way."""
     instructions = seed_instructions(seed, size * (part + 1))[size * part :]
     rows = [prompt_row([{"role": "user", "content": str(instruction)}], "lettercraft") for instruction in instructions]
-    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.out)
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.artifact)
     return {"counts": {}}
 
 
@@ -63,7 +63,7 @@ def load_held_out(context: Context, size: int) -> dict[str, Any]:
     rows = [
         prompt_row([{"role": "user", "content": str(instruction)}], "lettercraft-held-out") for instruction in held_out_instructions(size)
     ]
-    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.out)
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.artifact)
     return {"counts": {}}
 
 
@@ -112,7 +112,7 @@ def load_blocks(
             raise DataError(f"{name} has {len(places)} usable prompts; {size * (part + 1)} are needed up to iteration {part}")
         counts["not_sampled"] = len(places) - size
         places = places[np.sort(chosen)]
-    write_rows(rows.take(places), SCHEMAS["prompts"], context.out)
+    write_rows(rows.take(places), SCHEMAS["prompts"], context.artifact)
     return {"counts": dict(counts)}
 
 

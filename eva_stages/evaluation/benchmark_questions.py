@@ -32,7 +32,7 @@ def load_questions(context: Context, benchmark: str) -> dict[str, Any]:
         DataError: if the file is not in the benchmark's format, or has a question twice.
     """
     rows = question_rows(benchmark, context.inputs["questions"], context.inputs.get("references"))
-    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["questions"])], SCHEMAS["questions"], context.out)
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["questions"])], SCHEMAS["questions"], context.artifact)
     return {"counts": {}}
 
 
@@ -127,7 +127,7 @@ def load_baseline(context: Context, benchmark: str) -> dict[str, Any]:
             raise DataError(f"{', '.join(map(str, files))}: there is no response to question {question['question_id']}")
         model, text = answer
         rows.append({"prompt_id": question["prompt_id"], "responses": [text], "finish_reasons": ["stop"], "generator": model})
-    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["responses"])], SCHEMAS["responses"], context.out)
+    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["responses"])], SCHEMAS["responses"], context.artifact)
     return {"counts": {}}
 
 

@@ -54,9 +54,9 @@ def score(
     results = read_json(context.work / RESULTS, dict)
     main_metrics = {task: _main(task, figures) for task, figures in results["results"].items()}
     scores = {"score": None, "official": {"tasks": main_metrics}, "judging": None}
-    context.out.mkdir(parents=True)
-    (context.work / RESULTS).replace(context.out / RESULTS)
-    (context.out / "score.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    context.artifact.mkdir(parents=True)
+    (context.work / RESULTS).replace(context.artifact / RESULTS)
+    (context.artifact / "score.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     return {"counts": {"tasks": len(main_metrics)}, "scores": scores}
 
 

@@ -74,8 +74,8 @@ def measure(
         log = context.work / "divergence.log"
         figures |= run_in_child("eva_stages.models.divergence:divergence", arguments, log, lambda: None)
     figures = finite_json(figures)
-    context.out.mkdir(parents=True)
-    (context.out / "figures.json").write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    context.artifact.mkdir(parents=True)
+    (context.artifact / "figures.json").write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return {"figures": figures}
 
 
@@ -83,7 +83,7 @@ def probe(context: Context, size: int, seed: int) -> dict[str, Any]:
     """Write a sample of the stage's `prompts`, in their order."""
     prompts = read_table(context.inputs["prompts"])
     drawn_rows = np.random.default_rng(seed).permutation(len(prompts))[:size]
-    write_rows([prompts.take(pa.array(np.sort(drawn_rows)))], SCHEMAS["prompts"], context.out)
+    write_rows([prompts.take(pa.array(np.sort(drawn_rows)))], SCHEMAS["prompts"], context.artifact)
     return {}
 
 

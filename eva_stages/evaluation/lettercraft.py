@@ -31,8 +31,8 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
             scores["win_rate"] = win_rate(judgments, confidence, seed)
         counts["no_verdict"] = judgments["outcome"].null_count
     plain = {name: estimate.as_dict() for name, estimate in scores.items()}
-    context.out.mkdir(parents=True)
-    (context.out / "score.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    context.artifact.mkdir(parents=True)
+    (context.artifact / "score.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     return {"counts": counts, "scores": plain}
 
 

@@ -45,7 +45,7 @@ def score(context: Context, benchmark: str, seed: int, **settings: str) -> dict[
     Inputs of the stage: questions, answers; judgments (and baseline) of judged benchmarks, checks of the others; for AlpacaEval,
     where available, gamed and difficulty, the package's two files.
     """
-    context.out.mkdir(parents=True)
+    context.artifact.mkdir(parents=True)
     measurement = MEASURES[benchmark](context, **settings)
     estimate = estimate_values(measurement.values, CONFIDENCE, seed)
     scores = {
@@ -54,8 +54,8 @@ def score(context: Context, benchmark: str, seed: int, **settings: str) -> dict[
         "judging": measurement.judging,
         "answer_tokens": mean_tokens(context.inputs["answers"]),
     }
-    write_rows([measurement.values], VALUES, context.out)
-    (context.out / "score.json").write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_rows([measurement.values], VALUES, context.artifact)
+    (context.artifact / "score.json").write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"counts": {"not_judged": measurement.values["value"].null_count}, "scores": scores}
 
 
@@ -85,8 +85,8 @@ def _judged_measurement(
         judgments: rows of the `judgments` schema, for the figures of the judging.
         official_judgments, answers: rows of the official files.
     """
-    judgments_file = _write_lines(context.out / JUDGMENTS, official_judgments)
-    answers_file = _write_lines(context.out / ANSWERS, answers)
+    judgments_file = _write_lines(context.artifact / JUDGMENTS, official_judgments)
+    answers_file = _write_lines(context.artifact / ANSWERS, answers)
     # AlpacaEval needs responses for the official order only, and the judgments are in that order already
     answers_files = [] if bench == "alpaca-eval" else [answers_file]
     answers_by_model = by_model(parse_records(read_records(answers_files, ANSWER_KINDS, bench), parse_answer))

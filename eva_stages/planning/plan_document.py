@@ -119,7 +119,7 @@ def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[di
             continue
         name = benchmark_name(benchmark)
         judges = [stage for stage in stages if (stage.kind, stage.benchmark) == (JUDGE, name)]
-        todo = [stage for stage in judges if not run.done(stage)]
+        todo = [stage for stage in judges if not run.is_complete(stage)]
         if not judges:
             continue
         file_stages = [stage for stage in stages if stage.kind in (QUESTIONS, BASELINE) and stage.benchmark == name]
@@ -132,7 +132,7 @@ def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[di
 
 def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCost | None, model: ModelBytes | None) -> dict[str, Any]:
     entry = {"stage": stage.label, "iteration": stage.iteration, "fingerprint": stage.fingerprint[:12]}
-    if run.done(stage):
+    if run.is_complete(stage):
         return {**entry, **_done_entry(run.manifest(stage))}
     units = cost.calls if cost else size.units
     known_rate = None if units is None else rate

@@ -124,7 +124,7 @@ def done_rates(run: Run, stages: Iterable[Stage], units: Mapping[str, int | None
     """The rates of the finished stages."""
     rates = {}
     for stage in stages:
-        if run.done(stage) and (rate := rate_of(run.manifest(stage), units.get(stage.fingerprint))):
+        if run.is_complete(stage) and (rate := rate_of(run.manifest(stage), units.get(stage.fingerprint))):
             rates[stage.label] = rate
     return Rates(stages=rates)
 

@@ -61,7 +61,7 @@ class Size:
 
 def prompt_count(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], run: Run) -> int:
     """Prompts of an iteration: as loaded, else as in the recipe, else as in its source."""
-    if run.done(rounds[0].prompts):
+    if run.is_complete(rounds[0].prompts):
         return int(run.manifest(rounds[0].prompts)["rows"])
     prompts = recipe.prompts
     if isinstance(prompts, LettercraftPrompts):

@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, DamagedError
-from eva_stages.core.event_log import now
+from eva_stages.core.event_log import utc_now
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.contents import REPORT, File, Repository, Selection, repositories, sha256
@@ -208,7 +208,7 @@ def _push(repository: Repository, remote: Remote | None, earlier: Mapping[str, A
     entry = {"commit": commit, "files": {**(known if remote is not None else {}), **pushed}}
     before = record.repositories.get(repository.name, {})
     if {**before, "pushed": None} != {**entry, "pushed": None}:
-        record.repositories[repository.name] = {**entry, "pushed": now()}
+        record.repositories[repository.name] = {**entry, "pushed": utc_now()}
         record.save()
     return _outcome(repository, changed, commit)
 

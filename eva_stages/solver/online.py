@@ -180,7 +180,7 @@ class CountResponses(TrainerCallback):
         total = self._responses * state.global_step
         totals = {name.removeprefix(PER_RESPONSE): round(self._responses * mean, 6) for name, mean in means.items()}
         self._counts |= {"responses": total, **totals, UNSCORED_COUNT: round(totals[UNSCORED_COUNT])}
-        if limit_message := self._limit.exceeded(self._counts):
+        if limit_message := self._limit.excess(self._counts):
             reason = commonest(self._failures)
             raise DataError(
                 f"{limit_message}{f'; {reason}' if reason else ''}. The checkpoints were trained without these responses. To use them, "

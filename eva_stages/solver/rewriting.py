@@ -20,7 +20,7 @@ from eva_stages.core.distil import TableStep
 from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
-from eva_stages.core.parts import FAILED, add_statistics
+from eva_stages.core.parts import FAILED_CALLS, add_statistics
 from eva_stages.core.rows import SCHEMAS, Message, normalise
 from eva_stages.core.tables import Rows, aligned_batches, check_same_order, reward_matrix
 from eva_stages.solver.pairing import assistant_messages
@@ -42,7 +42,7 @@ def rejection(reply: str | None, finish_reason: str, original: str, shortest: fl
     """Why a rewrite cannot be used; None if it can. `shortest` and `longest` are ratios of characters to the original's."""
     rewrite = read_rewrite(reply)
     if reply is None:
-        return FAILED
+        return FAILED_CALLS
     if not rewrite:
         return "empty"
     if finish_reason == "length":

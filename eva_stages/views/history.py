@@ -91,7 +91,7 @@ class Artifact:
     def warnings(self) -> list[str]:
         """Sentences on the figures that are beyond the recipe's limits."""
         figures = self.manifest.get("figures") or {}
-        return [sentence for check in self.planned.checks if (sentence := check.broken(figures))]
+        return [sentence for check in self.planned.checks if (sentence := check.violation(figures))]
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,10 @@ def read_history(run: Run) -> History:
         DamagedError: if a manifest cannot be read.
     """
     stages, artifacts = [], []
-    for planned in run.planned():
+    for planned in run.planned_stages():
         folder = run.place(planned)
         manifest = _manifest(folder)
-        stage = planned if planned.described else _from_manifest(planned, manifest, run.root)
+        stage = planned if planned.is_described else _from_manifest(planned, manifest, run.root)
         stages.append(stage)
         if manifest is not None:
             artifacts.append(Artifact(stage, folder, manifest))

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError, DamagedError
 from eva_stages.core.kinds import KINDS
-from eva_stages.core.parts import FAILED
+from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import FILE
 from eva_stages.views.history import Artifact, History
@@ -148,7 +148,7 @@ class Lineage:
 
     def _fate(self, born: Born) -> str:
         row, iteration = born.row, born.iteration
-        if row.get("rejected") == FAILED:
+        if row.get("rejected") == FAILED_CALLS:
             return "no prompt: the evolver's call failed"
         if row.get("rejected"):
             return f"rejected: {row['rejected']}"

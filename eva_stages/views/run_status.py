@@ -59,7 +59,7 @@ class Watch:
                 "recipe": None if variant.recipe is None else str(variant.recipe),
                 "stages": list(variant.stages),
                 "changes": list(variant.changes),
-                "said": variant.said(self._run.root),
+                "said": variant.description(self._run.root),
             }
             for variant in other_variants(self._run)
         ]

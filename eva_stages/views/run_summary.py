@@ -13,7 +13,7 @@ from rich.text import Text
 
 from eva_stages.core.kinds import BASE, EVAL, JUDGE, KINDS, LETTERCRAFT, SCORE, stage_name
 from eva_stages.core.numeric import mean
-from eva_stages.core.parts import FAILED
+from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.progress import dollars, facts
 from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import read_table, reward_matrix
@@ -71,7 +71,7 @@ def _rejected(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """Why curating and decontaminating rejected evolutions."""
     contaminated = {"contaminated": counts["decontaminate"]["contaminated"]} if "decontaminate" in counts else {}
     reasons = {**counts["curate"], **contaminated}
-    return {reason: count for reason, count in reasons.items() if reason not in (*KINDS["curate"].kept_counts, FAILED) and count}
+    return {reason: count for reason, count in reasons.items() if reason not in (*KINDS["curate"].kept_counts, FAILED_CALLS) and count}
 
 
 def _rewards(artifact: Artifact | None) -> dict[str, float | None]:

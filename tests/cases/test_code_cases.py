@@ -125,7 +125,7 @@ def test_code_is_not_imported_without_consent(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", ["os:spawnlp", "subprocess:run", "json:dumps", "eva_stages.core.event_log:now", "nowhere:f", "nowhere.py:f"]
+    "function", ["os:spawnlp", "subprocess:run", "json:dumps", "eva_stages.core.event_log:utc_now", "nowhere:f", "nowhere.py:f"]
 )
 def test_a_function_comes_only_from_a_file_beside_the_recipe(folder: Path, function: str) -> None:
     recipe = load_recipe(str(write_recipe(folder, reward={"kind": "verifier", "function": function})))

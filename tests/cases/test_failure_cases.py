@@ -189,7 +189,7 @@ def test_a_failed_call_of_any_role_is_null_with_its_reason_counted_and_limited(r
     ((reason, often),) = failures.items()
     assert often == failure_count and reason.startswith("gave up after 1 tries") and "500" in reason
     words, field = SAYS[role]
-    sentences = [sentence for limit in stage.limits if (sentence := limit.exceeded(counts))]
+    sentences = [sentence for limit in stage.limits if (sentence := limit.excess(counts))]
     assert len(sentences) == 1 and f"{failure_count} of {total} {words}" in sentences[0] and f"above the limit {field} = " in sentences[0]
     column = {"rewriter": "responses", "judge": "verdict", "critic": "critique", "scorer": "quality", "evolver": "rejected"}.get(
         role, "rewards"
@@ -421,7 +421,7 @@ def test_a_mix_with_few_evolved_prompts_breaks_a_health_limit(tmp_path: Path) ->
     figures = {"evolved_share": evolved(artifact(tmp_path, "mix", rows, SCHEMAS["mixed"]).path, 0.8)}
     assert figures == {"evolved_share": 8 / 64}
     recipe = recipe_of()
-    (message,) = [sentence for check in checks(recipe.health) if (sentence := check.broken(figures))]
+    (message,) = [sentence for check in checks(recipe.health) if (sentence := check.violation(figures))]
     assert (
         "evolved prompts" in message
         and "is 0.125, below the limit health.evolved_share=0.5" in message

@@ -33,14 +33,14 @@ def spoil(context: Context, when: str) -> dict:
     path.write_bytes(content + b" ")
     if when == "restored":
         path.write_bytes(content)
-    context.out.mkdir()
-    (context.out / "text").write_text("made")
+    context.artifact.mkdir()
+    (context.artifact / "text").write_text("made")
     return {}
 
 
 def keep(context: Context) -> dict:
-    context.out.mkdir()
-    (context.out / "text").write_text("made")
+    context.artifact.mkdir()
+    (context.artifact / "text").write_text("made")
     return {}
 
 
@@ -62,7 +62,7 @@ def test_a_stage_whose_input_changes_while_it_runs_leaves_no_artifact(
     stage = FunctionStage("spoil", 0, {"policy": policy}, function=Use(f"{__name__}:spoil", {"when": when}))
     with pytest.raises(StageError, match=r"config.json was changed while the stage ran"):
         execute(run, [stage], Reporter())
-    assert not run.done(stage) and not (run.work / stage.folder).exists()
+    assert not run.is_complete(stage) and not (run.work / stage.folder).exists()
 
 
 def test_a_stage_does_not_start_if_an_input_changed_since_the_run_started(whole_models: Path, tmp_path: Path, run: Run) -> None:

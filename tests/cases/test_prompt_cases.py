@@ -32,7 +32,7 @@ for _ in range(100):
 
 def load(path: Path, tmp_path: Path, column: str | None = None, **settings: Any) -> tuple[list[list[dict[str, str]]], dict[str, int]]:
     """Load a prompt file; return the messages of its prompts, and the counts."""
-    context: Any = SimpleNamespace(work=tmp_path / "work", out=tmp_path / "out")
+    context: Any = SimpleNamespace(work=tmp_path / "work", artifact=tmp_path / "out")
     context.work.mkdir(exist_ok=True)
     result = load_file(context, str(path), column, **{"size": None, "max_characters": 100, "seed": 1, **settings})
     return [row["messages"] for row in read_table(tmp_path / "out").to_pylist()], result["counts"]
@@ -226,7 +226,7 @@ def test_renaming_a_prompt_file_or_a_policys_folder_reruns_nothing(tmp_path: Pat
         recipe = load_recipe("quickstart", [f"prompts={{kind: file, path: {tmp_path / file}}}", f"policy.model={tmp_path / name}"])
         prints.append({stage.label: stage.fingerprint for iteration in built(recipe) for stage in iteration.stages})
     assert prints[0] == prints[1]
-    context: Any = SimpleNamespace(work=tmp_path / "work", out=tmp_path / "out")
+    context: Any = SimpleNamespace(work=tmp_path / "work", artifact=tmp_path / "out")
     context.work.mkdir()
     rows = []
     for file in ("p.jsonl", "renamed.json"):

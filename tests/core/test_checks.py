@@ -13,13 +13,13 @@ from eva_stages.core.stage import Check, FunctionStage, Use
 
 
 def measure(context: Context, value: float | None) -> dict[str, Any]:
-    context.out.mkdir()
-    (context.out / "figures.json").write_text(str(value))
+    context.artifact.mkdir()
+    (context.artifact / "figures.json").write_text(str(value))
     return {"figures": {"heat": value}}
 
 
-def stage(value: float | None, limit: float, stop: bool, at_most: bool = True) -> FunctionStage:
-    check = Check("heat", limit, at_most, stop, "heat of the engine (degrees)", "it may be on fire; cool it", "health.heat")
+def stage(value: float | None, limit: float, stop: bool, is_maximum: bool = True) -> FunctionStage:
+    check = Check("heat", limit, is_maximum, stop, "heat of the engine (degrees)", "it may be on fire; cool it", "health.heat")
     return FunctionStage("health", 1, {}, function=Use("tests.core.test_checks:measure", {"value": value}), checks=(check,))
 
 
@@ -37,12 +37,12 @@ def test_a_broken_check_stops_new_and_reused_stages_and_another_limit_runs_nothi
     assert len(run.events()) == 4 and stage(90, 80, stop=True).fingerprint == stage(90, 100, stop=False).fingerprint
 
 
-@pytest.mark.parametrize(("value", "at_most", "told"), [(90, True, True), (80, True, False), (70, False, True), (None, True, False)])
+@pytest.mark.parametrize(("value", "is_maximum", "told"), [(90, True, True), (80, True, False), (70, False, True), (None, True, False)])
 def test_a_check_that_does_not_stop_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float | None, at_most: bool, told: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float | None, is_maximum: bool, told: bool
 ) -> None:
     run = Run(tmp_path / "run")
     run.create()
     for _ in range(2):
-        execute(run, [stage(value, 80, stop=False, at_most=at_most)], Reporter())
+        execute(run, [stage(value, 80, stop=False, is_maximum=is_maximum)], Reporter())
         assert ("1-health: warning: heat of the engine" in capsys.readouterr().err) is told

@@ -20,8 +20,8 @@ def write_or_fail(context: Context) -> dict[str, Any]:
     if not left.exists():
         left.touch()
         raise StageError("the first attempt")
-    context.out.mkdir()
-    (context.out / "made.txt").write_text("12345")
+    context.artifact.mkdir()
+    (context.artifact / "made.txt").write_text("12345")
     return {"counts": {"input_tokens": 3, "output_tokens": 4}}
 
 

@@ -15,10 +15,10 @@ from eva_stages.core.stage import FunctionStage, Stage, Use
 
 def write(context: Context, text: str) -> dict:
     """The text, the inputs' texts, and what lies in the run's folder as `dice`, as a stage whose outcome is not fixed would have it."""
-    context.out.mkdir()
+    context.artifact.mkdir()
     inputs = [(path / "text").read_text() for path in context.inputs.values()]
     dice = (context.run / "dice").read_text() if text == "second" else ""
-    (context.out / "text").write_text("".join([*inputs, text, dice]))
+    (context.artifact / "text").write_text("".join([*inputs, text, dice]))
     return {}
 
 

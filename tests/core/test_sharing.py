@@ -26,8 +26,8 @@ def write(context: Context, text: str, gate: str | None = None) -> dict:
     if gate is not None and not (root / "open").exists():
         print("computing", flush=True)
         sys.stdin.readline()
-    context.out.mkdir()
-    (context.out / "text").write_text("".join([*((path / "text").read_text() for path in context.inputs.values()), text]))
+    context.artifact.mkdir()
+    (context.artifact / "text").write_text("".join([*((path / "text").read_text() for path in context.inputs.values()), text]))
     return {"counts": {"attempts": len((context.work / "progress").read_text())}}
 
 

@@ -45,9 +45,9 @@ def test_closure_has_every_stage_once_and_upstream_first() -> None:
 
 def test_a_committed_stage_is_done_and_whole(run: Run) -> None:
     one = stage()
-    assert not run.done(one)
+    assert not run.is_complete(one)
     make(run, one)
-    assert run.done(one)
+    assert run.is_complete(one)
     manifest = run.manifest(one)
     assert manifest["fingerprint"] == one.fingerprint and manifest["packages"]["torch"]
     assert run.fault(one) is None
@@ -92,7 +92,7 @@ def test_what_is_put_aside_is_kept_every_time(run: Run) -> None:
     for text in ("first", "second"):
         make(run, one, text)
         assert (run.put_aside(one) / "data" / "rows.txt").read_text() == text
-    assert not run.done(one) and run.fault(one) is None
+    assert not run.is_complete(one) and run.fault(one) is None
     assert [path.name for path in sorted((run.root / "damaged").iterdir())] == [f"{one.folder}.1", f"{one.folder}.2"]
 
 
@@ -111,7 +111,7 @@ def test_a_commit_that_was_cut_off_is_made_again_with_all_that_belongs_to_it(run
 def test_an_unfinished_stage_is_not_done(run: Run) -> None:
     one = stage()
     (run.workplace(one) / "data").mkdir()
-    assert not run.done(one) and list(run.stages.iterdir()) == []
+    assert not run.is_complete(one) and list(run.stages.iterdir()) == []
 
 
 def test_a_locked_run_says_who_holds_it_and_is_free_again_after_a_kill(run: Run) -> None:

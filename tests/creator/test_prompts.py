@@ -16,7 +16,7 @@ CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hel
 
 
 def load(path: Path, tmp_path: Path, **settings: object) -> tuple[list[dict], dict]:
-    context = SimpleNamespace(work=tmp_path / "work", out=tmp_path / "out")
+    context = SimpleNamespace(work=tmp_path / "work", artifact=tmp_path / "out")
     context.work.mkdir(exist_ok=True)
     defaults = {"column": "prompt", "size": None, "max_characters": 100, "seed": 1}
     made = load_file(context, file=str(path), **{**defaults, **settings})  # type: ignore[arg-type]

@@ -40,5 +40,5 @@ def test_a_task_is_run_and_its_main_metric_kept(tmp_path: Path, monkeypatch: pyt
         made = score(context, ["tiny_choice"], None, True, "auto", 1, {"batch_size": 2, "device": "cpu"})
     figures = made["scores"]["official"]["tasks"]["tiny_choice"]
     assert figures["metric"] == "acc,none" and 0 <= figures["value"] <= 1 and figures["stderr"] > 0
-    results = json.loads((context.out / "results.json").read_text())
+    results = json.loads((context.artifact / "results.json").read_text())
     assert results["results"]["tiny_choice"]["acc,none"] == figures["value"]

@@ -90,7 +90,7 @@ def measured(folder: Path, inputs: dict[str, Path]) -> Mapping[str, float | None
 
 
 def broken(figures: Mapping[str, float | None], health: Health | None = None) -> set[str]:
-    return {check.figure for check in checks(health or Health()) if check.broken(figures)}
+    return {check.figure for check in checks(health or Health()) if check.violation(figures)}
 
 
 def test_a_healthy_iteration_shows_no_sign(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_what_a_recipe_does_not_give_is_null_and_not_checked(tmp_path: Path) -> 
 
 
 def test_a_limit_that_is_null_checks_nothing_and_a_broken_one_says_how_to_go_on() -> None:
-    figures = {name: 1e9 if meaning.at_most else -1.0 for name, meaning in SIGNS.items()}
+    figures = {name: 1e9 if meaning.is_maximum else -1.0 for name, meaning in SIGNS.items()}
     assert broken(figures, Health(kl=1.0)) == set(SIGNS)
     assert broken(figures, Health(kl=None, pair_share=None)) == set(SIGNS) - {"kl", "pair_share"}
-    (said,) = [check.broken(figures) for check in checks(Health()) if check.figure == "pair_share"]
+    (said,) = [check.violation(figures) for check in checks(Health()) if check.figure == "pair_share"]
     assert said and "pairs per prompt is -1, below the limit health.pair_share=0.1" in said
     assert [check.figure for check in checks(Health(stop=("pair_share",))) if check.stop] == ["pair_share"]
     with pytest.raises(ValueError, match=r"stop names kl, which has no limit; set health\.kl"):

@@ -63,7 +63,11 @@ def test_two_replicas_share_the_batches_and_every_row_is_written_once(tmp_path: 
         respond = Respond(
             name="respond", llm=NumberedLLM(), num_generations=2, seed=5, input_batch_size=BATCH, resources=StepResources(replicas=2)
         )
-        source >> respond >> PartSink(name="sink", parts=str(parts), rows="responses", required=["responses"], input_batch_size=BATCH)
+        (
+            source
+            >> respond
+            >> PartSink(name="sink", parts=str(parts), rows="responses", required_columns=["responses"], input_batch_size=BATCH)
+        )
     pipeline.run(use_cache=False)
 
     numbers, statistics = read_parts(parts)

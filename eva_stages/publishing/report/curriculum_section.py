@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from eva_stages.core.kinds import KINDS
-from eva_stages.core.parts import FAILED
+from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.publishing.report.numbers import counted, last_texts, mean_interval, n_of, sizes, table, word_counts
 from eva_stages.publishing.report.plots import Plot, draw, grouped, histograms, interval_points, stacked
 from eva_stages.publishing.report.section_html import Cell, Section, Table
@@ -200,7 +200,7 @@ def _mutations(history: History) -> Table:
         found = table(artifact, ["mutation", "rejected"])
         if found is None:
             continue
-        found = found.filter(pc.not_equal(pc.fill_null(found["rejected"], ""), FAILED))
+        found = found.filter(pc.not_equal(pc.fill_null(found["rejected"], ""), FAILED_CALLS))
         flagged = pa.table({"mutation": found["mutation"], "usable": pc.cast(pc.is_null(found["rejected"]), pa.int64())})
         summed = flagged.group_by("mutation").aggregate([("usable", "count"), ("usable", "sum")]).sort_by("mutation").to_pylist()
         rows += [

@@ -20,7 +20,7 @@ def health(history: History) -> Section:
     lead = lead or ["Every figure that is known is within its limit."]
     limits = {check.figure: check.limit for check in artifacts[0].planned.checks}
     rows: list[list[Cell]] = [
-        [meaning.says, *(found.get(name) for found in figures.values()), "at most" if meaning.at_most else "at least", limits.get(name)]
+        [meaning.says, *(found.get(name) for found in figures.values()), "at most" if meaning.is_maximum else "at least", limits.get(name)]
         for name, meaning in SIGNS.items()
     ]
     rows += [[says, *(found.get(name) for found in figures.values()), "", None] for name, says in TRAITS.items()]

@@ -17,7 +17,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup, escape
 
 from eva_stages.core.durable import write_whole
-from eva_stages.core.event_log import now
+from eva_stages.core.event_log import utc_now
 from eva_stages.core.harmless import harmless
 from eva_stages.core.progress import duration
 from eva_stages.publishing.privacy import Privacy, hosts_of
@@ -83,7 +83,7 @@ def page(title: str, histories: Sequence[History], sections: Sequence[Section], 
         sections=sections,
         light=SERIES,
         dark=DARK,
-        made=moment(now()),
+        made=moment(utc_now()),
         recipe_characters=RECIPE_CHARACTERS,
     )
     return privacy.text(text).encode("ascii", "xmlcharrefreplace").decode("ascii")
