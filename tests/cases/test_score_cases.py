@@ -41,7 +41,7 @@ from eva_stages.views.comparison import compare, compare_iterations, file_values
 from eva_stages.views.history import Artifact, History, read_history
 from eva_stages.views.score_tables import comparison_tables, score_tables
 from tests.building import built
-from tests.evaluation.official import annotated, judged, judged_v2, rated, write_lines
+from tests.evaluation.official import annotation_row, judged_v2, judgment_row, rating_row, write_lines
 from tests.hub_cards_check import card_faults
 
 BASELINE = "o3-mini-2025-01-31"
@@ -60,13 +60,13 @@ def rows_of(bench: str, judge: str, good: bool) -> list[dict[str, Any]]:
     numbers = range(81, 101)
     match bench:
         case "mt-bench":
-            rows = [rated("m", number, turn, (8 if good else 2) + number % 2) for number in numbers for turn in (1, 2)]
+            rows = [rating_row("m", number, turn, (8 if good else 2) + number % 2) for number in numbers for turn in (1, 2)]
         case "arena-hard":
-            rows = [judged("m", f"q{n}", *(("B>A", "A>B") if good else ("A>>B", "B>>A"))) for n in numbers]
+            rows = [judgment_row("m", f"q{n}", *(("B>A", "A>B") if good else ("A>>B", "B>>A"))) for n in numbers]
         case "arena-hard-v2":
             rows = [judged_v2("m", f"q{n}", *(("B>A", "A>B") if good else ("A>>B", "B>>A"))) for n in numbers]
         case _:
-            rows = [annotated("m", f"i{n}", 2.0 if good else 1.0) for n in numbers]
+            rows = [annotation_row("m", f"i{n}", 2.0 if good else 1.0) for n in numbers]
     return [by_judge(row, judge) for row in rows]
 
 
@@ -282,7 +282,13 @@ def test_a_rating_outside_1_to_10_is_null(text: str) -> None:
 
 
 def test_ratings_outside_1_to_10_are_left_out_and_counted(tmp_path: Path) -> None:
-    rows = [rated("m", 81, 1, 8), rated("m", 81, 2, 80), rated("m", 82, 1, 0), rated("m", 82, 2, -1), rated("m", 83, 1, 6)]
+    rows = [
+        rating_row("m", 81, 1, 8),
+        rating_row("m", 81, 2, 80),
+        rating_row("m", 82, 1, 0),
+        rating_row("m", 82, 2, -1),
+        rating_row("m", 83, 1, 6),
+    ]
     del rows[1]["score"]
     (model,) = (document := score_files("mt-bench", [write_lines(tmp_path / "a.jsonl", rows)]))["models"]
     assert (model["score"], model["n"], model["unrated"], model["out_of_range"]) == (7.0, 2, 3, 2)
@@ -313,7 +319,7 @@ def test_a_judgment_of_another_type_is_named_with_its_line(bench: str, row: dict
 
 
 def test_a_huge_rating_is_outside_the_scale(tmp_path: Path) -> None:
-    rows = [rated("m", 81, 1, 8), rated("m", 82, 1, 10**400)]
+    rows = [rating_row("m", 81, 1, 8), rating_row("m", 82, 1, 10**400)]
     (model,) = score_files("mt-bench", [write_lines(tmp_path / "a.jsonl", rows)])["models"]
     assert (model["score"], model["out_of_range"]) == (8.0, 1)
 

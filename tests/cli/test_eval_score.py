@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_eva
-from tests.evaluation.official import annotated, judged, rated, write_lines
+from tests.evaluation.official import annotation_row, judgment_row, rating_row, write_lines
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
@@ -18,10 +18,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("judgments")
     for name, shift in (("good", 2), ("poor", 0)):
         write_lines(
-            folder / f"{name}.jsonl", [rated(name, number, turn, 5 + shift + number % 3) for number in range(81, 101) for turn in (1, 2)]
+            folder / f"{name}.jsonl",
+            [rating_row(name, number, turn, 5 + shift + number % 3) for number in range(81, 101) for turn in (1, 2)],
         )
-    write_lines(folder / "arena.jsonl.gz", [judged("m", f"q{number}", "B>A", "A>B" if number % 2 else None) for number in range(8)])
-    (folder / "alpaca.json").write_text(json.dumps([annotated("m", f"i{number}", 1 + number / 4) for number in range(5)]))
+    write_lines(folder / "arena.jsonl.gz", [judgment_row("m", f"q{number}", "B>A", "A>B" if number % 2 else None) for number in range(8)])
+    (folder / "alpaca.json").write_text(json.dumps([annotation_row("m", f"i{number}", 1 + number / 4) for number in range(5)]))
     return folder
 
 

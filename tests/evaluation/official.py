@@ -1,4 +1,4 @@
-"""The official evaluation data, where it is at hand, and small made judgments in the official formats."""
+"""The official evaluation data, where available, and small judgments in the official formats."""
 
 import gzip
 import json
@@ -34,12 +34,12 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def rated(model: str, question: int, turn: int, score: Any) -> dict[str, Any]:
+def rating_row(model: str, question: int, turn: int, score: Any) -> dict[str, Any]:
     judge = ["gpt-4", "single-v1" if turn == 1 else "single-v1-multi-turn"]
     return {"question_id": question, "model": model, "judge": judge, "judgment": f"Rating: [[{score}]]", "score": score, "turn": turn}
 
 
-def judged(model: str, question: str, first: str | None, second: str | None) -> dict[str, Any]:
+def judgment_row(model: str, question: str, first: str | None, second: str | None) -> dict[str, Any]:
     """A row of 2024's raw judgments."""
     games = [{"user_prompt": "", "judgment": "", "score": score} for score in (first, second)]
     return {"question_id": question, "model": model, "judge": "j", "games": games}
@@ -51,7 +51,7 @@ def judged_v2(model: str, question: str, first: str | None, second: str | None, 
     return {"uid": question, "category": category, "judge": "j", "model": model, "games": games}
 
 
-def annotated(model: str, instruction: str, preference: float | None, length: int = 10) -> dict[str, Any]:
+def annotation_row(model: str, instruction: str, preference: float | None, length: int = 10) -> dict[str, Any]:
     return {
         "instruction": instruction,
         "output_1": "x" * 20,

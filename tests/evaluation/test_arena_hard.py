@@ -25,7 +25,7 @@ from eva_stages.evaluation.bradley_terry import rate_of, rating_of, win_rate_int
 from eva_stages.evaluation.file_scores import score_files
 from eva_stages.evaluation.judgment_files import parse_records, read_records
 from tests.conftest import EVALDATA
-from tests.evaluation.official import judged, judged_v2, needs_evaldata, official_files, official_rows, write_lines
+from tests.evaluation.official import judged_v2, judgment_row, needs_evaldata, official_files, official_rows, write_lines
 
 BASELINE = BASELINES["arena-hard-v0.1"]
 RAW = official_files("arenahard", "judgments_raw")
@@ -66,14 +66,19 @@ def test_a_strong_verdict_is_three_battles_and_a_meaningless_one_none() -> None:
     assert battle("A<B", 1, "v2.0") == (0.0, 1) and battle("B<<A", 1, "v2.0") == (1.0, 3) and battle("A>>A", 1, "v2.0") is None
 
 
-def test_a_game_without_verdict_takes_the_other_with_it_in_v2_only() -> None:
+def test_a_question_with_one_verdict_counts_in_v01_only() -> None:
     assert game_battles(("B>A", None), "v0.1") == [(1.0, 1)]
     assert game_battles(("B>A", None), "v2.0") == game_battles((None, "B>A"), "v2.0") == game_battles(("A>B",), "v2.0") == []
     assert game_battles(("B>>A", "A=B"), "v2.0") == [(0.5, 1), (1.0, 3)]
 
 
 def test_raw_judgments_of_2024(tmp_path: Path) -> None:
-    rows = [judged("m", "q1", "A>>B", "A=B"), judged("m", "q2", "B>A", None), judged("m", "q3", None, "A<B"), judged("n", "q1", None, None)]
+    rows = [
+        judgment_row("m", "q1", "A>>B", "A=B"),
+        judgment_row("m", "q2", "B>A", None),
+        judgment_row("m", "q3", None, "A<B"),
+        judgment_row("n", "q1", None, None),
+    ]
     document = score_files("arena-hard", [write_lines(tmp_path / "a.jsonl", rows)])
     first, second = document["models"]
     assert document["version"] == "v0.1" and (first["model"], first["baseline"]) == ("m", BASELINE)
@@ -92,7 +97,7 @@ def test_current_judgments_by_category_with_null_games(tmp_path: Path) -> None:
     assert model["categories"]["creative_writing"]["baseline"] == "gemini-2.0-flash-001" and model["baseline"] == "o3-mini-2025-01-31"
 
 
-def test_verdicts_not_stored_are_read_from_the_judges_text_alone(tmp_path: Path) -> None:
+def test_a_missing_verdict_is_read_from_the_judges_text(tmp_path: Path) -> None:
     answer = "My answer: [[A>>B]]"
     games = [{"user_prompt": answer, "judgment": "They differ little. [[B>A]]"}, {"user_prompt": answer, "judgment": "No verdict."}]
     (model,) = score_files("arena-hard", [write_lines(tmp_path / "a.jsonl", [{"question_id": "q", "model": "m", "games": games}])])[
@@ -104,7 +109,7 @@ def test_verdicts_not_stored_are_read_from_the_judges_text_alone(tmp_path: Path)
     assert (model["score"], model["battles"]) == (25.0, 2)
 
 
-def test_battles_find_their_baseline_on_either_side(tmp_path: Path) -> None:
+def test_the_baseline_of_battles_may_be_on_either_side(tmp_path: Path) -> None:
     rows = [{"question_id": 0, "model_a": "base", "model_b": "m", "winner": "model_b"}]
     rows += [{"question_id": 1, "model_a": "m", "model_b": "base", "winner": winner} for winner in ("model_b", "tie", "tie (bothbad)")]
     rows += [{"question_id": 1, "model_a": "base", "model_b": "n", "winner": "model_a"}]
@@ -125,9 +130,9 @@ def test_a_pool_with_other_battles_is_fitted_and_its_fit_satisfies_the_likelihoo
         rows.append((str(question), names[a], names[b], float(random.random() < 1 / (1 + np.exp(strength[a] - strength[b])))))
     battles, baseline = battle_file(rows)
     rates = win_rates(battles, baseline)
-    fitted = {BASELINE: 0.0} | {name: np.log(rate / (1 - rate)) for name, rate in rates.items()}
+    log_odds = {BASELINE: 0.0} | {name: np.log(rate / (1 - rate)) for name, rate in rates.items()}
     for name in ("m", "n"):
-        expected = [1 / (1 + np.exp(fitted[a] - fitted[b])) for a, b in zip(battles.a, battles.b, strict=True)]
+        expected = [1 / (1 + np.exp(log_odds[a] - log_odds[b])) for a, b in zip(battles.a, battles.b, strict=True)]
         signs = (battles.b == name).astype(float) - (battles.a == name)
         assert abs(float(np.sum(signs * (battles.outcome - expected)))) < 1e-3
     low, high = win_rate_intervals(battles, baseline, "v0.1")["m"]
@@ -142,8 +147,8 @@ def test_ratings_and_rates_are_inverse_and_a_model_that_lost_everything_has_an_i
     assert win_rate_intervals(battles, baseline, "v0.1")["m"] == pytest.approx((0, 0), abs=1e-6)
 
 
-def test_judgments_that_cannot_be_scored_are_refused(tmp_path: Path) -> None:
-    old, new = judged("m", "q", "A>B", "A>B"), judged_v2("m", "u", "A>B", "A>B")
+def test_judgments_that_cannot_be_scored_are_errors(tmp_path: Path) -> None:
+    old, new = judgment_row("m", "q", "A>B", "A>B"), judged_v2("m", "u", "A>B", "A>B")
     battles = {"question_id": "q", "model_a": BASELINE, "model_b": "m", "winner": "model_c"}
     with pytest.raises(ConfigError, match="score each version by itself"):
         score_files("arena-hard", [write_lines(tmp_path / "a.jsonl", [old, new])])
@@ -165,8 +170,8 @@ def test_markdown_is_counted_outside_code_blocks() -> None:
     answer = Answer("q", "m", text, {}, False)
     assert style_counts(answer)[1:] == (1, 3, 2)
     assert style_counts(answer)[0] == token_length(answer) > 10
-    stored = {"token_len": 7, **dict(zip(STYLE, ({"h1": 1, "h2": 2}, {"ordered": 4}, {"**": 5, "__": 1}), strict=True))}
-    assert style_counts(answer._replace(counts=stored)) == (7, 3, 4, 6)
+    stored_counts = {"token_len": 7, **dict(zip(STYLE, ({"h1": 1, "h2": 2}, {"ordered": 4}, {"**": 5, "__": 1}), strict=True))}
+    assert style_counts(answer._replace(counts=stored_counts)) == (7, 3, 4, 6)
 
 
 def test_style_features_follow_each_versions_formula() -> None:
@@ -189,12 +194,12 @@ def test_a_model_that_wins_by_length_alone_loses_its_lead_under_style_control(ve
         answers += [Answer(str(number), model, "", _counts(tokens), False) for model, tokens in ((BASELINE, 150), ("m", length))]
     battles, baseline = battle_file(rows)
     raw = win_rates(battles, baseline)["m"]
-    official, converged = style_control(battles, baseline, by_model(answers), version)
-    assert raw > 0.6 and bool(converged) == (version == "v2.0")
-    for found in (official["m"], *converged.values()):
-        assert found.low <= found.score <= found.high
-        assert found.coefficients[0] > 0.5
-    assert max(map(abs, (converged or official)["m"].coefficients[1:])) < 0.2
+    official, converged_fits = style_control(battles, baseline, by_model(answers), version)
+    assert raw > 0.6 and bool(converged_fits) == (version == "v2.0")
+    for fit in (official["m"], *converged_fits.values()):
+        assert fit.low <= fit.score <= fit.high
+        assert fit.coefficients[0] > 0.5
+    assert max(map(abs, (converged_fits or official)["m"].coefficients[1:])) < 0.2
 
 
 def test_style_control_is_the_fit_of_the_official_design_with_every_battle_twice() -> None:
@@ -203,8 +208,8 @@ def test_style_control_is_the_fit_of_the_official_design_with_every_battle_twice
     answers = [Answer(str(q), name, "", _counts(int(random.integers(20, 300))), False) for q in range(60) for name in names]
     rows = [(str(q), BASELINE, name, float(random.choice([0, 0.5, 1]))) for q in range(60) for name in names[1:]]
     battles, baseline = battle_file(rows)
-    found = style_control(battles, baseline, by_model(answers), "v0.1")[0]
-    length = {(one.question, one.model): token_length(one) for one in answers}
+    fits = style_control(battles, baseline, by_model(answers), "v0.1")[0]
+    length = {(answer.question, answer.model): token_length(answer) for answer in answers}
     a, b = (np.array([length[q, name] for q, name in zip(battles.question, side, strict=True)], float) for side in battles[1:3])
     ratio = (a - b) / (a + b + 1)
     design = np.zeros((len(rows), 4))
@@ -214,8 +219,8 @@ def test_style_control_is_the_fit_of_the_official_design_with_every_battle_twice
     labels = np.concatenate([battles.outcome <= 0.5, battles.outcome < 0.5])  # a tie is a win in one copy and a loss in the other
     fit = LogisticRegression(fit_intercept=False).fit(np.vstack([design, design]), labels).coef_[0]
     for column, name in enumerate(names[1:], 1):
-        assert found[name].score == pytest.approx(1 / (1 + 10 ** (fit[0] - fit[column])), abs=1e-5)
-        assert found[name].coefficients[0] == pytest.approx(fit[3], abs=1e-4)
+        assert fits[name].score == pytest.approx(1 / (1 + 10 ** (fit[0] - fit[column])), abs=1e-5)
+        assert fits[name].coefficients[0] == pytest.approx(fit[3], abs=1e-4)
 
 
 def _counts(tokens: int) -> dict[str, object]:
@@ -232,10 +237,10 @@ def test_published_scores_of_the_official_battles() -> None:
     document = score_files("arena-hard", [path], [*official_files("arenahard", "model_answer")])
     assert {model["model"] for model in document["models"]} == {"gpt-4-0613", "gpt-3.5-turbo-0125"}
     for model in document["models"]:
-        published = board[model["model"]]
-        assert model["score"] == pytest.approx(float(published["score"]), abs=0.005)
+        published_row = board[model["model"]]
+        assert model["score"] == pytest.approx(float(published_row["score"]), abs=0.005)
         # these battles are two models of the official pool, so their interval is another draw of the same width
-        assert model["ci"] == pytest.approx([float(published["rating_q025"]), float(published["rating_q975"])], abs=1)
+        assert model["ci"] == pytest.approx([float(published_row["rating_q025"]), float(published_row["rating_q975"])], abs=1)
     assert document["models"][1]["avg_tokens"] == float(board["gpt-3.5-turbo-0125"]["avg_tokens"]) == 329
 
 
@@ -247,28 +252,28 @@ def test_every_bootstrap_round_of_the_full_chain_is_the_official_one() -> None:
     document = score_files("arena-hard", [path])
     assert len(official) == 100 and len(document["models"]) == 8
     for model in document["models"]:
-        ratings = np.array([one[model["model"]] - one[BASELINE] for one in official])
+        ratings = np.array([round_ratings[model["model"]] - round_ratings[BASELINE] for round_ratings in official])
         low, high = rate_of(np.percentile(ratings, [2.5, 97.5]))
         assert model["ci"] == pytest.approx([100 * low, 100 * high], abs=0.01)
-    published = {"gpt-4-0613": 37.9, "gpt-3.5-turbo-0125": 23.34}
+    published_rates = {"gpt-4-0613": 37.9, "gpt-3.5-turbo-0125": 23.34}
     scores = {model["model"]: model["score"] for model in document["models"]}
-    assert [scores[name] for name in published] == pytest.approx(list(published.values()), abs=0.005)
+    assert [scores[name] for name in published_rates] == pytest.approx(list(published_rates.values()), abs=0.005)
 
 
 @needs_evaldata
-def test_stored_verdicts_are_found_again_in_the_judges_text_and_scored_as_the_readme_says() -> None:
+def test_the_judges_texts_have_the_stored_verdicts_and_their_score_is_that_of_the_readme() -> None:
     rows = [row for path in RAW for row in official_rows(*path.parts[-3:])]
     games = [(game["score"], game["judgment"]) for row in rows for game in row["games"]]
-    assert len(games) == 164 and all(verdict_v01(judge_text(text)) == stored for stored, text in games)
+    assert len(games) == 164 and all(verdict_v01(judge_text(text)) == stored_verdict for stored_verdict, text in games)
     worth = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0.5, 1), "B>A": (0, 1), "B>>A": (0, 3)}
-    won = drawn = 0.0
+    won_battles = drawn_battles = 0.0
     for row in rows:
         for number, game in enumerate(row["games"]):
             if game["score"] in worth:
                 outcome, weight = worth[game["score"]]
-                won, drawn = won + weight * (outcome if number else 1 - outcome), drawn + weight
+                won_battles, drawn_battles = won_battles + weight * (outcome if number else 1 - outcome), drawn_battles + weight
     (model,) = score_files("arena-hard", RAW)["models"]
-    assert model["score"] == pytest.approx(100 * won / drawn, abs=1e-9) and model["no_verdict"] == 2
+    assert model["score"] == pytest.approx(100 * won_battles / drawn_battles, abs=1e-9) and model["no_verdict"] == 2
 
 
 @needs_evaldata
@@ -296,8 +301,8 @@ def test_token_lengths_are_the_stored_ones_and_style_control_is_near_the_raw_sco
     kinds = ("Arena-Hard battles",)
     battles, baseline = battle_file(parse_records(read_records([path], kinds, "arena-hard"), parse_battle))
     pool = battles.where(battles.b == "gpt-3.5-turbo-0125")
-    found = style_control(pool, baseline, by_model(answers), "v0.1")[0]["gpt-3.5-turbo-0125"]
-    assert 0.18 < found.low < found.score < found.high < 0.28
+    fit = style_control(pool, baseline, by_model(answers), "v0.1")[0]["gpt-3.5-turbo-0125"]
+    assert 0.18 < fit.low < fit.score < fit.high < 0.28
 
 
 def _leaderboard() -> Path:

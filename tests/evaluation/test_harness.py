@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on a tiny policy, with a task of our own so that nothing is fetched."""
+"""lm-evaluation-harness on a tiny policy, with a local task, so nothing is downloaded."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """
 
 
-def test_a_task_is_run_and_its_main_metric_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_runs_and_its_main_metric_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     save_policy(tmp_path / "policy", tokenizer(["Is it 1? yes no"] * 5))
@@ -37,8 +37,8 @@ def test_a_task_is_run_and_its_main_metric_kept(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "work").mkdir()
     with Reporter().task("harness", "rows") as task:
         context = Context(tmp_path / "work", tmp_path / "work" / "data", inputs, task, tmp_path)
-        made = score(context, ["tiny_choice"], None, True, "auto", 1, {"batch_size": 2, "device": "cpu"})
-    figures = made["scores"]["official"]["tasks"]["tiny_choice"]
+        result = score(context, ["tiny_choice"], None, True, "auto", 1, {"batch_size": 2, "device": "cpu"})
+    figures = result["scores"]["official"]["tasks"]["tiny_choice"]
     assert figures["metric"] == "acc,none" and 0 <= figures["value"] <= 1 and figures["stderr"] > 0
     results = json.loads((context.artifact / "results.json").read_text())
     assert results["results"]["tiny_choice"]["acc,none"] == figures["value"]

@@ -1,4 +1,4 @@
-"""The signs of an iteration that goes wrong: each is found in artifacts that show it, and not in those of a healthy iteration."""
+"""The signs of a failing iteration: each is reported for artifacts that have it, and not for those of a healthy iteration."""
 
 import json
 import math
@@ -35,14 +35,14 @@ def text(seed: int) -> str:
 
 
 def prompt_table(texts: Sequence[str], roots: Sequence[str | None]) -> pa.Table:
-    rows = [prompt_row([{"role": "user", "content": one}], "test") for one in texts]
+    rows = [prompt_row([{"role": "user", "content": text}], "test") for text in texts]
     rows = [row if root is None else {**row, "root_id": root} for row, root in zip(rows, roots, strict=True)]
     return pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
 
 
 def artifacts(folder: Path, **changes: Any) -> dict[str, Path]:
     """The inputs of a health stage over 80 prompts; a healthy iteration but for the changes."""
-    shown = {
+    changed_inputs = {
         "texts": [text(n) for n in range(80)],
         "roots": [f"root {n % 30}" for n in range(80)],
         "pairs": 60,
@@ -61,41 +61,41 @@ def artifacts(folder: Path, **changes: Any) -> dict[str, Path]:
         return pa.table({"prompt_id": ids, **columns})
 
     tables = {
-        "prompts": prompt_table(shown["texts"], shown["roots"]),
+        "prompts": prompt_table(changed_inputs["texts"], changed_inputs["roots"]),
         "seeds": prompt_table([text(1000 + n) for n in range(80)], [None] * 80),
-        "pairs": pa.table({"prompt_id": [f"p{n}" for n in range(shown["pairs"])]}),
-        "answers": answers(shown["answers"], shown["tokens"], shown["reason"]),
+        "pairs": pa.table({"prompt_id": [f"p{n}" for n in range(changed_inputs["pairs"])]}),
+        "answers": answers(changed_inputs["answers"], changed_inputs["tokens"], changed_inputs["reason"]),
         "base_answers": answers("abcd", 11),
-        "rewards": pa.table({"prompt_id": ids, "rewards": [[shown["reward"], None]] * 20}),
+        "rewards": pa.table({"prompt_id": ids, "rewards": [[changed_inputs["reward"], None]] * 20}),
         "rewards_before": pa.table({"prompt_id": ids, "rewards": [[0.5, 0.5]] * 20}),
     }
     for name, table in tables.items():
         write_rows([table], table.schema, folder / name)
-    documents = {"score": {"win_rate": {"value": shown["win_rate"]}}, "score_before": {"sampled": {"value": 0.5}}}
+    documents = {"score": {"win_rate": {"value": changed_inputs["win_rate"]}}, "score_before": {"sampled": {"value": 0.5}}}
     for name, document in documents.items():
         (folder / name).mkdir()
         (folder / name / "score.json").write_text(json.dumps(document))
     (folder / "policy").mkdir()
-    log = [{"step": step, "loss": 1.0, "logps/chosen": value} for step, value in enumerate(shown["logps"], 1)]
+    log = [{"step": step, "loss": 1.0, "logps/chosen": value} for step, value in enumerate(changed_inputs["logps"], 1)]
     (folder / "policy" / "training_log.json").write_text(json.dumps(log))
     return {name: folder / name for name in (*tables, *documents, "policy")}
 
 
-def measured(folder: Path, inputs: dict[str, Path]) -> Mapping[str, float | None]:
+def measured_figures(folder: Path, inputs: dict[str, Path]) -> Mapping[str, float | None]:
     with Reporter().task("health") as task:
-        made = measure(Context(folder, folder / "out", inputs, task, folder), 0, None, "auto", "auto")
-    assert json.loads((folder / "out" / "figures.json").read_text()) == made["figures"]
-    figures: Mapping[str, float | None] = made["figures"]
+        result = measure(Context(folder, folder / "out", inputs, task, folder), 0, None, "auto", "auto")
+    assert json.loads((folder / "out" / "figures.json").read_text()) == result["figures"]
+    figures: Mapping[str, float | None] = result["figures"]
     return figures
 
 
-def broken(figures: Mapping[str, float | None], health: Health | None = None) -> set[str]:
+def broken_limits(figures: Mapping[str, float | None], health: Health | None = None) -> set[str]:
     return {check.figure for check in checks(health or Health()) if check.violation(figures)}
 
 
 def test_a_healthy_iteration_shows_no_sign(tmp_path: Path) -> None:
-    figures = measured(tmp_path, artifacts(tmp_path))
-    assert broken(figures) == set()
+    figures = measured_figures(tmp_path, artifacts(tmp_path))
+    assert broken_limits(figures) == set()
     assert figures["pair_share"] == 0.75 and figures["reward"] == pytest.approx(0.6) and figures["win_rate"] == 0.6
     assert figures["length_drift"] == pytest.approx(1.1) and figures["equal_responses"] == pytest.approx(1 / 3)
     assert figures["seed_share"] == pytest.approx(30 / 80, rel=0.02) and figures["chosen_nll"] == pytest.approx(0.8)
@@ -115,29 +115,29 @@ def test_a_healthy_iteration_shows_no_sign(tmp_path: Path) -> None:
         ("chosen_nll", {"logps": [-1.0, -1.5, -2.0, -3.0]}),
     ],
 )
-def test_each_sign_is_found_where_it_shows_and_no_other(tmp_path: Path, sign: str, change: dict[str, Any]) -> None:
-    assert broken(measured(tmp_path, artifacts(tmp_path, **change))) == {sign}
+def test_each_sign_is_reported_alone_where_it_occurs(tmp_path: Path, sign: str, change: dict[str, Any]) -> None:
+    assert broken_limits(measured_figures(tmp_path, artifacts(tmp_path, **change))) == {sign}
 
 
-def test_what_a_recipe_does_not_give_is_null_and_not_checked(tmp_path: Path) -> None:
+def test_figures_that_a_recipe_does_not_have_are_null_and_not_checked(tmp_path: Path) -> None:
     inputs = artifacts(tmp_path, logps=[None] * 4)
-    figures = measured(tmp_path, {name: inputs[name] for name in ("prompts", "seeds", "policy")})
-    known = {name for name, value in figures.items() if value is not None}
-    assert known == {"seed_share", "distinct_prompts"} and broken(figures) == set()
+    figures = measured_figures(tmp_path, {name: inputs[name] for name in ("prompts", "seeds", "policy")})
+    known_figures = {name for name, value in figures.items() if value is not None}
+    assert known_figures == {"seed_share", "distinct_prompts"} and broken_limits(figures) == set()
 
 
-def test_a_limit_that_is_null_checks_nothing_and_a_broken_one_says_how_to_go_on() -> None:
+def test_a_null_limit_checks_nothing_and_an_exceeded_one_says_what_to_do() -> None:
     figures = {name: 1e9 if meaning.is_maximum else -1.0 for name, meaning in SIGNS.items()}
-    assert broken(figures, Health(kl=1.0)) == set(SIGNS)
-    assert broken(figures, Health(kl=None, pair_share=None)) == set(SIGNS) - {"kl", "pair_share"}
-    (said,) = [check.violation(figures) for check in checks(Health()) if check.figure == "pair_share"]
-    assert said and "pairs per prompt is -1, below the limit health.pair_share=0.1" in said
+    assert broken_limits(figures, Health(kl=1.0)) == set(SIGNS)
+    assert broken_limits(figures, Health(kl=None, pair_share=None)) == set(SIGNS) - {"kl", "pair_share"}
+    (message,) = [check.violation(figures) for check in checks(Health()) if check.figure == "pair_share"]
+    assert message and "pairs per prompt is -1, below the limit health.pair_share=0.1" in message
     assert [check.figure for check in checks(Health(stop=("pair_share",))) if check.stop] == ["pair_share"]
     with pytest.raises(ValueError, match=r"stop names kl, which has no limit; set health\.kl"):
         Health(stop=("kl",))
 
 
-def test_the_figures_are_what_they_say() -> None:
+def test_the_figures_follow_their_formulas() -> None:
     assert effective_number(np.array([5, 5, 5, 5])) == pytest.approx(4) and effective_number(np.array([7])) == pytest.approx(1)
     assert effective_number(np.array([3, 1])) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
     assert distinct_ngrams(["a b c d", "a b c", "a b"]) == pytest.approx(2 / 3) and distinct_ngrams(["a b"]) is None
@@ -148,9 +148,9 @@ def test_the_figures_are_what_they_say() -> None:
     assert hacking([0.5, 0.6], [0.5, 0.6]) == 0 and hacking([None, 0.6], [0.6, 0.5]) is None
 
 
-def test_first_answers_come_before_second_ones_and_missing_ones_are_left_out() -> None:
+def test_first_responses_come_before_second_ones_and_null_ones_are_left_out() -> None:
     questions = pa.table({"prompt_id": ["a", "b"], "messages": [[{"role": "user", "content": name}] for name in "ab"]})
     answers = pa.table({"prompt_id": ["b", "a"], "response_ids": [[[1], [2]], [None, [3]]]})
-    found = sampled_answers(questions, answers, 2)
-    assert [(one.messages[0]["content"], one.ids) for one in found] == [("b", [1]), ("b", [2])]
-    assert [one.ids for one in sampled_answers(questions, answers, 9)] == [[1], [2], [3]]
+    sample = sampled_answers(questions, answers, 2)
+    assert [(response.messages[0]["content"], response.ids) for response in sample] == [("b", [1]), ("b", [2])]
+    assert [response.ids for response in sampled_answers(questions, answers, 9)] == [[1], [2], [3]]

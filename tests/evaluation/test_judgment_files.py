@@ -6,7 +6,7 @@ import pytest
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.evaluation.judgment_files import kind_of, parse_records, read_records, text_field
-from tests.evaluation.official import judged, rated, write_lines
+from tests.evaluation.official import judgment_row, rating_row, write_lines
 
 SINGLE = ("FastChat single-answer judgments",)
 
@@ -17,26 +17,26 @@ def faults(path: Path, kinds: tuple[str, ...] = SINGLE) -> list[str]:
     return error.value.faults
 
 
-def test_lists_and_lines_plain_and_gzipped_hold_the_same_rows(tmp_path: Path) -> None:
-    rows = [rated("m", 81, 1, 8), rated("m", 82, 1, 7)]
-    listed = tmp_path / "list.json"
-    listed.write_text("\ufeff" + json.dumps(rows, indent=2))
-    packed = tmp_path / "named.anything"
-    packed.write_bytes(gzip.compress(("\n" + "\n\n".join(map(json.dumps, rows))).encode()))
-    found = read_records([listed, packed, write_lines(tmp_path / "lines.jsonl", rows)], SINGLE, "mt-bench")
-    assert [record.row for record in found] == rows * 3
-    assert [record.place for record in found] == ["entry 1", "entry 2", "line 2", "line 4", "line 1", "line 2"]
+def test_lists_and_lines_plain_and_gzipped_give_the_same_rows(tmp_path: Path) -> None:
+    rows = [rating_row("m", 81, 1, 8), rating_row("m", 82, 1, 7)]
+    list_file = tmp_path / "list.json"
+    list_file.write_text("\ufeff" + json.dumps(rows, indent=2))
+    gzip_file = tmp_path / "named.anything"
+    gzip_file.write_bytes(gzip.compress(("\n" + "\n\n".join(map(json.dumps, rows))).encode()))
+    records = read_records([list_file, gzip_file, write_lines(tmp_path / "lines.jsonl", rows)], SINGLE, "mt-bench")
+    assert [record.row for record in records] == rows * 3
+    assert [record.place for record in records] == ["entry 1", "entry 2", "line 2", "line 4", "line 1", "line 2"]
 
 
-def test_a_line_separator_inside_a_text_is_no_end_of_line(tmp_path: Path) -> None:
+def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(rated("m", 81, 1, 8) | {"judgment": "one\u2028two\x85three"}, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(rating_row("m", 81, 1, 8) | {"judgment": "one\u2028two\x85three"}, ensure_ascii=False) + "\n")
     assert len(read_records([path], SINGLE, "mt-bench")) == 1
 
 
-def test_broken_files_are_named_with_the_place_of_the_fault(tmp_path: Path) -> None:
+def test_damaged_files_are_named_with_the_place_of_the_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(rated("m", 81, 1, 8)) + '\n{"question_id": 8')
+    path.write_text(json.dumps(rating_row("m", 81, 1, 8)) + '\n{"question_id": 8')
     assert faults(path)[0].startswith(f"{path}, line 2: ") and faults(path)[0].endswith("one object per line, or one list of objects")
     path.write_text("[{}, 3")
     assert faults(path)[0].startswith(f"{path}, the list: ")
@@ -52,8 +52,8 @@ def test_broken_files_are_named_with_the_place_of_the_fault(tmp_path: Path) -> N
     assert "cannot be read: " in faults(tmp_path)[0]
 
 
-def test_a_file_of_another_kind_is_refused_with_what_it_looks_like(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", [rated("m", 81, 1, 8), judged("m", "q", "A>B", "A>B")])
+def test_a_file_of_another_kind_is_an_error_that_names_the_kind(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [rating_row("m", 81, 1, 8), judgment_row("m", "q", "A>B", "A>B")])
     expected = "expected for mt-bench: FastChat single-answer judgments"
     assert faults(path) == [f"{path}, line 2: looks like Arena-Hard raw judgments; {expected}"]
     path = write_lines(tmp_path / "b.jsonl", [{"some": 1, "thing": 2}])
@@ -63,13 +63,13 @@ def test_a_file_of_another_kind_is_refused_with_what_it_looks_like(tmp_path: Pat
 
 
 def test_a_file_given_twice_would_count_twice(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", [rated("m", 81, 1, 8)])
+    path = write_lines(tmp_path / "a.jsonl", [rating_row("m", 81, 1, 8)])
     with pytest.raises(ConfigError, match="is given twice"):
         read_records([path, tmp_path / "." / "a.jsonl"], SINGLE, "mt-bench")
 
 
-def test_faulty_rows_of_all_files_are_reported_the_first_few_of_each(tmp_path: Path) -> None:
-    paths = [write_lines(tmp_path / f"{name}.jsonl", [rated("", number, 1, 1) for number in range(7)]) for name in "ab"]
+def test_the_first_errors_of_every_file_are_reported(tmp_path: Path) -> None:
+    paths = [write_lines(tmp_path / f"{name}.jsonl", [rating_row("", number, 1, 1) for number in range(7)]) for name in "ab"]
     with pytest.raises(ConfigError) as error:
         parse_records(read_records(paths, SINGLE, "mt-bench"), lambda record: text_field(record.row, "model"))
     assert len(error.value.faults) == 12 and error.value.faults[5] == f"{paths[0]}: and 2 more rows with faults"

@@ -6,7 +6,7 @@ import pytest
 from eva_stages.core.errors import ConfigError
 from eva_stages.evaluation.file_scores import score_files
 from eva_stages.evaluation.mt_bench import CATEGORIES, category_of, radar, rating
-from tests.evaluation.official import needs_evaldata, official_files, official_rows, rated, write_lines
+from tests.evaluation.official import needs_evaldata, official_files, official_rows, rating_row, write_lines
 
 FILES = official_files("mtbench", "judgments")
 
@@ -33,7 +33,13 @@ def test_a_rating_is_read_as_fastchat_reads_it(text: str | None, value: float | 
 
 
 def test_scores_are_means_over_rated_rows(tmp_path: Path) -> None:
-    rows = [rated("m", 81, 1, 8), rated("m", 81, 2, 4), rated("m", 121, 1, 9.5), rated("m", 121, 2, -1), rated("n", 81, 1, None)]
+    rows = [
+        rating_row("m", 81, 1, 8),
+        rating_row("m", 81, 2, 4),
+        rating_row("m", 121, 1, 9.5),
+        rating_row("m", 121, 2, -1),
+        rating_row("n", 81, 1, None),
+    ]
     document = score_files("mt-bench", [write_lines(tmp_path / "a.jsonl", rows)])
     first, second = document["models"]
     assert first["model"] == "m" and first["score"] == pytest.approx(21.5 / 3)
@@ -43,8 +49,8 @@ def test_scores_are_means_over_rated_rows(tmp_path: Path) -> None:
     assert (second["score"], second["ci"], second["turn1"], second["unrated"]) == (None, None, None, 1)
 
 
-def test_rows_without_a_stored_score_are_read_from_the_judges_text_alone(tmp_path: Path) -> None:
-    row = rated("m", 81, 1, 3) | {"user_prompt": "The answer says: Rating: [[10]]"}
+def test_a_missing_score_is_read_from_the_judges_text(tmp_path: Path) -> None:
+    row = rating_row("m", 81, 1, 3) | {"user_prompt": "The answer says: Rating: [[10]]"}
     del row["score"]
     silent = row | {"turn": 2, "judgment": "I cannot rate this."}
     (model,) = score_files("mt-bench", [write_lines(tmp_path / "a.jsonl", [row, silent])])["models"]
@@ -52,17 +58,17 @@ def test_rows_without_a_stored_score_are_read_from_the_judges_text_alone(tmp_pat
 
 
 def test_several_files_repeated_rows_and_other_questions(tmp_path: Path) -> None:
-    one = write_lines(tmp_path / "a.jsonl", [rated("m", 1, 1, 2), rated("m", 1, 1, 2)])
-    two = write_lines(tmp_path / "b.jsonl.gz", [rated("m", 2, 1.0, 5.0)])
+    first_file = write_lines(tmp_path / "a.jsonl", [rating_row("m", 1, 1, 2), rating_row("m", 1, 1, 2)])
+    two = write_lines(tmp_path / "b.jsonl.gz", [rating_row("m", 2, 1.0, 5.0)])
     questions = write_lines(tmp_path / "q.jsonl", [{"question_id": number, "category": "law", "turns": ["?"]} for number in (1, 2)])
-    (model,) = score_files("mt-bench", [one, two], questions=questions)["models"]
+    (model,) = score_files("mt-bench", [first_file, two], questions=questions)["models"]
     assert (model["score"], model["duplicates"], model["categories"]) == (3.0, 1, {"law": 3.0})
-    (model,) = score_files("mt-bench", [one, two])["models"]
+    (model,) = score_files("mt-bench", [first_file, two])["models"]
     assert model["categories"] == {"unknown": 3.0}
 
 
 def test_a_bad_row_is_named_with_its_file_and_line(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", [rated("m", 81, 1, 8), rated("m", 81, 3, 8), rated("m", 82, 1, "high")])
+    path = write_lines(tmp_path / "a.jsonl", [rating_row("m", 81, 1, 8), rating_row("m", 81, 3, 8), rating_row("m", 82, 1, "high")])
     with pytest.raises(ConfigError) as error:
         score_files("mt-bench", [path])
     assert error.value.faults == [
@@ -85,7 +91,7 @@ def test_the_radar_has_an_axis_per_category_and_a_line_per_model(tmp_path: Path,
 
 @needs_evaldata
 def test_published_scores_of_every_official_file() -> None:
-    published = {
+    published_scores = {
         "martian": 8.3125,
         "unify": 8.757861635220126,
         "mistralai/Mixtral-8x7B-Instruct-v0.1": 8.340625,
@@ -93,8 +99,8 @@ def test_published_scores_of_every_official_file() -> None:
     }
     document = score_files("mt-bench", FILES)
     models = {model["model"]: model for model in document["models"]}
-    assert models.keys() == published.keys() and len(FILES) == 2
-    for name, score in published.items():
+    assert models.keys() == published_scores.keys() and len(FILES) == 2
+    for name, score in published_scores.items():
         rows = [row for path in FILES for row in official_rows(*path.parts[-3:]) if row["model"] == name]
         plain = [row["score"] for row in rows if row["score"] != -1]
         assert models[name]["score"] == pytest.approx(sum(plain) / len(plain), abs=1e-9)
@@ -106,11 +112,11 @@ def test_published_scores_of_every_official_file() -> None:
 
 
 @needs_evaldata
-def test_stored_scores_are_found_again_in_the_judges_text() -> None:
+def test_the_judges_texts_have_the_stored_scores() -> None:
     rows = [row for path in FILES for row in official_rows(*path.parts[-3:])]
-    read = [rating(row["judgment"]) for row in rows]
+    ratings = [rating(row["judgment"]) for row in rows]
     assert len(rows) == 640
-    assert [-1 if value is None else value for value in read] == [row["score"] for row in rows]
+    assert [-1 if value is None else value for value in ratings] == [row["score"] for row in rows]
 
 
 @needs_evaldata

@@ -34,7 +34,7 @@ def test_the_model_is_b_in_game_0_and_a_in_game_1() -> None:
     assert outcome_of_label(None, 0, "v0.1") is None
 
 
-def test_both_orders_are_judged_and_a_missing_answer_is_not_judged() -> None:
+def test_both_orders_are_judged_and_a_missing_response_is_not_judged() -> None:
     row = {"prompt_id": "1", "messages": [{"role": "user", "content": "Take abc, reverse it."}]}
     row |= {"responses": ["cba"], "baseline_responses": ["abc"], "generator": "m", "baseline_generator": "base"}
     step = JudgePairs(name="judge", llm=LettercraftLLM())
@@ -47,7 +47,7 @@ def test_both_orders_are_judged_and_a_missing_answer_is_not_judged() -> None:
     assert [(game["verdict"], game["outcome"], bool(game["failure"])) for game in missing] == [(None, None, True)] * 2
 
 
-def test_a_lost_verdict_counts_for_nobody() -> None:
+def test_a_missing_verdict_does_not_count() -> None:
     table = pa.table({"question_id": ["1", "1", "2", "2", "3", "3"], "outcome": [1.0, None, 0.5, 0.5, None, None]})
     estimate = win_rate(table, 0.95, 0)
     assert estimate.value == pytest.approx((1.0 + 0.5) / 2) and estimate.n == 2
