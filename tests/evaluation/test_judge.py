@@ -208,7 +208,7 @@ def test_alpaca_eval_reads_preferences_from_log_probabilities_in_both_orders(ser
     assert injected_text in pairs[3]["prompt"]
 
 
-@pytest.mark.parametrize("told", [[], [{"token": "The", "logprob": 0.0, "bytes": None, "top_logprobs": []}]])
+@pytest.mark.parametrize("logprobs", [[], [{"token": "The", "logprob": 0.0, "bytes": None, "top_logprobs": []}]])
 def test_alpaca_eval_without_a_preference_is_null_and_counted(server: ChatServer, tmp_path: Path, logprobs: list[dict[str, Any]]) -> None:
     server.reply, server.logprobs = lambda body: "The", lambda body: logprobs
     step = AnnotatePairs(name="alpaca", llm=judge(server, tmp_path), annotator="weighted_alpaca_eval_gpt4_turbo")
