@@ -43,22 +43,22 @@ def imported_function(recipe: Recipe, resolved: Resolved, choice: FunctionChoice
             ]
         )
     try:
-        imported = load_function(str(function.file), function.name, function.digest)
+        function_object = load_function(str(function.file), function.name, function.digest)
     except DataError as error:
         raise ConfigError([f"{place}: {error}"]) from error
-    if fault := call_fault(imported, field):
+    if fault := call_fault(function_object, field):
         raise ConfigError([f"{place}: {spec} {fault}"])
-    return imported
+    return function_object
 
 
 def call_fault(function: Any, field: FunctionField) -> str | None:
     """Why something cannot be called as a field's function; None if it can, or Python does not know its parameters."""
-    expected = f"expected a function ({', '.join(field.parameters)}) that returns {field.returns}"
+    expected_function = f"expected a function ({', '.join(field.parameters)}) that returns {field.returns}"
     if isinstance(function, type) or not callable(function):
-        return f"is {'a class' if isinstance(function, type) else f'an object of type {type(function).__name__}'}; {expected}"
+        return f"is {'a class' if isinstance(function, type) else f'an object of type {type(function).__name__}'}; {expected_function}"
     kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
     if any(is_kind(call) for call in (function, function.__call__) for is_kind in kinds):
-        return f"is a coroutine or generator function, not a plain function; {expected}"
+        return f"is a coroutine or generator function, not a plain function; {expected_function}"
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):  # some functions written in C do not say
@@ -66,7 +66,7 @@ def call_fault(function: Any, field: FunctionField) -> str | None:
     try:
         signature.bind(*field.parameters)
     except TypeError as error:
-        return f"takes {signature}, and cannot be called with ({', '.join(field.parameters)}): {error}; {expected}"
+        return f"takes {signature}, and cannot be called with ({', '.join(field.parameters)}): {error}; {expected_function}"
     return None
 
 
@@ -74,25 +74,26 @@ def check_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """Every verifier has references to check against, wherever it scores."""
     if recipe.evaluation.only:
         return
-    given = isinstance(recipe.prompts, FilePrompts | HubPrompts) and recipe.prompts.reference_column is not None
+    has_references = isinstance(recipe.prompts, FilePrompts | HubPrompts) and recipe.prompts.reference_column is not None
     evolved = recipe.iterations > 0 and recipe.creator.control is None
     for place, reward in sections(recipe.reward, "reward"):
         if not isinstance(reward, VerifierReward):
             continue
         builtin = not in_file(reward.function)
-        if builtin and not given:
+        if builtin and not has_references:
             yield (
                 f"{place}.function: {reward.function} checks responses against references, and the prompts have none; set "
                 "prompts.reference_column to the column that holds them (prompts.kind=file or hub)"
             )
         if evolved and (
-            builtin or (given and _needs_reference(recipe, resolved, FunctionChoice(f"{place}.function", reward.function, VERIFIER)))
+            builtin
+            or (has_references and _needs_reference(recipe, resolved, FunctionChoice(f"{place}.function", reward.function, VERIFIER)))
         ):
-            own = "" if builtin else ", or give the function's reference a default if it can score without one"
+            advice = "" if builtin else ", or give the function's reference a default if it can score without one"
             yield (
                 f"{place}.function: {reward.function} checks responses against references, and creator.evolve returns prompts without "
                 "references, so that every response to an evolved prompt would have no reward; set iterations=0, or creator.control to "
-                f"longer, human or no_evolve, or take a reward that needs no references{own}"
+                f"longer, human or no_evolve, or take a reward that needs no references{advice}"
             )
 
 

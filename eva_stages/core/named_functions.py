@@ -1,8 +1,8 @@
-"""Functions that a recipe names, in a Python file beside it, known by the content of that file and of its local imports.
+"""Functions in Python files that a recipe names. The content of the file and of its local imports is their identity.
 
-`resolve_function` reads the source and runs nothing of it. `load_function` imports it, which may do anything and therefore needs the
-recipe's `trust_code`; it refuses a file that has changed since it was resolved. A file's folder (of a package: the one above it) can be
-imported from while it is loaded. What a function reads or imports in another way is not part of its identity.
+`resolve_function` reads the source and runs nothing. `load_function` imports the file, which runs it and therefore needs the recipe's
+`trust_code`; it refuses a file that has changed since it was resolved. While a file is imported, its folder (for a package: the folder
+above the package) is on the module search path. Files that a function reads or imports in other ways are not part of its identity.
 """
 
 import ast
@@ -25,7 +25,7 @@ from eva_stages.core.stage import Use, load_attribute
 
 Function = Callable[..., Any]
 SOURCES = "functions"
-"""Folder of a run with the sources of every function that its recipes named, each in a folder named after its digest."""
+"""Folder of a run with the sources of every named function, in one folder per digest."""
 EVA = ("cli", "configs", "eva_stages", "hub_cards", "pipelines")
 
 
@@ -36,29 +36,38 @@ class NamedFunction:
     file: Path
     name: str
     sources: dict[str, bytes]
-    """The content of the file, under its path below the folder that is imported from, and of every local module that it imports."""
+    """Contents of the file and of every local module that it imports, by path below `folder`."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder on the module search path while the file is imported."""
+        return import_folder(self.file)
+
+    @property
+    def path(self) -> str:
+        """The file's path below `folder`."""
+        return self.file.relative_to(self.folder).as_posix()
 
     @property
     def digest(self) -> str:
-        """sha256 over the contents; the file's own name is not part of it."""
-        own = self.file.relative_to(import_folder(self.file)).as_posix()
-        hashes = {path: hashlib.sha256(content).hexdigest() for path, content in self.sources.items() if path != own}
-        return fingerprint({"file": hashlib.sha256(self.sources[own]).hexdigest(), "imports": hashes})
+        """sha256 over the contents, without the file's name."""
+        hashes = {path: hashlib.sha256(content).hexdigest() for path, content in self.sources.items() if path != self.path}
+        return fingerprint({"file": hashlib.sha256(self.sources[self.path]).hexdigest(), "imports": hashes})
 
     def save_sources(self, root: Path) -> None:
-        """Copy the sources into a run's folder, for whoever reads the run."""
+        """Copy the sources into a run's folder."""
         for name, content in self.sources.items():
             path = root / SOURCES / self.digest / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
     def use(self) -> Use:
-        """What a step gets: the file's place is no part of its identity."""
+        """The argument for a step; the file's location is not part of its identity."""
         return Use(f"{__name__}:FunctionCode", {"name": self.name, "digest": self.digest}, {"file": str(self.file)})
 
 
 class FunctionCode(BaseModel):
-    """A function in a file as data, for the process that calls it."""
+    """Reference to a function in a file; the process that calls the function loads it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,7 +77,7 @@ class FunctionCode(BaseModel):
 
     @property
     def spec(self) -> str:
-        """As a recipe names it."""
+        """The function as a recipe names it."""
         return f"{self.file}:{self.name}"
 
     def load(self) -> Function:
@@ -77,12 +86,12 @@ class FunctionCode(BaseModel):
 
 
 def choice_name(choice: str | FunctionCode) -> str:
-    """The name of the function that a step was given."""
+    """The name of a step's function."""
     return choice if isinstance(choice, str) else choice.name
 
 
 def load_choice(choice: str | FunctionCode, field: FunctionField) -> Function:
-    """The function that a step was given: one of eva's own by its name, or one in a file.
+    """A step's function: a built-in function by name, or a function in a file.
 
     Raises:
         DataError: as `load_function` says.
@@ -91,12 +100,12 @@ def load_choice(choice: str | FunctionCode, field: FunctionField) -> Function:
 
 
 def known_functions(field: FunctionField) -> dict[str, Function]:
-    """Eva's own functions of a field by their names."""
+    """The built-in functions of a field by name."""
     return {name: load_choice(name, field) for name in field.names}
 
 
 def import_folder(file: Path) -> Path:
-    """The folder that a file's module is imported from: its own, or the one above its package."""
+    """The folder that a file's module is imported from: the file's folder, or the folder above its package."""
     folder = file.parent
     while (folder / "__init__.py").is_file() and folder != folder.parent:
         folder = folder.parent
@@ -107,29 +116,28 @@ def resolve_function(spec: str, place: str) -> NamedFunction:
     """Find "FILE.py:NAME" with the absolute path of a file, and read its source.
 
     Args:
-        place: the recipe field it stands in, for errors.
+        place: the recipe field, for errors.
 
     Raises:
-        ConfigError: if there is no such file, it is no Python, or it does not define the name.
+        ConfigError: if the file does not exist, is not valid Python, or does not define the name.
     """
     path, _, name = spec.rpartition(":")
     file = Path(path)
     if not file.is_file():
-        raise ConfigError(
-            [f"{place}: there is no file {file}; functions come from Python files beside the recipe, as in functions.py:{name}"]
-        )
+        raise ConfigError([f"{place}: there is no file {file}; give a Python file by its path from the recipe, as in functions.py:{name}"])
     try:
         sources = _sources(file)
-        tree = ast.parse(sources[file.relative_to(import_folder(file)).as_posix()])
+        function = NamedFunction(file, name, sources)
+        tree = ast.parse(sources[function.path])
     except (SyntaxError, ValueError, RecursionError, OSError) as error:
         raise ConfigError([f"{place}: {file} cannot be read as Python: {error}"]) from error
-    if name not in (names := list(_defined(tree))) and "*" not in names:
+    if name not in (names := list(_defined_names(tree))) and "*" not in names:
         raise ConfigError([f"{place}: {file} defines no {name!r}; it defines {', '.join(names) or 'nothing'}"])
-    return NamedFunction(file, name, sources)
+    return function
 
 
-def _defined(tree: ast.Module) -> Iterator[str]:
-    """What a module defines; `*` stands for what it imports by it."""
+def _defined_names(tree: ast.Module) -> Iterator[str]:
+    """The names that a module defines or imports; `*` for a star import."""
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
@@ -143,17 +151,17 @@ def _defined(tree: ast.Module) -> Iterator[str]:
 
 
 def _sources(file: Path) -> dict[str, bytes]:
-    """The content of a file and of the local modules that it imports, and they in turn, by path below the import folder."""
+    """Contents of a file and, recursively, of the local modules that it imports, by path below the import folder."""
     folder = import_folder(file)
-    found: dict[str, bytes] = {}
-    waiting = [file, *_module_files(folder, file.relative_to(folder).with_suffix("").parts)]
-    while waiting:
-        path = waiting.pop()
+    contents: dict[str, bytes] = {}
+    queue = [file, *_module_files(folder, file.relative_to(folder).with_suffix("").parts)]
+    while queue:
+        path = queue.pop()
         key = path.relative_to(folder).as_posix()
-        if key not in found:
-            found[key] = path.read_bytes()
-            waiting += _local_imports(ast.parse(found[key]), path, folder)
-    return dict(sorted(found.items()))
+        if key not in contents:
+            contents[key] = path.read_bytes()
+            queue += _local_imports(ast.parse(contents[key]), path, folder)
+    return dict(sorted(contents.items()))
 
 
 def _local_imports(tree: ast.Module, file: Path, folder: Path) -> Iterator[Path]:
@@ -170,7 +178,7 @@ def _local_imports(tree: ast.Module, file: Path, folder: Path) -> Iterator[Path]
 
 
 def _module_files(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
-    """The files that importing a dotted name runs, those of packages above it included; none of eva's own."""
+    """The files that importing a dotted name runs, including those of its packages, except eva's."""
     if parts and parts[0] in EVA:
         return
     for count in range(1, len(parts) + 1):
@@ -182,58 +190,56 @@ def load_function(file: str, name: str, digest: str) -> Callable[..., Any]:
     """Import a function.
 
     Raises:
-        DataError: if its source is not what it was when it was resolved, it cannot be imported, or another module has a local one's name.
+        DataError: if the source has changed since it was resolved, it cannot be imported, or a local module has the name of another module.
     """
     try:
         function = resolve_function(f"{file}:{name}", file)
     except ConfigError as error:
         raise DataError(str(error)) from error
     if function.digest != digest:
-        raise DataError(f"{file}, or a module beside it, has changed since the run started; start it again to use the new version")
+        raise DataError(f"{file}, or a module that it imports, has changed since the run started; rerun to use the new version")
     try:
-        found = getattr(_imported(function), name, None)
+        attribute = getattr(_import_file(function), name, None)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise DataError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise DataError(f"{name} in {file} is a {type(found).__name__}; expected a function")
-    return found
+    if not callable(attribute):
+        raise DataError(f"{name} in {file} is a {type(attribute).__name__}; expected a function")
+    return attribute
 
 
-def _imported(function: NamedFunction) -> Any:
-    """The module of a function, imported anew together with the local modules that it imports."""
-    folder = import_folder(function.file)
-    own = function.file.relative_to(folder).as_posix()
+def _import_file(function: NamedFunction) -> Any:
+    """The function's module. It and the local modules that it imports are imported again if they were imported before."""
+    folder = function.folder
     for path in function.sources:
         name = _module_name(path)
         if _is_taken(name.partition(".")[0], folder):
-            if path == own and not _imports_itself(function):
-                continue  # it is never imported under its own name, whose module is another one
-            raise ImportError(f"there is another module {name}, Python's own or installed; give {folder / path} another name")
+            if path == function.path and not _imports_itself(function):
+                continue  # no import uses this file under that name
+            raise ImportError(f"another module {name} is installed or part of Python; rename {folder / path}")
         sys.modules.pop(name, None)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
         for path in function.sources:
-            if path != own:  # also those that are imported late, when the folder is no longer searched
+            if path != function.path:  # also modules that a function imports when it is called, after the search path is restored
                 importlib.import_module(_module_name(path))
-        return _module(function.file, own)
+        return _module(function.file, function.path)
     finally:
         sys.path.remove(str(folder))
 
 
 def _imports_itself(function: NamedFunction) -> bool:
-    """Whether a file imports a module of its own name, or lies in a package."""
-    folder = import_folder(function.file)
-    own = function.file.relative_to(folder).as_posix()
-    return "/" in own or any(
+    """Whether a file imports a module with its own name, or is in a package."""
+    folder = function.folder
+    return "/" in function.path or any(
         function.file in _local_imports(ast.parse(source), folder / path, folder) for path, source in function.sources.items()
     )
 
 
 def _module(file: Path, path: str) -> Any:
-    """A file's module: of a package under its own name, else under one that no other module has."""
+    """A file's module: under its own name in a package, else under a name that no other module has."""
     if "/" in path:
         return importlib.import_module(_module_name(path))
     name = f"eva_functions_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
@@ -246,7 +252,7 @@ def _module(file: Path, path: str) -> Any:
 
 
 def _is_taken(name: str, folder: Path) -> bool:
-    """Whether a module's name is one of Python's own, of an installed package or of eva's."""
+    """Whether a name belongs to a module of Python, of an installed package or of eva."""
     spec = importlib.machinery.PathFinder.find_spec(name)
     installed = spec is not None and spec.origin is not None and Path(spec.origin).is_relative_to(sys.prefix)
     return name in (*sys.stdlib_module_names, *EVA) or (installed and not folder.is_relative_to(sys.prefix))

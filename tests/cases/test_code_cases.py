@@ -196,7 +196,7 @@ def test_a_file_with_the_name_of_an_imported_module_does_not_replace_that_module
     function = resolve_function(f"{folder / 'json.py'}:reward", "reward.function")
     assert load_function(str(function.file), "reward", function.digest)([], "four", None) == 2 and sys.modules["json"] is json
     (folder / "json.py").write_text("import json\nreward = lambda messages, response, reference: len(json.dumps(response))\n")
-    with pytest.raises(ConfigError, match="another module json"):
+    with pytest.raises(ConfigError, match="another module json is installed"):
         check(load_recipe(str(write_recipe(folder, reward={"kind": "verifier", "function": "json.py:reward"}))))
     assert sys.modules["json"] is json
 
@@ -223,7 +223,7 @@ def test_a_function_that_changes_its_messages_affects_no_other_response(folder: 
 def test_a_local_module_with_the_name_of_an_installed_one_is_refused(folder: Path) -> None:
     (folder / "json.py").write_text("def scale(n): return n")
     (folder / "functions.py").write_text(REWARD.replace("helper", "json"))
-    with pytest.raises(ConfigError, match="another module json"):
+    with pytest.raises(ConfigError, match="another module json is installed"):
         check(load_recipe(str(write_recipe(folder))))
 
 

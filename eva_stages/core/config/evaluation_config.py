@@ -116,8 +116,8 @@ class AlpacaEval(JudgedBenchmark):
 
     @classmethod
     def judge_settings(cls, data: dict[str, Any]) -> dict[str, Any]:
-        weighted = data.get("annotator", "weighted_alpaca_eval_gpt4_turbo") == "weighted_alpaca_eval_gpt4_turbo"
-        return {"temperature": 1.0 if weighted else 0.0, "top_p": 1.0, "max_new_tokens": 1 if weighted else 100}
+        is_weighted = data.get("annotator", "weighted_alpaca_eval_gpt4_turbo") == "weighted_alpaca_eval_gpt4_turbo"
+        return {"temperature": 1.0 if is_weighted else 0.0, "top_p": 1.0, "max_new_tokens": 1 if is_weighted else 100}
 
 
 class GSM8K(Benchmark):

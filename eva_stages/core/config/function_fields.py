@@ -1,7 +1,7 @@
-"""Fields that name a function: one of eva's own, or one in a Python file of the user's.
+"""Recipe fields that name a function: a built-in function by name, or a function in a Python file of the user.
 
-Each field declares here, once, which of eva's functions it takes and where they are, how a function is called, and what checks it. Names of
-files are made absolute by `paths`; `core.named_functions` reads and imports the functions.
+This file declares each such field once: the built-in functions, the parameters, and the function's check. `paths` makes names of files
+absolute; `core.named_functions` reads and imports the files.
 """
 
 import re
@@ -13,19 +13,19 @@ from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 UNKNOWN = "unknown_function"
-"""Type of the error for a text that is neither a known name nor a function in a file."""
+"""Type of the validation error for a text that is neither a known name nor FILE.py:NAME."""
 _SPEC = re.compile(r"[^:]+:[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
 class FunctionField:
-    """What the functions of a field are like.
+    """The functions that a field accepts.
 
     Attributes:
-        functions: eva's own functions as "module:attr", by their names in a recipe.
-        parameters: names of the positional arguments that a function is called with.
-        returns: what it must return, in words.
-        check: "module:attr" of `f(function, recipe)`, which calls the function with a sample and raises DataError unless it returns that.
+        functions: built-in functions as "module:attr", by their names in a recipe.
+        parameters: names of the positional arguments.
+        returns: the return value, in words.
+        check: "module:attr" of `f(function, recipe)`, which calls the function with a sample and raises DataError if it fails.
     """
 
     functions: Mapping[str, str]
@@ -33,27 +33,27 @@ class FunctionField:
     returns: str
     check: str
     reserved: tuple[str, ...] = ()
-    """Names that a function in a file may not have, besides those of eva's own."""
+    """More names that a function in a file may not have."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of eva's own functions."""
+        """Names of the built-in functions."""
         return tuple(self.functions)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+        return core_schema.no_info_after_validator_function(self._validate, handler(source))
 
-    def _checked(self, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _validate(self, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for text in (value,) if isinstance(value, str) else value:
             if text not in self.functions and not _SPEC.fullmatch(text):
                 raise PydanticCustomError(UNKNOWN, "no such function", {"known": self.names, "value": text})
             if in_file(text) and (name := function_name(text)) in (*self.functions, *self.reserved):
-                raise PydanticCustomError("reserved_name", "the name {name} is eva's own; rename the function", {"name": name})
+                raise PydanticCustomError("reserved_name", "the name {name} belongs to eva; rename the function", {"name": name})
         return value
 
 
 def in_file(choice: str) -> bool:
-    """Whether a field's text names a function in a file, not one of eva's own."""
+    """Whether a field's text names a function in a file."""
     return ":" in choice
 
 
@@ -71,7 +71,7 @@ class FunctionChoice(NamedTuple):
 
 
 def function_choices(section: BaseModel, place: str = "") -> Iterator[FunctionChoice]:
-    """Every function that a section of a recipe names, eva's own included."""
+    """Every function that a section of a recipe names."""
     for name, info in type(section).model_fields.items():
         mark = next((mark for mark in info.metadata if isinstance(mark, FunctionField)), None)
         yield from _choices(getattr(section, name), mark, f"{place}.{name}" if place else name)
