@@ -254,8 +254,8 @@ def _module(file: Path, path: str) -> Any:
 def _is_taken(name: str, folder: Path) -> bool:
     """Whether a name belongs to a module of Python, of an installed package or of eva."""
     spec = importlib.machinery.PathFinder.find_spec(name)
-    installed = spec is not None and spec.origin is not None and Path(spec.origin).is_relative_to(sys.prefix)
-    return name in (*sys.stdlib_module_names, *EVA) or (installed and not folder.is_relative_to(sys.prefix))
+    is_installed = spec is not None and spec.origin is not None and Path(spec.origin).is_relative_to(sys.prefix)
+    return name in (*sys.stdlib_module_names, *EVA) or (is_installed and not folder.is_relative_to(sys.prefix))
 
 
 def _module_name(path: str) -> str:

@@ -11,7 +11,7 @@ from eva_stages.core.config.paths import Location
 from eva_stages.core.decoding import SHORTEST, short
 
 
-def explained(entry: Any, kind: type[BaseModel], places: Mapping[Location, str], file: str) -> str:
+def error_text(entry: Any, kind: type[BaseModel], places: Mapping[Location, str], file: str) -> str:
     """One of pydantic's errors, as text.
 
     Args:
@@ -20,26 +20,26 @@ def explained(entry: Any, kind: type[BaseModel], places: Mapping[Location, str],
     location, owner = _plain_location(entry["loc"], kind)
     if entry["type"] == "union_tag_invalid":
         location = (*location, "kind")
-    field = dotted(location)
+    field = dotted_path(location)
     value = entry["input"]
     match entry["type"]:
         case "extra_forbidden":
-            known = sorted(owner.model_fields) if owner else []
-            text = f"unknown field; known here: {', '.join(known)}{closest(str(location[-1])[:SHORTEST], known)}"
+            field_names = sorted(owner.model_fields) if owner else []
+            text = f"unknown field; known here: {', '.join(field_names)}{closest(str(location[-1])[:SHORTEST], field_names)}"
         case "missing":
             text = "is required and missing"
         case "literal_error":
-            allowed = entry["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
-            text = f"is {short(value)}; known: {allowed}{closest(str(value)[:SHORTEST], allowed.split(', '))}"
+            allowed_values = entry["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
+            text = f"is {short(value)}; known: {allowed_values}{closest(str(value)[:SHORTEST], allowed_values.split(', '))}"
         case kind_of_error if kind_of_error == UNKNOWN:
-            known, value = entry["ctx"]["known"], entry["ctx"]["value"]
+            function_names, value = entry["ctx"]["known"], entry["ctx"]["value"]
             function = "a function in a Python file, as in functions.py:name"
-            allowed = f"known: {', '.join(known)}, or {function}" if known else f"expected {function}"
-            text = f"is {short(value)}; {allowed}{closest(value[:SHORTEST], known)}"
+            allowed_values = f"known: {', '.join(function_names)}, or {function}" if function_names else f"expected {function}"
+            text = f"is {short(value)}; {allowed_values}{closest(value[:SHORTEST], function_names)}"
         case "union_tag_invalid":
-            allowed = entry["ctx"]["expected_tags"].replace("'", "")
+            allowed_values = entry["ctx"]["expected_tags"].replace("'", "")
             tag = str(entry["ctx"]["tag"])
-            text = f"is {short(tag)}; known: {allowed}{closest(tag[:SHORTEST], allowed.split(', '))}"
+            text = f"is {short(tag)}; known: {allowed_values}{closest(tag[:SHORTEST], allowed_values.split(', '))}"
         case "union_tag_not_found":
             text = "needs a `kind`"
         case "model_type" | "model_attributes_type":
@@ -90,7 +90,7 @@ def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
     return get_args(field.annotation) if field else ()
 
 
-def dotted(location: Location) -> str:
+def dotted_path(location: Location) -> str:
     """A location as in `--set`."""
     return ".".join(str(part)[:SHORTEST] for part in location) or "recipe"
 

@@ -15,7 +15,7 @@ from eva_stages.core.config.paths import Location, with_absolute_paths
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.decoding import MAX_CHARACTERS, MAX_DEPTH, SHORTEST, decode_yaml
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipe_errors import closest, dotted, explained, place_of
+from eva_stages.core.recipe_errors import closest, dotted_path, error_text, place_of
 
 SectionType = TypeVar("SectionType", bound=BaseModel)
 
@@ -132,7 +132,7 @@ def parse_section(
     try:
         section = kind.model_validate(data)
     except ValidationError as error:
-        faults += [explained(entry, kind, places, place) for entry in error.errors()]
+        faults += [error_text(entry, kind, places, place) for entry in error.errors()]
     if faults:
         raise ConfigError(faults)
     return section if folder is None else _absolute_section(section, folder, places, place)
@@ -146,7 +146,7 @@ def _absolute_section(section: SectionType, folder: Path, places: dict[Location,
 
     absolute_section, faults = with_absolute_paths(section, folder_of)
     if faults:
-        raise ConfigError([f"{place_of(location, places, file)}: {dotted(location)}: {text}" for location, text in faults])
+        raise ConfigError([f"{place_of(location, places, file)}: {dotted_path(location)}: {text}" for location, text in faults])
     return absolute_section
 
 
@@ -164,7 +164,7 @@ def _note_places(node: yaml.Node | None, location: Location, file: str, places: 
         for key, value in node.value:
             field = (*location, key.value)
             if key.value in keys:
-                faults.append(f"{file}:{key.start_mark.line + 1}: {dotted(field)} occurs twice; keep one")
+                faults.append(f"{file}:{key.start_mark.line + 1}: {dotted_path(field)} occurs twice; keep one")
             keys.add(key.value)
             places[field] = f"{file}:{key.start_mark.line + 1}"
             _note_places(value, field, file, places, faults)
@@ -194,7 +194,7 @@ def _override(data: Any, override: str, places: dict[Location, str], faults: lis
         is_last = depth == len(keys) - 1
         fits = isinstance(target, dict) or (isinstance(target, list) and isinstance(key, int) and key < len(target))
         if not fits:
-            faults.append(f"--set {override}: {dotted(tuple(keys[:depth]))} has no entry {key!r}")
+            faults.append(f"--set {override}: {dotted_path(tuple(keys[:depth]))} has no entry {key!r}")
             return
         if is_last:
             target[key] = value

@@ -51,8 +51,8 @@ class Replay(TableStep):
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         present, *earlier = sources
         sets, infos = earlier[::2][::-1], earlier[1::2][::-1]
-        scored = [self._ids_and_values(*pair) for pair in zip(sets, infos, strict=True)]
-        ids, values = (pa.concat_arrays(columns) for columns in zip(*scored, strict=True))
+        set_columns = [self._ids_and_values(*pair) for pair in zip(sets, infos, strict=True)]
+        ids, values = (pa.concat_arrays(columns) for columns in zip(*set_columns, strict=True))
         is_lost = pc.invert(pc.is_in(ids, value_set=present["prompt_id"]))
         pool = first_places(ids)
         pool = pool[pc.and_(is_lost, pc.is_valid(values)).to_numpy(zero_copy_only=False)[pool]]

@@ -83,9 +83,9 @@ def column_blocks(rows: Iterable[list[Row]], name: str, column: str | None, refe
             (value, reference, number) for value, reference, (number, _) in zip(prompt_values, references, block, strict=True) if number
         ]
         yield Block(*(list(part) for part in zip(*usable, strict=True))) if usable else Block([], [], [])
-    for wanted, place in ((chosen, "column"), (reference_column, "reference_column")):
-        if wanted is not None and wanted not in column_names:
-            raise ConfigError([f"prompts.{place}: {name} has no column {wanted!r}; it has {', '.join(map(str, column_names))}"])
+    for column_name, place in ((chosen, "column"), (reference_column, "reference_column")):
+        if column_name is not None and column_name not in column_names:
+            raise ConfigError([f"prompts.{place}: {name} has no column {column_name!r}; it has {', '.join(map(str, column_names))}"])
     if not values:
         raise ConfigError([f"prompts.path: {name} has no prompts in column {chosen!r}"])
 

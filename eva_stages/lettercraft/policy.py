@@ -190,13 +190,13 @@ def measure(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", pro
     return float(np.mean([grade(i, r) for i, r in zip(instructions, responses, strict=True) if i is not None]))
 
 
-def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", recipe: PolicyRecipe, out: Path) -> None:
+def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", recipe: PolicyRecipe, folder: Path) -> None:
     """Write a float16 safetensors checkpoint, its tokenizer and the recipe it was made from."""
     import torch
 
-    model.to(torch.float16).save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    (out / "lettercraft_recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
+    model.to(torch.float16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "lettercraft_recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

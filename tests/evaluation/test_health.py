@@ -133,7 +133,7 @@ def test_a_null_limit_checks_nothing_and_an_exceeded_one_says_what_to_do() -> No
     (message,) = [check.violation(figures) for check in checks(Health()) if check.figure == "pair_share"]
     assert message and "pairs per prompt is -1, below the limit health.pair_share=0.1" in message
     assert [check.figure for check in checks(Health(stop=("pair_share",))) if check.stop] == ["pair_share"]
-    with pytest.raises(ValueError, match=r"stop names kl, which has no limit; set health\.kl"):
+    with pytest.raises(ValueError, match=r"stop names kl, which have no limit; set one under health"):
         Health(stop=("kl",))
 
 

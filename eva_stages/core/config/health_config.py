@@ -50,8 +50,6 @@ class Health(Section):
         limits = self.model_dump(exclude={"answers", "stop"})
         if unknown := [name for name in self.stop if name not in limits]:
             raise ValueError(f"stop names {', '.join(unknown)}; known: {', '.join(limits)}")
-        if unlimited := [name for name in self.stop if limits[name] is None]:
-            raise ValueError(
-                f"stop names {', '.join(unlimited)}, which has no limit; set {' and '.join(f'health.{name}' for name in unlimited)}"
-            )
+        if names_without_limit := [name for name in self.stop if limits[name] is None]:
+            raise ValueError(f"stop names {', '.join(names_without_limit)}, which have no limit; set one under health")
         return self
