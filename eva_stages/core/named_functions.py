@@ -38,10 +38,8 @@ class NamedFunction:
     sources: dict[str, bytes]
     """Contents of the file and of every local module that it imports, by path below `folder`."""
 
-    @property
-    def folder(self) -> Path:
-        """The folder on the module search path while the file is imported."""
-        return import_folder(self.file)
+    folder: Path
+    """The folder on the module search path while the file is imported."""
 
     @property
     def path(self) -> str:
@@ -127,7 +125,7 @@ def resolve_function(spec: str, place: str) -> NamedFunction:
         raise ConfigError([f"{place}: there is no file {file}; give a Python file by its path from the recipe, as in functions.py:{name}"])
     try:
         sources = _sources(file)
-        function = NamedFunction(file, name, sources)
+        function = NamedFunction(file, name, sources, import_folder(file))
         tree = ast.parse(sources[function.path])
     except (SyntaxError, ValueError, RecursionError, OSError) as error:
         raise ConfigError([f"{place}: {file} cannot be read as Python: {error}"]) from error
