@@ -2,55 +2,22 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.decoding import short
 from eva_stages.core.distil import TableStep
-from eva_stages.core.errors import DataError
-from eva_stages.core.failures import error_reason
 from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.rows import SCHEMAS, Message, last_user_text, normalise
 from eva_stages.core.tables import Rows, first_places, take
+from eva_stages.creator.function_calls import filter_reason
 from eva_stages.creator.sketching import PERMUTATIONS, first_of_their_kind, sketches
 
 
 def prompt_text(messages: Sequence[Message]) -> str:
     """All turns as one text, for comparing prompts."""
     return normalise("\n".join(message["content"] for message in messages))
-
-
-Filter = Callable[[str], str | None]
-COUNTS = ("evolved", "kept")
-"""Counts of the step besides those by reason."""
-LONGEST_REASON = 60
-
-
-def filter_reason(function: Filter, text: str) -> str | None:
-    """Why a filter leaves a prompt out; None if it does not.
-
-    Raises:
-        DataError: if the filter raises, or returns anything but None or a short text.
-    """
-    try:
-        reason = function(text)
-    except Exception as error:
-        raise DataError(f"the filter raised {error_reason(error)}, for the prompt {short(text)}") from error
-    if reason is None or (isinstance(reason, str) and 0 < len(reason) <= LONGEST_REASON and reason not in COUNTS):
-        return reason
-    raise DataError(
-        f"the filter returned {short(reason)} for the prompt {short(text)}; return None, or a reason of 1 to {LONGEST_REASON} "
-        f"characters other than {' and '.join(COUNTS)}, the same one for all prompts that it applies to"
-    )
-
-
-def check_filter(function: Filter, recipe: Recipe) -> None:
-    """Filter three prompts."""
-    for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up.", "\u4f60\u597d"):
-        filter_reason(function, text)
 
 
 class Curate(TableStep):

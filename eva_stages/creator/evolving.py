@@ -7,7 +7,6 @@ generations that were asked for in the meantime would have grown from another pr
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,15 @@ from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
 from eva_stages.core.config.function_fields import EVOLVE_METHOD
-from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.decoding import short
 from eva_stages.core.errors import DataError
-from eva_stages.core.failures import add_calls, error_reason
+from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, generator_output, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, choice_name, load_choice
 from eva_stages.core.parts import FAILED_CALLS, add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
 from eva_stages.creator.context import examples_text, feedback_text
+from eva_stages.creator.function_calls import Method, meta_prompt
 from eva_stages.creator.rejecting import rejection
 
 
@@ -83,31 +81,8 @@ def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
     return f"self_instruct_{style}", SELF_INSTRUCT_TEMPLATE.format(style=STYLES[style], words=len(text.split()), prompt=text)
 
 
-Method = Callable[[str, np.random.Generator], tuple[str, str]]
 INDEPENDENT = {"self_instruct"}
 """Methods whose every generation starts from the drawn prompt."""
-
-
-def meta_prompt(method: Method, text: str, rng: np.random.Generator) -> tuple[str, str]:
-    """(mutation, meta-prompt) by a method.
-
-    Raises:
-        DataError: if the method raises, or does not return two texts.
-    """
-    try:
-        result = method(text, rng)
-    except Exception as error:
-        raise DataError(f"the method raised {error_reason(error)}") from error
-    match result:
-        case (str() as mutation, str() as meta) if mutation and meta.strip():
-            return mutation, meta
-    raise DataError(f"the method returned {short(result)}; return two texts, the mutation's name and the meta-prompt")
-
-
-def check_method(method: Method, recipe: Recipe) -> None:
-    """Write the meta-prompts of two prompts."""
-    for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up."):
-        meta_prompt(method, text, np.random.default_rng(0))
 
 
 HEADING = re.compile(r"Prompt#(?:\*\*)?:(?:\*\*)?|^[ \t*#]*#[\w ]+Prompt#[ \t*]*$", re.MULTILINE)

@@ -4,20 +4,19 @@ A metric is a function from rewards of shape (prompts, n) to finite values of sh
 all scored; the others have NaN and cannot be selected: the best and the worst of a part say nothing about the whole.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.config.function_fields import METRIC
-from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
-from eva_stages.core.failures import error_reason
 from eva_stages.core.named_functions import FunctionCode, choice_name, known_functions, load_choice
 from eva_stages.core.numeric import homogeneous
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows, reward_matrix
+from eva_stages.creator.function_calls import metric_values
 
 
 @homogeneous(degree=0)
@@ -70,41 +69,6 @@ def reward_gap_inverse(rewards: np.ndarray) -> np.ndarray:
 
 def uniform(rewards: np.ndarray) -> np.ndarray:
     return np.ones(len(rewards))
-
-
-Metric = Callable[[np.ndarray], np.ndarray]
-
-
-def metric_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
-    """The values of a metric, NaN where a reward is missing.
-
-    Raises:
-        DataError: if the metric raises, or does not return one finite number per prompt.
-    """
-    is_scored = np.isfinite(rewards).all(axis=1)
-    values = np.full(len(rewards), np.nan)
-    if is_scored.any():
-        values[is_scored] = _finite_values(metric, rewards[is_scored])
-    return values
-
-
-def check_metric(metric: Metric, recipe: Recipe) -> None:
-    """Compute a metric for three prompts; the rewards of the second one are equal, as they often are."""
-    rewards = np.linspace(-1, 2, 3 * recipe.creator.responses).reshape(3, -1)
-    rewards[1] = 0
-    _finite_values(metric, rewards)
-
-
-def _finite_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
-    try:
-        values = np.asarray(metric(rewards.copy()), dtype=np.float64)
-    except Exception as error:
-        raise DataError(f"the metric raised {error_reason(error)}") from error
-    if values.shape != (len(rewards),):
-        raise DataError(f"the metric returned shape {values.shape} for rewards of shape {rewards.shape}; return one number per prompt")
-    if infinite := int((~np.isfinite(values)).sum()):
-        raise DataError(f"the metric is not finite for {infinite} of {len(values)} prompts; return a number also where rewards are equal")
-    return values
 
 
 def weights(values: np.ndarray) -> np.ndarray:

@@ -1,21 +1,19 @@
 """Which prompts are evolved: an informative subset, drawn without replacement [paper, Algorithm 1, line 3; table 4]."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from eva_stages.core.config.function_fields import SELECTION
-from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.decoding import short
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
-from eva_stages.core.failures import error_reason
 from eva_stages.core.fingerprint import uniforms
 from eva_stages.core.named_functions import FunctionCode, load_choice
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows
+from eva_stages.creator.function_calls import selected_places
 
 STRATA = 10
 
@@ -46,38 +44,6 @@ def stratified_selection(weights: np.ndarray, draws: np.ndarray, size: int) -> n
     place = np.empty(len(weights), dtype=np.int64)
     place[order] = np.arange(len(weights)) - first[strata[order]]
     return np.lexsort((draws, place))[:size]
-
-
-Selection = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
-
-
-def selected_places(selection: Selection, weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
-    """The indices that a selection draws, in its order.
-
-    Args:
-        weights: at least 0, not all 0, shape (prompts,).
-        draws: uniform in (0, 1), one per prompt, the only source of randomness.
-        size: how many, at most as many as there are prompts.
-
-    Raises:
-        DataError: if the selection raises, or does not return `size` different indices into `weights`.
-    """
-    try:
-        places = np.asarray(selection(weights.copy(), draws.copy(), size))
-    except Exception as error:
-        raise DataError(f"the selection raised {error_reason(error)}") from error
-    if places.shape != (size,) or places.dtype.kind not in "iu" or len(np.intersect1d(places, np.arange(len(weights)))) < size:
-        raise DataError(
-            f"the selection returned {places.dtype} of shape {places.shape}: {short(places.tolist())}; "
-            f"return {size} different indices from 0 to {len(weights) - 1}"
-        )
-    return places
-
-
-def check_selection(selection: Selection, recipe: Recipe) -> None:
-    """Draw 3 of 8 prompts, with and without weights of 0."""
-    for weights in (np.ones(8), np.array([0.0, 0.0, 1.0, 0.5, 0.25, 0.0, 0.0, 0.0])):
-        selected_places(selection, weights, np.linspace(0.05, 0.95, 8), 3)
 
 
 def topic_balanced(weights: np.ndarray, topics: pa.Array, share: float) -> np.ndarray:

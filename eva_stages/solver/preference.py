@@ -5,23 +5,18 @@ whole checkpoint and its reference from where it began. Its log-probabilities co
 training (and its weights freed) or at every step.
 """
 
-import json
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from eva_stages.core.config.function_fields import LOSS
 from eva_stages.core.config.solver_config import SPPO, CustomLoss, ReferenceLoss
-from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DataError
 from eva_stages.core.named_functions import load_choice
 from eva_stages.models.loading import load_tokenizer
@@ -37,10 +32,10 @@ from eva_stages.solver.fitting import (
 )
 from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.launching import REFERENCE
-from eva_stages.solver.references import COLUMNS, ReferenceLogProbs
+from eva_stages.solver.loss_calls import checked_loss
+from eva_stages.solver.references import COLUMNS, ReferenceLogProbs, ReferencePass
 from eva_stages.solver.tokens import WINS
 
-SAID_SECONDS = 1.0
 LOSS_TYPES = {"dpo": "sigmoid", "sppo": "sppo_hard"}
 """TRL's names where they are not ours; soft SPPO takes TRL's metrics and replaces its loss."""
 
@@ -53,15 +48,13 @@ class PairCollator(DataCollatorForPreference):
         return {**super().torch_call(examples), **columns}
 
 
-class PairTrainer(WholeSteps, DPOTrainer):
+class PairTrainer(ReferencePass, WholeSteps, DPOTrainer):
     """TRL's DPO trainer over token ids, with soft SPPO, the paper's NLL term and reference log-probabilities of our keeping.
 
     The NLL term is (alpha / |y+|) * -log pi(y+|x); TRL's own `sft` is a mean over the batch's tokens, so long responses would
     count more.
     """
 
-    reference_seconds = 0.0
-    """Spent on the reference's log-probabilities before the first step."""
     precompute_ref_logps: bool
     _signature_columns: list[str]
 
@@ -84,45 +77,6 @@ class PairTrainer(WholeSteps, DPOTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         self._signature_columns = list(dict.fromkeys([*self._signature_columns, *WINS]))
-
-    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        if self._cache.read(len(dataset)) is None:
-            began = time.monotonic()
-            chosen, rejected = self._reference_logps(dataset, batch_size)
-            if self.accelerator.is_main_process:
-                self._cache.write(chosen, rejected)
-            self.accelerator.wait_for_everyone()
-            self.reference_seconds = round(time.monotonic() - began, 3)
-        self.ref_model = None
-        self.accelerator.free_memory()  # it still holds the prepared reference
-        return self._cache.join(dataset)
-
-    def _reference_logps(self, dataset: Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of all pairs, in their order, each of shape (pairs,); batches are of about equally long pairs."""
-        lengths = [len(ids) for ids in dataset["prompt_ids"]]
-        for name in ("chosen_ids", "rejected_ids"):
-            lengths = [length + len(ids) for length, ids in zip(lengths, dataset[name], strict=True)]
-        order = np.argsort(lengths, kind="stable")[::-1]
-        loader = DataLoader(dataset.select(order), batch_size=batch_size, collate_fn=self.data_collator)
-        batches, last_report = [], time.monotonic()
-        for batch in self.accelerator.prepare(loader):
-            batches.append(self._batch_logps(batch))
-            if self.accelerator.is_main_process and time.monotonic() - last_report > SAID_SECONDS:
-                last_report = time.monotonic()
-                write_whole(self._progress, json.dumps({"pairs": sum(batch_logps.shape[1] for batch_logps in batches), "of": len(dataset)}))
-        columns = np.empty((2, len(dataset)), dtype=np.float32)
-        columns[:, order] = np.concatenate(batches, axis=1)
-        if unusable := int((~np.isfinite(columns).all(axis=0)).sum()):
-            raise DataError(
-                f"the reference policy gives log-probabilities that are not finite for {unusable} of {len(dataset)} pairs; check its "
-                "weights, solver.training.dtype and solver.training.attention"
-            )
-        return columns[0], columns[1]
-
-    def _batch_logps(self, batch: dict[str, Any]) -> np.ndarray:
-        inputs = {name: value for name, value in batch.items() if name not in WINS}
-        columns = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
-        return torch.stack(self.accelerator.gather_for_metrics(columns)).float().cpu().numpy()
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         outputs: dict[str, Any] = {}
@@ -162,7 +116,7 @@ def _replacement(job: TrainingJob) -> losses.Loss | None:
     """The loss to compute in place of TRL's; None for TRL's own."""
     if isinstance(job.loss, SPPO):
         return partial(losses.sppo, beta=job.loss.beta)
-    return partial(losses.checked_loss, loss=load_choice(job.loss_function, LOSS)) if job.loss_function is not None else None
+    return partial(checked_loss, loss=load_choice(job.loss_function, LOSS)) if job.loss_function is not None else None
 
 
 def loss_arguments(loss: ReferenceLoss | SPPO | CustomLoss) -> dict[str, Any]:

@@ -4,19 +4,26 @@ They depend on the reference's weights, the token ids, the arithmetic and the we
 a sweep over losses in the same run, reads them from `<run>/cache` and loads no reference at all.
 """
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from datasets import Dataset, concatenate_datasets
+from torch.utils.data import DataLoader
 
-from eva_stages.core.durable import sync
+from eva_stages.core.durable import sync, write_whole
+from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import file_digest, fingerprint
 from eva_stages.models.architecture import attention_code
 from eva_stages.solver.job import TrainingJob
+from eva_stages.solver.tokens import WINS
 
+SAID_SECONDS = 1.0
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
@@ -65,3 +72,57 @@ class ReferenceLogProbs:
         if table is None:
             raise FileNotFoundError(self._path)
         return concatenate_datasets([pairs, Dataset(table)], axis=1)
+
+
+class ReferencePass:
+    """For TRL's DPO trainer: computes the reference's log-probabilities of all pairs before the first step, unless the file has them."""
+
+    reference_seconds = 0.0
+    """Time spent on them."""
+    _cache: ReferenceLogProbs
+    _progress: Path
+    """File that takes how many are computed."""
+    accelerator: Any
+    data_collator: Any
+    model: Any
+    ref_model: Any
+    compute_ref_log_probs: Any
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        if self._cache.read(len(dataset)) is None:
+            began = time.monotonic()
+            chosen, rejected = self._reference_logps(dataset, batch_size)
+            if self.accelerator.is_main_process:
+                self._cache.write(chosen, rejected)
+            self.accelerator.wait_for_everyone()
+            self.reference_seconds = round(time.monotonic() - began, 3)
+        self.ref_model = None
+        self.accelerator.free_memory()  # it still holds the prepared reference
+        return self._cache.join(dataset)
+
+    def _reference_logps(self, dataset: Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of all pairs, in their order, each of shape (pairs,); batches are of about equally long pairs."""
+        lengths = [len(ids) for ids in dataset["prompt_ids"]]
+        for name in ("chosen_ids", "rejected_ids"):
+            lengths = [length + len(ids) for length, ids in zip(lengths, dataset[name], strict=True)]
+        order = np.argsort(lengths, kind="stable")[::-1]
+        loader = DataLoader(dataset.select(order), batch_size=batch_size, collate_fn=self.data_collator)
+        batches, last_report = [], time.monotonic()
+        for batch in self.accelerator.prepare(loader):
+            batches.append(self._batch_logps(batch))
+            if self.accelerator.is_main_process and time.monotonic() - last_report > SAID_SECONDS:
+                last_report = time.monotonic()
+                write_whole(self._progress, json.dumps({"pairs": sum(batch_logps.shape[1] for batch_logps in batches), "of": len(dataset)}))
+        columns = np.empty((2, len(dataset)), dtype=np.float32)
+        columns[:, order] = np.concatenate(batches, axis=1)
+        if unusable := int((~np.isfinite(columns).all(axis=0)).sum()):
+            raise DataError(
+                f"the reference policy gives log-probabilities that are not finite for {unusable} of {len(dataset)} pairs; check its "
+                "weights, solver.training.dtype and solver.training.attention"
+            )
+        return columns[0], columns[1]
+
+    def _batch_logps(self, batch: dict[str, Any]) -> np.ndarray:
+        inputs = {name: value for name, value in batch.items() if name not in WINS}
+        columns = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+        return torch.stack(self.accelerator.gather_for_metrics(columns)).float().cpu().numpy()

@@ -36,7 +36,8 @@ from eva_stages.core.stage import RUN, WORK, Outside, Stage, load_attribute
 from eva_stages.core.tables import joined_batches, per_prompt_mean, read_table, write_rows
 from eva_stages.creator.context import FEEDBACK
 from eva_stages.creator.curation import Curate
-from eva_stages.creator.informativeness import metric_values, weights
+from eva_stages.creator.function_calls import metric_values
+from eva_stages.creator.informativeness import weights
 from eva_stages.evaluation.health_figures import evolved
 from eva_stages.models.ensemble import standardise
 from eva_stages.models.rewards import Score, as_score, finite

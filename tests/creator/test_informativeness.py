@@ -4,7 +4,8 @@ import pytest
 
 from eva_stages.core.config.function_fields import METRIC
 from eva_stages.core.named_functions import known_functions
-from eva_stages.creator.informativeness import Informativeness, metric_values, min_max, weights
+from eva_stages.creator.function_calls import metric_values
+from eva_stages.creator.informativeness import Informativeness, min_max, weights
 
 REWARDS = np.array([[1.0, 3.0, 2.0, 0.0], [0.5, 0.5, 0.5, 0.5], [-1.0, 4.0, 4.0, 1.0]])
 

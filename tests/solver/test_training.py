@@ -37,7 +37,7 @@ from eva_stages.core.runner import Context
 from eva_stages.core.stage import load_attribute
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
-from eva_stages.solver import launching, preference
+from eva_stages.solver import launching, references
 from eva_stages.solver.checkpoints import whole_checkpoint
 from eva_stages.solver.fitting import WholeSamples
 from eva_stages.solver.job import TrainingJob, read_job
@@ -184,7 +184,7 @@ def test_a_job_is_read_as_it_was_written_and_a_key_too_many_or_too_few_is_an_err
 
 
 def test_a_person_sees_how_far_the_references_pass_is(folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preference, "SAID_SECONDS", 0)
+    monkeypatch.setattr(references, "SAID_SECONDS", 0)
     settings = job(tmp_path, folders, "dpo", batch_size=16, epochs=2)
     make_trainer(settings)
     seen: list[Any] = []

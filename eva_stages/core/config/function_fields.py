@@ -106,27 +106,27 @@ METRIC = FunctionField(
     ),
     ("rewards",),
     "one finite number per prompt, from rewards of shape (prompts, n)",
-    "eva_stages.creator.informativeness:check_metric",
+    "eva_stages.creator.function_calls:check_metric",
     reserved=("prompt_id", "weight"),
 )
 SELECTION = FunctionField(
     _functions("eva_stages.creator.selection", "weighted", "greedy", "stratified", suffix="_selection"),
     ("weights", "draws", "size"),
     "`size` different indices into `weights`",
-    "eva_stages.creator.selection:check_selection",
+    "eva_stages.creator.function_calls:check_selection",
 )
 EVOLVE_METHOD = FunctionField(
     _functions("eva_stages.creator.evolving", "evol_instruct", "evol_complexity", "evol_quality", "self_instruct"),
     ("text", "rng"),
     "two texts: the name of the mutation and the meta-prompt",
-    "eva_stages.creator.evolving:check_method",
+    "eva_stages.creator.function_calls:check_method",
 )
-FILTER = FunctionField({}, ("text",), "the reason why a prompt is left out, or None", "eva_stages.creator.curation:check_filter")
+FILTER = FunctionField({}, ("text",), "the reason why a prompt is left out, or None", "eva_stages.creator.function_calls:check_filter")
 LOSS = FunctionField(
     {},
     ("pairs",),
     "the loss of each pair, shape (pairs,), and a dict of metrics to log",
-    "eva_stages.solver.losses:check_loss",
+    "eva_stages.solver.loss_calls:check_loss",
 )
 VERIFIER = FunctionField(
     {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"},

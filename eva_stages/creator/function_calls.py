@@ -1,0 +1,129 @@
+"""Calls of the creator's functions: metrics, selections, evolve methods and filters, eva's own and those that a recipe names.
+
+The result of every call is checked, so that a wrong function stops its stage, or leaves its row null, with the reason. Each `check_*` calls
+a function with a sample; `eva validate` calls them before anything runs.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.decoding import short
+from eva_stages.core.errors import DataError
+from eva_stages.core.failures import error_reason
+
+Metric = Callable[[np.ndarray], np.ndarray]
+Selection = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+Method = Callable[[str, np.random.Generator], tuple[str, str]]
+Filter = Callable[[str], str | None]
+COUNTS = ("evolved", "kept")
+"""Counts of the step `Curate` besides those by reason."""
+LONGEST_REASON = 60
+
+
+def metric_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
+    """The values of a metric, NaN where a reward is missing.
+
+    Raises:
+        DataError: if the metric raises, or does not return one finite number per prompt.
+    """
+    is_scored = np.isfinite(rewards).all(axis=1)
+    values = np.full(len(rewards), np.nan)
+    if is_scored.any():
+        values[is_scored] = _finite_values(metric, rewards[is_scored])
+    return values
+
+
+def check_metric(metric: Metric, recipe: Recipe) -> None:
+    """Compute a metric for three prompts; the rewards of the second one are equal, as they often are."""
+    rewards = np.linspace(-1, 2, 3 * recipe.creator.responses).reshape(3, -1)
+    rewards[1] = 0
+    _finite_values(metric, rewards)
+
+
+def _finite_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
+    try:
+        values = np.asarray(metric(rewards.copy()), dtype=np.float64)
+    except Exception as error:
+        raise DataError(f"the metric raised {error_reason(error)}") from error
+    if values.shape != (len(rewards),):
+        raise DataError(f"the metric returned shape {values.shape} for rewards of shape {rewards.shape}; return one number per prompt")
+    if infinite := int((~np.isfinite(values)).sum()):
+        raise DataError(f"the metric is not finite for {infinite} of {len(values)} prompts; return a number also where rewards are equal")
+    return values
+
+
+def selected_places(selection: Selection, weights: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
+    """The indices that a selection draws, in its order.
+
+    Args:
+        weights: at least 0, not all 0, shape (prompts,).
+        draws: uniform in (0, 1), one per prompt, the only source of randomness.
+        size: how many, at most as many as there are prompts.
+
+    Raises:
+        DataError: if the selection raises, or does not return `size` different indices into `weights`.
+    """
+    try:
+        places = np.asarray(selection(weights.copy(), draws.copy(), size))
+    except Exception as error:
+        raise DataError(f"the selection raised {error_reason(error)}") from error
+    if places.shape != (size,) or places.dtype.kind not in "iu" or len(np.intersect1d(places, np.arange(len(weights)))) < size:
+        raise DataError(
+            f"the selection returned {places.dtype} of shape {places.shape}: {short(places.tolist())}; "
+            f"return {size} different indices from 0 to {len(weights) - 1}"
+        )
+    return places
+
+
+def check_selection(selection: Selection, recipe: Recipe) -> None:
+    """Draw 3 of 8 prompts, with and without weights of 0."""
+    for weights in (np.ones(8), np.array([0.0, 0.0, 1.0, 0.5, 0.25, 0.0, 0.0, 0.0])):
+        selected_places(selection, weights, np.linspace(0.05, 0.95, 8), 3)
+
+
+def meta_prompt(method: Method, text: str, rng: np.random.Generator) -> tuple[str, str]:
+    """(mutation, meta-prompt) by a method.
+
+    Raises:
+        DataError: if the method raises, or does not return two texts.
+    """
+    try:
+        result = method(text, rng)
+    except Exception as error:
+        raise DataError(f"the method raised {error_reason(error)}") from error
+    match result:
+        case (str() as mutation, str() as meta) if mutation and meta.strip():
+            return mutation, meta
+    raise DataError(f"the method returned {short(result)}; return two texts, the mutation's name and the meta-prompt")
+
+
+def check_method(method: Method, recipe: Recipe) -> None:
+    """Write the meta-prompts of two prompts."""
+    for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up."):
+        meta_prompt(method, text, np.random.default_rng(0))
+
+
+def filter_reason(function: Filter, text: str) -> str | None:
+    """Why a filter leaves a prompt out; None if it does not.
+
+    Raises:
+        DataError: if the filter raises, or returns anything but None or a short text.
+    """
+    try:
+        reason = function(text)
+    except Exception as error:
+        raise DataError(f"the filter raised {error_reason(error)}, for the prompt {short(text)}") from error
+    if reason is None or (isinstance(reason, str) and 0 < len(reason) <= LONGEST_REASON and reason not in COUNTS):
+        return reason
+    raise DataError(
+        f"the filter returned {short(reason)} for the prompt {short(text)}; return None, or a reason of 1 to {LONGEST_REASON} "
+        f"characters other than {' and '.join(COUNTS)}, the same one for all prompts that it applies to"
+    )
+
+
+def check_filter(function: Filter, recipe: Recipe) -> None:
+    """Filter three prompts."""
+    for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up.", "\u4f60\u597d"):
+        filter_reason(function, text)
