@@ -4,8 +4,8 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Input, Limit, Outside, RowStage, Stage, Use
 from pipelines.model_calls import generator
-from pipelines.response_stages import failed_calls
 from pipelines.seeds import sampling_seed
+from pipelines.stage_limits import failed_calls
 
 
 def analysing(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, base: Outside) -> tuple[Stage, ...]:

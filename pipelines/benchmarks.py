@@ -22,8 +22,9 @@ from eva_stages.core.kinds import ANSWER, BASE, BASELINE, CHECK, JUDGE, QUESTION
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, Stage, Use
 from pipelines.model_calls import generator, policy_generator
-from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
+from pipelines.response_stages import keep_thoughts
 from pipelines.seeds import sampling_seed
+from pipelines.stage_limits import empty, judging_limits, unscored
 
 ROWS_PER_PART = 4
 """Questions between two durable writes of a paid judge's judgments, in times what is under way at once: every call is in the journal

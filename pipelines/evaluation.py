@@ -14,8 +14,9 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from pipelines.benchmarks import measured
 from pipelines.model_calls import generator, policy_generator, reward_model
-from pipelines.response_stages import empty, judging_limits, keep_thoughts, unscored
+from pipelines.response_stages import keep_thoughts
 from pipelines.seeds import sampling_seed
+from pipelines.stage_limits import empty, judging_limits, unscored
 
 
 def evaluations(

@@ -8,8 +8,8 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from pipelines.cleaning_stages import embedded
 from pipelines.model_calls import generator
-from pipelines.response_stages import failed_calls
 from pipelines.seeds import sampling_seed
+from pipelines.stage_limits import failed_calls
 
 
 @dataclass(frozen=True)

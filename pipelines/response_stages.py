@@ -2,14 +2,13 @@
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, OneReward
-from eva_stages.core.failures import CALLS
 from eva_stages.core.kinds import member_name
-from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.stage import Limit, Outside, RowStage, Stage, TableStage, Use
+from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.targets import ROWS
 from pipelines.model_calls import policy_generator, reward_model
 from pipelines.seeds import sampling_seed
+from pipelines.stage_limits import empty, unscored
 
 
 def responding(recipe: Recipe, resolved: Resolved, name: str, iteration: int, prompts: Stage, policy: Stage | Outside, n: int) -> RowStage:
@@ -82,26 +81,3 @@ def shown_system_prompt(recipe: Recipe) -> dict[str, str]:
     """The system prompt that rewards are shown, as an argument; none where the recipe does not say so."""
     system_prompt = recipe.policy.generator.system_prompt
     return {"system_prompt": system_prompt} if recipe.policy.system_prompt_scored and system_prompt else {}
-
-
-def empty(recipe: Recipe) -> Limit:
-    """The recipe's limit on empty or missing responses."""
-    advice = "check the chat template, policy.generator.max_new_tokens and the policy itself"
-    return Limit("empty", "responses", recipe.limits.empty, "responses are empty or missing", advice, "limits.empty")
-
-
-def unscored(recipe: Recipe, counter: str = "unscored", total: str = "responses") -> Limit:
-    """The recipe's limit on responses without a reward."""
-    return Limit(counter, total, recipe.limits.unscored, "responses have no reward", "check the reward", "limits.unscored")
-
-
-def failed_calls(role: str, share: float, place: str, field: str) -> Limit:
-    """A limit on the failed calls of a generator (`role`: evolver, judge, ...), which stands at `place` in the recipe."""
-    return Limit(FAILED_CALLS, CALLS, share, f"{role} calls failed", f"check {place}", field)
-
-
-def judging_limits(recipe: Recipe, place: str) -> tuple[Limit, Limit]:
-    """The recipe's limits on a judge: failed calls, and judgments without a verdict."""
-    advice = f"check that {place} is a model that keeps to the judge's format, and its max_new_tokens"
-    verdicts = Limit("no_verdict", "judgments", recipe.limits.no_verdict, "judgments have no verdict", advice, "limits.no_verdict")
-    return failed_calls("judge", recipe.limits.unjudged, place, "limits.unjudged"), verdicts

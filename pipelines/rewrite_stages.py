@@ -8,8 +8,9 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.targets import ROWS
 from pipelines.model_calls import generator, reward_model
-from pipelines.response_stages import failed_calls, shown_system_prompt, unscored
+from pipelines.response_stages import shown_system_prompt
 from pipelines.seeds import sampling_seed
+from pipelines.stage_limits import failed_calls, unscored
 
 
 def rewriting(

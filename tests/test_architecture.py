@@ -51,7 +51,7 @@ def test_the_method_is_at_most_14_files_and_1500_lines() -> None:
     paths = re.findall(r"^- `([\w/]+\.py)`", section("The files that hold the method"), re.MULTILINE)
     files = [next(path for path in (ROOT / name, ROOT / "eva_stages" / name) if path.is_file()) for name in paths]
     assert 0 < len(files) <= 14
-    assert sum(len(path.read_text().splitlines()) for path in files) <= 1510
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 1500
 
 
 def test_the_table_of_rooms_has_the_levels_that_imports_are_tested_against() -> None:

@@ -33,7 +33,7 @@ from eva_stages.solver.fitting import (
 from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.launching import REFERENCE
 from eva_stages.solver.loss_calls import checked_loss
-from eva_stages.solver.references import COLUMNS, ReferenceLogProbs, ReferencePass
+from eva_stages.solver.references import COLUMNS, ReferenceLogProbs, ReferencePass, uses_own_weights
 from eva_stages.solver.tokens import WINS
 
 LOSS_TYPES = {"dpo": "sigmoid", "sppo": "sppo_hard"}
@@ -128,13 +128,6 @@ def loss_arguments(loss: ReferenceLoss | SPPO | CustomLoss) -> dict[str, Any]:
     name = "sigmoid_norm" if settings.get("length_normalized") else LOSS_TYPES.get(kind, kind)
     smoothing = {"label_smoothing": settings["label_smoothing"]} if settings.get("label_smoothing") else {}
     return {"loss_type": [name], "beta": loss.beta, "ld_alpha": settings.get("ld_alpha"), **smoothing}
-
-
-def uses_own_weights(job: TrainingJob) -> bool:
-    """Whether the reference is the policy with its adapter off: where it saves a second copy, or is the only one of these weights."""
-    if job.training.adapter is None or job.reference != job.policy:
-        return False
-    return job.uses_four_bits or not job.training.runtime.precompute_reference
 
 
 def train(job: TrainingJob) -> None:

@@ -74,6 +74,13 @@ class ReferenceLogProbs:
         return concatenate_datasets([pairs, Dataset(table)], axis=1)
 
 
+def uses_own_weights(job: TrainingJob) -> bool:
+    """Whether the reference is the policy with its adapter off: where it saves a second copy, or is the only one of these weights."""
+    if job.training.adapter is None or job.reference != job.policy:
+        return False
+    return job.uses_four_bits or not job.training.runtime.precompute_reference
+
+
 class ReferencePass:
     """For TRL's DPO trainer: computes the reference's log-probabilities of all pairs before the first step, unless the file has them."""
 
