@@ -8,8 +8,7 @@ import typer
 from cli.shared import RunArgument, existing_run
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from eva_stages.core.text_table import TextTable
     from eva_stages.publishing.pushing import Outcome
 
 
@@ -25,30 +24,34 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Create the repositories as private ones.")] = False,
     only: Annotated[Part | None, typer.Option("--only", help="Push this part only.")] = None,
     iteration: Annotated[int | None, typer.Option("--iteration", metavar="T", min=0, help="Push this iteration only.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pushed, and ask nobody.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be pushed; makes no network calls.")] = False,
 ) -> None:
-    """Push a run to the Hub: one data set, a model per iteration, a collection. Again: only what has changed."""
+    """Push a run to the Hub: one data set, a model per iteration, a collection. Repeated pushes send only what has changed."""
     from eva_stages.core.terminal import Terminal, note
+    from eva_stages.core.text_table import as_rich
     from eva_stages.publishing.contents import Selection
     from eva_stages.publishing.pushing import push_run
 
     selection = Selection(only.value if only else None, iteration)
     outcomes, collection = push_run(existing_run(run), to, private, selection, dry_run, note)
     console = Terminal()
-    console.print(_table(outcomes, dry_run))
+    console.print(as_rich([_table(outcomes, dry_run)]))
     if collection:
         console.print(f"collection: {collection}", soft_wrap=True, highlight=False)
 
 
-def _table(outcomes: "list[Outcome]", dry_run: bool) -> "Table":
-    from rich.table import Table
+def _table(outcomes: "list[Outcome]", dry_run: bool) -> "TextTable":
+    from eva_stages.core.text_table import TextTable
 
-    table = Table(title="would be pushed" if dry_run else "pushed", title_justify="left")
-    table.add_column("repository")
-    for column in ("files", "to send" if dry_run else "sent", "bytes"):
-        table.add_column(column, justify="right")
-    table.add_column("commit")
-    for one in outcomes:
-        sizes = (f"{len(one.repository.files):,}", f"{len(one.changed):,}", f"{one.size:,}")
-        table.add_row(one.repository.name, *sizes, (one.commit or "")[:12])
-    return table
+    rows = [
+        (
+            outcome.repository.name,
+            f"{len(outcome.repository.files):,}",
+            f"{len(outcome.changed):,}",
+            f"{outcome.size:,}",
+            (outcome.commit or "")[:12],
+        )
+        for outcome in outcomes
+    ]
+    heads = ("repository", "files", "to send" if dry_run else "sent", "bytes", "commit")
+    return TextTable("would be pushed" if dry_run else "pushed", heads, rows, alignment="lrrrl")

@@ -48,7 +48,8 @@ def run_stages(
     from eva_stages.planning.plan_document import plan_document
     from eva_stages.publishing.story import record_licence
     from eva_stages.views.history import read_history
-    from eva_stages.views.run_summary import summary, summary_tables
+    from eva_stages.views.run_summary import summary
+    from eva_stages.views.summary_tables import summary_tables
 
     use_short_temporary_folder()
     recipe = load_recipe(recipe_name, overrides)

@@ -5,19 +5,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.ledger import Attempts, actual, earlier_attempts, planned_entries, sums
 from eva_stages.core.parts import part_facts, part_files
 from eva_stages.core.planned_stages import FOLDER_DIGITS, PlannedStage
 from eva_stages.core.progress import duration
 from eva_stages.core.run_folder import Run
+from eva_stages.core.text_table import TextTable
 from eva_stages.core.variants import other_variants
 from eva_stages.solver.launching import METRICS, last_entry
 from eva_stages.views.history import Artifact, History, read_history
-from eva_stages.views.run_summary import counted_warnings
+from eva_stages.views.summary_tables import counted_warnings
 
 AROUND = 5
 """Lines of a terminal that the table needs besides its rows."""
@@ -115,32 +113,21 @@ def _waiting(entry: dict[str, Any]) -> float | None:
     return max(0.0, seconds - (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds())
 
 
-def status_document(run: Run) -> dict[str, Any]:
-    """Every stage of the run's recipe with its state."""
-    return Watch(run).document()
-
-
-def status_table(document: dict[str, Any], height: int | None = None) -> Table:
-    """The status for a terminal.
+def status_table(document: dict[str, Any], height: int | None = None) -> TextTable:
+    """The status as a table.
 
     Args:
-        height: lines there are; with fewer than the stages need, those around the first that is not done are shown.
+        height: lines of the terminal; with fewer than the stages need, the table has those around the first that is not complete.
     """
-    holder = document["locked_by"]
-    title = f"{document['recipe']} in {document['run']}{f', worked on by {holder}' if holder else ''}"
-    table = Table(title=Text(title), title_justify="left")
-    for column in ("stage", "state", "rows", "seconds", "planned"):
-        table.add_column(column, justify="left" if column in ("stage", "state") else "right")
-    stages = document["stages"]
+    holder, stages = document["locked_by"], document["stages"]
+    title = f"{document['recipe']} in {document['run']}{f', process at work: {holder}' if holder else ''}"
     start, end = _window([entry["state"] for entry in stages], len(stages) if height is None else max(3, height - AROUND))
-    for entry in stages[start:end]:
-        table.add_row(*(Text(cell) for cell in (*_cells(entry), _planned(entry["planned"]))))
     done = sum(entry["state"] == "done" for entry in stages)
     hidden = f"; {len(stages) - (end - start)} not shown" if end - start < len(stages) else ""
-    others = "".join(f"\n{variant['said']}" for variant in document.get("variants", []))
-    table.caption = f"{done} of {len(stages)} stages done{hidden}{_told(document['ledger'])}{others}"
-    table.caption_justify = "left"
-    return table
+    notes = [f"{done} of {len(stages)} stages done{hidden}{_summed(document['ledger'])}"]
+    notes += [variant["said"] for variant in document.get("variants", [])]
+    rows = [(*_cells(entry), _planned(entry["planned"])) for entry in stages[start:end]]
+    return TextTable(title, ("stage", "state", "rows", "seconds", "planned"), rows, notes, "llrrr")
 
 
 def _planned(planned: dict[str, Any] | None) -> str:
@@ -148,22 +135,22 @@ def _planned(planned: dict[str, Any] | None) -> str:
     return "" if seconds is None else f"{seconds:.1f}"
 
 
-def _told(ledger: dict[str, Any]) -> str:
-    """What the stages took against their plan, what interrupted attempts took, and what is left, as far as it is known."""
-    said = []
+def _summed(ledger: dict[str, Any]) -> str:
+    """What the stages took against their plan, what interrupted attempts took, and what remains, as far as it is known."""
+    sentences = []
     if ledger["compared_seconds"] is not None:
         low, high = (duration(ledger[f"planned_seconds_{name}"]) for name in ("low", "high"))
         planned = f"{duration(ledger['planned_seconds_expected'])} planned ({low} - {high})"
-        said.append(f"{ledger['compared_stages']} of them took {duration(ledger['compared_seconds'])}, {planned}")
+        sentences.append(f"{ledger['compared_stages']} of them took {duration(ledger['compared_seconds'])}, {planned}")
     if ledger["earlier_attempts"]:
-        said.append(f"{ledger['earlier_attempts']} attempts before took {duration(ledger['earlier_seconds'])}")
+        sentences.append(f"{ledger['earlier_attempts']} earlier attempts took {duration(ledger['earlier_seconds'])}")
     if ledger["left_seconds"]:
-        said.append(f"about {duration(ledger['left_seconds'])} left")
-    return "".join(f"; {one}" for one in said)
+        sentences.append(f"about {duration(ledger['left_seconds'])} left")
+    return "".join(f"; {sentence}" for sentence in sentences)
 
 
 def _window(states: list[str], room: int) -> tuple[int, int]:
-    """Which rows are shown: a third of them done ones."""
+    """First and last row to show: a third of them are complete stages."""
     current = next((index for index, state in enumerate(states) if state != "done"), len(states))
     start = max(0, min(current - room // 3, len(states) - room))
     return start, min(len(states), start + room)
@@ -180,6 +167,6 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
         return entry["stage"], "done, reused" if entry.get("reused") else entry["state"], rows, seconds
     step = entry["step"]
     state = f"running, step {step['step']}/{step['total_steps']}, loss {step['loss']:.3f}" if step else "running"
-    so_far = (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds()
-    of = "" if entry["total"] is None else f" of {entry['total']:,}"
-    return entry["stage"], state, f"{rows or 0}{of}" if of else rows, f"{max(so_far, 0):.0f} so far"
+    elapsed = (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds()
+    progress = rows if entry["total"] is None else f"{rows or 0} of {entry['total']:,}"
+    return entry["stage"], state, progress, f"{max(elapsed, 0):.0f} so far"

@@ -14,7 +14,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from eva_stages.core.decoding import decode_json, decode_yaml
 from eva_stages.core.errors import ConfigError, DamagedError, StageError, UnreadableError
@@ -462,7 +461,7 @@ def test_results_of_another_recipe_in_the_same_folder_are_reported_with_their_pl
     (variant,) = Watch(Run(run_copy)).document()["variants"]
     assert variant["changes"] == ["prompts.size=8"] and f"eva run {variant['recipe']} --run-dir {run_copy}" in variant["said"]
     assert load_recipe(variant["recipe"]).prompts.size == 8
-    assert "prompts.size=8" in "".join(segment.text for segment in Console(width=400).render(status_table(Watch(Run(run_copy)).document())))
+    assert "prompts.size=8" in "".join(status_table(Watch(Run(run_copy)).document()).notes)
 
 
 def test_a_run_of_an_earlier_version_stays_readable(run_copy: Path) -> None:

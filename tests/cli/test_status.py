@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.run_folder import Run
-from eva_stages.views.run_status import status_document, status_table
+from eva_stages.views.run_status import Watch, status_table
 from tests.conftest import run_eva
 
 
@@ -65,7 +65,7 @@ def test_status_follows_a_run_that_goes_and_ends_with_it(going: Path) -> None:
     with Run(going).lock():
         process, terminal = watch(going)
         shown = pieces(terminal)
-        assert "worked on by process" in " ".join(until(shown, "running, step 3/9, loss 0.500", 2).split())
+        assert "process at work: process" in " ".join(until(shown, "running, step 3/9, loss 0.500", 2).split())
     rest = "".join(shown)
     assert process.wait() == 0
     assert "unfinished" in rest.rpartition("stages done")[0].rpartition("1-train")[2]
@@ -99,15 +99,15 @@ def test_a_low_terminal_shows_the_stages_around_the_running_one() -> None:
     ledger = {"compared_seconds": None, "earlier_attempts": 0, "left_seconds": 20.0}
     document = {"recipe": "r", "run": "d", "locked_by": None, "stages": entries, "ledger": ledger}
     table = status_table(document, height=14)
-    assert [str(cell) for cell in table.columns[0].cells] == [f"0-s{number}" for number in range(27, 36)]
-    assert table.caption == "30 of 40 stages done; 31 not shown; about 20 s left"
-    assert status_table(document).row_count == 40
+    assert [row[0] for row in table.rows] == [f"0-s{number}" for number in range(27, 36)]
+    assert table.notes[0] == "30 of 40 stages done; 31 not shown; about 20 s left"
+    assert len(status_table(document).rows) == 40
 
 
 def test_status_holds_what_stages_took_against_their_plan(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "tiny"
     shutil.copytree(tiny_run, run)
-    document = status_document(Run(run))
+    document = Watch(Run(run)).document()
     assert document["ledger"]["stages"] == len(document["stages"]) and document["ledger"]["compared_seconds"] is None
     assert all(entry["gpus"] == 0 and entry["bytes"] > 0 and entry["planned"]["state"] == "to do" for entry in document["stages"])
     plan = json.loads((run / "plan.json").read_text())
@@ -116,7 +116,7 @@ def test_status_holds_what_stages_took_against_their_plan(tiny_run: Path, tmp_pa
     (run / "plan.json").write_text(json.dumps(plan))
     (trained,) = (run / "stages").glob("1-eval-score-*")
     shutil.rmtree(trained)
-    later = status_document(Run(run))
+    later = Watch(Run(run)).document()
     done = len(later["stages"]) - 1
     assert (later["ledger"]["planned_seconds_expected"], later["ledger"]["left_seconds"]) == (60.0 * done, 60.0)
-    assert f"{done} of {done + 1} stages done; {done} of them took" in str(status_table(later).caption)
+    assert f"{done} of {done + 1} stages done; {done} of them took" in status_table(later).notes[0]

@@ -1,0 +1,166 @@
+"""The results of a run for a terminal: what each iteration trained on, how its policy scores, and where everything is."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from eva_stages.core.progress import dollars, facts
+from eva_stages.core.text_table import TextTable, as_rich
+
+SHOWN_REASONS = 3
+WIDEST = 1e9
+"""Larger figures are written with an exponent."""
+
+
+def summary_tables(document: dict[str, Any]) -> Group:
+    base, iterations = document["base"], document["iterations"]
+    benchmarks = [_benchmark_table(document["benchmarks"])] if document["benchmarks"] or document["only"] else []
+    failures = [f"{_name(entry)}: {name}: {_failed(reasons)}" for entry in iterations for name, reasons in entry["failures"].items()]
+    place = f"all stages: {document['stages']}"
+    if document["only"]:
+        return Group(as_rich(benchmarks), *(Text(note, style="dim") for note in failures), Text(place))
+    warnings = [f"{_name(entry)}: {warning}" for entry in iterations if entry["health"] for warning in entry["health"]["warnings"]]
+    tables = [*([_held_out_table(base, iterations)] if base else []), *benchmarks]
+    return Group(
+        as_rich([_training_table(document["recipe"], iterations, failures)]),
+        *(Text(warning, style="bold red") for warning in warnings),
+        *([as_rich(tables)] if tables else []),
+        Text(f"policy: {document['policy'] or '-'}\n{place}"),
+    )
+
+
+def counted_warnings(warnings: Sequence[str]) -> str:
+    """As in "2 warnings"; nothing for none."""
+    return f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}" if warnings else ""
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return f"iteration {entry['iteration']}"
+
+
+def _training_table(recipe: str, iterations: list[dict[str, Any]], failures: list[str]) -> TextTable:
+    heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time", "health")
+    notes = [f"{_name(entry)}: {_left_out(entry)}" for entry in iterations]
+    notes += [f"{_name(entry)}: {_described(entry['analysis'])}" for entry in iterations if entry["analysis"]]
+    notes += [f"{_name(entry)}: {_rewritten(entry['rewrites'])}" for entry in iterations if entry["rewrites"]]
+    rows = [_training_row(entry) for entry in iterations]
+    return TextTable(f"{recipe}: training", heads, rows, [*notes, *failures], "l" + "r" * 9)
+
+
+def _held_out_table(base: dict[str, Any], iterations: list[dict[str, Any]]) -> TextTable:
+    policies = [("base", base["held_out"]), *((_name(entry), entry["held_out"]) for entry in iterations)]
+    keys = ("sampled", "greedy", "sampled_gain", "win_rate")
+    rows = [(name, *(_interval(scores, key) for key in keys)) for name, scores in policies]
+    heads = ("policy", "sampled reward", "greedy reward", "gain over base", "win rate")
+    return TextTable("held out, intervals over prompts", heads, rows, alignment="lrrrr")
+
+
+def _benchmark_table(entries: list[dict[str, Any]]) -> TextTable:
+    """Benchmark by policy, with eva's own interval over questions, and facts about the judging."""
+    heads = ("benchmark", "policy", "score", "official", "questions", "first place", "no verdict", "failed calls", "USD")
+    rows = [row for entry in entries for row in _benchmark_rows(entry)]
+    return TextTable("benchmarks, eva's 95 % intervals over questions", heads, rows, alignment="ll" + "r" * 7)
+
+
+def _benchmark_rows(entry: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    scores = entry["scores"] or {}
+    official = scores.get("official") or {}
+    for task, figures in official.get("tasks", {}).items():
+        error = "" if figures["stderr"] is None else f" ± {figures['stderr']:.3f}"
+        yield f"lm-eval: {task}", entry["policy"], "", f"{figures['value']:.3f}{error}", *[""] * 5
+    if "tasks" in official:
+        return
+    estimate, judging = scores.get("score"), scores.get("judging") or {}
+    yield (
+        entry["benchmark"],
+        entry["policy"],
+        "" if estimate is None else f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]",
+        _official(official),
+        "" if estimate is None else f"{estimate['n']:,}",
+        _share(judging.get("first_place")),
+        _share(judging.get("parse_failure_rate")),
+        _number(judging.get("failed_calls"), "d"),
+        _money(judging, entry["spending"] or {}),
+    )
+
+
+def _money(judging: dict[str, Any], spending: dict[str, float]) -> str:
+    """What this run paid for judging, in dollars; in brackets how many calls are estimated or reused."""
+    usd = spending.get("cost_usd") or judging.get("usd")
+    details = [f"{spending['estimated_calls']:.0f} calls estimated"] if spending.get("estimated_calls") else []
+    if spending.get("reused_calls"):
+        details.append(f"{spending['reused_calls']:.0f} calls reused, first paid with {dollars(spending['reused_usd'])}")
+        usd = usd or 0.0
+    note = f" ({'; '.join(details)})" if details else ""
+    return "" if usd is None else f"{dollars(usd)}{note}"
+
+
+def _official(figures: dict[str, Any]) -> str:
+    """The score by the official rules, with the official interval where there is one."""
+    if figures.get("score") is None:
+        return ""
+    interval = figures["ci"] if figures.get("ci_kind") == "official" else None
+    return f"{figures['score']:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _training_row(entry: dict[str, Any]) -> tuple[str, ...]:
+    training, pairs = entry["training"] or {}, entry["pairs"] or {}
+    return (
+        "0 (base)" if entry["iteration"] == 0 else str(entry["iteration"]),
+        _number(entry["prompts"], "d"),
+        _number(entry["evolved"], "d"),
+        _number(entry["mean_reward"] if entry["mean_reward"] is not None else training.get("reward"), ".3f"),
+        _number(entry["mean_gap"], ".3f"),
+        _number(pairs.get("pair"), "d"),
+        _number(training.get("loss"), ".3f"),
+        _number(training.get("reward_margin"), ".3f"),
+        f"{entry['seconds']:.0f} s" if entry["seconds"] else "",
+        "" if entry["health"] is None else counted_warnings(entry["health"]["warnings"]) or "good",
+    )
+
+
+def _left_out(entry: dict[str, Any]) -> str:
+    """How many evolutions were rejected, and how many prompts gave no pair or responses got no reward, by reason."""
+    evolutions = f"evolutions rejected: {facts(entry['rejected'] or {}) or 'none'}"
+    if entry["unscored"] is not None:
+        return f"{evolutions}; responses without a reward: {entry['unscored']}"
+    no_pair = {reason: count for reason, count in (entry["pairs"] or {}).items() if reason != "pair"}
+    return f"{evolutions}; prompts without a pair: {facts(no_pair) or 'none'}"
+
+
+def _failed(failures: dict[str, int]) -> str:
+    """How many results of a stage are null, and why."""
+    reasons = "; ".join(f"{reason} ({count:,})" for reason, count in list(failures.items())[:SHOWN_REASONS])
+    return f"{sum(failures.values()):,} results missing: {reasons}{'; ...' if len(failures) > SHOWN_REASONS else ''}"
+
+
+def _rewritten(counts: dict[str, int]) -> str:
+    """How many chosen responses were rewritten, and why the others were not."""
+    unchanged = {reason: count for reason, count in counts.items() if reason not in ("pair", "rewritten")}
+    return f"chosen responses rewritten: {counts.get('rewritten', 0)} of {counts['pair']}; not rewritten: {facts(unchanged) or 'none'}"
+
+
+def _described(analysis: dict[str, Any]) -> str:
+    """Scores and topics of the prompts, in one line."""
+    scores = [f"{name} {_number(analysis[name], '.2f') or '?'} of 5" for name in ("quality", "complexity") if name in analysis]
+    topics = [f"topics: {facts(analysis['topics']) or 'none'}"] if "topics" in analysis else []
+    return f"prompts: {'; '.join([', '.join(scores), *topics] if scores else topics)}"
+
+
+def _number(value: float | None, form: str) -> str:
+    if value is None:
+        return ""
+    return format(value, form) if abs(value) < WIDEST else f"{value:.3g}"
+
+
+def _interval(scores: dict[str, Any] | None, name: str) -> str:
+    if not scores or name not in scores:
+        return ""
+    score = scores[name]
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
