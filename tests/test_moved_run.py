@@ -21,7 +21,7 @@ from eva_stages.views.run_summary import summary
 from tests.conftest import TINY, overrides, run_eva
 
 POLICY = Path(__file__).parents[1] / "eva_stages/lettercraft/base_policy"
-PROMPTS = [str(instruction) for instruction in seed_instructions(7, 8)]
+PROMPTS = [str(instruction) for instruction in seed_instructions(7, 16)]
 
 
 def views(run: Path) -> dict[str, Any]:
@@ -53,6 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     (home / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
     settings = {name: value for name, value in TINY.items() if not name.startswith("prompts.")}
     settings |= {"prompts": {"kind": "file", "path": str(home / "prompts.jsonl")}, "policy.model": str(home / "policy"), "iterations": 0}
+    settings |= {"solver.training.batch_size": 2, "solver.training.runtime.micro_batch_size": 2}
     run_eva("run", "quickstart", "--run-dir", str(home / "runs" / "moved"), *overrides(settings))
     shown = views(home / "runs" / "moved")
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
