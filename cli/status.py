@@ -24,10 +24,10 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     if document["locked_by"] and terminal.is_terminal and not as_json:
         _follow(watch, terminal)
     else:
-        show(document, _shown, as_json)
+        show(document, _status_view, as_json)
 
 
-def _shown(document: dict[str, Any], height: int | None = None) -> "Group":
+def _status_view(document: dict[str, Any], height: int | None = None) -> "Group":
     from eva_stages.core.text_table import as_rich
     from eva_stages.views.run_status import status_table
 
@@ -46,9 +46,9 @@ def _follow(watch: "Watch", terminal: "Terminal") -> None:
     try:
         with Live(console=terminal, auto_refresh=False, transient=True) as live:
             while document["locked_by"]:
-                live.update(_shown(hide_in_data(document), terminal.height), refresh=True)
+                live.update(_status_view(hide_in_data(document), terminal.height), refresh=True)
                 time.sleep(SECONDS)
                 document = watch.document()
     except KeyboardInterrupt:  # Ctrl-C ends the watching; the run continues
         pass
-    terminal.print(_shown(hide_in_data(document)))
+    terminal.print(_status_view(hide_in_data(document)))

@@ -48,7 +48,7 @@ class Kind:
     role: Role
     rows: str | None = None
     """Schema of a row stage's rows (`core.rows.SCHEMAS`), where no setting chooses another one."""
-    published: str | None = None
+    published_name: str | None = None
     """Configuration on the Hub, without the iteration; None: the stage's name."""
     sentence: str | None = None
     unit: Literal["rows", "steps"] = "rows"
@@ -59,7 +59,7 @@ class Kind:
     """Its counts that are no reason for leaving a prompt out."""
     part: str | None = None
     """Last part of the stage's name, in an evaluation; None: the kind's name is the stage's name."""
-    sided: bool = False
+    has_side: bool = False
 
 
 class StageName(NamedTuple):
@@ -70,10 +70,10 @@ class StageName(NamedTuple):
     side: Side | None = None
 
     @property
-    def published(self) -> str:
+    def published_name(self) -> str:
         """The stage's configuration on the Hub, without the iteration; only Lettercraft's stages share the names of their kind."""
-        shared = self.kind.published if self.benchmark in (None, LETTERCRAFT) else None
-        return str(self) if shared is None else shared.format(side=self.side)
+        shared_name = self.kind.published_name if self.benchmark in (None, LETTERCRAFT) else None
+        return str(self) if shared_name is None else shared_name.format(side=self.side)
 
     @property
     def sentence(self) -> str:
@@ -90,43 +90,43 @@ class StageName(NamedTuple):
         return "-".join(part for part in (self.side, benchmark, self.kind.part or self.kind.name) if part)
 
 
-QUESTIONS = Kind("questions", Role.QUESTIONS, published="questions", sentence="held-out questions", part="questions")
+QUESTIONS = Kind("questions", Role.QUESTIONS, published_name="questions", sentence="held-out questions", part="questions")
 BASELINE = Kind("baseline", Role.RESPONSES, part="baseline")
 ANSWER = Kind(
     "answer",
     Role.RESPONSES,
-    published="{side}-answers",
+    published_name="{side}-answers",
     sentence="{whose} responses to the held-out questions",
     part="answer",
-    sided=True,
+    has_side=True,
 )
 ANSWER_REWARD = Kind(
     "answer-reward",
     Role.REWARDS,
     rows="answer_rewards",
-    published="{side}-rewards",
+    published_name="{side}-rewards",
     sentence="rewards of {whose} responses to the held-out questions",
     part="reward",
-    sided=True,
+    has_side=True,
 )
-CHECK = Kind("check", Role.REWARDS, rows="rewards", part="check", sided=True)
+CHECK = Kind("check", Role.REWARDS, rows="rewards", part="check", has_side=True)
 JUDGE = Kind(
     "judge",
     Role.JUDGMENTS,
-    published="judgments",
+    published_name="judgments",
     sentence="verdicts against the base policy, in both orders",
     part="judge",
-    sided=True,
+    has_side=True,
 )
-SCORE = Kind("score", Role.SCORE, part="score", sided=True)
-PROBE_ANSWER = Kind("probe-answer", Role.RESPONSES, rows="responses", part="probe", sided=True)
-PROBE_REWARD = Kind("probe-reward", Role.REWARDS, part="probe-reward", sided=True)
+SCORE = Kind("score", Role.SCORE, part="score", has_side=True)
+PROBE_ANSWER = Kind("probe-answer", Role.RESPONSES, rows="responses", part="probe", has_side=True)
+PROBE_REWARD = Kind("probe-reward", Role.REWARDS, part="probe-reward", has_side=True)
 OF_EVALUATION = {str(kind.part): kind for kind in (QUESTIONS, BASELINE, ANSWER, ANSWER_REWARD, CHECK, JUDGE, SCORE)}
 OF_PROBE = {str(kind.part): kind for kind in (PROBE_ANSWER, PROBE_REWARD)}
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("prompts", Role.PROMPTS, published="seeds", sentence="seed prompts as they were loaded"),
+        Kind("prompts", Role.PROMPTS, published_name="seeds", sentence="seed prompts as they were loaded"),
         Kind("contamination", Role.OTHER),
         Kind(
             "decontaminate",
@@ -138,24 +138,24 @@ KINDS = {
             "creator-respond",
             Role.RESPONSES,
             rows="responses",
-            published="creator-responses",
+            published_name="creator-responses",
             sentence="the policy's responses by which prompts are selected",
         ),
-        Kind("creator-reward", Role.REWARDS, published="creator-rewards", sentence="rewards of those responses"),
-        Kind("inform", Role.INFORMATIVENESS, published="info", sentence="informativeness of each prompt, by every metric"),
-        Kind("select", Role.SELECTION, published="selected", sentence="prompts that were drawn to be evolved"),
+        Kind("creator-reward", Role.REWARDS, published_name="creator-rewards", sentence="rewards of those responses"),
+        Kind("inform", Role.INFORMATIVENESS, published_name="info", sentence="informativeness of each prompt, by every metric"),
+        Kind("select", Role.SELECTION, published_name="selected", sentence="prompts that were drawn to be evolved"),
         Kind("subset", Role.PROMPTS),
-        Kind("replay", Role.PROMPTS, published="replayed", sentence="informative prompts of earlier sets"),
+        Kind("replay", Role.PROMPTS, published_name="replayed", sentence="informative prompts of earlier sets"),
         Kind("feedback", Role.CONTEXT),
         Kind("critique", Role.CONTEXT, rows="critiques"),
         Kind("parents", Role.CONTEXT),
-        Kind("evolve", Role.EVOLUTIONS, rows="evolutions", published="evolutions", sentence="evolved prompts before curation"),
+        Kind("evolve", Role.EVOLUTIONS, rows="evolutions", published_name="evolutions", sentence="evolved prompts before curation"),
         Kind("embed-prompts", Role.EMBEDDINGS, rows="embeddings"),
         Kind("embed", Role.EMBEDDINGS, rows="embeddings"),
         Kind(
             "curate",
             Role.PROMPTS,
-            published="evolved",
+            published_name="evolved",
             sentence="evolved prompts that passed curation",
             leaves_out="left out: a duplicate or near duplicate",
             kept_counts=("evolved", "kept"),
@@ -171,7 +171,7 @@ KINDS = {
         Kind(
             "admit",
             Role.PROMPTS,
-            published="admitted",
+            published_name="admitted",
             sentence="evolved prompts that were informative enough",
             leaves_out="left out: not informative enough",
             kept_counts=("admitted",),
@@ -179,19 +179,19 @@ KINDS = {
         Kind(
             "mix",
             Role.PROMPTS,
-            published="prompts",
+            published_name="prompts",
             sentence="prompts that the iteration trains on",
             leaves_out="not drawn for the prompt set",
         ),
         Kind("analyse-scores", Role.ANALYSIS, rows="prompt_scores"),
         Kind("analyse-topics", Role.ANALYSIS, rows="topics"),
-        Kind("respond", Role.RESPONSES, rows="responses", published="responses", sentence="the policy's responses to the prompts"),
-        Kind("reward", Role.REWARDS, published="rewards", sentence="rewards of the responses"),
-        Kind("pair", Role.PAIRS, published="pairs", sentence="preference pairs of the best and the worst responses"),
-        Kind("rewrite", Role.REWRITES, rows="rewrites", published="rewrites", sentence="chosen responses, rewritten"),
-        Kind("rewrite-reward", Role.REWARDS, published="rewrite-rewards", sentence="rewards of the rewritten responses"),
-        Kind("rewritten", Role.PAIRS, published="rewritten-pairs", sentence="preference pairs with rewritten chosen responses"),
-        Kind("pool", Role.PAIRS, published="pooled-pairs", sentence="preference pairs of this iteration and of those before"),
+        Kind("respond", Role.RESPONSES, rows="responses", published_name="responses", sentence="the policy's responses to the prompts"),
+        Kind("reward", Role.REWARDS, published_name="rewards", sentence="rewards of the responses"),
+        Kind("pair", Role.PAIRS, published_name="pairs", sentence="preference pairs of the best and the worst responses"),
+        Kind("rewrite", Role.REWRITES, rows="rewrites", published_name="rewrites", sentence="chosen responses, rewritten"),
+        Kind("rewrite-reward", Role.REWARDS, published_name="rewrite-rewards", sentence="rewards of the rewritten responses"),
+        Kind("rewritten", Role.PAIRS, published_name="rewritten-pairs", sentence="preference pairs with rewritten chosen responses"),
+        Kind("pool", Role.PAIRS, published_name="pooled-pairs", sentence="preference pairs of this iteration and of those before"),
         Kind("train", Role.POLICY, unit="steps"),
         Kind("probe", Role.QUESTIONS),
         Kind("health", Role.HEALTH),
@@ -221,7 +221,7 @@ def parsed_name(name: str) -> StageName:
     if side is not None and rest in OF_PROBE:
         return StageName(OF_PROBE[rest], None, side)
     for part, kind in OF_EVALUATION.items():
-        if kind.sided == (side is not None) and (rest == part or rest.endswith(f"-{part}")):
+        if kind.has_side == (side is not None) and (rest == part or rest.endswith(f"-{part}")):
             return StageName(kind, rest[: -len(part) - 1] or LETTERCRAFT, side)
     return StageName(Kind(name, Role.OTHER))
 

@@ -29,11 +29,12 @@ SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "1
 TAGS = ["eva", "rlhf", "preference-optimization", f"arxiv:{PAPER}"]
 
 
-def dataset_card(story: Story, listed: list[Artifact]) -> str:
+def dataset_card(story: Story, listed_artifacts: list[Artifact]) -> str:
     """README.md of the data set repository; `listed` are the artifacts whose rows are in it."""
-    shown = [artifact for artifact in listed if artifact.rows is not None]
+    row_artifacts = [artifact for artifact in listed_artifacts if artifact.rows is not None]
     default = next(
-        (one.name for kind in ("rewritten", "pair", "mix") for one in reversed(shown) if one.stage == kind), shown[0].name if shown else ""
+        (artifact.name for kind in ("rewritten", "pair", "mix") for artifact in reversed(row_artifacts) if artifact.stage == kind),
+        row_artifacts[0].name if row_artifacts else "",
     )
     configs = [
         {
@@ -41,9 +42,9 @@ def dataset_card(story: Story, listed: list[Artifact]) -> str:
             "data_files": [{"split": "train", "path": f"{artifact.name}/rows.parquet"}],
             **({"default": True} if artifact.name == default else {}),
         }
-        for artifact in shown
+        for artifact in row_artifacts
     ]
-    rows = sum(artifact.manifest["rows"] for artifact in shown)
+    rows = sum(artifact.manifest["rows"] for artifact in row_artifacts)
     data = DatasetCardData(
         pretty_name=story.name,
         task_categories=["text-generation"],
@@ -53,14 +54,22 @@ def dataset_card(story: Story, listed: list[Artifact]) -> str:
     )
     for name, value in story.prompts_licence.items():
         data[name] = value
-    trained = _training(story.policies)
-    return _card(data.to_yaml(), "dataset.md.jinja", story, shown=shown, default=default, pair=_example(shown), trained=trained)
+    training_table = _training(story.policies)
+    return _card(
+        data.to_yaml(),
+        "dataset.md.jinja",
+        story,
+        shown=row_artifacts,
+        default=default,
+        pair=_example(row_artifacts),
+        trained=training_table,
+    )
 
 
 def model_card(story: Story, iteration: int) -> str:
     """README.md of an iteration's model repository."""
-    figures = [one for one in scores(story.artifacts) if one.policy == f"iteration {iteration}"]
-    results = [_result(one) for one in figures if one.low is not None]
+    figures = [score for score in scores(story.artifacts) if score.policy == f"iteration {iteration}"]
+    results = [_result(score) for score in figures if score.low is not None]
     loss = str(story.recipe["solver"]["loss"]["kind"])
     name = story.model(iteration).partition("/")[2]
     data = ModelCardData(
@@ -76,8 +85,14 @@ def model_card(story: Story, iteration: int) -> str:
     for field, value in {**relation, **story.base.licence}.items():
         data[field] = value
     policy = story.policies[iteration]
-    own = {"iteration": iteration, "name": name, "policy": policy, "figures": figures, "trained": _training({iteration: policy})}
-    return _card(data.to_yaml(), "model.md.jinja", story, **own)
+    template_values = {
+        "iteration": iteration,
+        "name": name,
+        "policy": policy,
+        "figures": figures,
+        "trained": _training({iteration: policy}),
+    }
+    return _card(data.to_yaml(), "model.md.jinja", story, **template_values)
 
 
 def _result(score: Score) -> EvalResult:
@@ -109,8 +124,8 @@ def _card(metadata: str, template: str, story: Story, **values: Any) -> str:
         recipe=yaml.safe_dump(dict(story.recipe), sort_keys=False, allow_unicode=True),
         command=command(story),
         scores=scores(story.artifacts),
-        total={name: sum(one.manifest["counts"].get(name, 0) for one in story.artifacts) for name in (*TOKENS, COST)},
-        all_seconds=sum(one.manifest["seconds"] for one in story.artifacts),
+        total={name: sum(artifact.manifest["counts"].get(name, 0) for artifact in story.artifacts) for name in (*TOKENS, COST)},
+        all_seconds=sum(artifact.manifest["seconds"] for artifact in story.artifacts),
         packages=last["packages"],
         python=last["python"],
         revision=last["git"],
@@ -149,29 +164,29 @@ def _settings(recipe: Any) -> list[tuple[str, str]]:
         "epochs": "solver.training.epochs",
         "seed": "seed",
     }
-    found = []
+    settings = []
     for name, place in places.items():
         value: Any = recipe
         for key in place.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None:
-            found.append((name, str(value)))
-    return found
+            settings.append((name, str(value)))
+    return settings
 
 
 def _training(policies: Mapping[int, Artifact]) -> dict[str, Any]:
     """A table of trainings: whatever they counted and measured, one row each."""
     figures = {number: {**policy.counts, **policy.manifest.get("training", {})} for number, policy in policies.items()}
-    columns = dict.fromkeys(name for one in figures.values() for name in one)
+    columns = dict.fromkeys(name for figures_of_policy in figures.values() for name in figures_of_policy)
     return {
         "columns": list(columns),
         "rows": [(number, figures[number], policy.manifest["seconds"]) for number, policy in policies.items()],
     }
 
 
-def _example(shown: list[Artifact]) -> dict[str, Any] | None:
+def _example(row_artifacts: list[Artifact]) -> dict[str, Any] | None:
     """The first pair of the last iteration that has pairs."""
-    for artifact in reversed(shown):
+    for artifact in reversed(row_artifacts):
         if artifact.stage == "pair" and artifact.rows is not None and artifact.manifest["rows"]:
             with parquet_errors(artifact.rows):
                 row: dict[str, Any] = next(pq.ParquetFile(artifact.rows).iter_batches(batch_size=1)).to_pylist()[0]
@@ -199,11 +214,11 @@ def code(text: Any, language: str = "") -> Markup:
 
 def visible(text: str, limit: int | None = EXAMPLE_CHARACTERS) -> str:
     """Text without control and direction characters, cut at `limit` characters; what is cut is said."""
-    cut = text if limit is None or len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters)"
-    return "".join("\N{REPLACEMENT CHARACTER}" if _hidden(character) else character for character in cut)
+    shortened_text = text if limit is None or len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters)"
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_hidden(character) else character for character in shortened_text)
 
 
-def _hidden(character: str) -> bool:
+def _is_hidden(character: str) -> bool:
     category = unicodedata.category(character)
     return (category == "Cc" and character not in "\n\t") or (category == "Cf" and unicodedata.bidirectional(character) != "BN")
 

@@ -64,7 +64,7 @@ class Repository:
 class Selection:
     """What part of a run a push is about."""
 
-    only: Literal["datasets", "models", "report"] | None = None
+    part: Literal["datasets", "models", "report"] | None = None
     iteration: int | None = None
 
     def takes(self, artifact: Artifact) -> bool:
@@ -72,7 +72,7 @@ class Selection:
 
 
 def repositories(
-    story: Story, selection: Selection, report: Path, known: dict[str, dict[str, Any]], privacy: Privacy, scratch: Path
+    story: Story, selection: Selection, report: Path, pushed_files: dict[str, dict[str, Any]], privacy: Privacy, scratch: Path
 ) -> list[Repository]:
     """Every repository that the selection concerns, with the files to be in it.
 
@@ -81,28 +81,30 @@ def repositories(
         known: what earlier pushes recorded: repository name to path to {"sha256", "source"}.
         scratch: folder for copies of row files that need cleaning.
     """
-    found = []
-    if selection.only != "models":
-        found.append(_dataset(story, selection, report, known.get(f"datasets/{story.dataset}", {}), privacy, scratch))
-    if selection.only in (None, "models"):
-        found += [
-            _model(story, iteration, policy, known.get(f"models/{story.model(iteration)}", {}), privacy)
+    repository_list = []
+    if selection.part != "models":
+        repository_list.append(_dataset(story, selection, report, pushed_files.get(f"datasets/{story.dataset}", {}), privacy, scratch))
+    if selection.part in (None, "models"):
+        repository_list += [
+            _model(story, iteration, policy, pushed_files.get(f"models/{story.model(iteration)}", {}), privacy)
             for iteration, policy in story.policies.items()
             if selection.takes(policy)
         ]
-    return [repository for repository in found if repository.files]
+    return [repository for repository in repository_list if repository.files]
 
 
-def _dataset(story: Story, selection: Selection, report: Path, known: dict[str, Any], privacy: Privacy, scratch: Path) -> Repository:
+def _dataset(story: Story, selection: Selection, report: Path, pushed_files: dict[str, Any], privacy: Privacy, scratch: Path) -> Repository:
     files: list[File] = []
-    if selection.only != "report":
-        taken = [artifact for artifact in story.artifacts if selection.takes(artifact)]
-        for artifact in taken:
-            files += _stage_files(artifact, known, privacy, scratch)
-        listed = [artifact for artifact in story.artifacts if artifact in taken or f"{artifact.name}/rows.parquet" in known]
-        files += _function_files(story.root, taken, privacy)
+    if selection.part != "report":
+        selected_artifacts = [artifact for artifact in story.artifacts if selection.takes(artifact)]
+        for artifact in selected_artifacts:
+            files += _stage_files(artifact, pushed_files, privacy, scratch)
+        listed_artifacts = [
+            artifact for artifact in story.artifacts if artifact in selected_artifacts or f"{artifact.name}/rows.parquet" in pushed_files
+        ]
+        files += _function_files(story.root, selected_artifacts, privacy)
         files.append(File("recipe.yaml", _recipe(story)))
-        files.append(File("README.md", privacy.text(dataset_card(story, listed)).encode()))
+        files.append(File("README.md", privacy.text(dataset_card(story, listed_artifacts)).encode()))
     if report.is_file():
         files.append(File(REPORT, privacy.text(report.read_text(encoding="utf-8")).encode()))
     return Repository(story.dataset, "dataset", tuple(files))
@@ -119,54 +121,56 @@ def _function_files(root: Path, artifacts: Sequence[Artifact], privacy: Privacy)
     ]
 
 
-def _stage_files(artifact: Artifact, known: dict[str, Any], privacy: Privacy, scratch: Path) -> list[File]:
+def _stage_files(artifact: Artifact, pushed_files: dict[str, Any], privacy: Privacy, scratch: Path) -> list[File]:
     manifest = privacy.settings(dict(artifact.manifest))
     files = []
     if artifact.rows is not None:
         path = f"{artifact.name}/rows.parquet"
         source = f"{artifact.folder.name}/{artifact.rows.name}"
-        rows, replaced = artifact.rows, 0
-        if known.get(path, {}).get("source") != source:  # else it was checked when it was pushed
+        rows, replaced_values = artifact.rows, 0
+        if pushed_files.get(path, {}).get("source") != source:  # else it was checked when it was pushed
             _check(artifact)
-            rows, replaced = _clean_rows(artifact.rows, scratch / artifact.name, privacy)
-        files.append(File(path, rows, None if replaced else source))
-        if replaced:
-            manifest["replaced_values"] = replaced
+            rows, replaced_values = _clean_rows(artifact.rows, scratch / artifact.name, privacy)
+        files.append(File(path, rows, None if replaced_values else source))
+        if replaced_values:
+            manifest["replaced_values"] = replaced_values
     files.append(File(f"{artifact.name}/manifest.json", _json(manifest)))
     pipeline = artifact.folder / PIPELINE
     if pipeline.is_file():
-        described = rebuilt(lambda: read_yaml(pipeline), None, "it is not pushed")
-        if described is not None:
-            cleaned = yaml.safe_dump(privacy.settings(described), sort_keys=False, allow_unicode=True)
-            files.append(File(f"{artifact.name}/{PIPELINE}", cleaned.encode()))
+        pipeline_data = rebuilt(lambda: read_yaml(pipeline), None, "it is not pushed")
+        if pipeline_data is not None:
+            pipeline_text = yaml.safe_dump(privacy.settings(pipeline_data), sort_keys=False, allow_unicode=True)
+            files.append(File(f"{artifact.name}/{PIPELINE}", pipeline_text.encode()))
     return files
 
 
-def _clean_rows(rows: Path, out: Path, privacy: Privacy) -> tuple[Path, int]:
+def _clean_rows(rows: Path, folder: Path, privacy: Privacy) -> tuple[Path, int]:
     """The row file, or a copy of it without private values; and how many of them there were."""
     with parquet_errors(rows):
-        return _cleaned(rows, out, privacy)
+        return _copy_without_private_values(rows, folder, privacy)
 
 
-def _cleaned(rows: Path, out: Path, privacy: Privacy) -> tuple[Path, int]:
+def _copy_without_private_values(rows: Path, folder: Path, privacy: Privacy) -> tuple[Path, int]:
     file = pq.ParquetFile(rows)
-    replaced = sum(privacy.table(file.read_row_group(group))[1] for group in range(file.num_row_groups))
-    if not replaced:
+    replaced_values = sum(privacy.table(file.read_row_group(group))[1] for group in range(file.num_row_groups))
+    if not replaced_values:
         return rows, 0
-    write_rows((privacy.table(file.read_row_group(group))[0] for group in range(file.num_row_groups)), file.schema_arrow, out)
-    return out / rows.name, replaced
+    write_rows((privacy.table(file.read_row_group(group))[0] for group in range(file.num_row_groups)), file.schema_arrow, folder)
+    return folder / rows.name, replaced_values
 
 
-def _model(story: Story, iteration: int, policy: Artifact, known: dict[str, Any], privacy: Privacy) -> Repository:
-    if policy.folder.name not in {str(entry["source"]).partition("/")[0] for entry in known.values()}:
+def _model(story: Story, iteration: int, policy: Artifact, pushed_files: dict[str, Any], privacy: Privacy) -> Repository:
+    if policy.folder.name not in {str(entry["source"]).partition("/")[0] for entry in pushed_files.values()}:
         _check(policy)
     files = []
     for path in sorted(policy.content.iterdir()):
         if path.suffix not in CHECKPOINT_FILES:
             continue
         text = path.suffix == ".json" and path.name not in AS_IT_IS and not path.name.endswith(".index.json")
-        cleaned = _clean_json(path, privacy) if text else None
-        files.append(File(path.name, path, f"{policy.folder.name}/{path.name}") if cleaned is None else File(path.name, cleaned))
+        cleaned_content = _clean_json(path, privacy) if text else None
+        files.append(
+            File(path.name, path, f"{policy.folder.name}/{path.name}") if cleaned_content is None else File(path.name, cleaned_content)
+        )
     files.append(File("manifest.json", _json(privacy.settings(dict(policy.manifest)))))
     files.append(File("recipe.yaml", _recipe(story)))
     files.append(File("README.md", privacy.text(model_card(story, iteration)).encode()))
@@ -176,8 +180,8 @@ def _model(story: Story, iteration: int, policy: Artifact, known: dict[str, Any]
 def _clean_json(path: Path, privacy: Privacy) -> bytes | None:
     """A JSON file without private values; None if it holds none."""
     data: Any = decode_json(read_content(path))
-    cleaned = privacy.settings(data)
-    return None if cleaned == data else _json(cleaned)
+    cleaned_data = privacy.settings(data)
+    return None if cleaned_data == data else _json(cleaned_data)
 
 
 def _check(artifact: Artifact) -> None:
@@ -193,9 +197,9 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def sha256(file: File, known: dict[str, Any]) -> str:
+def sha256(file: File, pushed_files: dict[str, Any]) -> str:
     """The sha256 of a file's bytes, from memory where it cannot have changed."""
-    entry = known.get(file.path, {})
+    entry = pushed_files.get(file.path, {})
     if file.source is not None and entry.get("source") == file.source:
         return str(entry["sha256"])
     return file_digest(file.content) if isinstance(file.content, Path) else hashlib.sha256(file.content).hexdigest()

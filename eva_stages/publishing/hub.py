@@ -72,9 +72,9 @@ class Hub:
             raise ConfigError(
                 [f"the token of {me['name']} may only read: make one with write permission at {TOKENS_PAGE} and set HF_TOKEN to it"]
             )
-        allowed = [me["name"], *(organisation["name"] for organisation in me.get("orgs", []))]
-        if namespace not in allowed:
-            raise ConfigError([f"the token of {me['name']} cannot push to {namespace}; it can to {', '.join(allowed)}"])
+        allowed_names = [me["name"], *(organisation["name"] for organisation in me.get("orgs", []))]
+        if namespace not in allowed_names:
+            raise ConfigError([f"the token of {me['name']} cannot push to {namespace}; it can to {', '.join(allowed_names)}"])
 
     def remote(self, repository: Repository) -> Remote | None:
         """What is there; None if the repository is not."""
@@ -105,7 +105,7 @@ class Hub:
         except (ValueError, KeyError, TypeError):
             return {}
 
-    def changed(self, files: Sequence[File], hashes: dict[str, str], remote: Remote | None) -> list[File]:
+    def changed_files(self, files: Sequence[File], hashes: dict[str, str], remote: Remote | None) -> list[File]:
         """The files that the repository does not have as they are. `hashes` are sha256 by path."""
         if remote is None:
             return list(files)
@@ -159,7 +159,7 @@ class Hub:
                 status = error.response.status_code
                 if status not in TRANSIENT or attempt == TRIES - 1:
                     raise self._refusal(doing, status, error) from error
-                wait, cause = _asked_wait(error.response, attempt), f"the Hub answered {status}"
+                wait, cause = _requested_wait(error.response, attempt), f"the Hub answered {status}"
             except httpx.TransportError as error:
                 if attempt == TRIES - 1:
                     raise HubError(f"{doing}: the Hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__})") from error
@@ -184,9 +184,9 @@ def _words(error: BaseException) -> str:
     return redact(" ".join(str(error).split()))
 
 
-def _asked_wait(response: httpx.Response, attempt: int) -> float:
-    asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdigit() else 2.0**attempt
+def _requested_wait(response: httpx.Response, attempt: int) -> float:
+    retry_after = response.headers.get("Retry-After", "")
+    return float(retry_after) if retry_after.isdigit() else 2.0**attempt
 
 
 def _own_hash(file: File, hashes: dict[str, str], remote: Remote) -> str:

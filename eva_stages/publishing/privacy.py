@@ -25,7 +25,7 @@ SERVER = "[server]"
 SYSTEM = ("/usr", "/usr/local")
 """Folders that every machine has, where Python may be: they tell nothing, and prompts about shells name them."""
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
-NOT_PUBLISHED = ("api_base",)
+PRIVATE_FIELDS = ("api_base",)
 """Fields of recipes that name a machine: they are left out of what is published."""
 ANY_PATH = re.compile(r"(?<![\w./:])~?(?:/[\w.@+-]+){2,}/?")
 USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
@@ -49,9 +49,9 @@ class Privacy:
     @cached_property
     def places(self) -> dict[str, str]:
         """Folders that tell about this machine, longest first, and what stands for them."""
-        found = {sys.prefix: "python", str(Path.home()): "~", str(Path.cwd()): ".", str(self.root.resolve()): ""}
-        named = {place: short for place, short in found.items() if place not in SYSTEM}
-        telling = {place: short for place, short in named.items() if place.count("/") > 1 or (short in ("~", "") and place != "/")}
+        short_names = {sys.prefix: "python", str(Path.home()): "~", str(Path.cwd()): ".", str(self.root.resolve()): ""}
+        public_names = {place: short for place, short in short_names.items() if place not in SYSTEM}
+        telling = {place: short for place, short in public_names.items() if place.count("/") > 1 or (short in ("~", "") and place != "/")}
         return dict(sorted(telling.items(), key=lambda entry: -len(entry[0])))
 
     @cached_property
@@ -62,23 +62,23 @@ class Privacy:
 
     def text(self, text: str) -> str:
         """A text without what is known to be private."""
-        return self.pattern.sub(self._instead, self.secrets.hide(text))
+        return self.pattern.sub(self._replacement, self.secrets.hide(text))
 
-    def _instead(self, found: re.Match[str]) -> str:
-        place = found.group().removesuffix("/")
+    def _replacement(self, match: re.Match[str]) -> str:
+        place = match.group().removesuffix("/")
         if place not in self.places:
             return SERVER
-        return self.places[place] and found.group().replace(place, self.places[place])
+        return self.places[place] and match.group().replace(place, self.places[place])
 
     def message(self, text: str) -> str:
         """The words of an error: no absolute path at all."""
-        return ANY_PATH.sub(lambda found: found.group().rstrip("/").rpartition("/")[2], self.text(self.secrets.redact(text)))
+        return ANY_PATH.sub(lambda match: match.group().rstrip("/").rpartition("/")[2], self.text(self.secrets.redact(text)))
 
     def settings(self, value: Any) -> Any:
         """A recipe, a manifest or a pipeline, every path in it shortened."""
         match value:
             case dict():
-                return {self.settings(key): self.settings(item) for key, item in value.items() if key not in NOT_PUBLISHED}
+                return {self.settings(key): self.settings(item) for key, item in value.items() if key not in PRIVATE_FIELDS}
             case list() | tuple():
                 return [self.settings(item) for item in value]
             case str():
@@ -90,22 +90,24 @@ class Privacy:
         text = USER_IN_URL.sub("", text)
         if not _is_path(text):
             return self.text(text)
-        path = _expanded(text)
+        path = _expanded_path(text)
         root = self.root.resolve()
         return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else self.text(path.name)
 
     def table(self, table: pa.Table) -> tuple[pa.Table, int]:
         """A table of rows, and how many of its values had to be changed."""
-        changed = 0
+        changed_values = 0
         for index, name in enumerate(table.column_names):
             clean = self.message if name in MESSAGES_OF_ERRORS else self.text
             if not self._suspicious(table[name], name in MESSAGES_OF_ERRORS):
                 continue
-            before = table[name].to_pylist()
-            after = [_deep(value, clean) for value in before]
-            changed += sum(old != new for old, new in zip(before, after, strict=True))
-            table = table.set_column(index, table.schema.field(index), pa.chunked_array([pa.array(after, table.schema.field(index).type)]))
-        return table, changed
+            values_before = table[name].to_pylist()
+            values_after = [_deep(value, clean) for value in values_before]
+            changed_values += sum(old != new for old, new in zip(values_before, values_after, strict=True))
+            table = table.set_column(
+                index, table.schema.field(index), pa.chunked_array([pa.array(values_after, table.schema.field(index).type)])
+            )
+        return table, changed_values
 
     def _suspicious(self, column: pa.ChunkedArray, message: bool) -> bool:
         words = (*self.secrets.anchors, *self.places, *self.hosts)
@@ -124,7 +126,7 @@ def _addresses(value: Any) -> Iterator[str]:
     match value:
         case dict():
             for key, item in value.items():
-                if key in NOT_PUBLISHED and isinstance(item, str):
+                if key in PRIVATE_FIELDS and isinstance(item, str):
                     yield item
                 yield from _addresses(item)
         case list():
@@ -136,12 +138,12 @@ def _is_path(text: str) -> bool:
     """Whether a setting is a path of this machine rather than a text or a Hub id."""
     if "\n" in text or "/" not in text:
         return False
-    if os.path.lexists(_expanded(text)):
+    if os.path.lexists(_expanded_path(text)):
         return True
     return text.startswith(("/", "~/", "./", "../")) and text.count("/") > 1 and not re.search(r"\s", text)
 
 
-def _expanded(text: str) -> Path:
+def _expanded_path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:  # ~name of nobody here

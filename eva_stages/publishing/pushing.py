@@ -26,9 +26,9 @@ from eva_stages.publishing.privacy import SERVER, Privacy, hosts_of
 from eva_stages.publishing.story import Story, story_of
 from eva_stages.views.history import read_history
 
-PUBLISHED = "published.json"
+RECORD_FILE = "published.json"
 TITLE_CHARACTERS = 59
-UNPUBLISHED = "put back a copy of it; without one: mv {root} {root}-2 && rm {root}-2/published.json && eva push {root}-2 --to NAMESPACE"
+RECORD_ADVICE = "put back a copy of it; without one: mv {root} {root}-2 && rm {root}-2/published.json && eva push {root}-2 --to NAMESPACE"
 """The record says which repositories are this run's, and nothing else does: without it, the run goes to new ones."""
 
 
@@ -37,28 +37,28 @@ class Outcome:
     """What became of a repository: the paths of the files that were (or would be) sent, and the commit they are in."""
 
     repository: Repository
-    changed: tuple[str, ...]
+    changed_paths: tuple[str, ...]
     size: int
     """Bytes of the changed files."""
     commit: str | None
 
 
-def _outcome(repository: Repository, changed: list[File], commit: str | None) -> Outcome:
-    return Outcome(repository, tuple(file.path for file in changed), sum(file.size for file in changed), commit)
+def _outcome(repository: Repository, changed_files: list[File], commit: str | None) -> Outcome:
+    return Outcome(repository, tuple(file.path for file in changed_files), sum(file.size for file in changed_files), commit)
 
 
 class Record:
     """`published.json` of a run."""
 
     def __init__(self, root: Path) -> None:
-        self._path = root / PUBLISHED
-        found = read_json(self._path, dict, UNPUBLISHED.format(root=root)) if self._path.is_file() else {}
-        self.run: str = found.get("run") or uuid.uuid4().hex
+        self._path = root / RECORD_FILE
+        document = read_json(self._path, dict, RECORD_ADVICE.format(root=root)) if self._path.is_file() else {}
+        self.run: str = document.get("run") or uuid.uuid4().hex
         """Tells this run from others of the same name."""
-        self.collections: dict[str, str] = found.get("collections", {})
-        self.repositories: dict[str, dict[str, Any]] = found.get("repositories", {})
+        self.collections: dict[str, str] = document.get("collections", {})
+        self.repositories: dict[str, dict[str, Any]] = document.get("repositories", {})
         if not _is_record(self.run, self.collections, self.repositories):
-            raise DamagedError(f"{self._path} is damaged: it holds no record of pushes", UNPUBLISHED.format(root=root))
+            raise DamagedError(f"{self._path} is damaged: it holds no record of pushes", RECORD_ADVICE.format(root=root))
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -74,8 +74,8 @@ def _is_record(run: Any, collections: Any, repositories: Any) -> bool:
     if not isinstance(run, str) or not isinstance(collections, dict) or not isinstance(repositories, dict):
         return False
     files = [entry.get("files") for entry in repositories.values() if isinstance(entry, dict)]
-    known = [file for one in files if isinstance(one, dict) for file in one.values()]
-    return len(files) == len(repositories) and all(isinstance(one, dict) for one in (*files, *known))
+    file_entries = [file for entry in files if isinstance(entry, dict) for file in entry.values()]
+    return len(files) == len(repositories) and all(isinstance(entry, dict) for entry in (*files, *file_entries))
 
 
 def push_run(
@@ -99,14 +99,14 @@ def push_run(
     record = Record(run.root)
     report = run.root / REPORT
     _check(run, story, selection, report)
-    if selection.only is None and not report.is_file():
+    if selection.part is None and not report.is_file():
         report_line(f"there is no report yet: `eva report {run.root.name}` writes one, and the next push includes it")
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = repositories(story, selection, report, record.files, privacy, Path(scratch))
+        wanted_repositories = repositories(story, selection, report, record.files, privacy, Path(scratch))
         if hub is None:
-            return preview(wanted, record), record.collections.get(namespace)
-        outcomes = push(run, wanted, record, hub, private, report_line)
-    return outcomes, tie(wanted, record, hub, f"eva: {story.name}", namespace, private)
+            return preview(wanted_repositories, record), record.collections.get(namespace)
+        outcomes = push(run, wanted_repositories, record, hub, private, report_line)
+    return outcomes, tie(wanted_repositories, record, hub, f"eva: {story.name}", namespace, private)
 
 
 def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
@@ -116,31 +116,33 @@ def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
         raise ConfigError(
             [f"{story.model(0)} is no valid name of a repository ({error}); rename the run's folder {run.root}, or give another --to"]
         ) from error
-    if selection.only == "report":
+    if selection.part == "report":
         if not report.is_file():
             raise ConfigError([f"{run.root.name} has no {REPORT}; write it first: eva report {run.root.name}"])
         return
-    taken = [artifact for artifact in story.artifacts if selection.takes(artifact)]
-    if not taken:
+    selected_artifacts = [artifact for artifact in story.artifacts if selection.takes(artifact)]
+    if not selected_artifacts:
         numbers = sorted({artifact.iteration for artifact in story.artifacts})
         where = f" in iteration {selection.iteration}; iterations with complete stages: {numbers}" if numbers else ""
         raise ConfigError([f"{run.root.name} has no complete stage{where}; run `eva run` first"])
-    if selection.only == "models" and not any(selection.takes(policy) for policy in story.policies.values()):
+    if selection.part == "models" and not any(selection.takes(policy) for policy in story.policies.values()):
         of_iteration = "" if selection.iteration is None else f" of iteration {selection.iteration}"
         raise ConfigError([f"{run.root.name} has no trained policy{of_iteration} yet"])
 
 
-def preview(wanted: list[Repository], record: Record) -> list[Outcome]:
+def preview(wanted_repositories: list[Repository], record: Record) -> list[Outcome]:
     """What a push would send, judged by what earlier ones recorded; asks nobody."""
     outcomes = []
-    for repository in wanted:
-        known = record.files.get(repository.name, {})
-        changed = [file for file in repository.files if known.get(file.path, {}).get("sha256") != sha256(file, known)]
-        outcomes.append(_outcome(repository, changed, record.repositories.get(repository.name, {}).get("commit")))
+    for repository in wanted_repositories:
+        pushed_files = record.files.get(repository.name, {})
+        changed_files = [file for file in repository.files if pushed_files.get(file.path, {}).get("sha256") != sha256(file, pushed_files)]
+        outcomes.append(_outcome(repository, changed_files, record.repositories.get(repository.name, {}).get("commit")))
     return outcomes
 
 
-def push(run: Run, wanted: list[Repository], record: Record, hub: Hub, private: bool, say: Callable[[str], None]) -> list[Outcome]:
+def push(
+    run: Run, wanted_repositories: list[Repository], record: Record, hub: Hub, private: bool, say: Callable[[str], None]
+) -> list[Outcome]:
     """Bring every repository to what it should be, and tie them in a collection.
 
     Raises:
@@ -148,27 +150,30 @@ def push(run: Run, wanted: list[Repository], record: Record, hub: Hub, private: 
         HubError: if the Hub gives up on us; the next push goes on.
     """
     record.save()
-    remotes = {repository.name: hub.remote(repository) for repository in wanted}
-    marks = {repository.name: hub.mark(repository, remotes[repository.name]) for repository in wanted}
+    remotes = {repository.name: hub.remote(repository) for repository in wanted_repositories}
+    marks = {repository.name: hub.mark(repository, remotes[repository.name]) for repository in wanted_repositories}
     faults = [
-        fault for repository in wanted for fault in _faults(repository, remotes[repository.name], marks[repository.name], record, private)
+        fault
+        for repository in wanted_repositories
+        for fault in _faults(repository, remotes[repository.name], marks[repository.name], record, private)
     ]
     if faults:
         raise ConfigError(faults)
     outcomes = []
-    for repository in wanted:
+    for repository in wanted_repositories:
         outcome = _push(repository, remotes[repository.name], marks[repository.name], record, hub, private)
-        if outcome.changed:
-            facts = {"repository": repository.name, "commit": outcome.commit, "files": len(outcome.changed)}
+        if outcome.changed_paths:
+            facts = {"repository": repository.name, "commit": outcome.commit, "files": len(outcome.changed_paths)}
             run.event("published", **facts)
-        say(f"{repository.name}: {f'{len(outcome.changed)} files, {outcome.size:,} bytes' if outcome.changed else 'nothing has changed'}")
+        sent_text = f"{len(outcome.changed_paths)} files, {outcome.size:,} bytes" if outcome.changed_paths else "nothing has changed"
+        say(f"{repository.name}: {sent_text}")
         outcomes.append(outcome)
     return outcomes
 
 
-def tie(wanted: list[Repository], record: Record, hub: Hub, title: str, namespace: str, private: bool) -> str:
+def tie(wanted_repositories: list[Repository], record: Record, hub: Hub, title: str, namespace: str, private: bool) -> str:
     """Have the repositories in the run's collection; returns its slug."""
-    slug = hub.collect(record.collections.get(namespace), title[:TITLE_CHARACTERS], namespace, private, wanted)
+    slug = hub.collect(record.collections.get(namespace), title[:TITLE_CHARACTERS], namespace, private, wanted_repositories)
     if record.collections.get(namespace) != slug:
         record.collections[namespace] = slug
         record.save()
@@ -183,8 +188,8 @@ def _faults(repository: Repository, remote: Remote | None, mark: Mapping[str, An
         return [f"{repository.name} exists and is public: make it private in its settings on the Hub, or push without --private"]
     if mark and mark["run"] != record.run:
         return [f"{repository.name} holds another run of this name: rename the folder of this run, or delete that repository"]
-    own = {*mark.get("files", []), MARK} if mark else set()
-    foreign = [file.path for file in repository.files if file.path in remote.hashes and file.path not in own]
+    own_files = {*mark.get("files", []), MARK} if mark else set()
+    foreign = [file.path for file in repository.files if file.path in remote.hashes and file.path not in own_files]
     if MARK in remote.hashes and not mark:
         foreign.append(MARK)
     if foreign:
@@ -194,23 +199,23 @@ def _faults(repository: Repository, remote: Remote | None, mark: Mapping[str, An
 
 
 def _push(repository: Repository, remote: Remote | None, earlier: Mapping[str, Any], record: Record, hub: Hub, private: bool) -> Outcome:
-    known = record.files.get(repository.name, {})
-    hashes = {file.path: sha256(file, known) for file in repository.files}
+    pushed_files = record.files.get(repository.name, {})
+    hashes = {file.path: sha256(file, pushed_files) for file in repository.files}
     mark = _mark(record, {*earlier.get("files", []), *hashes})
     hashes[MARK] = sha256(mark, {})
-    changed = hub.changed([*repository.files, mark], hashes, remote)
-    if not changed and remote is not None:
+    changed_files = hub.changed_files([*repository.files, mark], hashes, remote)
+    if not changed_files and remote is not None:
         commit = remote.commit
     else:
-        commit = hub.commit(repository, changed, private, f"eva push: {len(changed)} files")
+        commit = hub.commit(repository, changed_files, private, f"eva push: {len(changed_files)} files")
     sources = {file.path: file.source for file in repository.files}
-    pushed = {path: {"sha256": digest, "source": sources.get(path)} for path, digest in hashes.items()}
-    entry = {"commit": commit, "files": {**(known if remote is not None else {}), **pushed}}
-    before = record.repositories.get(repository.name, {})
-    if {**before, "pushed": None} != {**entry, "pushed": None}:
+    file_entries = {path: {"sha256": digest, "source": sources.get(path)} for path, digest in hashes.items()}
+    entry = {"commit": commit, "files": {**(pushed_files if remote is not None else {}), **file_entries}}
+    entry_before = record.repositories.get(repository.name, {})
+    if {**entry_before, "pushed": None} != {**entry, "pushed": None}:
         record.repositories[repository.name] = {**entry, "pushed": utc_now()}
         record.save()
-    return _outcome(repository, changed, commit)
+    return _outcome(repository, changed_files, commit)
 
 
 def _mark(record: Record, paths: set[str]) -> File:

@@ -8,7 +8,7 @@ from eva_stages.core.durable import writing_to
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.report.page import write_report
-from eva_stages.views.comparison import compare, measured_values
+from eva_stages.views.comparison import compare, measurements
 from eva_stages.views.history import History, read_history
 
 
@@ -33,7 +33,7 @@ def make_report(runs: Sequence[Run]) -> Path:
 
 def _differences(histories: Sequence[History]) -> dict[str, Any] | None:
     """The first run compared with each of the others; None where they have no complete benchmark in common."""
-    sides = [values for history in histories if (values := measured_values([history]))]
+    sides = [values for history in histories if (values := measurements([history]))]
     try:
         return compare(sides) if len(sides) > 1 and sides[0][0].run == histories[0].name else None
     except ConfigError:

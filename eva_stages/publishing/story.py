@@ -24,7 +24,7 @@ OPEN = {"license": "apache-2.0"}
 UNKNOWN = {"license": "unknown"}
 LICENCE = "base_policy_licence.json"
 """In a run's folder: the licence that the base policy's own card states."""
-EMBEDDED = (LETTERCRAFT, "microworld")
+EMBEDDED_NAMES = (LETTERCRAFT, "microworld")
 """Names of what eva itself brings along; the second one was its name in eva 0.1.0."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -67,12 +67,12 @@ class Story:
     def inputs(self, artifact: Artifact) -> list[str]:
         """The configurations whose rows an artifact was computed from."""
         folders = set(artifact.inputs.values())
-        return [upstream.name for upstream in self.artifacts if upstream.planned.folder in folders and upstream.rows is not None]
+        return [upstream.name for upstream in self.artifacts if upstream.planned_stage.folder in folders and upstream.rows is not None]
 
     def parent(self, iteration: int) -> int | None:
         """The iteration whose policy an iteration's training started from; None if it was the base policy."""
         start = self.policies[iteration].inputs.get("policy")
-        return next((number for number, policy in self.policies.items() if policy.planned.folder == start), None)
+        return next((number for number, policy in self.policies.items() if policy.planned_stage.folder == start), None)
 
     @property
     def seeds(self) -> str | None:
@@ -89,27 +89,27 @@ def story_of(history: History, namespace: str, privacy: Privacy) -> Story:
         root=history.root,
         name=history.name,
         namespace=namespace,
-        recipe=privacy.settings(_pinned(recipe, _outside_digests(history))),
+        recipe=privacy.settings(_pinned_recipe(recipe, _outside_digests(history))),
         artifacts=artifacts,
         policies={artifact.iteration: artifact for artifact in artifacts if artifact.stage == "train" and artifact.content.name == "model"},
         base=_base(history),
-        prompts_licence=OPEN if (recipe.get("prompts") or {}).get("kind") in EMBEDDED else UNKNOWN,
+        prompts_licence=OPEN if (recipe.get("prompts") or {}).get("kind") in EMBEDDED_NAMES else UNKNOWN,
     )
 
 
 def _named_artifacts(history: History) -> tuple[Artifact, ...]:
     """The artifacts with the names of their configurations."""
-    prompt_sets = {artifact.planned.folder: iteration for iteration, artifact in history.prompt_sets.items()}
-    named: dict[str, Artifact] = {}
+    prompt_sets = {artifact.planned_stage.folder: iteration for iteration, artifact in history.prompt_sets.items()}
+    artifacts_by_name: dict[str, Artifact] = {}
     for artifact in history.artifacts:
-        number = prompt_sets.get(artifact.planned.folder)
-        published, holds = artifact.parsed_name.published, artifact.parsed_name.sentence
+        number = prompt_sets.get(artifact.planned_stage.folder)
+        published_name, holds = artifact.parsed_name.published_name, artifact.parsed_name.sentence
         if number is not None:
-            published, holds = str(KINDS["mix"].published), str(KINDS["mix"].sentence)
-        name = f"{published}-{artifact.iteration if number is None else number}"
-        name = name if name not in named else f"{name}-{artifact.planned.fingerprint[:6]}"
-        named[name] = replace(artifact, name=name, holds=holds)
-    return tuple(named.values())
+            published_name, holds = str(KINDS["mix"].published_name), str(KINDS["mix"].sentence)
+        name = f"{published_name}-{artifact.iteration if number is None else number}"
+        name = name if name not in artifacts_by_name else f"{name}-{artifact.planned_stage.fingerprint[:6]}"
+        artifacts_by_name[name] = replace(artifact, name=name, holds=holds)
+    return tuple(artifacts_by_name.values())
 
 
 def _outside_digests(history: History) -> dict[str, str]:
@@ -118,13 +118,13 @@ def _outside_digests(history: History) -> dict[str, str]:
     return {str(entry["artifact"]): str(entry["digest"]) for entry in entries}
 
 
-def _pinned(value: Any, digests: Mapping[str, str]) -> Any:
+def _pinned_recipe(value: Any, digests: Mapping[str, str]) -> Any:
     """A recipe with every Hub model at the commit that was used."""
     if isinstance(value, dict):
-        pinned = {key: _pinned(item, digests) for key, item in value.items()}
-        commit = digests.get(str(pinned.get("model")), "")
-        return {**pinned, "revision": commit} if "revision" in pinned and COMMIT.fullmatch(commit) else pinned
-    return [_pinned(item, digests) for item in value] if isinstance(value, list) else value
+        pinned_section = {key: _pinned_recipe(item, digests) for key, item in value.items()}
+        commit = digests.get(str(pinned_section.get("model")), "")
+        return {**pinned_section, "revision": commit} if "revision" in pinned_section and COMMIT.fullmatch(commit) else pinned_section
+    return [_pinned_recipe(item, digests) for item in value] if isinstance(value, list) else value
 
 
 def _base(history: History) -> Base:
@@ -133,7 +133,7 @@ def _base(history: History) -> Base:
     entry = next((entry for entry in inputs if entry), None)
     model = str(history.recipe["policy"]["model"])
     digest = str(entry["digest"]) if entry else "unknown"
-    if model in EMBEDDED:
+    if model in EMBEDDED_NAMES:
         return Base(LETTERCRAFT, None, digest, OPEN)
     path = history.root / LICENCE
     licence = read_json(path, dict) if path.is_file() else stated_licence(model, digest)
@@ -156,5 +156,5 @@ def record_licence(root: Path, model: str, stages: Iterable[Stage]) -> None:
     """Save the base policy's licence in a run's folder, as the policy may not be there when the run is pushed."""
     policies = (stage.inputs.get("policy") for stage in stages)
     base = next((policy for policy in policies if isinstance(policy, Outside)), None)
-    if base is not None and model not in EMBEDDED:
+    if base is not None and model not in EMBEDDED_NAMES:
         write_whole(root / LICENCE, json.dumps(stated_licence(model, base.digest), indent=1) + "\n")

@@ -23,7 +23,7 @@ from eva_stages.views.history import Artifact, History
 REWARD_COLUMNS = {"sampled": "rewards", "greedy": "greedy_rewards"}
 
 
-class Measured(NamedTuple):
+class Measurement(NamedTuple):
     """The value of every question of one benchmark, for one policy of a run or for one model of a file of judgments."""
 
     run: str
@@ -38,37 +38,41 @@ class Pair(NamedTuple):
     """Two sides of one difference; `notes` say what is not recorded of them."""
 
     policy: str
-    a: Measured
-    b: Measured
+    a: Measurement
+    b: Measurement
 
 
-def measured_values(histories: Iterable[History]) -> list[Measured]:
+def measurements(histories: Iterable[History]) -> list[Measurement]:
     """The value of every question, for each run, policy and benchmark."""
-    return [measured for history in histories for artifact in history.artifacts for measured in _artifact_values(history.name, artifact)]
+    return [
+        measurement for history in histories for artifact in history.artifacts for measurement in _artifact_values(history.name, artifact)
+    ]
 
 
-def run_values(name: str, history: History) -> list[Measured]:
+def run_values(name: str, history: History) -> list[Measurement]:
     """The same of one run, under a name.
 
     Raises:
         ConfigError: if no evaluation is complete.
     """
-    values = [measured._replace(run=name) for measured in measured_values([history])]
+    values = [measurement._replace(run=name) for measurement in measurements([history])]
     if not values:
         root = history.root
         raise ConfigError([f"{root} has no finished evaluation; run eva eval run {root / 'recipe.yaml'} --run-dir {root} first"])
     return values
 
 
-def file_values(bench: str, path: Path) -> list[Measured]:
+def file_values(bench: str, path: Path) -> list[Measurement]:
     """The value of every question for each model of a file of judgments."""
     models, _ = score_models(bench, [path], {})
     return [
-        Measured(str(path), bench, model.entry["model"], model.entry["judge"], model.values) for model in models if model.values is not None
+        Measurement(str(path), bench, model.entry["model"], model.entry["judge"], model.values)
+        for model in models
+        if model.values is not None
     ]
 
 
-def compare(sides: Sequence[list[Measured]]) -> dict[str, Any]:
+def compare(sides: Sequence[list[Measurement]]) -> dict[str, Any]:
     """The document of a comparison of the first side with each of the others.
 
     Two sides of one policy each and one benchmark are compared whatever the policies are called.
@@ -76,59 +80,63 @@ def compare(sides: Sequence[list[Measured]]) -> dict[str, Any]:
     Raises:
         ConfigError: if two sides have nothing in common, or nothing that one judge has judged on both sides.
     """
-    first, *others = sides
+    first, *other_sides = sides
     pairs, notes = [], []
-    for other in others:
-        pairs_of_side, notes_of_side = _pairs(first, other, _common(first, other))
+    for other_side in other_sides:
+        pairs_of_side, notes_of_side = _pairs(first, other_side, _common(first, other_side))
         pairs += pairs_of_side
         notes += notes_of_side
-    return _document(first[0].run, ", ".join(other[0].run for other in others), pairs, notes)
+    return _document(first[0].run, ", ".join(other_side[0].run for other_side in other_sides), pairs, notes)
 
 
-def compare_iterations(values: list[Measured]) -> dict[str, Any]:
+def compare_iterations(values: list[Measurement]) -> dict[str, Any]:
     """The document of a comparison of each iteration with the base policy, within a run.
 
     Raises:
         ConfigError: if there is no iteration to compare.
     """
     name = values[0].run
-    bases = [measured for measured in values if measured.policy == BASE]
+    bases = [measurement for measurement in values if measurement.policy == BASE]
     benches = {base.bench for base in bases}
-    later = [measured for measured in values if measured.policy != BASE and measured.bench in benches]
+    later = [measurement for measurement in values if measurement.policy != BASE and measurement.bench in benches]
     if not later:
-        raise ConfigError([f"{name}: no iteration and base policy to compare; finished: {_named(values)}"])
-    wanted = [(base, policy) for policy in dict.fromkeys(measured.policy for measured in later) for base in bases]
-    pairs, notes = _pairs(bases, later, wanted)
-    named = [pair._replace(policy=pair.b.policy) for pair in pairs]
-    return _document(f"{name}, base policy", name, named, notes)
+        raise ConfigError([f"{name}: no iteration and base policy to compare; finished: {_names_of(values)}"])
+    wanted_pairs = [(base, policy) for policy in dict.fromkeys(measurement.policy for measurement in later) for base in bases]
+    pairs, notes = _pairs(bases, later, wanted_pairs)
+    named_pairs = [pair._replace(policy=pair.b.policy) for pair in pairs]
+    return _document(f"{name}, base policy", name, named_pairs, notes)
 
 
-def _common(a: list[Measured], b: list[Measured]) -> list[tuple[Measured, str]]:
+def _common(a: list[Measurement], b: list[Measurement]) -> list[tuple[Measurement, str]]:
     """What of `a` is compared, each with the policy of `b` that it is compared with."""
-    keys = {(measured.bench, measured.policy) for measured in a} & {(measured.bench, measured.policy) for measured in b}
+    keys = {(measurement.bench, measurement.policy) for measurement in a} & {(measurement.bench, measurement.policy) for measurement in b}
     if keys:
-        return [(measured, measured.policy) for measured in a if (measured.bench, measured.policy) in keys]
-    benches, policies = {measured.bench for measured in (*a, *b)}, [{measured.policy for measured in side} for side in (a, b)]
+        return [(measurement, measurement.policy) for measurement in a if (measurement.bench, measurement.policy) in keys]
+    benches, policies = {measurement.bench for measurement in (*a, *b)}, [{measurement.policy for measurement in side} for side in (a, b)]
     if len(benches) == len(policies[0]) == len(policies[1]) == 1:
-        return [(measured, b[0].policy) for measured in a]
+        return [(measurement, b[0].policy) for measurement in a]
     hint = "give two sides with the same benchmarks and policies, or with one of each"
-    raise ConfigError([f"{a[0].run} and {b[0].run} have nothing in common: {_named(a)} against {_named(b)}; {hint}"])
+    raise ConfigError([f"{a[0].run} and {b[0].run} have nothing in common: {_names_of(a)} against {_names_of(b)}; {hint}"])
 
 
-def _pairs(a: list[Measured], b: list[Measured], wanted: list[tuple[Measured, str]]) -> tuple[list[Pair], list[str]]:
+def _pairs(a: list[Measurement], b: list[Measurement], wanted_pairs: list[tuple[Measurement, str]]) -> tuple[list[Pair], list[str]]:
     """What one judge has scored on both sides, and a note on what only different judges have."""
     pairs, notes = [], []
-    for measured, policy in wanted:
-        candidates = [other for other in b if (other.bench, other.policy) == (measured.bench, policy)]
-        same = [other for other in candidates if other.judge == measured.judge]
-        unrecorded = [other for other in candidates if None in (other.judge, measured.judge)]
-        for other in (same or unrecorded)[:1]:
-            pairs.append(Pair(policy if measured.policy == policy else f"{measured.policy} / {policy}", measured, other))
-            if not same:
-                notes.append(f"{measured.bench}, {policy}: the judge is recorded on one side only ({measured.judge or other.judge})")
-        if candidates and not same and not unrecorded:
-            judges = " and ".join(dict.fromkeys(str(other.judge) for other in candidates))
-            notes.append(f"{measured.bench}, {policy}: judged by {measured.judge} on one side and by {judges} on the other; not compared")
+    for measurement, policy in wanted_pairs:
+        candidates = [candidate for candidate in b if (candidate.bench, candidate.policy) == (measurement.bench, policy)]
+        same_judge = [candidate for candidate in candidates if candidate.judge == measurement.judge]
+        unrecorded_judge = [candidate for candidate in candidates if None in (candidate.judge, measurement.judge)]
+        for candidate in (same_judge or unrecorded_judge)[:1]:
+            pairs.append(Pair(policy if measurement.policy == policy else f"{measurement.policy} / {policy}", measurement, candidate))
+            if not same_judge:
+                notes.append(
+                    f"{measurement.bench}, {policy}: the judge is recorded on one side only ({measurement.judge or candidate.judge})"
+                )
+        if candidates and not same_judge and not unrecorded_judge:
+            judges = " and ".join(dict.fromkeys(str(candidate.judge) for candidate in candidates))
+            notes.append(
+                f"{measurement.bench}, {policy}: judged by {measurement.judge} on one side and by {judges} on the other; not compared"
+            )
     return pairs, notes
 
 
@@ -146,26 +154,26 @@ def _document(name_a: str, name_b: str, pairs: list[Pair], notes: list[str]) -> 
         differences.append({**names, **difference.as_dict()})
     if not differences:
         raise ConfigError([f"{name_a} and {name_b}: {note}" for note in notes])
-    for difference_entry, adjusted in zip(differences, holm([entry["p_value"] for entry in differences]), strict=True):
-        difference_entry["p_holm"] = adjusted
+    for difference_entry, adjusted_p in zip(differences, holm([entry["p_value"] for entry in differences]), strict=True):
+        difference_entry["p_holm"] = adjusted_p
     return {"a": name_a, "b": name_b, "kind": "own", "confidence": CONFIDENCE, "differences": differences, "notes": notes}
 
 
-def _artifact_values(run: str, artifact: Artifact) -> list[Measured]:
+def _artifact_values(run: str, artifact: Artifact) -> list[Measurement]:
     """What an artifact of an evaluation records of every question; nothing if it records nothing of any."""
     parsed = artifact.parsed_name
     if parsed.kind == ANSWER_REWARD and parsed.benchmark == LETTERCRAFT:
         rewards = read_table(artifact.content)
         return [
-            Measured(run, f"{LETTERCRAFT}, {name}", artifact.policy, None, _mean_rewards(rewards, column))
+            Measurement(run, f"{LETTERCRAFT}, {name}", artifact.policy, None, _mean_rewards(rewards, column))
             for name, column in REWARD_COLUMNS.items()
         ]
     if parsed.kind != SCORE or artifact.rows is None:
         return []
     table = read_table(artifact.content)
     judging = (artifact.manifest.get("scores") or {}).get("judging") or {}
-    known = table.schema.names == VALUES.names
-    return [Measured(run, str(parsed.benchmark), artifact.policy, judging.get("judge"), table)] if known else []
+    has_values = table.schema.names == VALUES.names
+    return [Measurement(run, str(parsed.benchmark), artifact.policy, judging.get("judge"), table)] if has_values else []
 
 
 def _mean_rewards(rewards: pa.Table, column: str) -> pa.Table:
@@ -174,5 +182,5 @@ def _mean_rewards(rewards: pa.Table, column: str) -> pa.Table:
     return question_values({name: None if np.isnan(mean) else float(mean) for name, mean in zip(ids, means, strict=True)})
 
 
-def _named(values: list[Measured]) -> str:
-    return "; ".join(dict.fromkeys(f"{measured.bench} of {measured.policy}" for measured in values)) or "nothing"
+def _names_of(values: list[Measurement]) -> str:
+    return "; ".join(dict.fromkeys(f"{measurement.bench} of {measurement.policy}" for measurement in values)) or "nothing"

@@ -32,7 +32,7 @@ SEED_SETS = ("decontaminate", "prompts")
 class Artifact:
     """A complete stage."""
 
-    planned: PlannedStage
+    planned_stage: PlannedStage
     folder: Path
     manifest: Mapping[str, Any]
     name: str = ""
@@ -42,15 +42,15 @@ class Artifact:
 
     @property
     def stage(self) -> str:
-        return self.planned.name
+        return self.planned_stage.name
 
     @property
     def iteration(self) -> int:
-        return self.planned.iteration
+        return self.planned_stage.iteration
 
     @property
     def parsed_name(self) -> StageName:
-        return self.planned.parsed_name
+        return self.planned_stage.parsed_name
 
     @property
     def kind(self) -> Kind:
@@ -91,7 +91,7 @@ class Artifact:
     def warnings(self) -> list[str]:
         """Sentences on the figures that are beyond the recipe's limits."""
         figures = self.manifest.get("figures") or {}
-        return [sentence for check in self.planned.checks if (sentence := check.violation(figures))]
+        return [sentence for check in self.planned_stage.checks if (sentence := check.violation(figures))]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class History:
 
     @cached_property
     def _by_folder(self) -> dict[str, Artifact]:
-        return {artifact.planned.folder: artifact for artifact in self.artifacts}
+        return {artifact.planned_stage.folder: artifact for artifact in self.artifacts}
 
     @cached_property
     def _planned_by_label(self) -> dict[tuple[str, int], PlannedStage]:
@@ -132,7 +132,7 @@ class History:
         """Whether the recipe trains nothing."""
         return bool((self.recipe.get("evaluation") or {}).get("only", False))
 
-    def one(self, stage: str, iteration: int) -> Artifact | None:
+    def find(self, stage: str, iteration: int) -> Artifact | None:
         return self._by_label.get((stage, iteration))
 
     def every(self, stage: str) -> list[Artifact]:
@@ -143,7 +143,7 @@ class History:
         """The artifacts of a kind, upstream first."""
         return [artifact for artifact in self.artifacts if artifact.kind == kind]
 
-    def planned(self, stage: str, iteration: int) -> PlannedStage | None:
+    def find_planned(self, stage: str, iteration: int) -> PlannedStage | None:
         return self._planned_by_label.get((stage, iteration))
 
     def artifact(self, stage: PlannedStage) -> Artifact | None:
@@ -153,7 +153,7 @@ class History:
         """The artifact in the folder of that name."""
         return self._by_folder.get(folder)
 
-    def used(self, artifact: Artifact, name: str) -> Artifact | None:
+    def input_artifact(self, artifact: Artifact, name: str) -> Artifact | None:
         """The artifact that another one was computed from, by the name it has there; None if it came from outside."""
         return self.artifact_in(artifact.inputs.get(name, ""))
 
@@ -171,16 +171,16 @@ class History:
         """X_t by t, for those that are complete: what the policy of iteration t was trained on, or will be."""
         sets = {}
         for iteration in self.planned_iterations:
-            users = [user for name in ("respond", "train") if (user := self.planned(name, iteration))]
-            read = [artifact for user in users if (artifact := self.artifact_in(user.inputs.get("prompts", "")))]
-            builders = (artifact for name in self._builders(iteration) if (artifact := self.one(name, iteration)))
-            if prompt_set := next(iter(read), None) or next(builders, None):
+            users = [user for name in ("respond", "train") if (user := self.find_planned(name, iteration))]
+            used_sets = [artifact for user in users if (artifact := self.artifact_in(user.inputs.get("prompts", "")))]
+            builders = (artifact for name in self._builders(iteration) if (artifact := self.find(name, iteration)))
+            if prompt_set := next(iter(used_sets), None) or next(builders, None):
                 sets[iteration] = prompt_set
         return sets
 
     def _builders(self, iteration: int) -> tuple[str, ...]:
         """In an iteration that evolves, only what is mixed is a prompt set; elsewhere the loaded prompts are."""
-        return MIXED_SETS if self.one("evolve", iteration) or self.one("select", iteration) else (*MIXED_SETS, *SEED_SETS)
+        return MIXED_SETS if self.find("evolve", iteration) or self.find("select", iteration) else (*MIXED_SETS, *SEED_SETS)
 
     def size(self, artifact: Artifact) -> int:
         return 0 if artifact.rows is None else count_rows(artifact.rows.parent)
@@ -193,10 +193,10 @@ def read_history(run: Run) -> History:
         DamagedError: if a manifest cannot be read.
     """
     stages, artifacts = [], []
-    for planned in run.planned_stages():
-        folder = run.place(planned)
+    for planned_stage in run.planned_stages():
+        folder = run.place(planned_stage)
         manifest = _manifest(folder)
-        stage = planned if planned.is_described else _from_manifest(planned, manifest, run.root)
+        stage = planned_stage if planned_stage.is_described else _from_manifest(planned_stage, manifest, run.root)
         stages.append(stage)
         if manifest is not None:
             artifacts.append(Artifact(stage, folder, manifest))

@@ -10,7 +10,7 @@ from eva_stages.core.harmless import one_line
 from eva_stages.core.rows import last_user_text
 
 PROMPT_CHARACTERS = 400
-ANSWER_CHARACTERS = 160
+RESPONSE_CHARACTERS = 160
 MOST_NODES = 400
 
 
@@ -24,8 +24,11 @@ def steps_view(document: dict[str, Any]) -> Group:
         lines += ["", Text(_heading(step), style="bold cyan"), Text(one_line(last_user_text(step["messages"]), PROMPT_CHARACTERS))]
         lines += [Text(f"  {line}") for line in _facts(step)]
     if document["evolutions"]:
-        kept = sum(child["rejected"] is None for child in document["evolved_into"])
-        lines += ["", Text(f"evolved {document['evolutions']} times, {kept} not rejected; --from-seed shows the whole tree", style="dim")]
+        usable_count = sum(child["rejected"] is None for child in document["evolved_into"])
+        lines += [
+            "",
+            Text(f"evolved {document['evolutions']} times, {usable_count} not rejected; --from-seed shows the whole tree", style="dim"),
+        ]
     return Group(*lines)
 
 
@@ -34,20 +37,20 @@ def tree_view(document: dict[str, Any]) -> Group:
     root = document["tree"]
     tree = Tree(_label(root))
     waiting = [(tree, child) for child in root["children"]]
-    shown = 0
-    while waiting and shown < MOST_NODES:
-        above, node = waiting.pop(0)
-        branch = above.add(_label(node))
+    shown_count = 0
+    while waiting and shown_count < MOST_NODES:
+        parent_branch, node = waiting.pop(0)
+        branch = parent_branch.add(_label(node))
         waiting += [(branch, child) for child in node["children"]]
-        shown += 1
-    left = document["evolutions"] - shown
-    notes = [Text(f"... and {left} more; --json has all", style="dim")] if left else []
+        shown_count += 1
+    hidden_count = document["evolutions"] - shown_count
+    notes = [Text(f"... and {hidden_count} more; --json has all", style="dim")] if hidden_count else []
     return Group(Text(f"seed {document['seed']} in {document['run']}: {document['evolutions']} evolutions", style="bold"), tree, *notes)
 
 
 def _label(node: dict[str, Any]) -> Text:
     label = Text(f"{_heading(node)} {node['prompt_id']}\n", style="cyan")
-    return label.append(one_line(last_user_text(node["messages"]), ANSWER_CHARACTERS), style="default")
+    return label.append(one_line(last_user_text(node["messages"]), RESPONSE_CHARACTERS), style="default")
 
 
 def _heading(step: dict[str, Any]) -> str:
@@ -58,23 +61,24 @@ def _heading(step: dict[str, Any]) -> str:
 
 def _facts(step: dict[str, Any]) -> list[str]:
     lines = []
-    for one in step["answers"]:
+    for entry in step["answers"]:
+        rewards = f"mean reward {_figure(entry['mean_reward'])}, gap {_figure(entry['gap'])}"
+        lines.append(f"iteration {entry['iteration']}, {entry['stage']}: {len(entry['responses'])} responses, {rewards}")
+        scored_responses = [response for response in entry["responses"] if response["reward"] is not None]
+        ranked_responses = sorted(scored_responses, key=lambda response: -response["reward"])
+        for response in (*ranked_responses[:1], *ranked_responses[-1:]) if len(ranked_responses) > 1 else ranked_responses:
+            lines.append(f"  {_figure(response['reward'])}  {one_line(response['text'], RESPONSE_CHARACTERS)}")
+    for entry in step["informativeness"]:
+        draws = {True: f"drawn, probability {_figure(entry['probability'])}", False: "not drawn", None: "not drawn yet"}
+        names = {name: name.removeprefix("reward_").replace("_", " ") for name in entry["metrics"]}
+        metrics = ", ".join(f"{names[name]} {_figure(value)}" for name, value in entry["metrics"].items())
+        weight = f"weight {_figure(entry['weight'])}"
+        lines.append(f"iteration {entry['iteration']}, informativeness: {metrics}; {weight}, {draws[entry['selected']]}")
+    for entry in step["pairs"]:
         lines.append(
-            f"iteration {one['iteration']}, {one['stage']}: {len(one['responses'])} responses, mean reward {_figure(one['mean_reward'])}, "
-            f"gap {_figure(one['gap'])}"
+            f"iteration {entry['iteration']}, pair: chosen {_figure(entry['chosen_reward'])}, rejected {_figure(entry['rejected_reward'])}"
         )
-        ranked = sorted((answer for answer in one["responses"] if answer["reward"] is not None), key=lambda answer: -answer["reward"])
-        for answer in (*ranked[:1], *ranked[-1:]) if len(ranked) > 1 else ranked:
-            lines.append(f"  {_figure(answer['reward'])}  {one_line(answer['text'], ANSWER_CHARACTERS)}")
-    for one in step["informativeness"]:
-        drawn = {True: f"drawn, probability {_figure(one['probability'])}", False: "not drawn", None: "not drawn yet"}[one["selected"]]
-        metrics = ", ".join(f"{name.removeprefix('reward_').replace('_', ' ')} {_figure(value)}" for name, value in one["metrics"].items())
-        lines.append(f"iteration {one['iteration']}, informativeness: {metrics}; weight {_figure(one['weight'])}, {drawn}")
-    for one in step["pairs"]:
-        lines.append(
-            f"iteration {one['iteration']}, pair: chosen {_figure(one['chosen_reward'])}, rejected {_figure(one['rejected_reward'])}"
-        )
-    lines += [f"iteration {one['iteration']}, checkpoint trained on it: {one['artifact']}" for one in step["checkpoints"]]
+    lines += [f"iteration {entry['iteration']}, checkpoint trained on it: {entry['artifact']}" for entry in step["checkpoints"]]
     return lines or ["not answered in this run"]
 
 

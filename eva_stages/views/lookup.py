@@ -42,25 +42,25 @@ class Rows:
 
     def take(self, numbers: np.ndarray, columns: list[str] | None = None) -> list[Row]:
         """The rows with these ascending numbers; columns that are not there are left out."""
-        wanted = None if columns is None else [name for name in columns if name in self.names]
-        found: list[Row] = []
+        wanted_columns = None if columns is None else [name for name in columns if name in self.names]
+        rows: list[Row] = []
         groups = np.searchsorted(self._starts, numbers, side="right") - 1
         for group in np.unique(groups):
             with parquet_errors(self._path):
-                found += self._from_group(int(group), numbers[groups == group] - self._starts[group], wanted)
-        return found
+                rows += self._from_group(int(group), numbers[groups == group] - self._starts[group], wanted_columns)
+        return rows
 
     def _from_group(self, group: int, local: np.ndarray, columns: list[str] | None) -> list[Row]:
         """Decodes a row group no further than its last wanted row."""
-        found: list[Row] = []
+        rows: list[Row] = []
         start = 0
         for batch in self._file.iter_batches(ROWS_AT_A_TIME, row_groups=[group], columns=columns, use_threads=False):
-            inside = local[(local >= start) & (local < start + len(batch))] - start
-            found += batch.take(pa.array(inside)).to_pylist() if len(inside) else []
+            places = local[(local >= start) & (local < start + len(batch))] - start
+            rows += batch.take(pa.array(places)).to_pylist() if len(places) else []
             start += len(batch)
-            if len(found) == len(local):
+            if len(rows) == len(local):
                 break
-        return found
+        return rows
 
     def of(self, prompt_id: str, columns: list[str] | None = None) -> Row | None:
         """The first row of a prompt."""

@@ -25,60 +25,63 @@ class Facts:
         }
 
     def _row(self, stage: str, iteration: int, prompt_id: str) -> Row | None:
-        artifact = self._history.one(stage, iteration)
+        artifact = self._history.find(stage, iteration)
         return None if artifact is None or artifact.rows is None else self._open(artifact).of(prompt_id)
 
     def _answers(self, prompt_id: str) -> list[Row]:
-        found = []
+        entries = []
         for iteration in self._history.iterations:
             for responding, rewarding in ANSWERING:
-                if answered := self._row(responding, iteration, prompt_id):
-                    scored = self._row(rewarding, iteration, prompt_id)
-                    found.append({"stage": responding, "iteration": iteration, **_answered(answered, scored)})
-        return found
+                if response_row := self._row(responding, iteration, prompt_id):
+                    reward_row = self._row(rewarding, iteration, prompt_id)
+                    entries.append({"stage": responding, "iteration": iteration, **_response_entry(response_row, reward_row)})
+        return entries
 
     def _informativeness(self, prompt_id: str) -> list[Row]:
-        found = []
+        entries = []
         for iteration in self._history.iterations:
             if info := self._row("inform", iteration, prompt_id):
-                drawn = self._row("select", iteration, prompt_id)
+                selection_row = self._row("select", iteration, prompt_id)
                 metrics = {name: value for name, value in info.items() if name not in ("prompt_id", "weight")}
-                done = self._history.one("select", iteration) is not None
-                selected = {"selected": drawn is not None if done else None, "probability": drawn["probability"] if drawn else None}
-                found.append({"iteration": iteration, "metrics": metrics, "weight": info["weight"], **selected})
-        return found
+                selection_complete = self._history.find("select", iteration) is not None
+                selected = {
+                    "selected": selection_row is not None if selection_complete else None,
+                    "probability": selection_row["probability"] if selection_row else None,
+                }
+                entries.append({"iteration": iteration, "metrics": metrics, "weight": info["weight"], **selected})
+        return entries
 
     def _pairs(self, prompt_id: str) -> list[Row]:
-        found = []
+        entries = []
         for artifact in self._history.every("pair"):
-            last = self._history.one("rewritten", artifact.iteration) or artifact
+            last = self._history.find("rewritten", artifact.iteration) or artifact
             if pair := self._open(last).of(prompt_id):
                 sides = {side: pair[side][-1]["content"] for side in ("chosen", "rejected")}
                 rewards = {name: pair[name] for name in ("chosen_reward", "rejected_reward")}
-                found.append({"iteration": artifact.iteration, **sides, **rewards, "rewritten": bool(pair.get("rewritten"))})
-        return found
+                entries.append({"iteration": artifact.iteration, **sides, **rewards, "rewritten": bool(pair.get("rewritten"))})
+        return entries
 
     def _checkpoints(self, prompt_id: str) -> list[Row]:
         """Those whose training data hold the prompt: pairs, perhaps of several iterations, or prompts where training is on-policy."""
-        found = []
-        for one in self._history.every("train"):
-            data = self._history.used(one, "pairs") or self._history.used(one, "prompts")
+        entries = []
+        for artifact in self._history.every("train"):
+            data = self._history.input_artifact(artifact, "pairs") or self._history.input_artifact(artifact, "prompts")
             if data is not None and len(self._open(data).where("prompt_id", prompt_id)):
-                found.append({"iteration": one.iteration, "artifact": one.folder.name, "digest": one.manifest["digest"]})
-        return found
+                entries.append({"iteration": artifact.iteration, "artifact": artifact.folder.name, "digest": artifact.manifest["digest"]})
+        return entries
 
 
-def _answered(answered: Row, scored: Row | None) -> dict[str, Any]:
-    rewards = scored["rewards"] if scored else [None] * len(answered["responses"])
-    known = [reward for reward in rewards if reward is not None]
+def _response_entry(response_row: Row, reward_row: Row | None) -> dict[str, Any]:
+    rewards = reward_row["rewards"] if reward_row else [None] * len(response_row["responses"])
+    known_rewards = [reward for reward in rewards if reward is not None]
     responses = [
         {"text": text, "reward": reward, "finish_reason": reason}
-        for text, reward, reason in zip(answered["responses"], rewards, answered["finish_reasons"], strict=True)
+        for text, reward, reason in zip(response_row["responses"], rewards, response_row["finish_reasons"], strict=True)
     ]
-    whole = bool(known) and len(known) == len(rewards)
+    whole = bool(known_rewards) and len(known_rewards) == len(rewards)
     return {
-        "generator": answered["generator"],
+        "generator": response_row["generator"],
         "responses": responses,
-        "mean_reward": sum(known) / len(known) if whole else None,
-        "gap": max(known) - min(known) if whole else None,
+        "mean_reward": sum(known_rewards) / len(known_rewards) if whole else None,
+        "gap": max(known_rewards) - min(known_rewards) if whole else None,
     }

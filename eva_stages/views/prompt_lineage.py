@@ -23,12 +23,12 @@ from eva_stages.views.prompt_facts import Facts
 
 PROMPT = SCHEMAS["prompts"].names
 MOST_CHILDREN = 200
-LEFT_OUT = {kind.name: kind.leaves_out for kind in KINDS.values() if kind.leaves_out}
+FATES = {kind.name: kind.leaves_out for kind in KINDS.values() if kind.leaves_out}
 """Stages that an evolved prompt passes, in order, and what its absence behind each says."""
 
 
 @dataclass(frozen=True)
-class Born:
+class Origin:
     """A prompt's row and the iteration that made it."""
 
     iteration: int
@@ -50,15 +50,15 @@ class Lineage:
         Raises:
             ConfigError: if the run has no such prompt, with the nearest ids.
         """
-        steps = self._climb(self._born(prompt_id))
-        evolutions = [(one.iteration, self._open(one).where("parent_id", prompt_id)) for one in self._history.every("evolve")]
+        steps = self._climb(self._origin(prompt_id))
+        evolutions = [(step.iteration, self._open(step).where("parent_id", prompt_id)) for step in self._history.every("evolve")]
         count = sum(len(numbers) for _, numbers in evolutions)
         return {
             "run": self._history.name,
             "prompt_id": prompt_id,
             "seed": steps[0].row["prompt_id"],
             "reaches_seed": steps[0].row["parent_id"] is None,
-            "lineage": [self._step(one) for one in steps],
+            "lineage": [self._step(step) for step in steps],
             "evolved_into": self._children(prompt_id),
             "evolutions": count,
         }
@@ -69,14 +69,14 @@ class Lineage:
         Raises:
             ConfigError: if the run has no such prompt, with the nearest ids.
         """
-        seed = self._climb(self._born(prompt_id))[0]
+        seed = self._climb(self._origin(prompt_id))[0]
         root = self._node(seed, [])
         nodes = {root["prompt_id"]: root}
         total = 0
         for artifact in self._history.every("evolve"):
             rows = self._open(artifact)
             for row in rows.take(rows.where("root_id", root["prompt_id"]), [*PROMPT, "rejected"]):
-                node = self._node(Born(artifact.iteration, row), [])
+                node = self._node(Origin(artifact.iteration, row), [])
                 nodes.get(row["parent_id"], root)["children"].append(node)
                 total += 1
                 if row["rejected"] is None:
@@ -92,94 +92,98 @@ class Lineage:
             self._rows[artifact.folder] = Rows(artifact.rows)
         return self._rows[artifact.folder]
 
-    def _in_set(self, prompt_id: str, last: int | None = None) -> Born | None:
+    def _in_set(self, prompt_id: str, last: int | None = None) -> Origin | None:
         """The prompt as it first came into a prompt set, up to that of iteration `last`."""
         for iteration, artifact in sorted(self._history.prompt_sets.items()):
             if last is not None and iteration > last:
                 break
             if row := self._open(artifact).of(prompt_id, PROMPT):
-                return Born(iteration, row)
+                return Origin(iteration, row)
         return None
 
-    def _born(self, prompt_id: str) -> Born:
+    def _origin(self, prompt_id: str) -> Origin:
         """The row that a prompt's lineage starts from: of a prompt set, else of an evolution, one that was not rejected first."""
-        if found := self._in_set(prompt_id):
-            return found
+        if origin := self._in_set(prompt_id):
+            return origin
         attempts = []
         for artifact in self._history.every("evolve"):
             rows = self._open(artifact)
-            attempts += [Born(artifact.iteration, row) for row in rows.take(rows.where("prompt_id", prompt_id), [*PROMPT, "rejected"])]
+            attempts += [Origin(artifact.iteration, row) for row in rows.take(rows.where("prompt_id", prompt_id), [*PROMPT, "rejected"])]
         if attempts:
-            return next((one for one in attempts if one.row["rejected"] is None), attempts[0])
-        for loaded in self._history.every("prompts"):
-            if row := self._open(loaded).of(prompt_id, PROMPT):
-                return Born(loaded.iteration, row)
-        near = nearest(prompt_id, [self._open(one).column("prompt_id") for one in self._searched()])
+            return next((attempt for attempt in attempts if attempt.row["rejected"] is None), attempts[0])
+        for prompt_set in self._history.every("prompts"):
+            if row := self._open(prompt_set).of(prompt_id, PROMPT):
+                return Origin(prompt_set.iteration, row)
+        near = nearest(prompt_id, [self._open(attempt).column("prompt_id") for attempt in self._searched_artifacts()])
         hint = f"did you mean {', '.join(near)}?" if near else "it has no prompts yet"
         raise ConfigError([f"{self._history.name} has no prompt {prompt_id[:64]!r}; {hint}"])
 
-    def _searched(self) -> list[Artifact]:
+    def _searched_artifacts(self) -> list[Artifact]:
         sets = list(self._history.prompt_sets.values())
-        return [one for one in (*sets, *self._history.every("evolve"), *self._history.every("prompts")) if one.rows is not None]
+        return [
+            artifact for artifact in (*sets, *self._history.every("evolve"), *self._history.every("prompts")) if artifact.rows is not None
+        ]
 
-    def _climb(self, born: Born) -> list[Born]:
+    def _climb(self, origin: Origin) -> list[Origin]:
         """From the seed down to a prompt. Ends: each step up lowers the iteration, or in the same one the generation."""
-        steps = [born]
+        steps = [origin]
         while parent := self._parent(steps[0]):
             steps.insert(0, parent)
         return steps
 
-    def _parent(self, born: Born) -> Born | None:
-        row = born.row
+    def _parent(self, origin: Origin) -> Origin | None:
+        row = origin.row
         if row["parent_id"] is None:
             return None
-        if drawn := self._in_set(row["parent_id"], born.iteration - 1):
-            return drawn
-        evolved = self._history.one("evolve", born.iteration)
+        if parent := self._in_set(row["parent_id"], origin.iteration - 1):
+            return parent
+        evolved = self._history.find("evolve", origin.iteration)
         if evolved is None:
             return None
         rows = self._open(evolved)
         for candidate in rows.take(rows.where("prompt_id", row["parent_id"]), [*PROMPT, "rejected"]):
             if candidate["rejected"] is None and candidate["root_id"] == row["root_id"] and candidate["generation"] < row["generation"]:
-                return Born(born.iteration, candidate)
+                return Origin(origin.iteration, candidate)
         return None
 
     # --- telling
 
-    def _fate(self, born: Born) -> str:
-        row, iteration = born.row, born.iteration
+    def _fate(self, origin: Origin) -> str:
+        row, iteration = origin.row, origin.iteration
         if row.get("rejected") == FAILED_CALLS:
             return "no prompt: the evolver's call failed"
         if row.get("rejected"):
             return f"rejected: {row['rejected']}"
         if row["parent_id"] is None:
-            return "seed prompt" if self._in_set(row["prompt_id"]) else LEFT_OUT["decontaminate"]
-        for stage, words in LEFT_OUT.items():
-            passed = self._history.one(stage, iteration)
-            if passed is not None and not len(self._open(passed).where("prompt_id", row["prompt_id"])):
+            return "seed prompt" if self._in_set(row["prompt_id"]) else FATES["decontaminate"]
+        for stage, words in FATES.items():
+            passing_artifact = self._history.find(stage, iteration)
+            if passing_artifact is not None and not len(self._open(passing_artifact).where("prompt_id", row["prompt_id"])):
                 return words
-        known = self._history.prompt_sets.get(iteration)
-        return f"in the prompt set of iteration {iteration}" if known else "not mixed yet"
+        prompt_set = self._history.prompt_sets.get(iteration)
+        return f"in the prompt set of iteration {iteration}" if prompt_set else "not mixed yet"
 
-    def _node(self, born: Born, children: list[Row]) -> Row:
-        shown = {name: born.row[name] for name in ("prompt_id", "generation", "mutation", "source", "messages")}
-        return {**shown, "iteration": born.iteration, "fate": self._fate(born), "children": children}
+    def _node(self, origin: Origin, children: list[Row]) -> Row:
+        shown_fields = {name: origin.row[name] for name in ("prompt_id", "generation", "mutation", "source", "messages")}
+        return {**shown_fields, "iteration": origin.iteration, "fate": self._fate(origin), "children": children}
 
     def _children(self, prompt_id: str) -> list[Row]:
-        found: list[Row] = []
+        children: list[Row] = []
         for artifact in self._history.every("evolve"):
             rows = self._open(artifact)
-            numbers = rows.where("parent_id", prompt_id)[: MOST_CHILDREN - len(found)]
+            numbers = rows.where("parent_id", prompt_id)[: MOST_CHILDREN - len(children)]
             for row in rows.take(numbers, ["prompt_id", "generation", "mutation", "rejected"]):
-                found.append({**row, "iteration": artifact.iteration})
-        return found
+                children.append({**row, "iteration": artifact.iteration})
+        return children
 
-    def _step(self, born: Born) -> Row:
-        step = self._node(born, [])
+    def _step(self, origin: Origin) -> Row:
+        step = self._node(origin, [])
         del step["children"]
-        return {**step, **Facts(self._history, self._open).of(born.row["prompt_id"])}
+        return {**step, **Facts(self._history, self._open).of(origin.row["prompt_id"])}
 
     @cached_property
     def ids(self) -> pa.ChunkedArray:
         """Ids of every prompt that came into a prompt set or evolved, with repetitions."""
-        return pa.chunked_array([chunk for one in self._searched() for chunk in self._open(one).column("prompt_id").chunks])
+        return pa.chunked_array(
+            [chunk for artifact in self._searched_artifacts() for chunk in self._open(artifact).column("prompt_id").chunks]
+        )

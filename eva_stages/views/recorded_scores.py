@@ -31,9 +31,9 @@ def scores(artifacts: Iterable[Artifact]) -> list[Score]:
     ]
 
 
-def _estimates(recorded: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for key, value in recorded.items():
-        name = (*above, str(key))
+def _estimates(scores: Mapping[str, Any], names_above: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, value in scores.items():
+        name = (*names_above, str(key))
         match value:
             case {"value": int() | float()}:
                 yield " ".join(name), {part: value.get(part) for part in ("value", "low", "high", "n")}

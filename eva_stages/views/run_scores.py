@@ -19,23 +19,28 @@ def run_results(summary: dict[str, Any]) -> dict[str, Any]:
     for entry in summary.get("benchmarks") or []:
         scores = entry["scores"] or {}
         results.append(_row(entry["benchmark"], entry["policy"], scores.get("score"), (scores.get("judging") or {}).get("judge")))
-    names = dict.fromkeys(one["benchmark"] for one in results)
-    published = [
-        {"benchmark": name, "model": one.model, "score": score, "source": one.source} for name in names for one, score in _beside(name)
+    names = dict.fromkeys(entry["benchmark"] for entry in results)
+    published_rows = [
+        {"benchmark": name, "model": entry.model, "score": score, "source": entry.source}
+        for name in names
+        for entry, score in _beside(name)
     ]
-    return {"run": summary["run"], "results": results, "published": published}
+    return {"run": summary["run"], "results": results, "published": published_rows}
 
 
 def run_table(document: dict[str, Any]) -> list[TextTable]:
     """The table of a run's scores, each benchmark's published ones below it."""
-    sources = list(dict.fromkeys(one["source"] for one in document["published"]))
+    sources = list(dict.fromkeys(entry["source"] for entry in document["published"]))
     rows: list[tuple[Cell, ...]] = []
-    for name in dict.fromkeys(one["benchmark"] for one in document["results"]):
-        own = [one for one in document["results"] if one["benchmark"] == name]
-        rows += [(name, one["policy"], one["judge"], one["score"], one["low"], one["high"], one["questions"], "this run") for one in own]
-        beside = [one for one in document["published"] if one["benchmark"] == name]
-        for one in beside:
-            rows.append((name, one["model"], None, one["score"], None, None, None, f"published ({sources.index(one['source']) + 1})"))
+    for name in dict.fromkeys(entry["benchmark"] for entry in document["results"]):
+        own_results = [entry for entry in document["results"] if entry["benchmark"] == name]
+        rows += [
+            (name, entry["policy"], entry["judge"], entry["score"], entry["low"], entry["high"], entry["questions"], "this run")
+            for entry in own_results
+        ]
+        published_results = [entry for entry in document["published"] if entry["benchmark"] == name]
+        for entry in published_results:
+            rows.append((name, entry["model"], None, entry["score"], None, None, None, f"published ({sources.index(entry['source']) + 1})"))
     notes = ["intervals: eva's own, over questions", *(f"({number}) {source}" for number, source in enumerate(sources, 1))]
     heads = ("benchmark", "policy", "judge", "score", "low", "high", "questions", "source")
     return [TextTable(document["run"], heads, rows, tuple(notes))]
@@ -44,7 +49,7 @@ def run_table(document: dict[str, Any]) -> list[TextTable]:
 def _lettercraft(summary: dict[str, Any]) -> list[dict[str, Any]]:
     base = summary["base"]
     policies = [("base", base["held_out"] if base else None)] if base else []
-    policies += [(f"iteration {one['iteration']}", one["held_out"]) for one in summary["iterations"]] if base else []
+    policies += [(f"iteration {entry['iteration']}", entry["held_out"]) for entry in summary["iterations"]] if base else []
     return [
         _row(f"lettercraft, {measure}", policy, scores[key])
         for key, measure in LETTERCRAFT.items()
@@ -54,8 +59,13 @@ def _lettercraft(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _row(benchmark: str, policy: str, estimate: dict[str, Any] | None, judge: str | None = None) -> dict[str, Any]:
-    found = estimate or {}
-    figures = {"score": found.get("value"), "low": found.get("low"), "high": found.get("high"), "questions": found.get("n")}
+    figures_of_estimate = estimate or {}
+    figures = {
+        "score": figures_of_estimate.get("value"),
+        "low": figures_of_estimate.get("low"),
+        "high": figures_of_estimate.get("high"),
+        "questions": figures_of_estimate.get("n"),
+    }
     return {"benchmark": benchmark, "policy": policy, "judge": judge, **figures}
 
 

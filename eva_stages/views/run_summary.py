@@ -26,7 +26,7 @@ def summary(history: History) -> dict[str, Any]:
         "only": history.evaluation_only,
         "run": str(run.root),
         "stages": str(run.stages),
-        "base": {"held_out": _scores(history.one(base_name, 0))} if history.planned(base_name, 0) else None,
+        "base": {"held_out": _scores(history.find(base_name, 0))} if history.find_planned(base_name, 0) else None,
         "iterations": [_iteration(history, number) for number in history.planned_iterations],
         "benchmarks": benchmark_scores(history),
         "policy": str(trained[-1].content) if trained else None,
@@ -100,7 +100,7 @@ def benchmark_scores(history: History) -> list[dict[str, Any]]:
         score_stages = [stage for stage in of_benchmarks if stage.parsed_name.benchmark == name and stage.parsed_name.kind == SCORE]
         for stage in sorted(score_stages, key=lambda stage: (stage.iteration, stage.parsed_name.side != BASE)):
             parsed = stage.parsed_name
-            judged = history.one(stage_name(JUDGE, name, parsed.side), stage.iteration)
+            judged = history.find(stage_name(JUDGE, name, parsed.side), stage.iteration)
             policy, spending = parsed.policy(stage.iteration), _spending(judged)
             entries.append({"benchmark": name, "policy": policy, "scores": _scores(history.artifact(stage)), "spending": spending})
     return entries

@@ -474,7 +474,7 @@ def test_a_run_of_an_earlier_version_stays_readable(run_copy: Path) -> None:
     assert document["stages"][0]["state"] == "done"
     assert document["stages"][0]["rows"] == 8 and document["variants"] == []
     assert summary(read_history(Run(run_copy)))["iterations"][0]["prompts"] == 8
-    assert read_history(Run(run_copy)).one("prompts", 0) is not None
+    assert read_history(Run(run_copy)).find("prompts", 0) is not None
 
 
 # --- sockets and semaphores

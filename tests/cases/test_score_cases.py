@@ -110,13 +110,13 @@ def test_a_comparison_uses_a_judge_that_judged_both_sides(tmp_path: Path) -> Non
 
 def test_iterations_are_compared_with_the_base_policy_by_the_same_judge_only() -> None:
     from eva_stages.evaluation.statistics import question_values
-    from eva_stages.views.comparison import Measured
+    from eva_stages.views.comparison import Measurement
 
     worse, better = (question_values({str(n): base + n % 3 for n in range(30)}) for base in (1.0, 2.0))
     values = [
-        Measured("run", "mt-bench", "base", "gpt-4", worse),
-        Measured("run", "mt-bench", "iteration 0", "gpt-4", better),
-        Measured("run", "mt-bench", "iteration 1", "gpt-4.1", better),
+        Measurement("run", "mt-bench", "base", "gpt-4", worse),
+        Measurement("run", "mt-bench", "iteration 0", "gpt-4", better),
+        Measurement("run", "mt-bench", "iteration 1", "gpt-4.1", better),
     ]
     document = compare_iterations(values)
     assert [(entry["policy"], entry["value"]) for entry in document["differences"]] == [("iteration 0", pytest.approx(1))]

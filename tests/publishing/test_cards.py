@@ -189,7 +189,7 @@ def test_scores_of_every_shape_are_found(told: Story) -> None:
     (last,) = [one for one in told.artifacts if (one.stage, one.iteration) == ("eval-score", 1)]
     shapes = {"score": {"value": 7.5, "low": 7.0, "high": 8.0, "n": 80}, "turns": {"first": {"value": 8.0}}, "usd": 0.25, "ok": True}
     planned = stage_of_folder("1-eval-mt-bench-score-000000000000")
-    judged = dataclasses.replace(last, planned=planned, manifest={**last.manifest, "scores": shapes})
+    judged = dataclasses.replace(last, planned_stage=planned, manifest={**last.manifest, "scores": shapes})
     found = [(one.benchmark, one.policy, one.name, one.value, one.low) for one in scores((judged,))]
     assert found == [
         ("mt-bench", "iteration 1", "score", 7.5, 7.0),

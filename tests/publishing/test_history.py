@@ -25,14 +25,14 @@ def two_recipes(tmp_path: Path) -> Path:
 
 
 def test_artifacts_of_another_recipe_in_the_folder_are_left_out(two_recipes: Path) -> None:
-    mixed = read_history(Run(two_recipes)).one("mix", 1)
+    mixed = read_history(Run(two_recipes)).find("mix", 1)
     assert mixed is not None
     assert mixed.folder.name != "1-mix-ffffffffffff"
 
 
 def test_without_a_plan_the_artifacts_count_that_were_committed_last(two_recipes: Path) -> None:
     (two_recipes / "stages.json").unlink()
-    mixed = read_history(Run(two_recipes)).one("mix", 1)
+    mixed = read_history(Run(two_recipes)).find("mix", 1)
     assert mixed is not None
     assert mixed.folder.name == "1-mix-ffffffffffff"
 

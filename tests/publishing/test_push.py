@@ -266,7 +266,7 @@ def test_a_file_of_others_is_never_written_over(here: Story) -> None:
     run = renamed(here, "taken")
     repo = here.server.repos["models/tester/taken-iter0"] = Repo(private=False)
     repo.add({"README.md": (b"# mine", False), "notes.txt": (b"mine too", False)})
-    message = refused(run, only="models", iteration=0)
+    message = refused(run, part="models", iteration=0)
     assert "models/tester/taken-iter0" in message and "README.md" in message and "notes.txt" not in message
     assert len(repo.commits) == 1
     assert here.server.count_requests("PUT", ".") == 0
@@ -281,16 +281,16 @@ def test_another_run_of_the_same_name_is_refused(here: Story) -> None:
 
 def test_private_pushes_need_private_repositories(here: Story) -> None:
     assert "is public" in refused(here.run, private=True)
-    outcomes, _ = pushed(renamed(here, "secret"), private=True, only="models", iteration=0)
+    outcomes, _ = pushed(renamed(here, "secret"), private=True, part="models", iteration=0)
     assert [outcome.repository.name for outcome in outcomes] == ["models/tester/secret-iter0"]
     assert here.server.repos["models/tester/secret-iter0"].private
 
 
 def test_a_report_goes_along_or_is_asked_for(here: Story) -> None:
     run = renamed(here, "reported")
-    assert "eva report reported" in refused(run, only="report")
+    assert "eva report reported" in refused(run, part="report")
     (run / "report.html").write_text("<html>a report</html>")
-    pushed(run, only="report")
+    pushed(run, part="report")
     assert set(here.server.files("datasets/tester/reported")) == {".gitattributes", "report.html", "eva.json"}
 
 
@@ -298,9 +298,9 @@ def test_a_dry_run_asks_nobody(here: Story, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("HF_TOKEN")
     run = renamed(here, "untouched")
     outcomes, collection = pushed(run, dry_run=True)
-    assert [len(outcome.changed) == len(outcome.repository.files) for outcome in outcomes] == [True] * 3 and collection is None
+    assert [len(outcome.changed_paths) == len(outcome.repository.files) for outcome in outcomes] == [True] * 3 and collection is None
     outcomes, _ = pushed(here.run, dry_run=True)
-    assert [outcome.changed for outcome in outcomes] == [()] * 3
+    assert [outcome.changed_paths for outcome in outcomes] == [()] * 3
     assert here.server.requests == []
 
 
@@ -311,15 +311,15 @@ def test_what_is_not_there_cannot_be_pushed(here: Story) -> None:
 
 def test_a_push_that_was_cut_off_before_it_was_recorded_keeps_its_files(here: Story) -> None:
     run = renamed(here, "forgetful")
-    pushed(run, only="datasets", iteration=0)
+    pushed(run, part="datasets", iteration=0)
     record = json.loads((run / "published.json").read_text())
     (run / "published.json").write_text(json.dumps({**record, "repositories": {}}))
     here.server.requests.clear()
-    (outcome,), _ = pushed(run, only="datasets", iteration=1)
-    assert not [path for path in outcome.changed if path.endswith("-0/rows.parquet")]
+    (outcome,), _ = pushed(run, part="datasets", iteration=1)
+    assert not [path for path in outcome.changed_paths if path.endswith("-0/rows.parquet")]
     own = json.loads(here.server.files("datasets/tester/forgetful")["eva.json"])["files"]
     assert {"pairs-0/rows.parquet", "pairs-1/rows.parquet"} <= set(own)
-    pushed(run, only="datasets")
+    pushed(run, part="datasets")
     assert json.loads(here.server.files("datasets/tester/forgetful")["eva.json"])["files"] == own
 
 

@@ -44,7 +44,7 @@ def rejections(history: History, iteration: int) -> dict[str, int]:
     """How many evolutions of an iteration were turned away, by reason."""
     found: dict[str, int] = {}
     for kind in KINDS.values():
-        artifact = history.one(kind.name, iteration) if kind.kept_counts else None
+        artifact = history.find(kind.name, iteration) if kind.kept_counts else None
         if artifact is None or (kind.name == "decontaminate" and iteration == 0):
             continue
         for reason, count in artifact.counts.items():
@@ -162,7 +162,7 @@ def _generation_groups(deepest: int) -> dict[str, range]:
 
 
 def _rejections(history: History, rejected: dict[int, dict[str, int]]) -> Plot:
-    evolved = {iteration: history.size(one) for iteration in rejected if (one := history.one("evolve", iteration))}
+    evolved = {iteration: history.size(one) for iteration in rejected if (one := history.find("evolve", iteration))}
     reasons = list(dict.fromkeys(reason for found in rejected.values() for reason in found))
     reasons.sort(key=lambda reason: -sum(found.get(reason, 0) for found in rejected.values()))
     groups = {

@@ -70,7 +70,7 @@ def examples(history: History) -> Section:
 def _chosen(history: History) -> Iterator[tuple[str, str]]:
     """Ids of evolved prompts of the last answered set, by their reward gap."""
     for iteration, artifact in sorted(history.prompt_sets.items(), reverse=True):
-        prompts, scored = table(artifact, ["prompt_id", "generation"]), rewards(history.one("reward", iteration))
+        prompts, scored = table(artifact, ["prompt_id", "generation"]), rewards(history.find("reward", iteration))
         if prompts is None or scored is None or not prompts["prompt_id"].combine_chunks().equals(scored.ids):
             continue
         evolved = np.flatnonzero((prompts["generation"].to_numpy() > 0) & np.isfinite(scored.gap))
@@ -115,7 +115,7 @@ def _judged(history: History) -> list[Artifact]:
 
 
 def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
-    sources = [history.used(artifact, name) for name in ("questions", "answers", "baseline")]
+    sources = [history.input_artifact(artifact, name) for name in ("questions", "answers", "baseline")]
     if any(source is None or source.rows is None for source in sources):
         return []
     by_question: dict[str, list[dict[str, Any]]] = {}

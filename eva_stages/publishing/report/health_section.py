@@ -18,7 +18,7 @@ def health(history: History) -> Section:
     artifacts = history.every("health")
     lead = [f"Iteration {artifact.iteration}: {sentence}." for artifact in artifacts for sentence in artifact.warnings]
     lead = lead or ["Every figure that is known is within its limit."]
-    limits = {check.figure: check.limit for check in artifacts[0].planned.checks}
+    limits = {check.figure: check.limit for check in artifacts[0].planned_stage.checks}
     rows: list[list[Cell]] = [
         [meaning.says, *(found.get(name) for found in figures.values()), "at most" if meaning.is_maximum else "at least", limits.get(name)]
         for name, meaning in SIGNS.items()

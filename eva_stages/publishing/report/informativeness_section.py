@@ -101,7 +101,7 @@ def jaccard(sets: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _overlap(history: History, iteration: int, found: dict[str, np.ndarray]) -> Plot | None:
-    drawn = history.one("select", iteration)
+    drawn = history.find("select", iteration)
     if drawn is None:
         return None
     size = history.size(drawn)
@@ -135,7 +135,7 @@ def _topic_rewards(history: History) -> list[Plot]:
     """Mean reward and gap by topic, for the iterations that have topics and rewards."""
     found: dict[int, dict[str, tuple[float, float, int]]] = {}
     for artifact in history.every("analyse-topics"):
-        topics, scored = table(artifact, ["prompt_id", "topic"]), rewards(history.one("reward", artifact.iteration))
+        topics, scored = table(artifact, ["prompt_id", "topic"]), rewards(history.find("reward", artifact.iteration))
         if topics is None or scored is None or not topics["prompt_id"].combine_chunks().equals(scored.ids):
             continue
         labels = np.array(topics["topic"].fill_null("").to_pylist())
@@ -175,7 +175,7 @@ def _drawn(history: History) -> Table:
     rows: list[list[Cell]] = []
     for artifact in history.every("select"):
         drawn = table(artifact, ["prompt_id"])
-        informed = table(history.one("inform", artifact.iteration), ["prompt_id", "reward_gap", "weight"])
+        informed = table(history.find("inform", artifact.iteration), ["prompt_id", "reward_gap", "weight"])
         if drawn is None or informed is None:
             continue
         chosen = np.isin(informed["prompt_id"].to_numpy(zero_copy_only=False), drawn["prompt_id"].to_numpy(zero_copy_only=False))

@@ -125,7 +125,7 @@ def _benchmarks(history: History) -> list[Judged]:
 
 def _games_of(history: History, score: Artifact) -> dict[str, float] | None:
     """How the games went that a score was made of; None where answers are rated one by one, without a baseline."""
-    judged = history.used(score, "judgments")
+    judged = history.input_artifact(score, "judgments")
     if judged is None or "baseline" not in score.manifest["inputs"]:
         return None
     outcomes = [row["outcome"] for row in judged_rows(judged, [])]

@@ -59,7 +59,7 @@ def rewards(artifact: Artifact | None) -> Rewards | None:
 
 def before_and_after(history: History, iteration: int) -> tuple[Rewards, Rewards] | None:
     """Rewards on the prompt set of an iteration, by the policy before training on it and, where eva went on, by the one after."""
-    before, after = rewards(history.one("reward", iteration)), rewards(history.one("creator-reward", iteration + 1))
+    before, after = rewards(history.find("reward", iteration)), rewards(history.find("creator-reward", iteration + 1))
     if before is None or after is None or not before.ids.equals(after.ids):
         return None
     return before, after

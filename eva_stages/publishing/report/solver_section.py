@@ -114,7 +114,7 @@ def _training_table(history: History) -> Table:
     rows: list[list[Cell]] = []
     for artifact in history.every("train"):
         training, counts = artifact.manifest.get("training", {}), artifact.manifest["counts"]
-        pair = history.one("pair", artifact.iteration)
+        pair = history.find("pair", artifact.iteration)
         left = {name: count for name, count in pair.counts.items() if name != "pair" and count} if pair else {}
         words = ", ".join(f"{name.replace('_', ' ')} {count:,.0f}" for name, count in left.items())
         figures = [training.get(name) for name in ("loss", "reward_margin", "reward_accuracy")]
