@@ -34,7 +34,7 @@ def views(run: Path) -> dict[str, Any]:
         "table": run_results(summary(history)),
         "compare": compare_iterations(values),
         "compare with itself": compare([values, values]),
-        "push": {outcome.repository.name: (outcome.changed_paths, outcome.size) for outcome in outcomes},
+        "push": {outcome.repository.name: outcome.changed_paths for outcome in outcomes},
         "lineage": Lineage(history).trace(first_prompt_id(history)),
     }
     return json.loads(json.dumps(documents).replace(str(run), "RUN"))
