@@ -12,13 +12,13 @@ CREATOR = {"creator.responses": 3, "creator.metric": "reward_variance", "creator
 
 def stages_of(recipe: str = "quickstart", **settings: object) -> dict[str, Stage]:
     """The stages of a recipe by label."""
-    loaded = load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in settings.items()])
-    return {stage.label: stage for stage in closure([stage for one in built(loaded) for stage in one.stages])}
+    loaded_recipe = load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in settings.items()])
+    return {stage.label: stage for stage in closure([stage for iteration in built(loaded_recipe) for stage in iteration.stages])}
 
 
-def common(one: dict[str, Stage], other: dict[str, Stage]) -> set[str]:
-    assert one.keys() == other.keys()
-    return {label for label, stage in one.items() if stage.fingerprint == other[label].fingerprint}
+def common(first_stages: dict[str, Stage], second_stages: dict[str, Stage]) -> set[str]:
+    assert first_stages.keys() == second_stages.keys()
+    return {label for label, stage in first_stages.items() if stage.fingerprint == second_stages[label].fingerprint}
 
 
 def test_recipes_that_differ_in_one_creator_setting_have_the_whole_base_round_in_common() -> None:
@@ -36,18 +36,22 @@ def test_recipes_that_differ_in_the_seed_share_what_samples_nothing_and_needs_no
     judge = {"kind": "transformers", "model": load_recipe("quickstart", []).policy.model, "temperature": 0.0}
     (tmp_path / "questions.jsonl").write_text(json.dumps({"question": "What is 1 + 1?", "answer": "#### 2"}))
     gsm8k = {"kind": "gsm8k", "questions": str(tmp_path / "questions.jsonl"), "temperature": 0.0}
-    held_out = {"kind": "lettercraft", "judge": judge}
-    settings = {"prompts": prompts, "iterations": 0, "evaluation.benchmarks": [held_out, gsm8k]}
-    one, other = (stages_of(**settings, seed=seed) for seed in (1, 2))
-    seeded = {label for label, stage in one.items() if any("seed" in use.arguments for use in uses(stage))}
-    assert {"0-respond", "0-base-answer", "0-train"} <= seeded and not seeded & {"0-prompts", "0-base-gsm8k-answer", "0-eval-judge"}
-    depending = set(seeded)
-    for stage in one.values():  # upstream first
+    lettercraft_benchmark = {"kind": "lettercraft", "judge": judge}
+    settings = {"prompts": prompts, "iterations": 0, "evaluation.benchmarks": [lettercraft_benchmark, gsm8k]}
+    first_stages, second_stages = (stages_of(**settings, seed=seed) for seed in (1, 2))
+    seeded_labels = {label for label, stage in first_stages.items() if any("seed" in use.arguments for use in uses(stage))}
+    assert {"0-respond", "0-base-answer", "0-train"} <= seeded_labels and not seeded_labels & {
+        "0-prompts",
+        "0-base-gsm8k-answer",
+        "0-eval-judge",
+    }
+    depending = set(seeded_labels)
+    for stage in first_stages.values():  # upstream first
         if any(isinstance(upstream, Stage) and upstream.label in depending for upstream in stage.inputs.values()):
             depending.add(stage.label)
-    shared = common(one, other)
-    assert shared == one.keys() - depending
-    assert shared >= {"0-prompts", "0-questions", "0-gsm8k-questions", "0-base-gsm8k-answer"}
-    drawn = [stages_of(**settings | {"prompts": {**prompts, "size": 4}}, seed=seed) for seed in (1, 2)]
-    assert "0-prompts" not in common(*drawn)
-    assert all(isinstance(one[label], RowStage) for label in ("0-base-gsm8k-answer", "0-respond"))
+    shared_labels = common(first_stages, second_stages)
+    assert shared_labels == first_stages.keys() - depending
+    assert shared_labels >= {"0-prompts", "0-questions", "0-gsm8k-questions", "0-base-gsm8k-answer"}
+    drawn_stages = [stages_of(**settings | {"prompts": {**prompts, "size": 4}}, seed=seed) for seed in (1, 2)]
+    assert "0-prompts" not in common(*drawn_stages)
+    assert all(isinstance(first_stages[label], RowStage) for label in ("0-base-gsm8k-answer", "0-respond"))

@@ -20,7 +20,7 @@ STAGES = [
 ]  # fmt: skip
 
 
-def copied(run: Path, tmp_path: Path) -> Path:
+def copied_run(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "copy"))
 
 
@@ -31,36 +31,38 @@ def test_a_run_leaves_every_stage_whole_and_the_work_folder_empty(tiny_run: Path
 
 
 def test_counts_add_up_from_stage_to_stage(tiny_run: Path) -> None:
-    made = manifests(tiny_run)
-    n, counts = TINY["prompts.size"], {label: manifest["counts"] for label, manifest in made.items()}
+    stage_manifests = manifests(tiny_run)
+    n, counts = TINY["prompts.size"], {label: manifest["counts"] for label, manifest in stage_manifests.items()}
     for label in ("0-respond", "0-reward", "1-creator-respond", "1-creator-reward", "1-inform", "1-mix", "1-respond", "1-reward"):
-        assert made[label]["rows"] == n, label
+        assert stage_manifests[label]["rows"] == n, label
     assert counts["0-respond"]["responses"] == n * 4 and counts["0-respond"]["output_tokens"] > 0
-    assert made["1-select"]["rows"] == n // 4 and made["1-evolve"]["rows"] == n == counts["1-evolve"]["evolutions"]
+    assert stage_manifests["1-select"]["rows"] == n // 4 and stage_manifests["1-evolve"]["rows"] == n == counts["1-evolve"]["evolutions"]
     curate = counts["1-curate"]
     assert curate["evolved"] == n == sum(count for reason, count in curate.items() if reason != "evolved")
-    assert curate["kept"] == made["1-curate"]["rows"]
+    assert curate["kept"] == stage_manifests["1-curate"]["rows"]
     assert counts["1-mix"]["evolved"] + counts["1-mix"]["buffer"] == n
-    assert sum(counts["1-pair"].values()) == n and counts["1-pair"]["pair"] == made["1-pair"]["rows"]
-    assert counts["1-train"]["pairs"] == made["1-pair"]["rows"]
-    assert made["1-eval-judge"]["rows"] == 2 * TINY["evaluation.benchmarks.0.prompts"]
+    assert sum(counts["1-pair"].values()) == n and counts["1-pair"]["pair"] == stage_manifests["1-pair"]["rows"]
+    assert counts["1-train"]["pairs"] == stage_manifests["1-pair"]["rows"]
+    assert stage_manifests["1-eval-judge"]["rows"] == 2 * TINY["evaluation.benchmarks.0.prompts"]
 
 
 def test_a_finished_run_computes_nothing_and_prints_one_json_document(tiny_run: Path) -> None:
-    before = events(tiny_run)
-    done = run_eva("run", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY), "--json")
-    document = json.loads(done.stdout)
-    assert events(tiny_run) == before
-    assert [one["iteration"] for one in document["iterations"]] == [0, 1] and all(one["done"] for one in document["iterations"])
+    earlier_events = events(tiny_run)
+    result = run_eva("run", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY), "--json")
+    document = json.loads(result.stdout)
+    assert events(tiny_run) == earlier_events
+    assert [iteration["iteration"] for iteration in document["iterations"]] == [0, 1] and all(
+        iteration["done"] for iteration in document["iterations"]
+    )
     assert document["iterations"][1]["held_out"]["sampled_gain"]["n"] == 24
     assert (Path(document["policy"]) / "model.safetensors").is_file()
 
 
 def test_the_table_names_every_figure(tiny_run: Path) -> None:
-    said = run_eva("run", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY)).stdout
+    output = run_eva("run", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY)).stdout
     for word in ("prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time", "held out", "win rate", "rejected"):
-        assert word in said
-    assert str(tiny_run / "stages") in said
+        assert word in output
+    assert str(tiny_run / "stages") in output
 
 
 @pytest.mark.parametrize(
@@ -74,8 +76,8 @@ def test_the_table_names_every_figure(tiny_run: Path) -> None:
     ],
 )
 def test_a_changed_field_plans_exactly_the_stages_downstream_of_it(tiny_run: Path, change: str, first: str | None) -> None:
-    done = run_eva("plan", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY), "--set", change, "--json")
-    todo = {entry["stage"] for entry in json.loads(done.stdout)["stages"] if entry["state"] == "to do"}
+    result = run_eva("plan", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY), "--set", change, "--json")
+    todo = {entry["stage"] for entry in json.loads(result.stdout)["stages"] if entry["state"] == "to do"}
     if first is None:
         assert todo == set()
     elif first == "1-mix":
@@ -85,10 +87,10 @@ def test_a_changed_field_plans_exactly_the_stages_downstream_of_it(tiny_run: Pat
 
 
 def test_a_changed_field_reruns_exactly_the_planned_stages(tiny_run: Path, tmp_path: Path) -> None:
-    run = copied(tiny_run, tmp_path)
-    known = len(events(run))
+    run = copied_run(tiny_run, tmp_path)
+    event_count = len(events(run))
     run_eva("creator", "quickstart", "--iteration", "1", "--run-dir", str(run), *overrides(TINY), "--set", "creator.selection.kind=greedy")
-    ran = [event["stage"] for event in events(run)[known:] if event["event"] == "start"]
+    ran = [event["stage"] for event in events(run)[event_count:] if event["event"] == "start"]
     assert ran == ["1-select", "1-evolve", "1-curate", "1-mix"]
 
 
@@ -103,14 +105,14 @@ def test_of_two_runs_started_together_one_outlives_a_kill_of_the_other_and_every
     while not (all(log.exists() for log in logs) and in_the_middle(tmp_path / "one", "0-respond")):
         assert all(map(running, processes.values()))
     start = ("start", "0-respond")
-    started = {name for name in processes if start in [(event["event"], event["stage"]) for event in events(tmp_path / name)]}
-    (killed,) = started
-    (survivor,) = processes.keys() - started
-    kill_group(processes[killed])
+    starting_runs = {name for name in processes if start in [(event["event"], event["stage"]) for event in events(tmp_path / name)]}
+    (killed_run,) = starting_runs
+    (survivor,) = processes.keys() - starting_runs
+    kill_group(processes[killed_run])
     _, err = processes[survivor].communicate(timeout=600)
     assert processes[survivor].returncode == 0, err
     assert "0-respond: resumes" in err
-    run_eva(*arguments(killed), cwd=tmp_path)
+    run_eva(*arguments(killed_run), cwd=tmp_path)
     kinds = [(event["event"], event["stage"]) for name in processes for event in events(tmp_path / name)]
     for label in ("0-prompts", "0-respond", "0-reward", "0-pair"):
         assert kinds.count(("done", label)) == kinds.count(("reused", label)) == 1
@@ -122,8 +124,8 @@ def test_of_two_runs_started_together_one_outlives_a_kill_of_the_other_and_every
     status = json.loads(run_eva("status", str(tmp_path / "one"), "--json").stdout)
     states = {entry["stage"]: entry["state"] for entry in status["stages"]}
     assert states["0-pair"] == "done" and states["0-train"] == "to do" and status["locked_by"] is None
-    said = run_eva("run", "--until", "evolv", "--run-dir", str(tmp_path / "one"), code=2).stderr
-    assert "no stage 'evolv'" in said and "creator-respond" in said
+    output = run_eva("run", "--until", "evolv", "--run-dir", str(tmp_path / "one"), code=2).stderr
+    assert "no stage 'evolv'" in output and "creator-respond" in output
 
 
 def test_a_second_eva_on_the_same_run_says_who_holds_it(tmp_path: Path) -> None:
@@ -131,8 +133,8 @@ def test_a_second_eva_on_the_same_run_says_who_holds_it(tmp_path: Path) -> None:
     first = start_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY))
     while not (run / "events.jsonl").exists():
         assert first.poll() is None
-    said = run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY), code=1).stderr
-    assert re.search(rf"is in use by process {first.pid} on ", said)
+    output = run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY), code=1).stderr
+    assert re.search(rf"is in use by process {first.pid} on ", output)
     first.send_signal(signal.SIGINT)
     _, err = first.communicate(timeout=60)
     assert first.returncode == 130 and "interrupted" in err and "eva run quickstart" in err

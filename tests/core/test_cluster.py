@@ -20,9 +20,9 @@ def test_a_cluster_that_does_not_answer_and_a_stage_that_there_is_not(tmp_path: 
     run = Run(tmp_path)
     run.create()
     check_engine(LocalEngine(), run, STAGES)
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.socket() as closed_socket:
+        closed_socket.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed_socket.getsockname()[1]}"
         with pytest.raises(ConfigError, match=rf"runtime.engine.address: nothing answers at {address} .*ray start --head"):
             check_engine(RayEngine(kind="ray", address=address), run, STAGES)
     steps = {"reward": Copies(), "respnd": Copies()}
@@ -48,6 +48,6 @@ def test_a_launch_file_and_its_starter_belong_together(launch: str, starter: str
 
 
 def test_a_step_that_keeps_something_beside_the_run_says_so() -> None:
-    paid = Use("step", {"llm": Use("paid", {}, {"journal": Input(RUN)})})
-    assert paid.needs(RUN) and not paid.needs(WORK)
+    paid_step = Use("step", {"llm": Use("paid", {}, {"journal": Input(RUN)})})
+    assert paid_step.needs(RUN) and not paid_step.needs(WORK)
     assert not Use("step", {"llm": Use("own", {"model": Input("policy")})}).needs(RUN)

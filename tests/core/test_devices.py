@@ -58,8 +58,8 @@ def checkpoint(folder: Path, dtype: str, weights: int) -> Path:
 
 
 def test_a_checkpoint_counts_as_it_is_loaded(tmp_path: Path) -> None:
-    for stored, loaded, bytes_ in (("float32", "auto", 5000), ("float32", "float32", 10000), ("bfloat16", "auto", 10000)):
-        model = read_model(checkpoint(tmp_path / f"{stored}-{loaded}", stored, 10000), loaded)
+    for stored_type, loaded_type, bytes_ in (("float32", "auto", 5000), ("float32", "float32", 10000), ("bfloat16", "auto", 10000)):
+        model = read_model(checkpoint(tmp_path / f"{stored_type}-{loaded_type}", stored_type, 10000), loaded_type)
         assert model.weights == pytest.approx(bytes_, rel=0.05) and model.heads == 12
 
 
@@ -67,26 +67,26 @@ def test_the_models_of_a_stage_share_the_devices_out(tmp_path: Path) -> None:
     folders = {"policy": checkpoint(tmp_path / "policy", "bfloat16", 10000)}
     vllm = Use("vllm", {"model": Input("policy")}, {"replicas": None, "tensor_parallel": None, "max_num_seqs": 3})
     local = Use("local", {"model": Input("policy")}, {"replicas": None, "device": "auto"})
-    respond, judged = Use("respond", {"llm": vllm}), Use("reward", {"reward": Use("judge", {"llm": local})})
+    respond, judge_use = Use("respond", {"llm": vllm}), Use("reward", {"reward": Use("judge", {"llm": local})})
     eight = Devices(tuple("01234567"), 100_000)
 
-    ((alone, share),) = place([respond], folders, eight)
+    ((single_share, share),) = place([respond], folders, eight)
     assert share == Share(8, 1)
-    assert alone.arguments["llm"].runtime == {"replicas": 8, "tensor_parallel": 1, "max_num_seqs": 3}
-    both = place([respond, judged, Use("plain")], folders, eight)
-    assert [share for _, share in both] == [Share(4, 1), Share(4, 1), Share(1, 0)]
-    ((spread, share),) = place([judged], folders, eight._replace(memory=5_000))
+    assert single_share.arguments["llm"].runtime == {"replicas": 8, "tensor_parallel": 1, "max_num_seqs": 3}
+    shares = place([respond, judge_use, Use("plain")], folders, eight)
+    assert [share for _, share in shares] == [Share(4, 1), Share(4, 1), Share(1, 0)]
+    ((spread, share),) = place([judge_use], folders, eight._replace(memory=5_000))
     assert share == Share(2, 4) and spread.arguments["reward"].arguments["llm"].runtime == {"replicas": 2, "device": "balanced:4"}
-    for device, wanted in (("balanced", Share(1, 8)), ("balanced:2", Share(4, 2)), ("cuda:1", Share(1, 0)), ("cpu", Share(1, 0))):
-        named = Use("reward", {"reward": Use("local", {"model": Input("policy")}, {"replicas": None, "device": device})})
-        assert place([named], folders, eight)[0][1] == wanted, device
+    for device, expected in (("balanced", Share(1, 8)), ("balanced:2", Share(4, 2)), ("cuda:1", Share(1, 0)), ("cpu", Share(1, 0))):
+        named_use = Use("reward", {"reward": Use("local", {"model": Input("policy")}, {"replicas": None, "device": device})})
+        assert place([named_use], folders, eight)[0][1] == expected, device
     assert place([respond], folders, Devices())[0][1] == Share(1, 0)
     assert place([respond], folders, eight, copies=1)[0][1] == Share(1, 1)
 
 
 def test_copies_take_neighbouring_devices_in_turn() -> None:
     ids = ["4", "5", "GPU-a", "GPU-b"]
-    assert [next_devices(ids, taken, 2) for taken in (0, 2, 4)] == [["4", "5"], ["GPU-a", "GPU-b"], ["4", "5"]]
+    assert [next_devices(ids, taken_count, 2) for taken_count in (0, 2, 4)] == [["4", "5"], ["GPU-a", "GPU-b"], ["4", "5"]]
 
 
 def threads(processes: int) -> tuple[int, int]:
@@ -100,8 +100,8 @@ def threads(processes: int) -> tuple[int, int]:
         reply.send((first, torch.get_num_threads(), (torch.ones(300, 300) @ torch.ones(300, 300)).sum().item()))
 
     share_cores(processes)
-    ours, theirs = multiprocessing.Pipe()
-    worker = multiprocessing.get_context("fork").Process(target=look, args=(theirs,))
+    ours, child_end = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=look, args=(child_end,))
     worker.start()
     first, second, total = ours.recv()
     worker.join()
@@ -119,6 +119,6 @@ def test_models_that_work_at_the_same_time_share_the_cores(tmp_path: Path) -> No
 def test_only_models_on_the_processor_share_it() -> None:
     step = Use("a:B", {"llm": Use("a:C", {"model": "m"}, {"replicas": None, "device": "cpu"})})
     plain = Use("a:B")
-    placed = place([step, plain, step], {}, Devices(), copies=2)
-    assert models_on_cores(placed) == 4
+    placed_uses = place([step, plain, step], {}, Devices(), copies=2)
+    assert models_on_cores(placed_uses) == 4
     assert models_on_cores([(step, Share(3, 1)), (plain, Share(1, 0))]) == 0

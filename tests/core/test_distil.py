@@ -21,9 +21,9 @@ class Look(CritiqueStep):
     """Lists the files with rows in the attempt's folder."""
 
     def process(self, inputs: StepInput) -> StepOutput:
-        found = sorted(path.parent.name for path in Path(self.work).rglob("batch_*.json"))
+        batch_folders = sorted(path.parent.name for path in Path(self.work).rglob("batch_*.json"))
         for row in inputs:
-            row["critique"], row["failure"] = " ".join(found), None
+            row["critique"], row["failure"] = " ".join(batch_folders), None
         yield inputs
 
 
@@ -37,7 +37,7 @@ def left_in_the_cache_of_data_sets() -> set[Path]:
 
 
 def test_a_row_stage_has_no_copies_of_its_rows_beside_its_parts(tmp_path: Path) -> None:
-    before = left_in_the_cache_of_data_sets()
+    earlier_files = left_in_the_cache_of_data_sets()
     write_rows([prompts(40)], SCHEMAS["prompts"], tmp_path / "prompts")
     source = Outside("prompts", tmp_path / "prompts", "0")
     look = Use("tests.core.test_distil:Look", {"work": Input(WORK)})
@@ -46,15 +46,15 @@ def test_a_row_stage_has_no_copies_of_its_rows_beside_its_parts(tmp_path: Path) 
     run.create()
     with run.lock():
         execute(run, [stage], Reporter())
-    made = read_table(run.folder(stage))
-    assert made["prompt_id"].equals(prompts(40)["prompt_id"]) and set(made["critique"].to_pylist()) == {""}
-    assert left_in_the_cache_of_data_sets() == before
+    output_table = read_table(run.folder(stage))
+    assert output_table["prompt_id"].equals(prompts(40)["prompt_id"]) and set(output_table["critique"].to_pylist()) == {""}
+    assert left_in_the_cache_of_data_sets() == earlier_files
 
 
 def test_a_table_step_does_in_a_pipeline_what_it_does_to_artifacts(tmp_path: Path) -> None:
     whole = prompts(30)
-    drawn = whole.select(["prompt_id"]).take(pa.array([20, 3, 7]))
+    drawn_prompts = whole.select(["prompt_id"]).take(pa.array([20, 3, 7]))
     with Pipeline(name="test"):
         step: TableStep = Subset(name="subset")
-    made = next(step.process(whole.to_pylist(), drawn.to_pylist()))
-    assert made == whole.take(pa.array([3, 7, 20])).to_pylist()
+    output_table = next(step.process(whole.to_pylist(), drawn_prompts.to_pylist()))
+    assert output_table == whole.take(pa.array([3, 7, 20])).to_pylist()

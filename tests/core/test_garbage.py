@@ -12,7 +12,7 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
 from eva_stages.core.variants import keep_variant
 from eva_stages.views.run_list import run_list
-from tests.core.test_sharing import FIRST, OTHER, SECOND, STORE, completed, shared_run
+from tests.core.test_sharing import FIRST, SECOND, SIBLING, STORE, complete_stages, shared_run
 
 
 def recipe_run(tmp_path: Path, name: str, *stages: Stage) -> Run:
@@ -21,7 +21,7 @@ def recipe_run(tmp_path: Path, name: str, *stages: Stage) -> Run:
     (run.root / "recipe.yaml").write_text(f"name: {name}\n")
     run.plan(stages)
     keep_variant(run, stages, f"name: {name}\n")
-    return completed(run, stages[-1])
+    return complete_stages(run, stages[-1])
 
 
 def collect(folder: Path) -> list[str]:
@@ -32,31 +32,31 @@ def collect(folder: Path) -> list[str]:
 
 
 def test_nothing_that_a_run_or_a_variant_names_is_deleted(tmp_path: Path) -> None:
-    one, other = recipe_run(tmp_path, "one", FIRST, SECOND), recipe_run(tmp_path, "other", FIRST, OTHER)
-    recipe_run(tmp_path, "one", FIRST, OTHER)
+    first_run, second_run = recipe_run(tmp_path, "one", FIRST, SECOND), recipe_run(tmp_path, "other", FIRST, SIBLING)
+    recipe_run(tmp_path, "one", FIRST, SIBLING)
     (tmp_path / STORE / "work" / SECOND.folder).mkdir()
     assert collect(tmp_path) == []
-    assert all(run.fault(stage) is None and run.holds(stage) for run in (one, other) for stage in (FIRST, OTHER))
-    assert one.holds(SECOND)
+    assert all(run.fault(stage) is None and run.holds(stage) for run in (first_run, second_run) for stage in (FIRST, SIBLING))
+    assert first_run.holds(SECOND)
 
 
 def test_what_no_run_names_is_deleted_and_counted_once(tmp_path: Path) -> None:
-    one, other = recipe_run(tmp_path, "one", FIRST, SECOND), recipe_run(tmp_path, "other", FIRST, OTHER)
-    for path in (one.root / "variants").iterdir():
+    first_run, second_run = recipe_run(tmp_path, "one", FIRST, SECOND), recipe_run(tmp_path, "other", FIRST, SIBLING)
+    for path in (first_run.root / "variants").iterdir():
         path.unlink()
-    write_planned_stages(one.root / PLAN, [FIRST])
-    shutil.rmtree(other.root)
+    write_planned_stages(first_run.root / PLAN, [FIRST])
+    shutil.rmtree(second_run.root)
     (tmp_path / STORE / "work" / "0-gone-0123456789ab").mkdir()
     (tmp_path / STORE / "work" / "0-gone-0123456789ab.lock").touch()
-    (one.root / "damaged" / f"{FIRST.folder}.1").mkdir(parents=True)
-    (one.root / "damaged" / f"{FIRST.folder}.1" / "text").write_text("damaged")
+    (first_run.root / "damaged" / f"{FIRST.folder}.1").mkdir(parents=True)
+    (first_run.root / "damaged" / f"{FIRST.folder}.1" / "text").write_text("damaged")
     garbage, _ = find_garbage(tmp_path)
     assert sum(entry.bytes for entry in garbage) == sum(
-        path.stat().st_size for name in (SECOND.folder, OTHER.folder) for path in (tmp_path / STORE / "stages" / name).rglob("*.*")
+        path.stat().st_size for name in (SECOND.folder, SIBLING.folder) for path in (tmp_path / STORE / "stages" / name).rglob("*.*")
     ) + len("firstsecond" + "firstother" + "damaged")
     assert collect(tmp_path) == sorted(
         [
-            f"{STORE}/stages/{OTHER.folder}",
+            f"{STORE}/stages/{SIBLING.folder}",
             f"{STORE}/stages/{SECOND.folder}",
             f"{STORE}/work/0-gone-0123456789ab",
             f"{STORE}/work/0-gone-0123456789ab.lock",
@@ -64,50 +64,50 @@ def test_what_no_run_names_is_deleted_and_counted_once(tmp_path: Path) -> None:
             f"one/stages/{SECOND.folder}",
         ]
     )
-    assert one.fault(FIRST) is None and one.holds(FIRST) and collect(tmp_path) == []
+    assert first_run.fault(FIRST) is None and first_run.holds(FIRST) and collect(tmp_path) == []
 
 
 def test_what_a_run_of_another_folder_uses_is_kept(tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    away = Run(there / "away", here / STORE)
-    away.create()
-    away.plan([FIRST, SECOND])
-    completed(away, FIRST)
-    away.workplace(SECOND)
-    assert collect(here) == []
-    shutil.rmtree(away.root)
-    assert collect(here) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/work/{SECOND.folder}"]
+    near_folder, far_folder = tmp_path / "here", tmp_path / "there"
+    near_folder.mkdir()
+    far_run = Run(far_folder / "away", near_folder / STORE)
+    far_run.create()
+    far_run.plan([FIRST, SECOND])
+    complete_stages(far_run, FIRST)
+    far_run.workplace(SECOND)
+    assert collect(near_folder) == []
+    shutil.rmtree(far_run.root)
+    assert collect(near_folder) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/work/{SECOND.folder}"]
 
 
 def test_what_a_process_holds_is_kept(tmp_path: Path) -> None:
-    one = recipe_run(tmp_path, "one", FIRST, SECOND)
-    shutil.rmtree(one.root)
+    first_run = recipe_run(tmp_path, "one", FIRST, SECOND)
+    shutil.rmtree(first_run.root)
     garbage, _ = find_garbage(tmp_path)
-    with one.store.lock(FIRST.folder, one.root, None):
-        deleted, skipped = delete_garbage(garbage)
-    assert [entry.path.name for entry in deleted] == [SECOND.folder]
-    assert [(entry.path.name, entry.reason) for entry in skipped] == [(FIRST.folder, "a process computes it")]
+    with first_run.store.lock(FIRST.folder, first_run.root, None):
+        deleted_entries, skipped_paths = delete_garbage(garbage)
+    assert [entry.path.name for entry in deleted_entries] == [SECOND.folder]
+    assert [(entry.path.name, entry.reason) for entry in skipped_paths] == [(FIRST.folder, "a process computes it")]
     two = recipe_run(tmp_path, "two", FIRST)
     (two.stages / "0-unnamed-0123456789ab").mkdir()
     with two.lock():
-        garbage, skipped = find_garbage(tmp_path)
-    assert garbage == [] and skipped[0].path == two.root and "in use by process" in skipped[0].reason
+        garbage, skipped_paths = find_garbage(tmp_path)
+    assert garbage == [] and skipped_paths[0].path == two.root and "in use by process" in skipped_paths[0].reason
 
 
 @pytest.mark.parametrize("content", [None, "[1", '[{"folder": 3}]'])
 def test_a_run_whose_list_of_stages_is_missing_or_damaged_keeps_everything(tmp_path: Path, content: str | None) -> None:
-    one = recipe_run(tmp_path, "one", FIRST, SECOND)
-    (one.root / PLAN).unlink()
+    first_run = recipe_run(tmp_path, "one", FIRST, SECOND)
+    (first_run.root / PLAN).unlink()
     if content is not None:
-        (one.root / PLAN).write_text(content)
-    assert collect(tmp_path) == [] and one.holds(SECOND)
+        (first_run.root / PLAN).write_text(content)
+    assert collect(tmp_path) == [] and first_run.holds(SECOND)
 
 
 def test_runs_are_listed_with_variants_state_and_sizes(tmp_path: Path) -> None:
-    one = recipe_run(tmp_path, "one", FIRST, SECOND)
-    recipe_run(tmp_path, "one", FIRST, OTHER)
-    shutil.rmtree(one.stages / OTHER.folder)
+    first_run = recipe_run(tmp_path, "one", FIRST, SECOND)
+    recipe_run(tmp_path, "one", FIRST, SIBLING)
+    shutil.rmtree(first_run.stages / SIBLING.folder)
     recipe_run(tmp_path, "two", FIRST)
     document = run_list(tmp_path)
     first, second = document["runs"]

@@ -35,8 +35,8 @@ def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_file_is_fetched_once_and_known_by_its_content(github: Path) -> None:
     first = find_file(FileSource(home=HOME), "place")
     (github / "who/what/v1/data/question.jsonl").unlink()
-    again = find_file(FileSource(home=HOME), "place")
-    assert first == again and first.digest == HOME.sha256 and first.path.read_text() == TEXT
+    second_file = find_file(FileSource(home=HOME), "place")
+    assert first == second_file and first.digest == HOME.sha256 and first.path.read_text() == TEXT
 
 
 def test_a_file_that_is_not_the_known_one_is_refused(github: Path) -> None:

@@ -31,18 +31,18 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize(("name", "parsed"), NAMES.items())
-def test_a_name_says_what_a_stage_is(name: str, parsed: StageName) -> None:
-    assert parsed_name(name) == parsed
-    assert str(parsed) == name
+@pytest.mark.parametrize(("name", "stage_name"), NAMES.items())
+def test_a_name_says_what_a_stage_is(name: str, stage_name: StageName) -> None:
+    assert parsed_name(name) == stage_name
+    assert str(stage_name) == name
 
 
 @pytest.mark.parametrize("benchmark", [LETTERCRAFT, "mt-bench", "arena-hard-v0.1", "lm-eval", "of-my-own"])
 def test_every_name_of_an_evaluation_is_parsed_back(benchmark: str) -> None:
     for kind in OF_EVALUATION.values():
         for side in SIDES if kind.sided else (None,):
-            parsed = parsed_name(stage_name(kind, benchmark, side))
-            assert parsed == StageName(kind, benchmark, side)
+            parsed_stage = parsed_name(stage_name(kind, benchmark, side))
+            assert parsed_stage == StageName(kind, benchmark, side)
 
 
 def test_the_rewards_of_an_ensembles_member_are_no_rewards_of_the_iteration() -> None:
@@ -55,12 +55,12 @@ def test_labels_have_an_iteration_or_none() -> None:
 
 
 def test_published_names_and_schemas_are_unique_and_known() -> None:
-    published = [
+    published_names = [
         parsed_name(str(StageName(kind, LETTERCRAFT, side))).published
         for kind in OF_EVALUATION.values()
         for side in (SIDES if kind.sided else (None,))
         if kind != JUDGE or side == EVAL
     ]
-    published += [kind.published or kind.name for kind in KINDS.values()]
-    assert len(set(published)) == len(published)
+    published_names += [kind.published or kind.name for kind in KINDS.values()]
+    assert len(set(published_names)) == len(published_names)
     assert all(kind.rows in SCHEMAS for kind in (*KINDS.values(), *OF_EVALUATION.values()) if kind.rows)

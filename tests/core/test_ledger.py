@@ -16,9 +16,9 @@ from eva_stages.core.stage import FunctionStage, RowStage, TableStage, Use, as_d
 
 def write_or_fail(context: Context) -> dict[str, Any]:
     """Fails until an earlier attempt has left something."""
-    left = context.work / "left"
-    if not left.exists():
-        left.touch()
+    remainder = context.work / "left"
+    if not remainder.exists():
+        remainder.touch()
         raise StageError("the first attempt")
     context.artifact.mkdir()
     (context.artifact / "made.txt").write_text("12345")
@@ -28,8 +28,8 @@ def write_or_fail(context: Context) -> dict[str, Any]:
 FLAKY = FunctionStage("flaky", 0, {}, function=Use("tests.core.test_ledger:write_or_fail"))
 
 
-def event(kind: str, second: int, **more: Any) -> dict[str, Any]:
-    return {"event": kind, "time": at(second), "fingerprint": "f", **more}
+def event(kind: str, second: int, **facts: Any) -> dict[str, Any]:
+    return {"event": kind, "time": at(second), "fingerprint": "f", **facts}
 
 
 def at(second: int) -> str:
@@ -37,10 +37,10 @@ def at(second: int) -> str:
 
 
 def test_the_pace_leaves_out_what_comes_before_the_work() -> None:
-    told = pace([(10.0, 0), (12.0, 4), (15.0, 8)])
-    assert told == {"units": 8, "total": 8, "seconds_per_unit": 0.625, "fastest": 0.5, "slowest": 0.75}
-    resumed = pace([(3.0, 6), (4.0, 8)])
-    assert resumed is not None and (resumed["units"], resumed["total"], resumed["seconds_per_unit"]) == (2, 8, 0.5)
+    figures = pace([(10.0, 0), (12.0, 4), (15.0, 8)])
+    assert figures == {"units": 8, "total": 8, "seconds_per_unit": 0.625, "fastest": 0.5, "slowest": 0.75}
+    resumed_pace = pace([(3.0, 6), (4.0, 8)])
+    assert resumed_pace is not None and (resumed_pace["units"], resumed_pace["total"], resumed_pace["seconds_per_unit"]) == (2, 8, 0.5)
     assert pace([(3.0, 6)]) is None and pace([]) is None
 
 
@@ -61,20 +61,20 @@ def test_attempts_that_did_not_finish_are_counted_with_the_time_that_is_known_of
 def test_a_finished_stage_tells_what_it_took_with_its_failed_attempt_and_its_plan(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.create()
-    planned = {"fingerprint": FLAKY.fingerprint[:12], "state": "to do", "seconds_expected": 2.0, "seconds_low": 1.0, "seconds_high": 4.0}
+    plan_entry = {"fingerprint": FLAKY.fingerprint[:12], "state": "to do", "seconds_expected": 2.0, "seconds_low": 1.0, "seconds_high": 4.0}
     with run.lock():
-        put_down(run, [planned])
+        put_down(run, [plan_entry])
         with pytest.raises(StageError, match="the first attempt"):
             execute(run, [FLAKY], Reporter())
         execute(run, [FLAKY], Reporter())
-        put_down(run, [{**planned, "state": "done", "seconds_expected": 99.0}])
+        put_down(run, [{**plan_entry, "state": "done", "seconds_expected": 99.0}])
     (entry,) = read_ledger(run, [run.manifest(FLAKY)])
-    assert entry["planned"] == planned
+    assert entry["planned"] == plan_entry
     assert (entry["earlier_attempts"], entry["input_tokens"], entry["output_tokens"], entry["usd"]) == (1, 3, 4, 0.0)
     assert entry["bytes"] == 5 and entry["earlier_seconds"] >= 0
     total = sums([entry])
     assert (total["compared_seconds"], total["planned_seconds_expected"]) == (entry["seconds"], 2.0)
-    assert [one["last_sign"] for one in run.events() if one["event"] == "resume"]
+    assert [logged_event["last_sign"] for logged_event in run.events() if logged_event["event"] == "resume"]
     assert sums([{**entry, "planned": None}])["planned_seconds_expected"] is None
 
 
@@ -94,7 +94,7 @@ def test_the_devices_of_a_stage_are_those_its_models_are_told_to_take(monkeypatc
 
 
 def test_every_use_in_a_stage_is_found_also_one_that_goes_as_data() -> None:
-    nested = Use("a:step", {"llms": [Use("b:llm"), {"judge": Use("c:llm")}]})
-    assert [use.target for use in uses(RowStage("x", 0, {}, steps=(nested,)))] == ["a:step", "b:llm", "c:llm"]
+    nested_use = Use("a:step", {"llms": [Use("b:llm"), {"judge": Use("c:llm")}]})
+    assert [use.target for use in uses(RowStage("x", 0, {}, steps=(nested_use,)))] == ["a:step", "b:llm", "c:llm"]
     online = FunctionStage("train", 0, {}, function=Use("d:train", {"reward": as_data(Use("e:reward", {"llm": Use("f:llm")}))}))
     assert [use.target for use in uses(online)] == ["d:train", "e:reward", "f:llm"]

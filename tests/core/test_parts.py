@@ -55,7 +55,7 @@ def test_a_damaged_part_is_removed_and_its_rows_are_missing_again(tmp_path: Path
     path.write_bytes({"truncated": content[:-20], "emptied": b"", "a flipped byte": content}[how])
     settle_parts(tmp_path)
     assert read_parts(tmp_path)[0].tolist() == [400, 401]
-    assert [found.name for found in tmp_path.iterdir()] == ["000000400.parquet"]
+    assert [path.name for path in tmp_path.iterdir()] == ["000000400.parquet"]
 
 
 def test_a_write_that_fails_says_so_and_leaves_no_part(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_adding_statistics_twice_adds() -> None:
     assert row[STATISTICS]["tokens"] == 5
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_artifacts_are_joined_on_prompt_id_whatever_their_order(tmp_path: Path, shuffled: bool) -> None:
-    order = np.random.default_rng(0).permutation(3000) if shuffled else np.arange(3000)
+@pytest.mark.parametrize("shuffled_rows", [False, True])
+def test_artifacts_are_joined_on_prompt_id_whatever_their_order(tmp_path: Path, shuffled_rows: bool) -> None:
+    order = np.random.default_rng(0).permutation(3000) if shuffled_rows else np.arange(3000)
     table = pa.Table.from_pylist(rows(0, 3000), schema=SCHEMA)
     write_rows([table], SCHEMA, tmp_path / "a")
     write_rows([table.take(pa.array(order))], SCHEMA, tmp_path / "b")
@@ -85,7 +85,9 @@ def test_artifacts_are_joined_on_prompt_id_whatever_their_order(tmp_path: Path, 
     batches = list(joined_batches([tmp_path / "a", tmp_path / "b"], ["", "b_"], skip, 64, tmp_path))
     numbers = np.concatenate([index for index, _ in batches])
     assert numbers.tolist() == [*range(10), *range(2000, 3000)]
-    assert all(row["b_text"] == row["text"] == f"text {n}" for index, made in batches for n, row in zip(index, made, strict=True))
+    assert all(
+        row["b_text"] == row["text"] == f"text {n}" for index, joined_rows in batches for n, row in zip(index, joined_rows, strict=True)
+    )
     assert {len(index) for index, _ in batches[:-1]} == {64}
 
 

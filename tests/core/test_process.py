@@ -55,9 +55,9 @@ def test_a_stage_ends_when_eva_alone_is_killed(tmp_path: Path) -> None:
 
 
 def fail_unheard() -> None:
-    ours, theirs = multiprocessing.Pipe(duplex=False)
+    ours, child_end = multiprocessing.Pipe(duplex=False)
     ours.close()
-    process._report = theirs
+    process._report = child_end
     threading.Thread(target=process.fail, args=("nobody hears this",)).start()
     signal.pause()
 

@@ -23,7 +23,9 @@ def write(context: Context, text: str) -> dict:
 
 
 def stage(name: str, *upstream: Stage) -> FunctionStage:
-    return FunctionStage(name, 0, {one.name: one for one in upstream}, function=Use(f"{__name__}:write", {"text": name}))
+    return FunctionStage(
+        name, 0, {each_stage.name: each_stage for each_stage in upstream}, function=Use(f"{__name__}:write", {"text": name})
+    )
 
 
 FIRST = stage("first")
@@ -33,19 +35,19 @@ THIRD = stage("third", SECOND)
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    made = Run(tmp_path / "run")
-    made.create()
-    (made.root / "dice").write_text("1")
-    execute(made, [THIRD], Reporter())
-    return made
+    new_run = Run(tmp_path / "run")
+    new_run.create()
+    (new_run.root / "dice").write_text("1")
+    execute(new_run, [THIRD], Reporter())
+    return new_run
 
 
-def repaired(run: Run) -> tuple[list[str], str]:
+def repair_run(run: Run) -> tuple[list[str], str]:
     """The stages that a repair ran, and what it said."""
-    known, reporter = len(run.events()), Reporter()
+    event_count, reporter = len(run.events()), Reporter()
     reporter.console = Console(file=io.StringIO(), width=400)
     execute(run, [THIRD], reporter, repair=True)
-    ran = [event["stage"] for event in run.events()[known:] if event["event"] == "done"]
+    ran = [event["stage"] for event in run.events()[event_count:] if event["event"] == "done"]
     assert isinstance(reporter.console.file, io.StringIO)
     return ran, reporter.console.file.getvalue()
 
@@ -58,23 +60,23 @@ def flip(run: Run, stage: Stage) -> None:
 
 
 def test_a_flipped_byte_is_named_and_only_its_stage_is_made_anew(run: Run) -> None:
-    before = {one.name: run.digest(one) for one in (FIRST, SECOND, THIRD)}
+    earlier_digests = {each_stage.name: run.digest(each_stage) for each_stage in (FIRST, SECOND, THIRD)}
     flip(run, FIRST)
     with pytest.raises(DamagedError, match=f"{FIRST.folder} has changed since it was built"):
         execute(run, [THIRD], Reporter())
-    ran, said = repaired(run)
+    ran, output = repair_run(run)
     assert ran == ["0-first"], "what was made from it has not changed, because it has not"
-    assert {one.name: run.digest(one) for one in (FIRST, SECOND, THIRD)} == before
+    assert {each_stage.name: run.digest(each_stage) for each_stage in (FIRST, SECOND, THIRD)} == earlier_digests
     (event,) = [event for event in run.events() if event["event"] == "repair"]
     assert event["stage"] == "0-first" and "has changed" in event["cause"] and event["aside"] == f"damaged/{FIRST.folder}.1"
-    assert "0-first: " in said and str(run.root / event["aside"]) in said
+    assert "0-first: " in output and str(run.root / event["aside"]) in output
     execute(run, [THIRD], Reporter())
 
 
 def test_what_comes_out_otherwise_the_second_time_takes_along_what_was_made_from_it(run: Run) -> None:
     (run.root / "dice").write_text("2")
     flip(run, SECOND)
-    assert repaired(run)[0] == ["0-second", "0-third"]
+    assert repair_run(run)[0] == ["0-second", "0-third"]
     assert (run.folder(THIRD) / "text").read_text() == "firstsecond2third"
 
 
@@ -82,11 +84,11 @@ def test_an_artifact_without_its_manifest_is_made_anew(run: Run) -> None:
     (run.stages / THIRD.folder / "manifest.json").unlink()
     with pytest.raises(DamagedError, match="cannot be read"):
         execute(run, [THIRD], Reporter())
-    assert repaired(run)[0] == ["0-third"]
+    assert repair_run(run)[0] == ["0-third"]
 
 
 def test_a_sound_run_is_not_repaired(run: Run) -> None:
-    assert repaired(run) == ([], "") and not (run.root / "damaged").exists()
+    assert repair_run(run) == ([], "") and not (run.root / "damaged").exists()
 
 
 def test_a_stage_killed_between_its_commit_and_its_end_is_logged_and_tidied_up(run: Run) -> None:

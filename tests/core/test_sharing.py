@@ -38,7 +38,7 @@ def stage(name: str, *upstream: Stage, gate: str | None = None) -> FunctionStage
 
 FIRST = stage("first")
 SECOND = stage("second", FIRST)
-OTHER = stage("other", FIRST)
+SIBLING = stage("other", FIRST)
 
 
 def shared_run(tmp_path: Path, name: str) -> Run:
@@ -47,7 +47,7 @@ def shared_run(tmp_path: Path, name: str) -> Run:
     return run
 
 
-def completed(run: Run, *stages: Stage, repair: bool = False) -> Run:
+def complete_stages(run: Run, *stages: Stage, repair: bool = False) -> Run:
     with run.lock():
         run.join_store()
         execute(run, stages, Reporter(), repair=repair)
@@ -63,22 +63,22 @@ def events_of(run: Run) -> list[tuple[str, str]]:
 
 
 def test_a_stage_that_two_runs_have_in_common_is_computed_once_and_is_complete_in_both(tmp_path: Path) -> None:
-    one = completed(shared_run(tmp_path, "one"), SECOND)
-    other = completed(shared_run(tmp_path, "other"), OTHER)
+    first_run = complete_stages(shared_run(tmp_path, "one"), SECOND)
+    second_run = complete_stages(shared_run(tmp_path, "other"), SIBLING)
     assert calls(tmp_path) == ["first", "second", "other"]
-    assert events_of(other) == [("reused", "0-first"), ("start", "0-other"), ("done", "0-other")]
-    shutil.rmtree(one.root)
+    assert events_of(second_run) == [("reused", "0-first"), ("start", "0-other"), ("done", "0-other")]
+    shutil.rmtree(first_run.root)
     shutil.rmtree(tmp_path / STORE)
-    alone = Run(Path(shutil.copytree(other.root, tmp_path / "elsewhere" / "other", symlinks=True)))
-    assert alone.fault(FIRST) is None and (alone.folder(FIRST) / "text").read_text() == "first"
-    assert completed(alone, OTHER).events() == other.events()
+    private_run = Run(Path(shutil.copytree(second_run.root, tmp_path / "elsewhere" / "other", symlinks=True)))
+    assert private_run.fault(FIRST) is None and (private_run.folder(FIRST) / "text").read_text() == "first"
+    assert complete_stages(private_run, SIBLING).events() == second_run.events()
 
 
 RUNNING = """
 import sys
 from pathlib import Path
-from tests.core.test_sharing import completed, shared_run, stage
-completed(shared_run(Path(sys.argv[1]), sys.argv[2]), stage("last", stage("first", gate="gate")))
+from tests.core.test_sharing import complete_stages, shared_run, stage
+complete_stages(shared_run(Path(sys.argv[1]), sys.argv[2]), stage("last", stage("first", gate="gate")))
 """
 
 
@@ -121,8 +121,8 @@ def test_a_run_takes_over_the_work_of_one_that_was_killed(tmp_path: Path, comput
     assert calls(tmp_path) == ["first", "first", "last"]
     two = Run(tmp_path / "two")
     assert two.manifest(FIRST)["counts"] == {"attempts": 2}, "the files of the killed attempt were there"
-    one = completed(Run(tmp_path / "one"), SECOND)
-    assert events_of(one) == [("start", "0-first"), ("reused", "0-first"), ("start", "0-second"), ("done", "0-second")]
+    first_run = complete_stages(Run(tmp_path / "one"), SECOND)
+    assert events_of(first_run) == [("start", "0-first"), ("reused", "0-first"), ("start", "0-second"), ("done", "0-second")]
 
 
 def test_a_kill_of_the_run_that_waits_harms_nothing(tmp_path: Path, computing_and_waiting: list[subprocess.Popen[str]]) -> None:
@@ -131,10 +131,10 @@ def test_a_kill_of_the_run_that_waits_harms_nothing(tmp_path: Path, computing_an
     waiting.communicate()
     computing.communicate("\n")
     assert computing.returncode == 0 and calls(tmp_path) == ["first", "last"]
-    assert events_of(completed(Run(tmp_path / "two"), FIRST)) == [("reused", "0-first")]
+    assert events_of(complete_stages(Run(tmp_path / "two"), FIRST)) == [("reused", "0-first")]
 
 
-def killed_at(run: Run, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def interrupt_at(run: Run, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Complete the first stage up to a step, at which the process is interrupted."""
 
     def interrupt(*_: object) -> None:
@@ -142,16 +142,16 @@ def killed_at(run: Run, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Run, step, interrupt)
-        completed(run, FIRST)
+        complete_stages(run, FIRST)
 
 
 @pytest.mark.parametrize("step", ["link", "clear"])
 def test_a_run_killed_around_its_commit_counts_as_the_one_that_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    one = shared_run(tmp_path, "one")
-    killed_at(one, monkeypatch, step)
-    assert events_of(completed(shared_run(tmp_path, "two"), FIRST)) == [("reused", "0-first")]
-    assert [kind for kind, _ in events_of(completed(one, FIRST))][-1] in ("done", "interrupted")
-    assert "reused" not in dict(events_of(one)) and ("done", "0-first") in events_of(one)
+    first_run = shared_run(tmp_path, "one")
+    interrupt_at(first_run, monkeypatch, step)
+    assert events_of(complete_stages(shared_run(tmp_path, "two"), FIRST)) == [("reused", "0-first")]
+    assert [kind for kind, _ in events_of(complete_stages(first_run, FIRST))][-1] in ("done", "interrupted")
+    assert "reused" not in dict(events_of(first_run)) and ("done", "0-first") in events_of(first_run)
     assert calls(tmp_path) == ["first"] and list((tmp_path / STORE / "work").iterdir()) == []
 
 
@@ -160,68 +160,70 @@ def damage(path: Path) -> None:
 
 
 def test_a_damaged_artifact_in_the_store_is_recomputed_and_harms_no_run_that_has_a_sound_one(tmp_path: Path) -> None:
-    one = completed(shared_run(tmp_path, "one"), SECOND)
-    shared = tmp_path / STORE / "stages" / FIRST.folder
-    (shared / "data" / "text").unlink()
-    damage(shared / "data" / "text")
-    completed(shared_run(tmp_path, "two"), FIRST)
+    first_run = complete_stages(shared_run(tmp_path, "one"), SECOND)
+    shared_artifact = tmp_path / STORE / "stages" / FIRST.folder
+    (shared_artifact / "data" / "text").unlink()
+    damage(shared_artifact / "data" / "text")
+    complete_stages(shared_run(tmp_path, "two"), FIRST)
     assert calls(tmp_path) == ["first", "second", "first"]
-    assert one.fault(FIRST) is None and Run(tmp_path / "three", tmp_path / STORE).manifest(FIRST) == Run(tmp_path / "two").manifest(FIRST)
+    assert first_run.fault(FIRST) is None and Run(tmp_path / "three", tmp_path / STORE).manifest(FIRST) == Run(tmp_path / "two").manifest(
+        FIRST
+    )
 
 
 def test_a_repair_takes_a_sound_artifact_from_the_store(tmp_path: Path) -> None:
-    one = completed(shared_run(tmp_path, "one"), SECOND)
-    text = one.folder(FIRST) / "text"
+    first_run = complete_stages(shared_run(tmp_path, "one"), SECOND)
+    text = first_run.folder(FIRST) / "text"
     text.unlink()
     damage(text)
-    completed(one, SECOND, repair=True)
+    complete_stages(first_run, SECOND, repair=True)
     assert calls(tmp_path) == ["first", "second"] and text.read_text() == "first"
 
 
 def test_a_run_whose_inputs_have_other_content_computes_for_itself(tmp_path: Path) -> None:
     """As after sampling that is not reproducible: the fingerprint is the same, and the content is not."""
-    completed(shared_run(tmp_path, "one"), SECOND)
-    alone = Run(tmp_path / "alone")
-    alone.create()
-    (alone.workplace(FIRST) / "data").mkdir()
-    (alone.workplace(FIRST) / "data" / "text").write_text("FIRST")
-    alone.commit(FIRST, alone.workplace(FIRST) / "data", {"seconds": 0.0, "rows": None, "counts": {}, "failures": {}})
-    joined = completed(Run(alone.root, tmp_path / STORE), SECOND)
-    assert (joined.folder(SECOND) / "text").read_text() == "FIRSTsecond" and calls(tmp_path) == ["first", "second", "second"]
-    assert joined.fault(SECOND) is None and Run(tmp_path / "one").fault(SECOND) is None
+    complete_stages(shared_run(tmp_path, "one"), SECOND)
+    private_run = Run(tmp_path / "alone")
+    private_run.create()
+    (private_run.workplace(FIRST) / "data").mkdir()
+    (private_run.workplace(FIRST) / "data" / "text").write_text("FIRST")
+    private_run.commit(FIRST, private_run.workplace(FIRST) / "data", {"seconds": 0.0, "rows": None, "counts": {}, "failures": {}})
+    joined_run = complete_stages(Run(private_run.root, tmp_path / STORE), SECOND)
+    assert (joined_run.folder(SECOND) / "text").read_text() == "FIRSTsecond" and calls(tmp_path) == ["first", "second", "second"]
+    assert joined_run.fault(SECOND) is None and Run(tmp_path / "one").fault(SECOND) is None
 
 
 def test_unfinished_work_from_other_inputs_is_not_resumed(tmp_path: Path) -> None:
-    one, two = (completed(shared_run(tmp_path / name, name), FIRST) for name in ("a", "b"))
-    partial = one.workplace(SECOND) / "parts"
+    first_run, two = (complete_stages(shared_run(tmp_path / name, name), FIRST) for name in ("a", "b"))
+    partial = first_run.workplace(SECOND) / "parts"
     partial.mkdir()
-    assert one.workplace(SECOND).joinpath("parts").is_dir()
-    shutil.rmtree(one.stages / FIRST.folder)
+    assert first_run.workplace(SECOND).joinpath("parts").is_dir()
+    shutil.rmtree(first_run.stages / FIRST.folder)
     del two
-    (one.workplace(FIRST) / "data").mkdir()
-    (one.workplace(FIRST) / "data" / "text").write_text("other")
-    one.commit(FIRST, one.workplace(FIRST) / "data", {"seconds": 0.0, "rows": None, "counts": {}, "failures": {}})
-    one.workplace(SECOND)
+    (first_run.workplace(FIRST) / "data").mkdir()
+    (first_run.workplace(FIRST) / "data" / "text").write_text("other")
+    first_run.commit(FIRST, first_run.workplace(FIRST) / "data", {"seconds": 0.0, "rows": None, "counts": {}, "failures": {}})
+    first_run.workplace(SECOND)
     assert not partial.exists()
 
 
 def test_a_run_that_shared_nothing_joins_a_store_with_what_it_has(tmp_path: Path) -> None:
     old = Run(tmp_path / "old")
     old.create()
-    completed(old, FIRST)
+    complete_stages(old, FIRST)
     (old.root / "work" / SECOND.folder).mkdir()
-    joined = completed(Run(old.root, tmp_path / STORE), FIRST)
-    assert (joined.root / "work").resolve() == tmp_path / STORE / "work" and (tmp_path / STORE / "work" / SECOND.folder).is_dir()
-    assert events_of(completed(shared_run(tmp_path, "new"), FIRST)) == [("reused", "0-first")]
-    assert calls(tmp_path) == ["first"] and events_of(joined) == [("start", "0-first"), ("done", "0-first")]
+    joined_run = complete_stages(Run(old.root, tmp_path / STORE), FIRST)
+    assert (joined_run.root / "work").resolve() == tmp_path / STORE / "work" and (tmp_path / STORE / "work" / SECOND.folder).is_dir()
+    assert events_of(complete_stages(shared_run(tmp_path, "new"), FIRST)) == [("reused", "0-first")]
+    assert calls(tmp_path) == ["first"] and events_of(joined_run) == [("start", "0-first"), ("done", "0-first")]
 
 
 def test_the_default_store_is_beside_the_run_or_the_one_that_it_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "runs" / "one"
     assert default_store(run) == tmp_path / "runs" / STORE
-    shared = Run(run, tmp_path / "elsewhere")
-    shared.create()
-    completed(shared, FIRST)
+    shared_artifact = Run(run, tmp_path / "elsewhere")
+    shared_artifact.create()
+    complete_stages(shared_artifact, FIRST)
     assert default_store(run) == tmp_path / "elsewhere"
     shutil.rmtree(tmp_path / "elsewhere")
     assert default_store(run) == tmp_path / "runs" / STORE
@@ -232,16 +234,19 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path: Path, monkeypatc
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr("os.link", refuse)
-    completed(shared_run(tmp_path, "one"), SECOND)
-    two = completed(shared_run(tmp_path, "two"), SECOND)
+    complete_stages(shared_run(tmp_path, "one"), SECOND)
+    two = complete_stages(shared_run(tmp_path, "two"), SECOND)
     assert calls(tmp_path) == ["first", "second"] and two.fault(SECOND) is None
     assert {path.stat().st_nlink for path in two.root.rglob("text")} == {1}
 
 
 def test_time_counts_for_the_run_that_computed_and_is_marked_as_reused_in_the_other(tmp_path: Path) -> None:
-    one = completed(shared_run(tmp_path, "one"), SECOND)
-    other = completed(shared_run(tmp_path, "other"), OTHER)
-    entries = {run.root.name: read_ledger(run, [run.manifest(FIRST), run.manifest(last)]) for run, last in ((one, SECOND), (other, OTHER))}
+    first_run = complete_stages(shared_run(tmp_path, "one"), SECOND)
+    second_run = complete_stages(shared_run(tmp_path, "other"), SIBLING)
+    entries = {
+        run.root.name: read_ledger(run, [run.manifest(FIRST), run.manifest(last)])
+        for run, last in ((first_run, SECOND), (second_run, SIBLING))
+    }
     assert [entry["reused"] for entry in (*entries["one"], *entries["other"])] == [False, False, True, False]
     assert sums(entries["one"])["stages"] == sums(entries["other"])["stages"] == 2
     assert sums(entries["other"])["reused_stages"] == 1 and sums(entries["other"])["bytes"] == len("firstother")

@@ -14,18 +14,18 @@ def stage(name: str = "one", inputs: dict[str, Stage | Outside] | None = None, *
     return FunctionStage(name, 0, inputs or {}, function=Use("somewhere:something", arguments))
 
 
-def make(run: Run, one: Stage, text: str = "content") -> None:
-    out = run.workplace(one) / "data"
-    out.mkdir()
-    (out / "rows.txt").write_text(text)
-    run.commit(one, out, {"rows": None, "seconds": 0.0})
+def make(run: Run, example: Stage, text: str = "content") -> None:
+    artifact = run.workplace(example) / "data"
+    artifact.mkdir()
+    (artifact / "rows.txt").write_text(text)
+    run.commit(example, artifact, {"rows": None, "seconds": 0.0})
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    made = Run(tmp_path / "run")
-    made.create()
-    return made
+    new_run = Run(tmp_path / "run")
+    new_run.create()
+    return new_run
 
 
 def test_a_fingerprint_follows_configuration_and_inputs_but_not_runtime() -> None:
@@ -40,41 +40,41 @@ def test_closure_has_every_stage_once_and_upstream_first() -> None:
     first = stage("first")
     second, third = stage("second", {"x": first}), stage("third", {"x": first})
     last = stage("last", {"y": third, "x": second, "z": Outside("o", Path(), "d")})
-    assert [one.name for one in closure([last, second])] == ["first", "third", "second", "last"]
+    assert [example.name for example in closure([last, second])] == ["first", "third", "second", "last"]
 
 
 def test_a_committed_stage_is_done_and_whole(run: Run) -> None:
-    one = stage()
-    assert not run.is_complete(one)
-    make(run, one)
-    assert run.is_complete(one)
-    manifest = run.manifest(one)
-    assert manifest["fingerprint"] == one.fingerprint and manifest["packages"]["torch"]
-    assert run.fault(one) is None
+    example = stage()
+    assert not run.is_complete(example)
+    make(run, example)
+    assert run.is_complete(example)
+    manifest = run.manifest(example)
+    assert manifest["fingerprint"] == example.fingerprint and manifest["packages"]["torch"]
+    assert run.fault(example) is None
 
 
 def test_a_flipped_byte_is_found_on_reuse(run: Run) -> None:
-    one = stage()
-    make(run, one)
-    (run.folder(one) / "rows.txt").write_text("c0ntent")
-    assert "has changed since it was built" in (run.fault(one) or "")
+    example = stage()
+    make(run, example)
+    (run.folder(example) / "rows.txt").write_text("c0ntent")
+    assert "has changed since it was built" in (run.fault(example) or "")
 
 
 def test_a_manifest_that_is_not_what_was_written_is_found(run: Run) -> None:
-    one = stage()
-    make(run, one)
-    path = run.stages / one.folder / "manifest.json"
-    written = path.read_text()
-    for changed, says in (
-        (written.replace('"seconds": 0.0', '"seconds": 0.1'), "manifest.json has changed since it was written"),
-        (written[:-20], "manifest.json is damaged"),
+    example = stage()
+    make(run, example)
+    path = run.stages / example.folder / "manifest.json"
+    manifest_text = path.read_text()
+    for damaged_text, says in (
+        (manifest_text.replace('"seconds": 0.0', '"seconds": 0.1'), "manifest.json has changed since it was written"),
+        (manifest_text[:-20], "manifest.json is damaged"),
     ):
-        path.write_text(changed)
-        assert says in (run.fault(one) or "")
+        path.write_text(damaged_text)
+        assert says in (run.fault(example) or "")
     path.unlink()
-    assert "No such file" in (run.fault(one) or ""), "its data alone are no artifact"
-    path.write_text(json.dumps({name: value for name, value in json.loads(written).items() if name != "checksum"}))
-    assert run.fault(one) is None, "those of before there was a checksum count"
+    assert "No such file" in (run.fault(example) or ""), "its data alone are no artifact"
+    path.write_text(json.dumps({name: value for name, value in json.loads(manifest_text).items() if name != "checksum"}))
+    assert run.fault(example) is None, "those of before there was a checksum count"
 
 
 def test_an_input_made_again_with_other_content_is_found(run: Run) -> None:
@@ -88,30 +88,30 @@ def test_an_input_made_again_with_other_content_is_found(run: Run) -> None:
 
 
 def test_what_is_put_aside_is_kept_every_time(run: Run) -> None:
-    one = stage()
+    example = stage()
     for text in ("first", "second"):
-        make(run, one, text)
-        assert (run.put_aside(one) / "data" / "rows.txt").read_text() == text
-    assert not run.is_complete(one) and run.fault(one) is None
-    assert [path.name for path in sorted((run.root / "damaged").iterdir())] == [f"{one.folder}.1", f"{one.folder}.2"]
+        make(run, example, text)
+        assert (run.put_aside(example) / "data" / "rows.txt").read_text() == text
+    assert not run.is_complete(example) and run.fault(example) is None
+    assert [path.name for path in sorted((run.root / "damaged").iterdir())] == [f"{example.folder}.1", f"{example.folder}.2"]
 
 
 def test_a_commit_that_was_cut_off_is_made_again_with_all_that_belongs_to_it(run: Run) -> None:
-    one = stage()
-    in_the_way = run.stages / one.folder / "file"
+    example = stage()
+    in_the_way = run.stages / example.folder / "file"
     in_the_way.mkdir(parents=True)
-    (run.workplace(one) / "pipeline.yaml").write_text("steps")
+    (run.workplace(example) / "pipeline.yaml").write_text("steps")
     with pytest.raises(OSError, match="not empty"):
-        make(run, one)
+        make(run, example)
     in_the_way.rmdir()
-    make(run, one)
-    assert run.fault(one) is None and (run.stages / one.folder / "pipeline.yaml").read_text() == "steps"
+    make(run, example)
+    assert run.fault(example) is None and (run.stages / example.folder / "pipeline.yaml").read_text() == "steps"
 
 
 def test_an_unfinished_stage_is_not_done(run: Run) -> None:
-    one = stage()
-    (run.workplace(one) / "data").mkdir()
-    assert not run.is_complete(one) and list(run.stages.iterdir()) == []
+    example = stage()
+    (run.workplace(example) / "data").mkdir()
+    assert not run.is_complete(example) and list(run.stages.iterdir()) == []
 
 
 def test_a_locked_run_says_who_holds_it_and_is_free_again_after_a_kill(run: Run) -> None:

@@ -29,7 +29,7 @@ def table(start: int, stop: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def written(folder: Path, rows: pa.Table) -> Rows:
+def written_rows(folder: Path, rows: pa.Table) -> Rows:
     write_rows([rows], rows.schema, folder)
     return Rows(folder, folder)
 
@@ -37,7 +37,7 @@ def written(folder: Path, rows: pa.Table) -> Rows:
 @pytest.mark.parametrize("size", [0, 1, BATCH, 2 * BUCKET + 7])
 def test_rows_by_number_come_in_the_order_asked_for_whatever_it_is(tmp_path: Path, size: int) -> None:
     whole = table(0, 2 * BUCKET)
-    source = written(tmp_path, whole)
+    source = written_rows(tmp_path, whole)
     rng = np.random.default_rng(size)
     for places in (rng.integers(len(whole), size=size), np.sort(rng.choice(len(whole), size=min(size, len(whole)), replace=False))):
         assert pa.concat_tables(source.take(places)).equals(whole.take(pa.array(places)))
@@ -46,7 +46,11 @@ def test_rows_by_number_come_in_the_order_asked_for_whatever_it_is(tmp_path: Pat
 
 
 def test_several_artifacts_count_as_one_after_the_other(tmp_path: Path) -> None:
-    sources = [written(tmp_path / "a", table(0, 10)), written(tmp_path / "b", table(0, 0)), written(tmp_path / "c", table(10, 5000))]
+    sources = [
+        written_rows(tmp_path / "a", table(0, 10)),
+        written_rows(tmp_path / "b", table(0, 0)),
+        written_rows(tmp_path / "c", table(10, 5000)),
+    ]
     places = np.array([4999, 3, 10, 9, 3])
     assert pa.concat_tables(take(sources, places))["prompt_id"].to_pylist() == [f"{n:024x}" for n in places]
 
@@ -62,28 +66,28 @@ def test_a_stream_is_gone_through_no_further_than_needed(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("cuts", [[0, 0], [0, 5, 5, 6, 30], [0, 30], [0, 10, 20]])
 def test_rechunking_changes_the_cuts_and_nothing_else(cuts: list[int]) -> None:
-    made = list(rechunk([table(start, stop) for start, stop in itertools.pairwise(cuts)], 10))
-    assert pa.concat_tables(made).equals(table(0, cuts[-1]))
-    assert [len(one) for one in made] == ([10] * (cuts[-1] // 10) or [0])
+    chunks = list(rechunk([table(start, stop) for start, stop in itertools.pairwise(cuts)], 10))
+    assert pa.concat_tables(chunks).equals(table(0, cuts[-1]))
+    assert [len(chunk) for chunk in chunks] == ([10] * (cuts[-1] // 10) or [0])
 
 
 def test_artifacts_side_by_side_hold_the_same_rows(tmp_path: Path) -> None:
-    sources = [written(tmp_path / "a", table(0, 5000)), written(tmp_path / "b", table(0, 5000))]
+    sources = [written_rows(tmp_path / "a", table(0, 5000)), written_rows(tmp_path / "b", table(0, 5000))]
     check_same_order(sources, "these")
     batches = list(aligned_batches(sources, (["prompt_id"], ["prompt_id", "texts"])))
     assert len(batches) == -(-5000 // BATCH) and all(a["prompt_id"].equals(b["prompt_id"]) for a, b in batches)
     with pytest.raises(DataError, match="these do not have the same prompts"):
-        check_same_order([sources[0], written(tmp_path / "c", table(1, 5001))], "these")
+        check_same_order([sources[0], written_rows(tmp_path / "c", table(1, 5001))], "these")
 
 
 def test_a_step_s_tables_are_written_as_one_and_its_counts_come_back(tmp_path: Path) -> None:
-    def made():  # type: ignore[no-untyped-def]
+    def make_tables():  # type: ignore[no-untyped-def]
         yield table(0, 3)
         yield table(3, 700)
         return {"rows": 700}
 
-    assert write_made(made(), tmp_path / "pieces") == {"rows": 700}
-    written(tmp_path / "whole", table(0, 700))
+    assert write_made(make_tables(), tmp_path / "pieces") == {"rows": 700}
+    written_rows(tmp_path / "whole", table(0, 700))
     assert (tmp_path / "pieces/rows.parquet").read_bytes() == (tmp_path / "whole/rows.parquet").read_bytes()
 
 
