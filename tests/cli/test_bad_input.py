@@ -41,10 +41,10 @@ def fails(tmp_path: Path, settings: dict[str, object], *says: str) -> None:
 def test_all_faults_come_in_one_message_from_every_command_before_a_run_folder_is_made(tmp_path: Path) -> None:
     settings = TINY | {"creator.metric": "gap", "creator.metrik": 1}
     for command in ("validate", "run"):
-        said = run_eva(command, "quickstart", *overrides(settings), cwd=tmp_path, code=2).stderr
-        assert "creator.metric: is 'gap'; known: reward_gap" in said and "creator.metrik: unknown field" in said
-    said = run_eva("run", "quickstart", *overrides(TINY | {"policy.model": "./nowhere"}), cwd=tmp_path, code=2).stderr
-    assert "policy.model: there is no checkpoint at ./nowhere" in said
+        error_text = run_eva(command, "quickstart", *overrides(settings), cwd=tmp_path, code=2).stderr
+        assert "creator.metric: is 'gap'; known: reward_gap" in error_text and "creator.metrik: unknown field" in error_text
+    error_text = run_eva("run", "quickstart", *overrides(TINY | {"policy.model": "./nowhere"}), cwd=tmp_path, code=2).stderr
+    assert "policy.model: there is no checkpoint at ./nowhere" in error_text
     assert not (tmp_path / "runs").exists()
 
 
@@ -118,25 +118,29 @@ def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give
     arguments = ("run", "quickstart", "--run-dir", str(run), "--until", "pair")
     # above the limit the stage fails and says how to go on; the next attempt scores those again that have no reward, and no others
     strict = overrides(settings | {"limits.unscored": 0.01})
-    said = run_eva(*arguments, *strict, cwd=tmp_path, code=1, PYTHONPATH=str(tmp_path)).stderr
-    assert "stage 0-reward failed" in said and "above the limit limits.unscored = 1.0%" in said and "raise limits.unscored" in said
-    assert "resume with: eva run quickstart" in said
+    error_text = run_eva(*arguments, *strict, cwd=tmp_path, code=1, PYTHONPATH=str(tmp_path)).stderr
+    assert (
+        "stage 0-reward failed" in error_text
+        and "above the limit limits.unscored = 1.0%" in error_text
+        and "raise limits.unscored" in error_text
+    )
+    assert "resume with: eva run quickstart" in error_text
     calls.unlink()
     run_eva(*arguments, *overrides(settings | {"limits.unscored": 1.0}), cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert set(calls.read_text().splitlines()) <= {"Take a", "Take b", "What i"}, "the last one is the sample that every check calls with"
-    made = manifests(run)
-    assert sum(made["0-reward"]["failures"].values()) == made["0-reward"]["counts"]["unscored"]
+    manifest_by_label = manifests(run)
+    assert sum(manifest_by_label["0-reward"]["failures"].values()) == manifest_by_label["0-reward"]["counts"]["unscored"]
     (folder,) = run.glob("stages/0-reward-*/data")
     (prompts,) = run.glob("stages/0-prompts-*/data")
     rows = read_table(folder).to_pylist()
     starts = [messages[0]["content"][:6] for messages in read_table(prompts)["messages"].to_pylist()]
-    broken = [row for row, start in zip(rows, starts, strict=True) if start in ("Take a", "Take b")]
-    assert broken and all(value is None for row in broken for value in row["rewards"])
-    assert all(value is not None for row in rows if row not in broken for value in row["rewards"])
-    reasons = {reason for row in broken for reason in row["failures"]}
+    broken_rows = [row for row, start in zip(rows, starts, strict=True) if start in ("Take a", "Take b")]
+    assert broken_rows and all(value is None for row in broken_rows for value in row["rewards"])
+    assert all(value is not None for row in rows if row not in broken_rows for value in row["rewards"])
+    reasons = {reason for row in broken_rows for reason in row["failures"]}
     assert reasons == {"RuntimeError: no reward for this one", "the reward is nan"} & reasons and reasons
-    assert made["0-reward"]["counts"]["unscored"] == 4 * len(broken)
-    assert made["0-pair"]["counts"]["unscored"] == len(broken)
+    assert manifest_by_label["0-reward"]["counts"]["unscored"] == 4 * len(broken_rows)
+    assert manifest_by_label["0-pair"]["counts"]["unscored"] == len(broken_rows)
 
 
 def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None:
@@ -153,9 +157,9 @@ def test_a_policy_that_answers_nothing_fails_with_advice(tmp_path: Path) -> None
     model.save_pretrained(tmp_path / "silent")
     tokenizer.save_pretrained(tmp_path / "silent")
     settings = overrides(TINY | {"policy.model": str(tmp_path / "silent")})
-    said = run_eva("run", "quickstart", "--run-dir", str(tmp_path / "run"), *settings, code=1).stderr
-    assert "stage 0-respond failed: 160 of 160 responses are empty or missing (100.0%)" in said
-    assert "chat template" in said and "limits.empty" in said
+    error_text = run_eva("run", "quickstart", "--run-dir", str(tmp_path / "run"), *settings, code=1).stderr
+    assert "stage 0-respond failed: 160 of 160 responses are empty or missing (100.0%)" in error_text
+    assert "chat template" in error_text and "limits.empty" in error_text
 
 
 def test_a_full_or_a_read_only_disk_fails_the_stage_and_the_next_attempt_goes_on(tmp_path: Path) -> None:
@@ -167,8 +171,8 @@ def test_a_full_or_a_read_only_disk_fails_the_stage_and_the_next_attempt_goes_on
         run = disk / "run"
         settings = overrides(TINY | {"prompts.size": 400, "creator.responses": 6, "solver.responses": 6, "runtime.rows_per_part": 16})
         arguments = ("run", "quickstart", "--run-dir", str(run), *settings, "--until", "reward")
-        said = run_eva(*arguments, code=1).stderr
-        assert "failed: " in said and "No space left on device" in said and "MiB free" in said, said
+        error_text = run_eva(*arguments, code=1).stderr
+        assert "failed: " in error_text and "No space left on device" in error_text and "MiB free" in error_text, error_text
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         part = next(run.glob("work/*/parts/*.parquet"))
         part.write_bytes(part.read_bytes()[:-100])  # as if the disk had lost the end of it
@@ -176,8 +180,8 @@ def test_a_full_or_a_read_only_disk_fails_the_stage_and_the_next_attempt_goes_on
         run_eva(*arguments)
         assert manifests(run)["0-reward"]["rows"] == 400
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        said = run_eva(*arguments, code=1).stderr
-        assert f"cannot write to {run}: Read-only file system" in said and "Make it writable; completed work is saved" in said
+        error_text = run_eva(*arguments, code=1).stderr
+        assert f"cannot write to {run}: Read-only file system" in error_text and "Make it writable; completed work is saved" in error_text
         assert "done" in run_eva("status", str(run)).stdout
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -191,6 +195,6 @@ def test_usage_errors_exit_with_2() -> None:
 
 def test_a_hub_out_of_reach_is_told_of_every_model(tmp_path: Path) -> None:
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
-    told = json.loads(run_eva("validate", "gemma-2-9b-it/dpo_eva", "--json", code=2, **nowhere).stdout)
-    unreached = {fault.partition(":")[0] for fault in told["faults"] if "Hub cannot be reached" in fault}
-    assert unreached == {"policy.model", "reward.model"}
+    document = json.loads(run_eva("validate", "gemma-2-9b-it/dpo_eva", "--json", code=2, **nowhere).stdout)
+    unreachable_models = {fault.partition(":")[0] for fault in document["faults"] if "Hub cannot be reached" in fault}
+    assert unreachable_models == {"policy.model", "reward.model"}

@@ -23,30 +23,35 @@ def test_a_folder_or_a_hub_id_is_a_model_and_a_recipe_is_none(tmp_path: Path) ->
 
 
 def test_benchmarks_come_from_the_recipe_or_with_the_official_judge(tmp_path: Path) -> None:
-    own = load_recipe("quickstart", [f"evaluation.benchmarks=[{json.dumps({'kind': 'mt_bench', 'max_new_tokens': 7})}]"])
-    recipe = asked_for(own, "mt-bench,arena-hard,arena-hard-v2.0,gsm8k", None, None, 4.0)
+    recipe_judge = load_recipe("quickstart", [f"evaluation.benchmarks=[{json.dumps({'kind': 'mt_bench', 'max_new_tokens': 7})}]"])
+    recipe = asked_for(recipe_judge, "mt-bench,arena-hard,arena-hard-v2.0,gsm8k", None, None, 4.0)
     mt, old, new, math = recipe.evaluation.benchmarks
-    assert [benchmark_name(one) for one in recipe.evaluation.benchmarks] == ["mt-bench", "arena-hard-v0.1", "arena-hard-v2.0", "gsm8k"]
+    assert [benchmark_name(benchmark) for benchmark in recipe.evaluation.benchmarks] == [
+        "mt-bench",
+        "arena-hard-v0.1",
+        "arena-hard-v2.0",
+        "gsm8k",
+    ]
     assert isinstance(mt, MTBench) and mt.max_new_tokens == 7 and math.temperature == 0
     assert isinstance(old, ArenaHard) and isinstance(new, ArenaHard)
-    for one, model, length in ((mt, "gpt-4", 2048), (old, "gpt-4-1106-preview", 4096), (new, "gpt-4.1", 16000)):
-        judge = one.judge
+    for entry, model, length in ((mt, "gpt-4", 2048), (old, "gpt-4-1106-preview", 4096), (new, "gpt-4.1", 16000)):
+        judge = entry.judge
         assert isinstance(judge, LiteLLMModel) and judge.model == model and judge.runtime.max_cost_usd == 4.0
         assert (judge.temperature, judge.top_p, judge.max_new_tokens) == (0, 1, length)
-    written = tmp_path / "recipe.yaml"
-    written.write_text(dump_recipe(recipe))
-    assert load_recipe(str(written)) == recipe
+    recipe_file = tmp_path / "recipe.yaml"
+    recipe_file.write_text(dump_recipe(recipe))
+    assert load_recipe(str(recipe_file)) == recipe
 
 
 def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
     recipe = load_recipe("quickstart")
-    given = ("openai/gpt-x", str(tmp_path), "{kind: litellm, model: openai/y, temperature: 0.5}")
-    judges = [asked_for(recipe, "arena-hard", judge, "base", None).evaluation.benchmarks[0] for judge in given]
-    named, local, mapped = (one.judge for one in judges if isinstance(one, ArenaHard))
-    assert isinstance(named, LiteLLMModel) and named.model == "openai/gpt-x" and named.temperature == 0
+    judge_texts = ("openai/gpt-x", str(tmp_path), "{kind: litellm, model: openai/y, temperature: 0.5}")
+    judges = [asked_for(recipe, "arena-hard", judge, "base", None).evaluation.benchmarks[0] for judge in judge_texts]
+    judge_by_name, local, judge_by_mapping = (judge.judge for judge in judges if isinstance(judge, ArenaHard))
+    assert isinstance(judge_by_name, LiteLLMModel) and judge_by_name.model == "openai/gpt-x" and judge_by_name.temperature == 0
     assert isinstance(local, TransformersModel) and local.max_new_tokens == 4096
-    assert isinstance(mapped, LiteLLMModel) and mapped.temperature == 0.5 and mapped.max_new_tokens == 4096
-    assert {one.baseline for one in judges if isinstance(one, ArenaHard)} == {"base"}
+    assert isinstance(judge_by_mapping, LiteLLMModel) and judge_by_mapping.temperature == 0.5 and judge_by_mapping.max_new_tokens == 4096
+    assert {judge.baseline for judge in judges if isinstance(judge, ArenaHard)} == {"base"}
 
 
 @pytest.mark.parametrize(
@@ -58,9 +63,9 @@ def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
         (("gsm8k", None, None, 3.0), "--max-cost: none of the benchmarks has a judge"),
     ],
 )
-def test_what_does_not_fit_is_said(asked: tuple[str, str | None, str | None, float | None], says: str) -> None:
+def test_what_does_not_fit_is_said(request: tuple[str, str | None, str | None, float | None], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        asked_for(load_recipe("quickstart"), *asked)
+        asked_for(load_recipe("quickstart"), *request)
 
 
 def test_every_fault_of_a_benchmarks_files_is_found_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,11 +73,11 @@ def test_every_fault_of_a_benchmarks_files_is_found_before_anything_starts(tmp_p
     (tmp_path / "questions.jsonl").write_text('{"question_id": 1, "category": "x", "turns": ["one"]}\n')
     mt = {"kind": "mt_bench", **mt_bench(tmp_path, 2), "questions": str(tmp_path / "questions.jsonl"), "judge": {"kind": "lettercraft"}}
     arena = {"kind": "arena_hard", **arena_hard(tmp_path, 2), "baseline": str(tmp_path / "questions.jsonl")}
-    twice = {"kind": "gsm8k", "questions": "nowhere.jsonl"}
-    recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps([mt, arena, twice, twice])}"])
+    entry = {"kind": "gsm8k", "questions": "nowhere.jsonl"}
+    recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps([mt, arena, entry, entry])}"])
     with pytest.raises(ConfigError) as error:
         check(recipe)
-    said = "\n".join(error.value.faults)
+    fault_text = "\n".join(error.value.faults)
     for words in (
         "evaluation.benchmarks.0: ",
         "is not a question file of mt_bench",
@@ -80,7 +85,7 @@ def test_every_fault_of_a_benchmarks_files_is_found_before_anything_starts(tmp_p
         "gsm8k stands there twice",
         f"evaluation.benchmarks.2.questions: there is no file {Path.cwd() / 'nowhere.jsonl'}",
     ):
-        assert words in said, said
+        assert words in fault_text, fault_text
 
 
 def test_base_policy_and_iterations_have_stages_of_their_own_and_share_questions_and_baseline(tmp_path: Path) -> None:
@@ -89,13 +94,13 @@ def test_base_policy_and_iterations_have_stages_of_their_own_and_share_questions
     chosen = [old, {**old, "version": "v2.0", "baseline": "base"}, {"kind": "mt_bench", **mt_bench(tmp_path, 4), **judge}]
     recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps(chosen)}", "iterations=1"])
     rounds = built(recipe)
-    by_label = {stage.label: stage for one in rounds for stage in one.evaluation}
-    assert len(by_label) == len({stage.fingerprint for one in rounds for stage in one.evaluation})
+    by_label = {stage.label: stage for round in rounds for stage in round.evaluation}
+    assert len(by_label) == len({stage.fingerprint for round in rounds for stage in round.evaluation})
     for label in ("0-base-arena-hard-v0.1-score", "0-eval-mt-bench-score", "1-eval-arena-hard-v2.0-score"):
         assert label in by_label
     assert "0-base-arena-hard-v2.0-judge" not in by_label, "the baseline is not judged against itself"
-    judged = by_label["1-eval-arena-hard-v2.0-judge"]
-    assert judged.inputs["baseline"] is by_label["0-base-arena-hard-v2.0-answer"]
+    judgment_stage = by_label["1-eval-arena-hard-v2.0-judge"]
+    assert judgment_stage.inputs["baseline"] is by_label["0-base-arena-hard-v2.0-answer"]
     policies = {stage.inputs["policy"].fingerprint for label, stage in by_label.items() if label.endswith("-judge")}
     assert len(policies) == 1, "every policy has the same judge"
 

@@ -27,27 +27,27 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_json_is_one_document_with_the_fields_of_the_contract(files: Path) -> None:
-    done = run_eva("eval", "score", "mt-bench", "--judgments", "good.jsonl", "poor.jsonl", "--json", cwd=files)
-    document = json.loads(done.stdout)
+    result = run_eva("eval", "score", "mt-bench", "--judgments", "good.jsonl", "poor.jsonl", "--json", cwd=files)
+    document = json.loads(result.stdout)
     assert document["bench"] == "mt-bench" and [model["model"] for model in document["models"]] == ["good", "poor"]
     assert {"model", "score", "ci", "turn1", "turn2", "categories", "n"} <= document["models"][0].keys()
     (difference,) = document["differences"]
     assert (difference["a"], difference["b"], difference["value"]) == ("good", "poor", pytest.approx(-2))
     assert document["published"][0].keys() == {"model", "score", "source", "detail"}
-    done = run_eva("eval", "score", "--judgments", "arena.jsonl.gz", "arena-hard", "--json", cwd=files)
-    (model,) = json.loads(done.stdout)["models"]
+    result = run_eva("eval", "score", "--judgments", "arena.jsonl.gz", "arena-hard", "--json", cwd=files)
+    (model,) = json.loads(result.stdout)["models"]
     assert model["score"] == model["win_rate"] == 100 and model["no_verdict"] == 4 and len(model["ci"]) == 2
     home = {"HF_HOME": str(files / "empty"), **OFFLINE}
-    done = run_eva("eval", "score", "alpaca-eval", "--judgments=alpaca.json", "--json", cwd=files, **home)
-    (model,) = json.loads(done.stdout)["models"]
+    result = run_eva("eval", "score", "alpaca-eval", "--judgments=alpaca.json", "--json", cwd=files, **home)
+    (model,) = json.loads(result.stdout)["models"]
     assert {"win_rate", "lc_win_rate", "se", "avg_length"} <= model.keys()
     assert model["win_rate"] == 50 and model["score"] is None and "df_gamed.csv" in model["reason"]
 
 
 def test_tables_say_what_is_official_and_what_is_our_own(files: Path) -> None:
     arguments = ("eval", "score", "mt-bench", "--judgments", "good.jsonl", "poor.jsonl")
-    shown = run_eva(*arguments, "--radar", "radar.svg", cwd=files).stdout
-    assert "official figure" in shown and "eva's own" in shown and "scored here" in shown and "published (1)" in shown
+    output = run_eva(*arguments, "--radar", "radar.svg", cwd=files).stdout
+    assert "official figure" in output and "eva's own" in output and "scored here" in output and "published (1)" in output
     assert (files / "radar.svg").read_text().count("<!-- good -->") == 1
     rows = list(csv.DictReader(io.StringIO(run_eva(*arguments, "--csv", cwd=files).stdout)))
     assert rows[0]["model"] == "good" and float(rows[0]["score"]) == pytest.approx(7.95)
@@ -71,8 +71,8 @@ def test_every_fault_of_the_arguments_exits_with_2_and_leaves_stdout_empty(files
         (("mt-bench", "--judgments", "good.jsonl", "--gamed", "x.csv"), ["--gamed is for alpaca-eval only"]),
     ]
     for arguments, messages in wrong:
-        done = run_eva("eval", "score", *arguments, cwd=files, code=2)
-        assert done.stdout == "" and all(message in done.stderr for message in messages), done.stderr
+        result = run_eva("eval", "score", *arguments, cwd=files, code=2)
+        assert result.stdout == "" and all(message in result.stderr for message in messages), result.stderr
 
 
 def test_two_files_of_judgments_are_compared_question_by_question(files: Path) -> None:
@@ -83,29 +83,31 @@ def test_two_files_of_judgments_are_compared_question_by_question(files: Path) -
     assert (difference["value"], difference["improvement"], difference["n"]) == (pytest.approx(2), 1.0, 20)
     assert difference["low"] == pytest.approx(2) and difference["p_value"] == difference["p_holm"] < 0.001
     assert "eva's own figures" in run_eva(*arguments, cwd=files).stdout
-    done = run_eva("eval", "compare", "poor.jsonl", "good.jsonl", cwd=files, code=2)
-    assert "say of which benchmark with --bench" in done.stderr
-    done = run_eva("eval", "compare", "nowhere", "good", cwd=files, code=2)
-    assert "nowhere is no run" in done.stderr and done.stdout == ""
+    result = run_eva("eval", "compare", "poor.jsonl", "good.jsonl", cwd=files, code=2)
+    assert "say of which benchmark with --bench" in result.stderr
+    result = run_eva("eval", "compare", "nowhere", "good", cwd=files, code=2)
+    assert "nowhere is no run" in result.stderr and result.stdout == ""
 
 
 def test_iterations_of_a_run_are_compared_with_its_base_and_with_another_run(tiny_run: Path, stage_folder) -> None:
     document = json.loads(run_eva("eval", "compare", str(tiny_run), "--json").stdout)
-    found = {(one["bench"], one["policy"]): one for one in document["differences"]}
-    assert found.keys() == {(f"lettercraft, {kind}", f"iteration {number}") for kind in ("sampled", "greedy") for number in (0, 1)}
+    comparison_of = {(difference["bench"], difference["policy"]): difference for difference in document["differences"]}
+    assert comparison_of.keys() == {(f"lettercraft, {kind}", f"iteration {number}") for kind in ("sampled", "greedy") for number in (0, 1)}
     scores = json.loads((stage_folder("1-eval-score") / "score.json").read_text())
-    last = found["lettercraft, sampled", "iteration 1"]
+    last = comparison_of["lettercraft, sampled", "iteration 1"]
     assert last["value"] == pytest.approx(scores["sampled_gain"]["value"]) and last["score_b"] == pytest.approx(scores["sampled"]["value"])
-    assert all(one["p_holm"] >= one["p_value"] for one in found.values())
+    assert all(entry["p_holm"] >= entry["p_value"] for entry in comparison_of.values())
     document = json.loads(run_eva("eval", "compare", str(tiny_run), str(tiny_run), "--json").stdout)
     assert len(document["differences"]) == 6
-    assert all((one["value"], one["improvement"], one["p_holm"]) == (0, 0.5, 1) for one in document["differences"])
+    assert all(
+        (difference["value"], difference["improvement"], difference["p_holm"]) == (0, 0.5, 1) for difference in document["differences"]
+    )
 
 
 def test_the_table_of_a_run_has_a_row_per_benchmark_and_policy(tiny_run: Path) -> None:
     document = json.loads(run_eva("eval", "table", str(tiny_run), "--json").stdout)
-    sampled = [one for one in document["results"] if one["benchmark"] == "lettercraft, sampled reward"]
-    assert [one["policy"] for one in sampled] == ["base", "iteration 0", "iteration 1"]
-    assert all(one["low"] <= one["score"] <= one["high"] and one["questions"] == 24 for one in sampled)
+    sampled_results = [result for result in document["results"] if result["benchmark"] == "lettercraft, sampled reward"]
+    assert [entry["policy"] for entry in sampled_results] == ["base", "iteration 0", "iteration 1"]
+    assert all(entry["low"] <= entry["score"] <= entry["high"] and entry["questions"] == 24 for entry in sampled_results)
     rows = list(csv.DictReader(io.StringIO(run_eva("eval", "table", str(tiny_run), "--csv").stdout)))
-    assert [float(row["score"]) for row in rows[:3]] == [one["score"] for one in sampled]
+    assert [float(row["score"]) for row in rows[:3]] == [entry["score"] for entry in sampled_results]

@@ -15,29 +15,31 @@ def flip(run: Path, label: str) -> None:
 
 def test_damage_is_named_and_every_command_that_runs_stages_repairs_its_own(tiny_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-    given = ("quickstart", "--run-dir", str(run), *overrides(TINY))
+    arguments = ("quickstart", "--run-dir", str(run), *overrides(TINY))
     flip(run, "1-curate")
     (scores,) = run.glob("stages/1-eval-score-*/manifest.json")
     scores.write_text(scores.read_text()[:200])
 
-    said = run_eva("run", *given, code=1).stderr
-    assert "1-curate" in said and "has changed since it was built" in said
-    last = said.strip().splitlines()[-1]
+    error_text = run_eva("run", *arguments, code=1).stderr
+    assert "1-curate" in error_text and "has changed since it was built" in error_text
+    last = error_text.strip().splitlines()[-1]
     assert last.startswith(f"repair with: eva run quickstart --run-dir {run} ") and last.endswith(" --repair")
 
-    known = len(events(run))
-    told = run_eva("creator", *given, "--iteration", "1", "--repair").stderr
-    assert "1-curate: " in told and str(run / "damaged") in told
-    run_eva("eval", "run", *given, "--repair")
+    event_count = len(events(run))
+    second_error = run_eva("creator", *arguments, "--iteration", "1", "--repair").stderr
+    assert "1-curate: " in second_error and str(run / "damaged") in second_error
+    run_eva("eval", "run", *arguments, "--repair")
     (pairs,) = run.glob("stages/1-pair-*/data/rows.parquet")
     pairs.write_bytes(pairs.read_bytes()[:100])
-    run_eva("solver", *given, "--iteration", "1", "--repair")
+    run_eva("solver", *arguments, "--iteration", "1", "--repair")
     flip(run, "0-pair")
-    run_eva("run", *given, "--repair")
-    mended = ["1-curate", "1-eval-score", "1-pair", "0-pair"]
+    run_eva("run", *arguments, "--repair")
+    repaired_labels = ["1-curate", "1-eval-score", "1-pair", "0-pair"]
     for kind in ("repair", "start", "done"):
-        assert [event["stage"] for event in events(run)[known:] if event["event"] == kind] == mended, "what was made from them stands"
-    assert {label: made["digest"] for label, made in manifests(run).items()} == {
-        label: made["digest"] for label, made in manifests(tiny_run).items()
+        assert [event["stage"] for event in events(run)[event_count:] if event["event"] == kind] == repaired_labels, (
+            "what was made from them stands"
+        )
+    assert {label: manifest["digest"] for label, manifest in manifests(run).items()} == {
+        label: manifest["digest"] for label, manifest in manifests(tiny_run).items()
     }
-    assert len(list((run / "damaged").iterdir())) == len(mended)
+    assert len(list((run / "damaged").iterdir())) == len(repaired_labels)

@@ -23,11 +23,11 @@ def going(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run as it was while iteration 1 was training."""
     run = tmp_path_factory.mktemp("going") / "tiny"
     shutil.copytree(tiny_run, run)
-    (trained,) = (run / "stages").glob("1-train-*")
-    manifest = json.loads((trained / "manifest.json").read_text())
-    (run / "work" / trained.name).mkdir()
-    (run / "work" / trained.name / "metrics.jsonl").write_text('{"step": 3, "total_steps": 9, "loss": 0.5}\n{"step": 4, "total')
-    for folder in (trained, *(run / "stages").glob("1-eval-*"), *(run / "stages").glob("1-health-*")):
+    (train_folder,) = (run / "stages").glob("1-train-*")
+    manifest = json.loads((train_folder / "manifest.json").read_text())
+    (run / "work" / train_folder.name).mkdir()
+    (run / "work" / train_folder.name / "metrics.jsonl").write_text('{"step": 3, "total_steps": 9, "loss": 0.5}\n{"step": 4, "total')
+    for folder in (train_folder, *(run / "stages").glob("1-eval-*"), *(run / "stages").glob("1-health-*")):
         shutil.rmtree(folder)
     Run(run).event("start", stage="1-train", fingerprint=manifest["fingerprint"])
     return run
@@ -35,11 +35,11 @@ def going(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def watch(run: Path) -> tuple[subprocess.Popen[bytes], int]:
     """`eva status` on a terminal, and the end of it that we hold."""
-    ours, theirs = pty.openpty()
+    ours, child_end = pty.openpty()
     command = [sys.executable, "-m", "cli.main", "status", str(run)]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "60", "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
-    os.close(theirs)
+    process = subprocess.Popen(command, stdin=child_end, stdout=child_end, stderr=child_end, env=environment, start_new_session=True)
+    os.close(child_end)
     return process, ours
 
 
@@ -52,21 +52,21 @@ def pieces(terminal: int) -> Iterator[str]:
             return
 
 
-def until(shown: Iterator[str], words: str, times: int) -> str:
-    seen = ""
-    for piece in shown:
-        seen += piece
-        if seen.count(words) >= times:
-            return seen
-    raise AssertionError(f"{words!r} came {seen.count(words)} times and not {times}:\n{seen}")
+def text_until(pieces_shown: Iterator[str], words: str, times: int) -> str:
+    text = ""
+    for piece in pieces_shown:
+        text += piece
+        if text.count(words) >= times:
+            return text
+    raise AssertionError(f"{words!r} came {text.count(words)} times and not {times}:\n{text}")
 
 
 def test_status_follows_a_run_that_goes_and_ends_with_it(going: Path) -> None:
     with Run(going).lock():
         process, terminal = watch(going)
-        shown = pieces(terminal)
-        assert "process at work: process" in " ".join(until(shown, "running, step 3/9, loss 0.500", 2).split())
-    rest = "".join(shown)
+        pieces_shown = pieces(terminal)
+        assert "process at work: process" in " ".join(text_until(pieces_shown, "running, step 3/9, loss 0.500", 2).split())
+    rest = "".join(pieces_shown)
     assert process.wait() == 0
     assert "unfinished" in rest.rpartition("stages done")[0].rpartition("1-train")[2]
 
@@ -74,10 +74,10 @@ def test_status_follows_a_run_that_goes_and_ends_with_it(going: Path) -> None:
 def test_leaving_the_live_status_is_no_error(going: Path) -> None:
     with Run(going).lock():
         process, terminal = watch(going)
-        shown = pieces(terminal)
-        until(shown, "running, step 3/9", 1)
+        pieces_shown = pieces(terminal)
+        text_until(pieces_shown, "running, step 3/9", 1)
         process.send_signal(signal.SIGINT)
-        assert "interrupted" not in "".join(shown)
+        assert "interrupted" not in "".join(pieces_shown)
         assert process.wait() == 0
 
 
@@ -114,9 +114,9 @@ def test_status_holds_what_stages_took_against_their_plan(tiny_run: Path, tmp_pa
     for entry in plan["stages"]:
         entry |= {"seconds_expected": 60.0, "seconds_low": 30.0, "seconds_high": 90.0}
     (run / "plan.json").write_text(json.dumps(plan))
-    (trained,) = (run / "stages").glob("1-eval-score-*")
-    shutil.rmtree(trained)
+    (train_folder,) = (run / "stages").glob("1-eval-score-*")
+    shutil.rmtree(train_folder)
     later = Watch(Run(run)).document()
-    done = len(later["stages"]) - 1
-    assert (later["ledger"]["planned_seconds_expected"], later["ledger"]["left_seconds"]) == (60.0 * done, 60.0)
-    assert f"{done} of {done + 1} stages done; {done} of them took" in status_table(later).notes[0]
+    finished_count = len(later["stages"]) - 1
+    assert (later["ledger"]["planned_seconds_expected"], later["ledger"]["left_seconds"]) == (60.0 * finished_count, 60.0)
+    assert f"{finished_count} of {finished_count + 1} stages done; {finished_count} of them took" in status_table(later).notes[0]

@@ -36,7 +36,7 @@ HOSTILE = {
 
 
 @pytest.fixture(scope="module")
-def told(tiny_run: Path) -> Story:
+def story(tiny_run: Path) -> Story:
     return story_of(read_history(Run(tiny_run)), "tester", Privacy(tiny_run))
 
 
@@ -47,81 +47,85 @@ def rows_of(card: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def same(shown: str, value: float, decimals: int = 4) -> bool:
-    return shown == (f"{value:,}" if isinstance(value, int) else f"{value:,.{decimals}f}")
+def is_same_figure(shown_text: str, value: float, decimals: int = 4) -> bool:
+    return shown_text == (f"{value:,}" if isinstance(value, int) else f"{value:,.{decimals}f}")
 
 
-def test_every_figure_of_what_was_counted_is_the_manifest_s(told: Story, tiny_run: Path) -> None:
+def test_every_figure_of_what_was_counted_is_the_manifest_s(story: Story, tiny_run: Path) -> None:
     by_print = {manifest["fingerprint"]: manifest for manifest in manifests(tiny_run).values()}
-    *rows, total = rows_of(dataset_card(told, list(told.artifacts)), "What was counted")
-    assert len(rows) == len(by_print) == len(told.artifacts)
-    for artifact, (name, counts, read, written, usd, seconds) in zip(told.artifacts, rows, strict=True):
+    *rows, total = rows_of(dataset_card(story, list(story.artifacts)), "What was counted")
+    assert len(rows) == len(by_print) == len(story.artifacts)
+    for artifact, (name, counts, input_tokens, output_tokens, usd, seconds) in zip(story.artifacts, rows, strict=True):
         manifest = by_print[artifact.manifest["fingerprint"]]
         assert name == f"`{artifact.name}`"
-        shown = dict(re.fullmatch(r"(.+) ([\d,.]+)", part).groups() for part in counts.split("; ") if part)  # type: ignore[union-attr]
+        figure_texts = dict(re.fullmatch(r"(.+) ([\d,.]+)", part).groups() for part in counts.split("; ") if part)  # type: ignore[union-attr]
         whole = {
             key: value for key, value in manifest["counts"].items() if value and key not in ("input_tokens", "output_tokens", "cost_usd")
         }
-        assert {key.replace(" ", "_") for key in shown} == set(whole)
-        assert all(same(shown[key.replace("_", " ")], value) for key, value in whole.items())
-        for cell, key in ((read, "input_tokens"), (written, "output_tokens"), (usd, "cost_usd")):
-            assert cell == "" if key not in manifest["counts"] else same(cell, manifest["counts"][key])
-        assert same(seconds, manifest["seconds"], 1)
-    read = sum(manifest["counts"].get("input_tokens", 0) for manifest in by_print.values())
+        assert {key.replace(" ", "_") for key in figure_texts} == set(whole)
+        assert all(is_same_figure(figure_texts[key.replace("_", " ")], value) for key, value in whole.items())
+        for cell, key in ((input_tokens, "input_tokens"), (output_tokens, "output_tokens"), (usd, "cost_usd")):
+            assert cell == "" if key not in manifest["counts"] else is_same_figure(cell, manifest["counts"][key])
+        assert is_same_figure(seconds, manifest["seconds"], 1)
+    input_tokens = sum(manifest["counts"].get("input_tokens", 0) for manifest in by_print.values())
     seconds = sum(manifest["seconds"] for manifest in by_print.values())
-    assert total[2] == f"{read:,}" and float(total[5].replace(",", "")) == pytest.approx(seconds, abs=0.051)
+    assert total[2] == f"{input_tokens:,}" and float(total[5].replace(",", "")) == pytest.approx(seconds, abs=0.051)
 
 
-def test_every_row_count_loss_and_score_is_the_manifest_s(told: Story, tiny_run: Path) -> None:
-    found = manifests(tiny_run)
-    card = dataset_card(told, list(told.artifacts))
-    counted = {name.strip("`"): rows for name, rows, _ in rows_of(card, "How to load it")}
-    assert counted == {one.name: f"{one.manifest['rows']:,}" for one in told.artifacts if one.rows is not None}
+def test_every_row_count_loss_and_score_is_the_manifest_s(story: Story, tiny_run: Path) -> None:
+    manifest_by_label = manifests(tiny_run)
+    card = dataset_card(story, list(story.artifacts))
+    row_counts = {name.strip("`"): rows for name, rows, _ in rows_of(card, "How to load it")}
+    assert row_counts == {artifact.name: f"{artifact.manifest['rows']:,}" for artifact in story.artifacts if artifact.rows is not None}
     names = [name.strip() for name in card.partition("## Training")[2].partition("| iteration |")[2].partition("\n")[0].split("|")]
-    trained = rows_of(card, "Training")
-    assert len(trained) == 2 and {"pairs", "steps", "loss", "reward margin", "reward accuracy"} <= set(names)
-    for iteration, *cells in trained:
-        manifest = found[f"{iteration}-train"]
+    training_rows = rows_of(card, "Training")
+    assert len(training_rows) == 2 and {"pairs", "steps", "loss", "reward margin", "reward accuracy"} <= set(names)
+    for iteration, *cells in training_rows:
+        manifest = manifest_by_label[f"{iteration}-train"]
         figures = {**manifest["counts"], **manifest["training"]}
         for name, cell in zip(names, cells, strict=False):
-            assert same(cell, manifest["seconds"], 1) if name == "seconds" else same(cell, figures[name.replace(" ", "_")])
-    shown = rows_of(card, "Scores")
-    assert len(shown) == sum(len(manifest.get("scores", {})) for manifest in found.values())
-    for _, policy, name, value, questions in shown:
+            assert (
+                is_same_figure(cell, manifest["seconds"], 1) if name == "seconds" else is_same_figure(cell, figures[name.replace(" ", "_")])
+            )
+    figure_texts = rows_of(card, "Scores")
+    assert len(figure_texts) == sum(len(manifest.get("scores", {})) for manifest in manifest_by_label.values())
+    for _, policy, name, value, questions in figure_texts:
         label = "0-base-score" if policy == "base" else f"{policy.split()[1]}-eval-score"
-        score = found[label]["scores"][name.replace(" ", "_")]
+        score = manifest_by_label[label]["scores"][name.replace(" ", "_")]
         assert value == f"{score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}]" and questions == str(score["n"])
 
 
-def test_cards_say_what_a_policy_was_trained_on_and_started_from(told: Story) -> None:
-    card = dataset_card(told, list(told.artifacts))
+def test_cards_say_what_a_policy_was_trained_on_and_started_from(story: Story) -> None:
+    card = dataset_card(story, list(story.artifacts))
     assert "- The policy of iteration 0 was trained on `pairs-0`, starting from the base policy.\n" in card
     assert "- The policy of iteration 1 was trained on `pairs-1`, starting from that of iteration 0.\n" in card
-    assert "started from the policy of [tester/tiny-iter0]" in model_card(told, 1)
-    assert "started from the policy of" not in model_card(told, 0)
-    assert f"sha256 `{told.base.digest}`" in card and "eva's embedded lettercraft policy" in card
+    assert "started from the policy of [tester/tiny-iter0]" in model_card(story, 1)
+    assert "started from the policy of" not in model_card(story, 0)
+    assert f"sha256 `{story.base.digest}`" in card and "eva's embedded lettercraft policy" in card
 
 
-def test_scores_stand_in_the_metadata_and_come_back_out(told: Story, tiny_run: Path) -> None:
-    for iteration in told.policies:
-        data = ModelCard(model_card(told, iteration)).data
+def test_scores_stand_in_the_metadata_and_come_back_out(story: Story, tiny_run: Path) -> None:
+    for iteration in story.policies:
+        data = ModelCard(model_card(story, iteration)).data
         results: list[EvalResult] = data.eval_results
         figures = manifests(tiny_run)[f"{iteration}-eval-score"]["scores"]
-        assert {result.metric_type: result.metric_value for result in results} == {name: one["value"] for name, one in figures.items()}
+        assert {result.metric_type: result.metric_value for result in results} == {
+            name: figure["value"] for name, figure in figures.items()
+        }
         assert all(result.metric_args == {key: figures[result.metric_type][key] for key in ("low", "high", "n")} for result in results)
-        assert data.model_name == f"{told.name}-iter{iteration}" and data.license == "apache-2.0"
+        assert data.model_name == f"{story.name}-iter{iteration}" and data.license == "apache-2.0"
 
 
-def test_metadata_are_what_the_hub_takes(told: Story) -> None:
-    card = dataset_card(told, list(told.artifacts))
+def test_metadata_are_what_the_hub_takes(story: Story) -> None:
+    card = dataset_card(story, list(story.artifacts))
     assert card_faults(card, "dataset") == []
     assert DatasetCard(card).data.to_dict()["configs"][0]["config_name"] == "prompts-0"
     licence = {"license": "other", "license_name": "odd", "license_link": "https://example.org/odd"}
-    based = dataclasses.replace(told, base=Base("org/base", "org/base", "0" * 40, licence))
-    assert card_faults(model_card(based, 1), "model") == card_faults(model_card(told, 0), "model") == []
-    data = ModelCard(model_card(based, 1)).data
+    based_story = dataclasses.replace(story, base=Base("org/base", "org/base", "0" * 40, licence))
+    assert card_faults(model_card(based_story, 1), "model") == card_faults(model_card(story, 0), "model") == []
+    data = ModelCard(model_card(based_story, 1)).data
     assert (data.base_model, data.license, data.license_name) == ("org/base", "other", "odd")
-    assert "at commit `" + "0" * 40 in model_card(based, 1)
+    assert "at commit `" + "0" * 40 in model_card(based_story, 1)
 
 
 def test_the_checker_finds_what_is_wrong() -> None:
@@ -150,48 +154,48 @@ def elements(card: str) -> tuple[dict[str, int], list[str]]:
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_text_does_nothing_in_cards(told: Story, tmp_path: Path, text: str) -> None:
+def test_hostile_text_does_nothing_in_cards(story: Story, tmp_path: Path, text: str) -> None:
     def with_pair(prompt: str, reasons: Mapping[str, int]) -> Story:
         turns: Callable[[str, str], list[dict[str, str]]] = lambda role, words: [{"role": role, "content": words}]  # noqa: E731
         row: dict[str, Any] = {"prompt_id": "0" * 24, "chosen_reward": 1.0, "rejected_reward": 0.0, "prompt": turns("user", prompt)}
         row |= {"chosen": turns("assistant", prompt), "rejected": turns("assistant", prompt)}
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         write_rows([pa.Table.from_pylist([row], schema=SCHEMAS["pairs"])], SCHEMAS["pairs"], folder / "data")
-        (last,) = [one for one in told.artifacts if one.name == "pairs-1"]
-        changed = dataclasses.replace(last, folder=folder, manifest={**last.manifest, "counts": reasons})
-        recipe = {**told.recipe, "policy": {**told.recipe["policy"], "model": prompt}}
+        (last,) = [artifact for artifact in story.artifacts if artifact.name == "pairs-1"]
+        artifact_with_pair = dataclasses.replace(last, folder=folder, manifest={**last.manifest, "counts": reasons})
+        recipe = {**story.recipe, "policy": {**story.recipe["policy"], "model": prompt}}
         base = Base(prompt, None, "f" * 64, {"license": "unknown"})
-        artifacts = tuple(changed if one is last else one for one in told.artifacts)
-        return dataclasses.replace(told, artifacts=artifacts, recipe=recipe, base=base)
+        artifacts = tuple(artifact_with_pair if artifact is last else artifact for artifact in story.artifacts)
+        return dataclasses.replace(story, artifacts=artifacts, recipe=recipe, base=base)
 
     harmless, hostile = with_pair("plain", {"plain": 1}), with_pair(text, {text: 1})
     for kind, make in (
-        ("dataset", lambda story: dataset_card(story, list(story.artifacts))),
-        ("model", lambda story: model_card(story, 1)),
+        ("dataset", lambda changed_story: dataset_card(changed_story, list(changed_story.artifacts))),
+        ("model", lambda changed_story: model_card(changed_story, 1)),
     ):
-        before, after = make(harmless), make(hostile)
-        assert elements(after) == elements(before)
-        assert card_faults(after, kind) == []
-        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", after)
-        assert len(after) < len(before) + 210_000  # the recipe in full, every other place cut
-        assert after.count("49") == before.count("49"), "a template in the data was carried out"
+        harmless_card, hostile_card = make(harmless), make(hostile)
+        assert elements(hostile_card) == elements(harmless_card)
+        assert card_faults(hostile_card, kind) == []
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", hostile_card)
+        assert len(hostile_card) < len(harmless_card) + 210_000  # the recipe in full, every other place cut
+        assert hostile_card.count("49") == harmless_card.count("49"), "a template in the data was carried out"
     if text.startswith("\U0001f469"):
         assert text in dataset_card(hostile, list(hostile.artifacts))
 
 
-def test_the_command_takes_prompts_of_a_file_from_the_pushed_rows(told: Story) -> None:
-    assert command(told).splitlines()[-1] == "eva run recipe.yaml"
-    from_file = dataclasses.replace(told, recipe={**told.recipe, "prompts": {"kind": "file"}})
+def test_the_command_takes_prompts_of_a_file_from_the_pushed_rows(story: Story) -> None:
+    assert command(story).splitlines()[-1] == "eva run recipe.yaml"
+    from_file = dataclasses.replace(story, recipe={**story.recipe, "prompts": {"kind": "file"}})
     assert "kind: hub, id: tester/tiny, config: prompts-0" in command(from_file)
 
 
-def test_scores_of_every_shape_are_found(told: Story) -> None:
-    (last,) = [one for one in told.artifacts if (one.stage, one.iteration) == ("eval-score", 1)]
+def test_scores_of_every_shape_are_found(story: Story) -> None:
+    (last,) = [artifact for artifact in story.artifacts if (artifact.stage, artifact.iteration) == ("eval-score", 1)]
     shapes = {"score": {"value": 7.5, "low": 7.0, "high": 8.0, "n": 80}, "turns": {"first": {"value": 8.0}}, "usd": 0.25, "ok": True}
-    planned = stage_of_folder("1-eval-mt-bench-score-000000000000")
-    judged = dataclasses.replace(last, planned_stage=planned, manifest={**last.manifest, "scores": shapes})
-    found = [(one.benchmark, one.policy, one.name, one.value, one.low) for one in scores((judged,))]
-    assert found == [
+    stage = stage_of_folder("1-eval-mt-bench-score-000000000000")
+    score_artifact = dataclasses.replace(last, planned_stage=stage, manifest={**last.manifest, "scores": shapes})
+    score_tuples = [(score.benchmark, score.policy, score.name, score.value, score.low) for score in scores((score_artifact,))]
+    assert score_tuples == [
         ("mt-bench", "iteration 1", "score", 7.5, 7.0),
         ("mt-bench", "iteration 1", "turns first", 8.0, None),
         ("mt-bench", "iteration 1", "usd", 0.25, None),

@@ -32,8 +32,8 @@ def test_paths_in_settings_shrink_and_everything_else_stays(privacy: Privacy, tm
         "folders": (str(home / "runs" / "first" / "stages" / "0-pair-abc" / "data"), "../alice/launch.yaml"),
         "seed": 1,
     }
-    cleaned = privacy.settings(recipe)
-    assert cleaned == {
+    clean_settings = privacy.settings(recipe)
+    assert clean_settings == {
         "prompts": {"path": "prompts.jsonl", "column": "prompt"},
         "policy": {"model": "base", "revision": None},
         "reward": {"model": "org/reward-model"},
@@ -62,13 +62,13 @@ def test_rows_lose_what_is_private_and_nothing_else(privacy: Privacy) -> None:
         {"prompt_id": "1", "rewards": [0.5, 0.5], "failures": [None, None]},
         {"prompt_id": "2", "rewards": None, "failures": None},
     ]
-    table, changed = privacy.table(pa.Table.from_pylist(rows, schema=SCHEMAS["rewards"]))
-    assert changed == 1 and table.schema == SCHEMAS["rewards"]
+    table, changed_count = privacy.table(pa.Table.from_pylist(rows, schema=SCHEMAS["rewards"]))
+    assert changed_count == 1 and table.schema == SCHEMAS["rewards"]
     assert table.to_pylist() == [{**rows[0], "failures": [None, "FileNotFoundError: 'config.json' in ~/y"]}, *rows[1:]]
 
     prompt = {"prompt_id": "0", "messages": [{"role": "user", "content": "What is in /etc/ssl/certs? My key is hf_planted_token."}]}
-    table, changed = privacy.table(pa.Table.from_pylist([prompt], schema=SCHEMAS["prompts"]))
-    assert changed == 1
+    table, changed_count = privacy.table(pa.Table.from_pylist([prompt], schema=SCHEMAS["prompts"]))
+    assert changed_count == 1
     assert table["messages"].to_pylist() == [[{"role": "user", "content": f"What is in /etc/ssl/certs? My key is {REPLACEMENT}."}]]
 
     plain = pa.Table.from_pylist([{"prompt_id": "0", "messages": [{"role": "user", "content": "/etc/ssl"}]}], schema=SCHEMAS["prompts"])

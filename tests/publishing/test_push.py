@@ -28,8 +28,14 @@ WRITES = "create|preupload|commit|storage|lfs|validate|collections"
 
 
 def environment(server: HubServer, home: Path, token: str = WRITER) -> dict[str, str]:
-    found = {"HF_ENDPOINT": server.base, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": token, "HF_HUB_OFFLINE": "0"}
-    return {**found, "HF_HUB_DOWNLOAD_TIMEOUT": "3"}
+    variables = {
+        "HF_ENDPOINT": server.base,
+        "HF_HOME": str(home / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": token,
+        "HF_HUB_OFFLINE": "0",
+    }
+    return {**variables, "HF_HUB_DOWNLOAD_TIMEOUT": "3"}
 
 
 class Story:
@@ -37,18 +43,18 @@ class Story:
 
     def __init__(self, server: HubServer, run: Path, home: Path) -> None:
         self.server, self.run, self.home = server, run, home
-        self.said: dict[str, str] = {}
+        self.output_by_step: dict[str, str] = {}
         self.requests: dict[str, list[tuple[str, str]]] = {}
         self.files: dict[str, dict[str, dict[str, bytes]]] = {}
 
-    def note(self, step: str, said: str = "") -> None:
-        self.said[step] = said
+    def note(self, step: str, output: str = "") -> None:
+        self.output_by_step[step] = output
         self.requests[step] = list(self.server.requests)
         self.files[step] = {name: self.server.files(name) for name in self.server.repos}
         self.server.requests.clear()
 
-    def changed(self, repo: str, before: str, after: str) -> set[str]:
-        old, new = self.files[before].get(repo, {}), self.files[after][repo]
+    def changed_paths(self, repo: str, old_commit: str, new_commit: str) -> set[str]:
+        old, new = self.files[old_commit].get(repo, {}), self.files[new_commit][repo]
         return {path for path in new if new[path] != old.get(path)}
 
 
@@ -61,8 +67,8 @@ def story(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with hub_server() as server:
         server.repos[DATASET] = Repo(private=False)
         server.repos[DATASET].add({"notes.txt": (b"somebody's own", False)})
-        told = Story(server, run, home)
-        told.note("before")
+        story = Story(server, run, home)
+        story.note("before")
         push = ("push", str(run), "--to", "tester")
         server.faults = [
             Fault("429", "GET", "whoami"),
@@ -72,27 +78,27 @@ def story(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             Fault("503", "POST", "datasets/tester/tiny/commit"),
             Fault("lost", "POST", "models/tester/tiny-iter0/commit"),
         ]
-        told.note("iteration 0", run_eva(*push, "--iteration", "0", **environment(server, home)).stderr)
+        story.note("iteration 0", run_eva(*push, "--iteration", "0", **environment(server, home)).stderr)
         server.stop_at = r"/storage/\w+/2$"
         process = start_eva(*push, **environment(server, home))
         assert server.request_stopped.wait(120), "the push never got to the weights"
         kill_group(process)
         server.stop_at = ""
-        told.note("killed")
-        told.note("resumed", run_eva(*push, **environment(server, home)).stdout)
-        told.note("again", run_eva(*push, **environment(server, home)).stdout)
+        story.note("killed")
+        story.note("resumed", run_eva(*push, **environment(server, home)).stdout)
+        story.note("again", run_eva(*push, **environment(server, home)).stdout)
         server.faults = [Fault("403", "POST", "datasets/tester/tiny/commit")]
         changes = ("--set", "publish.to=tester", "--set", "evaluation.benchmarks.0.confidence=0.9")
         recipe = str(run / "recipe.yaml")
-        told.note("published", run_eva("run", recipe, "--run-dir", str(run), *changes, **environment(server, home)).stderr)
-        yield told
+        story.note("published", run_eva("run", recipe, "--run-dir", str(run), *changes, **environment(server, home)).stderr)
+        yield story
 
 
 def test_a_flaky_hub_gets_each_commit_once(story: Story) -> None:
     assert story.server.faults == []
-    said = story.said["iteration 0"]
+    output = story.output_by_step["iteration 0"]
     for cause in ("answered 429", "ReadTimeout", "answered 503", "again in"):
-        assert cause in said
+        assert cause in output
     assert len(story.server.repos[MODELS[0]].commits) == 3  # made, iteration 0, the changed scores: the lost answer made no second one
 
 
@@ -107,11 +113,13 @@ def test_one_iteration_alone_brings_its_rows_its_policy_and_a_card_that_lists_th
 
 
 def test_a_killed_push_goes_on_where_it_was(story: Story) -> None:
-    sent = [path for step in story.requests for method, path in story.requests[step] if method == "PUT" and path.count("/") == 2]
-    assert len(sent) == len(set(sent)) + 1  # the one that met the 500 was sent twice
-    resumed = story.requests["resumed"]
-    assert not [path for method, path in resumed if "datasets" in path and method == "POST"], "the data set was whole before the kill"
-    assert {path.split("/")[2] for method, path in resumed if method == "PUT"} == {digest(story, MODELS[1], "model.safetensors")}
+    sent_paths = [path for step in story.requests for method, path in story.requests[step] if method == "PUT" and path.count("/") == 2]
+    assert len(sent_paths) == len(set(sent_paths)) + 1  # the one that met the 500 was sent twice
+    resumed_requests = story.requests["resumed"]
+    assert not [path for method, path in resumed_requests if "datasets" in path and method == "POST"], (
+        "the data set was whole before the kill"
+    )
+    assert {path.split("/")[2] for method, path in resumed_requests if method == "PUT"} == {digest(story, MODELS[1], "model.safetensors")}
     assert set(story.files["resumed"]) == {DATASET, *MODELS}
 
 
@@ -149,20 +157,20 @@ def test_a_second_push_sends_nothing(story: Story) -> None:
 
 def test_only_what_has_changed_is_sent_after_a_run_with_another_setting(story: Story) -> None:
     scores = {f"{name}/manifest.json" for name in ("base-score-0", "eval-score-0", "health-0", "eval-score-1", "health-1")}
-    assert story.changed(DATASET, "again", "published") == {"README.md", "recipe.yaml", *scores}
+    assert story.changed_paths(DATASET, "again", "published") == {"README.md", "recipe.yaml", *scores}
     for repo in MODELS:
-        assert story.changed(repo, "again", "published") == {"README.md", "recipe.yaml"}
+        assert story.changed_paths(repo, "again", "published") == {"README.md", "recipe.yaml"}
     assert not [path for method, path in story.requests["published"] if method == "PUT"]
 
 
 def test_a_run_publishes_after_each_iteration_and_a_failed_push_does_not_stop_it(story: Story) -> None:
     log = events(story.run)
     kinds = [(event["event"], event.get("stage") or event.get("repository") or event.get("iteration")) for event in log]
-    done = max(index for index, kind in enumerate(kinds) if kind == ("done", "0-health"))
-    after = kinds[done + 1 :]
-    assert after[0] == ("not-published", 0)
-    assert after.index(("done", "1-health")) < after.index(("published", DATASET))
-    assert "the token has no permission" in story.said["published"]
+    last_done = max(index for index, kind in enumerate(kinds) if kind == ("done", "0-health"))
+    later_kinds = kinds[last_done + 1 :]
+    assert later_kinds[0] == ("not-published", 0)
+    assert later_kinds.index(("done", "1-health")) < later_kinds.index(("published", DATASET))
+    assert "the token has no permission" in story.output_by_step["published"]
 
 
 def test_the_run_records_the_commit_and_hash_of_everything(story: Story) -> None:
@@ -170,9 +178,9 @@ def test_the_run_records_the_commit_and_hash_of_everything(story: Story) -> None
     assert set(record["repositories"]) == {DATASET, *MODELS}
     for name, entry in record["repositories"].items():
         assert entry["commit"] == story.server.repos[name].commits[-1].oid
-        own = {path: content for path, content in story.server.files(name).items() if path not in (".gitattributes", "notes.txt")}
+        own_files = {path: content for path, content in story.server.files(name).items() if path not in (".gitattributes", "notes.txt")}
         assert {path: file["sha256"] for path, file in entry["files"].items()} == {
-            path: hashlib.sha256(content).hexdigest() for path, content in own.items()
+            path: hashlib.sha256(content).hexdigest() for path, content in own_files.items()
         }
 
 
@@ -196,14 +204,14 @@ inputs = tokenizer.apply_chat_template(pairs[0]["prompt"], add_generation_prompt
 logits = model(**inputs).logits
 print(json.dumps({"rows": pairs.to_list(), "same": default.to_list() == pairs.to_list(), "finite": bool(torch.isfinite(logits).all())}))
 """
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment(story.server, story.home)}, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert result.returncode == 0, result.stderr
+    loaded_counts = json.loads(result.stdout.splitlines()[-1])
     (folder,) = (story.run / "stages").glob("1-pair-*")
-    assert loaded["rows"] == pq.read_table(folder / "data").to_pylist()
-    assert loaded["same"] and loaded["finite"]
+    assert loaded_counts["rows"] == pq.read_table(folder / "data").to_pylist()
+    assert loaded_counts["same"] and loaded_counts["finite"]
 
 
 def test_nothing_of_the_machine_is_in_any_file(story: Story) -> None:
@@ -222,7 +230,7 @@ def readable(path: str, content: bytes) -> str:
 
 
 @pytest.fixture
-def here(story: Story, monkeypatch: pytest.MonkeyPatch) -> Story:
+def local_story(story: Story, monkeypatch: pytest.MonkeyPatch) -> Story:
     """The local Hub for the client in this process."""
     use_hub(story.server, story.home / "cache", monkeypatch)
     monkeypatch.setenv("HF_TOKEN", WRITER)
@@ -230,11 +238,11 @@ def here(story: Story, monkeypatch: pytest.MonkeyPatch) -> Story:
     return story
 
 
-def pushed(run: Path, namespace: str = "tester", private: bool = False, dry_run: bool = False, **selection: Any) -> Any:
+def push_outcomes(run: Path, namespace: str = "tester", private: bool = False, dry_run: bool = False, **selection: Any) -> Any:
     return push_run(Run(run), namespace, private, Selection(**selection), dry_run, lambda text: None)
 
 
-def renamed(story: Story, name: str, keep_record: bool = False) -> Path:
+def renamed_run(story: Story, name: str, keep_record: bool = False) -> Path:
     copy = story.home / "runs" / name
     shutil.copytree(story.run, copy, dirs_exist_ok=True)
     if not keep_record:
@@ -242,92 +250,92 @@ def renamed(story: Story, name: str, keep_record: bool = False) -> Path:
     return copy
 
 
-def refused(run: Path, **settings: Any) -> str:
-    with pytest.raises(ConfigError) as caught:
-        pushed(run, **settings)
-    return "\n".join(caught.value.faults)
+def refusal_of(run: Path, **settings: Any) -> str:
+    with pytest.raises(ConfigError) as error_info:
+        push_outcomes(run, **settings)
+    return "\n".join(error_info.value.faults)
 
 
-def test_tokens_that_cannot_push_are_refused_with_the_fix(here: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_that_cannot_push_are_refused_with_the_fix(local_story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", READER)
-    assert "may only read" in refused(here.run) and "settings/tokens" in refused(here.run)
+    assert "may only read" in refusal_of(local_story.run) and "settings/tokens" in refusal_of(local_story.run)
     monkeypatch.setenv("HF_TOKEN", STRANGER)
-    assert "cannot push to tester; it can to stranger" in refused(here.run)
+    assert "cannot push to tester; it can to stranger" in refusal_of(local_story.run)
     monkeypatch.setenv("HF_TOKEN", "hf_nobody_0123456789")
-    message = refused(here.run)
+    message = refusal_of(local_story.run)
     assert "does not accept the token" in message and "hf_nobody" not in message
     monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(here.home / "no-token"))
-    assert "hf auth login" in refused(here.run)
-    assert here.server.count_requests("POST", ".") == here.server.count_requests("PUT", ".") == 0
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(local_story.home / "no-token"))
+    assert "hf auth login" in refusal_of(local_story.run)
+    assert local_story.server.count_requests("POST", ".") == local_story.server.count_requests("PUT", ".") == 0
 
 
-def test_a_file_of_others_is_never_written_over(here: Story) -> None:
-    run = renamed(here, "taken")
-    repo = here.server.repos["models/tester/taken-iter0"] = Repo(private=False)
+def test_a_file_of_others_is_never_written_over(local_story: Story) -> None:
+    run = renamed_run(local_story, "taken")
+    repo = local_story.server.repos["models/tester/taken-iter0"] = Repo(private=False)
     repo.add({"README.md": (b"# mine", False), "notes.txt": (b"mine too", False)})
-    message = refused(run, part="models", iteration=0)
+    message = refusal_of(run, part="models", iteration=0)
     assert "models/tester/taken-iter0" in message and "README.md" in message and "notes.txt" not in message
     assert len(repo.commits) == 1
-    assert here.server.count_requests("PUT", ".") == 0
+    assert local_story.server.count_requests("PUT", ".") == 0
 
 
-def test_another_run_of_the_same_name_is_refused(here: Story) -> None:
-    other = here.home / "elsewhere" / "tiny"
-    shutil.copytree(here.run, other)
-    (other / "published.json").unlink()
-    assert "holds another run" in refused(other)
+def test_another_run_of_the_same_name_is_refused(local_story: Story) -> None:
+    other_run = local_story.home / "elsewhere" / "tiny"
+    shutil.copytree(local_story.run, other_run)
+    (other_run / "published.json").unlink()
+    assert "holds another run" in refusal_of(other_run)
 
 
-def test_private_pushes_need_private_repositories(here: Story) -> None:
-    assert "is public" in refused(here.run, private=True)
-    outcomes, _ = pushed(renamed(here, "secret"), private=True, part="models", iteration=0)
+def test_private_pushes_need_private_repositories(local_story: Story) -> None:
+    assert "is public" in refusal_of(local_story.run, private=True)
+    outcomes, _ = push_outcomes(renamed_run(local_story, "secret"), private=True, part="models", iteration=0)
     assert [outcome.repository.name for outcome in outcomes] == ["models/tester/secret-iter0"]
-    assert here.server.repos["models/tester/secret-iter0"].private
+    assert local_story.server.repos["models/tester/secret-iter0"].private
 
 
-def test_a_report_goes_along_or_is_asked_for(here: Story) -> None:
-    run = renamed(here, "reported")
-    assert "eva report reported" in refused(run, part="report")
+def test_a_report_goes_along_or_is_asked_for(local_story: Story) -> None:
+    run = renamed_run(local_story, "reported")
+    assert "eva report reported" in refusal_of(run, part="report")
     (run / "report.html").write_text("<html>a report</html>")
-    pushed(run, part="report")
-    assert set(here.server.files("datasets/tester/reported")) == {".gitattributes", "report.html", "eva.json"}
+    push_outcomes(run, part="report")
+    assert set(local_story.server.files("datasets/tester/reported")) == {".gitattributes", "report.html", "eva.json"}
 
 
-def test_a_dry_run_asks_nobody(here: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_asks_nobody(local_story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    run = renamed(here, "untouched")
-    outcomes, collection = pushed(run, dry_run=True)
+    run = renamed_run(local_story, "untouched")
+    outcomes, collection = push_outcomes(run, dry_run=True)
     assert [len(outcome.changed_paths) == len(outcome.repository.files) for outcome in outcomes] == [True] * 3 and collection is None
-    outcomes, _ = pushed(here.run, dry_run=True)
+    outcomes, _ = push_outcomes(local_story.run, dry_run=True)
     assert [outcome.changed_paths for outcome in outcomes] == [()] * 3
-    assert here.server.requests == []
+    assert local_story.server.requests == []
 
 
-def test_what_is_not_there_cannot_be_pushed(here: Story) -> None:
-    assert "iterations with finished stages: [0, 1]" in refused(here.run, iteration=7)
-    assert here.server.count_requests("POST", ".") == 0
+def test_what_is_not_there_cannot_be_pushed(local_story: Story) -> None:
+    assert "iterations with finished stages: [0, 1]" in refusal_of(local_story.run, iteration=7)
+    assert local_story.server.count_requests("POST", ".") == 0
 
 
-def test_a_push_that_was_cut_off_before_it_was_recorded_keeps_its_files(here: Story) -> None:
-    run = renamed(here, "forgetful")
-    pushed(run, part="datasets", iteration=0)
+def test_a_push_that_was_cut_off_before_it_was_recorded_keeps_its_files(local_story: Story) -> None:
+    run = renamed_run(local_story, "forgetful")
+    push_outcomes(run, part="datasets", iteration=0)
     record = json.loads((run / "published.json").read_text())
     (run / "published.json").write_text(json.dumps({**record, "repositories": {}}))
-    here.server.requests.clear()
-    (outcome,), _ = pushed(run, part="datasets", iteration=1)
+    local_story.server.requests.clear()
+    (outcome,), _ = push_outcomes(run, part="datasets", iteration=1)
     assert not [path for path in outcome.changed_paths if path.endswith("-0/rows.parquet")]
-    own = json.loads(here.server.files("datasets/tester/forgetful")["eva.json"])["files"]
-    assert {"pairs-0/rows.parquet", "pairs-1/rows.parquet"} <= set(own)
-    pushed(run, part="datasets")
-    assert json.loads(here.server.files("datasets/tester/forgetful")["eva.json"])["files"] == own
+    own_files = json.loads(local_story.server.files("datasets/tester/forgetful")["eva.json"])["files"]
+    assert {"pairs-0/rows.parquet", "pairs-1/rows.parquet"} <= set(own_files)
+    push_outcomes(run, part="datasets")
+    assert json.loads(local_story.server.files("datasets/tester/forgetful")["eva.json"])["files"] == own_files
 
 
-def test_a_changed_artifact_is_not_pushed(here: Story) -> None:
-    run = renamed(here, "damaged")
+def test_a_changed_artifact_is_not_pushed(local_story: Story) -> None:
+    run = renamed_run(local_story, "damaged")
     (folder,) = (run / "stages").glob("0-pair-*")
     table = pq.read_table(folder / "data" / "rows.parquet")
     pq.write_table(table.slice(1), folder / "data" / "rows.parquet")
     with pytest.raises(DataError, match="0-pair"):
-        pushed(run)
-    assert "datasets/tester/damaged" not in here.server.repos
+        push_outcomes(run)
+    assert "datasets/tester/damaged" not in local_story.server.repos

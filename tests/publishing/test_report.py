@@ -32,7 +32,7 @@ HOSTILE = (
 )
 TOKEN = "hf_planted0123456789secret"
 SECTION_IDS = ["result", "curriculum", "informativeness", "solver", "judging", "health", "examples", "costs", "plan", "provenance"]
-DRAWN = """
+DRAWN_SCRIPT = """
 [...document.querySelectorAll('figure[data-plot] svg')].map(svg => {
   const box = svg.getBoundingClientRect();
   const visible = one => one.getBoundingClientRect().width + one.getBoundingClientRect().height > 0;
@@ -61,14 +61,14 @@ class Tags(HTMLParser):
         self.text.append(data)
 
 
-def parsed(html: str) -> Tags:
+def parse_tags(html: str) -> Tags:
     tags = Tags()
     tags.feed(html)
     return tags
 
 
 @pytest.fixture(scope="module")
-def told(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tiny run with its report, made by the command."""
     run = tmp_path_factory.mktemp("told") / "tiny"
     shutil.copytree(tiny_run, run)
@@ -88,8 +88,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page() -> Iterator[Page]:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed; on Debian: apt-get install chromium")
-    with browser() as one:
-        yield one
+    with browser() as entry:
+        yield entry
 
 
 def problems(page: Page) -> list[object]:
@@ -97,19 +97,21 @@ def problems(page: Page) -> list[object]:
 
 
 def requests(page: Page) -> list[str]:
-    return [sent["request"]["url"] for sent in page.of("Network.requestWillBeSent") if not sent["request"]["url"].startswith("data:")]
+    return [
+        message["request"]["url"] for message in page.of("Network.requestWillBeSent") if not message["request"]["url"].startswith("data:")
+    ]
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-def test_the_report_is_whole_in_a_browser(told: Path, page: Page, width: int) -> None:
-    url = (told / "report.html").as_uri()
+def test_the_report_is_whole_in_a_browser(report_run: Path, page: Page, width: int) -> None:
+    url = (report_run / "report.html").as_uri()
     for dark in (False, True):
         page.open(url, width, dark)
         assert problems(page) == []
         assert requests(page) == [url]
         assert page.value("document.documentElement.scrollWidth") <= width
-        plots = page.value(DRAWN)
-        assert {plot["name"] for plot in plots} == {path.stem for path in (told / "report").glob("*.png")}
+        plots = page.value(DRAWN_SCRIPT)
+        assert {plot["name"] for plot in plots} == {path.stem for path in (report_run / "report").glob("*.png")}
         for plot in plots:
             assert plot["width"] > 250, plot
             assert plot["height"] > 100, plot
@@ -120,33 +122,33 @@ def test_the_report_is_whole_in_a_browser(told: Path, page: Page, width: int) ->
         assert (ground, ink) == (("rgb(20, 23, 27)", "rgb(232, 234, 237)") if dark else ("rgb(255, 255, 255)", "rgb(28, 33, 39)"))
 
 
-def test_the_report_reads_the_same_without_scripts(told: Path, page: Page) -> None:
-    page.open((told / "report.html").as_uri(), 1400, scripts=False)
+def test_the_report_reads_the_same_without_scripts(report_run: Path, page: Page) -> None:
+    page.open((report_run / "report.html").as_uri(), 1400, scripts=False)
     tree = page.on_page("DOMSnapshot.captureSnapshot", computedStyles=[])
-    shown = " ".join(tree["strings"])
+    visible_text = " ".join(tree["strings"])
     for words in ("Mean reward of sampled answers", "Seed prompt", "best answer", "policy after iteration", "What the judge said"):
-        assert words in shown
-    html = (told / "report.html").read_text()
+        assert words in visible_text
+    html = (report_run / "report.html").read_text()
     assert "<script" not in html
     assert "default-src 'none'" in html
 
 
-def test_the_sections_say_what_the_run_holds(told: Path) -> None:
-    html = (told / "report.html").read_text()
-    tags = parsed(html)
+def test_the_sections_say_what_the_run_holds(report_run: Path) -> None:
+    html = (report_run / "report.html").read_text()
+    tags = parse_tags(html)
     assert [attributes["id"] for tag, attributes in tags.tags if tag == "section"] == SECTION_IDS
     text = re.sub(r"\s+", " ", " ".join(tags.text))
-    made = manifests(told)
+    manifest_by_label = manifests(report_run)
     for label in ("0-base-score", "0-eval-score", "1-eval-score"):
-        for scores in made[label]["scores"].values():
+        for scores in manifest_by_label[label]["scores"].values():
             assert f"{scores['value']:.4g}" in text
-    assert f"{made['1-train']['training']['loss']:.4g}" in text
-    assert made["1-train"]["fingerprint"][:12] in text
-    assert made["1-train"]["packages"]["trl"] in text
+    assert f"{manifest_by_label['1-train']['training']['loss']:.4g}" in text
+    assert manifest_by_label["1-train"]["fingerprint"][:12] in text
+    assert manifest_by_label["1-train"]["packages"]["trl"] in text
 
 
-def test_every_plot_names_its_axes_and_what_is_behind_it(told: Path, hostile: Path) -> None:
-    for run in (told, hostile):
+def test_every_plot_names_its_axes_and_what_is_behind_it(report_run: Path, hostile: Path) -> None:
+    for run in (report_run, hostile):
         drawings = list((run / "report").glob("*.svg"))
         assert len(drawings) > 15
         for drawing in drawings:
@@ -157,7 +159,7 @@ def test_every_plot_names_its_axes_and_what_is_behind_it(told: Path, hostile: Pa
         "solver-mean": ("iteration, whose prompts", "mean reward"),
         "training-loss": ("optimiser step", "loss (nats)"),
     }.items():
-        svg = (told / "report" / f"{name}.svg").read_text()
+        svg = (report_run / "report" / f"{name}.svg").read_text()
         assert all(f">{label}</text>" in svg for label in labels)
 
 
@@ -165,7 +167,7 @@ def test_hostile_texts_show_harmlessly(hostile: Path, page: Page) -> None:
     html = (hostile / "report.html").read_text()
     assert html.isascii()
     assert len(html) < 3_000_000
-    tags = parsed(html)
+    tags = parse_tags(html)
     assert {"script", "img", "h1"} & {tag for tag, _ in tags.tags} == {"h1"}
     assert not [name for _, attributes in tags.tags for name in attributes if name.startswith("on")]
     text = " ".join(tags.text)
@@ -209,53 +211,55 @@ def test_the_report_holds_nothing_private(tiny_run: Path, tmp_path: Path, monkey
     del manifest["checksum"]
     pairs.write_text(json.dumps(manifest))
     write_report([read_history(Run(run))])
-    written = [run / "report.html", *(run / "report").iterdir()]
-    assert len(written) > 20
-    for path in written:
-        found = path.read_bytes()
+    report_files = [run / "report.html", *(run / "report").iterdir()]
+    assert len(report_files) > 20
+    for path in report_files:
+        content = path.read_bytes()
         for secret in (TOKEN, "planted-user", str(tmp_path), str(Path.cwd())):
-            assert secret.encode() not in found, (path.name, secret)
+            assert secret.encode() not in content, (path.name, secret)
     assert "prompts.jsonl" in (run / "report.html").read_text()
 
 
-def test_two_runs_are_compared(told: Path, page: Page, tmp_path: Path) -> None:
-    other = tmp_path / "control"
-    shutil.copytree(told, other, ignore=shutil.ignore_patterns("report*"))
-    recipe = (other / "recipe.yaml").read_text()
+def test_two_runs_are_compared(report_run: Path, page: Page, tmp_path: Path) -> None:
+    other_run = tmp_path / "control"
+    shutil.copytree(report_run, other_run, ignore=shutil.ignore_patterns("report*"))
+    recipe = (other_run / "recipe.yaml").read_text()
     assert "metric: reward_gap" in recipe
-    (other / "recipe.yaml").write_text(recipe.replace("metric: reward_gap", "metric: uniform"))
-    out = run_eva("report", str(told), str(other)).stdout.strip()
-    assert out == str(told / "comparison.html")
-    text = re.sub(r"\s+", " ", " ".join(parsed(Path(out).read_text()).text))
+    (other_run / "recipe.yaml").write_text(recipe.replace("metric: reward_gap", "metric: uniform"))
+    report_path = run_eva("report", str(report_run), str(other_run)).stdout.strip()
+    assert report_path == str(report_run / "comparison.html")
+    text = re.sub(r"\s+", " ", " ".join(parse_tags(Path(report_path).read_text()).text))
     assert "Differences, question by question" in text
     for policy in ("base", "iteration 0", "iteration 1"):
         assert f"lettercraft, sampled {policy}" in text
     assert "creator.metric reward_gap uniform" in text
-    page.open(Path(out).as_uri(), 400)
+    page.open(Path(report_path).as_uri(), 400)
     assert problems(page) == []
-    assert all(plot["marks"] > 5 and plot["outside"] == [] for plot in page.value(DRAWN))
-    same = run_eva("report", str(told), str(told), code=2)
-    assert "given twice" in same.stderr
+    assert all(plot["marks"] > 5 and plot["outside"] == [] for plot in page.value(DRAWN_SCRIPT))
+    result = run_eva("report", str(report_run), str(report_run), code=2)
+    assert "given twice" in result.stderr
 
 
 def test_overlaps_are_jaccard_s() -> None:
     values = {"a": np.array([3.0, 2, 1, np.nan]), "b": np.array([0.0, 2, 3, np.nan]), "c": np.array([1.0, 1, 1, 1])}
     sets = selected_sets(values, 2)
-    assert {name: one.tolist() for name, one in sets.items()} == {"a": [0, 1], "b": [1, 2], "c": [0, 1]}
+    assert {name: set.tolist() for name, set in sets.items()} == {"a": [0, 1], "b": [1, 2], "c": [0, 1]}
     assert jaccard(sets).tolist() == [[1, 1 / 3, 1], [1 / 3, 1, 1 / 3], [1, 1 / 3, 1]]
 
 
 def test_the_plan_stands_beside_what_was_taken_and_what_is_not_known_is_said(tmp_path: Path) -> None:
     root = SyntheticRun(tmp_path / "planned", prompts=8, responses=2, iterations=1, words=5).write()
     history = read_history(Run(root))
-    unplanned = ledger(history)
-    assert unplanned.plots == [] and "No times were planned" in unplanned.missing[0]
+    ledger_without_plan = ledger(history)
+    assert ledger_without_plan.plots == [] and "No times were planned" in ledger_without_plan.missing[0]
     times = {"seconds_expected": 50.0, "seconds_low": 40.0, "seconds_high": 90.0}
-    plan = [{"fingerprint": one.manifest["fingerprint"][:12], **times} for one in history.artifacts]
+    plan = [{"fingerprint": artifact.manifest["fingerprint"][:12], **times} for artifact in history.artifacts]
     (root / "plan.json").write_text(json.dumps({"stages": plan}))
     fingerprint, time = history.artifacts[0].manifest["fingerprint"], "2026-01-01T00:00:00+00:00"
-    lost = [{"event": "start", "stage": "0-prompts"}, {"event": "interrupted", "stage": "0-prompts", "seconds": 33.0}]
-    (root / "events.jsonl").write_text("".join(json.dumps({**one, "time": time, "fingerprint": fingerprint}) + "\n" for one in lost))
+    lost_events = [{"event": "start", "stage": "0-prompts"}, {"event": "interrupted", "stage": "0-prompts", "seconds": 33.0}]
+    (root / "events.jsonl").write_text(
+        "".join(json.dumps({**entry, "time": time, "fingerprint": fingerprint}) + "\n" for entry in lost_events)
+    )
     section = ledger(history)
     assert "120% of the plan" in section.lead[0] and "1, which took 33 s" in section.lead[1]
     whole = section.tables[0].rows[-1]
@@ -274,6 +278,6 @@ def test_health_shows_every_figure_beside_its_limit_and_says_what_is_beyond_it(t
     figures = [manifests(run)[f"{iteration}-health"]["figures"] for iteration in (0, 1)]
     assert [lead.partition(":")[0] for lead in section.lead] == ["Iteration 0", "Iteration 1"] and "health.pair_share=1" in section.lead[0]
     rows = {row[0]: list(row[1:]) for row in section.tables[0].rows}
-    assert rows["pairs per prompt"] == [*(one["pair_share"] for one in figures), "at least", 1.0]
-    assert rows["KL divergence from the base policy (nats per token)"] == [*(one["kl_per_token"] for one in figures), "at most", None]
+    assert rows["pairs per prompt"] == [*(figure["pair_share"] for figure in figures), "at least", 1.0]
+    assert rows["KL divergence from the base policy (nats per token)"] == [*(figure["kl_per_token"] for figure in figures), "at most", None]
     assert [plot.name for plot in section.plots] == ["health-kl"]
