@@ -55,7 +55,7 @@ def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("judge_request", "says"),
     [
         (("arena-hard,gsm9k", None, None, None), "--bench: there is no benchmark 'gsm9k'; known: lettercraft, mt-bench"),
         (("mt-bench", "{kind: litellm", None, None), "--judge: .* not valid YAML"),
@@ -63,9 +63,9 @@ def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
         (("gsm8k", None, None, 3.0), "--max-cost: none of the benchmarks has a judge"),
     ],
 )
-def test_what_does_not_fit_is_said(request: tuple[str, str | None, str | None, float | None], says: str) -> None:
+def test_what_does_not_fit_is_said(judge_request: tuple[str, str | None, str | None, float | None], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        asked_for(load_recipe("quickstart"), *request)
+        asked_for(load_recipe("quickstart"), *judge_request)
 
 
 def test_every_fault_of_a_benchmarks_files_is_found_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

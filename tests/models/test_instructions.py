@@ -117,7 +117,7 @@ def test_an_unknown_instruction_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("reference_text", "message"),
     [
         (None, "no reference"),
         (" ", "no reference"),
