@@ -1,4 +1,4 @@
-"""What commands do with a recipe before they run it, in one call each."""
+"""What commands do with a recipe before they run it, each in one call."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""From a recipe to its stages: what is named is read once, builders read nothing, and every deferred call fits its target."""
+"""From a recipe to its stages: every file is read once, builders read nothing, and every deferred call fits its target."""
 
 import builtins
 import inspect
@@ -63,19 +63,19 @@ def test_builders_use_neither_disk_nor_network(name: str, monkeypatch: pytest.Mo
     recipe = load_recipe(name)
     resolved = stand_ins(recipe)
 
-    def forbidden(*arguments: Any, **options: Any) -> None:
+    def refuse_access(*arguments: Any, **options: Any) -> None:
         raise AssertionError(f"a builder reads {arguments}")
 
     with monkeypatch.context() as patch:
         for module, attribute in READERS:
-            patch.setattr(module, attribute, forbidden)
+            patch.setattr(module, attribute, refuse_access)
         stages = stages_of(recipe, resolved)
     assert len({stage.fingerprint for stage in stages}) == len(stages)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_deferred_call_fits_its_target(name: str) -> None:
-    """A wrong or missing argument is found here, not after the generation before it was paid for."""
+    """A wrong or missing argument is found here, not after the earlier stages were paid for."""
     recipe = load_recipe(name)
     for stage in stages_of(recipe, stand_ins(recipe)):
         for use in uses(stage):
@@ -88,7 +88,7 @@ def test_every_deferred_call_fits_its_target(name: str) -> None:
 
 
 def test_each_model_and_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three iterations, and the policy's own files named again as a reward's and an evolver's model."""
+    """Three iterations, with the policy's files named again as the model of a reward and of an evolver."""
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"question_id": "1", "prompt": "What is a lake?"}\n')
     policy = tmp_path / "policy"
@@ -105,17 +105,17 @@ def test_each_model_and_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.
     counts: Counter[str] = Counter()
     digest = fingerprint.file_digest
 
-    def counted(path: Path) -> str:
+    def counting_digest(path: Path) -> str:
         counts[str(path)] += 1
         return digest(path)
 
-    monkeypatch.setattr(fingerprint, "file_digest", counted)
-    monkeypatch.setattr("eva_stages.core.homes.file_digest", counted)
+    monkeypatch.setattr(fingerprint, "file_digest", counting_digest)
+    monkeypatch.setattr("eva_stages.core.homes.file_digest", counting_digest)
     check(recipe)
     assert {str(questions), str(policy / "model.safetensors")} <= set(counts) and set(counts.values()) == {1}
 
 
-def test_all_that_is_missing_is_reported_at_once(tmp_path: Path) -> None:
+def test_everything_missing_is_reported_at_once(tmp_path: Path) -> None:
     recipe = load_recipe(
         "quickstart",
         [

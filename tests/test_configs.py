@@ -1,4 +1,4 @@
-"""Every shipped recipe and launch file, and what a wrong recipe says."""
+"""Every shipped recipe and launch file, and the errors of a wrong recipe."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ def test_a_packaged_recipe_loads_and_opens_with_a_comment(name: str) -> None:
     assert text.startswith("# ") and "Launch:" in text and "Override:" in text and "Needs:" in text
 
 
-def test_no_recipe_is_missed() -> None:
+def test_every_recipe_is_packaged() -> None:
     files = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")}
-    packaged = {recipe.name for recipe in packaged_recipes()}
-    assert {name for name in files if not name.startswith(("accelerate/", "cluster/"))} == packaged
+    packaged_names = {recipe.name for recipe in packaged_recipes()}
+    assert {name for name in files if not name.startswith(("accelerate/", "cluster/"))} == packaged_names
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_launch_file_says_how_many_processes(path: Path) -> None:
+def test_a_launch_file_sets_the_number_of_processes(path: Path) -> None:
     assert yaml.safe_load(path.read_text())["num_processes"] >= 1
 
 
@@ -35,7 +35,7 @@ def test_a_resolved_recipe_loads_as_itself(tmp_path: Path) -> None:
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
 
 
-def test_all_faults_come_at_once_with_their_places(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once_with_their_places(tmp_path: Path) -> None:
     text = (CONFIGS / "quickstart.yaml").read_text()
     text = text.replace("metric: reward_gap", "metric: reward_gab").replace("beta: 0.1", "beta: -1").replace("seed: 42", "sead: 42")
     path = tmp_path / "mine.yaml"
@@ -63,7 +63,7 @@ def test_all_faults_come_at_once_with_their_places(tmp_path: Path) -> None:
         ("", "a recipe is a mapping"),
     ],
 )
-def test_a_file_that_is_no_recipe_says_so(tmp_path: Path, text: str, says: str) -> None:
+def test_a_file_that_is_not_a_recipe_is_an_error(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ConfigError, match=says):
         load_recipe(str(tmp_path / "x.yaml"))

@@ -1,4 +1,4 @@
-"""The paper's controls and training from scratch: which prompts and pairs each iteration trains on, and runs that show it."""
+"""The paper's controls and training from scratch: which prompts and pairs each iteration trains on, in plans and in runs."""
 
 import json
 from itertools import pairwise
@@ -30,19 +30,21 @@ def names(stages: tuple[Stage, ...]) -> list[str]:
 def test_each_control_replaces_the_creator_and_nothing_else() -> None:
     eva = rounds("quickstart")
     for control in ("longer", "human", "no_evolve"):
-        made = rounds(f"controls/{control}")
-        assert made[0].solver[-1].fingerprint == eva[0].solver[-1].fingerprint, "the base round is eva's"
-        assert [names(one.solver) for one in made] == [names(one.solver) for one in eva]
-        for before, one in pairwise(made):
-            assert one.solver[-1].inputs["policy"] is before.solver[-1] is one.solver[-1].inputs["reference"]
+        control_rounds = rounds(f"controls/{control}")
+        assert control_rounds[0].solver[-1].fingerprint == eva[0].solver[-1].fingerprint, "the base round is eva's"
+        assert [names(training_round.solver) for training_round in control_rounds] == [
+            names(training_round.solver) for training_round in eva
+        ]
+        for earlier_round, training_round in pairwise(control_rounds):
+            assert training_round.solver[-1].inputs["policy"] is earlier_round.solver[-1] is training_round.solver[-1].inputs["reference"]
     longer, human, subset = (rounds(f"controls/{control}") for control in ("longer", "human", "no_evolve"))
-    assert [one.prompts.fingerprint for one in longer] == [longer[0].prompts.fingerprint] * 3
-    assert [one.prompts.label for one in human] == ["0-prompts", "1-prompts", "2-prompts"]
+    assert [training_round.prompts.fingerprint for training_round in longer] == [longer[0].prompts.fingerprint] * 3
+    assert [training_round.prompts.label for training_round in human] == ["0-prompts", "1-prompts", "2-prompts"]
     assert names(subset[2].creator) == ["creator-respond", "creator-reward", "inform", "select", "subset"]
     assert subset[2].creator[-1].inputs["prompts"] is subset[0].prompts, "the subset is drawn from the seed prompts, in every iteration"
 
 
-def test_scratch_starts_from_theta_0_on_the_pairs_of_all_iterations() -> None:
+def test_scratch_starts_from_the_base_policy_on_the_pairs_of_all_iterations() -> None:
     eva, scratch = rounds("quickstart"), rounds("controls/scratch")
     assert scratch[0].solver[-1].fingerprint == eva[0].solver[-1].fingerprint, "the base round is the same"
     last = scratch[2].solver
@@ -60,29 +62,29 @@ def write_prompts(folder: Path, usable: int) -> dict[str, object]:
     return {"prompts": {"kind": "file", "path": str(folder / "prompts.jsonl"), "size": 8}, "creator.control": "human"}
 
 
-def test_the_human_control_takes_disjoint_prompts_and_says_early_when_there_are_too_few(tmp_path: Path) -> None:
+def test_the_human_control_uses_disjoint_prompts_and_reports_early_if_there_are_too_few(tmp_path: Path) -> None:
     settings = write_prompts(tmp_path, 24)
     check(load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in settings.items()]))
-    few = write_prompts(tmp_path, 23)
+    short_file = write_prompts(tmp_path, 23)
     for changes, says in (
-        (few, "24 in all, and .* has 23 that can be used; give at most 7"),
-        (few | {"prompts.size": None}, "give their number"),
+        (short_file, "24 in all, and .* has 23 that can be used; give at most 7"),
+        (short_file | {"prompts.size": None}, "give their number"),
     ):
         with pytest.raises(ConfigError, match=says):
             check(load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in changes.items()]))
 
     write_prompts(tmp_path, 24)
-    held_out = {str(one) for one in held_out_instructions(300)}
+    held_out_texts = {str(instruction) for instruction in held_out_instructions(300)}
     for name, source in (("file", settings), ("lettercraft", {"creator.control": "human", "prompts.size": 8})):
         run = Run(tmp_path / name)
         run.create()
-        execute(run, [one.prompts for one in rounds("quickstart", **source)], Reporter())
+        execute(run, [iteration.prompts for iteration in rounds("quickstart", **source)], Reporter())
         parts = [[row["messages"][-1]["content"] for row in artifact_rows(run.root, f"{part}-prompts")] for part in range(3)]
-        together = [text for part in parts for text in part]
-        assert [len(part) for part in parts] == [8, 8, 8] and len(set(together)) == 24 and not set(together) & held_out
+        all_texts = [text for part in parts for text in part]
+        assert [len(part) for part in parts] == [8, 8, 8] and len(set(all_texts)) == 24 and not set(all_texts) & held_out_texts
 
 
-def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None:
+def test_a_run_without_evolving_trains_from_scratch_on_rewritten_responses(tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = {
         "creator.control": "no_evolve",
@@ -91,29 +93,32 @@ def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None
         "evaluation.benchmarks": [],
     }
     changes = overrides({**TINY, **settings} | {"runtime.rows_per_part": 64})
-    said = run_eva("run", "quickstart", "--until", "1-pool", "--run-dir", str(run), *changes).stdout
-    made = manifests(run)
-    drawn, subset = {row["prompt_id"] for row in artifact_rows(run, "1-select")}, artifact_rows(run, "1-subset")
-    assert {row["prompt_id"] for row in subset} == drawn and len(subset) == 10 == made["1-respond"]["rows"]
+    output = run_eva("run", "quickstart", "--until", "1-pool", "--run-dir", str(run), *changes).stdout
+    stage_manifests = manifests(run)
+    drawn_ids, subset = {row["prompt_id"] for row in artifact_rows(run, "1-select")}, artifact_rows(run, "1-subset")
+    assert {row["prompt_id"] for row in subset} == drawn_ids and len(subset) == 10 == stage_manifests["1-respond"]["rows"]
     assert {row["prompt_id"] for row in subset} <= {row["prompt_id"] for row in artifact_rows(run, "0-prompts")}
 
     for label in ("0", "1"):
-        before, after = artifact_rows(run, f"{label}-pair"), artifact_rows(run, f"{label}-rewritten")
-        counts = made[f"{label}-rewritten"]["counts"]
-        assert counts["pair"] == len(after) == sum(count for reason, count in counts.items() if reason != "pair")
-        for old, new in zip(before, after, strict=True):
+        pairs, rewritten_pairs = artifact_rows(run, f"{label}-pair"), artifact_rows(run, f"{label}-rewritten")
+        counts = stage_manifests[f"{label}-rewritten"]["counts"]
+        assert counts["pair"] == len(rewritten_pairs) == sum(count for reason, count in counts.items() if reason != "pair")
+        for old, new in zip(pairs, rewritten_pairs, strict=True):
             if new["rewritten"]:
                 assert new["original_chosen"] == old["chosen"] != new["chosen"] and new["original_reward"] == old["chosen_reward"]
                 assert new["chosen_reward"] == 1.0, "Lettercraft's player rewrites to the right answer"
             else:
                 assert new["chosen"] == old["chosen"] and new["original_reward"] is None
-    assert made["0-rewritten"]["counts"]["rewritten"] > 0
-    assert f"chosen responses rewritten: {made['0-rewritten']['counts']['rewritten']} of {made['0-pair']['rows']}" in said
+    assert stage_manifests["0-rewritten"]["counts"]["rewritten"] > 0
+    assert (
+        f"chosen responses rewritten: {stage_manifests['0-rewritten']['counts']['rewritten']} of {stage_manifests['0-pair']['rows']}"
+        in output
+    )
 
     pool = artifact_rows(run, "1-pool")
     first = {row["prompt_id"] for row in artifact_rows(run, "0-rewritten")}
     assert {row["prompt_id"] for row in pool} == first | {row["prompt_id"] for row in artifact_rows(run, "1-rewritten")}
-    assert len(pool) == made["1-pool"]["counts"]["pair"] and made["0-train"]["counts"]["pairs"] == len(first)
+    assert len(pool) == stage_manifests["1-pool"]["counts"]["pair"] and stage_manifests["0-train"]["counts"]["pairs"] == len(first)
 
 
 @pytest.mark.parametrize(
@@ -135,22 +140,22 @@ def test_no_evolving_from_scratch_on_rewritten_responses(tmp_path: Path) -> None
         ),
     ],
 )
-def test_what_does_not_go_together_is_said_before_anything_runs(settings: dict[str, object], says: str) -> None:
+def test_settings_that_contradict_each_other_are_reported_before_anything_runs(settings: dict[str, object], says: str) -> None:
     changes = {"solver.loss": {"kind": "rloo"}, "solver.responses": 4} | settings
     with pytest.raises(ConfigError) as error:
         check(load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in changes.items()]))
     assert [fault for fault in error.value.faults if fault.startswith(says)], error.value.faults
 
 
-def test_an_on_policy_run_has_no_pairs_and_its_table_and_plan_say_what_there_is(tmp_path: Path) -> None:
+def test_an_on_policy_run_has_no_pairs_and_its_table_and_plan_show_its_figures(tmp_path: Path) -> None:
     settings = {"solver.loss": {"kind": "rloo"}, "evaluation.benchmarks": [], "health.answers": 0, "iterations": 0, "prompts.size": 8}
     arguments = ("quickstart", "--run-dir", str(tmp_path / "run"), *overrides({**TINY, **settings}))
-    planned = json.loads(run_eva("plan", *arguments, "--json").stdout)["stages"]
-    assert {entry["stage"]: entry["tokens"] for entry in planned} == {"0-prompts": 0, "0-train": 8 * 4 * 40, "0-health": 0}
+    planned_stages = json.loads(run_eva("plan", *arguments, "--json").stdout)["stages"]
+    assert {entry["stage"]: entry["tokens"] for entry in planned_stages} == {"0-prompts": 0, "0-train": 8 * 4 * 40, "0-health": 0}
     document = json.loads(run_eva("run", *arguments, "--json").stdout)
-    (one,) = document["iterations"]
-    assert one["done"] and one["pairs"] is None and one["unscored"] == 0 and one["training"]["steps"] == 4
+    (iteration,) = document["iterations"]
+    assert iteration["done"] and iteration["pairs"] is None and iteration["unscored"] == 0 and iteration["training"]["steps"] == 4
     assert rerun_with_kills(tmp_path / "run", ["0-train", "0-health"], ("run", *arguments), tmp_path) >= {"0-train"}
     assert_same_weights(artifact_folder(tmp_path / "run", "0-train"), tmp_path / "0-train")
     table = run_eva("run", *arguments).stdout
-    assert f"{one['training']['reward']:.3f}" in table and "responses without a reward: 0" in table
+    assert f"{iteration['training']['reward']:.3f}" in table and "responses without a reward: 0" in table

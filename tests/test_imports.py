@@ -1,4 +1,4 @@
-"""The direction of imports, and what the command line may not import before it has to."""
+"""The direction of imports, and what the command line must not import early."""
 
 import ast
 import subprocess
@@ -29,21 +29,21 @@ def room(module: str) -> str | None:
     return next((name for name in LEVELS if module == name or module.startswith(f"{name}.")), None)
 
 
-def imported(path: Path) -> list[str]:
+def imported_modules(path: Path) -> list[str]:
     tree = ast.parse(path.read_text())
-    named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    return named + [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    module_names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    return module_names + [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_downhill(path: Path) -> None:
-    own = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    for module in imported(path):
-        other = room(module)
-        if own is None or other is None or own == other:
+    own_room = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for module in imported_modules(path):
+        other_room = room(module)
+        if own_room is None or other_room is None or own_room == other_room:
             continue
-        equal_and_foundational = LEVELS[own] == LEVELS[other] == 1 and own == "eva_stages.lettercraft"
-        assert LEVELS[other] < LEVELS[own] or equal_and_foundational, f"{path} imports {module}, which is not below it"
+        equal_and_foundational = LEVELS[own_room] == LEVELS[other_room] == 1 and own_room == "eva_stages.lettercraft"
+        assert LEVELS[other_room] < LEVELS[own_room] or equal_and_foundational, f"{path} imports {module}, which is not below it"
 
 
 def test_help_imports_no_model_library() -> None:
@@ -59,7 +59,7 @@ def test_help_imports_no_model_library() -> None:
 
 
 def test_validating_a_recipe_imports_no_distilabel() -> None:
-    """It takes seconds, and pydantic warns while it is imported."""
+    """The import takes seconds, and pydantic warns during it."""
     code = (
         "import sys; sys.argv = ['eva', 'validate', 'quickstart']\n"
         "from cli.main import main\n"
@@ -68,5 +68,5 @@ def test_validating_a_recipe_imports_no_distilabel() -> None:
         "heavy = {'torch', 'transformers', 'distilabel', 'datasets', 'trl', 'litellm'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert "is valid" in ended.stdout and ended.stderr == ""
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "is valid" in process.stdout and process.stderr == ""

@@ -1,4 +1,4 @@
-"""A run is shown from its folder alone: elsewhere, without the policy and the prompts it was computed from, from any directory."""
+"""Every view of a run needs only its folder: it may be moved, and the policy and the prompts may be gone."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ PROMPTS = [str(instruction) for instruction in seed_instructions(7, 16)]
 
 
 def views(run: Path) -> dict[str, Any]:
-    """What every command shows of a run, without the place where it lies."""
+    """What every command shows of a run, without the run's path."""
     history = read_history(Run(run))
     values = run_values("run", history)
     outcomes, _ = push_run(Run(run), "someone", False, Selection(), True, lambda line: None)
@@ -45,8 +45,8 @@ def first_prompt_id(history: History) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A run whose inputs have gone since, with what was shown of it before."""
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run whose inputs were deleted, and what the commands showed before."""
     home = tmp_path_factory.mktemp("home")
     shutil.copytree(POLICY, home / "policy")
     (home / "policy" / "README.md").write_text("---\nlicense: mit\n---\n")
@@ -55,31 +55,31 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     settings |= {"prompts": {"kind": "file", "path": str(home / "prompts.jsonl")}, "policy.model": str(home / "policy"), "iterations": 0}
     settings |= {"solver.training.batch_size": 2, "solver.training.runtime.micro_batch_size": 2}
     run_eva("run", "quickstart", "--run-dir", str(home / "runs" / "moved"), *overrides(settings))
-    shown = views(home / "runs" / "moved")
-    elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
-    shutil.copytree(home / "runs" / "moved", elsewhere)
+    documents = views(home / "runs" / "moved")
+    moved_folder = tmp_path_factory.mktemp("elsewhere") / "moved"
+    shutil.copytree(home / "runs" / "moved", moved_folder)
     shutil.rmtree(home)
-    return elsewhere, shown
+    return moved_folder, documents
 
 
-def test_every_view_is_the_same_after_the_inputs_went_away(
-    finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_view_is_the_same_after_the_inputs_were_deleted(
+    finished_run: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, shown = finished
+    run, documents = finished_run
     monkeypatch.chdir(tmp_path)
-    assert views(run) == shown
+    assert views(run) == documents
     card = push_run(Run(run), "someone", False, Selection(), True, lambda line: None)[0][0].repository.files
     readme = next(file.content for file in card if file.path == "README.md")
     assert isinstance(readme, bytes) and b"policy" in readme
     assert make_report([Run(run)]).read_text().count("<section") > 5
 
 
-def test_a_run_that_lists_folders_only_is_shown_alike(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    run, shown = finished
+def test_a_run_whose_plan_lists_only_folders_is_shown_alike(finished_run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    run, earlier_documents = finished_run
     old = Path(shutil.copytree(run, tmp_path / "moved"))
     folders = [stage["folder"] for stage in json.loads((old / "stages.json").read_text())]
     (old / "stages.json").write_text(json.dumps(folders))
-    assert views(old) == shown
+    assert views(old) == earlier_documents
     (old / "stages.json").unlink()
     documents = views(old)
-    assert all(documents[name] == shown[name] for name in ("table", "compare", "lineage"))
+    assert all(documents[name] == earlier_documents[name] for name in ("table", "compare", "lineage"))

@@ -1,4 +1,4 @@
-"""The recipes for real models, with tiny stand-ins that `--set` puts in their places: all checked and planned, some run whole."""
+"""The recipes for real models, with tiny models in their place by `--set`: all are checked and planned, some are run completely."""
 
 import json
 from pathlib import Path
@@ -16,12 +16,12 @@ from tests.tiny_models import save_armorm, save_gemma2, save_pairrm, save_policy
 
 TEXTS = [f"Tell me something new about the number {number} and the colour of the {number % 5} seas" for number in range(16)]
 WORLD = ("quickstart", "controls/", "lettercraft/")
-"""Recipes for Lettercraft, which are whole as they are."""
+"""Recipes for Lettercraft, which need no other models."""
 OFFLINE = "smollm2-135m/offline"
-"""Has everything but its policy beside it."""
+"""A recipe with all of its files except the policy beside it."""
 NAMES = [recipe.name for recipe in packaged_recipes() if "/" in recipe.name and not recipe.name.startswith((*WORLD, OFFLINE))]
 WHOLE = ["gemma-2-9b-it/dpo", "gemma-2-9b-it/sppo_pairrm", "smollm2-135m/dpo"]
-"""Run whole; the others differ from them by a model's name or a loss, and every loss has its own tests."""
+"""Recipes that are run; the others differ from them by a model's name or a loss, and every loss has its own tests."""
 SMALL: dict[str, Any] = {
     "prompts.size": 12,
     "iterations": 1,
@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "creator.responses": 2,
     "creator.evolve.generations": 2,
     "creator.evolve.generator.max_new_tokens": 48,
-    "creator.evolve.generator.stop": ["e", "a", "."],  # random weights hardly ever draw their end token
+    "creator.evolve.generator.stop": ["e", "a", "."],  # random weights rarely sample their end token
     "creator.evolve.generator.temperature": 1.0,
     "limits.empty": 1.0,
     "health.answers": 0,
@@ -59,7 +59,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(name: str, folder: Path) -> dict[str, Any]:
-    """What puts the stand-ins into a recipe."""
+    """The overrides that put the tiny models into a recipe."""
     match load_recipe(name).reward:
         case ArmoRMReward():
             reward = "armorm"
@@ -73,20 +73,20 @@ def settings(name: str, folder: Path) -> dict[str, Any]:
     return SMALL | {place: str(path) for place, path in models.items()}
 
 
-def changed(name: str, folder: Path) -> Recipe:
+def small_recipe(name: str, folder: Path) -> Recipe:
     return load_recipe(name, [f"{place}={json.dumps(value)}" for place, value in settings(name, folder).items()])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_is_sound_and_plans(name: str, stand_ins: Path, tmp_path: Path) -> None:
-    recipe = changed(name, stand_ins)
+def test_a_recipe_is_valid_and_can_be_planned(name: str, stand_ins: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(name, stand_ins)
     check(recipe)
     stages = {entry["stage"] for entry in planned(recipe, Run(tmp_path))["stages"]}
     assert {"0-train", "1-evolve", "1-train"} <= stages
 
 
 @pytest.mark.parametrize("name", [recipe.name for recipe in packaged_recipes() if recipe.name.startswith(WORLD)])
-def test_a_lettercraft_recipe_is_sound_as_it_is_and_plans(name: str, tmp_path: Path) -> None:
+def test_a_lettercraft_recipe_is_valid_and_can_be_planned(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     check(recipe)
     stages = {entry["stage"] for entry in planned(recipe, Run(tmp_path))["stages"]}
@@ -94,16 +94,16 @@ def test_a_lettercraft_recipe_is_sound_as_it_is_and_plans(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_recipe_runs_whole_with_tiny_stand_ins(name: str, stand_ins: Path, tmp_path: Path) -> None:
-    plan_entries = planned(changed(name, stand_ins), Run(tmp_path / "run"))["stages"]
+def test_a_recipe_runs_completely_with_tiny_models(name: str, stand_ins: Path, tmp_path: Path) -> None:
+    plan_entries = planned(small_recipe(name, stand_ins), Run(tmp_path / "run"))["stages"]
     run_eva("run", name, "--run-dir", str(tmp_path / "run"), *overrides(settings(name, stand_ins)), HF_HOME=str(tmp_path / "hub"))
-    made = manifests(tmp_path / "run")
-    assert set(made) == {entry["stage"] for entry in plan_entries}
-    assert made["1-mix"]["rows"] == 12 and made["1-train"]["counts"]["steps"] > 0
-    assert made["1-reward"]["counts"]["responses"] == 24 and not made["1-reward"]["counts"].get("unscored")
+    stage_manifests = manifests(tmp_path / "run")
+    assert set(stage_manifests) == {entry["stage"] for entry in plan_entries}
+    assert stage_manifests["1-mix"]["rows"] == 12 and stage_manifests["1-train"]["counts"]["steps"] > 0
+    assert stage_manifests["1-reward"]["counts"]["responses"] == 24 and not stage_manifests["1-reward"]["counts"].get("unscored")
 
 
-def test_a_recipe_with_files_of_its_own_is_copied_with_them_and_is_sound(stand_ins: Path, tmp_path: Path) -> None:
+def test_a_recipe_is_copied_with_its_files_and_is_valid(stand_ins: Path, tmp_path: Path) -> None:
     mine = str(tmp_path / "mine.yaml")
     run_eva("recipes", "copy", OFFLINE, mine)
     run_eva("validate", mine, "--trust", *overrides({"policy.model": str(stand_ins / "smollm2-135m")}), cwd=stand_ins)
