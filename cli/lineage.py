@@ -1,4 +1,4 @@
-"""`eva lineage`: where a prompt came from and what became of it."""
+"""`eva lineage`: the origin and the fate of a prompt."""
 
 from typing import Annotated
 
@@ -9,13 +9,13 @@ from cli.shared import JsonOption, RunArgument, existing_run, show
 
 def lineage(
     run: RunArgument,
-    prompt_id: Annotated[str, typer.Argument(metavar="PROMPT_ID", help="Id of a prompt; the start of one gets suggestions.")],
+    prompt_id: Annotated[str, typer.Argument(metavar="PROMPT_ID", help="Id of a prompt; the beginning of an id prints suggestions.")],
     as_json: JsonOption = False,
     from_seed: Annotated[
-        bool, typer.Option("--from-seed", help="The whole tree below the prompt's seed, rejected evolutions too.")
+        bool, typer.Option("--from-seed", help="The complete tree below the prompt's seed, with rejected evolutions.")
     ] = False,
 ) -> None:
-    """From the seed to a prompt: mutations, answers and rewards, informativeness, pairs, checkpoints."""
+    """From the seed to a prompt: mutations, responses and rewards, informativeness, pairs, checkpoints."""
     from eva_stages.views.history import read_history
     from eva_stages.views.lineage_view import steps_view, tree_view
     from eva_stages.views.prompt_lineage import Lineage

@@ -41,7 +41,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     _use_utf8()
     signal.signal(signal.SIGTERM, _interrupt)
-    threading.excepthook = _tell_of_thread
+    threading.excepthook = _report_thread_error
     sys.exit(_code())
 
 
@@ -69,7 +69,7 @@ def _code() -> int:
         app()
     except SystemExit as exit:
         if exit.code == 130:
-            _say(f"interrupted; everything done so far is kept. Go on with: {this_command()}")
+            _say(f"interrupted; completed work is saved. Resume with: {this_command()}")
         return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except ConfigError as error:
         for fault in error.faults:
@@ -82,19 +82,19 @@ def _code() -> int:
     except EvaError as error:
         _say(f"error: {error}")
     except BaseException as error:
-        tell_unexpected(error)
+        report_unexpected(error)
     else:
         return 0
     return 1
 
 
-def _tell_of_thread(failure: threading.ExceptHookArgs) -> None:
+def _report_thread_error(failure: threading.ExceptHookArgs) -> None:
     if failure.exc_value is not None:
-        tell_unexpected(failure.exc_value)
+        report_unexpected(failure.exc_value)
 
 
-def tell_unexpected(error: BaseException) -> None:
-    """One line for an error that nobody foresaw; the traceback goes to a file, because it may be long and hold what a person typed."""
+def report_unexpected(error: BaseException) -> None:
+    """Report an unexpected error in one line; the traceback goes to a file, because it may be long and contain what the user typed."""
     from eva_stages.core.errors import describe
     from eva_stages.core.logs import save_traceback
 

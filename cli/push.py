@@ -21,7 +21,7 @@ class Part(StrEnum):
 def push(
     run: RunArgument,
     to: Annotated[str, typer.Option("--to", metavar="NAMESPACE", help="User or organisation on the Hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Create the repositories as private ones.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create private repositories.")] = False,
     part: Annotated[Part | None, typer.Option("--only", help="Push this part only.")] = None,
     iteration: Annotated[int | None, typer.Option("--iteration", metavar="T", min=0, help="Push this iteration only.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be pushed; makes no network calls.")] = False,

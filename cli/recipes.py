@@ -70,8 +70,8 @@ def validate(
     from eva_stages.core.terminal import note, print_json, print_text
 
     try:
-        loaded = load_recipe(recipe, changes_of(overrides, trust))
-        notes = [*prepare(loaded, online=online).notes, *(ask_servers(loaded) if online else [])]
+        recipe_object = load_recipe(recipe, changes_of(overrides, trust))
+        notes = [*prepare(recipe_object, online=online).notes, *(ask_servers(recipe_object) if online else [])]
     except ConfigError as error:
         if as_json:
             print_json({"valid": False, "faults": redact_data(error.faults)})

@@ -1,4 +1,4 @@
-"""`eva report`: a run in pictures, or several side by side."""
+"""`eva report`: one run in plots, or several side by side."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folder or name of a run; two or more are compared.")],
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """One HTML file that tells a run: RUN/report.html, plots in RUN/report/; of several runs: FIRST/comparison.html."""
+    """Write one HTML file about a run (RUN/report.html, plots in RUN/report/), or about several runs (FIRST/comparison.html)."""
     from eva_stages.core.terminal import print_text
     from eva_stages.publishing.report_files import make_report
 

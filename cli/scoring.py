@@ -1,4 +1,4 @@
-"""`eva eval score`, `compare` and `table`: scores of existing judgments and runs, and whether a difference is one. No model, no network."""
+"""`eva eval score`, `compare` and `table`: scores of judgments and runs, and whether a difference is significant. No model, no network."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,23 +128,23 @@ def _values(side: str, bench: str | None) -> "list[Measurement]":
     if bench is not None:
         return file_values(bench, Path(side))
     if Path(side).is_file():
-        raise ConfigError([f"{side} is a file; to compare judgments, say of which benchmark with --bench {' | '.join(_BENCHES)}"])
+        raise ConfigError([f"{side} is a file; to compare judgments, give their benchmark with --bench {' | '.join(_BENCHES)}"])
     return run_values(side, read_history(existing_run(side)))
 
 
 def _check(bench: str, options_of_benchmarks: dict[str, dict[str, Path | None]], radar: Path | None) -> None:
-    """All faults of the arguments at once."""
+    """Report all errors of the arguments at once."""
     from eva_stages.core.errors import ConfigError
 
-    faults = [] if bench in _BENCHES else [f"there is no benchmark {bench!r}; known: {', '.join(_BENCHES)}"]
+    errors = [] if bench in _BENCHES else [f"there is no benchmark {bench!r}; known: {', '.join(_BENCHES)}"]
     for owner, options in options_of_benchmarks.items():
-        faults += [f"{name} is for {owner} only" for name, value in options.items() if value is not None and bench != owner]
+        errors += [f"{name} is for {owner} only" for name, value in options.items() if value is not None and bench != owner]
     if radar is not None and radar.suffix not in (".png", ".svg"):
-        faults.append(f"--radar {radar}: the format is told from the suffix; give .png or .svg")
+        errors.append(f"--radar {radar}: the suffix decides the format; use .png or .svg")
     if radar is not None and not radar.parent.is_dir():
-        faults.append(f"--radar {radar}: there is no folder {radar.parent}")
-    if faults:
-        raise ConfigError(faults)
+        errors.append(f"--radar {radar}: there is no folder {radar.parent}")
+    if errors:
+        raise ConfigError(errors)
 
 
 def _hub_files(given_files: "HubFiles") -> "HubFiles":
@@ -165,7 +165,7 @@ def _print(document: dict[str, Any], tables: "list[TextTable]", as_json: bool, a
     from eva_stages.core.terminal import print_text
 
     if as_json + as_csv + as_markdown > 1:
-        raise ConfigError(["--json, --csv and --markdown: give one of them"])
+        raise ConfigError(["--json, --csv and --markdown exclude each other; use one"])
     if as_csv:
         print_text(text_table.as_csv(tables[0]))
     elif as_markdown:

@@ -22,7 +22,7 @@ RunDirOption = Annotated[Path | None, typer.Option("--run-dir", metavar="D", hel
 StoreOption = Annotated[
     Path | None, typer.Option("--store", metavar="D", help="Folder where runs share artifacts. [default: .store beside the run]")
 ]
-RepairOption = Annotated[bool, typer.Option("--repair", help="Make finished artifacts anew that have changed since they were made.")]
+RepairOption = Annotated[bool, typer.Option("--repair", help="Rebuild complete artifacts that have changed since they were built.")]
 TrustOption = Annotated[bool, typer.Option("--trust", help="Allow code in files that the recipe names; as trust_code: true in the recipe.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 OnlineOption = Annotated[
@@ -54,10 +54,10 @@ def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "R
 
 
 def existing_run(run: str) -> "Run":
-    """The run a person names, by folder or by its name below `runs/`.
+    """The run that the user names, by folder or by its name below `runs/`.
 
     Raises:
-        ConfigError: if there is none, with the ones there are.
+        ConfigError: if there is no such run, with the names of those that exist.
     """
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.run_folder import Run
@@ -67,11 +67,11 @@ def existing_run(run: str) -> "Run":
             _opened_folders.append(folder)
             return Run(folder)
     names = sorted(path.parent.name for path in Path("runs").glob("*/recipe.yaml"))
-    raise ConfigError([f"{run} is no run (it has no recipe.yaml); runs here: {', '.join(names) or 'none'}"])
+    raise ConfigError([f"{run} is not a run (it has no recipe.yaml); runs in this directory: {', '.join(names) or 'none'}"])
 
 
 def show(document: Any, table: "Callable[[Any], RenderableType]", as_json: bool, least_width: int = 0) -> None:
-    """Print a document as JSON, or as the table that is made of it."""
+    """Print a document as JSON, or as a table."""
     from eva_stages.core.redaction import hide_in_data
     from eva_stages.core.terminal import Terminal, print_json
 

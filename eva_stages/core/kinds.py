@@ -37,7 +37,7 @@ class Role(StrEnum):
     JUDGMENTS = "judgments"
     SCORE = "score"
     HEALTH = "health"
-    OTHER = "other"
+    AUXILIARY = "other"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("prompts", Role.PROMPTS, published_name="seeds", sentence="seed prompts as they were loaded"),
-        Kind("contamination", Role.OTHER),
+        Kind("contamination", Role.AUXILIARY),
         Kind(
             "decontaminate",
             Role.PROMPTS,
@@ -223,7 +223,7 @@ def parsed_name(name: str) -> StageName:
     for part, kind in OF_EVALUATION.items():
         if kind.has_side == (side is not None) and (rest == part or rest.endswith(f"-{part}")):
             return StageName(kind, rest[: -len(part) - 1] or LETTERCRAFT, side)
-    return StageName(Kind(name, Role.OTHER))
+    return StageName(Kind(name, Role.AUXILIARY))
 
 
 def parsed_label(label: str) -> tuple[int | None, str]:

@@ -9,19 +9,19 @@ from eva_stages.core.terminal import note
 
 
 def account_errors(recipe: Recipe, _: Resolved) -> Iterator[str]:
-    """What keeps a recipe from being published. A Hub that cannot be reached is a note, as the run goes on without it."""
+    """Why a recipe cannot be published. A Hub that cannot be reached is only noted, as the run continues without it."""
     try:
         yield from _refusals(recipe)
     except HubError as error:
-        note(f"publish: {error}; the run goes on, and is pushed after the first iteration that finds the Hub")
+        note(f"publish: {error}; the run continues, and is pushed after the first iteration that reaches the Hub")
 
 
 def online_account_errors(recipe: Recipe, _: Resolved) -> Iterator[str]:
-    """What keeps a recipe from being published now."""
+    """Why a recipe cannot be published now."""
     try:
         yield from _refusals(recipe)
     except HubError as error:
-        yield f"publish: {error}; the run would go on without it"
+        yield f"publish: {error}; the run would continue without it"
 
 
 def _refusals(recipe: Recipe) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Cards of data sets and models: figures from the manifests, put into the templates of `hub_cards/`.
 
 Everything that comes from data is escaped for HTML (the environment's own escaping) and, outside code blocks, for Markdown too.
-Metadata are made with `huggingface_hub`'s card classes, so scores stand in the card as the Hub's model-index. The licence of a
-policy is that of its base as far as the base says it; eva cannot know more.
+Metadata are made with `huggingface_hub`'s card classes, so scores appear in the card as the Hub's model-index. The licence of a
+policy is the one that its base policy states.
 """
 
 import unicodedata
@@ -78,7 +78,7 @@ def model_card(story: Story, iteration: int) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=[*TAGS, "trl", loss],
-        model_name=name if results else None,  # without results the Hub takes it for an unknown field
+        model_name=name if results else None,  # without results the Hub rejects it as an unknown field
         eval_results=results or None,
     )
     relation = {"base_model_relation": "finetune"} if story.base.hub_id else {}
@@ -136,7 +136,7 @@ def _card(metadata: str, template: str, story: Story, **values: Any) -> str:
 
 
 def command(story: Story) -> str:
-    """What runs the recipe again. Prompts from a file are taken from the pushed data set, as nobody else has the file."""
+    """The commands that run the recipe again. Prompts from a file are read from the pushed data set."""
     lines = [f"hf download {story.dataset} recipe.yaml --repo-type dataset --local-dir ."]
     run = "eva run recipe.yaml"
     if story.recipe["prompts"]["kind"] == "file" and story.seeds:
@@ -145,7 +145,7 @@ def command(story: Story) -> str:
 
 
 def _settings(recipe: Any) -> list[tuple[str, str]]:
-    """The settings that a reader asks for first, where the recipe has them."""
+    """The most important settings, where the recipe has them."""
     places = {
         "policy": "policy.model",
         "reward": "reward.kind",
@@ -213,7 +213,7 @@ def code(text: Any, language: str = "") -> Markup:
 
 
 def visible(text: str, limit: int | None = EXAMPLE_CHARACTERS) -> str:
-    """Text without control and direction characters, cut at `limit` characters; what is cut is said."""
+    """Text without control and direction characters, cut at `limit` characters, with the full length added."""
     shortened_text = text if limit is None or len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters)"
     return "".join("\N{REPLACEMENT CHARACTER}" if _is_hidden(character) else character for character in shortened_text)
 
@@ -224,7 +224,7 @@ def _is_hidden(character: str) -> bool:
 
 
 def figure(value: float) -> str:
-    """A number as cards show it: whole ones in full, others with four decimals."""
+    """A number as cards show it: integers in full, others with four decimals."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
 
 

@@ -30,7 +30,7 @@ from eva_stages.views.history import Artifact
 REPORT = "report.html"
 CHECKPOINT_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 AS_IT_IS = {"tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "special_tokens_map.json"}
-"""Files of tokens: what looks like a path in them is a token."""
+"""Files of tokens: strings in them that look like paths are tokens."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class File:
     path: str
     content: Path | bytes
     source: str | None = None
-    """The finished artifact's file that it is, unchanged; such a file never changes, so its hash may be remembered."""
+    """The complete artifact's file that this is, unchanged; it never changes, so its hash can be reused."""
 
     @property
     def size(self) -> int:
@@ -186,7 +186,7 @@ def _clean_json(path: Path, privacy: Privacy) -> bytes | None:
 
 def _check(artifact: Artifact) -> None:
     if tree_digest(artifact.content) != artifact.manifest["digest"]:
-        raise DamagedError(f"{artifact.folder} has changed since it was made: its digest is not the recorded one; it is not pushed")
+        raise DamagedError(f"{artifact.folder} has changed since it was built: its digest does not match the manifest; it is not pushed")
 
 
 def _recipe(story: Story) -> bytes:

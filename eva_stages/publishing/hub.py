@@ -46,7 +46,7 @@ class Remote:
 
 
 class Hub:
-    """The Hub, for one account. `say` tells a person about retries."""
+    """The Hub, for one account. `say` reports retries."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         """Raises:
@@ -55,7 +55,7 @@ class Hub:
         self.token = get_token()
         if self.token is None:
             raise ConfigError(
-                [f"there is no Hugging Face token: make one with write permission at {TOKENS_PAGE}, then `hf auth login` or set HF_TOKEN"]
+                [f"there is no Hugging Face token: create one with write permission at {TOKENS_PAGE}, then `hf auth login` or set HF_TOKEN"]
             )
         self._say = say
         if not sys.stderr.isatty():
@@ -64,22 +64,22 @@ class Hub:
 
     def check_account(self, namespace: str) -> None:
         """Raises:
-        ConfigError: if the token is not accepted, may only read, or is of somebody else than `namespace`.
+        ConfigError: if the token is not accepted, has read permission only, or cannot write to `namespace`.
         HubError: if the Hub cannot be reached.
         """
-        me = self._try("asking who the token belongs to", self.api.whoami)
+        me = self._try("looking up the owner of the token", self.api.whoami)
         if me["auth"]["accessToken"]["role"] == "read":
-            raise ConfigError(
-                [f"the token of {me['name']} may only read: make one with write permission at {TOKENS_PAGE} and set HF_TOKEN to it"]
-            )
+            owner = me["name"]
+            advice = f"create one with write permission at {TOKENS_PAGE} and set HF_TOKEN to it"
+            raise ConfigError([f"the token of {owner} has read permission only: {advice}"])
         allowed_names = [me["name"], *(organisation["name"] for organisation in me.get("orgs", []))]
         if namespace not in allowed_names:
             raise ConfigError([f"the token of {me['name']} cannot push to {namespace}; it can to {', '.join(allowed_names)}"])
 
     def remote(self, repository: Repository) -> Remote | None:
-        """What is there; None if the repository is not."""
+        """The repository as it is on the Hub; None if it does not exist."""
         try:
-            return self._try(f"looking at {repository.name}", lambda: self._look(repository))
+            return self._try(f"listing {repository.name}", lambda: self._look(repository))
         except RepositoryNotFoundError:
             return None
 
@@ -144,10 +144,10 @@ class Hub:
         self._try(doing, lambda: self.api.add_collection_item(slug, repository.id, repository.kind, exists_ok=True))
 
     def _try(self, doing: str, call: Callable[[], Answer]) -> Answer:
-        """Make a call until it succeeds, a few times; errors in eva's words.
+        """Call until it succeeds, at most `TRIES` times.
 
         Raises:
-            RepositoryNotFoundError: as it is; it may be what the caller asks.
+            RepositoryNotFoundError: unchanged; callers test whether a repository exists.
         """
         for attempt in range(TRIES):
             get_session().timeout = httpx.Timeout(float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT", TIMEOUT_SECONDS)))
@@ -165,19 +165,19 @@ class Hub:
                     raise HubError(f"{doing}: the Hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__})") from error
                 wait, cause = 2.0**attempt, type(error).__name__
             except (RuntimeError, OSError, ValueError) as error:  # how the client reports uploads and cards that failed for good
-                raise HubError(f"{doing}: {_words(error.__cause__ or error)}; run the same command again to go on") from error
-            self._say(f"{doing}: {cause}; again in {wait:.0f} s")
+                raise HubError(f"{doing}: {_words(error.__cause__ or error)}; run the same command again to resume") from error
+            self._say(f"{doing}: {cause}; retrying in {wait:.0f} s")
             time.sleep(wait)
         raise AssertionError("the last try returns or raises")
 
     def _refusal(self, doing: str, status: int, error: HfHubHTTPError) -> Exception:
         if status == 401:
-            return ConfigError([f"{doing}: the Hub does not accept the token; make a new one at {TOKENS_PAGE} and set HF_TOKEN to it"])
+            return ConfigError([f"{doing}: the Hub does not accept the token; create a new one at {TOKENS_PAGE} and set HF_TOKEN to it"])
         if status == 403:
             return ConfigError(
-                [f"{doing}: the token has no permission for that; make one that can write there at {TOKENS_PAGE} and set HF_TOKEN to it"]
+                [f"{doing}: the token has no permission for that; create one that can write there at {TOKENS_PAGE} and set HF_TOKEN to it"]
             )
-        return HubError(f"{doing}: {_words(error)}; what is uploaded is kept, run the same command again to go on")
+        return HubError(f"{doing}: {_words(error)}; uploaded files are kept; run the same command again to resume")
 
 
 def _words(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What belongs to the machine and must not leave it: absolute paths, the user's name in them, tokens and keys.
+"""Values that must not leave the machine: absolute paths, the user's name in them, tokens and keys.
 
 Recipes, manifests and pipelines are settings, so a path in them shrinks to its last part, or to its place in the run, and the addresses
 of servers are left out. Rows are data: only what is known to be private (secrets, the home folder, the run's own place, the servers'
@@ -23,17 +23,17 @@ from eva_stages.core.rows import MESSAGES_OF_ERRORS
 
 SERVER = "[server]"
 SYSTEM = ("/usr", "/usr/local")
-"""Folders that every machine has, where Python may be: they tell nothing, and prompts about shells name them."""
+"""Folders that every machine has, where Python may be: they reveal nothing, and prompts about shells contain them."""
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 PRIVATE_FIELDS = ("api_base",)
-"""Fields of recipes that name a machine: they are left out of what is published."""
+"""Fields of recipes that name a machine: they are not published."""
 ANY_PATH = re.compile(r"(?<![\w./:])~?(?:/[\w.@+-]+){2,}/?")
 USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True)
 class Privacy:
-    """Knows what is private on this machine, for one run."""
+    """The private values of this machine, for one run."""
 
     root: Path
     """Folder of the run; paths below it become relative to it."""
@@ -48,7 +48,7 @@ class Privacy:
 
     @cached_property
     def places(self) -> dict[str, str]:
-        """Folders that tell about this machine, longest first, and what stands for them."""
+        """Folders that identify this machine, longest first, with their replacements."""
         short_names = {sys.prefix: "python", str(Path.home()): "~", str(Path.cwd()): ".", str(self.root.resolve()): ""}
         public_names = {place: short for place, short in short_names.items() if place not in SYSTEM}
         telling = {place: short for place, short in public_names.items() if place.count("/") > 1 or (short in ("~", "") and place != "/")}
@@ -61,7 +61,7 @@ class Privacy:
         return re.compile("|".join([*places, *hosts]) or r"(?!)")
 
     def text(self, text: str) -> str:
-        """A text without what is known to be private."""
+        """A text without known private values."""
         return self.pattern.sub(self._replacement, self.secrets.hide(text))
 
     def _replacement(self, match: re.Match[str]) -> str:
@@ -71,7 +71,7 @@ class Privacy:
         return self.places[place] and match.group().replace(place, self.places[place])
 
     def message(self, text: str) -> str:
-        """The words of an error: no absolute path at all."""
+        """An error message without any absolute path."""
         return ANY_PATH.sub(lambda match: match.group().rstrip("/").rpartition("/")[2], self.text(self.secrets.redact(text)))
 
     def settings(self, value: Any) -> Any:
@@ -146,7 +146,7 @@ def _is_path(text: str) -> bool:
 def _expanded_path(text: str) -> Path:
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # ~name of nobody here
+    except RuntimeError:  # ~name of an unknown user
         return Path(text)
 
 

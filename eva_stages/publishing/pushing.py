@@ -1,7 +1,7 @@
-"""A push: what a run has is compared with what the Hub has, and the difference is committed, repository by repository.
+"""A push compares a run with its repositories on the Hub and commits the differences, repository by repository.
 
-What was pushed stands in the run's `published.json` (commits, and the sha256 of every file), written after each repository, so a
-push that was cut off goes on with the next one; files of the one it was cut off in that had arrived are not sent again.
+The pushed files are recorded in the run's `published.json` (commits, and the sha256 of every file), written after each repository, so a
+interrupted push resumes with the next one; files that had arrived are not sent again.
 """
 
 import json
@@ -29,12 +29,12 @@ from eva_stages.views.history import read_history
 RECORD_FILE = "published.json"
 TITLE_CHARACTERS = 59
 RECORD_ADVICE = "put back a copy of it; without one: mv {root} {root}-2 && rm {root}-2/published.json && eva push {root}-2 --to NAMESPACE"
-"""The record says which repositories are this run's, and nothing else does: without it, the run goes to new ones."""
+"""Only the record knows which repositories belong to this run: without it, the run is pushed to new repositories."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a repository: the paths of the files that were (or would be) sent, and the commit they are in."""
+    """The outcome for one repository: the paths of the files that were (or would be) sent, and their commit."""
 
     repository: Repository
     changed_paths: tuple[str, ...]
@@ -54,7 +54,7 @@ class Record:
         self._path = root / RECORD_FILE
         document = read_json(self._path, dict, RECORD_ADVICE.format(root=root)) if self._path.is_file() else {}
         self.run: str = document.get("run") or uuid.uuid4().hex
-        """Tells this run from others of the same name."""
+        """Distinguishes this run from others of the same name."""
         self.collections: dict[str, str] = document.get("collections", {})
         self.repositories: dict[str, dict[str, Any]] = document.get("repositories", {})
         if not _is_record(self.run, self.collections, self.repositories):
@@ -62,7 +62,7 @@ class Record:
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
-        """Repository to path to what was pushed there."""
+        """Repository to path to the pushed file."""
         return {name: entry["files"] for name, entry in self.repositories.items()}
 
     def save(self) -> None:
@@ -131,7 +131,7 @@ def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
 
 
 def preview(wanted_repositories: list[Repository], record: Record) -> list[Outcome]:
-    """What a push would send, judged by what earlier ones recorded; asks nobody."""
+    """What a push would send, by the records of earlier pushes; makes no network calls."""
     outcomes = []
     for repository in wanted_repositories:
         pushed_files = record.files.get(repository.name, {})
@@ -143,11 +143,11 @@ def preview(wanted_repositories: list[Repository], record: Record) -> list[Outco
 def push(
     run: Run, wanted_repositories: list[Repository], record: Record, hub: Hub, private: bool, say: Callable[[str], None]
 ) -> list[Outcome]:
-    """Bring every repository to what it should be, and tie them in a collection.
+    """Update every repository.
 
     Raises:
         ConfigError: before anything is sent, if a repository holds another run, or files of others where eva's would go.
-        HubError: if the Hub gives up on us; the next push goes on.
+        HubError: if the Hub keeps failing; the next push resumes.
     """
     record.save()
     remotes = {repository.name: hub.remote(repository) for repository in wanted_repositories}
@@ -172,7 +172,7 @@ def push(
 
 
 def tie(wanted_repositories: list[Repository], record: Record, hub: Hub, title: str, namespace: str, private: bool) -> str:
-    """Have the repositories in the run's collection; returns its slug."""
+    """Add the repositories to the run's collection; returns its slug."""
     slug = hub.collect(record.collections.get(namespace), title[:TITLE_CHARACTERS], namespace, private, wanted_repositories)
     if record.collections.get(namespace) != slug:
         record.collections[namespace] = slug
@@ -185,7 +185,7 @@ def _faults(repository: Repository, remote: Remote | None, mark: Mapping[str, An
     if remote is None:
         return []
     if private and not remote.private:
-        return [f"{repository.name} exists and is public: make it private in its settings on the Hub, or push without --private"]
+        return [f"{repository.name} exists and is public: change it to private in its settings on the Hub, or push without --private"]
     if mark and mark["run"] != record.run:
         return [f"{repository.name} holds another run of this name: rename the folder of this run, or delete that repository"]
     own_files = {*mark.get("files", []), MARK} if mark else set()
@@ -194,7 +194,7 @@ def _faults(repository: Repository, remote: Remote | None, mark: Mapping[str, An
         foreign.append(MARK)
     if foreign:
         names = ", ".join(foreign)
-        return [f"{repository.name} has files that eva did not put there and would write over: {names}. Rename them or the run's folder"]
+        return [f"{repository.name} has files that eva did not push and would overwrite: {names}. Rename them or the run's folder"]
     return []
 
 

@@ -32,7 +32,7 @@ def make_report(runs: Sequence[Run]) -> Path:
 
 
 def _differences(histories: Sequence[History]) -> dict[str, Any] | None:
-    """The first run compared with each of the others; None where they have no complete benchmark in common."""
+    """The comparison of the first run with each other run; None where they have no complete benchmark in common."""
     sides = [values for history in histories if (values := measurements([history]))]
     try:
         return compare(sides) if len(sides) > 1 and sides[0][0].run == histories[0].name else None

@@ -25,7 +25,7 @@ UNKNOWN = {"license": "unknown"}
 LICENCE = "base_policy_licence.json"
 """In a run's folder: the licence that the base policy's own card states."""
 EMBEDDED_NAMES = (LETTERCRAFT, "microworld")
-"""Names of what eva itself brings along; the second one was its name in eva 0.1.0."""
+"""Names of the policy and prompts that eva includes; "microworld" was the name in eva 0.1.0."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -38,7 +38,7 @@ class Base:
     digest: str
     """Its commit on the Hub, or the sha256 over its files."""
     licence: Mapping[str, str]
-    """The card fields that say its licence."""
+    """The card fields with its licence."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _named_artifacts(history: History) -> tuple[Artifact, ...]:
 
 
 def _outside_digests(history: History) -> dict[str, str]:
-    """What the run took from outside: the digest of each input by its name."""
+    """The digests of inputs that eva did not build, by name."""
     entries = (entry for artifact in history.artifacts for entry in artifact.outside_inputs.values())
     return {str(entry["artifact"]): str(entry["digest"]) for entry in entries}
 

@@ -1,4 +1,4 @@
-"""Comparing scores question by question: of any number of runs, of files of judgments, or of a run's iterations with its base policy.
+"""Compare scores question by question: of any number of runs, of files of judgments, or of a run's iterations with its base policy.
 
 Every benchmark's score stage holds the values of its questions (`statistics.VALUES`) as its rows; Lettercraft's are the rewards of its
 responses. A side is compared with the first one on what both have: the same benchmark, the same policy (base, iteration 0, ...), the
@@ -35,7 +35,7 @@ class Measurement(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two sides of one difference; `notes` say what is not recorded of them."""
+    """The two sides of a difference."""
 
     policy: str
     a: Measurement
@@ -50,7 +50,7 @@ def measurements(histories: Iterable[History]) -> list[Measurement]:
 
 
 def run_values(name: str, history: History) -> list[Measurement]:
-    """The same of one run, under a name.
+    """The value of every question of one run, under the given name.
 
     Raises:
         ConfigError: if no evaluation is complete.
@@ -73,7 +73,7 @@ def file_values(bench: str, path: Path) -> list[Measurement]:
 
 
 def compare(sides: Sequence[list[Measurement]]) -> dict[str, Any]:
-    """The document of a comparison of the first side with each of the others.
+    """Compare the first side with every other side; returns the JSON document.
 
     Two sides of one policy each and one benchmark are compared whatever the policies are called.
 
@@ -90,7 +90,7 @@ def compare(sides: Sequence[list[Measurement]]) -> dict[str, Any]:
 
 
 def compare_iterations(values: list[Measurement]) -> dict[str, Any]:
-    """The document of a comparison of each iteration with the base policy, within a run.
+    """Compare each iteration of a run with its base policy; returns the JSON document.
 
     Raises:
         ConfigError: if there is no iteration to compare.
@@ -161,19 +161,19 @@ def _document(name_a: str, name_b: str, pairs: list[Pair], notes: list[str]) -> 
 
 def _artifact_values(run: str, artifact: Artifact) -> list[Measurement]:
     """What an artifact of an evaluation records of every question; nothing if it records nothing of any."""
-    parsed = artifact.parsed_name
-    if parsed.kind == ANSWER_REWARD and parsed.benchmark == LETTERCRAFT:
+    stage_name = artifact.parsed_name
+    if stage_name.kind == ANSWER_REWARD and stage_name.benchmark == LETTERCRAFT:
         rewards = read_table(artifact.content)
         return [
             Measurement(run, f"{LETTERCRAFT}, {name}", artifact.policy, None, _mean_rewards(rewards, column))
             for name, column in REWARD_COLUMNS.items()
         ]
-    if parsed.kind != SCORE or artifact.rows is None:
+    if stage_name.kind != SCORE or artifact.rows is None:
         return []
     table = read_table(artifact.content)
     judging = (artifact.manifest.get("scores") or {}).get("judging") or {}
     has_values = table.schema.names == VALUES.names
-    return [Measurement(run, str(parsed.benchmark), artifact.policy, judging.get("judge"), table)] if has_values else []
+    return [Measurement(run, str(stage_name.benchmark), artifact.policy, judging.get("judge"), table)] if has_values else []
 
 
 def _mean_rewards(rewards: pa.Table, column: str) -> pa.Table:

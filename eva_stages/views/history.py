@@ -1,7 +1,7 @@
 """The read model of a run, from its folder alone: no recipe is resolved, no model is located, no input is hashed.
 
-Everything that shows a run reads this, so it works from any directory, on a copy of the run, after the inputs moved or went away, and
-while the run goes on. `stages.json` lists the stages of the recipe as it was last run; artifacts of other recipes in the same folder are
+Everything that shows a run reads this, so it works from any directory, on a copy of the run, after the inputs were moved or deleted, and
+while the run continues. `stages.json` lists the stages of the recipe as it was last run; artifacts of other recipes in the same folder are
 left out. Runs of eva 0.1.0 list folders only: the rest is read from the manifests and from the text of the recipe.
 """
 
@@ -36,9 +36,9 @@ class Artifact:
     folder: Path
     manifest: Mapping[str, Any]
     name: str = ""
-    """Its configuration in the data set repository, such as pairs-1; only a story names it."""
+    """Its configuration in the data set repository (pairs-1); empty until a story sets it."""
     holds: str = ""
-    """What its rows are, in a line."""
+    """A description of its rows in one line."""
 
     @property
     def stage(self) -> str:
@@ -73,7 +73,7 @@ class Artifact:
 
     @property
     def counts(self) -> dict[str, float]:
-        """What the stage counted, besides tokens and money."""
+        """The stage's counts without tokens and money."""
         return {name: count for name, count in self.manifest["counts"].items() if name not in (*TOKENS, COST)}
 
     @property
@@ -154,7 +154,7 @@ class History:
         return self._by_folder.get(folder)
 
     def input_artifact(self, artifact: Artifact, name: str) -> Artifact | None:
-        """The artifact that another one was computed from, by the name it has there; None if it came from outside."""
+        """The artifact that is the input `name` of another artifact; None if eva did not build the input."""
         return self.artifact_in(artifact.inputs.get(name, ""))
 
     @cached_property
@@ -179,7 +179,7 @@ class History:
         return sets
 
     def _builders(self, iteration: int) -> tuple[str, ...]:
-        """In an iteration that evolves, only what is mixed is a prompt set; elsewhere the loaded prompts are."""
+        """Stages that build the prompt set: mixing in an iteration that evolves, loading elsewhere."""
         return MIXED_SETS if self.find("evolve", iteration) or self.find("select", iteration) else (*MIXED_SETS, *SEED_SETS)
 
     def size(self, artifact: Artifact) -> int:
@@ -226,7 +226,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     except DamagedError:
         if path.is_file():
             raise
-        return None  # put aside just now, by a repair
+        return None  # moved away just now by a repair
 
 
 def _from_manifest(stage: PlannedStage, manifest: Mapping[str, Any] | None, root: Path) -> PlannedStage:

@@ -19,7 +19,7 @@ def steps_view(document: dict[str, Any]) -> Group:
     steps = document["lineage"]
     lines: list[Any] = [Text(f"{document['prompt_id']} in {document['run']}", style="bold")]
     if not document["reaches_seed"]:
-        lines.append(Text("the run does not hold what came before the first of these", style="red"))
+        lines.append(Text("the run has no record of the ancestors of the first prompt", style="red"))
     for step in steps:
         lines += ["", Text(_heading(step), style="bold cyan"), Text(one_line(last_user_text(step["messages"]), PROMPT_CHARACTERS))]
         lines += [Text(f"  {line}") for line in _facts(step)]
@@ -27,13 +27,13 @@ def steps_view(document: dict[str, Any]) -> Group:
         usable_count = sum(child["rejected"] is None for child in document["evolved_into"])
         lines += [
             "",
-            Text(f"evolved {document['evolutions']} times, {usable_count} not rejected; --from-seed shows the whole tree", style="dim"),
+            Text(f"evolved {document['evolutions']} times, {usable_count} not rejected; --from-seed shows the complete tree", style="dim"),
         ]
     return Group(*lines)
 
 
 def tree_view(document: dict[str, Any]) -> Group:
-    """The tree below a seed; what is beyond `MOST_NODES` is counted."""
+    """The tree below a seed; nodes beyond `MOST_NODES` are counted."""
     root = document["tree"]
     tree = Tree(_label(root))
     waiting = [(tree, child) for child in root["children"]]
@@ -44,7 +44,7 @@ def tree_view(document: dict[str, Any]) -> Group:
         waiting += [(branch, child) for child in node["children"]]
         shown_count += 1
     hidden_count = document["evolutions"] - shown_count
-    notes = [Text(f"... and {hidden_count} more; --json has all", style="dim")] if hidden_count else []
+    notes = [Text(f"... and {hidden_count} more; --json prints all", style="dim")] if hidden_count else []
     return Group(Text(f"seed {document['seed']} in {document['run']}: {document['evolutions']} evolutions", style="bold"), tree, *notes)
 
 

@@ -1,4 +1,4 @@
-"""What a run did with one prompt, iteration by iteration: answers and rewards, informativeness, pair, and the checkpoints trained on it."""
+"""One prompt in a run, by iteration: responses and rewards, informativeness, pair, and the checkpoints trained on it."""
 
 from collections.abc import Callable
 from typing import Any

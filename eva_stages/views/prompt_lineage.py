@@ -1,4 +1,4 @@
-"""Where a prompt came from and what became of it: up to its seed, or the tree below a seed.
+"""The origin and the fate of a prompt: the path up to its seed, or the tree below a seed.
 
 Artifacts are searched as they are (`lookup`): nothing is indexed beforehand, so there is nothing to go stale. A text that evolved
 twice is one prompt; its lineage is that of the row that first came into a prompt set, or else of its first evolution.
@@ -36,7 +36,7 @@ class Origin:
 
 
 class Lineage:
-    """Answers questions about the prompts of one run; what has been read is kept for the next question."""
+    """Looks up the prompts of one run; files that were read are cached."""
 
     def __init__(self, history: History) -> None:
         self._history = history

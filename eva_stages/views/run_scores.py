@@ -23,7 +23,7 @@ def run_results(summary: dict[str, Any]) -> dict[str, Any]:
     published_rows = [
         {"benchmark": name, "model": entry.model, "score": score, "source": entry.source}
         for name in names
-        for entry, score in _beside(name)
+        for entry, score in _published_beside(name)
     ]
     return {"run": summary["run"], "results": results, "published": published_rows}
 
@@ -69,14 +69,17 @@ def _row(benchmark: str, policy: str, estimate: dict[str, Any] | None, judge: st
     return {"benchmark": benchmark, "policy": policy, "judge": judge, **figures}
 
 
-def _beside(name: str) -> list[tuple[PublishedScore, float]]:
+def _published_beside(name: str) -> list[tuple[PublishedScore, float]]:
     """Published scores in the benchmark's unit here: for AlpacaEval that is the raw win rate."""
     if name == "alpaca-eval":
-        known = [(one, one.detail.get("win_rate")) for one in published_scores(name, None, [])]
+        score_pairs = [(published_score, published_score.detail.get("win_rate")) for published_score in published_scores(name, None, [])]
     elif name == "mt-bench":
-        known = [(one, one.score) for one in published_scores(name, None, [])]
+        score_pairs = [(published_score, published_score.score) for published_score in published_scores(name, None, [])]
     elif name.startswith("arena-hard-"):
-        known = [(one, one.score) for one in published_scores("arena-hard", name.removeprefix("arena-hard-"), [])]
+        score_pairs = [
+            (published_score, published_score.score)
+            for published_score in published_scores("arena-hard", name.removeprefix("arena-hard-"), [])
+        ]
     else:
-        known = []
-    return [(one, score) for one, score in known if score is not None]
+        score_pairs = []
+    return [(published_score, score) for published_score, score in score_pairs if score is not None]

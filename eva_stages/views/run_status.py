@@ -17,7 +17,7 @@ from eva_stages.solver.launching import METRICS, last_entry
 from eva_stages.views.history import Artifact, History, read_history
 from eva_stages.views.summary_tables import counted_warnings
 
-AROUND = 5
+FRAME_LINES = 5
 """Lines of a terminal that the table needs besides its rows."""
 
 
@@ -34,9 +34,9 @@ class Watch:
         Complete ones have what they took (`core.ledger.actual`); `ledger` has the sums of that, and what is planned for the others.
         """
         holder, events, history = self._run.holder(), self._run.events(), read_history(self._run)
-        planned = planned_entries(self._run.root)
+        plan = planned_entries(self._run.root)
         last_events = {_key(event.get("fingerprint")): event for event in events}
-        attempts = {_key(fingerprint): tried for fingerprint, tried in earlier_attempts(events).items()}
+        attempts = {_key(fingerprint): attempts_of_stage for fingerprint, attempts_of_stage in earlier_attempts(events).items()}
         entries = []
         for stage in history.stages:
             key = _key(stage.fingerprint)
@@ -45,10 +45,10 @@ class Watch:
                 entry |= _complete_entry(artifact, attempts.get(key, Attempts()))
             else:
                 entry |= self._open_entry(history, stage, last_events.get(key, {}), holder is not None)
-            entries.append({**entry, "planned": planned.get(key)})
-        ledger = sums([entry for entry in entries if entry["state"] == "done"]) | _left(entries)
-        named = {"recipe": history.recipe_name, "run": str(self._run.root), "locked_by": holder}
-        return {**named, "stages": entries, "ledger": ledger, "variants": self._variants()}
+            entries.append({**entry, "planned": plan.get(key)})
+        ledger = sums([entry for entry in entries if entry["state"] == "done"]) | _remaining_work(entries)
+        run_fields = {"recipe": history.recipe_name, "run": str(self._run.root), "locked_by": holder}
+        return {**run_fields, "stages": entries, "ledger": ledger, "variants": self._variants()}
 
     def _variants(self) -> list[dict[str, Any]]:
         """Recipes that were run in the folder before, with the complete stages that only they have."""
@@ -62,13 +62,13 @@ class Watch:
             for variant in other_variants(self._run)
         ]
 
-    def _open_entry(self, history: History, stage: PlannedStage, event: Mapping[str, Any], locked: bool) -> dict[str, Any]:
+    def _open_entry(self, history: History, stage: PlannedStage, event: Mapping[str, Any], is_locked: bool) -> dict[str, Any]:
         work = self._run.work / stage.folder
         rows = sum(map(self._rows, part_files(work / "parts"))) or None
         state = "failed" if event.get("event") == "failed" else "unfinished" if work.is_dir() else "to do"
         cause = event.get("cause") if state == "failed" else None
         entry: dict[str, Any] = {"state": state, "rows": rows, "seconds": None, "counts": {}, "cause": cause}
-        if not locked or event.get("event") not in ("start", "resume"):
+        if not is_locked or event.get("event") not in ("start", "resume"):
             return entry
         total = _total(history, stage)
         return {**entry, "state": "running", "total": total, "since": event["time"], "step": last_entry(work / METRICS)}
@@ -99,11 +99,11 @@ def _total(history: History, stage: PlannedStage) -> int | None:
     return history.size(source) if source and source.rows else None
 
 
-def _left(entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _remaining_work(entries: list[dict[str, Any]]) -> dict[str, Any]:
     """The time planned for the stages that are not done, less what a running one has had; null where it is not known of one."""
     waiting = [_waiting(entry) for entry in entries if entry["state"] != "done"]
-    known = [seconds for seconds in waiting if seconds is not None]
-    return {"left_stages": len(waiting), "left_seconds": round(sum(known), 3) if len(known) == len(waiting) else None}
+    known_seconds = [seconds for seconds in waiting if seconds is not None]
+    return {"left_stages": len(waiting), "left_seconds": round(sum(known_seconds), 3) if len(known_seconds) == len(waiting) else None}
 
 
 def _waiting(entry: dict[str, Any]) -> float | None:
@@ -121,27 +121,27 @@ def status_table(document: dict[str, Any], height: int | None = None) -> TextTab
     """
     holder, stages = document["locked_by"], document["stages"]
     title = f"{document['recipe']} in {document['run']}{f', process at work: {holder}' if holder else ''}"
-    start, end = _window([entry["state"] for entry in stages], len(stages) if height is None else max(3, height - AROUND))
-    done = sum(entry["state"] == "done" for entry in stages)
-    hidden = f"; {len(stages) - (end - start)} not shown" if end - start < len(stages) else ""
-    notes = [f"{done} of {len(stages)} stages done{hidden}{_summed(document['ledger'])}"]
+    start, end = _window([entry["state"] for entry in stages], len(stages) if height is None else max(3, height - FRAME_LINES))
+    done_count = sum(entry["state"] == "done" for entry in stages)
+    hidden_note = f"; {len(stages) - (end - start)} not shown" if end - start < len(stages) else ""
+    notes = [f"{done_count} of {len(stages)} stages done{hidden_note}{_ledger_text(document['ledger'])}"]
     notes += [variant["said"] for variant in document.get("variants", [])]
-    rows = [(*_cells(entry), _planned(entry["planned"])) for entry in stages[start:end]]
+    rows = [(*_cells(entry), _planned_seconds(entry["planned"])) for entry in stages[start:end]]
     return TextTable(title, ("stage", "state", "rows", "seconds", "planned"), rows, notes, "llrrr")
 
 
-def _planned(planned: dict[str, Any] | None) -> str:
-    seconds = (planned or {}).get("seconds_expected")
+def _planned_seconds(plan: dict[str, Any] | None) -> str:
+    seconds = (plan or {}).get("seconds_expected")
     return "" if seconds is None else f"{seconds:.1f}"
 
 
-def _summed(ledger: dict[str, Any]) -> str:
+def _ledger_text(ledger: dict[str, Any]) -> str:
     """What the stages took against their plan, what interrupted attempts took, and what remains, as far as it is known."""
     sentences = []
     if ledger["compared_seconds"] is not None:
         low, high = (duration(ledger[f"planned_seconds_{name}"]) for name in ("low", "high"))
-        planned = f"{duration(ledger['planned_seconds_expected'])} planned ({low} - {high})"
-        sentences.append(f"{ledger['compared_stages']} of them took {duration(ledger['compared_seconds'])}, {planned}")
+        plan_text = f"{duration(ledger['planned_seconds_expected'])} planned ({low} - {high})"
+        sentences.append(f"{ledger['compared_stages']} of them took {duration(ledger['compared_seconds'])}, {plan_text}")
     if ledger["earlier_attempts"]:
         sentences.append(f"{ledger['earlier_attempts']} earlier attempts took {duration(ledger['earlier_seconds'])}")
     if ledger["left_seconds"]:
@@ -167,6 +167,6 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
         return entry["stage"], "done, reused" if entry.get("reused") else entry["state"], rows, seconds
     step = entry["step"]
     state = f"running, step {step['step']}/{step['total_steps']}, loss {step['loss']:.3f}" if step else "running"
-    elapsed = (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds()
+    elapsed_seconds = (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds()
     progress = rows if entry["total"] is None else f"{rows or 0} of {entry['total']:,}"
-    return entry["stage"], state, progress, f"{max(elapsed, 0):.0f} so far"
+    return entry["stage"], state, progress, f"{max(elapsed_seconds, 0):.0f} so far"

@@ -19,7 +19,7 @@ from eva_stages.views.history import Artifact, History
 def summary(history: History) -> dict[str, Any]:
     """Every figure of the run's tables; null where a stage is not complete."""
     run = Run(history.root)
-    trained = history.every("train")
+    policies = history.every("train")
     base_name = stage_name(SCORE, LETTERCRAFT, BASE)
     return {
         "recipe": history.recipe_name,
@@ -29,12 +29,12 @@ def summary(history: History) -> dict[str, Any]:
         "base": {"held_out": _scores(history.find(base_name, 0))} if history.find_planned(base_name, 0) else None,
         "iterations": [_iteration(history, number) for number in history.planned_iterations],
         "benchmarks": benchmark_scores(history),
-        "policy": str(trained[-1].content) if trained else None,
+        "policy": str(policies[-1].content) if policies else None,
     }
 
 
 def _iteration(history: History, number: int) -> dict[str, Any]:
-    planned = [stage for stage in history.stages if stage.iteration == number]
+    planned_stages = [stage for stage in history.stages if stage.iteration == number]
     artifacts = {artifact.stage: artifact for artifact in history.artifacts if artifact.iteration == number}
     counts = {name: artifact.manifest["counts"] for name, artifact in artifacts.items()}
     prompts, train, health = history.prompt_sets.get(number), artifacts.get("train"), artifacts.get("health")
@@ -43,7 +43,7 @@ def _iteration(history: History, number: int) -> dict[str, Any]:
         "iteration": number,
         "prompts": history.size(prompts) if prompts else None,
         "evolved": counts["curate"]["kept"] if "curate" in counts else None,
-        "rejected": _rejected(counts) if "curate" in counts else None,
+        "rejected": _rejection_counts(counts) if "curate" in counts else None,
         **_rewards(artifacts.get("reward")),
         "failures": failures,
         "pairs": counts.get("pair"),
@@ -54,14 +54,14 @@ def _iteration(history: History, number: int) -> dict[str, Any]:
         "held_out": _scores(artifacts.get(stage_name(SCORE, LETTERCRAFT, EVAL))),
         "health": {"figures": health.manifest["figures"], "warnings": health.warnings} if health else None,
         "seconds": round(sum(artifact.manifest["seconds"] for artifact in artifacts.values()), 1),
-        "done": len(artifacts) == len(planned),
+        "done": len(artifacts) == len(planned_stages),
     }
 
 
-def _rejected(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+def _rejection_counts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """Why curating and decontaminating rejected evolutions."""
-    contaminated = {"contaminated": counts["decontaminate"]["contaminated"]} if "decontaminate" in counts else {}
-    reasons = {**counts["curate"], **contaminated}
+    contamination = {"contaminated": counts["decontaminate"]["contaminated"]} if "decontaminate" in counts else {}
+    reasons = {**counts["curate"], **contamination}
     return {reason: count for reason, count in reasons.items() if reason not in (*KINDS["curate"].kept_counts, FAILED_CALLS) and count}
 
 
@@ -70,8 +70,12 @@ def _rewards(artifact: Artifact | None) -> dict[str, float | None]:
     if artifact is None:
         return unknown
     rewards = reward_matrix(read_table(artifact.content, ["rewards"])["rewards"])
-    scored = rewards[np.isfinite(rewards).all(axis=1)]
-    return {"mean_reward": float(mean(scored)), "mean_gap": float(mean(reward_gap(scored)))} if len(scored) else unknown
+    scored_rewards = rewards[np.isfinite(rewards).all(axis=1)]
+    return (
+        {"mean_reward": float(mean(scored_rewards)), "mean_gap": float(mean(reward_gap(scored_rewards)))}
+        if len(scored_rewards)
+        else unknown
+    )
 
 
 def _analysis(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
@@ -99,16 +103,16 @@ def benchmark_scores(history: History) -> list[dict[str, Any]]:
     for name in dict.fromkeys(stage.parsed_name.benchmark for stage in of_benchmarks):
         score_stages = [stage for stage in of_benchmarks if stage.parsed_name.benchmark == name and stage.parsed_name.kind == SCORE]
         for stage in sorted(score_stages, key=lambda stage: (stage.iteration, stage.parsed_name.side != BASE)):
-            parsed = stage.parsed_name
-            judged = history.find(stage_name(JUDGE, name, parsed.side), stage.iteration)
-            policy, spending = parsed.policy(stage.iteration), _spending(judged)
+            parsed_name = stage.parsed_name
+            judgments = history.find(stage_name(JUDGE, name, parsed_name.side), stage.iteration)
+            policy, spending = parsed_name.policy(stage.iteration), _spending(judgments)
             entries.append({"benchmark": name, "policy": policy, "scores": _scores(history.artifact(stage)), "spending": spending})
     return entries
 
 
-def _spending(judged: Artifact | None) -> dict[str, float] | None:
+def _spending(judgments: Artifact | None) -> dict[str, float] | None:
     """What judging a policy cost this run, and separately what it reused of earlier calls; null where it is not complete."""
-    if judged is None:
+    if judgments is None:
         return None
-    counts = judged.manifest["counts"]
+    counts = judgments.manifest["counts"]
     return {name: counts.get(name, 0) for name in ("cost_usd", "estimated_calls", "reused_calls", "reused_usd")}

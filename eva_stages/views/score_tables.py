@@ -1,6 +1,6 @@
 """Tables of scores and of comparisons.
 
-Official figures and eva's own are told apart in the column heads and notes; published scores of known models stand below the scored
+The column heads and notes distinguish official figures from eva's own; published scores of known models stand below the scored
 ones with their source.
 """
 
@@ -40,31 +40,32 @@ _DETAIL = {
 def score_tables(document: dict[str, Any]) -> list[TextTable]:
     """The tables of a score document: scores with published ones below, categories, and differences."""
     bench, models = document["bench"], document["models"]
-    kinds = sorted({one["ci_kind"] for one in models if one["ci_kind"]})
-    detail = [(head, key) for head, key in _DETAIL[bench] if any(one.get(key) is not None for one in models)]
-    heads = ("model", "score", "low", "high", *(head for head, _ in detail), "source")
+    kinds = sorted({entry["ci_kind"] for entry in models if entry["ci_kind"]})
+    detail_columns = [(head, key) for head, key in _DETAIL[bench] if any(entry.get(key) is not None for entry in models)]
+    heads = ("model", "score", "low", "high", *(head for head, _ in detail_columns), "source")
     rows = [
-        (one["model"], one["score"], *(one["ci"] or (None, None)), *(one.get(key) for _, key in detail), "scored here") for one in models
+        (entry["model"], entry["score"], *(entry["ci"] or (None, None)), *(entry.get(key) for _, key in detail_columns), "scored here")
+        for entry in models
     ]
-    sources = list(dict.fromkeys(one["source"] for one in document["published"]))
-    for one in document["published"]:
+    sources = list(dict.fromkeys(entry["source"] for entry in document["published"]))
+    for entry in document["published"]:
         rows.append(
             (
-                one["model"],
-                one["score"],
+                entry["model"],
+                entry["score"],
                 None,
                 None,
-                *(one["detail"].get(key) for _, key in detail),
-                f"published ({sources.index(one['source']) + 1})",
+                *(entry["detail"].get(key) for _, key in detail_columns),
+                f"published ({sources.index(entry['source']) + 1})",
             )
         )
     version = f" {document['version']}" if document["version"] else ""
     notes = [f"score: {UNITS[bench]}; official figure. interval: {_interval_note(bench, document['version'], kinds)}"]
-    notes += [f"{one['model']}: no score: {one['reason']}" for one in models if one.get("reason")]
+    notes += [f"{entry['model']}: no score: {entry['reason']}" for entry in models if entry.get("reason")]
     notes += [
-        f"{one['model']}: {one['duplicates']} rows stand twice and count twice, as in the official tool"
-        for one in models
-        if one.get("duplicates")
+        f"{entry['model']}: {entry['duplicates']} rows stand twice and count twice, as in the official tool"
+        for entry in models
+        if entry.get("duplicates")
     ]
     notes += [f"({number}) {source}" for number, source in enumerate(sources, 1)]
     tables = [TextTable(f"{bench}{version}", heads, rows, tuple(notes))]
@@ -75,7 +76,7 @@ def comparison_tables(document: dict[str, Any]) -> list[TextTable]:
     """The table of a comparison of two runs or of a run's iterations."""
     heads = ("benchmark", "policy", "judge", "a", "b", "b - a", "low", "high", "P(better)", "p", "p (Holm)", "questions")
     keys = ("bench", "policy", "judge", "score_a", "score_b", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
-    rows = [tuple(one[key] for key in keys) for one in document["differences"]]
+    rows = [tuple(entry[key] for key in keys) for entry in document["differences"]]
     notes = (
         f"a: {document['a']}; b: {document['b']}",
         "eva's own figures: paired bootstrap over questions, 95 %; p two-sided, adjusted for all rows by Holm",
@@ -91,40 +92,40 @@ def _interval_note(bench: str, version: str | None, kinds: list[str]) -> str:
 
 
 def _categories(models: list[dict[str, Any]]) -> list[TextTable]:
-    names = list(dict.fromkeys(name for one in models for name in one.get("categories", {})))
+    names = list(dict.fromkeys(name for model in models for name in model.get("categories", {})))
     if not names:
         return []
-    rows: list[tuple[Cell, ...]] = [(one["model"], *(_category(one, name) for name in names)) for one in models]
+    rows: list[tuple[Cell, ...]] = [(model["model"], *(_category(model, name) for name in names)) for model in models]
     return [TextTable("by category", ("model", *names), rows, ("official figures",))]
 
 
 def _category(model: dict[str, Any], name: str) -> float | None:
-    found = model.get("categories", {}).get(name)
-    score: float | None = found["score"] if isinstance(found, dict) else found
+    score_of_category = model.get("categories", {}).get(name)
+    score: float | None = score_of_category["score"] if isinstance(score_of_category, dict) else score_of_category
     return score
 
 
 def _styles(models: list[dict[str, Any]]) -> list[TextTable]:
-    if not any("style_controlled" in one for one in models):
+    if not any("style_controlled" in model for model in models):
         return []
     rows: list[tuple[Cell, ...]] = []
-    for one in models:
-        found, converged = one.get("style_controlled"), one.get("style_controlled_converged")
-        figures = (found["score"], *found["ci"]) if found else (None, None, None)
-        rows.append((one["model"], *figures, converged["score"] if converged else None, one.get("style_reason")))
+    for model in models:
+        controlled_score, converged_score = model.get("style_controlled"), model.get("style_controlled_converged")
+        figures = (controlled_score["score"], *controlled_score["ci"]) if controlled_score else (None, None, None)
+        rows.append((model["model"], *figures, converged_score["score"] if converged_score else None, model.get("style_reason")))
     heads = ("model", "score", "low", "high", "converged (eva's own)", "reason")
     notes = ["official figures; they depend on the models scored together"]
-    if any(one.get("style_controlled_converged") for one in models):
+    if any(model.get("style_controlled_converged") for model in models):
         notes.append("v2.0's official fit stops after 50 steps; beside it the converged fit, which is eva's own")
     return [TextTable("style-controlled", heads, rows, tuple(notes))]
 
 
-def _differences(found: list[dict[str, Any]]) -> list[TextTable]:
-    if not found:
+def _differences(differences: list[dict[str, Any]]) -> list[TextTable]:
+    if not differences:
         return []
     heads = ("model", "judge", "difference to the best", "low", "high", "P(better)", "p", "p (Holm)", "questions")
     keys = ("b", "judge", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
-    rows: list[tuple[Cell, ...]] = [tuple(one[key] for key in keys) for one in found]
-    best = " and ".join(dict.fromkeys(one["a"] for one in found))
+    rows: list[tuple[Cell, ...]] = [tuple(difference[key] for key in keys) for difference in differences]
+    best = " and ".join(dict.fromkeys(difference["a"] for difference in differences))
     note = f"eva's own figures, against {best}: paired bootstrap over questions, 95 %; p two-sided, adjusted by Holm"
     return [TextTable("differences", heads, rows, (note,))]

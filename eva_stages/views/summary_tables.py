@@ -17,7 +17,7 @@ WIDEST = 1e9
 def summary_tables(document: dict[str, Any]) -> Group:
     base, iterations = document["base"], document["iterations"]
     benchmarks = [_benchmark_table(document["benchmarks"])] if document["benchmarks"] or document["only"] else []
-    failures = [f"{_name(entry)}: {name}: {_failed(reasons)}" for entry in iterations for name, reasons in entry["failures"].items()]
+    failures = [f"{_name(entry)}: {name}: {_failure_text(reasons)}" for entry in iterations for name, reasons in entry["failures"].items()]
     place = f"all stages: {document['stages']}"
     if document["only"]:
         return Group(as_rich(benchmarks), *(Text(note, style="dim") for note in failures), Text(place))
@@ -42,9 +42,9 @@ def _name(entry: dict[str, Any]) -> str:
 
 def _training_table(recipe: str, iterations: list[dict[str, Any]], failures: list[str]) -> TextTable:
     heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time", "health")
-    notes = [f"{_name(entry)}: {_left_out(entry)}" for entry in iterations]
-    notes += [f"{_name(entry)}: {_described(entry['analysis'])}" for entry in iterations if entry["analysis"]]
-    notes += [f"{_name(entry)}: {_rewritten(entry['rewrites'])}" for entry in iterations if entry["rewrites"]]
+    notes = [f"{_name(entry)}: {_left_out_text(entry)}" for entry in iterations]
+    notes += [f"{_name(entry)}: {_analysis_text(entry['analysis'])}" for entry in iterations if entry["analysis"]]
+    notes += [f"{_name(entry)}: {_rewrite_text(entry['rewrites'])}" for entry in iterations if entry["rewrites"]]
     rows = [_training_row(entry) for entry in iterations]
     return TextTable(f"{recipe}: training", heads, rows, [*notes, *failures], "l" + "r" * 9)
 
@@ -125,7 +125,7 @@ def _training_row(entry: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _left_out(entry: dict[str, Any]) -> str:
+def _left_out_text(entry: dict[str, Any]) -> str:
     """How many evolutions were rejected, and how many prompts gave no pair or responses got no reward, by reason."""
     evolutions = f"evolutions rejected: {facts(entry['rejected'] or {}) or 'none'}"
     if entry["unscored"] is not None:
@@ -134,19 +134,21 @@ def _left_out(entry: dict[str, Any]) -> str:
     return f"{evolutions}; prompts without a pair: {facts(no_pair) or 'none'}"
 
 
-def _failed(failures: dict[str, int]) -> str:
+def _failure_text(failures: dict[str, int]) -> str:
     """How many results of a stage are null, and why."""
     reasons = "; ".join(f"{reason} ({count:,})" for reason, count in list(failures.items())[:SHOWN_REASONS])
     return f"{sum(failures.values()):,} results missing: {reasons}{'; ...' if len(failures) > SHOWN_REASONS else ''}"
 
 
-def _rewritten(counts: dict[str, int]) -> str:
+def _rewrite_text(counts: dict[str, int]) -> str:
     """How many chosen responses were rewritten, and why the others were not."""
-    unchanged = {reason: count for reason, count in counts.items() if reason not in ("pair", "rewritten")}
-    return f"chosen responses rewritten: {counts.get('rewritten', 0)} of {counts['pair']}; not rewritten: {facts(unchanged) or 'none'}"
+    unchanged_counts = {reason: count for reason, count in counts.items() if reason not in ("pair", "rewritten")}
+    return (
+        f"chosen responses rewritten: {counts.get('rewritten', 0)} of {counts['pair']}; not rewritten: {facts(unchanged_counts) or 'none'}"
+    )
 
 
-def _described(analysis: dict[str, Any]) -> str:
+def _analysis_text(analysis: dict[str, Any]) -> str:
     """Scores and topics of the prompts, in one line."""
     scores = [f"{name} {_number(analysis[name], '.2f') or '?'} of 5" for name in ("quality", "complexity") if name in analysis]
     topics = [f"topics: {facts(analysis['topics']) or 'none'}"] if "topics" in analysis else []

@@ -189,7 +189,7 @@ def test_a_full_or_a_read_only_disk_fails_the_stage_and_the_next_attempt_goes_on
 
 def test_usage_errors_exit_with_2() -> None:
     assert "No such command" in run_eva("runn", code=2).stderr
-    assert "is no run" in run_eva("status", "nowhere", code=2).stderr
+    assert "is not a run" in run_eva("status", "nowhere", code=2).stderr
     assert json.loads(run_eva("validate", "quickstart", "--set", "seed=-1", "--json", code=2).stdout)["valid"] is False
 
 

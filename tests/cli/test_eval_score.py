@@ -84,9 +84,9 @@ def test_two_files_of_judgments_are_compared_question_by_question(files: Path) -
     assert difference["low"] == pytest.approx(2) and difference["p_value"] == difference["p_holm"] < 0.001
     assert "eva's own figures" in run_eva(*arguments, cwd=files).stdout
     result = run_eva("eval", "compare", "poor.jsonl", "good.jsonl", cwd=files, code=2)
-    assert "say of which benchmark with --bench" in result.stderr
+    assert "give their benchmark with --bench" in result.stderr
     result = run_eva("eval", "compare", "nowhere", "good", cwd=files, code=2)
-    assert "nowhere is no run" in result.stderr and result.stdout == ""
+    assert "nowhere is not a run" in result.stderr and result.stdout == ""
 
 
 def test_iterations_of_a_run_are_compared_with_its_base_and_with_another_run(tiny_run: Path, stage_folder) -> None:

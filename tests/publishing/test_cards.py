@@ -53,7 +53,7 @@ def is_same_figure(shown_text: str, value: float, decimals: int = 4) -> bool:
 
 def test_every_figure_of_what_was_counted_is_the_manifest_s(story: Story, tiny_run: Path) -> None:
     by_print = {manifest["fingerprint"]: manifest for manifest in manifests(tiny_run).values()}
-    *rows, total = rows_of(dataset_card(story, list(story.artifacts)), "What was counted")
+    *rows, total = rows_of(dataset_card(story, list(story.artifacts)), "Counts")
     assert len(rows) == len(by_print) == len(story.artifacts)
     for artifact, (name, counts, input_tokens, output_tokens, usd, seconds) in zip(story.artifacts, rows, strict=True):
         manifest = by_print[artifact.manifest["fingerprint"]]

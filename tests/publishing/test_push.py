@@ -97,7 +97,7 @@ def story(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_a_flaky_hub_gets_each_commit_once(story: Story) -> None:
     assert story.server.faults == []
     output = story.output_by_step["iteration 0"]
-    for cause in ("answered 429", "ReadTimeout", "answered 503", "again in"):
+    for cause in ("answered 429", "ReadTimeout", "answered 503", "retrying in"):
         assert cause in output
     assert len(story.server.repos[MODELS[0]].commits) == 3  # made, iteration 0, the changed scores: the lost answer made no second one
 
@@ -258,7 +258,7 @@ def refusal_of(run: Path, **settings: Any) -> str:
 
 def test_tokens_that_cannot_push_are_refused_with_the_fix(local_story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", READER)
-    assert "may only read" in refusal_of(local_story.run) and "settings/tokens" in refusal_of(local_story.run)
+    assert "read permission only" in refusal_of(local_story.run) and "settings/tokens" in refusal_of(local_story.run)
     monkeypatch.setenv("HF_TOKEN", STRANGER)
     assert "cannot push to tester; it can to stranger" in refusal_of(local_story.run)
     monkeypatch.setenv("HF_TOKEN", "hf_nobody_0123456789")
@@ -313,7 +313,7 @@ def test_a_dry_run_asks_nobody(local_story: Story, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_is_not_there_cannot_be_pushed(local_story: Story) -> None:
-    assert "iterations with finished stages: [0, 1]" in refusal_of(local_story.run, iteration=7)
+    assert "iterations with complete stages: [0, 1]" in refusal_of(local_story.run, iteration=7)
     assert local_story.server.count_requests("POST", ".") == 0
 
 
