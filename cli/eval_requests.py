@@ -44,7 +44,7 @@ def model_overrides(model: str) -> list[str]:
     return [f"policy.model={yaml.safe_dump(model, default_flow_style=True, width=10_000).splitlines()[0]}", f"name=eval-{name}"]
 
 
-def asked_for(recipe: Recipe, bench: str | None, judge: str | None, baseline: str | None, max_cost: float | None) -> Recipe:
+def requested_recipe(recipe: Recipe, bench: str | None, judge: str | None, baseline: str | None, max_cost: float | None) -> Recipe:
     """The recipe with the benchmarks asked for.
 
     Args:
@@ -56,50 +56,58 @@ def asked_for(recipe: Recipe, bench: str | None, judge: str | None, baseline: st
     Raises:
         ConfigError: with what is unknown or does not fit.
     """
-    own = [one.model_dump(mode="json") for one in recipe.evaluation.benchmarks]
-    names = [benchmark_name(one) for one in recipe.evaluation.benchmarks]
-    chosen = own if bench is None else [_chosen(name.strip(), own, names) for name in bench.split(",")]
+    recipe_benchmarks = [benchmark.model_dump(mode="json") for benchmark in recipe.evaluation.benchmarks]
+    names = [benchmark_name(benchmark) for benchmark in recipe.evaluation.benchmarks]
+    chosen = (
+        recipe_benchmarks if bench is None else [_requested_benchmark(name.strip(), recipe_benchmarks, names) for name in bench.split(",")]
+    )
     player = None if judge is None else _player(judge)
-    changed = [_changed(one, player, baseline, max_cost) for one in chosen]
+    changed_benchmarks = [_changed_benchmark(benchmark, player, baseline, max_cost) for benchmark in chosen]
     try:
-        evaluation = Evaluation.model_validate({**recipe.evaluation.model_dump(mode="json"), "benchmarks": changed})
+        evaluation = Evaluation.model_validate({**recipe.evaluation.model_dump(mode="json"), "benchmarks": changed_benchmarks})
     except ValidationError as error:
         raise ConfigError([f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]) from error
-    if max_cost is not None and not any(isinstance(one, JudgedBenchmark) for one in evaluation.benchmarks):
+    if max_cost is not None and not any(isinstance(benchmark, JudgedBenchmark) for benchmark in evaluation.benchmarks):
         raise ConfigError(["--max-cost: none of the benchmarks has a judge that could cost anything"])
     return recipe.model_copy(update={"evaluation": evaluation})
 
 
-def _chosen(name: str, own: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    known = list(dict.fromkeys((*BENCHMARKS, *names)))
-    if name not in known:
-        raise ConfigError([f"--bench: there is no benchmark {name!r}; known: {', '.join(known)}"])
-    fits = [one for one, full in zip(own, names, strict=True) if full == name or one["kind"].replace("_", "-") == name]
-    return fits[0] if fits else BENCHMARKS[name]
+def _requested_benchmark(name: str, recipe_benchmarks: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    known_names = list(dict.fromkeys((*BENCHMARKS, *names)))
+    if name not in known_names:
+        raise ConfigError([f"--bench: there is no benchmark {name!r}; known: {', '.join(known_names)}"])
+    matches = [
+        benchmark
+        for benchmark, full in zip(recipe_benchmarks, names, strict=True)
+        if full == name or benchmark["kind"].replace("_", "-") == name
+    ]
+    return matches[0] if matches else BENCHMARKS[name]
 
 
-def _changed(benchmark: dict[str, Any], judge: dict[str, Any] | None, baseline: str | None, max_cost: float | None) -> dict[str, Any]:
-    changed = dict(benchmark)
+def _changed_benchmark(
+    benchmark: dict[str, Any], judge: dict[str, Any] | None, baseline: str | None, max_cost: float | None
+) -> dict[str, Any]:
+    changed_benchmark = dict(benchmark)
     if benchmark["kind"] in ("mt_bench", "arena_hard", "alpaca_eval"):
         if judge is not None:
-            changed["judge"] = judge
+            changed_benchmark["judge"] = judge
         if max_cost is not None:
-            present = changed.get("judge", {"kind": "litellm"})
+            present = changed_benchmark.get("judge", {"kind": "litellm"})
             if present["kind"] == "litellm":
-                changed["judge"] = {**present, "runtime": {**present.get("runtime", {}), "max_cost_usd": max_cost}}
+                changed_benchmark["judge"] = {**present, "runtime": {**present.get("runtime", {}), "max_cost_usd": max_cost}}
     if baseline is not None and benchmark["kind"] in ("arena_hard", "alpaca_eval"):
-        changed["baseline"] = baseline
-    return changed
+        changed_benchmark["baseline"] = baseline
+    return changed_benchmark
 
 
 def _player(judge: str) -> dict[str, Any]:
     """A player as in a recipe, from a word or a mapping in YAML."""
     try:
-        told, _ = decode_yaml(judge)
+        mapping, _ = decode_yaml(judge)
     except ValueError as error:
         raise ConfigError([f"--judge: {short(judge)}: {error}"]) from error
-    if isinstance(told, dict):
-        return told
+    if isinstance(mapping, dict):
+        return mapping
     if judge in (LETTERCRAFT, "policy"):
         return {"kind": judge}
     if Path(judge).expanduser().is_dir():

@@ -31,7 +31,7 @@ def run(
 
     Benchmarks: mt-bench, arena-hard, arena-hard-v2.0, alpaca-eval, lettercraft, gsm8k, ifeval, lm-eval.
     """
-    from cli.eval_requests import MODEL_RECIPE, asked_for, is_model, model_overrides
+    from cli.eval_requests import MODEL_RECIPE, is_model, model_overrides, requested_recipe
     from cli.running import run_stages
 
     model = is_model(target)
@@ -41,8 +41,8 @@ def run(
         changes,
         run_dir,
         store,
-        lambda rounds: [stage for one in rounds for stage in one.evaluation],
+        lambda rounds: [stage for iteration in rounds for stage in iteration.evaluation],
         as_json,
         repair=repair,
-        change=lambda recipe: asked_for(recipe, bench, judge, baseline, max_cost),
+        change=lambda recipe: requested_recipe(recipe, bench, judge, baseline, max_cost),
     )

@@ -50,20 +50,20 @@ def plan(
     from eva_stages.planning.plan_tables import plan_tables
     from eva_stages.planning.rates import read_rates
 
-    loaded = load_recipe(recipe, changes_of(overrides, trust))
-    given = read_rates(rates) if rates is not None else None
-    run = run_folder(loaded, run_dir, store)
-    resolved, rounds, notes = prepare(loaded, run, keys=False, online=online)
-    for text in [*notes, *(ask_servers(loaded) if online else [])]:
+    loaded_recipe = load_recipe(recipe, changes_of(overrides, trust))
+    given_rates = read_rates(rates) if rates is not None else None
+    run = run_folder(loaded_recipe, run_dir, store)
+    resolved, rounds, notes = prepare(loaded_recipe, run, keys=False, online=online)
+    for text in [*notes, *(ask_servers(loaded_recipe) if online else [])]:
         note(f"note: {text}")
     if measure:
-        _measure(loaded, resolved, run)
-    document = plan_document(loaded, resolved, rounds, run, given)
-    if given is not None:
+        _measure(loaded_recipe, resolved, run)
+    document = plan_document(loaded_recipe, resolved, rounds, run, given_rates)
+    if given_rates is not None:
         labels = [entry["stage"] for entry in document["stages"]]
-        known = {*labels, *(parsed_label(label)[1] for label in labels)}
-        if unused := [name for name in given.stages if name not in known]:
-            note(f"{rates}: {loaded.name} has no stage {', '.join(unused)}")
+        known_names = {*labels, *(parsed_label(label)[1] for label in labels)}
+        if unused_names := [name for name in given_rates.stages if name not in known_names]:
+            note(f"{rates}: {loaded_recipe.name} has no stage {', '.join(unused_names)}")
     show(document, plan_tables, as_json, WITH_JUDGING if document["judging"] else NARROWEST)
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from eva_stages.core.run_folder import Run
 
 
-class Prepared(NamedTuple):
+class PreparedRecipe(NamedTuple):
     """A recipe that can run."""
 
     resolved: "Resolved"
@@ -18,7 +18,7 @@ class Prepared(NamedTuple):
     """What is missing that only spending money or publishing needs."""
 
 
-def prepare(recipe: "Recipe", run: "Run | None" = None, keys: bool = True, online: bool = False) -> Prepared:
+def prepare(recipe: "Recipe", run: "Run | None" = None, keys: bool = True, online: bool = False) -> PreparedRecipe:
     """Everything that can be known before a stage runs.
 
     Args:
@@ -47,4 +47,4 @@ def prepare(recipe: "Recipe", run: "Run | None" = None, keys: bool = True, onlin
         raise ConfigError(list(dict.fromkeys(errors)))
     rounds = iterations(recipe, resolved)
     check_row_stages(recipe.runtime.engine, closure([stage for iteration in rounds for stage in iteration.stages]))
-    return Prepared(resolved, rounds, missing)
+    return PreparedRecipe(resolved, rounds, missing)

@@ -26,18 +26,18 @@ def run(
     from cli.running import run_stages
 
     changes = [*changes_of(overrides, trust), *([f"iterations={iterations}"] if iterations is not None else [])]
-    run_stages(recipe, changes, run_dir, store, lambda rounds: _up_to(rounds, until), as_json, repair=repair)
+    run_stages(recipe, changes, run_dir, store, lambda rounds: _stages_until(rounds, until), as_json, repair=repair)
 
 
-def _up_to(rounds: "list[Iteration]", until: str | None) -> "list[Stage]":
+def _stages_until(rounds: "list[Iteration]", last: str | None) -> "list[Stage]":
     """All stages in order, up to the named one."""
     from eva_stages.core.errors import ConfigError
 
-    stages = [stage for one in rounds for stage in one.stages]
-    if until is None:
+    stages = [stage for iteration in rounds for stage in iteration.stages]
+    if last is None:
         return stages
     for index, stage in enumerate(stages):
-        if until in (stage.name, stage.label):
+        if last in (stage.name, stage.label):
             return stages[: index + 1]
     names = ", ".join(dict.fromkeys(stage.name for stage in stages))
-    raise ConfigError([f"--until: there is no stage {until!r}; stages: {names}; with an iteration in front for a later one, as in 2-mix"])
+    raise ConfigError([f"--until: there is no stage {last!r}; stages: {names}; with an iteration in front for a later one, as in 2-mix"])

@@ -22,7 +22,7 @@ def run_stages(
     store: Path | None,
     choose: "Callable[[list[Iteration]], list[Stage]]",
     as_json: bool,
-    at_least: int = 0,
+    minimum_iterations: int = 0,
     repair: bool = False,
     change: "Callable[[Recipe], Recipe] | None" = None,
 ) -> None:
@@ -55,12 +55,12 @@ def run_stages(
     recipe = load_recipe(recipe_name, overrides)
     if change is not None:
         recipe = change(recipe)
-    if recipe.iterations < at_least:
-        recipe = recipe.model_copy(update={"iterations": at_least})
+    if recipe.iterations < minimum_iterations:
+        recipe = recipe.model_copy(update={"iterations": minimum_iterations})
     run = run_folder(recipe, run_dir, store)
     resolved, rounds, _ = prepare(recipe, run)
     recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"date": resolved.date})})
-    chosen, planned = choose(rounds), closure([stage for one in rounds for stage in one.stages])
+    stages, all_stages = choose(rounds), closure([stage for iteration in rounds for stage in iteration.stages])
     with writing_to(run.root):
         run.create()
         with run.lock():
@@ -68,15 +68,15 @@ def run_stages(
             write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
             for function in resolved.functions.values():
                 function.save_sources(run.root)
-            record_licence(run.root, recipe.policy.model, planned)
-            run.plan(planned)
-            keep_variant(run, planned, dump_recipe(recipe))
-            check_engine(recipe.runtime.engine, run, planned)
-            if not all(run.is_complete(stage) for stage in chosen):
+            record_licence(run.root, recipe.policy.model, all_stages)
+            run.plan(all_stages)
+            keep_variant(run, all_stages, dump_recipe(recipe))
+            check_engine(recipe.runtime.engine, run, all_stages)
+            if not all(run.is_complete(stage) for stage in stages):
                 for variant in other_variants(run):  # what was made before is not used: said before anything is computed or paid
                     note(variant.description(run.root))
             put_down(run, plan_document(recipe, resolved, rounds, run)["stages"])
-            execute_and_publish(run, recipe, rounds, chosen, Reporter(), repair)
+            execute_and_publish(run, recipe, rounds, stages, Reporter(), repair)
     document = summary(read_history(run))
     for variant in other_variants(run):
         note(variant.description(run.root))

@@ -13,10 +13,10 @@ def analysing(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage
     config = recipe.creator.analysis
     stages: list[Stage] = []
     if config and config.scorer:
-        scorer, needed = generator(config.scorer, recipe, resolved, base, "scorer")
+        scorer, inputs = generator(config.scorer, recipe, resolved, base, "scorer")
         score = Use("eva_stages.creator.analysis:ScorePrompts", {"llm": scorer, **sampling_seed(recipe, scorer, "analyse-scores")})
         limit = failed_calls("scorer", recipe.limits.unanalysed, "creator.analysis.scorer", "limits.unanalysed")
-        stages.append(_analysis(recipe, "analyse-scores", iteration, {"prompts": prompts, **needed}, score, "prompt_scores", limit))
+        stages.append(_analysis(recipe, "analyse-scores", iteration, {"prompts": prompts, **inputs}, score, "prompt_scores", limit))
     if config and config.topics:
         topics = config.topics
         model = resolved.checkpoint(topics.model, topics.revision)

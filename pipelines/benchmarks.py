@@ -24,7 +24,7 @@ from eva_stages.core.stage import RUN, FunctionStage, Input, Outside, RowStage, 
 from pipelines.model_calls import generator, policy_generator
 from pipelines.response_stages import keep_thoughts
 from pipelines.seeds import sampling_seed
-from pipelines.stage_limits import empty, judging_limits, unscored
+from pipelines.stage_limits import empty_limit, judging_limits, unscored_limit
 
 ROWS_PER_PART = 4
 """Questions between two durable writes of a paid judge's judgments, in times what is under way at once: every call is in the journal
@@ -34,14 +34,14 @@ Files = Mapping[str, Outside]
 
 
 @dataclass(frozen=True)
-class Measured:
+class BenchmarkStages:
     """The stages of one benchmark and one policy."""
 
     stages: tuple[Stage, ...]
     answers: Stage | None = None
 
 
-def measured(
+def benchmark_stages(
     recipe: Recipe,
     resolved: Resolved,
     benchmark: Benchmark | LMEval,
@@ -51,7 +51,7 @@ def measured(
     first: Outside,
     base: Stage | None,
     place: str,
-) -> Measured:
+) -> BenchmarkStages:
     """The stages that measure a policy, questions first and score last.
 
     Args:
@@ -63,23 +63,23 @@ def measured(
     name = benchmark_name(benchmark)
     files = resolved.benchmarks.get(name, {})
     if isinstance(benchmark, LMEval):
-        return Measured((_harness(recipe, benchmark, stage_name(SCORE, name, side), iteration, {"policy": policy, **files}),))
+        return BenchmarkStages((_harness(recipe, benchmark, stage_name(SCORE, name, side), iteration, {"policy": policy, **files}),))
     questions = _questions(benchmark, name, files)
-    score_name, package = stage_name(SCORE, name, side), _only(files, "gamed", "difficulty")
+    score_name, package = stage_name(SCORE, name, side), _files_of(files, "gamed", "difficulty")
     answers = _answers(recipe, resolved, benchmark, stage_name(ANSWER, name, side), iteration, questions, policy)
     if isinstance(benchmark, GSM8K | IFEval | CustomBenchmark):
-        checked = _checked(recipe, resolved, benchmark, stage_name(CHECK, name, side), iteration, questions, answers)
-        score = _score(recipe, benchmark, score_name, iteration, {"questions": questions, "answers": answers, "checks": checked})
-        return Measured((questions, answers, checked, score), answers)
-    before: tuple[Stage, ...] = (questions, answers)
+        checks = _check_stage(recipe, resolved, benchmark, stage_name(CHECK, name, side), iteration, questions, answers)
+        score = _score(recipe, benchmark, score_name, iteration, {"questions": questions, "answers": answers, "checks": checks})
+        return BenchmarkStages((questions, answers, checks, score), answers)
+    first_stages: tuple[Stage, ...] = (questions, answers)
     inputs: dict[str, Stage | Outside] = {"questions": questions, "answers": answers}
     if isinstance(benchmark, ArenaHard | AlpacaEval):
         if benchmark.baseline == BASE and base is None:
-            return Measured(before, answers)
+            return BenchmarkStages(first_stages, answers)
         baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, files)
-        before, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
+        first_stages, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
     assert isinstance(benchmark, JudgedBenchmark)
-    judged = _judged(
+    judgments = _judgment_stage(
         recipe,
         resolved,
         benchmark,
@@ -88,19 +88,19 @@ def measured(
         inputs,
         first,
         place,
-        _only(files, "prompts", "system_prompts"),
+        _files_of(files, "prompts", "system_prompts"),
     )
-    score = _score(recipe, benchmark, score_name, iteration, {**inputs, **package, "judgments": judged})
-    return Measured((*before, judged, score), answers)
+    score = _score(recipe, benchmark, score_name, iteration, {**inputs, **package, "judgments": judgments})
+    return BenchmarkStages((*first_stages, judgments, score), answers)
 
 
 def _questions(benchmark: Benchmark, name: str, files: Files) -> Stage:
     load = Use("eva_stages.evaluation.benchmark_questions:load_questions", {"benchmark": str(benchmark.model_dump()["kind"])})
-    return FunctionStage(stage_name(QUESTIONS, name), 0, _only(files, "questions", "references"), function=load)
+    return FunctionStage(stage_name(QUESTIONS, name), 0, _files_of(files, "questions", "references"), function=load)
 
 
 def _baseline(benchmark: ArenaHard | AlpacaEval, name: str, questions: Stage, files: Files) -> Stage:
-    inputs = {f"answers_{index}": file for index, file in enumerate(_only(files, "baseline").values())}
+    inputs = {f"answers_{index}": file for index, file in enumerate(_files_of(files, "baseline").values())}
     load = Use("eva_stages.evaluation.benchmark_questions:load_baseline", {"benchmark": benchmark.kind})
     return FunctionStage(stage_name(BASELINE, name), 0, {"questions": questions, **inputs}, function=load)
 
@@ -108,11 +108,11 @@ def _baseline(benchmark: ArenaHard | AlpacaEval, name: str, questions: Stage, fi
 def _answers(
     recipe: Recipe, resolved: Resolved, benchmark: Benchmark, name: str, iteration: int, questions: Stage, policy: Stage | Outside
 ) -> Stage:
-    own = {} if benchmark.temperature is None else {"temperature": benchmark.temperature}
-    generator, needed = policy_generator(recipe, resolved, policy, max_new_tokens=benchmark.max_new_tokens, **own)
+    sampling = {} if benchmark.temperature is None else {"temperature": benchmark.temperature}
+    generator, inputs = policy_generator(recipe, resolved, policy, max_new_tokens=benchmark.max_new_tokens, **sampling)
     by_category = MTBench.TEMPERATURES if isinstance(benchmark, MTBench) and benchmark.temperature is None else None
-    sampled = generator if by_category is None else Use(generator.target)
-    seed = sampling_seed(recipe, sampled, "benchmark-answer")
+    sampling_generator = generator if by_category is None else Use(generator.target)
+    seed = sampling_seed(recipe, sampling_generator, "benchmark-answer")
     step = Use(
         "eva_stages.evaluation.answering:AnswerTurns",
         {
@@ -125,18 +125,18 @@ def _answers(
     return RowStage(
         name,
         iteration,
-        {"questions": questions, **needed},
+        {"questions": questions, **inputs},
         version=2,
         sources=("questions",),
         steps=(step,),
         schema="responses",
         required_columns=("responses",),
-        limits=(empty(recipe),),
+        limits=(empty_limit(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
 
 
-def _checked(
+def _check_stage(
     recipe: Recipe,
     resolved: Resolved,
     benchmark: GSM8K | IFEval | CustomBenchmark,
@@ -155,12 +155,12 @@ def _checked(
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward}),),
         schema="rewards",
         required_columns=("rewards",),
-        limits=(unscored(recipe),),
+        limits=(unscored_limit(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
 
 
-def _judged(
+def _judgment_stage(
     recipe: Recipe,
     resolved: Resolved,
     benchmark: JudgedBenchmark,
@@ -171,7 +171,7 @@ def _judged(
     place: str,
     files: Files,
 ) -> Stage:
-    judge, needed = generator(benchmark.judge, recipe, resolved, first, "judge", RUN)
+    judge, judge_inputs = generator(benchmark.judge, recipe, resolved, first, "judge", RUN)
     step = _judging(benchmark, judge, files)
     rows = recipe.runtime.rows_per_part
     if isinstance(benchmark.judge, LiteLLMModel):
@@ -179,7 +179,7 @@ def _judged(
     return RowStage(
         name,
         iteration,
-        {**inputs, **files, **needed},
+        {**inputs, **files, **judge_inputs},
         version=3,
         sources=tuple(inputs),
         prefixes={"baseline": "baseline_"},
@@ -216,6 +216,6 @@ def _harness(recipe: Recipe, benchmark: LMEval, name: str, iteration: int, input
     return FunctionStage(name, iteration, inputs, function=run)
 
 
-def _only(files: Files, *fields: str) -> Files:
+def _files_of(files: Files, *fields: str) -> Files:
     """The files of some fields; a second file of a field is called field.1."""
     return {name: file for name, file in files.items() if name.partition(".")[0] in fields}

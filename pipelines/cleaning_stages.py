@@ -9,13 +9,13 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Input, RowStage, Stage, TableStage, Use
 
 
-def decontaminated(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage) -> tuple[Stage, ...]:
+def decontamination_stages(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage) -> tuple[Stage, ...]:
     """The prompts, their matches with the evaluation sets, and the prompts without them; `prompts` alone if that is not asked for."""
     config = recipe.creator.curate.decontaminate
     if config is None:
         return (prompts,)
-    found = [resolved.file(question_source(name)) for name in config.against]
-    sets = {f"questions_{index}": outside for index, outside in enumerate(found)}
+    question_files = [resolved.file(question_source(name)) for name in config.against]
+    sets = {f"questions_{index}": outside for index, outside in enumerate(question_files)}
     benchmarks = {PurePath(name).name: Input(key) for name, key in zip(config.against, sets, strict=True)}
     settings = {"benchmarks": benchmarks, "ngram": config.ngram, "overlap": config.overlap}
     matches = TableStage(
@@ -35,7 +35,9 @@ def decontaminated(recipe: Recipe, resolved: Resolved, iteration: int, prompts: 
     return prompts, matches, clean
 
 
-def diversified(recipe: Recipe, resolved: Resolved, iteration: int, curated: Stage, earlier: Sequence[Stage]) -> tuple[Stage, ...]:
+def diversity_stages(
+    recipe: Recipe, resolved: Resolved, iteration: int, curated_prompts: Stage, earlier: Sequence[Stage]
+) -> tuple[Stage, ...]:
     """The curated prompts with their distances to everything before them; none if not asked for.
 
     Args:
@@ -44,19 +46,21 @@ def diversified(recipe: Recipe, resolved: Resolved, iteration: int, curated: Sta
     config = recipe.creator.curate.diversity
     if config is None:
         return ()
-    embeddings = {f"embeddings_{index}": embedded(recipe, resolved, "embed-prompts", index, one) for index, one in enumerate(earlier)}
-    own = embedded(recipe, resolved, "embed", iteration, curated)
+    embeddings = {
+        f"embeddings_{index}": embedding_stage(recipe, resolved, "embed-prompts", index, prompts) for index, prompts in enumerate(earlier)
+    }
+    own_embeddings = embedding_stage(recipe, resolved, "embed", iteration, curated_prompts)
     diverse = TableStage(
         "diversify",
         iteration,
-        {"prompts": curated, "embeddings": own, **embeddings},
+        {"prompts": curated_prompts, "embeddings": own_embeddings, **embeddings},
         sources=("prompts", "embeddings", *embeddings),
         step=Use("eva_stages.creator.diversity:Diversify", {"min_distance": config.min_distance}),
     )
-    return own, diverse
+    return own_embeddings, diverse
 
 
-def embedded(recipe: Recipe, resolved: Resolved, name: str, iteration: int, prompts: Stage) -> Stage:
+def embedding_stage(recipe: Recipe, resolved: Resolved, name: str, iteration: int, prompts: Stage) -> Stage:
     """The embeddings of prompts, by the model of `creator.curate.diversity`."""
     config = recipe.creator.curate.diversity
     assert config is not None

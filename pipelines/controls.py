@@ -6,7 +6,7 @@ Each control trains like eva, iteration by iteration from the policy of the one 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, Stage, TableStage, Use
-from pipelines.cleaning_stages import decontaminated
+from pipelines.cleaning_stages import decontamination_stages
 from pipelines.creator import creator_stages
 from pipelines.prompt_stages import prompts_stage
 
@@ -24,14 +24,14 @@ def control_stages(
     """
     match recipe.creator.control:
         case "human":
-            return decontaminated(recipe, resolved, iteration, prompts_stage(recipe, resolved, iteration))
+            return decontamination_stages(recipe, resolved, iteration, prompts_stage(recipe, resolved, iteration))
         case "no_evolve":
-            return _drawn(recipe, resolved, iteration, seeds, policy, topics)
+            return _subset_stages(recipe, resolved, iteration, seeds, policy, topics)
         case _:
             return (seeds,)
 
 
-def _drawn(
+def _subset_stages(
     recipe: Recipe, resolved: Resolved, iteration: int, seeds: Stage, policy: Stage | Outside, topics: Stage | None
 ) -> tuple[Stage, ...]:
     creator = creator_stages(recipe, resolved, iteration, seeds, (), policy, topics=topics)

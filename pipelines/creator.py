@@ -7,8 +7,8 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, Stage, TableStage, Use
-from pipelines.cleaning_stages import decontaminated, diversified
-from pipelines.evolution_stages import Answered, evolving
+from pipelines.cleaning_stages import decontamination_stages, diversity_stages
+from pipelines.evolution_stages import ScoredPrompts, evolving
 from pipelines.response_stages import responding, rewarding
 
 
@@ -19,7 +19,7 @@ def creator_stages(
     prompts: Stage,
     earlier: Sequence[Stage],
     policy: Stage | Outside,
-    informed_before: Sequence[Stage] = (),
+    earlier_informativeness: Sequence[Stage] = (),
     topics: Stage | None = None,
 ) -> tuple[Stage, ...]:
     """From the present prompt set to the next one, which is the last stage.
@@ -32,63 +32,77 @@ def creator_stages(
         topics: the topics of the present set.
     """
     creator = recipe.creator
-    replayed = _replayed(recipe, iteration, prompts, earlier, informed_before)
+    replay = _replay_stages(recipe, iteration, prompts, earlier, earlier_informativeness)
     metric = resolved.function(creator.metric)
     responses = responding(recipe, resolved, "creator-respond", iteration, prompts, policy, creator.responses)
     rewards = rewarding(recipe, resolved, "creator-reward", iteration, prompts, responses, policy)
-    informed = TableStage(
+    informativeness = TableStage(
         "inform",
         iteration,
         {"rewards": rewards},
         sources=("rewards",),
         step=Use("eva_stages.creator.informativeness:Informativeness", {"metric": metric}),
     )
-    selected = _selected(recipe, resolved, iteration, informed, topics)
-    evolved = evolving(recipe, resolved, iteration, selected, Answered(prompts, responses, rewards, policy, len(earlier)))
-    cleaned = decontaminated(recipe, resolved, iteration, evolved[-1])
+    selected = _selection_stage(recipe, resolved, iteration, informativeness, topics)
+    evolved = evolving(recipe, resolved, iteration, selected, ScoredPrompts(prompts, responses, rewards, policy, len(earlier)))
+    clean_stages = decontamination_stages(recipe, resolved, iteration, evolved[-1])
     filters = [resolved.function(spec) for index, spec in enumerate(creator.curate.filters)]
     curating = {"near_duplicate": creator.curate.near_duplicate, **({"filters": filters} if filters else {})}
-    history = {f"prompts_{index}": one for index, one in enumerate((prompts, *earlier))}
-    curated = TableStage(
+    history = {f"prompts_{index}": prompt_set for index, prompt_set in enumerate((prompts, *earlier))}
+    curated_prompts = TableStage(
         "curate",
         iteration,
-        {"evolved": cleaned[-1], **history},
+        {"evolved": clean_stages[-1], **history},
         sources=("evolved", *history),
         step=Use("eva_stages.creator.curation:Curate", curating),
     )
-    diverse = diversified(recipe, resolved, iteration, curated, (*earlier, prompts))
-    new = diverse[-1] if diverse else curated
+    diverse = diversity_stages(recipe, resolved, iteration, curated_prompts, (*earlier, prompts))
+    new = diverse[-1] if diverse else curated_prompts
     admission = _admission(recipe, resolved, iteration, new, policy) if creator.curate.admit else ()
-    mixing = {"evolved": admission[-1] if admission else new, "present": prompts, **{stage.name: stage for stage in replayed}}
-    mixed = TableStage(
+    mixing = {"evolved": admission[-1] if admission else new, "present": prompts, **{stage.name: stage for stage in replay}}
+    mixture = TableStage(
         "mix",
         iteration,
         mixing,
         sources=tuple(mixing),
         step=Use("eva_stages.creator.mixture:Mix", {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)}),
     )
-    return *replayed, responses, rewards, informed, selected, *evolved, *cleaned[1:], curated, *diverse, *admission, mixed
+    return (
+        *replay,
+        responses,
+        rewards,
+        informativeness,
+        selected,
+        *evolved,
+        *clean_stages[1:],
+        curated_prompts,
+        *diverse,
+        *admission,
+        mixture,
+    )
 
 
-def _selected(recipe: Recipe, resolved: Resolved, iteration: int, informed: Stage, topics: Stage | None) -> Stage:
+def _selection_stage(recipe: Recipe, resolved: Resolved, iteration: int, informativeness: Stage, topics: Stage | None) -> Stage:
     """The informative subset; by topic as well if the recipe says so."""
     selection = recipe.creator.selection
     kind = resolved.function(selection.kind)
     settings = {"kind": kind, "fraction": selection.fraction, "seed": derive_seed(recipe.seed, "select", iteration)}
-    inputs = {"info": informed}
+    inputs = {"info": informativeness}
     if selection.topic_share and topics:
         settings["topic_share"], inputs["topics"] = selection.topic_share, topics
     return TableStage("select", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.selection:Select", settings))
 
 
-def _replayed(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[Stage], informed: Sequence[Stage]) -> tuple[Stage, ...]:
+def _replay_stages(
+    recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[Stage], informativeness: Sequence[Stage]
+) -> tuple[Stage, ...]:
     """The most informative prompts that are no longer in the present set; none if not asked for, or before there are any."""
     config = recipe.creator.replay
     if config is None or not earlier:
         return ()
     inputs = {"present": prompts}
-    for index, (one, info) in enumerate(zip(earlier, informed, strict=True)):
-        inputs |= {f"prompts_{index}": one, f"info_{index}": info}
+    for index, (prompt_set, info) in enumerate(zip(earlier, informativeness, strict=True)):
+        inputs |= {f"prompts_{index}": prompt_set, f"info_{index}": info}
     settings = {
         "share": config.share,
         "metric": function_name(recipe.creator.metric),
@@ -97,18 +111,18 @@ def _replayed(recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[
     return (TableStage("replay", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.mixture:Replay", settings)),)
 
 
-def _admission(recipe: Recipe, resolved: Resolved, iteration: int, curated: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+def _admission(recipe: Recipe, resolved: Resolved, iteration: int, curated_prompts: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
     """The curated evolutions answered and scored like any prompt, and the most informative of them."""
     creator = recipe.creator
     assert creator.curate.admit is not None
     metric = resolved.function(creator.metric)
-    responses = responding(recipe, resolved, "admit-respond", iteration, curated, policy, creator.responses)
-    rewards = rewarding(recipe, resolved, "admit-reward", iteration, curated, responses, policy)
-    admitted = TableStage(
+    responses = responding(recipe, resolved, "admit-respond", iteration, curated_prompts, policy, creator.responses)
+    rewards = rewarding(recipe, resolved, "admit-reward", iteration, curated_prompts, responses, policy)
+    admission = TableStage(
         "admit",
         iteration,
-        {"prompts": curated, "rewards": rewards},
+        {"prompts": curated_prompts, "rewards": rewards},
         sources=("prompts", "rewards"),
         step=Use("eva_stages.creator.informativeness:Admit", {"metric": metric, "fraction": creator.curate.admit.fraction}),
     )
-    return responses, rewards, admitted
+    return responses, rewards, admission

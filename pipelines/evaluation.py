@@ -12,11 +12,11 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.kinds import ANSWER, ANSWER_REWARD, BASE, EVAL, JUDGE, LETTERCRAFT, QUESTIONS, SCORE, Side, stage_name
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
-from pipelines.benchmarks import measured
+from pipelines.benchmarks import benchmark_stages
 from pipelines.model_calls import generator, policy_generator, reward_model
 from pipelines.response_stages import keep_thoughts
 from pipelines.seeds import sampling_seed
-from pipelines.stage_limits import empty, judging_limits, unscored
+from pipelines.stage_limits import empty_limit, judging_limits, unscored_limit
 
 
 def evaluations(
@@ -33,10 +33,10 @@ def evaluations(
             for number, policy in enumerate(policies):
                 of_policies[number] += evaluation_stages(recipe, resolved, benchmark, number, policy, stages, place)
             continue
-        first = measured(recipe, resolved, benchmark, BASE, 0, base, base, None, place)
+        first = benchmark_stages(recipe, resolved, benchmark, BASE, 0, base, base, None, place)
         of_base += first.stages
         for number, policy in enumerate(policies):
-            of_policies[number] += measured(recipe, resolved, benchmark, EVAL, number, policy, base, first.answers, place).stages
+            of_policies[number] += benchmark_stages(recipe, resolved, benchmark, EVAL, number, policy, base, first.answers, place).stages
     return tuple(of_base), [tuple(stages) for stages in of_policies]
 
 
@@ -49,7 +49,7 @@ def questions_stage(benchmark: Lettercraft) -> Stage:
 def base_stages(recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, policy: Outside) -> tuple[Stage, ...]:
     """Answers, rewards and score of the base policy."""
     questions = questions_stage(benchmark)
-    answers, rewards = _answered(recipe, resolved, benchmark, BASE, 0, questions, policy)
+    answers, rewards = _answer_stages(recipe, resolved, benchmark, BASE, 0, questions, policy)
     return questions, answers, rewards, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, BASE), 0, {"rewards": rewards})
 
 
@@ -62,12 +62,12 @@ def evaluation_stages(
         place: the benchmark's place in the recipe, for errors.
     """
     questions, base_answers, base_rewards, _ = base
-    answers, rewards = _answered(recipe, resolved, benchmark, EVAL, iteration, questions, policy)
-    judge, needed = generator(benchmark.judge, recipe, resolved, policy, "judge")
-    judged = RowStage(
+    answers, rewards = _answer_stages(recipe, resolved, benchmark, EVAL, iteration, questions, policy)
+    judge, judge_inputs = generator(benchmark.judge, recipe, resolved, policy, "judge")
+    judgments = RowStage(
         stage_name(JUDGE, LETTERCRAFT, EVAL),
         iteration,
-        {"questions": questions, "answers": answers, "baseline": base_answers, **needed},
+        {"questions": questions, "answers": answers, "baseline": base_answers, **judge_inputs},
         version=3,
         sources=("questions", "answers", "baseline"),
         prefixes={"baseline": "baseline_"},
@@ -82,31 +82,31 @@ def evaluation_stages(
         limits=judging_limits(recipe, f"{place}.judge"),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    inputs = {"rewards": rewards, "base_rewards": base_rewards, "judgments": judged}
-    return answers, rewards, judged, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, EVAL), iteration, inputs)
+    inputs = {"rewards": rewards, "base_rewards": base_rewards, "judgments": judgments}
+    return answers, rewards, judgments, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, EVAL), iteration, inputs)
 
 
-def _answered(
+def _answer_stages(
     recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, side: Side, iteration: int, questions: Stage, policy: Stage | Outside
 ) -> tuple[Stage, Stage]:
     """Sampled and greedy answers, and their rewards."""
-    sampled, needed = policy_generator(recipe, resolved, policy)
-    greedy, _ = policy_generator(recipe, resolved, policy, temperature=0.0)
-    respond, seed = "eva_stages.core.responding:Respond", sampling_seed(recipe, sampled, "answer", iteration)
+    sampling_generator, inputs = policy_generator(recipe, resolved, policy)
+    greedy_generator, _ = policy_generator(recipe, resolved, policy, temperature=0.0)
+    respond, seed = "eva_stages.core.responding:Respond", sampling_seed(recipe, sampling_generator, "answer", iteration)
     thoughts = {"keep_thoughts": keep_thoughts(recipe)}
     answers = RowStage(
         stage_name(ANSWER, LETTERCRAFT, side),
         iteration,
-        {"questions": questions, **needed},
+        {"questions": questions, **inputs},
         version=2,
         sources=("questions",),
         steps=(
-            Use(respond, {"llm": sampled, "num_generations": benchmark.samples, **seed, **thoughts}),
-            Use(respond, {"llm": greedy, "num_generations": 1, "prefix": "greedy_", **thoughts}),
+            Use(respond, {"llm": sampling_generator, "num_generations": benchmark.samples, **seed, **thoughts}),
+            Use(respond, {"llm": greedy_generator, "num_generations": 1, "prefix": "greedy_", **thoughts}),
         ),
         schema="answers",
         required_columns=("responses", "greedy_responses"),
-        limits=(empty(recipe),),
+        limits=(empty_limit(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
     reward, _ = reward_model(LettercraftReward(kind="lettercraft"), recipe, resolved, policy)
@@ -120,7 +120,7 @@ def _answered(
         steps=(Use(score, {"reward": reward}), Use(score, {"reward": reward, "responses": "greedy_responses"})),
         schema="answer_rewards",
         required_columns=("rewards", "greedy_rewards"),
-        limits=(unscored(recipe),),
+        limits=(unscored_limit(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
     return answers, rewards

@@ -6,14 +6,14 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
-from pipelines.cleaning_stages import embedded
+from pipelines.cleaning_stages import embedding_stage
 from pipelines.model_calls import generator
 from pipelines.seeds import sampling_seed
 from pipelines.stage_limits import failed_calls
 
 
 @dataclass(frozen=True)
-class Answered:
+class ScoredPrompts:
     """The present prompt set X_t with its answers, and the checkpoint that gave them."""
 
     prompts: Stage
@@ -24,12 +24,15 @@ class Answered:
     """t"""
 
 
-def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
+def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts) -> tuple[Stage, ...]:
     """From the drawn prompts to their evolutions, which are the last stage."""
     evolve = recipe.creator.evolve
-    shown = (*_feedback(recipe, resolved, iteration, selected, answered), *_parents(recipe, resolved, iteration, selected, answered))
-    evolver, needed = generator(evolve.generator, recipe, resolved, answered.policy, "evolver")
-    sources = {"selected": selected, "prompts": answered.prompts, **{stage.name: stage for stage in shown}}
+    context_stages = (
+        *_feedback(recipe, resolved, iteration, selected, scored_prompts),
+        *_parents(recipe, resolved, iteration, selected, scored_prompts),
+    )
+    evolver, inputs = generator(evolve.generator, recipe, resolved, scored_prompts.policy, "evolver")
+    sources = {"selected": selected, "prompts": scored_prompts.prompts, **{stage.name: stage for stage in context_stages}}
     settings = evolve.model_dump(exclude={"method", "generator", "feedback", "multi_shot"})
     method = resolved.function(evolve.method)
     step = Use(
@@ -39,7 +42,7 @@ def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage
     evolved = RowStage(
         "evolve",
         iteration,
-        {**sources, **needed},
+        {**sources, **inputs},
         version=3,
         sources=tuple(sources),
         steps=(step,),
@@ -48,23 +51,28 @@ def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage
         limits=(failed_calls("evolver", recipe.limits.unevolved, "creator.evolve.generator", "limits.unevolved"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    return *shown, evolved
+    return *context_stages, evolved
 
 
-def _feedback(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
+def _feedback(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts) -> tuple[Stage, ...]:
     """Best and worst responses, and a critique of them if there is a critic; none if not asked for."""
     config = recipe.creator.evolve.feedback
     if config is None:
         return ()
-    inputs = {"selected": selected, "prompts": answered.prompts, "responses": answered.responses, "rewards": answered.rewards}
+    inputs = {
+        "selected": selected,
+        "prompts": scored_prompts.prompts,
+        "responses": scored_prompts.responses,
+        "rewards": scored_prompts.rewards,
+    }
     feedback = TableStage("feedback", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.context:Feedback"))
     if config.critic is None:
         return (feedback,)
-    critic, needed = generator(config.critic, recipe, resolved, answered.policy, "critic")
+    critic, critic_inputs = generator(config.critic, recipe, resolved, scored_prompts.policy, "critic")
     critique = RowStage(
         "critique",
         iteration,
-        {"feedback": feedback, **needed},
+        {"feedback": feedback, **critic_inputs},
         version=2,
         sources=("feedback",),
         steps=(Use("eva_stages.creator.context:Critique", {"llm": critic, **sampling_seed(recipe, critic, "critique", iteration)}),),
@@ -75,13 +83,13 @@ def _feedback(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stag
     return feedback, critique
 
 
-def _parents(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, answered: Answered) -> tuple[Stage, ...]:
+def _parents(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts) -> tuple[Stage, ...]:
     """Other informative prompts for every drawn one; none if not asked for."""
     config = recipe.creator.evolve.multi_shot
     if config is None:
         return ()
-    inputs = {"selected": selected, "prompts": answered.prompts}
+    inputs = {"selected": selected, "prompts": scored_prompts.prompts}
     if recipe.creator.curate.diversity:
-        inputs["embeddings"] = embedded(recipe, resolved, "embed-prompts", answered.number, answered.prompts)
+        inputs["embeddings"] = embedding_stage(recipe, resolved, "embed-prompts", scored_prompts.number, scored_prompts.prompts)
     settings = {**config.model_dump(), "seed": derive_seed(recipe.seed, "parents", iteration)}
     return (TableStage("parents", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.context:Parents", settings)),)

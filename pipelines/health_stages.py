@@ -36,10 +36,10 @@ Inputs = Mapping[str, Stage | Outside]
 
 
 @dataclass(frozen=True)
-class Looked:
+class PolicyResponses:
     """A policy's answers to the questions that all policies are looked at with, and the rewards of those, as stages."""
 
-    made: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...] = ()
     """What is run for this alone."""
     questions: Stage | None = None
     answers: Stage | None = None
@@ -61,44 +61,49 @@ def health_stages(
         players: prompts and solver stages of each iteration from 0.
         of_base, of_policies: the evaluations of theta_0 and of each iteration's policy.
     """
-    before, scored = _looked(recipe, resolved, seeds, 0, base, of_base, BASE), _score(recipe, of_base, BASE)
-    first = before
-    found = []
+    previous, previous_score = _policy_responses(recipe, resolved, seeds, 0, base, of_base, BASE), _score(recipe, of_base, BASE)
+    first = previous
+    iteration_stages = []
     for number, ((prompts, solver), evaluation) in enumerate(zip(players, of_policies, strict=True)):
-        looked, score = _looked(recipe, resolved, seeds, number, solver[-1], evaluation, EVAL), _score(recipe, evaluation, EVAL)
+        responses, score = (
+            _policy_responses(recipe, resolved, seeds, number, solver[-1], evaluation, EVAL),
+            _score(recipe, evaluation, EVAL),
+        )
         inputs = {
             "prompts": prompts,
             "seeds": seeds,
             "pairs": next((stage for stage in solver if stage.name == "pair"), None),
             "policy": solver[-1],
             "initial": base,
-            "questions": looked.questions,
-            "answers": looked.answers,
+            "questions": responses.questions,
+            "answers": responses.answers,
             "base_answers": first.answers,
-            "rewards": looked.rewards,
-            "rewards_before": before.rewards,
+            "rewards": responses.rewards,
+            "rewards_before": previous.rewards,
             "score": score,
-            "score_before": scored,
+            "score_before": previous_score,
         }
-        known = {name: stage for name, stage in inputs.items() if stage is not None}
-        found.append((*(first.made if number == 0 else ()), *looked.made, _health(recipe, resolved, number, known)))
-        before, scored = looked, score
-    return found
+        present_inputs = {name: stage for name, stage in inputs.items() if stage is not None}
+        iteration_stages.append(
+            (*(first.stages if number == 0 else ()), *responses.stages, _health(recipe, resolved, number, present_inputs))
+        )
+        previous, previous_score = responses, score
+    return iteration_stages
 
 
 def _health(recipe: Recipe, resolved: Resolved, iteration: int, inputs: Inputs) -> Stage:
     generator = recipe.policy.generator
-    meant = {"answers": recipe.health.answers, "system_prompt": generator.system_prompt, "dtype": generator.dtype}
-    meant |= date_of(resolved, inputs["policy"])
+    settings = {"answers": recipe.health.answers, "system_prompt": generator.system_prompt, "dtype": generator.dtype}
+    settings |= date_of(resolved, inputs["policy"])
     device = generator.runtime.device if isinstance(generator, TransformersGenerator) else "auto"
     evolved = {"evolved_share": recipe.creator.mix.evolved_share} if iteration and recipe.creator.control is None else {}
-    function = Use("eva_stages.evaluation.health_figures:measure", {**meant, **evolved}, {"device": device})
+    function = Use("eva_stages.evaluation.health_figures:measure", {**settings, **evolved}, {"device": device})
     return FunctionStage("health", iteration, inputs, version=2, function=function, checks=checks(recipe.health))
 
 
-def _looked(
+def _policy_responses(
     recipe: Recipe, resolved: Resolved, seeds: Stage, iteration: int, policy: Stage | Outside, evaluation: Sequence[Stage], side: Side
-) -> Looked:
+) -> PolicyResponses:
     """A policy's answers; `side`: base or eval, as its evaluation's stages have it."""
     if any(isinstance(benchmark, Lettercraft) for benchmark in recipe.evaluation.benchmarks):
         answers = next(stage for stage in evaluation if stage.parsed_name == StageName(ANSWER, LETTERCRAFT, side))
@@ -106,25 +111,27 @@ def _looked(
         assert isinstance(questions, Stage)
         if isinstance(recipe.reward, LettercraftReward):
             reward_name = StageName(ANSWER_REWARD, LETTERCRAFT, side)
-            return Looked((), questions, answers, next(stage for stage in evaluation if stage.parsed_name == reward_name))
-        made: tuple[Stage, ...] = ()
+            return PolicyResponses((), questions, answers, next(stage for stage in evaluation if stage.parsed_name == reward_name))
+        stages: tuple[Stage, ...] = ()
     elif recipe.health.answers:
         draw = Use(
             "eva_stages.evaluation.health_figures:probe", {"size": recipe.health.probe_prompts, "seed": derive_seed(recipe.seed, "probe")}
         )
         questions = FunctionStage("probe", 0, {"prompts": seeds}, function=draw)
         answers = responding(recipe, resolved, stage_name(PROBE_ANSWER, side=side), iteration, questions, policy, PROBE_SAMPLES)
-        made = (questions, answers)
+        stages = (questions, answers)
     else:
-        return Looked()
+        return PolicyResponses()
     if isinstance(recipe.reward, PairwiseReward):
-        return Looked(made, questions, answers)
+        return PolicyResponses(stages, questions, answers)
     rewards = rewarding(recipe, resolved, stage_name(PROBE_REWARD, side=side), iteration, questions, answers, policy)
-    return Looked((*made, rewards), questions, answers, rewards)
+    return PolicyResponses((*stages, rewards), questions, answers, rewards)
 
 
 def _score(recipe: Recipe, evaluation: Sequence[Stage], side: Side) -> Stage | None:
     """The score of the first benchmark that is a judged win rate."""
-    judged = [one for one in recipe.evaluation.benchmarks if isinstance(one, Lettercraft | ArenaHard | AlpacaEval)]
-    names = [StageName(SCORE, benchmark_name(one), side) for one in judged[:1]]
+    judged_benchmarks = [
+        benchmark for benchmark in recipe.evaluation.benchmarks if isinstance(benchmark, Lettercraft | ArenaHard | AlpacaEval)
+    ]
+    names = [StageName(SCORE, benchmark_name(benchmark), side) for benchmark in judged_benchmarks[:1]]
     return next((stage for stage in evaluation if stage.parsed_name in names), None)

@@ -12,14 +12,14 @@ from eva_stages.core.manifests import artifact_name
 from eva_stages.core.resolved import Checkpoint, Resolved
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
 from eva_stages.models.loading import LETTERCRAFT
-from eva_stages.models.targets import GENERATORS, RENDERED, REWARDS
+from eva_stages.models.targets import GENERATORS, REWARDS, TEMPLATE_REWARDS
 
 Inputs = Mapping[str, Stage | Outside]
 
 
 def policy_generator(recipe: Recipe, resolved: Resolved, model: Stage | Outside, **changes: Any) -> tuple[Use, Inputs]:
     """The policy's generator over a checkpoint, and the inputs it brings; `changes` replace sampling settings."""
-    return _over(recipe.policy.generator, resolved, "policy", model, changes)
+    return _checkpoint_generator(recipe.policy.generator, resolved, "policy", model, changes)
 
 
 def generator(
@@ -36,7 +36,7 @@ def generator(
             return policy_generator(recipe, resolved, model, **config.model_dump(mode="json", exclude={"kind"}))
         case TransformersModel() | VLLMModel():
             checkpoint = resolved.checkpoint(config.model, config.revision)
-            return _over(config, resolved, role, checkpoint, {})
+            return _checkpoint_generator(config, resolved, role, checkpoint, {})
         case _:
             arguments, runtime = _settings(config)
             journals = {"journal": Input(journal), "attempt": Input(WORK)} if isinstance(config, LiteLLMModel) else {}
@@ -54,7 +54,7 @@ def reward_model(config: OneReward, recipe: Recipe, resolved: Resolved, model: S
     if not isinstance(config, LocalReward):
         return Use(REWARDS[config.kind], arguments), {}
     checkpoint = resolved.checkpoint(arguments["model"], arguments.pop("revision"))
-    date = date_of(resolved, checkpoint) if isinstance(config, RENDERED) else {}
+    date = date_of(resolved, checkpoint) if isinstance(config, TEMPLATE_REWARDS) else {}
     return Use(REWARDS[config.kind], {**arguments, **date, "model": Input("reward")}, runtime), {"reward": checkpoint}
 
 
@@ -62,11 +62,13 @@ def date_of(resolved: Resolved, model: Stage | Outside) -> dict[str, str]:
     """The run's date as an argument, where a model's chat template shows one. Training keeps the template."""
     while isinstance(model, Stage):
         model = model.inputs["policy"]
-    shown = resolved.date is not None and isinstance(model, Checkpoint) and model.shows_date
-    return {"date": resolved.date.isoformat()} if resolved.date and shown else {}
+    is_shown = resolved.date is not None and isinstance(model, Checkpoint) and model.shows_date
+    return {"date": resolved.date.isoformat()} if resolved.date and is_shown else {}
 
 
-def _over(config: Section, resolved: Resolved, name: str, model: Stage | Outside, changes: Mapping[str, Any]) -> tuple[Use, Inputs]:
+def _checkpoint_generator(
+    config: Section, resolved: Resolved, name: str, model: Stage | Outside, changes: Mapping[str, Any]
+) -> tuple[Use, Inputs]:
     """A generator over a checkpoint, which is the input `name` of its stage."""
     arguments, runtime = _settings(config)
     arguments.pop("revision", None)

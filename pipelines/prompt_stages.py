@@ -11,8 +11,8 @@ from eva_stages.core.stage import FunctionStage, Stage, Use
 def prompts_stage(recipe: Recipe, resolved: Resolved, part: int = 0) -> Stage:
     """The seed prompts X_0, or the `part`-th set of as many other prompts of the source, disjoint from all before it."""
     prompts = recipe.prompts
-    which = {"part": part} if part else {}
-    drawn = {} if prompts.size is None else {"seed": recipe.seed}
+    part_setting = {"part": part} if part else {}
+    seed_setting = {} if prompts.size is None else {"seed": recipe.seed}
     policy = resolved.checkpoint(recipe.policy.model, recipe.policy.revision)
     template = {"chat_template": fingerprint(policy.template)}
     if isinstance(prompts, FilePrompts):
@@ -20,13 +20,17 @@ def prompts_stage(recipe: Recipe, resolved: Resolved, part: int = 0) -> Stage:
         settings = prompts.model_dump(include={"column", "reference_column", "size", "max_characters"})
         load = Use(
             "eva_stages.creator.prompt_loading:load_file",
-            {**settings, **drawn, **which, **template},
+            {**settings, **seed_setting, **part_setting, **template},
             {"file": str(file.path), "policy": str(policy.path)},
         )
         return FunctionStage("prompts", part, {"file": file}, version=4, function=load)
     if isinstance(prompts, HubPrompts):
         settings = {**prompts.model_dump(exclude={"kind"}), "revision": resolved.commit}
-        load = Use("eva_stages.creator.hub_prompts:load_hub", {**settings, **drawn, **which, **template}, {"policy": str(policy.path)})
+        load = Use(
+            "eva_stages.creator.hub_prompts:load_hub",
+            {**settings, **seed_setting, **part_setting, **template},
+            {"policy": str(policy.path)},
+        )
         return FunctionStage("prompts", part, {}, version=3, function=load)
-    load = Use("eva_stages.creator.prompt_loading:load_lettercraft", {"size": prompts.size, "seed": recipe.seed, **which})
+    load = Use("eva_stages.creator.prompt_loading:load_lettercraft", {"size": prompts.size, "seed": recipe.seed, **part_setting})
     return FunctionStage("prompts", part, {}, function=load)

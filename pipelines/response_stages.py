@@ -8,25 +8,25 @@ from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
 from eva_stages.models.targets import ROWS
 from pipelines.model_calls import policy_generator, reward_model
 from pipelines.seeds import sampling_seed
-from pipelines.stage_limits import empty, unscored
+from pipelines.stage_limits import empty_limit, unscored_limit
 
 
 def responding(recipe: Recipe, resolved: Resolved, name: str, iteration: int, prompts: Stage, policy: Stage | Outside, n: int) -> RowStage:
     """n responses of the policy to every prompt."""
-    generator, needed = policy_generator(recipe, resolved, policy)
+    generator, inputs = policy_generator(recipe, resolved, policy)
     seed = sampling_seed(recipe, generator, name, iteration)
     settings = {"num_generations": n, **seed, "keep_thoughts": keep_thoughts(recipe)}
     step = Use("eva_stages.core.responding:Respond", {"llm": generator, **settings})
     return RowStage(
         name,
         iteration,
-        {"prompts": prompts, **needed},
+        {"prompts": prompts, **inputs},
         version=2,
         sources=("prompts",),
         steps=(step,),
         schema="responses",
         required_columns=("responses",),
-        limits=(empty(recipe),),
+        limits=(empty_limit(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
 
@@ -57,17 +57,17 @@ def _rewarding(
     responses: Stage,
     policy: Stage | Outside,
 ) -> RowStage:
-    reward, needed = reward_model(config, recipe, resolved, policy)
+    reward, inputs = reward_model(config, recipe, resolved, policy)
     return RowStage(
         name,
         iteration,
-        {"prompts": prompts, "responses": responses, **needed},
+        {"prompts": prompts, "responses": responses, **inputs},
         version=2,
         sources=("prompts", "responses"),
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
         schema=ROWS.get(config.kind, "rewards"),
         required_columns=("rewards",),
-        limits=(unscored(recipe),),
+        limits=(unscored_limit(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
 

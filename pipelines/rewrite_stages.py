@@ -10,7 +10,7 @@ from eva_stages.models.targets import ROWS
 from pipelines.model_calls import generator, reward_model
 from pipelines.response_stages import shown_system_prompt
 from pipelines.seeds import sampling_seed
-from pipelines.stage_limits import failed_calls, unscored
+from pipelines.stage_limits import failed_calls, unscored_limit
 
 
 def rewriting(
@@ -21,12 +21,12 @@ def rewriting(
     if config is None:
         return ()
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
-    rewriter, needed = generator(config.generator, recipe, resolved, policy, "rewriter")
+    rewriter, rewriter_inputs = generator(config.generator, recipe, resolved, policy, "rewriter")
     settings = {"shortest": config.shortest, "longest": config.longest, **sampling_seed(recipe, rewriter, "rewrite", iteration)}
     rewrites = RowStage(
         "rewrite",
         iteration,
-        {"pairs": pairs, **needed},
+        {"pairs": pairs, **rewriter_inputs},
         version=2,
         sources=("pairs",),
         steps=(Use("eva_stages.solver.rewriting:RewriteChosen", {"llm": rewriter, **settings}),),
@@ -35,19 +35,19 @@ def rewriting(
         limits=(failed_calls("rewriter", recipe.limits.unrewritten, "solver.rewrite.generator", "limits.unrewritten"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    reward, brought = reward_model(recipe.reward, recipe, resolved, policy)
+    reward, reward_inputs = reward_model(recipe.reward, recipe, resolved, policy)
     rewards = RowStage(
         "rewrite-reward",
         iteration,
-        {"responses": rewrites, "prompts": prompts, **brought},
+        {"responses": rewrites, "prompts": prompts, **reward_inputs},
         sources=("responses", "prompts"),
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
         schema=ROWS.get(recipe.reward.kind, "rewards"),
         required_columns=("rewards",),
-        limits=(unscored(recipe, FAILED_CALLS, CALLS),),
+        limits=(unscored_limit(recipe, FAILED_CALLS, CALLS),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    taken = TableStage(
+    rewritten_pairs = TableStage(
         "rewritten",
         iteration,
         {"pairs": pairs, "rewrites": rewrites, "rewards": rewards},
@@ -55,4 +55,4 @@ def rewriting(
         sources=("pairs", "rewrites", "rewards"),
         step=Use("eva_stages.solver.rewriting:TakeRewrites", {"keep": config.keep}),
     )
-    return rewrites, rewards, taken
+    return rewrites, rewards, rewritten_pairs

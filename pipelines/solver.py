@@ -39,13 +39,13 @@ def solver_stages(
         step=Use("eva_stages.solver.pairing:MakePairs", solver.pairs.model_dump()),
         version=3,
     )
-    rewritten = rewriting(recipe, resolved, iteration, prompts, pairs, policy)
-    whole = rewritten[-1] if rewritten else pairs
+    rewrite_stages = rewriting(recipe, resolved, iteration, prompts, pairs, policy)
+    final_pairs = rewrite_stages[-1] if rewrite_stages else pairs
     scratch = solver.training.start == "scratch"
-    pool = (_pooled(iteration, [*earlier, whole]),) if scratch and earlier else ()
+    pool = (_pool_stage(iteration, [*earlier, final_pairs]),) if scratch and earlier else ()
     start = initial if scratch else policy
-    trained = _trained(recipe, resolved, iteration, start, initial, {"pairs": pool[-1] if pool else whole})
-    return responses, rewards, pairs, *rewritten, *pool, trained
+    training = _training_stage(recipe, resolved, iteration, start, initial, {"pairs": pool[-1] if pool else final_pairs})
+    return responses, rewards, pairs, *rewrite_stages, *pool, training
 
 
 def pairs_of(stages: Sequence[Stage]) -> list[Stage]:
@@ -56,7 +56,7 @@ def pairs_of(stages: Sequence[Stage]) -> list[Stage]:
 def _online(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside) -> Stage:
     """On-policy training: the policy answers as `policy.generator` says, and the recipe's reward scores in the training processes."""
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
-    reward, needed = reward_model(recipe.reward, recipe, resolved, policy)
+    reward, inputs = reward_model(recipe.reward, recipe, resolved, policy)
     on_policy = {
         "responses": recipe.solver.responses,
         "sampling": recipe.policy.generator.model_dump(include=set(Sampling._fields) | {"max_new_tokens"}),
@@ -64,10 +64,10 @@ def _online(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, 
         "shown_system_prompt": shown_system_prompt(recipe).get("system_prompt"),
         "reward": as_data(reward),
     }
-    return _trained(recipe, resolved, iteration, policy, initial, {**needed, "prompts": prompts}, {"on_policy": on_policy})
+    return _training_stage(recipe, resolved, iteration, policy, initial, {**inputs, "prompts": prompts}, {"on_policy": on_policy})
 
 
-def _trained(
+def _training_stage(
     recipe: Recipe,
     resolved: Resolved,
     iteration: int,
@@ -80,7 +80,7 @@ def _trained(
     solver = recipe.solver
     if isinstance(solver.loss, CustomLoss):
         settings = {**(settings or {}), "loss_function": resolved.function(solver.loss.function)}
-    meant = {
+    arguments = {
         "loss": solver.loss.model_dump(exclude={"function"}),
         "training": solver.training.model_dump(exclude={"runtime", "start"}),
         "system_prompt": recipe.policy.generator.system_prompt,
@@ -96,11 +96,11 @@ def _trained(
         "train",
         iteration,
         {**data, "policy": start, "reference": initial if solver.reference == "initial" else start},
-        function=Use("eva_stages.solver.launching:train", meant, {"runtime": runtime}),
+        function=Use("eva_stages.solver.launching:train", arguments, {"runtime": runtime}),
         version=4,
     )
 
 
-def _pooled(iteration: int, pairs: Sequence[Stage]) -> Stage:
-    inputs = {f"pairs_{index}": one for index, one in enumerate(pairs)}
+def _pool_stage(iteration: int, pairs: Sequence[Stage]) -> Stage:
+    inputs = {f"pairs_{index}": pair_set for index, pair_set in enumerate(pairs)}
     return TableStage("pool", iteration, inputs, version=2, sources=tuple(inputs), step=Use("eva_stages.solver.pooling:PoolPairs"))

@@ -6,13 +6,13 @@ from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.stage import Limit
 
 
-def empty(recipe: Recipe) -> Limit:
+def empty_limit(recipe: Recipe) -> Limit:
     """The recipe's limit on empty or missing responses."""
     advice = "check the chat template, policy.generator.max_new_tokens and the policy itself"
     return Limit("empty", "responses", recipe.limits.empty, "responses are empty or missing", advice, "limits.empty")
 
 
-def unscored(recipe: Recipe, counter: str = "unscored", total: str = "responses") -> Limit:
+def unscored_limit(recipe: Recipe, counter: str = "unscored", total: str = "responses") -> Limit:
     """The recipe's limit on responses without a reward."""
     return Limit(counter, total, recipe.limits.unscored, "responses have no reward", "check the reward", "limits.unscored")
 

@@ -12,7 +12,7 @@ from eva_stages.planning.rates import Rates
 from pipelines.iteration import iterations
 
 
-def built(recipe: Recipe) -> list[Iteration]:
+def build_rounds(recipe: Recipe) -> list[Iteration]:
     """The stages of a recipe."""
     return iterations(recipe, resolve(recipe))
 
@@ -22,7 +22,7 @@ def check(recipe: Recipe, keys: bool = True) -> list[str]:
     return prepare(recipe, None, keys).notes
 
 
-def planned(recipe: Recipe, run: Run, rates: Rates | None = None) -> dict[str, Any]:
+def plan_of(recipe: Recipe, run: Run, rates: Rates | None = None) -> dict[str, Any]:
     """The document of a plan."""
     resolved = resolve(recipe, run)
     return plan_document(recipe, resolved, iterations(recipe, resolved), run, rates)

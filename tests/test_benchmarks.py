@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.tables import read_table
 from eva_stages.planning.sizes import sizes
-from tests.building import built
+from tests.building import build_rounds
 from tests.conftest import kill_group, manifests, run_eva, start_eva
 from tests.fault_server import ChatServer, chat_server
 from tests.official_files import alpaca_eval, arena_hard, mt_bench
@@ -118,8 +118,8 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
     document = json.loads(run_eva(*arguments, **environment).stdout)
     assert 28 <= server.completed_requests <= 28 + 2 * CONCURRENCY
     recipe = load_recipe(str(run / "recipe.yaml"))
-    stages = [stage for entry in built(recipe) for stage in entry.stages if stage.name.endswith("-judge")]
-    planned_sizes = sizes(recipe, built(recipe), 1)
+    stages = [stage for entry in build_rounds(recipe) for stage in entry.stages if stage.name.endswith("-judge")]
+    planned_sizes = sizes(recipe, build_rounds(recipe), 1)
     assert sorted(planned_sizes[stage.fingerprint].units or 0 for stage in stages) == [4, 8, 16], "a judge is timed by the call"
     scores = {entry["benchmark"]: entry["scores"] for entry in document["benchmarks"]}
     assert scores["arena-hard-v0.1"]["score"]["value"] == pytest.approx(WIN_RATE) == scores["arena-hard-v0.1"]["official"]["score"]

@@ -14,13 +14,13 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.creator.prompt_loading import held_out_instructions
-from tests.building import built, check
+from tests.building import build_rounds, check
 from tests.conftest import TINY, artifact_folder, artifact_rows, manifests, overrides, run_eva
 from tests.killing import assert_same_weights, rerun_with_kills
 
 
 def rounds(recipe: str, **settings: object) -> list[Iteration]:
-    return built(load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in settings.items()]))
+    return build_rounds(load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in settings.items()]))
 
 
 def names(stages: tuple[Stage, ...]) -> list[str]:

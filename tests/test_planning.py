@@ -17,7 +17,7 @@ from eva_stages.models.loading import find_checkpoint
 from eva_stages.planning.measured_rates import free_stages, reduced_recipe
 from eva_stages.planning.plan_tables import plan_tables
 from eva_stages.planning.rates import Line, Rate, Rates, rate_of, read_rates
-from tests.building import built, planned
+from tests.building import build_rounds, plan_of
 from tests.conftest import TINY, overrides, run_eva
 from tests.tiny_models import save_reward, tokenizer
 
@@ -31,7 +31,7 @@ def tiny(**changes: object) -> Recipe:
 
 
 def test_unmeasured_figures_are_null_and_never_zero(tmp_path: Path) -> None:
-    document = planned(tiny(), Run(tmp_path / "run"))
+    document = plan_of(tiny(), Run(tmp_path / "run"))
     for entry in (*document["stages"], *document["iterations"], document["to_do"]):
         assert [entry[name] for name in UNKNOWN] == [None] * 5
     assert document["to_do"]["wall_seconds_expected"] is None
@@ -43,11 +43,11 @@ def test_unmeasured_figures_are_null_and_never_zero(tmp_path: Path) -> None:
 def test_the_disk_size_of_training_needs_no_rate(tmp_path: Path) -> None:
     folder = find_checkpoint("lettercraft", None, "policy.model").path
     weights = sum(tensor.size for tensor in load_file(folder / "model.safetensors").values())
-    entries = {entry["stage"]: entry for entry in planned(tiny(), Run(tmp_path))["stages"]}
+    entries = {entry["stage"]: entry for entry in plan_of(tiny(), Run(tmp_path))["stages"]}
     assert entries["0-train"]["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
     assert entries["0-train"]["checkpoint_bytes"] == 3 * weights * 4 * 3  # float32 and the two moments of Adam, three checkpoints
     adapter = tiny(solver__training__adapter={"kind": "lora"})
-    assert {entry["checkpoint_bytes"] for entry in planned(adapter, Run(tmp_path))["stages"]} == {None}
+    assert {entry["checkpoint_bytes"] for entry in plan_of(adapter, Run(tmp_path))["stages"]} == {None}
 
 
 def test_given_rates_are_summed_by_iteration_and_in_total(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_given_rates_are_summed_by_iteration_and_in_total(tmp_path: Path) -> Non
     rates = Rates(
         start_seconds=3, between_seconds=0.5, stages={"respond": respond, "train": train, "pair": Rate(seconds_per_unit=0, rows=0.5)}
     )
-    document = planned(tiny(), Run(tmp_path), rates)
+    document = plan_of(tiny(), Run(tmp_path), rates)
     entries = {entry["stage"]: entry for entry in document["stages"]}
     planned_entry = entries["1-respond"]
     assert (planned_entry["seconds_expected"], planned_entry["seconds_low"], planned_entry["seconds_high"]) == (30, 30, 80)
@@ -77,17 +77,19 @@ def test_given_rates_are_summed_by_iteration_and_in_total(tmp_path: Path) -> Non
 
 
 def test_each_iteration_has_a_size_of_its_own(tmp_path: Path) -> None:
-    subset = planned(tiny(creator__control="no_evolve"), Run(tmp_path))["stages"]
+    subset = plan_of(tiny(creator__control="no_evolve"), Run(tmp_path))["stages"]
     rows = {entry["stage"]: entry["rows"] for entry in subset}
     assert [rows[f"0-{name}"] for name in ("respond", "reward", "pair")] == [40] * 3
     assert [rows[f"1-{name}"] for name in ("creator-respond", "creator-reward")] == [40] * 2
     assert [rows[f"1-{name}"] for name in ("select", "subset", "respond", "reward", "pair")] == [10] * 5
-    scratch = planned(tiny(solver__training__start="scratch"), Run(tmp_path))["stages"]
+    scratch = plan_of(tiny(solver__training__start="scratch"), Run(tmp_path))["stages"]
     assert [entry["steps"] for entry in scratch if entry["stage"].endswith("-train")] == [5, 10]
 
 
 def test_a_stage_has_its_own_rate_else_that_of_the_iteration_before() -> None:
-    stages = {stage.label: stage for stage in closure([stage for iteration in built(tiny(iterations=2)) for stage in iteration.stages])}
+    stages = {
+        stage.label: stage for stage in closure([stage for iteration in build_rounds(tiny(iterations=2)) for stage in iteration.stages])
+    }
     labels = ("respond", "0-respond", "1-respond")
     rates = Rates(stages={label: Rate(seconds_per_unit=index) for index, label in enumerate(labels)})
 
@@ -126,11 +128,11 @@ def test_tokens_of_llm_judges_in_rewards_are_counted_at_most(tmp_path: Path) -> 
     judge = {"kind": "llm_judge", "judge": PAID_MODEL}
     recipe = tiny(reward=judge, creator__curate__admit={"fraction": 0.5}, evaluation__benchmarks=[], health__answers=0)
     limit = recipe.policy.generator.max_new_tokens
-    entries = {entry["stage"]: entry for entry in planned(recipe, Run(tmp_path))["stages"]}
+    entries = {entry["stage"]: entry for entry in plan_of(recipe, Run(tmp_path))["stages"]}
     assert entries["0-reward"]["tokens"] == 40 * 4 * 100 and entries["1-admit-reward"]["tokens"] == 40 * 4 * 100
     assert entries["1-admit-respond"]["tokens"] == 40 * 4 * limit
     rates = Rates(stages={"reward": Rate(seconds_per_unit=1, input_tokens=900, output_tokens=50)})
-    planned_entry = next(entry for entry in planned(recipe, Run(tmp_path), rates)["stages"] if entry["stage"] == "0-reward")
+    planned_entry = next(entry for entry in plan_of(recipe, Run(tmp_path), rates)["stages"] if entry["stage"] == "0-reward")
     assert planned_entry["usd"] == pytest.approx(40 * 900e-6 + 40 * 400 * 2e-6) and planned_entry["usd_expected"] == pytest.approx(
         40 * (900e-6 + 100e-6)
     )
@@ -138,7 +140,7 @@ def test_tokens_of_llm_judges_in_rewards_are_counted_at_most(tmp_path: Path) -> 
 
 def test_a_sum_with_unknown_parts_is_shown_as_a_lower_bound(tmp_path: Path) -> None:
     rates = Rates(stages={"respond": Rate(seconds_per_unit=1, input_tokens=10, output_tokens=20, gpus=0)})
-    document = planned(tiny(creator__evolve__generator=PAID_MODEL), Run(tmp_path), rates)
+    document = plan_of(tiny(creator__evolve__generator=PAID_MODEL), Run(tmp_path), rates)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(plan_tables(document))
     (words,) = [line.split() for line in console.export_text().splitlines() if line.strip().startswith("all to do")]
@@ -146,11 +148,11 @@ def test_a_sum_with_unknown_parts_is_shown_as_a_lower_bound(tmp_path: Path) -> N
 
 
 def test_on_policy_training_has_the_disk_size_of_its_policy_not_of_its_reward(tmp_path: Path) -> None:
-    plain = {entry["stage"]: entry for entry in planned(tiny(), Run(tmp_path))["stages"]}["0-train"]
+    plain = {entry["stage"]: entry for entry in plan_of(tiny(), Run(tmp_path))["stages"]}["0-train"]
     save_reward(tmp_path / "reward", tokenizer(["a b c"]))
     reward = {"kind": "sequence_classifier", "model": str(tmp_path / "reward")}
     recipe = tiny(reward=reward, solver__loss={"kind": "rloo"}, evaluation__benchmarks=[])
-    online = {entry["stage"]: entry for entry in planned(recipe, Run(tmp_path))["stages"]}["0-train"]
+    online = {entry["stage"]: entry for entry in plan_of(recipe, Run(tmp_path))["stages"]}["0-train"]
     assert [online[name] for name in ("bytes", "checkpoint_bytes")] == [plain[name] for name in ("bytes", "checkpoint_bytes")]
 
 
@@ -171,14 +173,16 @@ def test_every_error_in_a_table_of_rates_is_reported_with_its_place(tmp_path: Pa
 
 def test_paid_stages_are_not_measured_and_have_no_price_without_tokens(tmp_path: Path) -> None:
     recipe = tiny(creator__evolve__generator=PAID_MODEL)
-    labels = {stage.label for stage in free_stages([stage for iteration in built(reduced_recipe(recipe)) for stage in iteration.stages])}
+    labels = {
+        stage.label for stage in free_stages([stage for iteration in build_rounds(reduced_recipe(recipe)) for stage in iteration.stages])
+    }
     assert {"0-train", "1-creator-respond", "1-select"} <= labels
     assert not labels & {"1-evolve", "1-curate", "1-mix", "1-respond", "1-train"}
     run = Run(tmp_path)
-    unknown = planned(recipe, run)
+    unknown = plan_of(recipe, run)
     assert {entry["stage"] for entry in unknown["stages"] if entry["usd"] is None} == {"1-evolve"} and unknown["to_do"]["unpriced"] == 1
     rates = Rates(stages={"evolve": Rate(seconds_per_unit=1, input_tokens=300, output_tokens=50)})
-    planned_entry = next(entry for entry in planned(recipe, run, rates)["stages"] if entry["stage"] == "1-evolve")
+    planned_entry = next(entry for entry in plan_of(recipe, run, rates)["stages"] if entry["stage"] == "1-evolve")
     assert planned_entry["usd_expected"] == pytest.approx(40 * (300 * 1e-6 + 50 * 2e-6))
     assert planned_entry["usd"] == pytest.approx(40 * (300 * 1e-6 + 100 * 2e-6))
 
@@ -190,7 +194,7 @@ def test_public_benchmarks_have_the_rate_of_responding(tmp_path: Path) -> None:
     rates = Rates(
         stages={"respond": Rate(fixed_seconds=4, seconds_per_unit=2, output_tokens=100, gpus=1, slowest=Line(seconds_per_unit=6))}
     )
-    document = planned(tiny(evaluation__benchmarks=[benchmark]), Run(tmp_path), rates)
+    document = plan_of(tiny(evaluation__benchmarks=[benchmark]), Run(tmp_path), rates)
     planned_entry = next(entry for entry in document["stages"] if entry["stage"] == "1-eval-gsm8k-answer")
     assert (planned_entry["seconds_expected"], planned_entry["seconds_high"]) == (
         4 + 8 * 2 / 4,
@@ -200,7 +204,7 @@ def test_public_benchmarks_have_the_rate_of_responding(tmp_path: Path) -> None:
 
 
 def test_finished_stages_predict_the_time_of_later_ones(tiny_run: Path) -> None:
-    document = planned(tiny(iterations=2), Run(tiny_run))
+    document = plan_of(tiny(iterations=2), Run(tiny_run))
     todo = [entry for entry in document["stages"] if entry["state"] == "to do"]
     assert {entry["iteration"] for entry in todo} == {2} and document["to_do"]["unmeasured"] == 0
     assert all(entry["seconds_low"] <= entry["seconds_expected"] <= entry["seconds_high"] for entry in todo)
@@ -219,7 +223,7 @@ def test_measuring_times_every_stage_and_saves_the_rates_in_the_run(tmp_path: Pa
     walls = [document["to_do"][f"wall_seconds_{name}"] for name in ("low", "expected", "high")]
     assert walls == sorted(walls) and walls[1] > document["to_do"]["seconds_expected"] > 0
     assert [path.name for path in run.iterdir()] == ["rates.json"]
-    document_after = planned(tiny(iterations=0, evaluation__benchmarks=[]), Run(run))
+    document_after = plan_of(tiny(iterations=0, evaluation__benchmarks=[]), Run(run))
     assert document_after["to_do"] == document["to_do"]
 
 

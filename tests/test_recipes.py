@@ -10,7 +10,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import ArmoRMReward, PairPreferenceReward, PairRMReward
 from eva_stages.core.recipe_files import load_recipe, packaged_recipes
 from eva_stages.core.run_folder import Run
-from tests.building import check, planned
+from tests.building import check, plan_of
 from tests.conftest import manifests, overrides, run_eva
 from tests.tiny_models import save_armorm, save_gemma2, save_pairrm, save_policy, save_reward, tokenizer
 
@@ -81,7 +81,7 @@ def small_recipe(name: str, folder: Path) -> Recipe:
 def test_a_recipe_is_valid_and_can_be_planned(name: str, stand_ins: Path, tmp_path: Path) -> None:
     recipe = small_recipe(name, stand_ins)
     check(recipe)
-    stages = {entry["stage"] for entry in planned(recipe, Run(tmp_path))["stages"]}
+    stages = {entry["stage"] for entry in plan_of(recipe, Run(tmp_path))["stages"]}
     assert {"0-train", "1-evolve", "1-train"} <= stages
 
 
@@ -89,13 +89,13 @@ def test_a_recipe_is_valid_and_can_be_planned(name: str, stand_ins: Path, tmp_pa
 def test_a_lettercraft_recipe_is_valid_and_can_be_planned(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     check(recipe)
-    stages = {entry["stage"] for entry in planned(recipe, Run(tmp_path))["stages"]}
+    stages = {entry["stage"] for entry in plan_of(recipe, Run(tmp_path))["stages"]}
     assert {"0-train", "1-train", "2-train", "2-eval-score"} <= stages
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_recipe_runs_completely_with_tiny_models(name: str, stand_ins: Path, tmp_path: Path) -> None:
-    plan_entries = planned(small_recipe(name, stand_ins), Run(tmp_path / "run"))["stages"]
+    plan_entries = plan_of(small_recipe(name, stand_ins), Run(tmp_path / "run"))["stages"]
     run_eva("run", name, "--run-dir", str(tmp_path / "run"), *overrides(settings(name, stand_ins)), HF_HOME=str(tmp_path / "hub"))
     stage_manifests = manifests(tmp_path / "run")
     assert set(stage_manifests) == {entry["stage"] for entry in plan_entries}

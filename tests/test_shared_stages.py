@@ -5,7 +5,7 @@ from pathlib import Path
 
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.stage import RowStage, Stage, closure, uses
-from tests.building import built
+from tests.building import build_rounds
 
 CREATOR = {"creator.responses": 3, "creator.metric": "reward_variance", "creator.selection.fraction": 0.5, "creator.evolve.generations": 2}
 
@@ -13,7 +13,7 @@ CREATOR = {"creator.responses": 3, "creator.metric": "reward_variance", "creator
 def stages_of(recipe: str = "quickstart", **settings: object) -> dict[str, Stage]:
     """The stages of a recipe by label."""
     loaded_recipe = load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in settings.items()])
-    return {stage.label: stage for stage in closure([stage for iteration in built(loaded_recipe) for stage in iteration.stages])}
+    return {stage.label: stage for stage in closure([stage for iteration in build_rounds(loaded_recipe) for stage in iteration.stages])}
 
 
 def common(first_stages: dict[str, Stage], second_stages: dict[str, Stage]) -> set[str]:

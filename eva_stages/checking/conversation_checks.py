@@ -19,7 +19,7 @@ from eva_stages.core.terminal import note
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import LETTERCRAFT, load_tokenizer
 from eva_stages.models.sampling import model_settings
-from eva_stages.models.targets import RENDERED
+from eva_stages.models.targets import TEMPLATE_REWARDS
 
 QUESTION: list[Message] = [{"role": "user", "content": "Question7"}]
 ANSWER = "Answer7"
@@ -52,23 +52,23 @@ def _policy_template(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
 
 def _changes(chat: Chat) -> Iterator[str]:
     """What a template does to responses of earlier turns."""
-    plain, thoughtful = (_rendered(chat, text) for text in (ANSWER, THOUGHT))
+    plain, thoughtful = (_rendered_text(chat, text) for text in (ANSWER, THOUGHT))
     if plain is None or thoughtful is None:
         yield "does not take responses of earlier turns"
         return
     if ANSWER not in plain:
         yield "leaves out responses"
         return
-    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(plain, chat.prompt_text(QUESTION), strict=False)))
-    if before := plain[shared : plain.index(ANSWER)].strip():
-        yield f"puts {before!r} before a response"
+    shared_length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(plain, chat.prompt_text(QUESTION), strict=False)))
+    if prefix := plain[shared_length : plain.index(ANSWER)].strip():
+        yield f"puts {prefix!r} before a response"
     if "Thought7" not in thoughtful:
         yield "leaves out the thoughts of a response"
     elif THOUGHT not in thoughtful:
         yield "changes the text of a response"
 
 
-def _rendered(chat: Chat, text: str) -> str | None:
+def _rendered_text(chat: Chat, text: str) -> str | None:
     """The question with a response; None if the template refuses it."""
     try:
         return chat.conversation_text([*QUESTION, {"role": "assistant", "content": text}])
@@ -80,7 +80,7 @@ def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """With `reasoning: keep`, a reward's template shows it the thoughts."""
     yield from ()
     for place, reward in sections(recipe.reward, "reward"):
-        if recipe.policy.reasoning == "strip" or not isinstance(reward, RENDERED):
+        if recipe.policy.reasoning == "strip" or not isinstance(reward, TEMPLATE_REWARDS):
             continue
         if (checkpoint := resolved.checkpoints.get((reward.model, reward.revision))) is None:
             continue
@@ -105,9 +105,9 @@ def _settings(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         kind = section.generator.kind if isinstance(section, Policy) else section.kind
         if kind == "vllm" and (fault := _unreadable(folder)):
             yield f"{place}: vLLM cannot read the generation_config.json of {model} ({fault}); mend the file"
-        if wanted := model_settings(folder):
-            told = ", ".join(f"{name} {shorten(str(value), 60)}" for name, value in sorted(wanted.items()))
-            note(f"{place}: the files of {model} ask for {told}. eva samples as the recipe says and takes only end tokens from them")
+        if model_defaults := model_settings(folder):
+            defaults = ", ".join(f"{name} {shorten(str(value), 60)}" for name, value in sorted(model_defaults.items()))
+            note(f"{place}: the files of {model} ask for {defaults}. eva samples as the recipe says and takes only end tokens from them")
 
 
 def _unreadable(folder: Path) -> str | None:

@@ -14,17 +14,17 @@ USER_IN_URL = re.compile(r"//[^/\s\"'<>\\]+@")
 
 def check_credentials(recipe: Recipe, _: Resolved) -> Iterator[str]:
     """No key or value of a recipe is a credential; an error names its place and does not show it."""
-    known = secrets()
+    secret_values = secrets()
     for place, text in _texts(recipe.model_dump(mode="json"), ()):
-        if known.redact(text) != text:
-            yield f"{known.redact(place)}: {_what(text, known)}. {FIX}"
+        if secret_values.redact(text) != text:
+            yield f"{secret_values.redact(place)}: {_credential_kind(text, secret_values)}. {FIX}"
 
 
-def _what(text: str, known: Secrets) -> str:
+def _credential_kind(text: str, secret_values: Secrets) -> str:
     """What kind of credential a text holds."""
     if USER_IN_URL.search(text):
         return "is a URL with a user or a password"
-    if known.hide(text) != text:
+    if secret_values.hide(text) != text:
         names = [name for name, value in known_secrets() if single_secret(value).hide(text) != text]
         return f"holds the value of {', '.join(dict.fromkeys(names)) or 'an environment variable'}, or a part of it"
     return "holds what looks like a key or a password"

@@ -70,12 +70,12 @@ def check_models(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         yield from inspection.faults
 
 
-def _check_policy(inspection: Inspection, policy: Policy, wanted: int) -> None:
+def _check_policy(inspection: Inspection, policy: Policy, max_length: int) -> None:
     """The policy has all its weights, can be talked to, and has an embedding for every token."""
     _check_causal(inspection, policy.generator, "policy.generator")
     limit = position_count(inspection.folder)
-    if limit is not None and wanted > limit:
-        inspection.note(f"has {limit} positions, so pairs are limited to {limit} tokens, not to solver.training.max_length = {wanted}")
+    if limit is not None and max_length > limit:
+        inspection.note(f"has {limit} positions, so pairs are limited to {limit} tokens, not to solver.training.max_length = {max_length}")
 
 
 def _check_reward(inspection: Inspection, config: LocalReward, place: str) -> None:
@@ -103,9 +103,10 @@ def _check_topics(inspection: Inspection) -> None:
     """A zero-shot classifier has all its weights and a label for entailment."""
     labels = list(read_json(inspection.folder / "config.json").get("label2id") or {})
     if not any(label.lower().startswith("entail") for label in labels):
-        known = ", ".join(labels) or "none"
+        known_labels = ", ".join(labels) or "none"
         inspection.add(
-            f"has the labels {known}; a zero-shot classifier is a model of natural-language inference and has one that begins with entail"
+            f"has the labels {known_labels}; a zero-shot classifier is a model of natural-language inference and has one that begins with "
+            "entail"
         )
     _check_tokenizer(inspection)
     _check_weights(inspection, "AutoModelForSequenceClassification")
@@ -210,11 +211,11 @@ def token_count(folder: Path) -> int:
     """
     content = read_json(folder / "tokenizer.json")
     vocabulary = content.get("model", {}).get("vocab", {})
-    known = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-    added = [
+    token_ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
+    added_ids = [
         token["id"] for token in content.get("added_tokens", []) if not (token.get("special") and PLACEHOLDER.search(token["content"]))
     ]
-    return max([*known, *added], default=-1) + 1
+    return max([*token_ids, *added_ids], default=-1) + 1
 
 
 def _check_length(inspection: Inspection, place: str, length: int | None) -> None:

@@ -18,7 +18,7 @@ from eva_stages.models.providers import most_new_tokens, provider_key, provider_
 QUESTION = "Reply with one word: hello"
 DEADLINE = 20.0
 """Seconds in which a server has to answer its question."""
-UNANSWERED = ("gave up", "refused")
+NO_RESPONSE = ("gave up", "refused")
 """How the reasons of calls begin to which there was no answer."""
 
 
@@ -56,9 +56,10 @@ def _provider_faults(player: LiteLLMModel, place: str) -> Iterator[str]:
             f"{place}.runtime.price: max_cost_usd is {player.runtime.max_cost_usd:g}, and LiteLLM knows no price of {player.model}; "
             "give its price as {input: ..., output: ...}, in US dollars per million tokens"
         )
-    most = most_new_tokens(player.model) if player.api_base is None else None
-    if most is not None and player.max_new_tokens > most:
-        yield f"{place}.max_new_tokens: is {player.max_new_tokens}, and {player.model} answers with at most {most}; give at most that"
+    token_limit = most_new_tokens(player.model) if player.api_base is None else None
+    if token_limit is not None and player.max_new_tokens > token_limit:
+        tokens = player.max_new_tokens
+        yield f"{place}.max_new_tokens: is {tokens}, and {player.model} answers with at most {token_limit}; give at most that"
 
 
 def ask_servers(recipe: Recipe) -> list[str]:
@@ -76,19 +77,19 @@ def ask_servers(recipe: Recipe) -> list[str]:
         server = player.model, player.api_base, player.runtime.api_key_env
         servers.setdefault(server, []).append(place)
         players.setdefault(server, player)
-    faults, cost, unpriced = list[str](), 0.0, 0
+    faults, cost, unpriced_servers = list[str](), 0.0, 0
     for server, places in servers.items():
         try:
             usd = _ask(players[server], places[0])
         except ConfigError as error:
             faults += error.faults
             continue
-        unpriced += usd is None
+        unpriced_servers += usd is None
         cost += usd or 0.0
     if faults:
         raise ConfigError(faults)
-    told = f"; of {unpriced} no price is known" if unpriced else ""
-    return [f"{len(servers)} of {len(servers)} servers answer; asking them cost {dollars(cost)} USD{told}"]
+    price_note = f"; of {unpriced_servers} no price is known" if unpriced_servers else ""
+    return [f"{len(servers)} of {len(servers)} servers answer; asking them cost {dollars(cost)} USD{price_note}"]
 
 
 def _ask(player: LiteLLMModel, place: str) -> float | None:
@@ -123,7 +124,7 @@ def _ask(player: LiteLLMModel, place: str) -> float | None:
     finally:
         asker.unload()
     reason = output["finish_reasons"][0]
-    if output["generations"][0] is None and reason.startswith(UNANSWERED):
+    if output["generations"][0] is None and reason.startswith(NO_RESPONSE):
         cause = reason.partition(": ")[2]
         raise ConfigError([f"{place}: {player.model} at {where} does not answer ({cause}); start it, or correct model, api_base or key"])
     statistics = output["statistics"]

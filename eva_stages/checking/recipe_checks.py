@@ -49,18 +49,18 @@ def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     elif source is not None:
         place = prompts.path if isinstance(prompts, FilePrompts) else prompts.id
         rounds = recipe.iterations + 1 if human else 1
-        too_many = prompts.size is not None and prompts.size * rounds > source.usable
+        lacks_prompts = prompts.size is not None and prompts.size * rounds > source.usable
         if not source.usable:
             yield f"prompts: {place} has no prompt that can be used: {source.reasons}"
-        elif human and too_many and prompts.size is not None:
+        elif human and lacks_prompts and prompts.size is not None:
             yield (
                 f"prompts.size: creator.control `human` takes {prompts.size} new prompts for each of {rounds} rounds, "
                 f"{prompts.size * rounds} in all, and {place} has {source.usable} that can be used; give at most "
                 f"{source.usable // rounds}, fewer iterations, or a larger file"
             )
-        if source.usable and source.left_out:
-            note(f"prompts: {source.left_out} of {source.rows} rows of {place} are left out: {source.reasons}")
-        if source.usable and too_many and not human:
+        if source.usable and source.left_out_rows:
+            note(f"prompts: {source.left_out_rows} of {source.rows} rows of {place} are left out: {source.reasons}")
+        if source.usable and lacks_prompts and not human:
             usable = source.usable
             note(f"prompts.size: is {prompts.size}, and {place} has {usable} prompts that can be used; the run takes those {usable}")
 
@@ -112,8 +112,8 @@ def _benchmarks(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """Each benchmark is there once, and its files are what they should be."""
     benchmarks = recipe.evaluation.benchmarks
     names = [benchmark_name(benchmark) for benchmark in benchmarks]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        yield f"evaluation.benchmarks: {', '.join(repeated)} stands there twice; keep one of each"
+    if repeated_names := sorted({name for name in names if names.count(name) > 1}):
+        yield f"evaluation.benchmarks: {', '.join(repeated_names)} stands there twice; keep one of each"
     for index, benchmark in enumerate(benchmarks):
         place = f"evaluation.benchmarks.{index}"
         if isinstance(benchmark, LMEval) and find_spec("lm_eval") is None:

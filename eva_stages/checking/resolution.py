@@ -71,10 +71,10 @@ def _prompt_source(
     """The commit of the prompts' data set, and what can be used of it or of the prompts' file."""
     commit = dataset_commit(recipe.prompts.id, recipe.prompts.revision) if isinstance(recipe.prompts, HubPrompts) else None
     prompts, policy = recipe.prompts, checkpoints.get((recipe.policy.model, recipe.policy.revision))
-    found = commit is not None or (isinstance(prompts, FilePrompts) and FileSource(prompts.path) in files)
-    if isinstance(prompts, LettercraftPrompts) or policy is None or not found:
+    is_available = commit is not None or (isinstance(prompts, FilePrompts) and FileSource(prompts.path) in files)
+    if isinstance(prompts, LettercraftPrompts) or policy is None or not is_available:
         return commit, None
-    left_out = LeftOutRows()
-    usable = count_usable(prompt_source(prompts, commit), prompts.max_characters, str(policy.path), left_out)
-    rows_left_out = sum(left_out.counts[reason] for reason in left_out.rows)
-    return commit, PromptSource(usable, left_out.counts["read"], rows_left_out, left_out.summary())
+    left_out_rows = LeftOutRows()
+    usable = count_usable(prompt_source(prompts, commit), prompts.max_characters, str(policy.path), left_out_rows)
+    left_out_count = sum(left_out_rows.counts[reason] for reason in left_out_rows.rows)
+    return commit, PromptSource(usable, left_out_rows.counts["read"], left_out_count, left_out_rows.summary())

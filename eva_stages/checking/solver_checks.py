@@ -110,16 +110,16 @@ def _machines(recipe: Recipe, _: Resolved) -> Iterator[str]:
 def _packages(recipe: Recipe, _: Resolved) -> Iterator[str]:
     training = recipe.solver.training
     runtime = training.runtime
-    distributed = read_launch_file(runtime.launch).distributed_type
-    asked: dict[str, str] = {f"solver.training.runtime.report_to: {name}": name for name in runtime.report_to}
+    distribution = read_launch_file(runtime.launch).distributed_type
+    required_packages: dict[str, str] = {f"solver.training.runtime.report_to: {name}": name for name in runtime.report_to}
     if runtime.liger:
-        asked["solver.training.runtime.liger"] = PACKAGES["liger"]
+        required_packages["solver.training.runtime.liger"] = PACKAGES["liger"]
     if training.adapter and training.adapter.kind == "qlora":
-        asked["solver.training.adapter.kind: qlora"] = PACKAGES["qlora"]
-    if distributed in PACKAGES:
-        asked[f"solver.training.runtime.launch: {runtime.launch}"] = PACKAGES[distributed]
-    missing = {place: package for place, package in asked.items() if find_spec(package.replace("-", "_")) is None}
-    yield from (f"{place} needs {package}, which is not installed: pip install {package}" for place, package in missing.items())
+        required_packages["solver.training.adapter.kind: qlora"] = PACKAGES["qlora"]
+    if distribution in PACKAGES:
+        required_packages[f"solver.training.runtime.launch: {runtime.launch}"] = PACKAGES[distribution]
+    missing_packages = {place: package for place, package in required_packages.items() if find_spec(package.replace("-", "_")) is None}
+    yield from (f"{place} needs {package}, which is not installed: pip install {package}" for place, package in missing_packages.items())
 
 
 def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:

@@ -36,7 +36,7 @@ class PromptSource(NamedTuple):
     usable: int
     """Different prompts that can be used."""
     rows: int
-    left_out: int
+    left_out_rows: int
     """Rows that are no usable prompt."""
     reasons: str
     """Why, with the numbers of the first rows."""

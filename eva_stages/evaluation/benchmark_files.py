@@ -68,8 +68,8 @@ def _package(benchmark: Section) -> dict[str, FileSource]:
     if not isinstance(benchmark, AlpacaEval):
         return {}
     files = {"gamed": benchmark.gamed, "difficulty": benchmark.difficulty}
-    required = {name: path for name, path in files.items() if path is not None or benchmark.questions is None}
-    return {name: _source(path, f"alpaca-eval-{name}") for name, path in required.items()}
+    required_files = {name: path for name, path in files.items() if path is not None or benchmark.questions is None}
+    return {name: _source(path, f"alpaca-eval-{name}") for name, path in required_files.items()}
 
 
 def file_sources(benchmark: Section) -> dict[str, FileSource]:

@@ -55,8 +55,10 @@ def locate(model: str, revision: str | None, place: str) -> Path:
     """
     folder = _folder(model, revision, place)
     weights = list(folder.glob("*.safetensors"))
-    if not weights and (packed := sorted(folder.glob("*.gguf"))):
-        raise ConfigError([f"{place}: {model} holds GGUF weights, and eva loads safetensors. {CONVERT_GGUF.format(file=packed[0].name)}"])
+    if not weights and (gguf_files := sorted(folder.glob("*.gguf"))):
+        raise ConfigError(
+            [f"{place}: {model} holds GGUF weights, and eva loads safetensors. {CONVERT_GGUF.format(file=gguf_files[0].name)}"]
+        )
     if not (folder / "config.json").is_file():
         raise ConfigError([f"{place}: {model} has no config.json, so it is no checkpoint"])
     try:
@@ -165,5 +167,5 @@ def _configured_token(tokenizer: Any, folder: Path) -> str | None:
     """The token for padding, or else the end, that a checkpoint's config.json names by its id; None if it names none."""
     value = text_setting(folder, "pad_token_id", "eos_token_id")
     ids = value if isinstance(value, list) else [value]
-    known = tokenizer.added_tokens_decoder
-    return next((known[token].content for token in ids if token in known), None)
+    special_tokens = tokenizer.added_tokens_decoder
+    return next((special_tokens[token].content for token in ids if token in special_tokens), None)

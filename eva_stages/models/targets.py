@@ -25,5 +25,5 @@ ROWS = {
     "pair_preference": "pairwise_rewards",
 }
 
-RENDERED = (SequenceClassifierReward, ArmoRMReward, PairPreferenceReward)
+TEMPLATE_REWARDS = (SequenceClassifierReward, ArmoRMReward, PairPreferenceReward)
 """Rewards that read conversations by a chat template of their own."""

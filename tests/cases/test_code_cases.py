@@ -23,7 +23,7 @@ from eva_stages.publishing.contents import Selection, repositories
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.story import story_of
 from eva_stages.views.history import read_history
-from tests.building import built, check
+from tests.building import build_rounds, check
 from tests.cases.test_file_cases import eva
 from tests.conftest import function_code
 
@@ -67,7 +67,9 @@ def write_recipe(folder: Path, **settings: object) -> Path:
 
 
 def fingerprints(recipe: Path) -> dict[str, str]:
-    return {stage.label: stage.fingerprint for iteration in built(load_recipe(str(recipe))) for stage in closure(list(iteration.stages))}
+    return {
+        stage.label: stage.fingerprint for iteration in build_rounds(load_recipe(str(recipe))) for stage in closure(list(iteration.stages))
+    }
 
 
 def changed_stages(earlier_prints: dict[str, str], later_prints: dict[str, str]) -> set[str]:
@@ -234,7 +236,7 @@ def test_a_run_saves_and_pushes_the_source_of_its_function_without_paths_of_the_
     write_whole(run.root / "recipe.yaml", dump_recipe(loaded_recipe))
     for function in resolve(loaded_recipe).functions.values():
         function.save_sources(run.root)
-    (reward_stage,) = (stage for stage in built(loaded_recipe)[0].solver if stage.name == "reward")
+    (reward_stage,) = (stage for stage in build_rounds(loaded_recipe)[0].solver if stage.name == "reward")
     for stage in closure([reward_stage]):
         write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")
         run.commit(stage, run.workplace(stage) / "data", {"rows": 0, "counts": {}, "seconds": 0.0})
@@ -247,8 +249,8 @@ def test_a_run_saves_and_pushes_the_source_of_its_function_without_paths_of_the_
     recipe = load_recipe(saved_recipe)
     assert recipe.prompts.path == str(folder / "prompts.jsonl")
     with chdir("/"):
-        assert built(load_recipe(saved_recipe))[0].solver[1].folder == reward.name, "its own recipe means the same from everywhere"
-    run.plan(closure(built(recipe)[0].solver[:2]))
+        assert build_rounds(load_recipe(saved_recipe))[0].solver[1].folder == reward.name, "its own recipe means the same from everywhere"
+    run.plan(closure(build_rounds(recipe)[0].solver[:2]))
     story = story_of(read_history(run), "someone", Privacy(run.root))
     (repository,) = repositories(story, Selection("datasets"), run.root / "report.html", {}, Privacy(run.root), folder.parent / "scratch")
     files = {file.path: file for file in repository.files}
@@ -262,7 +264,7 @@ def test_a_push_includes_artifacts_of_another_version(folder: Path) -> None:
     run.create()
     recipe = load_recipe(str(write_recipe(folder)))
     write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
-    (reward_stage,) = (stage for stage in built(recipe)[0].solver if stage.name == "reward")
+    (reward_stage,) = (stage for stage in build_rounds(recipe)[0].solver if stage.name == "reward")
     for stage in closure([reward_stage]):
         write_rows([SCHEMAS["prompts"].empty_table()], SCHEMAS["prompts"], run.workplace(stage) / "data")
         run.commit(stage, run.workplace(stage) / "data", {"rows": 0, "counts": {}, "seconds": 0.0})

@@ -25,7 +25,7 @@ from eva_stages.solver.fitting import tokenized_pairs
 from eva_stages.solver.online import OnlineTrainer
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
-from tests.building import built, check
+from tests.building import build_rounds, check
 from tests.cases.conversations import DIALOGUE, QUESTION, SYSTEM, TEXTS, Echo, recipe, sampled_pair
 from tests.chat_templates import FAMILIES, family_tokenizer
 from tests.solver.jobs import job
@@ -142,7 +142,7 @@ def test_a_rerun_on_another_day_keeps_the_first_date_and_the_date_identifies_the
     dates = ("2024-02-03", "2024-02-04")
     for name, differ in (("llama-3.2", True), ("llama-3", False)):
         changes = [{"policy.model": str(models / name), "runtime.date": date} for date in dates]
-        stages = [built(recipe(tmp_path, **settings))[0].solver for settings in changes]
+        stages = [build_rounds(recipe(tmp_path, **settings))[0].solver for settings in changes]
         for mine, other_stage in zip(*stages, strict=True):
             assert (mine.fingerprint != other_stage.fingerprint) == differ, mine.label
     first = stages[0][0]
@@ -159,7 +159,7 @@ def test_rewards_read_the_system_prompt_if_the_recipe_says_so(tmp_path: Path) ->
     save_reward(tmp_path / "reward", words)
     for is_scored in (False, True):
         changes = {"policy.generator.system_prompt": SYSTEM, "policy.system_prompt_scored": is_scored}
-        respond, reward_stage, _, train = built(recipe(tmp_path, **changes))[0].solver
+        respond, reward_stage, _, train = build_rounds(recipe(tmp_path, **changes))[0].solver
         assert respond.steps[0].arguments["llm"].arguments["system_prompt"] == SYSTEM
         assert train.function.arguments["system_prompt"] == SYSTEM
         assert reward_stage.steps[0].arguments.get("system_prompt") == (SYSTEM if is_scored else None)

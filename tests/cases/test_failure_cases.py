@@ -46,10 +46,10 @@ from eva_stages.publishing.report.plots import draw, histograms, interval_points
 from eva_stages.solver.online import _trainable
 from pipelines.analysis_stages import analysing
 from pipelines.evaluation import evaluation_stages
-from pipelines.evolution_stages import Answered, evolving
+from pipelines.evolution_stages import ScoredPrompts, evolving
 from pipelines.response_stages import rewarding
 from pipelines.rewrite_stages import rewriting
-from tests.building import built, check
+from tests.building import build_rounds, check
 from tests.fault_server import ChatServer, serving
 
 ROWS = 4
@@ -92,7 +92,7 @@ def stage_of(role: str, server: ChatServer, folder: Path, **settings: Any) -> St
                 folder, "selected", [{"prompt_id": prompt_id, "probability": 1.0, "draw": 0} for prompt_id in ids], SCHEMAS["selected"]
             )
             rewards = artifact(folder, "rewards", [{"prompt_id": prompt_id, "rewards": [1.0]} for prompt_id in ids], SCHEMAS["rewards"])
-            evolve_stages = evolving(recipe, resolve(recipe), 1, selected, Answered(prompt_stage, responses, rewards, policy, 0))
+            evolve_stages = evolving(recipe, resolve(recipe), 1, selected, ScoredPrompts(prompt_stage, responses, rewards, policy, 0))
             if role == "evolver":
                 return evolve_stages[-1]
             rows = [{**row, "best": "good", "worst": "bad", "best_reward": 1.0, "worst_reward": 0.0} for row in prompts]
@@ -428,9 +428,9 @@ def test_a_mix_with_few_evolved_prompts_breaks_a_health_limit(tmp_path: Path) ->
         and "is 0.125, below the limit health.evolved_share=0.5" in message
         and "creator.evolve.generator" in message
     )
-    *_, (*_, first), (*_, last) = [iteration.health for iteration in built(recipe)]
+    *_, (*_, first), (*_, last) = [iteration.health for iteration in build_rounds(recipe)]
     assert first.function.arguments["evolved_share"] == last.function.arguments["evolved_share"] == 0.8
-    assert "evolved_share" not in built(recipe)[0].health[-1].function.arguments
+    assert "evolved_share" not in build_rounds(recipe)[0].health[-1].function.arguments
 
 
 ABSURD = np.array([[1e308, -1e308, 0.0], [1.5e308, 1.7e308, 1.6e308], [1.0, 2.0, 4.0], [np.nan, 1.0, 2.0]])

@@ -32,7 +32,7 @@ from eva_stages.views.history import read_history
 from eva_stages.views.prompt_lineage import Lineage
 from eva_stages.views.run_status import Watch, status_table
 from eva_stages.views.run_summary import summary
-from tests.building import planned
+from tests.building import plan_of
 
 ROOT = Path(__file__).parents[2]
 CODE = ("eva_stages", "pipelines", "cli", "benchmarks", "configs", "hub_cards")
@@ -161,7 +161,7 @@ def read_only_commands(run: Path) -> dict[str, Callable[[], object]]:
         "report": lambda: make_report([run_object]),
         "lineage": lambda: Lineage(read_history(run_object)).trace("0" * 24),
         "table": lambda: summary(read_history(run_object)),
-        "plan": lambda: planned(load_recipe(str(run / "recipe.yaml")), run_object),
+        "plan": lambda: plan_of(load_recipe(str(run / "recipe.yaml")), run_object),
         "push": lambda: Record(run),
     }
 

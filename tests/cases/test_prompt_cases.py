@@ -18,7 +18,7 @@ from eva_stages.creator.conversations import reference_text
 from eva_stages.creator.prompt_files import prompt_batches
 from eva_stages.creator.prompt_loading import LeftOutRows, count_usable, load_file
 from eva_stages.planning.sizes import prompt_count
-from tests.building import built, check
+from tests.building import build_rounds, check
 
 USER = {"role": "user", "content": "hello"}
 ASSISTANT = {"role": "assistant", "content": "hi"}
@@ -211,7 +211,7 @@ def test_a_size_beyond_the_file_is_reported_and_the_plan_uses_the_number_of_rows
     recipe = recipe_with(lines(tmp_path / "p.jsonl", *({"prompt": f"Say {n}."} for n in range(60))), size=500)
     check(recipe)
     assert "prompts.size: is 500, and" in (message := capsys.readouterr().err) and "has 60 prompts that can be used" in message
-    assert prompt_count(recipe, resolve(recipe), built(recipe), Run(tmp_path / "run")) == 60
+    assert prompt_count(recipe, resolve(recipe), build_rounds(recipe), Run(tmp_path / "run")) == 60
 
 
 def test_renaming_a_prompt_file_or_a_policys_folder_reruns_nothing(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_renaming_a_prompt_file_or_a_policys_folder_reruns_nothing(tmp_path: Pat
     for name, file in (("one", "p.jsonl"), ("other", "renamed.json")):
         shutil.copytree(policy, tmp_path / name)
         recipe = load_recipe("quickstart", [f"prompts={{kind: file, path: {tmp_path / file}}}", f"policy.model={tmp_path / name}"])
-        prints.append({stage.label: stage.fingerprint for iteration in built(recipe) for stage in iteration.stages})
+        prints.append({stage.label: stage.fingerprint for iteration in build_rounds(recipe) for stage in iteration.stages})
     assert prints[0] == prints[1]
     context: Any = SimpleNamespace(work=tmp_path / "work", artifact=tmp_path / "out")
     context.work.mkdir()

@@ -40,7 +40,7 @@ from eva_stages.publishing.story import Base, Story
 from eva_stages.views.comparison import compare, compare_iterations, file_values
 from eva_stages.views.history import Artifact, History, read_history
 from eva_stages.views.score_tables import comparison_tables, score_tables
-from tests.building import built
+from tests.building import build_rounds
 from tests.evaluation.official import annotation_row, judged_v2, judgment_row, rating_row, write_lines
 from tests.hub_cards_check import card_faults
 
@@ -391,7 +391,7 @@ def test_the_recipe_and_not_the_hub_decides_alpaca_evals_files(tmp_path: Path, m
     outputs = tmp_path / "outputs.json"
     outputs.write_text(json.dumps([{"dataset": "made", "instruction": "i", "output": "o", "generator": "g"}]))
     paths = {"questions": str(outputs), "baseline": str(outputs)}
-    (stage,) = [stage for stage in built(alpaca_recipe(**paths))[0].stages if stage.name == "base-alpaca-eval-score"]
+    (stage,) = [stage for stage in build_rounds(alpaca_recipe(**paths))[0].stages if stage.name == "base-alpaca-eval-score"]
     assert not {"gamed", "difficulty"} & set(stage.inputs)
     hub = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -399,11 +399,11 @@ def test_the_recipe_and_not_the_hub_decides_alpaca_evals_files(tmp_path: Path, m
     gamed_file = tmp_path / "gamed.csv"
     gamed_file.write_text("model\n")
     (stage_with_file,) = [
-        stage for stage in built(alpaca_recipe(**paths, gamed=str(gamed_file)))[0].stages if stage.name == "base-alpaca-eval-score"
+        stage for stage in build_rounds(alpaca_recipe(**paths, gamed=str(gamed_file)))[0].stages if stage.name == "base-alpaca-eval-score"
     ]
     assert "gamed" in stage_with_file.inputs and stage_with_file.fingerprint != stage.fingerprint
     with pytest.raises(ConfigError, match=r"alpaca_eval at main cannot be fetched .+ give the path of a copy"):
-        built(alpaca_recipe())
+        build_rounds(alpaca_recipe())
 
 
 def test_a_policy_without_benchmarks_has_a_card_that_the_hub_accepts(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.eval_requests import asked_for, is_model, model_overrides
+from cli.eval_requests import is_model, model_overrides, requested_recipe
 from eva_stages.core.config.evaluation_config import ArenaHard, MTBench, benchmark_name
 from eva_stages.core.config.models_config import LiteLLMModel, TransformersModel
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import dump_recipe, load_recipe
-from tests.building import built, check
+from tests.building import build_rounds, check
 from tests.official_files import arena_hard, mt_bench
 
 
@@ -24,7 +24,7 @@ def test_a_folder_or_a_hub_id_is_a_model_and_a_recipe_is_none(tmp_path: Path) ->
 
 def test_benchmarks_come_from_the_recipe_or_with_the_official_judge(tmp_path: Path) -> None:
     recipe_judge = load_recipe("quickstart", [f"evaluation.benchmarks=[{json.dumps({'kind': 'mt_bench', 'max_new_tokens': 7})}]"])
-    recipe = asked_for(recipe_judge, "mt-bench,arena-hard,arena-hard-v2.0,gsm8k", None, None, 4.0)
+    recipe = requested_recipe(recipe_judge, "mt-bench,arena-hard,arena-hard-v2.0,gsm8k", None, None, 4.0)
     mt, old, new, math = recipe.evaluation.benchmarks
     assert [benchmark_name(benchmark) for benchmark in recipe.evaluation.benchmarks] == [
         "mt-bench",
@@ -46,7 +46,7 @@ def test_benchmarks_come_from_the_recipe_or_with_the_official_judge(tmp_path: Pa
 def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
     recipe = load_recipe("quickstart")
     judge_texts = ("openai/gpt-x", str(tmp_path), "{kind: litellm, model: openai/y, temperature: 0.5}")
-    judges = [asked_for(recipe, "arena-hard", judge, "base", None).evaluation.benchmarks[0] for judge in judge_texts]
+    judges = [requested_recipe(recipe, "arena-hard", judge, "base", None).evaluation.benchmarks[0] for judge in judge_texts]
     judge_by_name, local, judge_by_mapping = (judge.judge for judge in judges if isinstance(judge, ArenaHard))
     assert isinstance(judge_by_name, LiteLLMModel) and judge_by_name.model == "openai/gpt-x" and judge_by_name.temperature == 0
     assert isinstance(local, TransformersModel) and local.max_new_tokens == 4096
@@ -65,7 +65,7 @@ def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_is_said(judge_request: tuple[str, str | None, str | None, float | None], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        asked_for(load_recipe("quickstart"), *judge_request)
+        requested_recipe(load_recipe("quickstart"), *judge_request)
 
 
 def test_every_fault_of_a_benchmarks_files_is_found_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_base_policy_and_iterations_have_stages_of_their_own_and_share_questions
     old = {"kind": "arena_hard", **arena_hard(tmp_path, 4), **judge}
     chosen = [old, {**old, "version": "v2.0", "baseline": "base"}, {"kind": "mt_bench", **mt_bench(tmp_path, 4), **judge}]
     recipe = load_recipe("quickstart", [f"evaluation.benchmarks={json.dumps(chosen)}", "iterations=1"])
-    rounds = built(recipe)
+    rounds = build_rounds(recipe)
     by_label = {stage.label: stage for round in rounds for stage in round.evaluation}
     assert len(by_label) == len({stage.fingerprint for round in rounds for stage in round.evaluation})
     for label in ("0-base-arena-hard-v0.1-score", "0-eval-mt-bench-score", "1-eval-arena-hard-v2.0-score"):

@@ -25,7 +25,7 @@ from eva_stages.models.loading import find_checkpoint
 from eva_stages.models.rewards import VerifierReward
 from eva_stages.solver.launching import train
 from eva_stages.solver.online import PromptGroups, load_prompts, reward_function
-from tests.building import built
+from tests.building import build_rounds
 from tests.conftest import function_code
 from tests.solver.jobs import read_metrics
 from tests.tiny_models import save_gemma2, tokenizer
@@ -157,7 +157,7 @@ def test_a_resumed_training_ends_where_an_unbroken_one_ends_and_too_many_failed_
         "reward": {"kind": "verifier", "function": f"{__file__}:length"},
     }
     recipe = load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in settings.items()])
-    stage = built(recipe)[0].solver[-1]
+    stage = build_rounds(recipe)[0].solver[-1]
     assert isinstance(stage, FunctionStage) and set(stage.inputs) == {"policy", "reference", "prompts"}
     inputs = {"policy": POLICY, "reference": POLICY, "prompts": prompts(tmp_path / "prompts", [*INSTRUCTIONS, LONG])}
 
