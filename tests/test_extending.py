@@ -36,12 +36,14 @@ EXAMPLES = {title: text for title, text in SECTION.findall(PAGE) if "```yaml" in
 INSTRUCTIONS = ("Take planet, reverse it.", "Take cab, sort its letters.", "Take lemon, drop its last letter, then drop its first letter.")
 
 
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merge_sections(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """A recipe with the sections of an example, whose other fields stay."""
-    both = {
-        name: merged(base[name], value) for name, value in changes.items() if isinstance(value, dict) and isinstance(base.get(name), dict)
+    merged_sections = {
+        name: merge_sections(base[name], value)
+        for name, value in changes.items()
+        if isinstance(value, dict) and isinstance(base.get(name), dict)
     }
-    return {**base, **changes, **both} if "kind" not in changes else changes
+    return {**base, **changes, **merged_sections} if "kind" not in changes else changes
 
 
 def example(folder: Path, *titles: str) -> Path:
@@ -50,7 +52,7 @@ def example(folder: Path, *titles: str) -> Path:
     for title in titles:
         for name, content in FILE.findall(EXAMPLES[title]):
             (folder / name).write_text(content)
-        recipe = merged(recipe, yaml.safe_load(re.findall(r"```yaml\n(.*?)```", EXAMPLES[title], re.DOTALL)[0]))
+        recipe = merge_sections(recipe, yaml.safe_load(re.findall(r"```yaml\n(.*?)```", EXAMPLES[title], re.DOTALL)[0]))
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "trust_code": True}))
     return folder / "recipe.yaml"
 
@@ -61,7 +63,7 @@ def function_of(recipe: Path) -> FunctionCode:
     return function_code(*choice.choice.rsplit(":", 1))
 
 
-def scored(count: int, responses: int = 4) -> pa.Table:
+def reward_table(count: int, responses: int = 4) -> pa.Table:
     rewards = np.random.default_rng(0).random((count, responses))
     ids = [prompt_id([{"role": "user", "content": str(number)}]) for number in range(count)]
     return pa.table({"prompt_id": ids, "rewards": pa.array(rewards.tolist())})
@@ -82,25 +84,25 @@ def test_every_example_passes_validation_and_needs_consent(tmp_path: Path, title
 
 
 def test_the_metric_gives_the_weights_and_admits(tmp_path: Path) -> None:
-    metric, table = function_of(example(tmp_path, "Metric")), scored(8)
-    made, _ = Informativeness(name="inform", metric=metric).transform(table)
+    metric, table = function_of(example(tmp_path, "Metric")), reward_table(8)
+    output, _ = Informativeness(name="inform", metric=metric).transform(table)
     share = (np.array(table["rewards"].to_pylist()) > 0.5).mean(axis=1)
-    assert made["learnability"].to_pylist() == pytest.approx(share * (1 - share)) and "reward_gap" in made.column_names
-    assert np.argmax(made["weight"]) == np.argmax(share * (1 - share))
+    assert output["learnability"].to_pylist() == pytest.approx(share * (1 - share)) and "reward_gap" in output.column_names
+    assert np.argmax(output["weight"]) == np.argmax(share * (1 - share))
     prompts = pa.Table.from_pylist(
         [{**prompt_row([{"role": "user", "content": name}], "test"), "prompt_id": name} for name in table["prompt_id"].to_pylist()],
         schema=SCHEMAS["prompts"],
     )
-    admitted, counts = Admit(name="admit", metric=metric, fraction=0.25).transform(prompts, table)
-    assert counts["admitted"] == len(admitted) == 2
+    admitted_rows, counts = Admit(name="admit", metric=metric, fraction=0.25).transform(prompts, table)
+    assert counts["admitted"] == len(admitted_rows) == 2
 
 
 def test_the_selection_draws(tmp_path: Path) -> None:
     select = Select(name="select", kind=function_of(example(tmp_path, "Selection")), fraction=0.25, seed=1)
-    informed, _ = Informativeness(name="inform").transform(scored(40))
-    made, _ = select.transform(informed)
-    weights = dict(zip(informed["prompt_id"].to_pylist(), informed["weight"].to_pylist(), strict=True))
-    assert len(made) == 10 and all(weights[name] >= np.median(list(weights.values())) for name in made["prompt_id"].to_pylist())
+    info_of, _ = Informativeness(name="inform").transform(reward_table(40))
+    output, _ = select.transform(info_of)
+    weights = dict(zip(info_of["prompt_id"].to_pylist(), info_of["weight"].to_pylist(), strict=True))
+    assert len(output) == 10 and all(weights[name] >= np.median(list(weights.values())) for name in output["prompt_id"].to_pylist())
 
 
 def test_the_method_evolves(tmp_path: Path) -> None:
@@ -115,8 +117,8 @@ def test_the_filter_leaves_prompts_out_and_counts_them(tmp_path: Path) -> None:
     rows = [prompt_row([{"role": "user", "content": text}], "test") for text in INSTRUCTIONS]
     evolutions = pa.Table.from_pylist([{**row, "rejected": None} for row in rows], schema=SCHEMAS["evolutions"])
     curate = Curate(name="curate", near_duplicate=None, filters=[function_of(example(tmp_path, "Filter"))])
-    made, counts = curate.transform(evolutions, evolutions.slice(0, 0).select(SCHEMAS["prompts"].names))
-    assert [row["messages"][0]["content"] for row in made.to_pylist()] == list(INSTRUCTIONS[:2])
+    output, counts = curate.transform(evolutions, evolutions.slice(0, 0).select(SCHEMAS["prompts"].names))
+    assert [row["messages"][0]["content"] for row in output.to_pylist()] == list(INSTRUCTIONS[:2])
     assert counts == {"evolved": 3, "kept": 2, "duplicate": 0, "near_duplicate": 0, "drops_letters": 1}
 
 

@@ -25,8 +25,8 @@ class Echo(SeededLLM):
         return "echo"
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
-        said = [messages[-1]["content"].partition("Start of the Prompt|>\n")[2].rpartition("\n<|")[0] for messages in inputs]
-        return [generator_output([text if text != "-" else None], ["stop" if text != "-" else "timeout"], 7, [3]) for text in said]
+        message = [messages[-1]["content"].partition("Start of the Prompt|>\n")[2].rpartition("\n<|")[0] for messages in inputs]
+        return [generator_output([text if text != "-" else None], ["stop" if text != "-" else "timeout"], 7, [3]) for text in message]
 
 
 def rows(*texts: str) -> list[dict]:
@@ -58,23 +58,25 @@ def test_scores_are_read_from_a_line_of_their_own(reply: str | None, quality: fl
 
 
 def test_a_score_that_is_missing_is_null_with_its_reason_and_counted() -> None:
-    made = score(Echo(), "Quality: 4\nComplexity: 2", "Quality: 4", "What is this?", "-")
-    assert [(row["quality"], row["complexity"]) for row in made] == [(4, 2), (4, None), (None, None), (None, None)]
-    assert [row["failure"] for row in made] == [
+    output = score(Echo(), "Quality: 4\nComplexity: 2", "Quality: 4", "What is this?", "-")
+    assert [(row["quality"], row["complexity"]) for row in output] == [(4, 2), (4, None), (None, None), (None, None)]
+    assert [row["failure"] for row in output] == [
         None,
         "no complexity from 1 to 5 in the scorer's reply",
         "no quality and no complexity from 1 to 5 in the scorer's reply",
         "timeout",
     ]
-    assert [row["_statistics"].get("unscored", 0) for row in made] == [0, 1, 1, 1]
-    assert sum(row["_statistics"]["output_tokens"] for row in made) == 12
+    assert [row["_statistics"].get("unscored", 0) for row in output] == [0, 1, 1, 1]
+    assert sum(row["_statistics"]["output_tokens"] for row in output) == 12
 
 
 def test_the_scorer_sees_all_turns_and_lettercraft_scores_its_own() -> None:
     turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}]
     assert "user: one\nassistant: two\nuser: three" in score_question(turns)
-    easy, hard, none = score(LettercraftLLM(), "Take abc, reverse it.", "Take abcdefgh, reverse it, then sort its letters.", "Hello")
-    assert (easy["quality"], easy["complexity"]) == (5, 1) and hard["complexity"] == 3 and none["quality"] == 1
+    easy, hard, no_instruction = score(
+        LettercraftLLM(), "Take abc, reverse it.", "Take abcdefgh, reverse it, then sort its letters.", "Hello"
+    )
+    assert (easy["quality"], easy["complexity"]) == (5, 1) and hard["complexity"] == 3 and no_instruction["quality"] == 1
 
 
 def test_topics_do_not_depend_on_batches_and_long_prompts_are_cut_and_counted(tmp_path: Path) -> None:
@@ -85,11 +87,13 @@ def test_topics_do_not_depend_on_batches_and_long_prompts_are_cut_and_counted(tm
         step.load()
         return next(step.process(rows(*texts)))
 
-    together, apart = label(16384, TEXTS), [row for text in TEXTS for row in label(1, [text])]
-    assert [row["topic"] for row in together] == [row["topic"] for row in apart] and {row["topic"] for row in together} <= set(LABELS)
-    assert [row["topic_score"] for row in together] == pytest.approx([row["topic_score"] for row in apart], abs=1e-5)
-    assert all(1 / 3 <= row["topic_score"] <= 1 and row["failure"] is None for row in together)
-    assert [row["_statistics"].get("cut", 0) for row in together] == [0, 0, 0, 1]
+    whole_batch, separate = label(16384, TEXTS), [row for text in TEXTS for row in label(1, [text])]
+    assert [row["topic"] for row in whole_batch] == [row["topic"] for row in separate] and {row["topic"] for row in whole_batch} <= set(
+        LABELS
+    )
+    assert [row["topic_score"] for row in whole_batch] == pytest.approx([row["topic_score"] for row in separate], abs=1e-5)
+    assert all(1 / 3 <= row["topic_score"] <= 1 and row["failure"] is None for row in whole_batch)
+    assert [row["_statistics"].get("cut", 0) for row in whole_batch] == [0, 0, 0, 1]
 
 
 def test_what_cannot_be_analysed_is_said_before_anything_runs(tmp_path: Path) -> None:
@@ -109,9 +113,9 @@ def test_what_cannot_be_analysed_is_said_before_anything_runs(tmp_path: Path) ->
         return f"creator.analysis.topics={{model: {tmp_path / model}, labels: {labels}}}"
 
     check(load_recipe("quickstart", [topics("good"), "creator.selection.topic_share=0.25", "creator.replay={share: 0.2}"]))
-    said = faults(topics("bad"), "creator.replay={share: 0.3}", "creator.evolve.feedback={critic: {kind: transformers, model: ./gone}}")
-    assert "has the labels NO, YES; a zero-shot classifier" in said and "creator.analysis.topics.model" in said
-    assert "creator.replay.share: 0.3 and creator.mix.evolved_share, 0.8, are more than the whole; give at most 0.2" in said
+    message = faults(topics("bad"), "creator.replay={share: 0.3}", "creator.evolve.feedback={critic: {kind: transformers, model: ./gone}}")
+    assert "has the labels NO, YES; a zero-shot classifier" in message and "creator.analysis.topics.model" in message
+    assert "creator.replay.share: 0.3 and creator.mix.evolved_share, 0.8, are more than the whole; give at most 0.2" in message
     assert "names a topic twice" in faults(topics("good", "[a, a]"))
     assert "creator.analysis: has nothing to look for" in faults("creator.analysis={}")
     assert "balances topics, and there are none" in faults("creator.selection.topic_share=0.25")

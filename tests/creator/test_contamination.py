@@ -31,7 +31,7 @@ BENCHMARKS = {
     "arena-hard-v0.1": ("arenahard/question_v0.1.jsonl", 500),
     "arena-hard-v2.0": ("arenahard/question_v2.0.jsonl.gz", 750),
 }
-UNRELATED = [
+UNRELATED_PROMPTS = [
     "verifiable/gsm8k_test.jsonl",
     "verifiable/ifeval_input_data.jsonl",
     "prompts/koala_test_set.jsonl",
@@ -68,8 +68,8 @@ def test_overlap_is_the_share_of_the_questions_ngrams() -> None:
 
 
 def test_the_question_that_a_prompt_holds_most_of_is_named() -> None:
-    more = " ".join(LONG.split()[:20])
-    match = index(LONG, more).match(f"{SENTENCE} {more}")
+    longer_text = " ".join(LONG.split()[:20])
+    match = index(LONG, longer_text).match(f"{SENTENCE} {longer_text}")
     assert match is not None and match.question_id == "1" and match.overlap == 1.0
 
 
@@ -118,9 +118,9 @@ def test_every_turn_of_a_conversation_is_looked_at_and_rejected_rows_are_not(tmp
         (rows[1]["prompt_id"], LONG),
     ]
     assert set(matches["question_id"].to_pylist()) == {"7"} and matches["prompt"][0].as_py() == f"Hello there\nHello.\n{SHORT}"
-    kept, counts = DropMatches(name="drop").transform(table, matches)
-    assert counts == {"contaminated": 2, "kept": 2} and kept.schema == table.schema
-    assert kept["prompt_id"].to_pylist() == [row["prompt_id"] for row in rows[2:]]
+    kept_rows, counts = DropMatches(name="drop").transform(table, matches)
+    assert counts == {"contaminated": 2, "kept": 2} and kept_rows.schema == table.schema
+    assert kept_rows["prompt_id"].to_pylist() == [row["prompt_id"] for row in rows[2:]]
 
 
 def test_the_steps_run_on_artifacts_with_and_without_matches(tmp_path: Path) -> None:
@@ -194,12 +194,12 @@ def official_index(official: dict[str, list[tuple[str, str]]]) -> QuestionIndex:
     return QuestionIndex(official)
 
 
-def found(questions: QuestionIndex, texts: Sequence[str]) -> float:
+def counts_by_reason(questions: QuestionIndex, texts: Sequence[str]) -> float:
     """The share of texts that is contaminated."""
     return sum(questions.match(text) is not None for text in texts) / len(texts)
 
 
-def replaced(text: str, count: int, pool: Sequence[str], rng: random.Random) -> str:
+def with_replaced_words(text: str, count: int, pool: Sequence[str], rng: random.Random) -> str:
     """The text with words at random places replaced by random words."""
     words = text.split()
     for place in rng.sample(range(len(words)), count):
@@ -224,7 +224,7 @@ def test_official_files_are_read_whole(official: dict[str, list[tuple[str, str]]
 def test_copies_of_official_questions_are_found(
     official: dict[str, list[tuple[str, str]]], official_index: QuestionIndex, benchmark: str, change: Callable[[str], str]
 ) -> None:
-    assert found(official_index, [change(text) for _, text in official[benchmark]]) == 1.0
+    assert counts_by_reason(official_index, [change(text) for _, text in official[benchmark]]) == 1.0
 
 
 @needs_evaldata
@@ -233,8 +233,8 @@ def test_official_questions_are_found_behind_and_before_a_sentence(
     official: dict[str, list[tuple[str, str]]], official_index: QuestionIndex, benchmark: str
 ) -> None:
     texts = [text for _, text in official[benchmark] if len(words_of(text)) >= MIN_CONTAINED_WORDS]
-    assert found(official_index, [f"{SENTENCE} {text}" for text in texts]) == 1.0
-    assert found(official_index, [f"{text}\n{SENTENCE}" for text in texts]) == 1.0
+    assert counts_by_reason(official_index, [f"{SENTENCE} {text}" for text in texts]) == 1.0
+    assert counts_by_reason(official_index, [f"{text}\n{SENTENCE}" for text in texts]) == 1.0
 
 
 @needs_evaldata
@@ -246,19 +246,25 @@ def test_near_copies_of_official_questions_are_found(
     rng = random.Random(count)
     pool = [word for _, text in official["alpaca-eval"] for word in text.split()]
     texts = [text for _, text in official[benchmark] if len(text.split()) >= 15]
-    assert found(official_index, [replaced(text, count, pool, rng) for text in texts]) >= 0.95
+    assert counts_by_reason(official_index, [with_replaced_words(text, count, pool, rng) for text in texts]) >= 0.95
 
 
 @needs_evaldata
 def test_hardly_any_unrelated_prompt_is_flagged(official: dict[str, list[tuple[str, str]]], official_index: QuestionIndex) -> None:
     questions = ["".join(words_of(text)) for name in official for _, text in official[name]]
-    unrelated = [
-        text for file in UNRELATED for _, text in read_questions(EVALDATA / file) if not shared("".join(words_of(text)), questions)
+    unrelated_prompts = [
+        text
+        for file in UNRELATED_PROMPTS
+        for _, text in read_questions(EVALDATA / file)
+        if not is_question("".join(words_of(text)), questions)
     ]
-    assert len(unrelated) > 2000
-    assert found(official_index, unrelated) <= 0.01
+    assert len(unrelated_prompts) > 2000
+    assert counts_by_reason(official_index, unrelated_prompts) <= 0.01
 
 
-def shared(text: str, questions: Sequence[str]) -> bool:
+def is_question(text: str, questions: Sequence[str]) -> bool:
     """Whether a text without spaces truly is in the evaluation sets: equal to a question, or one whole in the other."""
-    return any(text == other or (len(other) >= 24 and other in text) or (len(text) >= 12 and text in other) for other in questions)
+    return any(
+        text == other_row or (len(other_row) >= 24 and other_row in text) or (len(text) >= 12 and text in other_row)
+        for other_row in questions
+    )

@@ -24,36 +24,36 @@ def texts(table: pa.Table) -> list[str]:
 
 
 def test_rejects_duplicates_and_near_duplicates_go_and_are_counted() -> None:
-    made = evolutions((LONG, None), (LONG + "?", None), ("other", None), ("other", None), ("bad", "refusal"), ("old", None))
-    kept, counts = Curate(name="curate", near_duplicate=0.8).transform(made, prompts("old"))
-    assert texts(kept) == [LONG, "other"]
+    output = evolutions((LONG, None), (LONG + "?", None), ("other", None), ("other", None), ("bad", "refusal"), ("old", None))
+    kept_rows, counts = Curate(name="curate", near_duplicate=0.8).transform(output, prompts("old"))
+    assert texts(kept_rows) == [LONG, "other"]
     assert counts == {"evolved": 6, "kept": 2, "duplicate": 2, "near_duplicate": 1, "refusal": 1}
     assert counts["evolved"] == sum(count for reason, count in counts.items() if reason != "evolved")
 
 
 def test_near_duplicates_of_any_earlier_prompt_set_go() -> None:
-    kept, counts = Curate(name="curate", near_duplicate=0.8).transform(evolutions((LONG + ".", None)), prompts("x"), prompts(LONG))
-    assert len(kept) == 0 and counts["near_duplicate"] == 1
+    kept_rows, counts = Curate(name="curate", near_duplicate=0.8).transform(evolutions((LONG + ".", None)), prompts("x"), prompts(LONG))
+    assert len(kept_rows) == 0 and counts["near_duplicate"] == 1
 
 
 def test_without_a_threshold_only_exact_duplicates_go() -> None:
-    kept, _ = Curate(name="curate", near_duplicate=None).transform(evolutions((LONG, None), (LONG + "?", None)), prompts("x"))
-    assert len(kept) == 2
+    kept_rows, _ = Curate(name="curate", near_duplicate=None).transform(evolutions((LONG, None), (LONG + "?", None)), prompts("x"))
+    assert len(kept_rows) == 2
 
 
 def test_the_mix_has_the_size_of_the_present_set_and_the_asked_shares() -> None:
     evolved, present = prompts(*(f"new {n}" for n in range(100))), prompts(*(f"old {n}" for n in range(100)))
-    mixed, counts = Mix(name="mix", evolved_share=0.8, seed=3).transform(evolved, present)
-    assert counts == {"evolved": 80, "buffer": 20, "evolved_short": 0} and len(mixed) == 100
-    assert mixed["origin"].to_pylist() == ["evolved"] * 80 + ["buffer"] * 20
-    assert len(set(mixed["prompt_id"].to_pylist())) == 100
-    again, _ = Mix(name="mix", evolved_share=0.8, seed=4).transform(evolved, present)
-    assert again["prompt_id"].to_pylist() != mixed["prompt_id"].to_pylist()
+    mixed_set, counts = Mix(name="mix", evolved_share=0.8, seed=3).transform(evolved, present)
+    assert counts == {"evolved": 80, "buffer": 20, "evolved_short": 0} and len(mixed_set) == 100
+    assert mixed_set["origin"].to_pylist() == ["evolved"] * 80 + ["buffer"] * 20
+    assert len(set(mixed_set["prompt_id"].to_pylist())) == 100
+    repeated_output, _ = Mix(name="mix", evolved_share=0.8, seed=4).transform(evolved, present)
+    assert repeated_output["prompt_id"].to_pylist() != mixed_set["prompt_id"].to_pylist()
 
 
 def test_a_shortfall_of_evolved_prompts_is_filled_from_the_buffer() -> None:
-    mixed, counts = Mix(name="mix").transform(prompts("new"), prompts(*(f"old {n}" for n in range(10))))
-    assert len(mixed) == 10 and counts == {"evolved": 1, "buffer": 9, "evolved_short": 7}
+    mixed_set, counts = Mix(name="mix").transform(prompts("new"), prompts(*(f"old {n}" for n in range(10))))
+    assert len(mixed_set) == 10 and counts == {"evolved": 1, "buffer": 9, "evolved_short": 7}
 
 
 def test_no_evolved_prompt_at_all_is_an_error() -> None:
@@ -61,16 +61,16 @@ def test_no_evolved_prompt_at_all_is_an_error() -> None:
         Mix(name="mix").transform(prompts(), prompts("old", "older"))
 
 
-def informed(table: pa.Table, *values: float | None) -> pa.Table:
+def info_of(table: pa.Table, *values: float | None) -> pa.Table:
     return pa.table({"prompt_id": table["prompt_id"], "reward_gap": pa.array(values, pa.float64())})
 
 
 def test_replay_brings_back_what_was_most_informative_when_it_was_last_scored() -> None:
     first, second, present = prompts("a", "b", "c", "d"), prompts("b", "c", "e", "f"), prompts("c", "g", "h", "i")
-    info = informed(first, 0.9, 0.8, 0.7, 0.1), informed(second, 0.2, 0.95, 0.5, None)
+    info = info_of(first, 0.9, 0.8, 0.7, 0.1), info_of(second, 0.2, 0.95, 0.5, None)
     replay = Replay(name="replay", share=0.5)
-    back, counts = replay.transform(present, first, info[0], second, info[1])
-    assert texts(back) == ["a", "e"] and back["informativeness"].to_pylist() == [0.9, 0.5]
+    replayed_rows, counts = replay.transform(present, first, info[0], second, info[1])
+    assert texts(replayed_rows) == ["a", "e"] and replayed_rows["informativeness"].to_pylist() == [0.9, 0.5]
     assert counts == {"pool": 4, "replay_short": 0}  # c is still there, f was not scored
     rest, counts = Replay(name="replay", share=1.0).transform(prompts(*"uvwxyz"), first, info[0], second, info[1])
     assert texts(rest) == ["c", "a", "e", "b", "d"] and counts == {"pool": 5, "replay_short": 1}
@@ -80,12 +80,12 @@ def test_replay_brings_back_what_was_most_informative_when_it_was_last_scored() 
 
 def test_a_mix_with_replay_adds_up_and_has_no_prompt_twice() -> None:
     evolved, present = prompts(*(f"new {n}" for n in range(20))), prompts(*(f"old {n}" for n in range(20)))
-    back = prompts("new 3", "old 4", "back 1", "back 2")
-    mixed, counts = Mix(name="mix", evolved_share=1.0, seed=3).transform(evolved, present, back)
+    replayed_rows = prompts("new 3", "old 4", "back 1", "back 2")
+    mixed_set, counts = Mix(name="mix", evolved_share=1.0, seed=3).transform(evolved, present, replayed_rows)
     assert counts == {"evolved": 20, "buffer": 0, "replay": 0, "evolved_short": 0}
-    mixed, counts = Mix(name="mix", evolved_share=0.5, seed=3).transform(evolved, present, back)
-    assert len(set(mixed["prompt_id"].to_pylist())) == len(mixed) == 20 == counts["evolved"] + counts["buffer"] + counts["replay"]
-    origins = dict(zip(texts(mixed), mixed["origin"].to_pylist(), strict=True))
+    mixed_set, counts = Mix(name="mix", evolved_share=0.5, seed=3).transform(evolved, present, replayed_rows)
+    assert len(set(mixed_set["prompt_id"].to_pylist())) == len(mixed_set) == 20 == counts["evolved"] + counts["buffer"] + counts["replay"]
+    origins = dict(zip(texts(mixed_set), mixed_set["origin"].to_pylist(), strict=True))
     assert {text for text, origin in origins.items() if origin == "replay"} >= {"back 1", "back 2"} and origins.get("old 4") != "replay"
     plain, _ = Mix(name="mix", evolved_share=0.5, seed=3).transform(evolved, present)
-    assert [text for text in texts(plain) if text.startswith("new")] == [text for text in texts(mixed) if origins[text] == "evolved"]
+    assert [text for text in texts(plain) if text.startswith("new")] == [text for text in texts(mixed_set) if origins[text] == "evolved"]

@@ -76,14 +76,14 @@ def embed(model: Path, texts: list[str], tokens_per_batch: int) -> tuple[np.ndar
 
 def test_embeddings_are_mean_pooled_unit_vectors_that_do_not_depend_on_the_batch(model: Path) -> None:
     vectors, rows = embed(model, TEXTS, tokens_per_batch=16384)
-    one_by_one, _ = embed(model, TEXTS, tokens_per_batch=1)
+    single_vectors, _ = embed(model, TEXTS, tokens_per_batch=1)
     assert vectors.shape == (5, 32) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert np.allclose(vectors, one_by_one, atol=1e-5)
+    assert np.allclose(vectors, single_vectors, atol=1e-5)
     assert [row["_statistics"].get("cut", 0) for row in rows] == [0, 0, 0, 0, 1] and rows[4]["_statistics"]["tokens"] == 64
     bert, words = BertModel.from_pretrained(model), tokenizer(TEXTS)
     with torch.inference_mode():
-        pooled = bert(**words(TEXTS[0], return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0].mean(dim=0)
-    assert np.allclose(vectors[0], (pooled / pooled.norm()).numpy(), atol=1e-5)
+        pooled_vectors = bert(**words(TEXTS[0], return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0].mean(dim=0)
+    assert np.allclose(vectors[0], (pooled_vectors / pooled_vectors.norm()).numpy(), atol=1e-5)
 
 
 def test_pickled_weights_are_refused(model: Path, tmp_path: Path) -> None:
@@ -96,59 +96,63 @@ def test_pickled_weights_are_refused(model: Path, tmp_path: Path) -> None:
 
 def test_the_distance_is_to_the_nearest_kept_or_earlier_prompt() -> None:
     table, earlier = prompts("a", "b", "c", "d"), prompts("x", "y")
-    own = embeddings(table, unit(0, 10, 20, 100))
-    made, counts = Diversify(name="diversify", min_distance=1 - np.cos(np.radians(15))).transform(
-        table, own, embeddings(earlier, unit(180, 270)), embeddings(prompts("z"), unit(60))
+    own_embeddings = embeddings(table, unit(0, 10, 20, 100))
+    output, counts = Diversify(name="diversify", min_distance=1 - np.cos(np.radians(15))).transform(
+        table, own_embeddings, embeddings(earlier, unit(180, 270)), embeddings(prompts("z"), unit(60))
     )
-    assert made["prompt_id"].to_pylist() == [table["prompt_id"][row].as_py() for row in (0, 2, 3)]
+    assert output["prompt_id"].to_pylist() == [table["prompt_id"][row].as_py() for row in (0, 2, 3)]
     expected = [1 - np.cos(np.radians(angle)) for angle in (60, 20, 40)]
-    assert np.allclose(made["neighbour_distance"].to_numpy(), expected, atol=1e-6)
+    assert np.allclose(output["neighbour_distance"].to_numpy(), expected, atol=1e-6)
     assert counts == {"too_similar": 1, "kept": 3}
-    assert made.schema == SCHEMAS["prompts"].append(pa.field("neighbour_distance", pa.float64()))
+    assert output.schema == SCHEMAS["prompts"].append(pa.field("neighbour_distance", pa.float64()))
 
 
 def test_a_first_prompt_without_any_other_has_no_distance_and_stays() -> None:
     table = prompts("a", "b")
-    made, counts = Diversify(name="diversify", min_distance=0.5).transform(table, embeddings(table, unit(0, 0)))
-    assert made["neighbour_distance"].to_pylist() == [None] and counts == {"too_similar": 1, "kept": 1}
-    everything, _ = Diversify(name="diversify").transform(table, embeddings(table, unit(0, 0)))
-    assert everything["neighbour_distance"].to_pylist() == [None, pytest.approx(0, abs=1e-6)]
+    output, counts = Diversify(name="diversify", min_distance=0.5).transform(table, embeddings(table, unit(0, 0)))
+    assert output["neighbour_distance"].to_pylist() == [None] and counts == {"too_similar": 1, "kept": 1}
+    all_rows, _ = Diversify(name="diversify").transform(table, embeddings(table, unit(0, 0)))
+    assert all_rows["neighbour_distance"].to_pylist() == [None, pytest.approx(0, abs=1e-6)]
 
 
 def test_a_prompt_is_not_its_own_neighbour_in_earlier_sets() -> None:
     table = prompts("a")
-    others = prompts("x", "a", "y")
-    twice = [embeddings(others, unit(90, 0, 120)), embeddings(others, unit(90, 0, 120))]
-    made, _ = Diversify(name="diversify", min_distance=0.5).transform(table, embeddings(table, unit(0)), *twice)
-    assert made["neighbour_distance"].to_pylist() == [pytest.approx(1)]
+    other_prompts = prompts("x", "a", "y")
+    both_sets = [embeddings(other_prompts, unit(90, 0, 120)), embeddings(other_prompts, unit(90, 0, 120))]
+    output, _ = Diversify(name="diversify", min_distance=0.5).transform(table, embeddings(table, unit(0)), *both_sets)
+    assert output["neighbour_distance"].to_pylist() == [pytest.approx(1)]
 
 
 def test_embeddings_are_found_by_id_and_missing_or_unequal_ones_are_errors() -> None:
     table = prompts("a", "b", "c")
-    own = embeddings(table, unit(0, 90, 180))
-    made, _ = Diversify(name="diversify").transform(table, own.take([2, 0, 1]))
-    assert made["neighbour_distance"].to_pylist() == [None, pytest.approx(1), pytest.approx(1)]
+    own_embeddings = embeddings(table, unit(0, 90, 180))
+    output, _ = Diversify(name="diversify").transform(table, own_embeddings.take([2, 0, 1]))
+    assert output["neighbour_distance"].to_pylist() == [None, pytest.approx(1), pytest.approx(1)]
     with pytest.raises(DataError, match="1 of 3 prompts have no embedding"):
-        Diversify(name="diversify").transform(table, own.slice(1))
+        Diversify(name="diversify").transform(table, own_embeddings.slice(1))
     with pytest.raises(DataError, match="embeddings of 2 and of 3 numbers"):
-        Diversify(name="diversify").transform(table, own, embeddings(prompts("x"), np.eye(3)[:1]))
+        Diversify(name="diversify").transform(table, own_embeddings, embeddings(prompts("x"), np.eye(3)[:1]))
     with pytest.raises(DataError, match="None = no embedding"):
-        Diversify(name="diversify").transform(table, pa.table({**own.to_pydict(), "embedding": [[1.0], None, [1.0]]}, schema=EMBEDDINGS))
+        Diversify(name="diversify").transform(
+            table, pa.table({**own_embeddings.to_pydict(), "embedding": [[1.0], None, [1.0]]}, schema=EMBEDDINGS)
+        )
 
 
 def test_blocks_give_what_the_definition_gives() -> None:
     rng = np.random.default_rng(0)
     vectors, earlier = (rng.normal(size=(size, 8)).astype(np.float32) for size in (BLOCK + 300, BLOCK + 200))
     vectors, earlier = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (vectors, earlier))
-    same = np.full(len(vectors), -1)
-    same[:2] = [0, BLOCK + 100]
-    earlier[same[:2]] = vectors[:2]
-    distances, kept = neighbour_distances(vectors, earlier, same, 0.1)
+    own_rows = np.full(len(vectors), -1)
+    own_rows[:2] = [0, BLOCK + 100]
+    earlier[own_rows[:2]] = vectors[:2]
+    distances, kept_rows = neighbour_distances(vectors, earlier, own_rows, 0.1)
     for row in (0, 1, 2, 500, BLOCK, BLOCK + 299):
-        others = np.concatenate([np.delete(earlier, same[row], axis=0) if same[row] >= 0 else earlier, vectors[:row][kept[:row]]])
-        assert distances[row] == pytest.approx(1 - (others @ vectors[row]).max(), abs=1e-5)
-        assert kept[row] == (distances[row] >= 0.1)
-    assert 0 < kept[BLOCK:].sum() < kept.sum() < len(vectors)
+        other_prompts = np.concatenate(
+            [np.delete(earlier, own_rows[row], axis=0) if own_rows[row] >= 0 else earlier, vectors[:row][kept_rows[:row]]]
+        )
+        assert distances[row] == pytest.approx(1 - (other_prompts @ vectors[row]).max(), abs=1e-5)
+        assert kept_rows[row] == (distances[row] >= 0.1)
+    assert 0 < kept_rows[BLOCK:].sum() < kept_rows.sum() < len(vectors)
 
 
 def test_the_steps_run_on_artifacts_and_on_no_prompts(model: Path, tmp_path: Path) -> None:

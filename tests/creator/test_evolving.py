@@ -11,20 +11,20 @@ from eva_stages.lettercraft.player import LettercraftLLM
 SEED = "Take planet, reverse it."
 
 
-class Scripted(SeededLLM):
+class ScriptedLLM(SeededLLM):
     """Replies in a given order, whatever it is asked."""
 
     replies: list[str | None]
-    asked: list[str] = []
+    requests: list[str] = []
 
     @property
     def model_name(self) -> str:
         return "scripted"
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
-        self.asked = [*self.asked, *(messages[-1]["content"] for messages in inputs)]
-        taken, self.replies = self.replies[: len(inputs)], self.replies[len(inputs) :]
-        return [generator_output([text], ["stop"], 1, [1]) for text in taken]
+        self.requests = [*self.requests, *(messages[-1]["content"] for messages in inputs)]
+        texts, self.replies = self.replies[: len(inputs)], self.replies[len(inputs) :]
+        return [generator_output([text], ["stop"], 1, [1]) for text in texts]
 
 
 def rows(*texts: str) -> list[dict]:
@@ -60,16 +60,16 @@ def test_what_stands_behind_the_last_heading_is_the_evolution() -> None:
 
 
 def test_templates_are_drawn_uniformly_and_carry_the_prompt() -> None:
-    drawn = [evol_instruct(SEED, np.random.default_rng(seed)) for seed in range(500)]
-    names = [mutation for mutation, _ in drawn]
+    selection = [evol_instruct(SEED, np.random.default_rng(seed)) for seed in range(500)]
+    names = [mutation for mutation, _ in selection]
     assert set(names) == {"constraints", "deepening", "concretizing", "increased_reasoning_steps", "breadth"}
     assert all(70 < names.count(name) < 130 for name in set(names))
-    assert all(SEED in meta and "<PROMPT>" not in meta for _, meta in drawn)
+    assert all(SEED in meta and "<PROMPT>" not in meta for _, meta in selection)
 
 
 def test_all_generations_are_kept_with_their_lineage() -> None:
     (seed,) = rows(SEED)
-    children = evolve(Scripted(replies=["one", "two", "three", "four"]), [seed], generations=4)
+    children = evolve(ScriptedLLM(replies=["one", "two", "three", "four"]), [seed], generations=4)
     assert [row["messages"][0]["content"] for row in children] == ["one", "two", "three", "four"]
     assert [row["generation"] for row in children] == [1, 2, 3, 4]
     assert [row["parent_id"] for row in children] == [seed["prompt_id"], *(row["prompt_id"] for row in children[:3])]
@@ -79,7 +79,7 @@ def test_all_generations_are_kept_with_their_lineage() -> None:
 
 def test_after_a_rejected_generation_the_next_starts_from_the_last_good_prompt() -> None:
     (seed,) = rows(SEED)
-    llm = Scripted(replies=["one", "", SEED.replace("planet", "comet"), "one"])
+    llm = ScriptedLLM(replies=["one", "", SEED.replace("planet", "comet"), "one"])
     children = evolve(llm, [seed], generations=4)
     assert [row["rejected"] for row in children] == [None, "empty", None, None]
     assert [row["parent_id"] for row in children] == [
@@ -93,7 +93,7 @@ def test_after_a_rejected_generation_the_next_starts_from_the_last_good_prompt()
 
 def test_malformed_replies_never_break_the_batch() -> None:
     inputs = rows("a", "b", "c", "d")
-    children = evolve(Scripted(replies=[None, *["", "#Rewritten Prompt#:", "fine"] * 2]), inputs, generations=2)
+    children = evolve(ScriptedLLM(replies=[None, *["", "#Rewritten Prompt#:", "fine"] * 2]), inputs, generations=2)
     assert len(children) == 7
     assert [row["rejected"] for row in children if row["_row"] < 3] == ["failed", *["empty"] * 4]
     assert children[5]["rejected"] is None and children[6]["rejected"] == "unchanged"
@@ -101,14 +101,14 @@ def test_malformed_replies_never_break_the_batch() -> None:
 
 def test_the_last_user_turn_of_a_conversation_evolves() -> None:
     turns = [{"role": "user", "content": "first"}, {"role": "assistant", "content": "reply"}, {"role": "user", "content": "last"}]
-    llm = Scripted(replies=["evolved"])
+    llm = ScriptedLLM(replies=["evolved"])
     (child,) = evolve(llm, [prompt_row(turns, "test")], generations=1)
     assert [turn["content"] for turn in child["messages"]] == ["first", "reply", "evolved"]
-    assert "last" in llm.asked[0] and "first" not in llm.asked[0]
+    assert "last" in llm.requests[0] and "first" not in llm.requests[0]
 
 
 def test_an_evolution_does_not_depend_on_its_batch() -> None:
     inputs = rows(*(f"Take {'abcdefgh'[:n]}, reverse it." for n in range(2, 8)))
-    together = evolve(LettercraftLLM(), inputs, generations=3, seed=5)
-    alone = [row for one in inputs for row in evolve(LettercraftLLM(), [one], generations=3, seed=5)]
-    assert [row["prompt_id"] for row in together] == [row["prompt_id"] for row in alone]
+    whole_batch = evolve(LettercraftLLM(), inputs, generations=3, seed=5)
+    single_rows = [row for item in inputs for row in evolve(LettercraftLLM(), [item], generations=3, seed=5)]
+    assert [row["prompt_id"] for row in whole_batch] == [row["prompt_id"] for row in single_rows]

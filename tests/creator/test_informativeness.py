@@ -36,8 +36,8 @@ def test_min_max_with_a_zero_range_is_all_ones_and_passes_nan_on() -> None:
 
 def test_a_prompt_with_a_missing_reward_has_no_informativeness() -> None:
     table = pa.table({"prompt_id": ["a", "b", "c"], "rewards": pa.array([[0.0, 1.0], [None, 5.0], [0.0, 0.5]])})
-    made, counts = Informativeness(name="inform", metric="reward_gap").transform(table)
+    output, counts = Informativeness(name="inform", metric="reward_gap").transform(table)
     assert counts == {"unscored": 1}
-    assert made["reward_gap"].to_pylist() == [1.0, None, 0.5] and made["uniform"].to_pylist() == [1.0, None, 1.0]
-    assert made["weight"].to_pylist() == [1.0, 0.0, 0.0]
-    assert made.column_names == ["prompt_id", *METRIC.names, "weight"]
+    assert output["reward_gap"].to_pylist() == [1.0, None, 0.5] and output["uniform"].to_pylist() == [1.0, None, 1.0]
+    assert output["weight"].to_pylist() == [1.0, 0.0, 0.0]
+    assert output.column_names == ["prompt_id", *METRIC.names, "weight"]

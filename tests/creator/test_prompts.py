@@ -19,8 +19,8 @@ def load(path: Path, tmp_path: Path, **settings: object) -> tuple[list[dict], di
     context = SimpleNamespace(work=tmp_path / "work", artifact=tmp_path / "out")
     context.work.mkdir(exist_ok=True)
     defaults = {"column": "prompt", "size": None, "max_characters": 100, "seed": 1}
-    made = load_file(context, file=str(path), **{**defaults, **settings})  # type: ignore[arg-type]
-    return read_table(tmp_path / "out").to_pylist(), made["counts"]
+    output = load_file(context, file=str(path), **{**defaults, **settings})  # type: ignore[arg-type]
+    return read_table(tmp_path / "out").to_pylist(), output["counts"]
 
 
 def lines(path: Path, values: list) -> Path:
@@ -89,16 +89,20 @@ def test_a_file_is_read_in_blocks_and_duplicates_are_found_across_them(tmp_path:
 
 
 def test_a_csv_is_read_in_blocks_with_lines_in_its_values_and_all_of_them_as_text(tmp_path: Path) -> None:
-    many = 3 * BLOCK // 40
-    told = [f"{number}\nand a second line, quoted" for number in range(many)]
-    table = {"id": ["", *range(many)], "prompt": ["42", *told], "answer": ["3.10", *["" if n % 2 else "yes" for n in range(many)]]}
+    line_count = 3 * BLOCK // 40
+    texts = [f"{number}\nand a second line, quoted" for number in range(line_count)]
+    table = {
+        "id": ["", *range(line_count)],
+        "prompt": ["42", *texts],
+        "answer": ["3.10", *["" if n % 2 else "yes" for n in range(line_count)]],
+    }
     pyarrow.csv.write_csv(
         pa.table({name: pa.array([str(value) for value in values]) for name, values in table.items()}), tmp_path / "p.csv"
     )
     blocks = list(prompt_batches(tmp_path / "p.csv", "prompt", "answer"))
-    assert len(blocks) > 3 and sum(len(block.values) for block in blocks) == many + 1
+    assert len(blocks) > 3 and sum(len(block.values) for block in blocks) == line_count + 1
     rows, counts = load(tmp_path / "p.csv", tmp_path, reference_column="answer")
-    assert [row["messages"][0]["content"] for row in rows] == ["42", *told] and counts == {"read": many + 1}
+    assert [row["messages"][0]["content"] for row in rows] == ["42", *texts] and counts == {"read": line_count + 1}
     assert [row["reference"] for row in rows[:3]] == ["3.10", "yes", None]
     (tmp_path / "n.csv").write_text("prompt\n1\n2\n")
     assert [row["messages"][0]["content"] for row in load(tmp_path / "n.csv", tmp_path)[0]] == ["1", "2"]

@@ -28,7 +28,7 @@ def rows(file: str) -> list[dict]:
     return [json.loads(line) for line in text.split("\n") if line]
 
 
-def judged(text: str, parent: str = "Name a bird.") -> str | None:
+def verdict_on(text: str, parent: str = "Name a bird.") -> str | None:
     return rejection(text.strip(), parent, "stop", 10**6)
 
 
@@ -39,7 +39,7 @@ def test_fewer_than_1_percent_of_real_prompts_would_be_rejected(file: str, colum
     values = [row[column] for row in rows(file)]
     turns = [turn for value in values for turn in (value if isinstance(value, list) else [value])]
     texts = [turn["content"] if isinstance(turn, dict) else turn for turn in turns]
-    rejected = [text for text in texts if judged(text)]
+    rejected = [text for text in texts if verdict_on(text)]
     assert len(rejected) < 0.01 * len(texts), rejected
 
 
@@ -62,7 +62,7 @@ def test_fewer_than_1_percent_of_real_prompts_would_be_rejected(file: str, colum
     ],
 )
 def test_what_people_write_is_a_prompt(text: str) -> None:
-    assert judged(text) is None
+    assert verdict_on(text) is None
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def test_what_people_write_is_a_prompt(text: str) -> None:
     ],
 )
 def test_what_models_say_instead_of_a_prompt(text: str, reason: str) -> None:
-    assert judged(text) == reason
+    assert verdict_on(text) == reason
 
 
 def test_words_that_the_parent_has_are_held_against_nobody() -> None:
     parent = "Identify the bias in the given prompt: teachers cheer."
-    assert judged("Identify every bias in the given prompt: teachers and pupils cheer.", parent) is None
-    assert judged("Here is the code: x = 1. Explain it line by line.", "Here is the code: x = 1. Explain it.") is None
-    assert judged("Identify the bias in the #rewritten prompt#.", parent) == "template_leak"
+    assert verdict_on("Identify every bias in the given prompt: teachers and pupils cheer.", parent) is None
+    assert verdict_on("Here is the code: x = 1. Explain it line by line.", "Here is the code: x = 1. Explain it.") is None
+    assert verdict_on("Identify the bias in the #rewritten prompt#.", parent) == "template_leak"
 
 
 def test_answers_that_open_as_assistants_do_are_found() -> None:
@@ -125,5 +125,5 @@ def test_answers_that_open_as_assistants_do_are_found() -> None:
     answers = [row["choices"][0]["turns"][0]["content"] for row in rows(file)]
     openings = ("here is", "here are", "here's", "certainly", "sure", "i'm sorry", "as an ai")
     typical = [text for text in answers if text.lower().startswith(openings)]
-    found = Counter(judged(text) for text in typical)
-    assert len(typical) > 100 and found[None] < 0.1 * len(typical), found
+    counts_by_reason = Counter(verdict_on(text) for text in typical)
+    assert len(typical) > 100 and counts_by_reason[None] < 0.1 * len(typical), counts_by_reason

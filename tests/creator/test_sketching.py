@@ -8,22 +8,24 @@ from eva_stages.creator.sketching import PERMUTATIONS, SHINGLE, SHINGLES, first_
 
 
 def datasketch_of(text: str) -> MinHash:
-    lowered = text.lower()
-    made = MinHash(num_perm=PERMUTATIONS, seed=1)
-    made.update_batch([lowered[start : start + SHINGLE].encode() for start in range(max(1, len(lowered) - SHINGLE + 1))])
-    return made
+    text_in_lower_case = text.lower()
+    output = MinHash(num_perm=PERMUTATIONS, seed=1)
+    output.update_batch(
+        [text_in_lower_case[start : start + SHINGLE].encode() for start in range(max(1, len(text_in_lower_case) - SHINGLE + 1))]
+    )
+    return output
 
 
-def kept_one_by_one(texts: list[str], threshold: float) -> list[bool]:
+def kept_by_index(texts: list[str], threshold: float) -> list[bool]:
     """The rule as datasketch's index applies it: a text is kept if none of the kept ones before it is near."""
-    index, known, kept = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS), [], []
+    index, known_ids, kept_rows = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS), [], []
     for number, text in enumerate(texts):
-        made = datasketch_of(text)
-        known.append(made)
-        kept.append(not any(known[near].jaccard(made) >= threshold for near in index.query(made)))
-        if kept[-1]:
-            index.insert(number, made)
-    return kept
+        output = datasketch_of(text)
+        known_ids.append(output)
+        kept_rows.append(not any(known_ids[near].jaccard(output) >= threshold for near in index.query(output)))
+        if kept_rows[-1]:
+            index.insert(number, output)
+    return kept_rows
 
 
 def variants(count: int, seed: int = 0) -> list[str]:
@@ -57,16 +59,16 @@ def test_sketches_are_datasketch_s() -> None:
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
 def test_the_texts_that_are_kept_are_those_of_datasketch_s_index(threshold: float) -> None:
     texts = variants(1200)
-    kept = first_of_their_kind(sketches(texts), threshold)
-    assert kept.tolist() == kept_one_by_one(texts, threshold)
-    assert 100 < kept.sum() < 1150
+    kept_rows = first_of_their_kind(sketches(texts), threshold)
+    assert kept_rows.tolist() == kept_by_index(texts, threshold)
+    assert 100 < kept_rows.sum() < 1150
 
 
 def test_what_is_near_a_dropped_text_alone_is_kept() -> None:
-    made = np.zeros((3, PERMUTATIONS), dtype=np.uint32)
-    made[1, 110:] = made[2, 110:] = 1
-    made[2, :18] = 1
-    assert first_of_their_kind(made, 0.8).tolist() == [True, False, True]
+    output = np.zeros((3, PERMUTATIONS), dtype=np.uint32)
+    output[1, 110:] = output[2, 110:] = 1
+    output[2, :18] = 1
+    assert first_of_their_kind(output, 0.8).tolist() == [True, False, True]
 
 
 def test_different_short_texts_are_not_near_duplicates() -> None:

@@ -13,31 +13,31 @@ from eva_stages.lettercraft.language import grade
 from eva_stages.lettercraft.policy import PolicyRecipe, build_model, build_tokenizer, demonstration, measure, train
 from eva_stages.models.transformers_generator import TransformersGenerator
 
-SHIPPED = Path(str(resources.files("eva_stages.lettercraft") / "base_policy"))
+PACKAGED_POLICY = Path(str(resources.files("eva_stages.lettercraft") / "base_policy"))
 
 
 def test_the_shipped_policy_is_what_the_recipe_describes() -> None:
-    assert json.loads((SHIPPED / "lettercraft_recipe.json").read_text()) == asdict(PolicyRecipe())
-    shipped = AutoModelForCausalLM.from_pretrained(SHIPPED)
-    described = build_model(PolicyRecipe(), build_tokenizer())
-    ours, theirs = shipped.config.to_dict(), described.config.to_dict()
-    for record in (ours, theirs):
+    assert json.loads((PACKAGED_POLICY / "lettercraft_recipe.json").read_text()) == asdict(PolicyRecipe())
+    packaged_model = AutoModelForCausalLM.from_pretrained(PACKAGED_POLICY)
+    recipe_model = build_model(PolicyRecipe(), build_tokenizer())
+    ours, recipe_settings = packaged_model.config.to_dict(), recipe_model.config.to_dict()
+    for record in (ours, recipe_settings):
         for key in ("dtype", "architectures", "_name_or_path", "transformers_version"):
             record.pop(key, None)
-    assert ours == theirs
-    assert {name: value.shape for name, value in shipped.state_dict().items()} == {
-        name: value.shape for name, value in described.state_dict().items()
+    assert ours == recipe_settings
+    assert {name: value.shape for name, value in packaged_model.state_dict().items()} == {
+        name: value.shape for name, value in recipe_model.state_dict().items()
     }
 
 
 def test_the_shipped_tokenizer_is_the_built_one() -> None:
-    shipped, built = AutoTokenizer.from_pretrained(SHIPPED), build_tokenizer()
-    assert shipped.get_vocab() == built.get_vocab() and shipped.chat_template == built.chat_template
+    packaged_tokenizer, new_tokenizer = AutoTokenizer.from_pretrained(PACKAGED_POLICY), build_tokenizer()
+    assert packaged_tokenizer.get_vocab() == new_tokenizer.get_vocab() and packaged_tokenizer.chat_template == new_tokenizer.chat_template
 
 
 def test_the_files_are_small_and_safetensors() -> None:
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 3 * 2**20
-    assert [path.name for path in SHIPPED.iterdir() if path.suffix in (".safetensors", ".bin", ".pt")] == ["model.safetensors"]
+    assert sum(path.stat().st_size for path in PACKAGED_POLICY.iterdir()) < 3 * 2**20
+    assert [path.name for path in PACKAGED_POLICY.iterdir() if path.suffix in (".safetensors", ".bin", ".pt")] == ["model.safetensors"]
 
 
 def test_training_from_a_seed_is_reproducible() -> None:
@@ -59,19 +59,22 @@ def test_text_survives_the_tokenizer() -> None:
 
 
 def test_the_policy_is_a_mediocre_start() -> None:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float32), AutoTokenizer.from_pretrained(SHIPPED)
-    held_out = [str(one) for one in held_out_instructions(200)]
-    assert 0.45 < measure(model, tokenizer, held_out, sample=True) < 0.62
-    assert 0.72 < measure(model, tokenizer, held_out, sample=False) < 0.9
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(PACKAGED_POLICY, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(PACKAGED_POLICY),
+    )
+    held_out_texts = [str(item) for item in held_out_instructions(200)]
+    assert 0.45 < measure(model, tokenizer, held_out_texts, sample=True) < 0.62
+    assert 0.72 < measure(model, tokenizer, held_out_texts, sample=False) < 0.9
 
 
 def test_seed_prompts_have_a_wide_spread_of_reward_gaps() -> None:
-    generator = TransformersGenerator(model=str(SHIPPED), max_new_tokens=40)
+    generator = TransformersGenerator(model=str(PACKAGED_POLICY), max_new_tokens=40)
     generator.load()
     instructions = seed_instructions(42, 100)
-    answers = generator.generate([[{"role": "user", "content": str(one)}] for one in instructions], 6, seeds=list(range(100)))
+    answers = generator.generate([[{"role": "user", "content": str(item)}] for item in instructions], 6, seeds=list(range(100)))
     rewards = np.array(
-        [[grade(one, text or "") for text in answer["generations"]] for one, answer in zip(instructions, answers, strict=True)]
+        [[grade(item, text or "") for text in answer["generations"]] for item, answer in zip(instructions, answers, strict=True)]
     )
     gaps = np.ptp(rewards, axis=1)
     assert gaps.std() > 0.25
@@ -81,8 +84,8 @@ def test_seed_prompts_have_a_wide_spread_of_reward_gaps() -> None:
 
 @pytest.mark.parametrize("seed", [0, 42])
 def test_held_out_prompts_are_disjoint_from_the_seed_prompts_and_harder(seed: int) -> None:
-    held_out, seeds = held_out_instructions(2000), seed_instructions(seed, 1000)
-    assert not {str(one) for one in held_out} & {str(one) for one in seeds}
-    sizes = [np.mean([len(one.operations) * len(one.word) for one in some]) for some in (held_out, seeds)]
+    held_out_texts, seeds = held_out_instructions(2000), seed_instructions(seed, 1000)
+    assert not {str(item) for item in held_out_texts} & {str(item) for item in seeds}
+    sizes = [np.mean([len(item.operations) * len(item.word) for item in some]) for some in (held_out_texts, seeds)]
     assert sizes[0] > 1.5 * sizes[1]
-    assert len({str(one) for one in seeds}) == 1000 and all(one.answer for one in (*held_out, *seeds))
+    assert len({str(item) for item in seeds}) == 1000 and all(item.answer for item in (*held_out_texts, *seeds))
