@@ -101,9 +101,9 @@ def test_a_stage_has_its_own_rate_else_that_of_the_iteration_before() -> None:
     assert expected_rate("1-creator-respond", rates) is None
     later = Rates(stages={"1-respond": Rate(seconds_per_unit=7)})
     assert expected_rate("0-respond", later) == 7
-    given_rates = Rates(start_seconds=9, stages={"respond": Rate(seconds_per_unit=5)}).or_else(rates)
+    given_rates = Rates(start_seconds=9, stages={"respond": Rate(seconds_per_unit=5)}).complete_with(rates)
     assert [expected_rate(f"{number}-respond", given_rates) for number in (0, 2)] == [5, 5] and given_rates.start_seconds == 9
-    assert [expected_rate(f"{number}-respond", later.or_else(rates)) for number in (0, 1)] == [1, 7]
+    assert [expected_rate(f"{number}-respond", later.complete_with(rates)) for number in (0, 1)] == [1, 7]
 
 
 def test_a_rate_from_a_manifest_with_a_pace_separates_start_and_work() -> None:

@@ -141,14 +141,9 @@ def package_metrics(
         predicted (length-controlled win rate from published coefficients, percent, or None), reason (why glm and predicted are None).
     """
     reasons = [_no_fit(annotations, files, order) for annotations in models]
-    request = {
-        "models": [
-            {"rows": _rows(model_annotations, order), "lc": reason is None}
-            for model_annotations, reason in zip(models, reasons, strict=True)
-        ],
-        "weights": str(files.weights_file.resolve()) if files.weights_file and files.difficulty_file else None,
-    }
-    replies = _ask_package(request, files)
+    weights = str(files.weights_file.resolve()) if files.weights_file and files.difficulty_file else None
+    requests = [{"rows": _rows(rows, order), "lc": reason is None} for rows, reason in zip(models, reasons, strict=True)]
+    replies = _ask_package({"models": requests, "weights": weights}, files)
     for reply, reason in zip(replies, reasons, strict=True):
         reply["predicted"] = None if reply["predicted"] is None else 100 * reply["predicted"]
         reply["reason"] = reason if reply["glm"] is None and reply["predicted"] is None else None

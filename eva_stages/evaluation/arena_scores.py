@@ -44,12 +44,8 @@ def arena_models(records: Sequence[Record], answers: AnswersByModel) -> list[tup
     """
     raw = [record for record in records if "games" in record.row]
     if raw and len(raw) < len(records):
-        raise ConfigError(
-            [f"{records[0].path} and others: score raw judgments and battles separately; together the same games would count twice"]
-        )
-    if not raw:
-        return _of_battles(records, answers)
-    return _of_judgments(parse_records(records, parse_judgment), answers)
+        raise ConfigError([f"{records[0].path} and others: raw judgments and battles would count the same games twice; score them apart"])
+    return _of_judgments(parse_records(records, parse_judgment), answers) if raw else _of_battles(records, answers)
 
 
 def _of_battles(records: Sequence[Record], answers: AnswersByModel) -> list[tuple[dict[str, Any], pa.Table]]:
@@ -66,12 +62,10 @@ def _of_battles(records: Sequence[Record], answers: AnswersByModel) -> list[tupl
 def _of_judgments(judgments: Sequence[Judgment], answers: AnswersByModel) -> list[tuple[dict[str, Any], pa.Table]]:
     if len({judgment.version for judgment in judgments}) > 1:
         raise ConfigError(["the judgments are of Arena-Hard v0.1 and of v2.0; score each version by itself"])
-    judges = dict.fromkeys(judgment.judge for judgment in judgments)
-    return [
-        entry
-        for judge in judges
-        for entry in _of_one_judge(judge, [judgment for judgment in judgments if judgment.judge == judge], answers)
-    ]
+    by_judge: dict[str | None, list[Judgment]] = defaultdict(list)
+    for judgment in judgments:
+        by_judge[judgment.judge].append(judgment)
+    return [entry for judge, own_judgments in by_judge.items() for entry in _of_one_judge(judge, own_judgments, answers)]
 
 
 def _of_one_judge(judge: str | None, judgments: Sequence[Judgment], answers: AnswersByModel) -> list[tuple[dict[str, Any], pa.Table]]:
@@ -84,10 +78,10 @@ def _of_one_judge(judge: str | None, judgments: Sequence[Judgment], answers: Ans
         battles = battles_of(pool)
         figures = _pool(battles, baseline, version, answers)
         for model in dict.fromkeys(judgment.model for judgment in pool):
-            of_model = [judgment for judgment in pool if judgment.model == model]
+            model_judgments = [judgment for judgment in pool if judgment.model == model]
             name = category if category not in entries[model] else f"{category} against {baseline}"
-            entries[model][name] = figures.get(model, _empty_entry(baseline)) | _judging_figures(of_model)
-            values[model][name] = _values(battles, model, [judgment.question for judgment in of_model])
+            entries[model][name] = figures.get(model, _empty_entry(baseline)) | _judging_figures(model_judgments)
+            values[model][name] = _values(battles, model, [judgment.question for judgment in model_judgments])
     return [_headline(model, judge, model_entries, values[model]) for model, model_entries in entries.items()]
 
 
@@ -110,7 +104,7 @@ def _pool(battles: Battles, baseline: str, version: Version, answers: AnswersByM
     return {
         model: {
             "score": 100 * rate,
-            "ci": [100 * bound for bound in intervals[model]],
+            "ci": [100 * rate for rate in intervals[model]],
             "ci_kind": "official",
             "win_rate": 100 * rate,
             "baseline": baseline,
@@ -131,18 +125,14 @@ def _empty_entry(baseline: str) -> dict[str, Any]:
 def _style(battles: Battles, baseline: str, version: Version, answers: AnswersByModel) -> dict[str, dict[str, Any]]:
     if not answers:
         return {}
-    if (battles.a != baseline).any():
-        return {model: {"style_controlled": None, "style_reason": "not every battle is against the baseline"} for model in set(battles.b)}
-    if reason := missing_answer(battles, answers):
+    mixed = "not every battle is against the baseline" if (battles.a != baseline).any() else None
+    if reason := mixed or missing_answer(battles, answers):
         return {model: {"style_controlled": None, "style_reason": reason} for model in set(battles.b)}
     official_fits, converged_fits = style_control(battles, baseline, answers, version)
-    return {
-        model: {
-            "style_controlled": _percent(fit),
-            **({"style_controlled_converged": _percent(converged_fits[model])} if model in converged_fits else {}),
-        }
-        for model, fit in official_fits.items()
-    }
+    figures = {model: {"style_controlled": _percent(fit)} for model, fit in official_fits.items()}
+    for model, fit in converged_fits.items():
+        figures[model]["style_controlled_converged"] = _percent(fit)
+    return figures
 
 
 def _percent(fit: ControlledRate) -> dict[str, Any]:
@@ -177,10 +167,8 @@ def _values(battles: Battles, model: str, judged_questions: Sequence[str]) -> pa
     model_outcomes = np.where(mine.b == model, mine.outcome, 1 - mine.outcome)
     for question, outcome in zip(mine.question, model_outcomes, strict=True):
         outcomes.setdefault(question, []).append(outcome)
-    means = {
-        question: 100 * float(np.mean(question_outcomes)) if question_outcomes else None for question, question_outcomes in outcomes.items()
-    }
-    return question_values(means, {question: len(question_outcomes) for question, question_outcomes in outcomes.items()})
+    means = {question: 100 * float(np.mean(games)) if games else None for question, games in outcomes.items()}
+    return question_values(means, {question: len(games) for question, games in outcomes.items()})
 
 
 def _tokens(answers: Mapping[str, Answer] | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Which official files a benchmark reads, and whether they are what they should be."""
+"""The official files that a benchmark reads, and their checks."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,11 +12,11 @@ from eva_stages.evaluation.benchmark_questions import baseline_answers, question
 from eva_stages.evaluation.judge_prompts import arena_hard_templates, mt_bench_templates
 
 BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0-flash-001")}
-"""Official baselines of Arena-Hard; of two, the second answers creative writing."""
+"""Official baselines of Arena-Hard; of two, the second has the responses to creative writing."""
 
 
 def _questions(benchmark: Section) -> dict[str, FileSource]:
-    """The files that a benchmark's questions are read from, by the name of the field that can give a path."""
+    """The files with a benchmark's questions, by the field that can set a path."""
     match benchmark:
         case LMEval(include=str() as folder):
             return {"include": FileSource(folder, folder=True)}
@@ -30,7 +30,7 @@ def _questions(benchmark: Section) -> dict[str, FileSource]:
 
 
 def _baseline(benchmark: Section) -> dict[str, FileSource]:
-    """The files with the baseline's answers: those given, or the published ones of the model named; none for the base policy."""
+    """The files with the baseline's responses: from the recipe, or the published ones of a model; none for the base policy."""
     match benchmark:
         case ArenaHard(baseline=path) | AlpacaEval(baseline=path) if path == BASE:
             return {}
@@ -46,7 +46,7 @@ def _baseline(benchmark: Section) -> dict[str, FileSource]:
 
 
 def _judge(benchmark: Section) -> dict[str, FileSource]:
-    """The files with a judge's prompts, by the name of the field that can give a path."""
+    """The files with a judge's prompts, by the field that can set a path."""
     match benchmark:
         case MTBench():
             return {"prompts": _source(benchmark.prompts, "mt-bench-prompts")}
@@ -60,10 +60,10 @@ def _judge(benchmark: Section) -> dict[str, FileSource]:
 
 
 def _package(benchmark: Section) -> dict[str, FileSource]:
-    """The two files of the alpaca_eval package: those given, and for the official questions those of the Hub.
+    """The two files of the alpaca_eval package: from the recipe, and for the official questions from the Hub.
 
-    Questions of one's own are not those of the package's fit, so nothing is fetched for them, and without files given the
-    length-controlled win rate is null. The recipe alone decides which files there are.
+    Other questions are not those of the package's fit, so nothing is downloaded for them; without files in the recipe their
+    length-controlled win rate is null. Only the recipe decides which files there are.
     """
     if not isinstance(benchmark, AlpacaEval):
         return {}
@@ -73,15 +73,15 @@ def _package(benchmark: Section) -> dict[str, FileSource]:
 
 
 def file_sources(benchmark: Section) -> dict[str, FileSource]:
-    """Every file of a benchmark, by the name of the field that can give a path; settings stand before what they decide on."""
+    """Every file of a benchmark, by the field that can set a path; settings come before the files that depend on them."""
     return {**_judge(benchmark), **_package(benchmark), **_baseline(benchmark), **_questions(benchmark)}
 
 
 def check_files(benchmark: Benchmark, files: Mapping[str, Outside]) -> None:
-    """Read the files of a benchmark's questions, baseline and judge, as far as they were found.
+    """Read the available files of a benchmark's questions, baseline and judge.
 
     Raises:
-        DataError: if one is not what it should be.
+        DataError: if one has another format.
     """
     kind = str(benchmark.model_dump()["kind"])
     paths = {name: file.path for name, file in files.items()}

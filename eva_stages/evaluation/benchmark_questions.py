@@ -90,12 +90,12 @@ def _custom(row: Row) -> Row:
     text, reference = row["question"], row.get("reference")
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"a row's question is {short(text)}; give a text")
-    known = reference is None or isinstance(reference, str)
+    is_text = reference is None or isinstance(reference, str)
     return {
         "question_id": str(row.get("id") or prompt_id([{"role": "user", "content": text}])),
         "category": "custom",
         "turns": [text],
-        "reference": reference if known else json.dumps(reference, ensure_ascii=False),
+        "reference": reference if is_text else json.dumps(reference, ensure_ascii=False),
     }
 
 

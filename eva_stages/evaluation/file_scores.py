@@ -71,7 +71,7 @@ def score_files(
         "version": version,
         "models": [model.entry for model in models],
         "differences": differences(models),
-        "published": [score._asdict() for score in published_scores(bench, version, [score.entry["model"] for score in models])],
+        "published": [score._asdict() for score in published_scores(bench, version, [model.entry["model"] for model in models])],
     }
 
 
@@ -100,13 +100,13 @@ def score_models(
 def differences(models: Sequence[ModelScore]) -> list[dict[str, Any]]:
     """For each judge, every other model against the first, on their common questions; p values adjusted by Holm over all."""
     entries: list[dict[str, Any]] = []
-    for judge, judged_models in _groups((model.entry["judge"], model) for model in models if model.values is not None).items():
-        for other_model in judged_models[1:]:
+    for judge, (first, *others) in _groups((model.entry["judge"], model) for model in models if model.values is not None).items():
+        for model in others:
             try:
-                difference = paired_bootstrap(judged_models[0].values, other_model.values, CONFIDENCE, SEED)
+                difference = paired_bootstrap(first.values, model.values, CONFIDENCE, SEED)
             except ValueError:  # no common question
                 continue
-            entries.append({"a": judged_models[0].entry["model"], "b": other_model.entry["model"], "judge": judge, **difference.as_dict()})
+            entries.append({"a": first.entry["model"], "b": model.entry["model"], "judge": judge, **difference.as_dict()})
     for entry, adjusted_p in zip(entries, holm([entry["p_value"] for entry in entries]), strict=True):
         entry["p_holm"] = adjusted_p
     return entries
@@ -120,22 +120,17 @@ def _mt_bench(
     for (model, judge), model_ratings in groups.items():
         values = mt_bench.values(model_ratings)
         figures = mt_bench.scores(model_ratings, categories)
-        repeated_rows = _repeated_rows((rating.question, rating.turn) for rating in model_ratings)
-        length = _mean_length(answers_by_model.get(model))
         entry = {"model": model, "judge": judge, "score": figures.pop("score"), **_own_interval(values), **figures}
-        scores.append(ModelScore({**entry, "duplicates": repeated_rows, "avg_length": length}, values))
+        entry["duplicates"] = _repeated_rows((rating.question, rating.turn) for rating in model_ratings)
+        scores.append(ModelScore({**entry, "avg_length": _mean_length(answers_by_model.get(model))}, values))
     return scores
 
 
 def _alpaca(
     annotations: Sequence[alpaca.Annotation], answers_by_model: dict[str, dict[str, Answer]], hub_files: alpaca.HubFiles
 ) -> list[ModelScore]:
-    groups = list(
-        _groups(
-            ((annotation.model, annotation.baseline, annotation.row.get("annotator"), annotation.judge), annotation)
-            for annotation in annotations
-        ).values()
-    )
+    keys = ((row.model, row.baseline, row.row.get("annotator"), row.judge) for row in annotations)
+    groups = list(_groups(zip(keys, annotations, strict=True)).values())
     order = _official_order(answers_by_model)
     scores = []
     for model_annotations, package_results in zip(groups, alpaca.package_metrics(groups, hub_files, order), strict=True):

@@ -48,7 +48,7 @@ def score(
         "seed": seed,
         "include": str(context.inputs["include"]) if "include" in context.inputs else None,
         "runtime": runtime,
-        "out": context.work / RESULTS,
+        "out_file": context.work / RESULTS,
     }
     run_in_child("eva_stages.evaluation.harness:run_harness", arguments, context.work / "harness.log", lambda: None)
     results = read_json(context.work / RESULTS, dict)
@@ -80,7 +80,7 @@ def run_harness(
     seed: int,
     include: str | None,
     runtime: dict[str, Any],
-    out: Path,
+    out_file: Path,
 ) -> None:
     """Evaluate and write the harness's results as JSON. Runs in a child process."""
     import lm_eval
@@ -108,4 +108,6 @@ def run_harness(
         fewshot_random_seed=seed,
         log_samples=False,
     )
-    out.write_text(json.dumps({name: results[name] for name in ("results", "versions", "n-shot")}, default=str, indent=2), encoding="utf-8")
+    out_file.write_text(
+        json.dumps({name: results[name] for name in ("results", "versions", "n-shot")}, default=str, indent=2), encoding="utf-8"
+    )

@@ -223,7 +223,7 @@ def _number(question: str) -> int | str:
 # --- checked responses
 
 
-def checked(context: Context) -> Measurement:
+def checks(context: Context) -> Measurement:
     """Mean of the checks, in percent: GSM8K's share of correct final answers, or a custom benchmark's score."""
     return _checked_measurement(context, lambda share: share, {})
 
@@ -261,7 +261,7 @@ MEASURES: dict[str, Callable[..., Measurement]] = {
     "mt_bench": mt_bench,
     "arena_hard": arena_hard,
     "alpaca_eval": alpaca_eval,
-    "gsm8k": checked,
-    "custom": checked,
+    "gsm8k": checks,
+    "custom": checks,
     "ifeval": ifeval,
 }

@@ -25,16 +25,16 @@ class PublishedScore(NamedTuple):
     detail: dict[str, float]
 
 
-def _published(source: str, **scores: float) -> list[PublishedScore]:
+def _scores_of(source: str, **scores: float) -> list[PublishedScore]:
     return [PublishedScore(model, score, source, {}) for model, score in scores.items()]
 
 
 _MT_BENCH = [
-    *_published(MT_BENCH_PAPER, **{"gpt-4": 8.99, "gpt-3.5-turbo": 7.94, "claude-v1": 7.90, "vicuna-33b": 7.12, "llama-2-70b-chat": 6.86}),
-    *_published(EVA, **{"gemma-2-9b-it": 8.57, "gemma-2-9b-it DPO": 8.66, "gemma-2-9b-it eva-DPO": 8.90}),
+    *_scores_of(MT_BENCH_PAPER, **{"gpt-4": 8.99, "gpt-3.5-turbo": 7.94, "claude-v1": 7.90, "vicuna-33b": 7.12, "llama-2-70b-chat": 6.86}),
+    *_scores_of(EVA, **{"gemma-2-9b-it": 8.57, "gemma-2-9b-it DPO": 8.66, "gemma-2-9b-it eva-DPO": 8.90}),
 ]
 _ARENA_V01 = [
-    *_published(
+    *_scores_of(
         ARENA_2024,
         **{
             "gpt-4-turbo-2024-04-09": 82.63,
@@ -49,9 +49,9 @@ _ARENA_V01 = [
             "gemma-7b-it": 7.47,
         },
     ),
-    *_published(EVA, **{"gemma-2-9b-it": 41.3, "gemma-2-9b-it DPO": 51.6, "gemma-2-9b-it eva-DPO": 60.1}),
+    *_scores_of(EVA, **{"gemma-2-9b-it": 41.3, "gemma-2-9b-it DPO": 51.6, "gemma-2-9b-it eva-DPO": 60.1}),
 ]
-_ARENA_V2 = _published(
+_ARENA_V2 = _scores_of(
     ARENA_2025,
     **{"o3-2025-04-16": 85.9, "o4-mini-2025-04-16-high": 79.1, "gemini-2.5": 79.0, "gpt-4.1": 50.0, "claude-3-5-sonnet-20241022": 33.0},
 )
@@ -65,7 +65,7 @@ _ALPACA_SHOWN = (
     "Meta-Llama-3-8B-Instruct",
     "gpt-3.5-turbo-1106",
 )
-_ALPACA_EVA = _published(EVA, **{"gemma-2-9b-it": 47.11, "gemma-2-9b-it DPO": 55.01, "gemma-2-9b-it eva-DPO": 55.35})
+_ALPACA_EVA = _scores_of(EVA, **{"gemma-2-9b-it": 47.11, "gemma-2-9b-it DPO": 55.01, "gemma-2-9b-it eva-DPO": 55.35})
 
 
 def published_scores(bench: str, version: str | None, models: Iterable[str]) -> list[PublishedScore]:

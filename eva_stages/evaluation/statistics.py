@@ -83,8 +83,7 @@ def question_values(values: Mapping[str, float | None], weights: Mapping[str, fl
         weights: per question; None: 1 each.
     """
     ids = sorted(values)
-    is_judged = [values[name] is not None for name in ids]
-    weight = [(weights[name] if weights else 1.0) if known else 0.0 for name, known in zip(ids, is_judged, strict=True)]
+    weight = [0.0 if values[name] is None else weights[name] if weights else 1.0 for name in ids]
     return pa.table([ids, [values[name] for name in ids], weight], schema=VALUES)
 
 

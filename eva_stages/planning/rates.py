@@ -73,7 +73,7 @@ class Rates(Section):
         candidates = (*earlier_labels[::-1], *(label for _, label in numbered_labels), stage.name)
         return next((self.stages[label] for label in candidates if label in self.stages), None)
 
-    def or_else(self, other_rates: "Rates") -> "Rates":
+    def complete_with(self, other_rates: "Rates") -> "Rates":
         """These rates, with the other ones for stages that have none here."""
         rest = {label: rate for label, rate in other_rates.stages.items() if parsed_label(label)[1] not in self.stages}
         set_fields: dict[str, Any] = {
@@ -105,7 +105,7 @@ def known_rates(run: Run, stages: Iterable[Stage], units: Mapping[str, int | Non
     Args:
         units: planned units of every stage, by fingerprint.
     """
-    return given_rates.or_else(done_rates(run, stages, units).or_else(rates_of_run(run)))
+    return given_rates.complete_with(done_rates(run, stages, units).complete_with(rates_of_run(run)))
 
 
 def rates_of_run(run: Run) -> Rates:
