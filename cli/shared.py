@@ -45,9 +45,12 @@ def present_run() -> Path | None:
 
 
 def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "Run":
+    from eva_stages.core.errors import ConfigError
     from eva_stages.core.run_folder import Run
     from eva_stages.core.store import default_store
 
+    if store is not None and store.exists() and not store.is_dir():
+        raise ConfigError([f"--store: {store} is no folder"])
     root = run_dir if run_dir is not None else Path("runs") / recipe.name
     _opened_folders.append(root)
     return Run(root, store if store is not None else default_store(root))

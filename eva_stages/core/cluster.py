@@ -29,11 +29,11 @@ def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
     check_row_stages(engine, stages)
     if engine.address != "auto":
         _connect(engine.address)
-    outside = {upstream.path for stage in stages for upstream in stage.inputs.values() if isinstance(upstream, Outside)}
+    folders = {run.store.root, *(upstream.path for stage in stages for upstream in stage.inputs.values() if isinstance(upstream, Outside))}
     token = run.root / f"seen-{uuid.uuid4().hex}"
     token.touch()
     try:
-        arguments = {"engine": engine, "token": token, "folders": sorted(outside)}
+        arguments = {"engine": engine, "token": token, "folders": sorted(folders)}
         run_in_child("eva_stages.core.ray_engine:look", arguments, run.root / "cluster.log", lambda: None)
     except StageError as error:
         raise ConfigError([f"runtime.engine: {error}"]) from error

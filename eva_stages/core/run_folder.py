@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from eva_stages.core.durable import sync, write_whole
+from eva_stages.core.durable import sync, write_whole, writing_to
 from eva_stages.core.errors import DamagedError, DataError, LockedError, UnreadableError
 from eva_stages.core.event_log import add_event, read_events, utc_now
 from eva_stages.core.fingerprint import tree_digest
@@ -66,7 +66,8 @@ class Run:
     def create(self) -> None:
         self.stages.mkdir(parents=True, exist_ok=True)
         if self.shares or not (self.root / WORK).is_symlink():
-            self.store.create()
+            with writing_to(self.store.root):
+                self.store.create()
 
     # --- complete artifacts
 

@@ -87,6 +87,7 @@ def _complete(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> Non
     """Take a stage's artifact from the store, or compute it; wait while another process does."""
 
     def report_waiting(holder: str) -> None:
+        run.event("waits", stage=stage.label, fingerprint=stage.fingerprint, holder=holder)
         reporter.say(f"{stage.label}: waiting for {holder}, which computes this stage; its artifact will be reused")
 
     with run.store.lock(stage.folder, run.root, report_waiting) as lock:

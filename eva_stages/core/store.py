@@ -90,14 +90,14 @@ def default_store(root: Path) -> Path:
     """
     if (recorded_root := recorded_store(root)) is not None and (recorded_root / WORK).is_dir():
         return recorded_root
-    parent = root.absolute().parent
+    parent = root.resolve().parent
     if (parent / STORE).is_dir():
         usable = os.access(parent / STORE, os.W_OK)
     else:
         ancestor = next(folder for folder in (parent, *parent.parents) if folder.is_dir())
         usable = os.access(ancestor, os.W_OK)
     same_device = not root.is_dir() or root.stat().st_dev == parent.stat().st_dev
-    return root.parent / STORE if usable and same_device else root
+    return parent / STORE if usable and same_device else root
 
 
 def recorded_store(root: Path) -> Path | None:

@@ -68,10 +68,11 @@ class Watch:
         state = "failed" if event.get("event") == "failed" else "unfinished" if work.is_dir() else "to do"
         cause = event.get("cause") if state == "failed" else None
         entry: dict[str, Any] = {"state": state, "rows": rows, "seconds": None, "counts": {}, "cause": cause}
-        if not is_locked or event.get("event") not in ("start", "resume"):
+        if not is_locked or event.get("event") not in ("start", "resume", "waits"):
             return entry
         total = _total(history, stage)
-        return {**entry, "state": "running", "total": total, "since": event["time"], "step": last_entry(work / METRICS)}
+        progress = {"total": total, "since": event["time"], "step": last_entry(work / METRICS), "waiting_for": event.get("holder")}
+        return {**entry, "state": "running", **progress}
 
     def _rows(self, part: Path) -> int:
         """Input rows behind a part file; 0 if the stage was completed in the meantime, or the file is damaged."""
@@ -167,6 +168,8 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
         return entry["stage"], "done, reused" if entry.get("reused") else entry["state"], rows, seconds
     step = entry["step"]
     state = f"running, step {step['step']}/{step['total_steps']}, loss {step['loss']:.3f}" if step else "running"
+    if entry.get("waiting_for"):
+        state = f"waiting for {entry['waiting_for']}"
     elapsed_seconds = (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds()
     progress = rows if entry["total"] is None else f"{rows or 0} of {entry['total']:,}"
     return entry["stage"], state, progress, f"{max(elapsed_seconds, 0):.0f} so far"

@@ -13,6 +13,7 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import FunctionStage, Stage, Use
 from eva_stages.core.store import default_store
+from eva_stages.views.run_status import Watch
 
 STORE = ".store"
 
@@ -127,11 +128,16 @@ def test_a_run_takes_over_the_work_of_one_that_was_killed(tmp_path: Path, comput
 
 def test_a_kill_of_the_run_that_waits_harms_nothing(tmp_path: Path, computing_and_waiting: list[subprocess.Popen[str]]) -> None:
     computing, waiting = computing_and_waiting
+    run = Run(tmp_path / "two")
+    (run.root / "recipe.yaml").write_text("name: two")
+    run.plan([FIRST])
+    (entry,) = Watch(run).document()["stages"]
+    assert entry["state"] == "running" and entry["waiting_for"].startswith(f"process {computing.pid} on ")
     waiting.kill()
     waiting.communicate()
     computing.communicate("\n")
     assert computing.returncode == 0 and calls(tmp_path) == ["first", "last"]
-    assert events_of(complete_stages(Run(tmp_path / "two"), FIRST)) == [("reused", "0-first")]
+    assert events_of(complete_stages(Run(tmp_path / "two"), FIRST)) == [("waits", "0-first"), ("reused", "0-first")]
 
 
 def interrupt_at(run: Run, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
