@@ -1,13 +1,13 @@
-"""Kills a run at random, again and again, until it is done, and compares what it made with an unbroken run.
+"""Kills a run at random until it has finished, and compares its artifacts with those of an uninterrupted run.
 
 python -m benchmarks.chaos --kills 100                                  a small Lettercraft run of all stages, from nothing
 python -m benchmarks.chaos --kills 20 --recipe my.yaml --set seed=7     another recipe
 
-A kill is a SIGKILL after an exponentially distributed time: of the whole process group, or every third time of one process in it alone
-(eva itself, the fork server, a stage's process, one of its workers, or of several trainers one or their launcher). The same command then
-goes on. When a run is done before all kills are spent, another begins. Every run must end with the unbroken run's digests, trained
-weights within 1e-6, health figures within 0.1 %, every stage logged, nothing left in `work/`; no process may outlive its attempt, no
-attempt may hang or end with a traceback.
+A kill is a SIGKILL after an exponentially distributed time: of the process group, or every third time of a single process in it (eva,
+the fork server, a stage's process, one of its workers, a trainer or the trainers' launcher). The same command then resumes. When a run
+finishes before all kills are used, another one starts. Every run must end with the uninterrupted run's digests, trained weights within
+1e-6, health figures within 0.1 %, every stage logged and nothing left in `work/`. No process may outlive its attempt, and no attempt may
+hang or end with a traceback.
 """
 
 import argparse
@@ -165,7 +165,7 @@ def torment(command: list[str], root: Path, kills: int, mean: float, rng: random
         attempt = Attempt(command, Run(root))
         try:
             while not attempt.ends_within(rng.expovariate(1 / mean) if len(kills_so_far) < kills else STUCK_SECONDS):
-                assert len(kills_so_far) < kills, f"an attempt that nobody kills takes longer than {STUCK_SECONDS:.0f} s"
+                assert len(kills_so_far) < kills, f"an attempt without a kill takes longer than {STUCK_SECONDS:.0f} s"
                 if kill := attempt.kill_one(rng.choice) if rng.random() < ALONE_SHARE else attempt.kill_all():
                     kills_so_far.append(kill)
                     print(f"kill {len(kills_so_far)} in {kill.stage}: {kill.victim}", flush=True)
@@ -177,7 +177,7 @@ def torment(command: list[str], root: Path, kills: int, mean: float, rng: random
 
 
 def differences(root: Path, reference: Path, labels: Iterable[str]) -> list[str]:
-    """How the stages of a run differ from those of an unbroken one, in words; empty if they do not."""
+    """Sentences about how the stages of a run differ from those of an uninterrupted run."""
     logged_stages = {event["stage"] for event in Run(root).events() if event["event"] == "done"}
     faults = [f"left in work/: {path.name}" for path in (root / "work").iterdir()]
     for label in labels:
@@ -224,7 +224,7 @@ def labels(root: Path) -> list[str]:
 
 
 def seconds_of(root: Path) -> float:
-    """From the first event of an unbroken run to its last."""
+    """From the first event of an uninterrupted run to its last."""
     first, *_, last = (datetime.fromisoformat(event["time"]) for event in Run(root).events())
     return (last - first).total_seconds()
 
@@ -232,11 +232,11 @@ def seconds_of(root: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--mean", type=float, help="seconds to a kill, on average; default: an eighth of what the unbroken run takes")
+    parser.add_argument("--mean", type=float, help="mean seconds to a kill; default: an eighth of the uninterrupted run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", help="default: a small quickstart")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="A.B=C")
-    parser.add_argument("--unbroken", type=Path, help="run to compare with, kept there; made where there is none")
+    parser.add_argument("--unbroken", type=Path, help="reference run; computed in this folder if it does not exist")
     arguments = parser.parse_args()
     small = [] if arguments.recipe else [f"{name}={json.dumps(value)}" for name, value in SMALL.items()]
     recipe, overrides = arguments.recipe or "quickstart", [*small, *arguments.overrides]
@@ -266,9 +266,9 @@ def main() -> None:
     lost_seconds = seconds - runs * reference_seconds
     print(
         f"{len(all_kills)} kills in {runs} runs of {len(expected_labels)} stages, {starts} starts: {seconds:.0f} s, "
-        f"unbroken {runs} x {reference_seconds:.0f} s, lost {lost_seconds:.0f} s, {lost_seconds / max(1, len(all_kills)):.1f} s a kill"
+        f"uninterrupted {runs} x {reference_seconds:.0f} s, lost {lost_seconds:.0f} s, {lost_seconds / max(1, len(all_kills)):.1f} s a kill"
     )
-    print("\n".join(faults) or "every artifact is the unbroken run's, and no process outlived its attempt")
+    print("\n".join(faults) or "every artifact equals the uninterrupted run's, and no process outlived its attempt")
     sys.exit(bool(faults))
 
 

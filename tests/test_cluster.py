@@ -28,8 +28,8 @@ def cluster(gate: Path, tiny_run: Path) -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(GATE, str(gate))
         environment.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")))))
-        with local_cluster(nodes=2) as made:
-            yield made
+        with local_cluster(nodes=2) as local:
+            yield local
 
 
 def parts(run: Path, label: str) -> int:
@@ -51,17 +51,17 @@ def test_killed_nodes_cost_their_batches_and_the_artifacts_are_those_of_a_local_
     (gate / "open").touch()
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    made, local = manifests(run), manifests(tiny_run)
+    cluster_manifests, local = manifests(run), manifests(tiny_run)
     for label in ("0-prompts", "0-respond", "0-reward"):
-        assert made[label]["digest"] == local[label]["digest"], label
-        assert made[label]["counts"] == local[label]["counts"], label
+        assert cluster_manifests[label]["digest"] == local[label]["digest"], label
+        assert cluster_manifests[label]["counts"] == local[label]["counts"], label
     assert not {"resume", "failed"} & {event["event"] for event in events(run)}
 
 
-def wait(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+def wait(process: subprocess.Popen[str], has_reached: Callable[[], bool]) -> None:
     """Wait for a point of a run that has not ended yet."""
     while running(process):
-        if reached():
+        if has_reached():
             return
     raise AssertionError(process.communicate())
 
@@ -87,9 +87,9 @@ def test_ray_gives_every_machine_a_node_and_one_that_fails_ends_the_training(clu
     order |= {"machines": 2, "gpus": 0, "work": str(tmp_path), "meeting": str(tmp_path / "meeting.json")}
     (tmp_path / "order.json").write_text(json.dumps(order))
     command = [sys.executable, "-m", "eva_stages.solver.machines", str(tmp_path / "order.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert re.search(r"^machine 1 \(.+\): training ended with code 1: ValueError: as it happens; its output is in .+", done.stderr, re.M)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert re.search(r"^machine 1 \(.+\): training ended with code 1: ValueError: as it happens; its output is in .+", result.stderr, re.M)
     first, second = (json.loads((tmp_path / str(rank)).read_text()) for rank in (0, 1))
     assert first[0] != second[0], "both ran on one node"
     assert first[1:] == second[1:] and [first[1], first[3]] == ["--main_process_ip", "--main_process_port"]

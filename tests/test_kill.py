@@ -23,21 +23,21 @@ def in_the_middle(run: Path, label: str) -> bool:
 
 def test_a_run_killed_in_every_kind_of_stage_ends_with_the_artifacts_of_an_unbroken_run(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    again = [*command("quickstart", run, []), *overrides(TINY), "--until", HEAVY[-1]]
+    resume_command = [*command("quickstart", run, []), *overrides(TINY), "--until", HEAVY[-1]]
     order = labels(tiny_run)
     waiting = [label for label in order if label in HEAVY + QUICK]
-    starts, attempt = 1, Attempt(again, Run(run))
+    starts, attempt = 1, Attempt(resume_command, Run(run))
     while not attempt.ends_within(0.01) or attempt.process.returncode != 0:
         if attempt.process.returncode is not None:
             attempt.check()
-            starts, attempt = starts + 1, Attempt(again, Run(run))
+            starts, attempt = starts + 1, Attempt(resume_command, Run(run))
             assert starts <= len(HEAVY + QUICK) + 1
         elif waiting and in_the_middle(run, waiting[0]):
             match waiting.pop(0):
                 case "0-train":  # eva alone; the trainer must end
                     attempt.kill_one(lambda family: family[0])
                 case "0-reward":  # the stage's process alone; its workers must end
-                    attempt.kill_one(lambda family: next((one for one in family if role(one, family[0]) == "stage"), family[0]))
+                    attempt.kill_one(lambda family: next((process for process in family if role(process, family[0]) == "stage"), family[0]))
                 case _:
                     attempt.kill_all()
         elif waiting and manifest_exists(run, waiting[0]):
@@ -45,12 +45,12 @@ def test_a_run_killed_in_every_kind_of_stage_ends_with_the_artifacts_of_an_unbro
     attempt.check()
 
     log = events(run)
-    resumed = {event["stage"] for event in log if event["event"] == "resume"}
-    assert len(resumed & set(HEAVY)) >= 0.8 * len(HEAVY), f"the kills came too late: only {resumed} were resumed"
-    done: set[str] = set()
+    resumed_stages = {event["stage"] for event in log if event["event"] == "resume"}
+    assert len(resumed_stages & set(HEAVY)) >= 0.8 * len(HEAVY), f"the kills came too late: only {resumed_stages} were resumed"
+    done_stages: set[str] = set()
     for event in log:
-        assert event["event"] == "done" or event["stage"] not in done, f"{event['stage']} was done and ran again"
-        done |= {event["stage"]} if event["event"] == "done" else set()
+        assert event["event"] == "done" or event["stage"] not in done_stages, f"{event['stage']} was done and ran again"
+        done_stages |= {event["stage"]} if event["event"] == "done" else set()
     assert differences(run, tiny_run, order[: order.index(HEAVY[-1]) + 1]) == []
 
 

@@ -1,4 +1,4 @@
-"""Whether the Ray cluster of a recipe is there and can do the work, looked at before anything starts."""
+"""Checks that the Ray cluster of a recipe is available and can do the work, before anything starts."""
 
 import logging
 import socket
@@ -17,7 +17,7 @@ CONNECT_SECONDS = 5
 
 
 def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
-    """Look at what the stages of a recipe need of the engine, if rows are still to be made. The caller holds the run's lock.
+    """Check the engine against the stages of a recipe, if rows are still to be computed. The caller holds the run's lock.
 
     Raises:
         ConfigError: if Ray is not installed, the cluster cannot be reached or has no room, or a node does not see the folders.
@@ -42,36 +42,36 @@ def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
 
 
 def check_row_stages(engine: Engine, stages: Sequence[Stage]) -> None:
-    """What can be known without a cluster.
+    """The checks that need no cluster.
 
     Raises:
-        ConfigError: if Ray is not installed, or the recipe has settings for a stage that there is not.
+        ConfigError: if Ray is not installed, or the recipe has settings for an unknown stage.
     """
     if isinstance(engine, LocalEngine):
         return
     rows = {stage.name for stage in stages if isinstance(stage, RowStage)}
     if unknown := sorted(set(engine.steps) - rows):
-        raise ConfigError([f"runtime.engine.steps: there is no row stage {', '.join(unknown)}; row stages: {', '.join(sorted(rows))}"])
+        raise ConfigError([f"runtime.engine.steps: unknown row stages: {', '.join(unknown)}; row stages: {', '.join(sorted(rows))}"])
     if find_spec("ray") is None:
-        raise ConfigError(["runtime.engine: kind ray needs Ray, which is not installed: pip install 'eva-align[ray]', or take kind local"])
+        raise ConfigError(["runtime.engine: kind ray needs Ray, which is not installed: pip install 'eva-align[ray]', or set kind: local"])
 
 
 def _connect(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Fail at once if nothing listens; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            [f"runtime.engine.address: nothing answers at {address} ({error}); start a cluster with `ray start --head`, or give kind local"]
+            [f"runtime.engine.address: no Ray cluster at {address} ({error}); start one with `ray start --head`, or set kind: local"]
         ) from error
 
 
 def connect(address: str) -> None:
-    """Join the cluster as a driver.
+    """Connect to the cluster as a driver.
 
     Raises:
-        StageError: if there is none, or this machine is no node of it.
+        StageError: if there is none, or this machine is not one of its nodes.
     """
     import ray
 
@@ -79,10 +79,10 @@ def connect(address: str) -> None:
         ray.init(address=address, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise StageError(
-            f"no connection to the Ray cluster at {address}: {' '.join(str(error).split())}; run eva on one of its nodes"
+            f"cannot connect to the Ray cluster at {address}: {' '.join(str(error).split())}; run eva on one of its nodes"
         ) from error
 
 
 def missing(paths: list[str]) -> list[str]:
-    """Those of the paths that are not there; asked on every node."""
+    """The paths that do not exist on this node."""
     return [path for path in paths if not Path(path).exists()]

@@ -1,7 +1,7 @@
 """Accelerators: which are visible, how many of them a model needs, and which of them a process takes.
 
-A step whose model is there several times runs in several processes. Each takes the next free devices before anything uses one, by a
-count that processes forked from one another share, and from then on sees no others.
+A step with several replicas of its model runs in several processes. Each takes the next free devices before anything uses one, by a
+count that forked processes share, and sees no other devices afterwards.
 """
 
 import json
@@ -20,7 +20,7 @@ ROOM = 0.6
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 DRIVERS = ("nvidia[0-9]*", "kfd", "dxg")
-"""What lies in /dev where there is an accelerator: NVIDIA's, AMD's, or either under WSL."""
+"""Files in /dev of a machine with an accelerator: NVIDIA's, AMD's, or either under WSL."""
 LOOK = "import torch; print(*(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))"
 
 _devices_taken: Any = multiprocessing.Value("i", 0)
@@ -35,7 +35,7 @@ class Devices(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What matters of a checkpoint for where it fits: bytes of its weights on an accelerator, and its attention heads."""
+    """A checkpoint's size: bytes of its weights on an accelerator, and its attention heads."""
 
     weights: int
     heads: int
@@ -62,7 +62,7 @@ def visible_devices() -> tuple[str, ...]:
 
 
 def present_devices() -> Devices:
-    """The devices of this machine. Another process looks, as this one's children are to start CUDA themselves, which a look may hinder."""
+    """The devices of this machine. Queried in a subprocess: initialising CUDA here would stop forked children from using it."""
     if not any(driver_file for pattern in DRIVERS for driver_file in Path("/dev").glob(pattern)):
         return Devices()
     result = subprocess.run([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
@@ -80,7 +80,7 @@ def read_model(folder: Path, dtype: str) -> Model:
 
 
 def share_out(model: Model, devices: int, memory: int, devices_per_copy: int | None = None, copies: int | None = None) -> Share:
-    """How often a model is loaded and over how many devices each copy is spread; what is None is chosen.
+    """How often a model is loaded and over how many devices each copy is spread; arguments that are None are chosen here.
 
     Args:
         devices: how many there are; none = one copy on the CPU unless `copies` are asked for.
@@ -90,7 +90,7 @@ def share_out(model: Model, devices: int, memory: int, devices_per_copy: int | N
         copies: chosen, as many as there are devices for.
 
     Raises:
-        ConfigError: if there are not that many devices.
+        ConfigError: if too few devices are available.
     """
     if not devices:
         return Share(copies or 1, 0)
@@ -110,34 +110,34 @@ def share_out(model: Model, devices: int, memory: int, devices_per_copy: int | N
 
 
 def next_devices(ids: Sequence[str], taken_count: int, size: int) -> list[str]:
-    """The `size` devices after those that are taken, from the first again when all are."""
+    """The next `size` devices after those that are taken; they start over when all are taken."""
     return [ids[(taken_count + place) % len(ids)] for place in range(size)]
 
 
 def free_devices() -> None:
-    """Count from the first device again, for the processes that this one is about to start."""
+    """Restart the count of taken devices, before this process starts others."""
     global _devices_taken
     _devices_taken = multiprocessing.Value("i", 0)
 
 
 def share_cores(processes: int) -> None:
-    """Let as many processes, which this one is about to start, share the cores: with all of them each, they would wait for each other."""
+    """Divide the cores among the processes that this one is about to start. If each used all cores they would wait for each other."""
     global _sharing
     _sharing = processes
 
 
 def take_cores() -> None:
-    """Leave this process its share of the cores, for torch's arithmetic."""
+    """Limit torch in this process to its share of the cores."""
     global _sharing
     import torch
 
-    if _sharing > 1:  # not before the fork, which torch's threads do not outlive
+    if _sharing > 1:  # after the fork: torch's threads do not survive it
         torch.set_num_threads(max(1, torch.get_num_threads() // _sharing))
     _sharing = 1
 
 
 def take_devices(size: int) -> None:
-    """Leave this process the next `size` devices and no others. A process that has begun to use one stays as it is."""
+    """Make only the next `size` devices visible to this process, unless it already uses one."""
     import torch
 
     ids = visible_devices()

@@ -53,7 +53,7 @@ class ArtifactSource(GeneratorStep):
         return [*dict.fromkeys(names), ROW]
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
-        (Path(self.parts).parent / BEGIN_MARK).touch()  # every step is loaded by now
+        (Path(self.parts).parent / BEGIN_MARK).touch()  # every step has loaded
         folders = [Path(folder) for folder in self.folders]
         done_rows, _ = read_parts(Path(self.parts))
         remaining = count_rows(folders[0]) - len(done_rows)
@@ -63,7 +63,7 @@ class ArtifactSource(GeneratorStep):
 
 
 class PartSink(Step):
-    """Writes every batch as one durable part file with the columns of a row schema."""
+    """Writes every batch as a durable part file with the columns of a row schema."""
 
     parts: str
     rows: str = Field(description="Name of the row schema")
@@ -86,17 +86,17 @@ def write_checked(parts: Path, rows: str, required_columns: Sequence[str], batch
     """Write a batch as a part file with the columns of the row schema `rows`.
 
     Raises:
-        StageError: if a required column is not there.
+        StageError: if a required column is missing.
     """
     if any(row.get(column) is None for row in batch for column in required_columns):
-        raise StageError(f"a batch arrived without {', '.join(required_columns)}: a step before it failed")
+        raise StageError(f"a batch has no {', '.join(required_columns)}: an earlier step failed")
     write_part(parts, SCHEMAS[rows], batch)
 
 
 class TableStep(GlobalStep):
-    """A step that looks at all rows before it decides. In a pipeline it takes rows; eva hands it artifacts, which it reads as a stream.
+    """A step that reads all rows before it decides. In a pipeline it takes rows; eva passes artifacts, which it reads as a stream.
 
-    Decide on a few narrow columns (`Rows.__getitem__`), then let the rows through batch by batch: no more is in memory than that.
+    Decide on a few narrow columns (`Rows.__getitem__`), then yield the rows batch by batch, so that memory holds one batch.
 
     `reads` and `writes` are the columns of its inputs and of its output.
     """
@@ -113,7 +113,7 @@ class TableStep(GlobalStep):
         return self.writes
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        """Yield the output in tables, at least one, and return counts of what was left out and why. Sources have the step's inputs."""
+        """Yield the output as tables, at least one, and return counts of omitted rows by reason. Sources have the step's inputs."""
         raise NotImplementedError
 
     def transform(self, *tables: pa.Table) -> tuple[pa.Table, dict[str, int]]:

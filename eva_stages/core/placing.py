@@ -1,7 +1,7 @@
-"""Where the models of a stage's steps go: how many copies of each step, on how many devices each.
+"""Placement of the models of a stage's steps: how many copies of each step, on how many devices each.
 
-A model is a `Use` with `replicas` among its runtime settings. What the recipe leaves open there is chosen from the size of the
-model and the devices at hand; the steps come back with every setting filled in.
+A model is a `Use` with `replicas` among its runtime settings. What the recipe leaves open is chosen from the size of the model
+and the available devices; the returned steps have every setting filled in.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ def place(steps: Sequence[Use], folders: Mapping[str, Path], devices: Devices, c
     """The steps with their models placed. Models of different steps work at the same time, so they share the devices out.
 
     Args:
-        copies: of every step, in the place of what the recipe says.
+        copies: of every step; overrides the recipe.
 
     Raises:
         ConfigError: if the recipe asks for more devices than there are.

@@ -1,4 +1,4 @@
-"""What the fork server imports once for all stages. Imported for its effect alone."""
+"""The imports that the fork server does once for all stages. This module is imported for its effect only."""
 
 import gc
 import os
@@ -8,11 +8,11 @@ import warnings
 
 INTERRUPTED_CODE = 130
 _in_main_thread = threading.current_thread() is threading.main_thread()
-if _in_main_thread:  # Ctrl+C reaches the fork server too, whose traceback would be nobody's
+if _in_main_thread:  # Ctrl+C reaches the fork server too; its traceback would be noise
     _handler = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED_CODE))
-gc.disable()  # of what is imported here nothing is garbage; looking for it takes a seventh of the time
+gc.disable()  # nothing imported here is garbage; collecting takes a seventh of the import time
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what libraries say about each other while they load concerns nobody here
+    warnings.simplefilter("ignore")  # warnings of libraries about each other while they load
     import torch
     import transformers.models.auto.modeling_auto
 

@@ -1,9 +1,9 @@
-"""Running a stage's work in a process of its own.
+"""Running a stage's work in a separate process.
 
-Model libraries are imported once, in a fork server, so a stage starts in a moment and gives all its memory back when it ends,
-while the process that talks to the person stays small. The child sits in the same process group (one signal reaches all), dies
-with its parent, and writes its library chatter to a log file. Whoever asked may kill it at any time: what counts is on disk. However
-it or a part of it ends before its time (raised, exited, killed, a thread gone), whoever asked gets the cause and nothing is left running.
+Model libraries are imported once, in a fork server, so a stage starts at once and frees its memory when it ends, while the process that
+talks to the user stays small. The child belongs to the same process group (one signal reaches all), dies with its parent, and writes the
+output of libraries to a log file. It may be killed at any time: all results are on disk. However it or one of its threads ends before the
+work is done, the caller gets the cause and no process is left running.
 """
 
 import contextlib
@@ -34,12 +34,12 @@ from eva_stages.core.stage import load_attribute
 POLL_SECONDS = 0.05
 SUBREAPER = 36
 MARK = "EVA_STAGE_PROCESS"
-"""Environment variable by which the programs are known that a stage's process has started."""
+"""Environment variable that identifies the programs that a stage's process has started."""
 _held_locks: list[int] = []
 """Descriptors of locks that the child processes keep open too."""
 _report: Connection | None = None
 _log = Path("the log")
-_look_first: Callable[[], str | None] | None = None
+_check_first: Callable[[], str | None] | None = None
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
         try:
             child.start()
         except (EOFError, ConnectionError) as error:
-            raise StageError("the process that starts those of the stages was killed (out of memory?)") from error
+            raise StageError("the fork server was killed (out of memory?)") from error
         their_end.close()
         is_orphan, outcome = False, None
         try:
@@ -94,12 +94,12 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
         case ("failed", message):
             raise StageError(message)
     if is_orphan:
-        raise StageError("the process that starts those of the stages was killed while one was at work (out of memory?)")
+        raise StageError("the fork server was killed while a stage was running (out of memory?)")
     raise StageError(f"the stage's process {ending(child.exitcode)}; its output is in {log}")
 
 
 def ending(code: int | None) -> str:
-    """How a process ended, in words, by its exit code; negative ones are signals, as in `subprocess`."""
+    """A description of how a process ended, from its exit code; negative codes are signals, as in `subprocess`."""
     if code is None:
         return "ended"
     name = _signal_name(-code if code < 0 else code - 128)
@@ -117,7 +117,7 @@ def _signal_name(number: int) -> str | None:
 
 
 def kill_tree(pid: int | None) -> None:
-    """Kill a process and everything it started; quiet if it is gone."""
+    """Kill a process and its descendants; do nothing if it has ended."""
     try:
         process = psutil.Process(pid)
         family = [*process.children(recursive=True), process]
@@ -131,43 +131,43 @@ def kill_tree(pid: int | None) -> None:
 
 
 def _kill_marked(mark: str) -> None:
-    """Kill the programs of a process that was killed: they have no parent any more by which to be found."""
+    """Kill the programs of a process that was killed: without a parent, only the mark identifies them."""
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):  # another user's, or gone
+        with contextlib.suppress(psutil.Error, OSError):  # of another user, or ended
             if process.environ().get(MARK) == mark:
                 process.kill()
 
 
 def fail(message: str) -> NoReturn:
-    """Report a failure from any thread of a child and end it at once, with everything it started."""
+    """Report a failure from any thread of a child, then end the child and its descendants at once."""
     if _report is not None:
-        _tell(_report, ("failed", (_look_first and _look_first()) or message))
+        _tell(_report, ("failed", (_check_first and _check_first()) or message))
     _end_all()
 
 
-def look_first(look: Callable[[], str | None]) -> None:
-    """Before a failure in this process is reported, look for what may be behind it: the cause that `look` returns is told instead."""
-    global _look_first
-    _look_first = look
+def check_first(look: Callable[[], str | None]) -> None:
+    """Call `look` before a failure in this process is reported; the cause that it returns is reported instead."""
+    global _check_first
+    _check_first = look
 
 
 def cause_of(error: BaseException, where: str = "") -> str:
-    """What to tell of an exception in a child: eva's own words, or its type and message with the place of the traceback."""
+    """The message for an exception in a child: that of eva's errors, or type and message with the place of the traceback."""
     if isinstance(error, EvaError):
         return describe(error)
-    if isinstance(error, OSError) and os.strerror(errno.ENOSPC) in describe(error):  # some libraries pass on the words and no number
+    if isinstance(error, OSError) and os.strerror(errno.ENOSPC) in describe(error):  # some libraries pass on the message without the number
         return str(unwritable(OSError(errno.ENOSPC, ""), _log.parent))
     return f"{describe(error)}{where}; the full trace is in {_log}"
 
 
 def print_trace(error: BaseException) -> None:
     """Print a plain traceback into the log."""
-    with contextlib.suppress(Exception):  # a class whose __str__ fails
+    with contextlib.suppress(Exception):  # an exception whose __str__ raises
         traceback.print_exception(error)
 
 
-def when_gone(pid: int, then: Callable[[], object]) -> None:
-    """Do something when another process has ended."""
+def call_after_end(pid: int, then: Callable[[], object]) -> None:
+    """Call `then` when another process has ended."""
 
     def wait_and_do() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -178,12 +178,12 @@ def when_gone(pid: int, then: Callable[[], object]) -> None:
 
 
 def _tell(report: Connection, outcome: tuple[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # nobody is there to hear it
+    with contextlib.suppress(OSError):  # the receiver has ended
         report.send(outcome)
 
 
 def _end_all() -> NoReturn:
-    """End this process at once with everything it started."""
+    """End this process and its descendants at once."""
     for member in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
@@ -207,12 +207,12 @@ def _main(
     os.environ[MARK] = mark
     for name in variables:
         add_secret_variable(name)
-    if sys.platform != "darwin":  # distilabel's workers are to inherit what is imported here
+    if sys.platform != "darwin":  # distilabel's workers inherit the modules that are imported here
         multiprocessing.set_start_method("fork", force=True)
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
-    if sys.platform == "linux":  # what a killed worker has started falls to this process, and ends with it
+    if sys.platform == "linux":  # descendants of a killed worker become children of this process and end with it
         ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     threading.excepthook = _thread_failed
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -223,14 +223,14 @@ def _main(
         print_trace(error)
         outcome = "failed", cause_of(error)
     with contextlib.suppress(OSError):
-        sys.stdout.flush()  # with the word the process may be killed
+        sys.stdout.flush()  # the parent may kill this process once it has the outcome
     _tell(report, outcome)
 
 
 def _end_forks_with_this_process() -> None:
-    """Let what this process forks (distilabel's workers) end when it does, however it ends: they would wait for its next batch for ever."""
+    """End forked processes (distilabel's workers) when this process ends, however it ends: they would wait for its next batch for ever."""
     reading, writing = os.pipe()
-    ours = [writing]  # once the forks have closed theirs, the only one, which the kernel closes with the process
+    ours = [writing]  # the forks close their copies; the kernel closes this one with the process
 
     def end() -> None:
         os.read(reading, 1)
@@ -245,7 +245,7 @@ def _end_forks_with_this_process() -> None:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """A helper thread that is gone would be waited for: its end is the stage's."""
+    """End the stage when a helper thread fails; the main thread would wait for it."""
     if failure.exc_value is not None and not isinstance(failure.exc_value, SystemExit):
         print_trace(failure.exc_value)
         fail(cause_of(failure.exc_value, f" in the thread {failure.thread.name if failure.thread else 'that ended'}"))

@@ -1,12 +1,12 @@
 """Row stages on an existing Ray cluster: the same steps, rows, batches and part files as on one machine.
 
-The stage's process reads the batches and writes the part files; in between, each copy of the steps is a Ray actor that loads them once
-and works at one batch at a time. A batch whose actor dies, with its node or alone, goes to the front of the queue and to another
-actor, and the lost one is started anew where there is room. So a lost node costs the batches it had under way.
+The stage's process reads the batches and writes the part files. Each copy of the steps is a Ray actor that loads them once and processes
+one batch at a time. If an actor dies, alone or with its node, its batch goes to the front of the queue and to another actor, and a new
+actor starts where there is room. So a lost node costs only the batches that it was processing.
 
-Tried first, on three local nodes, with `kill -9` of one node's processes in mid-stage (distilabel 1.5.3, Ray 2.60): distilabel's
-RayPipeline ended as if all were well with 10 of 200 rows, as the queues and batches of the node were gone. Ray Data brought all rows,
-doing two batches twice, but takes what a driver reads only as a whole, into its object store.
+Why not distilabel's RayPipeline or Ray Data: tested on three local nodes with `kill -9` of one node's processes during a stage (distilabel
+1.5.3, Ray 2.60), RayPipeline ended successfully with 10 of 200 rows, because the node's queues were lost. Ray Data returned all rows and
+computed two batches twice, but loads everything that a driver reads into its object store first.
 """
 
 import math
@@ -34,14 +34,14 @@ from eva_stages.core.stage import as_data, use_of
 from eva_stages.core.tables import count_rows, joined_batches
 
 MOST_DEATHS = 3
-"""Times that a batch, or the loading in one actor's place, may end with the actor's death before it is taken for the cause."""
+"""Number of actor deaths over one batch, or over loading in one seat, after which it counts as their cause."""
 POLL_SECONDS = 5.0
 Rows = list[dict[str, Any]]
 
 
 @dataclass
 class Batch:
-    """Rows on their way, and the actors that have died over them."""
+    """Rows to process, and the number of actors that died over them."""
 
     rows: Rows
     deaths: int = 0
@@ -49,16 +49,16 @@ class Batch:
 
 @dataclass
 class Seat:
-    """A place of an actor; `deaths` counts those that died in it one after the other while they loaded."""
+    """A slot for an actor; `deaths` counts successive actors that died in it while loading."""
 
     actor: Any
     deaths: int = 0
 
 
 class Steps:
-    """An actor: the steps of a row stage in a process of their own on some node.
+    """An actor: the steps of a row stage in a separate process on some node.
 
-    What they raise, `SystemExit` and the like included, goes back as text: exceptions of all kinds do not survive the way.
+    Errors, `SystemExit` included, are returned as text, because not every exception can be sent.
     """
 
     def __init__(self, steps: list[Any], folders: dict[str, str], batch_size: int) -> None:
@@ -96,7 +96,7 @@ def run_on_ray(engine: RayEngine, work: RowWork) -> int:
     """Run the steps of a row stage on the cluster, over the rows that have no part file yet; returns on how many GPUs. For a child process.
 
     Raises:
-        StageError: with the step's own words; or if the cluster cannot hold a copy of the steps, or a batch is the death of its actors.
+        StageError: with the step's message; or if the cluster cannot hold a copy of the steps, or a batch kills its actors.
     """
     connect(engine.address)
     copies_config = engine.steps.get(work.name, engine.copies)
@@ -137,13 +137,13 @@ def run_on_ray(engine: RayEngine, work: RowWork) -> int:
 def processed_batches(
     hire: Callable[[], Any], copies: int, batches: Iterator[Batch], batches_left: int, check: Callable[[], None], begin: Callable[[], None]
 ) -> Iterator[Rows]:
-    """The rows of all batches as the steps leave them, in the order in which they get done.
+    """The output rows of all batches, in the order in which the batches finish.
 
     Args:
         hire: starts an actor.
         left: number of batches.
-        check: called while nothing happens; raises where waiting is of no use.
-        begin: called when a copy has loaded or done a batch.
+        check: called while nothing happens; raises where waiting is pointless.
+        begin: called when a copy has loaded or has processed a batch.
     """
     waiting: deque[Batch] = deque()
     idle: list[Seat] = []
@@ -161,7 +161,7 @@ def processed_batches(
             rows = ray.get(ready[0])
         except RayTaskError as error:
             raise StageError(str(error.cause)) from error
-        except RayError as error:  # the actor died, or its node with what it had made
+        except RayError as error:  # the actor died, alone or with its node
             _count_death(batch or seat, error)
             waiting.extendleft([batch] if batch else [])
             ray.kill(seat.actor)
@@ -185,11 +185,11 @@ def _count_death(casualty: Batch | Seat, error: RayError) -> None:
     subject = "a batch" if isinstance(casualty, Batch) else "loading the steps"
     if casualty.deaths == MOST_DEATHS:
         reason = describe(error)
-        raise StageError(f"{subject} was the death of {MOST_DEATHS} workers one after the other (out of memory?): {reason}") from error
+        raise StageError(f"{subject} crashed {MOST_DEATHS} workers in a row (out of memory?): {reason}") from error
 
 
 def capacity(nodes: list[dict[str, float]], need: dict[str, float]) -> int:
-    """How many times the needed resources fit into the nodes' resources, each time within one node."""
+    """How many times the needed resources fit into the nodes, each time within one node."""
     amounts = {name: amount for name, amount in need.items() if amount}
     return sum(min(int(node.get(name, 0) / amount) for name, amount in amounts.items()) for node in nodes)
 
@@ -197,13 +197,13 @@ def capacity(nodes: list[dict[str, float]], need: dict[str, float]) -> int:
 def check_room(need: dict[str, float], room: int) -> None:
     if not room:
         raise StageError(
-            f"no node of the Ray cluster has {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, which a copy of the steps takes; add a "
-            "node, or change runtime.engine.copies. Finished batches are kept"
+            f"no node of the Ray cluster has {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, which a copy of the steps needs; add a "
+            "node, or change runtime.engine.copies. Finished batches are saved"
         )
 
 
 def _devices_of_a_node() -> Devices:
-    """The GPUs of the node that has most of them, by number, and the memory of one. Nodes are taken to be alike."""
+    """The GPUs of the node with the most GPUs, and the memory of one GPU. Nodes are assumed to be equal."""
     gpu_count = max((int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
     if not gpu_count:
         return Devices()
@@ -212,14 +212,14 @@ def _devices_of_a_node() -> Devices:
 
 
 def look(engine: RayEngine, token: Path, folders: list[Path]) -> None:
-    """See whether the cluster's nodes can do the work. Meant for a child process.
+    """Check whether the cluster's nodes can do the work. For a child process.
 
     Args:
-        token: a file in the run folder, for this look only.
+        token: a file in the run folder, for this check only.
         folders: of models and files.
 
     Raises:
-        StageError: naming the node and what it lacks, or the resources that no node has.
+        StageError: names the node and what it lacks, or the resources that no node has.
     """
     connect(engine.address)
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
@@ -240,7 +240,7 @@ def look(engine: RayEngine, token: Path, folders: list[Path]) -> None:
             raise StageError(f"node {address} of the Ray cluster cannot run eva: {describe(error)}") from error
         if lacking:
             raise StageError(
-                f"node {address} of the Ray cluster does not see {', '.join(lacking)}; runs and models have to be on a file system that "
-                "all nodes share, at the same place"
+                f"node {address} of the Ray cluster has no {', '.join(lacking)}; runs and models must be on a file system that all nodes "
+                "share, at the same path"
             )
     ray.shutdown()

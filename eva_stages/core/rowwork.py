@@ -1,4 +1,4 @@
-"""What is to be done of a row stage, whichever engine does it."""
+"""The remaining work of a row stage, independent of the engine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ class RowWork:
 
     name: str
     folders: dict[str, Path]
-    """Where the stage's inputs are."""
+    """Folders of the stage's inputs."""
     sources: list[str]
     prefixes: dict[str, str]
     steps: list[Use]
@@ -25,10 +25,10 @@ class RowWork:
 
     @property
     def places(self) -> dict[str, Path]:
-        """The folders that steps may name."""
+        """Folders by the names that steps may use."""
         return {**self.folders, WORK: self.parts.parent, RUN: self.run}
 
     @property
     def read(self) -> tuple[list[Path], list[str]]:
-        """The artifacts whose rows are joined, and what goes before their columns' names."""
+        """The artifacts whose rows are joined, and the prefixes of their columns' names."""
         return [self.folders[source] for source in self.sources], [self.prefixes.get(source, "") for source in self.sources]

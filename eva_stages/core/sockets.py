@@ -1,6 +1,6 @@
-"""What processes of a run talk through: sockets below the folder for temporary files, whose paths are short, and semaphores.
+"""What the processes of a run communicate through: sockets with short paths in the folder for temporary files, and semaphores.
 
-The kernel takes 107 bytes as a socket's path, and multiprocessing and vLLM put theirs below TMPDIR.
+The kernel allows 107 bytes for the path of a socket; multiprocessing and vLLM create theirs below TMPDIR.
 """
 
 import multiprocessing
@@ -17,10 +17,10 @@ LONGEST = 60
 
 
 def use_short_temporary_folder() -> None:
-    """Take another folder for temporary files if the present one's name is too long for sockets, and say so.
+    """Use another folder for temporary files if the path of the current one is too long for sockets, with a notice.
 
     Raises:
-        ConfigError: if there is none, or this machine gives no semaphores.
+        ConfigError: if there is none, or this machine has no semaphores.
     """
     present = tempfile.gettempdir()
     if sys.platform != "win32" and len(os.fsencode(present)) > LONGEST:
@@ -37,5 +37,5 @@ def use_short_temporary_folder() -> None:
     except OSError as error:
         where = Path("/dev/shm")
         raise ConfigError(
-            [f"{where}: this machine gives no semaphores ({error.strerror or error}); make {where} writable (docker run --shm-size=1g)"]
+            [f"{where}: this machine has no semaphores ({error.strerror or error}); make {where} writable (docker run --shm-size=1g)"]
         ) from error

@@ -1,8 +1,8 @@
-"""The processes of a distilabel pipeline, watched: the first that ends before the work is done, or that fails, ends the stage.
+"""Supervision of the processes of a distilabel pipeline: the first that fails, or ends before the work is done, ends the stage.
 
-distilabel hears only of exceptions that can be pickled. A worker that is killed, exits, or raises `SystemExit` or `KeyboardInterrupt` is
-replaced by an idle one, and its batch is waited for for ever. A worker's end is its own only while the pipeline shuts down; until then the
-exit code of every one says that something is wrong, 0 and SIGTERM included.
+distilabel notices only exceptions that can be pickled. A worker that is killed, exits, or raises `SystemExit` or `KeyboardInterrupt` is
+replaced by an idle one, and its batch is waited for for ever. Until the pipeline shuts down, the end of a worker is an error whatever its
+exit code, 0 and SIGTERM included.
 """
 
 import multiprocessing
@@ -11,16 +11,16 @@ import threading
 import time
 from typing import Any
 
-from eva_stages.core.process import ending, fail, look_first
+from eva_stages.core.process import check_first, ending, fail
 
 POLL_SECONDS = 0.1
 ECHO_SECONDS = 0.5
-"""How long after an error in one process the end of another one is looked for, which may be what the error comes from."""
+"""How long after an error in one process to check for the end of another one, which may be its cause."""
 _names: Any = None
 
 
 class Workers:
-    """The processes that the pipeline of this process consists of, known by the steps that they run."""
+    """The processes of this process's pipeline and the steps that they run."""
 
     def __init__(self) -> None:
         global _names
@@ -31,18 +31,18 @@ class Workers:
         self._released = False
 
     def watch(self) -> None:
-        """From now on the end of any process that is there, or that is started in place of one, is the stage's."""
+        """From now on the end of any present process, or of one that replaces it, ends the stage."""
         self._known = multiprocessing.active_children()
-        look_first(lambda: self.find_end(ECHO_SECONDS))
+        check_first(lambda: self.find_end(ECHO_SECONDS))
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
 
     def release(self) -> None:
-        """All work is done: from now on processes may end."""
+        """The work is done: from now on processes may end."""
         with self._lock:
             self._released = True
 
     def find_end(self, seconds: float = 0) -> str | None:
-        """Which process has ended before its time, and how; None if none does within some seconds."""
+        """Which process has ended too early, and how; None if none does within some seconds."""
         deadline = time.monotonic() + seconds
         while (cause := self._look()) is None and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 10)
@@ -58,7 +58,7 @@ class Workers:
             present = multiprocessing.active_children()
             for process in self._known:
                 if process.exitcode is not None:
-                    return f"{self._name(process)} {ending(process.exitcode)} before its work was done"
+                    return f"{self._name(process)} {ending(process.exitcode)} before its work was finished"
             is_replaced = len(present) > len(self._known) or not all(process in self._known for process in present)
             return "a worker of the stage ended as soon as it had started" if is_replaced else None
 

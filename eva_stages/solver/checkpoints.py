@@ -21,18 +21,18 @@ KEPT_CHECKPOINTS = 2
 
 
 class CheckpointDigests(TrainerCallback):
-    """Writes beside every checkpoint what it consists of, and keeps the last ones by their steps."""
+    """Writes the digests of a checkpoint's files beside it, and deletes all but the last checkpoints."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        PartialState().wait_for_everyone()  # each process writes files of its own
+        PartialState().wait_for_everyone()  # each process writes its own files
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_whole(folder / WHOLE, json.dumps(_digests(folder)))
             keep_last_checkpoints(args.output_dir, KEPT_CHECKPOINTS)
 
 
-def whole_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that is there as it was written and finite; later ones are put aside, with a message."""
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that is complete and finite. Later ones are moved aside, with a message."""
     for _ in range(len(list(folder.glob("checkpoint-*")))):
         last = get_last_checkpoint(str(folder))
         if last is None:
@@ -40,7 +40,7 @@ def whole_checkpoint(folder: Path) -> str | None:
         problem = _problem(Path(last))
         if problem is None:
             return last
-        print(f"{last} {problem}; going back to the one before", flush=True)
+        print(f"{last} {problem}; using the previous checkpoint", flush=True)
         broken_folder = Path(last).with_name("broken-" + Path(last).name)
         shutil.rmtree(broken_folder, ignore_errors=True)
         Path(last).rename(broken_folder)
@@ -48,14 +48,14 @@ def whole_checkpoint(folder: Path) -> str | None:
 
 
 def _problem(folder: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from; None if it can."""
-    if not _is_whole(folder):
-        return "is not whole"
+    """Why training cannot resume from a checkpoint; None if it can."""
+    if not _is_complete(folder):
+        return "is incomplete"
     weight = non_finite_weight(folder)
     return None if weight is None else f"has weights that are not finite ({weight})"
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     try:
         recorded_digests = decode_json((folder / WHOLE).read_bytes())
     except (FileNotFoundError, ValueError):

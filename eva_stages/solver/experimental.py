@@ -1,6 +1,6 @@
 """SimPO and ORPO on TRL's experimental trainers. Nothing else imports those: a TRL that drops them breaks this file alone.
 
-Two things differ from TRL. Token ids are made by `tokens`, as for every other loss. And the NLL term is the paper's, per response and
+Two things differ from TRL. `tokens` computes the token ids, as for every other loss. And the NLL term is the paper's, per response and
 over the response alone: TRL's is a mean over the tokens of a micro batch (ORPO's over the prompts' too), so that how a batch is cut
 into micro batches would change the loss.
 """
@@ -14,11 +14,11 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from eva_stages.core.config.solver_config import ORPO, SimPO
 from eva_stages.models.loading import load_tokenizer
-from eva_stages.solver.fitting import WholeSteps, common_arguments, fit, load_policy, lora, tokenized_pairs
+from eva_stages.solver.fitting import CompleteSteps, common_arguments, fit, load_policy, lora, tokenized_pairs
 from eva_stages.solver.job import TrainingJob
 
 
-class ReferenceFree(WholeSteps):
+class ReferenceFree(CompleteSteps):
     """What both trainers need to work on token ids with the paper's NLL term."""
 
     nll_alpha = 0.0
@@ -61,7 +61,7 @@ def train(job: TrainingJob) -> None:
 
 
 def make_trainer(job: TrainingJob) -> tuple[Any, dict[str, int]]:
-    """The trainer of a job, and what became of the pairs."""
+    """The trainer of a job, and the counts of its pairs."""
     assert isinstance(job.loss, SimPO | ORPO)
     tokenizer = load_tokenizer(str(job.policy))
     _, pairs, counts = tokenized_pairs(job, tokenizer)
@@ -69,7 +69,7 @@ def make_trainer(job: TrainingJob) -> tuple[Any, dict[str, int]]:
     settings = common_arguments(job, len(pairs), PartialState().num_processes)
     trainer_config = config(**settings, **arguments, beta=job.loss.beta, max_length=job.training.max_length, remove_unused_columns=False)
     trainer = trainer_class(
-        model=load_policy(job),  # after the configuration: DeepSpeed shards what is loaded once its settings are known
+        model=load_policy(job),  # after the configuration: DeepSpeed shards models that are loaded once it is configured
         args=trainer_config,
         train_dataset=pairs.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]),
         processing_class=tokenizer,

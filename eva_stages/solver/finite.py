@@ -1,4 +1,4 @@
-"""Training ends at the first number that is not finite, and no checkpoint with such a number is saved, resumed from or handed on.
+"""Training ends at the first number that is not finite; no checkpoint with such a number is saved, used for resuming or published.
 
 The loss and the gradient norm that a trainer logs are those of all processes, and whether a weight is finite is agreed upon between
 them, so that every process stops at the same step and none waits for another.
@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from eva_stages.core.errors import DataError
 
 LOGGED_NUMBERS = (("loss", "loss"), ("gradient norm", "grad_norm"))
-"""What has to be finite in every step, and how trainers log it."""
+"""Numbers that must be finite in every step, and their names in trainers' logs."""
 
 
 class StopAtNonFinite(TrainerCallback):
@@ -60,7 +60,7 @@ class StopAtNonFinite(TrainerCallback):
 
 
 def _agree_on_finite(parameters: Iterable[torch.nn.Parameter]) -> bool:
-    """Whether the weights are finite in every process; each looks at its own shards."""
+    """Whether the weights are finite in every process; each process checks its own shards."""
     weights = [parameter.detach() for parameter in parameters if parameter.is_floating_point()]
     shards = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
     finite = all(bool(shard.isfinite().all()) for shard in shards)
@@ -100,7 +100,7 @@ def changed_share(start: Path, trained_folder: Path) -> float:
 
 
 def unchanged_reason(history: Sequence[Mapping[str, Any]], dtype: torch.dtype) -> str:
-    """Why a training left every weight as it was, and what to do, from its log.
+    """Why a training changed no weight, and what to do, from its log.
 
     Args:
         history: the log's entries, one per optimiser step.
@@ -113,7 +113,7 @@ def unchanged_reason(history: Sequence[Mapping[str, Any]], dtype: torch.dtype) -
             "solver.training.epochs, or set solver.training.warmup_ratio=0"
         )
     if not any(entry.get("grad_norm") for entry in history):
-        return "every gradient was 0, so the loss has nothing to learn from these pairs; take another loss or other pairs"
+        return "every gradient was 0, so the loss cannot learn from these pairs; use another loss or other pairs"
     return (
         f"its {steps} updates are smaller than what {str(dtype).removeprefix('torch.')} weights can hold; raise "
         "solver.training.learning_rate, train for more steps, or start from a checkpoint with float32 weights"

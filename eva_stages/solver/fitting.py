@@ -21,14 +21,14 @@ from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.sampling import neutral_generation_config
 from eva_stages.models.weights import load_strictly
-from eva_stages.solver.checkpoints import CheckpointDigests, whole_checkpoint
+from eva_stages.solver.checkpoints import CheckpointDigests, last_complete_checkpoint
 from eva_stages.solver.finite import StopAtNonFinite, changed_share, unchanged_reason
 from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.saving import cast_weights, merge_adapter, weights_dtype
 from eva_stages.solver.tokens import read_tokens, tokenize
 
 FACTS = {"loss": "loss", "reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies", "reward": "reward"}
-"""What the manifest tells of the end of a training, and how trainers log it."""
+"""Figures of the end of a training in the manifest, and their names in trainers' logs."""
 GENERATION = "generation_config.json"
 
 
@@ -45,10 +45,10 @@ class MetricsFile(TrainerCallback):
                 stream.write(json.dumps(entry) + "\n")
 
 
-class WholeSamples(Sampler[int]):
-    """Row numbers of an epoch: a permutation from (seed, epoch), filled up from its beginning to whole optimiser steps.
+class PaddedSamples(Sampler[int]):
+    """Row numbers of an epoch: a permutation from (seed, epoch), padded from its beginning to complete optimiser steps.
 
-    With them every step is a mean over the same number of rows, however they are cut into micro batches and processes.
+    So every step is a mean over the same number of rows, independent of micro batches and processes.
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
@@ -66,17 +66,17 @@ class WholeSamples(Sampler[int]):
         return iter(np.resize(order, len(self)).tolist())
 
 
-class WholeSteps:
-    """Mixed into a trainer: its rows come from `WholeSamples`."""
+class CompleteSteps:
+    """Mixed into a trainer: its rows come from `PaddedSamples`."""
 
     args: Any
     train_dataset: Any
     accelerator: Any
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> WholeSamples:
+    def _get_train_sampler(self, train_dataset: Any = None) -> PaddedSamples:
         rows = len(self.train_dataset if train_dataset is None else train_dataset)
         batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        return WholeSamples(rows, batch, self.args.seed)
+        return PaddedSamples(rows, batch, self.args.seed)
 
 
 def load_policy(job: TrainingJob) -> Any:
@@ -87,7 +87,7 @@ def load_policy(job: TrainingJob) -> Any:
     """
     policy = _load_policy(job)
     tokenizer = load_tokenizer(str(job.policy))
-    # the model's own sampling settings would be obeyed by rloo, and may be such that they cannot be saved again
+    # rloo would apply the model's own sampling settings, and some of them cannot be saved again
     policy.generation_config = neutral_generation_config(chat_of(job, tokenizer).end_tokens(job.policy), tokenizer.pad_token_id)
     return policy
 
@@ -125,7 +125,7 @@ def lora(job: TrainingJob) -> Any:
 
 
 def tokenized_pairs(job: TrainingJob, tokenizer: Any) -> tuple[Path, Dataset, dict[str, int]]:
-    """The file with the token ids of the job's pairs, the pairs, and what became of all of them. Made by one process."""
+    """The file with the token ids of the job's pairs, the pairs, and their counts. Written by one process."""
     path = job.work / "tokens.arrow"
     with PartialState().main_process_first():
         if not path.is_file():
@@ -134,12 +134,12 @@ def tokenized_pairs(job: TrainingJob, tokenizer: Any) -> tuple[Path, Dataset, di
 
 
 def chat_of(job: TrainingJob, tokenizer: Any) -> Chat:
-    """The policy's conversations as they were sampled."""
+    """The conversations as the policy's prompts were rendered when responses were sampled."""
     return Chat(tokenizer, job.date, job.system_prompt)
 
 
 def common_arguments(job: TrainingJob, rows: int, processes: int) -> dict[str, Any]:
-    """The part of TRL's configurations that all trainers share.
+    """The settings that all TRL configurations share.
 
     Args:
         rows: training rows of an epoch.
@@ -151,7 +151,7 @@ def common_arguments(job: TrainingJob, rows: int, processes: int) -> dict[str, A
     micro = min(runtime.micro_batch_size, training.batch_size // processes)
     if micro < 1 or training.batch_size % (micro * processes):
         raise ValueError(
-            f"solver.training.batch_size {training.batch_size} is no multiple of micro_batch_size {micro} x {processes} processes"
+            f"solver.training.batch_size {training.batch_size} is not a multiple of micro_batch_size {micro} x {processes} processes"
         )
     steps_per_epoch = math.ceil(rows / training.batch_size)
     return {
@@ -169,7 +169,7 @@ def common_arguments(job: TrainingJob, rows: int, processes: int) -> dict[str, A
         "gradient_checkpointing": training.gradient_checkpointing,
         "seed": job.seed,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # it would log the mean of earlier losses instead
+        "logging_nan_inf_filter": False,  # otherwise the trainer logs the mean of earlier losses instead
         "save_steps": max(1, math.ceil(steps_per_epoch / training.checkpoints_per_epoch)),
         "report_to": list(runtime.report_to),
         "run_name": job.label,
@@ -180,10 +180,10 @@ def common_arguments(job: TrainingJob, rows: int, processes: int) -> dict[str, A
 
 
 def fit(trainer: Any, job: TrainingJob, counts: Mapping[str, float]) -> None:
-    """Train to the end, from the last whole checkpoint if there is one, and leave `model/` and `result.json` in the work folder."""
+    """Train to the end, from the last complete checkpoint if there is one, and write `model/` and `result.json` to the work folder."""
     work = job.work
     main = trainer.is_world_process_zero()
-    checkpoint = [whole_checkpoint(work / "checkpoints") if main else None]
+    checkpoint = [last_complete_checkpoint(work / "checkpoints") if main else None]
     broadcast_object_list(checkpoint)
     trainer.add_callback(MetricsFile(work / "metrics.jsonl"))
     trainer.add_callback(StopAtNonFinite(job.training.learning_rate, job.training.dtype))
@@ -199,7 +199,7 @@ def fit(trainer: Any, job: TrainingJob, counts: Mapping[str, float]) -> None:
 
 
 def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, float]) -> None:
-    """Leave the checkpoint, its training log and the facts for the manifest."""
+    """Write the checkpoint, its training log and the facts for the manifest."""
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     (model / "training_args.bin").unlink(missing_ok=True)
     dtype = weights_dtype(job.policy)
@@ -212,7 +212,7 @@ def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, fl
     if (own_settings := job.policy / GENERATION).is_file():
         shutil.copyfile(own_settings, model / GENERATION)
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
-    end = history[-max(1, len(history) // 4) :]  # one batch says little; the last quarter of the steps says how it ended
+    end = history[-max(1, len(history) // 4) :]  # a single batch is noisy; the last quarter of the steps shows how training ended
     facts = {
         "counts": {**counts, "steps": trainer.state.global_step},
         "training": {
@@ -230,7 +230,7 @@ def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, fl
 
 
 def _devices() -> dict[str, Any]:
-    """The accelerators of all processes: their number, and what those of this node are called."""
+    """The accelerators of all processes: their number, and the names of those on this node."""
     state = PartialState()
     if state.device.type != "cuda":
         return {"count": 0, "names": []}

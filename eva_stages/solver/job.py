@@ -28,7 +28,7 @@ class OnPolicy(Section):
     keep_thoughts: bool
     shown_system_prompt: str | None
     """The part of the policy's system prompt that the reward reads."""
-    unscored: float
+    unscored_limit: float
     """Largest allowed share of responses without a reward."""
 
 

@@ -1,7 +1,7 @@
-"""Starts training under accelerate and brings its metrics back into the run's progress.
+"""Starts training under accelerate and reports its metrics as the run's progress.
 
-Training has processes of its own that import `eva_stages` only: one forked here, or those that `accelerate launch` starts. It gets one
-JSON file with everything it needs, appends its metrics to a file that is read here, and resumes from its own last whole checkpoint.
+Training runs in separate processes: one forked here, or those that `accelerate launch` starts. It reads one JSON file (`job.py`), appends
+its metrics to a file that is read here, and resumes from its last complete checkpoint.
 """
 
 import json
@@ -30,9 +30,9 @@ from eva_stages.solver.machine import launch
 
 METRICS = "metrics.jsonl"
 REFERENCE = "reference.json"
-"""How far the reference's log-probabilities are, before the first step."""
+"""Progress of the reference's log-probabilities, before the first step."""
 FEW_CHANGED_WEIGHTS = 0.01
-"""Share of changed weights below which a training is warned of."""
+"""Share of changed weights below which a warning is shown."""
 JOB = "job.json"
 RESULT = "result.json"
 TRACKER_HOMES = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
@@ -40,14 +40,14 @@ TRACKER_HOMES = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 
 def same_vocabulary(policy: Path, reference: Path) -> None:
     """Raises:
-    ConfigError: if the policy's tokens mean nothing to the reference, so that their log-probabilities cannot be compared.
+    ConfigError: if policy and reference have different vocabularies, so that their log-probabilities cannot be compared.
     """
     sizes = [vocabulary_size(folder) for folder in (policy, reference)]
     if sizes[0] != sizes[1]:
         raise ConfigError(
             [
                 f"solver.reference: the policy's vocabulary has {sizes[0]} tokens and the reference's {sizes[1]}, so their "
-                "log-probabilities cannot be compared; take solver.reference=previous"
+                "log-probabilities cannot be compared; set solver.reference=previous"
             ]
         )
 
@@ -73,10 +73,10 @@ def train(
 
     Args:
         runtime: `training`, what `TrainingRuntime` holds; `cluster`, the address of a Ray cluster that may start the training;
-            `unscored`, the limit of `OnPolicy`.
+            `unscored`, a limit (see `OnPolicy`).
         loss, training: the recipe's sections, `training` without its `runtime`.
         loss_function: that of a custom loss, whose section is without it: the file's place is no part of the stage's identity.
-        on_policy: what `OnPolicy` holds besides.
+        on_policy: the other fields of `OnPolicy`.
 
     Raises:
         StageError: with the end of the training log, if the process fails.
@@ -90,7 +90,7 @@ def train(
         loss=TypeAdapter(Loss).validate_python(loss),
         loss_function=loss_function,
         training=Training(**{**training, "max_length": length, "runtime": runtime["training"]}),
-        on_policy=OnPolicy(**on_policy, unscored=runtime["unscored"]) if on_policy else None,
+        on_policy=OnPolicy(**on_policy, unscored_limit=runtime["unscored"]) if on_policy else None,
         seed=seed,
         system_prompt=system_prompt,
         date=date,
@@ -118,18 +118,18 @@ def train(
         launch(_command(job, file, environment, runtime["cluster"]), environment, log, show, gently=bool(starter))
     show()
     if not (work / RESULT).is_file():
-        raise StageError(f"training ended with exit code 0 before it was done; its output is in {log}")
+        raise StageError(f"training ended with exit code 0 before it had finished; its output is in {log}")
     facts = read_json(work / RESULT, dict)
     if facts["changed_share"] < FEW_CHANGED_WEIGHTS:
         context.task.note(
-            f"warning: only {facts['changed_share']:.2%} of the policy's weights changed; smaller updates were rounded away or the "
+            f"warning: only {facts['changed_share']:.2%} of the policy's weights changed: smaller updates were lost to rounding, or the "
             "gradients were 0. Raise solver.training.learning_rate, or start from a checkpoint with float32 weights"
         )
     return facts
 
 
 def _command(job: TrainingJob, file: LaunchFile, environment: dict[str, str], cluster: str) -> list[str]:
-    """What runs training by `accelerate launch`, here or, by a starter, on every machine."""
+    """The command that runs training by `accelerate launch`, here or, with a starter, on every machine."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file.path)]
     module = ["-m", "eva_stages.solver.train", str(job.work / JOB)]
     starter = job.training.runtime.starter
@@ -159,7 +159,7 @@ def _environment(context: Context, job: TrainingJob, file: LaunchFile) -> dict[s
 
 
 def last_entry(metrics: Path, start: int = 0) -> dict[str, Any] | None:
-    """The last whole line that a training wrote into its file of metrics after byte `start`; None if there is none."""
+    """The last complete line that a training wrote to its metrics file after byte `start`; None if there is none."""
     try:
         lines = metrics.read_bytes()[start:].split(b"\n")[:-1]
         entry = decode_json(lines[-1]) if lines else None
@@ -169,13 +169,13 @@ def last_entry(metrics: Path, start: int = 0) -> dict[str, Any] | None:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether it has what is shown of a training that is under way."""
+    """Whether a metrics line has the numbers that progress needs."""
     numbers = [entry.get(name) for name in ("step", "total_steps", "loss")] if isinstance(entry, dict) else [None]
     return all(isinstance(value, int | float) for value in numbers)
 
 
 def _show(context: Context, job: TrainingJob, begun_bytes: int) -> None:
-    """Tell how far training is; `begun`: bytes of metrics that are an earlier attempt's."""
+    """Report the progress of training; `begun_bytes`: bytes of metrics that belong to an earlier attempt."""
     last = last_entry(context.work / METRICS, begun_bytes)
     if last is not None:
         details = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]
@@ -185,7 +185,7 @@ def _show(context: Context, job: TrainingJob, begun_bytes: int) -> None:
         try:
             progress = read_json(context.work / REFERENCE, dict)
             pairs, total = int(progress["pairs"]), int(progress["of"])
-        except (DamagedError, KeyError, TypeError, ValueError):  # it is written again in a moment
+        except (DamagedError, KeyError, TypeError, ValueError):  # it is being rewritten
             return
         steps = math.ceil(total / job.training.batch_size) * job.training.epochs
         context.task.update(0, steps, detail=f"reference {pairs:,} of {total:,} pairs")

@@ -1,6 +1,6 @@
 """Losses as pure functions of log-probabilities, in nats.
 
-These are the ones that TRL does not have, or has in another form than the paper: soft SPPO and the NLL term per response. The other
+Only losses that TRL lacks, or has in another form than the paper: soft SPPO and the NLL term per response. The other
 losses are TRL's own; tests compare every one with its formula.
 """
 

@@ -1,8 +1,7 @@
 """One machine's share of a training on several: `python -m eva_stages.solver.machine ORDER.json [RANK]`, its own `accelerate launch`.
 
-Slurm or Ray start one of these per machine; under Slurm the rank is `SLURM_PROCID`. The first machine says in a file of the shared
-work folder where to meet. What happens here goes to a log of the machine's own; if it goes wrong, one line on standard output says
-which machine failed and why.
+Slurm or Ray start one of these per machine; under Slurm the rank is `SLURM_PROCID`. The first machine writes its address to a file in the
+shared work folder. Output goes to a log per machine; after a failure, one line on standard output names the machine and the cause.
 """
 
 import contextlib
@@ -26,26 +25,26 @@ from eva_stages.core.logs import clean_log
 from eva_stages.core.process import ending, kill_tree
 
 LAUNCHER = "EVA_LAUNCHER"
-"""Environment variable with the process on whose life a training process depends."""
+"""Environment variable with the process whose end ends a training process."""
 ADDRESS = "EVA_ADDRESS"
-"""Environment variable with the address at which the other machines reach this one; without, its host name."""
+"""Environment variable with the address of this machine for the others; default: its host name."""
 MACHINE = "machine "
 MEETING_SECONDS = 600
 GRACE_SECONDS = 10
 POLL_SECONDS = 0.2
 LAUNCHER_SECONDS = 3
-"""How long a launcher may take to end after one of its processes has."""
+"""How long a launcher may run on after one of its processes has ended."""
 _ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (?P<rank>\d+).*?exitcode\s*: (?P<code>-?\d+) \(pid: (?P<pid>\d+)\)", re.DOTALL)
 """In the report of torch's launcher."""
 
 
 def launcher() -> int:
-    """The process on whose life this one depends; without word of it, the one that started it."""
+    """The process whose end ends this one; by default its parent."""
     return int(os.environ.get(LAUNCHER, os.getppid()))
 
 
 def main(order_file: str, rank: int) -> None:
-    """Take part as machine `rank` of what the order describes: `command`, `environment`, `work` folder, `meeting` file.
+    """Run the share of machine `rank` of an order: `command`, `environment`, `work` folder, `meeting` file.
 
     Raises:
         SystemExit: if it fails, with a line that names the machine and the cause.
@@ -58,7 +57,7 @@ def main(order_file: str, rank: int) -> None:
         if os.getppid() != parent:
             sys.exit(1)
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs here is ended first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that child processes are ended first
     try:
         address, port = meeting(Path(order["meeting"]), rank)
         place = ["--machine_rank", str(rank), "--main_process_ip", address, "--main_process_port", str(port)]
@@ -69,10 +68,10 @@ def main(order_file: str, rank: int) -> None:
 
 
 def meeting(file: Path, rank: int) -> tuple[str, int]:
-    """Address and port of the first machine, which puts them into the file; the others wait for it.
+    """Address and port of the first machine, which writes them to the file; the other machines wait for it.
 
     Raises:
-        StageError: if the first machine does not come.
+        StageError: if the first machine does not write them in time.
     """
     if rank == 0:
         with socket.socket() as free:
@@ -81,7 +80,10 @@ def meeting(file: Path, rank: int) -> tuple[str, int]:
     waited_seconds = 0.0
     while not file.is_file():
         if waited_seconds > MEETING_SECONDS:
-            raise StageError(f"the first machine has not said within {MEETING_SECONDS} s where to meet ({file}); is the run folder shared?")
+            raise StageError(
+                f"the first machine has not written its address to {file} within {MEETING_SECONDS} s; check that all machines share the "
+                "run folder"
+            )
         time.sleep(POLL_SECONDS)
         waited_seconds += POLL_SECONDS
     address, port = json.loads(file.read_text(encoding="utf-8"))
@@ -89,13 +91,13 @@ def meeting(file: Path, rank: int) -> tuple[str, int]:
 
 
 def launch(command: list[str], environment: dict[str, str], log: Path, poll: Callable[[], None], gently: bool = False) -> None:
-    """Run a training to its end. Its processes end with this one.
+    """Run a training to its end. Its processes end with the current process.
 
     Args:
         environment: added to this process's.
-        log: file that takes the output, after what is in it.
-        poll: called again and again meanwhile.
-        gently: when it has to be broken off, ask first, for a command that has to end what it started on other machines.
+        log: file to which the output is appended.
+        poll: called repeatedly meanwhile.
+        gently: to break off, send SIGTERM first, for a command that has to end processes on other machines.
 
     Raises:
         StageError: with the cause.
@@ -122,50 +124,50 @@ def launch(command: list[str], environment: dict[str, str], log: Path, poll: Cal
             kill_tree(process.pid)
             process.wait()
     if not code and marks and (lost_pids := marks.lost_processes()):
-        raise StageError(f"training process {lost_pids[0]} ended before training was done, without an error; its output is in {log}")
+        raise StageError(f"training process {lost_pids[0]} ended before training had finished, without an error; its output is in {log}")
     if code != 0:
         raise StageError(failure(process.returncode, log, start))
 
 
 class Marks:
-    """Files by which the training processes of this machine say that they are at work, in the work folder: deleted when training is done.
+    """Files in the work folder by which the training processes of this machine show that they are running; deleted when training is done.
 
-    A launcher takes a process that exits with 0 for one that is done, and the others wait for it.
+    A launcher regards a process that exits with 0 as finished, and the other processes wait for it.
     """
 
     def __init__(self, work: Path) -> None:
         self._work = work
-        self._since: float | None = None
+        self._lost_time: float | None = None
         for mark in self._files():
             mark.unlink()
 
     @staticmethod
     def own_mark(work: Path) -> Path:
-        """This process's mark."""
+        """The mark of the current process."""
         return work / f"at-work-{socket.gethostname()}-{os.getpid()}"
 
     def _files(self) -> list[Path]:
         return list(self._work.glob(f"at-work-{glob.escape(socket.gethostname())}-*"))
 
     def lost_processes(self) -> list[int]:
-        """The processes that are gone and were not done."""
+        """The processes that ended before they had finished."""
         pids = [(mark, int(mark.name.rpartition("-")[2])) for mark in self._files()]
         return [pid for mark, pid in pids if not psutil.pid_exists(pid) and mark.exists()]
 
     def has_lost_process(self) -> bool:
-        """Whether one has been gone for so long that the launcher, which knows more, will not end because of it."""
+        """Whether a process ended so long ago that the launcher, whose message would be better, will not end because of it."""
         if not self.lost_processes():
-            self._since = None
+            self._lost_time = None
             return False
-        self._since = self._since or time.monotonic()
-        return time.monotonic() - self._since > LAUNCHER_SECONDS
+        self._lost_time = self._lost_time or time.monotonic()
+        return time.monotonic() - self._lost_time > LAUNCHER_SECONDS
 
 
 def failure(code: int, log: Path, start: int = 0) -> str:
-    """Why a training ended, by its exit code and by what it has written into its log from byte `start` on.
+    """Why a training ended, from its exit code and its log from byte `start` on.
 
-    Of several machines the one counts that was killed, or else the first to fail: the others only lost it. So it is with processes, of
-    which the launcher names the first to fail.
+    Of several machines, the one that was killed counts, or else the first to fail: the others only lost their connection to it. The
+    same holds for processes; the launcher names the first to fail.
     """
     log_bytes = log.read_bytes()[start:] if log.is_file() else b""
     lines = [line for line in log_bytes.decode(errors="replace").splitlines() if line.strip()]

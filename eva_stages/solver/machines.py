@@ -1,7 +1,7 @@
 """Starts a training on several machines of a Ray cluster: `python -m eva_stages.solver.machines ORDER.json`.
 
-Each machine's share (`solver/machine.py`) is a process below one Ray task, on a node of its own with the GPUs it takes. When one fails
-this process ends with its line, and Ray ends the others.
+Each machine's share (`solver/machine.py`) is a process in a Ray task, each on a separate node with the GPUs it needs. When one fails,
+this process ends with its message, and Ray ends the others.
 """
 
 import json
@@ -17,14 +17,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from eva_stages.core.cluster import connect
 from eva_stages.core.errors import StageError
-from eva_stages.core.process import ending, when_gone
+from eva_stages.core.process import call_after_end, ending
 from eva_stages.solver.machine import ADDRESS, MACHINE, launcher
 
-SAID_SECONDS = 30
+REPORT_SECONDS = 30
 
 
 def share(order_file: str, rank: int) -> str:
-    """Run a machine's share; returns the line in which it says what went wrong, or nothing."""
+    """Run a machine's share; returns its error message, empty if it succeeded."""
     command = [sys.executable, "-m", "eva_stages.solver.machine", order_file, str(rank)]
     environment = {**os.environ, ADDRESS: ray.util.get_node_ip_address()}
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment, encoding="utf-8", errors="replace")
@@ -36,17 +36,17 @@ def main(order_file: str) -> None:
     """Run all shares.
 
     Raises:
-        SystemExit: with a line on standard output, if one fails or the cluster has no room.
+        SystemExit: with a message, if a share fails or the cluster has no room.
     """
     order = json.loads(Path(order_file).read_text(encoding="utf-8"))
-    when_gone(launcher(), lambda: os._exit(1))  # and Ray ends what this process started
+    call_after_end(launcher(), lambda: os._exit(1))  # Ray then ends the tasks of this process
     try:
         connect(order["cluster"])
         _check_nodes(order["machines"], order["gpus"])
     except StageError as error:
         sys.exit(f"Error: {error}")
     group = placement_group([{"CPU": 1, "GPU": order["gpus"]}] * order["machines"], strategy="STRICT_SPREAD")
-    if not ray.wait([group.ready()], timeout=SAID_SECONDS)[0]:
+    if not ray.wait([group.ready()], timeout=REPORT_SECONDS)[0]:
         print(f"waiting for {order['machines']} machines with {order['gpus']} free GPUs each", flush=True)
     ray.get(group.ready())
     waiting = {}
@@ -70,8 +70,8 @@ def _check_nodes(machines: int, gpus: int) -> None:
     fit = sum(node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus for node in nodes)
     if fit < machines:
         raise StageError(
-            f"the launch file has {machines} machines of {gpus} GPUs each, and {fit} nodes of the Ray cluster can be one; add nodes, or "
-            "take a launch file with fewer"
+            f"the launch file has {machines} machines of {gpus} GPUs each, and {fit} nodes of the Ray cluster are large enough; "
+            "add nodes, or use a launch file with fewer machines"
         )
 
 

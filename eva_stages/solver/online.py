@@ -1,9 +1,9 @@
-"""On-policy RLOO on TRL's trainer: in every step the policy answers, the recipe's reward scores, and the policy moves.
+"""On-policy RLOO on TRL's trainer: every step samples responses, scores them with the recipe's reward, and updates the policy.
 
 With n responses y_i to a prompt and R_i = r(x, y_i) - beta * log pi(y_i | x) / pi_ref(y_i | x), a response's advantage is R_i less the
 mean of the others', and the loss -A_i log pi(y_i | x) (Ahmadian et al. 2024). A response that could not be scored is left out of the
-others' baseline and moves nothing (TRL does so for None); it is counted, and too many of them fail the training as they fail a
-reward stage. The reward runs inside the training processes, each with a copy of its own.
+baselines and has no gradient (TRL does so for None). Such responses are counted; too many of them end the training as they end a
+reward stage. The reward runs inside the training processes, a copy in each.
 """
 
 from collections import Counter
@@ -37,38 +37,38 @@ from eva_stages.solver.job import OnPolicy, TrainingJob
 
 UNSCORED_COUNT = "unscored"
 PER_RESPONSE = "per_response/"
-"""Before the names of logged means over responses, of which the manifest has the sums."""
+"""Prefix of the names of logged means over responses; the manifest has their sums."""
 
 
 class PromptGroups(Sampler[int]):
     """Row numbers of an epoch in groups as TRL's trainer takes them, in an order that is a function of (seed, epoch).
 
-    TRL's own sampler goes on shuffling from where it was, which a resumed training cannot know.
+    TRL's own sampler continues its random stream across epochs, which a resumed training cannot reproduce.
 
     Args:
-        each: prompts of an optimiser step; what is left over at the end of an epoch waits for another epoch.
+        each: prompts of an optimiser step; a remainder at the end of an epoch is dropped.
         n: responses per prompt.
-        micro: micro steps of an optimiser step, each of which is given the whole step's prompts.
+        micro: micro steps of an optimiser step, each of which gets all prompts of the step.
     """
 
     def __init__(self, rows: int, prompts_per_step: int, n: int, micro: int, seed: int) -> None:
-        self._rows, self._each, self._n, self._micro, self._seed = rows, prompts_per_step, n, micro, seed
+        self._rows, self._prompts_per_step, self._n, self._micro, self._seed = rows, prompts_per_step, n, micro, seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return self._rows // self._each * self._each * self._n * self._micro
+        return self._rows // self._prompts_per_step * self._prompts_per_step * self._n * self._micro
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
-        for start in range(0, self._rows // self._each * self._each, self._each):
-            yield from np.tile(order[start : start + self._each].repeat(self._n), self._micro).tolist()
+        for start in range(0, self._rows // self._prompts_per_step * self._prompts_per_step, self._prompts_per_step):
+            yield from np.tile(order[start : start + self._prompts_per_step].repeat(self._n), self._micro).tolist()
 
 
 class OnlineTrainer(RLOOTrainer):
-    """TRL's trainer with prompts as `conversation` renders them, in an order that a resumed training finds again."""
+    """TRL's trainer with prompts as `conversation` renders them, in an order that a resumed training reproduces."""
 
     def __init__(self, *, chat: Chat, **settings: Any) -> None:
         self._chat = chat
@@ -87,16 +87,16 @@ def load_prompts(path: Path, chat: Chat, longest: int) -> tuple[Dataset, int]:
     """The prompts that take at most `longest` tokens, with their references, and how many do not.
 
     Raises:
-        DataError: if none does.
+        DataError: if there is none.
     """
     dataset = Dataset(pq.read_table(path / "rows.parquet", columns=["messages", "reference"])).rename_column("messages", "prompt")
     try:
         short_prompts = dataset.filter(lambda row: len(chat.prompt_ids(row["prompt"])) <= longest, keep_in_memory=True)
     except TemplateError as error:
-        raise DataError(f"the policy's chat template does not take the prompts: {error}") from error
+        raise DataError(f"the policy's chat template refuses the prompts: {error}") from error
     if len(short_prompts) == 0:
         raise DataError(
-            f"none of the {len(dataset)} prompts fits into {longest} tokens, which is what solver.training.max_length leaves beside "
+            f"none of the {len(dataset)} prompts fits into {longest} tokens, which is solver.training.max_length less "
             "policy.generator.max_new_tokens"
         )
     return short_prompts, len(dataset) - len(short_prompts)
@@ -110,16 +110,16 @@ def reward_function(
     system_prompt: str | None,
     failures: Counter[str] | None = None,
 ) -> Callable[..., list[float | None]]:
-    """A reward as TRL calls it: None where a response could not be scored. The share of those and what scoring took are logged.
+    """A reward as TRL calls it: None where a response could not be scored. The share of those and the statistics of scoring are logged.
 
     Args:
         ends: tokens that end a response.
         keep_thoughts: whether the reward reads the thoughts of a model that reasons.
-        system_prompt: what the reward is shown of the policy's.
-        failures: takes the reasons why responses have no reward.
+        system_prompt: the part of the policy's system prompt that the reward reads.
+        failures: collects the reasons for missing rewards.
 
     Raises:
-        DataError: from the function, if no response of a call could be scored: nothing would be learnt, silently.
+        DataError: from the function, if no response of a call could be scored: the step would learn nothing, silently.
     """
 
     def answer(prompt: list[Message], ids: list[int]) -> str | None:
@@ -143,7 +143,7 @@ def reward_function(
         scores = [Score(None, UNFINISHED_THOUGHT) if text is None else _trainable(finite(next(known_scores))) for text in answers]
         reasons = Counter(plain(score.failure or "") for score in scores if score.value is None)
         if reasons.total() == len(scores):
-            raise DataError(f"no response of a whole batch could be scored; {commonest(reasons)}")
+            raise DataError(f"no response of a batch could be scored; {commonest(reasons)}")
         if failures is not None:
             failures.update(reasons)
         took = Counter({UNSCORED_COUNT: reasons.total()})
@@ -157,16 +157,16 @@ def reward_function(
 
 
 def _trainable(score: Score) -> Score:
-    """A score that float32, in which the trainer computes, cannot hold is a failure."""
+    """A score outside float32, in which the trainer computes, is a failure."""
     if score.value is None or abs(score.value) <= float(np.finfo(np.float32).max):
         return score
-    return Score(None, f"the reward is {score.value:g}, beyond what float32 can hold")
+    return Score(None, f"the reward is {score.value:g}, outside the range of float32")
 
 
 class CountResponses(TrainerCallback):
-    """Counts the responses, those without a reward and what scoring took, over resumptions too; too many unscored end the training.
+    """Counts the responses, those without a reward and the statistics of scoring, across resumptions; too many unscored end the training.
 
-    `failures` are the reasons that the reward function met in this process since it started.
+    `failures`: the reasons that the reward function collected in this process.
     """
 
     def __init__(self, counts: dict[str, float], responses: int, limit: float, failures: Counter[str], checkpoints: Path) -> None:
@@ -222,7 +222,7 @@ def train(job: TrainingJob) -> None:
         train_dataset=prompts,
         processing_class=tokenizer,
         peft_config=lora(job),
-        callbacks=[CountResponses(counts, training.batch_size, settings.unscored, failures, job.work / "checkpoints")],
+        callbacks=[CountResponses(counts, training.batch_size, settings.unscored_limit, failures, job.work / "checkpoints")],
     )
     fit(trainer, job, counts)
 
@@ -238,13 +238,13 @@ def _policy(job: TrainingJob, settings: OnPolicy) -> Any:
 
 
 def _sampling(sampling: dict[str, Any], vllm: bool) -> dict[str, Any]:
-    """The recipe's sampling settings by TRL's names. vLLM knows no padding; elsewhere the policy has a penalty of its own (`_policy`)."""
+    """The recipe's sampling settings by TRL's names. vLLM has no padding; otherwise `_policy` adds the penalty."""
     common_settings = {name: sampling[name] for name in ("temperature", "top_p", "min_p")}
     return {**common_settings, "top_k": sampling["top_k"] or 0, "repetition_penalty": sampling["repetition_penalty"] if vllm else 1.0}
 
 
 def _vllm(runtime: RLOORuntime, max_length: int, ends: list[int]) -> dict[str, Any]:
-    """TRL's settings for sampling with a vLLM engine inside the training processes; none where it is not asked for."""
+    """TRL's settings for sampling with a vLLM engine inside the training processes; empty without vLLM."""
     if not runtime.vllm:
         return {}
     return {

@@ -38,7 +38,7 @@ class MakePairs(TableStep):
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         check_same_order(sources, "prompts, responses and rewards")
-        reward_matrix(sources[2]["rewards"])  # all prompts are to have the same number of responses, not only those of a batch
+        reward_matrix(sources[2]["rewards"])  # all prompts must have the same number of responses, not only those of a batch
         counts = dict.fromkeys(FATES, 0)
         scores = [name for name in ("rewards", "win_probability") if name in sources[2].names]
         response_columns = [name for name in ("responses", "response_ids") if name in sources[1].names]
@@ -51,13 +51,13 @@ class MakePairs(TableStep):
         return counts
 
     def _pairs(self, prompts: pa.Table, responses: pa.Table, rewards: pa.Table) -> tuple[pa.Table, np.ndarray]:
-        """A pair for every prompt, and what is to become of it: one of `FATES`."""
+        """A pair for every prompt, and its outcome: one of `FATES`."""
         matrix = reward_matrix(rewards["rewards"])
         is_scored = np.isfinite(matrix).all(axis=1)
         safe = np.where(is_scored[:, None], matrix, 0.0)
         best, worst = best_and_worst(safe)
         rows = np.arange(len(matrix))
-        with np.errstate(over="ignore"):  # a gap beyond float64 is a gap
+        with np.errstate(over="ignore"):  # an infinite gap is a gap
             gap = safe[rows, best] - safe[rows, worst]
         texts = responses["responses"].combine_chunks().flatten()
         places = [pa.array(rows * matrix.shape[1] + index) for index in (best, worst)]

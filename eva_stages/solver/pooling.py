@@ -12,8 +12,8 @@ from eva_stages.core.tables import Rows, first_places, take
 class PoolPairs(TableStep):
     """All pairs, oldest first; a prompt that gave pairs in several iterations keeps its first. Inputs: one table of pairs per iteration.
 
-    So the pool of iteration t holds the original prompts' pairs as theta_0 answered them, and each evolved prompt's as the policy of
-    its iteration did.
+    So the pool of iteration t has the original prompts' pairs with the base policy's responses, and each evolved prompt's pair with
+    responses of its iteration's policy.
 
     Output columns:
         - the columns of a pair row

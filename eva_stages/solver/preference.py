@@ -1,8 +1,8 @@
 """Losses with a reference policy, on TRL's DPO trainer: TRL's own by name, and soft SPPO.
 
-The reference policy is always one of the stage's inputs, loaded on its own: a resumed training gets its weights from its last
-whole checkpoint and its reference from where it began. Its log-probabilities come from one function, whether they are taken before
-training (and its weights freed) or at every step.
+The reference policy is always an input of the stage and loaded separately: a resumed training takes its weights from its last complete
+checkpoint and its reference from the input. One function computes the reference's log-probabilities, before training (then its weights
+are freed) or at every step.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ from eva_stages.core.named_functions import load_choice
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver import losses
 from eva_stages.solver.fitting import (
-    WholeSteps,
+    CompleteSteps,
     common_arguments,
     fit,
     load_policy,
@@ -37,19 +37,19 @@ from eva_stages.solver.references import COLUMNS, ReferenceLogProbs, ReferencePa
 from eva_stages.solver.tokens import WINS
 
 LOSS_TYPES = {"dpo": "sigmoid", "sppo": "sppo_hard"}
-"""TRL's names where they are not ours; soft SPPO takes TRL's metrics and replaces its loss."""
+"""TRL's names where they differ from ours; soft SPPO uses TRL's metrics and replaces its loss."""
 
 
 class PairCollator(DataCollatorForPreference):
-    """TRL's collator, which keeps the win probabilities too."""
+    """TRL's collator, with the win probabilities."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         columns = {name: torch.tensor([example[name] for example in examples]) for name in WINS if name in examples[0]}
         return {**super().torch_call(examples), **columns}
 
 
-class PairTrainer(ReferencePass, WholeSteps, DPOTrainer):
-    """TRL's DPO trainer over token ids, with soft SPPO, the paper's NLL term and reference log-probabilities of our keeping.
+class PairTrainer(ReferencePass, CompleteSteps, DPOTrainer):
+    """TRL's DPO trainer over token ids, with other losses, the paper's NLL term and cached reference log-probabilities.
 
     The NLL term is (alpha / |y+|) * -log pi(y+|x); TRL's own `sft` is a mean over the batch's tokens, so long responses would
     count more.
@@ -69,7 +69,7 @@ class PairTrainer(ReferencePass, WholeSteps, DPOTrainer):
         self._replacement, self._nll_alpha, self._cache, self._progress = replacement, nll_alpha, cache, progress
         super().__init__(**settings)
         self._live_reference = None if self.precompute_ref_logps else self.ref_model
-        self.precompute_ref_logps = True  # TRL's loss always finds them in the batch
+        self.precompute_ref_logps = True  # TRL's loss then always reads them from the batch
 
     def _prepare_dataset(self, dataset: Dataset, *arguments: Any) -> Dataset:
         return dataset
@@ -137,17 +137,17 @@ def train(job: TrainingJob) -> None:
 
 
 def make_trainer(job: TrainingJob) -> tuple[PairTrainer, dict[str, int]]:
-    """The trainer of a job, the reference's log-probabilities at hand, and what became of the pairs."""
+    """The trainer of a job, with the reference's log-probabilities computed, and the counts of its pairs."""
     loss, precompute = job.loss, job.training.runtime.precompute_reference
     assert isinstance(loss, ReferenceLoss | SPPO | CustomLoss)
     tokenizer = load_tokenizer(str(job.policy))
     tokens, pairs, counts = tokenized_pairs(job, tokenizer)
     if isinstance(loss, SPPO) and WINS[0] not in pairs.column_names:
-        raise DataError("solver.loss: sppo needs the win probabilities of both responses of every pair, and they are not there")
+        raise DataError("solver.loss: sppo needs win probabilities of both responses, and the pairs have none; use a pairwise reward")
     cache = ReferenceLogProbs.of(job, tokens)
     needs_reference = cache.read(len(pairs)) is None or not precompute
     settings = common_arguments(job, len(pairs), PartialState().num_processes)
-    arguments = DPOConfig(  # before the models: DeepSpeed shards what is loaded after its settings are known
+    arguments = DPOConfig(  # before the models: DeepSpeed shards models that are loaded once it is configured
         **settings,
         **loss_arguments(loss),
         max_length=None,

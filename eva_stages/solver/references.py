@@ -1,7 +1,7 @@
-"""Log-probabilities of the reference policy, taken once and kept by content.
+"""Log-probabilities of the reference policy, computed once and cached by content.
 
-They depend on the reference's weights, the token ids, the arithmetic and the weight of long tails, and on nothing else: a rerun, or
-a sweep over losses in the same run, reads them from `<run>/cache` and loads no reference at all.
+They depend only on the reference's weights, the token ids, the arithmetic and the weight of long tails: a rerun, or a sweep over losses in
+the same run, reads them from `<run>/cache` and loads no reference.
 """
 
 import json
@@ -23,7 +23,7 @@ from eva_stages.models.architecture import attention_code
 from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.tokens import WINS
 
-SAID_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
@@ -31,7 +31,7 @@ class ReferenceLogProbs:
     """The file with the reference's log-probabilities of one set of pairs."""
 
     def __init__(self, cache: Path, **content: Any) -> None:
-        """`content`: everything that the numbers depend on."""
+        """`content`: everything that determines the numbers."""
         self._path = cache / "reference-logps" / f"{fingerprint(content)}.parquet"
 
     @classmethod
@@ -48,18 +48,18 @@ class ReferenceLogProbs:
         )
 
     def read(self, rows: int) -> pa.Table | None:
-        """The columns of `COLUMNS`, in the order of the pairs; None if they have not been taken or cannot be read."""
+        """The columns of `COLUMNS`, in the order of the pairs; None if they are not cached or cannot be read."""
         try:
             table = pq.read_table(self._path, page_checksum_verification=True)
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
-            print(f"{self._path} cannot be read ({error}); the reference's log-probabilities are taken anew", flush=True)
+            print(f"{self._path} cannot be read ({error}); recomputing the reference's log-probabilities", flush=True)
             return None
         return table if len(table) == rows else None
 
     def write(self, chosen: np.ndarray, rejected: np.ndarray) -> None:
-        """Keep both columns (float32, shape (pairs,)), whole or not at all."""
+        """Write both columns (float32, shape (pairs,)) atomically."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
         pq.write_table(pa.table(dict(zip(COLUMNS, (chosen, rejected), strict=True))), partial, write_page_checksum=True)
@@ -67,7 +67,7 @@ class ReferenceLogProbs:
         partial.replace(self._path)
 
     def join(self, pairs: Dataset) -> Dataset:
-        """The pairs with the reference's log-probabilities beside them."""
+        """The pairs with the columns of the reference's log-probabilities."""
         table = self.read(len(pairs))
         if table is None:
             raise FileNotFoundError(self._path)
@@ -104,11 +104,11 @@ class ReferencePass:
             self.accelerator.wait_for_everyone()
             self.reference_seconds = round(time.monotonic() - began, 3)
         self.ref_model = None
-        self.accelerator.free_memory()  # it still holds the prepared reference
+        self.accelerator.free_memory()  # it still references the prepared model
         return self._cache.join(dataset)
 
     def _reference_logps(self, dataset: Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of all pairs, in their order, each of shape (pairs,); batches are of about equally long pairs."""
+        """Of all pairs in their order, each of shape (pairs,); a batch has pairs of about equal length."""
         lengths = [len(ids) for ids in dataset["prompt_ids"]]
         for name in ("chosen_ids", "rejected_ids"):
             lengths = [length + len(ids) for length, ids in zip(lengths, dataset[name], strict=True)]
@@ -117,7 +117,7 @@ class ReferencePass:
         batches, last_report = [], time.monotonic()
         for batch in self.accelerator.prepare(loader):
             batches.append(self._batch_logps(batch))
-            if self.accelerator.is_main_process and time.monotonic() - last_report > SAID_SECONDS:
+            if self.accelerator.is_main_process and time.monotonic() - last_report > REPORT_SECONDS:
                 last_report = time.monotonic()
                 write_whole(self._progress, json.dumps({"pairs": sum(batch_logps.shape[1] for batch_logps in batches), "of": len(dataset)}))
         columns = np.empty((2, len(dataset)), dtype=np.float32)

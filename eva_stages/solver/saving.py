@@ -1,7 +1,7 @@
-"""From what a trainer saves to the checkpoint that the next iteration answers with: adapters merged, in the input's own type.
+"""From the weights that a trainer saves to the checkpoint of the next iteration: adapters merged and saved beside, in the input's dtype.
 
-Training keeps float32 weights. A bfloat16 model that came back in float32 would be twice as large and answer in another arithmetic
-than it came with; what the last bits lose is what its generator would have rounded off anyway.
+Training uses float32 weights. A bfloat16 model saved in float32 would be twice as large and compute in another arithmetic than before;
+its generator would round off the lost bits anyway.
 """
 
 import json
@@ -18,7 +18,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def weights_dtype(checkpoint: Path) -> torch.dtype:
-    """The type that a checkpoint says its weights have; float32 if it does not say."""
+    """The dtype in a checkpoint's config.json; float32 if it has none."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
 
@@ -40,7 +40,7 @@ def merge_adapter(base: Path, folder: Path) -> None:
 
 
 def cast_weights(checkpoint: Path, dtype: torch.dtype) -> None:
-    """Bring the floating-point weights of a saved checkpoint to `dtype`, one file at a time."""
+    """Convert the floating-point weights of a saved checkpoint to `dtype`, one file at a time."""
     total = 0
     for path in sorted(checkpoint.glob("*.safetensors")):
         tensors = load_file(path)

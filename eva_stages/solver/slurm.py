@@ -1,6 +1,6 @@
-"""Starts a training on several machines by srun: `python -m eva_stages.solver.slurm ORDER.json`, in an allocation of Slurm's.
+"""Starts a training on several machines by srun: `python -m eva_stages.solver.slurm ORDER.json`, in a Slurm allocation.
 
-srun would go on when eva is killed. This process asks it to end then, and srun ends what it started on the machines.
+srun continues when eva is killed. This process then terminates srun, which ends its processes on the machines.
 """
 
 import json
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from eva_stages.core.process import when_gone
+from eva_stages.core.process import call_after_end
 from eva_stages.solver.machine import launcher
 
 
@@ -23,9 +23,9 @@ def main(order_file: str) -> None:
     nodes = [f"--nodes={machines}", f"--ntasks={machines}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
     process = subprocess.Popen(["srun", *nodes, sys.executable, "-m", "eva_stages.solver.machine", order_file])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    when_gone(launcher(), process.terminate)
+    call_after_end(launcher(), process.terminate)
     code = process.wait()
-    sys.exit(code if code >= 0 else 128 - code)  # killed by a signal, as shells tell it
+    sys.exit(code if code >= 0 else 128 - code)  # killed by a signal, with the exit code of shells
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Pairs as token ids, the same for every loss: the prompt as it was asked, and the two responses as they were sampled.
+"""Pairs as token ids, the same for every loss: the prompt as it was rendered for sampling, and the two responses as they were sampled.
 
-A response of which only the text is known (a rewritten one) is the text's tokens and the end of a turn. Pairs over the length limit are
-dropped or have their responses cut at the end; a prompt is never cut. The ids are written once per training, by one process, and mapped
-into memory by all; every pair that is not trained on whole is counted.
+A response without ids (a rewritten one) is the tokens of its text and the end of the turn. Pairs over the length limit are dropped or
+have their responses cut at the end; a prompt is never cut. The ids are written once per training, by one process, and mapped into memory
+by all. Pairs that are dropped or cut are counted.
 """
 
 import json
@@ -29,7 +29,7 @@ ROWS = 1024
 
 
 def fate(lengths: Sequence[int], max_length: int, too_long: str) -> str:
-    """What becomes of a pair with these many tokens in prompt, chosen and rejected: pairs, truncated, too_long or empty."""
+    """The outcome for a pair with these numbers of tokens in prompt, chosen and rejected: pairs, truncated, too_long or empty."""
     prompt, *responses = lengths
     if min(responses) == 0:
         return "empty"
@@ -39,10 +39,10 @@ def fate(lengths: Sequence[int], max_length: int, too_long: str) -> str:
 
 
 def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out_file: Path) -> None:
-    """Write the ids of a pairs artifact to the Arrow file `out`, whole or not at all, with the counts in its metadata.
+    """Write the ids of a pairs artifact to an Arrow file atomically, and their counts to a JSON file beside it.
 
     Raises:
-        DataError: if no pair is left.
+        DataError: if no pair remains.
     """
     counts: Counter[str] = Counter(pairs=0, too_long=0, truncated=0, empty=0)
     partial = out_file.with_name(out_file.name + ".partial")
@@ -61,7 +61,7 @@ def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out_file: 
     if counts["pairs"] == 0:
         raise DataError(
             f"none of the {sum(counts.values())} pairs fits into solver.training.max_length = {max_length} tokens ({dict(counts)}); "
-            "raise it, or set solver.training.too_long=truncate if it is the responses that are long"
+            "raise it, or set solver.training.too_long=truncate if the responses are too long"
         )
     out_file.with_name(out_file.name + ".json").write_text(json.dumps(counts), encoding="utf-8")
     sync(partial)
@@ -69,7 +69,7 @@ def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out_file: 
 
 
 def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
-    """The token ids, mapped into memory, and the counts; win probabilities only where every pair has them."""
+    """The token ids, mapped into memory, and the counts; win probabilities only if every pair has them."""
     dataset = Dataset.from_file(str(path))
     has_wins = all(dataset.data.column(name).null_count == 0 for name in WINS)
     counts = read_json(path.with_name(path.name + ".json"), dict)
@@ -77,7 +77,7 @@ def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
 
 
 def _response(chat: Chat, row: dict[str, Any], side: str) -> list[int]:
-    """The ids of one side of a pair: those sampled, or, where there are none, its text's."""
+    """The ids of one side of a pair: the sampled ones, or those of its text."""
     ids: list[int] | None = row.get(f"{side}_ids")
     return chat.response_ids(row[side][-1]["content"], row["prompt"]) if ids is None else ids
 

@@ -25,7 +25,7 @@ from eva_stages.planning.rates import read_rates
 from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.pushing import Record, push_run
 from eva_stages.publishing.report_files import make_report
-from eva_stages.solver.checkpoints import whole_checkpoint
+from eva_stages.solver.checkpoints import last_complete_checkpoint
 from eva_stages.solver.launch_file import read_launch_file
 from eva_stages.solver.launching import METRICS, last_entry
 from eva_stages.views.history import read_history
@@ -245,7 +245,7 @@ def test_damaged_training_state_is_ignored(tmp_path: Path, content: bytes) -> No
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text("{}")
     (checkpoint / "whole.json").write_bytes(content)
-    assert whole_checkpoint(tmp_path) is None
+    assert last_complete_checkpoint(tmp_path) is None
     (tmp_path / METRICS).write_bytes(content + b"\n")
     assert last_entry(tmp_path / METRICS) is None
 
@@ -504,4 +504,4 @@ def test_shared_memory_that_cannot_be_written_is_named() -> None:
     process = subprocess.run(
         ["unshare", "-m", "sh", "-c", inner], capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    assert "/dev/shm: this machine gives no semaphores (Read-only file system)" in process.stderr
+    assert "/dev/shm: this machine has no semaphores (Read-only file system)" in process.stderr

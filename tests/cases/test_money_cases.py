@@ -461,7 +461,7 @@ FAULTS = {
     "no provider": (evolver(model="evolver-7b"), "creator.evolve.generator.model: LiteLLM knows no provider of evolver-7b"),
     "no address": (evolver(api_base="localhost:8000"), "creator.evolve.generator.api_base: 'localhost:8000' is not the address"),
     "too many tokens": (evolver(model="gpt-4", max_new_tokens=9000), "creator.evolve.generator.max_new_tokens: is 9000, and gpt-4 answers"),
-    "a stage that is not": ("runtime.engine={kind: ray, steps: {respnod: {}}}", "runtime.engine.steps: there is no row stage respnod"),
+    "a stage that is not": ("runtime.engine={kind: ray, steps: {respnod: {}}}", "runtime.engine.steps: unknown row stages: respnod"),
 }
 
 

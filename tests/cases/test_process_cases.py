@@ -91,9 +91,9 @@ def leave(how: str) -> None:
 
 WORKER = r"worker of step ends_0 \(process \d+\)"
 ENDS = {
-    "signal SIGTERM": rf"{WORKER} was killed by signal 15 \(SIGTERM\) before its work was done",
+    "signal SIGTERM": rf"{WORKER} was killed by signal 15 \(SIGTERM\) before its work was finished",
     "signal SIGKILL": rf"{WORKER} was killed by signal 9 \(SIGKILL; out of memory\?\)",
-    "_exit 0": rf"{WORKER} ended with exit code 0 before its work was done",
+    "_exit 0": rf"{WORKER} ended with exit code 0 before its work was finished",
     "_exit 3": rf"{WORKER} ended with exit code 3 before",
     "exit 0": r"SystemExit: 0 in step ends_0; the full trace is in .+pipeline.log",
     "KeyboardInterrupt": r"KeyboardInterrupt in step ends_0; the full trace",
@@ -103,7 +103,7 @@ ENDS = {
     "load _exit 0": rf"{WORKER} ended with exit code 0",
     "parent SIGTERM": r"the stage's process was killed by signal 15 \(SIGTERM\); its output is in .+pipeline.log",
     "manager SIGKILL": r"the queue manager \(process \d+\) was killed by signal 9",
-    "server SIGKILL": r"the process that starts those of the stages was killed",
+    "server SIGKILL": r"the fork server was killed",
 }
 KEY = "sk-never-to-be-seen-4711"
 
@@ -260,7 +260,7 @@ from eva_stages.solver.machine import Marks
 Marks.own(Path(sys.argv[1])).touch()
 """
 LAUNCH_ENDS = {
-    "os._exit(0)": r"^training process \d+ ended before training was done, without an error; its output is in .+training.log",
+    "os._exit(0)": r"^training process \d+ ended before training had finished, without an error; its output is in .+training.log",
     "os.kill(os.getpid(), signal.SIGTERM)": r"^training was killed by signal 15 \(SIGTERM\); its output is in",
     "os.kill(os.getpid(), signal.SIGKILL)": r"^training was killed by signal 9 \(SIGKILL; out of memory\?\)",
     "os._exit(137)": r"^training ended with exit code 137 \(as after SIGKILL; out of memory\?\)",
@@ -280,7 +280,7 @@ def test_any_end_of_a_launched_training_is_reported_with_its_cause(end: str, tmp
 def test_one_of_two_training_processes_that_exits_with_0_ends_the_other(tmp_path: Path) -> None:
     (tmp_path / "rank.py").write_text(RANK + "os._exit(0) if os.environ['RANK'] == '1' else signal.pause()")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", str(tmp_path / "rank.py"), str(tmp_path)]
-    with pytest.raises(StageError, match="ended before training was done, without an error"):
+    with pytest.raises(StageError, match="ended before training had finished, without an error"):
         launch(command, {}, tmp_path / "training.log", lambda: None)
     assert started_processes() == []
 

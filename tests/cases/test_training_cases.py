@@ -19,7 +19,7 @@ from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.stage import load_attribute
-from eva_stages.solver.checkpoints import WHOLE, _digests, whole_checkpoint
+from eva_stages.solver.checkpoints import WHOLE, _digests, last_complete_checkpoint
 from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.train import trainer_target
 from tests.solver.jobs import job, read_metrics, save_models, save_pairs
@@ -118,7 +118,7 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_not_resumed_from(folde
     tensors["model.norm.weight"][3] = float("inf")
     save_file(tensors, newest / "model.safetensors", metadata={"format": "pt"})
     write_whole(newest / WHOLE, json.dumps(_digests(newest)))
-    assert whole_checkpoint(tmp_path / "checkpoints") == str(tmp_path / "checkpoints" / "checkpoint-2")
+    assert last_complete_checkpoint(tmp_path / "checkpoints") == str(tmp_path / "checkpoints" / "checkpoint-2")
 
 
 def test_weights_that_were_not_finite_before_training_are_named_as_the_cause(folders: dict[str, str], tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ def test_a_cluster_that_does_not_answer_and_a_stage_that_there_is_not(tmp_path: 
     with socket.socket() as closed_socket:
         closed_socket.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed_socket.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=rf"runtime.engine.address: nothing answers at {address} .*ray start --head"):
+        with pytest.raises(ConfigError, match=rf"runtime.engine.address: no Ray cluster at {address} .*ray start --head"):
             check_engine(RayEngine(kind="ray", address=address), run, STAGES)
     steps = {"reward": Copies(), "respnd": Copies()}
-    with pytest.raises(ConfigError, match=r"runtime\.engine\.steps: there is no row stage respnd; row stages: respond, reward"):
+    with pytest.raises(ConfigError, match=r"runtime\.engine\.steps: unknown row stages: respnd; row stages: respond, reward"):
         check_engine(RayEngine(kind="ray", steps=steps), run, STAGES)
     assert missing([str(tmp_path), str(tmp_path / "gone")]) == [str(tmp_path / "gone")]
 

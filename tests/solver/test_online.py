@@ -31,7 +31,9 @@ from tests.solver.jobs import read_metrics
 from tests.tiny_models import save_gemma2, tokenizer
 
 POLICY = find_checkpoint("lettercraft", None, "policy.model").path
-INSTRUCTIONS = [f"Take {word}, {what}." for word in ("planet", "moon", "sun", "river") for what in ("reverse it", "sort its letters")]
+INSTRUCTIONS = [
+    f"Take {word}, {instruction}." for word in ("planet", "moon", "sun", "river") for instruction in ("reverse it", "sort its letters")
+]
 LONG = "Take planet, " + ", then ".join(["reverse it"] * 60) + "."
 
 
@@ -67,17 +69,22 @@ def test_prompts_come_in_whole_groups_in_an_order_of_their_epoch() -> None:
 def test_rewards_that_fail_are_none_and_a_batch_without_any_is_an_error() -> None:
     reward = VerifierReward(function=function_code(__file__, "length"))
     reward.load()
-    logged: dict[str, float] = {}
+    logged_metrics: dict[str, float] = {}
     chat = Chat(AutoTokenizer.from_pretrained(POLICY))
     score = reward_function(reward, chat, chat.end_tokens(POLICY), True, None)
-    asked = [[{"role": "user", "content": "?"}]] * 4
-    said = [chat.response_ids(text) for text in ("zz", "aa", "yyy", "")]
-    assert score(prompts=asked, completion_ids=said, reference=[None] * 4, log_metric=logged.__setitem__) == [0.2, None, 0.3, None]
-    assert logged == {"per_response/unscored": 0.5}
+    prompts_asked = [[{"role": "user", "content": "?"}]] * 4
+    response_ids = [chat.response_ids(text) for text in ("zz", "aa", "yyy", "")]
+    assert score(prompts=prompts_asked, completion_ids=response_ids, reference=[None] * 4, log_metric=logged_metrics.__setitem__) == [
+        0.2,
+        None,
+        0.3,
+        None,
+    ]
+    assert logged_metrics == {"per_response/unscored": 0.5}
     with pytest.raises(
-        DataError, match=r"no response of a whole batch could be scored; most often \(2\): the function returned None; expected a number"
+        DataError, match=r"no response of a batch could be scored; most often \(2\): the function returned None; expected a number"
     ):
-        score(prompts=asked[:2], completion_ids=said[1::2], reference=[None] * 2, log_metric=logged.__setitem__)
+        score(prompts=prompts_asked[:2], completion_ids=response_ids[1::2], reference=[None] * 2, log_metric=logged_metrics.__setitem__)
 
 
 def test_long_prompts_are_left_out_and_templates_without_a_system_role_get_the_system_prompt(tmp_path: Path) -> None:
@@ -86,9 +93,9 @@ def test_long_prompts_are_left_out_and_templates_without_a_system_role_get_the_s
     gemma = AutoTokenizer.from_pretrained(tmp_path / "policy")
     folder = prompts(tmp_path / "prompts", [*INSTRUCTIONS, LONG])
     chat = Chat(gemma, None, "Be brief.")
-    kept, too_long = load_prompts(folder, chat, 40)
-    assert (len(kept), too_long) == (len(INSTRUCTIONS), 1)
-    assert chat.prompt_text(kept[0]["prompt"]) == f"<|user|>Be brief.\n\n{INSTRUCTIONS[0]}<|end|><|assistant|>"
+    short_prompts, too_long = load_prompts(folder, chat, 40)
+    assert (len(short_prompts), too_long) == (len(INSTRUCTIONS), 1)
+    assert chat.prompt_text(short_prompts[0]["prompt"]) == f"<|user|>Be brief.\n\n{INSTRUCTIONS[0]}<|end|><|assistant|>"
     with pytest.raises(DataError, match="none of the 9 prompts fits into 3 tokens"):
         load_prompts(folder, chat, 3)
 
@@ -97,11 +104,11 @@ def test_trl_computes_the_leave_one_out_policy_gradient_with_the_kl_in_the_rewar
     """Against the formula in float64, with a reference that is not the policy and responses that have no reward."""
     words = AutoTokenizer.from_pretrained(POLICY, padding_side="left")
     policy = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
-    other = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
+    reference_model = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
     with torch.no_grad():
-        for weight in other.parameters():
+        for weight in reference_model.parameters():
             weight += 0.01 * torch.randn_like(weight)
-    other.save_pretrained(tmp_path / "reference")
+    reference_model.save_pretrained(tmp_path / "reference")
     policy.config._name_or_path = str(tmp_path / "reference")
     reward = VerifierReward(function=function_code(__file__, "length"))
     reward.load()
@@ -125,19 +132,21 @@ def test_trl_computes_the_leave_one_out_policy_gradient_with_the_kl_in_the_rewar
 
     def logps(model: torch.nn.Module) -> torch.Tensor:
         logits = model(input_ids=ids, attention_mask=mask).logits[:, -batch["completion_ids"].shape[1] - 1 : -1]
-        taken = logits.log_softmax(dim=-1).gather(-1, batch["completion_ids"].unsqueeze(-1)).squeeze(-1)
-        return (taken * batch["completion_mask"]).sum(dim=1)
+        token_logps = logits.log_softmax(dim=-1).gather(-1, batch["completion_ids"].unsqueeze(-1)).squeeze(-1)
+        return (token_logps * batch["completion_mask"]).sum(dim=1)
 
     exact = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float64)
     mine, reference = logps(exact), logps(AutoModelForCausalLM.from_pretrained(tmp_path / "reference", dtype=torch.float64))
     texts = words.batch_decode(batch["completion_ids"], skip_special_tokens=True)
     scores = [length([], text, None) for text in texts]
     assert None in scores
-    returns = torch.tensor([torch.nan if one is None else one for one in scores], dtype=torch.float64) - 0.3 * (mine - reference).detach()
+    returns = (
+        torch.tensor([torch.nan if score is None else score for score in scores], dtype=torch.float64) - 0.3 * (mine - reference).detach()
+    )
     groups = returns.view(4, 4)
-    known = groups.isfinite()
-    others = (groups.nansum(dim=1, keepdim=True) - groups.nan_to_num()) / (known.sum(dim=1, keepdim=True) - 1)
-    advantages = torch.where(known, groups - others, 0).nan_to_num().view(-1)
+    is_known = groups.isfinite()
+    baselines = (groups.nansum(dim=1, keepdim=True) - groups.nan_to_num()) / (is_known.sum(dim=1, keepdim=True) - 1)
+    advantages = torch.where(is_known, groups - baselines, 0).nan_to_num().view(-1)
     assert torch.allclose(batch["advantages"].double(), advantages, rtol=1e-4, atol=1e-5)
     expected = -(advantages * mine).mean()
     expected.backward()
@@ -161,9 +170,9 @@ def test_a_resumed_training_ends_where_an_unbroken_one_ends_and_too_many_failed_
     assert isinstance(stage, FunctionStage) and set(stage.inputs) == {"policy", "reference", "prompts"}
     inputs = {"policy": POLICY, "reference": POLICY, "prompts": prompts(tmp_path / "prompts", [*INSTRUCTIONS, LONG])}
 
-    def run(work: Path, unscored: float) -> dict:
+    def run(work: Path, unscored_limit: float) -> dict:
         work.mkdir(exist_ok=True)
-        runtime = {**stage.function.runtime["runtime"], "unscored": unscored}
+        runtime = {**stage.function.runtime["runtime"], "unscored": unscored_limit}
         with Reporter().task("train", "steps") as task:
             return train(Context(work, work / "model", inputs, task, tmp_path), runtime, **stage.function.arguments)
 
@@ -186,8 +195,8 @@ def test_a_resumed_training_ends_where_an_unbroken_one_ends_and_too_many_failed_
     (b / "checkpoints" / f"checkpoint-{steps}" / "trainer_state.json").write_text('{"epoch": 1')
     with pytest.raises(StageError, match=r"responses have no reward .*above the limit limits.unscored = 0.0%.*raise limits.unscored"):
         run(b, 0.0)
-    assert f"checkpoint-{steps} is not whole" in (b / "training.log").read_text()
+    assert f"checkpoint-{steps} is incomplete" in (b / "training.log").read_text()
     first, last = (read_metrics(b / "metrics.jsonl")[place]["step"] for place in (0, -1))
     assert 1 < first <= last == steps
-    ours, theirs = (load_file(one / "checkpoints" / f"checkpoint-{steps}" / "model.safetensors") for one in (b, a))
-    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-6
+    resumed_weights, unbroken_weights = (load_file(work / "checkpoints" / f"checkpoint-{steps}" / "model.safetensors") for work in (b, a))
+    assert max((resumed_weights[name] - unbroken_weights[name]).abs().max().item() for name in resumed_weights) < 1e-6

@@ -64,12 +64,12 @@ def test_pairs_of_many_prompts_are_those_of_their_batches() -> None:
     rng = np.random.default_rng(0)
     whole = tables([[f"{n} {k}" for k in range(3)] for n in range(count)], rng.integers(3, size=(count, 3)).astype(float).tolist())
     pairs, counts = MakePairs(name="pair").transform(*whole)
-    parts = [MakePairs(name="pair").transform(*(one.slice(start, 1000) for one in whole)) for start in range(0, count, 1000)]
-    assert pairs.equals(pa.concat_tables(made for made, _ in parts))
+    parts = [MakePairs(name="pair").transform(*(table.slice(start, 1000) for table in whole)) for start in range(0, count, 1000)]
+    assert pairs.equals(pa.concat_tables(part for part, _ in parts))
     assert counts == {name: sum(part[name] for _, part in parts) for name in counts} and sum(counts.values()) == count
 
 
 def test_prompts_with_different_numbers_of_responses_are_an_error_however_far_apart() -> None:
     rewards = [[1.0, 2.0]] * BATCH + [[1.0, 2.0, 3.0]] * BATCH
     with pytest.raises(ValueError, match=r"different numbers of responses: \[2, 3\]"):
-        MakePairs(name="pair").transform(*tables([[*map(str, one)] for one in rewards], rewards))
+        MakePairs(name="pair").transform(*tables([[*map(str, reward)] for reward in rewards], rewards))

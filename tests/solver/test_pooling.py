@@ -12,7 +12,12 @@ def pairs(**rewards: float) -> pa.Table:
 def test_a_prompt_keeps_the_pair_that_it_gave_first() -> None:
     with Pipeline(name="pool"):
         step = PoolPairs()
-    pooled, counts = step.transform(pairs(b=1.0, a=2.0), pairs(c=3.0, a=4.0), pairs(d=5.0, c=6.0, b=7.0))
-    assert dict(zip(pooled["prompt_id"].to_pylist(), pooled["chosen_reward"].to_pylist(), strict=True)) == {"b": 1, "a": 2, "c": 3, "d": 5}
-    assert pooled["prompt_id"].to_pylist() == ["b", "a", "c", "d"] and pooled.schema == SCHEMAS["pairs"]
+    pooled_pairs, counts = step.transform(pairs(b=1.0, a=2.0), pairs(c=3.0, a=4.0), pairs(d=5.0, c=6.0, b=7.0))
+    assert dict(zip(pooled_pairs["prompt_id"].to_pylist(), pooled_pairs["chosen_reward"].to_pylist(), strict=True)) == {
+        "b": 1,
+        "a": 2,
+        "c": 3,
+        "d": 5,
+    }
+    assert pooled_pairs["prompt_id"].to_pylist() == ["b", "a", "c", "d"] and pooled_pairs.schema == SCHEMAS["pairs"]
     assert counts == {"pair": 4, "repeated": 3}

@@ -46,14 +46,14 @@ def test_the_rewriter_gets_the_whole_conversation_and_its_seed_is_the_prompts() 
     ]
     with Pipeline(name="rewrite"):
         step = RewriteChosen(llm=LettercraftLLM(), seed=3)
-    asked = step.format_input(rows[0])[0]["content"]
-    assert "user: Take moon, reverse it.\nassistant: noom\nuser: Take planet, reverse it.\n" in asked and "\ntenalx\n" in asked
-    (made,) = step.process([dict(row) for row in rows])
-    assert [row["responses"] for row in made] == [["tenalp"], [None], [None]]
-    assert [row["reason"] for row in made] == [None, "too_long", "unchanged"]
-    assert made[0]["_statistics"]["rewrites"] == 1 and made[1]["_statistics"]["rejected"] == 1
-    (again,) = step.process([dict(rows[2]), dict(rows[0])])
-    assert [row["responses"] for row in again] == [[None], ["tenalp"]]
+    prompt = step.format_input(rows[0])[0]["content"]
+    assert "user: Take moon, reverse it.\nassistant: noom\nuser: Take planet, reverse it.\n" in prompt and "\ntenalx\n" in prompt
+    (rewritten_rows,) = step.process([dict(row) for row in rows])
+    assert [row["responses"] for row in rewritten_rows] == [["tenalp"], [None], [None]]
+    assert [row["reason"] for row in rewritten_rows] == [None, "too_long", "unchanged"]
+    assert rewritten_rows[0]["_statistics"]["rewrites"] == 1 and rewritten_rows[1]["_statistics"]["rejected"] == 1
+    (repeated_rows,) = step.process([dict(rows[2]), dict(rows[0])])
+    assert [row["responses"] for row in repeated_rows] == [[None], ["tenalp"]]
 
 
 def tables(*rewards: tuple[float, float | None, str | None]) -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -61,14 +61,14 @@ def tables(*rewards: tuple[float, float | None, str | None]) -> tuple[pa.Table, 
     ids = [f"{n:024x}" for n in range(len(rewards))]
     question = [{"role": "user", "content": "?"}]
     pairs = [
-        {"prompt_id": name, "prompt": question, "chosen": says(f"old {name}"), "rejected": says("bad"), "chosen_reward": one[0]}
-        for name, one in zip(ids, rewards, strict=True)
+        {"prompt_id": name, "prompt": question, "chosen": says(f"old {name}"), "rejected": says("bad"), "chosen_reward": reward_pair[0]}
+        for name, reward_pair in zip(ids, rewards, strict=True)
     ]
     rewrites = [
-        {"prompt_id": name, "responses": [None if one[2] else f"new {name}"], "reason": one[2]}
-        for name, one in zip(ids, rewards, strict=True)
+        {"prompt_id": name, "responses": [None if reward_pair[2] else f"new {name}"], "reason": reward_pair[2]}
+        for name, reward_pair in zip(ids, rewards, strict=True)
     ]
-    scores = [{"prompt_id": name, "rewards": [one[1]]} for name, one in zip(ids, rewards, strict=True)]
+    scores = [{"prompt_id": name, "rewards": [reward_pair[1]]} for name, reward_pair in zip(ids, rewards, strict=True)]
     return (
         pa.Table.from_pylist(pairs, schema=SCHEMAS["pairs"]),
         pa.Table.from_pylist(rewrites, schema=SCHEMAS["rewrites"]),
@@ -77,21 +77,23 @@ def tables(*rewards: tuple[float, float | None, str | None]) -> tuple[pa.Table, 
 
 
 @pytest.mark.parametrize(
-    ("keep", "taken"), [("always", ["new", "new", "new", "old", "old"]), ("if_no_worse", ["new", "old", "new", "old", "old"])]
+    ("keep", "taken_ids"), [("always", ["new", "new", "new", "old", "old"]), ("if_no_worse", ["new", "old", "new", "old", "old"])]
 )
-def test_rewrites_are_taken_by_the_rule_and_the_pairs_keep_what_they_replaced(keep: str, taken: list[str]) -> None:
-    given = tables((0.5, 0.9, None), (0.5, 0.4, None), (0.5, 0.5, None), (0.5, None, None), (0.5, None, "empty"))
+def test_rewrites_are_taken_by_the_rule_and_the_pairs_keep_what_they_replaced(keep: str, taken_ids: list[str]) -> None:
+    input_tables = tables((0.5, 0.9, None), (0.5, 0.4, None), (0.5, 0.5, None), (0.5, None, None), (0.5, None, "empty"))
     with Pipeline(name="take"):
         step = TakeRewrites(keep=keep)
-    made, counts = step.transform(*given)
-    assert made.schema == SCHEMAS["rewritten_pairs"]
-    rows = made.to_pylist()
-    assert [row["chosen"][0]["content"].split()[0] for row in rows] == taken
-    assert [row["rewritten"] for row in rows] == [word == "new" for word in taken]
+    output, counts = step.transform(*input_tables)
+    assert output.schema == SCHEMAS["rewritten_pairs"]
+    rows = output.to_pylist()
+    assert [row["chosen"][0]["content"].split()[0] for row in rows] == taken_ids
+    assert [row["rewritten"] for row in rows] == [word == "new" for word in taken_ids]
     assert rows[0]["chosen_reward"] == 0.9 and rows[0]["original_reward"] == 0.5
     assert rows[0]["original_chosen"][0]["content"] == f"old {rows[0]['prompt_id']}"
     assert rows[4]["chosen_reward"] == 0.5 and rows[4]["original_reward"] is None and rows[4]["original_chosen"] is None
-    assert counts == {"pair": 5, "rewritten": taken.count("new"), "unscored": 1, "empty": 1} | ({"worse": 1} if keep != "always" else {})
+    assert counts == {"pair": 5, "rewritten": taken_ids.count("new"), "unscored": 1, "empty": 1} | (
+        {"worse": 1} if keep != "always" else {}
+    )
 
 
 def test_rewrites_of_other_pairs_are_refused() -> None:
