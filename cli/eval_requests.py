@@ -1,4 +1,4 @@
-"""What `eva eval run` is asked for on the command line, as a change of the recipe: benchmarks, judge, baseline, spending cap."""
+"""The options of `eva eval run` as a change of the recipe: benchmarks, judge, baseline, spending cap."""
 
 import re
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ BENCHMARKS: dict[str, dict[str, Any]] = {
     "ifeval": {"kind": "ifeval"},
     "lm-eval": {"kind": "lm_eval"},
 }
-"""Names on the command line, and what they are where the recipe has no such benchmark."""
+"""Names on the command line, with the settings for a recipe without that benchmark."""
 
 
 def is_model(argument: str) -> bool:
@@ -39,13 +39,13 @@ def is_model(argument: str) -> bool:
 
 
 def model_overrides(model: str) -> list[str]:
-    """Overrides of the packaged recipe that make it one for a model."""
+    """Overrides of the packaged recipe for the evaluation of a model."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(Path(model).expanduser().resolve().name) if Path(model).expanduser().is_dir() else model)
     return [f"policy.model={yaml.safe_dump(model, default_flow_style=True, width=10_000).splitlines()[0]}", f"name=eval-{name}"]
 
 
 def requested_recipe(recipe: Recipe, bench: str | None, judge: str | None, baseline: str | None, max_cost: float | None) -> Recipe:
-    """The recipe with the benchmarks asked for.
+    """The recipe with the requested benchmarks.
 
     Args:
         bench: names, separated by commas; None = the recipe's own.
@@ -101,7 +101,7 @@ def _changed_benchmark(
 
 
 def _player(judge: str) -> dict[str, Any]:
-    """A player as in a recipe, from a word or a mapping in YAML."""
+    """A judge as in a recipe, from a word or a mapping in YAML."""
     try:
         mapping, _ = decode_yaml(judge)
     except ValueError as error:

@@ -68,7 +68,7 @@ def plan(
 
 
 def _measure(recipe: "Recipe", resolved: "Resolved", run: "Run") -> None:
-    """Time the stages, and keep the rates with the run."""
+    """Time the stages, and save the rates in the run's folder."""
     from eva_stages.core.progress import Reporter
     from eva_stages.planning.measured_rates import measured_rates, reduced_recipe
     from eva_stages.planning.rates import write_rates

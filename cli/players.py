@@ -1,4 +1,4 @@
-"""`eva creator` and `eva solver`: one player's stages of one iteration."""
+"""`eva creator` and `eva solver`: the stages of the creator or the solver in one iteration."""
 
 from pathlib import Path
 from typing import Annotated

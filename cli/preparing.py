@@ -15,7 +15,7 @@ class PreparedRecipe(NamedTuple):
     resolved: "Resolved"
     rounds: "list[Iteration]"
     notes: list[str]
-    """What is missing that only spending money or publishing needs."""
+    """Missing keys and accounts, which only spending money or publishing needs."""
 
 
 def prepare(recipe: "Recipe", run: "Run | None" = None, keys: bool = True, online: bool = False) -> PreparedRecipe:
@@ -23,7 +23,7 @@ def prepare(recipe: "Recipe", run: "Run | None" = None, keys: bool = True, onlin
 
     Args:
         run: where the run is to be.
-        keys: providers' keys have to be there too; a plan costs nothing and needs none, and has the missing ones among its notes.
+        keys: a missing key or account is an error; False (for a plan, which costs nothing) makes it a note.
         online: the Hub has to be reachable where the recipe publishes.
 
     Raises:

@@ -36,7 +36,7 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 
 @app.command("copy")
 def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[Path, typer.Argument(metavar="PATH")]) -> None:
-    """Copy a recipe to a file of your own, and the folder with the files it names beside it, where it has one."""
+    """Copy a recipe to a file of your own, with the folder of the files it names."""
     import shutil
 
     from eva_stages.core.errors import ConfigError
@@ -61,7 +61,7 @@ def validate(
     online: OnlineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a recipe and everything it points to; lists every fault."""
+    """Check a recipe and everything it names; report all errors."""
     from cli.preparing import prepare
     from eva_stages.checking.provider_checks import ask_servers
     from eva_stages.core.errors import ConfigError

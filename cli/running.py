@@ -1,4 +1,4 @@
-"""Bringing stages of a recipe to done, for `run`, `creator`, `solver` and `eval run`."""
+"""Completing stages of a recipe, for `run`, `creator`, `solver` and `eval run`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,12 +26,12 @@ def run_stages(
     repair: bool = False,
     change: "Callable[[Recipe], Recipe] | None" = None,
 ) -> None:
-    """Load the recipe, run the chosen stages with all they need, and print the table.
+    """Load the recipe, run the selected stages with everything they need, and print the table.
 
     Args:
-        choose: picks stages from the run's iterations.
-        at_least: the recipe is extended to this iteration where it has fewer.
-        repair: make finished artifacts anew that are not what was committed.
+        choose: selects stages from the run's iterations.
+        at_least: the recipe is extended to this number of iterations.
+        repair: recompute finished artifacts whose content changed since they were committed.
         change: of the recipe, after the overrides.
     """
     from cli.execution import execute_and_publish
@@ -73,7 +73,7 @@ def run_stages(
             keep_variant(run, all_stages, dump_recipe(recipe))
             check_engine(recipe.runtime.engine, run, all_stages)
             if not all(run.is_complete(stage) for stage in stages):
-                for variant in other_variants(run):  # what was made before is not used: said before anything is computed or paid
+                for variant in other_variants(run):  # report unused artifacts before anything is computed or paid
                     note(variant.description(run.root))
             put_down(run, plan_document(recipe, resolved, rounds, run)["stages"])
             execute_and_publish(run, recipe, rounds, stages, Reporter(), repair)

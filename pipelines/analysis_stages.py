@@ -1,4 +1,4 @@
-"""What the prompts of an iteration are like: scores and topics, beside the line of stages that leads to the next policy."""
+"""Scores and topics of an iteration's prompts; no stage of the training depends on them."""
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.resolved import Resolved
@@ -9,7 +9,7 @@ from pipelines.stage_limits import failed_calls
 
 
 def analysing(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, base: Outside) -> tuple[Stage, ...]:
-    """The scores and the topics of a prompt set, as far as asked for. The base policy scores, so that iterations can be compared."""
+    """The scores and the topics of a prompt set, if the recipe asks for them. A `policy` scorer is the base policy in every iteration."""
     config = recipe.creator.analysis
     stages: list[Stage] = []
     if config and config.scorer:

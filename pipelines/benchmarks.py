@@ -27,8 +27,8 @@ from pipelines.seeds import sampling_seed
 from pipelines.stage_limits import empty_limit, judging_limits, unscored_limit
 
 ROWS_PER_PART = 4
-"""Questions between two durable writes of a paid judge's judgments, in times what is under way at once: every call is in the journal
-anyway, and the end of each part waits for its slowest call."""
+"""Questions per part of a paid judge's judgments, in multiples of the concurrency: the journal holds every call anyway, and the end
+of each part waits for its slowest call."""
 
 Files = Mapping[str, Outside]
 

@@ -1,4 +1,4 @@
-"""What keeps prompt sets clean and varied: decontamination, and embeddings for their distances."""
+"""Decontamination of prompt sets, and embeddings for the distances between prompts."""
 
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -10,7 +10,7 @@ from eva_stages.core.stage import Input, RowStage, Stage, TableStage, Use
 
 
 def decontamination_stages(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage) -> tuple[Stage, ...]:
-    """The prompts, their matches with the evaluation sets, and the prompts without them; `prompts` alone if that is not asked for."""
+    """The prompts, their matches with the evaluation sets, and the prompts without them; `prompts` alone without decontamination."""
     config = recipe.creator.curate.decontaminate
     if config is None:
         return (prompts,)
@@ -38,10 +38,10 @@ def decontamination_stages(recipe: Recipe, resolved: Resolved, iteration: int, p
 def diversity_stages(
     recipe: Recipe, resolved: Resolved, iteration: int, curated_prompts: Stage, earlier: Sequence[Stage]
 ) -> tuple[Stage, ...]:
-    """The curated prompts with their distances to everything before them; none if not asked for.
+    """The curated prompts with their distances to everything before them; none without `creator.curate.diversity`.
 
     Args:
-        earlier: X_0, X_1, ... up to the present set.
+        earlier: X_0, X_1, ... up to the current set.
     """
     config = recipe.creator.curate.diversity
     if config is None:

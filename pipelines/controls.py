@@ -1,4 +1,4 @@
-"""What the paper holds eva against: iterations without a creator, or with one that does not evolve [figure 5, table 4].
+"""The paper's controls: iterations without a creator, or with a creator that does not evolve [figure 5, table 4].
 
 Each control trains like eva, iteration by iteration from the policy of the one before; only its prompts are others.
 """
@@ -14,7 +14,7 @@ from pipelines.prompt_stages import prompts_stage
 def control_stages(
     recipe: Recipe, resolved: Resolved, iteration: int, seeds: Stage, policy: Stage | Outside, topics: Stage | None = None
 ) -> tuple[Stage, ...]:
-    """The stages that lead to the prompts of an iteration, which the last of them makes; called for recipes with a control.
+    """The stages that lead to the prompts of an iteration; the last stage has the prompts. For recipes with a control.
 
     `longer` stays with the seed prompts; `human` takes the next, disjoint part of the prompt source; `no_evolve` draws from the seed
     prompts those that are informative under the present policy, anew in every iteration.

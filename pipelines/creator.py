@@ -1,4 +1,4 @@
-"""The prompt player: answer, score, inform, select, evolve, curate, mix [paper, 3.3.1]."""
+"""The creator: respond, reward, inform, select, evolve, curate, mix [paper, 3.3.1]."""
 
 from collections.abc import Sequence
 
@@ -22,14 +22,14 @@ def creator_stages(
     earlier_informativeness: Sequence[Stage] = (),
     topics: Stage | None = None,
 ) -> tuple[Stage, ...]:
-    """From the present prompt set to the next one, which is the last stage.
+    """From the current prompt set to the next set, which is the last stage.
 
     Args:
-        prompts: the present set X_t.
+        prompts: the current set X_t.
         earlier: the sets before it.
-        policy: the checkpoint that answers.
+        policy: the checkpoint that responds.
         informed_before: how informative the prompts of each earlier set were.
-        topics: the topics of the present set.
+        topics: the topics of the current set.
     """
     creator = recipe.creator
     replay = _replay_stages(recipe, iteration, prompts, earlier, earlier_informativeness)
@@ -83,7 +83,7 @@ def creator_stages(
 
 
 def _selection_stage(recipe: Recipe, resolved: Resolved, iteration: int, informativeness: Stage, topics: Stage | None) -> Stage:
-    """The informative subset; by topic as well if the recipe says so."""
+    """The informative subset, balanced by topic if the recipe has a topic share."""
     selection = recipe.creator.selection
     kind = resolved.function(selection.kind)
     settings = {"kind": kind, "fraction": selection.fraction, "seed": derive_seed(recipe.seed, "select", iteration)}
@@ -96,7 +96,7 @@ def _selection_stage(recipe: Recipe, resolved: Resolved, iteration: int, informa
 def _replay_stages(
     recipe: Recipe, iteration: int, prompts: Stage, earlier: Sequence[Stage], informativeness: Sequence[Stage]
 ) -> tuple[Stage, ...]:
-    """The most informative prompts that are no longer in the present set; none if not asked for, or before there are any."""
+    """The most informative prompts that are no longer in the current set; none without `creator.replay` or earlier sets."""
     config = recipe.creator.replay
     if config is None or not earlier:
         return ()
@@ -112,7 +112,7 @@ def _replay_stages(
 
 
 def _admission(recipe: Recipe, resolved: Resolved, iteration: int, curated_prompts: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
-    """The curated evolutions answered and scored like any prompt, and the most informative of them."""
+    """Responses and rewards for the curated evolutions, and the most informative evolutions."""
     creator = recipe.creator
     assert creator.curate.admit is not None
     metric = resolved.function(creator.metric)

@@ -1,4 +1,4 @@
-"""Held-out evaluation of a policy on the recipe's benchmarks; Lettercraft's stages are here, the public ones' in `benchmarks`.
+"""Held-out evaluation of a policy on the recipe's benchmarks; Lettercraft's stages are here, those of public benchmarks in `benchmarks`.
 
 Lettercraft scores with its own exact reward, whatever a recipe trains on: figures of different recipes mean the same.
 """

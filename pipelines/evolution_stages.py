@@ -1,4 +1,4 @@
-"""Evolving the drawn prompts: what the evolver is shown, and what it makes of it."""
+"""The evolution of the selected prompts: the context for the evolver, and its evolutions."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from pipelines.stage_limits import failed_calls
 
 @dataclass(frozen=True)
 class ScoredPrompts:
-    """The present prompt set X_t with its answers, and the checkpoint that gave them."""
+    """The current prompt set X_t with responses, rewards, and the policy that responded."""
 
     prompts: Stage
     responses: Stage
@@ -25,7 +25,7 @@ class ScoredPrompts:
 
 
 def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts) -> tuple[Stage, ...]:
-    """From the drawn prompts to their evolutions, which are the last stage."""
+    """From the selected prompts to their evolutions, which are the last stage."""
     evolve = recipe.creator.evolve
     context_stages = (
         *_feedback(recipe, resolved, iteration, selected, scored_prompts),
@@ -55,7 +55,7 @@ def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage
 
 
 def _feedback(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts) -> tuple[Stage, ...]:
-    """Best and worst responses, and a critique of them if there is a critic; none if not asked for."""
+    """Best and worst responses, and a critique if there is a critic; none without `creator.evolve.feedback`."""
     config = recipe.creator.evolve.feedback
     if config is None:
         return ()
@@ -84,7 +84,7 @@ def _feedback(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stag
 
 
 def _parents(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts) -> tuple[Stage, ...]:
-    """Other informative prompts for every drawn one; none if not asked for."""
+    """Other informative prompts for each selected prompt; none without `creator.evolve.multi_shot`."""
     config = recipe.creator.evolve.multi_shot
     if config is None:
         return ()

@@ -1,7 +1,7 @@
 """The health of every iteration, after its evaluation.
 
-The policy's answers that are looked at are those of a Lettercraft evaluation, or else answers to a sample of the seed prompts, made for
-this alone. They are scored by the reward that the policy is trained on, unless that only compares answers with each other.
+Health is measured on the policy's responses of a Lettercraft evaluation, or else on responses to a sample of the seed prompts. The
+reward that the policy is trained on scores them, unless it only compares responses with each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,10 +37,10 @@ Inputs = Mapping[str, Stage | Outside]
 
 @dataclass(frozen=True)
 class PolicyResponses:
-    """A policy's answers to the questions that all policies are looked at with, and the rewards of those, as stages."""
+    """A policy's responses to the questions that are the same for all policies, and their rewards."""
 
     stages: tuple[Stage, ...] = ()
-    """What is run for this alone."""
+    """Stages that only health needs."""
     questions: Stage | None = None
     answers: Stage | None = None
     rewards: Stage | None = None
@@ -59,7 +59,7 @@ def health_stages(
 
     Args:
         players: prompts and solver stages of each iteration from 0.
-        of_base, of_policies: the evaluations of theta_0 and of each iteration's policy.
+        of_base, of_policies: the evaluations of the base policy and of each iteration's policy.
     """
     previous, previous_score = _policy_responses(recipe, resolved, seeds, 0, base, of_base, BASE), _score(recipe, of_base, BASE)
     first = previous

@@ -1,4 +1,4 @@
-"""A whole run: a base round on the seed prompts, then eva iterations, each with its evaluation and its health [paper, Algorithm 1]."""
+"""A complete run: a base round on the seed prompts, then eva iterations, each with its evaluation and its health [paper, Algorithm 1]."""
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.resolved import Resolved

@@ -1,4 +1,4 @@
-"""From a choice in the recipe to the code behind it, without importing that code."""
+"""Deferred calls of generators and rewards, from the recipe's choices; their code is not imported."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,18 +18,18 @@ Inputs = Mapping[str, Stage | Outside]
 
 
 def policy_generator(recipe: Recipe, resolved: Resolved, model: Stage | Outside, **changes: Any) -> tuple[Use, Inputs]:
-    """The policy's generator over a checkpoint, and the inputs it brings; `changes` replace sampling settings."""
+    """The policy's generator on a checkpoint, and the inputs it needs; `changes` replace sampling settings."""
     return _checkpoint_generator(recipe.policy.generator, resolved, "policy", model, changes)
 
 
 def generator(
     config: Player, recipe: Recipe, resolved: Resolved, model: Stage | Outside, role: str, journal: str = WORK
 ) -> tuple[Use, Inputs]:
-    """A generator of the recipe's choice (`role`: evolver, judge, ...), and the inputs it brings.
+    """A generator of the recipe (`role`: evolver, judge, ...), and the inputs it needs.
 
     Args:
         model: the policy, for a generator of kind `policy`.
-        journal: where paid calls are kept: with the attempt (`WORK`), or with the run, for all its stages (`RUN`).
+        journal: where paid calls are saved: with the attempt (`WORK`), or with the run, for all its stages (`RUN`).
     """
     match config:
         case PolicyPlayer():
@@ -44,7 +44,7 @@ def generator(
 
 
 def reward_model(config: OneReward, recipe: Recipe, resolved: Resolved, model: Stage | Outside) -> tuple[Use, Inputs]:
-    """A reward of the recipe's choice, and the checkpoints it brings."""
+    """A reward of the recipe, and the checkpoints it needs."""
     if isinstance(config, LLMJudgeReward):
         judge, inputs = generator(config.judge, recipe, resolved, model, "judge")
         return Use(REWARDS[config.kind], {"llm": judge, "rubric": config.rubric}), inputs
@@ -59,7 +59,7 @@ def reward_model(config: OneReward, recipe: Recipe, resolved: Resolved, model: S
 
 
 def date_of(resolved: Resolved, model: Stage | Outside) -> dict[str, str]:
-    """The run's date as an argument, where a model's chat template shows one. Training keeps the template."""
+    """The run's date as an argument, if the model's chat template shows a date. Training does not change the template."""
     while isinstance(model, Stage):
         model = model.inputs["policy"]
     is_shown = resolved.date is not None and isinstance(model, Checkpoint) and model.shows_date
@@ -69,7 +69,7 @@ def date_of(resolved: Resolved, model: Stage | Outside) -> dict[str, str]:
 def _checkpoint_generator(
     config: Section, resolved: Resolved, name: str, model: Stage | Outside, changes: Mapping[str, Any]
 ) -> tuple[Use, Inputs]:
-    """A generator over a checkpoint, which is the input `name` of its stage."""
+    """A generator on a checkpoint, which is the input `name` of its stage."""
     arguments, runtime = _settings(config)
     arguments.pop("revision", None)
     settings = {**arguments, **changes, **date_of(resolved, model), "model": Input(name), "label": _label(model)}

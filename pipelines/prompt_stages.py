@@ -1,4 +1,4 @@
-"""Where a run's prompts come from: the seed prompts, and the parts of the same source that follow them."""
+"""The seed prompts of a run, and the later parts of the same source."""
 
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe

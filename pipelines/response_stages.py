@@ -1,4 +1,4 @@
-"""The two stages that both players share: the policy answers prompts, and the reward scores the answers."""
+"""The two stages that creator and solver share: the policy responds to prompts, and the reward scores the responses."""
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, OneReward
@@ -34,7 +34,7 @@ def responding(recipe: Recipe, resolved: Resolved, name: str, iteration: int, pr
 def rewarding(
     recipe: Recipe, resolved: Resolved, name: str, iteration: int, prompts: Stage, responses: Stage, policy: Stage | Outside
 ) -> Stage:
-    """A reward for every response; an ensemble is one stage per member and one that combines them."""
+    """A reward for every response. An ensemble has a stage per member and a stage that combines the rewards."""
     ensemble = recipe.reward
     if not isinstance(ensemble, EnsembleReward):
         return _rewarding(recipe, resolved, ensemble, name, iteration, prompts, responses, policy)
@@ -78,6 +78,6 @@ def keep_thoughts(recipe: Recipe) -> bool:
 
 
 def shown_system_prompt(recipe: Recipe) -> dict[str, str]:
-    """The system prompt that rewards are shown, as an argument; none where the recipe does not say so."""
+    """The system prompt for rewards as an argument, if the recipe shows it to them."""
     system_prompt = recipe.policy.generator.system_prompt
     return {"system_prompt": system_prompt} if recipe.policy.system_prompt_scored and system_prompt else {}

@@ -1,4 +1,4 @@
-"""The rewriter's stages: rewrite the chosen responses, score the rewrites, put those that count into the pairs [paper, D.2.1]."""
+"""The rewriter's stages: rewrite the chosen responses, score the rewrites, put the better ones into the pairs [paper, D.2.1]."""
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
@@ -16,7 +16,7 @@ from pipelines.stage_limits import failed_calls, unscored_limit
 def rewriting(
     recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, pairs: Stage, policy: Stage | Outside
 ) -> tuple[Stage, ...]:
-    """From pairs to pairs with rewritten chosen responses, the last stage; none if the recipe does not ask for it."""
+    """From pairs to pairs with rewritten chosen responses, the last stage; none without `solver.rewrite`."""
     config = recipe.solver.rewrite
     if config is None:
         return ()

@@ -10,6 +10,6 @@ LOCAL = (GENERATORS["transformers"], GENERATORS["vllm"])
 
 
 def sampling_seed(recipe: Recipe, generator: Use, *parts: str | int) -> dict[str, int]:
-    """The argument `seed` of a step that asks a generator; none where the generator decodes greedily."""
+    """The argument `seed` of a step that calls a generator; none if the generator decodes greedily."""
     greedy = generator.target in LOCAL and generator.arguments.get("temperature") == 0
     return {} if greedy else {"seed": derive_seed(recipe.seed, *parts)}

@@ -1,4 +1,4 @@
-"""The response player: answer, score, pair, train [paper, 3.3.2]. An on-policy loss does all of that within training."""
+"""The solver: respond, reward, pair, train [paper, 3.3.2]. An on-policy loss does all of that within training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,9 +22,9 @@ def solver_stages(
     """From a prompt set and a policy to the next policy, which is the last stage.
 
     Args:
-        policy: the checkpoint that answers, and where training starts unless it starts from scratch.
-        initial: theta_0.
-        earlier: the last stages before training of the iterations before, whose pairs training from scratch takes in.
+        policy: the checkpoint that responds, and where training starts unless it starts from scratch.
+        initial: the base policy.
+        earlier: the pairs of earlier iterations, which training from scratch uses too.
     """
     if isinstance(recipe.solver.loss, RLOO):
         return (_online(recipe, resolved, iteration, prompts, policy, initial),)
@@ -49,12 +49,12 @@ def solver_stages(
 
 
 def pairs_of(stages: Sequence[Stage]) -> list[Stage]:
-    """The pairs that an iteration's solver made, rewritten if they were; none where it is on-policy."""
+    """The final pairs of an iteration's solver; none for an on-policy loss."""
     return [stage for stage in stages if stage.name in ("rewritten", "pair")][-1:]
 
 
 def _online(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside) -> Stage:
-    """On-policy training: the policy answers as `policy.generator` says, and the recipe's reward scores in the training processes."""
+    """On-policy training: the policy samples with the settings of `policy.generator`, and the reward scores in the training processes."""
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
     reward, inputs = reward_model(recipe.reward, recipe, resolved, policy)
     on_policy = {
@@ -76,7 +76,7 @@ def _training_stage(
     data: Mapping[str, Stage | Outside],
     settings: Mapping[str, Any] | None = None,
 ) -> Stage:
-    """Training from `start` on `data`. The reference is `start` too, or theta_0; losses without one take no notice of it."""
+    """Training from `start` on `data`. The reference is `start` too, or the base policy; losses without a reference ignore it."""
     solver = recipe.solver
     if isinstance(solver.loss, CustomLoss):
         settings = {**(settings or {}), "loss_function": resolved.function(solver.loss.function)}

@@ -18,12 +18,12 @@ def unscored_limit(recipe: Recipe, counter: str = "unscored", total: str = "resp
 
 
 def failed_calls(role: str, share: float, place: str, field: str) -> Limit:
-    """A limit on the failed calls of a generator (`role`: evolver, judge, ...), which stands at `place` in the recipe."""
+    """A limit on the failed calls of a generator (`role`: evolver, judge, ...), at `place` in the recipe."""
     return Limit(FAILED_CALLS, CALLS, share, f"{role} calls failed", f"check {place}", field)
 
 
 def judging_limits(recipe: Recipe, place: str) -> tuple[Limit, Limit]:
     """The recipe's limits on a judge: failed calls, and judgments without a verdict."""
-    advice = f"check that {place} is a model that keeps to the judge's format, and its max_new_tokens"
+    advice = f"check that {place} is a model that follows the judge's format, and its max_new_tokens"
     verdicts = Limit("no_verdict", "judgments", recipe.limits.no_verdict, "judgments have no verdict", advice, "limits.no_verdict")
     return failed_calls("judge", recipe.limits.unjudged, place, "limits.unjudged"), verdicts

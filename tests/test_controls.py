@@ -132,7 +132,7 @@ def test_a_run_without_evolving_trains_from_scratch_on_rewritten_responses(tmp_p
         ({"solver.training.max_length": 45}, "solver.training.max_length: 45 tokens leave none of the prompts room"),
         ({"policy.generator.stop": ["x"]}, "policy.generator.stop: rloo"),
         ({"policy.generator.max_new_tokens": 128}, "policy.generator.max_new_tokens: 128 leave no room"),
-        ({"solver.responses": 5}, "solver.training.batch_size: 32 responses are no whole prompts of 5"),
+        ({"solver.responses": 5}, "solver.training.batch_size: 32 responses are not a multiple of 5"),
         ({"solver.reference": "initial", "solver.training.adapter": {"kind": "lora"}}, "solver.reference: under an adapter"),
         (
             {"solver.loss": {"kind": "dpo"}, "reward.kind": "lettercraft_judge", "solver.rewrite": {}},

@@ -1,6 +1,6 @@
-"""What the policy's chat template and sampling settings make of a recipe, looked at before any model is loaded.
+"""Checks of chat templates and sampling settings, before any model is loaded.
 
-What cannot work is an error. What works otherwise than somebody may expect who knows the model's own files is a note.
+A setting that cannot work is an error. A setting that overrides the model's own files is a note.
 """
 
 from collections.abc import Iterator
@@ -27,21 +27,21 @@ THOUGHT = f"<think>\nThought7\n</think>\n\n{ANSWER}"
 
 
 def _policy_template(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
-    """The policy can be asked, and what its template does with responses is known."""
+    """The policy's template renders prompts; changes that it makes to responses are reported."""
     model, policy = recipe.policy.model, resolved.policy(recipe)
     if model == LETTERCRAFT or policy is None or not policy.template:
         return
     chat = Chat(load_tokenizer(str(policy.path)), None, recipe.policy.generator.system_prompt)
     if reason := chat.refusal(QUESTION):
-        yield f"policy.model: the chat template of {model} does not take a message of the user ({reason}); mend the template"
+        yield f"policy.model: the chat template of {model} does not take a message of the user ({reason}); fix the template"
         return
     if QUESTION[0]["content"] not in chat.prompt_text(QUESTION):
-        yield f"policy.model: the chat template of {model} leaves out the messages of the user; mend the template"
+        yield f"policy.model: the chat template of {model} leaves out the messages of the user; fix the template"
         return
     if recipe.solver.rewrite and chat.opens_thought(QUESTION):
         yield (
             f"solver.rewrite: the chat template of {model} begins every response with a thought, and a rewritten response has none, so "
-            "that it would be trained as one; leave solver.rewrite out"
+            "it would be trained as a thought; leave solver.rewrite out"
         )
     if changes := list(_changes(chat)):
         note(
@@ -77,7 +77,7 @@ def _rendered_text(chat: Chat, text: str) -> str | None:
 
 
 def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
-    """With `reasoning: keep`, a reward's template shows it the thoughts."""
+    """With `reasoning: keep`, a reward's template must render thoughts."""
     yield from ()
     for place, reward in sections(recipe.reward, "reward"):
         if recipe.policy.reasoning == "strip" or not isinstance(reward, TEMPLATE_REWARDS):
@@ -89,7 +89,7 @@ def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             if "Thought7" not in chat.conversation_text([*QUESTION, {"role": "assistant", "content": THOUGHT}]):
                 note(
                     f"{place}.model: the chat template of {reward.model} leaves out thoughts, so policy.reasoning=keep shows it none; "
-                    "policy.reasoning=strip says so openly"
+                    "policy.reasoning=strip makes that explicit"
                 )
 
 
@@ -104,7 +104,7 @@ def _settings(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         folder = checkpoint.path
         kind = section.generator.kind if isinstance(section, Policy) else section.kind
         if kind == "vllm" and (fault := _unreadable(folder)):
-            yield f"{place}: vLLM cannot read the generation_config.json of {model} ({fault}); mend the file"
+            yield f"{place}: vLLM cannot read the generation_config.json of {model} ({fault}); fix the file"
         if model_defaults := model_settings(folder):
             defaults = ", ".join(f"{name} {shorten(str(value), 60)}" for name, value in sorted(model_defaults.items()))
             note(f"{place}: the files of {model} ask for {defaults}. eva samples as the recipe says and takes only end tokens from them")

@@ -8,7 +8,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.redaction import Secrets, known_secrets, secrets, single_secret
 from eva_stages.core.resolved import Resolved
 
-FIX = "Recipes are stored and published, so take it out, put it into an environment variable and name that variable in runtime.api_key_env"
+FIX = "Recipes are stored and published, so remove it, set an environment variable and name that variable in runtime.api_key_env"
 USER_IN_URL = re.compile(r"//[^/\s\"'<>\\]+@")
 
 
@@ -27,7 +27,7 @@ def _credential_kind(text: str, secret_values: Secrets) -> str:
     if secret_values.hide(text) != text:
         names = [name for name, value in known_secrets() if single_secret(value).hide(text) != text]
         return f"holds the value of {', '.join(dict.fromkeys(names)) or 'an environment variable'}, or a part of it"
-    return "holds what looks like a key or a password"
+    return "contains what looks like a key or a password"
 
 
 def _texts(value: Any, place: tuple[str, ...]) -> Iterator[tuple[str, str]]:

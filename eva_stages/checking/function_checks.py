@@ -1,4 +1,4 @@
-"""Functions that a recipe names: that they may be imported, can be called and return what they should; references for verifiers."""
+"""Checks of the functions that a recipe names: permission to import, parameters, return values, references for verifiers."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def call_fault(function: Any, field: FunctionField) -> str | None:
         return f"is a coroutine or generator function, not a plain function; {expected_function}"
     try:
         signature = inspect.signature(function)
-    except (ValueError, TypeError):  # some functions written in C do not say
+    except (ValueError, TypeError):  # some functions written in C have no signature
         return None
     try:
         signature.bind(*field.parameters)

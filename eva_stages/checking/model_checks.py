@@ -1,4 +1,4 @@
-"""What a model's files say about it, held against what the recipe uses it for; no weight is read.
+"""Checks of a model's files against its use in the recipe. No weight is read.
 
 Everything that would otherwise end a stage after the generation before it was paid for: missing heads, other shapes, chat templates,
 tokenizers, positions. All that is wrong with a model is found at once.
@@ -28,7 +28,7 @@ PLACEHOLDER = re.compile("image|video|audio|vision", re.IGNORECASE)
 
 @dataclass
 class Inspection:
-    """A model of the recipe and what is wrong with it.
+    """A model of the recipe and its errors.
 
     Attributes:
         model: as the recipe names it.
@@ -48,7 +48,7 @@ class Inspection:
 
 
 def check_models(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
-    """Every model of the recipe that could be found is one that can be used as the recipe says."""
+    """Every model that was found can be used as the recipe says."""
     for place, section in sections(recipe):
         if not isinstance(section, WITH_MODEL) or (checkpoint := resolved.checkpoints.get((section.model, section.revision))) is None:
             continue
@@ -158,7 +158,7 @@ def _check_template(inspection: Inspection) -> None:
     settings = read_json(inspection.folder / "tokenizer_config.json")
     if not (inspection.folder / "chat_template.jinja").is_file() and not settings.get("chat_template"):
         inspection.add(
-            "has no chat template, so prompts and responses cannot be told apart; take an instruction-tuned model, or put a "
+            "has no chat template, so prompts and responses cannot be separated; use an instruction-tuned model, or add a "
             "chat_template.jinja beside its tokenizer"
         )
 
@@ -196,7 +196,7 @@ def _check_letters(inspection: Inspection) -> None:
 
 
 def _loaded_tokenizer(inspection: Inspection) -> Any:
-    """The tokenizer; None, and a fault, if it cannot be loaded."""
+    """The tokenizer; None, and an error, if it cannot be loaded."""
     try:
         return load_tokenizer(str(inspection.folder))
     except DataError as error:
@@ -205,7 +205,7 @@ def _loaded_tokenizer(inspection: Inspection) -> Any:
 
 
 def token_count(folder: Path) -> int:
-    """One more than the highest token id that a text can have; 0 if the files do not say.
+    """One more than the highest token id that a text can have; 0 if the files do not contain it.
 
     The text models of multimodal families keep the placeholders of pictures, and have no embeddings for them (Gemma 3 1B).
     """

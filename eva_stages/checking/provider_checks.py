@@ -1,4 +1,4 @@
-"""What a recipe asks of providers, before any money is spent: their keys, prices and limits; and, if wanted, whether they answer.
+"""Checks of providers before any money is spent: keys, prices and limits; with --online, whether they respond.
 
 The first part makes no network call. The second, `ask_servers`, asks every server of the recipe one question with one token of answer, by
 the same client that the stages use, and counts what that costs.
@@ -23,13 +23,13 @@ NO_RESPONSE = ("gave up", "refused")
 
 
 def check_providers(recipe: Recipe, _: Resolved) -> Iterator[str]:
-    """Every model behind a provider can be asked with the recipe's settings."""
+    """Every model behind a provider accepts the recipe's settings."""
     for place, player in providers(recipe):
         yield from _provider_faults(player, place)
 
 
 def missing_keys(recipe: Recipe, _: Resolved) -> Iterator[str]:
-    """Every provider's key that is not there, with the place of the model that needs it."""
+    """Every missing key of a provider, with the place of the model that needs it."""
     for place, player in providers(recipe):
         try:
             if not any(_provider_faults(player, place)):
@@ -66,7 +66,7 @@ def ask_servers(recipe: Recipe) -> list[str]:
     """Ask every server of a recipe one question, under its key.
 
     Returns:
-        What there is to tell: how many were asked, and what that cost.
+        A note: how many servers responded, and what that cost.
 
     Raises:
         ConfigError: with every server that cannot be reached or refuses, and what to do.

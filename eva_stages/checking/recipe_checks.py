@@ -1,4 +1,4 @@
-"""Everything that can be known of a recipe before a stage runs: what it names fits together and works. All errors at once."""
+"""All checks of a recipe before a stage runs; they report all errors together."""
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -39,7 +39,7 @@ def errors_of(recipe: Recipe, resolved: Resolved, checks: Sequence[Check]) -> li
 
 
 def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
-    """There are as many prompts as the recipe asks for. Rows that are left out get a note with the reasons."""
+    """The source has as many prompts as the recipe takes. Rows that are left out get a note with the reasons."""
     prompts, source = recipe.prompts, resolved.prompts
     human = recipe.creator.control == "human"
     if isinstance(prompts, LettercraftPrompts):
@@ -75,7 +75,7 @@ def _mixing(recipe: Recipe, _: Resolved) -> Iterator[str]:
     replay, evolved = recipe.creator.replay, recipe.creator.mix.evolved_share
     if replay and evolved + replay.share > 1:
         yield (
-            f"creator.replay.share: {replay.share} and creator.mix.evolved_share, {evolved}, are more than the whole; "
+            f"creator.replay.share: {replay.share} and creator.mix.evolved_share, {evolved}, add up to more than 1; "
             f"give at most {1 - evolved:.3g}, or fewer evolved prompts"
         )
 
@@ -85,7 +85,7 @@ def _analysis(recipe: Recipe, _: Resolved) -> Iterator[str]:
     if recipe.creator.selection.topic_share and not (analysis and analysis.topics):
         yield "creator.selection.topic_share: balances topics, and there are none; give creator.analysis.topics, or 0"
     if analysis and not analysis.scorer and not analysis.topics:
-        yield "creator.analysis: has nothing to look for; give it a scorer, topics, or both"
+        yield "creator.analysis: has nothing to analyse; give a scorer, topics, or both"
     if analysis and analysis.topics and len(set(analysis.topics.labels)) < len(analysis.topics.labels):
         yield f"creator.analysis.topics.labels: {', '.join(analysis.topics.labels)} names a topic twice"
 
@@ -109,11 +109,11 @@ def _decontamination(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
 
 
 def _benchmarks(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
-    """Each benchmark is there once, and its files are what they should be."""
+    """Each benchmark is listed once, and its files are valid."""
     benchmarks = recipe.evaluation.benchmarks
     names = [benchmark_name(benchmark) for benchmark in benchmarks]
     if repeated_names := sorted({name for name in names if names.count(name) > 1}):
-        yield f"evaluation.benchmarks: {', '.join(repeated_names)} stands there twice; keep one of each"
+        yield f"evaluation.benchmarks: {', '.join(repeated_names)} is listed twice; keep one of each"
     for index, benchmark in enumerate(benchmarks):
         place = f"evaluation.benchmarks.{index}"
         if isinstance(benchmark, LMEval) and find_spec("lm_eval") is None:

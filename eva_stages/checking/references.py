@@ -1,4 +1,4 @@
-"""What a recipe names outside eva: models, files, folders, functions. Collected from its fields; nothing is looked up."""
+"""The models, files, folders and functions that a recipe names, collected from its fields. Nothing is read."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The one place, between a recipe and its stages, that touches disk, Hub and network, and that hashes.
+"""The only code between a recipe and its stages that reads files, the Hub and the network, and that hashes.
 
 Each model, file and function of the recipe is visited once; errors are collected, so that all of them are reported together.
 """

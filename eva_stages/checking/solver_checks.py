@@ -1,4 +1,4 @@
-"""What a solver's settings need of the recipe, the policy's files and this machine, looked at before any model is loaded."""
+"""Checks of the solver's settings against the recipe, the policy's files and this machine, before any model is loaded."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from eva_stages.solver.launch_file import read_launch_file
 from eva_stages.solver.launching import training_length
 
 PACKAGES = {"liger": "liger-kernel", "qlora": "bitsandbytes", "DEEPSPEED": "deepspeed"}
-"""What settings need beyond eva's own packages."""
+"""Packages that a setting requires beyond eva's own."""
 TEMPLATE_TOKENS = 64
 """More than a chat template puts around a prompt."""
 
@@ -74,8 +74,8 @@ def _online(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         )
     if solver.training.batch_size % solver.responses:
         yield (
-            f"solver.training.batch_size: {solver.training.batch_size} responses are no whole prompts of {solver.responses} "
-            "(solver.responses) each; give a multiple"
+            f"solver.training.batch_size: {solver.training.batch_size} responses are not a multiple of {solver.responses} "
+            "(solver.responses); give a multiple"
         )
 
 
@@ -96,7 +96,7 @@ def _machines(recipe: Recipe, _: Resolved) -> Iterator[str]:
     machines, processes = file.machines, file.processes
     place = "solver.training.runtime.starter"
     if machines > 1 and runtime.starter is None:
-        yield f"{place}: {runtime.launch} has {machines} machines; say what starts training on them, slurm or ray"
+        yield f"{place}: {runtime.launch} has {machines} machines; give the starter of training, slurm or ray"
     if machines == 1 and runtime.starter:
         yield f"{place}: {runtime.launch} has one machine, which needs no starter; leave it out, or take multi_node"
     if processes % machines:
@@ -129,7 +129,7 @@ def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     folder = policy.path
     limit = training_length(recipe.solver.training.max_length, folder)
     if isinstance(recipe.solver.loss, RLOO):
-        limit -= recipe.policy.generator.max_new_tokens - 1  # room for a whole response
+        limit -= recipe.policy.generator.max_new_tokens - 1  # room for a complete response
     if (folder / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 

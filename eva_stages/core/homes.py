@@ -82,18 +82,18 @@ def arena_hard_answers(version: str, model: str) -> Home:
 
 @dataclass(frozen=True)
 class FileSource:
-    """Where a file comes from: a path, or a public home where no path is given or nothing is there."""
+    """The origin of a file: a path, or a public home if there is no file at the path."""
 
     path: str | None = None
     home: Home | None = None
     folder: bool = False
     """Whether it is a folder."""
     settings: "FileSource | None" = None
-    """The judge's settings file; this file is needed only where that one holds no system prompt."""
+    """The judge's settings file; this file is needed only if the settings have no system prompt."""
 
 
 def find_file(source: FileSource, place: str, advice: str = "give a path") -> Outside:
-    """A file or folder with the digest of its content; a file at a public home is fetched if it is not in the cache.
+    """A file or folder with the digest of its content. A file that is not in the cache is fetched from its public home.
 
     Args:
         place: the recipe field that can give a path, for errors.

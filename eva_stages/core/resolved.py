@@ -1,4 +1,4 @@
-"""What a recipe names outside eva, as facts: builders and checks read these and touch neither disk nor network.
+"""Facts about everything that a recipe names: builders and checks read these instead of files and the network.
 
 `eva_stages.checking.resolution` collects them.
 """
@@ -44,7 +44,7 @@ class PromptSource(NamedTuple):
 
 @dataclass(frozen=True)
 class Resolved:
-    """Everything that a recipe names outside eva. What could not be found is missing here, and `errors` has the reason."""
+    """Everything that a recipe names. What was not found is missing here, and `errors` has the reason."""
 
     checkpoints: Mapping[tuple[str, str | None], Checkpoint] = field(default_factory=dict)
     """By model and revision, as in the recipe."""
@@ -73,5 +73,5 @@ class Resolved:
         return self.files[source]
 
     def function(self, choice: str) -> str | Use:
-        """The function of a field, as a step takes it: the name of one of eva's own, or the use of one in a file."""
+        """The argument of a step for a function: the name of a built-in function, or the deferred import of a function in a file."""
         return self.functions[choice].use() if in_file(choice) else choice

@@ -48,7 +48,7 @@ def locate(model: str, revision: str | None, place: str) -> Path:
 
     Args:
         model: `lettercraft`, a checkpoint folder, or a Hub id.
-        place: the recipe field it stands in, for errors.
+        place: the recipe field, for errors.
 
     Raises:
         ConfigError: if it is not there, or is no checkpoint in safetensors.

@@ -82,7 +82,7 @@ def test_every_fault_of_a_benchmarks_files_is_found_before_anything_starts(tmp_p
         "evaluation.benchmarks.0: ",
         "is not a question file of mt_bench",
         "evaluation.benchmarks.1.judge.model: gpt-4-1106-preview needs OPENAI_API_KEY",
-        "gsm8k stands there twice",
+        "gsm8k is listed twice",
         f"evaluation.benchmarks.2.questions: there is no file {Path.cwd() / 'nowhere.jsonl'}",
     ):
         assert words in fault_text, fault_text

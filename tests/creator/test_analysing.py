@@ -115,9 +115,9 @@ def test_what_cannot_be_analysed_is_said_before_anything_runs(tmp_path: Path) ->
     check(load_recipe("quickstart", [topics("good"), "creator.selection.topic_share=0.25", "creator.replay={share: 0.2}"]))
     message = faults(topics("bad"), "creator.replay={share: 0.3}", "creator.evolve.feedback={critic: {kind: transformers, model: ./gone}}")
     assert "has the labels NO, YES; a zero-shot classifier" in message and "creator.analysis.topics.model" in message
-    assert "creator.replay.share: 0.3 and creator.mix.evolved_share, 0.8, are more than the whole; give at most 0.2" in message
+    assert "creator.replay.share: 0.3 and creator.mix.evolved_share, 0.8, add up to more than 1; give at most 0.2" in message
     assert "names a topic twice" in faults(topics("good", "[a, a]"))
-    assert "creator.analysis: has nothing to look for" in faults("creator.analysis={}")
+    assert "creator.analysis: has nothing to analyse" in faults("creator.analysis={}")
     assert "balances topics, and there are none" in faults("creator.selection.topic_share=0.25")
     assert "creator.evolve.feedback.critic.model: there is no checkpoint at ./gone" in faults(
         "creator.evolve.feedback={critic: {kind: transformers, model: ./gone}}"
