@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from eva_stages.checking.references import FileReference, FunctionReference, ModelReference, references
+from eva_stages.checking.recipe_references import FileReference, FunctionReference, ModelReference, references
 from eva_stages.checking.resolution import resolve
 from eva_stages.core import fingerprint
 from eva_stages.core.config.evaluation_config import benchmark_name

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def test_imports_run_downhill(path: Path) -> None:
             continue
         equal_and_foundational = LEVELS[own_room] == LEVELS[other_room] == 1 and own_room == "eva_stages.lettercraft"
         assert LEVELS[other_room] < LEVELS[own_room] or equal_and_foundational, f"{path} imports {module}, which is not below it"
+
+
+def test_files_are_short_and_have_names_of_their_own() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert not {name: length for name, length in lengths.items() if length > 300}
+    names = Counter(path.name for path in SOURCES if path.name != "__init__.py")
+    assert not {name: count for name, count in names.items() if count > 1}
 
 
 def test_help_imports_no_model_library() -> None:

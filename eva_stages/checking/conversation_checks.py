@@ -10,7 +10,7 @@ from textwrap import shorten
 
 from jinja2 import TemplateError
 
-from eva_stages.checking.references import sections
+from eva_stages.checking.recipe_references import sections
 from eva_stages.core.config.models_config import Policy, TransformersModel, VLLMModel
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.resolved import Resolved

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from eva_stages.checking.references import sections
+from eva_stages.checking.recipe_references import sections
 from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, FunctionField, function_choices, in_file
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
 from eva_stages.core.config.recipe import Recipe

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eva_stages.checking.references import WITH_MODEL, sections
+from eva_stages.checking.recipe_references import WITH_MODEL, sections
 from eva_stages.core.config.creator_config import Diversity, Topics
 from eva_stages.core.config.models_config import Policy, TransformersGenerator, TransformersModel, VLLMGenerator, VLLMModel
 from eva_stages.core.config.recipe import Recipe

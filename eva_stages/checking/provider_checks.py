@@ -7,7 +7,7 @@ the same client that the stages use, and counts what that costs.
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from eva_stages.checking.references import sections
+from eva_stages.checking.recipe_references import sections
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, MissingKeyError, StageError

@@ -8,7 +8,7 @@ from eva_stages.checking.credential_checks import check_credentials
 from eva_stages.checking.function_checks import check_functions, check_references
 from eva_stages.checking.model_checks import check_models
 from eva_stages.checking.provider_checks import check_providers
-from eva_stages.checking.references import sections
+from eva_stages.checking.recipe_references import sections
 from eva_stages.checking.solver_checks import SOLVER_CHECKS
 from eva_stages.core.config.evaluation_config import Benchmark, LMEval, benchmark_name
 from eva_stages.core.config.models_config import VLLMGenerator

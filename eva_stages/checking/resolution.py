@@ -3,7 +3,7 @@
 Each model, file and function of the recipe is visited once; errors are collected, so that all of them are reported together.
 """
 
-from eva_stages.checking.references import FileReference, FunctionReference, ModelReference, references
+from eva_stages.checking.recipe_references import FileReference, FunctionReference, ModelReference, references
 from eva_stages.core.config.evaluation_config import benchmark_name
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
