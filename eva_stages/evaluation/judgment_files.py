@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.json_lines import read_objects
 
-MOST_FAULTS = 5
+ERRORS_PER_FILE = 5
 """Errors reported per file."""
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Record(NamedTuple):
     place: str
     row: dict[str, Any]
 
-    def fault(self, text: str) -> str:
+    def message(self, text: str) -> str:
         return f"{self.path}, {self.place}: {text}"
 
 
@@ -57,7 +57,7 @@ def read_records(paths: Iterable[Path], kinds: tuple[str, ...], benchmark: str) 
     Raises:
         ConfigError: for every file that is missing, unreadable, empty or of another kind, with what is expected.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     records: list[Record] = []
     seen_paths: set[Path] = set()
     for path in paths:
@@ -67,9 +67,9 @@ def read_records(paths: Iterable[Path], kinds: tuple[str, ...], benchmark: str) 
             seen_paths.add(path.resolve())
             records += _of_kinds(_rows(path), path, kinds, benchmark)
         except ConfigError as error:
-            faults += error.faults
-    if faults:
-        raise ConfigError(faults)
+            errors += error.faults
+    if errors:
+        raise ConfigError(errors)
     return records
 
 
@@ -80,14 +80,14 @@ def parse_records(records: Iterable[Record], parse: Callable[[Record], T]) -> li
         ConfigError: with the first errors of each file; `parse` raises ValueError with the error of a row.
     """
     values: list[T] = []
-    faults: dict[Path, list[str]] = {}
+    errors: dict[Path, list[str]] = {}
     for record in records:
         try:
             values.append(parse(record))
         except ValueError as error:
-            faults.setdefault(record.path, []).append(record.fault(str(error)))
-    if faults:
-        raise ConfigError([line for path, lines in faults.items() for line in _first(path, lines)])
+            errors.setdefault(record.path, []).append(record.message(str(error)))
+    if errors:
+        raise ConfigError([line for path, lines in errors.items() for line in _first(path, lines)])
     return values
 
 
@@ -129,9 +129,9 @@ def judge_field(row: dict[str, Any]) -> str | None:
     return judge
 
 
-def _first(path: Path, faults: list[str]) -> list[str]:
-    hidden_count = len(faults) - MOST_FAULTS
-    return faults[:MOST_FAULTS] + ([f"{path}: and {hidden_count} more rows with faults"] if hidden_count > 0 else [])
+def _first(path: Path, errors: list[str]) -> list[str]:
+    hidden_count = len(errors) - ERRORS_PER_FILE
+    return errors[:ERRORS_PER_FILE] + ([f"{path}: and {hidden_count} more rows with errors"] if hidden_count > 0 else [])
 
 
 def _of_kinds(records: list[Record], path: Path, kinds: tuple[str, ...], benchmark: str) -> list[Record]:
@@ -142,7 +142,7 @@ def _of_kinds(records: list[Record], path: Path, kinds: tuple[str, ...], benchma
     if strangers:
         kind = kind_of(strangers[0].row)
         looks = f"looks like {kind}" if kind else f"has the fields {', '.join(sorted(strangers[0].row)) or 'none'}"
-        raise ConfigError([strangers[0].fault(f"{looks}; {expected_text}")])
+        raise ConfigError([strangers[0].message(f"{looks}; {expected_text}")])
     return records
 
 

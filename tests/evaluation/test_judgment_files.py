@@ -72,5 +72,5 @@ def test_the_first_errors_of_every_file_are_reported(tmp_path: Path) -> None:
     paths = [write_lines(tmp_path / f"{name}.jsonl", [rating_row("", number, 1, 1) for number in range(7)]) for name in "ab"]
     with pytest.raises(ConfigError) as error:
         parse_records(read_records(paths, SINGLE, "mt-bench"), lambda record: text_field(record.row, "model"))
-    assert len(error.value.faults) == 12 and error.value.faults[5] == f"{paths[0]}: and 2 more rows with faults"
+    assert len(error.value.faults) == 12 and error.value.faults[5] == f"{paths[0]}: and 2 more rows with errors"
     assert error.value.faults[0] == f'{paths[0]}, line 1: model is ""; expected a name or an id'
