@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from eva_stages.core.progress import duration
 from eva_stages.publishing.privacy import Privacy
-from eva_stages.publishing.report.numbers import before_and_after, last_texts, n_of, rewards, table, word_counts
+from eva_stages.publishing.report.numbers import last_texts, n_of, rewards, rewards_around_training, table, word_counts
 from eva_stages.publishing.report.plots import Plot, draw, look, short
 from eva_stages.publishing.report.provenance_section import recipe_of
 from eva_stages.publishing.report.section_html import Cell, Section, Table
@@ -20,12 +20,12 @@ Line = dict[int, float]
 
 
 def _set_figure(history: History, columns: list[str], figure: Callable[[Any], float | None]) -> Line:
-    found: Line = {}
+    line_values: Line = {}
     for iteration, artifact in history.prompt_sets.items():
         rows = table(artifact, columns)
         if rows is not None and len(rows) and (value := figure(rows)) is not None:
-            found[iteration] = value
-    return found
+            line_values[iteration] = value
+    return line_values
 
 
 def _mean_words(history: History) -> Line:
@@ -38,7 +38,11 @@ def _mean_generation(history: History) -> Line:
 
 def _score(name: str) -> Callable[[History], Line]:
     def read(history: History) -> Line:
-        means = {one.iteration: pc.mean(rows[name]).as_py() for one in history.every("analyse-scores") if (rows := table(one, [name]))}
+        means = {
+            artifact.iteration: pc.mean(rows[name]).as_py()
+            for artifact in history.every("analyse-scores")
+            if (rows := table(artifact, [name]))
+        }
         return {iteration: float(mean) for iteration, mean in means.items() if mean is not None}
 
     return read
@@ -46,25 +50,27 @@ def _score(name: str) -> Callable[[History], Line]:
 
 def _reward(name: str) -> Callable[[History], Line]:
     def read(history: History) -> Line:
-        found: Line = {}
+        line_values: Line = {}
         for artifact in history.every("reward"):
-            scored = rewards(artifact)
-            values = None if scored is None else scored.mean if name == "mean" else scored.gap
+            reward_rows = rewards(artifact)
+            values = None if reward_rows is None else reward_rows.mean if name == "mean" else reward_rows.gap
             if values is not None and np.isfinite(values).any():
-                found[artifact.iteration] = float(np.nanmean(values))
-        return found
+                line_values[artifact.iteration] = float(np.nanmean(values))
+        return line_values
 
     return read
 
 
 def _gain(history: History) -> Line:
-    pairs = {iteration: before_and_after(history, iteration) for iteration in history.iterations}
+    pairs = {iteration: rewards_around_training(history, iteration) for iteration in history.iterations}
     return {number: float(np.nanmean(pair[1].mean) - np.nanmean(pair[0].mean)) for number, pair in pairs.items() if pair}
 
 
 def _training(name: str) -> Callable[[History], Line]:
     return lambda history: {
-        one.iteration: one.manifest["training"][name] for one in history.every("train") if name in one.manifest.get("training", {})
+        artifact.iteration: artifact.manifest["training"][name]
+        for artifact in history.every("train")
+        if name in artifact.manifest.get("training", {})
     }
 
 
@@ -88,26 +94,30 @@ def side_by_side(histories: Sequence[History]) -> Section:
 
 def differences(histories: Sequence[History], privacy: Privacy) -> Section:
     """The recipe fields that are not the same in all runs."""
-    flat = [_flat(recipe_of(one, privacy)) for one in histories]
-    names = list(dict.fromkeys(name for one in flat for name in one if name != "name"))
+    flat = [_flat(recipe_of(history, privacy)) for history in histories]
+    names = list(dict.fromkeys(name for entry in flat for name in entry if name != "name"))
     rows: list[list[Cell]] = [
-        [name, *(str(one.get(name, "")) for one in flat)] for name in names if len({str(one.get(name, "")) for one in flat}) > 1
+        [name, *(str(entry.get(name, "")) for entry in flat)] for name in names if len({str(entry.get(name, "")) for entry in flat}) > 1
     ]
     missing = [] if rows else ["The recipes are the same but for their names."]
-    tables = [Table("Recipe fields that differ", ["field", *(one.name for one in histories)], rows)] if rows else []
+    tables = [Table("Recipe fields that differ", ["field", *(history.name for history in histories)], rows)] if rows else []
     return Section("differences", "What differs", (), (), tables, missing)
 
 
-def _flat(value: Any, above: str = "") -> dict[str, Any]:
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
-        return {name: item for key, below in value.items() for name, item in _flat(below, f"{above}.{key}" if above else str(key)).items()}
+        return {
+            name: item
+            for key, item_value in value.items()
+            for name, item in _flat(item_value, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
     if isinstance(value, list) and value:
-        return {name: item for index, below in enumerate(value) for name, item in _flat(below, f"{above}.{index}").items()}
-    return {above: value}
+        return {name: item for index, item_value in enumerate(value) for name, item in _flat(item_value, f"{prefix}.{index}").items()}
+    return {prefix: value}
 
 
-def _plot(histories: Sequence[History], name: str, title: str, unit: str, read: Callable[[History], Line]) -> Plot | None:
-    lines = {history.name: line for history in histories if (line := read(history))}
+def _plot(histories: Sequence[History], name: str, title: str, unit: str, read_line: Callable[[History], Line]) -> Plot | None:
+    lines = {history.name: line for history in histories if (line := read_line(history))}
     if not lines:
         return None
 
@@ -121,10 +131,16 @@ def _plot(histories: Sequence[History], name: str, title: str, unit: str, read: 
 
 def _totals(histories: Sequence[History]) -> Table:
     rows: list[list[Cell]] = []
-    for one in histories:
-        counts = [made.manifest["counts"] for made in one.artifacts]
+    for history in histories:
+        counts = [artifact.manifest["counts"] for artifact in history.artifacts]
         tokens, usd = (sum(count.get(name, 0) for count in counts) for name in ("output_tokens", COST))
         rows.append(
-            [one.name, len(one.artifacts), duration(sum(made.manifest["seconds"] for made in one.artifacts)), int(tokens), float(usd)]
+            [
+                history.name,
+                len(history.artifacts),
+                duration(sum(artifact.manifest["seconds"] for artifact in history.artifacts)),
+                int(tokens),
+                float(usd),
+            ]
         )
     return Table("Cost", ["run", "finished stages", "time", "generated tokens", "USD"], rows)

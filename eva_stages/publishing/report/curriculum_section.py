@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 
 from eva_stages.core.kinds import KINDS
 from eva_stages.core.parts import FAILED_CALLS
-from eva_stages.publishing.report.numbers import counted, last_texts, mean_interval, n_of, sizes, table, word_counts
-from eva_stages.publishing.report.plots import Plot, draw, grouped, histograms, interval_points, stacked
+from eva_stages.publishing.report.numbers import count_text, last_texts, mean_interval, n_of, sizes, table, word_counts
+from eva_stages.publishing.report.plots import Plot, draw, grouped_bars, histograms, interval_points, stacked_bars
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
@@ -19,41 +19,41 @@ MOST_TOPICS = 6
 
 def curriculum(history: History) -> Section:
     sets = {
-        iteration: table(one, ["prompt_id", "messages", "generation", "mutation", "origin"])
-        for iteration, one in history.prompt_sets.items()
+        iteration: table(prompt_set, ["prompt_id", "messages", "generation", "mutation", "origin"])
+        for iteration, prompt_set in history.prompt_sets.items()
     }
-    known = {iteration: rows for iteration, rows in sets.items() if rows is not None and len(rows)}
+    filled_sets = {iteration: rows for iteration, rows in sets.items() if rows is not None and len(rows)}
     rejected = {iteration: reasons for iteration in history.iterations if (reasons := rejections(history, iteration))}
     topics = _topic_counts(history)
     plots: list[Plot] = []
     plots += [_topics(topics)] if topics else []
     plots += [plot for name in ("complexity", "quality") if (plot := _scores(history, name))]
-    plots += [_lengths(known), _generations(known)] if known else []
+    plots += [_lengths(filled_sets), _generations(filled_sets)] if filled_sets else []
     plots += [_rejections(history, rejected)] if rejected else []
     missing = []
     if not topics:
         missing.append("Topics were not asked for; `creator.analysis.topics` in the recipe finds them.")
     if not history.every("analyse-scores"):
         missing.append("Complexity and quality were not asked for; `creator.analysis.scorer` in the recipe finds them.")
-    tables = [_table(known)] if known else []
+    tables = [_table(filled_sets)] if filled_sets else []
     tables += [_mutations(history)] if history.every("evolve") else []
-    return Section("curriculum", "Curriculum", [], plots, [one for one in tables if one.rows], missing)
+    return Section("curriculum", "Curriculum", [], plots, [table for table in tables if table.rows], missing)
 
 
 def rejections(history: History, iteration: int) -> dict[str, int]:
     """How many evolutions of an iteration were turned away, by reason."""
-    found: dict[str, int] = {}
+    count_by_reason: dict[str, int] = {}
     for kind in KINDS.values():
         artifact = history.find(kind.name, iteration) if kind.kept_counts else None
         if artifact is None or (kind.name == "decontaminate" and iteration == 0):
             continue
         for reason, count in artifact.counts.items():
             if reason not in kind.kept_counts and count:
-                found[spaced(reason)] = found.get(spaced(reason), 0) + int(count)
-    return found
+                count_by_reason[with_spaces(reason)] = count_by_reason.get(with_spaces(reason), 0) + int(count)
+    return count_by_reason
 
 
-def spaced(name: str) -> str:
+def with_spaces(name: str) -> str:
     """A name from the code as people write it."""
     return name.replace("_", " ")
 
@@ -64,12 +64,14 @@ def _labels(iterations: Any) -> list[str]:
 
 def _topic_counts(history: History) -> dict[int, dict[str, int]]:
     """Labelled prompts by topic and iteration."""
-    found = {}
+    counts_found = {}
     for artifact in history.every("analyse-topics"):
         rows = table(artifact, ["topic"])
         if rows is not None and len(rows["topic"].drop_null()):
-            found[artifact.iteration] = {str(one["values"]): one["counts"] for one in rows["topic"].drop_null().value_counts().to_pylist()}
-    return found
+            counts_found[artifact.iteration] = {
+                str(entry["values"]): entry["counts"] for entry in rows["topic"].drop_null().value_counts().to_pylist()
+            }
+    return counts_found
 
 
 def _topics(counts: dict[int, dict[str, int]]) -> Plot:
@@ -79,18 +81,18 @@ def _topics(counts: dict[int, dict[str, int]]) -> Plot:
     for mix in shares.values():
         for topic, share in mix.items():
             totals[topic] = totals.get(topic, 0) + share
-    named = sorted(totals, key=lambda topic: -totals[topic])[:MOST_TOPICS]
-    parts = {topic: [mix.get(topic, 0.0) for mix in shares.values()] for topic in named}
-    rest = [100 - sum(mix.get(topic, 0.0) for topic in named) for mix in shares.values()]
+    top_topics = sorted(totals, key=lambda topic: -totals[topic])[:MOST_TOPICS]
+    parts = {topic: [mix.get(topic, 0.0) for mix in shares.values()] for topic in top_topics}
+    rest = [100 - sum(mix.get(topic, 0.0) for topic in top_topics) for mix in shares.values()]
     if max(rest) > 0.01:
-        parts[f"{len(totals) - len(named)} others"] = rest
+        parts[f"{len(totals) - len(top_topics)} others"] = rest
     return draw(
         "topics",
         "Topic mix",
         n_of(sizes.values(), "labelled prompts"),
         "iteration",
         "share of prompts, %",
-        lambda axes: stacked(axes, _labels(shares), parts),
+        lambda axes: stacked_bars(axes, _labels(shares), parts),
         "Topics by a zero-shot classifier.",
         height=3.6,
     )
@@ -102,16 +104,16 @@ def _scores(history: History, name: str) -> Plot | None:
         for artifact in history.every("analyse-scores")
         if (rows := table(artifact, [name])) is not None
     }
-    values = {iteration: one for iteration, one in values.items() if np.isfinite(one).any()}
+    values = {iteration: value for iteration, value in values.items() if np.isfinite(value).any()}
     if not values:
         return None
-    points = [mean_interval(one) for one in values.values()]
+    points = [mean_interval(value) for value in values.values()]
 
     def paint(axes: Axes) -> None:
         interval_points(axes, _labels(values), points)
         axes.set_ylim(1, 5)
 
-    n = sizes({str(iteration): one for iteration, one in values.items()}, "prompts")
+    n = sizes({str(iteration): value for iteration, value in values.items()}, "prompts")
     return draw(
         name, f"{name.capitalize()} of the prompts", n, "iteration", "mean score, 1 to 5", paint, "By the recipe's scorer; bars: 95 %."
     )
@@ -120,9 +122,9 @@ def _scores(history: History, name: str) -> Plot | None:
 def _lengths(sets: dict[int, pa.Table]) -> Plot:
     samples = {f"iteration {number}": word_counts(last_texts(rows["messages"])).astype(float) for number, rows in sets.items()}
     longest = max(float(np.percentile(values, 99.5)) for values in samples.values())
-    beyond = sum(int((values > longest).sum()) for values in samples.values())
-    shown = {label: values[values <= longest] for label, values in samples.items()}
-    note = f"Off the scale: {counted(beyond, 'prompt')} of more than {longest:,.0f} words." if beyond else ""
+    long_count = sum(int((values > longest).sum()) for values in samples.values())
+    samples_shown = {label: values[values <= longest] for label, values in samples.items()}
+    note = f"Off the scale: {count_text(long_count, 'prompt')} of more than {longest:,.0f} words." if long_count else ""
     bins = int(min(30, max(5, longest)))
     return draw(
         "length",
@@ -130,7 +132,7 @@ def _lengths(sets: dict[int, pa.Table]) -> Plot:
         sizes(samples, "prompts"),
         "words in the last user turn",
         "share of prompts, %",
-        lambda axes: histograms(axes, shown, bins),
+        lambda axes: histograms(axes, samples_shown, bins),
         note,
     )
 
@@ -146,7 +148,7 @@ def _generations(sets: dict[int, pa.Table]) -> Plot:
         n_of(map(len, by_set.values()), "prompts"),
         "iteration",
         "share of prompts, %",
-        lambda axes: stacked(axes, _labels(sets), parts),
+        lambda axes: stacked_bars(axes, _labels(sets), parts),
         "0 = seed prompt; each evolution adds one.",
         height=3.2,
     )
@@ -162,9 +164,9 @@ def _generation_groups(deepest: int) -> dict[str, range]:
 
 
 def _rejections(history: History, rejected: dict[int, dict[str, int]]) -> Plot:
-    evolved = {iteration: history.size(one) for iteration in rejected if (one := history.find("evolve", iteration))}
-    reasons = list(dict.fromkeys(reason for found in rejected.values() for reason in found))
-    reasons.sort(key=lambda reason: -sum(found.get(reason, 0) for found in rejected.values()))
+    evolved = {iteration: history.size(entry) for iteration in rejected if (entry := history.find("evolve", iteration))}
+    reasons = list(dict.fromkeys(reason for count_by_reason in rejected.values() for reason in count_by_reason))
+    reasons.sort(key=lambda reason: -sum(count_by_reason.get(reason, 0) for count_by_reason in rejected.values()))
     groups = {
         f"iteration {iteration}": [100 * rejected[iteration].get(reason, 0) / max(count, 1) for reason in reasons]
         for iteration, count in evolved.items()
@@ -177,18 +179,18 @@ def _rejections(history: History, rejected: dict[int, dict[str, int]]) -> Plot:
         n,
         "share of evolutions, %",
         "reason",
-        lambda axes: grouped(axes, reasons, groups),
+        lambda axes: grouped_bars(axes, reasons, groups),
         height=height,
     )
 
 
 def _table(sets: dict[int, pa.Table]) -> Table:
     rows: list[list[Cell]] = []
-    for number, one in sets.items():
-        words = word_counts(last_texts(one["messages"]))
-        evolved = int(pc.sum(pc.greater(one["generation"], 0)).as_py())
-        origin = int(pc.sum(pc.equal(one["origin"], "evolved")).as_py() or 0) if "origin" in one.column_names else 0
-        rows.append([number, len(one), origin, evolved, float(pc.mean(one["generation"]).as_py()), float(words.mean()), int(words.max())])
+    for number, set in sets.items():
+        words = word_counts(last_texts(set["messages"]))
+        evolved = int(pc.sum(pc.greater(set["generation"], 0)).as_py())
+        origin = int(pc.sum(pc.equal(set["origin"], "evolved")).as_py() or 0) if "origin" in set.column_names else 0
+        rows.append([number, len(set), origin, evolved, float(pc.mean(set["generation"]).as_py()), float(words.mean()), int(words.max())])
     heads = ["iteration", "prompts", "new in it", "evolved in all", "mean generation", "mean words", "longest, words"]
     return Table("Prompt sets", heads, rows)
 
@@ -197,20 +199,22 @@ def _mutations(history: History) -> Table:
     """What each mutation was asked for and how much of it was usable."""
     rows: list[list[Cell]] = []
     for artifact in history.every("evolve"):
-        found = table(artifact, ["mutation", "rejected"])
-        if found is None:
+        evolutions = table(artifact, ["mutation", "rejected"])
+        if evolutions is None:
             continue
-        found = found.filter(pc.not_equal(pc.fill_null(found["rejected"], ""), FAILED_CALLS))
-        flagged = pa.table({"mutation": found["mutation"], "usable": pc.cast(pc.is_null(found["rejected"]), pa.int64())})
-        summed = flagged.group_by("mutation").aggregate([("usable", "count"), ("usable", "sum")]).sort_by("mutation").to_pylist()
+        evolutions = evolutions.filter(pc.not_equal(pc.fill_null(evolutions["rejected"], ""), FAILED_CALLS))
+        usable_rows = pa.table({"mutation": evolutions["mutation"], "usable": pc.cast(pc.is_null(evolutions["rejected"]), pa.int64())})
+        mutation_counts = (
+            usable_rows.group_by("mutation").aggregate([("usable", "count"), ("usable", "sum")]).sort_by("mutation").to_pylist()
+        )
         rows += [
-            [artifact.iteration, spaced(one["mutation"]), one["usable_count"], 100 * one["usable_sum"] / one["usable_count"]]
-            for one in summed
+            [artifact.iteration, with_spaces(entry["mutation"]), entry["usable_count"], 100 * entry["usable_sum"] / entry["usable_count"]]
+            for entry in mutation_counts
         ]
     return Table(
         "Mutations",
         ["iteration", "mutation", "evolutions", "usable, %"],
         rows,
         "Usable: before duplicates are looked for. Calls that failed do not count.",
-        folded=True,
+        is_folded=True,
     )

@@ -19,7 +19,7 @@ from eva_stages.views.history import Artifact, History
 from eva_stages.views.lookup import Rows
 from eva_stages.views.prompt_lineage import Lineage
 
-MOST_JUDGED = 2
+MOST_JUDGMENT_STAGES = 2
 """Benchmarks that answers are shown of."""
 
 
@@ -60,26 +60,31 @@ class Comparison:
 
 def examples(history: History) -> Section:
     lineage = Lineage(history)
-    chains = [_chain(title, lineage.trace(prompt_id)) for title, prompt_id in _chosen(history)]
-    compared = [one for artifact in _judged(history)[:MOST_JUDGED] for one in _comparisons(history, artifact)]
+    chains = [_chain(title, lineage.trace(prompt_id)) for title, prompt_id in _example_ids(history)]
+    comparisons = [
+        comparison for artifact in _judgment_artifacts(history)[:MOST_JUDGMENT_STAGES] for comparison in _comparisons(history, artifact)
+    ]
     missing = [] if chains else ["No prompt has evolved and been answered yet."]
-    missing += [] if compared else ["No answers have been judged against a baseline yet."]
-    return Section("examples", "Examples", chains=chains, answers=compared, missing=missing)
+    missing += [] if comparisons else ["No answers have been judged against a baseline yet."]
+    return Section("examples", "Examples", chains=chains, answers=comparisons, missing=missing)
 
 
-def _chosen(history: History) -> Iterator[tuple[str, str]]:
+def _example_ids(history: History) -> Iterator[tuple[str, str]]:
     """Ids of evolved prompts of the last answered set, by their reward gap."""
     for iteration, artifact in sorted(history.prompt_sets.items(), reverse=True):
-        prompts, scored = table(artifact, ["prompt_id", "generation"]), rewards(history.find("reward", iteration))
-        if prompts is None or scored is None or not prompts["prompt_id"].combine_chunks().equals(scored.ids):
+        prompts, reward_rows = table(artifact, ["prompt_id", "generation"]), rewards(history.find("reward", iteration))
+        if prompts is None or reward_rows is None or not prompts["prompt_id"].combine_chunks().equals(reward_rows.ids):
             continue
-        evolved = np.flatnonzero((prompts["generation"].to_numpy() > 0) & np.isfinite(scored.gap))
+        evolved = np.flatnonzero((prompts["generation"].to_numpy() > 0) & np.isfinite(reward_rows.gap))
         if not len(evolved):
             continue
-        ranked = evolved[np.argsort(-scored.gap[evolved], kind="stable")]
-        places = {0: "The largest reward gap", len(ranked) // 2: "A reward gap in the middle", len(ranked) - 1: "The smallest reward gap"}
+        ranking = evolved[np.argsort(-reward_rows.gap[evolved], kind="stable")]
+        places = {0: "The largest reward gap", len(ranking) // 2: "A reward gap in the middle", len(ranking) - 1: "The smallest reward gap"}
         for place, title in places.items():
-            yield f"{title} among the {len(ranked):,} evolved prompts of iteration {iteration}", scored.ids[int(ranked[place])].as_py()
+            yield (
+                f"{title} among the {len(ranking):,} evolved prompts of iteration {iteration}",
+                reward_rows.ids[int(ranking[place])].as_py(),
+            )
         return
 
 
@@ -97,20 +102,26 @@ def _step(step: dict[str, Any]) -> Step:
     answers: tuple[Answer, ...] = ()
     if step["answers"]:
         last = step["answers"][-1]
-        known = sorted((one for one in last["responses"] if one["reward"] is not None), key=lambda one: -one["reward"])
-        differ = len(known) > 1 and known[0]["reward"] > known[-1]["reward"]
-        ends = [("best answer", known[0]), ("worst answer", known[-1])] if differ else [("one answer", one) for one in known[:1]]
-        answers = tuple(Answer(label, one["text"], one["reward"]) for label, one in ends)
+        scored_responses = sorted(
+            (response for response in last["responses"] if response["reward"] is not None), key=lambda response: -response["reward"]
+        )
+        differ = len(scored_responses) > 1 and scored_responses[0]["reward"] > scored_responses[-1]["reward"]
+        ends = (
+            [("best answer", scored_responses[0]), ("worst answer", scored_responses[-1])]
+            if differ
+            else [("one answer", entry) for entry in scored_responses[:1]]
+        )
+        answers = tuple(Answer(label, entry["text"], entry["reward"]) for label, entry in ends)
         gap = "unknown" if last["gap"] is None else f"{last['gap']:.3g}"
         about += f"; {len(last['responses'])} answers in iteration {last['iteration']}, reward gap {gap}"
     return Step(heading, last_user_text(step["messages"]), about, answers)
 
 
-def _judged(history: History) -> list[Artifact]:
+def _judgment_artifacts(history: History) -> list[Artifact]:
     """The judgments of answers against a baseline, of the last iteration that has them."""
-    judged = [artifact for artifact in history.of_kind(JUDGE) if "baseline" in artifact.manifest["inputs"]]
-    last = max((artifact.iteration for artifact in judged), default=0)
-    of_last = [artifact for artifact in judged if artifact.iteration == last]
+    judgment_artifacts = [artifact for artifact in history.of_kind(JUDGE) if "baseline" in artifact.manifest["inputs"]]
+    last = max((artifact.iteration for artifact in judgment_artifacts), default=0)
+    of_last = [artifact for artifact in judgment_artifacts if artifact.iteration == last]
     return [artifact for artifact in of_last if artifact.parsed_name.side == EVAL] or of_last
 
 
@@ -123,7 +134,7 @@ def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
         by_question.setdefault(row["question_id"], []).append(row)
     outcomes = {question: [row["outcome"] for row in rows] for question, rows in by_question.items()}
     orders = " in both orders" if any(len(rows) > 1 for rows in by_question.values()) else ""
-    wanted = {
+    wanted_texts = {
         f"a win{orders}": lambda scores: None not in scores and min(scores) > 0.5,
         f"a loss{orders}": lambda scores: None not in scores and max(scores) < 0.5,
         "the orders disagree, or it is a tie": lambda scores: None not in scores and min(scores) <= 0.5 <= max(scores),
@@ -131,8 +142,8 @@ def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
     }
     questions, answers, baselines = (Rows(source.rows) for source in sources if source is not None and source.rows is not None)
     key = "question_id" if "question_id" in questions.names else "prompt_id"
-    found = []
-    for title, fits in wanted.items():
+    comparisons_found = []
+    for title, fits in wanted_texts.items():
         question = next((name for name, scores in outcomes.items() if fits(scores)), None)
         if question is None:
             continue
@@ -140,15 +151,15 @@ def _comparisons(history: History, artifact: Artifact) -> list[Comparison]:
         turns = len(row.get("turns") or (None,))
         texts = [_text(rows.of(row["prompt_id"], ["responses"]), turns) for rows in (answers, baselines)]
         sides = (Answer(f"policy of iteration {artifact.iteration}", texts[0]), Answer("baseline", texts[1]))
-        verdicts = tuple(_verdict(one) for one in by_question[question])
-        found.append(Comparison(f"{artifact.parsed_name.benchmark}: {title}", _question(row), sides, verdicts))
-    return found
+        verdicts = tuple(_verdict(entry) for entry in by_question[question])
+        comparisons_found.append(Comparison(f"{artifact.parsed_name.benchmark}: {title}", _question(row), sides, verdicts))
+    return comparisons_found
 
 
 def _verdict(row: dict[str, Any]) -> Answer:
     order = "policy first" if row["game"] == 1 else "baseline first"
-    said = "no verdict" if row["outcome"] is None else row.get("verdict") or f"{row['outcome']:.2f} for the policy"
-    return Answer(f"{row['judge']}, {order}: {said}", row["raw"])
+    verdict_text = "no verdict" if row["outcome"] is None else row.get("verdict") or f"{row['outcome']:.2f} for the policy"
+    return Answer(f"{row['judge']}, {order}: {verdict_text}", row["raw"])
 
 
 def _text(row: dict[str, Any] | None, turns: int) -> str | None:

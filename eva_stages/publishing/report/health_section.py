@@ -12,7 +12,7 @@ TRAITS = {"reward": "mean reward of the answers", "win_rate": "judged win rate, 
 
 
 def health(history: History) -> Section:
-    figures = {one.iteration: one.manifest["figures"] for one in history.every("health")}
+    figures = {artifact.iteration: artifact.manifest["figures"] for artifact in history.every("health")}
     if not figures:
         return Section("health", "Health", missing=["No iteration's health is known; `eva run` takes it after each evaluation."])
     artifacts = history.every("health")
@@ -20,10 +20,10 @@ def health(history: History) -> Section:
     lead = lead or ["Every figure that is known is within its limit."]
     limits = {check.figure: check.limit for check in artifacts[0].planned_stage.checks}
     rows: list[list[Cell]] = [
-        [meaning.says, *(found.get(name) for found in figures.values()), "at most" if meaning.is_maximum else "at least", limits.get(name)]
+        [meaning.says, *(signs.get(name) for signs in figures.values()), "at most" if meaning.is_maximum else "at least", limits.get(name)]
         for name, meaning in SIGNS.items()
     ]
-    rows += [[says, *(found.get(name) for found in figures.values()), "", None] for name, says in TRAITS.items()]
+    rows += [[says, *(signs.get(name) for signs in figures.values()), "", None] for name, says in TRAITS.items()]
     heads = ["figure", *(f"iteration {number}" for number in figures), "should be", "limit"]
     note = "An empty cell is a figure that this recipe does not give, or one without a limit. Limits are those of the run's recipe."
     return Section("health", "Health", lead, _distance(figures), [Table("Signs of an iteration that goes wrong", heads, rows, note)])
@@ -31,17 +31,17 @@ def health(history: History) -> Section:
 
 def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
     """The distance to theta_0 over the iterations."""
-    known = {number: value for number, found in figures.items() if (value := found.get("kl")) is not None}
-    if not known:
+    kl_values = {number: value for number, signs in figures.items() if (value := signs.get("kl")) is not None}
+    if not kl_values:
         return []
 
     def paint(axes: Axes) -> None:
-        axes.plot(list(known), list(known.values()), **look(0))
-        axes.set_xticks(list(known))
-        axes.update_datalim([(min(known), 0.0)])  # so that the margins are shares of what is shown
+        axes.plot(list(kl_values), list(kl_values.values()), **look(0))
+        axes.set_xticks(list(kl_values))
+        axes.update_datalim([(min(kl_values), 0.0)])  # so that the margins are shares of what is shown
         axes.margins(x=0.15, y=0.1)
         axes.autoscale_view()
-        axes.set_ylim(bottom=min(0.0, min(known.values())))
+        axes.set_ylim(bottom=min(0.0, min(kl_values.values())))
 
-    n = f"n = {len(known):,} policies"
+    n = f"n = {len(kl_values):,} policies"
     return [draw("health-kl", "Distance of the policy to theta_0", n, "iteration", "KL divergence (nats per answer)", paint)]

@@ -32,9 +32,11 @@ def informativeness(history: History) -> Section:
     if not values:
         missing = ["Nothing was selected in this run, so how informative its prompts are was not asked."]
         return Section("informativeness", "Informativeness", missing=missing)
-    names = list(dict.fromkeys(name for found in values.values() for name in found))
+    names = list(dict.fromkeys(name for metric_arrays in values.values() for name in metric_arrays))
     plots = [_density(name, values) for name in names]
-    plots += [_gap_and_variance(iteration, found) for iteration, found in values.items() if "reward_variance" in found]
+    plots += [
+        _gap_and_variance(iteration, metric_arrays) for iteration, metric_arrays in values.items() if "reward_variance" in metric_arrays
+    ]
     plots += [plot for iteration in list(values)[-1:] if (plot := _overlap(history, iteration, values[iteration]))]
     topics = _topic_rewards(history)
     plots += topics
@@ -43,23 +45,25 @@ def informativeness(history: History) -> Section:
         "that could not be scored has no value."
     ]
     missing = [] if topics else ["No topics, so no gap and mean reward by topic; `creator.analysis.topics` in the recipe finds them."]
-    return Section("informativeness", "Informativeness", lead, plots, [_drawn(history)], missing)
+    return Section("informativeness", "Informativeness", lead, plots, [_selection_table(history)], missing)
 
 
 def metric_values(history: History) -> dict[int, dict[str, np.ndarray]]:
     """Every metric of every prompt by iteration, NaN where not known."""
-    found: dict[int, dict[str, np.ndarray]] = {}
+    values_by_iteration: dict[int, dict[str, np.ndarray]] = {}
     for artifact in history.every("inform"):
         if artifact.rows is None:
             continue
         rows = read_table(artifact.rows.parent)
         metrics = [name for name in rows.column_names if name not in NOT_METRICS]
-        found[artifact.iteration] = {name: drawable(rows[name].to_numpy(zero_copy_only=False).astype(float)) for name in metrics}
-    return found
+        values_by_iteration[artifact.iteration] = {
+            name: drawable(rows[name].to_numpy(zero_copy_only=False).astype(float)) for name in metrics
+        }
+    return values_by_iteration
 
 
 def _density(name: str, values: dict[int, dict[str, np.ndarray]]) -> Plot:
-    samples = {f"iteration {iteration}": found[name] for iteration, found in values.items() if name in found}
+    samples = {f"iteration {iteration}": metric_arrays[name] for iteration, metric_arrays in values.items() if name in metric_arrays}
     title = NAMES.get(name, name.replace("_", " "))
     return draw(
         f"density-{name}",
@@ -71,27 +75,41 @@ def _density(name: str, values: dict[int, dict[str, np.ndarray]]) -> Plot:
     )
 
 
-def _gap_and_variance(iteration: int, found: dict[str, np.ndarray]) -> Plot:
-    gap, variance = found["reward_gap"], found["reward_variance"]
-    known = np.flatnonzero(np.isfinite(gap) & np.isfinite(variance))
-    varied = len(known) > 1 and gap[known].std() > 0 and variance[known].std() > 0
-    correlation = f"Pearson r = {np.corrcoef(gap[known], variance[known])[0, 1]:.3f}" if varied else "no correlation: no variation"
-    shown = known if len(known) <= MOST_POINTS else np.sort(np.random.default_rng(0).choice(known, MOST_POINTS, replace=False))
+def _gap_and_variance(iteration: int, metric_arrays: dict[str, np.ndarray]) -> Plot:
+    gap, variance = metric_arrays["reward_gap"], metric_arrays["reward_variance"]
+    finite_places = np.flatnonzero(np.isfinite(gap) & np.isfinite(variance))
+    has_variance = len(finite_places) > 1 and gap[finite_places].std() > 0 and variance[finite_places].std() > 0
+    correlation = (
+        f"Pearson r = {np.corrcoef(gap[finite_places], variance[finite_places])[0, 1]:.3f}"
+        if has_variance
+        else "no correlation: no variation"
+    )
+    places_shown = (
+        finite_places
+        if len(finite_places) <= MOST_POINTS
+        else np.sort(np.random.default_rng(0).choice(finite_places, MOST_POINTS, replace=False))
+    )
 
     def paint(axes: Axes) -> None:
-        axes.scatter(gap[shown], variance[shown], s=7, alpha=0.45, color=colour(0), edgecolors="none")
+        axes.scatter(gap[places_shown], variance[places_shown], s=7, alpha=0.45, color=colour(0), edgecolors="none")
         axes.annotate(correlation, (0.03, 0.93), xycoords="axes fraction", color=INK)
 
-    note = f"A random {MOST_POINTS:,} of the prompts are drawn; r is over all." if len(shown) < len(known) else ""
+    note = f"A random {MOST_POINTS:,} of the prompts are drawn; r is over all." if len(places_shown) < len(finite_places) else ""
     title = f"Gap against variance, iteration {iteration}"
     return draw(
-        f"gap-variance-{iteration}", title, f"n = {len(known):,} prompts", "reward gap (reward)", "variance (reward squared)", paint, note
+        f"gap-variance-{iteration}",
+        title,
+        f"n = {len(finite_places):,} prompts",
+        "reward gap (reward)",
+        "variance (reward squared)",
+        paint,
+        note,
     )
 
 
-def selected_sets(found: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+def selected_sets(metric_arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     """The `size` best prompts by each metric, as sorted row numbers; of equals the first."""
-    return {name: np.sort(np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:size]) for name, values in found.items()}
+    return {name: np.sort(np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:size]) for name, values in metric_arrays.items()}
 
 
 def jaccard(sets: dict[str, np.ndarray]) -> np.ndarray:
@@ -100,13 +118,13 @@ def jaccard(sets: dict[str, np.ndarray]) -> np.ndarray:
     return np.array([[len(np.intersect1d(a, b)) / max(len(np.union1d(a, b)), 1) for b in values] for a in values])
 
 
-def _overlap(history: History, iteration: int, found: dict[str, np.ndarray]) -> Plot | None:
-    drawn = history.find("select", iteration)
-    if drawn is None:
+def _overlap(history: History, iteration: int, metric_arrays: dict[str, np.ndarray]) -> Plot | None:
+    selection = history.find("select", iteration)
+    if selection is None:
         return None
-    size = history.size(drawn)
-    overlaps = jaccard(selected_sets(found, size))
-    names = [NAMES.get(name, name).removesuffix(", max - min") for name in found]
+    size = history.size(selection)
+    overlaps = jaccard(selected_sets(metric_arrays, size))
+    names = [NAMES.get(name, name).removesuffix(", max - min") for name in metric_arrays]
 
     def paint(axes: Axes) -> None:
         # blank below the diagonal: the matrix is symmetric
@@ -123,7 +141,7 @@ def _overlap(history: History, iteration: int, found: dict[str, np.ndarray]) -> 
 
     title = f"Overlap of what each metric would select, iteration {iteration}"
     note = "Jaccard index of the greedy choices (the highest values); 1 = the same prompts. The fuller the colour, the more overlap."
-    n = f"n = {size:,} of {len(next(iter(found.values()))):,} prompts per metric"
+    n = f"n = {size:,} of {len(next(iter(metric_arrays.values()))):,} prompts per metric"
     return draw("overlap", title, n, "metric", "metric", paint, note, height=3.6)
 
 
@@ -133,53 +151,62 @@ def _square(column: int, row: int, share: float) -> Rectangle:
 
 def _topic_rewards(history: History) -> list[Plot]:
     """Mean reward and gap by topic, for the iterations that have topics and rewards."""
-    found: dict[int, dict[str, tuple[float, float, int]]] = {}
+    rewards_by_iteration: dict[int, dict[str, tuple[float, float, int]]] = {}
     for artifact in history.every("analyse-topics"):
-        topics, scored = table(artifact, ["prompt_id", "topic"]), rewards(history.find("reward", artifact.iteration))
-        if topics is None or scored is None or not topics["prompt_id"].combine_chunks().equals(scored.ids):
+        topics, reward_rows = table(artifact, ["prompt_id", "topic"]), rewards(history.find("reward", artifact.iteration))
+        if topics is None or reward_rows is None or not topics["prompt_id"].combine_chunks().equals(reward_rows.ids):
             continue
         labels = np.array(topics["topic"].fill_null("").to_pylist())
-        found[artifact.iteration] = {
-            str(topic): (float(np.nanmean(scored.mean[of])), float(np.nanmean(scored.gap[of])), int(of.sum()))
+        rewards_by_iteration[artifact.iteration] = {
+            str(topic): (float(np.nanmean(reward_rows.mean[of])), float(np.nanmean(reward_rows.gap[of])), int(of.sum()))
             for topic in np.unique(labels[labels != ""])
-            if np.isfinite(scored.mean[of := labels == topic]).any()
+            if np.isfinite(reward_rows.mean[of := labels == topic]).any()
         }
-    if not any(found.values()):
+    if not any(rewards_by_iteration.values()):
         return []
     totals: dict[str, int] = {}
-    for by_topic in found.values():
+    for by_topic in rewards_by_iteration.values():
         for topic, (_, _, count) in by_topic.items():
             totals[topic] = totals.get(topic, 0) + count
     names = sorted(totals, key=lambda topic: -totals[topic])[:MOST_TOPICS]
-    left = f"The {len(totals) - len(names)} rarest topics are left out." if len(totals) > len(names) else ""
+    note = f"The {len(totals) - len(names)} rarest topics are left out." if len(totals) > len(names) else ""
     titles = (("topic-gap", "Reward gap by topic", "mean gap (reward)", 1), ("topic-reward", "Mean reward by topic", "mean reward", 0))
-    return [_by_topic(name, title, unit, found, names, place, sum(totals.values()), left) for name, title, unit, place in titles]
+    return [
+        _by_topic(name, title, unit, rewards_by_iteration, names, place, sum(totals.values()), note) for name, title, unit, place in titles
+    ]
 
 
 def _by_topic(
-    name: str, title: str, unit: str, found: dict[int, dict[str, tuple[float, float, int]]], names: list[str], place: int, n: int, left: str
+    name: str,
+    title: str,
+    unit: str,
+    rewards_by_iteration: dict[int, dict[str, tuple[float, float, int]]],
+    names: list[str],
+    place: int,
+    n: int,
+    note: str,
 ) -> Plot:
     def paint(axes: Axes) -> None:
-        for index, (iteration, by_topic) in enumerate(found.items()):
+        for index, (iteration, by_topic) in enumerate(rewards_by_iteration.items()):
             values = [by_topic[topic][place] if topic in by_topic else np.nan for topic in names]
             style = {**look(index), "linestyle": "none"}
             axes.plot(values, np.arange(len(names))[::-1], label=f"iteration {iteration}", **style)
         axes.set_yticks(np.arange(len(names))[::-1], [short(topic) for topic in names])
         axes.xaxis.set_major_locator(MaxNLocator(5))
 
-    return draw(name, title, f"n = {n:,} prompts in all iterations", unit, "topic", paint, left, height=1.6 + 0.2 * len(names))
+    return draw(name, title, f"n = {n:,} prompts in all iterations", unit, "topic", paint, note, height=1.6 + 0.2 * len(names))
 
 
-def _drawn(history: History) -> Table:
+def _selection_table(history: History) -> Table:
     """How much better than the rest the drawn prompts were by the recipe's metric."""
     rows: list[list[Cell]] = []
     for artifact in history.every("select"):
-        drawn = table(artifact, ["prompt_id"])
-        informed = table(history.find("inform", artifact.iteration), ["prompt_id", "reward_gap", "weight"])
-        if drawn is None or informed is None:
+        selected_rows = table(artifact, ["prompt_id"])
+        info_rows = table(history.find("inform", artifact.iteration), ["prompt_id", "reward_gap", "weight"])
+        if selected_rows is None or info_rows is None:
             continue
-        chosen = np.isin(informed["prompt_id"].to_numpy(zero_copy_only=False), drawn["prompt_id"].to_numpy(zero_copy_only=False))
-        gap = drawable(informed["reward_gap"].to_numpy(zero_copy_only=False).astype(float))
+        chosen = np.isin(info_rows["prompt_id"].to_numpy(zero_copy_only=False), selected_rows["prompt_id"].to_numpy(zero_copy_only=False))
+        gap = drawable(info_rows["reward_gap"].to_numpy(zero_copy_only=False).astype(float))
         flat = int((gap == 0).sum())
         rows.append([artifact.iteration, len(chosen), int(chosen.sum()), _mean(gap[chosen]), _mean(gap[~chosen]), flat])
     heads = ["iteration", "prompts", "drawn", "mean gap, drawn", "mean gap, others", "prompts without any gap"]
@@ -187,5 +214,5 @@ def _drawn(history: History) -> Table:
 
 
 def _mean(values: np.ndarray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
+    finite_values = values[np.isfinite(values)]
+    return float(finite_values.mean()) if len(finite_values) else None

@@ -30,21 +30,21 @@ HEADS = (
 
 
 def ledger(history: History) -> Section:
-    entries = read_ledger(Run(history.root), [one.manifest for one in history.artifacts])
+    entries = read_ledger(Run(history.root), [artifact.manifest for artifact in history.artifacts])
     total = sums(entries)
     lead, missing = [], []
     if total["compared_seconds"] is None:
         missing.append("No times were planned for this run's stages; `eva plan RECIPE --measure` before `eva run` measures them.")
     else:
         low, high = duration(total["planned_seconds_low"]), duration(total["planned_seconds_high"])
-        planned = f"{duration(total['planned_seconds_expected'])} planned, between {low} and {high}"
+        plan_text = f"{duration(total['planned_seconds_expected'])} planned, between {low} and {high}"
         ratio = total["compared_seconds"] / total["planned_seconds_expected"] if total["planned_seconds_expected"] else None
         share = "" if ratio is None else f", {ratio:.0%} of the plan"
-        lead.append(f"{total['compared_stages']} stages took {duration(total['compared_seconds'])}, with {planned}{share}.")
+        lead.append(f"{total['compared_stages']} stages took {duration(total['compared_seconds'])}, with {plan_text}{share}.")
     if total["earlier_attempts"]:
-        lost = duration(total["earlier_seconds"])
+        lost_time = duration(total["earlier_seconds"])
         lead.append(
-            f"Attempts that did not finish their stage: {total['earlier_attempts']}, which took {lost} besides, as far as is known."
+            f"Attempts that did not finish their stage: {total['earlier_attempts']}, which took {lost_time} besides, as far as is known."
         )
     if total["reused_stages"]:
         lead.append(f"{total['reused_stages']} stages were computed by other runs of the same store; their time and cost count there.")
@@ -62,35 +62,37 @@ def _plot(entries: list[dict[str, Any]], numbers: list[int]) -> Plot | None:
     if not totals or any(total["compared_seconds"] is None for total in totals):
         return None
     names = ("planned_seconds_low", "planned_seconds_expected", "planned_seconds_high", "compared_seconds")
-    low, planned, high, took = (np.array([total[name] for total in totals]) / 60 for name in names)
+    low, planned_minutes, high, took = (np.array([total[name] for total in totals]) / 60 for name in names)
     places = np.arange(len(numbers))
 
     def paint(axes: Axes) -> None:
-        axes.bar(places - 0.2, planned, 0.36, color=colour(0), label="planned")
-        axes.errorbar(places - 0.2, planned, [planned - low, high - planned], fmt="none", ecolor=colour(6), capsize=4)
+        axes.bar(places - 0.2, planned_minutes, 0.36, color=colour(0), label="planned")
+        axes.errorbar(
+            places - 0.2, planned_minutes, [planned_minutes - low, high - planned_minutes], fmt="none", ecolor=colour(6), capsize=4
+        )
         axes.bar(places + 0.2, took, 0.36, color=colour(1), label="actual")
         axes.set_xticks(places, [str(number) for number in numbers])
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", visible=False)
 
-    compared = sum(total["compared_stages"] for total in totals)
-    return draw("plan-time", "Planned and actual time", f"n = {compared:,} stages", "iteration", "minutes", paint)
+    compared_count = sum(total["compared_stages"] for total in totals)
+    return draw("plan-time", "Planned and actual time", f"n = {compared_count:,} stages", "iteration", "minutes", paint)
 
 
 def _row(name: Cell, entries: list[dict[str, Any]]) -> list[Cell]:
     total = sums(entries)
-    gpu, made = total["gpu_seconds"], total["bytes"]
+    gpu, bytes_written = total["gpu_seconds"], total["bytes"]
     return [
         name,
         total["stages"],
         total["seconds"],
-        *(total[f"planned_seconds_{one}"] for one in ("expected", "low", "high")),
+        *(total[f"planned_seconds_{entry}"] for entry in ("expected", "low", "high")),
         total["earlier_attempts"],
         total["earlier_seconds"],
         total["input_tokens"],
         total["output_tokens"],
         None if gpu is None else gpu / 3600,
-        None if made is None else made / 1e6,
+        None if bytes_written is None else bytes_written / 1e6,
         total["usd"],
     ]
 
@@ -103,4 +105,4 @@ def _by_iteration(entries: list[dict[str, Any]], numbers: list[int]) -> Table:
 
 def _by_stage(entries: list[dict[str, Any]]) -> Table:
     rows = [[cell for index, cell in enumerate(_row(entry["stage"], [entry])) if index != 1] for entry in entries]
-    return Table("By stage", ("stage", *HEADS[1:]), rows, folded=True)
+    return Table("By stage", ("stage", *HEADS[1:]), rows, is_folded=True)

@@ -51,41 +51,41 @@ class Rewards:
 
 
 def rewards(artifact: Artifact | None) -> Rewards | None:
-    found = table(artifact, ["prompt_id", "rewards"])
-    if found is None or not len(found):
+    reward_table = table(artifact, ["prompt_id", "rewards"])
+    if reward_table is None or not len(reward_table):
         return None
-    return Rewards(found["prompt_id"].combine_chunks(), drawable(reward_matrix(found["rewards"])))
+    return Rewards(reward_table["prompt_id"].combine_chunks(), drawable(reward_matrix(reward_table["rewards"])))
 
 
-def before_and_after(history: History, iteration: int) -> tuple[Rewards, Rewards] | None:
+def rewards_around_training(history: History, iteration: int) -> tuple[Rewards, Rewards] | None:
     """Rewards on the prompt set of an iteration, by the policy before training on it and, where eva went on, by the one after."""
-    before, after = rewards(history.find("reward", iteration)), rewards(history.find("creator-reward", iteration + 1))
-    if before is None or after is None or not before.ids.equals(after.ids):
+    old_rewards, new_rewards = rewards(history.find("reward", iteration)), rewards(history.find("creator-reward", iteration + 1))
+    if old_rewards is None or new_rewards is None or not old_rewards.ids.equals(new_rewards.ids):
         return None
-    return before, after
+    return old_rewards, new_rewards
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     """Mean and its normal 95 % interval over the finite values; NaN if there are none."""
-    known = values[np.isfinite(values)]
-    if not len(known):
+    finite_values = values[np.isfinite(values)]
+    if not len(finite_values):
         return np.nan, np.nan, np.nan
-    half = 1.96 * known.std(ddof=1) / np.sqrt(len(known)) if len(known) > 1 else 0.0
-    return float(known.mean()), float(known.mean() - half), float(known.mean() + half)
+    half = 1.96 * finite_values.std(ddof=1) / np.sqrt(len(finite_values)) if len(finite_values) > 1 else 0.0
+    return float(finite_values.mean()), float(finite_values.mean() - half), float(finite_values.mean() + half)
 
 
-def counted(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
     """As in "720 prompts"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def n_of(counts: Iterable[int], noun: str) -> str:
     """How much is behind a plot, as in "n = 720 prompts each", "n = 720, 710 prompts" or "n = 120 to 1,000 games"."""
-    known = [int(count) for count in counts]
-    if len(set(known)) == 1:
-        return f"n = {known[0]:,} {noun}{' each' if len(known) > 1 else ''}"
-    shown = ", ".join(f"{count:,}" for count in known) if len(known) <= MOST_COUNTS else f"{min(known):,} to {max(known):,}"
-    return f"n = {shown} {noun}"
+    sizes = [int(count) for count in counts]
+    if len(set(sizes)) == 1:
+        return f"n = {sizes[0]:,} {noun}{' each' if len(sizes) > 1 else ''}"
+    size_text = ", ".join(f"{count:,}" for count in sizes) if len(sizes) <= MOST_COUNTS else f"{min(sizes):,} to {max(sizes):,}"
+    return f"n = {size_text} {noun}"
 
 
 def sizes(samples: Mapping[str, np.ndarray], noun: str) -> str:

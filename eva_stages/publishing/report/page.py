@@ -46,21 +46,21 @@ DARK = ("#5aa9e6", "#ff9355", "#35c79b", "#e8a3cb", "#f6bd45", "#9ad3f5", "#a8ae
 SECTIONS: tuple[Callable[[History], Section], ...] = (curriculum, informativeness, solver, judging, health, examples, costs, ledger)
 
 
-def write_report(histories: Sequence[History], compared: dict[str, Any] | None = None) -> Path:
+def write_report(histories: Sequence[History], comparison: dict[str, Any] | None = None) -> Path:
     """Write the report of a run, or the comparison of several into the folder of the first; returns the HTML file.
 
     Args:
         compared: the differences of the first two runs' scores, as `eva_stages.views.comparison` makes them.
     """
     first = histories[0]
-    hosts = {host for one in histories for host in hosts_of(one.recipe)}
+    hosts = {host for history in histories for host in hosts_of(history.recipe)}
     privacy = Privacy(first.root, hosts=tuple(sorted(hosts)))
     if len(histories) == 1:
         sections = [result(histories), *(section(first) for section in SECTIONS), provenance(histories, privacy)]
         name, title = REPORT, f"eva report: {first.name}"
     else:
-        sections = [result(histories, compared), differences(histories, privacy), side_by_side(histories), provenance(histories, privacy)]
-        name, title = COMPARISON, f"eva comparison: {' and '.join(one.name for one in histories)}"
+        sections = [result(histories, comparison), differences(histories, privacy), side_by_side(histories), provenance(histories, privacy)]
+        name, title = COMPARISON, f"eva comparison: {' and '.join(history.name for history in histories)}"
     _write_plots(first.root / name, sections, privacy)
     path = first.root / f"{name}.html"
     write_whole(path, page(title, histories, sections, privacy))
@@ -76,10 +76,10 @@ def page(title: str, histories: Sequence[History], sections: Sequence[Section], 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": _shown, "prose": _prose, "cell": _cell, "number": _is_number}
+    environment.filters |= {"shown": _text_shown, "prose": _prose, "cell": _cell, "number": _is_number}
     text = environment.get_template("report.html.jinja").render(
         title=title,
-        about=[_about(one) for one in histories],
+        about=[_about(history) for history in histories],
         sections=sections,
         light=SERIES,
         dark=DARK,
@@ -90,12 +90,12 @@ def page(title: str, histories: Sequence[History], sections: Sequence[Section], 
 
 
 def _about(history: History) -> str:
-    seconds = sum(one.manifest["seconds"] for one in history.artifacts)
-    ended = max((one.manifest["ended"] for one in history.artifacts), default="never")
+    seconds = sum(artifact.manifest["seconds"] for artifact in history.artifacts)
+    last_end = max((artifact.manifest["ended"] for artifact in history.artifacts), default="never")
     rounds = len(history.every("train"))
-    trained = f"{rounds} trained polic{'y' if rounds == 1 else 'ies'}"
-    finished = f"{len(history.artifacts)} finished stages, the last {moment(ended)}"
-    return f"{history.name}: {finished}; {trained}; {duration(seconds)} of stage time"
+    policies_text = f"{rounds} trained polic{'y' if rounds == 1 else 'ies'}"
+    stages_text = f"{len(history.artifacts)} finished stages, the last {moment(last_end)}"
+    return f"{history.name}: {stages_text}; {policies_text}; {duration(seconds)} of stage time"
 
 
 def moment(time: str) -> str:
@@ -103,7 +103,7 @@ def moment(time: str) -> str:
     return f"{time[:10]} {time[11:16]} UTC" if len(time) > 16 else time
 
 
-def _shown(text: str | None, limit: int = TEXT_CHARACTERS) -> str:
+def _text_shown(text: str | None, limit: int = TEXT_CHARACTERS) -> str:
     return harmless(text, limit)
 
 

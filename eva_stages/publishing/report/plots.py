@@ -22,20 +22,20 @@ from matplotlib.figure import Figure
 
 from eva_stages.core.harmless import one_line
 
-INK, MUTED, GRID = "#1c2127", "#59626d", "#d4d9df"
+INK, MUTED_COLOUR, GRID = "#1c2127", "#59626d", "#d4d9df"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", **{colour: f"s{index + 1}" for index, colour in enumerate(SERIES)}}
+VARIABLES = {INK: "ink", MUTED_COLOUR: "muted", GRID: "grid", **{colour: f"s{index + 1}" for index, colour in enumerate(SERIES)}}
 STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 8,
     "text.color": INK,
     "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
+    "axes.edgecolor": MUTED_COLOUR,
+    "xtick.color": MUTED_COLOUR,
+    "ytick.color": MUTED_COLOUR,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "grid.color": GRID,
@@ -112,7 +112,7 @@ def draw(
         paint(axes)
         axes.set_xlabel(textwrap.fill(x, LABEL_CHARACTERS))
         axes.set_ylabel(textwrap.fill(y, LABEL_CHARACTERS))
-        axes.set_title(textwrap.fill(n, TITLE_CHARACTERS), loc="left", fontsize=7.5, color=MUTED)
+        axes.set_title(textwrap.fill(n, TITLE_CHARACTERS), loc="left", fontsize=7.5, color=MUTED_COLOUR)
         figure.suptitle(textwrap.fill(one_line(title, LONGEST_TITLE), TITLE_CHARACTERS), x=0.01, ha="left", fontsize=9, fontweight="bold")
         if legend and axes.get_legend_handles_labels()[1]:
             figure.legend(loc="outside lower center", ncols=_columns(axes.get_legend_handles_labels()[1]))
@@ -126,8 +126,8 @@ def draw(
 
 def _columns(labels: Sequence[str]) -> int:
     """As many as fit, the last row as full as the others."""
-    most = max(1, min(len(labels), int(52 / (max(len(label) for label in labels) + 6))))
-    return math.ceil(len(labels) / math.ceil(len(labels) / most))
+    most_columns = max(1, min(len(labels), int(52 / (max(len(label) for label in labels) + 6))))
+    return math.ceil(len(labels) / math.ceil(len(labels) / most_columns))
 
 
 def short(name: str) -> str:
@@ -150,17 +150,17 @@ def colour(index: int) -> str:
 
 def histograms(axes: Axes, samples: dict[str, np.ndarray], bins: int = 30) -> None:
     """Outlines of several samples over the same bins, as percent of each sample per bin."""
-    known = {label: values[np.isfinite(values)] for label, values in samples.items()}
-    everything = np.concatenate([*known.values(), np.empty(0)])
-    low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
+    finite_samples = {label: values[np.isfinite(values)] for label, values in samples.items()}
+    all_values = np.concatenate([*finite_samples.values(), np.empty(0)])
+    low, high = (all_values.min(), all_values.max()) if len(all_values) else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
-    for index, (label, values) in enumerate(known.items()):
+    for index, (label, values) in enumerate(finite_samples.items()):
         share = 100 * np.histogram(values, edges)[0] / max(len(values), 1)
         axes.stairs(share, edges, label=label, color=colour(index), linestyle=DASHES[index % len(DASHES)], linewidth=1.4)
     axes.set_ylim(bottom=0)
 
 
-def stacked(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:
+def stacked_bars(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:
     """Bars of shares, one per label, stacked from bottom to top."""
     bottom = np.zeros(len(labels))
     for index, (name, values) in enumerate(parts.items()):
@@ -173,7 +173,7 @@ def stacked(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[floa
     axes.grid(axis="x", visible=False)
 
 
-def grouped(axes: Axes, names: Sequence[str], groups: Mapping[str, Sequence[float]]) -> None:
+def grouped_bars(axes: Axes, names: Sequence[str], groups: Mapping[str, Sequence[float]]) -> None:
     """Horizontal bars, for each name one per group, first name on top."""
     places = np.arange(len(names))[::-1]
     thickness = 0.8 / max(len(groups), 1)
@@ -189,10 +189,10 @@ def grouped(axes: Axes, names: Sequence[str], groups: Mapping[str, Sequence[floa
 def outcomes(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[float]], colours: Sequence[str]) -> None:
     """Horizontal bars of shares, one per label, first label on top, their parts side by side."""
     places = np.arange(len(labels))[::-1]
-    left = np.zeros(len(labels))
-    for (name, values), one in zip(parts.items(), colours, strict=True):
-        axes.barh(places, np.asarray(values, dtype=float), 0.65, left=left, label=name, color=one)
-        left += np.asarray(values, dtype=float)
+    left_edges = np.zeros(len(labels))
+    for (name, values), colour in zip(parts.items(), colours, strict=True):
+        axes.barh(places, np.asarray(values, dtype=float), 0.65, left=left_edges, label=name, color=colour)
+        left_edges += np.asarray(values, dtype=float)
     axes.set_yticks(places, [short(label) for label in labels])
     axes.grid(axis="y", visible=False)
 

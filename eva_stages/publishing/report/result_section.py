@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from eva_stages.core.kinds import BASE
 from eva_stages.publishing.report.numbers import n_of
-from eva_stages.publishing.report.plots import MUTED, Plot, draw, interval_points
+from eva_stages.publishing.report.plots import MUTED_COLOUR, Plot, draw, interval_points
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 from eva_stages.views.recorded_scores import Score, scores
@@ -30,15 +30,15 @@ NOT_SCORES = ("judging", "answer_tokens")
 
 def measures(histories: Sequence[History]) -> dict[tuple[str, str], dict[str, list[Score]]]:
     """Scores with intervals by (benchmark, name), and there by run."""
-    found: dict[tuple[str, str], dict[str, list[Score]]] = {}
+    scores_by_measure: dict[tuple[str, str], dict[str, list[Score]]] = {}
     for history in histories:
         for score in scores(history.artifacts):
             if score.low is not None:
-                found.setdefault((score.benchmark, score.name), {}).setdefault(history.name, []).append(score)
-    for by_run in found.values():
+                scores_by_measure.setdefault((score.benchmark, score.name), {}).setdefault(history.name, []).append(score)
+    for by_run in scores_by_measure.values():
         for of_run in by_run.values():
             of_run.sort(key=lambda score: _order(score.policy))
-    return found
+    return scores_by_measure
 
 
 def result(histories: Sequence[History], differences: dict[str, Any] | None = None) -> Section:
@@ -48,15 +48,15 @@ def result(histories: Sequence[History], differences: dict[str, Any] | None = No
         histories: the run, and others to compare with.
         differences: of the first two runs, question by question, if they were compared.
     """
-    known = measures(histories)
-    plots = [_plot(key, by_run) for key, by_run in known.items()]
-    tables = [_score_table(known, len(histories) > 1)] if known else []
+    scores_by_measure = measures(histories)
+    plots = [_plot(key, by_run) for key, by_run in scores_by_measure.items()]
+    tables = [_score_table(scores_by_measure, len(histories) > 1)] if scores_by_measure else []
     tables += [_difference_table(differences)] if differences else []
     official = _official(histories[0])
     tables += [official] if official else []
     lead = [
         _sentence(key, of_run, f" of {run}" if len(histories) > 1 else "")
-        for key, by_run in known.items()
+        for key, by_run in scores_by_measure.items()
         for run, of_run in by_run.items()
         if len(of_run) > 1 and _comparable(key)
     ]
@@ -65,7 +65,7 @@ def result(histories: Sequence[History], differences: dict[str, Any] | None = No
             "Controls (`creator.control`, or another `creator.metric`) are runs of their own; `eva report RUN CONTROL` puts them side by "
             "side."
         )
-    missing = [] if known else ["No evaluation is finished yet."]
+    missing = [] if scores_by_measure else ["No evaluation is finished yet."]
     return Section("result", "Result", lead, plots, tables, missing)
 
 
@@ -81,33 +81,35 @@ def _about(key: tuple[str, str]) -> tuple[str, str, float | None]:
 def _sentence(key: tuple[str, str], of_run: list[Score], run: str) -> str:
     title = _about(key)[0]
     first, last = of_run[0], of_run[-1]
-    apart = last.low is not None and first.high is not None and (last.low > first.high or (first.low or 0) > (last.high or 0))
-    words = "the intervals do not overlap" if apart else "the intervals overlap"
-    return f"{title}: {_shown(first)} for {_named(first)}{run}, {_shown(last)} after {last.policy}; {words}."
+    intervals_differ = last.low is not None and first.high is not None and (last.low > first.high or (first.low or 0) > (last.high or 0))
+    words = "the intervals do not overlap" if intervals_differ else "the intervals overlap"
+    return f"{title}: {_score_text(first)} for {_score_name(first)}{run}, {_score_text(last)} after {last.policy}; {words}."
 
 
-def _named(score: Score) -> str:
+def _score_name(score: Score) -> str:
     return "the base policy" if score.policy == BASE else f"the policy of {score.policy}"
 
 
-def _shown(score: Score) -> str:
+def _score_text(score: Score) -> str:
     return f"{score.value:.3g} [{score.low:.3g}, {score.high:.3g}]"
 
 
 def _plot(key: tuple[str, str], by_run: dict[str, list[Score]]) -> Plot:
     title, unit, level = _about(key)
-    policies = sorted({score.policy for found in by_run.values() for score in found}, key=_order)
-    counts = sorted({score.n for found in by_run.values() for score in found if score.n is not None})
+    policies = sorted({score.policy for scores_of_run in by_run.values() for score in scores_of_run}, key=_order)
+    counts = sorted({score.n for scores_of_run in by_run.values() for score in scores_of_run if score.n is not None})
 
     def paint(axes: Axes) -> None:
-        for index, (run, found) in enumerate(by_run.items()):
-            by_policy = {score.policy: score for score in found}
+        for index, (run, scores_of_run) in enumerate(by_run.items()):
+            by_policy = {score.policy: score for score in scores_of_run}
             points = [_point(by_policy.get(policy)) for policy in policies]
             shift = 0.12 * (index - (len(by_run) - 1) / 2)
             interval_points(axes, [_tick(policy) for policy in policies], points, index, run if len(by_run) > 1 else "", shift)
-        base = next((score.value for found in by_run.values() for score in found if score.policy == BASE), level)
+        base = next((score.value for scores_of_run in by_run.values() for score in scores_of_run if score.policy == BASE), level)
         if base is not None:
-            axes.axhline(base, color=MUTED, linewidth=1, linestyle=":", label="base policy" if level is None else "as good as the baseline")
+            axes.axhline(
+                base, color=MUTED_COLOUR, linewidth=1, linestyle=":", label="base policy" if level is None else "as good as the baseline"
+            )
 
     name = f"result-{key[0]}-{key[1]}".replace(" ", "-").replace(".", "-")
     return draw(name, title, n_of(counts, "questions"), "policy after iteration", unit, paint, "Bars: 95 % intervals over questions.")
@@ -128,15 +130,15 @@ def _tick(policy: str) -> str:
     return policy.removeprefix("iteration ")
 
 
-def _score_table(known: dict[tuple[str, str], dict[str, list[Score]]], several: bool) -> Table:
+def _score_table(scores_by_measure: dict[tuple[str, str], dict[str, list[Score]]], has_several_runs: bool) -> Table:
     rows: list[list[Cell]] = []
-    for (benchmark, name), by_run in known.items():
-        for run, found in by_run.items():
-            for score in found:
-                first: list[Cell] = [run] if several else []
+    for (benchmark, name), by_run in scores_by_measure.items():
+        for run, scores_of_run in by_run.items():
+            for score in scores_of_run:
+                first: list[Cell] = [run] if has_several_runs else []
                 rows.append([*first, benchmark, name.replace("_", " "), score.policy, score.value, score.low, score.high, score.n])
-    heads = [*(["run"] if several else []), "benchmark", "measure", "policy", "score", "low", "high", "questions"]
-    return Table("All scores", heads, rows, "Intervals: 95 %, questions resampled.", folded=True)
+    heads = [*(["run"] if has_several_runs else []), "benchmark", "measure", "policy", "score", "low", "high", "questions"]
+    return Table("All scores", heads, rows, "Intervals: 95 %, questions resampled.", is_folded=True)
 
 
 def _official(history: History) -> Table | None:
@@ -146,13 +148,13 @@ def _official(history: History) -> Table | None:
         for score in scores(history.artifacts)
         if score.low is None and not score.name.startswith(NOT_SCORES) and "categories" not in score.name
     ]
-    return Table("Figures by the benchmarks' own rules", ["benchmark", "figure", "policy", "value"], rows, folded=True) if rows else None
+    return Table("Figures by the benchmarks' own rules", ["benchmark", "figure", "policy", "value"], rows, is_folded=True) if rows else None
 
 
 def _difference_table(document: dict[str, Any]) -> Table:
     keys = ("bench", "policy", "b", "score_a", "score_b", "value", "low", "high", "p_value", "p_holm", "n")
     heads = ["benchmark", "policy", "b is", "a", "b", "b - a", "low", "high", "p", "p (Holm)", "questions"]
-    rows = [[one[key] for key in keys] for one in document["differences"]]
+    rows = [[difference[key] for key in keys] for difference in document["differences"]]
     note = (
         f"a: {document['a']}; b: {document['b']}. Paired bootstrap over the questions both answered, 95 %; p two-sided, adjusted for all "
         "rows by Holm. " + " ".join(document["notes"])

@@ -17,7 +17,7 @@ class Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
-    folded: bool = False
+    is_folded: bool = False
     """Shown only when somebody opens it."""
 
     def numeric(self, column: int) -> bool:

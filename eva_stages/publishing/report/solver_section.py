@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from eva_stages.core.numeric import drawable
 from eva_stages.core.ourfiles import read_json
-from eva_stages.publishing.report.numbers import Rewards, before_and_after, mean_interval, n_of, rewards, sizes, table
+from eva_stages.publishing.report.numbers import Rewards, mean_interval, n_of, rewards, rewards_around_training, sizes, table
 from eva_stages.publishing.report.plots import Plot, draw, histograms, interval_points, look
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
@@ -24,11 +24,15 @@ MOST_STEPS = 400
 
 
 def solver(history: History) -> Section:
-    scored = {one.iteration: found for one in history.every("reward") if (found := rewards(one))}
-    plots = [_before_after(history, scored, name) for name in ("mean", "gap")] if scored else []
-    logs = {one.iteration: log for one in history.every("train") if (log := training_log(one.content))}
+    rewards_by_iteration = {
+        artifact.iteration: reward_values for artifact in history.every("reward") if (reward_values := rewards(artifact))
+    }
+    plots = [_training_effect_plot(history, rewards_by_iteration, name) for name in ("mean", "gap")] if rewards_by_iteration else []
+    logs = {artifact.iteration: log for artifact in history.every("train") if (log := training_log(artifact.content))}
     plots += [_curve(logs, *curve) for curve in CURVES if any(curve[0] in entry for log in logs.values() for entry in log)]
-    margins = {f"iteration {one.iteration}": values for one in history.every("pair") if (values := _margins(one)) is not None}
+    margins = {
+        f"iteration {artifact.iteration}": values for artifact in history.every("pair") if (values := _margins(artifact)) is not None
+    }
     if margins:
         title, unit = "Reward margin of the pairs", "chosen - rejected (reward)"
         plots.append(draw("margins", title, sizes(margins, "pairs"), unit, "share of pairs, %", lambda axes: histograms(axes, margins)))
@@ -36,7 +40,7 @@ def solver(history: History) -> Section:
         "Before: the policy that trains on the prompts answers them. After: the policy that was trained on them answers the same prompts "
         "anew, at the start of the next iteration; so the last iteration has no after."
     ]
-    tables = [one for one in (_rewards_table(history, scored), _training_table(history)) if one.rows]
+    tables = [entry for entry in (_rewards_table(history, rewards_by_iteration), _training_table(history)) if entry.rows]
     missing = [] if logs else ["No policy is trained yet."]
     return Section("solver", "Solver", lead if plots else [], plots, tables, missing)
 
@@ -49,30 +53,32 @@ def training_log(model: Any) -> list[dict[str, Any]]:
 
 
 def _margins(artifact: Any) -> np.ndarray | None:
-    found = table(artifact, ["chosen_reward", "rejected_reward"])
-    if found is None or len(found.column_names) < 2:
+    pair_rewards = table(artifact, ["chosen_reward", "rejected_reward"])
+    if pair_rewards is None or len(pair_rewards.column_names) < 2:
         return None
-    chosen, rejected = (drawable(found[name].to_numpy(zero_copy_only=False).astype(float)) for name in ("chosen_reward", "rejected_reward"))
+    chosen, rejected = (
+        drawable(pair_rewards[name].to_numpy(zero_copy_only=False).astype(float)) for name in ("chosen_reward", "rejected_reward")
+    )
     margin: np.ndarray = chosen - rejected
     return margin
 
 
-def _values(found: Rewards, name: str) -> np.ndarray:
-    return found.mean if name == "mean" else found.gap
+def _values(reward_values: Rewards, name: str) -> np.ndarray:
+    return reward_values.mean if name == "mean" else reward_values.gap
 
 
-def _before_after(history: History, scored: dict[int, Rewards], name: str) -> Plot:
-    labels = [str(iteration) for iteration in scored]
-    both = {iteration: before_and_after(history, iteration) for iteration in scored}
-    before = [mean_interval(_values(found, name)) for found in scored.values()]
-    nothing = (np.nan, np.nan, np.nan)
-    after = [nothing if pair is None else mean_interval(_values(pair[1], name)) for pair in both.values()]
+def _training_effect_plot(history: History, rewards_by_iteration: dict[int, Rewards], name: str) -> Plot:
+    labels = [str(iteration) for iteration in rewards_by_iteration]
+    pairs = {iteration: rewards_around_training(history, iteration) for iteration in rewards_by_iteration}
+    old_means = [mean_interval(_values(reward_values, name)) for reward_values in rewards_by_iteration.values()]
+    no_interval = (np.nan, np.nan, np.nan)
+    new_means = [no_interval if pair is None else mean_interval(_values(pair[1], name)) for pair in pairs.values()]
 
     def paint(axes: Axes) -> None:
-        interval_points(axes, labels, before, 0, "before training on them", -0.08)
-        interval_points(axes, labels, after, 1, "after", 0.08)
+        interval_points(axes, labels, old_means, 0, "before training on them", -0.08)
+        interval_points(axes, labels, new_means, 1, "after", 0.08)
 
-    n = n_of((len(found.ids) for found in scored.values()), "prompts")
+    n = n_of((len(reward_values.ids) for reward_values in rewards_by_iteration.values()), "prompts")
     title = {"mean": "Mean reward on the training prompts", "gap": "Reward gap on the training prompts"}[name]
     unit = {"mean": "mean reward", "gap": "mean gap (reward)"}[name]
     return draw(f"solver-{name}", title, n, "iteration, whose prompts", unit, paint, "Bars: 95 % over prompts.")
@@ -93,21 +99,21 @@ def _curve(logs: dict[int, list[dict[str, Any]]], key: str, title: str, unit: st
     return draw(f"training-{key.replace('/', '-')}", title, n, "optimiser step", unit, paint, note)
 
 
-def _rewards_table(history: History, scored: dict[int, Rewards]) -> Table:
+def _rewards_table(history: History, rewards_by_iteration: dict[int, Rewards]) -> Table:
     rows: list[list[Cell]] = []
-    for iteration, before in scored.items():
-        pair = before_and_after(history, iteration)
-        values = [_known(one, name) for name in ("mean", "gap") for one in (before, pair[1] if pair else None)]
-        unscored = int((~np.isfinite(before.matrix)).sum())
-        rows.append([iteration, len(before.ids), before.matrix.shape[1], *values, unscored])
+    for iteration, old_rewards in rewards_by_iteration.items():
+        pair = rewards_around_training(history, iteration)
+        values = [_finite_mean(entry, name) for name in ("mean", "gap") for entry in (old_rewards, pair[1] if pair else None)]
+        null_count = int((~np.isfinite(old_rewards.matrix)).sum())
+        rows.append([iteration, len(old_rewards.ids), old_rewards.matrix.shape[1], *values, null_count])
     heads = ["iteration", "prompts", "answers each", "reward before", "reward after", "gap before", "gap after", "unscored answers"]
     return Table("Rewards", heads, rows)
 
 
-def _known(found: Rewards | None, name: str) -> float | None:
-    if found is None or not np.isfinite(_values(found, name)).any():
+def _finite_mean(reward_values: Rewards | None, name: str) -> float | None:
+    if reward_values is None or not np.isfinite(_values(reward_values, name)).any():
         return None
-    return float(np.nanmean(_values(found, name)))
+    return float(np.nanmean(_values(reward_values, name)))
 
 
 def _training_table(history: History) -> Table:
@@ -115,8 +121,8 @@ def _training_table(history: History) -> Table:
     for artifact in history.every("train"):
         training, counts = artifact.manifest.get("training", {}), artifact.manifest["counts"]
         pair = history.find("pair", artifact.iteration)
-        left = {name: count for name, count in pair.counts.items() if name != "pair" and count} if pair else {}
-        words = ", ".join(f"{name.replace('_', ' ')} {count:,.0f}" for name, count in left.items())
+        removed_counts = {name: count for name, count in pair.counts.items() if name != "pair" and count} if pair else {}
+        words = ", ".join(f"{name.replace('_', ' ')} {count:,.0f}" for name, count in removed_counts.items())
         figures = [training.get(name) for name in ("loss", "reward_margin", "reward_accuracy")]
         rows.append([artifact.iteration, counts.get("pairs"), counts.get("too_long"), words, counts.get("steps"), *figures])
     heads = ["iteration", "pairs", "too long", "prompts without a pair", "steps", "loss", "margin", "accuracy"]
