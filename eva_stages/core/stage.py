@@ -5,7 +5,7 @@ shown without importing a model library. Its fingerprint covers name, version, t
 fingerprints of its inputs; `runtime` and limits are left out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -31,6 +31,12 @@ class Input:
 
     name: str
 
+    def identity(self) -> dict[str, Any]:
+        return {"input": self.name}
+
+    def build(self, folders: Mapping[str, Path]) -> str:
+        return str(folders[self.name])
+
 
 @dataclass(frozen=True)
 class Use:
@@ -41,7 +47,7 @@ class Use:
     runtime: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
-        return {"target": self.target, "arguments": _identity(self.arguments)}
+        return {"target": self.target, "arguments": convert_leaves(self.arguments, lambda leaf: leaf.identity())}
 
     def needs(self, folder: str) -> bool:
         """Whether the use, or one nested in it, names a folder."""
@@ -50,23 +56,32 @@ class Use:
 
     def build(self, folders: Mapping[str, Path], **extra: Any) -> Any:
         """Import the target and call it, nested uses and inputs resolved."""
-        arguments = {name: _build(value, folders) for name, value in {**self.arguments, **self.runtime}.items()}
+        arguments = convert_leaves({**self.arguments, **self.runtime}, lambda leaf: leaf.build(folders))
         return load_attribute(self.target)(**arguments, **extra)
+
+
+def convert_leaves(value: Any, convert: Callable[[Use | Input], Any]) -> Any:
+    """A value of a step's arguments with every use and input in it converted."""
+    match value:
+        case Use() | Input():
+            return convert(value)
+        case Mapping():
+            return {key: convert_leaves(item, convert) for key, item in value.items()}
+        case list() | tuple():
+            return [convert_leaves(item, convert) for item in value]
+        case _:
+            return value
 
 
 def as_data(value: Any) -> Any:
     """A use with its nested uses as JSON data, for a process that reads it from a file; `use_of` reads it back."""
-    match value:
-        case Use():
-            return {"use": value.target, "arguments": as_data(value.arguments), "runtime": as_data(value.runtime)}
-        case Input():
-            return {"input": value.name}
-        case Mapping():
-            return {key: as_data(item) for key, item in value.items()}
-        case list() | tuple():
-            return [as_data(item) for item in value]
-        case _:
-            return value
+
+    def data_of(leaf: Use | Input) -> dict[str, Any]:
+        if isinstance(leaf, Input):
+            return {"input": leaf.name}
+        return {"use": leaf.target, "arguments": as_data(leaf.arguments), "runtime": as_data(leaf.runtime)}
+
+    return convert_leaves(value, data_of)
 
 
 def use_of(data: Any) -> Any:
@@ -82,34 +97,6 @@ def use_of(data: Any) -> Any:
             return [use_of(item) for item in data]
         case _:
             return data
-
-
-def _identity(value: Any) -> Any:
-    match value:
-        case Use():
-            return value.identity()
-        case Input():
-            return {"input": value.name}
-        case Mapping():
-            return {key: _identity(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_identity(item) for item in value]
-        case _:
-            return value
-
-
-def _build(value: Any, folders: Mapping[str, Path]) -> Any:
-    match value:
-        case Use():
-            return value.build(folders)
-        case Input():
-            return str(folders[value.name])
-        case Mapping():
-            return {key: _build(item, folders) for key, item in value.items()}
-        case list() | tuple():
-            return [_build(item, folders) for item in value]
-        case _:
-            return value
 
 
 @dataclass(frozen=True)
