@@ -6,7 +6,6 @@ from the last good prompt. A call that failed ends its prompt's sequence: the ne
 generations that were asked for in the meantime would have grown from another prompt, and would be paid for twice.
 """
 
-import re
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from eva_stages.core.parts import FAILED_CALLS, add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
 from eva_stages.creator.context import examples_text, feedback_text
 from eva_stages.creator.function_calls import Method, meta_prompt
-from eva_stages.creator.rejecting import rejection
+from eva_stages.creator.rejecting import read_evolution, rejection
 
 
 def evol_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
@@ -83,18 +82,6 @@ def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
 
 INDEPENDENT = {"self_instruct"}
 """Methods whose every generation starts from the drawn prompt."""
-
-
-HEADING = re.compile(r"Prompt#(?:\*\*)?:(?:\*\*)?|^[ \t*#]*#[\w ]+Prompt#[ \t*]*$", re.MULTILINE)
-"""The template's heading as evolvers echo it: with its colon, or on a line of its own; perhaps in bold."""
-QUOTED_TEXT = re.compile(r'"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
-
-
-def read_evolution(reply: str | None) -> str:
-    """The evolved prompt in an evolver's reply: what stands behind its last heading, without quotation marks around the whole of it."""
-    text = HEADING.split(reply or "")[-1].strip()
-    quote = QUOTED_TEXT.fullmatch(text)
-    return (quote[1] or quote[2]).strip() if quote else text
 
 
 CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")

@@ -1,4 +1,4 @@
-"""Why an evolver's reply is no prompt to train on.
+"""Reading an evolver's reply: the prompt in it, and why it is no prompt to train on.
 
 What is looked for are the ways in which language models miss the task: they repeat the template, refuse, talk about the prompt or answer
 it. The patterns are anchored where such phrases stand, at the beginning or the end of a reply, because the same words are common in real
@@ -69,6 +69,16 @@ CLOSING = re.compile(
     r"(?:(?:i )?hope (?:this|that|it) helps|(?:please )?let me know if (?:you|there)|feel free to (?:ask|reach))[^\n]{0,120}\Z"
 )
 """What assistants end an answer with."""
+HEADING = re.compile(r"Prompt#(?:\*\*)?:(?:\*\*)?|^[ \t*#]*#[\w ]+Prompt#[ \t*]*$", re.MULTILINE)
+"""The template's heading as evolvers echo it: with its colon, or on a line of its own; perhaps in bold."""
+QUOTED_TEXT = re.compile(r'"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
+
+
+def read_evolution(reply: str | None) -> str:
+    """The evolved prompt in an evolver's reply: what stands behind its last heading, without quotation marks around the whole of it."""
+    text = HEADING.split(reply or "")[-1].strip()
+    quote = QUOTED_TEXT.fullmatch(text)
+    return (quote[1] or quote[2]).strip() if quote else text
 
 
 def rejection(evolved: str, parent: str, finish_reason: str, max_characters: int) -> str | None:

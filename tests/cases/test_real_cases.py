@@ -2,8 +2,7 @@
 
 import pytest
 
-from eva_stages.creator.evolving import read_evolution
-from eva_stages.creator.rejecting import rejection
+from eva_stages.creator.rejecting import read_evolution, rejection
 
 PROMPT = "Why do leaves change colour in autumn?\nName exactly three reasons."
 

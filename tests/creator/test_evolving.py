@@ -5,7 +5,8 @@ import pytest
 
 from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.rows import Message, prompt_row
-from eva_stages.creator.evolving import EvolvePrompts, evol_instruct, read_evolution, rejection
+from eva_stages.creator.evolving import EvolvePrompts, evol_instruct
+from eva_stages.creator.rejecting import read_evolution, rejection
 from eva_stages.lettercraft.player import LettercraftLLM
 
 SEED = "Take planet, reverse it."

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
 
-from eva_stages.creator.evolving import read_evolution
+from eva_stages.creator.rejecting import read_evolution
 from eva_stages.evaluation.pair_judging import TEMPLATE, read_verdict
 from eva_stages.lettercraft.language import parse
 from eva_stages.lettercraft.player import UNUSABLE, LettercraftLLM, reply
