@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eva_stages.core.config.models_config import LiteLLMModel, Player, PolicyPlayer, TransformersModel, VLLMModel
+from eva_stages.core.config.models_config import (
+    LiteLLMModel,
+    Player,
+    PolicyPlayer,
+    TransformersGenerator,
+    TransformersModel,
+    VLLMGenerator,
+    VLLMModel,
+)
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import LLMJudgeReward, LocalReward, OneReward, VerifierReward
 from eva_stages.core.config.section import Section
@@ -12,7 +20,6 @@ from eva_stages.core.manifests import artifact_name
 from eva_stages.core.resolved import Checkpoint, Resolved
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
 from eva_stages.models.loading import LETTERCRAFT
-from eva_stages.models.targets import GENERATORS, REWARDS, TEMPLATE_REWARDS
 
 Inputs = Mapping[str, Stage | Outside]
 
@@ -40,22 +47,22 @@ def generator(
         case _:
             arguments, runtime = _settings(config)
             journals = {"journal": Input(journal), "attempt": Input(WORK)} if isinstance(config, LiteLLMModel) else {}
-            return Use(GENERATORS[config.kind], arguments, {**runtime, **journals}), {}
+            return Use(config.target, arguments, {**runtime, **journals}), {}
 
 
 def reward_model(config: OneReward, recipe: Recipe, resolved: Resolved, model: Stage | Outside) -> tuple[Use, Inputs]:
     """A reward of the recipe, and the checkpoints it needs."""
     if isinstance(config, LLMJudgeReward):
         judge, inputs = generator(config.judge, recipe, resolved, model, "judge")
-        return Use(REWARDS[config.kind], {"llm": judge, "rubric": config.rubric}), inputs
+        return Use(config.target, {"llm": judge, "rubric": config.rubric}), inputs
     if isinstance(config, VerifierReward):
-        return Use(REWARDS[config.kind], {"function": resolved.function(config.function)}), {}
+        return Use(config.target, {"function": resolved.function(config.function)}), {}
     arguments, runtime = _settings(config)
     if not isinstance(config, LocalReward):
-        return Use(REWARDS[config.kind], arguments), {}
+        return Use(config.target, arguments), {}
     checkpoint = resolved.checkpoint(arguments["model"], arguments.pop("revision"))
-    date = date_of(resolved, checkpoint) if isinstance(config, TEMPLATE_REWARDS) else {}
-    return Use(REWARDS[config.kind], {**arguments, **date, "model": Input("reward")}, runtime), {"reward": checkpoint}
+    date = date_of(resolved, checkpoint) if config.uses_chat_template else {}
+    return Use(config.target, {**arguments, **date, "model": Input("reward")}, runtime), {"reward": checkpoint}
 
 
 def date_of(resolved: Resolved, model: Stage | Outside) -> dict[str, str]:
@@ -67,7 +74,7 @@ def date_of(resolved: Resolved, model: Stage | Outside) -> dict[str, str]:
 
 
 def _checkpoint_generator(
-    config: Section, resolved: Resolved, name: str, model: Stage | Outside, changes: Mapping[str, Any]
+    config: TransformersGenerator | VLLMGenerator, resolved: Resolved, name: str, model: Stage | Outside, changes: Mapping[str, Any]
 ) -> tuple[Use, Inputs]:
     """A generator on a checkpoint, which is the input `name` of its stage."""
     arguments, runtime = _settings(config)
@@ -77,7 +84,7 @@ def _checkpoint_generator(
     if lora := settings.pop("lora", None):
         inputs[f"{name}_lora"] = resolved.file(FileSource(lora, folder=True))
         settings["lora"] = Input(f"{name}_lora")
-    return Use(GENERATORS[str(config.model_dump()["kind"])], settings, runtime), inputs
+    return Use(config.target, settings, runtime), inputs
 
 
 def _label(model: Stage | Outside) -> str:

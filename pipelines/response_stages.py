@@ -5,7 +5,6 @@ from eva_stages.core.config.rewards_config import EnsembleReward, OneReward
 from eva_stages.core.kinds import member_name
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
-from eva_stages.models.targets import ROWS
 from pipelines.model_calls import policy_generator, reward_model
 from pipelines.seeds import sampling_seed
 from pipelines.stage_limits import empty_limit, unscored_limit
@@ -65,7 +64,7 @@ def _rewarding(
         version=2,
         sources=("prompts", "responses"),
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
-        schema=ROWS.get(config.kind, "rewards"),
+        schema=config.rows,
         required_columns=("rewards",),
         limits=(unscored_limit(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,

@@ -6,7 +6,6 @@ from eva_stages.core.failures import CALLS
 from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
-from eva_stages.models.targets import ROWS
 from pipelines.model_calls import generator, reward_model
 from pipelines.response_stages import shown_system_prompt
 from pipelines.seeds import sampling_seed
@@ -42,7 +41,7 @@ def rewriting(
         {"responses": rewrites, "prompts": prompts, **reward_inputs},
         sources=("responses", "prompts"),
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
-        schema=ROWS.get(recipe.reward.kind, "rewards"),
+        schema=recipe.reward.rows,
         required_columns=("rewards",),
         limits=(unscored_limit(recipe, FAILED_CALLS, CALLS),),
         rows_per_part=recipe.runtime.rows_per_part,

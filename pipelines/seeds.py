@@ -1,11 +1,11 @@
 """Seeds of stages: derived from the recipe's seed only where something is sampled, so that recipes of all seeds share the rest."""
 
+from eva_stages.core.config.models_config import TransformersGenerator, VLLMGenerator
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.stage import Use
-from eva_stages.models.targets import GENERATORS
 
-LOCAL = (GENERATORS["transformers"], GENERATORS["vllm"])
+LOCAL = (TransformersGenerator.target, VLLMGenerator.target)
 """Generators whose responses at temperature 0 depend on no seed."""
 
 

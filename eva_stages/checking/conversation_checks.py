@@ -13,13 +13,13 @@ from jinja2 import TemplateError
 from eva_stages.checking.recipe_references import sections
 from eva_stages.core.config.models_config import Policy, TransformersModel, VLLMModel
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards_config import LocalReward
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.rows import Message
 from eva_stages.core.terminal import note
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import LETTERCRAFT, load_tokenizer
 from eva_stages.models.sampling import model_settings
-from eva_stages.models.targets import TEMPLATE_REWARDS
 
 QUESTION: list[Message] = [{"role": "user", "content": "Question7"}]
 ANSWER = "Answer7"
@@ -80,7 +80,7 @@ def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """With `reasoning: keep`, a reward's template must render thoughts."""
     yield from ()
     for place, reward in sections(recipe.reward, "reward"):
-        if recipe.policy.reasoning == "strip" or not isinstance(reward, TEMPLATE_REWARDS):
+        if recipe.policy.reasoning == "strip" or not (isinstance(reward, LocalReward) and reward.uses_chat_template):
             continue
         if (checkpoint := resolved.checkpoints.get((reward.model, reward.revision))) is None:
             continue

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import chain
 from shutil import which
+from typing import get_args
 
 from eva_stages.core.config.prompts_config import LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
@@ -16,7 +17,6 @@ from eva_stages.creator.prompt_sources import prompt_source
 from eva_stages.models.architecture import first_line
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
-from eva_stages.models.targets import ROWS
 from eva_stages.solver.launch_file import read_launch_file
 from eva_stages.solver.launching import training_length
 
@@ -27,8 +27,8 @@ TEMPLATE_TOKENS = 64
 
 
 def _win_probabilities(recipe: Recipe, _: Resolved) -> Iterator[str]:
-    if isinstance(recipe.solver.loss, SPPO) and ROWS.get(recipe.reward.kind) != "pairwise_rewards":
-        pairwise = ", ".join(kind for kind, rows in ROWS.items() if rows == "pairwise_rewards")
+    if isinstance(recipe.solver.loss, SPPO) and not isinstance(recipe.reward, PairwiseReward):
+        pairwise = ", ".join(get_args(reward.model_fields["kind"].annotation)[0] for reward in get_args(PairwiseReward))
         yield (
             f"solver.loss: sppo trains on win probabilities, and {recipe.reward.kind} rewards have none; "
             f"give a reward that compares responses ({pairwise}), or take sppo_hard"

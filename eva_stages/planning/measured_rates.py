@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from eva_stages.core.config.evaluation_config import Lettercraft
+from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Limits, Recipe
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.ledger import visible_gpus
@@ -27,7 +28,6 @@ from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.core.stage import Stage, closure, uses
-from eva_stages.models.targets import GENERATORS
 from eva_stages.planning.rates import Rates, done_rates
 from eva_stages.planning.sizes import prompt_count, sizes
 
@@ -104,7 +104,7 @@ def reduced_recipe(recipe: Recipe) -> Recipe:
 
 def calls_provider(stage: Stage) -> bool:
     """Whether a stage may cost money."""
-    return any(use.target == GENERATORS["litellm"] for use in uses(stage))
+    return any(use.target == LiteLLMModel.target for use in uses(stage))
 
 
 def free_stages(stages: list[Stage]) -> list[Stage]:

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import safe_open
 
 from eva_stages.core.config.evaluation_config import JudgedBenchmark, benchmark_name, judge_name
+from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS
 from eva_stages.core.ledger import tree_bytes
@@ -20,7 +21,6 @@ from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, Stage, closure, uses
 from eva_stages.models.providers import token_rates
-from eva_stages.models.targets import GENERATORS
 from eva_stages.planning.judge_costs import JudgeCost, judge_cost
 from eva_stages.planning.rates import Rate, Rates, answering_rate, known_rates
 from eva_stages.planning.sizes import Size, prompt_count, sizes
@@ -204,7 +204,7 @@ def _money(stage: Stage, size: Size, tokens: Mapping[str, float | None], cost: J
     """The cost of a stage, at most and expected; at most counts the expected input tokens, which have no limit."""
     if cost is not None:
         return {"usd": cost.usd, "usd_expected": cost.expected_usd}
-    provider_call = next((use for use in uses(stage) if use.target == GENERATORS["litellm"]), None)
+    provider_call = next((use for use in uses(stage) if use.target == LiteLLMModel.target), None)
     if provider_call is None:
         return dict.fromkeys(MONEY, 0.0)
     rates = token_rates(str(provider_call.arguments["model"]), provider_call.runtime.get("price"))

@@ -18,6 +18,7 @@ import pytest
 from cli.main import _code
 from eva_stages.core.call_file import CALLS, run_guarded, spending_of
 from eva_stages.core.calls import Journal
+from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.errors import StageError
 from eva_stages.core.notices import NoticeReader
 from eva_stages.core.progress import Reporter, facts
@@ -30,7 +31,6 @@ from eva_stages.core.terminal import Terminal
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.models.provider_errors import retry_after
 from eva_stages.models.spending import count_tokens
-from eva_stages.models.targets import GENERATORS
 from tests.fault_server import ChatServer, Fault, chat_server
 
 KEY = "planted-key-5f2c91aa07b34d"
@@ -346,7 +346,7 @@ def test_a_stage_reports_settings_that_its_model_does_not_accept_and_the_cost_in
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")
     settings = {"model": "openai/o1", "api_base": server.base, "temperature": 0.5, "max_new_tokens": NEW_TOKENS}
     runtime = {"price": PRICE, "api_key_env": "EVA_TEST_KEY", "attempts": 2, "journal": Input(WORK), "attempt": Input(WORK)}
-    step = Use("eva_stages.core.responding:Respond", {"llm": Use(GENERATORS["litellm"], settings, runtime), "seed": 1})
+    step = Use("eva_stages.core.responding:Respond", {"llm": Use(LiteLLMModel.target, settings, runtime), "seed": 1})
     source = Outside("prompts", tmp_path / "prompts", "0")
     stage = RowStage("respond", 0, {"prompts": source}, sources=("prompts",), steps=(step,), schema="responses")
     server.faults = [Fault(missing_fields=("usage",)), "malformed"]

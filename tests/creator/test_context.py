@@ -122,7 +122,9 @@ def test_feedback_on_a_conversation_shows_the_turns_before_the_one_that_evolves(
     llm = Recorder()
     first, second = evolve(llm, [row], generations=2)
     first_request, second_request = llm.requests
-    assert "user: first\nassistant: reply\n#Best Response# (reward 1):\nyes" in first_request and "answered the prompt below" in first_request
+    assert (
+        "user: first\nassistant: reply\n#Best Response# (reward 1):\nyes" in first_request and "answered the prompt below" in first_request
+    )
     assert "user: first\nassistant: reply\nuser: last\n#Best Response#" in second_request
     assert "that the one below grew out of" in second_request
     assert [turn["content"] for turn in second["messages"][:2]] == ["first", "reply"] and second["parent_id"] == first["prompt_id"]

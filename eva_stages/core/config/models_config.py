@@ -1,6 +1,6 @@
 """Models that generate: the policy, and the models in other roles (evolver, critic, judge, ...)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,7 @@ class LocalSampling(Sampling):
 class TransformersGenerator(LocalSampling):
     """`transformers` generation, on CPU, one accelerator, or several that share one model."""
 
+    target: ClassVar[str] = "eva_stages.models.transformers_generator:TransformersGenerator"
     kind: Literal["transformers"]
     dtype: DType = "auto"
     runtime: ModelRuntime = ModelRuntime()
@@ -71,6 +72,7 @@ class VLLMRuntime(Section):
 class VLLMGenerator(LocalSampling):
     """vLLM's engine: all n responses of a prompt in one request, prefixes cached."""
 
+    target: ClassVar[str] = "eva_stages.models.vllm_generator:VLLMGenerator"
     kind: Literal["vllm"]
     dtype: DType = "auto"
     max_model_len: int | None = Field(None, ge=8)
@@ -118,6 +120,7 @@ class LiteLLMRuntime(Section):
 class LiteLLMModel(Sampling):
     """Any provider that LiteLLM supports, or any OpenAI-compatible server."""
 
+    target: ClassVar[str] = "eva_stages.models.litellm_generator:LiteLLMGenerator"
     kind: Literal["litellm"]
     model: str
     """LiteLLM's name, for example openai/gpt-4.1 or hosted_vllm/my-model."""
@@ -135,6 +138,7 @@ class PolicyPlayer(LocalSampling):
 class LettercraftModel(Section):
     """Lettercraft's exact model: as evolver it rewrites instructions, as judge it grades responses."""
 
+    target: ClassVar[str] = "eva_stages.lettercraft.player:LettercraftLLM"
     kind: Literal["lettercraft"]
 
 

@@ -1,6 +1,6 @@
 """Rewards: models and functions that score responses."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,13 +10,25 @@ from eva_stages.core.config.paths import MaybeFile
 from eva_stages.core.config.section import Section
 
 
-class LettercraftReward(Section):
+class RewardSection(Section):
+    """A reward of one kind."""
+
+    target: ClassVar[str]
+    """Its code, as "module:attr"."""
+    rows: ClassVar[str] = "rewards"
+    """The schema of its rows."""
+    uses_chat_template: ClassVar[bool] = False
+    """Whether it renders conversations with its own chat template."""
+
+
+class LettercraftReward(RewardSection):
     """Lettercraft's exact graded reward in [0, 1]."""
 
+    target = "eva_stages.models.rewards:LettercraftReward"
     kind: Literal["lettercraft"]
 
 
-class LocalReward(Section):
+class LocalReward(RewardSection):
     """A reward model that runs on this machine."""
 
     model: MaybeFile
@@ -30,18 +42,25 @@ class LocalReward(Section):
 class SequenceClassifierReward(LocalReward):
     """A sequence-classification reward model: one logit over the chat (Skywork style)."""
 
+    target = "eva_stages.models.reward_models:SequenceClassifierReward"
+    uses_chat_template = True
     kind: Literal["sequence_classifier"]
 
 
 class ArmoRMReward(LocalReward):
     """ArmoRM: objectives weighted by a gate over the prompt; rows hold the objectives too. The model's own code is not run."""
 
+    target = "eva_stages.models.reward_models:ArmoRMReward"
+    rows = "objective_rewards"
+    uses_chat_template = True
     kind: Literal["armorm"]
 
 
 class PairRMReward(LocalReward):
     """PairRM: a DeBERTa ranker that compares two responses, in both orders."""
 
+    target = "eva_stages.models.pairwise:PairRMReward"
+    rows = "pairwise_rewards"
     kind: Literal["pairrm"]
     max_length: int = Field(1224, ge=8)
     """Tokens of the prompt; longer prompts are cut, as in the model's training."""
@@ -52,26 +71,33 @@ class PairRMReward(LocalReward):
 class PairPreferenceReward(LocalReward):
     """A causal language model that prefers A or B, in both orders."""
 
+    target = "eva_stages.models.pairwise:PairPreferenceReward"
+    rows = "pairwise_rewards"
+    uses_chat_template = True
     kind: Literal["pair_preference"]
 
 
-class LettercraftJudgeReward(Section):
+class LettercraftJudgeReward(RewardSection):
     """Lettercraft's exact judge: compares every two responses of a prompt by their grades; win 1, tie 1/2, loss 0."""
 
+    target = "eva_stages.models.pairwise:LettercraftJudgeReward"
+    rows = "pairwise_rewards"
     kind: Literal["lettercraft_judge"]
 
 
-class VerifierReward(Section):
+class VerifierReward(RewardSection):
     """A Python function `f(messages, response, reference) -> float | None`: `math`, `instruction`, or a function in a file."""
 
+    target = "eva_stages.models.rewards:VerifierReward"
     kind: Literal["verifier"]
     function: Verifier
     """In a file: functions.py:name, or module:name for a module beside the recipe. It needs trust_code, or --trust."""
 
 
-class LLMJudgeReward(Section):
+class LLMJudgeReward(RewardSection):
     """A generator that rates each response from 1 to 10."""
 
+    target = "eva_stages.models.rewards:LLMJudgeReward"
     kind: Literal["llm_judge"]
     judge: Player
     rubric: str = "helpfulness, relevance, accuracy, depth, creativity and level of detail"
