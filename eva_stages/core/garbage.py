@@ -155,8 +155,10 @@ def _delete(entry: Garbage) -> str | None:
     if isinstance(entry.owner, Run):
         try:
             with entry.owner.lock():
+                if entry.path.name in (named_folders(entry.owner.root) or ()):  # by a recipe that was run in the meantime
+                    return "a recipe of the run names it"
                 _remove(entry.path)
-        except LockedError as error:
+        except (LockedError, DamagedError) as error:
             return str(error)
         return None
     with entry.owner.lock(_stage_folder(entry.path), Path("eva gc"), None) as lock:

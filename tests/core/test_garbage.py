@@ -95,6 +95,16 @@ def test_what_a_process_holds_is_kept(tmp_path: Path) -> None:
     assert garbage == [] and skipped_paths[0].path == two.root and "in use by process" in skipped_paths[0].reason
 
 
+def test_what_a_recipe_names_that_was_run_in_the_meantime_is_kept(tmp_path: Path) -> None:
+    run = recipe_run(tmp_path, "one", FIRST, SECOND)
+    shutil.rmtree(run.root / "variants")
+    run.plan([FIRST])
+    garbage, _ = find_garbage(tmp_path)
+    run.plan([FIRST, SECOND])
+    _, skipped_paths = delete_garbage(garbage)
+    assert [entry.path for entry in skipped_paths] == [run.stages / SECOND.folder] and run.fault(SECOND) is None and run.holds(SECOND)
+
+
 @pytest.mark.parametrize("content", [None, "[1", '[{"folder": 3}]'])
 def test_a_run_whose_list_of_stages_is_missing_or_damaged_keeps_everything(tmp_path: Path, content: str | None) -> None:
     first_run = recipe_run(tmp_path, "one", FIRST, SECOND)
