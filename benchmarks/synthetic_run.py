@@ -285,14 +285,8 @@ class SyntheticRun:
         counts: Mapping[str, float],
         **extra_fields: Any,
     ) -> None:
-        fields = {
-            "stage": stage,
-            "iteration": iteration,
-            "version": 1,
-            "fingerprint": folder.name[-12:] * 5,
-            "digest": "0" * 64,
-            "rows": rows,
-        }
+        identity = {"fingerprint": folder.name[-12:] * 5, "digest": "0" * 64}
+        fields = {"stage": stage, "iteration": iteration, "version": 1, **identity, "rows": rows}
         input_entries = {
             name: {"fingerprint": artifact[-12:], "digest": "0" * 64, "artifact": artifact} for name, artifact in inputs.items()
         }

@@ -15,6 +15,8 @@ from eva_stages.core.patches import set_attention
 from eva_stages.models.architecture import attention_code, first_line, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter"
+"""Folder within a checkpoint: the LoRA adapter that is merged into its weights."""
 MOST_NAMES = 4
 """Number of names in a message."""
 COPY_AGAIN = "the file is cut off or damaged; copy or download it again"

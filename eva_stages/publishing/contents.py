@@ -22,6 +22,7 @@ from eva_stages.core.manifests import PIPELINE
 from eva_stages.core.named_functions import SOURCES
 from eva_stages.core.ourfiles import parquet_errors, read_content, read_yaml, rebuilt
 from eva_stages.core.tables import write_rows
+from eva_stages.models.weights import ADAPTER
 from eva_stages.publishing.cards import dataset_card, model_card
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.story import Story
@@ -163,18 +164,20 @@ def _model(story: Story, iteration: int, policy: Artifact, pushed_files: dict[st
     if policy.folder.name not in {str(entry["source"]).partition("/")[0] for entry in pushed_files.values()}:
         _check(policy)
     files = []
-    for path in sorted(policy.content.iterdir()):
-        if path.suffix not in CHECKPOINT_FILES:
-            continue
+    for path in checkpoint_files(policy.content):
+        name = path.relative_to(policy.content).as_posix()
         text = path.suffix == ".json" and path.name not in AS_IT_IS and not path.name.endswith(".index.json")
         cleaned_content = _clean_json(path, privacy) if text else None
-        files.append(
-            File(path.name, path, f"{policy.folder.name}/{path.name}") if cleaned_content is None else File(path.name, cleaned_content)
-        )
+        files.append(File(name, path, f"{policy.folder.name}/{name}") if cleaned_content is None else File(name, cleaned_content))
     files.append(File("manifest.json", _json(privacy.settings(dict(policy.manifest)))))
     files.append(File("recipe.yaml", _recipe(story)))
     files.append(File("README.md", privacy.text(model_card(story, iteration)).encode()))
     return Repository(story.model(iteration), "model", tuple(files))
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint that are published: those of known kinds, the adapter's beside the merged weights included."""
+    return sorted(path for pattern in ("*", f"{ADAPTER}/*") for path in folder.glob(pattern) if path.suffix in CHECKPOINT_FILES)
 
 
 def _clean_json(path: Path, privacy: Privacy) -> bytes | None:

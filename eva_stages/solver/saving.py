@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eva_stages.core.patches import write_canonical_config
-from eva_stages.models.weights import load_strictly
+from eva_stages.models.weights import ADAPTER, load_strictly
 
-ADAPTER = "adapter"
 INDEX = "model.safetensors.index.json"
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.run_folder import Run
-from eva_stages.publishing.contents import Selection
+from eva_stages.publishing.contents import Selection, checkpoint_files
 from eva_stages.publishing.pushing import push_run
 from tests.conftest import events, kill_group, manifests, run_eva, start_eva
 from tests.hub_server import READER, STRANGER, WRITER, Fault, HubServer, Repo, hub_server, use_hub
@@ -92,6 +92,21 @@ def story(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         recipe = str(run / "recipe.yaml")
         story.note("published", run_eva("run", recipe, "--run-dir", str(run), *changes, **environment(server, home)).stderr)
         yield story
+
+
+def test_the_adapter_beside_merged_weights_is_published(tmp_path: Path) -> None:
+    names = (
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "config.json",
+        "model.safetensors",
+        "optimizer.pt",
+        "x/y.json",
+    )
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in checkpoint_files(tmp_path)] == list(names[:4])
 
 
 def test_a_flaky_hub_gets_each_commit_once(story: Story) -> None:
