@@ -16,20 +16,18 @@ def analysing(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage
         scorer, inputs = generator(config.scorer, recipe, resolved, base, "scorer")
         score = Use("eva_stages.creator.analysis:ScorePrompts", {"llm": scorer, **sampling_seed(recipe, scorer, "analyse-scores")})
         limit = failed_calls("scorer", recipe.limits.unanalysed, "creator.analysis.scorer", "limits.unanalysed")
-        stages.append(_analysis(recipe, "analyse-scores", iteration, {"prompts": prompts, **inputs}, score, "prompt_scores", limit))
+        stages.append(_analysis(recipe, "analyse-scores", iteration, {"prompts": prompts, **inputs}, score, limit))
     if config and config.topics:
         topics = config.topics
         model = resolved.checkpoint(topics.model, topics.revision)
         settings = {"model": Input("model"), "labels": list(topics.labels), "dtype": topics.dtype}
         label = Use("eva_stages.creator.analysis:LabelTopics", settings, topics.runtime.model_dump())
         limit = failed_calls("topic classifier", recipe.limits.unanalysed, "creator.analysis.topics", "limits.unanalysed")
-        stages.append(_analysis(recipe, "analyse-topics", iteration, {"prompts": prompts, "model": model}, label, "topics", limit))
+        stages.append(_analysis(recipe, "analyse-topics", iteration, {"prompts": prompts, "model": model}, label, limit))
     return tuple(stages)
 
 
-def _analysis(
-    recipe: Recipe, name: str, iteration: int, inputs: dict[str, Stage | Outside], step: Use, schema: str, limit: Limit
-) -> RowStage:
+def _analysis(recipe: Recipe, name: str, iteration: int, inputs: dict[str, Stage | Outside], step: Use, limit: Limit) -> RowStage:
     return RowStage(
         name,
         iteration,
@@ -37,7 +35,6 @@ def _analysis(
         version=2,
         sources=("prompts",),
         steps=(step,),
-        schema=schema,
         limits=(limit,),
         rows_per_part=recipe.runtime.rows_per_part,
     )

@@ -71,7 +71,6 @@ def embedding_stage(recipe: Recipe, resolved: Resolved, name: str, iteration: in
         {"prompts": prompts, "model": model},
         sources=("prompts",),
         steps=(Use("eva_stages.creator.diversity:Embed", {"model": Input("model")}, config.runtime.model_dump()),),
-        schema="embeddings",
         required_columns=("embedding",),
         rows_per_part=recipe.runtime.rows_per_part,
     )

@@ -46,7 +46,6 @@ def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage
         version=3,
         sources=tuple(sources),
         steps=(step,),
-        schema="evolutions",
         required_columns=("prompt_id", "messages"),
         limits=(failed_calls("evolver", recipe.limits.unevolved, "creator.evolve.generator", "limits.unevolved"),),
         rows_per_part=recipe.runtime.rows_per_part,
@@ -76,7 +75,6 @@ def _feedback(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stag
         version=2,
         sources=("feedback",),
         steps=(Use("eva_stages.creator.context:Critique", {"llm": critic, **sampling_seed(recipe, critic, "critique", iteration)}),),
-        schema="critiques",
         limits=(failed_calls("critic", recipe.limits.uncriticised, "creator.evolve.feedback.critic", "limits.uncriticised"),),
         rows_per_part=recipe.runtime.rows_per_part,
     )

@@ -23,7 +23,6 @@ def responding(recipe: Recipe, resolved: Resolved, name: str, iteration: int, pr
         version=2,
         sources=("prompts",),
         steps=(step,),
-        schema="responses",
         required_columns=("responses",),
         limits=(empty_limit(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,

@@ -29,7 +29,6 @@ def rewriting(
         version=2,
         sources=("pairs",),
         steps=(Use("eva_stages.solver.rewriting:RewriteChosen", {"llm": rewriter, **settings}),),
-        schema="rewrites",
         required_columns=("responses",),
         limits=(failed_calls("rewriter", recipe.limits.unrewritten, "solver.rewrite.generator", "limits.unrewritten"),),
         rows_per_part=recipe.runtime.rows_per_part,

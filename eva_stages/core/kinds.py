@@ -47,7 +47,7 @@ class Kind:
     name: str
     role: Role
     rows: str | None = None
-    """Schema of a row stage's rows (`core.rows.SCHEMAS`), where no setting chooses another one."""
+    """Schema of a row stage's rows (`core.rows.SCHEMAS`), unless its builder sets another one."""
     published_name: str | None = None
     """Configuration on the Hub, without the iteration; None: the stage's name."""
     sentence: str | None = None
@@ -95,6 +95,7 @@ BASELINE = Kind("baseline", Role.RESPONSES, part="baseline")
 ANSWER = Kind(
     "answer",
     Role.RESPONSES,
+    rows="responses",
     published_name="{side}-answers",
     sentence="{whose} responses to the held-out questions",
     part="answer",
@@ -113,6 +114,7 @@ CHECK = Kind("check", Role.REWARDS, rows="rewards", part="check", has_side=True)
 JUDGE = Kind(
     "judge",
     Role.JUDGMENTS,
+    rows="judgments",
     published_name="judgments",
     sentence="verdicts against the base policy, in both orders",
     part="judge",

@@ -197,7 +197,7 @@ class RowStage(Stage):
     """Rows in, rows out, one input row at a time: runs as a distilabel pipeline that can stop anywhere.
 
     `sources` are the inputs whose rows are joined on `prompt_id`, the first of them giving rows and order. Each output row
-    has the columns of `schema`; `required_columns` may not be null. `prefixes` go before the column names of a source.
+    has the columns of `schema`, by default that of the stage's kind; `required_columns` may not be null. `prefixes` go before the column names of a source.
     """
 
     sources: tuple[str, ...] = ()
@@ -207,6 +207,10 @@ class RowStage(Stage):
     required_columns: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     rows_per_part: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.schema:
+            object.__setattr__(self, "schema", self.kind.rows or "")
 
     def work(self) -> Any:
         steps = [step.identity() for step in self.steps]

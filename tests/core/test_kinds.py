@@ -20,6 +20,7 @@ from eva_stages.core.kinds import (
     stage_name,
 )
 from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.stage import RowStage
 
 NAMES = {
     "questions": StageName(QUESTIONS, LETTERCRAFT),
@@ -64,3 +65,18 @@ def test_published_names_and_schemas_are_unique_and_known() -> None:
     published_names += [kind.published or kind.name for kind in KINDS.values()]
     assert len(set(published_names)) == len(published_names)
     assert all(kind.rows in SCHEMAS for kind in (*KINDS.values(), *OF_EVALUATION.values()) if kind.rows)
+
+
+def test_a_row_stage_has_the_schema_of_its_kind_unless_it_is_given_another() -> None:
+    schemas = {
+        "critique": "critiques",
+        "embed-prompts": "embeddings",
+        "analyse-scores": "prompt_scores",
+        "analyse-topics": "topics",
+        "rewrite": "rewrites",
+        "base-probe": "responses",
+        "eval-gsm8k-check": "rewards",
+        "eval-judge": "judgments",
+    }
+    assert {name: RowStage(name, 1, {}).schema for name in schemas} == schemas
+    assert RowStage("base-answer", 0, {}, schema="answers").schema == "answers"
