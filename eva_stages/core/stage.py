@@ -197,7 +197,8 @@ class RowStage(Stage):
     """Rows in, rows out, one input row at a time: runs as a distilabel pipeline that can stop anywhere.
 
     `sources` are the inputs whose rows are joined on `prompt_id`, the first of them giving rows and order. Each output row
-    has the columns of `schema`, by default that of the stage's kind; `required_columns` may not be null. `prefixes` go before the column names of a source.
+    has the columns of `schema`, by default that of the stage's kind; `required_columns` may not be null. `prefixes` go before the column
+    names of a source.
     """
 
     sources: tuple[str, ...] = ()

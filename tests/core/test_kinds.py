@@ -41,7 +41,7 @@ def test_a_name_says_what_a_stage_is(name: str, stage_name: StageName) -> None:
 @pytest.mark.parametrize("benchmark", [LETTERCRAFT, "mt-bench", "arena-hard-v0.1", "lm-eval", "of-my-own"])
 def test_every_name_of_an_evaluation_is_parsed_back(benchmark: str) -> None:
     for kind in OF_EVALUATION.values():
-        for side in SIDES if kind.sided else (None,):
+        for side in SIDES if kind.has_side else (None,):
             parsed_stage = parsed_name(stage_name(kind, benchmark, side))
             assert parsed_stage == StageName(kind, benchmark, side)
 
@@ -57,12 +57,12 @@ def test_labels_have_an_iteration_or_none() -> None:
 
 def test_published_names_and_schemas_are_unique_and_known() -> None:
     published_names = [
-        parsed_name(str(StageName(kind, LETTERCRAFT, side))).published
+        parsed_name(str(StageName(kind, LETTERCRAFT, side))).published_name
         for kind in OF_EVALUATION.values()
-        for side in (SIDES if kind.sided else (None,))
+        for side in (SIDES if kind.has_side else (None,))
         if kind != JUDGE or side == EVAL
     ]
-    published_names += [kind.published or kind.name for kind in KINDS.values()]
+    published_names += [kind.published_name or kind.name for kind in KINDS.values()]
     assert len(set(published_names)) == len(published_names)
     assert all(kind.rows in SCHEMAS for kind in (*KINDS.values(), *OF_EVALUATION.values()) if kind.rows)
 
