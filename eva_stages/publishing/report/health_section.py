@@ -30,7 +30,7 @@ def health(history: History) -> Section:
 
 
 def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
-    """The distance to theta_0 over the iterations."""
+    """The distance to the base policy over the iterations."""
     kl_values = {number: value for number, signs in figures.items() if (value := signs.get("kl")) is not None}
     if not kl_values:
         return []
@@ -44,4 +44,4 @@ def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
         axes.set_ylim(bottom=min(0.0, min(kl_values.values())))
 
     n = f"n = {len(kl_values):,} policies"
-    return [draw("health-kl", "Distance of the policy to theta_0", n, "iteration", "KL divergence (nats per answer)", paint)]
+    return [draw("health-kl", "Distance of the policy to the base policy", n, "iteration", "KL divergence (nats per answer)", paint)]
