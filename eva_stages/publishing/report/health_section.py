@@ -44,4 +44,4 @@ def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
         axes.set_ylim(bottom=min(0.0, min(kl_values.values())))
 
     n = f"n = {len(kl_values):,} policies"
-    return [draw("health-kl", "Distance of the policy to the base policy", n, "iteration", "KL divergence (nats per answer)", paint)]
+    return [draw("health-kl", "Distance of the policy to the base policy", n, "iteration", "KL divergence (nats per response)", paint)]
