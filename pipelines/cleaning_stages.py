@@ -7,6 +7,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.question_files import question_source
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Input, RowStage, Stage, TableStage, Use
+from pipelines.table_stages import table_stage
 
 
 def decontamination_stages(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage) -> tuple[Stage, ...]:
@@ -25,12 +26,8 @@ def decontamination_stages(recipe: Recipe, resolved: Resolved, iteration: int, p
         sources=("prompts",),
         step=Use("eva_stages.creator.contamination:Contamination", settings),
     )
-    clean = TableStage(
-        "decontaminate",
-        iteration,
-        {"prompts": prompts, "matches": matches},
-        sources=("prompts", "matches"),
-        step=Use("eva_stages.creator.contamination:DropMatches"),
+    clean = table_stage(
+        "decontaminate", iteration, {"prompts": prompts, "matches": matches}, "eva_stages.creator.contamination:DropMatches"
     )
     return prompts, matches, clean
 
@@ -50,12 +47,12 @@ def diversity_stages(
         f"embeddings_{index}": embedding_stage(recipe, resolved, "embed-prompts", index, prompts) for index, prompts in enumerate(earlier)
     }
     own_embeddings = embedding_stage(recipe, resolved, "embed", iteration, curated_prompts)
-    diverse = TableStage(
+    diverse = table_stage(
         "diversify",
         iteration,
         {"prompts": curated_prompts, "embeddings": own_embeddings, **embeddings},
-        sources=("prompts", "embeddings", *embeddings),
-        step=Use("eva_stages.creator.diversity:Diversify", {"min_distance": config.min_distance}),
+        "eva_stages.creator.diversity:Diversify",
+        {"min_distance": config.min_distance},
     )
     return own_embeddings, diverse
 

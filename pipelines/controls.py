@@ -5,10 +5,11 @@ Each control trains like eva, iteration by iteration from the policy of the one 
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.stage import Outside, Stage, TableStage, Use
+from eva_stages.core.stage import Outside, Stage
 from pipelines.cleaning_stages import decontamination_stages
 from pipelines.creator import creator_stages
 from pipelines.prompt_stages import prompts_stage
+from pipelines.table_stages import table_stage
 
 
 def control_stages(
@@ -36,11 +37,5 @@ def _subset_stages(
 ) -> tuple[Stage, ...]:
     creator = creator_stages(recipe, resolved, iteration, seeds, (), policy, topics=topics)
     place = next(index for index, stage in enumerate(creator) if stage.name == "select")
-    subset = TableStage(
-        "subset",
-        iteration,
-        {"prompts": seeds, "selected": creator[place]},
-        sources=("prompts", "selected"),
-        step=Use("eva_stages.creator.selection:Subset"),
-    )
+    subset = table_stage("subset", iteration, {"prompts": seeds, "selected": creator[place]}, "eva_stages.creator.selection:Subset")
     return *creator[: place + 1], subset

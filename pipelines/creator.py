@@ -6,10 +6,11 @@ from eva_stages.core.config.function_fields import function_name
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.stage import Outside, Stage, TableStage, Use
+from eva_stages.core.stage import Outside, Stage
 from pipelines.cleaning_stages import decontamination_stages, diversity_stages
 from pipelines.evolution_stages import ScoredPrompts, evolving
 from pipelines.response_stages import responding, rewarding
+from pipelines.table_stages import table_stage
 
 
 def creator_stages(
@@ -28,7 +29,7 @@ def creator_stages(
         prompts: the current set X_t.
         earlier: the sets before it.
         policy: the checkpoint that responds.
-        informed_before: how informative the prompts of each earlier set were.
+        earlier_informativeness: how informative the prompts of each earlier set were.
         topics: the topics of the current set.
     """
     creator = recipe.creator
@@ -36,50 +37,28 @@ def creator_stages(
     metric = resolved.function(creator.metric)
     responses = responding(recipe, resolved, "creator-respond", iteration, prompts, policy, creator.responses)
     rewards = rewarding(recipe, resolved, "creator-reward", iteration, prompts, responses, policy)
-    informativeness = TableStage(
-        "inform",
-        iteration,
-        {"rewards": rewards},
-        sources=("rewards",),
-        step=Use("eva_stages.creator.informativeness:Informativeness", {"metric": metric}),
+    informativeness = table_stage(
+        "inform", iteration, {"rewards": rewards}, "eva_stages.creator.informativeness:Informativeness", {"metric": metric}
     )
     selected = _selection_stage(recipe, resolved, iteration, informativeness, topics)
     evolved = evolving(recipe, resolved, iteration, selected, ScoredPrompts(prompts, responses, rewards, policy, len(earlier)))
-    clean_stages = decontamination_stages(recipe, resolved, iteration, evolved[-1])
-    filters = [resolved.function(spec) for index, spec in enumerate(creator.curate.filters)]
+    clean = decontamination_stages(recipe, resolved, iteration, evolved[-1])
+    filters = [resolved.function(spec) for spec in creator.curate.filters]
     curating = {"near_duplicate": creator.curate.near_duplicate, **({"filters": filters} if filters else {})}
     history = {f"prompts_{index}": prompt_set for index, prompt_set in enumerate((prompts, *earlier))}
-    curated_prompts = TableStage(
-        "curate",
-        iteration,
-        {"evolved": clean_stages[-1], **history},
-        sources=("evolved", *history),
-        step=Use("eva_stages.creator.curation:Curate", curating),
-    )
-    diverse = diversity_stages(recipe, resolved, iteration, curated_prompts, (*earlier, prompts))
-    new = diverse[-1] if diverse else curated_prompts
+    curation = table_stage("curate", iteration, {"evolved": clean[-1], **history}, "eva_stages.creator.curation:Curate", curating)
+    diverse = diversity_stages(recipe, resolved, iteration, curation, (*earlier, prompts))
+    new = diverse[-1] if diverse else curation
     admission = _admission(recipe, resolved, iteration, new, policy) if creator.curate.admit else ()
     mixing = {"evolved": admission[-1] if admission else new, "present": prompts, **{stage.name: stage for stage in replay}}
-    mixture = TableStage(
+    mixture = table_stage(
         "mix",
         iteration,
         mixing,
-        sources=tuple(mixing),
-        step=Use("eva_stages.creator.mixture:Mix", {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)}),
+        "eva_stages.creator.mixture:Mix",
+        {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)},
     )
-    return (
-        *replay,
-        responses,
-        rewards,
-        informativeness,
-        selected,
-        *evolved,
-        *clean_stages[1:],
-        curated_prompts,
-        *diverse,
-        *admission,
-        mixture,
-    )
+    return *replay, responses, rewards, informativeness, selected, *evolved, *clean[1:], curation, *diverse, *admission, mixture
 
 
 def _selection_stage(recipe: Recipe, resolved: Resolved, iteration: int, informativeness: Stage, topics: Stage | None) -> Stage:
@@ -90,7 +69,7 @@ def _selection_stage(recipe: Recipe, resolved: Resolved, iteration: int, informa
     inputs = {"info": informativeness}
     if selection.topic_share and topics:
         settings["topic_share"], inputs["topics"] = selection.topic_share, topics
-    return TableStage("select", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.selection:Select", settings))
+    return table_stage("select", iteration, inputs, "eva_stages.creator.selection:Select", settings)
 
 
 def _replay_stages(
@@ -108,21 +87,20 @@ def _replay_stages(
         "metric": function_name(recipe.creator.metric),
         "seed": derive_seed(recipe.seed, "replay", iteration),
     }
-    return (TableStage("replay", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.mixture:Replay", settings)),)
+    return (table_stage("replay", iteration, inputs, "eva_stages.creator.mixture:Replay", settings),)
 
 
-def _admission(recipe: Recipe, resolved: Resolved, iteration: int, curated_prompts: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+def _admission(recipe: Recipe, resolved: Resolved, iteration: int, curation: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
     """Responses and rewards for the curated evolutions, and the most informative evolutions."""
-    creator = recipe.creator
-    assert creator.curate.admit is not None
-    metric = resolved.function(creator.metric)
-    responses = responding(recipe, resolved, "admit-respond", iteration, curated_prompts, policy, creator.responses)
-    rewards = rewarding(recipe, resolved, "admit-reward", iteration, curated_prompts, responses, policy)
-    admission = TableStage(
+    creator, admit = recipe.creator, recipe.creator.curate.admit
+    assert admit is not None
+    responses = responding(recipe, resolved, "admit-respond", iteration, curation, policy, creator.responses)
+    rewards = rewarding(recipe, resolved, "admit-reward", iteration, curation, responses, policy)
+    admission = table_stage(
         "admit",
         iteration,
-        {"prompts": curated_prompts, "rewards": rewards},
-        sources=("prompts", "rewards"),
-        step=Use("eva_stages.creator.informativeness:Admit", {"metric": metric, "fraction": creator.curate.admit.fraction}),
+        {"prompts": curation, "rewards": rewards},
+        "eva_stages.creator.informativeness:Admit",
+        {"metric": resolved.function(creator.metric), "fraction": admit.fraction},
     )
     return responses, rewards, admission

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
+from eva_stages.core.stage import Outside, RowStage, Stage, Use
 from pipelines.cleaning_stages import embedding_stage
 from pipelines.model_calls import generator
 from pipelines.seeds import sampling_seed
 from pipelines.stage_limits import failed_calls
+from pipelines.table_stages import table_stage
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _feedback(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stag
         "responses": scored_prompts.responses,
         "rewards": scored_prompts.rewards,
     }
-    feedback = TableStage("feedback", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.context:Feedback"))
+    feedback = table_stage("feedback", iteration, inputs, "eva_stages.creator.context:Feedback")
     if config.critic is None:
         return (feedback,)
     critic, critic_inputs = generator(config.critic, recipe, resolved, scored_prompts.policy, "critic")
@@ -90,4 +91,4 @@ def _parents(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage
     if recipe.creator.curate.diversity:
         inputs["embeddings"] = embedding_stage(recipe, resolved, "embed-prompts", scored_prompts.number, scored_prompts.prompts)
     settings = {**config.model_dump(), "seed": derive_seed(recipe.seed, "parents", iteration)}
-    return (TableStage("parents", iteration, inputs, sources=tuple(inputs), step=Use("eva_stages.creator.context:Parents", settings)),)
+    return (table_stage("parents", iteration, inputs, "eva_stages.creator.context:Parents", settings),)

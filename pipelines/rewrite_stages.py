@@ -5,11 +5,12 @@ from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.failures import CALLS
 from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
+from eva_stages.core.stage import Outside, RowStage, Stage, Use
 from pipelines.model_calls import generator, reward_model
 from pipelines.response_stages import shown_system_prompt
 from pipelines.seeds import sampling_seed
 from pipelines.stage_limits import failed_calls, unscored_limit
+from pipelines.table_stages import table_stage
 
 
 def rewriting(
@@ -45,12 +46,12 @@ def rewriting(
         limits=(unscored_limit(recipe, FAILED_CALLS, CALLS),),
         rows_per_part=recipe.runtime.rows_per_part,
     )
-    rewritten_pairs = TableStage(
+    rewritten_pairs = table_stage(
         "rewritten",
         iteration,
         {"pairs": pairs, "rewrites": rewrites, "rewards": rewards},
+        "eva_stages.solver.rewriting:TakeRewrites",
+        {"keep": config.keep},
         version=2,
-        sources=("pairs", "rewrites", "rewards"),
-        step=Use("eva_stages.solver.rewriting:TakeRewrites", {"keep": config.keep}),
     )
     return rewrites, rewards, rewritten_pairs

@@ -9,11 +9,12 @@ from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver_config import RLOO, CustomLoss
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.stage import FunctionStage, Outside, Stage, TableStage, Use, as_data
+from eva_stages.core.stage import FunctionStage, Outside, Stage, Use, as_data
 from eva_stages.models.sampling import Sampling
 from pipelines.model_calls import date_of, reward_model
 from pipelines.response_stages import keep_thoughts, responding, rewarding, shown_system_prompt
 from pipelines.rewrite_stages import rewriting
+from pipelines.table_stages import table_stage
 
 
 def solver_stages(
@@ -31,12 +32,12 @@ def solver_stages(
     solver = recipe.solver
     responses = responding(recipe, resolved, "respond", iteration, prompts, policy, solver.responses)
     rewards = rewarding(recipe, resolved, "reward", iteration, prompts, responses, policy)
-    pairs = TableStage(
+    pairs = table_stage(
         "pair",
         iteration,
         {"prompts": prompts, "responses": responses, "rewards": rewards},
-        sources=("prompts", "responses", "rewards"),
-        step=Use("eva_stages.solver.pairing:MakePairs", solver.pairs.model_dump()),
+        "eva_stages.solver.pairing:MakePairs",
+        solver.pairs.model_dump(),
         version=3,
     )
     rewrite_stages = rewriting(recipe, resolved, iteration, prompts, pairs, policy)
@@ -103,4 +104,4 @@ def _training_stage(
 
 def _pool_stage(iteration: int, pairs: Sequence[Stage]) -> Stage:
     inputs = {f"pairs_{index}": pair_set for index, pair_set in enumerate(pairs)}
-    return TableStage("pool", iteration, inputs, version=2, sources=tuple(inputs), step=Use("eva_stages.solver.pooling:PoolPairs"))
+    return table_stage("pool", iteration, inputs, "eva_stages.solver.pooling:PoolPairs", version=2)
