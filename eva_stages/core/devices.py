@@ -149,6 +149,6 @@ def take_devices(size: int) -> None:
 def take_turn(size: int) -> int:
     """How many devices the processes of this stage have taken before these `size`."""
     with _devices_taken.get_lock():
-        taken_before: int = _devices_taken.value
-        _devices_taken.value = taken_before + size
-    return taken_before
+        earlier_devices: int = _devices_taken.value
+        _devices_taken.value = earlier_devices + size
+    return earlier_devices

@@ -166,11 +166,11 @@ def run_pipeline(work: RowWork) -> int:
     return min(len(devices.ids), sum(share.copies * share.devices for _, share in placed_steps))
 
 
-def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out: Path) -> dict[str, int]:
+def run_table_step(folders: dict[str, Path], sources: list[str], step: Use, out_folder: Path) -> dict[str, int]:
     """Run a `TableStep` on artifacts and write its output; returns its counts. Meant for a child process."""
     with Pipeline(name="table"):
         built_step: TableStep = step.build(folders)
-    return _write_streamed(built_step, [folders[source] for source in sources], out)
+    return _write_streamed(built_step, [folders[source] for source in sources], out_folder)
 
 
 def _write_streamed(step: TableStep, folders: list[Path], out_folder: Path) -> dict[str, int]:

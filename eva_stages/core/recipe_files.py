@@ -99,10 +99,10 @@ def run_date(root: Path) -> datetime.date:
     """The day on which the run in a folder began, else today: a rerun on another day samples what the first day sampled."""
     path = root / "recipe.yaml"
     try:
-        recorded = load_recipe(str(path)).runtime.date if path.is_file() else None
+        recorded_date = load_recipe(str(path)).runtime.date if path.is_file() else None
     except ConfigError:  # written by another version of eva; its errors are not this command's business
-        recorded = None
-    return recorded or datetime.date.today()
+        recorded_date = None
+    return recorded_date or datetime.date.today()
 
 
 def parse_section(

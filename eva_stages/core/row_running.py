@@ -101,7 +101,7 @@ def _engine(engine: Engine, stage: RowStage) -> tuple[str, dict[str, Any]]:
 
 
 def run_table(stage: TableStage, work: Path, target: Path, folders: dict[str, Path]) -> dict[str, Any]:
-    arguments = {"folders": folders, "sources": list(stage.sources), "step": stage.step, "out": target}
+    arguments = {"folders": folders, "sources": list(stage.sources), "step": stage.step, "out_folder": target}
     counts = run_in_child("eva_stages.core.distil:run_table_step", arguments, work / "step.log", lambda: None)
     return {"counts": counts}
 

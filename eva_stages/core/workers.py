@@ -24,22 +24,22 @@ class Workers:
 
     def __init__(self) -> None:
         global _names
-        self._told, _names = multiprocessing.Pipe(duplex=False)  # the workers inherit it
+        self._pid_reader, _names = multiprocessing.Pipe(duplex=False)  # the workers inherit it
         self._steps: dict[int, str] = {}
-        self._known: list[Any] = []
+        self._processes: list[Any] = []
         self._lock = threading.Lock()
-        self._released = False
+        self._is_released = False
 
     def watch(self) -> None:
         """From now on the end of any present process, or of one that replaces it, ends the stage."""
-        self._known = multiprocessing.active_children()
+        self._processes = multiprocessing.active_children()
         check_first(lambda: self.find_end(ECHO_SECONDS))
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
 
     def release(self) -> None:
         """The work is done: from now on processes may end."""
         with self._lock:
-            self._released = True
+            self._is_released = True
 
     def find_end(self, seconds: float = 0) -> str | None:
         """Which process has ended too early, and how; None if none does within some seconds."""
@@ -50,16 +50,16 @@ class Workers:
 
     def _look(self) -> str | None:
         with self._lock:
-            if self._released:
+            if self._is_released:
                 return None
-            while self._told.poll():
-                pid, step = self._told.recv()
+            while self._pid_reader.poll():
+                pid, step = self._pid_reader.recv()
                 self._steps[pid] = step
             present = multiprocessing.active_children()
-            for process in self._known:
+            for process in self._processes:
                 if process.exitcode is not None:
                     return f"{self._name(process)} {ending(process.exitcode)} before its work was finished"
-            is_replaced = len(present) > len(self._known) or not all(process in self._known for process in present)
+            is_replaced = len(present) > len(self._processes) or not all(process in self._processes for process in present)
             return "a worker of the stage ended as soon as it had started" if is_replaced else None
 
     def _name(self, process: Any) -> str:
@@ -68,7 +68,7 @@ class Workers:
         return f"{subject} (process {process.pid})"
 
     def _watch(self) -> None:
-        while not self._released:
+        while not self._is_released:
             if cause := self.find_end():
                 fail(cause)
             time.sleep(POLL_SECONDS)

@@ -125,8 +125,8 @@ def _empty_entry(baseline: str) -> dict[str, Any]:
 def _style(battles: Battles, baseline: str, version: Version, answers: AnswersByModel) -> dict[str, dict[str, Any]]:
     if not answers:
         return {}
-    mixed = "not every battle is against the baseline" if (battles.a != baseline).any() else None
-    if reason := mixed or missing_answer(battles, answers):
+    refusal = "not every battle is against the baseline" if (battles.a != baseline).any() else None
+    if reason := refusal or missing_answer(battles, answers):
         return {model: {"style_controlled": None, "style_reason": reason} for model in set(battles.b)}
     official_fits, converged_fits = style_control(battles, baseline, answers, version)
     figures = {model: {"style_controlled": _percent(fit)} for model, fit in official_fits.items()}

@@ -100,8 +100,8 @@ def score_models(
 def differences(models: Sequence[ModelScore]) -> list[dict[str, Any]]:
     """For each judge, every other model against the first, on their common questions; p values adjusted by Holm over all."""
     entries: list[dict[str, Any]] = []
-    for judge, (first, *others) in _groups((model.entry["judge"], model) for model in models if model.values is not None).items():
-        for model in others:
+    for judge, (first, *other_models) in _groups((model.entry["judge"], model) for model in models if model.values is not None).items():
+        for model in other_models:
             try:
                 difference = paired_bootstrap(first.values, model.values, CONFIDENCE, SEED)
             except ValueError:  # no common question

@@ -23,7 +23,7 @@ def run_results(summary: dict[str, Any]) -> dict[str, Any]:
     published_rows = [
         {"benchmark": name, "model": entry.model, "score": score, "source": entry.source}
         for name in names
-        for entry, score in _published_beside(name)
+        for entry, score in _published_scores(name)
     ]
     return {"run": summary["run"], "results": results, "published": published_rows}
 
@@ -69,7 +69,7 @@ def _row(benchmark: str, policy: str, estimate: dict[str, Any] | None, judge: st
     return {"benchmark": benchmark, "policy": policy, "judge": judge, **figures}
 
 
-def _published_beside(name: str) -> list[tuple[PublishedScore, float]]:
+def _published_scores(name: str) -> list[tuple[PublishedScore, float]]:
     """Published scores in the benchmark's unit here: for AlpacaEval that is the raw win rate."""
     if name == "alpaca-eval":
         score_pairs = [(published_score, published_score.detail.get("win_rate")) for published_score in published_scores(name, None, [])]

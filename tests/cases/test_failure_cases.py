@@ -187,8 +187,8 @@ def test_a_failed_call_of_any_role_is_null_with_its_reason_counted_and_limited(r
         statistics.update(row[STATISTICS])
     counts, failures = split(statistics)
     assert (counts["calls"], counts["failed"], counts.get("rejected", 0)) == (total, failure_count, 0)
-    ((reason, often),) = failures.items()
-    assert often == failure_count and reason.startswith("gave up after 1 tries") and "500" in reason
+    ((reason, reason_count),) = failures.items()
+    assert reason_count == failure_count and reason.startswith("gave up after 1 tries") and "500" in reason
     words, field = SAYS[role]
     sentences = [sentence for limit in stage.limits if (sentence := limit.excess(counts))]
     assert len(sentences) == 1 and f"{failure_count} of {total} {words}" in sentences[0] and f"above the limit {field} = " in sentences[0]

@@ -110,11 +110,11 @@ def test_the_evolver_sees_responses_rewards_critique_and_examples_whatever_they_
 
 def test_without_them_the_meta_prompt_is_the_method_s_alone_and_so_is_the_mutation() -> None:
     (row,) = table("Name a bird.").to_pylist()
-    plain, extended = Recorder(), Recorder()
+    plain, extended_prompt = Recorder(), Recorder()
     (child,) = evolve(plain, [row], generations=1, seed=3)
-    (other_row,) = evolve(extended, [row | {"examples": ["Name a fish."]}], generations=1, seed=3)
+    (other_row,) = evolve(extended_prompt, [row | {"examples": ["Name a fish."]}], generations=1, seed=3)
     assert "+" not in child["mutation"] and other_row["mutation"] == child["mutation"] + "+multi_shot"
-    assert extended.requests[0].endswith("\n\n" + plain.requests[0]) and "Name a fish." in extended.requests[0]
+    assert extended_prompt.requests[0].endswith("\n\n" + plain.requests[0]) and "Name a fish." in extended_prompt.requests[0]
 
 
 def test_feedback_on_a_conversation_shows_the_turns_before_the_one_that_evolves() -> None:
