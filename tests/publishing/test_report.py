@@ -269,7 +269,7 @@ def test_the_plan_stands_beside_what_was_taken_and_what_is_not_known_is_said(tmp
 
 def test_health_shows_every_figure_beside_its_limit_and_says_what_is_beyond_it(tiny_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-    assert health(read_history(Run(run))).lead == ["Every figure that is known is within its limit."]
+    assert health(read_history(Run(run))).lead == ["Every measured figure is within its limit."]
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"health": {"pair_share": 1.0, "kl_per_token": None}}))
     folders = [stage["folder"] for stage in json.loads((run / "stages.json").read_text())]

@@ -81,8 +81,8 @@ FIGURES: tuple[tuple[str, str, str, Callable[[History], Line]], ...] = (
     ("quality", "Quality of the prompts", "mean score, 1 to 5", _score("quality")),
     ("reward", "Reward on the training prompts", "mean reward before training", _reward("mean")),
     ("gap", "Gap on the training prompts", "mean gap before training (reward)", _reward("gap")),
-    ("gain", "What training on them brought", "mean reward after - before", _gain),
-    ("accuracy", "Pairs ranked right at the end of training", "share of pairs, 0 to 1", _training("reward_accuracy")),
+    ("gain", "Gain by training on the prompts", "mean reward after - before", _gain),
+    ("accuracy", "Correctly ranked pairs at the end of training", "share of pairs, 0 to 1", _training("reward_accuracy")),
     ("loss", "Loss at the end of training", "loss (nats)", _training("loss")),
 )
 

@@ -24,7 +24,7 @@ def costs(history: History) -> Section:
     output_tokens = sum(artifact.manifest["counts"].get("output_tokens", 0) for artifact in history.artifacts)
     money = f"{spent_usd:,.2f} USD for providers" if spent_usd else "no money for providers"
     lead = [f"{len(history.artifacts)} stages took {duration(seconds)}, wrote {output_tokens:,.0f} tokens and cost {money}."]
-    lead.append("Counted is the attempt that finished a stage; attempts before it and GPU-hours stand under `Plan and actual`.")
+    lead.append("Only the attempt that finished a stage counts; earlier attempts and GPU-hours are under `Plan and actual`.")
     return Section("costs", "Cost and time", lead, plots, [_table(history)])
 
 

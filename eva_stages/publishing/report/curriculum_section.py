@@ -32,16 +32,16 @@ def curriculum(history: History) -> Section:
     plots += [_rejections(history, rejected)] if rejected else []
     missing = []
     if not topics:
-        missing.append("Topics were not asked for; `creator.analysis.topics` in the recipe finds them.")
+        missing.append("No topics were computed; set `creator.analysis.topics` in the recipe.")
     if not history.every("analyse-scores"):
-        missing.append("Complexity and quality were not asked for; `creator.analysis.scorer` in the recipe finds them.")
+        missing.append("Complexity and quality were not scored; set `creator.analysis.scorer` in the recipe.")
     tables = [_table(filled_sets)] if filled_sets else []
     tables += [_mutations(history)] if history.every("evolve") else []
     return Section("curriculum", "Curriculum", [], plots, [table for table in tables if table.rows], missing)
 
 
 def rejections(history: History, iteration: int) -> dict[str, int]:
-    """How many evolutions of an iteration were turned away, by reason."""
+    """Number of rejected evolutions of an iteration by reason."""
     count_by_reason: dict[str, int] = {}
     for kind in KINDS.values():
         artifact = history.find(kind.name, iteration) if kind.kept_counts else None
@@ -155,7 +155,7 @@ def _generations(sets: dict[int, pa.Table]) -> Plot:
 
 
 def _generation_groups(deepest: int) -> dict[str, range]:
-    """One group per generation while there are few, else the deep ones together."""
+    """One group per generation; if there are many, the deepest share a group."""
     last = min(deepest, 5)
     groups = {str(number): range(number, number + 1) for number in range(last + 1)}
     if deepest > last:
@@ -215,6 +215,6 @@ def _mutations(history: History) -> Table:
         "Mutations",
         ["iteration", "mutation", "evolutions", "usable, %"],
         rows,
-        "Usable: before duplicates are looked for. Calls that failed do not count.",
+        "Usable: before the removal of duplicates. Failed calls do not count.",
         is_folded=True,
     )

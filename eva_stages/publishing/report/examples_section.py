@@ -37,7 +37,7 @@ class Step:
     heading: str
     text: str
     about: str
-    """What was learnt about its answers, in a line."""
+    """The informativeness of its responses, in a line."""
     answers: tuple[Answer, ...]
 
 

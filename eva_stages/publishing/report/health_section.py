@@ -14,10 +14,10 @@ TRAITS = {"reward": "mean reward of the answers", "win_rate": "judged win rate, 
 def health(history: History) -> Section:
     figures = {artifact.iteration: artifact.manifest["figures"] for artifact in history.every("health")}
     if not figures:
-        return Section("health", "Health", missing=["No iteration's health is known; `eva run` takes it after each evaluation."])
+        return Section("health", "Health", missing=["No health was measured yet; `eva run` measures it after each evaluation."])
     artifacts = history.every("health")
     lead = [f"Iteration {artifact.iteration}: {sentence}." for artifact in artifacts for sentence in artifact.warnings]
-    lead = lead or ["Every figure that is known is within its limit."]
+    lead = lead or ["Every measured figure is within its limit."]
     limits = {check.figure: check.limit for check in artifacts[0].planned_stage.checks}
     rows: list[list[Cell]] = [
         [meaning.says, *(signs.get(name) for signs in figures.values()), "at most" if meaning.is_maximum else "at least", limits.get(name)]

@@ -30,7 +30,7 @@ UNITS = {"reward_variance": "reward squared", "reward_mean_inverse": "no unit, 0
 def informativeness(history: History) -> Section:
     values = metric_values(history)
     if not values:
-        missing = ["Nothing was selected in this run, so how informative its prompts are was not asked."]
+        missing = ["This run selected no prompts, so their informativeness was not computed."]
         return Section("informativeness", "Informativeness", missing=missing)
     names = list(dict.fromkeys(name for metric_arrays in values.values() for name in metric_arrays))
     plots = [_density(name, values) for name in names]
@@ -94,7 +94,7 @@ def _gap_and_variance(iteration: int, metric_arrays: dict[str, np.ndarray]) -> P
         axes.scatter(gap[places_shown], variance[places_shown], s=7, alpha=0.45, color=colour(0), edgecolors="none")
         axes.annotate(correlation, (0.03, 0.93), xycoords="axes fraction", color=INK)
 
-    note = f"A random {MOST_POINTS:,} of the prompts are drawn; r is over all." if len(places_shown) < len(finite_places) else ""
+    note = f"The plot shows {MOST_POINTS:,} random prompts; r is over all prompts." if len(places_shown) < len(finite_places) else ""
     title = f"Gap against variance, iteration {iteration}"
     return draw(
         f"gap-variance-{iteration}",
@@ -209,8 +209,8 @@ def _selection_table(history: History) -> Table:
         gap = drawable(info_rows["reward_gap"].to_numpy(zero_copy_only=False).astype(float))
         flat = int((gap == 0).sum())
         rows.append([artifact.iteration, len(chosen), int(chosen.sum()), _mean(gap[chosen]), _mean(gap[~chosen]), flat])
-    heads = ["iteration", "prompts", "drawn", "mean gap, drawn", "mean gap, others", "prompts without any gap"]
-    return Table("What was drawn", heads, rows)
+    heads = ["iteration", "prompts", "selected", "mean gap, selected", "mean gap, others", "prompts without a gap"]
+    return Table("Selected prompts", heads, rows)
 
 
 def _mean(values: np.ndarray) -> float | None:

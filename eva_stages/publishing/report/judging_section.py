@@ -99,7 +99,7 @@ def _percent(win_shares: np.ndarray) -> dict[str, float]:
 
 
 def _benchmarks(history: History) -> list[JudgedPolicy]:
-    """From what the score stages of the public benchmarks say about their judging."""
+    """From the judging statistics of the public benchmarks' score stages."""
     judged_policies = []
     for artifact, figures in _score_artifacts(history):
         about = figures.get("judging")

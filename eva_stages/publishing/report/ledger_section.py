@@ -44,13 +44,13 @@ def ledger(history: History) -> Section:
     if total["earlier_attempts"]:
         lost_time = duration(total["earlier_seconds"])
         lead.append(
-            f"Attempts that did not finish their stage: {total['earlier_attempts']}, which took {lost_time} besides, as far as is known."
+            f"{total['earlier_attempts']} attempts did not finish their stage and took {lost_time} in addition, as far as is known."
         )
     if total["reused_stages"]:
         lead.append(f"{total['reused_stages']} stages were computed by other runs of the same store; their time and cost count there.")
     if names := sorted({name for entry in entries for name in entry["gpu_names"] or ()}):
         lead.append(f"GPUs: {', '.join(names)}.")
-    lead.append("A stage's plan is the last one that was made before it ran.")
+    lead.append("A stage's plan is the latest plan before it ran.")
     numbers = sorted({entry["iteration"] for entry in entries})
     plots = [plot] if (plot := _plot(entries, numbers)) else []
     return Section("plan", "Plan and actual", lead, plots, [_by_iteration(entries, numbers), _by_stage(entries)], missing)
@@ -99,7 +99,7 @@ def _row(name: Cell, entries: list[dict[str, Any]]) -> list[Cell]:
 
 def _by_iteration(entries: list[dict[str, Any]], numbers: list[int]) -> Table:
     rows = [_row(number, [entry for entry in entries if entry["iteration"] == number]) for number in numbers]
-    note = "Planned times are of the stages that had a time planned; what is not measured is left empty."
+    note = "Planned times cover the stages with a planned time; cells without a measurement are empty."
     return Table("By iteration", ("iteration", *HEADS), [*rows, _row("all", entries)] if rows else [], note)
 
 

@@ -108,7 +108,7 @@ def _text_shown(text: str | None, limit: int = TEXT_CHARACTERS) -> str:
 
 
 def _prose(text: str) -> Markup:
-    """A sentence of ours, what stands between backticks as code."""
+    """A sentence as HTML, with text between backticks as code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(harmless(text, SENTENCE_CHARACTERS)))))
 
 
@@ -117,7 +117,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
-    """A table's cell: whole numbers with separators, others with four digits, text cut and harmless, nothing for None."""
+    """A table's cell: integers with separators, other numbers with four digits, texts truncated and harmless, nothing for None."""
     match value:
         case None:
             return ""

@@ -59,7 +59,7 @@ LONGEST_TITLE = 150
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn figure."""
+    """A finished figure."""
 
     name: str
     title: str
@@ -67,7 +67,7 @@ class Plot:
     caption: str
     """What else there is to know."""
     svg: str
-    """A document of its own, in the light palette."""
+    """A standalone document, in the light palette."""
     png: bytes
 
     @property
@@ -125,7 +125,7 @@ def draw(
 
 
 def _columns(labels: Sequence[str]) -> int:
-    """As many as fit, the last row as full as the others."""
+    """As many columns as fit, with rows of about equal length."""
     most_columns = max(1, min(len(labels), int(52 / (max(len(label) for label in labels) + 6))))
     return math.ceil(len(labels) / math.ceil(len(labels) / most_columns))
 

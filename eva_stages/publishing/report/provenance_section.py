@@ -27,8 +27,8 @@ def provenance(histories: Sequence[History], privacy: Privacy) -> Section:
     tables = [_versions(histories)]
     tables += [_fingerprints(history) for history in histories]
     lead = [
-        "A stage's fingerprint is the hash of what it computes and of its inputs' fingerprints; its digest is the hash of what came out. "
-        "The same recipe on the same code gives the same fingerprints."
+        "A stage's fingerprint is the hash of its definition and of its inputs' fingerprints; its digest is the hash of its files. "
+        "The same recipe on the same code has the same fingerprints."
     ]
     return Section("provenance", "Provenance", lead, (), tables, texts=texts)
 

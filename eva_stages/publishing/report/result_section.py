@@ -61,16 +61,13 @@ def result(histories: Sequence[History], differences: dict[str, Any] | None = No
         if len(of_run) > 1 and _comparable(key)
     ]
     if len(histories) == 1:
-        lead.append(
-            "Controls (`creator.control`, or another `creator.metric`) are runs of their own; `eva report RUN CONTROL` puts them side by "
-            "side."
-        )
+        lead.append("Controls (`creator.control`, or another `creator.metric`) are separate runs; `eva report RUN CONTROL` compares them.")
     missing = [] if scores_by_measure else ["No evaluation is finished yet."]
     return Section("result", "Result", lead, plots, tables, missing)
 
 
 def _comparable(key: tuple[str, str]) -> bool:
-    """Whether the figure is one of a policy alone, and not already against the base policy."""
+    """Whether the figure describes a policy alone, not a comparison with the base policy."""
     return key not in (("lettercraft", "sampled_gain"), ("lettercraft", "win_rate"))
 
 

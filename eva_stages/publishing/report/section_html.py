@@ -18,7 +18,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     is_folded: bool = False
-    """Shown only when somebody opens it."""
+    """Whether the reader must open it."""
 
     def numeric(self, column: int) -> bool:
         return any(isinstance(row[column], int | float) for row in self.rows)
@@ -26,7 +26,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what there is to say, plots, tables."""
+    """A heading, sentences, plots and tables."""
 
     id: str
     title: str
@@ -34,7 +34,7 @@ class Section:
     plots: Sequence[Plot] = ()
     tables: Sequence[Table] = ()
     missing: Sequence[str] = ()
-    """What the run has nothing about, and what would bring it."""
+    """What is missing from the run, and how to get it."""
     chains: Sequence[Any] = field(default=())
     answers: Sequence[Any] = field(default=())
     texts: Sequence[tuple[str, str]] = ()

@@ -37,8 +37,8 @@ def solver(history: History) -> Section:
         title, unit = "Reward margin of the pairs", "chosen - rejected (reward)"
         plots.append(draw("margins", title, sizes(margins, "pairs"), unit, "share of pairs, %", lambda axes: histograms(axes, margins)))
     lead = [
-        "Before: the policy that trains on the prompts answers them. After: the policy that was trained on them answers the same prompts "
-        "anew, at the start of the next iteration; so the last iteration has no after."
+        "Before: responses of the policy before its training on the prompts. After: responses of the trained policy to these prompts, at "
+        "the start of the next iteration; so the last iteration has no after."
     ]
     tables = [entry for entry in (_rewards_table(history, rewards_by_iteration), _training_table(history)) if entry.rows]
     missing = [] if logs else ["No policy is trained yet."]
@@ -46,7 +46,7 @@ def solver(history: History) -> Section:
 
 
 def training_log(model: Any) -> list[dict[str, Any]]:
-    """The metrics of every optimiser step, as they lie beside a checkpoint."""
+    """The metrics of every optimiser step, from the log beside a checkpoint."""
     path = model / "training_log.json"
     log: list[dict[str, Any]] = read_json(path, list) if path.is_file() else []
     return log
@@ -95,7 +95,7 @@ def _curve(logs: dict[int, list[dict[str, Any]]], key: str, title: str, unit: st
             axes.plot(steps, values, label=f"iteration {iteration}", **{**look(index), "marker": None})
 
     n = n_of(map(len, lines.values()), "steps")
-    note = f"Every {every}. step is drawn." if every > 1 else ""
+    note = f"The plot shows every {every}th step." if every > 1 else ""
     return draw(f"training-{key.replace('/', '-')}", title, n, "optimiser step", unit, paint, note)
 
 
