@@ -19,8 +19,6 @@ from distilabel.typing import StepOutput
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from eva_stages.core.config.function_fields import VERIFIER
-from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.errors import DataError
 from eva_stages.core.failures import add_calls, add_reasons, error_reason
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
@@ -186,27 +184,6 @@ def as_score(value: Any, in_unit: bool = False) -> Score:
     if in_unit and not 0 <= number <= 1:
         return Score(None, f"the function returned {number:g}; expected a number from 0 to 1")
     return Score(number)
-
-
-def check_verifier(function: Verifier, recipe: Recipe, in_unit: bool = False) -> None:
-    """Score a response to a prompt with a reference.
-
-    Raises:
-        DataError: if the function returns no number, or an error in it shows. What else it raises may be due to the sample.
-    """
-    try:
-        value = function([{"role": "user", "content": "What is 2 + 2?"}], "4", "4")
-    except (NameError, AttributeError, TypeError, ImportError) as error:
-        raise DataError(f"the function raised {error_reason(error)}") from error
-    except Exception:
-        return
-    if value is not None and (reason := finite(as_score(value, in_unit)).failure):
-        raise DataError(reason)
-
-
-def check_scorer(function: Verifier, recipe: Recipe) -> None:
-    """As `check_verifier`, for a number from 0 to 1."""
-    check_verifier(function, recipe, in_unit=True)
 
 
 JUDGE_TEMPLATE = (

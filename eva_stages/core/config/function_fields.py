@@ -132,9 +132,11 @@ VERIFIER = FunctionField(
     {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"},
     ("messages", "response", "reference"),
     "a number, or None",
-    "eva_stages.models.rewards:check_verifier",
+    "eva_stages.models.verifier_checks:check_verifier",
 )
-SCORER = FunctionField(VERIFIER.functions, VERIFIER.parameters, "a number from 0 to 1, or None", "eva_stages.models.rewards:check_scorer")
+SCORER = FunctionField(
+    VERIFIER.functions, VERIFIER.parameters, "a number from 0 to 1, or None", "eva_stages.models.verifier_checks:check_scorer"
+)
 
 Metric = Annotated[str, METRIC]
 SelectionKind = Annotated[str, SELECTION]
