@@ -94,7 +94,7 @@ def push_run(
     hosts = hosts_of(history.recipe)
     privacy = Privacy(run.root, (hub.token,) if hub is not None and hub.token else (), hosts)
     if hosts:
-        report_line(f"api_base is left out of what is published, and {', '.join(hosts)} appears as {SERVER} in it")
+        report_line(f"api_base is not published, and {', '.join(hosts)} appears as {SERVER} in it")
     story = story_of(history, namespace, privacy)
     record = Record(run.root)
     report = run.root / REPORT
@@ -146,7 +146,7 @@ def push(
     """Update every repository.
 
     Raises:
-        ConfigError: before anything is sent, if a repository holds another run, or files of others where eva's would go.
+        ConfigError: before anything is sent, if a repository holds another run, or files that eva did not push at the same paths.
         HubError: if the Hub keeps failing; the next push resumes.
     """
     record.save()

@@ -1,6 +1,6 @@
-"""Rows of an artifact found by value, without reading the texts of the others.
+"""Find rows of an artifact by value, without reading the texts of all other rows.
 
-Ids are hashes, so no statistics of a file say where one lies: the whole id column is read, which takes milliseconds for 100,000 rows,
+Ids are hashes, so the statistics of a file do not locate them: the whole id column is read, which takes milliseconds for 100,000 rows,
 and then only the row groups that have a hit, no further than to it.
 """
 
@@ -19,7 +19,7 @@ ROWS_AT_A_TIME = 256
 
 
 class Rows:
-    """The rows of an artifact by value, without reading those that are not asked for."""
+    """Finds rows of an artifact by value and reads only those."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -51,7 +51,7 @@ class Rows:
         return rows
 
     def _from_group(self, group: int, local: np.ndarray, columns: list[str] | None) -> list[Row]:
-        """Decodes a row group no further than its last wanted row."""
+        """Decode a row group up to the last requested row."""
         rows: list[Row] = []
         start = 0
         for batch in self._file.iter_batches(ROWS_AT_A_TIME, row_groups=[group], columns=columns, use_threads=False):

@@ -1,4 +1,4 @@
-"""The ids that somebody may have meant: those that begin the same, or else those with the smallest edit distance."""
+"""Suggestions for an unknown id: ids with the same beginning, or else with the smallest edit distance."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 LONGEST = 64
 FURTHEST = 0.5
-"""Share of an id's characters that may differ; beyond it nothing is near."""
+"""Largest share of an id's characters that may differ in a suggestion."""
 
 
 def nearest(wanted_id: str, columns: Sequence[pa.ChunkedArray], count: int = 3) -> list[str]:

@@ -62,7 +62,7 @@ class Facts:
         return entries
 
     def _checkpoints(self, prompt_id: str) -> list[Row]:
-        """Those whose training data hold the prompt: pairs, perhaps of several iterations, or prompts where training is on-policy."""
+        """Checkpoints whose training data contain the prompt: pairs, or prompts where training is on-policy."""
         entries = []
         for artifact in self._history.every("train"):
             data = self._history.input_artifact(artifact, "pairs") or self._history.input_artifact(artifact, "prompts")

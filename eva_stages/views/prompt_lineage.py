@@ -24,7 +24,7 @@ from eva_stages.views.prompt_facts import Facts
 PROMPT = SCHEMAS["prompts"].names
 MOST_CHILDREN = 200
 FATES = {kind.name: kind.leaves_out for kind in KINDS.values() if kind.leaves_out}
-"""Stages that an evolved prompt passes, in order, and what its absence behind each says."""
+"""Stages that an evolved prompt passes, in order, with its fate if it is missing after the stage."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Lineage:
         }
 
     def tree(self, prompt_id: str) -> dict[str, Any]:
-        """Everything that evolved from a prompt's seed, also what was rejected.
+        """All evolutions of a prompt's seed, rejected ones included.
 
         Raises:
             ConfigError: if the run has no such prompt, with the nearest ids.
@@ -102,7 +102,7 @@ class Lineage:
         return None
 
     def _origin(self, prompt_id: str) -> Origin:
-        """The row that a prompt's lineage starts from: of a prompt set, else of an evolution, one that was not rejected first."""
+        """The first row of a prompt: in a prompt set, or else an evolution, preferably one that was not rejected."""
         if origin := self._in_set(prompt_id):
             return origin
         attempts = []

@@ -29,7 +29,7 @@ def run_results(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_table(document: dict[str, Any]) -> list[TextTable]:
-    """The table of a run's scores, each benchmark's published ones below it."""
+    """The table of a run's scores, with published scores below each benchmark."""
     sources = list(dict.fromkeys(entry["source"] for entry in document["published"]))
     rows: list[tuple[Cell, ...]] = []
     for name in dict.fromkeys(entry["benchmark"] for entry in document["results"]):

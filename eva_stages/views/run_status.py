@@ -18,7 +18,7 @@ from eva_stages.views.history import Artifact, History, read_history
 from eva_stages.views.summary_tables import counted_warnings
 
 FRAME_LINES = 5
-"""Lines of a terminal that the table needs besides its rows."""
+"""Lines of a terminal that the table needs in addition to its rows."""
 
 
 class Watch:
@@ -31,7 +31,7 @@ class Watch:
     def document(self) -> dict[str, Any]:
         """Every stage of the run's recipe with its state (done, running, failed, unfinished, to do) and with its plan.
 
-        Complete ones have what they took (`core.ledger.actual`); `ledger` has the sums of that, and what is planned for the others.
+        Complete stages have their cost (`core.ledger.actual`); `ledger` has the sums, and the plan for the remaining stages.
         """
         holder, events, history = self._run.holder(), self._run.events(), read_history(self._run)
         plan = planned_entries(self._run.root)
@@ -101,7 +101,7 @@ def _total(history: History, stage: PlannedStage) -> int | None:
 
 
 def _remaining_work(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The time planned for the stages that are not done, less what a running one has had; null where it is not known of one."""
+    """The planned time of the stages that are not complete, minus the elapsed time of a running stage; null where a plan is missing."""
     waiting = [_waiting(entry) for entry in entries if entry["state"] != "done"]
     known_seconds = [seconds for seconds in waiting if seconds is not None]
     return {"left_stages": len(waiting), "left_seconds": round(sum(known_seconds), 3) if len(known_seconds) == len(waiting) else None}
@@ -137,7 +137,7 @@ def _planned_seconds(plan: dict[str, Any] | None) -> str:
 
 
 def _ledger_text(ledger: dict[str, Any]) -> str:
-    """What the stages took against their plan, what interrupted attempts took, and what remains, as far as it is known."""
+    """Time of the stages against their plan, time of interrupted attempts, and remaining time, as far as they are known."""
     sentences = []
     if ledger["compared_seconds"] is not None:
         low, high = (duration(ledger[f"planned_seconds_{name}"]) for name in ("low", "high"))

@@ -111,7 +111,7 @@ def benchmark_scores(history: History) -> list[dict[str, Any]]:
 
 
 def _spending(judgments: Artifact | None) -> dict[str, float] | None:
-    """What judging a policy cost this run, and separately what it reused of earlier calls; null where it is not complete."""
+    """The cost of judging a policy in this run, and separately the reused earlier calls; null where it is not complete."""
     if judgments is None:
         return None
     counts = judgments.manifest["counts"]

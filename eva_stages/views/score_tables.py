@@ -38,7 +38,7 @@ _DETAIL = {
 
 
 def score_tables(document: dict[str, Any]) -> list[TextTable]:
-    """The tables of a score document: scores with published ones below, categories, and differences."""
+    """The tables of a score document: scores (published scores below), categories, and differences."""
     bench, models = document["bench"], document["models"]
     kinds = sorted({entry["ci_kind"] for entry in models if entry["ci_kind"]})
     detail_columns = [(head, key) for head, key in _DETAIL[bench] if any(entry.get(key) is not None for entry in models)]
@@ -116,7 +116,7 @@ def _styles(models: list[dict[str, Any]]) -> list[TextTable]:
     heads = ("model", "score", "low", "high", "converged (eva's own)", "reason")
     notes = ["official figures; they depend on the models scored together"]
     if any(model.get("style_controlled_converged") for model in models):
-        notes.append("v2.0's official fit stops after 50 steps; beside it the converged fit, which is eva's own")
+        notes.append("v2.0's official fit stops after 50 steps; the converged fit is eva's own")
     return [TextTable("style-controlled", heads, rows, tuple(notes))]
 
 

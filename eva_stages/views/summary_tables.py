@@ -141,7 +141,7 @@ def _failure_text(failures: dict[str, int]) -> str:
 
 
 def _rewrite_text(counts: dict[str, int]) -> str:
-    """How many chosen responses were rewritten, and why the others were not."""
+    """How many chosen responses were rewritten, and why the rest were not."""
     unchanged_counts = {reason: count for reason, count in counts.items() if reason not in ("pair", "rewritten")}
     return (
         f"chosen responses rewritten: {counts.get('rewritten', 0)} of {counts['pair']}; not rewritten: {facts(unchanged_counts) or 'none'}"

@@ -369,4 +369,4 @@ def test_published_texts_name_no_server(tmp_path: Path) -> None:
     (run.root / "recipe.yaml").write_text(dump_recipe(recipe))
     with pytest.raises(ConfigError, match="no complete stage"):
         push_run(run, "ada", True, Selection(), True, message.append)
-    assert message[0] == "api_base is left out of what is published, and Judge.corp.internal appears as [server] in it"
+    assert message[0] == "api_base is not published, and Judge.corp.internal appears as [server] in it"
