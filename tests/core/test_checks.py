@@ -40,7 +40,7 @@ def test_a_broken_check_stops_new_and_reused_stages_and_another_limit_runs_nothi
 @pytest.mark.parametrize(
     ("value", "is_maximum", "is_reported"), [(90, True, True), (80, True, False), (70, False, True), (None, True, False)]
 )
-def test_a_check_that_does_not_stop_is_told(
+def test_a_check_that_does_not_stop_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float | None, is_maximum: bool, is_reported: bool
 ) -> None:
     run = Run(tmp_path / "run")

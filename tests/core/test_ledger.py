@@ -1,4 +1,4 @@
-"""What stages took and what was planned, from marks, events and a run that fails, is killed and goes on."""
+"""The time of stages and their plan, from marks, events and a run that fails, is killed and resumes."""
 
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ def test_attempts_that_did_not_finish_are_counted_with_the_time_that_is_known_of
         event("start", 0),
         event("interrupted", 9, seconds=8.5),
         event("resume", 10, last_sign=at(9)),
-        event("resume", 20, last_sign=at(16)),  # the one before was killed
-        event("resume", 30, last_sign=at(5)),  # and so was this one, while the clock was turned back
+        event("resume", 20, last_sign=at(16)),  # the previous attempt was killed
+        event("resume", 30, last_sign=at(5)),  # this attempt was killed too, and the clock was turned back
         event("done", 40),
         {"event": "not-published", "time": at(50)},
     ]
@@ -78,7 +78,7 @@ def test_a_finished_stage_tells_what_it_took_with_its_failed_attempt_and_its_pla
     assert sums([{**entry, "planned": None}])["planned_seconds_expected"] is None
 
 
-def test_the_devices_of_a_stage_are_those_its_models_are_told_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_devices_of_a_stage_are_those_its_models_are_configured_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "visible_gpus", lambda: ("H100",) * 4)
 
     def count(runtime: dict[str, Any]) -> int:

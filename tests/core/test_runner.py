@@ -14,7 +14,7 @@ from eva_stages.core.stage import FunctionStage, Stage, Use
 
 
 def write(context: Context, text: str) -> dict:
-    """The text, the inputs' texts, and what lies in the run's folder as `dice`, as a stage whose outcome is not fixed would have it."""
+    """Write the text after the inputs' texts; the second stage adds the content of the run's file `dice`, as a random result would."""
     context.artifact.mkdir()
     inputs = [(path / "text").read_text() for path in context.inputs.values()]
     dice = (context.run / "dice").read_text() if text == "second" else ""
@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def repair_run(run: Run) -> tuple[list[str], str]:
-    """The stages that a repair ran, and what it said."""
+    """The stages that a repair ran, and its output."""
     event_count, reporter = len(run.events()), Reporter()
     reporter.console = Console(file=io.StringIO(), width=400)
     execute(run, [THIRD], reporter, repair=True)
@@ -59,13 +59,13 @@ def flip(run: Run, stage: Stage) -> None:
     path.write_bytes(content)
 
 
-def test_a_flipped_byte_is_named_and_only_its_stage_is_made_anew(run: Run) -> None:
+def test_a_flipped_byte_is_named_and_only_its_stage_is_rebuilt(run: Run) -> None:
     earlier_digests = {each_stage.name: run.digest(each_stage) for each_stage in (FIRST, SECOND, THIRD)}
     flip(run, FIRST)
     with pytest.raises(DamagedError, match=f"{FIRST.folder} has changed since it was built"):
         execute(run, [THIRD], Reporter())
     ran, output = repair_run(run)
-    assert ran == ["0-first"], "what was made from it has not changed, because it has not"
+    assert ran == ["0-first"], "its dependents have not changed, because it has not"
     assert {each_stage.name: run.digest(each_stage) for each_stage in (FIRST, SECOND, THIRD)} == earlier_digests
     (event,) = [event for event in run.events() if event["event"] == "repair"]
     assert event["stage"] == "0-first" and "has changed" in event["cause"] and event["aside"] == f"damaged/{FIRST.folder}.1"
@@ -73,14 +73,14 @@ def test_a_flipped_byte_is_named_and_only_its_stage_is_made_anew(run: Run) -> No
     execute(run, [THIRD], Reporter())
 
 
-def test_what_comes_out_otherwise_the_second_time_takes_along_what_was_made_from_it(run: Run) -> None:
+def test_a_rebuilt_artifact_with_other_content_has_its_dependents_rebuilt(run: Run) -> None:
     (run.root / "dice").write_text("2")
     flip(run, SECOND)
     assert repair_run(run)[0] == ["0-second", "0-third"]
     assert (run.folder(THIRD) / "text").read_text() == "firstsecond2third"
 
 
-def test_an_artifact_without_its_manifest_is_made_anew(run: Run) -> None:
+def test_an_artifact_without_its_manifest_is_rebuilt(run: Run) -> None:
     (run.stages / THIRD.folder / "manifest.json").unlink()
     with pytest.raises(DamagedError, match="cannot be read"):
         execute(run, [THIRD], Reporter())

@@ -43,7 +43,7 @@ def test_closure_has_every_stage_once_and_upstream_first() -> None:
     assert [example.name for example in closure([last, second])] == ["first", "third", "second", "last"]
 
 
-def test_a_committed_stage_is_done_and_whole(run: Run) -> None:
+def test_a_committed_stage_is_complete_and_intact(run: Run) -> None:
     example = stage()
     assert not run.is_complete(example)
     make(run, example)
