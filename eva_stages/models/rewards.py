@@ -9,6 +9,7 @@ import math
 import numbers
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,8 +31,6 @@ from eva_stages.models.conversation import with_system_prompt
 
 NO_RESPONSE = "no response"
 """Why a null response has no reward; it causes no call."""
-
-
 Verifier = Callable[[list[Message], str, str | None], float | None]
 
 
@@ -84,7 +83,6 @@ class LocalReward(RewardModel):
     Attributes:
         model: checkpoint folder.
         max_length: tokens of the longest sequence that is scored; None = the model's number of positions.
-        device: see `load_model`.
         tokens_per_batch: padded tokens per batch.
     """
 
@@ -117,16 +115,15 @@ class PointwiseReward(RewardModel):
 
 
 def _columns(scores: list[Score]) -> dict[str, Any]:
-    columns = {
+    statistics: Counter[str] = Counter()
+    for score in scores:
+        statistics.update(score.statistics)
+    return {
         "rewards": [score.value for score in scores],
         "failures": [score.failure for score in scores],
         "objectives": [score.objectives for score in scores],
+        "statistics": dict(statistics),
     }
-    totals: dict[str, float] = {}
-    for score in scores:
-        for name, value in score.statistics.items():
-            totals[name] = totals.get(name, 0) + value
-    return {**columns, "statistics": totals}
 
 
 def finite(score: Score) -> Score:
