@@ -16,7 +16,9 @@ def run(
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
     store: StoreOption = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage, as `1-evolve` or `evolve`.")] = None,
+    last_stage: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage, as `1-evolve` or `evolve`.")
+    ] = None,
     iterations: Annotated[int | None, typer.Option(metavar="N", min=0, help="eva iterations after the base round.")] = None,
     repair: RepairOption = False,
     trust: TrustOption = False,
@@ -26,7 +28,7 @@ def run(
     from cli.running import run_stages
 
     changes = [*changes_of(overrides, trust), *([f"iterations={iterations}"] if iterations is not None else [])]
-    run_stages(recipe, changes, run_dir, store, lambda rounds: _stages_until(rounds, until), as_json, repair=repair)
+    run_stages(recipe, changes, run_dir, store, lambda rounds: _stages_until(rounds, last_stage), as_json, repair=repair)
 
 
 def _stages_until(rounds: "list[Iteration]", last: str | None) -> "list[Stage]":
