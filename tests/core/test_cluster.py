@@ -34,7 +34,7 @@ def test_a_cluster_that_does_not_answer_and_a_stage_that_there_is_not(tmp_path: 
 @pytest.mark.parametrize(
     ("launch", "starter", "says"),
     [
-        ("multi_node", "null", "multi_node has 4 machines; say what starts training on them, slurm or ray"),
+        ("multi_node", "null", "multi_node has 4 machines; give the starter of training, slurm or ray"),
         ("cpu", "ray", "cpu has one machine, which needs no starter"),
         ("multi_node", "slurm", "there is no srun here"),
     ],
