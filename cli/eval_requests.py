@@ -61,8 +61,8 @@ def requested_recipe(recipe: Recipe, bench: str | None, judge: str | None, basel
     chosen = (
         recipe_benchmarks if bench is None else [_requested_benchmark(name.strip(), recipe_benchmarks, names) for name in bench.split(",")]
     )
-    player = None if judge is None else _player(judge)
-    changed_benchmarks = [_changed_benchmark(benchmark, player, baseline, max_cost) for benchmark in chosen]
+    judge_settings = None if judge is None else _judge_settings(judge)
+    changed_benchmarks = [_changed_benchmark(benchmark, judge_settings, baseline, max_cost) for benchmark in chosen]
     try:
         evaluation = Evaluation.model_validate({**recipe.evaluation.model_dump(mode="json"), "benchmarks": changed_benchmarks})
     except ValidationError as error:
@@ -100,7 +100,7 @@ def _changed_benchmark(
     return changed_benchmark
 
 
-def _player(judge: str) -> dict[str, Any]:
+def _judge_settings(judge: str) -> dict[str, Any]:
     """A judge as in a recipe, from a word or a mapping in YAML."""
     try:
         mapping, _ = decode_yaml(judge)

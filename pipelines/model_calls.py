@@ -5,8 +5,8 @@ from typing import Any
 
 from eva_stages.core.config.models_config import (
     LiteLLMModel,
-    Player,
-    PolicyPlayer,
+    ModelChoice,
+    PolicyModel,
     TransformersGenerator,
     TransformersModel,
     VLLMGenerator,
@@ -30,7 +30,7 @@ def policy_generator(recipe: Recipe, resolved: Resolved, model: Stage | Outside,
 
 
 def generator(
-    config: Player, recipe: Recipe, resolved: Resolved, model: Stage | Outside, role: str, journal: str = WORK
+    config: ModelChoice, recipe: Recipe, resolved: Resolved, model: Stage | Outside, role: str, journal: str = WORK
 ) -> tuple[Use, Inputs]:
     """A generator of the recipe (`role`: evolver, judge, ...), and the inputs it needs.
 
@@ -39,7 +39,7 @@ def generator(
         journal: where paid calls are saved: with the attempt (`WORK`), or with the run, for all its stages (`RUN`).
     """
     match config:
-        case PolicyPlayer():
+        case PolicyModel():
             return policy_generator(recipe, resolved, model, **config.model_dump(mode="json", exclude={"kind"}))
         case TransformersModel() | VLLMModel():
             checkpoint = resolved.checkpoint(config.model, config.revision)

@@ -24,16 +24,16 @@ NO_RESPONSE = ("gave up", "refused")
 
 def check_providers(recipe: Recipe, _: Resolved) -> Iterator[str]:
     """Every model behind a provider accepts the recipe's settings."""
-    for place, player in providers(recipe):
-        yield from _provider_faults(player, place)
+    for place, model in providers(recipe):
+        yield from _provider_faults(model, place)
 
 
 def missing_keys(recipe: Recipe, _: Resolved) -> Iterator[str]:
     """Every missing key of a provider, with the place of the model that needs it."""
-    for place, player in providers(recipe):
+    for place, model in providers(recipe):
         try:
-            if not any(_provider_faults(player, place)):
-                provider_key(player.model, player.api_base, player.runtime.api_key_env, place)
+            if not any(_provider_faults(model, place)):
+                provider_key(model.model, model.api_base, model.runtime.api_key_env, place)
         except MissingKeyError as error:
             yield from error.faults
 
@@ -43,23 +43,23 @@ def providers(recipe: Recipe) -> Iterator[tuple[str, LiteLLMModel]]:
     return ((place, section) for place, section in sections(recipe) if isinstance(section, LiteLLMModel))
 
 
-def _provider_faults(player: LiteLLMModel, place: str) -> Iterator[str]:
-    address = urlsplit(player.api_base or "http://provider")
+def _provider_faults(model: LiteLLMModel, place: str) -> Iterator[str]:
+    address = urlsplit(model.api_base or "http://provider")
     if address.scheme not in ("http", "https") or not address.hostname:
-        yield f"{place}.api_base: {player.api_base!r} is not the address of a server; give one such as http://127.0.0.1:8000/v1"
-    if provider_of(player.model) is None:
-        yield f"{place}.model: LiteLLM knows no provider of {player.model}; give provider/model, such as openai/{player.model}"
+        yield f"{place}.api_base: {model.api_base!r} is not the address of a server; give one such as http://127.0.0.1:8000/v1"
+    if provider_of(model.model) is None:
+        yield f"{place}.model: LiteLLM knows no provider of {model.model}; give provider/model, such as openai/{model.model}"
         return
-    price = player.runtime.price.model_dump() if player.runtime.price else None
-    if player.runtime.max_cost_usd is not None and token_rates(player.model, price) is None:
+    price = model.runtime.price.model_dump() if model.runtime.price else None
+    if model.runtime.max_cost_usd is not None and token_rates(model.model, price) is None:
         yield (
-            f"{place}.runtime.price: max_cost_usd is {player.runtime.max_cost_usd:g}, and LiteLLM knows no price of {player.model}; "
+            f"{place}.runtime.price: max_cost_usd is {model.runtime.max_cost_usd:g}, and LiteLLM knows no price of {model.model}; "
             "give its price as {input: ..., output: ...}, in US dollars per million tokens"
         )
-    token_limit = most_new_tokens(player.model) if player.api_base is None else None
-    if token_limit is not None and player.max_new_tokens > token_limit:
-        tokens = player.max_new_tokens
-        yield f"{place}.max_new_tokens: is {tokens}, and {player.model} answers with at most {token_limit}; give at most that"
+    token_limit = most_new_tokens(model.model) if model.api_base is None else None
+    if token_limit is not None and model.max_new_tokens > token_limit:
+        tokens = model.max_new_tokens
+        yield f"{place}.max_new_tokens: is {tokens}, and {model.model} answers with at most {token_limit}; give at most that"
 
 
 def ask_servers(recipe: Recipe) -> list[str]:
@@ -72,15 +72,15 @@ def ask_servers(recipe: Recipe) -> list[str]:
         ConfigError: with every server that cannot be reached or refuses, and what to do.
     """
     servers: dict[tuple[str, str | None, str | None], list[str]] = {}
-    players: dict[tuple[str, str | None, str | None], LiteLLMModel] = {}
-    for place, player in providers(recipe):
-        server = player.model, player.api_base, player.runtime.api_key_env
+    model_by_server: dict[tuple[str, str | None, str | None], LiteLLMModel] = {}
+    for place, model in providers(recipe):
+        server = model.model, model.api_base, model.runtime.api_key_env
         servers.setdefault(server, []).append(place)
-        players.setdefault(server, player)
+        model_by_server.setdefault(server, model)
     faults, cost, unpriced_servers = list[str](), 0.0, 0
     for server, places in servers.items():
         try:
-            usd = _ask(players[server], places[0])
+            usd = _ask(model_by_server[server], places[0])
         except ConfigError as error:
             faults += error.faults
             continue
@@ -92,7 +92,7 @@ def ask_servers(recipe: Recipe) -> list[str]:
     return [f"{len(servers)} of {len(servers)} servers answer; asking them cost {dollars(cost)} USD{price_note}"]
 
 
-def _ask(player: LiteLLMModel, place: str) -> float | None:
+def _ask(model: LiteLLMModel, place: str) -> float | None:
     """US dollars that asking cost; None where no price is known.
 
     Raises:
@@ -100,32 +100,32 @@ def _ask(player: LiteLLMModel, place: str) -> float | None:
     """
     from eva_stages.models.litellm_generator import LiteLLMGenerator
 
-    runtime = player.runtime
+    runtime = model.runtime
     asker = LiteLLMGenerator(
-        model=player.model,
-        api_base=player.api_base,
+        model=model.model,
+        api_base=model.api_base,
         api_key_env=runtime.api_key_env,
         price=runtime.price.model_dump() if runtime.price else None,
-        temperature=player.temperature,
-        top_p=player.top_p,
+        temperature=model.temperature,
+        top_p=model.top_p,
         max_new_tokens=1,
         attempts=1,
         timeout=min(DEADLINE, runtime.timeout),
         max_wait=0.0,
     )
-    where = player.api_base or "its provider"
+    where = model.api_base or "its provider"
     try:
         asker.load()
         (output,) = asker.generate([[{"role": "user", "content": QUESTION}]], 1, [0])
     except MissingKeyError as error:
         raise ConfigError([f"{place}: {fault.partition(': ')[2]}" for fault in error.faults]) from error
     except StageError as error:
-        raise ConfigError([f"{place}: {where} {str(error).removeprefix(f'{player.model} ')}"]) from error
+        raise ConfigError([f"{place}: {where} {str(error).removeprefix(f'{model.model} ')}"]) from error
     finally:
         asker.unload()
     reason = output["finish_reasons"][0]
     if output["generations"][0] is None and reason.startswith(NO_RESPONSE):
         cause = reason.partition(": ")[2]
-        raise ConfigError([f"{place}: {player.model} at {where} does not answer ({cause}); start it, or correct model, api_base or key"])
+        raise ConfigError([f"{place}: {model.model} at {where} does not answer ({cause}); start it, or correct model, api_base or key"])
     statistics = output["statistics"]
     return None if "unpriced_calls" in statistics else sum(statistics.get("cost_usd", []))

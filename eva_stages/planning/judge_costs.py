@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, JudgedBenchmark, MTBench
-from eva_stages.core.config.models_config import LiteLLMModel, Player
+from eva_stages.core.config.models_config import LiteLLMModel, ModelChoice
 from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS
 from eva_stages.core.patches import import_litellm
 from eva_stages.core.stage import Outside, Stage
@@ -66,7 +66,7 @@ def judge_calls(benchmark: JudgedBenchmark, questions: int) -> int:
     return questions if isinstance(benchmark, AlpacaEval) else 2 * questions
 
 
-def _rates(judge: Player) -> tuple[float, float] | None:
+def _rates(judge: ModelChoice) -> tuple[float, float] | None:
     if not isinstance(judge, LiteLLMModel):
         return 0.0, 0.0
     return token_rates(judge.model, judge.runtime.price.model_dump() if judge.runtime.price else None)

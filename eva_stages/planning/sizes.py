@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from eva_stages.core.config.evaluation_config import Benchmark, JudgedBenchmark, Lettercraft, benchmark_name
 from eva_stages.core.config.health_config import PROBE_SAMPLES
-from eva_stages.core.config.models_config import Player, Sampling
+from eva_stages.core.config.models_config import ModelChoice, Sampling
 from eva_stages.core.config.prompts_config import LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward, OneReward
@@ -154,9 +154,9 @@ def _training(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: fl
     return Size(None, steps=training.epochs * math.ceil(pairs / training.batch_size))
 
 
-def most_tokens(player: Player | None) -> int:
+def most_tokens(model: ModelChoice | None) -> int:
     """Tokens of a model's reply at most; Lettercraft's are free."""
-    return player.max_new_tokens if isinstance(player, Sampling) else 0
+    return model.max_new_tokens if isinstance(model, Sampling) else 0
 
 
 def _benchmark_sizes(recipe: Recipe, iteration: Iteration) -> dict[str, Size]:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from eva_stages.core.config.function_fields import EvolveMethod, Filters, Metric, SelectionKind
-from eva_stages.core.config.models_config import DType, ModelRuntime, Player
+from eva_stages.core.config.models_config import DType, ModelChoice, ModelRuntime
 from eva_stages.core.config.paths import MaybeFile, MaybeFiles
 from eva_stages.core.config.section import Section
 
@@ -21,7 +21,7 @@ class Selection(Section):
 class Feedback(Section):
     """Gives the evolver the best and the worst response to the prompt with their rewards."""
 
-    critic: Player | None = None
+    critic: ModelChoice | None = None
     """Model that also writes a critique of the two responses for the evolver."""
 
 
@@ -37,7 +37,7 @@ class Evolve(Section):
     method: EvolveMethod = "evol_instruct"
     generations: int = Field(4, ge=1, le=16)
     """Evolutions in sequence (self_instruct: number of new prompts from the same prompt); all are candidates."""
-    generator: Player
+    generator: ModelChoice
     max_characters: int = Field(4000, ge=1)
     """Longer evolutions are rejected."""
     feedback: Feedback | None = None
@@ -108,7 +108,7 @@ class Topics(Section):
 class Analysis(Section):
     """Scores and topics of the prompts of every iteration, for the report."""
 
-    scorer: Player | None = None
+    scorer: ModelChoice | None = None
     """Model that scores quality and complexity from 1 to 5. A `policy` scorer is the base policy in every iteration."""
     topics: Topics | None = None
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from eva_stages.core.config.function_fields import Scorer
-from eva_stages.core.config.models_config import DType, Player
+from eva_stages.core.config.models_config import DType, ModelChoice
 from eva_stages.core.config.paths import FilePath, OptionalFile, OptionalMaybeFile
 from eva_stages.core.config.section import Section
 
@@ -17,7 +17,7 @@ class Lettercraft(Section):
     prompts: int = Field(300, ge=10)
     samples: int = Field(4, ge=1)
     """Sampled responses per prompt, in addition to the greedy one."""
-    judge: Player
+    judge: ModelChoice
     confidence: float = Field(0.95, gt=0, lt=1)
 
 
@@ -36,7 +36,7 @@ class JudgedBenchmark(Benchmark):
     OFFICIAL: ClassVar[dict[str, Any]] = {"temperature": 0.0, "top_p": 1.0}
     JUDGE: ClassVar[str] = "gpt-4-1106-preview"
 
-    judge: Player
+    judge: ModelChoice
 
     @model_validator(mode="before")
     @classmethod
@@ -195,6 +195,6 @@ def benchmark_name(benchmark: OneBenchmark | Benchmark) -> str:
             return name
 
 
-def judge_name(judge: Player) -> str:
+def judge_name(judge: ModelChoice) -> str:
     """The model that judges, in a word."""
     return str(judge.model_dump().get("model", judge.kind))

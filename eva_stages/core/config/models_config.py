@@ -129,7 +129,7 @@ class LiteLLMModel(Sampling):
     runtime: LiteLLMRuntime = LiteLLMRuntime()
 
 
-class PolicyPlayer(LocalSampling):
+class PolicyModel(LocalSampling):
     """The current policy, with separate sampling settings."""
 
     kind: Literal["policy"]
@@ -143,7 +143,7 @@ class LettercraftModel(Section):
 
 
 PolicyGenerator = Annotated[TransformersGenerator | VLLMGenerator, Field(discriminator="kind")]
-Player = Annotated[PolicyPlayer | TransformersModel | VLLMModel | LiteLLMModel | LettercraftModel, Field(discriminator="kind")]
+ModelChoice = Annotated[PolicyModel | TransformersModel | VLLMModel | LiteLLMModel | LettercraftModel, Field(discriminator="kind")]
 
 
 class Policy(Section):

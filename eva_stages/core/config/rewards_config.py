@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from eva_stages.core.config.function_fields import Verifier
-from eva_stages.core.config.models_config import DType, ModelRuntime, Player
+from eva_stages.core.config.models_config import DType, ModelChoice, ModelRuntime
 from eva_stages.core.config.paths import MaybeFile
 from eva_stages.core.config.section import Section
 
@@ -99,7 +99,7 @@ class LLMJudgeReward(RewardSection):
 
     target = "eva_stages.models.rewards:LLMJudgeReward"
     kind: Literal["llm_judge"]
-    judge: Player
+    judge: ModelChoice
     rubric: str = "helpfulness, relevance, accuracy, depth, creativity and level of detail"
     """Criteria of the rating."""
 

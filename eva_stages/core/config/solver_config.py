@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from eva_stages.core.config.function_fields import LossFunction
-from eva_stages.core.config.models_config import Player, PolicyPlayer
+from eva_stages.core.config.models_config import ModelChoice, PolicyModel
 from eva_stages.core.config.paths import MaybeFile
 from eva_stages.core.config.section import Section
 
@@ -184,7 +184,7 @@ class Pairs(Section):
 class Rewrite(Section):
     """The rewriter in the loop: the chosen response is rewritten before training [paper, D.2.1]."""
 
-    generator: Player = PolicyPlayer(kind="policy")
+    generator: ModelChoice = PolicyModel(kind="policy")
     """Model that rewrites; the policy itself in the paper."""
     keep: Literal["always", "if_no_worse"] = "always"
     """Train on every usable rewrite, as in the paper, or only on rewrites with at least the original's reward."""
