@@ -17,7 +17,7 @@ from eva_stages.solver.launching import METRICS, last_entry
 from eva_stages.views.history import Artifact, History, read_history
 from eva_stages.views.summary_tables import counted_warnings
 
-FRAME_LINES = 5
+FRAME_LINES = 6
 """Lines of a terminal that the table needs in addition to its rows."""
 
 
