@@ -16,6 +16,7 @@ from eva_stages.checking.resolution import resolve
 from eva_stages.core import fingerprint
 from eva_stages.core.config.evaluation_config import benchmark_name
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.errors import ConfigError
 from eva_stages.core.named_functions import NamedFunction
 from eva_stages.core.recipe_files import load_recipe, packaged_recipes
 from eva_stages.core.resolved import Checkpoint, Resolved
@@ -127,3 +128,10 @@ def test_everything_missing_is_reported_at_once(tmp_path: Path) -> None:
     errors = resolve(recipe).errors
     places = ["policy.model: ", "creator.evolve.generator.model: ", "creator.curate.decontaminate.against: "]
     assert len(errors) == 3 and all(any(error.startswith(place) for error in errors) for place in places)
+
+
+def test_prompts_that_are_missing_are_the_only_error(tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart", [f"prompts={{kind: file, path: {tmp_path}/gone.jsonl}}"])
+    with pytest.raises(ConfigError) as error:
+        check(recipe)
+    assert [text.partition(":")[0] for text in error.value.faults] == ["prompts.path"]

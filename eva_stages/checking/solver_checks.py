@@ -124,8 +124,9 @@ def _packages(recipe: Recipe, _: Resolved) -> Iterator[str]:
 
 def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """At least one prompt leaves room for a response. Without the chat template first, which takes a model library to render."""
-    if (policy := resolved.policy(recipe)) is None:
-        return
+    policy = resolved.policy(recipe)
+    if policy is None or (resolved.prompts is None and not isinstance(recipe.prompts, LettercraftPrompts)):
+        return  # reported by `resolve`
     folder = policy.path
     limit = training_length(recipe.solver.training.max_length, folder)
     if isinstance(recipe.solver.loss, RLOO):
@@ -162,8 +163,6 @@ def _texts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     prompts = recipe.prompts
     if isinstance(prompts, LettercraftPrompts):
         yield from map(str, seed_instructions(recipe.seed, prompts.size))
-        return
-    if resolved.prompts is None:  # reported where it is read
         return
     for value in chain.from_iterable(block.values for block in prompt_source(prompts, resolved.commit)):
         try:
