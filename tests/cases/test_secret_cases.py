@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 import pyarrow as pa
 import pytest
 
-from cli.main import tell_unexpected
+from cli.main import report_unexpected
 from cli.shared import existing_run
 from eva_stages.checking.credential_checks import check_credentials
 from eva_stages.core.durable import write_whole
@@ -295,7 +295,7 @@ def test_an_unexpected_error_of_a_command_is_one_line_with_the_log_and_the_resum
     try:
         print_and_raise(KEY)
     except RuntimeError as error:
-        tell_unexpected(error)
+        report_unexpected(error)
     cause, resume = capsys.readouterr().err.splitlines()
     assert cause == f"error: RuntimeError: raised {REPLACEMENT}; the traceback is in {tmp_path / 'error.log'}"
     assert resume.startswith("resume with: eva run quickstart --set") and not holds_secret(resume)

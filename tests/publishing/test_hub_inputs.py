@@ -107,10 +107,10 @@ def test_what_is_not_on_the_hub_is_found_before_anything_runs(pushed_run: Pushed
         "{kind: hub, id: tester/private, config: prompts-0, column: question}": "no column 'question'; it has prompt_id, messages",
     }
     code = (
-        "import sys; from eva_stages.core.recipe_files import load_recipe; from eva_stages.checking.recipe_checks import check\n"
+        "import sys; from eva_stages.core.recipe_files import load_recipe; from cli.preparing import prepare\n"
         "from eva_stages.core.errors import ConfigError\n"
         "for source in sys.argv[1:]:\n"
-        "    try: check(load_recipe('quickstart', [f'prompts={source}']))\n"
+        "    try: prepare(load_recipe('quickstart', [f'prompts={source}']))\n"
         "    except ConfigError as error: print(' | '.join(error.faults))\n"
     )
     root = str(Path(__file__).parents[2])
