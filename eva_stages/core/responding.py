@@ -1,4 +1,4 @@
-"""The step that asks a generator: n responses per prompt, in one call, each row with a seed of its own."""
+"""The step that samples responses: n per prompt, in one call, with a separate seed for each row."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from eva_stages.core.rows import Message
 
 
 class Respond(Task):
-    """Answers every prompt `num_generations` times.
+    """Samples `num_generations` responses to every prompt.
 
     Attributes:
         seed: from the recipe, the stage and the iteration; each row's own seed derives from it and the prompt id.
-        prefix: put before the names of the output columns, so that two ways of answering fit in one row.
+        prefix: prefix of the output columns' names, so that greedy and sampled responses fit in one row.
         keep_thoughts: leave the thoughts of a model that reasons in the texts of its responses.
 
     Input columns:

@@ -1,8 +1,8 @@
-"""What prompts are like: quality and complexity by a scorer [paper, table 15], topics by a zero-shot classifier [paper, figures 6 and 10].
+"""Analysis of prompts: quality and complexity by a scorer [paper, table 15], topics by a zero-shot classifier [paper, figures 6 and 10].
 
-For looking at a run, and for nothing else unless the recipe asks for topics to be balanced. distilabel's quality and complexity scorers
-rank several texts against each other, which gives numbers that cannot be compared between prompts or iterations; the rubric here is
-absolute. What cannot be scored is null, with the reason.
+The report shows them; only a recipe that balances topics uses them otherwise. distilabel's scorers rank several texts against each other,
+so their scores cannot be compared between prompts or iterations; the rubric here is absolute. A prompt without a score is null, with the
+reason.
 """
 
 import math

@@ -46,7 +46,7 @@ MATCHES = pa.schema(
     ]
 )
 MIN_CONTAINED_WORDS = 8
-"""Words from which a question shorter than an n-gram counts when a prompt contains it; shorter ones are too common a phrase."""
+"""Fewest words of a question shorter than an n-gram that a prompt may not contain; shorter questions are common phrases."""
 NEAR_COPY = 0.5
 """Estimated Jaccard similarity of character 5-grams, spaces left out, from which a prompt is a near copy."""
 
@@ -114,7 +114,7 @@ class QuestionIndex:
         words = words_of(text)
         if not words:
             return None
-        # without spaces between the words, because what is left of "step-by-step" depends on how its punctuation was changed
+        # without spaces: the words of "step-by-step" depend on its punctuation
         equal = self._equal.get("".join(words))
         return self._questions[equal] if equal is not None else self._overlapping(words) or self._near_copy(words)
 
@@ -139,7 +139,7 @@ class QuestionIndex:
 
 
 class Contamination(TableStep):
-    """Finds the prompts that are questions of evaluation sets, each with the question it holds most of.
+    """Finds the prompts that are questions of evaluation sets, each with the question of which it contains the most.
 
     Attributes:
         benchmarks: name -> file that `read_questions` takes.
@@ -147,7 +147,7 @@ class Contamination(TableStep):
         overlap: share of a question's n-grams from which a prompt that contains them is contaminated.
 
     Input columns:
-        - prompt_id, messages, and perhaps rejected: rows with a reason are left out
+        - prompt_id, messages, and optionally rejected: rows with a reason are left out
     Output columns:
         - prompt_id, benchmark, question_id, overlap (share of the question's n-grams; of a near copy the estimated Jaccard
           similarity), prompt, question: the contaminated prompts only
@@ -188,10 +188,10 @@ def _matches(prompts: pa.Table, index: QuestionIndex) -> Iterator[dict[str, Any]
 
 
 class DropMatches(TableStep):
-    """Leaves out the prompts that a table of matches names. The first input are the prompts, the second the matches.
+    """Leaves out the prompts in a table of matches. Inputs: prompts, matches.
 
     Input columns:
-        - the columns of a prompt row, and perhaps rejected and failure (prompts); prompt_id (matches)
+        - the columns of a prompt row, and optionally rejected and failure (prompts); prompt_id (matches)
     Output columns:
         - the columns of the prompts
     """

@@ -57,7 +57,7 @@ def conversation(value: Any) -> Sequence[Message]:
 
 
 def _parse_messages(text: str) -> Any:
-    """Chat messages that are written as JSON, as a file of texts such as CSV has them."""
+    """Chat messages that are written as JSON, as in a CSV file."""
     try:
         return decode_json(text)
     except ValueError as error:
@@ -101,7 +101,7 @@ def reference_text(reference: Any) -> str | None:
     Raises:
         UnusableError: if it holds half a character.
     """
-    if reference is None or reference != reference:  # NaN stands for no value, as in columns that pandas wrote
+    if reference is None or reference != reference:  # pandas writes a missing value as NaN
         return None
     if isinstance(reference, str):
         text = reference

@@ -16,12 +16,12 @@ from eva_stages.creator.sketching import PERMUTATIONS, first_of_their_kind, sket
 
 
 def prompt_text(messages: Sequence[Message]) -> str:
-    """All turns as one text, for comparing prompts."""
+    """All turns joined, for the comparison of prompts."""
     return normalise("\n".join(message["content"] for message in messages))
 
 
 class Curate(TableStep):
-    """Keeps the evolved prompts that pass the filters and are new. The first input are the evolutions, the others all earlier prompts.
+    """Keeps evolved prompts that pass the filters and are new. Inputs: the evolutions, then the earlier prompt sets.
 
     Attributes:
         filters: functions in files, applied to the last user message in their order; the first reason counts.
@@ -60,7 +60,7 @@ class Curate(TableStep):
         return {"evolved": len(evolutions), "kept": len(new), **counts}
 
     def _passing(self, evolutions: Rows, places: np.ndarray, counts: Counter[str]) -> np.ndarray:
-        """The places of the prompts that no filter leaves out; the reasons of the others are counted."""
+        """The places of the prompts that pass all filters; `counts` takes the reasons of the rest."""
         if not self.filters:
             return places
         filters, passing = [code.load() for code in self.filters], list[bool]()
@@ -74,7 +74,7 @@ class Curate(TableStep):
 
 
 def _first_of_their_kind(sources: Sequence[Rows], places: np.ndarray, threshold: float) -> np.ndarray:
-    """Which of the prompts at `places` are no near duplicates of ones before them; their sketches lie in a file."""
+    """Whether each prompt at `places` is no near duplicate of a prompt before it. The sketches are in a temporary file."""
     with tempfile.TemporaryFile(dir=sources[0].scratch) as file:
         if not len(places):
             return np.zeros(0, dtype=bool)

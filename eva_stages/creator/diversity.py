@@ -1,7 +1,7 @@
-"""How far prompts are from each other: sentence embeddings, and the distance of every prompt to its nearest neighbour.
+"""Distances between prompts: sentence embeddings, and the distance of every prompt to its nearest neighbour.
 
-Embeddings come from a `sentence-transformers` model folder, without code of its own and from safetensors only. Neighbours are exact,
-by blocked matrix products; no matrix of prompts by prompts is ever in memory.
+Embeddings come from a `sentence-transformers` model folder, from safetensors only and without the model's own code. Neighbours are exact,
+by blocked matrix products; memory never holds a matrix of prompts by prompts.
 """
 
 import json
@@ -32,14 +32,14 @@ BLOCK = 1024
 
 
 def transformer_folder(folder: Path) -> Path:
-    """Where a sentence-embedding model keeps its transformer: the folder itself, or what its list of modules names."""
+    """The folder of a sentence-embedding model's transformer: the model's folder, or the one in its list of modules."""
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8")) if (folder / "modules.json").is_file() else []
     return next((folder / module["path"] for module in modules if module["type"].endswith("Transformer")), folder)
 
 
 def embedder_faults(folder: Path, on_unused_weights: Callable[[str], object] | None = None) -> list[str]:
-    """Why a sentence-embedding model cannot be loaded whole; see `weight_faults`."""
-    # transformers is told to take safetensors only; the library's own modules would fall back to a pickle
+    """Errors in the weights of a sentence-embedding model; see `weight_faults`."""
+    # transformers loads safetensors only; the library's other modules would fall back to a pickle
     for pickle_file in folder.rglob("*.bin"):
         if not list(pickle_file.parent.glob("*.safetensors")):
             return [f"{pickle_file} holds pickled weights and eva loads none; convert them to safetensors"]
@@ -49,7 +49,7 @@ def embedder_faults(folder: Path, on_unused_weights: Callable[[str], object] | N
 
 
 class Embed(Step):
-    """Embeds prompts: all turns as one text, as a vector of unit length. What is beyond the model's length is cut and counted.
+    """Embeds prompts: all turns joined, as a vector of unit length. Text beyond the model's length is cut and counted.
 
     Attributes:
         model: folder of a sentence-embedding model.
@@ -132,7 +132,7 @@ def nearest_similarity(vectors: np.ndarray, other_vectors: np.ndarray, own_rows:
 def neighbour_distances(
     vectors: np.ndarray, earlier: np.ndarray, own_rows: np.ndarray, min_distance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine distances to the nearest neighbour among earlier prompts and the kept ones of those before.
+    """Cosine distances to the nearest neighbour among earlier prompts and the kept prompts before each prompt.
 
     d_i = min over j of 1 - <v_i, v_j>. A prompt is kept if d_i >= min_distance, so the order of the prompts matters.
 
@@ -162,10 +162,9 @@ def neighbour_distances(
 
 
 class Diversify(TableStep):
-    """Measures how far each prompt is from its nearest neighbour, and leaves out those that are too near.
+    """Measures each prompt's distance to its nearest neighbour, and leaves out prompts that are too close.
 
-    The first input are the prompts, the second their embeddings, the others the embeddings of earlier prompt sets. A prompt that is
-    itself in an earlier set is no neighbour of its own.
+    Inputs: the prompts, their embeddings, the embeddings of earlier prompt sets. A prompt in an earlier set is not its own neighbour.
 
     Attributes:
         min_distance: cosine distance below which a prompt is left out.

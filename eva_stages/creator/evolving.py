@@ -1,4 +1,4 @@
-"""Evolving prompts: each drawn prompt is rewritten several times in sequence and every usable generation is kept.
+"""Evolving prompts: each selected prompt is rewritten several times in sequence, and every usable generation is kept.
 
 distilabel ships the EvolInstruct templates; its task keeps neither the mutation's name nor rejects anything, and one missing
 generation breaks its batch, so the loop is ours. A generation that is rejected is recorded with its reason, and the next one starts
@@ -75,13 +75,13 @@ SELF_INSTRUCT_TEMPLATE = (
 
 
 def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
-    """(mutation, meta-prompt) for a new prompt after a seed (SelfInstruct, Wang et al. 2022): verbs vary, styles mix, length is kept."""
+    """(mutation, meta-prompt) for a new prompt in the domain of a prompt (SelfInstruct, Wang et al. 2022), of similar length."""
     style = str(rng.choice(list(STYLES)))
     return f"self_instruct_{style}", SELF_INSTRUCT_TEMPLATE.format(style=STYLES[style], words=len(text.split()), prompt=text)
 
 
 INDEPENDENT = {"self_instruct"}
-"""Methods whose every generation starts from the drawn prompt."""
+"""Methods that start every generation from the selected prompt."""
 
 
 CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")
@@ -89,10 +89,10 @@ CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "
 
 
 class EvolvePrompts(Task):
-    """Evolves every prompt `generations` times; one row per attempt. What was shown besides the prompt is part of the mutation's name.
+    """Evolves every prompt `generations` times; one row per attempt. The mutation's name lists the contexts in its meta-prompt.
 
     Attributes:
-        method: name of one of eva's methods, or a function in a file.
+        method: name of a built-in method, or a function in a file.
         seed: from the recipe, the stage and the iteration.
 
     Input columns:
@@ -157,7 +157,7 @@ class EvolvePrompts(Task):
         ]
 
     def _attempt(self, parent: dict[str, Any], selected_row: dict[str, Any], seed: int) -> tuple[str, str, str | None]:
-        """(mutation, meta-prompt, why the method failed or None); what is shown of the drawn prompt goes before the method's own words."""
+        """(mutation, meta-prompt, why the method failed or None); contexts of the selected prompt precede the method's text."""
         try:
             mutation, meta = meta_prompt(self._method, last_user_text(parent["messages"]), np.random.default_rng(seed))
         except DataError as error:

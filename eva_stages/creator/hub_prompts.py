@@ -1,7 +1,7 @@
-"""Prompts from a data set on the Hub: resolved to a commit, loaded by `datasets`, then treated as a file of prompts is.
+"""Prompts from a data set on the Hub: resolved to a commit, loaded by `datasets`, then processed like a file of prompts.
 
-A configuration of another run's pushed data set is such a source, so a run can start where another one ended. `datasets` keeps what
-it loaded in its own cache, and a commit that is in the cache needs no network.
+A configuration of another run's pushed data set is a valid source, so a run can continue another run. `datasets` has its own cache; a
+commit in the cache needs no network.
 """
 
 import re
@@ -52,7 +52,11 @@ def read_hub_prompts(
 
     try:
         rows = load_dataset(id, config, split=split, revision=commit).with_format("arrow")
-    except (DatasetsError, ValueError, OSError) as error:  # an unknown configuration or split is a ValueError that names the known ones
+    except (
+        DatasetsError,
+        ValueError,
+        OSError,
+    ) as error:  # an unknown configuration or split raises a ValueError that lists the known names
         raise ConfigError([f"prompts: {id}, config {config}, split {split} cannot be loaded: {' '.join(str(error).split())}"]) from error
     column_list = ", ".join(rows.column_names)
     chosen = column or chosen_column(rows.column_names, id)

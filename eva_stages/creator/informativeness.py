@@ -21,7 +21,7 @@ from eva_stages.creator.function_calls import metric_values
 
 @homogeneous(degree=0)
 def min_max(values: np.ndarray) -> np.ndarray:
-    """(v - min) / (max - min) over the finite entries; all equal values give all ones, so that nothing divides by zero."""
+    """(v - min) / (max - min) over the finite entries; all ones if all values are equal."""
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
     return (values - low) / (high - low) if high > low else np.where(np.isfinite(values), 1.0, np.nan)
@@ -77,10 +77,10 @@ def weights(values: np.ndarray) -> np.ndarray:
 
 
 class Informativeness(TableStep):
-    """Every metric of every prompt, and the sampling weight by one of them.
+    """The values of every metric for every prompt, and the sampling weight by the recipe's metric.
 
     Attributes:
-        metric: name of one of eva's metrics, or a function in a file.
+        metric: name of a built-in metric, or a function in a file.
 
     Input columns:
         - prompt_id, rewards (n per prompt, null = not scored)

@@ -1,6 +1,6 @@
-"""The next prompt set: mostly evolved prompts, and a uniform buffer of the present ones [paper, Algorithm 1, line 5].
+"""The next prompt set: mostly evolved prompts, and a uniform sample of the current set, the buffer [paper, Algorithm 1, line 5].
 
-Optionally also prompts of earlier sets that were very informative when they were last answered.
+Optionally it also has prompts of earlier sets that were very informative when they were last scored.
 """
 
 from collections.abc import Generator, Sequence
@@ -17,16 +17,16 @@ from eva_stages.core.tables import Rows, first_places, take
 
 
 def sample(ids: pa.Array, size: int, seed: int) -> np.ndarray:
-    """The row numbers of `size` prompts drawn uniformly without replacement, ascending."""
+    """The row numbers of `size` uniformly sampled prompts without replacement, ascending."""
     return np.sort(np.argsort(uniforms(seed, ids), kind="stable")[:size])
 
 
 class Replay(TableStep):
-    """The most informative prompts of earlier sets that the present one has lost (PLR, Jiang et al. 2021).
+    """The most informative prompts of earlier sets that are not in the current set (PLR, Jiang et al. 2021).
 
-    Inputs: the present set, then the earlier sets, each followed by its informativeness, oldest first. A prompt counts with what it was
-    worth when it was last scored, to the policy of that time; prompts that come back are scored again and can sink. The values of
-    metrics that depend on the whole set (ensembles, the inverse ones) are only roughly comparable between iterations.
+    Inputs: the current set, then the earlier sets, each followed by its informativeness, oldest first. A prompt's value is the one from its
+    last scoring, by the policy of that time; replayed prompts are scored again. Metrics that depend on the complete set (of ensembles, the
+    inverse metrics) are only roughly comparable between iterations.
 
     Attributes:
         share: of the size of the present set.
@@ -74,10 +74,9 @@ class Replay(TableStep):
 
 
 class Mix(TableStep):
-    """Draws evolved prompts and buffered ones. Inputs: the curated evolutions, the present prompt set, and perhaps replayed prompts.
+    """Samples evolved prompts and the buffer. Inputs: the curated evolutions, the current prompt set, optionally replayed prompts.
 
-    The result has the size of the present set where there are enough evolved prompts; a shortfall is filled from the buffer, and so is
-    what there is too little to replay of. No prompt is in it twice.
+    The result has the size of the current set. The buffer replaces missing evolved or replayed prompts. No prompt occurs twice.
 
     Output columns:
         - the columns of a prompt row, origin (evolved | buffer | replay)

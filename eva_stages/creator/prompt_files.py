@@ -1,6 +1,6 @@
-"""Reading files of prompts, some rows at a time: the values as they stand there, with the number of each row for messages.
+"""Reading files of prompts in blocks of rows: the unchanged values, with row numbers for messages.
 
-What is wrong with a file is a `ConfigError` that says where; what is wrong with a value is for `conversations` to tell.
+An error in a file is a `ConfigError` with its place; `conversations` reports errors in values.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -25,7 +25,7 @@ Row = tuple[int, dict[str, Any]]
 
 
 class Block(NamedTuple):
-    """Some rows: the values of the prompt column and of the one with references, and the rows' numbers (lines, of a file of JSON lines)."""
+    """A block of rows: values of the prompt column and of the reference column, and row numbers (line numbers in JSON lines)."""
 
     values: list[Any]
     references: list[Any]
@@ -36,8 +36,8 @@ def prompt_batches(path: Path, column: str | None, reference_column: str | None 
     """The prompts of a file; `column` None takes the first of `COLUMNS` that it has.
 
     Raises:
-        ConfigError: if the file is missing, empty, of an unknown kind, unreadable or without the column or a value in it; what is wrong
-            with rows is known when they are reached.
+        ConfigError: if the file is missing, empty, of an unknown kind, unreadable or has no such column or no value in it; errors in
+            rows are raised when they are read.
     """
     if not path.is_file():
         raise ConfigError([f"prompts.path: there is no file {path}"])
@@ -104,13 +104,13 @@ def chosen_column(names: Sequence[str], place: str) -> str:
         )
     if chosen == "instruction" and "input" in names:
         raise ConfigError(
-            [f"prompts.column: {place} has instructions and inputs apart; make one column of both, or name one of {column_list}"]
+            [f"prompts.column: {place} has separate columns for instruction and input; join them, or name one of {column_list}"]
         )
     return chosen
 
 
 def _json_rows(path: Path, columns: Set[str]) -> Iterator[list[Row]]:
-    """By `json`: pyarrow's reader takes a text that looks like a date for a date."""
+    """By `json`: pyarrow's reader converts texts that look like dates."""
     entries = read_objects(path, unique_keys=True)
     while rows := [(entry.number, entry.value) for entry in islice(entries, BATCH)]:
         yield rows
@@ -121,7 +121,7 @@ def _csv_rows(path: Path, columns: Set[str]) -> Iterator[list[Row]]:
     with pyarrow.csv.open_csv(path, parse_options=lines) as head:
         names = head.schema.names
     _check_names(names, path)
-    # as text whatever the first block looks like, so that one type fits all of a column
+    # as text: the type that pyarrow infers from the first block may not fit the rest of a column
     present = [name for name in names if name in columns]
     texts = pyarrow.csv.ConvertOptions(
         column_types=dict.fromkeys(present, pa.string()), include_columns=present, null_values=[""], strings_can_be_null=True
@@ -150,7 +150,7 @@ def _check_names(names: Sequence[str], path: Path) -> None:
 
 
 def numbered_rows(tables: Iterable[pa.Table]) -> Iterator[list[Row]]:
-    """The rows of tables, numbered from 1. A row 0 of nulls, which readers put first, stands for the columns there are."""
+    """The rows of tables, numbered from 1. Readers yield a row 0 of nulls first, which carries the column names."""
     number = 0
     for table in tables:
         rows = table.to_pylist()

@@ -1,4 +1,4 @@
-"""Where prompts come from: Lettercraft, or a file of real ones. Whatever cannot be used is left out and counted, never repaired."""
+"""Sources of prompts: Lettercraft, or a file. Unusable values are left out and counted, never repaired."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ HELD_OUT_SEED = derive_seed("lettercraft", "held-out")
 
 
 def seed_instructions(seed: int, size: int) -> list[Instruction]:
-    """Distinct Lettercraft seed prompts: one or two operations on short words, with a thin tail of harder ones."""
+    """Distinct Lettercraft seed prompts: one or two operations on short words, and a few harder instructions."""
     rng = np.random.default_rng(derive_seed(seed, "lettercraft-seeds"))
     held_out_texts = {str(instruction) for instruction in held_out_instructions(2000)}
     instructions: dict[str, Instruction] = {}
@@ -51,7 +51,7 @@ def held_out_instructions(size: int) -> list[Instruction]:
 
 
 def load_lettercraft(context: Context, seed: int, size: int, part: int = 0) -> dict[str, Any]:
-    """Write Lettercraft's seed prompts, or the `part`-th `size` prompts that are drawn after them in the same way."""
+    """Write Lettercraft's seed prompts, or the `part`-th set of `size` prompts after them in the same sequence."""
     instructions = seed_instructions(seed, size * (part + 1))[size * part :]
     rows = [prompt_row([{"role": "user", "content": str(instruction)}], "lettercraft") for instruction in instructions]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.artifact)
@@ -84,8 +84,8 @@ def load_blocks(
     chat_template: str | None = None,
     policy: str | None = None,
 ) -> dict[str, Any]:
-    """Write the prompts among values; those that are none (`conversations`), duplicates, over-long ones and those that the policy's chat
-    template does not take are left out and counted.
+    """Write the usable prompts. Values that are not prompts (`conversations`), duplicates, prompts that are too long and prompts that the
+    policy's chat template refuses are left out and counted.
 
     Args:
         source: what the rows call their source, whatever its file is called.
@@ -148,8 +148,8 @@ REFUSED_BY_TEMPLATE = "refused by the chat template"
 
 
 def refusals(policy: str | None) -> Callable[[Sequence[Message]], str | None]:
-    """Tells why the chat template of a checkpoint does not take a prompt. A single message of the user, which every one takes, is not
-    rendered; the template is loaded for the first prompt that is more.
+    """A function that returns why a checkpoint's chat template refuses a prompt, or None. Every template accepts a single user message, so
+    the template is loaded for the first longer prompt.
     """
 
     @cache

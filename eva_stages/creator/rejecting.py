@@ -68,14 +68,14 @@ CHATTER = re.compile(
 CLOSING = re.compile(
     r"(?:(?:i )?hope (?:this|that|it) helps|(?:please )?let me know if (?:you|there)|feel free to (?:ask|reach))[^\n]{0,120}\Z"
 )
-"""What assistants end an answer with."""
+"""Closing phrases of assistants."""
 HEADING = re.compile(r"Prompt#(?:\*\*)?:(?:\*\*)?|^[ \t*#]*#[\w ]+Prompt#[ \t*]*$", re.MULTILINE)
-"""The template's heading as evolvers echo it: with its colon, or on a line of its own; perhaps in bold."""
+"""The template's heading in a reply: with its colon, or on a separate line; optionally in bold."""
 QUOTED_TEXT = re.compile(r'"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
 
 
 def read_evolution(reply: str | None) -> str:
-    """The evolved prompt in an evolver's reply: what stands behind its last heading, without quotation marks around the whole of it."""
+    """The evolved prompt in an evolver's reply: the text after its last heading, without surrounding quotation marks."""
     text = HEADING.split(reply or "")[-1].strip()
     quote = QUOTED_TEXT.fullmatch(text)
     return (quote[1] or quote[2]).strip() if quote else text
@@ -85,9 +85,9 @@ def rejection(evolved: str, parent: str, finish_reason: str, max_characters: int
     """Why an evolution cannot be used; None if it can.
 
     Args:
-        evolved: what stands behind the last heading of the reply.
-        parent: the prompt that it was made from.
-        finish_reason: of the reply; `length` means that it is not whole.
+        evolved: the text after the last heading of the reply.
+        parent: the prompt that was evolved.
+        finish_reason: of the reply; `length` means that it is truncated.
     """
     if not evolved:
         return "empty"

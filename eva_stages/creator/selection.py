@@ -1,4 +1,4 @@
-"""Which prompts are evolved: an informative subset, drawn without replacement [paper, Algorithm 1, line 3; table 4]."""
+"""Selection of the prompts to evolve: an informative subset, sampled without replacement [paper, Algorithm 1, line 3; table 4]."""
 
 from collections.abc import Generator
 
@@ -47,7 +47,7 @@ def stratified_selection(weights: np.ndarray, draws: np.ndarray, size: int) -> n
 
 
 def topic_balanced(weights: np.ndarray, topics: pa.Array, share: float) -> np.ndarray:
-    """w' = (1 - c) w + c * inverse topic frequency, both of sum 1; c is `share`. Prompts without a topic are one of their own."""
+    """w' = (1 - c) w + c * inverse topic frequency, both of sum 1; c is `share`. Prompts without a topic form one topic."""
     topic = topics.fill_null("").dictionary_encode().indices.to_numpy()
     inverse = 1 / np.bincount(topic)[topic]
     return (1 - share) * weights / weights.sum() + share * inverse / inverse.sum()
@@ -96,7 +96,7 @@ class Select(TableStep):
 
 
 class Subset(TableStep):
-    """The prompts that were drawn, as they are, in their order. Inputs: the prompts, then the draws from them.
+    """The selected prompts, unchanged and in order. Inputs: the prompts, the selection.
 
     Output columns:
         - the columns of a prompt row

@@ -70,13 +70,13 @@ def _murmur_finalised(hashes: np.ndarray) -> np.ndarray:
 
 
 def first_of_their_kind(all_sketches: np.ndarray, threshold: float) -> np.ndarray:
-    """Which texts are no near duplicate of one that was kept before them.
+    """Whether each text is no near duplicate of a kept text before it.
 
-    Two texts are near if their sketches agree in a whole band (LSH with datasketch's bands for the threshold) and the share of equal
+    Two texts are near duplicates if their sketches agree in a band (LSH with datasketch's bands for the threshold) and the share of equal
     hashes, which estimates their Jaccard similarity, is at least `threshold`.
 
     Args:
-        made: sketches, shape (n, permutations), in the order that decides who came first.
+        made: sketches, shape (n, permutations), in the order of precedence.
 
     Returns:
         bool of shape (n,)

@@ -1,4 +1,4 @@
-"""Lettercraft: a world of string instructions whose right answers are known exactly.
+"""Lettercraft: a world of string instructions with exactly known answers.
 
 An instruction names a word and a chain of operations: "Take planet, reverse it, then drop its first letter." Words are
 random letters, so nothing can be memorised, and chains compose and lengthen without limit, so there is always a harder
@@ -46,7 +46,7 @@ class Instruction:
 
     @property
     def answer(self) -> str:
-        """The one right answer; empty where the operations drop every letter."""
+        """The correct answer; empty if the operations drop every letter."""
         word = self.word
         for name in self.operations:
             word = OPERATIONS[name](word)
@@ -57,7 +57,7 @@ class Instruction:
 
 
 def parse(text: str) -> Instruction | None:
-    """Read an instruction back from its text; None if the text is not one."""
+    """Read an instruction back from its text; None if it is not an instruction."""
     match = _INSTRUCTION.fullmatch(text.strip())
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Lettercraft's exact player, as a generator: it evolves and scores instructions, judges and rewrites answers, and answers.
+"""Lettercraft's exact model, as a generator: it evolves and scores instructions, and gives, judges and rewrites responses.
 
 It reads the very prompts that a large model would get (distilabel's evolve templates, a benchmark's judge prompt) and replies in
 the same formats, so nothing around it knows that it is not one. As a careless writer would, it sometimes returns an unusable
@@ -55,7 +55,7 @@ def _generate_one(text: str, n: int, seed: int | None) -> GeneratorOutput:
 
 
 def reply(text: str, rng: np.random.Generator) -> str:
-    """What the player says to a judge prompt, a scorer's prompt, a rewrite prompt, an evolve prompt or an instruction."""
+    """The reply to a judge prompt, a scorer's prompt, a rewrite prompt, an evolve prompt or an instruction."""
     if judge_prompt := _JUDGE_PROMPT.search(text):
         return judge(judge_prompt["prompt"], judge_prompt["a"], judge_prompt["b"])
     if score_prompt := _SCORE_PROMPT.search(text):
@@ -93,7 +93,7 @@ def score(prompt: str) -> str:
 
 
 def _evolve(text: str, instruction: Instruction, rng: np.random.Generator) -> Instruction:
-    """One evolution of the kind that the template asks for."""
+    """One evolution of the kind that the template requests."""
     if "Created Prompt" in text:
         return random_instruction(rng, len(instruction.operations), len(instruction.word))
     if "add one more constraints" in text:

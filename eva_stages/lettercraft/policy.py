@@ -84,7 +84,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def build_model(recipe: PolicyRecipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
-    """A Llama of the recipe's size with weights drawn from its seed."""
+    """A Llama of the recipe's size with random weights from its seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -129,7 +129,7 @@ def sloppy_answer(rng: np.random.Generator, instruction: Instruction) -> str:
 
 
 def demonstration(rng: np.random.Generator, recipe: PolicyRecipe) -> tuple[str, str]:
-    """An instruction and a teacher's answer; mostly short instructions, with a thin tail of hard ones."""
+    """An instruction and a teacher's answer; mostly short instructions, and a few hard ones."""
     weights = 0.55 ** np.arange(recipe.max_operations)
     operations = 1 + int(rng.choice(recipe.max_operations, p=weights / weights.sum()))
     letters = int(rng.integers(MIN_LETTERS, recipe.max_letters + 1))
@@ -191,7 +191,7 @@ def measure(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", pro
 
 
 def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", recipe: PolicyRecipe, folder: Path) -> None:
-    """Write a float16 safetensors checkpoint, its tokenizer and the recipe it was made from."""
+    """Write a float16 safetensors checkpoint, its tokenizer and its recipe."""
     import torch
 
     model.to(torch.float16).save_pretrained(folder)
