@@ -10,7 +10,6 @@ from cli.shared import JsonOption, RunArgument, existing_run, show
 
 if TYPE_CHECKING:
     from eva_stages.core.text_table import TextTable
-    from eva_stages.evaluation.alpaca import HubFiles
     from eva_stages.views.comparison import Measurement
 
 NARROWEST = 140
@@ -63,14 +62,14 @@ def score(
     as_markdown: MarkdownOption = False,
 ) -> None:
     """Score existing judgments of FastChat, arena-hard-auto or alpaca_eval as the official tools do."""
-    from eva_stages.evaluation.alpaca import HubFiles
+    from eva_stages.evaluation.alpaca import available_hub_files
     from eva_stages.evaluation.file_scores import score_files
     from eva_stages.views.score_tables import score_tables
 
     mt_bench_options = {"--questions": questions, "--radar": radar}
     files = {"--gamed": gamed, "--instruction-difficulty": instruction_difficulty, "--glm-weights": glm_weights}
     _check(bench, {"mt-bench": mt_bench_options, "alpaca-eval": files}, radar)
-    hub_files = _hub_files(HubFiles(gamed, instruction_difficulty, glm_weights)) if bench == "alpaca-eval" else None
+    hub_files = available_hub_files(gamed, instruction_difficulty, glm_weights) if bench == "alpaca-eval" else None
     document = score_files(bench, judgments, answers or [], questions, hub_files)
     if radar is not None:
         from eva_stages.evaluation.mt_bench import radar as draw
@@ -145,18 +144,6 @@ def _check(bench: str, options_of_benchmarks: dict[str, dict[str, Path | None]],
         errors.append(f"--radar {radar}: there is no folder {radar.parent}")
     if errors:
         raise ConfigError(errors)
-
-
-def _hub_files(given_files: "HubFiles") -> "HubFiles":
-    """The files as given, the rest from the Hub's cache."""
-    from eva_stages.evaluation.alpaca import HubFiles, cached_hub_files
-
-    cached_files = cached_hub_files()
-    return HubFiles(
-        given_files.gamed_file or cached_files.gamed_file,
-        given_files.difficulty_file or cached_files.difficulty_file,
-        given_files.weights_file,
-    )
 
 
 def _print(document: dict[str, Any], tables: "list[TextTable]", as_json: bool, as_csv: bool, as_markdown: bool) -> None:

@@ -1,12 +1,14 @@
 """Results of public benchmarks stand in the table of a run beside published scores."""
 
+from dataclasses import asdict
+
 from eva_stages.core.text_table import as_csv, as_markdown
 from eva_stages.evaluation.statistics import Estimate
 from eva_stages.views.run_scores import run_results, run_table
 
 
 def test_published_scores_stand_below_the_runs_own_in_the_same_unit() -> None:
-    estimate = {"score": Estimate(51.5, 48.0, 55.0, 500).as_dict()}
+    estimate = {"score": asdict(Estimate(51.5, 48.0, 55.0, 500))}
     names = ("mt-bench", "arena-hard-v0.1", "arena-hard-v2.0", "alpaca-eval", "gsm8k")
     entries = [{"benchmark": name, "policy": "iteration 1", "scores": estimate} for name in names]
     entries.append({"benchmark": "gsm8k", "policy": "iteration 2", "scores": None})

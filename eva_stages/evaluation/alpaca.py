@@ -54,11 +54,7 @@ class HubFiles(NamedTuple):
 
 
 def parse_annotation(record: Record) -> Annotation:
-    """A row of annotations.
-
-    Raises:
-        ValueError: with the field, its value and what is expected.
-    """
+    """A row of annotations."""
     row = record.row
     preference = row["preference"]
     if isinstance(preference, bool) or not isinstance(preference, int | float | None):
@@ -119,13 +115,13 @@ def figures(annotations: Sequence[Annotation], package_results: Mapping[str, Any
     return entry, None if package_results["glm"] is None else [100 * share for share in package_results["glm"]]
 
 
-def cached_hub_files() -> HubFiles:
-    """The two files in the local Hub cache; nothing is downloaded."""
+def available_hub_files(gamed: Path | None = None, difficulty: Path | None = None, weights: Path | None = None) -> HubFiles:
+    """The given files, and of the first two else those in the local Hub cache; nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
     cached_paths = [try_to_load_from_cache(REPOSITORY, name, repo_type="dataset") for name in (GAMED_FILE, DIFFICULTY_FILE)]
-    gamed_file, difficulty_file = (Path(path) if isinstance(path, str) else None for path in cached_paths)
-    return HubFiles(gamed_file, difficulty_file)
+    cached_gamed, cached_difficulty = (Path(path) if isinstance(path, str) else None for path in cached_paths)
+    return HubFiles(gamed or cached_gamed, difficulty or cached_difficulty, weights)
 
 
 def package_metrics(

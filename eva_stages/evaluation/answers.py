@@ -37,11 +37,7 @@ class Answer(NamedTuple):
 
 
 def parse_answer(record: Record) -> Answer:
-    """A row of an answers file.
-
-    Raises:
-        ValueError: with the field, its value and what is expected.
-    """
+    """A row of an answers file."""
     row = record.row
     if "choices" in row:
         return _with_choices(row)

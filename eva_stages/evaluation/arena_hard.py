@@ -26,13 +26,6 @@ _DOUBLE = re.compile(r"\[\[([AB<>=]+)\]\]")
 _SINGLE = re.compile(r"\[([AB<>=]+)\]")
 
 
-class Battle(NamedTuple):
-    """Outcome of a game for the model: 1 won, 0.5 tie, 0 lost; and how many battles the game counts for."""
-
-    outcome: float
-    weight: int
-
-
 class Judgment(NamedTuple):
     """A question judged in both orders; None = the judge gave no verdict."""
 
@@ -82,17 +75,17 @@ def verdict_v2(text: str | None) -> str | None:
     return labels[-1] if labels else None
 
 
-def battle(verdict: str | None, game: int, version: Version) -> Battle | None:
-    """The battle of a verdict; None for a label that the version does not have, which does not count.
+def battle(verdict: str | None, game: int, version: Version) -> tuple[float, int] | None:
+    """A verdict's outcome for the model and the number of its battles; None for a label that the version does not have.
 
     Args:
         game: 0 = the baseline was assistant A, 1 = the model was.
     """
     outcome = outcome_of_label(verdict, game, version)
-    return None if verdict is None or outcome is None else Battle(outcome, LABELS[version][verdict][1])
+    return None if verdict is None or outcome is None else (outcome, LABELS[version][verdict][1])
 
 
-def game_battles(verdicts: Sequence[str | None], version: Version) -> list[Battle]:
+def game_battles(verdicts: Sequence[str | None], version: Version) -> list[tuple[float, int]]:
     """The battles of a question's games; in v2.0 a question counts only if both games have a verdict.
 
     v2.0 has game 1 before game 0, as the official tool; the order matters for a seeded bootstrap only.
@@ -107,20 +100,16 @@ def game_battles(verdicts: Sequence[str | None], version: Version) -> list[Battl
 def battles_of(judgments: Sequence[Judgment]) -> Battles:
     """The weighted battles of judgments, in their order."""
     rows = [
-        (judgment.question, judgment.baseline, judgment.model, game.outcome)
+        (judgment.question, judgment.baseline, judgment.model, outcome)
         for judgment in judgments
-        for game in game_battles(judgment.verdicts, judgment.version)
-        for _ in range(game.weight)
+        for outcome, count in game_battles(judgment.verdicts, judgment.version)
+        for _ in range(count)
     ]
     return _battles(rows)
 
 
 def parse_judgment(record: Record) -> Judgment:
-    """A row of raw judgments, of 2024 (`question_id`) or current (`uid`).
-
-    Raises:
-        ValueError: with the field, its value and what is expected.
-    """
+    """A row of raw judgments, of 2024 (`question_id`) or current (`uid`)."""
     row = record.row
     question = text_field(row, "question_id", "uid")
     old = row.get("question_id") is not None
@@ -135,11 +124,7 @@ def parse_judgment(record: Record) -> Judgment:
 
 
 def parse_battle(record: Record) -> tuple[str, str, str, float]:
-    """A row of a weighted battles file as (question, model_a, model_b, outcome of model_b).
-
-    Raises:
-        ValueError: if the winner is not one of the four official words.
-    """
+    """A row of a weighted battles file as (question, model_a, model_b, outcome of model_b)."""
     row = record.row
     words = {"model_a": 0.0, "model_b": 1.0, "tie": 0.5, "tie (bothbad)": 0.5}
     if not isinstance(row["winner"], str) or row["winner"] not in words:

@@ -9,6 +9,7 @@ reason in `reason`.
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +89,7 @@ def score_models(
         scores = [ModelScore(entry, values) for entry, values in arena_models(records, answers_by_model)]
         return scores, arena_version(records)
     if bench == "alpaca-eval":
-        scores = _alpaca(parse_records(records, alpaca.parse_annotation), answers_by_model, hub_files or alpaca.cached_hub_files())
+        scores = _alpaca(parse_records(records, alpaca.parse_annotation), answers_by_model, hub_files or alpaca.available_hub_files())
         return scores, scores[0].entry["annotator"]
     categories = None
     if questions is not None:
@@ -106,7 +107,7 @@ def differences(models: Sequence[ModelScore]) -> list[dict[str, Any]]:
                 difference = paired_bootstrap(first.values, model.values, CONFIDENCE, SEED)
             except ValueError:  # no common question
                 continue
-            entries.append({"a": first.entry["model"], "b": model.entry["model"], "judge": judge, **difference.as_dict()})
+            entries.append({"a": first.entry["model"], "b": model.entry["model"], "judge": judge, **asdict(difference)})
     for entry, adjusted_p in zip(entries, holm([entry["p_value"] for entry in entries]), strict=True):
         entry["p_holm"] = adjusted_p
     return entries

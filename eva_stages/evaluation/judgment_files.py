@@ -77,7 +77,7 @@ def parse_records(records: Iterable[Record], parse: Callable[[Record], T]) -> li
     """Each record parsed.
 
     Raises:
-        ConfigError: with the first errors of each file; `parse` raises ValueError with the error of a row.
+        ConfigError: with the first errors of each file. `parse` raises ValueError with a row's field, its value and what is expected.
     """
     values: list[T] = []
     errors: dict[Path, list[str]] = {}
@@ -92,11 +92,7 @@ def parse_records(records: Iterable[Record], parse: Callable[[Record], T]) -> li
 
 
 def text_field(row: dict[str, Any], *names: str) -> str:
-    """The first of the fields that has a value, as text; ids are numbers in some files.
-
-    Raises:
-        ValueError: if there is none, or it is neither text nor a number, or contains half a surrogate pair.
-    """
+    """The first of the fields that has a value, as text; ids are numbers in some files."""
     value = next((row[name] for name in names if row.get(name) is not None), None)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -106,22 +102,14 @@ def text_field(row: dict[str, Any], *names: str) -> str:
 
 
 def judgment_field(judgment: Any) -> str | None:
-    """The judge's text, or None.
-
-    Raises:
-        ValueError: if it is something else.
-    """
+    """The judge's text, or None."""
     if not isinstance(judgment, str | None):
         raise ValueError(f"judgment is {json.dumps(judgment)[:80]}; expected the judge's text, or null")
     return judgment
 
 
 def judge_field(row: dict[str, Any]) -> str | None:
-    """The judge of a row: `judge` (FastChat writes a list of judge and template), or AlpacaEval's `annotator`; None = not recorded.
-
-    Raises:
-        ValueError: if it is not a name.
-    """
+    """The judge of a row: `judge` (FastChat writes a list of judge and template), or AlpacaEval's `annotator`; None = not recorded."""
     judge = row.get("judge") if row.get("judge") is not None else row.get("annotator")
     judge = judge[0] if isinstance(judge, list) and judge else judge
     if not isinstance(judge, str | None):

@@ -1,6 +1,7 @@
 """The held-out Lettercraft score: rewards of sampled and greedy responses, and the judged win rate against the base policy."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
         if judgments["outcome"].null_count < len(judgments):
             scores["win_rate"] = win_rate(judgments, confidence, seed)
         counts["no_verdict"] = judgments["outcome"].null_count
-    plain = {name: estimate.as_dict() for name, estimate in scores.items()}
+    plain = {name: asdict(estimate) for name, estimate in scores.items()}
     context.artifact.mkdir(parents=True)
     (context.artifact / "score.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     return {"counts": counts, "scores": plain}

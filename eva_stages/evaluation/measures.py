@@ -8,6 +8,7 @@ Questions without a judgment are left out and counted; they are neither losses n
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ def score(context: Context, benchmark: str, seed: int, **settings: str) -> dict[
     measurement = MEASURES[benchmark](context, **settings)
     estimate = estimate_values(measurement.values, CONFIDENCE, seed)
     scores = {
-        "score": None if estimate is None else estimate.as_dict(),
+        "score": None if estimate is None else asdict(estimate),
         "official": measurement.official,
         "judging": measurement.judging,
         "answer_tokens": mean_tokens(context.inputs["answers"]),

@@ -50,11 +50,7 @@ def _number(text: str | None) -> float | None:
 
 
 def parse_rating(record: Record) -> Rating:
-    """A row of single-answer judgments; the rating is the stored one, else that in the judge's text.
-
-    Raises:
-        ValueError: with the field, its value and what is expected.
-    """
+    """A row of single-answer judgments; the rating is the stored one, else that in the judge's text."""
     row = record.row
     if row["turn"] not in (1, 2):
         raise ValueError(f"turn is {row['turn']!r}; expected 1 or 2")

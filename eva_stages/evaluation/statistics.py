@@ -13,7 +13,7 @@ refuses a single question; published figures of eva must not change, so the resa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -38,9 +38,6 @@ class Estimate:
     high: float
     n: int
 
-    def as_dict(self) -> dict[str, float | int]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -54,9 +51,6 @@ class Difference:
     improvement: float
     p_value: float
     n: int
-
-    def as_dict(self) -> dict[str, float | int]:
-        return asdict(self)
 
 
 def clustered_bootstrap(per_prompt: np.ndarray, confidence: float, seed: int) -> Estimate:

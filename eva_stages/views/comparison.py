@@ -7,6 +7,7 @@ All p values of one comparison form one family.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,7 +152,7 @@ def _document(name_a: str, name_b: str, pairs: list[Pair], notes: list[str]) -> 
             notes.append(f"{bench}, {pair.policy}: {error}")
             continue
         names = {"bench": bench, "policy": pair.policy, "judge": pair.a.judge or pair.b.judge, "b": pair.b.run}
-        differences.append({**names, **difference.as_dict()})
+        differences.append({**names, **asdict(difference)})
     if not differences:
         raise ConfigError([f"{name_a} and {name_b}: {note}" for note in notes])
     for difference_entry, adjusted_p in zip(differences, holm([entry["p_value"] for entry in differences]), strict=True):
