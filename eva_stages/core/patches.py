@@ -80,8 +80,8 @@ def process_name() -> str:
 
 @patch("litellm", ">=1.106,<1.107", "litellm.model_cost = get_model_cost_map(url) at import")
 def import_litellm() -> Any:
-    """The module. Importing it downloads today's price list unless this variable says to take the installed one, so that costs would
-    depend on the day, and no machine without a network could count them.
+    """The module. Importing it downloads the current price list unless this variable selects the installed one: costs would depend on
+    the day, and a machine without network could not compute them.
     """
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
@@ -94,7 +94,7 @@ def wrap_litellm_transports(wrap: Callable[[Any], Any]) -> None:
     """Pass the request handler of every HTTP transport that LiteLLM creates from now on through `wrap`.
 
     `acompletion` takes no transport from its caller. LiteLLM reports a cut connection as status 500, retries some requests by itself,
-    follows redirects and reads bodies of any size; a spending cap has to know what was really sent.
+    follows redirects and reads bodies of any size; a spending cap needs to know the requests that were sent.
     """
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
@@ -141,7 +141,7 @@ def use_packaged_encodings() -> None:
 
 @patch("vllm", ">=0.32", "vllm.logger: configuration at import")
 def prepare_vllm() -> None:
-    """To be called before vLLM is imported. Its logging set-up flushes the log files of the process that forked this one, whose locks may
+    """Call this before vLLM is imported. Its logging set-up flushes the log files of the process that forked this one, whose locks may
     be held for ever, and its workers cannot be forked once torch has started threads.
     """
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
@@ -161,14 +161,14 @@ def cpu_engine_settings(on_cpu: bool) -> dict[str, Any]:
 
 @patch("transformers", ">=5.19,<5.20", "PreTrainedModel.from_pretrained(attn_implementation=...)")
 def set_attention(config: Any, code: str) -> None:
-    """Choose the attention code of a model: what its configuration file says of it takes precedence over the argument."""
+    """Choose the attention code of a model: its configuration file takes precedence over the argument of `from_pretrained`."""
     config._attn_implementation = code
 
 
 @patch("transformers", ">=5.19,<5.20", "Trainer._save_checkpoint: rotate_checkpoints(use_mtime=True)")
 def keep_last_checkpoints(folder: str, count: int) -> None:
-    """Delete all but the last checkpoints, by their steps. The trainer's own `save_total_limit` keeps those with the latest file times, and
-    after a clock was put back deletes each one as it is written.
+    """Delete all but the last checkpoints, by their steps. `save_total_limit` of the trainer orders them by file time, and after the clock
+    was set back deletes each checkpoint when it is written.
     """
     from transformers.trainer_utils import rotate_checkpoints
 
@@ -230,8 +230,8 @@ class _NoSettings(dict[str, Any]):
 def reference_settings(policy: Any, reference: Path, dtype: str) -> dict[str, Any]:
     """Make TRL load its reference from a folder; returns `model_init_kwargs` for it.
 
-    RLOOTrainer takes no reference: it loads one from where the policy's configuration says that the policy came from. It would read that
-    checkpoint's own generation settings, which may be unreadable; nothing uses them.
+    RLOOTrainer takes no reference: it loads one from the path in the policy's configuration. It would read the generation settings of
+    that checkpoint, which may be unreadable and are not used.
     """
     policy.config._name_or_path = str(reference)
     return {"dtype": dtype, "use_safetensors": True, "generation_config": _NoSettings()}
