@@ -1,9 +1,9 @@
 """Evolving prompts: each selected prompt is rewritten several times in sequence, and every usable generation is kept.
 
-distilabel ships the EvolInstruct templates; its task keeps neither the mutation's name nor rejects anything, and one missing
-generation breaks its batch, so the loop is ours. A generation that is rejected is recorded with its reason, and the next one starts
-from the last good prompt. A call that failed ends its prompt's sequence: the next attempt at the stage asks for it again, and later
-generations that were asked for in the meantime would have grown from another prompt, and would be paid for twice.
+distilabel ships the EvolInstruct templates, but its task does not record the mutation, rejects nothing, and loses a batch with one
+failed generation; hence this loop. A rejected generation is recorded with its reason, and the next one starts from the last usable
+prompt. A failed call ends its prompt's sequence until the stage's next attempt: later generations would start from another prompt, and
+would be paid for twice.
 """
 
 from typing import Any

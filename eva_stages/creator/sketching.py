@@ -1,9 +1,8 @@
-"""MinHash sketches of many texts at once, and which texts are near duplicates of earlier ones, on arrays that can lie in files.
+"""MinHash sketches of many texts, and near duplicates among them, on arrays that can be memory-mapped files.
 
-The sketches are those of `datasketch` (affine32 scheme, seed 1), which makes an object for every text and keeps every band of every
-text in Python dicts. Here a batch of texts is sketched in one NumPy expression, and the index is built band by band: the bands of all
-texts are sorted, and only texts that share one with another are ever looked at again. A sketch takes 512 bytes, in a file; the index
-takes 13 bytes a text and band.
+The sketches equal those of `datasketch` (affine32 scheme, seed 1), which creates an object per text and stores every band in Python dicts.
+Here one NumPy expression sketches a batch, and the index is built band by band: the bands of all texts are sorted, and only texts that
+share a band with another text are compared. A sketch takes 512 bytes in a file, the index 13 bytes per text and band.
 """
 
 from collections.abc import Iterator, Sequence

@@ -165,7 +165,7 @@ def test_byte_order_marks_line_ends_and_empty_lines_are_not_part_of_prompts(tmp_
         ("p.jsonl", b'{"prompt": "a"}\n{"prompt": ' + b"9" * 5000 + b"}\n", "line 2: "),
         ("p.jsonl", b"[" * 5000, "nested deeper"),
         ("p.jsonl", b'{"text": "a"}\n', "has no column 'prompt' or 'messages' or 'conversations' or 'instruction'; it has text"),
-        ("p.jsonl", b'{"instruction": "a", "input": "b"}\n', "has instructions and inputs apart"),
+        ("p.jsonl", b'{"instruction": "a", "input": "b"}\n', "has separate columns for instruction and input"),
     ],
 )
 def test_an_unreadable_file_is_an_error_with_place_and_reason(tmp_path: Path, name: str, content: bytes, says: str) -> None:
