@@ -24,7 +24,8 @@ from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
-from eva_stages.models.rewards import NO_RESPONSE, Candidates, LocalReward, RewardModel
+from eva_stages.models.reward_models import LocalReward
+from eva_stages.models.rewards import NO_RESPONSE, Candidates, RewardModel
 
 
 class Comparison(NamedTuple):

@@ -15,7 +15,29 @@ from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_model, load_tokenizer
-from eva_stages.models.rewards import Conversation, LocalReward, PointwiseReward, Score
+from eva_stages.models.rewards import Conversation, PointwiseReward, RewardModel, Score
+
+
+class LocalReward(RewardModel):
+    """A reward model that runs here.
+
+    Attributes:
+        model: checkpoint folder.
+        max_length: tokens of the longest sequence that is scored; None = the model's number of positions.
+        tokens_per_batch: padded tokens per batch.
+    """
+
+    model: str
+    max_length: int | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    replicas: int | None = None
+    tokens_per_batch: int = 16384
+    _model: Any = PrivateAttr(None)
+    _tokenizer: Any = PrivateAttr(None)
+
+    def unload(self) -> None:
+        self._model = self._tokenizer = None
 
 
 class SequenceClassifierReward(LocalReward, PointwiseReward):

@@ -77,28 +77,6 @@ class RewardModel(BaseModel, ABC):
         """One dict per row with the model's `columns`, lists of n, and optionally `statistics`."""
 
 
-class LocalReward(RewardModel):
-    """A reward model that runs here.
-
-    Attributes:
-        model: checkpoint folder.
-        max_length: tokens of the longest sequence that is scored; None = the model's number of positions.
-        tokens_per_batch: padded tokens per batch.
-    """
-
-    model: str
-    max_length: int | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    replicas: int | None = None
-    tokens_per_batch: int = 16384
-    _model: Any = PrivateAttr(None)
-    _tokenizer: Any = PrivateAttr(None)
-
-    def unload(self) -> None:
-        self._model = self._tokenizer = None
-
-
 class PointwiseReward(RewardModel):
     """Scores each response independently."""
 
