@@ -67,6 +67,7 @@ def job(inputs: dict[str, str], work: Path, arguments: argparse.Namespace, preco
     }
     return TrainingJob(
         loss=DPO(kind="dpo", nll_alpha=0.0),
+        loss_function=None,
         training=Training.model_validate(training),
         on_policy=None,
         seed=0,
