@@ -159,7 +159,7 @@ KINDS = {
             Role.PROMPTS,
             published_name="evolved",
             sentence="evolved prompts that passed curation",
-            leaves_out="left out: a duplicate or near duplicate",
+            leaves_out="left out: filtered, or a duplicate or near duplicate",
             kept_counts=("evolved", "kept"),
         ),
         Kind(
