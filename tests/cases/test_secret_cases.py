@@ -333,8 +333,8 @@ def evolver(**fields: object) -> str:
         (evolver(api_base="https://passw0rd@host"), r"generator.api_base: is a URL with a user or a password"),
         (evolver(stop=[KEY]), r"generator.stop.0: holds the value of SOME_PROVIDER_API_KEY"),
         (evolver(model=f"openai/{KEY[4:20]}"), r"generator.model: holds the value of SOME_PROVIDER_API_KEY, or a part of it"),
-        (evolver(system_prompt="Authorization: Bearer passw0rd"), r"generator.system_prompt: holds what looks like a key"),
-        ("name=sk-proj-abcdefghij0123456789", r"name: holds what looks like a key"),
+        (evolver(system_prompt="Authorization: Bearer passw0rd"), r"generator.system_prompt: contains what looks like a key"),
+        ("name=sk-proj-abcdefghij0123456789", r"name: contains what looks like a key"),
     ],
 )
 def test_a_recipe_with_a_credential_is_refused_with_the_fix_and_without_showing_it(setting: str, says: str) -> None:
