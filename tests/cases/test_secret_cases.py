@@ -291,7 +291,7 @@ def test_an_unexpected_error_of_a_command_is_one_line_with_the_log_and_the_resum
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "recipe.yaml").write_text("")
-    monkeypatch.setattr("cli.shared._opened", [])
+    monkeypatch.setattr("cli.shared._opened_folders", [])
     existing_run(str(tmp_path))
     monkeypatch.setattr("sys.argv", ["eva", "run", "quickstart", "--set", f"name={KEY}"])
     try:
