@@ -115,13 +115,15 @@ def figures(annotations: Sequence[Annotation], package_results: Mapping[str, Any
     return entry, None if package_results["glm"] is None else [100 * share for share in package_results["glm"]]
 
 
-def available_hub_files(gamed: Path | None = None, difficulty: Path | None = None, weights: Path | None = None) -> HubFiles:
+def available_hub_files(gamed_file: Path | None = None, difficulty_file: Path | None = None, weights_file: Path | None = None) -> HubFiles:
     """The given files, and of the first two else those in the local Hub cache; nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
-    cached_paths = [try_to_load_from_cache(REPOSITORY, name, repo_type="dataset") for name in (GAMED_FILE, DIFFICULTY_FILE)]
-    cached_gamed, cached_difficulty = (Path(path) if isinstance(path, str) else None for path in cached_paths)
-    return HubFiles(gamed or cached_gamed, difficulty or cached_difficulty, weights)
+    paths = []
+    for name, file in ((GAMED_FILE, gamed_file), (DIFFICULTY_FILE, difficulty_file)):
+        cached_path = None if file else try_to_load_from_cache(REPOSITORY, name, repo_type="dataset")
+        paths.append(Path(cached_path) if isinstance(cached_path, str) else file)
+    return HubFiles(*paths, weights_file)
 
 
 def package_metrics(
