@@ -119,11 +119,11 @@ def available_hub_files(gamed_file: Path | None = None, difficulty_file: Path | 
     """The given files, and of the first two else those in the local Hub cache; nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
-    paths = []
-    for name, file in ((GAMED_FILE, gamed_file), (DIFFICULTY_FILE, difficulty_file)):
-        cached_path = None if file else try_to_load_from_cache(REPOSITORY, name, repo_type="dataset")
-        paths.append(Path(cached_path) if isinstance(cached_path, str) else file)
-    return HubFiles(*paths, weights_file)
+    def cached_file(name: str) -> Path | None:
+        path = try_to_load_from_cache(REPOSITORY, name, repo_type="dataset")
+        return Path(path) if isinstance(path, str) else None
+
+    return HubFiles(gamed_file or cached_file(GAMED_FILE), difficulty_file or cached_file(DIFFICULTY_FILE), weights_file)
 
 
 def package_metrics(
