@@ -340,7 +340,7 @@ def evolver(**fields: object) -> str:
 def test_a_recipe_with_a_credential_is_refused_with_the_fix_and_without_showing_it(setting: str, says: str) -> None:
     recipe = load_recipe("quickstart", [setting])
     (fault,) = check_credentials(recipe, Resolved())
-    assert re.search(rf"{says}.* put it into an environment variable", fault)
+    assert re.search(rf"{says}.* set an environment variable", fault)
     assert not holds_secret(fault) and "passw0rd" not in fault
     with pytest.raises(ConfigError, match=says):
         check(recipe, keys=False)
