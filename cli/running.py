@@ -77,7 +77,7 @@ def run_stages(
                     note(variant.description(run.root))
             put_down(run, plan_document(recipe, resolved, rounds, run)["stages"])
             execute_and_publish(run, recipe, rounds, stages, Reporter(), repair)
-    document = summary(read_history(run))
+    document = summary(read_history(run, skip_damaged=True))
     for variant in other_variants(run):
         note(variant.description(run.root))
     show(document, summary_tables, as_json, WITH_BENCHMARKS if document["benchmarks"] else NARROWEST)

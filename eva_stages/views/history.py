@@ -186,16 +186,19 @@ class History:
         return 0 if artifact.rows is None else count_rows(artifact.rows.parent)
 
 
-def read_history(run: Run) -> History:
-    """The history of a run.
+def read_history(run: Run, skip_damaged: bool = False) -> History:
+    """The history of a run, of the artifacts in its own folder.
+
+    Args:
+        skip_damaged: a stage with a damaged manifest counts as not complete.
 
     Raises:
         DamagedError: if a manifest cannot be read.
     """
     stages, artifacts = [], []
     for planned_stage in run.planned_stages():
-        folder = run.place(planned_stage)
-        manifest = _manifest(folder)
+        folder = run.stages / planned_stage.folder
+        manifest = _manifest(folder, skip_damaged)
         stage = planned_stage if planned_stage.is_described else _from_manifest(planned_stage, manifest, run.root)
         stages.append(stage)
         if manifest is not None:
@@ -214,7 +217,7 @@ def read_recipe(root: Path) -> dict[str, Any]:
     return recipe
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
+def _manifest(folder: Path, skip_damaged: bool) -> dict[str, Any] | None:
     """The manifest of an artifact; None where the stage is not complete.
 
     Raises:
@@ -224,7 +227,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         return read_manifest(folder) if path.is_file() else None
     except DamagedError:
-        if path.is_file():
+        if path.is_file() and not skip_damaged:
             raise
         return None  # moved away just now by a repair
 
