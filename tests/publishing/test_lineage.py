@@ -76,8 +76,8 @@ def test_every_evolution_is_found_and_its_fate_told(tiny_run: Path, lineage: Lin
         if row["prompt_id"] in mix_ids:
             assert fate in ("in the prompt set of iteration 1", "seed prompt")
         elif row["rejected"] is None:
-            removed_ids = "left out: filtered, or a duplicate or near duplicate"
-            assert fate == ("not drawn for the prompt set" if row["prompt_id"] in curate_ids else removed_ids)
+            removal_text = "left out: filtered, or a duplicate or near duplicate"
+            assert fate == ("not drawn for the prompt set" if row["prompt_id"] in curate_ids else removal_text)
 
 
 def test_the_tree_below_a_seed_holds_all_its_evolutions(tiny_run: Path, lineage: Lineage) -> None:
