@@ -8,7 +8,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.redaction import Secrets, known_secrets, secrets, single_secret
 from eva_stages.core.resolved import Resolved
 
-FIX = "Recipes are stored and published, so remove it, set an environment variable and name that variable in runtime.api_key_env"
+FIX = "Recipes are stored and published, so remove it, put it into an environment variable and name that variable in runtime.api_key_env"
 USER_IN_URL = re.compile(r"//[^/\s\"'<>\\]+@")
 
 
