@@ -51,20 +51,21 @@ def health_stages(
     resolved: Resolved,
     seeds: Stage,
     base: Outside,
-    players: Sequence[tuple[Stage, Sequence[Stage]]],
+    prompt_sets: Sequence[Stage],
+    solvers: Sequence[Sequence[Stage]],
     of_base: Sequence[Stage],
     of_policies: Sequence[Sequence[Stage]],
 ) -> list[tuple[Stage, ...]]:
     """The health of each iteration, the last of its stages.
 
     Args:
-        players: prompts and solver stages of each iteration from 0.
+        prompt_sets, solvers: of each iteration, from 0.
         of_base, of_policies: the evaluations of the base policy and of each iteration's policy.
     """
     previous, previous_score = _policy_responses(recipe, resolved, seeds, 0, base, of_base, BASE), _score(recipe, of_base, BASE)
     first = previous
     iteration_stages = []
-    for number, ((prompts, solver), evaluation) in enumerate(zip(players, of_policies, strict=True)):
+    for number, (prompts, solver, evaluation) in enumerate(zip(prompt_sets, solvers, of_policies, strict=True)):
         responses, score = (
             _policy_responses(recipe, resolved, seeds, number, solver[-1], evaluation, EVAL),
             _score(recipe, evaluation, EVAL),
@@ -104,7 +105,7 @@ def _health(recipe: Recipe, resolved: Resolved, iteration: int, inputs: Inputs) 
 def _policy_responses(
     recipe: Recipe, resolved: Resolved, seeds: Stage, iteration: int, policy: Stage | Outside, evaluation: Sequence[Stage], side: Side
 ) -> PolicyResponses:
-    """A policy's answers; `side`: base or eval, as its evaluation's stages have it."""
+    """A policy's responses; `side`: base or eval, as in the names of its evaluation's stages."""
     if any(isinstance(benchmark, Lettercraft) for benchmark in recipe.evaluation.benchmarks):
         answers = next(stage for stage in evaluation if stage.parsed_name == StageName(ANSWER, LETTERCRAFT, side))
         questions = answers.inputs["questions"]

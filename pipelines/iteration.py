@@ -20,30 +20,29 @@ def iterations(recipe: Recipe, resolved: Resolved) -> list[Iteration]:
     seeds = decontamination_stages(recipe, resolved, 0, prompts_stage(recipe, resolved))[-1]
     if recipe.evaluation.only:
         return [Iteration(0, seeds, (), (), evaluations(recipe, resolved, base, [])[0])]
-    policies: list[Stage] = []
-    players: list[tuple[Stage, tuple[Stage, ...], tuple[Stage, ...]]] = []
-    history: list[Stage] = [seeds]
+    prompt_sets: list[Stage] = []
+    creators: list[tuple[Stage, ...]] = []
+    solvers: list[tuple[Stage, ...]] = []
+    topics: list[Stage | None] = []
     for number in range(recipe.iterations + 1):
-        *earlier, present = history
-        policy = policies[-1] if policies else base
-        informativeness = [stage for players_stages in players for stage in players_stages[1] if stage.name == "inform"]
-        topics = [next((stage for stage in players_stages[1] if stage.name == "analyse-topics"), None) for players_stages in players]
+        policy = solvers[-1][-1] if solvers else base
         if number == 0:
             creator: tuple[Stage, ...] = (seeds,)
         elif recipe.creator.control:
             creator = control_stages(recipe, resolved, number, seeds, policy, topics[0])
         else:
-            creator = creator_stages(recipe, resolved, number, present, earlier, policy, informativeness, topics[-1])
+            *earlier_sets, current_set = prompt_sets
+            informativeness = [stage for stages in creators for stage in stages if stage.name == "inform"]
+            creator = creator_stages(recipe, resolved, number, current_set, earlier_sets, policy, informativeness, topics[-1])
         prompts = creator[-1]
-        earlier_pairs = [pairs for players_stages in players for pairs in pairs_of(players_stages[2])]
-        solver = solver_stages(recipe, resolved, number, prompts, policy, base, earlier_pairs)
-        policies.append(solver[-1])
-        players.append((prompts, (*creator, *analysing(recipe, resolved, number, prompts, base)), solver))
-        if number:
-            history.append(prompts)
-    of_base, of_policies = evaluations(recipe, resolved, base, policies)
-    healths = health_stages(recipe, resolved, seeds, base, [(prompts, solver) for prompts, _, solver in players], of_base, of_policies)
-    return [
-        Iteration(number, *iteration_players, (*(of_base if number == 0 else ()), *evaluation), health)
-        for number, (iteration_players, evaluation, health) in enumerate(zip(players, of_policies, healths, strict=True))
-    ]
+        analysis = analysing(recipe, resolved, number, prompts, base)
+        earlier_pairs = [pairs for stages in solvers for pairs in pairs_of(stages)]
+        prompt_sets.append(prompts)
+        creators.append((*creator, *analysis))
+        solvers.append(solver_stages(recipe, resolved, number, prompts, policy, base, earlier_pairs))
+        topics.append(next((stage for stage in analysis if stage.name == "analyse-topics"), None))
+    base_evaluation, evaluation_stages = evaluations(recipe, resolved, base, [stages[-1] for stages in solvers])
+    health = health_stages(recipe, resolved, seeds, base, prompt_sets, solvers, base_evaluation, evaluation_stages)
+    evaluation_stages[0] = (*base_evaluation, *evaluation_stages[0])
+    iteration_parts = zip(prompt_sets, creators, solvers, evaluation_stages, health, strict=True)
+    return [Iteration(number, *parts) for number, parts in enumerate(iteration_parts)]

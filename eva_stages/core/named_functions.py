@@ -136,16 +136,20 @@ def resolve_function(spec: str, place: str) -> NamedFunction:
 
 def _defined_names(tree: ast.Module) -> Iterator[str]:
     """The names that a module defines or imports; `*` for a star import."""
-    for node in ast.walk(tree):
+    queue: list[ast.AST] = list(tree.body)
+    while queue:
+        node = queue.pop(0)
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name
+                continue  # its body defines no names of the module
             case ast.Assign(targets=targets):
                 yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
             case ast.AnnAssign(target=ast.Name(id=name)):
                 yield name
             case ast.ImportFrom(names=names):
                 yield from (alias.asname or alias.name for alias in names)
+        queue += ast.iter_child_nodes(node)
 
 
 def _sources(file: Path) -> dict[str, bytes]:

@@ -138,7 +138,7 @@ def test_a_function_comes_only_from_a_file_beside_the_recipe(folder: Path, funct
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("def other(a, b, c): pass", "defines no 'reward'; it defines other"),
+        ("def other(a, b, c): local = a", r"defines no 'reward'; it defines other\Z"),
         ("def reward(:", "cannot be read as Python"),
         ("\0", "cannot be read as Python"),
         ("import nothing_of_that_name\ndef reward(a, b, c): return 1", "cannot be imported: ModuleNotFoundError"),
