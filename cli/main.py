@@ -15,9 +15,9 @@ import typer
 
 from cli import evaluate, recipes
 from cli.convert import convert
+from cli.creator_solver import creator, solver
 from cli.lineage import lineage
 from cli.plan import plan
-from cli.players import creator, solver
 from cli.push import push
 from cli.report import report
 from cli.run import run
