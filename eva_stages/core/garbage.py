@@ -3,9 +3,11 @@
 An artifact in a store is also needed while a run of another folder links it. Anything that a process has locked is kept.
 """
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ from eva_stages.core.errors import DamagedError, LockedError
 from eva_stages.core.manifests import MANIFEST
 from eva_stages.core.planned_stages import PLAN, read_planned_stages
 from eva_stages.core.run_folder import DAMAGED_FOLDER, PARTIAL_FOLDER, Run, attempt_record
-from eva_stages.core.store import STORE, WORK, Store, recorded_store
+from eva_stages.core.store import STORE, WORK, Store, file_stats, recorded_store
 from eva_stages.core.text_table import TextTable, as_rich
 from eva_stages.core.variants import VARIANTS
 
 UNNAMED_REASON = "no recipe of a run names it"
 REPAIR_REASON = "moved away by a repair"
+_NAME = re.compile(r"(\d+-[\w.-]+-[0-9a-f]{12})(\.lock|\.ready|\.removed|\.\d+)?")
+"""What eva creates in the folders of runs and stores: the folder of a stage, and what belongs to it. Other files are left alone."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,14 @@ def find_garbage(folder: Path) -> tuple[list[Garbage], list[SkippedPath]]:
             skipped_paths.append(SkippedPath(run.root, f"in use by {holder}"))
             named_stages |= {path.name for path in run.stages.glob("*")}
             continue
-        unnamed_folders = [path for path in sorted(run.stages.glob("*")) if path.name not in names]
-        garbage += [Garbage(path, UNNAMED_REASON, run) for path in unnamed_folders]
-        garbage += [Garbage(path, REPAIR_REASON, run) for path in sorted((run.root / DAMAGED_FOLDER).glob("*"))]
+        garbage += [Garbage(path, UNNAMED_REASON, run) for path, name in _entries(run.stages) if name not in names]
+        garbage += [Garbage(path, REPAIR_REASON, run) for path, _ in _entries(run.root / DAMAGED_FOLDER)]
         garbage += [Garbage(path, "left by a killed process", run) for path in [run.root / PARTIAL_FOLDER] if path.is_dir()]
         if not run.shares:
             garbage += [Garbage(path, UNNAMED_REASON, run) for path in _unnamed_work(run.store, names)]
     for store in stores_of(folder, runs):
-        for path in sorted(store.stages.glob("*")):
-            if path.name not in named_stages and not _has_other_links(path, [entry.path for entry in garbage]):
+        for path, name in _entries(store.stages):
+            if name not in named_stages and not _has_other_links(path, [entry.path for entry in garbage]):
                 garbage.append(Garbage(path, UNNAMED_REASON, store))
         garbage += [Garbage(path, UNNAMED_REASON, store) for path in _unnamed_work(store, named_stages)]
     return list(_with_sizes(garbage)), skipped_paths
@@ -100,31 +103,36 @@ def find_garbage(folder: Path) -> tuple[list[Garbage], list[SkippedPath]]:
 
 def _unnamed_work(store: Store, named_stages: set[str]) -> Iterator[Path]:
     """Unfinished work that is named neither by a run of the folder nor by the run that started it."""
-    for path in sorted(store.work.glob("*")):
-        name = _stage_folder(path)
+    for path, name in _entries(store.work):
         if name in named_stages and path.suffix not in (".ready", ".removed"):
             continue
         owner = attempt_record(path).get("run")
         try:
-            names = named_folders(Path(owner)) if owner else None
+            is_named = owner is not None and Path(owner).is_dir() and name in (named_folders(Path(owner)) or {name})
         except DamagedError:
             continue
-        if names is None or name not in names:
+        if not is_named:
             yield path
 
 
+def _entries(folder: Path) -> list[tuple[Path, str]]:
+    """What eva created in a folder, each with the stage's folder that it belongs to."""
+    return [(path, name) for path in sorted(folder.glob("*")) if (name := _stage_folder(path))]
+
+
 def _stage_folder(path: Path) -> str:
-    """The stage's folder that something in a store belongs to."""
-    return path.name.removesuffix(".lock").removesuffix(".ready").removesuffix(".removed")
+    """The stage's folder that something in a store or a run belongs to; empty if eva did not create it."""
+    match = _NAME.fullmatch(path.name)
+    return match[1] if match else ""
 
 
 def _has_other_links(artifact: Path, doomed_folders: Sequence[Path]) -> bool:
     """Whether a run still links a store's artifact after the doomed folders are deleted."""
-    manifest = artifact / MANIFEST
-    if not manifest.is_file():
-        return False
-    links = sum((path / MANIFEST).is_file() and manifest.samefile(path / MANIFEST) for path in doomed_folders)
-    return manifest.stat().st_nlink - links > 1
+    with suppress(FileNotFoundError):
+        manifest = artifact / MANIFEST
+        links = sum((path / MANIFEST).is_file() and manifest.samefile(path / MANIFEST) for path in doomed_folders)
+        return manifest.stat().st_nlink - links > 1
+    return False
 
 
 def _with_sizes(garbage: Sequence[Garbage]) -> Iterator[Garbage]:
@@ -132,8 +140,7 @@ def _with_sizes(garbage: Sequence[Garbage]) -> Iterator[Garbage]:
     removed_links: Counter[tuple[int, int]] = Counter()
     for entry in garbage:
         freed = 0
-        files = [entry.path] if entry.path.is_file() else [path for path in entry.path.rglob("*") if path.is_file()]
-        for stat in (path.stat() for path in files):
+        for stat in file_stats(entry.path):
             removed_links[stat.st_dev, stat.st_ino] += 1
             freed += stat.st_size if removed_links[stat.st_dev, stat.st_ino] == stat.st_nlink else 0
         yield replace(entry, bytes=freed)
@@ -161,7 +168,7 @@ def _delete(entry: Garbage) -> str | None:
         except (LockedError, DamagedError) as error:
             return str(error)
         return None
-    with entry.owner.lock(_stage_folder(entry.path), Path("eva gc"), None) as lock:
+    with entry.owner.lock(_stage_folder(entry.path), "for eva gc", None) as lock:
         if lock is None:
             return "a process computes it"
         _remove(entry.path)

@@ -170,11 +170,15 @@ class Run:
         return None
 
     def offer(self, stage: Stage) -> None:
-        """Link the run's artifact of a stage into the store if that has none; delete the work on the stage if it is obsolete."""
-        if self.shares and not self.store.has(stage.folder):
+        """Link the run's artifact of a stage into a store that has no sound one; delete the work on the stage if it is obsolete."""
+        place, digest = self.store.stages / stage.folder, self.digest(stage)
+        try:
+            shared_digest = read_manifest(place)["digest"]
+        except DamagedError:
             self.store.remove(stage.folder)
-            link_tree(self.stages / stage.folder, self.store.stages / stage.folder, self.work / f"{stage.folder}.ready")
-        if read_manifest(self.store.stages / stage.folder)["digest"] == self.manifest(stage)["digest"]:
+            link_tree(self.stages / stage.folder, place, self.work / f"{stage.folder}.ready")
+            shared_digest = digest
+        if shared_digest == digest:
             self.clear(stage)
 
     def is_settled(self, stage: Stage) -> bool:
@@ -273,9 +277,11 @@ class Run:
                 if not (self.work / path.name).exists():
                     shutil.move(path, self.work / path.name)
             shutil.rmtree(link)
-        link.unlink(missing_ok=True)
         root, work = self.root.resolve(), self.work.resolve()
-        link.symlink_to(os.path.relpath(work, root) if work.parent.parent == root.parent else work)
+        target = Path(os.path.relpath(work, root)) if work.parent.parent == root.parent else work
+        if not link.is_symlink() or link.readlink() != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
 
 
 def attempt_record(folder: Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _settle(run: Run, stage: Stage) -> None:
     """Share a complete artifact and delete what its attempts left, unless another process works on the stage."""
     if run.is_settled(stage):
         return
-    with run.store.lock(stage.folder, run.root, None) as lock:
+    with run.store.lock(stage.folder, f"for the run {run.root}", None) as lock:
         if lock is not None:
             run.offer(stage)
 
@@ -88,9 +88,9 @@ def _complete(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> Non
 
     def report_waiting(holder: str) -> None:
         run.event("waits", stage=stage.label, fingerprint=stage.fingerprint, holder=holder)
-        reporter.say(f"{stage.label}: waiting for {holder}, which computes this stage; its artifact will be reused")
+        reporter.say(f"{stage.label}: waiting for {holder}, which has locked this stage; the artifact that it completes will be reused")
 
-    with run.store.lock(stage.folder, run.root, report_waiting) as lock:
+    with run.store.lock(stage.folder, f"for the run {run.root}", report_waiting) as lock:
         if fault := run.take(stage):
             reporter.say(f"{stage.label}: the store's artifact is not used: {fault}")
         if run.holds(stage):
@@ -116,19 +116,19 @@ def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: T
         _try_event(run, "interrupted", {**event, "seconds": round(time.monotonic() - clock, 3)})
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
-        cause = _cause(error, run.root)
+        cause = _cause(error, run)
         _try_event(run, "failed", {**event, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
         raise StageError(f"stage {stage.label} failed: {cause}") from error
     reporter.say(f"{stage.label}: done, {_summary(manifest)}")
 
 
-def _cause(error: BaseException, root: Path) -> str:
+def _cause(error: BaseException, run: Run) -> str:
     """The message for an error; the traceback of an unexpected one goes into the run's error log."""
     if isinstance(error, EvaError):
         return describe(error)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        return str(unwritable(error, root))
-    return f"{describe(error)}; the traceback is in {save_traceback(error, root)}"
+        return str(unwritable(error, Path(error.filename2 or error.filename or run.store.root)))
+    return f"{describe(error)}; the traceback is in {save_traceback(error, run.root)}"
 
 
 def _put_aside(run: Run, stage: Stage, fault: str, reporter: Reporter) -> None:

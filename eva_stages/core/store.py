@@ -6,6 +6,7 @@
 
 A run hard-links the artifacts that it uses into its own folder (on another file system: copies them). So a run folder is complete in
 itself, and can be copied, moved or deleted without harm to another run; deleting the store costs only what runs would have shared.
+Machines that share a store need a file system on which flock locks files for all of them (NFS as Linux mounts it).
 """
 
 import errno
@@ -19,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from eva_stages.core.durable import sync
+from eva_stages.core.durable import sync, writing_to
 from eva_stages.core.manifests import MANIFEST
 
 STORE = ".store"
@@ -57,16 +58,19 @@ class Store:
             shutil.rmtree(removed_folder)
 
     @contextmanager
-    def lock(self, name: str, run: Path, waiting: Callable[[str], None] | None) -> Iterator[TextIO | None]:
+    def lock(self, name: str, purpose: str, waiting: Callable[[str], None] | None) -> Iterator[TextIO | None]:
         """Hold the lock of a stage; the kernel releases it when the processes that hold it have ended, however they end.
 
         Args:
-            run: the run that the stage is computed for.
+            purpose: tells those that wait what the lock is held for.
             waiting: called with the holder of the lock before waiting for it; None: do not wait, yield None instead.
         """
         path = self.work / f"{name}.lock"
         while True:
-            with path.open("a+", encoding="utf-8") as stream:
+            with writing_to(self.root):
+                self.create()  # it may have been deleted since the run started
+                stream = path.open("a+", encoding="utf-8")
+            with stream:
                 if holder := lock_holder(stream):
                     if waiting is None:
                         yield None
@@ -75,7 +79,7 @@ class Store:
                     fcntl.flock(stream, fcntl.LOCK_EX)
                 if not _is_file(stream, path):
                     continue  # the holder before us deleted it
-                write_owner(stream, f" for the run {run}")
+                write_owner(stream, f" {purpose}")
                 try:
                     yield stream
                 finally:
@@ -107,9 +111,9 @@ def recorded_store(root: Path) -> Path | None:
 
 
 def lock_holder(stream: TextIO) -> str | None:
-    """Who holds the lock of a file; None if this process does from now on."""
+    """Who holds the lock of a file; None if this process does from now on (a reader shares it with other readers)."""
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, (fcntl.LOCK_EX if stream.writable() else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
         stream.seek(0)
@@ -130,8 +134,16 @@ def _is_file(stream: TextIO, path: Path) -> bool:
     return False
 
 
+def file_stats(path: Path) -> Iterator[os.stat_result]:
+    """Of a file or of every file below a folder, without those that another process deletes meanwhile."""
+    files = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    for file in [path] if path.is_file() else files:
+        with suppress(FileNotFoundError):
+            yield os.lstat(file)
+
+
 def link_tree(source: Path, target: Path, partial: Path) -> None:
-    """Link a folder's files into a new folder, atomically.
+    """Link a folder's files into a new folder, atomically. If a power cut undoes it, the source still has them.
 
     Args:
         partial: a temporary folder on the target's file system.
@@ -147,7 +159,6 @@ def link_tree(source: Path, target: Path, partial: Path) -> None:
     for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
         sync(folder)
     partial.rename(target)
-    sync(target.parent)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

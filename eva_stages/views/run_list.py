@@ -12,6 +12,7 @@ from eva_stages.core.manifests import MANIFEST
 from eva_stages.core.ourfiles import read_yaml
 from eva_stages.core.planned_stages import PLAN, read_planned_stages
 from eva_stages.core.run_folder import Run
+from eva_stages.core.store import file_stats
 from eva_stages.core.text_table import TextTable, as_rich
 from eva_stages.core.variants import VARIANTS
 
@@ -74,7 +75,7 @@ def _recipe_name(path: Path) -> str | None:
 
 def _sizes(folders: list[Path], own_links: int) -> tuple[int, int]:
     """Bytes of all files, and of those that have more links than `own_links`."""
-    stats = [path.stat() for folder in folders for path in folder.rglob("*") if path.is_file()]
+    stats = [stat for folder in folders for stat in file_stats(folder)]
     return sum(stat.st_size for stat in stats), sum(stat.st_size for stat in stats if stat.st_nlink > own_links)
 
 

@@ -84,7 +84,7 @@ def test_what_a_process_holds_is_kept(tmp_path: Path) -> None:
     first_run = recipe_run(tmp_path, "one", FIRST, SECOND)
     shutil.rmtree(first_run.root)
     garbage, _ = find_garbage(tmp_path)
-    with first_run.store.lock(FIRST.folder, first_run.root, None):
+    with first_run.store.lock(FIRST.folder, "for a test", None):
         deleted_entries, skipped_paths = delete_garbage(garbage)
     assert [entry.path.name for entry in deleted_entries] == [SECOND.folder]
     assert [(entry.path.name, entry.reason) for entry in skipped_paths] == [(FIRST.folder, "a process computes it")]
@@ -112,6 +112,25 @@ def test_a_run_whose_list_of_stages_is_missing_or_damaged_keeps_everything(tmp_p
     if content is not None:
         (first_run.root / PLAN).write_text(content)
     assert collect(tmp_path) == [] and first_run.holds(SECOND)
+
+
+def test_files_that_eva_did_not_create_are_kept(tmp_path: Path) -> None:
+    run = recipe_run(tmp_path, "one", FIRST)
+    (tmp_path / "cooking" / "damaged" / "goods").mkdir(parents=True)
+    (tmp_path / "cooking" / "recipe.yaml").write_text("name: soup\n")
+    files = [run.stages / "notes.txt", run.stages / f"{SECOND.folder} (copy)", run.store.stages / "README", run.store.work / ".nfs0001"]
+    for file in files:
+        file.touch()
+    assert collect(tmp_path) == [] and all(file.exists() for file in files)
+
+
+def test_unfinished_work_of_a_run_without_a_list_of_stages_is_kept(tmp_path: Path) -> None:
+    run = recipe_run(tmp_path, "one", FIRST)
+    run.workplace(SECOND)
+    (run.root / PLAN).unlink()
+    assert collect(tmp_path) == []
+    shutil.rmtree(run.root)
+    assert collect(tmp_path) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/work/{SECOND.folder}"]
 
 
 def test_runs_are_listed_with_variants_state_and_sizes(tmp_path: Path) -> None:

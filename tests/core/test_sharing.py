@@ -12,7 +12,7 @@ from eva_stages.core.progress import Reporter
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
 from eva_stages.core.stage import FunctionStage, Stage, Use
-from eva_stages.core.store import default_store
+from eva_stages.core.store import default_store, lock_holder
 from eva_stages.views.run_status import Watch
 
 STORE = ".store"
@@ -244,6 +244,31 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path: Path, monkeypatc
     two = complete_stages(shared_run(tmp_path, "two"), SECOND)
     assert calls(tmp_path) == ["first", "second"] and two.fault(SECOND) is None
     assert {path.stat().st_nlink for path in two.root.rglob("text")} == {1}
+
+
+def test_a_store_that_is_deleted_during_a_run_is_created_again(tmp_path: Path) -> None:
+    run = complete_stages(shared_run(tmp_path, "one"), FIRST)
+    with run.lock():
+        shutil.rmtree(tmp_path / STORE)
+        execute(run, [SECOND], Reporter())
+    assert run.fault(SECOND) is None and run.store.has(FIRST.folder) and calls(tmp_path) == ["first", "second"]
+
+
+def test_a_damaged_manifest_in_the_store_is_replaced_by_the_artifact_of_a_run(tmp_path: Path) -> None:
+    run = complete_stages(shared_run(tmp_path, "one"), FIRST)
+    manifest = tmp_path / STORE / "stages" / FIRST.folder / "manifest.json"
+    manifest.unlink()
+    damage(manifest)
+    run.workplace(FIRST)
+    complete_stages(run, FIRST)
+    assert run.store.has(FIRST.folder) and Run(tmp_path / "two", tmp_path / STORE).fault(FIRST) is None
+    assert manifest.samefile(run.stages / FIRST.folder / "manifest.json") and not (run.work / FIRST.folder).exists()
+
+
+def test_two_readers_of_a_run_do_not_take_each_other_for_its_process(tmp_path: Path) -> None:
+    run = complete_stages(shared_run(tmp_path, "one"), FIRST)
+    with (run.root / "lock").open() as reader:
+        assert lock_holder(reader) is None and run.holder() is None
 
 
 def test_time_counts_for_the_run_that_computed_and_is_marked_as_reused_in_the_other(tmp_path: Path) -> None:
