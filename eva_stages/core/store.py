@@ -112,12 +112,20 @@ def recorded_store(root: Path) -> Path | None:
 
 def lock_holder(stream: TextIO) -> str | None:
     """Who holds the lock of a file; None if this process does from now on (a reader shares it with other readers)."""
+    mode = fcntl.LOCK_EX if stream.writable() else fcntl.LOCK_SH
+    while not _try_lock(stream, mode):
+        if not _try_lock(stream, fcntl.LOCK_SH):  # else only readers hold it, and for an instant: try again
+            stream.seek(0)
+            return stream.read().strip() or "another process"
+    return None
+
+
+def _try_lock(stream: TextIO, mode: int) -> bool:
     try:
-        fcntl.flock(stream, (fcntl.LOCK_EX if stream.writable() else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        return None
+        fcntl.flock(stream, mode | fcntl.LOCK_NB)
+        return True
     except BlockingIOError:
-        stream.seek(0)
-        return stream.read().strip() or "another process"
+        return False
 
 
 def write_owner(stream: TextIO, purpose: str = "") -> None:

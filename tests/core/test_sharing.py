@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -265,10 +266,13 @@ def test_a_damaged_manifest_in_the_store_is_replaced_by_the_artifact_of_a_run(tm
     assert manifest.samefile(run.stages / FIRST.folder / "manifest.json") and not (run.work / FIRST.folder).exists()
 
 
-def test_two_readers_of_a_run_do_not_take_each_other_for_its_process(tmp_path: Path) -> None:
+def test_a_reader_of_a_run_is_not_taken_for_its_process(tmp_path: Path) -> None:
     run = complete_stages(shared_run(tmp_path, "one"), FIRST)
     with (run.root / "lock").open() as reader:
         assert lock_holder(reader) is None and run.holder() is None
+        Timer(0.1, reader.close).start()
+        with run.lock():
+            assert run.holder() is not None
 
 
 def test_time_counts_for_the_run_that_computed_and_is_marked_as_reused_in_the_other(tmp_path: Path) -> None:
