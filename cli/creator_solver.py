@@ -1,7 +1,7 @@
 """`eva creator` and `eva solver`: the stages of the creator or the solver in one iteration."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from cli.shared import (
     changes_of,
 )
 
+if TYPE_CHECKING:
+    from eva_stages.core.config.recipe import Recipe
+
 
 def creator(
     recipe: RecipeArgument,
@@ -31,9 +34,8 @@ def creator(
     """Make the prompts of an iteration: answer, score, inform, select, evolve, curate, mix."""
     from cli.running import run_stages
 
-    run_stages(
-        recipe, changes_of(overrides, trust), run_dir, store, lambda rounds: list(rounds[iteration].creator), as_json, iteration, repair
-    )
+    changes = changes_of(overrides, trust)
+    run_stages(recipe, changes, run_dir, store, lambda rounds: list(rounds[iteration].creator), as_json, iteration, repair, _check_trains)
 
 
 def solver(
@@ -51,4 +53,13 @@ def solver(
     from cli.running import run_stages
 
     changes = [*changes_of(overrides, trust), *([f"solver.training.runtime.launch={accelerate}"] if accelerate else [])]
-    run_stages(recipe, changes, run_dir, store, lambda rounds: list(rounds[iteration].solver), as_json, iteration, repair)
+    run_stages(recipe, changes, run_dir, store, lambda rounds: list(rounds[iteration].solver), as_json, iteration, repair, _check_trains)
+
+
+def _check_trains(recipe: "Recipe") -> "Recipe":
+    """The recipe, if it has a creator and a solver."""
+    from eva_stages.core.errors import ConfigError
+
+    if recipe.evaluation.only:
+        raise ConfigError([f"evaluation.only: is true, so {recipe.name} has no creator and no solver; use eva eval run, or set it false"])
+    return recipe

@@ -8,10 +8,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from eva_stages.core.config.evaluation_config import Evaluation, JudgedBenchmark, benchmark_name
+from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, Evaluation, JudgedBenchmark, benchmark_name
+from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.decoding import decode_yaml, short
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.recipe_errors import error_text
 from eva_stages.core.recipe_files import packaged_recipes
 from eva_stages.models.loading import LETTERCRAFT
 
@@ -33,7 +35,7 @@ BENCHMARKS: dict[str, dict[str, Any]] = {
 
 def is_model(argument: str) -> bool:
     """Whether `RECIPE|MODEL` is a model: a folder, `lettercraft` or a Hub id, and neither a file nor a packaged recipe."""
-    if Path(argument).is_file() or argument in {recipe.name for recipe in packaged_recipes()}:
+    if Path(argument).is_file() or argument.endswith((".yaml", ".yml")) or argument in {recipe.name for recipe in packaged_recipes()}:
         return False
     return argument == LETTERCRAFT or Path(argument).expanduser().is_dir() or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", argument) is not None
 
@@ -66,9 +68,18 @@ def requested_recipe(recipe: Recipe, bench: str | None, judge: str | None, basel
     try:
         evaluation = Evaluation.model_validate({**recipe.evaluation.model_dump(mode="json"), "benchmarks": changed_benchmarks})
     except ValidationError as error:
-        raise ConfigError([f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]) from error
-    if max_cost is not None and not any(isinstance(benchmark, JudgedBenchmark) for benchmark in evaluation.benchmarks):
-        raise ConfigError(["--max-cost: none of the benchmarks has a judge that could cost anything"])
+        place = "eva eval run" if judge is None else "--judge"
+        raise ConfigError([error_text(entry, Evaluation, {}, place) for entry in error.errors()]) from error
+    judges = [benchmark.judge for benchmark in evaluation.benchmarks if isinstance(benchmark, JudgedBenchmark)]
+    errors = []
+    if judge is not None and not judges:
+        errors.append("--judge: none of the benchmarks takes another judge; mt-bench, arena-hard and alpaca-eval do. Leave it out")
+    if baseline is not None and not any(isinstance(benchmark, ArenaHard | AlpacaEval) for benchmark in evaluation.benchmarks):
+        errors.append("--baseline: none of the benchmarks compares with a baseline; arena-hard and alpaca-eval do. Leave it out")
+    if max_cost is not None and not any(isinstance(model, LiteLLMModel) for model in judges):
+        errors.append("--max-cost: none of the benchmarks has a judge that could cost anything; leave it out")
+    if errors:
+        raise ConfigError(errors)
     return recipe.model_copy(update={"evaluation": evaluation})
 
 

@@ -47,10 +47,13 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
     copies = [path, *([path.parent / files.name] if files else [])]
     if existing := [str(copy) for copy in copies if copy.exists()]:
         raise ConfigError([f"{' and '.join(existing)} exists; give another path, eva overwrites no file"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if files:
-        shutil.copytree(files, path.parent / files.name, ignore=shutil.ignore_patterns("__pycache__"))
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if files:
+            shutil.copytree(files, path.parent / files.name, ignore=shutil.ignore_patterns("__pycache__"))
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be written: {error}; give another path"]) from error
     print_text(f"{path}: edit it, then eva validate {path}\n")
 
 

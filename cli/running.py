@@ -30,9 +30,9 @@ def run_stages(
 
     Args:
         choose: selects stages from the run's iterations.
-        at_least: the recipe is extended to this number of iterations.
-        repair: recompute finished artifacts whose content changed since they were committed.
-        change: of the recipe, after the overrides.
+        minimum_iterations: the recipe is extended to this number of iterations.
+        repair: recompute complete artifacts whose content changed since they were committed.
+        change: changes or refuses the recipe, after the overrides.
     """
     from cli.execution import execute_and_publish
     from cli.preparing import prepare

@@ -130,6 +130,29 @@ def test_everything_missing_is_reported_at_once(tmp_path: Path) -> None:
     assert len(errors) == 3 and all(any(error.startswith(place) for error in errors) for place in places)
 
 
+def test_a_model_that_cannot_be_found_is_located_once_and_reported_at_each_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    located_models = []
+
+    def locate_nothing(model: str, _: str | None, place: str) -> Checkpoint:
+        located_models.append(model)
+        raise ConfigError([f"{place}: {model} is no local folder and the Hub cannot be reached"])
+
+    monkeypatch.setattr("eva_stages.checking.resolution.find_checkpoint", locate_nothing)
+    recipe = load_recipe("quickstart", ["policy.model=org/a", "creator.evolve.generator={kind: transformers, model: org/a}"])
+    text = "org/a is no local folder and the Hub cannot be reached"
+    assert set(resolve(recipe).errors) == {f"policy.model: {text}", f"creator.evolve.generator.model: {text}"}
+    assert located_models == ["org/a"]
+
+
+def test_a_missing_lora_folder_is_one_error(tmp_path: Path) -> None:
+    for folder, text in ((tmp_path / "gone", "there is no folder"), (tmp_path, "has no adapter_config.json")):
+        (tmp_path / "file").write_text("no adapter")
+        with pytest.raises(ConfigError) as error:
+            check(load_recipe("quickstart", [f"policy.generator={{kind: vllm, lora: {folder}}}"]))
+        (fault,) = [fault for fault in error.value.faults if fault.startswith("policy.generator.lora: ")]
+        assert text in fault
+
+
 def test_prompts_that_are_missing_are_the_only_error(tmp_path: Path) -> None:
     recipe = load_recipe("quickstart", [f"prompts={{kind: file, path: {tmp_path}/gone.jsonl}}"])
     with pytest.raises(ConfigError) as error:

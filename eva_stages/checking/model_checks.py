@@ -128,7 +128,8 @@ def _check_causal(inspection: Inspection, generator: TransformersGenerator | VLL
     _check_weights(inspection, "AutoModelForCausalLM")
     if isinstance(generator, VLLMGenerator):
         _check_length(inspection, f"{place}.max_model_len", generator.max_model_len)
-        if generator.lora is not None and not (Path(generator.lora) / "adapter_config.json").is_file():
+        adapter = None if generator.lora is None else Path(generator.lora).expanduser()
+        if adapter is not None and adapter.is_dir() and not (adapter / "adapter_config.json").is_file():
             inspection.faults.append(f"{place}.lora: {generator.lora} has no adapter_config.json; give the folder of a LoRA adapter")
 
 

@@ -29,11 +29,16 @@ def resolve(recipe: Recipe, run: Run | None = None) -> Resolved:
         run: where the run is to be. Without a date in the recipe, that of the day on which it began counts.
     """
     errors: list[str] = []
+    first_errors: dict[tuple[object, ...], tuple[str, list[str]]] = {}
     checkpoints: dict[tuple[str, str | None], Checkpoint] = {}
     files: dict[FileSource, Outside] = {}
     functions: dict[str, NamedFunction] = {}
     commit, prompts = None, None
     for reference in references(recipe):
+        if reference[1:] in first_errors:  # not located a second time: the Hub's client retries for half a minute
+            first_place, texts = first_errors[reference[1:]]
+            errors += [reference.place + text.removeprefix(first_place) for text in texts]
+            continue
         try:
             match reference:
                 case ModelReference(place, model, revision) if (model, revision) not in checkpoints:
@@ -42,10 +47,10 @@ def resolve(recipe: Recipe, run: Run | None = None) -> Resolved:
                     files[source] = find_file(source, place, advice)
                 case FunctionReference(place, choice) if choice not in functions:
                     functions[choice] = resolve_function(choice, place)
-        except ConfigError as error:
-            errors += error.faults
-        except DataError as error:
-            errors.append(f"{reference.place}: {error}")
+        except (ConfigError, DataError) as error:
+            texts = error.faults if isinstance(error, ConfigError) else [f"{reference.place}: {error}"]
+            first_errors[reference[1:]] = reference.place, texts
+            errors += texts
     try:
         commit, prompts = _prompt_source(recipe, checkpoints, files)
     except ConfigError as error:

@@ -83,7 +83,7 @@ class LiteLLMGenerator(SeededLLM):
         super().load()
         key = provider_key(self.model, self.api_base, self.api_key_env, self.model)
         litellm = import_litellm()
-        litellm.suppress_debug_info, litellm.telemetry, litellm.drop_params = True, False, True
+        litellm.telemetry, litellm.drop_params = False, True
         watch_transports()
         self._takes = frozenset(litellm.get_supported_openai_params(self.model) or ())
         prices = Prices(self.model, self.price)

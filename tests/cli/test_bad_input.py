@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cli.players import creator, solver
+from cli.recipes import copy
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.tables import read_table
 from eva_stages.models.loading import find_checkpoint
+from eva_stages.models.providers import provider_of
 from tests.building import check
 from tests.conftest import TINY, manifests, overrides, run_eva
 
@@ -46,6 +50,22 @@ def test_all_faults_come_in_one_message_from_every_command_before_a_run_folder_i
     error_text = run_eva("run", "quickstart", *overrides(TINY | {"policy.model": "./nowhere"}), cwd=tmp_path, code=2).stderr
     assert "policy.model: there is no checkpoint at ./nowhere" in error_text
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [creator, solver])
+def test_a_recipe_for_evaluation_has_neither_creator_nor_solver(command: Callable[[str, int], None]) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.only: is true, so evaluate has no creator and no solver; use eva eval run"):
+        command("evaluate", 1)
+
+
+def test_a_recipe_cannot_be_copied_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file/my\.yaml cannot be written: .* give another path"):
+        copy("quickstart", tmp_path / "file" / "my.yaml")
+
+
+def test_an_unknown_provider_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert provider_of("unknown-thing") is None and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere/at/all", "nowhere"])

@@ -17,6 +17,7 @@ from tests.official_files import arena_hard, mt_bench
 def test_a_folder_or_a_hub_id_is_a_model_and_a_recipe_is_none(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x")
     assert is_model(str(tmp_path)) and is_model("lettercraft") and is_model("org/model-1.5")
+    assert not is_model("recipes/missing.yaml")
     assert not is_model("quickstart") and not is_model("gemma-2-9b-it/dpo") and not is_model(str(tmp_path / "recipe.yaml"))
     recipe = load_recipe("evaluate", model_overrides(str(tmp_path)))
     assert recipe.policy.model == str(tmp_path) and recipe.evaluation.only and recipe.name.startswith("eval-")
@@ -59,8 +60,11 @@ def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
     [
         (("arena-hard,gsm9k", None, None, None), "--bench: there is no benchmark 'gsm9k'; known: lettercraft, mt-bench"),
         (("mt-bench", "{kind: litellm", None, None), "--judge: .* not valid YAML"),
-        (("mt-bench", "{kind: litelm}", None, None), "does not match any of the expected tags"),
+        (("mt-bench", "{kind: litelm}", None, None), "--judge: benchmarks.0.judge.kind: is 'litelm'; known: .* Did you mean litellm"),
+        (("mt-bench", "{kind: litellm, modle: x}", None, None), "--judge: benchmarks.0.judge.modle: unknown field; known here: "),
         (("gsm8k", None, None, 3.0), "--max-cost: none of the benchmarks has a judge"),
+        (("mt-bench", "policy", None, 3.0), "--max-cost: none of the benchmarks has a judge"),
+        (("lettercraft", "gpt-4", "base", None), "--judge: none of the benchmarks takes .*\n--baseline: none of the benchmarks compares"),
     ],
 )
 def test_what_does_not_fit_is_said(judge_request: tuple[str, str | None, str | None, float | None], says: str) -> None:
