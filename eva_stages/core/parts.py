@@ -136,21 +136,17 @@ def _whole(path: Path) -> pa.Table:
 def _without_doubles(path: Path, numbers: np.ndarray, owners: dict[int, Path]) -> Iterator[Finding]:
     """Record the owner of a part file's rows; the file, and the files that share rows with it, are renamed."""
     other_files = sorted({owners[number] for number in numbers.tolist() if number in owners})
-    if (
-        other_files
-        and all(_same_rows(path, file, numbers) for file in other_files)
-        and all(number in owners for number in numbers.tolist())
-    ):
-        yield _put_aside(path, "double", f"has the rows of {', '.join(file.name for file in other_files)} again; it is ignored")
-        return
-    for file in (path, *other_files) if other_files else ():
-        yield _put_aside(
-            file, "contradicting", "has rows of another part file with different content; both are ignored and their rows run again"
-        )
-    for number in [number for number, owner in owners.items() if owner in other_files]:
-        del owners[number]
     if not other_files:
         owners.update(dict.fromkeys(numbers.tolist(), path))
+        return
+    if all(number in owners for number in numbers.tolist()) and all(_same_rows(path, file, numbers) for file in other_files):
+        yield _put_aside(path, "double", f"has the rows of {', '.join(file.name for file in other_files)} again; it is ignored")
+        return
+    cause = "has rows of another part file with different content; both are ignored and their rows run again"
+    for file in (path, *other_files):
+        yield _put_aside(file, "contradicting", cause)
+    for number in [number for number, owner in owners.items() if owner in other_files]:
+        del owners[number]
 
 
 def _same_rows(path: Path, other_path: Path, numbers: np.ndarray) -> bool:

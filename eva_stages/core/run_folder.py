@@ -269,7 +269,6 @@ class Run:
         if not self.shares:
             if link.is_symlink():
                 link.unlink()
-            self.store.create()
             return
         self.store.create()
         if link.is_dir() and not link.is_symlink():
