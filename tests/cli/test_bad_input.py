@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cli.players import creator, solver
+from cli.creator_solver import creator, solver
 from cli.recipes import copy
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
