@@ -174,8 +174,22 @@ def test_every_function_of_a_field_exists_and_passes_the_field_s_check(field: An
         (
             "Metric",
             "def learnability(rewards): return rewards.std() / 0 * rewards[0]",
-            r"returned shape \(6,\) for rewards of shape \(3, 6\)",
+            r"returned float64 of shape \(6,\) for rewards of shape \(3, 6\)",
         ),
+        ("Metric", "def learnability(rewards): return rewards.mean(1) + 1j", "returned complex128 of shape"),
+        ("Metric", "def learnability(rewards): raise SystemExit(0)", "the metric raised SystemExit: 0"),
+        (
+            "Selection",
+            "calls = []\ndef upper_half(weights, draws, size): return [calls.append(0) or (len(calls) + k) % 8 for k in range(size)]",
+            "two calls with the same arguments returned",
+        ),
+        ("Filter", "def drops_letters(text): return 'cost_usd'", "returned 'cost_usd' for the prompt"),
+        (
+            "Loss",
+            "def dpo_with_margin(pairs): return pairs.policy_chosen, {'loss': 1.0}",
+            "returned a metric named 'loss'; a name is a text without /",
+        ),
+        ("Reward", "def brevity(messages, response, reference=None): exit(0)", "raised SystemExit: 0"),
         ("Metric", "def learnability(rewards): return 1 / rewards.max(axis=1)", "not finite for 1 of 3 prompts"),
         ("Metric", "def learnability(rewards): return nothing", "raised NameError"),
         ("Metric", "def learnability(rewards, n): return rewards.mean(1)", r"cannot be called with \(rewards\)"),
@@ -201,6 +215,14 @@ def test_validation_names_the_field_and_what_to_return(tmp_path: Path, title: st
     Path(choice.rpartition(":")[0]).write_text(source)
     with pytest.raises(ConfigError, match=rf"{re.escape(place)}: {re.escape(choice)}.*{message}"):
         check(load_recipe(str(recipe)))
+
+
+def test_what_a_function_prints_is_not_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = example(tmp_path, "Filter")
+    (tmp_path / "filters.py").write_text("print('import')\ndef drops_letters(text): print('call')\n")
+    check(load_recipe(str(recipe)))
+    output = capsys.readouterr()
+    assert not output.out and {"import", "call"} <= set(output.err.split())
 
 
 def test_a_method_that_fails_leaves_a_null_with_the_reason_and_the_other_prompts_evolve(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Checks of the functions that a recipe names: permission to import, parameters, return values, references for verifiers."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 from eva_stages.checking.recipe_references import sections
@@ -20,7 +22,9 @@ def check_functions(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     for choice in function_choices(recipe):
         try:
             if choice.choice in resolved.functions:
-                load_attribute(choice.field.check)(imported_function(recipe, resolved, choice), recipe)
+                function = imported_function(recipe, resolved, choice)
+                with redirect_stdout(sys.stderr):  # stdout is for the command's own output
+                    load_attribute(choice.field.check)(function, recipe)
         except ConfigError as error:
             yield from error.faults
         except DataError as error:
@@ -43,7 +47,8 @@ def imported_function(recipe: Recipe, resolved: Resolved, choice: FunctionChoice
             ]
         )
     try:
-        function_object = load_function(str(function.file), function.name, function.digest)
+        with redirect_stdout(sys.stderr):
+            function_object = load_function(str(function.file), function.name, function.digest)
     except DataError as error:
         raise ConfigError([f"{place}: {error}"]) from error
     if fault := call_fault(function_object, field):

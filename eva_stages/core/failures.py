@@ -16,6 +16,8 @@ from eva_stages.core.redaction import redact
 CALLS = "calls"
 REASON = "reason: "
 """Prefix of a reason among the statistics of a row."""
+CALL_ERRORS = (Exception, SystemExit)
+"""What a user's function may raise; `sys.exit` in it must not end the command, least of all with exit code 0."""
 LONGEST = 300
 MOST_REASONS = 20
 

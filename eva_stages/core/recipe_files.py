@@ -198,7 +198,10 @@ def _override(data: Any, override: str, places: dict[Location, str], faults: lis
             return
         if is_last:
             target[key] = value
-            places[tuple(keys)] = f"--set {override}"
+            location = tuple(keys)
+            for part in [place for place in places if place[: len(location)] == location]:
+                del places[part]  # the override replaces the whole section
+            places[location] = f"--set {override}"
         else:
             if isinstance(target, dict) and target.get(key) is None:
                 target[key] = {}

@@ -7,7 +7,7 @@ Texts are compared as words: lower case, without punctuation and white space; a 
   question;
 - if it contains a question of 8 to n - 1 words whole, or equals a shorter one;
 - if it is nearly a question of at least 8 words: one word replaced in the middle of a 20-word question leaves no 13-gram of it, so
-  the MinHash test of `curating.py` looks at what the n-grams do not find.
+  the MinHash sketches of `sketching.py` look at what the n-grams do not find.
 
 `NEAR_COPY` was chosen by measuring: of the questions of 15 words and more in AlpacaEval, MT-Bench and Arena-Hard with two words replaced
 it finds at least 98 % of each set (n-grams alone 57 to 85 %, a similarity of 0.6 90 %), and of 2058 unrelated prompts it flags one, a

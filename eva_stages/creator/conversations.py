@@ -103,12 +103,8 @@ def reference_text(reference: Any) -> str | None:
     """
     if reference is None or reference != reference:  # pandas writes a missing value as NaN
         return None
-    if isinstance(reference, str):
-        text = reference
-    elif isinstance(reference, bool | int | float | list | dict):
-        text = json.dumps(reference, ensure_ascii=False, default=str)
-    else:
-        text = str(reference)  # a date, a time, a decimal
-    if text is not None and SURROGATE.search(text):
+    is_json = isinstance(reference, bool | int | float | list | dict)
+    text = json.dumps(reference, ensure_ascii=False, default=str) if is_json else str(reference)  # a text, a date, a time, a decimal
+    if SURROGATE.search(text):
         raise UnusableError("half_a_character")
     return text

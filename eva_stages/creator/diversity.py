@@ -109,12 +109,12 @@ class Embed(Step):
 
 
 def nearest_similarity(vectors: np.ndarray, other_vectors: np.ndarray, own_rows: np.ndarray | None = None) -> np.ndarray:
-    """The highest cosine similarity of each vector to any of `others`; -inf if there is none.
+    """The highest cosine similarity of each vector to any of `other_vectors`; -inf if there is none.
 
     Args:
         vectors: (n, d), of unit length.
-        others: (m, d), of unit length.
-        same: (n,), the row of `others` that does not count for a vector, or -1.
+        other_vectors: (m, d), of unit length.
+        own_rows: (n,), the row of `other_vectors` that does not count for a vector, or -1.
 
     Returns:
         (n,)
@@ -139,7 +139,7 @@ def neighbour_distances(
     Args:
         vectors: (n, d), of unit length.
         earlier: (m, d), of unit length.
-        same: (n,), the row of `earlier` that is the prompt itself, or -1.
+        own_rows: (n,), the row of `earlier` that is the prompt itself, or -1.
         min_distance: in [0, 2].
 
     Returns:

@@ -5,20 +5,22 @@ a function with a sample; `eva validate` calls them before anything runs.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.decoding import short
 from eva_stages.core.errors import DataError
-from eva_stages.core.failures import error_reason
+from eva_stages.core.failures import CALL_ERRORS, error_reason
+from eva_stages.core.generating import COSTS
 
 Metric = Callable[[np.ndarray], np.ndarray]
 Selection = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 Method = Callable[[str, np.random.Generator], tuple[str, str]]
 Filter = Callable[[str], str | None]
-COUNTS = ("evolved", "kept")
-"""Counts of the step `Curate` besides those by reason."""
+COUNTS = ("evolved", "kept", "steps", "output_tokens", *COSTS)
+"""Names of other counts in a manifest, which are no reasons."""
 LONGEST_REASON = 60
 
 
@@ -39,16 +41,25 @@ def check_metric(metric: Metric, recipe: Recipe) -> None:
     """Compute a metric for three prompts; the rewards of the second one are equal, as they often are."""
     rewards = np.linspace(-1, 2, 3 * recipe.creator.responses).reshape(3, -1)
     rewards[1] = 0
-    _finite_values(metric, rewards)
+    _check_equal(_finite_values(metric, rewards), _finite_values(metric, rewards))
+
+
+def _check_equal(first: Any, second: Any) -> None:
+    """The results of two calls with the same arguments are equal, so that a repeated stage gives the same output."""
+    if not np.array_equal(first, second):
+        results = f"{short(np.asarray(first).tolist())} and {short(np.asarray(second).tolist())}"
+        raise DataError(f"two calls with the same arguments returned {results}; take all randomness from the arguments")
 
 
 def _finite_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
     try:
-        values = np.asarray(metric(rewards.copy()), dtype=np.float64)
-    except Exception as error:
+        result = np.asarray(metric(rewards.copy()))
+    except CALL_ERRORS as error:
         raise DataError(f"the metric raised {error_reason(error)}") from error
-    if values.shape != (len(rewards),):
-        raise DataError(f"the metric returned shape {values.shape} for rewards of shape {rewards.shape}; return one number per prompt")
+    if result.shape != (len(rewards),) or result.dtype.kind not in "biuf":
+        returned = f"{result.dtype} of shape {result.shape}"
+        raise DataError(f"the metric returned {returned} for rewards of shape {rewards.shape}; return one number per prompt")
+    values = result.astype(np.float64)
     if infinite := int((~np.isfinite(values)).sum()):
         raise DataError(f"the metric is not finite for {infinite} of {len(values)} prompts; return a number also where rewards are equal")
     return values
@@ -67,7 +78,7 @@ def selected_places(selection: Selection, weights: np.ndarray, draws: np.ndarray
     """
     try:
         places = np.asarray(selection(weights.copy(), draws.copy(), size))
-    except Exception as error:
+    except CALL_ERRORS as error:
         raise DataError(f"the selection raised {error_reason(error)}") from error
     if places.shape != (size,) or places.dtype.kind not in "iu" or len(np.intersect1d(places, np.arange(len(weights)))) < size:
         raise DataError(
@@ -80,7 +91,7 @@ def selected_places(selection: Selection, weights: np.ndarray, draws: np.ndarray
 def check_selection(selection: Selection, recipe: Recipe) -> None:
     """Draw 3 of 8 prompts, with and without weights of 0."""
     for weights in (np.ones(8), np.array([0.0, 0.0, 1.0, 0.5, 0.25, 0.0, 0.0, 0.0])):
-        selected_places(selection, weights, np.linspace(0.05, 0.95, 8), 3)
+        _check_equal(*(selected_places(selection, weights, np.linspace(0.05, 0.95, 8), 3) for _ in range(2)))
 
 
 def meta_prompt(method: Method, text: str, rng: np.random.Generator) -> tuple[str, str]:
@@ -91,7 +102,7 @@ def meta_prompt(method: Method, text: str, rng: np.random.Generator) -> tuple[st
     """
     try:
         result = method(text, rng)
-    except Exception as error:
+    except CALL_ERRORS as error:
         raise DataError(f"the method raised {error_reason(error)}") from error
     match result:
         case (str() as mutation, str() as meta) if mutation and meta.strip():
@@ -102,7 +113,7 @@ def meta_prompt(method: Method, text: str, rng: np.random.Generator) -> tuple[st
 def check_method(method: Method, recipe: Recipe) -> None:
     """Write the meta-prompts of two prompts."""
     for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up."):
-        meta_prompt(method, text, np.random.default_rng(0))
+        _check_equal(*(meta_prompt(method, text, np.random.default_rng(0)) for _ in range(2)))
 
 
 def filter_reason(function: Filter, text: str) -> str | None:
@@ -113,13 +124,13 @@ def filter_reason(function: Filter, text: str) -> str | None:
     """
     try:
         reason = function(text)
-    except Exception as error:
+    except CALL_ERRORS as error:
         raise DataError(f"the filter raised {error_reason(error)}, for the prompt {short(text)}") from error
     if reason is None or (isinstance(reason, str) and 0 < len(reason) <= LONGEST_REASON and reason not in COUNTS):
         return reason
     raise DataError(
         f"the filter returned {short(reason)} for the prompt {short(text)}; return None, or a reason of 1 to {LONGEST_REASON} "
-        f"characters other than {' and '.join(COUNTS)}, the same one for all prompts that it applies to"
+        f"characters other than {', '.join(COUNTS)}; the same one for all prompts that it applies to"
     )
 
 

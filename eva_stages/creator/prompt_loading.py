@@ -52,17 +52,16 @@ def held_out_instructions(size: int) -> list[Instruction]:
 
 def load_lettercraft(context: Context, seed: int, size: int, part: int = 0) -> dict[str, Any]:
     """Write Lettercraft's seed prompts, or the `part`-th set of `size` prompts after them in the same sequence."""
-    instructions = seed_instructions(seed, size * (part + 1))[size * part :]
-    rows = [prompt_row([{"role": "user", "content": str(instruction)}], "lettercraft") for instruction in instructions]
-    write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.artifact)
-    return {"counts": {}}
+    return _write_instructions(context, seed_instructions(seed, size * (part + 1))[size * part :], "lettercraft")
 
 
 def load_held_out(context: Context, size: int) -> dict[str, Any]:
     """Write the held-out Lettercraft prompts."""
-    rows = [
-        prompt_row([{"role": "user", "content": str(instruction)}], "lettercraft-held-out") for instruction in held_out_instructions(size)
-    ]
+    return _write_instructions(context, held_out_instructions(size), "lettercraft-held-out")
+
+
+def _write_instructions(context: Context, instructions: Sequence[Instruction], source: str) -> dict[str, Any]:
+    rows = [prompt_row([{"role": "user", "content": str(instruction)}], source) for instruction in instructions]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.artifact)
     return {"counts": {}}
 
@@ -139,7 +138,7 @@ class LeftOutRows:
 
 
 def count_usable(blocks: Iterable[Block], max_characters: int, policy: str | None = None, left_out_rows: LeftOutRows | None = None) -> int:
-    """How many different prompts of a source can be used; `left_out` takes the others."""
+    """How many different prompts of a source can be used; `left_out_rows` takes the others."""
     usable = _usable(blocks, "", max_characters, left_out_rows or LeftOutRows(), refusals(policy))
     return len(pa.chunked_array([[row["prompt_id"] for row in rows] for rows in usable], pa.string()).unique())
 

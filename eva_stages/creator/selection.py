@@ -57,7 +57,7 @@ class Select(TableStep):
     """Draws the informative subset. A second input with the topics of the prompts makes rare topics likelier.
 
     Attributes:
-        topic_share: c of `balanced`.
+        topic_share: `share` of `topic_balanced`.
 
     Input columns:
         - prompt_id, weight, uniform (null = not selectable); prompt_id, topic

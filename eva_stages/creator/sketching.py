@@ -75,7 +75,7 @@ def first_of_their_kind(all_sketches: np.ndarray, threshold: float) -> np.ndarra
     hashes, which estimates their Jaccard similarity, is at least `threshold`.
 
     Args:
-        made: sketches, shape (n, permutations), in the order of precedence.
+        all_sketches: sketches, shape (n, permutations), in the order of precedence.
 
     Returns:
         bool of shape (n,)

@@ -20,7 +20,7 @@ from distilabel.typing import StepOutput
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from eva_stages.core.config.function_fields import VERIFIER
-from eva_stages.core.failures import add_calls, add_reasons, error_reason
+from eva_stages.core.failures import CALL_ERRORS, add_calls, add_reasons, error_reason
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, load_choice
@@ -143,7 +143,7 @@ class VerifierReward(PointwiseReward):
         try:
             messages = [dict(message) for message in conversation.messages]  # a function may change its arguments
             return as_score(self._call(messages, conversation.response, conversation.reference), self.in_unit)
-        except Exception as error:  # whatever a user's function raises, a single row must not stop the stage
+        except CALL_ERRORS as error:  # a single row must not stop the stage
             return Score(None, error_reason(error))
 
 

@@ -14,7 +14,7 @@ def check_verifier(function: Verifier, recipe: Recipe, in_unit: bool = False) ->
     """
     try:
         value = function([{"role": "user", "content": "What is 2 + 2?"}], "4", "4")
-    except (NameError, AttributeError, TypeError, ImportError) as error:
+    except (NameError, AttributeError, TypeError, ImportError, SystemExit) as error:
         raise DataError(f"the function raised {error_reason(error)}") from error
     except Exception:
         return

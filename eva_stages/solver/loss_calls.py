@@ -6,26 +6,33 @@ import torch
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import PairwiseReward
+from eva_stages.core.decoding import short
 from eva_stages.core.errors import DataError
-from eva_stages.core.failures import error_reason
+from eva_stages.core.failures import CALL_ERRORS, error_reason
 from eva_stages.solver.losses import Loss, PairLogProbs
+
+LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "nll", "entropy", "mean_token_accuracy", "num_tokens")
+"""What the trainer logs under these names, a metric of the same name would replace."""
 
 
 def checked_loss(pairs: PairLogProbs, loss: Loss) -> tuple[torch.Tensor, Mapping[str, torch.Tensor | float]]:
     """The result of a loss.
 
     Raises:
-        DataError: if the loss raises, or does not return one number with a gradient per pair and a dict of metrics.
+        DataError: if the loss raises, or does not return one number with a gradient per pair and a dict of metrics with names of their own.
     """
     try:
         values, metrics = loss(pairs)
         numbers = {name: float(torch.as_tensor(value).detach()) for name, value in metrics.items()}
-    except Exception as error:
+    except CALL_ERRORS as error:
         raise DataError(f"the loss raised {error_reason(error)}; it takes `PairLogProbs` and returns (losses, metrics)") from error
     if not isinstance(values, torch.Tensor) or values.shape != pairs.policy_chosen.shape or not values.requires_grad:
         result = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
         expectation = f"return a tensor of shape {tuple(pairs.policy_chosen.shape)} that depends on the policy's log-probabilities"
         raise DataError(f"the loss returned {result}; {expectation}")
+    if names := [name for name in numbers if not isinstance(name, str) or name in LOGGED or "/" in name]:
+        expectation = f"a name is a text without / that is not one of {', '.join(LOGGED)}"
+        raise DataError(f"the loss returned a metric named {short(names[0])}; {expectation}")
     return values, numbers
 
 

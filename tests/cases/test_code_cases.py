@@ -115,6 +115,23 @@ def test_paths_in_a_recipe_are_relative_to_it_and_paths_of_the_command_line_to_t
         check(loaded_recipe)
 
 
+def test_an_override_of_a_section_is_relative_to_the_working_directory(folder: Path) -> None:
+    recipe, shell = write_recipe(folder), folder.parent / "shell"
+    with chdir(shell):
+        loaded_recipe = load_recipe(str(recipe), ["reward={kind: verifier, function: other.py:f}"])
+        assert loaded_recipe.reward.function == f"{shell / 'other.py'}:f", "the field also has a line in the file"
+        with pytest.raises(ConfigError, match=r"^--set reward=.*: reward\.function: is 'f'"):
+            load_recipe(str(recipe), ["reward={kind: verifier, function: f}"])
+
+
+def test_a_saved_recipe_names_a_function_in_a_folder_with_a_colon(folder: Path) -> None:
+    moved_folder = folder.rename(folder.with_name("a: b"))
+    recipe = load_recipe(str(write_recipe(moved_folder)))
+    (moved_folder / "saved.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(str(moved_folder / "saved.yaml")) == recipe
+    check(recipe)
+
+
 def test_code_is_not_imported_without_consent(folder: Path) -> None:
     (folder / "functions.py").write_text("open('imported', 'w')\n" + REWARD)
     recipe = write_recipe(folder, trust_code=False)

@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 UNKNOWN = "unknown_function"
 """Type of the validation error for a text that is neither a known name nor FILE.py:NAME."""
-_SPEC = re.compile(r"[^:]+:[^\W\d]\w*")
+_SPEC = re.compile(r".+:[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
