@@ -1,4 +1,4 @@
-"""A bound name contains a noun (or, for a function, a verb): no bare participle, pronoun or adverb."""
+"""A bound name contains a noun (or, for a function, a verb), no bare participle; docstrings name existing parameters."""
 
 import ast
 import re
@@ -120,6 +120,32 @@ def test_names_contain_a_noun(folder: str) -> None:
                 if is_bare(name, function) and name.lower() not in EXCEPTIONS:
                     bare_names.append(f"{place}:{line} {name}")
     assert not bare_names, "names without a noun: " + ", ".join(bare_names)
+
+
+def unknown_arguments(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line of a function or class, and each name under `Args:` in its docstring that is not a parameter."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        _, _, section = (ast.get_docstring(node) or "").partition("Args:\n")
+        lines = section.partition("\n\n")[0].splitlines()
+        names = [
+            name.strip(" *") for line in lines if (entry := re.match(r" {4}(\*{0,2}\w[\w, *]*):", line)) for name in entry[1].split(",")
+        ]
+        functions = (
+            [node] if not isinstance(node, ast.ClassDef) else [part for part in node.body if getattr(part, "name", "") == "__init__"]
+        )
+        for function in functions:
+            parameters = {part.arg for part in ast.walk(function.args) if isinstance(part, ast.arg)}
+            yield from ((node.lineno, name) for name in names if name not in parameters)
+
+
+def test_docstrings_name_parameters_that_exist() -> None:
+    trees = {path.relative_to(ROOT): ast.parse(path.read_text()) for path in sources()}
+    assert [f"{place}:{line} {name}" for place, tree in trees.items() for line, name in unknown_arguments(tree)] == []
+    assert [
+        name for _, name in unknown_arguments(ast.parse('def f(a, *b):\n    """F.\n\n    Args:\n        a, b: x.\n        c: y.\n    """'))
+    ] == ["c"]
 
 
 @pytest.mark.parametrize("name", ["found", "_kept", "not_found", "one", "as_told", "SHOWN", "held_out", "LeftOut", "own"])

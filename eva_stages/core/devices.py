@@ -85,7 +85,7 @@ def share_out(model: Model, devices: int, memory: int, devices_per_copy: int | N
     Args:
         devices: how many there are; none = one copy on the CPU unless `copies` are asked for.
         memory: bytes of each.
-        each: devices per copy; chosen, it is the smallest power of two on which the weights fill no more than `ROOM` of the memory
+        devices_per_copy: None: the smallest power of two on which the weights fill no more than `ROOM` of the memory
             and that divides the attention heads.
         copies: chosen, as many as there are devices for.
 

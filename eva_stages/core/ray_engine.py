@@ -141,7 +141,7 @@ def processed_batches(
 
     Args:
         hire: starts an actor.
-        left: number of batches.
+        batches_left: number of batches.
         check: called while nothing happens; raises where waiting is pointless.
         begin: called when a copy has loaded or has processed a batch.
     """

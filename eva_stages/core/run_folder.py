@@ -195,7 +195,7 @@ class Run:
         return folder
 
     def commit(self, stage: Stage, artifact: Path, facts: dict[str, Any]) -> dict[str, Any]:
-        """Turn `out` (a `data` or `model` folder in the workplace) into the stage's artifact; returns its manifest."""
+        """Turn `artifact` (a `data` or `model` folder in the workplace) into the stage's artifact; returns its manifest."""
         for path in sorted(artifact.rglob("*")):
             sync(path)
         manifest = {

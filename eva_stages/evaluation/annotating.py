@@ -78,9 +78,9 @@ class AnnotatePairs(JudgingTask):
     def _judgment(self, row: dict[str, Any], shown_row: dict[str, Any]) -> dict[str, Any]:
         missing = None in (row["responses"][0], row["baseline_responses"][0])
         is_same = shown_row["output_1"] == shown_row["output_2"] and not missing
-        messages = (
-            [] if is_same else [{**message, "content": _filled_template(message["content"], shown_row)} for message in self._template]
-        )
+        messages = []
+        for message in [] if is_same else self._template:
+            messages.append({**message, "content": FIELD.sub(lambda field: str(shown_row[field[1]]), message["content"])})
         case = Case(int(shown_row["is_switched_outputs"]), IDENTICAL if is_same else self.annotator, messages)
         return self.begin(row, case, missing)
 
@@ -105,10 +105,6 @@ class AnnotatePairs(JudgingTask):
         except Exception as error:  # parsers raise any exception; the package counts each as no preference
             return {"outcome": None, "unread": f"{NO_VERDICT} ({error_reason(error)})"}
         return {"outcome": outcome_of_preference(3 - second if input["game"] and second is not None else second)}
-
-
-def _filled_template(text: str, shown_row: dict[str, Any]) -> str:
-    return FIELD.sub(lambda field: str(shown_row[field[1]]), text)
 
 
 def _sure(text: str) -> list[dict[str, Any]]:

@@ -84,16 +84,17 @@ def _with_choices(row: dict[str, Any]) -> Answer:
         first = turns[0] if isinstance(turns[0], dict) else {}
     except (LookupError, TypeError) as error:
         raise ValueError("choices has no turns; expected choices[0].turns") from error
-    counts = {**_counts(row.get("conv_metadata")), **({"token_len": first["token_len"]} if "token_len" in first else {})}
+    counts = _counts(row.get("conv_metadata"), **({"token_len": first["token_len"]} if "token_len" in first else {}))
     return Answer(text_field(row, "question_id"), text_field(row, "model_id"), _text("\n".join(map(_text, texts))), counts, False)
 
 
-def _counts(metadata: Any) -> dict[str, Any]:
+def _counts(metadata: Any, **further_counts: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict | None):
         raise ValueError(f"metadata is {str(metadata)[:60]!r}; expected counts by name")
-    counts = metadata or {}
-    for name in STYLE:
-        parts = count.values() if isinstance(count := counts.get(name), dict) else ()
+    counts = {**(metadata or {}), **further_counts}
+    for name in ("token_len", *STYLE):
+        count = counts.get(name)
+        parts = count.values() if isinstance(count, dict) else [count] if isinstance(count, int) else []
         if not all(isinstance(part, int | float) and abs(part) < 1e9 for part in parts):
             raise ValueError(f"{name} is {str(count)[:60]!r}; expected a number, or numbers by kind")
     return counts

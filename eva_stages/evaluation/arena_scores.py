@@ -26,7 +26,7 @@ from eva_stages.evaluation.arena_hard import (
 from eva_stages.evaluation.arena_style import ControlledRate, missing_answer, style_control
 from eva_stages.evaluation.bradley_terry import win_rate_intervals, win_rates
 from eva_stages.evaluation.judgment_files import Record, parse_records
-from eva_stages.evaluation.statistics import question_values
+from eva_stages.evaluation.statistics import mean_values
 
 AnswersByModel = Mapping[str, Mapping[str, Answer]]
 
@@ -49,10 +49,9 @@ def arena_models(records: Sequence[Record], answers: AnswersByModel) -> list[tup
 
 
 def _of_battles(records: Sequence[Record], answers: AnswersByModel) -> list[tuple[dict[str, Any], pa.Table]]:
+    rows = parse_records(records, parse_battle)
     try:
-        battles, baseline = battle_file(parse_records(records, parse_battle))
-    except ConfigError:
-        raise
+        battles, baseline = battle_file(rows)
     except ValueError as error:
         raise ConfigError([f"{records[0].path}: {error}"]) from error
     entries = _pool(battles, baseline, "v0.1", answers)
@@ -162,13 +161,9 @@ def _judging_figures(judgments: Sequence[Judgment]) -> dict[str, Any]:
 
 def _values(battles: Battles, model: str, judged_questions: Sequence[str]) -> pa.Table:
     """Win rate of each question in percent, with its battles as weight; null if its games have no verdict."""
-    outcomes: dict[str, list[float]] = {question: [] for question in judged_questions}
     mine = battles.where((battles.b == model) | (battles.a == model))
     model_outcomes = np.where(mine.b == model, mine.outcome, 1 - mine.outcome)
-    for question, outcome in zip(mine.question, model_outcomes, strict=True):
-        outcomes.setdefault(question, []).append(outcome)
-    means = {question: 100 * float(np.mean(games)) if games else None for question, games in outcomes.items()}
-    return question_values(means, {question: len(games) for question, games in outcomes.items()})
+    return mean_values([*((question, None) for question in judged_questions), *zip(mine.question, model_outcomes, strict=True)], 100)
 
 
 def _tokens(answers: Mapping[str, Answer] | None) -> int | None:

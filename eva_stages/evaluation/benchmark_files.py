@@ -15,66 +15,46 @@ BASELINES = {"v0.1": ("gpt-4-0314",), "v2.0": ("o3-mini-2025-01-31", "gemini-2.0
 """Official baselines of Arena-Hard; of two, the second has the responses to creative writing."""
 
 
-def _questions(benchmark: Section) -> dict[str, FileSource]:
-    """The files with a benchmark's questions, by the field that can set a path."""
-    match benchmark:
-        case LMEval(include=str() as folder):
-            return {"include": FileSource(folder, folder=True)}
-        case Benchmark():
-            name = benchmark_name(benchmark)
-            home = {"arena-hard-v0.1": "arena-hard", "alpaca-eval": "alpaca-eval-outputs"}.get(name, name)
-            references = {"references": _source(benchmark.references, "mt-bench-references")} if isinstance(benchmark, MTBench) else {}
-            return {"questions": _source(benchmark.questions, home), **references}
-        case _:
-            return {}
-
-
-def _baseline(benchmark: Section) -> dict[str, FileSource]:
-    """The files with the baseline's responses: from the recipe, or the published ones of a model; none for the base policy."""
-    match benchmark:
-        case ArenaHard(baseline=path) | AlpacaEval(baseline=path) if path == BASE:
-            return {}
-        case AlpacaEval():
-            return {"baseline": _source(benchmark.baseline, "alpaca-eval-outputs")}
-        case ArenaHard(baseline=str() as model, version=version):
-            return {"baseline": FileSource(model, arena_hard_answers(version, model))}
-        case ArenaHard(version=version):
-            homes = [arena_hard_answers(version, model) for model in BASELINES[version]]
-            return {f"baseline.{index}" if index else "baseline": FileSource(home=home) for index, home in enumerate(homes)}
-        case _:
-            return {}
-
-
-def _judge(benchmark: Section) -> dict[str, FileSource]:
-    """The files with a judge's prompts, by the field that can set a path."""
-    match benchmark:
-        case MTBench():
-            return {"prompts": _source(benchmark.prompts, "mt-bench-prompts")}
-        case ArenaHard():
-            home = "arena-hard-prompts" if benchmark.version == "v0.1" else "arena-hard-v2.0-prompts"
-            prompts = _source(benchmark.prompts, home)
-            system = replace(_source(benchmark.system_prompts, "arena-hard-system-prompts"), settings=prompts)
-            return {"prompts": prompts, "system_prompts": system}
-        case _:
-            return {}
-
-
-def _package(benchmark: Section) -> dict[str, FileSource]:
-    """The two files of the alpaca_eval package: from the recipe, and for the official questions from the Hub.
-
-    Other questions are not those of the package's fit, so nothing is downloaded for them; without files in the recipe their
-    length-controlled win rate is null. Only the recipe decides which files there are.
-    """
-    if not isinstance(benchmark, AlpacaEval):
-        return {}
-    files = {"gamed": benchmark.gamed, "difficulty": benchmark.difficulty}
-    required_files = {name: path for name, path in files.items() if path is not None or benchmark.questions is None}
-    return {name: _source(path, f"alpaca-eval-{name}") for name, path in required_files.items()}
-
-
 def file_sources(benchmark: Section) -> dict[str, FileSource]:
-    """Every file of a benchmark, by the field that can set a path; settings come before the files that depend on them."""
-    return {**_judge(benchmark), **_package(benchmark), **_baseline(benchmark), **_questions(benchmark)}
+    """Every file of a benchmark, by the field that can set a path; settings come before the files that depend on them.
+
+    The two files of the alpaca_eval package come from the recipe, and for the official questions from the Hub: other questions are not
+    those of the package's fit, so without files in the recipe their length-controlled win rate is null.
+    """
+    match benchmark:
+        case LMEval(include=folder):
+            return {} if folder is None else {"include": FileSource(folder, folder=True)}
+        case MTBench():
+            prompts, references = _source(benchmark.prompts, "mt-bench-prompts"), _source(benchmark.references, "mt-bench-references")
+            return {"prompts": prompts, "questions": _source(benchmark.questions, "mt-bench"), "references": references}
+        case ArenaHard(version=version):
+            suffix = "" if version == "v0.1" else "-v2.0"
+            prompts = _source(benchmark.prompts, f"arena-hard{suffix}-prompts")
+            system = replace(_source(benchmark.system_prompts, "arena-hard-system-prompts"), settings=prompts)
+            questions = _source(benchmark.questions, f"arena-hard{suffix}")
+            return {"prompts": prompts, "system_prompts": system, **_arena_hard_baselines(benchmark), "questions": questions}
+        case AlpacaEval(baseline=baseline):
+            files = {"gamed": benchmark.gamed, "difficulty": benchmark.difficulty}
+            package = {name: path for name, path in files.items() if path is not None or benchmark.questions is None}
+            return {
+                **{name: _source(path, f"alpaca-eval-{name}") for name, path in package.items()},
+                **({} if baseline == BASE else {"baseline": _source(baseline, "alpaca-eval-outputs")}),
+                "questions": _source(benchmark.questions, "alpaca-eval-outputs"),
+            }
+        case Benchmark():
+            return {"questions": _source(benchmark.questions, benchmark_name(benchmark))}
+        case _:
+            return {}
+
+
+def _arena_hard_baselines(benchmark: ArenaHard) -> dict[str, FileSource]:
+    """The files with the baseline's responses: from the recipe, or the published ones of models; none for the base policy."""
+    if benchmark.baseline == BASE:
+        return {}
+    if benchmark.baseline is not None:
+        return {"baseline": FileSource(benchmark.baseline, arena_hard_answers(benchmark.version, benchmark.baseline))}
+    homes = [arena_hard_answers(benchmark.version, model) for model in BASELINES[benchmark.version]]
+    return {f"baseline.{index}" if index else "baseline": FileSource(home=home) for index, home in enumerate(homes)}
 
 
 def check_files(benchmark: Benchmark, files: Mapping[str, Outside]) -> None:

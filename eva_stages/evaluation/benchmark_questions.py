@@ -5,9 +5,10 @@ Texts are copied byte for byte. Every question keeps its official id beside the 
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -19,6 +20,7 @@ from eva_stages.core.runner import Context
 from eva_stages.core.tables import read_table, write_rows
 
 Row = dict[str, Any]
+T = TypeVar("T")
 GSM8K_FORMAT = "\n\nSolve this step by step. Then give the final answer, a bare number, on a last line of this form:\n#### <number>"
 """eva's own zero-shot instruction; most published GSM8K figures are few-shot (use `lm_eval` for them)."""
 
@@ -38,11 +40,8 @@ def load_questions(context: Context, benchmark: str) -> dict[str, Any]:
 
 def question_rows(benchmark: str, path: Path, references: Path | None = None) -> list[Row]:
     """Rows of the `questions` schema, in the file's order."""
-    try:
-        rows = [READERS[benchmark](row) for row in read_rows(path)]
-    except (KeyError, IndexError, TypeError) as error:
-        raise DataError(f"{path} is not a question file of {benchmark}: a row has unexpected fields ({error})") from error
-    reference_turns = {str(row["question_id"]): _turns(row) for row in read_rows(references)} if references else {}
+    rows = _parsed_rows(path, READERS[benchmark], f"question file of {benchmark}")
+    reference_turns = dict(_parsed_rows(references, _reference, f"file of references of {benchmark}")) if references else {}
     rows_by_id: dict[str, Row] = {}
     for row in rows:
         messages = [{"role": "user", "content": row["turns"][0]}]
@@ -58,16 +57,41 @@ def question_rows(benchmark: str, path: Path, references: Path | None = None) ->
         rows_by_id[full_row["prompt_id"]] = full_row
     if not rows_by_id:
         raise DataError(f"{path} has no questions")
+    if repeated_ids := [name for name, count in Counter(row["question_id"] for row in rows).items() if count > 1]:
+        raise DataError(f"{path} has more than one question with id {repeated_ids[0]}; give every question an id of its own")
     return list(rows_by_id.values())
 
 
+def _parsed_rows(path: Path, parse: Callable[[Row], T], kind: str) -> list[T]:
+    """Each row of a file, parsed.
+
+    Raises:
+        DataError: if a row has other fields than a file of this kind.
+    """
+    try:
+        return [parse(row) for row in read_rows(path)]
+    except (KeyError, IndexError, TypeError) as error:
+        raise DataError(f"{path} is not a {kind}: a row has unexpected fields ({error})") from error
+
+
+def _texts(turns: Any) -> list[str]:
+    if not isinstance(turns, list) or not all(isinstance(text, str) for text in turns):
+        raise TypeError(f"{short(turns)} is not a list of texts")
+    return turns
+
+
+def _reference(row: Row) -> tuple[str, list[str]]:
+    return str(row["question_id"]), _texts(_turns(row))
+
+
 def _mt_bench(row: Row) -> Row:
-    return {"question_id": str(row["question_id"]), "category": row["category"], "turns": [row["turns"][0], row["turns"][1]]}
+    turns = _texts(row["turns"])
+    return {"question_id": str(row["question_id"]), "category": row["category"], "turns": [turns[0], turns[1]]}
 
 
 def _arena_hard(row: Row) -> Row:
     text = row["turns"][0]["content"] if "turns" in row else row["prompt"]
-    return {"question_id": _id(row), "category": row["category"], "turns": [text]}
+    return {"question_id": _id(row), "category": row["category"], "turns": _texts([text])}
 
 
 def _alpaca_eval(row: Row) -> Row:
@@ -83,7 +107,7 @@ def _gsm8k(row: Row) -> Row:
 def _ifeval(row: Row) -> Row:
     checks = {"instruction_id_list": row["instruction_id_list"], "kwargs": row["kwargs"]}
     reference = json.dumps(checks, ensure_ascii=False)
-    return {"question_id": str(row["key"]), "category": "ifeval", "turns": [row["prompt"]], "reference": reference}
+    return {"question_id": str(row["key"]), "category": "ifeval", "turns": _texts([row["prompt"]]), "reference": reference}
 
 
 def _custom(row: Row) -> Row:
@@ -142,11 +166,7 @@ def baseline_answers(benchmark: str, files: Iterable[Path]) -> dict[tuple[str | 
     answers: dict[tuple[str | None, str], tuple[str, str]] = {}
     for number, path in enumerate(files):
         category = CREATIVE if number else None
-        for row in read_rows(path):
-            try:
-                key, model, text = _answer(benchmark, row)
-            except (KeyError, IndexError, TypeError) as error:
-                raise DataError(f"{path} is not a file of responses to {benchmark}: a row has unexpected fields ({error})") from error
+        for key, model, text in _parsed_rows(path, lambda row: _answer(benchmark, row), f"file of responses to {benchmark}"):
             answers[category, key] = model, text
     return answers
 

@@ -6,7 +6,6 @@ single [[80]] moves a mean by 0.45 (docs/differences.md). `rating` reads the jud
 official tool the score is the plain mean over all rated rows, not the mean of the turns' means, and a repeated row counts again.
 """
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +17,12 @@ import pyarrow as pa
 
 from eva_stages.core.verdicts import HIGHEST_RATING, LOWEST_RATING
 from eva_stages.evaluation.judgment_files import Record, judge_field, judgment_field, text_field
-from eva_stages.evaluation.statistics import question_values
+from eva_stages.evaluation.statistics import mean_values
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-"""In the order of their questions: ten each, ids from 81."""
+"""In the order of their questions."""
+OFFICIAL_CATEGORIES = {str(81 + place): CATEGORIES[place // 10] for place in range(80)}
+"""Categories of the official questions, by id: ten questions each, ids from 81."""
 
 _DOUBLE = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 _SINGLE = re.compile(r"\[(\d+\.?\d*)\]")
@@ -55,7 +56,7 @@ def parse_rating(record: Record) -> Rating:
     if row["turn"] not in (1, 2):
         raise ValueError(f"turn is {row['turn']!r}; expected 1 or 2")
     stored_score = row["score"] if "score" in row else _number(judgment_field(row["judgment"]))
-    if isinstance(stored_score, bool) or not isinstance(stored_score, int | float | None) or stored_score in (math.inf, -math.inf):
+    if isinstance(stored_score, bool) or not isinstance(stored_score, int | float | None):
         raise ValueError(f"score is {stored_score!r}; expected a number, -1 or null for no rating")
     score = None if stored_score is None or stored_score == -1 or stored_score != stored_score else stored_score
     outside = score is not None and not LOWEST_RATING <= score <= HIGHEST_RATING
@@ -65,8 +66,7 @@ def parse_rating(record: Record) -> Rating:
 
 def category_of(question: str) -> str | None:
     """The category of one of the 80 official questions, by its id; None for any other id."""
-    place = int(question) - 81 if question.isdecimal() else -1
-    return CATEGORIES[place // 10] if 0 <= place < 80 else None
+    return OFFICIAL_CATEGORIES.get(question)
 
 
 def question_categories(records: Iterable[Record]) -> dict[str, str]:
@@ -102,12 +102,7 @@ def scores(ratings: Sequence[Rating], categories: Mapping[str, str] | None = Non
 
 def values(ratings: Sequence[Rating]) -> pa.Table:
     """Each question's mean rating over its rated turns, with their number as weight."""
-    by_question: dict[str, list[float]] = {rating.question: [] for rating in ratings}
-    for rating in ratings:
-        if rating.value is not None:
-            by_question[rating.question].append(rating.value)
-    means = {question: float(np.mean(question_ratings)) if question_ratings else None for question, question_ratings in by_question.items()}
-    return question_values(means, {question: len(question_ratings) for question, question_ratings in by_question.items()})
+    return mean_values((rating.question, rating.value) for rating in ratings)
 
 
 def radar(by_model: Mapping[str, Mapping[str, float | None]], path: Path) -> None:

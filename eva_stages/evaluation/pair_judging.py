@@ -1,12 +1,12 @@
 """Pairwise judging in both orders, so a judge's position bias cancels out. Game 0 shows the baseline as assistant A, game 1 the model."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.rows import last_user_text
 from eva_stages.core.verdicts import LABELS, outcome_of_label
+from eva_stages.evaluation.arena_hard import verdict_v01
 from eva_stages.evaluation.judge import JudgingTask
 from eva_stages.evaluation.judge_prompts import Case, chat
 
@@ -18,13 +18,12 @@ TEMPLATE = (
     "<|User Prompt|>\n{prompt}\n\n<|The Start of Assistant A's Answer|>\n{a}\n<|The End of Assistant A's Answer|>\n\n"
     "<|The Start of Assistant B's Answer|>\n{b}\n<|The End of Assistant B's Answer|>"
 )
-_VERDICT = re.compile(r"\[\[([AB<>=]+)\]\]")
 
 
 def read_verdict(text: str | None) -> str | None:
     """The verdict in a judge's reply; None if there is none, an unknown one, or two different ones."""
-    verdicts = set(_VERDICT.findall(text or ""))
-    return verdicts.pop() if len(verdicts) == 1 and verdicts <= set(LABELS["v0.1"]) else None
+    verdict = verdict_v01(text)
+    return verdict if verdict in LABELS["v0.1"] else None
 
 
 class JudgePairs(JudgingTask):

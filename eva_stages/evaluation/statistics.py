@@ -12,7 +12,7 @@ between any two models or iterations, whatever the benchmark. The intervals here
 refuses a single question; published figures of eva must not change, so the resampling is written out here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,15 @@ def question_values(values: Mapping[str, float | None], weights: Mapping[str, fl
     ids = sorted(values)
     weight = [0.0 if values[name] is None else weights[name] if weights else 1.0 for name in ids]
     return pa.table([ids, [values[name] for name in ids], weight], schema=VALUES)
+
+
+def mean_values(results: Iterable[tuple[str, float | None]], unit: float = 1.0) -> pa.Table:
+    """The mean result of each question, times `unit`, as a `VALUES` table, with the number of its results that are not None as weight."""
+    by_question: dict[str, list[float]] = {}
+    for question, result in results:
+        by_question.setdefault(question, []).extend([] if result is None else [result])
+    means = {question: unit * float(np.mean(numbers)) if numbers else None for question, numbers in by_question.items()}
+    return question_values(means, {question: len(numbers) for question, numbers in by_question.items()})
 
 
 def estimate_values(table: pa.Table, confidence: float, seed: int) -> Estimate | None:

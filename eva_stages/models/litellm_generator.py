@@ -148,10 +148,11 @@ class LiteLLMGenerator(SeededLLM):
         null_count = n - len(choices)
         counts = [choice["tokens"] for choice in choices] + [0] * null_count
         input_tokens = int(costs.pop("input_tokens"))
+        shared_costs = {name: [cost / n] * n for name, cost in costs.items() if cost}
         result: GeneratorOutput = {
             "generations": [choice["text"] for choice in choices] + [None] * null_count,
             "finish_reasons": [choice["reason"] for choice in choices] + [reason] * null_count,
-            "statistics": {"input_tokens": [input_tokens] * n, "output_tokens": counts, **_share_costs(costs, n)},
+            "statistics": {"input_tokens": [input_tokens] * n, "output_tokens": counts, **shared_costs},
         }
         if self.extra.get("logprobs"):
             result["logprobs"] = [choice["logprobs"] for choice in choices] + [None] * null_count
@@ -172,8 +173,3 @@ class LiteLLMGenerator(SeededLLM):
             write_notice(Path(self.attempt), text, lasting)
         else:
             logging.getLogger(__name__).warning(text)
-
-
-def _share_costs(costs: dict[str, float], n: int) -> dict[str, list[Any]]:
-    """A prompt's costs, divided equally among its responses."""
-    return {name: [costs[name] / n] * n for name in costs if costs[name]}

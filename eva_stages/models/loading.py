@@ -14,10 +14,6 @@ from eva_stages.models.conversation import template_source
 from eva_stages.models.weights import load_strictly
 
 LETTERCRAFT = "lettercraft"
-CONVERT_GGUF = (
-    "Convert it: pip install gguf, load the model with AutoModelForCausalLM.from_pretrained(folder, gguf_file='{file}') and the tokenizer "
-    "with AutoTokenizer likewise, delete model.config.quantization_config, and write both with save_pretrained(another_folder)"
-)
 NO_TOKENIZER = (
     "the folder has no tokenizer.json. Where the model is from there may be one; else install sentencepiece, load the tokenizer with "
     "AutoTokenizer.from_pretrained(folder) and write it with save_pretrained(folder)"
@@ -56,9 +52,8 @@ def locate(model: str, revision: str | None, place: str) -> Path:
     folder = _folder(model, revision, place)
     weights = list(folder.glob("*.safetensors"))
     if not weights and (gguf_files := sorted(folder.glob("*.gguf"))):
-        raise ConfigError(
-            [f"{place}: {model} holds GGUF weights, and eva loads safetensors. {CONVERT_GGUF.format(file=gguf_files[0].name)}"]
-        )
+        conversion = f"pip install gguf && eva convert {gguf_files[0]} NEW_FOLDER"
+        raise ConfigError([f"{place}: {model} has GGUF weights, and eva loads safetensors; convert it with: {conversion}"])
     if not (folder / "config.json").is_file():
         raise ConfigError([f"{place}: {model} has no config.json, so it is no checkpoint"])
     try:

@@ -83,7 +83,7 @@ def retry_after(value: str | None, present_time: float, longest: float) -> float
 
     Args:
         value: the header: seconds (fractions are accepted), or an HTTP date.
-        now: seconds since the epoch.
+        present_time: seconds since the epoch.
     """
     text = (value or "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):

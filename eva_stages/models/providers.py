@@ -36,8 +36,7 @@ def provider_key(model: str, api_base: str | None, variable: str | None, place: 
         if key := os.environ.get(variable):
             return key
         raise MissingKeyError([f"{place}.runtime.api_key_env: the environment variable {variable} is not set; export it with the key"])
-    litellm = import_litellm()
-    missing = litellm.validate_environment(model)["missing_keys"]
+    missing = import_litellm().validate_environment(model)["missing_keys"]
     if missing and api_base is None:
         names = " and ".join(missing)
         raise MissingKeyError([f"{place}.model: {model} needs {names} in the environment; export it, or name a variable in api_key_env"])
@@ -52,13 +51,9 @@ def token_rates(model: str, price: Mapping[str, float] | None) -> tuple[float, f
     """
     if price is not None:
         return price["input"] * PER_MILLION, price["output"] * PER_MILLION
-    litellm = import_litellm()
-    try:
-        info = litellm.get_model_info(model)
-    except Exception:  # for an unlisted model, the type of the error depends on the provider
-        return None
-    rates = info["input_cost_per_token"], info["output_cost_per_token"]
-    return None if None in rates else (float(rates[0] or 0), float(rates[1] or 0))
+    info = _listed_facts(model)
+    rates = info.get("input_cost_per_token"), info.get("output_cost_per_token")
+    return None if rates[0] is None or rates[1] is None else (float(rates[0]), float(rates[1]))
 
 
 def dropped_settings(model: str, request: Mapping[str, Any]) -> list[str]:
@@ -92,9 +87,14 @@ def provider_of(model: str) -> str | None:
 
 def most_new_tokens(model: str) -> int | None:
     """Longest response of a model in tokens, from LiteLLM's list; None if unknown."""
-    litellm = import_litellm()
-    try:
-        limit = litellm.get_model_info(model).get("max_output_tokens")
-    except Exception:  # as in `token_rates`
-        return None
+    limit = _listed_facts(model).get("max_output_tokens")
     return int(limit) if limit else None
+
+
+def _listed_facts(model: str) -> Mapping[str, Any]:
+    """LiteLLM's facts about a model; empty if it is not listed."""
+    try:
+        facts: Mapping[str, Any] = import_litellm().get_model_info(model)
+    except Exception:  # for an unlisted model, the type of the error depends on the provider
+        return {}
+    return facts

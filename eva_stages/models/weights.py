@@ -57,7 +57,7 @@ def weight_faults(kind: Any, folder: Path, report_unused: Callable[[str], object
     """Why loading this checkpoint as `kind` would fail, without reading its weights; empty if it would succeed.
 
     Args:
-        unused: called with a sentence about weights that the model does not use, if there are any.
+        report_unused: called with a sentence about weights that the model does not use, if there are any.
         optional: weights whose names begin with this prefix may be missing, because they are unused.
     """
     from transformers import AutoConfig

@@ -22,6 +22,8 @@ from eva_stages.core.patches import wrap_litellm_transports
 UNPROCESSABLE = 422
 LARGEST_BODY = 64 << 20
 """Most bytes of a response."""
+DROPPED_HEADERS = ("content-encoding", "content-length", "transfer-encoding", "location")
+"""Of a response; clients follow no redirect without a location."""
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
@@ -88,13 +90,7 @@ async def _exchange(exchange: Exchange, handle: Handler, request: httpx.Request)
         exchange.problem = exchange.problem or f"{summary}: {type(error).__name__}: {error}"
         raise
     exchange.may_be_delivered = exchange.status < 300
-    dropped_headers = (
-        "content-encoding",
-        "content-length",
-        "transfer-encoding",
-        "location",
-    )  # clients follow no redirect without a location
-    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in dropped_headers]
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in DROPPED_HEADERS]
     return httpx.Response(exchange.status, headers=headers, content=exchange.body, request=request)
 
 

@@ -119,14 +119,14 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
         "train": _training(recipe, iteration, solver_prompts, pair_share),
         stage_name(JUDGE, LETTERCRAFT, EVAL): Size(2 * questions),
     }
+    sizes |= _benchmark_sizes(recipe, iteration)
+    probe_prompts = recipe.health.probe_prompts
+    sizes |= {name: Size(probe_prompts) for name in ("health", "probe")}
     for side in SIDES:
         sizes[stage_name(ANSWER, LETTERCRAFT, side)] = Size(questions, (samples + 1) * limit)
         sizes |= {stage_name(kind, LETTERCRAFT, side): Size(questions) for kind in (ANSWER_REWARD, SCORE)}
-    sizes |= _benchmark_sizes(recipe, iteration)
-    sizes |= {name: Size(*size) for name, size in _health_sizes(recipe, questions or None).items()}
-    for side in SIDES:
-        probe = stage_name(PROBE_REWARD, side=side)
-        sizes |= _reward_sizes(recipe, probe, sizes[probe].rows, samples or PROBE_SAMPLES)
+        sizes[stage_name(PROBE_ANSWER, side=side)] = Size(probe_prompts, PROBE_SAMPLES * limit)
+        sizes |= _reward_sizes(recipe, stage_name(PROBE_REWARD, side=side), questions or probe_prompts, samples or PROBE_SAMPLES)
     return {stage.fingerprint: sizes.get(stage.name, Size(prompts)) for stage in closure(list(iteration.stages))}
 
 
@@ -181,20 +181,4 @@ def _benchmark_sizes(recipe: Recipe, iteration: Iteration) -> dict[str, Size]:
                 sizes[stage_name(JUDGE, name, side)] = Size(judge_calls(benchmark, len(rows)))
             answers = turns // len(rows)
             sizes[stage_name(ANSWER, name, side)] = Size(len(rows), answers * benchmark.max_new_tokens, answers=answers)
-    return sizes
-
-
-def _health_sizes(recipe: Recipe, questions: int | None) -> dict[str, tuple[int | None, int]]:
-    """Rows, and generated tokens per row at most, of the stages that are run for an iteration's health alone, by stage name.
-
-    Args:
-        held_out: questions of the Lettercraft evaluation, if there is one.
-    """
-    probe_prompts, limit = recipe.health.probe_prompts, PROBE_SAMPLES * recipe.policy.generator.max_new_tokens
-    sizes: dict[str, tuple[int | None, int]] = {"health": (probe_prompts, 0), "probe": (probe_prompts, 0)}
-    for side in SIDES:
-        sizes |= {
-            stage_name(PROBE_ANSWER, side=side): (probe_prompts, limit),
-            stage_name(PROBE_REWARD, side=side): (questions or probe_prompts, 0),
-        }
     return sizes

@@ -79,7 +79,7 @@ def repositories(
 
     Args:
         report: where the run's report is, if there is one.
-        known: what earlier pushes recorded: repository name to path to {"sha256", "source"}.
+        pushed_files: what earlier pushes recorded: repository name to path to {"sha256", "source"}.
         scratch: folder for copies of row files that need cleaning.
     """
     repository_list = []

@@ -46,7 +46,7 @@ class PromptGroups(Sampler[int]):
     TRL's own sampler continues its random stream across epochs, which a resumed training cannot reproduce.
 
     Args:
-        each: prompts of an optimiser step; a remainder at the end of an epoch is dropped.
+        prompts_per_step: prompts of an optimiser step; a remainder at the end of an epoch is dropped.
         n: responses per prompt.
         micro: micro steps of an optimiser step, each of which gets all prompts of the step.
     """

@@ -281,7 +281,7 @@ def test_a_folder_may_have_any_name_and_a_hub_id_may_not(
 
 def test_a_gguf_folder_is_an_error_that_names_the_conversion(tmp_path: Path) -> None:
     (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
-    assert_refused("GGUF", "gguf_file='model-q4.gguf'", "save_pretrained", policy__model=str(tmp_path))
+    assert_refused("GGUF", "eva convert", "model-q4.gguf NEW_FOLDER", policy__model=str(tmp_path))
 
 
 def test_a_model_that_generates_no_text_is_refused(tmp_path: Path) -> None:

@@ -319,13 +319,22 @@ def test_a_judgment_of_another_type_is_named_with_its_line(bench: str, row: dict
 
 
 def test_a_huge_rating_is_outside_the_scale(tmp_path: Path) -> None:
-    rows = [rating_row("m", 81, 1, 8), rating_row("m", 82, 1, 10**400)]
+    replied_row = {name: value for name, value in rating_row("m", 83, 1, 8).items() if name != "score"}
+    replied_row["judgment"] = f"[[{10**400}]]"
+    rows = [rating_row("m", 81, 1, 8), rating_row("m", 82, 1, 10**400), replied_row]
     (model,) = score_files("mt-bench", [write_lines(tmp_path / "a.jsonl", rows)])["models"]
-    assert (model["score"], model["out_of_range"]) == (8.0, 1)
+    assert (model["score"], model["out_of_range"]) == (8.0, 2)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("messages", ["a"]), ("metadata", True), ("metadata", {"bold_count": {"**": ["x"]}}), ("metadata", [1])]
+    ("field", "value"),
+    [
+        ("messages", ["a"]),
+        ("metadata", True),
+        ("metadata", {"bold_count": {"**": ["x"]}}),
+        ("metadata", [1]),
+        ("metadata", {"token_len": 10**400}),
+    ],
 )
 def test_a_response_file_of_another_format_is_refused(field: str, value: Any) -> None:
     row = {"uid": "q", "model": "m", "messages": [{"role": "assistant", "content": "x"}], field: value}

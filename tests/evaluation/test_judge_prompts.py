@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -153,3 +154,27 @@ def test_a_question_file_of_another_benchmark_and_a_repeated_question_are_errors
     (tmp_path / "q.jsonl").write_text('{"uid": "1", "category": "x", "prompt": "a"}\n{"uid": "2", "category": "x", "prompt": " a"}\n')
     with pytest.raises(DataError, match="has the same prompt in questions 1 and 2"):
         question_rows("arena_hard", tmp_path / "q.jsonl")
+    (tmp_path / "q.jsonl").write_text('{"uid": "1", "category": "x", "prompt": "a"}\n{"uid": 1, "category": "x", "prompt": "b"}\n')
+    with pytest.raises(DataError, match="more than one question with id 1"):
+        question_rows("arena_hard", tmp_path / "q.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "row"),
+    [
+        ("mt_bench", {"question_id": 1, "category": "x", "turns": "Hello."}),
+        ("mt_bench", {"question_id": 1, "category": "x", "turns": ["Hello.", None]}),
+        ("arena_hard", {"uid": "1", "category": "x", "prompt": None}),
+        ("ifeval", {"key": 1, "prompt": 5, "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}),
+    ],
+)
+def test_a_question_without_text_is_an_error(tmp_path: Path, benchmark: str, row: dict[str, Any]) -> None:
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=f"q.jsonl is not a question file of {benchmark}: .* is not a list of texts"):
+        question_rows(benchmark, tmp_path / "q.jsonl")
+
+
+def test_a_file_of_references_of_another_format_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match=r"r\.jsonl is not a file of references of mt_bench"):
+        question_rows("mt_bench", MT / "question.jsonl", tmp_path / "r.jsonl")

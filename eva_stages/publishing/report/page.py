@@ -50,7 +50,7 @@ def write_report(histories: Sequence[History], comparison: dict[str, Any] | None
     """Write the report of a run, or the comparison of several into the folder of the first; returns the HTML file.
 
     Args:
-        compared: the differences of the first two runs' scores, as `eva_stages.views.comparison` makes them.
+        comparison: the differences of the first two runs' scores, as `eva_stages.views.comparison` makes them.
     """
     first = histories[0]
     hosts = {host for history in histories for host in hosts_of(history.recipe)}
