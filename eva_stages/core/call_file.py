@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,32 @@ def spending_of(path: Path, stage: str | None) -> dict[str, float]:
         return {}
 
     def query() -> Any:
-        connection = connect(path)
-        try:
+        with closing(connect(path)) as connection:
             upgrade(connection)
             where, values = ("", ()) if stage is None else ("WHERE stage = ?", (stage,))
             return connection.execute(f"SELECT SUM(usd), SUM(estimated AND usd > 0) FROM calls {where}", values).fetchone()
-        finally:
-            connection.close()
 
     usd, estimated_calls = run_guarded(path, query)
     return {name: value for name, value in (("cost_usd", usd), ("estimated_calls", estimated_calls)) if value}
+
+
+def take_over_calls(source: Path, target: Path, stage: str) -> None:
+    """Copy the calls of a stage from another run's journal, so that a run that continues the stage does not pay for them again."""
+    fields = "key, answer, usd, stage, estimated"
+
+    def copy() -> None:
+        with closing(connect(source)) as connection:
+            upgrade(connection)
+            rows = connection.execute(f"SELECT {fields} FROM calls WHERE stage = ?", (stage,)).fetchall()
+        if rows:
+            with closing(connect(target)) as connection:
+                upgrade(connection)
+                with connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.executemany(f"INSERT OR IGNORE INTO calls ({fields}) VALUES (?, ?, ?, ?, ?)", rows)
+
+    if source.is_file() and not (target.is_file() and source.samefile(target)):
+        run_guarded(source, copy)
 
 
 def owner_name() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from uuid import uuid4
 
-from eva_stages.core.call_file import CALLS, spending_of
+from eva_stages.core.call_file import CALLS, spending_of, take_over_calls
 from eva_stages.core.config.engine_config import Engine, LocalEngine
 from eva_stages.core.durable import UNWRITABLE, unwritable
 from eva_stages.core.errors import DamagedError, EvaError, StageError, describe
@@ -25,7 +25,7 @@ from eva_stages.core.outside import OutsideInputs
 from eva_stages.core.process import held_in_children
 from eva_stages.core.progress import Reporter, Task, facts
 from eva_stages.core.row_running import run_rows, run_table
-from eva_stages.core.run_folder import Run
+from eva_stages.core.run_folder import Run, attempt_record
 from eva_stages.core.stage import FunctionStage, RowStage, Stage, TableStage, closure
 from eva_stages.core.tables import FILE, count_rows
 
@@ -178,6 +178,8 @@ def _try_event(run: Run, kind: str, facts: dict[str, Any]) -> None:
 
 def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: str) -> dict[str, Any]:
     start_time, clock = utc_now(), time.monotonic()
+    if (earlier_run := attempt_record(run.work / stage.folder).get("run")) is not None:
+        take_over_calls(Path(earlier_run) / CALLS, run.root / CALLS, stage.folder)
     work = run.workplace(stage, attempt)
     folders = {name: run.folder(upstream) for name, upstream in stage.inputs.items()}
     outside = OutsideInputs.of(stage)

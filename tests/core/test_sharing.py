@@ -1,5 +1,6 @@
 """Runs that share a store: each stage is computed once, also side by side, and no kill of one run harms another."""
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from threading import Timer
 
 import pytest
 
+from eva_stages.core.call_file import CALLS
+from eva_stages.core.calls import Journal
 from eva_stages.core.ledger import read_ledger, sums
 from eva_stages.core.progress import Reporter
 from eva_stages.core.run_folder import Run
@@ -285,3 +288,21 @@ def test_time_counts_for_the_run_that_computed_and_is_marked_as_reused_in_the_ot
     assert [entry["reused"] for entry in (*entries["one"], *entries["other"])] == [False, False, True, False]
     assert sums(entries["one"])["stages"] == sums(entries["other"])["stages"] == 2
     assert sums(entries["other"])["reused_stages"] == 1 and sums(entries["other"])["bytes"] == len("firstother")
+
+
+def test_a_run_that_continues_a_stage_of_another_run_takes_over_its_paid_calls(tmp_path: Path) -> None:
+    killed_run, run = (shared_run(tmp_path, name) for name in ("a", "b"))
+    killed_run.workplace(FIRST, "attempt")
+    journal = Journal(killed_run.root / CALLS, stage=FIRST.folder)
+
+    async def pay() -> None:
+        await journal.settle(await journal.reserve(0.03), "a call", {"choices": []}, 0.02)
+        await journal.reserve(0.05)
+
+    asyncio.run(pay())
+    journal.close()
+    assert complete_stages(run, FIRST).manifest(FIRST)["counts"]["cost_usd"] == pytest.approx(0.07)
+    paid_call = Journal(run.root / CALLS, stage=FIRST.folder).find("a call")
+    assert paid_call is not None and paid_call.is_own_payment and paid_call.usd == 0.02
+    complete_stages(run, SECOND)
+    assert "cost_usd" not in run.manifest(SECOND)["counts"]

@@ -103,8 +103,9 @@ def expected(kind: str, loss: dict[str, Any], folders: dict[str, str], reference
     """The mean loss over all pairs in float64, and its gradient by parameter.
 
     Args:
-        reference_sums: the reference's sums as the trainer has them, in float32, shape (2, pairs); None where the loss has no reference. They are
-            held against float64 here, and the formula takes them as they are: some losses amplify their rounding a thousandfold.
+        reference_sums: the reference's sums as the trainer has them, in float32, shape (2, pairs); None where the loss has no
+            reference. They are held against float64 here, and the formula takes them as they are: some losses amplify their rounding
+            a thousandfold.
     """
     words = AutoTokenizer.from_pretrained(folders["policy"])
     policy, reference = (AutoModelForCausalLM.from_pretrained(folders[name], dtype=torch.float64) for name in ("policy", "reference"))
