@@ -16,12 +16,7 @@ from eva_stages.evaluation.judgment_files import Record, text_field
 STYLE = ("header_count", "list_count", "bold_count")
 
 _CODE = re.compile(r"```([^`]*)```")
-_HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
-_ORDERED_ITEM = re.compile(r"^\s*\d+\.\s", re.MULTILINE)
-_UNORDERED_ITEM = re.compile(r"^\s*[-*+]\s", re.MULTILINE)
-_BOLD = re.compile(r"\*\*[^*\n]+\*\*")
-_BOLD_UNDERSCORE = re.compile(r"__[^_\n]+__")
-_MARKDOWN = ((_HEADER,), (_ORDERED_ITEM, _UNORDERED_ITEM), (_BOLD, _BOLD_UNDERSCORE))
+_MARKDOWN = ((r"(?m)^#{1,6}\s",), (r"(?m)^\s*\d+\.\s", r"(?m)^\s*[-*+]\s"), (r"\*\*[^*\n]+\*\*", r"__[^_\n]+__"))
 """Patterns of headers, list items and bold spans; the matches of a group are added up."""
 
 
@@ -73,7 +68,7 @@ def style_counts(answer: Answer) -> tuple[int, int, int, int]:
     plain = answer.text
     for block in _CODE.findall(answer.text):  # as the official tool: the text of a code block is removed everywhere
         plain = plain.replace(block, "")
-    headers, items, bold = (sum(len(kind.findall(plain)) for kind in kinds) for kinds in _MARKDOWN)
+    headers, items, bold = (sum(len(re.findall(pattern, plain)) for pattern in patterns) for patterns in _MARKDOWN)
     return token_length(answer), headers, items, bold
 
 

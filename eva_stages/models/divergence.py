@@ -38,19 +38,17 @@ def divergence(
         system_prompt, date: as when the responses were sampled.
         dtype, device: see `load_model`. One model is in memory at a time.
     """
+    from transformers import AutoModelForCausalLM
+
     chat = Chat(load_tokenizer(policy), date, system_prompt)
     sequences = [(chat.prompt_ids(response.messages), response.ids) for response in responses if response.ids]
     if not sequences:
         return {"kl": None, "kl_per_token": None}
-    policy_sums, initial_sums = (_log_probs(folder, sequences, dtype, device) for folder in (policy, initial))
+    policy_sums, initial_sums = (
+        log_probs(load_model(AutoModelForCausalLM, folder, dtype, device), sequences) for folder in (policy, initial)
+    )
     total = float((policy_sums - initial_sums).sum())
     return {"kl": total / len(sequences), "kl_per_token": total / sum(len(ids) for _, ids in sequences)}
-
-
-def _log_probs(folder: str, sequences: Sequence[tuple[list[int], list[int]]], dtype: str, device: str) -> "np.ndarray":
-    from transformers import AutoModelForCausalLM
-
-    return log_probs(load_model(AutoModelForCausalLM, folder, dtype, device), sequences)
 
 
 def log_probs(model: Any, sequences: Sequence[tuple[list[int], list[int]]]) -> "np.ndarray":

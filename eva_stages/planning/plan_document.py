@@ -140,8 +140,6 @@ def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCos
     if cost is not None:
         tokens = {"input_tokens": cost.expected_input_tokens, "output_tokens": cost.expected_output_tokens}
     seconds = _seconds(known_rate, units)
-    gpus, expected_seconds = known_rate.gpus if known_rate else None, seconds["seconds_expected"]
-    gpu_seconds = None if gpus is None or expected_seconds is None else expected_seconds * gpus
     model_size = model if stage.name == "train" else None
     return {
         **entry,
@@ -152,9 +150,7 @@ def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCos
         **{name: _whole(value) for name, value in tokens.items()},
         "seconds": None,
         **seconds,
-        "gpus": gpus,
-        "gpu_seconds": gpu_seconds,
-        "gpu_hours": None if gpu_seconds is None else gpu_seconds / 3600,
+        **_gpu_time(known_rate.gpus if known_rate else None, seconds["seconds_expected"]),
         "bytes": model_size.artifact if model_size else _whole(_per_unit(known_rate, "bytes", units)),
         "checkpoint_bytes": model_size.checkpoints if model_size else None,
         **_money(stage, size, tokens, cost),
@@ -163,7 +159,6 @@ def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCos
 
 def _done_entry(manifest: dict[str, Any]) -> dict[str, Any]:
     counts, seconds = manifest["counts"], manifest["seconds"]
-    gpus = manifest["devices"]["count"] if "devices" in manifest else None
     usd = counts.get("cost_usd", 0.0)
     return {
         "state": "done",
@@ -174,13 +169,16 @@ def _done_entry(manifest: dict[str, Any]) -> dict[str, Any]:
         "output_tokens": counts.get("output_tokens"),
         "seconds": seconds,
         **dict.fromkeys(SECONDS, seconds),
-        "gpus": gpus,
-        "gpu_seconds": None if gpus is None else seconds * gpus,
-        "gpu_hours": None if gpus is None else seconds * gpus / 3600,
+        **_gpu_time(manifest["devices"]["count"] if "devices" in manifest else None, seconds),
         "bytes": manifest.get("bytes"),
         "checkpoint_bytes": None,
         **dict.fromkeys(MONEY, usd),
     }
+
+
+def _gpu_time(gpus: int | None, seconds: float | None) -> dict[str, float | None]:
+    gpu_seconds = None if gpus is None or seconds is None else seconds * gpus
+    return {"gpus": gpus, "gpu_seconds": gpu_seconds, "gpu_hours": None if gpu_seconds is None else gpu_seconds / 3600}
 
 
 def _per_unit(rate: Rate | None, name: str, units: int | None) -> float | None:
