@@ -14,9 +14,8 @@ from eva_stages.core.recipe_files import run_date
 from eva_stages.core.resolved import Checkpoint, PromptSource, Resolved
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside
-from eva_stages.creator.hub_prompts import dataset_commit
+from eva_stages.creator.hub_prompts import dataset_commit, prompt_source
 from eva_stages.creator.prompt_loading import LeftOutRows, count_usable
-from eva_stages.creator.prompt_sources import prompt_source
 from eva_stages.evaluation.benchmark_files import file_sources
 from eva_stages.evaluation.judge_prompts import needs_system_prompts
 from eva_stages.models.loading import find_checkpoint

@@ -13,7 +13,7 @@ from eva_stages.core.config.solver_config import ORPO, RLOO, SPPO, SimPO
 from eva_stages.core.errors import DataError
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.rows import Message
-from eva_stages.creator.prompt_sources import prompt_source
+from eva_stages.creator.hub_prompts import prompt_source
 from eva_stages.models.architecture import first_line
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer

@@ -10,10 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
 from eva_stages.core.errors import ConfigError, hub_failures
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import BATCH
-from eva_stages.creator.prompt_files import Block, chosen_column, column_blocks, numbered_rows
+from eva_stages.creator.prompt_files import Block, chosen_column, column_blocks, numbered_rows, prompt_batches
 from eva_stages.creator.prompt_loading import load_blocks
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -52,11 +53,7 @@ def read_hub_prompts(
 
     try:
         rows = load_dataset(id, config, split=split, revision=commit).with_format("arrow")
-    except (
-        DatasetsError,
-        ValueError,
-        OSError,
-    ) as error:  # an unknown configuration or split raises a ValueError that lists the known names
+    except (DatasetsError, ValueError, OSError) as error:  # a ValueError lists the known configurations or splits
         raise ConfigError([f"prompts: {id}, config {config}, split {split} cannot be loaded: {' '.join(str(error).split())}"]) from error
     column_list = ", ".join(rows.column_names)
     chosen = column or chosen_column(rows.column_names, id)
@@ -79,3 +76,18 @@ def load_hub(
 ) -> dict[str, Any]:
     """Load prompts from a data set at a commit; `settings` are those of `load_blocks`."""
     return load_blocks(context, read_hub_prompts(id, config, split, revision, column, reference_column), id, id, **settings)
+
+
+def prompt_source(prompts: FilePrompts | HubPrompts, commit: str | None) -> Iterator[Block]:
+    """The values of a recipe's prompts, some rows at a time.
+
+    Args:
+        commit: of a data set on the Hub.
+
+    Raises:
+        ConfigError: as `prompt_batches` and `read_hub_prompts` say.
+    """
+    if isinstance(prompts, FilePrompts):
+        return prompt_batches(Path(prompts.path).expanduser(), prompts.column, prompts.reference_column)
+    assert commit is not None
+    return read_hub_prompts(prompts.id, prompts.config, prompts.split, commit, prompts.column, prompts.reference_column)
