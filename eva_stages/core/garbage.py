@@ -74,7 +74,10 @@ def named_folders(root: Path) -> set[str] | None:
 def find_garbage(folder: Path) -> tuple[list[Garbage], list[SkippedPath]]:
     """The garbage of a folder of runs, and the paths that were not examined."""
     runs, garbage, skipped_paths = runs_in(folder), list[Garbage](), list[SkippedPath]()
-    named_stages: set[str] = set()
+    stores, named_stages = stores_of(folder, runs), set[str]()
+    for neighbour in (run for store in stores for run in runs_in(store.root.parent)):  # `folder` may be one run of several
+        with suppress(DamagedError):
+            named_stages |= named_folders(neighbour.root) or set()
     for run in runs:
         try:
             names = named_folders(run.root)
@@ -93,7 +96,7 @@ def find_garbage(folder: Path) -> tuple[list[Garbage], list[SkippedPath]]:
         garbage += [Garbage(path, "left by a killed process", run) for path in [run.root / PARTIAL_FOLDER] if path.is_dir()]
         if not run.shares:
             garbage += [Garbage(path, UNNAMED_REASON, run) for path in _unnamed_work(run.store, names)]
-    for store in stores_of(folder, runs):
+    for store in stores:
         for path, name in _entries(store.stages):
             if name not in named_stages and not _has_other_links(path, [entry.path for entry in garbage]):
                 garbage.append(Garbage(path, UNNAMED_REASON, store))

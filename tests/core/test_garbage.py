@@ -124,6 +124,12 @@ def test_files_that_eva_did_not_create_are_kept(tmp_path: Path) -> None:
     assert collect(tmp_path) == [] and all(file.exists() for file in files)
 
 
+def test_the_garbage_of_one_run_leaves_what_a_run_beside_it_names(tmp_path: Path) -> None:
+    run, neighbour = recipe_run(tmp_path, "one", FIRST), recipe_run(tmp_path, "two", FIRST, SECOND)
+    shutil.rmtree(neighbour.stages)
+    assert collect(run.root) == [] and run.store.has(SECOND.folder)
+
+
 def test_unfinished_work_of_a_run_without_a_list_of_stages_is_kept(tmp_path: Path) -> None:
     run = recipe_run(tmp_path, "one", FIRST)
     run.workplace(SECOND)
