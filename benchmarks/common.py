@@ -1,6 +1,6 @@
 """Inputs of the benchmarks: a model of 29 million parameters with random weights, prompts and responses of realistic lengths.
 
-Lengths are log-normal, as those of real prompts are; answers end at random because one token in `ANSWER_TOKENS` ends them.
+Lengths are log-normal, as those of real prompts are; responses end at random because one token in `ANSWER_TOKENS` ends them.
 """
 
 from pathlib import Path
@@ -88,7 +88,7 @@ def prompts(count: int, median: float = 60, seed: int = 0, longest: int = 1024, 
 
 
 def run_stage(stage: Stage, folder: Path) -> dict[str, Any]:
-    """Run one stage in a run of its own, as `eva run` does; returns its manifest."""
+    """Run one stage in a new run, as `eva run` does; returns its manifest."""
     run = Run(folder)
     run.create()
     with run.lock():

@@ -1,10 +1,10 @@
-"""Near-duplicate removal: the curate step, against an index of `datasketch` objects, which is what one would write first.
+"""Near-duplicate removal: the curate step, against an index of `datasketch` objects, the obvious implementation.
 
     python -m benchmarks.curating                                1,000,000 short prompts through the step: time and peak memory
     python -m benchmarks.curating --prompts 20000 --compare      both ways on the same prompts, and their ratio
 
 Every fifth prompt is an earlier one with a word replaced. The step runs as in a stage's process, from files to files; its start is not
-counted in the time. The other way holds the texts already, and writes nothing. Both keep the same prompts.
+counted in the time. The other way has the texts in memory already, and writes nothing. Both keep the same prompts.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The whole data path of an iteration, without models: does memory stay flat as the prompt set grows, and time per row?
+"""The complete data path of an iteration, without models: does memory stay flat as the prompt set grows, and time per row?
 
     python -m benchmarks.data_path                            20,000 and 200,000 prompts, and the ratios
 
 The stages are those of a run, started, committed and verified by its runner: prompts from a file, responses, rewards, informativeness,
-selection, evolution, contamination, curating, mixing, pairs. In the place of models stand steps that make up answers, rewards and
-evolutions in the same rows. Memory is the proportional set size of all processes together, looked at ten times a second.
+selection, evolution, contamination, curating, mixing, pairs. Steps that generate random responses, rewards and
+evolutions in the same rows replace the models. Memory is the proportional set size of all processes together, sampled ten times a second.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def _table(name: str, step: str, arguments: dict, **inputs: Stage | Outside) -> 
 
 
 class Memory:
-    """The most memory that this process and all below it hold together, in MiB; `by_stage` for the stages that `stage` names."""
+    """The most memory that this process and its descendants use together, in MiB; `by_stage` for the stages that `stage` names."""
 
     def __init__(self) -> None:
         self.stage, self.by_stage, self._end_event = "", dict[str, float](), threading.Event()
@@ -144,7 +144,7 @@ class Memory:
         self._thread.join()
 
     def measure(self) -> None:
-        """Look at it now, so that no stage is too short to be seen."""
+        """Sample the memory now, so that no stage is too short to be measured."""
         process = psutil.Process()
         used_mib = sum(map(_share, [process, *process.children(recursive=True)])) / 2**20
         self.by_stage[self.stage] = max(self.by_stage.get(self.stage, 0), used_mib)

@@ -5,7 +5,7 @@
     python -m benchmarks.generation --engine vllm --long    # shared prompts of 500 and more tokens: one request of n against n passes
     python -m benchmarks.generation --load 7                # on a machine where 7 processes per core do other work
 
-`stage` is the whole stage as `eva run` runs it: distilabel pipeline, durable part files, manifest. `raw` is the engine alone in one
+`stage` is the complete stage as `eva run` runs it: distilabel pipeline, durable part files, manifest. `raw` is the engine alone in one
 process: the same model, prompts, settings and batches, nothing written. `passes` asks the engine n times for one response, as the
 paper's public scripts do. `passive` and `spinning` are the stage on a busy machine, with threads that wait as eva lets them
 (`OMP_WAIT_POLICY`) and as they wait by default. Loading is on no side's clock: `stage` subtracts what an empty stage of the same kind

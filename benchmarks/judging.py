@@ -2,10 +2,10 @@
 
     python -m benchmarks.judging
 
-`stage` is the whole judging stage as `eva eval run` runs it (LiteLLM's client over HTTP, a durable journal entry per call, distilabel
+`stage` is the complete judging stage as `eva eval run` runs it (LiteLLM's client over HTTP, a durable journal entry per call, distilabel
 pipeline, part files), less the time of the same stage over one question. `client` is the generator alone with its journal. `bare` is
-LiteLLM's client alone in a loop of the same concurrency: what it would cost to keep nothing. The judge is an asyncio server in a process
-of its own; `cpu` is processor time per call in milliseconds, which has to stay below 0.2 s / 32 = 6.25 ms for the ideal to be in reach.
+LiteLLM's client alone in a loop of the same concurrency: the cost without saving anything. The judge is an asyncio server in a separate
+process; `cpu` is processor time per call in milliseconds, which has to stay below 0.2 s / 32 = 6.25 ms for the ideal to be in reach.
 """
 
 import argparse

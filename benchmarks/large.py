@@ -1,4 +1,4 @@
-"""Artifacts of any size for the benchmarks of the data path, made and written in batches: nothing grows with the number of prompts.
+"""Artifacts of any size for the benchmarks of the data path, written in batches: memory does not grow with the number of prompts.
 
 Texts are words of a made-up vocabulary drawn by Zipf's law, in lengths that are log-normal, as those of real prompts are. Every fifth
 prompt is an earlier one of its batch with one word replaced, as evolvers like to write them.
@@ -72,7 +72,7 @@ def reward_tables(count: int, n: int = 6, seed: int = 0) -> Iterator[pa.Table]:
 
 
 def response_tables(count: int, n: int = 6, words: int = 20, seed: int = 0) -> Iterator[pa.Table]:
-    """Responses to the prompts of `prompt_tables` with the same seed. The texts are slices of one, since nobody looks at them."""
+    """Responses to the prompts of `prompt_tables` with the same seed. The texts are slices of one text, because nothing reads them."""
     long = " ".join(texts(1, 20_000, np.random.default_rng(1)))
     for size, rng in _batches(count, seed):
         ids = identities(size, rng)
@@ -122,6 +122,6 @@ def table_step(use: Use, out_folder: Path, **sources: Path) -> dict[str, float]:
 
 
 def peak() -> float:
-    """The most memory that this process has held, in MiB. Linux only: what `resource` says begins with the parent's."""
+    """The most memory that this process has used, in MiB. Linux only, because the figure of `resource` includes the parent's."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024

@@ -1,8 +1,8 @@
-"""Mixing two large prompt sets and pairing the answers to one: time and peak memory, from files to files.
+"""Mixing two large prompt sets and pairing the responses to one: time and peak memory, from files to files.
 
     python -m benchmarks.mixing                  1,000,000 prompts; 6 responses each
 
-Each step runs as in a stage's process of its own; its start is not counted in the time. The peak is the whole process's, libraries
+Each step runs in a separate process, as in a stage; its start is not counted in the time. The peak is that of the process, libraries
 included.
 """
 

@@ -5,7 +5,7 @@
 An engine is what generates, scores or trains: the work of a row stage's step, the reference's pass over the pairs, and the training
 loop. Everything else counts as overhead: starting processes and distilabel, loading models, the steps on tables, writing and merging
 rows, committing. The stages are those of `eva run quickstart` for iteration 1, from the seed prompts on, with a clock around each step.
-Importing the libraries, which a command does once for all its iterations, is told apart.
+Importing the libraries, which a command does once for all its iterations, is reported separately.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python -m benchmarks.selecting                  1,000,000 prompts x 6 rewards
 
 The steps run as in a stage's process; its start, which does not depend on the number of prompts, is not counted in the time. The peak
-is the whole process's, libraries included.
+is that of the process, libraries included.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What benchmarks with several sides share: each side runs in its own process below the script, they take turns, and medians are compared.
 
-Nothing heavy is imported here: a measured process should hold no more than a stage's process does.
+Nothing heavy is imported here: a measured process should use no more memory than a stage's process.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def compare(module: str, sides: Sequence[str], rounds: int, figure: str, folder:
     """Let the sides take turns with this command's options; print every figure, the medians and their ratios to the first side.
 
     Args:
-        figure: the one that is compared.
+        figure: the name of the figure that is compared.
         folder: of the input, where the sides share it.
 
     Returns:

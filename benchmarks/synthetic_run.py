@@ -1,4 +1,4 @@
-"""A run of any size made of random numbers and words: for measuring reports and lineages, and for trying them on hostile texts.
+"""A run of any size with random numbers and words, to measure reports and lineages and to test them with hostile texts.
 
 Only what is on disk is real: the row schemas, the files and the manifests. No model has seen any of it.
 """
@@ -34,16 +34,16 @@ def rows_of(schema: str, columns: Mapping[str, Any]) -> pa.Table:
 
 @dataclass
 class SyntheticRun:
-    """Writes a run of `prompts` prompts, `responses` answers each, and `iterations` eva iterations after the base round."""
+    """Writes a run of `prompts` prompts, `responses` responses each, and `iterations` eva iterations after the base round."""
 
     root: Path
     prompts: int
     responses: int = 6
     iterations: int = 3
     words: int = 60
-    """Words of an answer."""
+    """Words of a response."""
     hostile: Sequence[str] = ()
-    """Texts that take the place of every second prompt, answer, topic and judge's word."""
+    """Texts that replace every second prompt, response, topic and judge's word."""
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     folders: list[str] = field(default_factory=list)
     _id_count: int = 0

@@ -31,7 +31,7 @@ def creator(
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the prompts of an iteration: answer, score, inform, select, evolve, curate, mix."""
+    """Compute the prompts of an iteration: respond, reward, inform, select, evolve, curate, mix."""
     from cli.running import run_stages
 
     changes = changes_of(overrides, trust)
@@ -49,7 +49,7 @@ def solver(
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the policy of an iteration: answer, score, pair, train."""
+    """Train the policy of an iteration: respond, reward, pair, train."""
     from cli.running import run_stages
 
     changes = [*changes_of(overrides, trust), *([f"solver.training.runtime.launch={accelerate}"] if accelerate else [])]

@@ -77,7 +77,7 @@ def requested_recipe(recipe: Recipe, bench: str | None, judge: str | None, basel
     if baseline is not None and not any(isinstance(benchmark, ArenaHard | AlpacaEval) for benchmark in evaluation.benchmarks):
         errors.append("--baseline: none of the benchmarks compares with a baseline; arena-hard and alpaca-eval do. Leave it out")
     if max_cost is not None and not any(isinstance(model, LiteLLMModel) for model in judges):
-        errors.append("--max-cost: none of the benchmarks has a judge that could cost anything; leave it out")
+        errors.append("--max-cost: none of the benchmarks has a paid judge; leave it out")
     if errors:
         raise ConfigError(errors)
     return recipe.model_copy(update={"evaluation": evaluation})

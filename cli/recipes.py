@@ -46,7 +46,7 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
     text, files = recipe_text(name)[1], recipe_files(name)
     copies = [path, *([path.parent / files.name] if files else [])]
     if existing := [str(copy) for copy in copies if copy.exists()]:
-        raise ConfigError([f"{' and '.join(existing)} exists; give another path, eva overwrites no file"])
+        raise ConfigError([f"{' and '.join(existing)} exists and is not overwritten; give another path"])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if files:

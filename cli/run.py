@@ -42,4 +42,4 @@ def _stages_until(rounds: "list[Iteration]", last: str | None) -> "list[Stage]":
         if last in (stage.name, stage.label):
             return stages[: index + 1]
     names = ", ".join(dict.fromkeys(stage.name for stage in stages))
-    raise ConfigError([f"--until: there is no stage {last!r}; stages: {names}; with an iteration in front for a later one, as in 2-mix"])
+    raise ConfigError([f"--until: there is no stage {last!r}; stages: {names}; put the iteration before the name, as in 2-mix"])

@@ -50,7 +50,7 @@ def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "R
     from eva_stages.core.store import default_store
 
     if store is not None and store.exists() and not store.is_dir():
-        raise ConfigError([f"--store: {store} is no folder"])
+        raise ConfigError([f"--store: {store} is not a folder"])
     root = run_dir if run_dir is not None else Path("runs") / recipe.name
     _opened_folders.append(root)
     return Run(root, store if store is not None else default_store(root))
@@ -92,4 +92,4 @@ def this_command() -> str:
 def repairing_command() -> str:
     """The command as typed, with `--repair` where it can."""
     runs = sys.argv[1:2] in (["run"], ["creator"], ["solver"]) or sys.argv[1:3] == ["eval", "run"]
-    return f"{this_command()} --repair" if runs else "the command that made the run, and --repair"
+    return f"{this_command()} --repair" if runs else "the run's command with --repair"

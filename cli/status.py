@@ -35,7 +35,7 @@ def _status_view(document: dict[str, Any], height: int | None = None) -> "Group"
 
 
 def _follow(watch: "Watch", terminal: "Terminal") -> None:
-    """Show a live table, and the whole one at the end."""
+    """Show a live table, and the complete table at the end."""
     import time
 
     from rich.live import Live

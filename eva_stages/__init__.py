@@ -1,4 +1,4 @@
-"""Stages of an eva run. What holds for every process of eva is set here, before any of them imports a library that looks at it."""
+"""Stages of an eva run. Settings of every eva process are made here, before a library that reads them is imported."""
 
 from eva_stages.core.patches import ignore_field_warnings, let_waiting_threads_sleep
 

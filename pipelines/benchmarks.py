@@ -1,4 +1,4 @@
-"""The public benchmarks as stages: questions, answers, judgments or checks, score; for the base policy and for every iteration alike."""
+"""The public benchmarks as stages: questions, responses, judgments or checks, score; for the base policy and for every iteration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from pipelines.seeds import sampling_seed
 from pipelines.stage_limits import empty_limit, judging_limits, unscored_limit
 
 ROWS_PER_PART = 4
-"""Questions per part of a paid judge's judgments, in multiples of the concurrency: the journal holds every call anyway, and the end
+"""Questions per part of a paid judge's judgments, in multiples of the concurrency: the journal saves every call anyway, and the end
 of each part waits for its slowest call."""
 
 Files = Mapping[str, Outside]
@@ -57,7 +57,7 @@ def benchmark_stages(
     Args:
         side: `base` for the base policy, `eval` for that of an iteration.
         first: the base policy, which judges where a recipe lets the policy judge: all policies have the same judge.
-        base: the base policy's answers, where it is already measured.
+        base: the base policy's responses, if they are already stages.
         place: the benchmark's place in the recipe, for errors.
     """
     name = benchmark_name(benchmark)

@@ -1,6 +1,6 @@
 """The paper's controls: iterations without a creator, or with a creator that does not evolve [figure 5, table 4].
 
-Each control trains like eva, iteration by iteration from the policy of the one before; only its prompts are others.
+Each control trains like eva, iteration by iteration from the policy of the previous iteration; only the prompts differ.
 """
 
 from eva_stages.core.config.recipe import Recipe
@@ -17,8 +17,8 @@ def control_stages(
 ) -> tuple[Stage, ...]:
     """The stages that lead to the prompts of an iteration; the last stage has the prompts. For recipes with a control.
 
-    `longer` stays with the seed prompts; `human` takes the next, disjoint part of the prompt source; `no_evolve` draws from the seed
-    prompts those that are informative under the present policy, anew in every iteration.
+    `longer` uses the seed prompts again; `human` takes the next, disjoint part of the prompt source; `no_evolve` draws, in every
+    iteration, the seed prompts that are informative under the current policy.
 
     Args:
         topics: the topics of the seed prompts, where the recipe labels them.

@@ -47,7 +47,7 @@ def questions_stage(benchmark: Lettercraft) -> Stage:
 
 
 def base_stages(recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, policy: Outside) -> tuple[Stage, ...]:
-    """Answers, rewards and score of the base policy."""
+    """Responses, rewards and score of the base policy."""
     questions = questions_stage(benchmark)
     answers, rewards = _answer_stages(recipe, resolved, benchmark, BASE, 0, questions, policy)
     return questions, answers, rewards, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, BASE), 0, {"rewards": rewards})
@@ -56,7 +56,7 @@ def base_stages(recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, poli
 def evaluation_stages(
     recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, iteration: int, policy: Stage, base: tuple[Stage, ...], place: str
 ) -> tuple[Stage, ...]:
-    """Answers, rewards, judgments and score of the policy of an iteration, against the stages of the base policy.
+    """Responses, rewards, judgments and score of the policy of an iteration, against the stages of the base policy.
 
     Args:
         place: the benchmark's place in the recipe, for errors.
@@ -88,7 +88,7 @@ def evaluation_stages(
 def _answer_stages(
     recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, side: Side, iteration: int, questions: Stage, policy: Stage | Outside
 ) -> tuple[Stage, Stage]:
-    """Sampled and greedy answers, and their rewards."""
+    """Sampled and greedy responses, and their rewards."""
     sampling_generator, inputs = policy_generator(recipe, resolved, policy)
     greedy_generator, _ = policy_generator(recipe, resolved, policy, temperature=0.0)
     respond, seed = "eva_stages.core.responding:Respond", sampling_seed(recipe, sampling_generator, "answer", iteration)

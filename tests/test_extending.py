@@ -264,7 +264,7 @@ def test_a_score_outside_the_unit_interval_is_null(tmp_path: Path) -> None:
             ["creator.curate.filters=[short]"],
             r"creator.curate.filters: is 'short'; expected a function in a Python file, as in functions.py",
         ),
-        (["creator.metric=metrics.py:weight"], "the name weight belongs to eva; rename the function"),
+        (["creator.metric=metrics.py:weight"], "the name weight is reserved; rename the function"),
         (["creator.metric=metrics.py:nothing"], "creator.metric: there is no file .*metrics.py"),
         (["reward={kind: microworld}"], "reward.kind: is 'microworld'; known: lettercraft, "),
     ],

@@ -46,7 +46,7 @@ def _policy_template(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     if changes := list(_changes(chat)):
         note(
             f"policy.model: the chat template of {model} {' and '.join(changes)}. eva trains responses as they were sampled; only earlier "
-            "turns of prompts are rendered so"
+            "turns of prompts are rendered this way"
         )
 
 
@@ -88,8 +88,8 @@ def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             chat = Chat(load_tokenizer(str(checkpoint.path)))
             if "Thought7" not in chat.conversation_text([*QUESTION, {"role": "assistant", "content": THOUGHT}]):
                 note(
-                    f"{place}.model: the chat template of {reward.model} leaves out thoughts, so policy.reasoning=keep shows it none; "
-                    "policy.reasoning=strip makes that explicit"
+                    f"{place}.model: the chat template of {reward.model} removes thoughts, so the reward does not see them in spite of "
+                    "policy.reasoning=keep; set policy.reasoning=strip to make that explicit"
                 )
 
 
@@ -107,7 +107,7 @@ def _settings(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             yield f"{place}: vLLM cannot read the generation_config.json of {model} ({fault}); fix the file"
         if model_defaults := model_settings(folder):
             defaults = ", ".join(f"{name} {shorten(str(value), 60)}" for name, value in sorted(model_defaults.items()))
-            note(f"{place}: the files of {model} ask for {defaults}. eva samples as the recipe says and takes only end tokens from them")
+            note(f"{place}: the files of {model} set {defaults}. eva uses the recipe's settings, and only the end tokens of the files")
 
 
 def _unreadable(folder: Path) -> str | None:

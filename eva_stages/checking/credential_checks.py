@@ -1,4 +1,4 @@
-"""A recipe is stored with its run and published, so nothing secret may stand in it."""
+"""A recipe is stored with its run and published, so it must not contain secrets."""
 
 import re
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ def check_credentials(recipe: Recipe, _: Resolved) -> Iterator[str]:
 
 
 def _credential_kind(text: str, secret_values: Secrets) -> str:
-    """What kind of credential a text holds."""
+    """What kind of credential a text contains."""
     if USER_IN_URL.search(text):
         return "is a URL with a user or a password"
     if secret_values.hide(text) != text:
         names = [name for name, value in known_secrets() if single_secret(value).hide(text) != text]
-        return f"holds the value of {', '.join(dict.fromkeys(names)) or 'an environment variable'}, or a part of it"
+        return f"contains the value of {', '.join(dict.fromkeys(names)) or 'an environment variable'}, or a part of it"
     return "contains what looks like a key or a password"
 
 

@@ -42,8 +42,8 @@ def imported_function(recipe: Recipe, resolved: Resolved, choice: FunctionChoice
     if not recipe.trust_code:
         raise ConfigError(
             [
-                f"{place}: {function.name} is code in {function.file}, which may do anything once it is imported; read it, then give "
-                "--trust, or set trust_code: true in the recipe"
+                f"{place}: {function.name} is code in {function.file}, which runs when it is imported. Read the file, then pass "
+                "--trust or set trust_code: true in the recipe"
             ]
         )
     try:

@@ -126,6 +126,6 @@ def _ask(model: LiteLLMModel, place: str) -> float | None:
     reason = output["finish_reasons"][0]
     if output["generations"][0] is None and reason.startswith(NO_RESPONSE):
         cause = reason.partition(": ")[2]
-        raise ConfigError([f"{place}: {model.model} at {where} does not answer ({cause}); start it, or correct model, api_base or key"])
+        raise ConfigError([f"{place}: {model.model} at {where} does not respond ({cause}); start it, or correct model, api_base or key"])
     statistics = output["statistics"]
     return None if "unpriced_calls" in statistics else sum(statistics.get("cost_usd", []))

@@ -62,7 +62,7 @@ def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             note(f"prompts: {source.left_out_rows} of {source.rows} rows of {place} are left out: {source.reasons}")
         if source.usable and lacks_prompts and not human:
             usable = source.usable
-            note(f"prompts.size: is {prompts.size}, and {place} has {usable} prompts that can be used; the run takes those {usable}")
+            note(f"prompts.size: is {prompts.size}, but {place} has {usable} usable prompts; the run uses these {usable}")
 
 
 def _vllm(recipe: Recipe, _: Resolved) -> Iterator[str]:

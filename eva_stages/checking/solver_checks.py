@@ -54,7 +54,7 @@ def _online(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             "of a stage; give a reward that scores single responses, or another solver.loss"
         )
     if solver.rewrite:
-        yield "solver.rewrite: rloo makes no pairs, so there is no chosen response to rewrite; leave it out"
+        yield "solver.rewrite: rloo makes no pairs, so there is no chosen response to rewrite; remove it"
     if solver.training.start == "scratch":
         yield "solver.training.start: rloo makes no pairs to start over with; take incremental"
     if solver.training.adapter and solver.reference == "initial":
@@ -85,8 +85,8 @@ def _batches(recipe: Recipe, _: Resolved) -> Iterator[str]:
     micro = min(training.runtime.micro_batch_size, max(1, training.batch_size // processes))
     if training.batch_size % (micro * processes):
         yield (
-            f"solver.training.batch_size: {training.batch_size} pairs cannot be made of micro batches of {micro} on {processes} "
-            f"processes; give a multiple of {micro * processes}"
+            f"solver.training.batch_size: {training.batch_size} pairs are not a multiple of {micro} pairs per micro batch x "
+            f"{processes} processes; give a multiple of {micro * processes}"
         )
 
 
@@ -98,13 +98,13 @@ def _machines(recipe: Recipe, _: Resolved) -> Iterator[str]:
     if machines > 1 and runtime.starter is None:
         yield f"{place}: {runtime.launch} has {machines} machines; give the starter of training, slurm or ray"
     if machines == 1 and runtime.starter:
-        yield f"{place}: {runtime.launch} has one machine, which needs no starter; leave it out, or take multi_node"
+        yield f"{place}: {runtime.launch} has one machine, which needs no starter; remove it, or use multi_node"
     if processes % machines:
-        yield f"solver.training.runtime.launch: {processes} processes are no equal shares of {machines} machines"
+        yield f"solver.training.runtime.launch: {processes} processes cannot be divided equally among {machines} machines"
     if runtime.starter == "slurm" and which("srun") is None:
-        yield f"{place}: there is no srun here; run eva within a Slurm job (configs/cluster/), or take ray"
+        yield f"{place}: srun is not installed here; run eva within a Slurm job (configs/cluster/), or use ray"
     if runtime.starter == "ray" and find_spec("ray") is None:
-        yield f"{place}: needs Ray, which is not installed: pip install 'eva-align[ray]', or take slurm"
+        yield f"{place}: needs Ray, which is not installed: pip install 'eva-align[ray]', or use slurm"
 
 
 def _packages(recipe: Recipe, _: Resolved) -> Iterator[str]:

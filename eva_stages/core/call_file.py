@@ -22,8 +22,8 @@ OWN_COLUMNS = {"stage": "TEXT", "estimated": "INTEGER NOT NULL DEFAULT 0", "owne
 """Columns that only a run's journal has: the paying stage, whether `usd` is an estimate, and the process that waits for the response."""
 FIXES = {
     "SQLITE_FULL": "free some space on its disk",
-    "SQLITE_BUSY": "another process holds it; end that process or wait for it",
-    "SQLITE_LOCKED": "another process holds it; end that process or wait for it",
+    "SQLITE_BUSY": "another process has locked it; end that process or wait for it",
+    "SQLITE_LOCKED": "another process has locked it; end that process or wait for it",
     "SQLITE_READONLY": "make it and its folder writable",
     "SQLITE_CANTOPEN": "make its folder writable",
     "SQLITE_CORRUPT": "restore it, or move it away and pay for its responses again",

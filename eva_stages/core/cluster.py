@@ -34,7 +34,7 @@ def check_engine(engine: Engine, run: Run, stages: Sequence[Stage]) -> None:
     token.touch()
     try:
         arguments = {"engine": engine, "token": token, "folders": sorted(folders)}
-        run_in_child("eva_stages.core.ray_engine:look", arguments, run.root / "cluster.log", lambda: None)
+        run_in_child("eva_stages.core.ray_engine:check_nodes", arguments, run.root / "cluster.log", lambda: None)
     except StageError as error:
         raise ConfigError([f"runtime.engine: {error}"]) from error
     finally:

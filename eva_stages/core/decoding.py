@@ -157,7 +157,7 @@ def _copy(value: Any) -> Any:
             return value
         case int() if value.bit_length() > MAX_BITS:
             raise ValueError(
-                f"a number has about {math.ceil(value.bit_length() * 0.30103):,} digits; whole numbers have at most {MAX_BITS} bits"
+                f"a number has about {math.ceil(value.bit_length() * 0.30103):,} digits; integers have at most {MAX_BITS} bits"
             )
         case _:
             return value

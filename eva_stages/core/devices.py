@@ -21,7 +21,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 DRIVERS = ("nvidia[0-9]*", "kfd", "dxg")
 """Files in /dev of a machine with an accelerator: NVIDIA's, AMD's, or either under WSL."""
-LOOK = "import torch; print(*(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))"
+MEMORY_QUERY = "import torch; print(*(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))"
 
 _devices_taken: Any = multiprocessing.Value("i", 0)
 _sharing = 1
@@ -65,7 +65,7 @@ def present_devices() -> Devices:
     """The devices of this machine. Queried in a subprocess: initialising CUDA here would stop forked children from using it."""
     if not any(driver_file for pattern in DRIVERS for driver_file in Path("/dev").glob(pattern)):
         return Devices()
-    result = subprocess.run([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
+    result = subprocess.run([sys.executable, "-c", MEMORY_QUERY], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
     memory = [int(amount) for amount in result.stdout.split()]
     return Devices(visible(os.environ.get("CUDA_VISIBLE_DEVICES"), len(memory)), min(memory, default=0))
 

@@ -1,8 +1,8 @@
-"""Row stages as real distilabel pipelines whose resumption is ours.
+"""Row stages as distilabel pipelines that eva resumes.
 
-distilabel's cache cannot carry a resume, so each run of a pipeline is throw-away: a source yields only the rows that no part
-file holds yet, and a sink writes each batch as a part file of its own (temporary name, sync, rename). A kill loses the batches in
-flight. A failed step or a lost worker ends the stage with its cause (`pipeline_patches`, `workers`).
+distilabel's cache cannot resume a pipeline, so each attempt builds a new one: a source yields only the rows that are in no part file,
+and a sink writes each batch as a separate part file (temporary name, sync, rename). A kill loses the running batches.
+A failed step or a lost worker ends the stage with its cause (`pipeline_patches`, `workers`).
 """
 
 import os

@@ -36,7 +36,7 @@ def read_events(root: Path) -> list[dict[str, Any]]:
     events = [_event(line) for line in lines if line.strip()]
     unreadable = sum(event is None for event in events[:-1])
     if unreadable:
-        notice(f"{path}: {unreadable} lines are no events and are ignored")
+        notice(f"{path}: {unreadable} lines are not events and were ignored")
     return [event for event in events if event is not None]
 
 

@@ -1,6 +1,6 @@
 """Garbage: artifacts and unfinished work that no recipe of a run names, and damaged artifacts that repairs moved away.
 
-An artifact in a store is also needed while a run of another folder links it. Anything that a process has locked is kept.
+An artifact in a store is also needed while a run of another folder links it. Anything that a process has locked is not deleted.
 """
 
 import re
@@ -83,7 +83,7 @@ def find_garbage(folder: Path) -> tuple[list[Garbage], list[SkippedPath]]:
             names = named_folders(run.root)
         except DamagedError as error:
             names = None
-            skipped_paths.append(SkippedPath(run.root, f"its artifacts are kept: {error}"))
+            skipped_paths.append(SkippedPath(run.root, f"its artifacts are not deleted: {error}"))
         if names is None:  # so every stage may be needed
             names = {path.name for path in run.stages.glob("*")}
         named_stages |= names

@@ -1,8 +1,8 @@
-"""Where the public benchmarks live: each file at its own project's home, fetched once, pinned to a revision or to its content.
+"""Sources of the public benchmarks: each file comes from its project, is downloaded once, and is pinned to a revision or to its content.
 
-eva ships none of these files. What is fetched from the Hub lies in the Hub's cache, what comes from GitHub in `~/.cache/eva`. Every one
-can be given as a path instead. Where the project gives no commit to hold on to, the digest of the known content is the pin: a file that
-has changed since is refused rather than scored against other people's numbers.
+eva ships none of these files. Downloads from the Hub are in the Hub's cache, those from GitHub in `~/.cache/eva`. A recipe can give the
+path of any of them instead. If a project has no commit to pin, eva pins the digest of the known content and rejects a changed file,
+whose scores could not be compared with published ones.
 """
 
 import os
@@ -99,7 +99,7 @@ def find_file(source: FileSource, place: str, advice: str = "give a path") -> Ou
         place: the recipe field that can give a path, for errors.
 
     Raises:
-        ConfigError: if it is not there, or is not the one that eva knows.
+        ConfigError: if it is not there, or its digest is not the expected one.
     """
     if source.path is not None:
         path = Path(source.path).expanduser()
@@ -111,7 +111,7 @@ def find_file(source: FileSource, place: str, advice: str = "give a path") -> Ou
     digest = file_digest(path)
     if source.home.sha256 not in (None, digest):
         raise ConfigError(
-            [f"{place}: {_words(source.home)} is not the file that eva knows (its digest differs); give the path of the one you mean"]
+            [f"{place}: {_words(source.home)} is not the expected file (its digest differs); give the path of the file to use"]
         )
     return Outside(path.name, path, digest)
 

@@ -203,7 +203,7 @@ _MEMBER_OF = re.compile(r"-member-\d+")
 
 
 def member_name(stage: str, index: int) -> str:
-    """The name of the stage that scores by one member of an ensemble; `stage`: the name of the one that combines the members."""
+    """The name of the stage that scores by one member of an ensemble; `stage`: the name of the stage that combines the members."""
     return f"{stage}-member-{index}"
 
 
@@ -213,7 +213,7 @@ def stage_name(kind: Kind, benchmark: str | None = None, side: Side | None = Non
 
 
 def parsed_name(name: str) -> StageName:
-    """What a stage's name says; a name of no known kind is a kind of its own."""
+    """The parts of a stage's name; an unknown name becomes a kind with this name."""
     if kind := KINDS.get(name):
         return StageName(kind)
     if _MEMBER_OF.search(name):

@@ -77,7 +77,7 @@ def read_yaml(path: Path, command: str | None = None) -> dict[str, Any]:
 
 def _of_kind(value: Any, kind: type[Kind], path: Path, command: str | None) -> Kind:
     if not isinstance(value, kind):
-        raise DamagedError(f"{path} is damaged: it holds a {type(value).__name__}, expected a {kind.__name__}", command)
+        raise DamagedError(f"{path} is damaged: it contains a {type(value).__name__}, expected a {kind.__name__}", command)
     return value
 
 

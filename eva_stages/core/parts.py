@@ -228,4 +228,4 @@ def part_facts(path: Path) -> tuple[int, dict[str, float]]:
     try:
         return int(metadata[ROWS_KEY]), dict(decode_json(metadata[STATISTICS_KEY]))
     except (KeyError, ValueError, TypeError) as error:
-        raise DamagedError(f"{path} is no part file: its footer has no statistics") from error
+        raise DamagedError(f"{path} is not a part file: its footer has no statistics") from error

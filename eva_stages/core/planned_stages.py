@@ -97,7 +97,7 @@ def stage_of_folder(folder: str) -> PlannedStage:
     """
     iteration, name = parsed_label(folder_label(folder))
     if iteration is None or not name or not _FOLDER.fullmatch(folder):
-        raise ValueError(f"{folder[:80]!r} is no folder of a stage")
+        raise ValueError(f"{folder[:80]!r} is not the name of a stage's folder")
     return PlannedStage(folder, iteration, name, folder.rpartition("-")[2])
 
 

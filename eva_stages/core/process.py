@@ -145,10 +145,10 @@ def fail(message: str) -> NoReturn:
     _end_all()
 
 
-def check_first(look: Callable[[], str | None]) -> None:
-    """Call `look` before a failure in this process is reported; the cause that it returns is reported instead."""
+def check_first(find_cause: Callable[[], str | None]) -> None:
+    """Call `find_cause` before a failure in this process is reported; a cause that it returns is reported instead."""
     global _check_first
-    _check_first = look
+    _check_first = find_cause
 
 
 def cause_of(error: BaseException, where: str = "") -> str:
@@ -255,4 +255,4 @@ def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        fail("the parent process is gone")
+        fail("the parent process has ended")

@@ -211,7 +211,7 @@ def _devices_of_a_node() -> Devices:
     return Devices(tuple(map(str, range(gpu_count))), devices.memory)
 
 
-def look(engine: RayEngine, token: Path, folders: list[Path]) -> None:
+def check_nodes(engine: RayEngine, token: Path, folders: list[Path]) -> None:
     """Check whether the cluster's nodes can do the work. For a child process.
 
     Args:

@@ -71,7 +71,7 @@ class Secrets:
     grams: frozenset[str]
     """All sequences of `ANCHOR` characters in `parts`: one pass over a text finds them, for any number of secrets."""
     short: tuple[str, ...]
-    """The wholes that are removed only as a whole."""
+    """Secrets without parts: only the complete secret is removed."""
 
     def hide(self, text: str) -> str:
         """A text without the secrets and their parts."""

@@ -50,7 +50,7 @@ class Store:
         sync(self.stages)
 
     def remove(self, name: str) -> None:
-        """Delete an artifact; runs that use it have links of their own. The caller holds the stage's lock."""
+        """Delete an artifact; runs that use it have their own links. The caller holds the stage's lock."""
         if (self.stages / name).is_dir():
             removed_folder = self.work / f"{name}.removed"
             shutil.rmtree(removed_folder, ignore_errors=True)

@@ -76,7 +76,7 @@ def write_made(batches: Generator[pa.Table, None, dict[str, int]], folder: Path)
 
 
 class Rows:
-    """The rows of an artifact: a column at a time, or whole rows batch by batch.
+    """The rows of an artifact: a column at a time, or complete rows batch by batch.
 
     Args:
         folder: of the artifact.
@@ -168,10 +168,10 @@ def rechunk(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         waiting.append(table)
         if sum(len(piece) for piece in waiting) < size:
             continue
-        whole = pa.concat_tables(waiting).combine_chunks()
-        full = len(whole) // size * size
-        yield from (whole.slice(start, size) for start in range(0, full, size))
-        waiting, some = [whole.slice(full)] if full < len(whole) else [], True
+        table_of_rows = pa.concat_tables(waiting).combine_chunks()
+        full = len(table_of_rows) // size * size
+        yield from (table_of_rows.slice(start, size) for start in range(0, full, size))
+        waiting, some = [table_of_rows.slice(full)] if full < len(table_of_rows) else [], True
     if any(map(len, waiting)) or (waiting and not some):
         yield pa.concat_tables(waiting).combine_chunks()
 

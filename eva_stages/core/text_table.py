@@ -19,7 +19,7 @@ class TextTable:
     """A table: heads, rows of cells (numbers unrounded), and notes below it.
 
     Attributes:
-        alignment: a letter per column, l or r; in upper case the column never wraps. Empty: numbers stand on the right, texts on the left.
+        alignment: a letter per column, l or r; in upper case the column never wraps. Empty: numbers on the right, texts on the left.
         sums: numbers of the rows that are sums, shown in bold and followed by a line.
     """
 

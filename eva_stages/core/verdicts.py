@@ -1,7 +1,7 @@
-"""The outcome of a judgment: the one column that scores, health and reports read, whatever the judge wrote.
+"""The outcome of a judgment: the column that scores, health and reports read, for every kind of judge.
 
-`outcome` says how well the judged model did, from 0 to 1; null = no verdict. In a game against a baseline 1 is won, 0.5 a tie, 0 lost, and
-a judge that gives probabilities gives a number between. MT-Bench's rating r of 1 to 10, which stands in `rating`, is (r - 1) / 9.
+`outcome` is a number from 0 to 1 for the judged model; null = no verdict. In a game against a baseline, 1 = won, 0.5 = tie, 0 = lost; a
+judge that returns probabilities gives a number between. For MT-Bench's `rating` r from 1 to 10 it is (r - 1) / 9.
 """
 
 from typing import Any, Literal

@@ -1,11 +1,11 @@
-"""Which prompts are questions of an evaluation set: word n-gram overlap, and a near-duplicate test where that is blind.
+"""Which prompts are questions of an evaluation set: word n-gram overlap, and a near-duplicate test for what n-grams miss.
 
 Texts are compared as words: lower case, without punctuation and white space; a character of a script that does not part words
 (Chinese, Japanese, Thai, ...) counts as a word. A prompt is contaminated
 
 - if it contains at least the share `overlap` of the distinct n-grams (13 words, as GPT-3 did [arXiv:2005.14165, appendix C]) of a
   question;
-- if it contains a question of 8 to n - 1 words whole, or equals a shorter one;
+- if it contains a complete question of 8 to n - 1 words, or equals a shorter question;
 - if it is nearly a question of at least 8 words: one word replaced in the middle of a 20-word question leaves no 13-gram of it, so
   the MinHash sketches of `sketching.py` look at what the n-grams do not find.
 

@@ -1,8 +1,8 @@
-"""What a value of a prompt column says: chat messages that end in a user turn, or the reason why it cannot be a prompt.
+"""The meaning of a value of a prompt column: chat messages that end in a user turn, or the reason why it cannot be a prompt.
 
-Read are a text, messages with `role` and `content` (a text, or parts that are texts), such parts alone, and ShareGPT's turns with
-`from` and `value`. A ShareGPT record is a whole dialogue: the turns after the user's last one are its answer and are left out. Elsewhere a
-last turn that is not the user's is a reason to leave the row out. Nothing else is guessed.
+A value may be a text, messages with `role` and `content` (a text, or parts that are texts), such parts alone, and ShareGPT's turns with
+`from` and `value`. A ShareGPT record is a complete dialogue: the turns after the user's last one are its response and are left out.
+Elsewhere a last turn that is not the user's is a reason to leave the row out. Nothing else is guessed.
 """
 
 import json

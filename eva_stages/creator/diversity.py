@@ -42,7 +42,7 @@ def embedder_faults(folder: Path, on_unused_weights: Callable[[str], object] | N
     # transformers loads safetensors only; the library's other modules would fall back to a pickle
     for pickle_file in folder.rglob("*.bin"):
         if not list(pickle_file.parent.glob("*.safetensors")):
-            return [f"{pickle_file} holds pickled weights and eva loads none; convert them to safetensors"]
+            return [f"{pickle_file} contains pickled weights, which eva does not load; convert them to safetensors"]
     from transformers import AutoModel
 
     return weight_faults(AutoModel, transformer_folder(folder), on_unused_weights, optional="pooler.")  # embeddings are pooled from tokens
@@ -190,7 +190,7 @@ class Diversify(TableStep):
             raise DataError(f"{places.null_count} of {len(prompts)} prompts have no embedding, the first is {missing}")
         earlier_ids, earlier = embedding_matrix(other_embeddings)
         if len(earlier) and len(matrix) and earlier.shape[1] != matrix.shape[1]:
-            raise DataError(f"embeddings of {matrix.shape[1]} and of {earlier.shape[1]} numbers cannot be compared; use one model")
+            raise DataError(f"embeddings of {matrix.shape[1]} and of {earlier.shape[1]} numbers cannot be compared; use the same model")
         own_rows = pc.fill_null(pc.index_in(prompt_ids, value_set=earlier_ids), -1).to_numpy()
         distances, is_kept = neighbour_distances(matrix[places.to_numpy()], earlier, own_rows, self.min_distance)
         column = pa.array(distances[is_kept], mask=np.isinf(distances[is_kept]))

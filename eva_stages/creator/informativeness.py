@@ -1,7 +1,7 @@
 """How informative a prompt is, from the rewards of its responses [paper, section 3.3.1, tables 2 and 3].
 
 A metric is a function from rewards of shape (prompts, n) to finite values of shape (prompts,). It sees the prompts whose responses are
-all scored; the others have NaN and cannot be selected: the best and the worst of a part say nothing about the whole.
+all scored; the others have NaN and cannot be selected: the best and the worst of some responses need not be those of all.
 """
 
 from collections.abc import Generator, Sequence
@@ -124,7 +124,7 @@ class Admit(TableStep):
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         prompts, rewards = sources
         if not prompts["prompt_id"].equals(rewards["prompt_id"]):
-            raise DataError("the rewards are not those of the prompts to admit")
+            raise DataError("the rewards and the prompts to admit have different prompt ids")
         values = metric_values(load_choice(self.metric, METRIC), reward_matrix(rewards["rewards"]))
         scored_count = int(np.isfinite(values).sum())
         size = min(scored_count, round(self.fraction * len(values)))

@@ -69,7 +69,7 @@ class Replay(TableStep):
     def _ids_and_values(self, prompts: Rows, info: Rows) -> tuple[pa.Array, pa.Array]:
         ids = prompts["prompt_id"]
         if not ids.equals(info["prompt_id"]):
-            raise DataError("the informativeness is not that of the earlier prompt set")
+            raise DataError("the earlier prompt set and its informativeness have different prompt ids")
         return ids, info[self.metric]
 
 
@@ -95,7 +95,7 @@ class Mix(TableStep):
         new, old = evolved["prompt_id"], present["prompt_id"]
         evolved_places = sample(new, evolved_size, derive_seed(self.seed, "evolved"))
         if len(evolved_places) == 0 and evolved_size:
-            raise DataError("no evolved prompt survived, so there is nothing new to train on; see the evolve stage's rejections")
+            raise DataError("all evolved prompts were rejected, so there are no new prompts; see the rejections of the evolve stage")
         other_ids = pa.concat_arrays([new.take(pa.array(evolved_places)), old])
         replay_places = [_places_of_others(rows["prompt_id"], other_ids)[: size - len(evolved_places)] for rows in replay_sources]
         buffer = sample(old, size - len(evolved_places) - sum(map(len, replay_places)), derive_seed(self.seed, "buffer"))

@@ -61,7 +61,7 @@ def _check_text(path: Path) -> None:
     if not start.strip():
         raise ConfigError([f"prompts.path: {path} is empty"])
     if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start:
-        raise ConfigError([f"prompts.path: {path} is no text in UTF-8 (UTF-16 or binary?); save it as UTF-8"])
+        raise ConfigError([f"prompts.path: {path} is not UTF-8 text (UTF-16 or binary?); save it as UTF-8"])
 
 
 def column_blocks(rows: Iterable[list[Row]], name: str, column: str | None, reference_column: str | None) -> Iterator[Block]:

@@ -1,9 +1,9 @@
-"""Reading an evolver's reply: the prompt in it, and why it is no prompt to train on.
+"""Reading an evolver's reply: the prompt in it, or the reason why it cannot be used for training.
 
-What is looked for are the ways in which language models miss the task: they repeat the template, refuse, talk about the prompt or answer
-it. The patterns are anchored where such phrases stand, at the beginning or the end of a reply, because the same words are common in real
-prompts ("I can't get this code to run", "Here is my essay"); what the parent prompt already holds counts against nobody. They are
-measured against real prompts and real replies in `tests/creator/test_rejecting.py`. An answer that simply begins is not recognised.
+The patterns match the ways in which language models miss the task: they repeat the template, refuse, talk about the prompt or respond
+to it. They match only at the beginning or the end of a reply, where such phrases occur, because the same words are common in real
+prompts ("I can't get this code to run", "Here is my essay"). A phrase that the parent prompt contains too is no reason to reject. The
+patterns are measured on real prompts and replies in `tests/creator/test_rejecting.py`. A response without an introduction is not found.
 """
 
 import re

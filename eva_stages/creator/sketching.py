@@ -69,7 +69,7 @@ def _murmur_finalised(hashes: np.ndarray) -> np.ndarray:
 
 
 def first_of_their_kind(all_sketches: np.ndarray, threshold: float) -> np.ndarray:
-    """Whether each text is no near duplicate of a kept text before it.
+    """Whether each text is kept: it is not a near duplicate of a kept text before it.
 
     Two texts are near duplicates if their sketches agree in a band (LSH with datasketch's bands for the threshold) and the share of equal
     hashes, which estimates their Jaccard similarity, is at least `threshold`.
@@ -96,7 +96,7 @@ def first_of_their_kind(all_sketches: np.ndarray, threshold: float) -> np.ndarra
 
 
 class _Band:
-    """The texts by their values in one band. Those that were kept stand first in their bucket's slice of `members`."""
+    """The texts by their values in one band. The kept texts come first in their bucket's slice of `members`."""
 
     def __init__(self, values: np.ndarray) -> None:
         rows = np.ascontiguousarray(values).view(f"V{values.itemsize * values.shape[1]}")[:, 0]

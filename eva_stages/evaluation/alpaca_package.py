@@ -1,6 +1,6 @@
-"""The alpaca_eval package in a process of its own: `python -m eva_stages.evaluation.alpaca_package FOLDER`.
+"""The alpaca_eval package in a separate process: `python -m eva_stages.evaluation.alpaca_package FOLDER`.
 
-Importing the package takes seconds, reads `.env` and changes scikit-learn's settings; a process of its own keeps the caller clean. Its
+Importing the package takes seconds, reads `.env` and changes scikit-learn's settings; a separate process leaves the caller unchanged. Its
 metrics read two files from the Hub's cache, so the caller writes a cache to FOLDER/hub and sets it in the environment. Reads
 FOLDER/request.json, writes FOLDER/reply.json.
 

@@ -44,7 +44,7 @@ def arena_models(records: Sequence[Record], answers: AnswersByModel) -> list[tup
     """
     raw = [record for record in records if "games" in record.row]
     if raw and len(raw) < len(records):
-        raise ConfigError([f"{records[0].path} and others: raw judgments and battles would count the same games twice; score them apart"])
+        raise ConfigError([f"{records[0].path} and others: raw judgments and battles count the same games twice; score them separately"])
     return _of_judgments(parse_records(records, parse_judgment), answers) if raw else _of_battles(records, answers)
 
 
@@ -60,7 +60,7 @@ def _of_battles(records: Sequence[Record], answers: AnswersByModel) -> list[tupl
 
 def _of_judgments(judgments: Sequence[Judgment], answers: AnswersByModel) -> list[tuple[dict[str, Any], pa.Table]]:
     if len({judgment.version for judgment in judgments}) > 1:
-        raise ConfigError(["the judgments are of Arena-Hard v0.1 and of v2.0; score each version by itself"])
+        raise ConfigError(["the judgments are of Arena-Hard v0.1 and of v2.0; score each version separately"])
     by_judge: dict[str | None, list[Judgment]] = defaultdict(list)
     for judgment in judgments:
         by_judge[judgment.judge].append(judgment)

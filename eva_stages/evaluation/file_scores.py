@@ -2,8 +2,8 @@
 
 `eva eval score --json` prints the document: `bench`; `version` (of Arena-Hard; AlpacaEval's annotator); `models`, best first, each with
 `model`, `judge`, `score`, `ci` and its benchmark's figures; `differences` of every other model from the best one of the same judge,
-paired by question; and `published`. A model with several judges has an entry for each judge. `ci_kind` tells the official tool's
-intervals from eva's own question-clustered bootstrap; differences are always eva's own. A score that is not available is null, with the
+paired by question; and `published`. A model with several judges has an entry for each judge. `ci_kind` distinguishes the official
+tool's intervals from eva's question-clustered bootstrap; differences are always eva's. A score that is not available is null, with the
 reason in `reason`.
 """
 

@@ -1,6 +1,6 @@
 """lm-evaluation-harness on a policy: the harness's tasks and code, with the policy's checkpoint as its model.
 
-An optional extra (`pip install 'eva-align[eval]'`). The harness runs in a process of its own; an interrupted run starts again. Its complete
+An optional extra (`pip install 'eva-align[eval]'`). The harness runs in a separate process; an interrupted run starts again. Its complete
 report is in `results.json`; `score.json` has the main metric of each task with the harness's standard error. Groups of tasks are
 reported as the harness aggregates them.
 """

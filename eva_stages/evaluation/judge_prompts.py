@@ -51,7 +51,7 @@ def mt_bench_templates(path: Path) -> dict[str, dict[str, str]]:
 def mt_bench_cases(
     templates: Mapping[str, Mapping[str, str]], turns: Sequence[str], references: Sequence[str] | None, answers: Sequence[str | None]
 ) -> list[Case]:
-    """Both turns of a question; the second shows the complete conversation. Questions with references have templates of their own."""
+    """Both turns of a question; the second shows the complete conversation. Questions with references have separate templates."""
     shown_answers = [answer or "" for answer in answers]
     reference_fields = {f"ref_answer_{number}": text for number, text in enumerate(references or (), start=1)}
     first = {"question": turns[0], "answer": shown_answers[0]}

@@ -1,6 +1,6 @@
 """Files of judgments and responses that other tools wrote: JSON or JSON lines, plain or gzipped, recognised by content.
 
-Every row keeps its file and place for messages. The fields of its rows say what a file contains; a file of another kind is an error that
+Every row has its file and place, for messages. A file is recognised by the fields of its rows; a file of another kind is an error that
 names both kinds.
 """
 

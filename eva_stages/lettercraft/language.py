@@ -1,9 +1,9 @@
-"""Lettercraft: a world of string instructions with exactly known answers.
+"""Lettercraft: a world of string instructions with exactly known results.
 
 An instruction names a word and a chain of operations: "Take planet, reverse it, then drop its first letter." Words are
 random letters, so nothing can be memorised, and chains compose and lengthen without limit, so there is always a harder
-instruction next to an easy one. That is all an open-ended curriculum needs, and it fits in a file. It says nothing about
-natural language: a method that helps here is wired right, not proven.
+instruction next to an easy one. That is enough for an open-ended curriculum. Lettercraft is no evidence about natural
+language: a method that helps here is implemented correctly, not proven.
 """
 
 import re

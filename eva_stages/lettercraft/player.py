@@ -1,8 +1,8 @@
 """Lettercraft's exact model, as a generator: it evolves and scores instructions, and gives, judges and rewrites responses.
 
-It reads the very prompts that a large model would get (distilabel's evolve templates, a benchmark's judge prompt) and replies in
-the same formats, so nothing around it knows that it is not one. As a careless writer would, it sometimes returns an unusable
-evolution; those have to be caught like anybody's.
+It reads the prompts that a large model would get (distilabel's evolve templates, a benchmark's judge prompt) and replies in the
+same formats, so callers treat it like any other model. Like a real evolver, it sometimes returns an unusable evolution, which the
+creator must reject.
 """
 
 import re

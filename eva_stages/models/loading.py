@@ -15,12 +15,12 @@ from eva_stages.models.weights import load_strictly
 
 LETTERCRAFT = "lettercraft"
 NO_TOKENIZER = (
-    "the folder has no tokenizer.json. Where the model is from there may be one; else install sentencepiece, load the tokenizer with "
-    "AutoTokenizer.from_pretrained(folder) and write it with save_pretrained(folder)"
+    "the folder has no tokenizer.json. Download it from the model's source, or install sentencepiece, load the tokenizer with "
+    "AutoTokenizer.from_pretrained(folder) and save it with save_pretrained(folder)"
 )
 NO_END = (
-    "the tokenizer names neither an eos_token nor a pad_token, and config.json no special token for either, so nothing ends or pads a "
-    "response; name them in tokenizer_config.json, as the model was trained"
+    "the tokenizer has no eos_token or pad_token, and config.json has no special token for them, so responses cannot be ended or "
+    "padded; add the tokens that the model was trained with to tokenizer_config.json"
 )
 
 
@@ -47,7 +47,7 @@ def locate(model: str, revision: str | None, place: str) -> Path:
         place: the recipe field, for errors.
 
     Raises:
-        ConfigError: if it is not there, or is no checkpoint in safetensors.
+        ConfigError: if it is not there, or is not a checkpoint in safetensors.
     """
     folder = _folder(model, revision, place)
     weights = list(folder.glob("*.safetensors"))
@@ -55,13 +55,13 @@ def locate(model: str, revision: str | None, place: str) -> Path:
         conversion = f"pip install gguf && eva convert {gguf_files[0]} NEW_FOLDER"
         raise ConfigError([f"{place}: {model} has GGUF weights, and eva loads safetensors; convert it with: {conversion}"])
     if not (folder / "config.json").is_file():
-        raise ConfigError([f"{place}: {model} has no config.json, so it is no checkpoint"])
+        raise ConfigError([f"{place}: {model} has no config.json, so it is not a checkpoint"])
     try:
         read_json(folder / "config.json")
     except DataError as error:
         raise ConfigError([f"{place}: {error}"]) from error
     if not weights:
-        raise ConfigError([f"{place}: {model} has no *.safetensors; eva loads no pickled weights. Convert it with save_pretrained"])
+        raise ConfigError([f"{place}: {model} has no *.safetensors; eva does not load pickled weights. Convert them with save_pretrained"])
     return folder
 
 
@@ -71,7 +71,7 @@ def is_local(model: str) -> bool:
 
 
 def from_hub(model: str) -> bool:
-    """Whether a model is a Hub id; its files lie in a folder that is named after their commit."""
+    """Whether a model is a Hub id; its files are in a folder named after their commit."""
     return model != LETTERCRAFT and not is_local(model)
 
 
@@ -98,7 +98,7 @@ def _folder(model: str, revision: str | None, place: str) -> Path:
         ) from error
     except hub_failures() as error:
         reason = type(error).__name__
-        raise ConfigError([f"{place}: {model} is no local folder and the Hub cannot be reached ({reason})"]) from error
+        raise ConfigError([f"{place}: {model} is not a local folder, and the Hub cannot be reached ({reason})"]) from error
 
 
 def pick_device(device: str) -> str:

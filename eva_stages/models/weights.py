@@ -128,7 +128,7 @@ def weight_files(folder: Path) -> list[Path]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{INDEX} cannot be read ({type(error).__name__}); {COPY_AGAIN}") from error
     if missing := [name for name in files if not (folder / name).is_file()]:
-        raise DataError(f"{INDEX} names {_name_list(missing)}, which {'is' if len(missing) == 1 else 'are'} not there; download the rest")
+        raise DataError(f"{INDEX} names {_name_list(missing)}, which {'is' if len(missing) == 1 else 'are'} missing; download it again")
     return [folder / name for name in files]
 
 

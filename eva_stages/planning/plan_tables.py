@@ -15,7 +15,7 @@ UNKNOWN = "-"
 
 
 def plan_tables(document: dict[str, Any]) -> Group:
-    """The tables of a plan's document; the notes stand below the last one."""
+    """The tables of a plan's document; the notes are below the last one."""
     tables = [_stage_table(document), *([_judging_table(document["judging"])] if document["judging"] else [])]
     return as_rich([*tables[:-1], replace(tables[-1], notes=_notes(document))])
 

@@ -50,7 +50,7 @@ class Rate(Line):
     output_tokens: float | None = Field(None, ge=0)
     bytes: float | None = Field(None, ge=0)
     gpus: int | None = Field(None, ge=0)
-    """GPUs in use during the whole stage."""
+    """GPUs in use during the complete stage."""
     rows: float | None = Field(None, ge=0)
     """Output rows, such as the pairs per prompt."""
 

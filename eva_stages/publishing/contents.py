@@ -1,8 +1,8 @@
 """Which files go into which repository: one data set repository per run, one model repository per iteration.
 
-Row files and weights go as they are on disk, so that their digests can be checked against the manifests; a row file that holds
-something private goes as a copy without it, and its manifest says how many values were replaced. Of a checkpoint only files of
-known kinds go: safetensors, tokenizer, configuration, training log.
+Row files and weights are pushed unchanged, so that their digests can be checked against the manifests. Of a row file with private
+values a copy without them is pushed, and its manifest has the number of replaced values. Only known kinds of files of a checkpoint are
+pushed: safetensors, tokenizer, configuration, training log.
 """
 
 import hashlib
@@ -112,7 +112,7 @@ def _dataset(story: Story, selection: Selection, report: Path, pushed_files: dic
 
 
 def _function_files(root: Path, artifacts: Sequence[Artifact], privacy: Privacy) -> list[File]:
-    """The sources of the functions that artifacts were computed with, whose digests stand in their manifests."""
+    """The sources of the functions that artifacts were computed with, whose digests are in their manifests."""
     works = "".join(json.dumps(artifact.manifest.get("work")) for artifact in artifacts)
     folders = [folder for folder in sorted((root / SOURCES).glob("*")) if folder.name in works]
     return [

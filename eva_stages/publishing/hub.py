@@ -1,8 +1,8 @@
-"""Talks to the Hub through `huggingface_hub`: who we are, what is there, and one commit per repository with what has changed.
+"""Access to the Hub through `huggingface_hub`: the account, the remote files, and one commit per repository with the changed files.
 
-The client retries uploads but neither commits nor the creation of repositories, and waits for ever; here every call has a time-out
-and is tried again. A commit whose answer was lost is not made twice, because each try asks first what is there. Nothing is ever
-deleted, and a file that is not eva's own is never written over: `eva.json` in each repository says which ones are.
+The client retries uploads but neither commits nor the creation of repositories, and has no time-out; here every call has a time-out
+and is retried. A commit whose response was lost is not repeated, because each try first reads the remote files. Nothing is
+deleted, and files that eva did not write are not overwritten: `eva.json` in each repository lists eva's files.
 """
 
 import json
@@ -74,7 +74,7 @@ class Hub:
             raise ConfigError([f"the token of {owner} has read permission only: {advice}"])
         allowed_names = [me["name"], *(organisation["name"] for organisation in me.get("orgs", []))]
         if namespace not in allowed_names:
-            raise ConfigError([f"the token of {me['name']} cannot push to {namespace}; it can to {', '.join(allowed_names)}"])
+            raise ConfigError([f"the token of {me['name']} cannot push to {namespace}; it can push to {', '.join(allowed_names)}"])
 
     def remote(self, repository: Repository) -> Remote | None:
         """The repository as it is on the Hub; None if it does not exist."""
@@ -120,7 +120,7 @@ class Hub:
             )
             info = self._try(f"pushing {repository.name}", lambda: self._create_commit(repository, files, message))
         except RepositoryNotFoundError as error:
-            raise HubError(f"pushing {repository.name}: it is not there any more, or the token cannot see it") from error
+            raise HubError(f"pushing {repository.name}: it was deleted, or the token has no access to it") from error
         return str(info.oid)
 
     def _create_commit(self, repository: Repository, files: Sequence[File], message: str) -> CommitInfo:
@@ -177,7 +177,7 @@ class Hub:
             return ConfigError(
                 [f"{doing}: the token has no permission for that; create one that can write there at {TOKENS_PAGE} and set HF_TOKEN to it"]
             )
-        return HubError(f"{doing}: {_words(error)}; uploaded files are kept; run the same command again to resume")
+        return HubError(f"{doing}: {_words(error)}; uploaded files are saved; run the same command again to resume")
 
 
 def _words(error: BaseException) -> str:

@@ -38,7 +38,7 @@ class Privacy:
     root: Path
     """Folder of the run; paths below it become relative to it."""
     tokens: tuple[str, ...] = ()
-    """Secrets that stand in no environment variable."""
+    """Secrets that are in no environment variable."""
     hosts: tuple[str, ...] = ()
     """Names of servers that the run called."""
 

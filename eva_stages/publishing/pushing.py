@@ -58,7 +58,7 @@ class Record:
         self.collections: dict[str, str] = document.get("collections", {})
         self.repositories: dict[str, dict[str, Any]] = document.get("repositories", {})
         if not _is_record(self.run, self.collections, self.repositories):
-            raise DamagedError(f"{self._path} is damaged: it holds no record of pushes", RECORD_ADVICE.format(root=root))
+            raise DamagedError(f"{self._path} is damaged: it contains no record of pushes", RECORD_ADVICE.format(root=root))
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -114,7 +114,7 @@ def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
         validate_repo_id(story.model(max(story.policies, default=0)))
     except HFValidationError as error:
         raise ConfigError(
-            [f"{story.model(0)} is no valid name of a repository ({error}); rename the run's folder {run.root}, or give another --to"]
+            [f"{story.model(0)} is not a valid repository name ({error}); rename the run's folder {run.root}, or give another --to"]
         ) from error
     if selection.part == "report":
         if not report.is_file():
@@ -187,7 +187,7 @@ def _faults(repository: Repository, remote: Remote | None, mark: Mapping[str, An
     if private and not remote.private:
         return [f"{repository.name} exists and is public: change it to private in its settings on the Hub, or push without --private"]
     if mark and mark["run"] != record.run:
-        return [f"{repository.name} holds another run of this name: rename the folder of this run, or delete that repository"]
+        return [f"{repository.name} contains another run of this name: rename the folder of this run, or delete that repository"]
     own_files = {*mark.get("files", []), MARK} if mark else set()
     foreign = [file.path for file in repository.files if file.path in remote.hashes and file.path not in own_files]
     if MARK in remote.hashes and not mark:

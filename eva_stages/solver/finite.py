@@ -115,7 +115,7 @@ def unchanged_reason(history: Sequence[Mapping[str, Any]], dtype: torch.dtype) -
     if not any(entry.get("grad_norm") for entry in history):
         return "every gradient was 0, so the loss cannot learn from these pairs; use another loss or other pairs"
     return (
-        f"its {steps} updates are smaller than what {str(dtype).removeprefix('torch.')} weights can hold; raise "
+        f"its {steps} updates are too small to change {str(dtype).removeprefix('torch.')} weights; raise "
         "solver.training.learning_rate, train for more steps, or start from a checkpoint with float32 weights"
     )
 

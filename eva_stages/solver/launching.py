@@ -72,7 +72,7 @@ def train(
     """Run training to its end.
 
     Args:
-        runtime: `training`, what `TrainingRuntime` holds; `cluster`, the address of a Ray cluster that may start the training;
+        runtime: `training`, the fields of `TrainingRuntime`; `cluster`, the address of a Ray cluster that may start the training;
             `unscored`, a limit (see `OnPolicy`).
         loss, training: the recipe's sections, `training` without its `runtime`.
         loss_function: that of a custom loss, whose section is without it: the file's place is no part of the stage's identity.

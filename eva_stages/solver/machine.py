@@ -164,10 +164,10 @@ class Marks:
 
 
 def failure(code: int, log: Path, start: int = 0) -> str:
-    """Why a training ended, from its exit code and its log from byte `start` on.
+    """The cause of a failed training, from its exit code and its log from byte `start` on.
 
-    Of several machines, the one that was killed counts, or else the first to fail: the others only lost their connection to it. The
-    same holds for processes; the launcher names the first to fail.
+    With several machines it is the cause of the machine that was killed, or of the first to fail: the others only lost the connection to
+    it. With several processes the launcher names the first to fail.
     """
     log_bytes = log.read_bytes()[start:] if log.is_file() else b""
     lines = [line for line in log_bytes.decode(errors="replace").splitlines() if line.strip()]

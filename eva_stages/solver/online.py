@@ -93,11 +93,11 @@ def load_prompts(path: Path, chat: Chat, longest: int) -> tuple[Dataset, int]:
     try:
         short_prompts = dataset.filter(lambda row: len(chat.prompt_ids(row["prompt"])) <= longest, keep_in_memory=True)
     except TemplateError as error:
-        raise DataError(f"the policy's chat template refuses the prompts: {error}") from error
+        raise DataError(f"the policy's chat template rejects the prompts: {error}") from error
     if len(short_prompts) == 0:
         raise DataError(
-            f"none of the {len(dataset)} prompts fits into {longest} tokens, which is solver.training.max_length less "
-            "policy.generator.max_new_tokens"
+            f"none of the {len(dataset)} prompts fits into {longest} tokens (solver.training.max_length minus "
+            "policy.generator.max_new_tokens); raise solver.training.max_length"
         )
     return short_prompts, len(dataset) - len(short_prompts)
 
@@ -199,7 +199,7 @@ def train(job: TrainingJob) -> None:
         prompts, too_long = load_prompts(job.inputs["prompts"], chat, longest)
     each_step = training.batch_size // settings.responses
     if len(prompts) < each_step:
-        raise DataError(f"{len(prompts)} prompts are fewer than the {each_step} of an optimiser step; lower solver.training.batch_size")
+        raise DataError(f"an optimiser step needs {each_step} prompts, and there are {len(prompts)}; lower solver.training.batch_size")
     reward = use_of(settings.reward).build(job.inputs)
     reward.load()
     failures: Counter[str] = Counter()

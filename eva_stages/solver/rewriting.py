@@ -1,8 +1,8 @@
 """The rewriter in the loop: the chosen response of every pair, rewritten before training [paper, D.2.1].
 
 Only prompts that give a pair are rewritten. A rewrite that failed, is empty, cut off, unchanged or of another length, that the reward
-cannot score, or that the recipe's rule does not take, leaves the pair as it was and is counted by its reason. With `always` a rewrite
-may score below the rejected response, as in the paper; the pairs keep both rewards, so that one can look.
+cannot score, or that the recipe's rule does not accept, leaves the pair unchanged and is counted by its reason. With `always` a rewrite
+may score below the rejected response, as in the paper; the pairs have both rewards, for inspection.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ TEMPLATE = (
 
 
 def read_rewrite(reply: str | None) -> str:
-    """The response in a rewriter's reply: what stands behind its last heading."""
+    """The response in a rewriter's reply: the text after its last heading."""
     return (reply or "").rpartition("Rewritten Response#:")[2].strip()
 
 

@@ -117,7 +117,7 @@ def _common(a: list[Measurement], b: list[Measurement]) -> list[tuple[Measuremen
     if len(benches) == len(policies[0]) == len(policies[1]) == 1:
         return [(measurement, b[0].policy) for measurement in a]
     hint = "give two sides with the same benchmarks and policies, or with one of each"
-    raise ConfigError([f"{a[0].run} and {b[0].run} have nothing in common: {_names_of(a)} against {_names_of(b)}; {hint}"])
+    raise ConfigError([f"{a[0].run} and {b[0].run} have no benchmark and policy in common: {_names_of(a)} and {_names_of(b)}; {hint}"])
 
 
 def _pairs(a: list[Measurement], b: list[Measurement], wanted_pairs: list[tuple[Measurement, str]]) -> tuple[list[Pair], list[str]]:

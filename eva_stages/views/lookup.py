@@ -1,7 +1,7 @@
 """Find rows of an artifact by value, without reading the texts of all other rows.
 
-Ids are hashes, so the statistics of a file do not locate them: the whole id column is read, which takes milliseconds for 100,000 rows,
-and then only the row groups that have a hit, no further than to it.
+Ids are hashes, so the statistics of a file do not locate them: the complete id column is read, which takes milliseconds for 100,000 rows,
+and then only the row groups with a match, up to the match.
 """
 
 from pathlib import Path

@@ -78,10 +78,10 @@ def _response_entry(response_row: Row, reward_row: Row | None) -> dict[str, Any]
         {"text": text, "reward": reward, "finish_reason": reason}
         for text, reward, reason in zip(response_row["responses"], rewards, response_row["finish_reasons"], strict=True)
     ]
-    whole = bool(known_rewards) and len(known_rewards) == len(rewards)
+    is_complete = bool(known_rewards) and len(known_rewards) == len(rewards)
     return {
         "generator": response_row["generator"],
         "responses": responses,
-        "mean_reward": sum(known_rewards) / len(known_rewards) if whole else None,
-        "gap": max(known_rewards) - min(known_rewards) if whole else None,
+        "mean_reward": sum(known_rewards) / len(known_rewards) if is_complete else None,
+        "gap": max(known_rewards) - min(known_rewards) if is_complete else None,
     }

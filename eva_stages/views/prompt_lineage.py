@@ -1,7 +1,7 @@
 """The origin and the fate of a prompt: the path up to its seed, or the tree below a seed.
 
-Artifacts are searched as they are (`lookup`): nothing is indexed beforehand, so there is nothing to go stale. A text that evolved
-twice is one prompt; its lineage is that of the row that first came into a prompt set, or else of its first evolution.
+Artifacts are searched directly (`lookup`), without an index that could be out of date. A text that evolved
+twice is one prompt; its lineage is that of the row that first came into a prompt set, otherwise that of its first evolution.
 """
 
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ class Lineage:
     def _open(self, artifact: Artifact) -> Rows:
         if artifact.folder not in self._rows:
             if artifact.rows is None:
-                raise DamagedError(f"{artifact.folder} has lost its rows: there is no {FILE} in it")
+                raise DamagedError(f"{artifact.folder} is damaged: {FILE} is missing")
             self._rows[artifact.folder] = Rows(artifact.rows)
         return self._rows[artifact.folder]
 

@@ -1,6 +1,6 @@
 """Tables of scores and of comparisons.
 
-The column heads and notes distinguish official figures from eva's own; published scores of known models stand below the scored
+The column heads and notes distinguish official figures from eva's own; published scores of known models are below the scored
 ones with their source.
 """
 
@@ -63,7 +63,7 @@ def score_tables(document: dict[str, Any]) -> list[TextTable]:
     notes = [f"score: {UNITS[bench]}; official figure. interval: {_interval_note(bench, document['version'], kinds)}"]
     notes += [f"{entry['model']}: no score: {entry['reason']}" for entry in models if entry.get("reason")]
     notes += [
-        f"{entry['model']}: {entry['duplicates']} rows stand twice and count twice, as in the official tool"
+        f"{entry['model']}: {entry['duplicates']} rows occur twice and count twice, as in the official tool"
         for entry in models
         if entry.get("duplicates")
     ]

@@ -69,7 +69,7 @@ BROKEN_MODELS: dict[str, tuple[str, Damage, tuple[str, ...]]] = {
     "one-layer-missing": ("policy", rename_weights(lambda name: None if ".layers.1." in name else name), ("9 of the", "and 5 more")),
     "other-shape": ("policy", change_config(intermediate_size=48), ("another shape", "[64, 32], expected [48, 32]")),
     "cut-off": ("policy", cut, ("model.safetensors cannot be read", "cut off or damaged")),
-    "missing-shard": ("policy", claim_missing_shard, ("names model-00002-of-00003.safetensors, which is not there",)),
+    "missing-shard": ("policy", claim_missing_shard, ("names model-00002-of-00003.safetensors, which is missing",)),
     "unknown-architecture": ("policy", change_config(model_type="nowhere"), ("no model can be built", "nowhere")),
     "no-json": ("policy", lambda folder: (folder / "config.json").write_text("{"), ("config.json is not JSON",)),
     "adapter": ("policy", lambda folder: (folder / "adapter_config.json").write_text("{}"), ("LoRA adapter", "merge_and_unload")),

@@ -406,7 +406,7 @@ def test_a_full_disk_and_a_locked_journal_are_named_with_the_fix(tmp_path: Path,
         connection.rollback()
         monkeypatch.setattr("eva_stages.core.call_file.BUSY_SECONDS", 0.1)
         connection.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StageError, match=r"calls.sqlite cannot be used: database is locked .*; another process holds it"):
+        with pytest.raises(StageError, match=r"calls.sqlite cannot be used: database is locked .*; another process has locked it"):
             Journal(tmp_path / CALLS)
 
 
@@ -491,8 +491,8 @@ ONLINE: dict[str, tuple[str | Fault, str | None]] = {
     "answers with nothing": (Fault(choice={"finish_reason": "length"}, message={"content": None}), None),
     "the key is refused": ("401", "rejected the request (401); check the model's name and EVA_TEST_KEY"),
     "unknown model": (Fault(404, body=b'{"error": {"message": "no such model"}}'), "rejected the request (404); check the model's name"),
-    "is broken": ("500", "does not answer ("),
-    "hangs": ("hang", "does not answer (TimeoutError: no complete response within 0.5 s"),
+    "is broken": ("500", "does not respond ("),
+    "hangs": ("hang", "does not respond (TimeoutError: no complete response within 0.5 s"),
 }
 
 
@@ -519,4 +519,4 @@ def test_validate_online_calls_every_server_once_and_reports_the_errors(
 
 def test_validate_online_names_a_server_that_is_not_running(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, lines = run_command(monkeypatch, capsys, "validate", "quickstart", "--set", evolver(api_base="http://127.0.0.1:9/v1"), "--online")
-    assert code == 2 and "openai/tiny at http://127.0.0.1:9/v1 does not answer (no connection: ConnectError" in lines[0]
+    assert code == 2 and "openai/tiny at http://127.0.0.1:9/v1 does not respond (no connection: ConnectError" in lines[0]

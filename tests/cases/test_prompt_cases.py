@@ -151,8 +151,8 @@ def test_byte_order_marks_line_ends_and_empty_lines_are_not_part_of_prompts(tmp_
         ("p.jsonl", b" \n\n", "is empty"),
         ("p.parquet", b"", "cannot be read as .parquet"),
         ("p.csv", b"prompt\n", "has no prompts in column 'prompt'"),
-        ("p.jsonl", '{"prompt": "x"}\n'.encode("utf-16"), "is no text in UTF-8"),
-        ("p.csv", "prompt\nx\n".encode("utf-16-le"), "is no text in UTF-8"),
+        ("p.jsonl", '{"prompt": "x"}\n'.encode("utf-16"), "is not UTF-8 text"),
+        ("p.csv", "prompt\nx\n".encode("utf-16-le"), "is not UTF-8 text"),
         ("p.jsonl", b'{"prompt": "x"}\n{"prompt": "\xff"}\n', "line 2: 'utf-8' codec can't decode"),
         ("p.csv", b"prompt\n\xff\xff\n", "invalid UTF8"),
         ("p.jsonl", b'{"prompt": "x"}\n{"prompt": "y", "prompt": "z"}\n', "line 2: the key 'prompt' occurs twice"),
@@ -210,7 +210,7 @@ def test_a_size_beyond_the_file_is_reported_and_the_plan_uses_the_number_of_rows
 ) -> None:
     recipe = recipe_with(lines(tmp_path / "p.jsonl", *({"prompt": f"Say {n}."} for n in range(60))), size=500)
     check(recipe)
-    assert "prompts.size: is 500, and" in (message := capsys.readouterr().err) and "has 60 prompts that can be used" in message
+    assert "prompts.size: is 500, but" in (message := capsys.readouterr().err) and "has 60 usable prompts" in message
     assert prompt_count(recipe, resolve(recipe), build_rounds(recipe), Run(tmp_path / "run")) == 60
 
 

@@ -331,8 +331,8 @@ def evolver(**fields: object) -> str:
     [
         (evolver(api_base="http://user:passw0rd@host/v1"), r"creator.evolve.generator.api_base: is a URL with a user or a password"),
         (evolver(api_base="https://passw0rd@host"), r"generator.api_base: is a URL with a user or a password"),
-        (evolver(stop=[KEY]), r"generator.stop.0: holds the value of SOME_PROVIDER_API_KEY"),
-        (evolver(model=f"openai/{KEY[4:20]}"), r"generator.model: holds the value of SOME_PROVIDER_API_KEY, or a part of it"),
+        (evolver(stop=[KEY]), r"generator.stop.0: contains the value of SOME_PROVIDER_API_KEY"),
+        (evolver(model=f"openai/{KEY[4:20]}"), r"generator.model: contains the value of SOME_PROVIDER_API_KEY, or a part of it"),
         (evolver(system_prompt="Authorization: Bearer passw0rd"), r"generator.system_prompt: contains what looks like a key"),
         ("name=sk-proj-abcdefghij0123456789", r"name: contains what looks like a key"),
     ],
@@ -340,7 +340,7 @@ def evolver(**fields: object) -> str:
 def test_a_recipe_with_a_credential_is_refused_with_the_fix_and_without_showing_it(setting: str, says: str) -> None:
     recipe = load_recipe("quickstart", [setting])
     (fault,) = check_credentials(recipe, Resolved())
-    assert re.search(rf"{says}.* set an environment variable", fault)
+    assert re.search(rf"{says}.* environment variable", fault)
     assert not holds_secret(fault) and "passw0rd" not in fault
     with pytest.raises(ConfigError, match=says):
         check(recipe, keys=False)

@@ -36,7 +36,7 @@ def test_a_cluster_that_does_not_answer_and_a_stage_that_there_is_not(tmp_path: 
     [
         ("multi_node", "null", "multi_node has 4 machines; give the starter of training, slurm or ray"),
         ("cpu", "ray", "cpu has one machine, which needs no starter"),
-        ("multi_node", "slurm", "there is no srun here"),
+        ("multi_node", "slurm", "srun is not installed here"),
     ],
 )
 def test_a_launch_file_and_its_starter_belong_together(launch: str, starter: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_a_file_is_fetched_once_and_known_by_its_content(github: Path) -> None:
 
 def test_a_file_that_is_not_the_known_one_is_refused(github: Path) -> None:
     (github / "who/what/v1/data/question.jsonl").write_text("other")
-    with pytest.raises(ConfigError, match=r"place: data/question.jsonl of GitHub's who/what at v1 is not the file that eva knows"):
+    with pytest.raises(ConfigError, match=r"place: data/question.jsonl of GitHub's who/what at v1 is not the expected file"):
         find_file(FileSource(home=HOME), "place")
 
 

@@ -57,7 +57,7 @@ def test_a_shortfall_of_evolved_prompts_is_filled_from_the_buffer() -> None:
 
 
 def test_no_evolved_prompt_at_all_is_an_error() -> None:
-    with pytest.raises(DataError, match="no evolved prompt survived"):
+    with pytest.raises(DataError, match="all evolved prompts were rejected"):
         Mix(name="mix").transform(prompts(), prompts("old", "older"))
 
 

@@ -150,7 +150,7 @@ def test_ratings_and_rates_are_inverse_and_a_model_that_lost_everything_has_an_i
 def test_judgments_that_cannot_be_scored_are_errors(tmp_path: Path) -> None:
     old, new = judgment_row("m", "q", "A>B", "A>B"), judged_v2("m", "u", "A>B", "A>B")
     battles = {"question_id": "q", "model_a": BASELINE, "model_b": "m", "winner": "model_c"}
-    with pytest.raises(ConfigError, match="score each version by itself"):
+    with pytest.raises(ConfigError, match="score each version separately"):
         score_files("arena-hard", [write_lines(tmp_path / "a.jsonl", [old, new])])
     with pytest.raises(ConfigError, match="would count the same games twice"):
         score_files("arena-hard", [write_lines(tmp_path / "b.jsonl", [old, battles])])

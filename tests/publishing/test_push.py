@@ -275,7 +275,7 @@ def test_tokens_that_cannot_push_are_refused_with_the_fix(local_story: Story, mo
     monkeypatch.setenv("HF_TOKEN", READER)
     assert "read permission only" in refusal_of(local_story.run) and "settings/tokens" in refusal_of(local_story.run)
     monkeypatch.setenv("HF_TOKEN", STRANGER)
-    assert "cannot push to tester; it can to stranger" in refusal_of(local_story.run)
+    assert "cannot push to tester; it can push to stranger" in refusal_of(local_story.run)
     monkeypatch.setenv("HF_TOKEN", "hf_nobody_0123456789")
     message = refusal_of(local_story.run)
     assert "does not accept the token" in message and "hf_nobody" not in message
@@ -299,7 +299,7 @@ def test_another_run_of_the_same_name_is_refused(local_story: Story) -> None:
     other_run = local_story.home / "elsewhere" / "tiny"
     shutil.copytree(local_story.run, other_run)
     (other_run / "published.json").unlink()
-    assert "holds another run" in refusal_of(other_run)
+    assert "contains another run" in refusal_of(other_run)
 
 
 def test_private_pushes_need_private_repositories(local_story: Story) -> None:

@@ -48,7 +48,7 @@ class FunctionField:
             if text not in self.functions and not _SPEC.fullmatch(text):
                 raise PydanticCustomError(UNKNOWN, "no such function", {"known": self.names, "value": text})
             if in_file(text) and (name := function_name(text)) in (*self.functions, *self.reserved):
-                raise PydanticCustomError("reserved_name", "the name {name} belongs to eva; rename the function", {"name": name})
+                raise PydanticCustomError("reserved_name", "the name {name} is reserved; rename the function", {"name": name})
         return value
 
 

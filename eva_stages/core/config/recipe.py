@@ -24,7 +24,7 @@ class Publish(Section):
 
 
 class Limits(Section):
-    """A stage fails above these shares. They are no part of a stage's identity.
+    """A stage fails above these shares. They are not part of a stage's identity.
 
     A rerun repeats the rows with a failed call and no others."""
 

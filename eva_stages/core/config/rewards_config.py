@@ -48,7 +48,7 @@ class SequenceClassifierReward(LocalReward):
 
 
 class ArmoRMReward(LocalReward):
-    """ArmoRM: objectives weighted by a gate over the prompt; rows hold the objectives too. The model's own code is not run."""
+    """ArmoRM: objectives weighted by a gate over the prompt; rows contain the objectives too. Code in the checkpoint is not run."""
 
     target = "eva_stages.models.reward_models:ArmoRMReward"
     rows = "objective_rewards"

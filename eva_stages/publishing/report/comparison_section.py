@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from eva_stages.core.progress import duration
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.numbers import last_texts, n_of, rewards, rewards_around_training, table, word_counts
-from eva_stages.publishing.report.plots import Plot, draw, look, short
+from eva_stages.publishing.report.plots import Plot, draw, series_style, short
 from eva_stages.publishing.report.provenance_section import recipe_of
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import COST, History
@@ -123,7 +123,9 @@ def _plot(histories: Sequence[History], name: str, title: str, unit: str, read_l
 
     def paint(axes: Axes) -> None:
         for index, (run, line) in enumerate(lines.items()):
-            axes.plot([str(number) for number in sorted(line)], [line[number] for number in sorted(line)], label=short(run), **look(index))
+            axes.plot(
+                [str(number) for number in sorted(line)], [line[number] for number in sorted(line)], label=short(run), **series_style(index)
+            )
 
     n = n_of(map(len, lines.values()), "iterations")
     return draw(f"compare-{name}", title, n, "iteration", unit, paint)

@@ -1,7 +1,7 @@
-"""Examples to read: chains from a seed to an evolved prompt with its best and worst answers, and answers side by side with verdicts.
+"""Examples to read: chains from a seed to an evolved prompt with its best and worst responses, and responses side by side with verdicts.
 
-Chosen by rule and not by taste: of the newest evolved prompts the one with the largest reward gap, one in the middle and one with the
-smallest; of the judged answers a win, a loss, and a question on which the two orders disagree or tie.
+A rule selects them: of the newest evolved prompts those with the largest, the median and the smallest reward gap; of the judged responses
+a win, a loss, and a question on which the two orders disagree or tie.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 
 from eva_stages.core.health_signs import SIGNS
-from eva_stages.publishing.report.plots import Plot, draw, look
+from eva_stages.publishing.report.plots import Plot, draw, series_style
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
@@ -36,7 +36,7 @@ def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
         return []
 
     def paint(axes: Axes) -> None:
-        axes.plot(list(kl_values), list(kl_values.values()), **look(0))
+        axes.plot(list(kl_values), list(kl_values.values()), **series_style(0))
         axes.set_xticks(list(kl_values))
         axes.update_datalim([(min(kl_values), 0.0)])  # so that the margins are shares of what is shown
         axes.margins(x=0.15, y=0.1)

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from eva_stages.core.numeric import drawable
 from eva_stages.core.tables import read_table
 from eva_stages.publishing.report.numbers import rewards, sizes, table
-from eva_stages.publishing.report.plots import INK, Plot, colour, draw, histograms, look, short
+from eva_stages.publishing.report.plots import INK, Plot, colour, draw, histograms, series_style, short
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
@@ -189,7 +189,7 @@ def _by_topic(
     def paint(axes: Axes) -> None:
         for index, (iteration, by_topic) in enumerate(rewards_by_iteration.items()):
             values = [by_topic[topic][place] if topic in by_topic else np.nan for topic in names]
-            style = {**look(index), "linestyle": "none"}
+            style = {**series_style(index), "linestyle": "none"}
             axes.plot(values, np.arange(len(names))[::-1], label=f"iteration {iteration}", **style)
         axes.set_yticks(np.arange(len(names))[::-1], [short(topic) for topic in names])
         axes.xaxis.set_major_locator(MaxNLocator(5))

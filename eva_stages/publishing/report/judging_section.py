@@ -12,7 +12,7 @@ from eva_stages.core.kinds import EVAL, JUDGE, LETTERCRAFT, SCORE, stage_name
 from eva_stages.core.tables import read_table
 from eva_stages.core.verdicts import outcome_of_row
 from eva_stages.publishing.report.numbers import mean_interval, n_of
-from eva_stages.publishing.report.plots import MUTED_COLOUR, Plot, colour, draw, grouped_bars, look, outcomes, short
+from eva_stages.publishing.report.plots import MUTED_COLOUR, Plot, colour, draw, grouped_bars, outcomes, series_style, short
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import Artifact, History
 
@@ -124,7 +124,7 @@ def _benchmarks(history: History) -> list[JudgedPolicy]:
 
 
 def _games_of(history: History, score: Artifact) -> dict[str, float] | None:
-    """How the games went that a score was made of; None where answers are rated one by one, without a baseline."""
+    """Wins, ties and losses of the games of a score; None if responses are rated singly, without a baseline."""
     judgment_artifact = history.input_artifact(score, "judgments")
     if judgment_artifact is None or "baseline" not in score.manifest["inputs"]:
         return None
@@ -144,7 +144,7 @@ def _position_bias(judged_policies: list[JudgedPolicy]) -> Plot:
         shares, lows, highs = np.array([policy_games.first_place for policy_games in known_policies], dtype=float).reshape(-1, 3).T
         places = np.arange(len(known_policies))[::-1]
         errors = np.nan_to_num(np.vstack([shares - lows, highs - shares])).clip(min=0)
-        axes.errorbar(shares, places, xerr=errors, capsize=3, **{**look(0), "linestyle": "none"})
+        axes.errorbar(shares, places, xerr=errors, capsize=3, **{**series_style(0), "linestyle": "none"})
         axes.axvline(0.5, color=MUTED_COLOUR, linestyle=":", linewidth=1, label="no position bias")
         axes.set_yticks(places, [short(policy_games.label) for policy_games in known_policies])
         axes.set_xlim(0, 1)
@@ -204,7 +204,7 @@ def _radar(history: History) -> Plot | None:
     def paint(axes: Axes) -> None:
         for index, (policy, ratings) in enumerate(rating_by_label.items()):
             values = [ratings.get(name, np.nan) for name in names]
-            axes.plot([*angles, angles[0]], [*values, values[0]], label=policy, **look(index))
+            axes.plot([*angles, angles[0]], [*values, values[0]], label=policy, **series_style(index))
         axes.set_xticks(angles, [short(name) for name in names])
         axes.set_ylim(0, 10)
 

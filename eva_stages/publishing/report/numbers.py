@@ -58,7 +58,7 @@ def rewards(artifact: Artifact | None) -> Rewards | None:
 
 
 def rewards_around_training(history: History, iteration: int) -> tuple[Rewards, Rewards] | None:
-    """Rewards on the prompt set of an iteration, by the policy before training on it and, where eva went on, by the one after."""
+    """Rewards on the prompt set of an iteration, by the policy before training on it and, with a next iteration, by the policy after it."""
     old_rewards, new_rewards = rewards(history.find("reward", iteration)), rewards(history.find("creator-reward", iteration + 1))
     if old_rewards is None or new_rewards is None or not old_rewards.ids.equals(new_rewards.ids):
         return None

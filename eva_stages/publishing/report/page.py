@@ -1,8 +1,7 @@
-"""The report as one HTML file without scripts and without anything from elsewhere, and its plots as files beside it.
+"""The report as one HTML file without scripts and external resources, and its plots as files beside it.
 
-The page forbids itself to load or to run anything (its content security policy). Everything from data is escaped by the template and made
-harmless and short before that; what is private is taken out of the whole page at the end. The file is pure ASCII, so no encoding can
-break it.
+The page's content security policy forbids loading and scripts. Texts from data are shortened and made harmless, then escaped by the
+template; private values are removed from the complete page at the end. The file is pure ASCII, so no encoding can break it.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Plots that take their colours from the page they stand in, and the same as files with colours of their own.
+"""Plots that take their colours from the page that contains them, and the same plots as files with fixed colours.
 
 matplotlib draws with the light palette (Okabe and Ito's, safe for colour-blind eyes; series differ in marker and dash as well). In the
 page every colour is a CSS variable, so dark mode costs nothing; text stays text. Small figures, many of them: a phone shows one per row,
@@ -139,7 +139,7 @@ def short(name: str) -> str:
     )
 
 
-def look(index: int) -> dict[str, Any]:
+def series_style(index: int) -> dict[str, Any]:
     """Colour, marker and dash of the index-th series."""
     return {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)], "linestyle": DASHES[index % len(DASHES)]}
 
@@ -204,6 +204,6 @@ def interval_points(
     values, lows, highs = np.array(points, dtype=float).T
     places = np.arange(len(labels)) + shift
     errors = np.vstack([values - lows, highs - values]).clip(min=0)
-    axes.errorbar(places, values, yerr=np.nan_to_num(errors), capsize=3, label=short(label) or None, **look(index))
+    axes.errorbar(places, values, yerr=np.nan_to_num(errors), capsize=3, label=short(label) or None, **series_style(index))
     axes.set_xticks(np.arange(len(labels)), [short(label) for label in labels])
     axes.margins(x=0.15)

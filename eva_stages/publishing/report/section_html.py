@@ -11,7 +11,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Table:
-    """A table; numbers stand to the right."""
+    """A table; numbers are aligned right."""
 
     title: str
     heads: Sequence[str]

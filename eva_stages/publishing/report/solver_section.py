@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from eva_stages.core.numeric import drawable
 from eva_stages.core.ourfiles import read_json
 from eva_stages.publishing.report.numbers import Rewards, mean_interval, n_of, rewards, rewards_around_training, sizes, table
-from eva_stages.publishing.report.plots import Plot, draw, histograms, interval_points, look
+from eva_stages.publishing.report.plots import Plot, draw, histograms, interval_points, series_style
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
@@ -92,7 +92,7 @@ def _curve(logs: dict[int, list[dict[str, Any]]], key: str, title: str, unit: st
     def paint(axes: Axes) -> None:
         for index, (iteration, line) in enumerate(lines.items()):
             steps, values = np.array(line[::every], dtype=float).T
-            axes.plot(steps, values, label=f"iteration {iteration}", **{**look(index), "marker": None})
+            axes.plot(steps, values, label=f"iteration {iteration}", **{**series_style(index), "marker": None})
 
     n = n_of(map(len, lines.values()), "steps")
     note = f"The plot shows every {every}th step." if every > 1 else ""
