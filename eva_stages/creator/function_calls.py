@@ -57,8 +57,8 @@ def _finite_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
     except CALL_ERRORS as error:
         raise DataError(f"the metric raised {error_reason(error)}") from error
     if result.shape != (len(rewards),) or result.dtype.kind not in "biuf":
-        returned = f"{result.dtype} of shape {result.shape}"
-        raise DataError(f"the metric returned {returned} for rewards of shape {rewards.shape}; return one number per prompt")
+        form = f"{result.dtype} of shape {result.shape}"
+        raise DataError(f"the metric returned {form} for rewards of shape {rewards.shape}; return one number per prompt")
     values = result.astype(np.float64)
     if infinite := int((~np.isfinite(values)).sum()):
         raise DataError(f"the metric is not finite for {infinite} of {len(values)} prompts; return a number also where rewards are equal")

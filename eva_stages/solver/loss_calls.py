@@ -11,7 +11,7 @@ from eva_stages.core.errors import DataError
 from eva_stages.core.failures import CALL_ERRORS, error_reason
 from eva_stages.solver.losses import Loss, PairLogProbs
 
-LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "nll", "entropy", "mean_token_accuracy", "num_tokens")
+LOGGED_FIGURES = ("loss", "grad_norm", "learning_rate", "epoch", "step", "nll", "entropy", "mean_token_accuracy", "num_tokens")
 """What the trainer logs under these names, a metric of the same name would replace."""
 
 
@@ -30,8 +30,8 @@ def checked_loss(pairs: PairLogProbs, loss: Loss) -> tuple[torch.Tensor, Mapping
         result = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
         expectation = f"return a tensor of shape {tuple(pairs.policy_chosen.shape)} that depends on the policy's log-probabilities"
         raise DataError(f"the loss returned {result}; {expectation}")
-    if names := [name for name in numbers if not isinstance(name, str) or name in LOGGED or "/" in name]:
-        expectation = f"a name is a text without / that is not one of {', '.join(LOGGED)}"
+    if names := [name for name in numbers if not isinstance(name, str) or name in LOGGED_FIGURES or "/" in name]:
+        expectation = f"a name is a text without / that is not one of {', '.join(LOGGED_FIGURES)}"
         raise DataError(f"the loss returned a metric named {short(names[0])}; {expectation}")
     return values, numbers
 
