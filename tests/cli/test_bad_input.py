@@ -91,7 +91,7 @@ def test_prompt_files(tmp_path: Path) -> None:
 
 def test_launch_files_and_batch_sizes(tmp_path: Path) -> None:
     fails(tmp_path, {"solver.training.runtime.launch": "tpu"}, "no launch file 'tpu'; packaged: cpu")
-    fails(tmp_path, {"solver.training.runtime.micro_batch_size": 3}, "8 pairs are not a multiple of 3 pairs per micro batch x 1 processes")
+    fails(tmp_path, {"solver.training.runtime.micro_batch_size": 3}, "8 pairs are not a multiple of 3 pairs per micro batch")
 
 
 def test_losses_and_what_they_need(tmp_path: Path) -> None:
