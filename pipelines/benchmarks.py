@@ -1,7 +1,6 @@
 """The public benchmarks as stages: questions, responses, judgments or checks, score; for the base policy and for every iteration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from eva_stages.core.config.evaluation_config import (
     GSM8K,
@@ -33,14 +32,6 @@ of each part waits for its slowest call."""
 Files = Mapping[str, Outside]
 
 
-@dataclass(frozen=True)
-class BenchmarkStages:
-    """The stages of one benchmark and one policy."""
-
-    stages: tuple[Stage, ...]
-    answers: Stage | None = None
-
-
 def benchmark_stages(
     recipe: Recipe,
     resolved: Resolved,
@@ -51,8 +42,8 @@ def benchmark_stages(
     first: Outside,
     base: Stage | None,
     place: str,
-) -> BenchmarkStages:
-    """The stages that measure a policy, questions first and score last.
+) -> tuple[tuple[Stage, ...], Stage | None]:
+    """The stages that measure a policy, questions first and score last; and its answers, where they are a stage.
 
     Args:
         side: `base` for the base policy, `eval` for that of an iteration.
@@ -63,35 +54,26 @@ def benchmark_stages(
     name = benchmark_name(benchmark)
     files = resolved.benchmarks.get(name, {})
     if isinstance(benchmark, LMEval):
-        return BenchmarkStages((_harness(recipe, benchmark, stage_name(SCORE, name, side), iteration, {"policy": policy, **files}),))
+        return (_harness(recipe, benchmark, stage_name(SCORE, name, side), iteration, {"policy": policy, **files}),), None
     questions = _questions(benchmark, name, files)
     score_name, package = stage_name(SCORE, name, side), _files_of(files, "gamed", "difficulty")
     answers = _answers(recipe, resolved, benchmark, stage_name(ANSWER, name, side), iteration, questions, policy)
     if isinstance(benchmark, GSM8K | IFEval | CustomBenchmark):
         checks = _check_stage(recipe, resolved, benchmark, stage_name(CHECK, name, side), iteration, questions, answers)
         score = _score(recipe, benchmark, score_name, iteration, {"questions": questions, "answers": answers, "checks": checks})
-        return BenchmarkStages((questions, answers, checks, score), answers)
+        return (questions, answers, checks, score), answers
     first_stages: tuple[Stage, ...] = (questions, answers)
     inputs: dict[str, Stage | Outside] = {"questions": questions, "answers": answers}
     if isinstance(benchmark, ArenaHard | AlpacaEval):
         if benchmark.baseline == BASE and base is None:
-            return BenchmarkStages(first_stages, answers)
+            return first_stages, answers
         baseline = base if benchmark.baseline == BASE and base is not None else _baseline(benchmark, name, questions, files)
         first_stages, inputs = (questions, baseline, answers), {**inputs, "baseline": baseline}
     assert isinstance(benchmark, JudgedBenchmark)
-    judgments = _judgment_stage(
-        recipe,
-        resolved,
-        benchmark,
-        stage_name(JUDGE, name, side),
-        iteration,
-        inputs,
-        first,
-        place,
-        _files_of(files, "prompts", "system_prompts"),
-    )
+    judge_name, judge_files = stage_name(JUDGE, name, side), _files_of(files, "prompts", "system_prompts")
+    judgments = _judgment_stage(recipe, resolved, benchmark, judge_name, iteration, inputs, first, place, judge_files)
     score = _score(recipe, benchmark, score_name, iteration, {**inputs, **package, "judgments": judgments})
-    return BenchmarkStages((*first_stages, judgments, score), answers)
+    return (*first_stages, judgments, score), answers
 
 
 def _questions(benchmark: Benchmark, name: str, files: Files) -> Stage:
@@ -111,17 +93,9 @@ def _answers(
     sampling = {} if benchmark.temperature is None else {"temperature": benchmark.temperature}
     generator, inputs = policy_generator(recipe, resolved, policy, max_new_tokens=benchmark.max_new_tokens, **sampling)
     by_category = MTBench.TEMPERATURES if isinstance(benchmark, MTBench) and benchmark.temperature is None else None
-    sampling_generator = generator if by_category is None else Use(generator.target)
-    seed = sampling_seed(recipe, sampling_generator, "benchmark-answer")
-    step = Use(
-        "eva_stages.evaluation.answering:AnswerTurns",
-        {
-            "llm": generator,
-            **seed,
-            "temperatures": by_category,
-            "keep_thoughts": keep_thoughts(recipe),
-        },
-    )
+    seed = sampling_seed(recipe, generator if by_category is None else Use(generator.target), "benchmark-answer")
+    settings = {"llm": generator, **seed, "temperatures": by_category, "keep_thoughts": keep_thoughts(recipe)}
+    step = Use("eva_stages.evaluation.answering:AnswerTurns", settings)
     return RowStage(
         name,
         iteration,

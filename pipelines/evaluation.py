@@ -33,22 +33,17 @@ def evaluations(
             for number, policy in enumerate(policies):
                 of_policies[number] += evaluation_stages(recipe, resolved, benchmark, number, policy, stages, place)
             continue
-        first = benchmark_stages(recipe, resolved, benchmark, BASE, 0, base, base, None, place)
-        of_base += first.stages
+        stages, base_answers = benchmark_stages(recipe, resolved, benchmark, BASE, 0, base, base, None, place)
+        of_base += stages
         for number, policy in enumerate(policies):
-            of_policies[number] += benchmark_stages(recipe, resolved, benchmark, EVAL, number, policy, base, first.answers, place).stages
+            of_policies[number] += benchmark_stages(recipe, resolved, benchmark, EVAL, number, policy, base, base_answers, place)[0]
     return tuple(of_base), [tuple(stages) for stages in of_policies]
 
 
-def questions_stage(benchmark: Lettercraft) -> Stage:
-    """The benchmark's prompts."""
-    load = Use("eva_stages.creator.prompt_loading:load_held_out", {"size": benchmark.prompts})
-    return FunctionStage(stage_name(QUESTIONS, LETTERCRAFT), 0, {}, function=load)
-
-
 def base_stages(recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, policy: Outside) -> tuple[Stage, ...]:
-    """Responses, rewards and score of the base policy."""
-    questions = questions_stage(benchmark)
+    """The benchmark's questions, and responses, rewards and score of the base policy."""
+    load = Use("eva_stages.creator.prompt_loading:load_held_out", {"size": benchmark.prompts})
+    questions = FunctionStage(stage_name(QUESTIONS, LETTERCRAFT), 0, {}, function=load)
     answers, rewards = _answer_stages(recipe, resolved, benchmark, BASE, 0, questions, policy)
     return questions, answers, rewards, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, BASE), 0, {"rewards": rewards})
 
@@ -72,10 +67,7 @@ def evaluation_stages(
         sources=("questions", "answers", "baseline"),
         prefixes={"baseline": "baseline_"},
         steps=(
-            Use(
-                "eva_stages.evaluation.pair_judging:JudgePairs",
-                {"llm": judge, **sampling_seed(recipe, judge, "eval-judge", iteration)},
-            ),
+            Use("eva_stages.evaluation.pair_judging:JudgePairs", {"llm": judge, **sampling_seed(recipe, judge, "eval-judge", iteration)}),
         ),
         required_columns=("question_id", "game"),
         limits=judging_limits(recipe, f"{place}.judge"),

@@ -69,8 +69,7 @@ def date_of(resolved: Resolved, model: Stage | Outside) -> dict[str, str]:
     """The run's date as an argument, if the model's chat template shows a date. Training does not change the template."""
     while isinstance(model, Stage):
         model = model.inputs["policy"]
-    is_shown = resolved.date is not None and isinstance(model, Checkpoint) and model.shows_date
-    return {"date": resolved.date.isoformat()} if resolved.date and is_shown else {}
+    return {"date": resolved.date.isoformat()} if resolved.date and isinstance(model, Checkpoint) and model.shows_date else {}
 
 
 def _checkpoint_generator(

@@ -17,6 +17,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import ArmoRMReward, LocalReward, PairPreferenceReward, PairRMReward, SequenceClassifierReward
 from eva_stages.core.errors import DataError
 from eva_stages.core.resolved import Resolved
+from eva_stages.core.stage import load_attribute
 from eva_stages.core.terminal import note
 from eva_stages.models.architecture import position_count, read_json, vocabulary_size
 from eva_stages.models.loading import LETTERCRAFT, load_tokenizer
@@ -85,16 +86,16 @@ def _check_reward(inspection: Inspection, config: LocalReward, place: str) -> No
         case SequenceClassifierReward():
             _check_template(inspection)
             _check_labels(inspection)
-            _check_weights(inspection, "AutoModelForSequenceClassification")
+            _check_weights(inspection, "transformers:AutoModelForSequenceClassification")
         case ArmoRMReward():
             _check_template(inspection)
-            _check_weights(inspection, "ArmoRM")
+            _check_weights(inspection, "eva_stages.models.armorm:ArmoRM")
         case PairPreferenceReward():
             _check_template(inspection)
             _check_letters(inspection)
-            _check_weights(inspection, "AutoModelForCausalLM")
+            _check_weights(inspection, "transformers:AutoModelForCausalLM")
         case PairRMReward():
-            _check_weights(inspection, "DebertaRanker")
+            _check_weights(inspection, "eva_stages.models.pairrm:DebertaRanker")
     extra = 2 * config.candidate_max_length if isinstance(config, PairRMReward) else 0
     _check_length(inspection, f"{place}.max_length", config.max_length and config.max_length + extra)
 
@@ -109,7 +110,7 @@ def _check_topics(inspection: Inspection) -> None:
             "entail"
         )
     _check_tokenizer(inspection)
-    _check_weights(inspection, "AutoModelForSequenceClassification")
+    _check_weights(inspection, "transformers:AutoModelForSequenceClassification")
 
 
 def _check_embedder(inspection: Inspection) -> None:
@@ -125,7 +126,7 @@ def _check_embedder(inspection: Inspection) -> None:
 def _check_causal(inspection: Inspection, generator: TransformersGenerator | VLLMGenerator, place: str) -> None:
     _check_tokenizer(inspection)
     _check_template(inspection)
-    _check_weights(inspection, "AutoModelForCausalLM")
+    _check_weights(inspection, "transformers:AutoModelForCausalLM")
     if isinstance(generator, VLLMGenerator):
         _check_length(inspection, f"{place}.max_model_len", generator.max_model_len)
         adapter = None if generator.lora is None else Path(generator.lora).expanduser()
@@ -137,22 +138,8 @@ def _check_weights(inspection: Inspection, kind: str) -> None:
     """The packaged base policy is left out: it is known, and model libraries take seconds to import."""
     if inspection.model == LETTERCRAFT:
         return
-    for fault in weight_faults(_model_class(kind), inspection.folder, inspection.note):
+    for fault in weight_faults(load_attribute(kind), inspection.folder, inspection.note):
         inspection.add(fault if fault.startswith(("has ", "is ")) else f"cannot be used: {fault}")
-
-
-def _model_class(kind: str) -> Any:
-    if kind == "ArmoRM":
-        from eva_stages.models.armorm import ArmoRM
-
-        return ArmoRM
-    if kind == "DebertaRanker":
-        from eva_stages.models.pairrm import DebertaRanker
-
-        return DebertaRanker
-    import transformers
-
-    return getattr(transformers, kind)
 
 
 def _check_template(inspection: Inspection) -> None:

@@ -71,16 +71,13 @@ def ask_servers(recipe: Recipe) -> list[str]:
     Raises:
         ConfigError: with every server that cannot be reached or refuses, and what to do.
     """
-    servers: dict[tuple[str, str | None, str | None], list[str]] = {}
-    model_by_server: dict[tuple[str, str | None, str | None], LiteLLMModel] = {}
+    servers: dict[tuple[str, str | None, str | None], tuple[str, LiteLLMModel]] = {}
     for place, model in providers(recipe):
-        server = model.model, model.api_base, model.runtime.api_key_env
-        servers.setdefault(server, []).append(place)
-        model_by_server.setdefault(server, model)
+        servers.setdefault((model.model, model.api_base, model.runtime.api_key_env), (place, model))
     faults, cost, unpriced_servers = list[str](), 0.0, 0
-    for server, places in servers.items():
+    for place, model in servers.values():
         try:
-            usd = _ask(model_by_server[server], places[0])
+            usd = _ask(model, place)
         except ConfigError as error:
             faults += error.faults
             continue

@@ -145,15 +145,12 @@ def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         chat = Chat(load_tokenizer(str(folder)), None, recipe.policy.generator.system_prompt)
     except DataError:  # reported with the policy
         return
-    if chat.tokenizer.chat_template and not any(len(chat.prompt_ids(_turn(text))) < limit for text in _texts(recipe, resolved)):
+    conversations: Iterator[list[Message]] = ([{"role": "user", "content": text}] for text in _texts(recipe, resolved))
+    if chat.tokenizer.chat_template and not any(len(chat.prompt_ids(messages)) < limit for messages in conversations):
         yield (
             f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: "
             "all are longer; raise it"
         )
-
-
-def _turn(text: str) -> list[Message]:
-    return [{"role": "user", "content": text}]
 
 
 def _texts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
