@@ -84,13 +84,15 @@ def score(
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, or a file of judgments with --bench.")],
-    b: Annotated[str | None, typer.Argument(metavar="[B]", help="Another; without it, A's iterations against its base policy.")] = None,
+    others: Annotated[
+        list[str] | None, typer.Argument(metavar="[B...]", help="Others; without them, A's iterations against its base policy.")
+    ] = None,
     bench: Annotated[str | None, typer.Option(metavar="BENCH", help=f"A and B are judgments of: {' | '.join(_BENCHES)}")] = None,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
     as_markdown: MarkdownOption = False,
 ) -> None:
-    """Differences with intervals, P(better) and corrected p values, on the benchmarks that A and B share."""
+    """Differences with intervals, P(better) and corrected p values, on the benchmarks that A and each B share."""
     from eva_stages.core.errors import ConfigError
     from eva_stages.views.comparison import compare as compare_values
     from eva_stages.views.comparison import compare_iterations
@@ -98,9 +100,10 @@ def compare(
 
     if bench is not None:
         _check(bench, {}, None)
-    if b is None and bench is not None:
+    if not others and bench is not None:
         raise ConfigError([f"--bench {bench} compares two files of judgments; give a second one"])
-    document = compare_iterations(_values(a, bench)) if b is None else compare_values([_values(a, bench), _values(b, bench)])
+    sides = [_values(side, bench) for side in (a, *(others or []))]
+    document = compare_values(sides) if others else compare_iterations(sides[0])
     _print(document, comparison_tables(document), as_json, as_csv, as_markdown)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eva_stages.core.run_folder import Run
+from eva_stages.core.tables import read_table
 from eva_stages.creator.prompt_loading import seed_instructions
 from eva_stages.publishing.contents import Selection
 from eva_stages.publishing.pushing import push_run
@@ -41,7 +42,7 @@ def views(run: Path) -> dict[str, Any]:
 
 
 def first_prompt_id(history: History) -> str:
-    return str(Lineage(history).ids[0].as_py())
+    return str(read_table(history.prompt_sets[0].content)["prompt_id"][0].as_py())
 
 
 @pytest.fixture(scope="module")

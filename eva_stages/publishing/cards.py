@@ -30,7 +30,7 @@ TAGS = ["eva", "rlhf", "preference-optimization", f"arxiv:{PAPER}"]
 
 
 def dataset_card(story: Story, listed_artifacts: list[Artifact]) -> str:
-    """README.md of the data set repository; `listed` are the artifacts whose rows are in it."""
+    """README.md of the data set repository, which holds the rows of the listed artifacts."""
     row_artifacts = [artifact for artifact in listed_artifacts if artifact.rows is not None]
     default = next(
         (artifact.name for kind in ("rewritten", "pair", "mix") for artifact in reversed(row_artifacts) if artifact.stage == kind),

@@ -148,16 +148,12 @@ def _stage_files(artifact: Artifact, pushed_files: dict[str, Any], privacy: Priv
 def _clean_rows(rows: Path, folder: Path, privacy: Privacy) -> tuple[Path, int]:
     """The row file, or a copy of it without private values; and how many of them there were."""
     with parquet_errors(rows):
-        return _copy_without_private_values(rows, folder, privacy)
-
-
-def _copy_without_private_values(rows: Path, folder: Path, privacy: Privacy) -> tuple[Path, int]:
-    file = pq.ParquetFile(rows)
-    replaced_values = sum(privacy.table(file.read_row_group(group))[1] for group in range(file.num_row_groups))
-    if not replaced_values:
-        return rows, 0
-    write_rows((privacy.table(file.read_row_group(group))[0] for group in range(file.num_row_groups)), file.schema_arrow, folder)
-    return folder / rows.name, replaced_values
+        file = pq.ParquetFile(rows)
+        replaced_values = sum(privacy.table(file.read_row_group(group))[1] for group in range(file.num_row_groups))
+        if not replaced_values:
+            return rows, 0
+        write_rows((privacy.table(file.read_row_group(group))[0] for group in range(file.num_row_groups)), file.schema_arrow, folder)
+        return folder / rows.name, replaced_values
 
 
 def _model(story: Story, iteration: int, policy: Artifact, pushed_files: dict[str, Any], privacy: Privacy) -> Repository:

@@ -9,7 +9,7 @@ is says `core.redaction`.
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eva_stages.core.harmless import map_leaves
 from eva_stages.core.redaction import Secrets, secrets
 from eva_stages.core.rows import MESSAGES_OF_ERRORS
 
@@ -102,7 +103,7 @@ class Privacy:
             if not self._suspicious(table[name], name in MESSAGES_OF_ERRORS):
                 continue
             values_before = table[name].to_pylist()
-            values_after = [_deep(value, clean) for value in values_before]
+            values_after = [_clean_texts(value, clean) for value in values_before]
             changed_values += sum(old != new for old, new in zip(values_before, values_after, strict=True))
             table = table.set_column(
                 index, table.schema.field(index), pa.chunked_array([pa.array(values_after, table.schema.field(index).type)])
@@ -160,13 +161,5 @@ def _strings(array: pa.Array) -> list[pa.Array]:
     return [array] if pa.types.is_string(kind) or pa.types.is_large_string(kind) else []
 
 
-def _deep(value: Any, clean: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _deep(item, clean) for key, item in value.items()}
-        case list():
-            return [_deep(item, clean) for item in value]
-        case str():
-            return clean(value)
-        case _:
-            return value
+def _clean_texts(value: Any, clean: Callable[[str], str]) -> Any:
+    return map_leaves(value, lambda leaf: clean(leaf) if isinstance(leaf, str) else leaf)

@@ -110,12 +110,12 @@ def push_run(
 
 
 def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
+    longest_name = story.model(max(story.policies, default=0))
     try:
-        validate_repo_id(story.model(max(story.policies, default=0)))
+        validate_repo_id(longest_name)
     except HFValidationError as error:
-        raise ConfigError(
-            [f"{story.model(0)} is not a valid repository name ({error}); rename the run's folder {run.root}, or give another --to"]
-        ) from error
+        advice = f"rename the run's folder {run.root}, or give another --to"
+        raise ConfigError([f"{longest_name} is not a valid repository name ({error}); {advice}"]) from error
     if selection.part == "report":
         if not report.is_file():
             raise ConfigError([f"{run.root.name} has no {REPORT}; write it first: eva report {run.root.name}"])

@@ -32,9 +32,12 @@ def make_report(runs: Sequence[Run]) -> Path:
 
 
 def _differences(histories: Sequence[History]) -> dict[str, Any] | None:
-    """The comparison of the first run with each other run; None where they have no complete benchmark in common."""
+    """The comparison of the first run with each other run that has an evaluation; None where there is none."""
     sides = [values for history in histories if (values := measurements([history]))]
-    try:
-        return compare(sides) if len(sides) > 1 and sides[0][0].run == histories[0].name else None
-    except ConfigError:
+    if len(sides) < 2 or sides[0][0].run != histories[0].name:
         return None
+    try:
+        return compare(sides)
+    except ConfigError as error:
+        names = ", ".join(side[0].run for side in sides[1:])
+        return {"a": histories[0].name, "b": names, "differences": [], "notes": error.faults}

@@ -14,8 +14,9 @@ from typing import Any
 from huggingface_hub import ModelCard, try_to_load_from_cache
 
 from eva_stages.core.durable import write_whole
+from eva_stages.core.errors import DamagedError
 from eva_stages.core.kinds import KINDS, LETTERCRAFT
-from eva_stages.core.ourfiles import read_json
+from eva_stages.core.ourfiles import RECIPE_COMMAND, read_json
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.views.history import Artifact, History
@@ -81,7 +82,15 @@ class Story:
 
 
 def story_of(history: History, namespace: str, privacy: Privacy) -> Story:
-    """A run as its cards describe it."""
+    """A run as its cards describe it.
+
+    Raises:
+        DamagedError: if its recipe is incomplete.
+    """
+    missing_sections = [name for name in ("policy", "prompts", "solver") if name not in history.recipe]
+    if missing_sections:
+        advice = RECIPE_COMMAND.format(root=history.root)
+        raise DamagedError(f"{history.root / 'recipe.yaml'} is damaged: it has no section {', '.join(missing_sections)}", advice)
     artifacts = _named_artifacts(history)
     recipe = {name: value for name, value in history.recipe.items() if name != "publish"}
     recipe["runtime"] = {name: value for name, value in (recipe.get("runtime") or {}).items() if name != "engine"}

@@ -59,7 +59,7 @@ def run_values(name: str, history: History) -> list[Measurement]:
     values = [measurement._replace(run=name) for measurement in measurements([history])]
     if not values:
         root = history.root
-        raise ConfigError([f"{root} has no finished evaluation; run eva eval run {root / 'recipe.yaml'} --run-dir {root} first"])
+        raise ConfigError([f"{root} has no finished evaluation; run `eva eval run {root / 'recipe.yaml'} --run-dir {root}` first"])
     return values
 
 
@@ -79,15 +79,21 @@ def compare(sides: Sequence[list[Measurement]]) -> dict[str, Any]:
     Two sides of one policy each and one benchmark are compared whatever the policies are called.
 
     Raises:
-        ConfigError: if two sides have nothing in common, or nothing that one judge has judged on both sides.
+        ConfigError: if the first side has nothing in common with any other, or nothing that one judge has judged on both sides.
     """
     first, *other_sides = sides
-    pairs, notes = [], []
+    pairs, notes, errors = [], [], []
     for other_side in other_sides:
-        pairs_of_side, notes_of_side = _pairs(first, other_side, _common(first, other_side))
-        pairs += pairs_of_side
-        notes += notes_of_side
-    return _document(first[0].run, ", ".join(other_side[0].run for other_side in other_sides), pairs, notes)
+        try:
+            pairs_of_side, notes_of_side = _pairs(first, other_side, _common(first, other_side))
+        except ConfigError as error:
+            errors += error.faults
+        else:
+            pairs += pairs_of_side
+            notes += notes_of_side
+    if len(errors) == len(other_sides):
+        raise ConfigError(errors)
+    return _document(first[0].run, ", ".join(other_side[0].run for other_side in other_sides), pairs, [*notes, *errors])
 
 
 def compare_iterations(values: list[Measurement]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Ids are hashes, so the statistics of a file do not locate them: the complete id 
 and then only the row groups with a match, up to the match.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from eva_stages.core.ourfiles import parquet_errors
 
 Row = dict[str, Any]
 ROWS_AT_A_TIME = 256
+MOST_CHARACTERS = 64
+"""Characters of an unknown id that are compared."""
 
 
 class Rows:
@@ -66,3 +69,12 @@ class Rows:
         """The first row of a prompt."""
         numbers = self.where("prompt_id", prompt_id)
         return self.take(numbers[:1], columns)[0] if len(numbers) else None
+
+
+def similar_ids(unknown_id: str, columns: Iterable[pa.ChunkedArray], count: int = 3) -> list[str]:
+    """At most `count` of the ids in some columns: those that share the longest beginning with an unknown id."""
+    ids = pc.unique(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()))
+    start = unknown_id.strip().lower()[:MOST_CHARACTERS]
+    while start and not pc.any(pc.starts_with(ids, start)).as_py():
+        start = start[:-1]
+    return ids.filter(pc.starts_with(ids, start))[:count].to_pylist()

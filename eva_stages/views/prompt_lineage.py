@@ -5,11 +5,8 @@ twice is one prompt; its lineage is that of the row that first came into a promp
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from eva_stages.core.errors import ConfigError, DamagedError
 from eva_stages.core.kinds import KINDS
@@ -17,8 +14,7 @@ from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import FILE
 from eva_stages.views.history import Artifact, History
-from eva_stages.views.lookup import Row, Rows
-from eva_stages.views.nearest import nearest
+from eva_stages.views.lookup import Row, Rows, similar_ids
 from eva_stages.views.prompt_facts import Facts
 
 PROMPT = SCHEMAS["prompts"].names
@@ -48,7 +44,7 @@ class Lineage:
         """The steps from the seed to a prompt, each with its answers, informativeness, pairs and checkpoints.
 
         Raises:
-            ConfigError: if the run has no such prompt, with the nearest ids.
+            ConfigError: if the run has no such prompt, with similar ids.
         """
         steps = self._climb(self._origin(prompt_id))
         evolutions = [(step.iteration, self._open(step).where("parent_id", prompt_id)) for step in self._history.every("evolve")]
@@ -67,7 +63,7 @@ class Lineage:
         """All evolutions of a prompt's seed, rejected ones included.
 
         Raises:
-            ConfigError: if the run has no such prompt, with the nearest ids.
+            ConfigError: if the run has no such prompt, with similar ids.
         """
         seed = self._climb(self._origin(prompt_id))[0]
         root = self._node(seed, [])
@@ -83,7 +79,7 @@ class Lineage:
                     nodes.setdefault(row["prompt_id"], node)
         return {"run": self._history.name, "seed": root["prompt_id"], "evolutions": total, "tree": root}
 
-    # --- finding
+    # --- lookups
 
     def _open(self, artifact: Artifact) -> Rows:
         if artifact.folder not in self._rows:
@@ -114,15 +110,10 @@ class Lineage:
         for prompt_set in self._history.every("prompts"):
             if row := self._open(prompt_set).of(prompt_id, PROMPT):
                 return Origin(prompt_set.iteration, row)
-        near = nearest(prompt_id, [self._open(attempt).column("prompt_id") for attempt in self._searched_artifacts()])
-        hint = f"did you mean {', '.join(near)}?" if near else "it has no prompts yet"
+        searched_artifacts = (*self._history.prompt_sets.values(), *self._history.every("evolve"), *self._history.every("prompts"))
+        similar = similar_ids(prompt_id, [self._open(artifact).column("prompt_id") for artifact in searched_artifacts])
+        hint = f"did you mean {', '.join(similar)}?" if similar else "it has no prompts yet"
         raise ConfigError([f"{self._history.name} has no prompt {prompt_id[:64]!r}; {hint}"])
-
-    def _searched_artifacts(self) -> list[Artifact]:
-        sets = list(self._history.prompt_sets.values())
-        return [
-            artifact for artifact in (*sets, *self._history.every("evolve"), *self._history.every("prompts")) if artifact.rows is not None
-        ]
 
     def _climb(self, origin: Origin) -> list[Origin]:
         """From the seed down to a prompt. Ends: each step up lowers the iteration, or in the same one the generation."""
@@ -146,7 +137,7 @@ class Lineage:
                 return Origin(origin.iteration, candidate)
         return None
 
-    # --- telling
+    # --- entries of the documents
 
     def _fate(self, origin: Origin) -> str:
         row, iteration = origin.row, origin.iteration
@@ -180,10 +171,3 @@ class Lineage:
         step = self._node(origin, [])
         del step["children"]
         return {**step, **Facts(self._history, self._open).of(origin.row["prompt_id"])}
-
-    @cached_property
-    def ids(self) -> pa.ChunkedArray:
-        """Ids of every prompt that came into a prompt set or evolved, with repetitions."""
-        return pa.chunked_array(
-            [chunk for artifact in self._searched_artifacts() for chunk in self._open(artifact).column("prompt_id").chunks]
-        )

@@ -31,25 +31,24 @@ def run_results(summary: dict[str, Any]) -> dict[str, Any]:
 def run_table(document: dict[str, Any]) -> list[TextTable]:
     """The table of a run's scores, with published scores below each benchmark."""
     sources = list(dict.fromkeys(entry["source"] for entry in document["published"]))
+    keys = ("benchmark", "policy", "judge", "score", "low", "high", "questions")
     rows: list[tuple[Cell, ...]] = []
     for name in dict.fromkeys(entry["benchmark"] for entry in document["results"]):
-        own_results = [entry for entry in document["results"] if entry["benchmark"] == name]
-        rows += [
-            (name, entry["policy"], entry["judge"], entry["score"], entry["low"], entry["high"], entry["questions"], "this run")
-            for entry in own_results
-        ]
-        published_results = [entry for entry in document["published"] if entry["benchmark"] == name]
-        for entry in published_results:
-            rows.append((name, entry["model"], None, entry["score"], None, None, None, f"published ({sources.index(entry['source']) + 1})"))
-    notes = ["intervals: eva's own, over questions", *(f"({number}) {source}" for number, source in enumerate(sources, 1))]
-    heads = ("benchmark", "policy", "judge", "score", "low", "high", "questions", "source")
-    return [TextTable(document["run"], heads, rows, tuple(notes))]
+        rows += [(*(entry[key] for key in keys), "this run") for entry in document["results"] if entry["benchmark"] == name]
+        for entry in document["published"]:
+            if entry["benchmark"] == name:
+                source = f"published ({sources.index(entry['source']) + 1})"
+                rows.append((name, entry["model"], None, entry["score"], None, None, None, source))
+    notes = ["intervals: eva's own, over questions" if rows else "no evaluation of this run is complete yet"]
+    notes += [f"({number}) {source}" for number, source in enumerate(sources, 1)]
+    return [TextTable(document["run"], (*keys, "source"), rows, tuple(notes))]
 
 
 def _lettercraft(summary: dict[str, Any]) -> list[dict[str, Any]]:
     base = summary["base"]
-    policies = [("base", base["held_out"] if base else None)] if base else []
-    policies += [(f"iteration {entry['iteration']}", entry["held_out"]) for entry in summary["iterations"]] if base else []
+    if base is None:
+        return []
+    policies = [("base", base["held_out"]), *((f"iteration {entry['iteration']}", entry["held_out"]) for entry in summary["iterations"])]
     return [
         _row(f"lettercraft, {measure}", policy, scores[key])
         for key, measure in LETTERCRAFT.items()
@@ -59,27 +58,16 @@ def _lettercraft(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _row(benchmark: str, policy: str, estimate: dict[str, Any] | None, judge: str | None = None) -> dict[str, Any]:
-    figures_of_estimate = estimate or {}
-    figures = {
-        "score": figures_of_estimate.get("value"),
-        "low": figures_of_estimate.get("low"),
-        "high": figures_of_estimate.get("high"),
-        "questions": figures_of_estimate.get("n"),
-    }
+    names = {"score": "value", "low": "low", "high": "high", "questions": "n"}
+    figures = {field: (estimate or {}).get(name) for field, name in names.items()}
     return {"benchmark": benchmark, "policy": policy, "judge": judge, **figures}
 
 
 def _published_scores(name: str) -> list[tuple[PublishedScore, float]]:
     """Published scores in the benchmark's unit here: for AlpacaEval that is the raw win rate."""
-    if name == "alpaca-eval":
-        score_pairs = [(published_score, published_score.detail.get("win_rate")) for published_score in published_scores(name, None, [])]
-    elif name == "mt-bench":
-        score_pairs = [(published_score, published_score.score) for published_score in published_scores(name, None, [])]
-    elif name.startswith("arena-hard-"):
-        score_pairs = [
-            (published_score, published_score.score)
-            for published_score in published_scores("arena-hard", name.removeprefix("arena-hard-"), [])
-        ]
-    else:
-        score_pairs = []
-    return [(published_score, score) for published_score, score in score_pairs if score is not None]
+    benchmark, version = ("arena-hard", name.removeprefix("arena-hard-")) if name.startswith("arena-hard-") else (name, None)
+    if benchmark not in ("alpaca-eval", "arena-hard", "mt-bench"):
+        return []
+    entries = published_scores(benchmark, version, [])
+    scores = [entry.detail.get("win_rate") if benchmark == "alpaca-eval" else entry.score for entry in entries]
+    return [(entry, score) for entry, score in zip(entries, scores, strict=True) if score is not None]

@@ -121,7 +121,7 @@ def status_table(document: dict[str, Any], height: int | None = None) -> TextTab
         height: lines of the terminal; with fewer than the stages need, the table has those around the first that is not complete.
     """
     holder, stages = document["locked_by"], document["stages"]
-    title = f"{document['recipe']} in {document['run']}{f', process at work: {holder}' if holder else ''}"
+    title = f"{document['recipe']} in {document['run']}{f', running: {holder}' if holder else ''}"
     start, end = _window([entry["state"] for entry in stages], len(stages) if height is None else max(3, height - FRAME_LINES))
     done_count = sum(entry["state"] == "done" for entry in stages)
     hidden_note = f"; {len(stages) - (end - start)} not shown" if end - start < len(stages) else ""

@@ -73,16 +73,17 @@ def score_tables(document: dict[str, Any]) -> list[TextTable]:
 
 
 def comparison_tables(document: dict[str, Any]) -> list[TextTable]:
-    """The table of a comparison of two runs or of a run's iterations."""
+    """The table of a comparison of runs or of a run's iterations; with several b, each row names its own."""
+    is_named = len({entry["b"] for entry in document["differences"]}) > 1
     heads = ("benchmark", "policy", "judge", "a", "b", "b - a", "low", "high", "P(better)", "p", "p (Holm)", "questions")
     keys = ("bench", "policy", "judge", "score_a", "score_b", "value", "low", "high", "improvement", "p_value", "p_holm", "n")
-    rows = [tuple(entry[key] for key in keys) for entry in document["differences"]]
+    rows = [tuple(entry[key] for key in (*(("b",) if is_named else ()), *keys)) for entry in document["differences"]]
     notes = (
         f"a: {document['a']}; b: {document['b']}",
         "eva's own figures: paired bootstrap over questions, 95 %; p two-sided, adjusted for all rows by Holm",
         *document["notes"],
     )
-    return [TextTable("comparison", heads, rows, notes)]
+    return [TextTable("comparison", ("b is", *heads) if is_named else heads, rows, notes)]
 
 
 def _interval_note(bench: str, version: str | None, kinds: list[str]) -> str:

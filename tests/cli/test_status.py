@@ -65,7 +65,7 @@ def test_status_follows_a_run_that_goes_and_ends_with_it(going: Path) -> None:
     with Run(going).lock():
         process, terminal = watch(going)
         pieces_shown = pieces(terminal)
-        assert "process at work: process" in " ".join(text_until(pieces_shown, "running, step 3/9, loss 0.500", 2).split())
+        assert "running: process" in " ".join(text_until(pieces_shown, "running, step 3/9, loss 0.500", 2).split())
     rest = "".join(pieces_shown)
     assert process.wait() == 0
     assert "unfinished" in rest.rpartition("stages done")[0].rpartition("1-train")[2]

@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import DatasetCard, EvalResult, ModelCard
 from markdown_it import MarkdownIt
 
+from eva_stages.core.errors import DamagedError
 from eva_stages.core.planned_stages import stage_of_folder
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
@@ -19,7 +20,7 @@ from eva_stages.core.tables import write_rows
 from eva_stages.publishing.cards import command, dataset_card, model_card
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.story import Base, Story, story_of
-from eva_stages.views.history import read_history
+from eva_stages.views.history import History, read_history
 from eva_stages.views.recorded_scores import scores
 from tests.conftest import manifests
 from tests.hub_cards_check import card_faults
@@ -200,3 +201,9 @@ def test_scores_of_every_shape_are_found(story: Story) -> None:
         ("mt-bench", "iteration 1", "turns first", 8.0, None),
         ("mt-bench", "iteration 1", "usd", 0.25, None),
     ]
+
+
+def test_a_run_with_an_incomplete_recipe_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: run\npolicy: {model: lettercraft}\n")
+    with pytest.raises(DamagedError, match=r"recipe\.yaml is damaged: it has no section prompts, solver"):
+        story_of(History(tmp_path, [], ()), "tester", Privacy(tmp_path))

@@ -14,8 +14,7 @@ from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import read_table, write_rows
 from eva_stages.views.history import read_history
-from eva_stages.views.lookup import Rows
-from eva_stages.views.nearest import edit_distances
+from eva_stages.views.lookup import Rows, similar_ids
 from eva_stages.views.prompt_lineage import Lineage
 from tests.conftest import artifact_folder, run_eva
 
@@ -105,7 +104,7 @@ def test_the_command_shows_steps_and_trees_and_names_the_nearest_ids(tiny_run: P
     assert f"did you mean {prompt}" in wrong.stderr
 
 
-def test_an_unknown_id_gets_the_one_with_the_smallest_edit_distance(tiny_run: Path, lineage: Lineage) -> None:
+def test_an_unknown_id_gets_the_ids_with_the_same_beginning(tiny_run: Path, lineage: Lineage) -> None:
     known_id = rows(tiny_run, "1-mix")["prompt_id"][3].as_py()
     for typed_id in (
         f"{known_id[:10]}{known_id[11:]}",
@@ -117,10 +116,11 @@ def test_an_unknown_id_gets_the_one_with_the_smallest_edit_distance(tiny_run: Pa
             lineage.trace(typed_id)
 
 
-def test_edit_distances_are_levenshtein_s() -> None:
-    words = ["kitten", "sitting", "", "kit", "ktitne", "flaw", "lawn"]
-    assert edit_distances("kitten", pa.array(words)).tolist() == [0, 3, 6, 3, 3, 6, 5]
-    assert edit_distances("lawn", pa.array(words)[5:]).tolist() == [2, 0]
+def test_ids_with_the_longest_common_beginning_are_suggested() -> None:
+    columns = [pa.chunked_array([["abc1", "abd2"], ["b1"]]), pa.chunked_array([["abc1"]], pa.string())]
+    assert similar_ids(" ABCX", columns) == ["abc1"] and similar_ids("abx", columns) == ["abc1", "abd2"]
+    assert similar_ids("zzz", columns) == similar_ids("", columns) == ["abc1", "abd2", "b1"]
+    assert similar_ids("a", []) == []
 
 
 def test_rows_are_read_from_any_row_group(tmp_path: Path) -> None:

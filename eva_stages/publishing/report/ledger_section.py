@@ -43,9 +43,7 @@ def ledger(history: History) -> Section:
         lead.append(f"{total['compared_stages']} stages took {duration(total['compared_seconds'])}, with {plan_text}{share}.")
     if total["earlier_attempts"]:
         lost_time = duration(total["earlier_seconds"])
-        lead.append(
-            f"{total['earlier_attempts']} attempts did not finish their stage and took {lost_time} in addition, as far as is known."
-        )
+        lead.append(f"Attempts that did not finish their stage: {total['earlier_attempts']}, which took {lost_time} as far as is known.")
     if total["reused_stages"]:
         lead.append(f"{total['reused_stages']} stages were computed by other runs of the same store; their time and cost count there.")
     if names := sorted({name for entry in entries for name in entry["gpu_names"] or ()}):

@@ -49,7 +49,7 @@ def write_report(histories: Sequence[History], comparison: dict[str, Any] | None
     """Write the report of a run, or the comparison of several into the folder of the first; returns the HTML file.
 
     Args:
-        comparison: the differences of the first two runs' scores, as `eva_stages.views.comparison` makes them.
+        comparison: the differences between the first run's scores and the others', from `eva_stages.views.comparison`.
     """
     first = histories[0]
     hosts = {host for history in histories for host in hosts_of(history.recipe)}
@@ -59,7 +59,7 @@ def write_report(histories: Sequence[History], comparison: dict[str, Any] | None
         name, title = REPORT, f"eva report: {first.name}"
     else:
         sections = [result(histories, comparison), differences(histories, privacy), side_by_side(histories), provenance(histories, privacy)]
-        name, title = COMPARISON, f"eva comparison: {' and '.join(history.name for history in histories)}"
+        name, title = COMPARISON, f"eva comparison: {', '.join(history.name for history in histories)}"
     _write_plots(first.root / name, sections, privacy)
     path = first.root / f"{name}.html"
     write_whole(path, page(title, histories, sections, privacy))
@@ -75,7 +75,11 @@ def page(title: str, histories: Sequence[History], sections: Sequence[Section], 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": _text_shown, "prose": _prose, "cell": _cell, "number": _is_number}
+    environment.filters |= {
+        "shown": lambda text, limit=TEXT_CHARACTERS: harmless(text, limit),
+        "prose": _prose,
+        "cell": _cell,
+    }
     text = environment.get_template("report.html.jinja").render(
         title=title,
         about=[_about(history) for history in histories],
@@ -102,17 +106,9 @@ def moment(time: str) -> str:
     return f"{time[:10]} {time[11:16]} UTC" if len(time) > 16 else time
 
 
-def _text_shown(text: str | None, limit: int = TEXT_CHARACTERS) -> str:
-    return harmless(text, limit)
-
-
 def _prose(text: str) -> Markup:
     """A sentence as HTML, with text between backticks as code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(harmless(text, SENTENCE_CHARACTERS)))))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
 
 
 def _cell(value: Any) -> str:

@@ -46,7 +46,7 @@ def result(histories: Sequence[History], differences: dict[str, Any] | None = No
 
     Args:
         histories: the run, and others to compare with.
-        differences: of the first two runs, question by question, if they were compared.
+        differences: of the first run and each other run, question by question, if they were compared.
     """
     scores_by_measure = measures(histories)
     plots = [_plot(key, by_run) for key, by_run in scores_by_measure.items()]
