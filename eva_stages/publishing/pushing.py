@@ -100,7 +100,7 @@ def push_run(
     report = run.root / REPORT
     _check(run, story, selection, report)
     if selection.part is None and not report.is_file():
-        report_line(f"there is no report yet: `eva report {run.root.name}` writes one, and the next push includes it")
+        report_line(f"there is no report yet: `eva report {run.root}` writes one, and the next push includes it")
     with tempfile.TemporaryDirectory() as scratch:
         wanted_repositories = repositories(story, selection, report, record.files, privacy, Path(scratch))
         if hub is None:
@@ -118,7 +118,7 @@ def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
         raise ConfigError([f"{longest_name} is not a valid repository name ({error}); {advice}"]) from error
     if selection.part == "report":
         if not report.is_file():
-            raise ConfigError([f"{run.root.name} has no {REPORT}; write it first: eva report {run.root.name}"])
+            raise ConfigError([f"{run.root.name} has no {REPORT}; write it first: `eva report {run.root}`"])
         return
     selected_artifacts = [artifact for artifact in story.artifacts if selection.takes(artifact)]
     if not selected_artifacts:
