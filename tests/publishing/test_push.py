@@ -311,7 +311,7 @@ def test_private_pushes_need_private_repositories(local_story: Story) -> None:
 
 def test_a_report_goes_along_or_is_asked_for(local_story: Story) -> None:
     run = renamed_run(local_story, "reported")
-    assert "eva report reported" in refusal_of(run, part="report")
+    assert f"eva report {run}" in refusal_of(run, part="report")
     (run / "report.html").write_text("<html>a report</html>")
     push_outcomes(run, part="report")
     assert set(local_story.server.files("datasets/tester/reported")) == {".gitattributes", "report.html", "eva.json"}
