@@ -115,13 +115,11 @@ def test_one_of_several_runs_without_a_common_benchmark_is_a_note_and_not_the_en
     other = [Measurement("three", "gsm8k", policy, None, values) for policy in ("base", "iteration 0")]
     document = compare([first, other, second])
     assert [entry["b"] for entry in document["differences"]] == ["two"] and document["b"] == "three, two"
-    assert document["notes"] == [
-        "one and three have nothing in common: mt-bench of base against gsm8k of base; gsm8k of iteration 0; "
-        "give two sides with the same benchmarks and policies, or with one of each"
-    ]
+    (note,) = document["notes"]
+    assert note.startswith("one and three") and "mt-bench of base" in note and "gsm8k of iteration 0" in note
     (table,) = comparison_tables(compare([first, second, [first[0]._replace(run="four")]]))
     assert table.heads[0] == "b is" and [row[0] for row in table.rows] == ["two", "four"]
-    with pytest.raises(ConfigError, match="one and three have nothing in common"):
+    with pytest.raises(ConfigError, match="one and three"):
         compare([first, other])
 
 
