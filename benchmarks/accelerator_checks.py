@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -12,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import yaml
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from benchmarks import common
 from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.process import kill_tree
 from eva_stages.core.rows import prompt_row
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.tables import read_table
@@ -31,10 +30,17 @@ from pipelines.solver import solver_stages
 Figures = dict[str, Any]
 Check = Callable[[Path, Path, str], Figures]
 SHAPES: dict[str, dict[str, int]] = {
-    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8},
+    "1b": {
+        "vocab_size": 128_256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
     "tiny": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2},
 }
-VOCABULARIES = {"1b": 128_256, "tiny": common.VOCABULARY}
+"""Of Llama 3.2 1B, and a tiny one."""
 PROMPTS = {"1b": 96, "tiny": 16}
 PAIRS = {"1b": 256, "tiny": 32}
 LENGTHS = {"1b": (200, 400), "tiny": (20, 40)}
@@ -43,26 +49,12 @@ RESPONSES = 6
 BATCH_SIZE, MICRO_BATCH_SIZE = 16, 4
 
 
-def config(size: str, **settings: Any) -> LlamaConfig:
-    """A Llama configuration of the shape of Llama 3.2 1B, or a tiny one."""
-    return LlamaConfig(
-        vocab_size=VOCABULARIES[size],
-        **SHAPES[size],
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=1,
-        **settings,
-    )
-
-
 def save_models(folder: Path, size: str) -> None:
     """A random policy and a random reward model in bfloat16."""
     torch.manual_seed(0)
-    policy = LlamaForCausalLM(config(size, initializer_range=0.01)).to(torch.bfloat16)
+    policy = LlamaForCausalLM(common.config(**SHAPES[size], initializer_range=0.01)).to(torch.bfloat16)
     policy.save_pretrained(folder / "policy")
-    LlamaForSequenceClassification(config(size, num_labels=1)).to(torch.bfloat16).save_pretrained(folder / "reward")
+    LlamaForSequenceClassification(common.config(**SHAPES[size], num_labels=1)).to(torch.bfloat16).save_pretrained(folder / "reward")
     for name in ("policy", "reward"):
         common.tokenizer().save_pretrained(folder / name)
 
@@ -92,19 +84,19 @@ def prompts(size: str, folder: Path) -> Outside:
     return common.write_source(rows, "prompts", folder / "prompts")
 
 
-def respond(models: Path, folder: Path, size: str, tokens_per_batch: int = 131_072) -> tuple[Figures, Stage, Recipe]:
+def respond(models: Path, folder: Path, size: str, tokens_per_batch: int = 131_072) -> tuple[Figures, Stage]:
     """The respond stage over all prompts."""
     built_recipe = recipe(models, {"kind": "dpo"}, {}, tokens_per_batch)
     policy = find_checkpoint(built_recipe.policy.model, None, "policy")
     stage = responding(built_recipe, resolve(built_recipe), "respond", 0, prompts(size, folder), policy, RESPONSES)  # type: ignore[arg-type]
     manifest = common.run_stage(stage, folder / f"run-{tokens_per_batch}")
-    return _rates(manifest, manifest["counts"]["output_tokens"]), stage, built_recipe
+    return _rates(manifest, manifest["counts"]["output_tokens"]), stage
 
 
 def check_respond(models: Path, folder: Path, size: str) -> Figures:
     """Sampling, and how many responses stay the same when batches are a quarter as large."""
-    figures, stage, _ = respond(models, folder, size)
-    _, other_responses, _ = respond(models, folder, size, 32_768)
+    figures, stage = respond(models, folder, size)
+    _, other_responses = respond(models, folder, size, 32_768)
     first, second = (
         read_table(folder / f"run-{batch}" / "stages" / run.folder / "data", ["responses"])["responses"].to_pylist()
         for batch, run in ((131_072, stage), (32_768, other_responses))
@@ -144,23 +136,9 @@ def _spread(rewards: np.ndarray) -> float:
 
 def pairs(size: str, folder: Path) -> tuple[Outside, int]:
     """Random pairs, and the tokens of an epoch over them: the prompt counts for each of the two responses."""
-    prompt, response = LENGTHS[size]
-    sides = [common.texts(PAIRS[size], median, seed, longest=900) for seed, median in enumerate((prompt, response, response))]
-    rows = [
-        {
-            "prompt_id": str(number),
-            "prompt": [{"role": "user", "content": question}],
-            "chosen": [{"role": "assistant", "content": chosen}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-            "chosen_reward": 1.0,
-            "rejected_reward": 0.0,
-            "chosen_win_probability": 0.8,
-            "rejected_win_probability": 0.3,
-        }
-        for number, (question, chosen, rejected) in enumerate(zip(*sides, strict=True))
-    ]
-    lengths = [[len(text.split()) for text in side] for side in sides]
-    return common.write_source(rows, "pairs", folder / "pairs"), 2 * sum(lengths[0]) + sum(lengths[1]) + sum(lengths[2])
+    rows = common.pair_rows(PAIRS[size], LENGTHS[size], longest=900)
+    prompt, chosen, rejected = (sum(len(row[side][0]["content"].split()) for row in rows) for side in ("prompt", "chosen", "rejected"))
+    return common.write_source(rows, "pairs", folder / "pairs"), 2 * prompt + chosen + rejected
 
 
 def train(models: Path, folder: Path, size: str, loss: Mapping[str, Any], launch: str | None = None, **changes: Any) -> Figures:
@@ -231,8 +209,7 @@ def check_resume(models: Path, folder: Path, size: str) -> Figures:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
             while process.poll() is None and not list(run.glob("work/0-train-*/checkpoints/checkpoint-*/whole.json")):
                 time.sleep(0.02)
-            for child in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-                child.send_signal(signal.SIGKILL)
+            kill_tree(process.pid)
             process.wait()
         subprocess.run(command, check=True, capture_output=True)
         (model,) = run.glob("stages/0-train-*/model/model.safetensors")

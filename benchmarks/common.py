@@ -43,26 +43,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def config(**settings: int) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=512,
-        intermediate_size=1376,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        head_dim=64,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=None,
-        **settings,
-    )
+SHAPE = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 8}
+
+
+def config(**settings: Any) -> LlamaConfig:
+    """A Llama configuration, by default of `SHAPE`."""
+    sizes = {"vocab_size": VOCABULARY, **SHAPE, "max_position_embeddings": 4096, "tie_word_embeddings": True}
+    return LlamaConfig(**{**sizes, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1, **settings})
 
 
 def save_policy(folder: Path) -> None:
     torch.manual_seed(0)
-    model = LlamaForCausalLM(config(eos_token_id=1))
+    model = LlamaForCausalLM(config())
     model.generation_config.eos_token_id = [1, *range(100, VOCABULARY, ANSWER_TOKENS)]
     model.generation_config.pad_token_id = 0
     model.save_pretrained(folder)
@@ -71,7 +63,7 @@ def save_policy(folder: Path) -> None:
 
 def save_reward(folder: Path) -> None:
     torch.manual_seed(1)
-    LlamaForSequenceClassification(config(eos_token_id=1, num_labels=1)).save_pretrained(folder)
+    LlamaForSequenceClassification(config(num_labels=1)).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
 
 
@@ -85,6 +77,24 @@ def texts(count: int, median: float, seed: int, longest: int = 1024, spread: flo
 
 def prompts(count: int, median: float = 60, seed: int = 0, longest: int = 1024, spread: float = 0.8) -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": text}] for text in texts(count, median, seed, longest, spread)]
+
+
+def pair_rows(count: int, medians: tuple[int, int], longest: int) -> list[dict[str, Any]]:
+    """Rows of random pairs; `medians`: tokens of prompts and of responses."""
+    sides = [texts(count, medians[seed > 0], seed, longest) for seed in range(3)]
+    return [
+        {
+            "prompt_id": str(number),
+            "prompt": [{"role": "user", "content": prompt}],
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+            "chosen_reward": 1.0,
+            "rejected_reward": 0.0,
+            "chosen_win_probability": 0.8,
+            "rejected_win_probability": 0.3,
+        }
+        for number, (prompt, chosen, rejected) in enumerate(zip(*sides, strict=True))
+    ]
 
 
 def run_stage(stage: Stage, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Mixing two large prompt sets and pairing the responses to one: time and peak memory, from files to files.
+"""Large prompt sets: informativeness and selection, mixing two sets, and pairing answers; time and peak memory, from files to files.
 
-    python -m benchmarks.mixing                  1,000,000 prompts; 6 responses each
+    python -m benchmarks.mixing                  1,000,000 prompts; 6 responses and rewards each
 
 Each step runs in a separate process, as in a stage; its start is not counted in the time. The peak is that of the process, libraries
 included.
@@ -15,6 +15,11 @@ from benchmarks.sides import compare, options, parse
 from eva_stages.core.stage import Use
 
 STEPS = {
+    "inform": (Use("eva_stages.creator.informativeness:Informativeness", {"name": "inform", "metric": "reward_gap"}), ("rewards",)),
+    "select": (
+        Use("eva_stages.creator.selection:Select", {"name": "select", "kind": "weighted", "fraction": 0.25, "seed": 1}),
+        ("inform/data",),
+    ),
     "mix": (Use("eva_stages.creator.mixture:Mix", {"name": "mix", "evolved_share": 0.8, "seed": 1}), ("evolved", "prompts")),
     "pair": (Use("eva_stages.solver.pairing:MakePairs", {"name": "pair"}), ("prompts", "responses", "rewards")),
 }

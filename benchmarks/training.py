@@ -33,24 +33,11 @@ SIDES = ["stage", "direct", "stage_live", "direct_live"]
 
 def save_inputs(root: Path, arguments: argparse.Namespace) -> dict[str, str]:
     """A random policy of five million parameters, its own reference, and pairs of random words."""
-    config = common.config(eos_token_id=1)
-    config.hidden_size, config.intermediate_size, config.num_hidden_layers = 256, 688, 4
     torch.manual_seed(0)
+    config = common.config(hidden_size=256, intermediate_size=688, num_hidden_layers=4, head_dim=64)
     LlamaForCausalLM(config).save_pretrained(root / "policy")
     common.tokenizer().save_pretrained(root / "policy")
-    sides = [common.texts(arguments.pairs, median, seed, longest=256) for seed, median in enumerate((40, 80, 80))]
-    rows = [
-        {
-            "prompt_id": str(number),
-            "prompt": [{"role": "user", "content": prompt}],
-            "chosen": [{"role": "assistant", "content": chosen}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-            "chosen_reward": 1.0,
-            "rejected_reward": 0.0,
-        }
-        for number, (prompt, chosen, rejected) in enumerate(zip(*sides, strict=True))
-    ]
-    common.write_source(rows, "pairs", root / "pairs")
+    common.write_source(common.pair_rows(arguments.pairs, (40, 80), longest=256), "pairs", root / "pairs")
     return {"policy": str(root / "policy"), "reference": str(root / "policy"), "pairs": str(root / "pairs")}
 
 

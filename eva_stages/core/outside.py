@@ -44,7 +44,7 @@ class OutsideInputs:
 
 
 def changed_file(upstream: Outside, earlier_stamps: Stamps) -> str | None:
-    """The first file that was written, added or removed since its stamps were `before`; None if none was."""
+    """The first file that was written, added or removed since its stamps were `earlier_stamps`; None if none was."""
     present = file_stamps(upstream.path)
     names = sorted(name for name in {*earlier_stamps, *present} if earlier_stamps.get(name) != present.get(name))
     return names[0] if names else None

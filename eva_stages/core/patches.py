@@ -1,8 +1,9 @@
 """Every workaround for an error or a missing feature of another library, each with its reason.
 
-A patch is a function below, called where the library is used; libraries are imported inside it. `tests/core/test_patches.py` has a test for
-each that fails once the library no longer needs it, and checks the installed versions. Subclasses of distilabel's classes are in
-`pipeline_patches.py`, which imports distilabel. Documented settings of a library are no patches and stay where it is used.
+A patch is a function below, called where the library is used; libraries are imported inside it. `tests/core/test_patches.py` (for vLLM:
+`tests/vllm/test_vllm.py`) has a test for each that fails once the library no longer needs it, and checks the installed versions. Subclasses
+of distilabel's classes are in `pipeline_patches.py`, which imports distilabel. Documented settings of a library are no patches and stay
+where it is used.
 """
 
 import json
@@ -140,7 +141,7 @@ def use_packaged_encodings() -> None:
 # --- vLLM
 
 
-@patch("vllm", ">=0.32", "vllm.logger: configuration at import")
+@patch("vllm", ">=0.32,<0.33", "vllm.logger: configuration at import")
 def prepare_vllm() -> None:
     """Call this before vLLM is imported. Its logging set-up flushes the log files of the process that forked this one, whose locks may
     be held for ever, and its workers cannot be forked once torch has started threads.
@@ -151,7 +152,7 @@ def prepare_vllm() -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
 
 
-@patch("vllm", ">=0.32", "the CPU model runner's random generators")
+@patch("vllm", ">=0.32,<0.33", "the CPU model runner's random generators")
 def cpu_engine_settings(on_cpu: bool) -> dict[str, Any]:
     """Settings of the engine on a CPU: seeded draws of a prompt that is prefilled in chunks end it, as it cannot rewind a generator."""
     return {"enable_chunked_prefill": False} if on_cpu else {}

@@ -75,7 +75,7 @@ def _models(value: Any) -> Iterator[Use]:
 
 
 def _with_placed_model(value: Any, model: Use, placed_model: Use) -> Any:
-    """`value` with `placed` where `model` was."""
+    """`value` with `placed_model` where `model` was."""
     if value is model:
         return placed_model
     if not isinstance(value, Use):

@@ -16,7 +16,9 @@ from safetensors import safe_open
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
+from eva_stages.core.config.solver_config import CustomLoss
 from eva_stages.core.errors import DataError
+from eva_stages.solver.job import TrainingJob
 
 LOGGED_NUMBERS = (("loss", "loss"), ("gradient norm", "grad_norm"))
 """Numbers that must be finite in every step, and their names in trainers' logs."""
@@ -25,8 +27,8 @@ LOGGED_NUMBERS = (("loss", "loss"), ("gradient norm", "grad_norm"))
 class StopAtNonFinite(TrainerCallback):
     """Ends training at the first loss, gradient norm or weight that is not finite, before that step's checkpoint is saved."""
 
-    def __init__(self, learning_rate: float, dtype: str) -> None:
-        self._learning_rate, self._dtype = learning_rate, dtype
+    def __init__(self, job: TrainingJob) -> None:
+        self._training, self._loss = job.training, job.loss
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if not _agree_on_finite(model.parameters()):
@@ -43,19 +45,19 @@ class StopAtNonFinite(TrainerCallback):
             return
         raise DataError(
             f"training diverged at step {state.global_step} of {state.max_steps}: {', '.join(problems)}, at learning rate "
-            f"{logs.get('learning_rate', self._learning_rate):.3g}. {self._advice(is_first_step)}. No policy was saved"
+            f"{logs.get('learning_rate', self._training.learning_rate):.3g}. {self._advice(is_first_step)}. No policy was saved"
         )
 
     def _advice(self, is_first_step: bool) -> str:
-        """`unchanged`: the first step's loss was not finite, before any update of the weights."""
         if is_first_step:
+            function = f"the loss function {self._loss.function}, " if isinstance(self._loss, CustomLoss) else ""
             return (
-                "No weight had been updated yet, so the learning rate is not the cause: check the policy, its reference, "
-                f"solver.training.dtype (now {self._dtype}) and solver.training.attention"
+                f"No weight had been updated yet, so the learning rate is not the cause: check {function}the policy, its "
+                f"reference, solver.training.dtype (now {self._training.dtype}) and solver.training.attention"
             )
         return (
-            f"Lower solver.training.learning_rate (now {self._learning_rate:g}); a longer solver.training.warmup_ratio or a smaller "
-            "solver.training.max_grad_norm may help too"
+            f"Lower solver.training.learning_rate (now {self._training.learning_rate:g}); a longer solver.training.warmup_ratio or a "
+            "smaller solver.training.max_grad_norm may help too"
         )
 
 

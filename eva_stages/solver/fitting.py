@@ -186,7 +186,7 @@ def fit(trainer: Any, job: TrainingJob, counts: Mapping[str, float]) -> None:
     checkpoint = [last_complete_checkpoint(work / "checkpoints") if main else None]
     broadcast_object_list(checkpoint)
     trainer.add_callback(MetricsFile(work / "metrics.jsonl"))
-    trainer.add_callback(StopAtNonFinite(job.training.learning_rate, job.training.dtype))
+    trainer.add_callback(StopAtNonFinite(job))
     trainer.add_callback(CheckpointDigests())
     trainer.train(resume_from_checkpoint=checkpoint[0])
     partial_model = work / "model.partial"

@@ -165,13 +165,8 @@ def last_entry(metrics: Path, start: int = 0) -> dict[str, Any] | None:
         entry = decode_json(lines[-1]) if lines else None
     except (FileNotFoundError, ValueError):
         return None
-    return entry if _is_entry(entry) else None
-
-
-def _is_entry(entry: Any) -> bool:
-    """Whether a metrics line has the numbers that progress needs."""
-    numbers = [entry.get(name) for name in ("step", "total_steps", "loss")] if isinstance(entry, dict) else [None]
-    return all(isinstance(value, int | float) for value in numbers)
+    names = ("step", "total_steps", "loss")
+    return entry if isinstance(entry, dict) and all(isinstance(entry.get(name), int | float) for name in names) else None
 
 
 def _show(context: Context, job: TrainingJob, begun_bytes: int) -> None:

@@ -56,6 +56,8 @@ class PairTrainer(ReferencePass, CompleteSteps, DPOTrainer):
     """
 
     precompute_ref_logps: bool
+    _loss_metrics: list[str] | None = None
+    """Names of the metrics of `replacement`."""
     _signature_columns: list[str]
 
     def __init__(
@@ -98,14 +100,21 @@ class PairTrainer(ReferencePass, CompleteSteps, DPOTrainer):
             probabilities = [wins[name].to(logps.dtype) if name in wins else None for name in WINS]
             pairs = losses.PairLogProbs(chosen, rejected, inputs[COLUMNS[0]], inputs[COLUMNS[1]], *lengths, *probabilities)
             values, metrics = self._replacement(pairs)
+            self._check_names(sorted(metrics))
             loss = values.mean()
-            for name, value in metrics.items():
+            for name, value in sorted(metrics.items()):
                 self._log_mean(name, torch.as_tensor(value, dtype=loss.dtype, device=loss.device))
         if self._nll_alpha == 0:
             return loss
         nll = losses.length_normalized_nll(logps.chunk(2)[0], mask.chunk(2)[0])
         self._log_mean("nll", nll)
         return loss + self._nll_alpha * nll
+
+    def _check_names(self, names: list[str]) -> None:
+        """All processes average a metric together, so a process that lacks one would stop the others."""
+        first_names = self._loss_metrics = names if self._loss_metrics is None else self._loss_metrics
+        if names != first_names:
+            raise DataError(f"the loss returned the metrics {names}, and {first_names} before; return the same metrics every time")
 
     def _log_mean(self, name: str, value: torch.Tensor) -> None:
         mode = "train" if self.model.training else "eval"

@@ -23,7 +23,7 @@ def weights_dtype(checkpoint: Path) -> torch.dtype:
 
 
 def merge_adapter(base: Path, folder: Path) -> None:
-    """Turn the adapter in `saved` into `base` with the adapter merged in float32; the adapter itself moves to `saved/adapter`."""
+    """Turn the adapter in `folder` into `base` with the adapter merged in float32; the adapter itself moves to `folder/adapter`."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

@@ -13,8 +13,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eva_stages.core.config.solver_config import OtherDPO
+from eva_stages.core.errors import DataError
 from eva_stages.core.tables import read_table
 from eva_stages.solver import experimental, preference
+from eva_stages.solver.loss_calls import checked_loss
 from eva_stages.solver.losses import PairLogProbs, length_normalized_nll, sppo
 from eva_stages.solver.references import COLUMNS
 from eva_stages.solver.train import trainer_target
@@ -180,6 +182,22 @@ def test_soft_sppo_at_certain_wins_is_half_of_sppo_hard() -> None:
     hard = FORMULAS["sppo_hard"](w=w, l=l, rw=0, rl=0, b=0.1)
     values, _ = sppo(pairs(w, l, torch.ones(5), torch.zeros(5)), 0.1)
     assert torch.allclose(values, hard / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda values: (values.mean(), {}), r"shape \(\); return a tensor of shape \(3,\)"),
+        (lambda values: (values.detach(), {}), "depends on the policy's log-probabilities"),
+        (lambda values: values, "it takes `PairLogProbs` and returns"),
+        (lambda values: (values, {"loss": values.mean()}), "a metric named .*loss"),
+        (lambda values: (values, {"rewards/margins": 1.0}), "a metric named .*rewards"),
+    ],
+)
+def test_a_loss_with_a_wrong_result_is_an_error_that_says_what_is_allowed(result: Callable[[Tensor], Any], message: str) -> None:
+    values = torch.ones(3, requires_grad=True)
+    with pytest.raises(DataError, match=message):
+        checked_loss(pairs(values, values, values, values), lambda batch: result(batch.policy_chosen))
 
 
 def test_every_response_counts_the_same_however_long() -> None:

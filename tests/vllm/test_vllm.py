@@ -1,6 +1,7 @@
 """The real vLLM engine on CPU with a tiny Llama, by `make test-vllm`. One engine serves most tests; the rest go by the command line."""
 
 import importlib.util
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from packaging.specifiers import SpecifierSet
 from transformers import AutoTokenizer, GenerationConfig, LlamaForCausalLM
 
 from eva_stages.core.fingerprint import tree_digest
+from eva_stages.core.patches import PATCHES
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import FILE, read_table
 from eva_stages.models.conversation import Chat
@@ -250,3 +253,15 @@ def test_unload_leaves_no_process_of_the_engine(lora_responses: tuple) -> None:
     _, _, processes = lora_responses
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive
+
+
+def test_vllm_configures_logging_at_import_and_rewinds_generators_after_a_chunk_of_a_prompt() -> None:
+    import vllm
+    from vllm.v1.worker import gpu_model_runner
+
+    assert "VLLM_CONFIGURE_LOGGING" in inspect.getsource(vllm.logger), "patch: prepare_vllm"
+    assert "gen.set_offset(gen.get_offset()" in inspect.getsource(gpu_model_runner), "patch: cpu_engine_settings"
+    with pytest.raises(RuntimeError):
+        torch.Generator().get_offset()
+    for patch in (PATCHES["prepare_vllm"], PATCHES["cpu_engine_settings"]):
+        assert vllm.__version__ in SpecifierSet(patch.versions), "check whether this version still needs the patch"
