@@ -62,8 +62,8 @@ def test_a_judge_is_a_name_a_folder_or_a_mapping(tmp_path: Path) -> None:
         (("mt-bench", "{kind: litellm", None, None), "--judge: .* not valid YAML"),
         (("mt-bench", "{kind: litelm}", None, None), "--judge: benchmarks.0.judge.kind: is 'litelm'; known: .* Did you mean litellm"),
         (("mt-bench", "{kind: litellm, modle: x}", None, None), "--judge: benchmarks.0.judge.modle: unknown field; known here: "),
-        (("gsm8k", None, None, 3.0), "--max-cost: none of the benchmarks has a judge"),
-        (("mt-bench", "policy", None, 3.0), "--max-cost: none of the benchmarks has a judge"),
+        (("gsm8k", None, None, 3.0), "--max-cost: none of the benchmarks has a paid judge"),
+        (("mt-bench", "policy", None, 3.0), "--max-cost: none of the benchmarks has a paid judge"),
         (("lettercraft", "gpt-4", "base", None), "--judge: none of the benchmarks takes .*\n--baseline: none of the benchmarks compares"),
     ],
 )
