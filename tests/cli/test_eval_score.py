@@ -61,13 +61,13 @@ def test_every_fault_of_the_arguments_exits_with_2_and_leaves_stdout_empty(files
         (("mt-bench",), ["--judgments"]),
         (
             ("chess", "--judgments", "good.jsonl", "--radar", "no/a.pdf"),
-            ["there is no benchmark 'chess'; known: mt-bench", "give .png or", "no folder no"],
+            ["there is no benchmark 'chess'; known: mt-bench", "use .png or", "no folder no"],
         ),
         (
             ("arena-hard", "--judgments", "good.jsonl", "no.jsonl", "--json"),
             ["good.jsonl, line 1: looks like FastChat", "no.jsonl does not"],
         ),
-        (("mt-bench", "--judgments", "good.jsonl", "--json", "--csv"), ["give one of them"]),
+        (("mt-bench", "--judgments", "good.jsonl", "--json", "--csv"), ["exclude each other; use one"]),
         (("mt-bench", "--judgments", "good.jsonl", "--gamed", "x.csv"), ["--gamed is for alpaca-eval only"]),
     ]
     for arguments, messages in wrong:

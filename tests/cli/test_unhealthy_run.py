@@ -45,5 +45,5 @@ def test_a_figure_that_stops_ends_the_run_after_its_iteration_and_another_limit_
 def test_a_figure_that_warns_is_told_and_the_table_shows_it(tiny_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     result = run_eva("run", "quickstart", "--run-dir", str(run), *overrides(TINY), "--set", "health.equal_responses=0")
-    assert "1-health: warning: share of sampled answers that equal another one is " in result.stderr
-    assert "iteration 1: share of sampled answers" in result.stdout and "1 warning" in result.stdout
+    assert "1-health: warning: share of sampled responses that equal another one is " in result.stderr
+    assert "iteration 1: share of sampled responses" in result.stdout and "1 warning" in result.stdout
