@@ -84,7 +84,7 @@ def score(
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, or a file of judgments with --bench.")],
-    others: Annotated[
+    other_sides: Annotated[
         list[str] | None, typer.Argument(metavar="[B...]", help="Others; without them, A's iterations against its base policy.")
     ] = None,
     bench: Annotated[str | None, typer.Option(metavar="BENCH", help=f"A and B are judgments of: {' | '.join(_BENCHES)}")] = None,
@@ -100,10 +100,10 @@ def compare(
 
     if bench is not None:
         _check(bench, {}, None)
-    if not others and bench is not None:
+    if not other_sides and bench is not None:
         raise ConfigError([f"--bench {bench} compares two files of judgments; give a second one"])
-    sides = [_values(side, bench) for side in (a, *(others or []))]
-    document = compare_values(sides) if others else compare_iterations(sides[0])
+    sides = [_values(side, bench) for side in (a, *(other_sides or []))]
+    document = compare_values(sides) if other_sides else compare_iterations(sides[0])
     _print(document, comparison_tables(document), as_json, as_csv, as_markdown)
 
 

@@ -106,7 +106,7 @@ def test_a_tokenizer_without_an_end_token_is_refused_unless_the_configuration_na
     ending_policy, endless_policy = (
         copy_damaged(whole_models / "reward", tmp_path / name, damage) for name, damage in (("a", nameless), ("b", endless))
     )
-    assert_refused("reward.model", "neither an eos_token nor a pad_token", reward=reward("sequence_classifier", endless_policy))
+    assert_refused("reward.model", "no eos_token or pad_token", reward=reward("sequence_classifier", endless_policy))
     check(recipe(reward=reward("sequence_classifier", ending_policy)), keys=False)
     whole = scores_of(SequenceClassifierReward(model=str(whole_models / "reward")))
     assert [score.value for score in scores_of(SequenceClassifierReward(model=str(ending_policy)))] == [score.value for score in whole]

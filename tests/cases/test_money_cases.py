@@ -393,7 +393,7 @@ def test_a_journal_that_cannot_be_written_ends_the_stage_with_its_name(
 ) -> None:
     path = tmp_path / ("cache.sqlite" if is_shared else CALLS)
     break_file(path)
-    with pytest.raises(StageError, match=f"{path.name} cannot be used: .*; (restore it|see whether)"):
+    with pytest.raises(StageError, match=f"{path.name} cannot be used: .*; (restore it|check that)"):
         ask(generator(server, tmp_path, cache=str(tmp_path / "cache.sqlite")), 4)
 
 

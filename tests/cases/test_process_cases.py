@@ -257,7 +257,7 @@ RANK = """
 import os, signal, sys, threading
 from pathlib import Path
 from eva_stages.solver.machine import Marks
-Marks.own(Path(sys.argv[1])).touch()
+Marks.own_mark(Path(sys.argv[1])).touch()
 """
 LAUNCH_ENDS = {
     "os._exit(0)": r"^training process \d+ ended before training had finished, without an error; its output is in .+training.log",

@@ -112,15 +112,15 @@ def test_a_comparison_uses_a_judge_that_judged_both_sides(tmp_path: Path) -> Non
 def test_one_of_several_runs_without_a_common_benchmark_is_a_note_and_not_the_end() -> None:
     values = question_values({str(number): float(number % 3) for number in range(9)})
     first, second = ([Measurement(run, "mt-bench", "base", "gpt-4", values)] for run in ("one", "two"))
-    other = [Measurement("three", "gsm8k", policy, None, values) for policy in ("base", "iteration 0")]
-    document = compare([first, other, second])
+    uncommon_side = [Measurement("three", "gsm8k", policy, None, values) for policy in ("base", "iteration 0")]
+    document = compare([first, uncommon_side, second])
     assert [entry["b"] for entry in document["differences"]] == ["two"] and document["b"] == "three, two"
     (note,) = document["notes"]
     assert note.startswith("one and three") and "mt-bench of base" in note and "gsm8k of iteration 0" in note
     (table,) = comparison_tables(compare([first, second, [first[0]._replace(run="four")]]))
     assert table.heads[0] == "b is" and [row[0] for row in table.rows] == ["two", "four"]
     with pytest.raises(ConfigError, match="one and three"):
-        compare([first, other])
+        compare([first, uncommon_side])
 
 
 def test_iterations_are_compared_with_the_base_policy_by_the_same_judge_only() -> None:

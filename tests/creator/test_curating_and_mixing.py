@@ -74,7 +74,7 @@ def test_replay_brings_back_what_was_most_informative_when_it_was_last_scored() 
     assert counts == {"pool": 4, "replay_short": 0}  # c is still there, f was not scored
     rest, counts = Replay(name="replay", share=1.0).transform(prompts(*"uvwxyz"), first, info[0], second, info[1])
     assert texts(rest) == ["c", "a", "e", "b", "d"] and counts == {"pool": 5, "replay_short": 1}
-    with pytest.raises(DataError, match="not that of the earlier prompt set"):
+    with pytest.raises(DataError, match="different prompt ids"):
         replay.transform(present, first, info[1])
 
 

@@ -90,7 +90,7 @@ def test_pickled_weights_are_refused(model: Path, tmp_path: Path) -> None:
     torch.save(load_file(model / "model.safetensors"), tmp_path / "pytorch_model.bin")
     with Pipeline(name="test"):
         step = Embed(name="embed", model=str(tmp_path))
-    with pytest.raises(DataError, match=r"pytorch_model\.bin holds pickled weights"):
+    with pytest.raises(DataError, match=r"pytorch_model\.bin contains pickled weights"):
         step.load()
 
 
