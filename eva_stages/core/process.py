@@ -17,7 +17,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
-from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -67,12 +66,17 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     our_end, their_end = context.Pipe(duplex=False)
     mark = uuid4().hex
     with clean_log(log) as output:
-        child_arguments = (their_end, output, secret_variables(), mark, target, arguments, str(log), [DupFd(lock) for lock in _held_locks])
+        # as connections, the descriptors go to the fork server at once; otherwise the child would request them from this process
+        locks = [Connection(os.dup(lock), writable=False) for lock in _held_locks]
+        child_arguments = (their_end, output, secret_variables(), mark, target, arguments, str(log), locks)
         child = context.Process(target=_main, args=child_arguments, name=process_name())
         try:
             child.start()
         except (EOFError, ConnectionError) as error:
             raise StageError("the fork server was killed (out of memory?)") from error
+        finally:
+            for lock in locks:  # the child has its own
+                lock.close()
         their_end.close()
         is_orphan, outcome = False, None
         try:
@@ -198,11 +202,9 @@ def _main(
     target: str,
     arguments: dict[str, Any],
     log: str,
-    locks: list[Any],
+    locks: list[Connection],  # open until this process ends
 ) -> None:
     global _report, _log
-    for lock in locks:
-        lock.detach()  # the descriptor stays open until this process ends
     _report, _log = report, Path(log)
     os.environ[MARK] = mark
     for name in variables:
