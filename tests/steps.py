@@ -1,4 +1,4 @@
-"""A base for steps that tests run in the place of a critique."""
+"""A base class for test steps that replace the critique."""
 
 from distilabel.steps import Step
 

@@ -1,8 +1,8 @@
 """The store: artifacts that runs share, each under its stage's fingerprint, and the work in progress on them.
 
-    <store>/stages/<iteration>-<stage>-<fp12>   complete artifacts
-    <store>/work/<iteration>-<stage>-<fp12>     the attempt at a stage; another run resumes it if its process was killed
-    <store>/work/<iteration>-<stage>-<fp12>.lock   held by the process that computes the stage
+    stages: <iteration>-<stage>-<fp12>        complete artifacts
+    work:   <iteration>-<stage>-<fp12>        the attempt at a stage; another run resumes it if its process was killed
+            <iteration>-<stage>-<fp12>.lock   held by the process that computes the stage
 
 A run hard-links the artifacts that it uses into its own folder (on another file system: copies them). So a run folder is complete in
 itself, and can be copied, moved or deleted without harm to another run; deleting the store costs only what runs would have shared.

@@ -10,6 +10,7 @@ from eva_stages.core.garbage import delete_garbage, find_garbage
 from eva_stages.core.planned_stages import PLAN, write_planned_stages
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
+from eva_stages.core.store import WORK
 from eva_stages.core.variants import keep_variant
 from eva_stages.views.run_list import run_list
 from tests.core.test_sharing import FIRST, SECOND, SIBLING, STORE, complete_stages, shared_run
@@ -34,7 +35,7 @@ def collect(folder: Path) -> list[str]:
 def test_nothing_that_a_run_or_a_variant_names_is_deleted(tmp_path: Path) -> None:
     first_run, second_run = recipe_run(tmp_path, "one", FIRST, SECOND), recipe_run(tmp_path, "other", FIRST, SIBLING)
     recipe_run(tmp_path, "one", FIRST, SIBLING)
-    (tmp_path / STORE / "work" / SECOND.folder).mkdir()
+    (tmp_path / STORE / WORK / SECOND.folder).mkdir()
     assert collect(tmp_path) == []
     assert all(run.fault(stage) is None and run.holds(stage) for run in (first_run, second_run) for stage in (FIRST, SIBLING))
     assert first_run.holds(SECOND)
@@ -46,8 +47,8 @@ def test_what_no_run_names_is_deleted_and_counted_once(tmp_path: Path) -> None:
         path.unlink()
     write_planned_stages(first_run.root / PLAN, [FIRST])
     shutil.rmtree(second_run.root)
-    (tmp_path / STORE / "work" / "0-gone-0123456789ab").mkdir()
-    (tmp_path / STORE / "work" / "0-gone-0123456789ab.lock").touch()
+    (tmp_path / STORE / WORK / "0-gone-0123456789ab").mkdir()
+    (tmp_path / STORE / WORK / "0-gone-0123456789ab.lock").touch()
     (first_run.root / "damaged" / f"{FIRST.folder}.1").mkdir(parents=True)
     (first_run.root / "damaged" / f"{FIRST.folder}.1" / "text").write_text("damaged")
     garbage, _ = find_garbage(tmp_path)
@@ -58,8 +59,8 @@ def test_what_no_run_names_is_deleted_and_counted_once(tmp_path: Path) -> None:
         [
             f"{STORE}/stages/{SIBLING.folder}",
             f"{STORE}/stages/{SECOND.folder}",
-            f"{STORE}/work/0-gone-0123456789ab",
-            f"{STORE}/work/0-gone-0123456789ab.lock",
+            f"{STORE}/{WORK}/0-gone-0123456789ab",
+            f"{STORE}/{WORK}/0-gone-0123456789ab.lock",
             f"one/damaged/{FIRST.folder}.1",
             f"one/stages/{SECOND.folder}",
         ]
@@ -77,7 +78,7 @@ def test_what_a_run_of_another_folder_uses_is_kept(tmp_path: Path) -> None:
     far_run.workplace(SECOND)
     assert collect(near_folder) == []
     shutil.rmtree(far_run.root)
-    assert collect(near_folder) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/work/{SECOND.folder}"]
+    assert collect(near_folder) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/{WORK}/{SECOND.folder}"]
 
 
 def test_what_a_process_holds_is_kept(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_unfinished_work_of_a_run_without_a_list_of_stages_is_kept(tmp_path: Pat
     (run.root / PLAN).unlink()
     assert collect(tmp_path) == []
     shutil.rmtree(run.root)
-    assert collect(tmp_path) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/work/{SECOND.folder}"]
+    assert collect(tmp_path) == [f"{STORE}/stages/{FIRST.folder}", f"{STORE}/{WORK}/{SECOND.folder}"]
 
 
 def test_runs_are_listed_with_variants_state_and_sizes(tmp_path: Path) -> None:
