@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="Path of a recipe, or name of a packaged one.")] = "quickstart",
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a packaged one.")] = "quickstart",
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
     store: StoreOption = None,

@@ -7,7 +7,7 @@ import typer
 
 from cli.shared import JsonOption, show
 
-FolderArgument = Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of runs.", exists=True, file_okay=False)]
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of runs.", exists=True, file_okay=False)]
 
 
 def runs(folder: FolderArgument = Path("runs"), as_json: JsonOption = False) -> None:

@@ -85,7 +85,7 @@ def score(
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, or a file of judgments with --bench.")],
     other_sides: Annotated[
-        list[str] | None, typer.Argument(metavar="[B...]", help="Others; without them, A's iterations against its base policy.")
+        list[str] | None, typer.Argument(metavar="B", help="Others; without them, A's iterations against its base policy.")
     ] = None,
     bench: Annotated[str | None, typer.Option(metavar="BENCH", help=f"A and B are judgments of: {' | '.join(_BENCHES)}")] = None,
     as_json: JsonOption = False,

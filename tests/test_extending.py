@@ -20,6 +20,7 @@ from eva_stages.core.rows import SCHEMAS, prompt_id, prompt_row
 from eva_stages.core.stage import load_attribute
 from eva_stages.creator.curation import Curate
 from eva_stages.creator.evolving import EvolvePrompts
+from eva_stages.creator.function_calls import check_metric
 from eva_stages.creator.informativeness import Admit, Informativeness
 from eva_stages.creator.selection import Select
 from eva_stages.lettercraft.player import LettercraftLLM
@@ -168,13 +169,21 @@ def test_every_function_of_a_field_exists_and_passes_the_field_s_check(field: An
         load_attribute(field.check)(function, recipe)
 
 
+@pytest.mark.parametrize("responses", [3, 6])
+def test_a_metric_by_response_or_of_fewer_prompts_is_refused_for_any_number_of_responses(responses: int) -> None:
+    recipe = load_recipe("quickstart", [f"creator.responses={responses}"])
+    for metric in (lambda rewards: rewards.mean(axis=0), lambda rewards: rewards.mean(axis=1)[:3]):
+        with pytest.raises(DataError, match="return one number per prompt"):
+            check_metric(metric, recipe)
+
+
 @pytest.mark.parametrize(
     ("title", "source", "message"),
     [
         (
             "Metric",
             "def learnability(rewards): return rewards.std() / 0 * rewards[0]",
-            r"returned float64 of shape \(6,\) for rewards of shape \(3, 6\)",
+            r"returned float64 of shape \(6,\) for rewards of shape \(10, 6\)",
         ),
         ("Metric", "def learnability(rewards): return rewards.mean(1) + 1j", "returned complex128 of shape"),
         ("Metric", "def learnability(rewards): raise SystemExit(0)", "the metric raised SystemExit: 0"),

@@ -38,8 +38,9 @@ def metric_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
 
 
 def check_metric(metric: Metric, recipe: Recipe) -> None:
-    """Compute a metric for three prompts; the rewards of the second one are equal, as they often are."""
-    rewards = np.linspace(-1, 2, 3 * recipe.creator.responses).reshape(3, -1)
+    """Compute a metric for more prompts than there are responses; the rewards of the second one are equal, as they often are."""
+    responses = recipe.creator.responses
+    rewards = np.linspace(-1, 2, (responses + 4) * responses).reshape(-1, responses)
     rewards[1] = 0
     _check_equal(_finite_values(metric, rewards), _finite_values(metric, rewards))
 
