@@ -199,7 +199,7 @@ def test_a_metric_by_response_or_of_fewer_prompts_is_refused_for_any_number_of_r
             "returned a metric named 'loss'; a name is a text without /",
         ),
         ("Reward", "def brevity(messages, response, reference=None): exit(0)", "raised SystemExit: 0"),
-        ("Metric", "def learnability(rewards): return 1 / rewards.max(axis=1)", "not finite for 1 of 3 prompts"),
+        ("Metric", "def learnability(rewards): return 1 / rewards.max(axis=1)", "not finite for 1 of 10 prompts"),
         ("Metric", "def learnability(rewards): return nothing", "raised NameError"),
         ("Metric", "def learnability(rewards, n): return rewards.mean(1)", r"cannot be called with \(rewards\)"),
         ("Selection", "def upper_half(weights, draws, size): return [0] * size", "return 3 different indices from 0 to 7"),
