@@ -16,7 +16,7 @@ class Facts:
         self._history, self._open = history, open_rows
 
     def of(self, prompt_id: str) -> dict[str, list[Row]]:
-        """answers, informativeness, pairs and checkpoints of a prompt."""
+        """Responses, informativeness, pairs and checkpoints of a prompt."""
         return {
             "answers": self._answers(prompt_id),
             "informativeness": self._informativeness(prompt_id),

@@ -41,7 +41,7 @@ class Lineage:
     # --- the questions
 
     def trace(self, prompt_id: str) -> dict[str, Any]:
-        """The steps from the seed to a prompt, each with its answers, informativeness, pairs and checkpoints.
+        """The steps from the seed to a prompt, each with its responses, informativeness, pairs and checkpoints.
 
         Raises:
             ConfigError: if the run has no such prompt, with similar ids.

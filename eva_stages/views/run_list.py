@@ -88,7 +88,7 @@ def run_list_table(document: dict[str, Any]) -> Group:
         rows.append([run["run"], run["recipe"], state, decimal(run["bytes"]), decimal(run["shared_bytes"]), activity])
         rows += [["", f"variant {variant['recipe']}", _state(variant), "", "", ""] for variant in run["variants"]]
     notes = [
-        f"store {store['store']}: {decimal(store['bytes'])}, of which no run links {decimal(store['unused_bytes'])} (eva gc)"
+        f"store {store['store']}: {decimal(store['bytes'])}; {decimal(store['unused_bytes'])} that no run uses (delete: eva gc)"
         for store in document["stores"]
     ]
     return as_rich([TextTable(f"runs in {document['folder']}", HEADS, rows, notes, "LllRRL")])

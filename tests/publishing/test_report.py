@@ -126,7 +126,7 @@ def test_the_report_reads_the_same_without_scripts(report_run: Path, page: Page)
     page.open((report_run / "report.html").as_uri(), 1400, scripts=False)
     tree = page.on_page("DOMSnapshot.captureSnapshot", computedStyles=[])
     visible_text = " ".join(tree["strings"])
-    for words in ("Mean reward of sampled answers", "Seed prompt", "best answer", "policy after iteration", "What the judge said"):
+    for words in ("Mean reward of sampled responses", "Seed prompt", "best response", "policy after iteration", "What the judge said"):
         assert words in visible_text
     html = (report_run / "report.html").read_text()
     assert "<script" not in html

@@ -20,7 +20,7 @@ from eva_stages.views.lookup import Rows
 from eva_stages.views.prompt_lineage import Lineage
 
 MOST_JUDGMENT_STAGES = 2
-"""Benchmarks that answers are shown of."""
+"""Benchmarks whose responses are shown."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A question with the policy's answer and the baseline's."""
+    """A question with the policy's response and the baseline's."""
 
     title: str
     question: str
@@ -65,7 +65,7 @@ def examples(history: History) -> Section:
         comparison for artifact in _judgment_artifacts(history)[:MOST_JUDGMENT_STAGES] for comparison in _comparisons(history, artifact)
     ]
     missing = [] if chains else ["No prompt has evolved and been answered yet."]
-    missing += [] if comparisons else ["No answers have been judged against a baseline yet."]
+    missing += [] if comparisons else ["No responses have been judged against a baseline yet."]
     return Section("examples", "Examples", chains=chains, answers=comparisons, missing=missing)
 
 
@@ -107,18 +107,18 @@ def _step(step: dict[str, Any]) -> Step:
         )
         differ = len(scored_responses) > 1 and scored_responses[0]["reward"] > scored_responses[-1]["reward"]
         ends = (
-            [("best answer", scored_responses[0]), ("worst answer", scored_responses[-1])]
+            [("best response", scored_responses[0]), ("worst response", scored_responses[-1])]
             if differ
-            else [("one answer", entry) for entry in scored_responses[:1]]
+            else [("one response", entry) for entry in scored_responses[:1]]
         )
         answers = tuple(Answer(label, entry["text"], entry["reward"]) for label, entry in ends)
         gap = "unknown" if last["gap"] is None else f"{last['gap']:.3g}"
-        about += f"; {len(last['responses'])} answers in iteration {last['iteration']}, reward gap {gap}"
+        about += f"; {len(last['responses'])} responses in iteration {last['iteration']}, reward gap {gap}"
     return Step(heading, last_user_text(step["messages"]), about, answers)
 
 
 def _judgment_artifacts(history: History) -> list[Artifact]:
-    """The judgments of answers against a baseline, of the last iteration that has them."""
+    """The judgments of responses against a baseline, of the last iteration that has them."""
     judgment_artifacts = [artifact for artifact in history.of_kind(JUDGE) if "baseline" in artifact.manifest["inputs"]]
     last = max((artifact.iteration for artifact in judgment_artifacts), default=0)
     of_last = [artifact for artifact in judgment_artifacts if artifact.iteration == last]
@@ -163,7 +163,7 @@ def _verdict(row: dict[str, Any]) -> Answer:
 
 
 def _text(row: dict[str, Any] | None, turns: int) -> str | None:
-    """The answer that was judged: one for each turn of the question, of several samples the first."""
+    """The response that was judged: one for each turn of the question, of several samples the first."""
     if row is None:
         return None
     return "\n\n".join(text or "(none)" for text in row["responses"][:turns])

@@ -7,7 +7,7 @@ from eva_stages.publishing.report.plots import Plot, draw, series_style
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
-TRAITS = {"reward": "mean reward of the answers", "win_rate": "judged win rate, 0 to 1", "answer_tokens": "tokens per answer"}
+TRAITS = {"reward": "mean reward of the responses", "win_rate": "judged win rate, 0 to 1", "answer_tokens": "tokens per response"}
 """Figures without a limit, which others come from."""
 
 

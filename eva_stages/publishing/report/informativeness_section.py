@@ -41,7 +41,7 @@ def informativeness(history: History) -> Section:
     topics = _topic_rewards(history)
     plots += topics
     lead = [
-        "Iteration t selects among the prompts of iteration t - 1, by the answers of the policy trained there. A prompt with an answer "
+        "Iteration t selects among the prompts of iteration t - 1, by the responses of the policy trained there. A prompt with a response "
         "that could not be scored has no value."
     ]
     missing = [] if topics else ["No topics, so no gap and mean reward by topic; `creator.analysis.topics` in the recipe finds them."]

@@ -30,7 +30,7 @@ class JudgedPolicy:
     failed_count: int | None
     no_verdict: int
     first_place: tuple[float, float, float] | None
-    """Share of games that the answer in the first place won, with a 95 % interval where there is one (else NaN)."""
+    """Share of games that the response in the first place won, with a 95 % interval where there is one (else NaN)."""
     consistent: float | None
     games: dict[str, float] | None
     """Percent of games won, tied, lost and without verdict."""
@@ -151,7 +151,7 @@ def _position_bias(judged_policies: list[JudgedPolicy]) -> Plot:
         axes.margins(y=0.2)
 
     n = n_of((policy_games.judgments for policy_games in known_policies), "games")
-    note = "Both orders of every two answers are judged, so a position bias cancels out in the scores. Bars: 95 % over questions."
+    note = "Both orders of every two responses are judged, so a position bias cancels out in the scores. Bars: 95 % over questions."
     return draw(
         "position-bias",
         "Position bias",

@@ -34,7 +34,7 @@ def word_counts(texts: pa.Array) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rewards:
-    """Rewards of the answers to a prompt set by prompt; NaN = not known."""
+    """Rewards of the responses to a prompt set by prompt; NaN = not known."""
 
     ids: pa.Array
     matrix: np.ndarray

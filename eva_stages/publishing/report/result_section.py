@@ -13,13 +13,13 @@ from eva_stages.views.history import History
 from eva_stages.views.recorded_scores import Score, scores
 
 UNITS = {
-    ("lettercraft", "sampled"): ("Mean reward of sampled answers", "reward, 0 to 1", None),
-    ("lettercraft", "greedy"): ("Mean reward of greedy answers", "reward, 0 to 1", None),
+    ("lettercraft", "sampled"): ("Mean reward of sampled responses", "reward, 0 to 1", None),
+    ("lettercraft", "greedy"): ("Mean reward of greedy responses", "reward, 0 to 1", None),
     ("lettercraft", "sampled_gain"): ("Gain in sampled reward over base", "reward difference", 0.0),
     ("lettercraft", "win_rate"): ("Judged win rate against base", "share of games won, 0 to 1", 0.5),
     ("mt-bench", "score"): ("MT-Bench", "rating, 1 to 10", None),
     ("alpaca-eval", "score"): ("AlpacaEval 2.0, raw win rate", "win rate, %", 50.0),
-    ("gsm8k", "score"): ("GSM8K", "right answers, %", None),
+    ("gsm8k", "score"): ("GSM8K", "correct responses, %", None),
     ("ifeval", "score"): ("IFEval, strict", "prompts followed, %", None),
     ("arena-hard-v0.1", "score"): ("Arena-Hard v0.1", "win rate, %", 50.0),
     ("arena-hard-v2.0", "score"): ("Arena-Hard v2.0", "win rate, %", 50.0),

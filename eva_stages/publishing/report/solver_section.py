@@ -106,7 +106,7 @@ def _rewards_table(history: History, rewards_by_iteration: dict[int, Rewards]) -
         values = [_finite_mean(entry, name) for name in ("mean", "gap") for entry in (old_rewards, pair[1] if pair else None)]
         null_count = int((~np.isfinite(old_rewards.matrix)).sum())
         rows.append([iteration, len(old_rewards.ids), old_rewards.matrix.shape[1], *values, null_count])
-    heads = ["iteration", "prompts", "answers each", "reward before", "reward after", "gap before", "gap after", "unscored answers"]
+    heads = ["iteration", "prompts", "responses each", "reward before", "reward after", "gap before", "gap after", "unscored responses"]
     return Table("Rewards", heads, rows)
 
 
