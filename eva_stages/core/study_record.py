@@ -1,0 +1,80 @@
+"""`study.json`: the study that a folder holds, with everything that is needed to report it from the folder alone.
+
+runs/<study>/study.json
+runs/<study>/<arm>/<seed>/       one run per arm and seed
+runs/<study>/results.json, results.csv, report.html
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eva_stages.core.durable import write_whole
+from eva_stages.core.errors import DamagedError
+from eva_stages.core.ourfiles import read_json
+
+STUDY_FILE = "study.json"
+COMMAND = "the `eva ablate` command that made the study; it writes the file again"
+
+
+class Budget(BaseModel):
+    """Where the arms are compared: after an iteration, or at a number of generated tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    iterations: int | None = None
+    generated_tokens: float | None = None
+
+
+class StudyRun(BaseModel):
+    """One run of a study; `folder` is relative to the study's folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arm: str
+    seed: int
+    folder: str
+
+
+class StudyRecord(BaseModel):
+    """A resolved study: nothing in it needs the recipe. Fields that a later version adds are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    question: str
+    measure: str
+    """Benchmark and score, joined by a point, such as lettercraft.exact."""
+    seeds: tuple[int, ...]
+    arms: Mapping[str, Mapping[str, Any]]
+    """The overrides of each arm, in the study's order."""
+    contrasts: tuple[tuple[str, str], ...]
+    """(a, b) is score a minus score b."""
+    runs: tuple[StudyRun, ...]
+    budget: Budget = Budget()
+    """Without a value: after the last iteration that each run plans."""
+    base: str = ""
+    paper: str | None = None
+    command: str | None = None
+    """What reruns the study."""
+
+
+def read_study(folder: Path) -> StudyRecord:
+    """The study that a folder holds.
+
+    Raises:
+        DamagedError: if the file is missing or has invalid content.
+    """
+    path = folder / STUDY_FILE
+    try:
+        return StudyRecord.model_validate(read_json(path, dict, COMMAND))
+    except ValidationError as error:
+        places = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise DamagedError(f"{path} is damaged: {places}", COMMAND) from error
+
+
+def write_study(folder: Path, study: StudyRecord) -> None:
+    """Write `study.json`; the same study gives the same bytes."""
+    write_whole(folder / STUDY_FILE, study.model_dump_json(indent=1) + "\n")
