@@ -34,7 +34,9 @@ def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage
     )
     evolver, inputs = generator(evolve.generator, recipe, resolved, scored_prompts.policy, "evolver")
     sources = {"selected": selected, "prompts": scored_prompts.prompts, **{stage.name: stage for stage in context_stages}}
-    settings = evolve.model_dump(exclude={"method", "generator", "feedback", "multi_shot"})
+    settings = evolve.model_dump(exclude={"method", "generator", "shape", "feedback", "multi_shot"})
+    if evolve.shape == "siblings" and evolve.method != "self_instruct":  # a chain has the identity that it had before there were shapes
+        settings["shape"] = evolve.shape
     method = resolved.function(evolve.method)
     step = Use(
         "eva_stages.creator.evolving:EvolvePrompts",

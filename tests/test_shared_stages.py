@@ -55,3 +55,13 @@ def test_recipes_that_differ_in_the_seed_share_what_samples_nothing_and_needs_no
     drawn_stages = [stages_of(**settings | {"prompts": {**prompts, "size": 4}}, seed=seed) for seed in (1, 2)]
     assert "0-prompts" not in common(*drawn_stages)
     assert all(isinstance(first_stages[label], RowStage) for label in ("0-base-gsm8k-answer", "0-respond"))
+
+
+def test_a_chain_has_the_identity_that_it_had_before_there_were_shapes() -> None:
+    shape, method = "creator.evolve.shape", "creator.evolve.method"
+    chain, siblings = stages_of(), stages_of(**{shape: "siblings"})
+    assert not [use for use in uses(chain["1-evolve"]) if "shape" in use.arguments]
+    assert common(chain, siblings) >= {"1-select", "1-creator-reward"}
+    assert chain["1-evolve"].fingerprint != siblings["1-evolve"].fingerprint
+    new_prompts = stages_of(**{method: "self_instruct"})
+    assert common(new_prompts, stages_of(**{method: "self_instruct", shape: "siblings"})) == new_prompts.keys()

@@ -1,8 +1,8 @@
 """What an evolver reads beside the prompt that it evolves: the policy's responses to it, and other informative prompts [paper, D.1].
 
 Both are selected before evolving, in separate tables: a resumed run uses the same ones, and a person can read them. They describe the
-selected prompt; its later generations have no responses yet and use those of the prompt they came from. Texts from data are concatenated,
-never formatted into a template that is formatted again. Long texts are cut and marked.
+selected prompt; the later generations of a chain have no responses yet and use those of the prompt they came from. Texts from data are
+concatenated, never formatted into a template that is formatted again. Long texts are cut and marked.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence

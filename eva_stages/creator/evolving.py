@@ -1,12 +1,12 @@
-"""Evolving prompts: each selected prompt is rewritten several times in sequence, and every usable generation is kept.
+"""Evolving prompts: each selected prompt is rewritten several times, and every usable evolution is kept.
 
 distilabel ships the EvolInstruct templates, but its task does not record the mutation, rejects nothing, and loses a batch with one
-failed generation; hence this loop. A rejected generation is recorded with its reason, and the next one starts from the last usable
-prompt. A failed call ends its prompt's sequence until the stage's next attempt: later generations would start from another prompt, and
-would be paid for twice.
+failed generation; hence this loop. A rejected evolution is recorded with its reason. In a chain, the next one starts from the last usable
+prompt, and a failed call ends its prompt's chain until the stage's next attempt: later generations would start from another prompt, and
+would be paid for twice. Siblings all start from the selected prompt.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from distilabel.steps import StepInput
@@ -81,7 +81,7 @@ def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
 
 
 INDEPENDENT = {"self_instruct"}
-"""Methods that start every generation from the selected prompt."""
+"""Methods that make siblings, whatever the shape."""
 
 
 CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")
@@ -91,8 +91,11 @@ CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "
 class EvolvePrompts(Task):
     """Evolves every prompt `generations` times; one row per attempt. The mutation's name lists the contexts in its meta-prompt.
 
+    An attempt's mutation and seed depend on the selected prompt and the attempt's number, so the first of a chain is the first sibling.
+
     Attributes:
         method: name of a built-in method, or a function in a file.
+        shape: `chain`, each evolution from the last usable one, or `siblings`, all from the selected prompt.
         seed: from the recipe, the stage and the iteration.
 
     Input columns:
@@ -104,6 +107,7 @@ class EvolvePrompts(Task):
 
     method: str | FunctionCode = "evol_instruct"
     generations: int = 4
+    shape: Literal["chain", "siblings"] = "chain"
     max_characters: int = 4000
     seed: int = 0
     _method: Method = PrivateAttr()
@@ -130,13 +134,14 @@ class EvolvePrompts(Task):
         parents = [dict(row) for row in inputs]
         attempts: list[list[dict[str, Any]]] = [[] for _ in inputs]
         going_on = list(range(len(inputs)))
+        is_chain = self.shape == "chain" and self.method not in INDEPENDENT
         for generation in range(self.generations):
             children = self._generation([parents[index] for index in going_on], [inputs[index] for index in going_on], generation)
             for index, child in zip(going_on, children, strict=True):
                 attempts[index].append(child)
-                if child["rejected"] is None and self.method not in INDEPENDENT:
+                if is_chain and child["rejected"] is None:
                     parents[index] = child
-            if self.method not in INDEPENDENT:
+            if is_chain:
                 going_on = [index for index in going_on if attempts[index][-1]["failure"] is None]
         yield [row for rows in attempts for row in rows]
 

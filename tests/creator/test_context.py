@@ -189,3 +189,11 @@ def test_parents_by_embeddings_and_fewer_prompts_than_examples() -> None:
     assert counts == {"examples": 1} and few_rows["examples"].to_pylist() == [[TEXTS[1]], [TEXTS[0]]]
     single_rows, _ = Parents(name="parents", examples=3).transform(selection.slice(0, 1), prompts)
     assert single_rows["examples"].to_pylist() == [[]]
+
+
+def test_feedback_is_about_the_prompt_itself_for_every_sibling() -> None:
+    (row,) = feedback_rows(table("Name a bird."), [["yes", "no"]], [[1.0, 0.0]])
+    llm = Recorder()
+    children = evolve(llm, [row | {"critique": "short", "examples": ["Name a fish."]}], generations=3, shape="siblings")
+    assert all("answered the prompt below" in text and "short" in text and "Name a fish." in text for text in llm.requests)
+    assert len(llm.requests) == 3 and all(child["mutation"].endswith("+multi_shot+feedback") for child in children)

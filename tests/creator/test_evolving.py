@@ -3,6 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from eva_stages.core.config.function_fields import EVOLVE_METHOD
 from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.rows import Message, prompt_row
 from eva_stages.creator.evolving import EvolvePrompts, evol_instruct
@@ -113,3 +114,32 @@ def test_an_evolution_does_not_depend_on_its_batch() -> None:
     whole_batch = evolve(LettercraftLLM(), inputs, generations=3, seed=5)
     single_rows = [row for item in inputs for row in evolve(LettercraftLLM(), [item], generations=3, seed=5)]
     assert [row["prompt_id"] for row in whole_batch] == [row["prompt_id"] for row in single_rows]
+
+
+def test_siblings_all_start_from_the_selected_prompt_whatever_becomes_of_one() -> None:
+    inputs = rows("first", "second")
+    replies = ["a", "b", "", "b2", None, "b", "d", "b4"]
+    children = evolve(ScriptedLLM(replies=list(replies)), inputs, generations=4, shape="siblings")
+    assert [row["messages"][0]["content"] for row in children] == ["a", "", "", "d", "b", "b2", "b", "b4"]
+    assert [row["rejected"] for row in children] == [None, "empty", "failed", None, None, None, None, None]
+    assert [row["parent_id"] for row in children] == [inputs[0]["prompt_id"]] * 4 + [inputs[1]["prompt_id"]] * 4
+    assert {row["generation"] for row in children} == {1}
+    (grandchild,) = evolve(ScriptedLLM(replies=["grand"]), [children[0]], generations=1, shape="siblings")
+    assert (grandchild["generation"], grandchild["root_id"]) == (2, inputs[0]["prompt_id"])
+
+
+@pytest.mark.parametrize("method", EVOLVE_METHOD.names)
+def test_a_sibling_depends_on_seed_parent_and_number_and_the_first_is_that_of_a_chain(method: str) -> None:
+    inputs = rows(*(f"Take {'abcdefgh'[:n]}, reverse it." for n in range(3, 9)))
+    siblings = evolve(LettercraftLLM(), inputs, generations=4, seed=5, shape="siblings", method=method)
+    single_rows = [
+        row for item in inputs for row in evolve(LettercraftLLM(), [item], generations=4, seed=5, shape="siblings", method=method)
+    ]
+    chain = evolve(LettercraftLLM(), inputs, generations=4, seed=5, method=method)
+    names = [(row["prompt_id"], row["mutation"]) for row in siblings]
+    assert names == [(row["prompt_id"], row["mutation"]) for row in single_rows]
+    assert names[::4] == [(row["prompt_id"], row["mutation"]) for row in chain[::4]]
+    assert (names == [(row["prompt_id"], row["mutation"]) for row in chain]) == (method == "self_instruct")
+    assert len(set(names)) > 2 * len(inputs), "siblings differ"
+    other_seed = evolve(LettercraftLLM(), inputs, generations=4, seed=6, shape="siblings", method=method)
+    assert names != [(row["prompt_id"], row["mutation"]) for row in other_seed]

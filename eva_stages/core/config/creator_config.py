@@ -36,7 +36,10 @@ class MultiShot(Section):
 class Evolve(Section):
     method: EvolveMethod = "evol_instruct"
     generations: int = Field(4, ge=1, le=16)
-    """Evolutions in sequence (self_instruct: number of new prompts from the same prompt); all are candidates."""
+    """Evolutions of each selected prompt; all are candidates."""
+    shape: Literal["chain", "siblings"] = "chain"
+    """`chain` evolves each evolution further [paper]; `siblings` evolves the selected prompt itself every time, at the same cost.
+    self_instruct always starts from the selected prompt, so both are the same there."""
     generator: ModelChoice
     max_characters: int = Field(4000, ge=1)
     """Longer evolutions are rejected."""
