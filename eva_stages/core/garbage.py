@@ -171,7 +171,7 @@ def _delete(entry: Garbage) -> str | None:
         except (LockedError, DamagedError) as error:
             return str(error)
         return None
-    with entry.owner.lock(_stage_folder(entry.path), "for eva gc", None) as lock:
+    with entry.owner.lock(_stage_folder(entry.path), "for eva gc", wait=False) as lock:
         if lock is None:
             return "a process computes it"
         _remove(entry.path)

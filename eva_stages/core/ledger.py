@@ -17,6 +17,7 @@ from typing import Any
 
 from eva_stages.core.durable import write_whole
 from eva_stages.core.event_log import utc_now
+from eva_stages.core.job_context import GPUS, job_environment
 from eva_stages.core.ourfiles import read_json, rebuilt
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage, uses
@@ -76,16 +77,20 @@ def used_devices(count: int) -> dict[str, Any]:
     return {"count": count, "names": sorted(set(visible_gpus())) if count else []}
 
 
-@cache
 def visible_gpus() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs that this process may use; none where there is no driver."""
+    """Names of the NVIDIA GPUs that the stages of this thread may use; none where there is no driver."""
+    return _visible_gpus(job_environment().get(GPUS, os.environ.get(GPUS)))
+
+
+@cache
+def _visible_gpus(allowed_ids: str | None) -> tuple[str, ...]:
+    """Names of the GPUs that a value of `CUDA_VISIBLE_DEVICES` allows."""
     command = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
     try:
         listing = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8", errors="replace").stdout
     except (OSError, subprocess.CalledProcessError):
         return ()
     gpus = [[part.strip() for part in line.split(",", 2)] for line in listing.splitlines()]
-    allowed_ids = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen_ids = None if allowed_ids is None else {part.strip() for part in allowed_ids.split(",")}
     return tuple(name for index, uuid, name in gpus if chosen_ids is None or chosen_ids & {index, uuid})
 

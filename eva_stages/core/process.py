@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ import psutil
 
 from eva_stages.core.durable import unwritable
 from eva_stages.core.errors import EvaError, StageError, describe
+from eva_stages.core.job_context import ECHO_SECONDS, THREADS, check_interruption, job_environment
 from eva_stages.core.logs import clean_log
 from eva_stages.core.patches import process_name
 from eva_stages.core.redaction import add_secret_variable, secret_variables
@@ -34,8 +36,10 @@ POLL_SECONDS = 0.05
 SUBREAPER = 36
 MARK = "EVA_STAGE_PROCESS"
 """Environment variable that identifies the programs that a stage's process has started."""
-_held_locks: list[int] = []
-"""Descriptors of locks that the child processes keep open too."""
+_held_locks: ContextVar[tuple[int, ...]] = ContextVar("held_locks", default=())
+"""Descriptors of locks that the child processes of this thread keep open too."""
+_bookkeeping = threading.Lock()
+"""Held while multiprocessing changes its list of children, or reads how one of them ended: it does neither for several threads."""
 _report: Connection | None = None
 _log = Path("the log")
 _check_first: Callable[[], str | None] | None = None
@@ -44,11 +48,11 @@ _check_first: Callable[[], str | None] | None = None
 @contextlib.contextmanager
 def held_in_children(lock: int) -> Iterator[None]:
     """Let the processes that are started in the block hold a lock (its file descriptor) too: it is released when all of them have ended."""
-    _held_locks.append(lock)
+    token = _held_locks.set((*_held_locks.get(), lock))
     try:
         yield
     finally:
-        _held_locks.remove(lock)
+        _held_locks.reset(token)
 
 
 def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callable[[], None]) -> Any:
@@ -67,11 +71,12 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     mark = uuid4().hex
     with clean_log(log) as output:
         # as connections, the descriptors go to the fork server at once; otherwise the child would request them from this process
-        locks = [Connection(os.dup(lock), writable=False) for lock in _held_locks]
-        child_arguments = (their_end, output, secret_variables(), mark, target, arguments, str(log), locks)
+        locks = [Connection(os.dup(lock), writable=False) for lock in _held_locks.get()]
+        child_arguments = (their_end, output, secret_variables(), mark, job_environment(), target, arguments, str(log), locks)
         child = context.Process(target=_main, args=child_arguments, name=process_name())
         try:
-            child.start()
+            with _bookkeeping:
+                child.start()
         except (EOFError, ConnectionError) as error:
             raise StageError("the fork server was killed (out of memory?)") from error
         finally:
@@ -81,6 +86,7 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
         is_orphan, outcome = False, None
         try:
             while not wait([our_end, child.sentinel], timeout=POLL_SECONDS):
+                check_interruption()
                 poll()
             outcome = our_end.recv() if our_end.poll() else None
             is_orphan = outcome is None and psutil.pid_exists(child.pid)
@@ -88,15 +94,16 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
             pass
         finally:
             kill_tree(child.pid)
-            child.join()
+            with _bookkeeping:
+                child.join()
             if outcome is None:
                 _kill_marked(mark)
     poll()
-    match outcome:
-        case ("done", result):
-            return result
-        case ("failed", message):
-            raise StageError(message)
+    if outcome is not None and outcome[0] == "done":
+        return outcome[1]
+    check_interruption(ECHO_SECONDS)
+    if outcome is not None:
+        raise StageError(outcome[1])
     if is_orphan:
         raise StageError("the fork server was killed while a stage was running (out of memory?)")
     raise StageError(f"the stage's process {ending(child.exitcode)}; its output is in {log}")
@@ -199,6 +206,7 @@ def _main(
     output: Connection,
     variables: list[str],
     mark: str,
+    environment: dict[str, str],
     target: str,
     arguments: dict[str, Any],
     log: str,
@@ -206,7 +214,9 @@ def _main(
 ) -> None:
     global _report, _log
     _report, _log = report, Path(log)
-    os.environ[MARK] = mark
+    os.environ.update({MARK: mark, **environment})
+    if THREADS in environment and (torch := sys.modules.get("torch")):  # imported by the fork server, which read another value
+        torch.set_num_threads(int(environment[THREADS]))
     for name in variables:
         add_secret_variable(name)
     if sys.platform != "darwin":  # distilabel's workers inherit the modules that are imported here

@@ -70,7 +70,12 @@ class Reporter:
     def __init__(self) -> None:
         self.console = Terminal(stderr=True)
 
+    def log(self, text: str) -> None:
+        """Report a routine event, as the start and the end of a stage."""
+        self.say(text)
+
     def say(self, text: str) -> None:
+        """Report what the user has to know."""
         self.console.print(redact(text), highlight=False, soft_wrap=True)
 
     @contextmanager

@@ -59,46 +59,72 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engin
         DamagedError: naming the first such artifact, without `repair`.
         StageError: naming the stage and the cause; completed work is saved.
     """
-    logged_stages = {event.get("fingerprint") for event in run.events() if event["event"] in COMPLETION_EVENTS}
+    logged_stages = completed_stages(run)
     for stage in closure(list(stages)):
-        if fault := run.fault(stage):
-            if not repair:
-                raise DamagedError(fault)
-            _put_aside(run, stage, fault, reporter)
-        if run.holds(stage):
-            if stage.fingerprint not in logged_stages:  # killed between its commit and its event
-                _log_completed(run, stage)
-            _settle(run, stage)
-        else:
-            _complete(run, stage, reporter, engine)
-        _examine(run, stage, reporter)
+        complete_stage(run, stage, reporter, engine, repair, logged_stages)
+
+
+def completed_stages(run: Run) -> set[str]:
+    """The fingerprints of the stages that the run's log says are complete."""
+    return {str(event.get("fingerprint")) for event in run.events() if event["event"] in COMPLETION_EVENTS}
+
+
+def complete_stage(
+    run: Run, stage: Stage, reporter: Reporter, engine: Engine, repair: bool, logged_stages: set[str], wait: bool = True
+) -> str | None:
+    """Complete one stage, whose inputs are complete. The caller holds the run's lock.
+
+    Args:
+        logged_stages: the run's `completed_stages`.
+        wait: for another process that computes the stage.
+
+    Returns:
+        None; without `wait`: the process that has locked the stage, so that it is not complete.
+
+    Raises:
+        DamagedError, StageError: as `execute`.
+    """
+    if fault := run.fault(stage):
+        if not repair:
+            raise DamagedError(fault)
+        _put_aside(run, stage, fault, reporter)
+    if run.holds(stage):
+        if stage.fingerprint not in logged_stages:  # killed between its commit and its event
+            _log_completed(run, stage)
+        _settle(run, stage)
+    elif holder := _complete(run, stage, reporter, engine, wait):
+        return holder
+    _examine(run, stage, reporter)
+    return None
 
 
 def _settle(run: Run, stage: Stage) -> None:
     """Share a complete artifact and delete what its attempts left, unless another process works on the stage."""
     if run.is_settled(stage):
         return
-    with run.store.lock(stage.folder, f"for the run {run.root}", None) as lock:
+    with run.store.lock(stage.folder, f"for the run {run.root}", wait=False) as lock:
         if lock is not None:
             run.offer(stage)
 
 
-def _complete(run: Run, stage: Stage, reporter: Reporter, engine: Engine) -> None:
-    """Take a stage's artifact from the store, or compute it; wait while another process does."""
+def _complete(run: Run, stage: Stage, reporter: Reporter, engine: Engine, wait: bool) -> str | None:
+    """Take a stage's artifact from the store, or compute it, waiting while another process does; returns who has locked the stage."""
+    holders: list[str] = []
 
     def report_waiting(holder: str) -> None:
         run.event("waits", stage=stage.label, fingerprint=stage.fingerprint, holder=holder)
         reporter.say(f"{stage.label}: waiting for {holder}, which has locked this stage; the artifact that it completes will be reused")
 
-    with run.store.lock(stage.folder, f"for the run {run.root}", report_waiting) as lock:
+    with run.store.lock(stage.folder, f"for the run {run.root}", report_waiting if wait else holders.append, wait) as lock:
+        if lock is None:
+            return holders[0]
         if fault := run.take(stage):
             reporter.say(f"{stage.label}: the store's artifact is not used: {fault}")
-        if run.holds(stage):
-            if _log_completed(run, stage) == "reused":
-                reporter.say(f"{stage.label}: reused from the store {run.store.root}, {_summary(run.manifest(stage))}")
-            return
-        assert lock is not None
-        _compute(run, stage, reporter, engine, lock)
+        if not run.holds(stage):
+            _compute(run, stage, reporter, engine, lock)
+        elif _log_completed(run, stage) == "reused":
+            reporter.log(f"{stage.label}: reused from the store {run.store.root}, {_summary(run.manifest(stage))}")
+    return None
 
 
 def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: TextIO) -> None:
@@ -106,7 +132,7 @@ def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: T
     event = {"stage": stage.label, "fingerprint": stage.fingerprint, "attempt": uuid4().hex[:12]}
     run.event("resume" if is_resumed else "start", **event, **({"last_sign": last_sign(run.work / stage.folder)} if is_resumed else {}))
     clock = time.monotonic()
-    reporter.say(f"{stage.label}: {'resumes' if is_resumed else 'starts'}")
+    reporter.log(f"{stage.label}: {'resumes' if is_resumed else 'starts'}")
     try:
         with held_in_children(lock.fileno()):
             manifest = _run(run, stage, reporter, engine, event["attempt"])
@@ -119,7 +145,7 @@ def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: T
         cause = _cause(error, run)
         _try_event(run, "failed", {**event, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
         raise StageError(f"stage {stage.label} failed: {cause}") from error
-    reporter.say(f"{stage.label}: done, {_summary(manifest)}")
+    reporter.log(f"{stage.label}: done, {_summary(manifest)}")
 
 
 def _cause(error: BaseException, run: Run) -> str:

@@ -58,12 +58,15 @@ class Store:
             shutil.rmtree(removed_folder)
 
     @contextmanager
-    def lock(self, name: str, purpose: str, waiting: Callable[[str], None] | None) -> Iterator[TextIO | None]:
+    def lock(
+        self, name: str, purpose: str, report_holder: Callable[[str], None] | None = None, wait: bool = True
+    ) -> Iterator[TextIO | None]:
         """Hold the lock of a stage; the kernel releases it when the processes that hold it have ended, however they end.
 
         Args:
             purpose: tells those that wait what the lock is held for.
-            waiting: called with the holder of the lock before waiting for it; None: do not wait, yield None instead.
+            report_holder: called with the holder of the lock, if another process has it.
+            wait: for the lock; False: yield None if another process has it.
         """
         path = self.work / f"{name}.lock"
         while True:
@@ -72,10 +75,11 @@ class Store:
                 stream = path.open("a+", encoding="utf-8")
             with stream:
                 if holder := lock_holder(stream):
-                    if waiting is None:
+                    if report_holder is not None:
+                        report_holder(holder)
+                    if not wait:
                         yield None
                         return
-                    waiting(holder)
                     fcntl.flock(stream, fcntl.LOCK_EX)
                 if not _is_file(stream, path):
                     continue  # the holder before us deleted it

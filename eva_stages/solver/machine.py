@@ -21,6 +21,7 @@ import psutil
 
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import StageError
+from eva_stages.core.job_context import ECHO_SECONDS, check_interruption, job_environment
 from eva_stages.core.logs import clean_log
 from eva_stages.core.process import ending, kill_tree
 
@@ -109,10 +110,11 @@ def launch(command: list[str], environment: dict[str, str], log: Path, poll: Cal
             stdout=output.fileno(),
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **environment, LAUNCHER: str(os.getpid())},
+            env={**os.environ, **job_environment(), **environment, LAUNCHER: str(os.getpid())},
         )
         try:
             while process.poll() is None and not (marks and marks.has_lost_process()):
+                check_interruption()
                 poll()
                 time.sleep(POLL_SECONDS)
         finally:
@@ -126,6 +128,7 @@ def launch(command: list[str], environment: dict[str, str], log: Path, poll: Cal
     if not code and marks and (lost_pids := marks.lost_processes()):
         raise StageError(f"training process {lost_pids[0]} ended before training had finished, without an error; its output is in {log}")
     if code != 0:
+        check_interruption(ECHO_SECONDS)
         raise StageError(failure(process.returncode, log, start))
 
 
