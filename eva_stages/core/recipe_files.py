@@ -22,7 +22,7 @@ SectionType = TypeVar("SectionType", bound=BaseModel)
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A packaged recipe: its name and its text."""
+    """A packaged recipe or study: its name and its text."""
 
     name: str
     text: str
@@ -38,9 +38,14 @@ def packaged_recipes() -> list[RecipeFile]:
     return sorted(_walk(resources.files("configs"), ""), key=lambda recipe: recipe.name)
 
 
+def packaged_studies() -> list[RecipeFile]:
+    """Every study shipped with eva, sorted by name."""
+    return sorted(_walk(resources.files("configs") / "studies", ""), key=lambda study: study.name)
+
+
 def _walk(folder: Traversable, prefix: str) -> Iterable[RecipeFile]:
     for entry in folder.iterdir():
-        if entry.is_dir() and entry.name not in ("accelerate", "cluster", "__pycache__"):
+        if entry.is_dir() and entry.name not in ("accelerate", "cluster", "studies", "__pycache__"):
             yield from _walk(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith(".yaml"):
             yield RecipeFile(prefix + entry.name.removesuffix(".yaml"), entry.read_text(encoding="utf-8"))
@@ -54,14 +59,23 @@ def recipe_files(recipe: str) -> Path | None:
 
 def recipe_text(recipe: str) -> tuple[str, str]:
     """The place and text of a recipe, from a path or the name of a packaged recipe."""
-    path = Path(recipe)
+    return _text("recipe", recipe, packaged_recipes())
+
+
+def study_text(study: str) -> tuple[str, str]:
+    """The place and text of a study, from a path or the name of a packaged study."""
+    return _text("study", study, packaged_studies())
+
+
+def _text(kind: str, name: str, packaged_files: Iterable[RecipeFile]) -> tuple[str, str]:
+    path = Path(name)
     if path.is_file():
-        return str(path), input_text(path, recipe)
-    texts = {entry.name: entry.text for entry in packaged_recipes()}
-    if recipe in texts:
-        return recipe, texts[recipe]
+        return str(path), input_text(path, name)
+    texts = {entry.name: entry.text for entry in packaged_files}
+    if name in texts:
+        return name, texts[name]
     raise ConfigError(
-        [f"there is no recipe {recipe!r}: give the path of a file, or a packaged recipe: {', '.join(texts)}{closest(recipe, texts)}"]
+        [f"there is no {kind} {name!r}: give the path of a file, or a packaged {kind}: {', '.join(texts)}{closest(name, texts)}"]
     )
 
 
