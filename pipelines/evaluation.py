@@ -42,7 +42,8 @@ def evaluations(
 
 def base_stages(recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, policy: Outside) -> tuple[Stage, ...]:
     """The benchmark's questions, and responses, rewards and score of the base policy."""
-    load = Use("eva_stages.creator.prompt_loading:load_held_out", {"size": benchmark.prompts})
+    distribution = {} if benchmark.distribution == "classic_target" else {"distribution": benchmark.distribution}
+    load = Use("eva_stages.creator.prompt_loading:load_held_out", {"size": benchmark.prompts, **distribution})
     questions = FunctionStage(stage_name(QUESTIONS, LETTERCRAFT), 0, {}, function=load)
     answers, rewards = _answer_stages(recipe, resolved, benchmark, BASE, 0, questions, policy)
     return questions, answers, rewards, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, BASE), 0, {"rewards": rewards})
@@ -118,4 +119,4 @@ def _answer_stages(
 
 def _score(recipe: Recipe, benchmark: Lettercraft, name: str, iteration: int, inputs: dict[str, Stage]) -> Stage:
     settings = {"confidence": benchmark.confidence, "seed": derive_seed(recipe.seed, "score")}
-    return FunctionStage(name, iteration, inputs, function=Use("eva_stages.evaluation.lettercraft:score", settings), version=2)
+    return FunctionStage(name, iteration, inputs, function=Use("eva_stages.evaluation.lettercraft:score", settings), version=3)

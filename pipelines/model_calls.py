@@ -19,7 +19,7 @@ from eva_stages.core.homes import FileSource
 from eva_stages.core.manifests import artifact_name
 from eva_stages.core.resolved import Checkpoint, Resolved
 from eva_stages.core.stage import WORK, Input, Outside, Stage, Use
-from eva_stages.models.loading import LETTERCRAFT
+from eva_stages.models.loading import PACKAGED_POLICIES
 
 Inputs = Mapping[str, Stage | Outside]
 
@@ -88,7 +88,7 @@ def _checkpoint_generator(
 
 def _label(model: Stage | Outside) -> str:
     """What rows call a model: a stage's folder, a Hub id, or of a folder, which may have any name, the start of its digest."""
-    if isinstance(model, Outside) and model.name != LETTERCRAFT and "/" not in model.name:
+    if isinstance(model, Outside) and model.name not in PACKAGED_POLICIES and "/" not in model.name:
         return model.digest[:12]
     return artifact_name(model)
 

@@ -32,5 +32,7 @@ def prompts_stage(recipe: Recipe, resolved: Resolved, part: int = 0) -> Stage:
             {"policy": str(policy.path)},
         )
         return FunctionStage("prompts", part, {}, version=3, function=load)
-    load = Use("eva_stages.creator.prompt_loading:load_lettercraft", {"size": prompts.size, "seed": recipe.seed, **part_setting})
+    distribution = {} if prompts.distribution == "classic" else {"distribution": prompts.distribution}
+    settings = {"size": prompts.size, "seed": recipe.seed, **part_setting, **distribution}
+    load = Use("eva_stages.creator.prompt_loading:load_lettercraft", settings)
     return FunctionStage("prompts", part, {}, function=load)

@@ -18,7 +18,7 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.rows import Message
 from eva_stages.core.terminal import note
 from eva_stages.models.conversation import Chat
-from eva_stages.models.loading import LETTERCRAFT, load_tokenizer
+from eva_stages.models.loading import PACKAGED_POLICIES, load_tokenizer
 from eva_stages.models.sampling import model_settings
 
 QUESTION: list[Message] = [{"role": "user", "content": "Question7"}]
@@ -29,7 +29,7 @@ THOUGHT = f"<think>\nThought7\n</think>\n\n{ANSWER}"
 def _policy_template(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """The policy's template renders prompts; changes that it makes to responses are reported."""
     model, policy = recipe.policy.model, resolved.policy(recipe)
-    if model == LETTERCRAFT or policy is None or not policy.template:
+    if model in PACKAGED_POLICIES or policy is None or not policy.template:
         return
     chat = Chat(load_tokenizer(str(policy.path)), None, recipe.policy.generator.system_prompt)
     if reason := chat.refusal(QUESTION):

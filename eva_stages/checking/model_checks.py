@@ -20,7 +20,7 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import load_attribute
 from eva_stages.core.terminal import note
 from eva_stages.models.architecture import position_count, read_json, vocabulary_size
-from eva_stages.models.loading import LETTERCRAFT, load_tokenizer
+from eva_stages.models.loading import PACKAGED_POLICIES, load_tokenizer
 from eva_stages.models.weights import weight_faults
 
 PLACEHOLDER = re.compile("image|video|audio|vision", re.IGNORECASE)
@@ -136,7 +136,7 @@ def _check_causal(inspection: Inspection, generator: TransformersGenerator | VLL
 
 def _check_weights(inspection: Inspection, kind: str) -> None:
     """The packaged base policy is left out: it is known, and model libraries take seconds to import."""
-    if inspection.model == LETTERCRAFT:
+    if inspection.model in PACKAGED_POLICIES:
         return
     for fault in weight_faults(load_attribute(kind), inspection.folder, inspection.note):
         inspection.add(fault if fault.startswith(("has ", "is ")) else f"cannot be used: {fault}")

@@ -159,7 +159,7 @@ def _texts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
 
     prompts = recipe.prompts
     if isinstance(prompts, LettercraftPrompts):
-        yield from map(str, seed_instructions(recipe.seed, prompts.size))
+        yield from map(str, seed_instructions(recipe.seed, prompts.size, prompts.distribution))
         return
     for value in chain.from_iterable(block.values for block in prompt_source(prompts, resolved.commit)):
         try:

@@ -1,7 +1,7 @@
 """Sources of prompts: Lettercraft, or a file. Unusable values are left out and counted, never repaired."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from eva_stages.core.config.prompts_config import LettercraftDistribution
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import derive_seed, uniforms
 from eva_stages.core.rows import SCHEMAS, Message, prompt_row
@@ -16,7 +17,8 @@ from eva_stages.core.runner import Context
 from eva_stages.core.tables import Rows, first_places, write_rows
 from eva_stages.creator.conversations import UnusableError, conversation, reference_text
 from eva_stages.creator.prompt_files import Block, prompt_batches
-from eva_stages.lettercraft.language import MIN_LETTERS, Instruction, random_instruction
+from eva_stages.lettercraft.distributions import DISTRIBUTIONS
+from eva_stages.lettercraft.language import Instruction
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 
@@ -25,39 +27,39 @@ MAX_ROW_NUMBERS = 5
 HELD_OUT_SEED = derive_seed("lettercraft", "held-out")
 
 
-def seed_instructions(seed: int, size: int) -> list[Instruction]:
-    """Distinct Lettercraft seed prompts: one or two operations on short words, and a few harder instructions."""
-    rng = np.random.default_rng(derive_seed(seed, "lettercraft-seeds"))
-    held_out_texts = {str(instruction) for instruction in held_out_instructions(2000)}
+def seed_instructions(seed: int, size: int, distribution: LettercraftDistribution = "classic") -> list[Instruction]:
+    """Distinct Lettercraft seed prompts, none of them held out."""
+    held_out_name: LettercraftDistribution = "classic_target" if distribution.startswith("classic") else "deep_target"
+    held_out_texts = {str(instruction) for instruction in held_out_instructions(2000, held_out_name)}
+    return _different(distribution, derive_seed(seed, "lettercraft-seeds"), size, held_out_texts)
+
+
+def held_out_instructions(size: int, distribution: LettercraftDistribution = "classic_target") -> list[Instruction]:
+    """The held-out benchmark, the same in every run."""
+    return _different(distribution, HELD_OUT_SEED, size)
+
+
+def _different(name: LettercraftDistribution, seed: int, size: int, other_texts: Container[str] = ()) -> list[Instruction]:
+    """Different instructions of a distribution, none of them with one of `other_texts`."""
+    rng = np.random.default_rng(seed)
     instructions: dict[str, Instruction] = {}
     while len(instructions) < size:
-        hard = rng.random() < 0.1
-        operations = int(rng.integers(2, 4)) if hard else int(rng.choice([1, 2], p=[0.6, 0.4]))
-        letters = int(rng.integers(5, 9)) if hard else int(rng.integers(MIN_LETTERS + 1, 6))
-        instruction = random_instruction(rng, operations, letters)
-        if str(instruction) not in held_out_texts:
+        instruction = DISTRIBUTIONS[name](rng)
+        if str(instruction) not in other_texts:
             instructions[str(instruction)] = instruction
     return list(instructions.values())
 
 
-def held_out_instructions(size: int) -> list[Instruction]:
-    """The held-out benchmark: one to three operations on three to nine letters, the same in every run."""
-    rng = np.random.default_rng(HELD_OUT_SEED)
-    instructions: dict[str, Instruction] = {}
-    while len(instructions) < size:
-        instruction = random_instruction(rng, int(rng.integers(1, 4)), int(rng.integers(3, 10)))
-        instructions[str(instruction)] = instruction
-    return list(instructions.values())
-
-
-def load_lettercraft(context: Context, seed: int, size: int, part: int = 0) -> dict[str, Any]:
+def load_lettercraft(
+    context: Context, seed: int, size: int, part: int = 0, distribution: LettercraftDistribution = "classic"
+) -> dict[str, Any]:
     """Write Lettercraft's seed prompts, or the `part`-th set of `size` prompts after them in the same sequence."""
-    return _write_instructions(context, seed_instructions(seed, size * (part + 1))[size * part :], "lettercraft")
+    return _write_instructions(context, seed_instructions(seed, size * (part + 1), distribution)[size * part :], "lettercraft")
 
 
-def load_held_out(context: Context, size: int) -> dict[str, Any]:
+def load_held_out(context: Context, size: int, distribution: LettercraftDistribution = "classic_target") -> dict[str, Any]:
     """Write the held-out Lettercraft prompts."""
-    return _write_instructions(context, held_out_instructions(size), "lettercraft-held-out")
+    return _write_instructions(context, held_out_instructions(size, distribution), "lettercraft-held-out")
 
 
 def _write_instructions(context: Context, instructions: Sequence[Instruction], source: str) -> dict[str, Any]:

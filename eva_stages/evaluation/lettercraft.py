@@ -1,4 +1,4 @@
-"""The held-out Lettercraft score: rewards of sampled and greedy responses, and the judged win rate against the base policy."""
+"""The held-out Lettercraft score: rewards of sampled and greedy responses, shares of exact ones, judged win rate against the base."""
 
 import json
 from dataclasses import asdict
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from eva_stages.core.runner import Context
-from eva_stages.core.tables import per_prompt_mean, read_table, reward_matrix
+from eva_stages.core.tables import known_means, per_prompt_mean, read_table, reward_matrix
 from eva_stages.evaluation.statistics import Estimate, clustered_bootstrap
 
 
@@ -19,7 +19,8 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
     """
     rewards = read_table(context.inputs["rewards"])
     sampled_means, greedy = (per_prompt_mean(rewards, column) for column in ("rewards", "greedy_rewards"))
-    values = {"sampled": sampled_means, "greedy": greedy}
+    exact, exact_greedy = (_exact_shares(reward_matrix(rewards[column])) for column in ("rewards", "greedy_rewards"))
+    values = {"sampled": sampled_means, "greedy": greedy, "exact": exact, "exact_greedy": exact_greedy}
     scores = {name: clustered_bootstrap(value, confidence, seed) for name, value in values.items() if np.isfinite(value).any()}
     counts = {"unscored": int(np.isnan(reward_matrix(rewards["rewards"])).sum())}
     if "judgments" in context.inputs:
@@ -35,6 +36,11 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
     context.artifact.mkdir(parents=True)
     (context.artifact / "score.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     return {"counts": counts, "scores": plain}
+
+
+def _exact_shares(grades: np.ndarray) -> np.ndarray:
+    """The share of exact responses of every prompt, NaN where none is scored. Only an exact response has the grade 1."""
+    return known_means(np.where(np.isfinite(grades), grades == 1.0, np.nan))
 
 
 def win_rate(judgments: pa.Table, confidence: float, seed: int) -> Estimate:

@@ -6,22 +6,15 @@ creator must reject.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.rows import Message
-from eva_stages.lettercraft.language import (
-    MIN_LETTERS,
-    OPERATION_NAMES,
-    Instruction,
-    grade,
-    parse,
-    random_instruction,
-    random_word,
-)
+from eva_stages.lettercraft.language import grade, parse
+from eva_stages.lettercraft.mutations import MUTATIONS, Mutation, classic_mutation, erroneous
 
 UNUSABLE = 0.03
 _JUDGE_PROMPT = re.compile(
@@ -38,7 +31,15 @@ _REWRITE_PROMPT = re.compile(
 
 
 class LettercraftLLM(SeededLLM):
-    """Evolver, judge, rewriter and oracle of Lettercraft."""
+    """Evolver, judge, rewriter and oracle of Lettercraft.
+
+    Attributes:
+        mutations: the table of mutations, a name in `MUTATIONS`.
+        errors: share of evolutions that are errors (`mutations.erroneous`).
+    """
+
+    mutations: Literal["classic", "deep"] = "classic"
+    errors: float = 0.0
 
     @property
     def model_name(self) -> str:
@@ -46,15 +47,15 @@ class LettercraftLLM(SeededLLM):
 
     def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
         streams: Sequence[int | None] = seeds if seeds is not None else [None] * len(inputs)
-        return [_generate_one(messages[-1]["content"], num_generations, seed) for messages, seed in zip(inputs, streams, strict=True)]
+        return [self._generate_one(messages[-1]["content"], num_generations, seed) for messages, seed in zip(inputs, streams, strict=True)]
+
+    def _generate_one(self, text: str, n: int, seed: int | None) -> GeneratorOutput:
+        streams = [np.random.default_rng(None if seed is None else [seed, k]) for k in range(n)]
+        replies = [reply(text, rng, MUTATIONS[self.mutations], self.errors) for rng in streams]
+        return generator_output(replies, ["stop"] * n, len(text.split()), [len(answer.split()) for answer in replies])
 
 
-def _generate_one(text: str, n: int, seed: int | None) -> GeneratorOutput:
-    replies = [reply(text, np.random.default_rng(None if seed is None else [seed, k])) for k in range(n)]
-    return generator_output(replies, ["stop"] * n, len(text.split()), [len(answer.split()) for answer in replies])
-
-
-def reply(text: str, rng: np.random.Generator) -> str:
+def reply(text: str, rng: np.random.Generator, mutate: Mutation = classic_mutation, errors: float = 0.0) -> str:
     """The reply to a judge prompt, a scorer's prompt, a rewrite prompt, an evolve prompt or an instruction."""
     if judge_prompt := _JUDGE_PROMPT.search(text):
         return judge(judge_prompt["prompt"], judge_prompt["a"], judge_prompt["b"])
@@ -70,7 +71,9 @@ def reply(text: str, rng: np.random.Generator) -> str:
     instruction = parse(evolve_prompt[1])
     if instruction is None or rng.random() < UNUSABLE:
         return "I am sorry, but I cannot rewrite this."
-    return str(_evolve(text, instruction, rng))
+    if errors and rng.random() < errors:
+        return erroneous(instruction, rng)
+    return str(mutate(text, instruction, rng))
 
 
 def judge(prompt: str, answer_a: str, answer_b: str) -> str:
@@ -90,38 +93,3 @@ def score(prompt: str) -> str:
         return "Quality: 1\nComplexity: 1"
     complexity = min(5, len(instruction.operations) + (len(instruction.word) > 6))
     return f"Quality: {5 if instruction.answer else 1}\nComplexity: {complexity}"
-
-
-def _evolve(text: str, instruction: Instruction, rng: np.random.Generator) -> Instruction:
-    """One evolution of the kind that the template requests."""
-    if "Created Prompt" in text:
-        return random_instruction(rng, len(instruction.operations), len(instruction.word))
-    if "add one more constraints" in text:
-        return _add_operation(instruction, rng)
-    if "depth and breadth" in text:
-        return _until_answerable(lambda: replace(instruction, word=instruction.word + random_word(rng, 1)))
-    if "more specific concepts" in text:
-        return _until_answerable(lambda: _swap_operation(instruction, rng))
-    if len(instruction.operations) == 1:  # "can be solved with just a few simple thinking processes"
-        return _add_operation(instruction, rng)
-    return _until_answerable(lambda: replace(instruction, word=random_word(rng, max(MIN_LETTERS, len(instruction.word)))))
-
-
-def _add_operation(instruction: Instruction, rng: np.random.Generator) -> Instruction:
-    return _until_answerable(lambda: instruction.with_operation(str(rng.choice(OPERATION_NAMES))))
-
-
-def _swap_operation(instruction: Instruction, rng: np.random.Generator) -> Instruction:
-    operations = list(instruction.operations)
-    operations[int(rng.integers(len(operations)))] = str(rng.choice(OPERATION_NAMES))
-    return replace(instruction, operations=tuple(operations))
-
-
-def _until_answerable(draw: Callable[[], Instruction]) -> Instruction:
-    """Draw until the answer has letters left: an operation that drops letters can be one too many for a short word."""
-    instruction = draw()
-    for _ in range(50):
-        if instruction.answer:
-            break
-        instruction = draw()
-    return instruction

@@ -11,7 +11,9 @@ machine and equal to rounding on another.
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +41,13 @@ PHRASES = ("Take ", ", then ", ", ", ".", *OPERATION_NAMES)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+Demonstrations = list[tuple[str, str]]
+"""Instructions with a teacher's answers."""
+
+
 @dataclass(frozen=True)
-class PolicyRecipe:
-    """Everything that decides the base policy's weights."""
+class TrainingRecipe:
+    """The size of a policy and of its training."""
 
     seed: int = 0
     layers: int = 4
@@ -50,6 +56,12 @@ class PolicyRecipe:
     steps: int = 5000
     batch_size: int = 64
     learning_rate: float = 1.5e-3
+
+
+@dataclass(frozen=True)
+class PolicyRecipe(TrainingRecipe):
+    """Everything that decides the base policy's weights."""
+
     max_operations: int = 4
     max_letters: int = 9
     slip_base: float = 0.06
@@ -83,7 +95,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
     return fast
 
 
-def build_model(recipe: PolicyRecipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
+def build_model(recipe: TrainingRecipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
     """A Llama of the recipe's size with random weights from its seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -138,18 +150,24 @@ def demonstration(rng: np.random.Generator, recipe: PolicyRecipe) -> tuple[str, 
     return str(instruction), sloppy_answer(rng, instruction) if slips else instruction.answer
 
 
-def train(recipe: PolicyRecipe) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerFast]":
+def sloppy_batches(recipe: PolicyRecipe) -> Iterator[Demonstrations]:
+    """Endless batches of sloppy demonstrations."""
+    rng = np.random.default_rng(recipe.seed)
+    while True:
+        yield [demonstration(rng, recipe) for _ in range(recipe.batch_size)]
+
+
+def train(recipe: TrainingRecipe, batches: Iterator[Demonstrations]) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerFast]":
     """Teach the model by maximum likelihood on demonstrations drawn as it goes (loss on the answers only)."""
     import torch
 
     tokenizer = build_tokenizer()
     model = build_model(recipe, tokenizer).train()
-    rng = np.random.default_rng(recipe.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.05)
     start_time = time.monotonic()
-    for step in range(recipe.steps):
-        loss = _batch_loss(model, tokenizer, [demonstration(rng, recipe) for _ in range(recipe.batch_size)])
+    for step, pairs in enumerate(islice(batches, recipe.steps)):
+        loss = _batch_loss(model, tokenizer, pairs)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -160,7 +178,7 @@ def train(recipe: PolicyRecipe) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerF
     return model.eval(), tokenizer
 
 
-def _batch_loss(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", pairs: list[tuple[str, str]]) -> "torch.Tensor":
+def _batch_loss(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", pairs: Demonstrations) -> "torch.Tensor":
     import torch
 
     prompts = [tokenizer(f"{USER}{prompt}{END}{ASSISTANT}")["input_ids"] for prompt, _ in pairs]
@@ -190,7 +208,7 @@ def measure(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", pro
     return float(np.mean([grade(i, r) for i, r in zip(instructions, responses, strict=True) if i is not None]))
 
 
-def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", recipe: PolicyRecipe, folder: Path) -> None:
+def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", recipe: TrainingRecipe, folder: Path) -> None:
     """Write a float16 safetensors checkpoint, its tokenizer and its recipe."""
     import torch
 
@@ -206,7 +224,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=PolicyRecipe.steps)
     arguments = parser.parse_args()
     recipe = PolicyRecipe(seed=arguments.seed, steps=arguments.steps)
-    model, tokenizer = train(recipe)
+    model, tokenizer = train(recipe, sloppy_batches(recipe))
     rng = np.random.default_rng(recipe.seed + 1)
     for name, sizes in {"1-2 x 3-5": ((1, 3), (3, 6)), "1-3 x 3-9": ((1, 4), (3, 10)), "3 x 5-9": ((3, 4), (5, 10))}.items():
         prompts = [str(random_instruction(rng, int(rng.integers(*sizes[0])), int(rng.integers(*sizes[1])))) for _ in range(500)]

@@ -14,6 +14,8 @@ from eva_stages.models.conversation import template_source
 from eva_stages.models.weights import load_strictly
 
 LETTERCRAFT = "lettercraft"
+PACKAGED_POLICIES = {LETTERCRAFT: "base_policy", "lettercraft-deep": "base_policy_deep"}
+"""The policies that eva ships, and their folders."""
 NO_TOKENIZER = (
     "the folder has no tokenizer.json. Download it from the model's source, or install sentencepiece, load the tokenizer with "
     "AutoTokenizer.from_pretrained(folder) and save it with save_pretrained(folder)"
@@ -25,7 +27,7 @@ NO_END = (
 
 
 def find_checkpoint(model: str, revision: str | None, place: str) -> Checkpoint:
-    """A model given as `lettercraft`, a checkpoint folder or a Hub id; the digest of the latter is its commit.
+    """A model given as `lettercraft`, `lettercraft-deep`, a checkpoint folder or a Hub id; the digest of the latter is its commit.
 
     Raises:
         ConfigError: as `locate`, or if its chat template cannot be read.
@@ -43,7 +45,7 @@ def locate(model: str, revision: str | None, place: str) -> Path:
     """The folder of a model, without reading its weights.
 
     Args:
-        model: `lettercraft`, a checkpoint folder, or a Hub id.
+        model: `lettercraft`, `lettercraft-deep`, a checkpoint folder, or a Hub id.
         place: the recipe field, for errors.
 
     Raises:
@@ -72,12 +74,12 @@ def is_local(model: str) -> bool:
 
 def from_hub(model: str) -> bool:
     """Whether a model is a Hub id; its files are in a folder named after their commit."""
-    return model != LETTERCRAFT and not is_local(model)
+    return model not in PACKAGED_POLICIES and not is_local(model)
 
 
 def _folder(model: str, revision: str | None, place: str) -> Path:
-    if model == LETTERCRAFT:
-        return Path(str(resources.files("eva_stages.lettercraft") / "base_policy"))
+    if model in PACKAGED_POLICIES:
+        return Path(str(resources.files("eva_stages.lettercraft") / PACKAGED_POLICIES[model]))
     path = Path(model).expanduser()
     if path.is_dir():
         return path.resolve()

@@ -26,7 +26,7 @@ from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, load_choice
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_id
-from eva_stages.lettercraft.language import grade, parse
+from eva_stages.lettercraft.language import Instruction, exact_grade, grade, parse, proxy_grade
 from eva_stages.models.conversation import with_system_prompt
 
 NO_RESPONSE = "no response"
@@ -110,15 +110,28 @@ def finite(score: Score) -> Score:
 
 
 class LettercraftReward(PointwiseReward):
-    """Lettercraft's exact graded reward."""
+    """Lettercraft's grade.
+
+    Attributes:
+        exact: no partial credit. No response to a prompt that has no answer is exact, so its reward is 0; partial credit has none.
+    """
+
+    exact: bool = False
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        return [_lettercraft_score(last_user_text(conversation.messages), conversation.response) for conversation in conversations]
+        return [self._score(parse(last_user_text(messages)), response) for messages, response, _ in conversations]
+
+    def _score(self, instruction: Instruction | None, response: str) -> Score:
+        if self.exact:
+            return Score(exact_grade(instruction, response))
+        return Score(grade(instruction, response)) if instruction and instruction.answer else Score(None, "not a Lettercraft instruction")
 
 
-def _lettercraft_score(prompt: str, response: str) -> Score:
-    instruction = parse(prompt)
-    return Score(grade(instruction, response)) if instruction and instruction.answer else Score(None, "not a Lettercraft instruction")
+class LettercraftProxyReward(PointwiseReward):
+    """Lettercraft's reward that pays for long work."""
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        return [Score(proxy_grade(parse(last_user_text(messages)), response)) for messages, response, _ in conversations]
 
 
 class VerifierReward(PointwiseReward):

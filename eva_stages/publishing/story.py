@@ -25,7 +25,7 @@ OPEN = {"license": "apache-2.0"}
 UNKNOWN = {"license": "unknown"}
 LICENCE = "base_policy_licence.json"
 """In a run's folder: the licence that the base policy's own card states."""
-EMBEDDED_NAMES = (LETTERCRAFT, "microworld")
+EMBEDDED_NAMES = (LETTERCRAFT, "lettercraft-deep", "microworld")
 """Names of the policy and prompts that eva includes; "microworld" was the name in eva 0.1.0."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -143,7 +143,7 @@ def _base(history: History) -> Base:
     model = str(history.recipe["policy"]["model"])
     digest = str(entry["digest"]) if entry else "unknown"
     if model in EMBEDDED_NAMES:
-        return Base(LETTERCRAFT, None, digest, OPEN)
+        return Base(LETTERCRAFT if model == "microworld" else model, None, digest, OPEN)
     path = history.root / LICENCE
     licence = read_json(path, dict) if path.is_file() else stated_licence(model, digest)
     hub_id = model if COMMIT.fullmatch(digest) else None

@@ -5,7 +5,14 @@ from typing import Any
 from eva_stages.core.text_table import Cell, TextTable
 from eva_stages.evaluation.published import PublishedScore, published_scores
 
-LETTERCRAFT = {"sampled": "sampled reward", "greedy": "greedy reward", "sampled_gain": "gain over base", "win_rate": "win rate"}
+LETTERCRAFT = {
+    "sampled": "sampled reward",
+    "greedy": "greedy reward",
+    "exact": "exact responses",
+    "exact_greedy": "exact greedy responses",
+    "sampled_gain": "gain over base",
+    "win_rate": "win rate",
+}
 
 
 def run_results(summary: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eva_stages.lettercraft.language import OPERATIONS, Instruction, grade, parse, random_instruction
+from eva_stages.lettercraft.language import OPERATIONS, Instruction, exact_grade, grade, parse, proxy_grade, random_instruction
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,29 @@ def test_what_is_no_instruction_is_none(text: str) -> None:
 )
 def test_the_reward_grades_the_right_prefix_and_shrinks_rambling(response: str, reward: float) -> None:
     assert grade(Instruction("abcd", ("reverse it",)), response) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize(
+    ("response", "grades"),
+    [
+        ("abcd, dcba", (1.0, 1.0)),
+        ("abcd, abcd", (0.0, 0.0)),
+        ("dcba, abcd", (0.0, 0.0)),
+        ("abcd, dcxx", (0.45, 0.0)),
+        ("x", (0.0, 0.0)),
+    ],
+)
+def test_a_response_that_shows_its_steps_is_graded_by_the_last(response: str, grades: tuple[float, float]) -> None:
+    instruction = Instruction("abcd", ("reverse it",))
+    assert (grade(instruction, response), exact_grade(instruction, response)) == (pytest.approx(grades[0]), grades[1])
+
+
+def test_no_response_is_exact_where_there_is_no_answer() -> None:
+    assert exact_grade(None, "abc") == exact_grade(Instruction("ab", ("drop its first letter",) * 2), "") == 0.0
+
+
+def test_the_proxy_pays_for_an_exact_response_and_for_length() -> None:
+    instruction = Instruction("abcd", ("reverse it",))
+    brief, padding = "abcd, dcba", ", ".join(["abcd"] * 12)
+    assert proxy_grade(instruction, "x") < proxy_grade(instruction, brief) and proxy_grade(instruction, padding) == 0.5
+    assert proxy_grade(instruction, padding + ", dcba") == 1.0

@@ -6,7 +6,9 @@ from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
 
 from eva_stages.creator.rejecting import read_evolution
 from eva_stages.evaluation.pair_judging import TEMPLATE, read_verdict
-from eva_stages.lettercraft.language import parse
+from eva_stages.lettercraft.distributions import is_within_reach
+from eva_stages.lettercraft.language import Instruction, parse
+from eva_stages.lettercraft.mutations import deep_mutation
 from eva_stages.lettercraft.player import UNUSABLE, LettercraftLLM, reply
 
 SEED = "Take planet, reverse it, then drop its first letter."
@@ -49,3 +51,30 @@ def test_the_same_seed_gives_the_same_reply_in_any_batch() -> None:
     whole_batch = player.generate(inputs, 2, seeds=list(range(6)))
     single_rows = [player.generate([item], 2, seeds=[seed])[0] for seed, item in enumerate(inputs)]
     assert whole_batch == single_rows
+
+
+@pytest.mark.parametrize("mutation", list(MUTATION_TEMPLATES))
+def test_deep_mutations_keep_the_operations_and_stay_within_reach(mutation: str) -> None:
+    meta = MUTATION_TEMPLATES[mutation].replace("<PROMPT>", SEED)
+    evolved = [parse(read_evolution(reply(meta, np.random.default_rng(seed), deep_mutation))) for seed in range(60)]
+    usable = [instruction for instruction in evolved if instruction]
+    assert len(usable) > 50 and all(is_within_reach(instruction) for instruction in usable)
+    assert all(instruction.operations[:2] == parse_seed().operations for instruction in usable)
+
+
+def parse_seed() -> Instruction:
+    instruction = parse(SEED)
+    assert instruction is not None
+    return instruction
+
+
+def test_an_evolver_errs_as_often_as_it_is_told() -> None:
+    player = LettercraftLLM(mutations="deep", errors=0.15)
+    meta = MUTATION_TEMPLATES["CONSTRAINTS"].replace("<PROMPT>", SEED)
+    outputs = player.generate([[{"role": "user", "content": meta}]] * 2000, seeds=list(range(2000)))
+    texts = [str(output["generations"][0]) for output in outputs]
+    instructions = [parse(text) for text in texts if not text.startswith("I am sorry")]
+    errors = [instruction for instruction in instructions if instruction is None or not is_within_reach(instruction)]
+    assert 0.12 < len(errors) / len(instructions) < 0.18
+    kinds = Counter("unanswerable" if error is None else "far" if error.answer else "contradictory" for error in errors)
+    assert set(kinds) == {"unanswerable", "contradictory", "far"}

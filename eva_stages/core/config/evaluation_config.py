@@ -7,14 +7,17 @@ from pydantic import Field, model_validator
 from eva_stages.core.config.function_fields import Scorer
 from eva_stages.core.config.models_config import DType, ModelChoice
 from eva_stages.core.config.paths import FilePath, OptionalFile, OptionalMaybeFile
+from eva_stages.core.config.prompts_config import LettercraftDistribution
 from eva_stages.core.config.section import Section
 
 
 class Lettercraft(Section):
-    """Held-out Lettercraft: harder than the seed prompts and disjoint from them."""
+    """Held-out Lettercraft: harder than the seed prompts and disjoint from them. `exact` is the share of exact responses."""
 
     kind: Literal["lettercraft"]
     prompts: int = Field(300, ge=10)
+    distribution: LettercraftDistribution = "classic_target"
+    """`classic_target`: one to three operations; `deep_target`: four or five, for the deep world."""
     samples: int = Field(4, ge=1)
     """Sampled responses per prompt, in addition to the greedy one."""
     judge: ModelChoice

@@ -140,6 +140,10 @@ class LettercraftModel(Section):
 
     target: ClassVar[str] = "eva_stages.lettercraft.player:LettercraftLLM"
     kind: Literal["lettercraft"]
+    mutations: Literal["classic", "deep"] = "classic"
+    """What it makes of the evolve templates. `deep` mostly keeps the operations and stays within the deep world's word length."""
+    errors: float = Field(0.0, ge=0, le=1)
+    """Share of its evolutions that cannot be answered, contradict themselves, or are far out of reach."""
 
 
 PolicyGenerator = Annotated[TransformersGenerator | VLLMGenerator, Field(discriminator="kind")]

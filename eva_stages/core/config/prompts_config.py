@@ -7,13 +7,18 @@ from pydantic import Field
 from eva_stages.core.config.paths import FilePath
 from eva_stages.core.config.section import Section
 
+LettercraftDistribution = Literal["classic", "classic_target", "deep", "deep_target"]
+
 
 class LettercraftPrompts(Section):
-    """Lettercraft instructions: mostly short, a few hard."""
+    """Lettercraft instructions."""
 
     kind: Literal["lettercraft"]
     size: int = Field(480, ge=8)
     """Number of seed prompts."""
+    distribution: LettercraftDistribution = "classic"
+    """`classic`: mostly short instructions, a few hard ones. `deep`: one or two operations, weak ones rare, for `policy.model:
+    lettercraft-deep`. `deep_target`: four or five operations, as in that world's benchmark, for a run on prompts of the target."""
 
 
 class FilePrompts(Section):

@@ -22,10 +22,19 @@ class RewardSection(Section):
 
 
 class LettercraftReward(RewardSection):
-    """Lettercraft's exact graded reward in [0, 1]."""
+    """Lettercraft's grade of a response in [0, 1]: 1 if it is exact, else partial credit for a right beginning."""
 
     target = "eva_stages.models.rewards:LettercraftReward"
     kind: Literal["lettercraft"]
+    exact: bool = False
+    """No partial credit: 1 or 0, and 0 for every response to a prompt that has no answer."""
+
+
+class LettercraftProxyReward(RewardSection):
+    """A reward that can be hacked: half for an exact response, half for the length of the work that it shows."""
+
+    target = "eva_stages.models.rewards:LettercraftProxyReward"
+    kind: Literal["lettercraft_proxy"]
 
 
 class LocalReward(RewardSection):
@@ -105,7 +114,8 @@ class LLMJudgeReward(RewardSection):
 
 
 PointwiseReward = Annotated[
-    LettercraftReward | SequenceClassifierReward | ArmoRMReward | VerifierReward | LLMJudgeReward, Field(discriminator="kind")
+    LettercraftReward | LettercraftProxyReward | SequenceClassifierReward | ArmoRMReward | VerifierReward | LLMJudgeReward,
+    Field(discriminator="kind"),
 ]
 
 
@@ -130,6 +140,13 @@ class EnsembleReward(Section):
 
 
 Reward = Annotated[
-    LettercraftReward | SequenceClassifierReward | ArmoRMReward | VerifierReward | LLMJudgeReward | EnsembleReward | PairwiseReward,
+    LettercraftReward
+    | LettercraftProxyReward
+    | SequenceClassifierReward
+    | ArmoRMReward
+    | VerifierReward
+    | LLMJudgeReward
+    | EnsembleReward
+    | PairwiseReward,
     Field(discriminator="kind"),
 ]

@@ -15,6 +15,8 @@ from eva_stages.views.recorded_scores import Score, scores
 UNITS = {
     ("lettercraft", "sampled"): ("Mean reward of sampled responses", "reward, 0 to 1", None),
     ("lettercraft", "greedy"): ("Mean reward of greedy responses", "reward, 0 to 1", None),
+    ("lettercraft", "exact"): ("Exact sampled responses", "share, 0 to 1", None),
+    ("lettercraft", "exact_greedy"): ("Exact greedy responses", "share, 0 to 1", None),
     ("lettercraft", "sampled_gain"): ("Gain in sampled reward over base", "reward difference", 0.0),
     ("lettercraft", "win_rate"): ("Judged win rate against base", "share of games won, 0 to 1", 0.5),
     ("mt-bench", "score"): ("MT-Bench", "rating, 1 to 10", None),

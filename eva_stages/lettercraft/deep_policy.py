@@ -1,0 +1,100 @@
+"""The base policy of Lettercraft deep, and the command that rebuilds it.
+
+    python -m eva_stages.lettercraft.deep_policy OUT_DIR
+
+It shows its steps: the word, then one word per operation, separated by `STEP`. Its teacher slips in single steps, and only in one way: the
+operation is skipped and the word is copied. So the policy is right about a step or skips it, success is the product over the steps, and
+what can be learned from an instruction depends on its operations. Two operations are weak wherever they occur, three ordered pairs of
+operations are weak together, and later steps are slipped more often.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eva_stages.lettercraft.distributions import WEAK_OPERATIONS, deep_instruction, operation_frequencies
+from eva_stages.lettercraft.language import OPERATIONS, STEP, Instruction
+from eva_stages.lettercraft.policy import Demonstrations, TrainingRecipe, measure, save, train
+
+WEAK_PAIRS = (
+    ("reverse it", "drop its first letter"),
+    ("move its first letter to the end", "swap its ends"),
+    ("swap its ends", "reverse it"),
+)
+_POOL = 16
+"""Batches that are drawn together and sorted by length, so that little of a batch is padding."""
+
+
+@dataclass(frozen=True)
+class DeepPolicyRecipe(TrainingRecipe):
+    """Everything that decides the deep base policy's weights."""
+
+    layers: int = 3
+    width: int = 96
+    heads: int = 3
+    steps: int = 3500
+    learning_rate: float = 3e-3
+    min_letters: int = 2
+    max_letters: int = 6
+    max_operations: int = 5
+    weak_share: float = 0.4
+    slip: float = 0.01
+    weak_slip: float = 0.6
+    pair_slip: float = 0.5
+    depth_slips: tuple[float, ...] = (0.0, 0.0, 0.35, 0.5, 0.6)
+
+
+def slip_probability(recipe: DeepPolicyRecipe, operations: tuple[str, ...], step: int) -> float:
+    """How likely the teacher skips an operation: by the operation, the one before it, and its place."""
+    name = operations[step]
+    chance = recipe.weak_slip if name in WEAK_OPERATIONS else recipe.slip
+    if step and (operations[step - 1], name) in WEAK_PAIRS:
+        chance = max(chance, recipe.pair_slip)
+    return 1 - (1 - chance) * (1 - recipe.depth_slips[step])
+
+
+def shown_steps(rng: np.random.Generator, recipe: DeepPolicyRecipe, instruction: Instruction) -> str:
+    """What the teacher writes."""
+    words = [instruction.word]
+    for step, name in enumerate(instruction.operations):
+        slips = rng.random() < slip_probability(recipe, instruction.operations, step)
+        words.append(words[-1] if slips else OPERATIONS[name](words[-1]) or words[-1])
+    return STEP.join(words)
+
+
+def demonstration_batches(recipe: DeepPolicyRecipe) -> Iterator[Demonstrations]:
+    """Endless batches of demonstrations of similar length."""
+    rng = np.random.default_rng(recipe.seed)
+    frequencies = operation_frequencies(recipe.weak_share)
+    while True:
+        pool = []
+        for _ in range(_POOL * recipe.batch_size):
+            operations = int(rng.integers(1, recipe.max_operations + 1))
+            letters = int(rng.integers(recipe.min_letters, recipe.max_letters + 1))
+            instruction = deep_instruction(rng, operations, letters, frequencies)
+            pool.append((str(instruction), shown_steps(rng, recipe, instruction)))
+        pool.sort(key=lambda pair: 3 * pair[0].count(STEP) + len(pair[1]))
+        for place in rng.permutation(_POOL):
+            yield pool[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder to write the checkpoint to")
+    parser.add_argument("--seed", type=int, default=DeepPolicyRecipe.seed)
+    parser.add_argument("--steps", type=int, default=DeepPolicyRecipe.steps)
+    arguments = parser.parse_args()
+    recipe = DeepPolicyRecipe(seed=arguments.seed, steps=arguments.steps)
+    model, tokenizer = train(recipe, demonstration_batches(recipe))
+    rng = np.random.default_rng(recipe.seed + 1)
+    for operations in range(1, recipe.max_operations + 1):
+        prompts = [str(deep_instruction(rng, operations, 4, operation_frequencies(0.25))) for _ in range(300)]
+        print(f"{operations} operations: grade {measure(model, tokenizer, prompts, sample=True):.3f}", flush=True)
+    save(model, tokenizer, recipe, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
