@@ -105,7 +105,7 @@ def grade(instruction: Instruction, response: str) -> float:
 
 def exact_grade(instruction: Instruction | None, response: str) -> float:
     """1 if a response is exact, else 0; no response is, where the prompt is no instruction or leaves no letter."""
-    return float(bool(instruction and instruction.answer) and grade(instruction, response) == 1.0)
+    return float(instruction is not None and bool(instruction.answer) and grade(instruction, response) == 1.0)
 
 
 PROXY_LETTERS = 60
