@@ -31,7 +31,7 @@ HOSTILE = (
     "<svg onload=alert(1)><style>*{display:none}</style>",
 )
 TOKEN = "hf_planted0123456789secret"
-SECTION_IDS = ["result", "curriculum", "informativeness", "solver", "judging", "health", "examples", "costs", "plan", "provenance"]
+SECTION_IDS = ["result", "curriculum", "informativeness", "audit", "solver", "judging", "health", "examples", "costs", "plan", "provenance"]
 DRAWN_SCRIPT = """
 [...document.querySelectorAll('figure[data-plot] svg')].map(svg => {
   const box = svg.getBoundingClientRect();

@@ -20,6 +20,7 @@ from eva_stages.core.event_log import utc_now
 from eva_stages.core.harmless import harmless
 from eva_stages.core.progress import duration
 from eva_stages.publishing.privacy import Privacy, hosts_of
+from eva_stages.publishing.report.audit_section import audit_section
 from eva_stages.publishing.report.comparison_section import differences, side_by_side
 from eva_stages.publishing.report.costs_section import costs
 from eva_stages.publishing.report.curriculum_section import curriculum
@@ -42,7 +43,17 @@ SENTENCE_CHARACTERS = 600
 RECIPE_CHARACTERS = 20_000
 DARK = ("#5aa9e6", "#ff9355", "#35c79b", "#e8a3cb", "#f6bd45", "#9ad3f5", "#a8aeb5")
 """The series' colours on a dark ground, in the order of the light ones."""
-SECTIONS: tuple[Callable[[History], Section], ...] = (curriculum, informativeness, solver, judging, health, examples, costs, ledger)
+SECTIONS: tuple[Callable[[History], Section], ...] = (
+    curriculum,
+    informativeness,
+    audit_section,
+    solver,
+    judging,
+    health,
+    examples,
+    costs,
+    ledger,
+)
 
 
 def write_report(histories: Sequence[History], comparison: dict[str, Any] | None = None) -> Path:

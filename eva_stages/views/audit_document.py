@@ -1,0 +1,218 @@
+"""The audit of a run: can selecting prompts by a metric work here at all? One document for the terminal, JSON, the report and studies.
+
+Selection by informativeness can help only if the metric is measured reliably and if what it measures is heritable: the children of an
+informative prompt must be more informative than other prompts' children. Everything here is computed from the run's folder; the one-step
+influence was computed by `eva audit RUN --influence N` and is read from a file.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from eva_stages.core.config.function_fields import METRIC
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.named_functions import known_functions
+from eva_stages.evaluation import audit_statistics as statistics
+from eva_stages.evaluation.statistics import Estimate
+from eva_stages.views.history import History
+from eva_stages.views.influence_file import Influence, read_influence
+from eva_stages.views.selection_records import SelectionRecord, auditable_iterations, selection_record
+
+LEAST_HERITABILITY = 0.1
+"""Intraclass correlation of siblings below which selection has nothing to act on."""
+FALLBACK_METRIC = "reward_gap"
+FIGURES = ("reliability", "parent_child", "siblings", "siblings_corrected", "lift", "lift_of_variance", "influence", "gain")
+NOTHING_TO_ACT_ON = "there is nothing for selection to act on"
+
+Figure = dict[str, Any] | None
+
+
+def audit(history: History, iteration: int | None = None) -> dict[str, Any]:
+    """The audit of one iteration, by default the first that has evolved and scored prompts, and a line for each of the others.
+
+    The first is the one whose candidates are the seed prompts; later sets were already shaped by selection.
+
+    Raises:
+        ConfigError: if the run has no such iteration, or not the one asked for, with the reason.
+    """
+    iterations = auditable_iterations(history)
+    if iteration is None:
+        iteration = iterations[0] if iterations else 1
+    elif iteration not in iterations and iterations:
+        try:
+            selection_record(history, iteration)
+        except ConfigError as error:
+            raise ConfigError([f"{error.faults[0]}. Iterations that can be audited: {', '.join(map(str, iterations))}"]) from error
+    record = selection_record(history, iteration)
+    influence = read_influence(history, iteration)
+    metrics = {
+        name: figures for name, metric in known_functions(METRIC).items() if (figures := _figures(record, metric, influence)) is not None
+    }
+    chosen_metric = str((history.recipe.get("creator") or {}).get("metric", FALLBACK_METRIC))
+    judged_metric = chosen_metric if chosen_metric in metrics else FALLBACK_METRIC
+    state, verdict = _verdict(metrics.get(judged_metric), judged_metric, record)
+    is_learnable, rule = statistics.learnable(record.candidates.rewards)
+    return {
+        "run": history.name,
+        "iteration": iteration,
+        "verdict": verdict,
+        "heritability": state,
+        "warnings": [verdict] if state == "below" else [],
+        "metric": chosen_metric,
+        "judged_metric": judged_metric,
+        "responses": record.candidates.rewards.shape[1],
+        "candidates": len(record.candidates.ids),
+        "children": len(record.children.ids),
+        "families": int(record.families.max()) + 1,
+        "learnable": {**(_share(is_learnable) or {}), "rule": rule},
+        "metrics": metrics,
+        "notes": _notes(record, chosen_metric, judged_metric, influence),
+        "iterations": [_line(selection_record(history, number), judged_metric) for number in iterations],
+    }
+
+
+def _figures(record: SelectionRecord, metric: statistics.Metric, influence: Influence | None) -> dict[str, Figure] | None:
+    """Every figure of a metric; None for a metric that does not depend on the rewards."""
+    candidates, children, families = record.candidates.rewards, record.children.rewards, record.families
+    parent_values, child_values = metric(candidates), metric(children)
+    if np.ptp(parent_values) == 0 and np.ptp(child_values) == 0:
+        return None
+    count, family_count = len(children), int(families.max()) + 1
+    prompts = np.arange(len(candidates))
+    pairs = parent_values[record.parents][:, None], child_values[:, None]
+    corrected_figure = statistics.corrected_intraclass_correlation(children, metric, families)
+    figures = {
+        "reliability": statistics.estimate(statistics.reliability(candidates, metric, prompts), len(candidates), len(candidates)),
+        "parent_child": statistics.estimate(statistics.correlation(*pairs, families), family_count, count),
+        "siblings": statistics.estimate(statistics.intraclass_correlation(child_values, families), family_count, count),
+        "siblings_corrected": statistics.estimate(corrected_figure, family_count, count),
+        "lift": _lift(record, parent_values, child_values),
+        "lift_of_variance": _lift(record, parent_values, children.var(axis=1)),
+        "influence": _influence(metric, influence),
+        "gain": _gain(record, metric),
+    }
+    return {name: _figure(estimate) for name, estimate in figures.items()}
+
+
+def _lift(record: SelectionRecord, parent_values: np.ndarray, child_values: np.ndarray) -> Estimate | None:
+    """By how much drawing parents by the metric raises the mean of their children, over the parents that could be drawn."""
+    if record.inclusion is None or child_values.min() < 0 or not child_values.any():
+        return None
+    parents, families = np.unique(record.parents, return_inverse=True)
+    inclusion = record.inclusion[parents]
+    could_be_drawn = np.isfinite(inclusion) & (inclusion > 0)
+    span = np.ptp(parent_values)
+    weights = (parent_values - parent_values.min()) / (span if span > 0 else 1.0)
+    means = np.bincount(families, child_values) / np.bincount(families)
+    if not could_be_drawn.any():
+        return None
+    statistic = statistics.lift(means[could_be_drawn], weights[parents][could_be_drawn], inclusion[could_be_drawn])
+    return statistics.estimate(statistic, int(could_be_drawn.sum()), int(could_be_drawn.sum()))
+
+
+def _influence(metric: statistics.Metric, influence: Influence | None) -> Estimate | None:
+    if influence is None:
+        return None
+    values = metric(influence.rewards)
+    statistic = statistics.rank_correlation(values[:, None], influence.values[:, None], np.arange(len(values)))
+    return statistics.estimate(statistic, len(values), len(values))
+
+
+def _gain(record: SelectionRecord, metric: statistics.Metric) -> Estimate | None:
+    """The metric before training and the change of the mean reward, from different halves of the responses before.
+
+    From the same responses, their noise would be in both and correlate them.
+    """
+    if record.training is None:
+        return None
+    prompts, new_means = record.training
+    splits = [(first, second) for halves in statistics.halves(prompts.rewards.shape[1]) for first, second in (halves, halves[::-1])]
+    if not splits:
+        return None
+    values = np.stack([metric(prompts.rewards[:, first]) for first, _ in splits], axis=1)
+    gains = np.stack([new_means - prompts.rewards[:, second].mean(axis=1) for _, second in splits], axis=1)
+    count = len(new_means)
+    return statistics.estimate(statistics.rank_correlation(values, gains, np.arange(count)), count, count)
+
+
+def _share(flags: np.ndarray) -> Figure:
+    return _figure(statistics.estimate(statistics.share(flags), len(flags), len(flags)))
+
+
+def _line(record: SelectionRecord, name: str) -> dict[str, Any]:
+    """The figures of one metric in one iteration."""
+    figures = _figures(record, known_functions(METRIC)[name], None) or {}
+    is_learnable, _ = statistics.learnable(record.candidates.rewards)
+    return {"iteration": record.iteration, "learnable": _share(is_learnable), **{figure: figures.get(figure) for figure in FIGURES[:6]}}
+
+
+def _verdict(figures: dict[str, Figure] | None, metric: str, record: SelectionRecord) -> tuple[str, str]:
+    """Whether siblings resemble each other, as a word and as the sentence that an audit starts with."""
+    siblings = (figures or {}).get("siblings")
+    sample = f"{len(record.children.ids):,} evolved prompts in {int(record.families.max()) + 1:,} families"
+    if siblings is None:
+        return "unknown", f"It is not known whether selection can work here: {sample} are too few, or their {metric} is always the same."
+    numbers = f"the intraclass correlation of siblings' {metric} is {interval_text(siblings)}"
+    if siblings["high"] < LEAST_HERITABILITY:
+        state, answer = "below", f"Selection cannot work here: {numbers}, below .1, so {NOTHING_TO_ACT_ON}"
+    elif siblings["low"] < LEAST_HERITABILITY:
+        state, answer = "unclear", f"It cannot be told whether selection can work here: {numbers}, which cannot be told from .1"
+    else:
+        state, answer = "fine", f"Selection can work here: {numbers}, above .1"
+    corrected_figure = (figures or {}).get("siblings_corrected")
+    noise = (
+        f" Without the noise of {record.children.rewards.shape[1]} responses it is {interval_text(corrected_figure)}."
+        if corrected_figure
+        else ""
+    )
+    return state, f"{answer} ({sample}).{noise}"
+
+
+def _notes(record: SelectionRecord, chosen_metric: str, judged_metric: str, influence: Influence | None) -> list[str]:
+    """Why figures are missing, and what the reader must know about the others."""
+    notes = []
+    if chosen_metric != judged_metric:
+        reason = (
+            "does not depend on the rewards" if chosen_metric in METRIC.names else "is a function in a file, which an audit does not run"
+        )
+        notes.append(f"The recipe's metric {chosen_metric} {reason}; the verdict is about {judged_metric}.")
+    if record.next_policy_scores:
+        notes.append("The evolved prompts were scored under the next policy: training samples its own responses.")
+    if record.inclusion is None:
+        notes.append(f"No lift: {record.draw_note}.")
+    if record.training is None:
+        notes.append("No gain: the prompts of this iteration were not scored both before and after its training.")
+    if influence is None:
+        notes.append("No influence: run `eva audit RUN --influence N`, which loads the policy.")
+    return notes
+
+
+def _figure(estimate: Estimate | None) -> Figure:
+    return None if estimate is None else asdict(estimate)
+
+
+def interval_text(figure: Figure) -> str:
+    """As in ".31 [.25 .37]", or "-.02 [-.10 .05]"."""
+    return "" if figure is None else f"{_short(figure['value'])} [{_short(figure['low'])} {_short(figure['high'])}]"
+
+
+def _short(value: float) -> str:
+    text = f"{value:.2f}"
+    text = text.removeprefix("-") if float(text) == 0 else text
+    return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
+
+
+def mean_audit(audits: Sequence[dict[str, Any]], interval: Callable[[np.ndarray], tuple[float, float]]) -> dict[str, dict[str, Figure]]:
+    """The mean over runs (the seeds of an arm) of every figure; `interval`: of one value per run."""
+    names = dict.fromkeys(name for document in audits for name in document["metrics"])
+    means: dict[str, dict[str, Figure]] = {}
+    for name in names:
+        means[name] = {}
+        for figure in FIGURES:
+            entries = [document["metrics"].get(name, {}).get(figure) for document in audits]
+            values = np.array([entry["value"] for entry in entries if entry is not None])
+            low, high = interval(values) if len(values) > 1 else (None, None)
+            means[name][figure] = {"value": float(values.mean()), "low": low, "high": high, "n": len(values)} if len(values) else None
+    return means

@@ -1,0 +1,191 @@
+"""What one iteration's selection saw and what came of it, as arrays read from the run's folder: the data of an audit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.optimize import brentq
+
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.numeric import drawable
+from eva_stages.core.tables import read_table, reward_matrix
+from eva_stages.views.history import Artifact, History
+
+LONGEST_CHAIN = 16
+"""Evolutions in sequence that a recipe allows."""
+UNKNOWN_DRAW = "it is not known with which probability it would have drawn the others"
+
+
+@dataclass(frozen=True)
+class ScoredPrompts:
+    """Prompts whose responses are all scored."""
+
+    ids: pa.Array
+    rewards: np.ndarray
+    """Shape (prompts, n), without NaN."""
+
+    def places(self, ids: pa.Array) -> np.ndarray:
+        """The rows of other prompts' ids among these; -1 where there is none."""
+        return np.asarray(pc.fill_null(pc.index_in(ids, value_set=self.ids), -1).to_numpy(zero_copy_only=False))
+
+
+@dataclass(frozen=True)
+class SelectionRecord:
+    """One iteration: the prompts that selection chose from, the evolved prompts of the next set, and their parents.
+
+    A parent is a selected prompt. Its children are the evolved prompts of the same iteration that descend from it: its own children
+    (`evolve.shape: siblings`) or the prompts of its chain (`chain`). Siblings are children of one parent.
+    """
+
+    iteration: int
+    candidates: ScoredPrompts
+    """What selection chose from, scored as it saw them."""
+    children: ScoredPrompts
+    parents: np.ndarray
+    """The row of each child's parent among the candidates, shape (children,)."""
+    inclusion: np.ndarray | None
+    """Probability that the selection drew a candidate, shape (candidates,); None if it is not known (`draw_note`)."""
+    draw_note: str
+    next_policy_scores: bool
+    """Whether the children were scored under the next policy, as where training samples its own responses."""
+    training: tuple[ScoredPrompts, np.ndarray] | None
+    """The prompts that were trained on as the policy answered them before, and their mean rewards under the policy after; if known."""
+
+    @property
+    def families(self) -> np.ndarray:
+        """The family of each child, numbered from 0, shape (children,)."""
+        return np.unique(self.parents, return_inverse=True)[1]
+
+
+def selection_record(history: History, iteration: int) -> SelectionRecord:
+    """Read an iteration.
+
+    Raises:
+        ConfigError: if the run has no rewards or no evolved prompts there, with the reason.
+    """
+    stages = {name: history.find(name, iteration) for name in ("creator-reward", "inform", "select", "evolve")}
+    mixed_set = history.prompt_sets.get(iteration)
+    next_rewards = history.find("creator-reward", iteration + 1)
+    child_stage = history.find("reward", iteration) or next_rewards
+    missing = [f"{iteration}-{name}" for name, artifact in stages.items() if artifact is None]
+    missing += [] if mixed_set is not None else [f"{iteration}-mix"]
+    missing += [] if child_stage is not None else [f"{iteration}-reward"]
+    if missing:
+        raise ConfigError([f"iteration {iteration} cannot be audited: {_absence(history, missing)}"])
+    assert mixed_set is not None and child_stage is not None
+    candidates, children = _scored_prompts(stages["creator-reward"]), _scored_prompts(child_stage)
+    child_ids, parent_ids = _evolved_prompts(mixed_set, stages["evolve"], stages["select"])
+    child_rows, parent_rows = children.places(child_ids), candidates.places(parent_ids)
+    is_scored = (child_rows >= 0) & (parent_rows >= 0)
+    if not is_scored.any():
+        raise ConfigError(
+            [f"iteration {iteration} cannot be audited: none of its {len(child_ids):,} evolved prompts is scored together with its parent"]
+        )
+    kept_rows = child_rows[is_scored]
+    inclusion, note = _inclusion(history.recipe, candidates, stages["inform"], stages["select"])
+    return SelectionRecord(
+        iteration=iteration,
+        candidates=candidates,
+        children=ScoredPrompts(children.ids.take(pa.array(kept_rows)), children.rewards[kept_rows]),
+        parents=parent_rows[is_scored],
+        inclusion=inclusion,
+        draw_note=note,
+        next_policy_scores=child_stage.stage != "reward",
+        training=_training(history.find("reward", iteration), next_rewards),
+    )
+
+
+def auditable_iterations(history: History) -> list[int]:
+    """Iterations of which `selection_record` finds every stage."""
+    iterations = []
+    for iteration in history.iterations:
+        names = ("creator-reward", "inform", "select", "evolve")
+        has_children = history.find("reward", iteration) or history.find("creator-reward", iteration + 1)
+        if all(history.find(name, iteration) for name in names) and has_children and iteration in history.prompt_sets:
+            iterations.append(iteration)
+    return iterations
+
+
+def _absence(history: History, missing: list[str]) -> str:
+    control = (history.recipe.get("creator") or {}).get("control")
+    if control is not None:
+        return f"the recipe's creator.control is {control}, so no prompt is evolved"
+    if history.evaluation_only:
+        return "the recipe only evaluates (evaluation.only), so it evolves no prompt"
+    if not any(stage.name == "evolve" for stage in history.stages):
+        return "the recipe has no iteration that evolves prompts (iterations: 0)"
+    planned_labels = {stage.label for stage in history.stages}
+    if "reward" in missing[-1] and missing[-1] not in planned_labels and len(missing) == 1:
+        return "its evolved prompts are scored at the start of the next iteration, which the run does not have; set iterations higher"
+    return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not complete; run it first"
+
+
+def _scored_prompts(artifact: Artifact | None) -> ScoredPrompts:
+    table = _table(artifact, ["prompt_id", "rewards"])
+    rewards = drawable(reward_matrix(table["rewards"]))
+    is_scored = np.isfinite(rewards).all(axis=1)
+    return ScoredPrompts(table["prompt_id"].combine_chunks().filter(pa.array(is_scored)), rewards[is_scored])
+
+
+def _table(artifact: Artifact | None, columns: list[str]) -> pa.Table:
+    assert artifact is not None and artifact.rows is not None
+    return read_table(artifact.rows.parent, columns)
+
+
+def _evolved_prompts(mixed_set: Artifact, evolve: Artifact | None, select: Artifact | None) -> tuple[pa.Array, pa.Array]:
+    """The ids of the evolved prompts of a set, and of the selected prompt that each descends from; others are left out."""
+    prompts = _table(mixed_set, ["prompt_id", "parent_id", "origin"])
+    evolved = prompts.filter(pc.equal(prompts["origin"], "evolved")) if "origin" in prompts.column_names else prompts.slice(0, 0)
+    evolutions = _table(evolve, ["prompt_id", "parent_id"]).combine_chunks()
+    selected_ids = _table(select, ["prompt_id"])["prompt_id"].combine_chunks()
+    evolution_ids, evolution_parents = (evolutions[name].combine_chunks() for name in ("prompt_id", "parent_id"))
+    ancestors = evolved["parent_id"].combine_chunks()
+    for _ in range(LONGEST_CHAIN):
+        is_selected = pc.is_in(ancestors, value_set=selected_ids)
+        earlier = evolution_parents.take(pc.index_in(ancestors, value_set=evolution_ids))
+        ancestors = pc.if_else(is_selected, ancestors, earlier)
+    is_selected = pc.is_in(ancestors, value_set=selected_ids)
+    return evolved["prompt_id"].combine_chunks().filter(is_selected), ancestors.filter(is_selected)
+
+
+def _inclusion(
+    recipe: Mapping[str, Any], candidates: ScoredPrompts, inform: Artifact | None, select: Artifact | None
+) -> tuple[np.ndarray | None, str]:
+    """The probability with which each candidate was drawn; None, and why, where it is not known.
+
+    A draw without replacement by Exp(1) / w [Efraimidis and Spirakis 2006] has the candidates whose times are below a threshold t, so the
+    probability is 1 - exp(-w t), with t such that the probabilities sum to the number drawn.
+    """
+    selection = (recipe.get("creator") or {}).get("selection") or {}
+    kind = str(selection.get("kind", "weighted"))
+    weight_rows = _table(inform, ["prompt_id", "weight"])
+    places = pc.index_in(candidates.ids, value_set=weight_rows["prompt_id"].combine_chunks())
+    weights = pc.fill_null(weight_rows["weight"].combine_chunks().take(places), 0.0).to_numpy(zero_copy_only=False)
+    size = len(_table(select, ["prompt_id"]))
+    if kind in ("weighted", "greedy", "stratified") and (np.ptp(weights) == 0 or kind == "stratified"):
+        return np.full(len(weights), min(1.0, size / len(weights))), ""
+    if kind != "weighted":
+        return None, f"the selection is {kind}: {UNKNOWN_DRAW}"
+    if float(selection.get("topic_share") or 0):
+        return None, f"the selection also weighs topics (topic_share): {UNKNOWN_DRAW}"
+    if size >= (weights > 0).sum():
+        return np.where(weights > 0, 1.0, np.nan), ""
+    shares = weights / weights.sum()
+    highest = size / shares[shares > 0].min()
+    threshold = brentq(lambda time: -np.expm1(-shares * time).sum() - size, 0, 2 * highest + size, xtol=1e-9)
+    return -np.expm1(-shares * threshold), ""
+
+
+def _training(old_rewards: Artifact | None, new_rewards: Artifact | None) -> tuple[ScoredPrompts, np.ndarray] | None:
+    """Prompts answered by the policy before training on them and by the policy after; None where one of the two is missing."""
+    if old_rewards is None or new_rewards is None:
+        return None
+    old, new = _scored_prompts(old_rewards), _scored_prompts(new_rewards)
+    places = new.places(old.ids)
+    is_shared = places >= 0
+    if not is_shared.any():
+        return None
+    return ScoredPrompts(old.ids.filter(pa.array(is_shared)), old.rewards[is_shared]), new.rewards[places[is_shared]].mean(axis=1)

@@ -1,0 +1,152 @@
+"""`eva audit` of planted worlds, in which it is known whether selection can work, and of runs that cannot be audited."""
+
+import io
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from benchmarks.synthetic_run import SyntheticRun
+from eva_stages.core.errors import ConfigError
+from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.run_folder import Run
+from eva_stages.publishing.report.audit_section import audit_section
+from eva_stages.views.audit_document import FIGURES, audit, mean_audit
+from eva_stages.views.audit_tables import audit_view
+from eva_stages.views.history import History, read_history
+from tests.conftest import run_eva
+
+
+@dataclass
+class PlantedRun(SyntheticRun):
+    """Rewards of 0 and 1. Whether a prompt is learnable is decided by its seed (`heritable`), or for each prompt anew."""
+
+    heritable: bool = True
+
+    def _reward(self, stage: str, iteration: int, prompts: pa.Table, responses: str) -> tuple[np.ndarray, str]:
+        names = prompts["root_id" if self.heritable else "prompt_id"].to_pylist()
+        success = np.array([0.5 if int(name[:8], 16) % 2 else 0.97 for name in names])
+        matrix = (self.rng.uniform(size=(len(names), self.responses)) < success[:, None]).astype(float)
+        columns = [prompts["prompt_id"], pa.array(matrix.tolist()), pa.array([[None] * self.responses] * len(names), pa.list_(pa.string()))]
+        return matrix, self._make(stage, iteration, pa.table(columns, schema=SCHEMAS["rewards"]), {"responses": responses})
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, History]:
+    folder = tmp_path_factory.mktemp("worlds")
+    return {
+        heritable: read_history(Run(PlantedRun(folder / f"{heritable}", prompts=600, iterations=2, words=4, heritable=heritable).write()))
+        for heritable in (True, False)
+    }
+
+
+def test_it_warns_where_informativeness_is_not_heritable(worlds: dict[bool, History]):
+    document = audit(worlds[False])
+    assert document["heritability"] == "below"
+    assert document["warnings"] == [document["verdict"]]
+    assert "there is nothing for selection to act on" in document["verdict"]
+    assert document["metrics"]["reward_gap"]["siblings"]["high"] < 0.1
+
+
+def test_it_does_not_warn_where_informativeness_is_heritable(worlds: dict[bool, History]):
+    document = audit(worlds[True])
+    assert document["heritability"] == "fine"
+    assert document["warnings"] == []
+    assert document["verdict"].startswith("Selection can work here")
+    figures = document["metrics"]["reward_variance"]
+    assert figures["siblings"]["low"] > 0.1
+    assert figures["siblings_corrected"]["high"] > 0.9  # what is heritable, is so completely
+    assert figures["parent_child"]["low"] > 0.1
+    assert figures["lift"]["low"] > 0  # the synthetic selection is uniform, and gap the weight that is assumed: both are positive
+    assert 0.3 < document["learnable"]["value"] < 0.7
+
+
+def test_every_figure_has_an_interval_and_a_number(worlds: dict[bool, History]):
+    document = audit(worlds[True])
+    assert document["iteration"] == 1
+    assert [line["iteration"] for line in document["iterations"]] == [1, 2]
+    assert document["families"] <= 150
+    assert document["children"] == 480
+    for figures in document["metrics"].values():
+        assert list(figures) == list(FIGURES)
+        for figure in figures.values():
+            assert figure is None or (figure["low"] <= figure["value"] <= figure["high"] and figure["n"] > 0)
+    assert "uniform" not in document["metrics"]
+    assert document["metrics"]["reward_gap"]["gain"] is not None
+    assert document["metrics"]["reward_gap"]["influence"] is None
+    assert any("--influence" in note for note in document["notes"])
+
+
+def test_the_last_iteration_has_no_gain_yet(worlds: dict[bool, History]):
+    document = audit(worlds[True], 2)
+    assert document["metrics"]["reward_gap"]["gain"] is None
+    assert any(note.startswith("No gain") for note in document["notes"])
+
+
+def test_the_command_works_on_a_copy(worlds: dict[bool, History], tmp_path: Path):
+    shutil.copytree(worlds[False].root, tmp_path / "copy")
+    document = json.loads(run_eva("audit", "copy", "--json", "--iteration", "2", cwd=tmp_path).stdout)
+    assert document["iteration"] == 2
+    error = run_eva("audit", "copy", "--iteration", "7", cwd=tmp_path, code=2).stderr
+    assert "iteration 7 cannot be audited" in error
+    assert "Iterations that can be audited: 1, 2" in error
+
+
+def test_the_table_fits_80_columns_and_no_row_wraps(worlds: dict[bool, History]):
+    text = io.StringIO()
+    Console(width=80, file=text).print(audit_view(audit(worlds[True])))
+    lines = text.getvalue().splitlines()
+    assert lines[0].startswith("Selection can work here")
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith(" best - second  ") and line.rstrip()[-1] == "]" for line in lines) == 2
+
+
+def test_a_report_has_the_audit_or_says_why_not(worlds: dict[bool, History], tmp_path: Path):
+    section = audit_section(worlds[False])
+    assert section.lead[0].startswith("Selection cannot work here")
+    assert len(section.tables) == 3
+    base_round = read_history(Run(SyntheticRun(tmp_path / "base", prompts=8, iterations=0, words=4).write()))
+    (reason,) = audit_section(base_round).missing
+    assert "no iteration that evolves prompts" in reason
+
+
+def test_runs_without_evolved_prompts_or_rewards_are_refused(tmp_path: Path):
+    root = SyntheticRun(tmp_path / "made", prompts=40, iterations=1, words=4).write()
+    recipe = root / "recipe.yaml"
+    recipe.write_text("name: made\ncreator: {control: longer}\n")
+    for folder in (root / "stages").glob("1-evolve-*"):
+        shutil.rmtree(folder)
+    with pytest.raises(ConfigError, match=r"creator.control is longer, so no prompt is evolved"):
+        audit(read_history(Run(root)))
+    recipe.write_text("name: made\n")
+    with pytest.raises(ConfigError, match=r"1-evolve is not complete; run it first"):
+        audit(read_history(Run(root)))
+
+
+def test_the_recipes_metric_is_judged_if_it_depends_on_rewards(worlds: dict[bool, History], tmp_path: Path):
+    root = shutil.copytree(worlds[True].root, tmp_path / "copy")
+    for metric, judged_metric in (("reward_variance", "reward_variance"), ("uniform", "reward_gap")):
+        (root / "recipe.yaml").write_text(f"name: made\ncreator: {{metric: {metric}, selection: {{kind: greedy}}}}\n")
+        document = audit(read_history(Run(root)))
+        assert (document["metric"], document["judged_metric"]) == (metric, judged_metric)
+        assert judged_metric in document["verdict"]
+        assert document["metrics"]["reward_gap"]["lift"] is None
+        assert any("greedy" in note for note in document["notes"])
+
+
+def test_the_mean_over_the_seeds_of_an_arm(worlds: dict[bool, History]):
+    documents = [audit(worlds[True]), audit(worlds[True], 2)]
+    means = mean_audit(documents, lambda values: (float(values.min()), float(values.max())))
+    siblings = [document["metrics"]["reward_gap"]["siblings"]["value"] for document in documents]
+    assert means["reward_gap"]["siblings"] == {
+        "value": pytest.approx(np.mean(siblings)),
+        "low": min(siblings),
+        "high": max(siblings),
+        "n": 2,
+    }
+    assert means["reward_gap"]["gain"]["n"] == 1
