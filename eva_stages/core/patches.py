@@ -202,6 +202,11 @@ class RepetitionPenalty:
         is_seen[rows, input_ids[rows, places]] = True
         return torch.where(is_seen, torch.where(scores > 0, scores / self._penalty, scores * self._penalty), scores)
 
+    def keep(self, places: "torch.Tensor") -> None:
+        """Continue with these rows of the batch."""
+        if self._starts is not None:
+            self._starts = [self._starts[place] for place in places.tolist()]
+
 
 @patch("accelerate", ">=1.15,<1.16", "accelerate.commands.launch has no public function for this")
 def single_process_environment(launch_file: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from eva_stages.models.architecture import read_json
 from eva_stages.models.conversation import SampledResponse
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, LogitsProcessorList
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     from eva_stages.core.generating import GeneratorOutput
 
@@ -95,6 +95,13 @@ def neutral_generation_config(ends: Sequence[int], pad: int | None, **limits: An
     from transformers import GenerationConfig
 
     return GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=pad, do_sample=False, **limits)
+
+
+def stop_texts(texts: Sequence[str], tokenizer: Any) -> "StoppingCriteriaList":
+    """The texts that end a response as criteria of `transformers`."""
+    from transformers import StoppingCriteriaList, StopStringCriteria
+
+    return StoppingCriteriaList([StopStringCriteria(tokenizer, list(texts))] if texts else [])
 
 
 def model_settings(checkpoint: Path) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from eva_stages.models.batching import room_batches
 from eva_stages.models.conversation import Chat, SampledResponse
 from eva_stages.models.loading import load_model, load_tokenizer
 from eva_stages.models.local_generator import LocalGenerator, Prompt
-from eva_stages.models.sampling import neutral_generation_config, processors
+from eva_stages.models.sampling import neutral_generation_config, processors, stop_texts
+from eva_stages.models.token_loop import TokenLoop
 
 if TYPE_CHECKING:
     import torch
@@ -65,22 +66,20 @@ class TransformersGenerator(LocalGenerator):
         import torch
 
         longest, room = max(len(prompt.ids) for prompt in prompts), max(rooms)
-        rows_of_ids = [prompt.ids for prompt in prompts for _ in range(n)]
-        batch = self._tokenizer.pad({"input_ids": rows_of_ids}, return_attention_mask=True, return_tensors="pt")
-        steps = processors(self.sampling, [longest - len(ids) for ids in rows_of_ids])
+        batch = self._tokenizer.pad({"input_ids": [prompt.ids for prompt in prompts]}, return_attention_mask=True, return_tensors="pt")
+        steps = processors(self.sampling, [longest - len(prompt.ids) for prompt in prompts for _ in range(n)])
         if self.temperature > 0:
             draws = np.stack([np.random.default_rng([prompt.seed, k]).random(room) for prompt in prompts for k in range(n)])
             steps.append(_InverseSampler(torch.from_numpy(draws), longest))
         with torch.inference_mode():
-            output = self._model.generate(
+            responses = self._model.generate(
                 **{key: value.to(self._model.device) for key, value in batch.items()},
-                generation_config=neutral_generation_config(
-                    self._ends, self._tokenizer.pad_token_id, max_new_tokens=room, stop_strings=self.stop or None
-                ),
+                generation_config=neutral_generation_config(self._ends, self._tokenizer.pad_token_id, max_new_tokens=room),
                 logits_processor=steps,
-                tokenizer=self._tokenizer,
+                stopping_criteria=stop_texts(self.stop, self._tokenizer),
+                custom_generate=TokenLoop(n, torch.tensor(rooms).repeat_interleave(n)),
             )
-        rows = iter(output[:, longest:].tolist())
+        rows = iter(responses.tolist())
         return [[next(rows)[:room] for _ in range(n)] for room in rooms]
 
 
@@ -97,3 +96,7 @@ class _InverseSampler:
         cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
         token = (cumulative <= (draw * cumulative[:, -1]).unsqueeze(1)).sum(dim=-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+    def keep(self, places: "torch.Tensor") -> None:
+        """Continue with these rows of the batch."""
+        self._draws = self._draws[places.to(self._draws.device)]

@@ -1,8 +1,10 @@
 """The transformers generator on tiny models of real architectures."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from eva_stages.models.transformers_generator import TransformersGenerator
 from tests.tiny_models import save_gemma2, save_policy, tokenizer
@@ -33,6 +35,34 @@ def test_answers_do_not_depend_on_the_batch(models: Path, name: str) -> None:
     batch_outputs = generator(models / name, tokens_per_batch=10**6).generate(prompts(), 3, [1, 2, 3])
     single_outputs = generator(models / name, tokens_per_batch=1).generate(prompts(), 3, [1, 2, 3])
     assert batch_outputs == single_outputs and len({text for output in batch_outputs for text in output["generations"]}) == 9
+
+
+@pytest.fixture(scope="module")
+def ending_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that ends its responses after few tokens, at very different lengths."""
+    folder = tmp_path_factory.mktemp("ending")
+    words = tokenizer(TEXTS)
+    save_policy(folder, words)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(1, len(words), 12))}))
+    return folder
+
+
+@pytest.mark.parametrize("settings", [{}, {"repetition_penalty": 1.5}, {"stop": ["e"]}, {"top_p": 0.8, "min_p": 0.01}])
+def test_responses_that_end_leave_the_batch_and_the_others_do_not_change(ending_model: Path, settings: dict[str, object]) -> None:
+    big, small = (generator(ending_model, max_new_tokens=48, tokens_per_batch=size, **settings) for size in (10**6, 1))
+    batch_outputs, single_outputs = (llm.generate(prompts(), 8, [1, 2, 3]) for llm in (big, small))
+    assert batch_outputs == single_outputs
+    lengths = {length for output in batch_outputs for length in output["statistics"]["output_tokens"]}
+    assert len(lengths) > 6 and max(lengths) > 2 * min(lengths)
+
+
+def test_greedy_responses_are_those_of_the_loop_of_transformers(ending_model: Path) -> None:
+    llm = generator(ending_model, temperature=0.0, max_new_tokens=48)
+    for output, messages in zip(llm.generate(prompts(), 2, [1, 2, 3]), prompts(), strict=True):
+        ids = torch.tensor([llm._tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]])
+        with torch.inference_mode():
+            expected_ids = llm._model.generate(ids, max_new_tokens=48)[0, ids.shape[1] :].tolist()
+        assert output["token_ids"] == [expected_ids] * 2
 
 
 def test_a_prompt_that_does_not_fit_is_rejected_and_never_cut(models: Path) -> None:
