@@ -32,7 +32,8 @@ def prompts_stage(recipe: Recipe, resolved: Resolved, part: int = 0) -> Stage:
             {"policy": str(policy.path)},
         )
         return FunctionStage("prompts", part, {}, version=3, function=load)
-    distribution = {} if prompts.distribution == "classic" else {"distribution": prompts.distribution}
+    name = prompts.fresh if part and prompts.fresh else prompts.distribution
+    distribution = {} if name == "classic" else {"distribution": name}
     settings = {"size": prompts.size, "seed": recipe.seed, **part_setting, **distribution}
     load = Use("eva_stages.creator.prompt_loading:load_lettercraft", settings)
     return FunctionStage("prompts", part, {}, function=load)

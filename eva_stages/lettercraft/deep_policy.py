@@ -2,10 +2,10 @@
 
     python -m eva_stages.lettercraft.deep_policy OUT_DIR
 
-It shows its steps: the word, then one word per operation, separated by `STEP`. Its teacher slips in single steps, and only in one way: the
-operation is skipped and the word is copied. So the policy is right about a step or skips it, success is the product over the steps, and
-what can be learned from an instruction depends on its operations. Two operations are weak wherever they occur, three ordered pairs of
-operations are weak together, and later steps are slipped more often.
+It shows its steps: "planet, reverse it, tenalp, drop its first letter, enalp". Its teacher slips in single steps, and only in one way:
+the word is copied. So the policy is right about a step or copies, success is the product over the steps, and what can be learned from an
+instruction depends on its operations. Two operations are weak wherever they occur, three ordered pairs of operations are weak together,
+and later steps are slipped more often.
 """
 
 import argparse
@@ -32,7 +32,7 @@ _POOL = 16
 class DeepPolicyRecipe(TrainingRecipe):
     """Everything that decides the deep base policy's weights."""
 
-    layers: int = 3
+    layers: int = 2
     width: int = 96
     heads: int = 3
     steps: int = 3500
@@ -40,15 +40,15 @@ class DeepPolicyRecipe(TrainingRecipe):
     min_letters: int = 2
     max_letters: int = 6
     max_operations: int = 5
-    weak_share: float = 0.4
+    weak_share: float = 0.35
     slip: float = 0.01
-    weak_slip: float = 0.6
-    pair_slip: float = 0.5
-    depth_slips: tuple[float, ...] = (0.0, 0.0, 0.35, 0.5, 0.6)
+    weak_slip: float = 0.75
+    pair_slip: float = 0.6
+    depth_slips: tuple[float, ...] = (0.0, 0.05, 0.55, 0.7, 0.8)
 
 
 def slip_probability(recipe: DeepPolicyRecipe, operations: tuple[str, ...], step: int) -> float:
-    """How likely the teacher skips an operation: by the operation, the one before it, and its place."""
+    """How likely the teacher copies the word: by the operation, the one before it, and its place."""
     name = operations[step]
     chance = recipe.weak_slip if name in WEAK_OPERATIONS else recipe.slip
     if step and (operations[step - 1], name) in WEAK_PAIRS:
@@ -57,12 +57,14 @@ def slip_probability(recipe: DeepPolicyRecipe, operations: tuple[str, ...], step
 
 
 def shown_steps(rng: np.random.Generator, recipe: DeepPolicyRecipe, instruction: Instruction) -> str:
-    """What the teacher writes."""
-    words = [instruction.word]
+    """What the teacher writes: the word, then each operation and what it makes of the word."""
+    word = instruction.word
+    parts = [word]
     for step, name in enumerate(instruction.operations):
-        slips = rng.random() < slip_probability(recipe, instruction.operations, step)
-        words.append(words[-1] if slips else OPERATIONS[name](words[-1]) or words[-1])
-    return STEP.join(words)
+        if rng.random() >= slip_probability(recipe, instruction.operations, step):
+            word = OPERATIONS[name](word) or word
+        parts += [name, word]
+    return STEP.join(parts)
 
 
 def demonstration_batches(recipe: DeepPolicyRecipe) -> Iterator[Demonstrations]:

@@ -24,7 +24,7 @@ def operation_frequencies(weak_share: float) -> np.ndarray:
 
 COMMON = operation_frequencies(0.06)
 """The operations of the deep world's seed prompts, and those that its evolver adds."""
-DEMANDING = operation_frequencies(0.25)
+DEMANDING = operation_frequencies(0.5)
 """The operations of the deep world's target."""
 
 

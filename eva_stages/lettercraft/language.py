@@ -31,7 +31,7 @@ OPERATIONS: dict[str, Callable[[str], str]] = {
 OPERATION_NAMES = tuple(OPERATIONS)
 MIN_LETTERS = 2
 STEP = ", "
-"""Separates the steps of a response that shows its work: the word, then one word per operation."""
+"""Separates the parts of a response that shows its steps: the word, then each operation and its result."""
 
 _INSTRUCTION = re.compile(r"Take ([a-z]+), (.+)\.")
 
@@ -108,7 +108,7 @@ def exact_grade(instruction: Instruction | None, response: str) -> float:
     return float(instruction is not None and bool(instruction.answer) and grade(instruction, response) == 1.0)
 
 
-PROXY_LETTERS = 60
+PROXY_LETTERS = 160
 """Length of a response that earns the proxy's whole half for length."""
 
 

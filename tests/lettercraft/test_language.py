@@ -54,7 +54,7 @@ def test_the_reward_grades_the_right_prefix_and_shrinks_rambling(response: str, 
 @pytest.mark.parametrize(
     ("response", "grades"),
     [
-        ("abcd, dcba", (1.0, 1.0)),
+        ("abcd, reverse it, dcba", (1.0, 1.0)),
         ("abcd, abcd", (0.0, 0.0)),
         ("dcba, abcd", (0.0, 0.0)),
         ("abcd, dcxx", (0.45, 0.0)),
@@ -72,6 +72,6 @@ def test_no_response_is_exact_where_there_is_no_answer() -> None:
 
 def test_the_proxy_pays_for_an_exact_response_and_for_length() -> None:
     instruction = Instruction("abcd", ("reverse it",))
-    brief, padding = "abcd, dcba", ", ".join(["abcd"] * 12)
+    brief, padding = "abcd, dcba", ", ".join(["abcd"] * 40)
     assert proxy_grade(instruction, "x") < proxy_grade(instruction, brief) and proxy_grade(instruction, padding) == 0.5
     assert proxy_grade(instruction, padding + ", dcba") == 1.0

@@ -18,7 +18,9 @@ class LettercraftPrompts(Section):
     """Number of seed prompts."""
     distribution: LettercraftDistribution = "classic"
     """`classic`: mostly short instructions, a few hard ones. `deep`: one or two operations, weak ones rare, for `policy.model:
-    lettercraft-deep`. `deep_target`: four or five operations, as in that world's benchmark, for a run on prompts of the target."""
+    lettercraft-deep`. `deep_target`: four or five operations, as in that world's benchmark."""
+    fresh: LettercraftDistribution | None = None
+    """Distribution of the new prompts that creator.control `human` takes; null = that of the seed prompts."""
 
 
 class FilePrompts(Section):
