@@ -1,6 +1,6 @@
 """From a recipe to its stages, for every command that needs them: resolve, check, build. All errors at once."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
@@ -18,13 +18,16 @@ class PreparedRecipe(NamedTuple):
     """Missing keys and accounts, which only spending money or publishing needs."""
 
 
-def prepare(recipe: "Recipe", run: "Run | None" = None, keys: bool = True, online: bool = False) -> PreparedRecipe:
+def prepare(
+    recipe: "Recipe", run: "Run | None" = None, keys: bool = True, online: bool = False, located: dict[Any, Any] | None = None
+) -> PreparedRecipe:
     """Everything that can be known before a stage runs.
 
     Args:
         run: where the run is to be.
         keys: a missing key or account is an error; False (for a plan, which costs nothing) makes it a note.
         online: the Hub has to be reachable where the recipe publishes.
+        located: see `resolve`.
 
     Raises:
         ConfigError: with every model, file, function and setting that is missing or does not fit.
@@ -38,7 +41,7 @@ def prepare(recipe: "Recipe", run: "Run | None" = None, keys: bool = True, onlin
     from eva_stages.publishing.account_checks import account_errors, online_account_errors
     from pipelines.iteration import iterations
 
-    resolved = resolve(recipe, run)
+    resolved = resolve(recipe, run, located)
     errors = [*resolved.errors, *errors_of(recipe, resolved, CHECKS)]
     missing = errors_of(recipe, resolved, (missing_keys, online_account_errors if online else account_errors))
     if keys or online:

@@ -44,6 +44,12 @@ def present_run() -> Path | None:
     return next((folder for folder in _opened_folders if folder.is_dir()), None)
 
 
+def opened_folder(folder: Path) -> Path:
+    """The folder, which the traceback of an unexpected error is saved in."""
+    _opened_folders.append(folder)
+    return folder
+
+
 def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "Run":
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.run_folder import Run
@@ -51,8 +57,7 @@ def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "R
 
     if store is not None and store.exists() and not store.is_dir():
         raise ConfigError([f"--store: {store} is not a folder"])
-    root = run_dir if run_dir is not None else Path("runs") / recipe.name
-    _opened_folders.append(root)
+    root = opened_folder(run_dir if run_dir is not None else Path("runs") / recipe.name)
     return Run(root, store if store is not None else default_store(root))
 
 
@@ -67,8 +72,7 @@ def existing_run(run: str) -> "Run":
 
     for folder in (Path(run), Path("runs") / run):
         if (folder / "recipe.yaml").is_file():
-            _opened_folders.append(folder)
-            return Run(folder)
+            return Run(opened_folder(folder))
     names = sorted(path.parent.name for path in Path("runs").glob("*/recipe.yaml"))
     raise ConfigError([f"{run} is not a run (it has no recipe.yaml); runs in this directory: {', '.join(names) or 'none'}"])
 
@@ -91,5 +95,5 @@ def this_command() -> str:
 
 def repairing_command() -> str:
     """The command as typed, with `--repair` where it can."""
-    runs = sys.argv[1:2] in (["run"], ["creator"], ["solver"]) or sys.argv[1:3] == ["eval", "run"]
+    runs = sys.argv[1:2] in (["run"], ["creator"], ["solver"], ["ablate"]) or sys.argv[1:3] == ["eval", "run"]
     return f"{this_command()} --repair" if runs else "the run's command with --repair"

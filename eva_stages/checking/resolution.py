@@ -3,6 +3,8 @@
 Each model, file and function of the recipe is visited once; errors are collected, so that all of them are reported together.
 """
 
+from typing import Any
+
 from eva_stages.checking.recipe_references import FileReference, FunctionReference, ModelReference, references
 from eva_stages.core.config.evaluation_config import benchmark_name
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts
@@ -21,12 +23,14 @@ from eva_stages.evaluation.judge_prompts import needs_system_prompts
 from eva_stages.models.loading import find_checkpoint
 
 
-def resolve(recipe: Recipe, run: Run | None = None) -> Resolved:
+def resolve(recipe: Recipe, run: Run | None = None, located: dict[Any, Any] | None = None) -> Resolved:
     """Everything that a recipe names outside eva. What cannot be found is missing, and `errors` has its field and the reason.
 
     Args:
         run: where the run is to be. Without a date in the recipe, that of the day on which it began counts.
+        located: models and files that recipes resolved before have in common with this one; those of this recipe are added.
     """
+    located = {} if located is None else located
     errors: list[str] = []
     first_errors: dict[tuple[object, ...], tuple[str, list[str]]] = {}
     checkpoints: dict[tuple[str, str | None], Checkpoint] = {}
@@ -41,15 +45,18 @@ def resolve(recipe: Recipe, run: Run | None = None) -> Resolved:
         try:
             match reference:
                 case ModelReference(place, model, revision) if (model, revision) not in checkpoints:
-                    checkpoints[model, revision] = find_checkpoint(model, revision, place)
+                    key = (model, revision)
+                    checkpoints[key] = located[key] if key in located else find_checkpoint(model, revision, place)
                 case FileReference(place, source, advice) if source not in files and _is_needed(source, files):
-                    files[source] = find_file(source, place, advice)
+                    files[source] = located[source] if source in located else find_file(source, place, advice)
                 case FunctionReference(place, choice) if choice not in functions:
                     functions[choice] = resolve_function(choice, place)
         except (ConfigError, DataError) as error:
             texts = error.faults if isinstance(error, ConfigError) else [f"{reference.place}: {error}"]
             first_errors[reference[1:]] = reference.place, texts
             errors += texts
+    located.update(checkpoints)
+    located.update(files)
     try:
         commit, prompts = _prompt_source(recipe, checkpoints, files)
     except ConfigError as error:

@@ -22,11 +22,12 @@ class Task:
     """The progress of one stage."""
 
     def __init__(self, console: Terminal, label: str, unit: str, bars: Progress | None) -> None:
-        self._console, self._label, self._unit, self._bars = console, label, unit, bars
+        self._console, self.label, self._unit, self._bars = console, label, unit, bars
         self._id: TaskID | None = bars.add_task(label, total=None, detail="starting") if bars else None
         self._began = self._report_time = time.monotonic()
         self._tokens: float | None = None
-        self._state = ""
+        self.state = ""
+        """The progress as text, without bars."""
         self.marks: list[tuple[float, float]] = []
         """(seconds since the start, units complete), ascending; the first when the work itself began."""
 
@@ -50,18 +51,18 @@ class Task:
             self._bars.update(self._id, completed=units, total=total, detail=text)
         else:
             remaining_time = f", {(total - units) / rate:.0f} s left" if rate else ""
-            self._state = f"{units}/{total} {self._unit}  {text}{remaining_time}".rstrip()
+            self.state = f"{units}/{total} {self._unit}  {text}{remaining_time}".rstrip()
 
     def beat(self) -> None:
         """Without bars, print the progress if nothing was printed about the stage for `PLAIN_SECONDS`."""
         moment = time.monotonic()
         if self._bars is None and moment - self._report_time > PLAIN_SECONDS:
             self._report_time = moment
-            self.note(self._state or f"running for {duration(moment - self._began)}")
+            self.note(self.state or f"running for {duration(moment - self._began)}")
 
     def note(self, text: str) -> None:
         """Show a line that stays."""
-        self._console.print(redact(f"{self._label}: {text}"), highlight=False, soft_wrap=True)
+        self._console.print(redact(f"{self.label}: {text}"), highlight=False, soft_wrap=True)
 
 
 class Reporter:

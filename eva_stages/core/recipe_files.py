@@ -1,5 +1,6 @@
 """Reading recipes: YAML and `--set` to a `Recipe`. All errors are reported at once, each with its place and what to do."""
 
+import copy
 import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,19 @@ class RecipeFile:
     def summary(self) -> str:
         """The first comment line."""
         return self.text.partition("\n")[0].removeprefix("#").strip()
+
+
+@dataclass(frozen=True)
+class Override:
+    """An assignment to a field of a recipe."""
+
+    path: str
+    """Dotted, as `creator.metric`."""
+    value: Any
+    place: str
+    """Where it was written, for errors."""
+    folder: Path | None = None
+    """Base of relative paths in the value; None: the current folder."""
 
 
 def packaged_recipes() -> list[RecipeFile]:
@@ -93,7 +107,7 @@ def input_text(path: Path, name: str) -> str:
         raise ConfigError([f"{name} cannot be read as text in UTF-8: {error}"]) from error
 
 
-def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(recipe: str, overrides: Sequence[str | Override] = ()) -> Recipe:
     """Read, override and validate a recipe. Its paths become absolute.
 
     Args:
@@ -120,7 +134,7 @@ def run_date(root: Path) -> datetime.date:
 
 
 def parse_section(
-    kind: type[SectionType], place: str, text: str, advice: str, overrides: Sequence[str] = (), folder: Path | None = None
+    kind: type[SectionType], place: str, text: str, advice: str, overrides: Sequence[str | Override] = (), folder: Path | None = None
 ) -> SectionType:
     """A YAML text as a section of type `kind`.
 
@@ -141,22 +155,29 @@ def parse_section(
     places: dict[Location, str] = {}
     faults: list[str] = []
     _note_places(root, (), place, places, faults)
+    folders: dict[str, Path] = {}
     for override in overrides:
-        _override(data, override, places, faults)
+        try:
+            assignment = parse_override(override) if isinstance(override, str) else override
+            _assign(data, assignment, places)
+        except ValueError as error:
+            faults.append(str(error))
+        else:
+            folders[assignment.place] = assignment.folder or Path.cwd()
     try:
         section = kind.model_validate(data)
     except ValidationError as error:
         faults += [error_text(entry, kind, places, place) for entry in error.errors()]
     if faults:
         raise ConfigError(faults)
-    return section if folder is None else _absolute_section(section, folder, places, place)
+    return section if folder is None else _absolute_section(section, folder, folders, places, place)
 
 
-def _absolute_section(section: SectionType, folder: Path, places: dict[Location, str], file: str) -> SectionType:
-    """A section with absolute paths; paths in overrides are relative to the current folder."""
+def _absolute_section(section: SectionType, folder: Path, folders: dict[str, Path], places: dict[Location, str], file: str) -> SectionType:
+    """A section with absolute paths; those in overrides are relative to `folders`, by the places of the overrides."""
 
     def folder_of(location: Location) -> Path:
-        return Path.cwd() if place_of(location, places, file).startswith("--set ") else folder
+        return folders.get(place_of(location, places, file), folder)
 
     absolute_section, faults = with_absolute_paths(section, folder_of)
     if faults:
@@ -167,6 +188,13 @@ def _absolute_section(section: SectionType, folder: Path, places: dict[Location,
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML; loading it again gives the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def places_in(file: str, text: str) -> dict[Location, str]:
+    """File and line of every field of a YAML text that can be read."""
+    places: dict[Location, str] = {}
+    _note_places(decode_yaml(text)[1], (), file, places, [])
+    return places
 
 
 def _note_places(node: yaml.Node | None, location: Location, file: str, places: dict[Location, str], faults: list[str]) -> None:
@@ -187,36 +215,44 @@ def _note_places(node: yaml.Node | None, location: Location, file: str, places: 
             _note_places(value, (*location, index), file, places, faults)
 
 
-def _override(data: Any, override: str, places: dict[Location, str], faults: list[str]) -> None:
-    path, equals, text = override.partition("=")
+def parse_override(text: str) -> Override:
+    """`a.b=c` of the command line; the value is YAML.
+
+    Raises:
+        ValueError: with the place and what is wrong.
+    """
+    path, equals, value_text = text.partition("=")
     if not equals or not path:
-        faults.append(f"--set {override}: expected a.b=value, as in --set creator.metric=reward_variance")
-        return
-    parts = path.split(".")
-    if len(parts) > MAX_DEPTH:
-        faults.append(f"--set {override[:SHORTEST]}...: names a field {len(parts):,} levels deep; at most {MAX_DEPTH} levels are read")
-        return
+        raise ValueError(f"--set {text}: expected a.b=value, as in --set creator.metric=reward_variance")
+    place = f"--set {text[:SHORTEST]}"
     try:
-        value, _ = decode_yaml(text)
+        value, _ = decode_yaml(value_text)
     except ValueError as error:
-        faults.append(f"--set {override[:SHORTEST]}: the value is {error}")
-        return
+        raise ValueError(f"{place}: the value is {error}") from error
+    return Override(path, value, place)
+
+
+def _assign(data: Any, override: Override, places: dict[Location, str]) -> None:
+    """Raises:
+    ValueError: with the place and what is wrong, if the data has no such field.
+    """
+    parts = override.path.split(".")
+    if len(parts) > MAX_DEPTH:
+        raise ValueError(f"{override.place}...: names a field {len(parts):,} levels deep; at most {MAX_DEPTH} levels are read")
     keys: list[str | int] = [int(part) if part.isdecimal() and len(part) < 9 else part for part in parts]
-    override = override[:SHORTEST]
+    location = tuple(keys)
     target = data
     for depth, key in enumerate(keys):
-        is_last = depth == len(keys) - 1
         fits = isinstance(target, dict) or (isinstance(target, list) and isinstance(key, int) and key < len(target))
         if not fits:
-            faults.append(f"--set {override}: {dotted_path(tuple(keys[:depth]))} has no entry {key!r}")
-            return
-        if is_last:
-            target[key] = value
-            location = tuple(keys)
+            raise ValueError(f"{override.place}: {dotted_path(location[:depth])} has no entry {key!r}")
+        if depth == len(keys) - 1:
+            target[key] = copy.deepcopy(override.value)
             for part in [place for place in places if place[: len(location)] == location]:
                 del places[part]  # the override replaces the whole section
-            places[location] = f"--set {override}"
+            places[location] = override.place
         else:
             if isinstance(target, dict) and target.get(key) is None:
                 target[key] = {}
+                places.setdefault(location[: depth + 1], override.place)
             target = target[key]

@@ -5,7 +5,8 @@ runs/<study>/<arm>/<seed>/       one run per arm and seed
 runs/<study>/results.json, results.csv, report.html
 """
 
-from collections.abc import Mapping
+import datetime
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DamagedError
+from eva_stages.core.kinds import Role, parsed_name
 from eva_stages.core.ourfiles import read_json
 
 STUDY_FILE = "study.json"
+GENERATING_ROLES = frozenset({Role.RESPONSES, Role.EVOLUTIONS, Role.CONTEXT, Role.REWRITES})
+"""Roles of the stages in which policy and evolver write; those of evaluation and health are left out by their side."""
 COMMAND = "the `eva ablate` command that made the study; it writes the file again"
 
 
@@ -59,6 +63,18 @@ class StudyRecord(BaseModel):
     paper: str | None = None
     command: str | None = None
     """What reruns the study."""
+    date: datetime.date | None = None
+    """Today's date for chat templates that show one, in all runs; that of the study's first start."""
+
+
+def generated_tokens(manifests: Iterable[Mapping[str, Any]]) -> int:
+    """Tokens that policy and evolver generated in the stages of creator and solver among these manifests."""
+    return sum(int(manifest["counts"].get("output_tokens", 0)) for manifest in manifests if _generates(manifest["stage"]))
+
+
+def _generates(stage: str) -> bool:
+    name = parsed_name(stage)
+    return name.side is None and name.kind.role in GENERATING_ROLES
 
 
 def read_study(folder: Path) -> StudyRecord:

@@ -1,0 +1,79 @@
+"""`eva ablate`: is the difference between recipes real? All arms of a study with all seeds, over one store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.shared import JsonOption, RepairOption, SetOption, TrustOption, changes_of, opened_folder, this_command
+
+VARY = (
+    "Instead of a study: vary a field of the RECIPE. The first value of each field makes the first arm; every other arm changes one field "
+    "to one other value. May be repeated."
+)
+SEEDS = "Number of seeds, or a list as in 1,2,3; replaces the study's."
+JOBS = "Runs at a time. [default: one per GPU (per GPUs of the launch file); without GPUs one per core, at most 8]"
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Path of a study, or name of a packaged one; with --vary, a recipe.")]
+VaryOption = Annotated[list[str] | None, typer.Option("--vary", metavar="A.B=C,D", help=VARY)]
+BaseOption = Annotated[str | None, typer.Option("--base", metavar="RECIPE", help="The same study on another recipe.")]
+MeasureOption = Annotated[
+    str | None,
+    typer.Option("--measure", metavar="BENCHMARK.SCORE", help="What is compared, as in lettercraft.sampled; replaces the study's."),
+]
+SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="N", help=SEEDS)]
+StudyDirOption = Annotated[Path | None, typer.Option("--study-dir", metavar="D", help="Folder of the study. [default: runs/<study name>]")]
+StudyStoreOption = Annotated[
+    Path | None, typer.Option("--store", metavar="D", help="Folder where runs share artifacts. [default: .store beside the study]")
+]
+
+
+def ablate(
+    study: StudyArgument,
+    vary: VaryOption = None,
+    base: BaseOption = None,
+    measure: MeasureOption = None,
+    seeds: SeedsOption = None,
+    overrides: SetOption = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help=JOBS)] = None,
+    study_dir: StudyDirOption = None,
+    store: StudyStoreOption = None,
+    repair: RepairOption = False,
+    trust: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study: every arm with every seed, and what differs, with intervals. Resumable; shared stages are computed once.
+
+    --set changes all arms; an arm's own settings have precedence.
+    """
+    from cli.job_shares import job_environments
+    from cli.study_preparing import prepare_study, read_request, study_store
+    from cli.study_running import RunOfStudy, write_record
+    from eva_stages.core.durable import writing_to
+    from eva_stages.core.errors import StageError
+    from eva_stages.core.run_folder import Run
+    from eva_stages.core.side_by_side import complete_runs
+    from eva_stages.core.sockets import use_short_temporary_folder
+    from eva_stages.core.study_progress import StudyReporter
+    from eva_stages.core.terminal import note
+
+    use_short_temporary_folder()
+    loaded_study = read_request(study, vary or [], changes_of(overrides, trust), base, measure, seeds)
+    folder = opened_folder(study_dir or Path("runs") / loaded_study.name)
+    prepared_study = prepare_study(loaded_study, folder, this_command())
+    for text in prepared_study.notes:
+        note(f"note: {text}")
+    record = prepared_study.record
+    shared_store = store or study_store(folder, record.arms)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with Run(folder).lock():
+            write_record(folder, record)
+            tokens = record.budget.generated_tokens
+            runs = [RunOfStudy(run, folder / run.label, shared_store, tokens) for run in prepared_study.runs]
+            environments = job_environments(jobs, loaded_study.recipes.values())
+            failures = complete_runs(runs, environments, StudyReporter([run.label for run in runs]), repair)
+    if failures:
+        causes = dict.fromkeys(failures.values())
+        texts = [f"{', '.join(run for run, own_cause in failures.items() if own_cause == cause)}: {cause}" for cause in causes]
+        raise StageError(f"{len(failures)} of {len(runs)} runs failed. A rerun tries them again. " + "; ".join(texts))

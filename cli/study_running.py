@@ -1,0 +1,83 @@
+"""The runs of a study, as `complete_runs` completes them."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from cli.recording import record_run
+from eva_stages.core.durable import writing_to
+from eva_stages.core.errors import StageError
+from eva_stages.core.run_folder import Run
+from eva_stages.core.runner import completed_stages
+from eva_stages.core.side_by_side import PlannedRun
+from eva_stages.core.stage import Stage, closure
+from eva_stages.core.study_record import STUDY_FILE, StudyRecord, generated_tokens, read_study, write_study
+from eva_stages.core.terminal import note
+from pipelines.ablation import ArmRun
+
+
+def write_record(folder: Path, record: StudyRecord) -> None:
+    """Write `study.json`, with a notice if the folder holds runs of another study. The caller holds the folder's lock."""
+    if (folder / STUDY_FILE).is_file():
+        earlier_record = read_study(folder)
+        if other_arms := [arm for arm in earlier_record.arms if record.arms.get(arm) != earlier_record.arms[arm]]:
+            note(f"{folder}: arms have changed since the last start, or were removed: {', '.join(other_arms)}; their artifacts remain")
+    write_study(folder, record)
+
+
+class RunOfStudy(PlannedRun):
+    """One run. With a budget of tokens it has no iteration after the one that reaches them.
+
+    Args:
+        root: folder of the run.
+        tokens: generated tokens; None: the run has the iterations of its recipe.
+    """
+
+    def __init__(self, planned: ArmRun, root: Path, store: Path, tokens: float | None) -> None:
+        super().__init__(planned.label, Run(root, store), planned.recipe.runtime.engine)
+        self._planned, self._tokens = planned, tokens
+        self._lock = ExitStack()
+        self._is_begun = False
+        self._plan(planned.recipe.iterations if tokens is None else 0)
+
+    def _plan(self, iterations: int) -> None:
+        self._iterations, self._rounds = iterations, self._planned.rounds(iterations)
+        self._stages = closure([stage for iteration in self._rounds for stage in iteration.stages])
+        self._remaining_stages = list(self._stages)
+
+    @property
+    def stages(self) -> list[Stage]:
+        return self._remaining_stages
+
+    def begin(self) -> None:
+        if self._is_begun:
+            return
+        with writing_to(self.run.root):
+            self.run.create()
+            self._lock.enter_context(self.run.lock())
+            self._record()
+        self.logged_stages = completed_stages(self.run)
+        self._is_begun = True
+
+    def _record(self) -> None:
+        recipe = self._planned.recipe.model_copy(update={"iterations": self._iterations})
+        record_run(self.run, recipe, self._planned.resolved, self._rounds)
+
+    def advance(self) -> None:
+        if len(self._remaining_stages) > 1 or self._tokens is None or self._generated() >= self._tokens:
+            self._remaining_stages = self._remaining_stages[1:]
+            return
+        if self._iterations == self._planned.recipe.iterations:
+            raise StageError(
+                f"the run ends after {self._iterations} iterations with {self._generated():,} of {self._tokens:,.0f} generated tokens; "
+                "raise budget.iterations, or lower budget.generated_tokens"
+            )
+        complete_stages = {stage.fingerprint for stage in self._stages}
+        self._plan(self._iterations + 1)
+        self._remaining_stages = [stage for stage in self._stages if stage.fingerprint not in complete_stages]
+        self._record()
+
+    def _generated(self) -> int:
+        return generated_tokens(self.run.manifest(stage) for stage in self._stages)
+
+    def end(self) -> None:
+        self._lock.close()
