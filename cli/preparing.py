@@ -19,7 +19,7 @@ class PreparedRecipe(NamedTuple):
 
 
 def prepare(
-    recipe: "Recipe", run: "Run | None" = None, keys: bool = True, online: bool = False, located: dict[Any, Any] | None = None
+    recipe: "Recipe", run: "Run | None" = None, keys: bool = True, online: bool = False, known_sources: dict[Any, Any] | None = None
 ) -> PreparedRecipe:
     """Everything that can be known before a stage runs.
 
@@ -27,7 +27,7 @@ def prepare(
         run: where the run is to be.
         keys: a missing key or account is an error; False (for a plan, which costs nothing) makes it a note.
         online: the Hub has to be reachable where the recipe publishes.
-        located: see `resolve`.
+        known_sources: see `resolve`.
 
     Raises:
         ConfigError: with every model, file, function and setting that is missing or does not fit.
@@ -41,7 +41,7 @@ def prepare(
     from eva_stages.publishing.account_checks import account_errors, online_account_errors
     from pipelines.iteration import iterations
 
-    resolved = resolve(recipe, run, located)
+    resolved = resolve(recipe, run, known_sources)
     errors = [*resolved.errors, *errors_of(recipe, resolved, CHECKS)]
     missing = errors_of(recipe, resolved, (missing_keys, online_account_errors if online else account_errors))
     if keys or online:

@@ -52,7 +52,9 @@ def _seeds(text: str | None) -> Any:
     return [int(number) for number in numbers] if "," in text else int(text)
 
 
-def prepare_study(loaded: LoadedStudy, folder: Path, command: str | None = None, keys: bool = True, online: bool = False) -> PreparedStudy:
+def prepare_study(
+    loaded_study: LoadedStudy, folder: Path, command: str | None = None, keys: bool = True, online: bool = False
+) -> PreparedStudy:
     """Everything that can be known before a stage runs, of all arms.
 
     Args:
@@ -63,16 +65,16 @@ def prepare_study(loaded: LoadedStudy, folder: Path, command: str | None = None,
     Raises:
         ConfigError: with everything that is missing or does not fit, in any arm.
     """
-    study, date = loaded.study, _date(folder)
-    recipes = {arm: _with_date(recipe, date) for arm, recipe in loaded.recipes.items()}
-    located: dict[Any, Any] = {}
+    study, date = loaded_study.study, _date(folder)
+    recipes = {arm: _with_date(recipe, date) for arm, recipe in loaded_study.recipes.items()}
+    known_sources: dict[Any, Any] = {}
     resolved: dict[str, Resolved] = {}
     stages: dict[str, set[str]] = {}
     arms_of_fault: dict[str, list[str]] = {}
     notes: list[str] = []
     for arm, recipe in recipes.items():
         try:
-            resolved[arm], rounds, arm_notes = prepare(recipe, None, keys, online, located)
+            resolved[arm], rounds, arm_notes = prepare(recipe, None, keys, online, known_sources)
         except ConfigError as error:
             for fault in error.faults:
                 arms_of_fault.setdefault(fault, []).append(arm)
@@ -86,23 +88,23 @@ def prepare_study(loaded: LoadedStudy, folder: Path, command: str | None = None,
     measure = measure_of(study, recipes, faults)
     if faults:
         raise ConfigError(faults)
-    if any(recipe.publish for recipe in loaded.recipes.values()):
+    if any(recipe.publish for recipe in loaded_study.recipes.values()):
         notes.append("a study pushes nothing; `publish` of the recipe is ignored")
     record = StudyRecord(
-        name=loaded.name,
+        name=loaded_study.name,
         question=study.question,
         paper=study.paper,
         base=study.base,
         measure=measure,
-        seeds=loaded.seeds,
+        seeds=loaded_study.seeds,
         arms=study.arms,
         contrasts=study.pairs,
         budget=Budget(iterations=study.most_iterations, generated_tokens=study.budget.generated_tokens if study.budget else None),
-        runs=tuple(StudyRun(arm=arm, seed=seed, folder=f"{arm}/{seed}") for arm in study.arms for seed in loaded.seeds),
+        runs=tuple(StudyRun(arm=arm, seed=seed, folder=f"{arm}/{seed}") for arm in study.arms for seed in loaded_study.seeds),
         command=command,
         date=date,
     )
-    return PreparedStudy(record, arm_runs(study, recipes, resolved, loaded.seeds), list(dict.fromkeys(notes)))
+    return PreparedStudy(record, arm_runs(study, recipes, resolved, loaded_study.seeds), list(dict.fromkeys(notes)))
 
 
 def _with_date(recipe: Recipe, date: datetime.date) -> Recipe:

@@ -32,15 +32,15 @@ class RunOfStudy(PlannedRun):
         tokens: generated tokens; None: the run has the iterations of its recipe.
     """
 
-    def __init__(self, planned: ArmRun, root: Path, store: Path, tokens: float | None) -> None:
-        super().__init__(planned.label, Run(root, store), planned.recipe.runtime.engine)
-        self._planned, self._tokens = planned, tokens
+    def __init__(self, arm_run: ArmRun, root: Path, store: Path, tokens: float | None) -> None:
+        super().__init__(arm_run.label, Run(root, store), arm_run.recipe.runtime.engine)
+        self._arm_run, self._tokens = arm_run, tokens
         self._lock = ExitStack()
         self._is_begun = False
-        self._plan(planned.recipe.iterations if tokens is None else 0)
+        self._plan(arm_run.recipe.iterations if tokens is None else 0)
 
     def _plan(self, iterations: int) -> None:
-        self._iterations, self._rounds = iterations, self._planned.rounds(iterations)
+        self._iterations, self._rounds = iterations, self._arm_run.rounds(iterations)
         self._stages = closure([stage for iteration in self._rounds for stage in iteration.stages])
         self._remaining_stages = list(self._stages)
 
@@ -59,16 +59,16 @@ class RunOfStudy(PlannedRun):
         self._is_begun = True
 
     def _record(self) -> None:
-        recipe = self._planned.recipe.model_copy(update={"iterations": self._iterations})
-        record_run(self.run, recipe, self._planned.resolved, self._rounds)
+        recipe = self._arm_run.recipe.model_copy(update={"iterations": self._iterations})
+        record_run(self.run, recipe, self._arm_run.resolved, self._rounds)
 
     def advance(self) -> None:
-        if len(self._remaining_stages) > 1 or self._tokens is None or self._generated() >= self._tokens:
+        if len(self._remaining_stages) > 1 or self._tokens is None or self._generated_tokens() >= self._tokens:
             self._remaining_stages = self._remaining_stages[1:]
             return
-        if self._iterations == self._planned.recipe.iterations:
+        if self._iterations == self._arm_run.recipe.iterations:
             raise StageError(
-                f"the run ends after {self._iterations} iterations with {self._generated():,} of {self._tokens:,.0f} generated tokens; "
+                f"the run ends after {self._iterations} iterations with {self._generated_tokens():,} of {self._tokens:,.0f} generated tokens; "
                 "raise budget.iterations, or lower budget.generated_tokens"
             )
         complete_stages = {stage.fingerprint for stage in self._stages}
@@ -76,7 +76,7 @@ class RunOfStudy(PlannedRun):
         self._remaining_stages = [stage for stage in self._stages if stage.fingerprint not in complete_stages]
         self._record()
 
-    def _generated(self) -> int:
+    def _generated_tokens(self) -> int:
         return generated_tokens(self.run.manifest(stage) for stage in self._stages)
 
     def end(self) -> None:

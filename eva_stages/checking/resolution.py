@@ -23,14 +23,14 @@ from eva_stages.evaluation.judge_prompts import needs_system_prompts
 from eva_stages.models.loading import find_checkpoint
 
 
-def resolve(recipe: Recipe, run: Run | None = None, located: dict[Any, Any] | None = None) -> Resolved:
+def resolve(recipe: Recipe, run: Run | None = None, known_sources: dict[Any, Any] | None = None) -> Resolved:
     """Everything that a recipe names outside eva. What cannot be found is missing, and `errors` has its field and the reason.
 
     Args:
         run: where the run is to be. Without a date in the recipe, that of the day on which it began counts.
-        located: models and files that recipes resolved before have in common with this one; those of this recipe are added.
+        known_sources: models and files that recipes resolved before have in common with this one; those of this recipe are added.
     """
-    located = {} if located is None else located
+    known_sources = {} if known_sources is None else known_sources
     errors: list[str] = []
     first_errors: dict[tuple[object, ...], tuple[str, list[str]]] = {}
     checkpoints: dict[tuple[str, str | None], Checkpoint] = {}
@@ -38,7 +38,7 @@ def resolve(recipe: Recipe, run: Run | None = None, located: dict[Any, Any] | No
     functions: dict[str, NamedFunction] = {}
     commit, prompts = None, None
     for reference in references(recipe):
-        if reference[1:] in first_errors:  # not located a second time: the Hub's client retries for half a minute
+        if reference[1:] in first_errors:  # not known_sources a second time: the Hub's client retries for half a minute
             first_place, texts = first_errors[reference[1:]]
             errors += [reference.place + text.removeprefix(first_place) for text in texts]
             continue
@@ -46,17 +46,17 @@ def resolve(recipe: Recipe, run: Run | None = None, located: dict[Any, Any] | No
             match reference:
                 case ModelReference(place, model, revision) if (model, revision) not in checkpoints:
                     key = (model, revision)
-                    checkpoints[key] = located[key] if key in located else find_checkpoint(model, revision, place)
+                    checkpoints[key] = known_sources[key] if key in known_sources else find_checkpoint(model, revision, place)
                 case FileReference(place, source, advice) if source not in files and _is_needed(source, files):
-                    files[source] = located[source] if source in located else find_file(source, place, advice)
+                    files[source] = known_sources[source] if source in known_sources else find_file(source, place, advice)
                 case FunctionReference(place, choice) if choice not in functions:
                     functions[choice] = resolve_function(choice, place)
         except (ConfigError, DataError) as error:
             texts = error.faults if isinstance(error, ConfigError) else [f"{reference.place}: {error}"]
             first_errors[reference[1:]] = reference.place, texts
             errors += texts
-    located.update(checkpoints)
-    located.update(files)
+    known_sources.update(checkpoints)
+    known_sources.update(files)
     try:
         commit, prompts = _prompt_source(recipe, checkpoints, files)
     except ConfigError as error:

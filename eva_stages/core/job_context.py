@@ -1,7 +1,7 @@
 """What a command that runs several stages side by side, each in a thread, tells the processes of these stages.
 
 A thread's processes get additions to their environment: its share of the cores and its own accelerators. Only the main thread receives
-Ctrl-C; it sets `interrupted`, and the other threads end their processes and raise `KeyboardInterrupt`.
+Ctrl-C; it sets `interruption`, and the other threads end their processes and raise `KeyboardInterrupt`.
 """
 
 import threading
@@ -14,7 +14,7 @@ THREADS, GPUS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 ECHO_SECONDS = 0.5
 """How long after the failure of a stage to wait for the interruption that may be its cause: Ctrl-C reaches all processes at once."""
 
-interrupted = threading.Event()
+interruption = threading.Event()
 _environment: ContextVar[Mapping[str, str]] = ContextVar("job_environment", default=MappingProxyType({}))
 
 
@@ -37,5 +37,5 @@ def check_interruption(seconds: float = 0.0) -> None:
     """Raises:
     KeyboardInterrupt: if the command was interrupted, or is within some seconds. The main thread has its own.
     """
-    if threading.current_thread() is not threading.main_thread() and interrupted.wait(seconds):
+    if threading.current_thread() is not threading.main_thread() and interruption.wait(seconds):
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eva_stages.core.config.engine_config import Engine
 from eva_stages.core.errors import ConfigError, DamagedError, EvaError, StageError, describe
-from eva_stages.core.job_context import interrupted, job
+from eva_stages.core.job_context import interruption, job
 from eva_stages.core.logs import save_traceback
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import complete_stage
@@ -70,13 +70,13 @@ class _Scheduler:
                 while self._idle_runs or self._tasks:
                     self._start_stages(pool)
                     if not self._tasks:
-                        interrupted.wait(RETRY_SECONDS)  # other processes have locked all stages that are next
+                        interruption.wait(RETRY_SECONDS)  # other processes have locked all stages that are next
                     else:
                         for task in wait(self._tasks, RETRY_SECONDS, FIRST_COMPLETED).done:
                             self._settle(task)
                     self._reporter.show(self._idle_runs, [run for run, *_ in self._tasks.values()], len(self._environments))
             except BaseException:
-                interrupted.set()  # the other threads end their processes
+                interruption.set()  # the other threads end their processes
                 raise
 
     def _start_stages(self, pool: ThreadPoolExecutor) -> None:

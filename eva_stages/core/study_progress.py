@@ -149,10 +149,10 @@ class StudyReporter:
         tasks = list(self._tasks.items())
         for arm in dict.fromkeys(label.partition("/")[0] for label in self._labels):
             seeds = [label for label in self._labels if label.partition("/")[0] == arm]
-            done = sum(label in self._causes and self._causes[label] is None for label in seeds)
+            done_count = sum(label in self._causes and self._causes[label] is None for label in seeds)
             failures = [label.partition("/")[2] for label in seeds if self._causes.get(label)]
             states = [f"{label.partition('/')[2]}: {task.label} {task.state}".rstrip() for label, task in tasks if label in seeds]
-            cells = (arm, f"{done} of {len(seeds)}", ", ".join(failures), "\n".join(states))
+            cells = (arm, f"{done_count} of {len(seeds)}", ", ".join(failures), "\n".join(states))
             table.add_row(*(visible(redact(cell)) for cell in cells))
         return table
 
