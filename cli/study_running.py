@@ -67,10 +67,9 @@ class RunOfStudy(PlannedRun):
             self._remaining_stages = self._remaining_stages[1:]
             return
         if self._iterations == self._arm_run.recipe.iterations:
-            raise StageError(
-                f"the run ends after {self._iterations} iterations with {self._generated_tokens():,} of {self._tokens:,.0f} generated tokens; "
-                "raise budget.iterations, or lower budget.generated_tokens"
-            )
+            amounts = f"{self._generated_tokens():,} of {self._tokens:,.0f} generated tokens"
+            advice = "raise budget.iterations, or lower budget.generated_tokens"
+            raise StageError(f"the run ends after {self._iterations} iterations with {amounts}; {advice}")
         complete_stages = {stage.fingerprint for stage in self._stages}
         self._plan(self._iterations + 1)
         self._remaining_stages = [stage for stage in self._stages if stage.fingerprint not in complete_stages]

@@ -38,7 +38,7 @@ def resolve(recipe: Recipe, run: Run | None = None, known_sources: dict[Any, Any
     functions: dict[str, NamedFunction] = {}
     commit, prompts = None, None
     for reference in references(recipe):
-        if reference[1:] in first_errors:  # not known_sources a second time: the Hub's client retries for half a minute
+        if reference[1:] in first_errors:  # not located a second time: the Hub's client retries for half a minute
             first_place, texts = first_errors[reference[1:]]
             errors += [reference.place + text.removeprefix(first_place) for text in texts]
             continue
