@@ -1,0 +1,110 @@
+"""What a study found, in sentences: each contrast's verdict, and the answer to the study's question."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eva_stages.evaluation.study_statistics import LEVEL, seeds_needed, smallest_p
+
+EFFECT, NO_EFFECT, NOT_DECIDABLE, NOT_DECIDED = "effect", "no effect found", "not decidable", "not decided"
+VERDICTS = (EFFECT, NO_EFFECT, NOT_DECIDABLE, NOT_DECIDED)
+MOST_NAMES = 6
+
+
+def figure(value: float | None) -> str:
+    """A score or a difference: four decimals below 1, two above."""
+    if value is None:
+        return "unknown"
+    return f"{value:.4f}" if abs(value) < 1 else f"{value:,.2f}"
+
+
+def p_text(value: float) -> str:
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    return "unknown" if low is None or high is None else f"{figure(low)} to {figure(high)}"
+
+
+def is_decidable(seeds: int, contrasts: int) -> bool:
+    """Whether any of the contrasts can be significant."""
+    return smallest_p(seeds) <= LEVEL / contrasts
+
+
+def power_limit(seeds: int, contrasts: int) -> str | None:
+    """That nothing can be significant, and how many seeds would be needed; None if something can."""
+    if is_decidable(seeds, contrasts):
+        return None
+    return (
+        f"Nothing can be significant with {count_text(seeds, 'seed')} and {count_text(contrasts, 'contrast')}: the smallest possible p is "
+        f"{p_text(smallest_p(seeds))}, and {LEVEL} corrected for {count_text(contrasts, 'contrast')} is {p_text(LEVEL / contrasts)}. "
+        f"At least {seeds_needed(contrasts)} seeds are needed."
+    )
+
+
+def contrast_sentence(contrast: Mapping[str, Any], contrasts: int) -> str:
+    """The verdict on one contrast, with its figures."""
+    a, b = contrast["a"], contrast["b"]
+    if contrast["verdict"] == NOT_DECIDED:
+        return f"Not decided: {a} against {b}. {_missing_text(contrast['missing'])}"
+    seeds = contrast["n"]
+    figures = f"95 % interval {interval_text(contrast['low'], contrast['high'])}"
+    if contrast["low"] is None:
+        figures = "no interval, as all seeds have the same difference" if seeds > 1 else "no interval with one seed"
+    figures = f"{figures}, corrected p {p_text(contrast['p_holm'])}, {count_text(seeds, 'seed')}"
+    comparison = _comparison(contrast)
+    if contrast["verdict"] == EFFECT:
+        return f"{comparison} ({figures})."
+    if contrast["verdict"] == NOT_DECIDABLE:
+        return f"Not decidable with {count_text(seeds, 'seed')}, at least {seeds_needed(contrasts)} are needed: {comparison} ({figures})."
+    limit = contrast["detectable_effect"]
+    power = f" An effect above {figure(limit)} would have been found with 80 % probability." if limit is not None else ""
+    return f"No effect found: {comparison} ({figures}).{power}"
+
+
+def answer(document: Mapping[str, Any]) -> list[str]:
+    """The answer to the study's question: the first contrast in one sentence, all others in one, and what limits them."""
+    first, *others = document["contrasts"]
+    sentences = [first["sentence"]]
+    if others:
+        sentences.append(_summary(others))
+    return sentences
+
+
+def count_text(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _comparison(contrast: Mapping[str, Any]) -> str:
+    a, b, mean = contrast["a"], contrast["b"], contrast["mean"]
+    scores = f"{figure(contrast['score_a'])} against {figure(contrast['score_b'])}"
+    if mean == 0:
+        return f"{a} and {b} have the same mean score, {scores}"
+    return f"{a} scores {figure(abs(mean))} {'more' if mean > 0 else 'less'} than {b}, {scores}"
+
+
+def _missing_text(missing: Sequence[Mapping[str, Any]]) -> str:
+    runs = [f"{entry['arm']} seed {entry['seed']} ({entry['state']})" for entry in missing]
+    more = f" and {len(runs) - MOST_NAMES} more" if len(runs) > MOST_NAMES else ""
+    verb = "is" if len(runs) == 1 else "are"
+    return f"{count_text(len(runs), 'run')} of the two arms {verb} not complete: {', '.join(runs[:MOST_NAMES])}{more}."
+
+
+def _summary(others: Sequence[Mapping[str, Any]]) -> str:
+    """As in "Of the 7 other contrasts, 1 shows an effect (eva over inverse), 5 show none, 1 is not decided"."""
+    by_verdict = {verdict: [contrast for contrast in others if contrast["verdict"] == verdict] for verdict in VERDICTS}
+    parts = []
+    if effects := by_verdict[EFFECT]:
+        names = ", ".join(_order_text(contrast) for contrast in effects[:MOST_NAMES])
+        parts.append(f"{len(effects)} {'shows' if len(effects) == 1 else 'show'} an effect ({names})")
+    if no_effects := by_verdict[NO_EFFECT]:
+        parts.append(f"no effect found in {len(no_effects)}")
+    if undecidable := by_verdict[NOT_DECIDABLE]:
+        parts.append(f"{len(undecidable)} cannot be decided with so few seeds")
+    if undecided := by_verdict[NOT_DECIDED]:
+        parts.append(f"{len(undecided)} {'is' if len(undecided) == 1 else 'are'} not decided, as runs are missing")
+    return f"Of the {count_text(len(others), 'other contrast')}: {'; '.join(parts)}."
+
+
+def _order_text(contrast: Mapping[str, Any]) -> str:
+    better, worse = (contrast["a"], contrast["b"]) if contrast["mean"] > 0 else (contrast["b"], contrast["a"])
+    return f"{better} over {worse} by {figure(abs(contrast['mean']))}"

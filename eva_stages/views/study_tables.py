@@ -1,0 +1,104 @@
+"""A study for a terminal of 80 columns, and its runs as CSV."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from eva_stages.core.kinds import BASE
+from eva_stages.core.progress import dollars
+from eva_stages.core.text_table import Cell, TextTable, as_csv, as_rich
+from eva_stages.views.study_runs import DONE
+from eva_stages.views.study_sentences import figure, p_text
+
+CSV_HEADS = ("arm", "seed", "iteration", "generated_tokens", "score", "state")
+
+
+def study_tables(document: Mapping[str, Any]) -> Group:
+    """The answer first, then contrasts, arms, and runs that are not done."""
+    tables = [contrast_table(document), arm_table(document)]
+    if missing := missing_table(document):
+        tables.append(missing)
+    return Group(Text(document["question"], style="bold"), *(Text(line) for line in document["answer"]), Text(""), as_rich(tables))
+
+
+def contrast_table(document: Mapping[str, Any]) -> TextTable:
+    heads = ("a - b", "mean", "95 % interval", "p (Holm)", "d", "MDE", "verdict")
+    rows = [
+        (
+            f"{entry['a']} - {entry['b']}",
+            _signed(entry["mean"]),
+            "" if entry["low"] is None else f"{_signed(entry['low'])} {_signed(entry['high'])}",
+            "" if entry["p_holm"] is None else p_text(entry["p_holm"]),
+            "" if entry["effect_size"] is None else f"{entry['effect_size']:.1f}",
+            "" if entry["detectable_effect"] is None else _short(entry["detectable_effect"]),
+            entry["verdict"],
+        )
+        for entry in document["contrasts"]
+    ]
+    notes = [*document["notes"][:-1], "MDE: an effect above it would have been found with 80 % probability; d: mean / standard deviation"]
+    return TextTable(f"{document['study']}: contrasts", heads, rows, notes, "lRRRRRl")
+
+
+def arm_table(document: Mapping[str, Any]) -> TextTable:
+    """Score and cost of every arm; the last row is the study's cost."""
+    rows = [_arm_cells(entry) for entry in document["arms"]]
+    total = document["cost"]
+    rows.append(("all arms", f"{sum(entry['done'] for entry in document['arms'])}/{len(document['runs'])}", "", "", *_cost_cells(total)))
+    heads = ("arm", "done", document["measure"], "tokens", "hours", "GPU-h", "USD")
+    return TextTable(
+        "arms, mean over seeds ± standard deviation", heads, rows, document["notes"][-1:], "lRRRRRR", frozenset({len(rows) - 1})
+    )
+
+
+def missing_table(document: Mapping[str, Any]) -> TextTable | None:
+    """The runs that are not done; None if all are."""
+    rows: list[tuple[Cell, ...]] = [
+        (entry["arm"], entry["seed"], entry["state"], entry["cause"] or "") for entry in document["runs"] if entry["state"] != DONE
+    ]
+    return TextTable("runs that are not done", ("arm", "seed", "state", "cause"), rows, (), "lRLl") if rows else None
+
+
+def study_csv(document: Mapping[str, Any]) -> str:
+    """One row per arm, seed and iteration; a run without a score has one row with its state."""
+    rows: list[tuple[Cell, ...]] = []
+    for entry in document["runs"]:
+        names = (entry["arm"], entry["seed"])
+        points = [(_iteration(point["policy"]), point["generated_tokens"], point["score"]) for point in entry["curve"]]
+        rows += [(*names, *point, entry["state"]) for point in points]
+        if not points:
+            rows.append((*names, None, None, None, entry["state"]))
+    return as_csv(TextTable("", CSV_HEADS, rows))
+
+
+def _iteration(policy: str) -> str:
+    return policy if policy == BASE else policy.rpartition(" ")[2]
+
+
+def _arm_cells(entry: Mapping[str, Any]) -> tuple[Cell, ...]:
+    deviation = "" if entry["sd"] is None else f" ± {_short(entry['sd'])}"
+    score = "" if entry["mean"] is None else f"{figure(entry['mean'])}{deviation}"
+    tokens = "" if entry["generated_tokens"] is None else _scaled(entry["generated_tokens"])
+    return entry["arm"], f"{entry['done']}/{entry['runs']}", score, tokens, *_cost_cells(entry["cost"])
+
+
+def _cost_cells(cost: Mapping[str, Any]) -> tuple[str, str, str]:
+    gpu_hours = "" if cost["gpu_hours"] is None else f"{cost['gpu_hours']:.2f}"
+    return f"{cost['hours']:.2f}", gpu_hours, dollars(cost["usd"])
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}" if abs(value) < 1 else f"{value:+.2f}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _scaled(tokens: float) -> str:
+    """As in 850, 12.5K, 2.0M."""
+    for scale, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if tokens >= scale:
+            return f"{tokens / scale:.1f}{letter}"
+    return f"{tokens:.0f}"
