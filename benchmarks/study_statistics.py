@@ -165,11 +165,11 @@ def checks(studies: int) -> Iterator[Check]:
     for seeds in (6, 10, 20):
         for noise in NOISES:
 
-            def paired(rng: np.random.Generator, noise: str = noise, seeds: int = seeds) -> np.ndarray:
+            def paired_differences(rng: np.random.Generator, noise: str = noise, seeds: int = seeds) -> np.ndarray:
                 scores = arm_scores(noise, 0.03, 2, rng, seeds)
                 return scores[0] - scores[1]
 
-            yield from coverage(f"{noise}, {seeds} seeds", paired, 0.03, studies, rng, is_claim=True)
+            yield from coverage(f"{noise}, {seeds} seeds", paired_differences, 0.03, studies, rng, is_claim=True)
     for name, (draw, effect) in VARYING_EFFECTS.items():
         yield from coverage(f"{name}, {SEEDS} seeds", lambda rng, draw=draw: draw(rng, SEEDS), effect, studies, rng, is_claim=False)
 
@@ -180,9 +180,9 @@ def main() -> None:
     arguments = parser.parse_args()
     failures = 0
     for check in checks(arguments.studies):
-        accepted = "" if check.accepted_range is None else f"{check.accepted_range[0]:.3f} to {check.accepted_range[1]:.3f}"
+        accepted_text = "" if check.accepted_range is None else f"{check.accepted_range[0]:.3f} to {check.accepted_range[1]:.3f}"
         note = "" if check.accepted_range is None else "yes" if check.is_met else "NO"
-        print(f"{check.claim:52}  {check.setting:38}  {check.figure:8.4g}  {accepted:16}  {note}", flush=True)
+        print(f"{check.claim:52}  {check.setting:38}  {check.figure:8.4g}  {accepted_text:16}  {note}", flush=True)
         failures += not check.is_met
     raise SystemExit(1 if failures else 0)
 

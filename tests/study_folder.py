@@ -77,23 +77,23 @@ def _plant_run(folder: Path, arm: str, seed: int, scores: Sequence[float], last_
     run = Run(folder / arm / str(seed), folder / ".store")
     run.create()
     base = _stage("base-score", 0, {}, "all")
-    planned: list[Stage] = [base]
+    planned_stages: list[Stage] = [base]
     score_stages = {0: base}
     previous: Stage | None = None
     for iteration in range(last_iteration + 1):
         owner = f"{seed}" if iteration == 0 else f"{arm}/{seed}"
         for name in ("creator-respond", "evolve", "respond", "train") if iteration else ("respond", "train"):
             previous = _stage(name, iteration, {"previous": previous} if previous else {}, owner)
-            planned.append(previous)
+            planned_stages.append(previous)
         assert previous is not None
         answers = _stage("eval-answer", iteration, {"policy": previous}, owner)
         score_stages[iteration + 1] = _stage("eval-score", iteration, {"rewards": answers}, f"{arm}/{seed}")
-        planned += [answers, score_stages[iteration + 1]]
-    run.plan(planned)
+        planned_stages += [answers, score_stages[iteration + 1]]
+    run.plan(planned_stages)
     (run.root / "recipe.yaml").write_text("name: planted\n", encoding="utf-8")
     reached_iteration = len(scores) - 2
     values = {stage.folder: scores[place] for place, stage in score_stages.items() if place < len(scores)}
-    for stage in planned:
+    for stage in planned_stages:
         if stage.iteration <= reached_iteration:
             _commit(run, stage, values.get(stage.folder))
         elif has_failed:

@@ -15,12 +15,12 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.study_record import StudyRecord, read_study
 from eva_stages.evaluation.statistics import holm
 from eva_stages.evaluation.study_statistics import CONFIDENCE, LEVEL, PairedEffect, paired_effect, t_interval
-from eva_stages.views.study_runs import DONE, CurvePoint, RunResult, read_runs, summed_cost, tokens_to_reach
+from eva_stages.views.study_runs import DONE_STATE, CurvePoint, RunResult, read_runs, summed_cost, tokens_to_reach
 from eva_stages.views.study_sentences import (
-    EFFECT,
-    NO_EFFECT,
-    NOT_DECIDABLE,
-    NOT_DECIDED,
+    EFFECT_VERDICT,
+    NO_EFFECT_VERDICT,
+    UNDECIDABLE_VERDICT,
+    UNDECIDED_VERDICT,
     answer,
     contrast_sentence,
     is_decidable,
@@ -150,13 +150,13 @@ def _contrasts(study: StudyRecord, by_arm: Mapping[str, Sequence[RunResult]]) ->
 
 def _verdict(adjusted_p: float, seeds: int, contrasts: int) -> str:
     if not is_decidable(seeds, contrasts):
-        return NOT_DECIDABLE
-    return EFFECT if adjusted_p <= LEVEL else NO_EFFECT
+        return UNDECIDABLE_VERDICT
+    return EFFECT_VERDICT if adjusted_p <= LEVEL else NO_EFFECT_VERDICT
 
 
 def _contrast_entry(study: StudyRecord, a: str, b: str, by_arm: Mapping[str, Sequence[RunResult]]) -> dict[str, Any]:
     of_a, of_b = ({result.run.seed: result for result in by_arm[arm]} for arm in (a, b))
-    missing = [result for result in (*of_a.values(), *of_b.values()) if result.state != DONE]
+    missing = [result for result in (*of_a.values(), *of_b.values()) if result.state != DONE_STATE]
     scores_a, scores_b = ({seed: result.score for seed, result in of_arm.items() if result.score is not None} for of_arm in (of_a, of_b))
     differences = {seed: scores_a[seed] - scores_b[seed] for seed in study.seeds if seed in scores_a and seed in scores_b}
     is_complete = not missing and len(differences) == len(study.seeds)
@@ -164,7 +164,7 @@ def _contrast_entry(study: StudyRecord, a: str, b: str, by_arm: Mapping[str, Seq
     return {
         "a": a,
         "b": b,
-        "verdict": NOT_DECIDED,
+        "verdict": UNDECIDED_VERDICT,
         "sentence": "",
         "missing": [{"arm": result.run.arm, "seed": result.run.seed, "state": result.state} for result in missing],
         "differences": [{"seed": seed, "difference": difference} for seed, difference in differences.items()],

@@ -14,7 +14,7 @@ from eva_stages.core.study_record import Budget, StudyRecord, StudyRun
 from eva_stages.views.history import History, read_history
 from eva_stages.views.recorded_scores import scores
 
-DONE, FAILED, UNFINISHED, MISSING = "done", "failed", "unfinished", "missing"
+DONE_STATE, FAILED_STATE, UNFINISHED_STATE, MISSING_STATE = "done", "failed", "unfinished", "missing"
 GENERATING_ROLES = frozenset({Role.RESPONSES, Role.EVOLUTIONS, Role.CONTEXT, Role.REWRITES})
 """Roles of the stages in which the policy and the evolver write; those of evaluation and health are left out by their side."""
 
@@ -52,15 +52,15 @@ def read_runs(folder: Path, study: StudyRecord) -> list[RunResult]:
 
 def _read_run(root: Path, run: StudyRun, study: StudyRecord) -> RunResult:
     if not root.is_dir():
-        return RunResult(run, MISSING, "it was not started")
+        return RunResult(run, MISSING_STATE, "it was not started")
     try:
         history = read_history(Run(root))
     except DamagedError as error:
-        return RunResult(run, FAILED, str(error))
+        return RunResult(run, FAILED_STATE, str(error))
     curve = _curve(history, study.measure)
     target = _compared_point(history, curve, study.budget)
     cause = None if target else _cause(history)
-    state = DONE if target else FAILED if cause else UNFINISHED if history.artifacts else MISSING
+    state = DONE_STATE if target else FAILED_STATE if cause else UNFINISHED_STATE if history.artifacts else MISSING_STATE
     return RunResult(
         run=run,
         state=state,

@@ -5,8 +5,8 @@ from typing import Any
 
 from eva_stages.evaluation.study_statistics import LEVEL, seeds_needed, smallest_p
 
-EFFECT, NO_EFFECT, NOT_DECIDABLE, NOT_DECIDED = "effect", "no effect found", "not decidable", "not decided"
-VERDICTS = (EFFECT, NO_EFFECT, NOT_DECIDABLE, NOT_DECIDED)
+EFFECT_VERDICT, NO_EFFECT_VERDICT, UNDECIDABLE_VERDICT, UNDECIDED_VERDICT = "effect", "no effect found", "not decidable", "not decided"
+VERDICTS = (EFFECT_VERDICT, NO_EFFECT_VERDICT, UNDECIDABLE_VERDICT, UNDECIDED_VERDICT)
 MOST_NAMES = 6
 
 
@@ -44,7 +44,7 @@ def power_limit(seeds: int, contrasts: int) -> str | None:
 def contrast_sentence(contrast: Mapping[str, Any], contrasts: int) -> str:
     """The verdict on one contrast, with its figures."""
     a, b = contrast["a"], contrast["b"]
-    if contrast["verdict"] == NOT_DECIDED:
+    if contrast["verdict"] == UNDECIDED_VERDICT:
         return f"Not decided: {a} against {b}. {_missing_text(contrast['missing'])}"
     seeds = contrast["n"]
     figures = f"95 % interval {interval_text(contrast['low'], contrast['high'])}"
@@ -52,9 +52,9 @@ def contrast_sentence(contrast: Mapping[str, Any], contrasts: int) -> str:
         figures = "no interval, as all seeds have the same difference" if seeds > 1 else "no interval with one seed"
     figures = f"{figures}, corrected p {p_text(contrast['p_holm'])}, {count_text(seeds, 'seed')}"
     comparison = _comparison(contrast)
-    if contrast["verdict"] == EFFECT:
+    if contrast["verdict"] == EFFECT_VERDICT:
         return f"{comparison} ({figures})."
-    if contrast["verdict"] == NOT_DECIDABLE:
+    if contrast["verdict"] == UNDECIDABLE_VERDICT:
         return f"Not decidable with {count_text(seeds, 'seed')}, at least {seeds_needed(contrasts)} are needed: {comparison} ({figures})."
     limit = contrast["detectable_effect"]
     power = f" An effect above {figure(limit)} would have been found with 80 % probability." if limit is not None else ""
@@ -63,10 +63,10 @@ def contrast_sentence(contrast: Mapping[str, Any], contrasts: int) -> str:
 
 def answer(document: Mapping[str, Any]) -> list[str]:
     """The answer to the study's question: the first contrast in one sentence, all others in one, and what limits them."""
-    first, *others = document["contrasts"]
+    first, *other_contrasts = document["contrasts"]
     sentences = [first["sentence"]]
-    if others:
-        sentences.append(_summary(others))
+    if other_contrasts:
+        sentences.append(_summary(other_contrasts))
     return sentences
 
 
@@ -84,25 +84,25 @@ def _comparison(contrast: Mapping[str, Any]) -> str:
 
 def _missing_text(missing: Sequence[Mapping[str, Any]]) -> str:
     runs = [f"{entry['arm']} seed {entry['seed']} ({entry['state']})" for entry in missing]
-    more = f" and {len(runs) - MOST_NAMES} more" if len(runs) > MOST_NAMES else ""
+    more_text = f" and {len(runs) - MOST_NAMES} more" if len(runs) > MOST_NAMES else ""
     verb = "is" if len(runs) == 1 else "are"
-    return f"{count_text(len(runs), 'run')} of the two arms {verb} not complete: {', '.join(runs[:MOST_NAMES])}{more}."
+    return f"{count_text(len(runs), 'run')} of the two arms {verb} not complete: {', '.join(runs[:MOST_NAMES])}{more_text}."
 
 
-def _summary(others: Sequence[Mapping[str, Any]]) -> str:
+def _summary(contrasts: Sequence[Mapping[str, Any]]) -> str:
     """As in "Of the 7 other contrasts, 1 shows an effect (eva over inverse), 5 show none, 1 is not decided"."""
-    by_verdict = {verdict: [contrast for contrast in others if contrast["verdict"] == verdict] for verdict in VERDICTS}
+    by_verdict = {verdict: [contrast for contrast in contrasts if contrast["verdict"] == verdict] for verdict in VERDICTS}
     parts = []
-    if effects := by_verdict[EFFECT]:
+    if effects := by_verdict[EFFECT_VERDICT]:
         names = ", ".join(_order_text(contrast) for contrast in effects[:MOST_NAMES])
         parts.append(f"{len(effects)} {'shows' if len(effects) == 1 else 'show'} an effect ({names})")
-    if no_effects := by_verdict[NO_EFFECT]:
+    if no_effects := by_verdict[NO_EFFECT_VERDICT]:
         parts.append(f"no effect found in {len(no_effects)}")
-    if undecidable := by_verdict[NOT_DECIDABLE]:
+    if undecidable := by_verdict[UNDECIDABLE_VERDICT]:
         parts.append(f"{len(undecidable)} cannot be decided with so few seeds")
-    if undecided := by_verdict[NOT_DECIDED]:
-        parts.append(f"{len(undecided)} {'is' if len(undecided) == 1 else 'are'} not decided, as runs are missing")
-    return f"Of the {count_text(len(others), 'other contrast')}: {'; '.join(parts)}."
+    if undecided_contrasts := by_verdict[UNDECIDED_VERDICT]:
+        parts.append(f"{len(undecided_contrasts)} {'is' if len(undecided_contrasts) == 1 else 'are'} not decided, as runs are missing")
+    return f"Of the {count_text(len(contrasts), 'other contrast')}: {'; '.join(parts)}."
 
 
 def _order_text(contrast: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from rich.text import Text
 from eva_stages.core.kinds import BASE
 from eva_stages.core.progress import dollars
 from eva_stages.core.text_table import Cell, TextTable, as_csv, as_rich
-from eva_stages.views.study_runs import DONE
+from eva_stages.views.study_runs import DONE_STATE
 from eva_stages.views.study_sentences import figure, p_text
 
 CSV_HEADS = ("arm", "seed", "iteration", "generated_tokens", "score", "state")
@@ -28,8 +28,8 @@ def contrast_table(document: Mapping[str, Any]) -> TextTable:
     rows = [
         (
             f"{entry['a']} - {entry['b']}",
-            _signed(entry["mean"]),
-            "" if entry["low"] is None else f"{_signed(entry['low'])} {_signed(entry['high'])}",
+            _signed_figure(entry["mean"]),
+            "" if entry["low"] is None else f"{_signed_figure(entry['low'])} {_signed_figure(entry['high'])}",
             "" if entry["p_holm"] is None else p_text(entry["p_holm"]),
             "" if entry["effect_size"] is None else f"{entry['effect_size']:.1f}",
             "" if entry["detectable_effect"] is None else _short(entry["detectable_effect"]),
@@ -55,7 +55,7 @@ def arm_table(document: Mapping[str, Any]) -> TextTable:
 def missing_table(document: Mapping[str, Any]) -> TextTable | None:
     """The runs that are not done; None if all are."""
     rows: list[tuple[Cell, ...]] = [
-        (entry["arm"], entry["seed"], entry["state"], entry["cause"] or "") for entry in document["runs"] if entry["state"] != DONE
+        (entry["arm"], entry["seed"], entry["state"], entry["cause"] or "") for entry in document["runs"] if entry["state"] != DONE_STATE
     ]
     return TextTable("runs that are not done", ("arm", "seed", "state", "cause"), rows, (), "lRLl") if rows else None
 
@@ -79,7 +79,7 @@ def _iteration(policy: str) -> str:
 def _arm_cells(entry: Mapping[str, Any]) -> tuple[Cell, ...]:
     deviation = "" if entry["sd"] is None else f" ± {_short(entry['sd'])}"
     score = "" if entry["mean"] is None else f"{figure(entry['mean'])}{deviation}"
-    tokens = "" if entry["generated_tokens"] is None else _scaled(entry["generated_tokens"])
+    tokens = "" if entry["generated_tokens"] is None else _token_text(entry["generated_tokens"])
     return entry["arm"], f"{entry['done']}/{entry['runs']}", score, tokens, *_cost_cells(entry["cost"])
 
 
@@ -88,7 +88,7 @@ def _cost_cells(cost: Mapping[str, Any]) -> tuple[str, str, str]:
     return f"{cost['hours']:.2f}", gpu_hours, dollars(cost["usd"])
 
 
-def _signed(value: float | None) -> str:
+def _signed_figure(value: float | None) -> str:
     return "" if value is None else f"{value:+.4f}" if abs(value) < 1 else f"{value:+.2f}"
 
 
@@ -96,7 +96,7 @@ def _short(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
 
 
-def _scaled(tokens: float) -> str:
+def _token_text(tokens: float) -> str:
     """As in 850, 12.5K, 2.0M."""
     for scale, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if tokens >= scale:
