@@ -10,13 +10,11 @@ from eva_stages.core.errors import DamagedError
 from eva_stages.core.kinds import BASE, Role
 from eva_stages.core.ledger import Attempts, actual
 from eva_stages.core.run_folder import Run
-from eva_stages.core.study_record import Budget, StudyRecord, StudyRun
+from eva_stages.core.study_record import Budget, StudyRecord, StudyRun, generated_tokens
 from eva_stages.views.history import History, read_history
 from eva_stages.views.recorded_scores import scores
 
 DONE_STATE, FAILED_STATE, UNFINISHED_STATE, MISSING_STATE = "done", "failed", "unfinished", "missing"
-GENERATING_ROLES = frozenset({Role.RESPONSES, Role.EVOLUTIONS, Role.CONTEXT, Role.REWRITES})
-"""Roles of the stages in which the policy and the evolver write; those of evaluation and health are left out by their side."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,6 @@ def measure_name(benchmark: str, score: str) -> str:
     return f"{benchmark}.{score.replace(' ', '.')}"
 
 
-def generated_tokens(history: History, iteration: int) -> float:
-    """Tokens that the policy and the evolver generated up to an iteration, without evaluation and health."""
-    return sum(
-        artifact.manifest["counts"].get("output_tokens", 0)
-        for artifact in history.artifacts
-        if artifact.iteration <= iteration and artifact.parsed_name.side is None and artifact.kind.role in GENERATING_ROLES
-    )
-
-
 def score_at(curve: Sequence[CurvePoint], tokens: float) -> float | None:
     """The score at a number of generated tokens, linear between the points of the curve; None beyond its ends."""
     for point, next_point in pairwise(curve):
@@ -130,7 +119,8 @@ def _curve(history: History, measure: str) -> tuple[CurvePoint, ...]:
     points = [CurvePoint(BASE, 0.0, values[BASE])] if BASE in values else []
     for iteration in history.planned_iterations:
         if (policy := _policy_name(iteration)) in values:
-            points.append(CurvePoint(policy, generated_tokens(history, iteration), values[policy]))
+            manifests = [artifact.manifest for artifact in history.artifacts if artifact.iteration <= iteration]
+            points.append(CurvePoint(policy, generated_tokens(manifests), values[policy]))
     return tuple(points)
 
 
