@@ -5,18 +5,19 @@ Lettercraft scores with its own exact reward, whatever a recipe trains on: figur
 
 from collections.abc import Sequence
 
-from eva_stages.core.config.evaluation_config import Lettercraft
+from eva_stages.core.config.evaluation_config import Lettercraft, ReasoningGym
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import LettercraftReward
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.kinds import ANSWER, ANSWER_REWARD, BASE, EVAL, JUDGE, LETTERCRAFT, QUESTIONS, SCORE, Side, stage_name
+from eva_stages.core.kinds import BASE, EVAL, JUDGE, LETTERCRAFT, QUESTIONS, SCORE, Side, stage_name
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from pipelines.benchmarks import benchmark_stages
-from pipelines.model_calls import generator, policy_generator, reward_model
-from pipelines.response_stages import keep_thoughts
+from pipelines.model_calls import generator, reward_model
+from pipelines.sampled_answers import sampled_answers
 from pipelines.seeds import sampling_seed
-from pipelines.stage_limits import empty_limit, judging_limits, unscored_limit
+from pipelines.stage_limits import judging_limits
+from pipelines.task_benchmark import task_stages
 
 
 def evaluations(
@@ -27,6 +28,11 @@ def evaluations(
     of_policies: list[list[Stage]] = [[] for _ in policies]
     for index, benchmark in enumerate(recipe.evaluation.benchmarks):
         place = f"evaluation.benchmarks.{index}"
+        if isinstance(benchmark, ReasoningGym):
+            of_base += task_stages(recipe, resolved, benchmark, BASE, 0, base)
+            for number, policy in enumerate(policies):
+                of_policies[number] += task_stages(recipe, resolved, benchmark, EVAL, number, policy)[1:]
+            continue
         if isinstance(benchmark, Lettercraft):
             stages = base_stages(recipe, resolved, benchmark, base)
             of_base += stages
@@ -81,40 +87,8 @@ def evaluation_stages(
 def _answer_stages(
     recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, side: Side, iteration: int, questions: Stage, policy: Stage | Outside
 ) -> tuple[Stage, Stage]:
-    """Sampled and greedy responses, and their rewards."""
-    sampling_generator, inputs = policy_generator(recipe, resolved, policy)
-    greedy_generator, _ = policy_generator(recipe, resolved, policy, temperature=0.0)
-    respond, seed = "eva_stages.core.responding:Respond", sampling_seed(recipe, sampling_generator, "answer", iteration)
-    thoughts = {"keep_thoughts": keep_thoughts(recipe)}
-    answers = RowStage(
-        stage_name(ANSWER, LETTERCRAFT, side),
-        iteration,
-        {"questions": questions, **inputs},
-        version=2,
-        sources=("questions",),
-        steps=(
-            Use(respond, {"llm": sampling_generator, "num_generations": benchmark.samples, **seed, **thoughts}),
-            Use(respond, {"llm": greedy_generator, "num_generations": 1, "prefix": "greedy_", **thoughts}),
-        ),
-        schema="answers",
-        required_columns=("responses", "greedy_responses"),
-        limits=(empty_limit(recipe),),
-        rows_per_part=recipe.runtime.rows_per_part,
-    )
     reward, _ = reward_model(LettercraftReward(kind="lettercraft"), recipe, resolved, policy)
-    score = "eva_stages.models.rewards:RewardResponses"
-    rewards = RowStage(
-        stage_name(ANSWER_REWARD, LETTERCRAFT, side),
-        iteration,
-        {"questions": questions, "answers": answers},
-        version=2,
-        sources=("questions", "answers"),
-        steps=(Use(score, {"reward": reward}), Use(score, {"reward": reward, "responses": "greedy_responses"})),
-        required_columns=("rewards", "greedy_rewards"),
-        limits=(unscored_limit(recipe),),
-        rows_per_part=recipe.runtime.rows_per_part,
-    )
-    return answers, rewards
+    return sampled_answers(recipe, resolved, LETTERCRAFT, benchmark.samples, reward, side, iteration, questions, policy)
 
 
 def _score(recipe: Recipe, benchmark: Lettercraft, name: str, iteration: int, inputs: dict[str, Stage]) -> Stage:

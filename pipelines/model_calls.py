@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from eva_stages.core.config.models_config import (
+    Evolver,
     LiteLLMModel,
-    ModelChoice,
     PolicyModel,
     TransformersGenerator,
     TransformersModel,
@@ -30,7 +30,7 @@ def policy_generator(recipe: Recipe, resolved: Resolved, model: Stage | Outside,
 
 
 def generator(
-    config: ModelChoice, recipe: Recipe, resolved: Resolved, model: Stage | Outside, role: str, journal: str = WORK
+    config: Evolver, recipe: Recipe, resolved: Resolved, model: Stage | Outside, role: str, journal: str = WORK
 ) -> tuple[Use, Inputs]:
     """A generator of the recipe (`role`: evolver, judge, ...), and the inputs it needs.
 

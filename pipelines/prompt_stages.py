@@ -1,6 +1,6 @@
 """The seed prompts of a run, and the later parts of the same source."""
 
-from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
+from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import fingerprint
 from eva_stages.core.homes import FileSource
@@ -32,6 +32,9 @@ def prompts_stage(recipe: Recipe, resolved: Resolved, part: int = 0) -> Stage:
             {"policy": str(policy.path)},
         )
         return FunctionStage("prompts", part, {}, version=3, function=load)
+    if isinstance(prompts, ReasoningGymPrompts):
+        settings = {**prompts.model_dump(exclude={"kind"}), "seed": recipe.seed, **part_setting}
+        return FunctionStage("prompts", part, {}, function=Use("eva_stages.creator.task_prompts:load_tasks", settings))
     name = prompts.fresh if part and prompts.fresh else prompts.distribution
     distribution = {} if name == "classic" else {"distribution": name}
     settings = {"size": prompts.size, "seed": recipe.seed, **part_setting, **distribution}

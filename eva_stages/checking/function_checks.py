@@ -8,7 +8,7 @@ from typing import Any
 
 from eva_stages.checking.recipe_references import sections
 from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, FunctionField, function_choices, in_file
-from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts
+from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import VerifierReward
 from eva_stages.core.errors import ConfigError, DataError
@@ -79,12 +79,16 @@ def check_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """Every verifier has references to check against, wherever it scores."""
     if recipe.evaluation.only:
         return
-    has_references = isinstance(recipe.prompts, FilePrompts | HubPrompts) and recipe.prompts.reference_column is not None
-    evolved = recipe.iterations > 0 and recipe.creator.control is None
+    prompts = recipe.prompts
+    has_tasks = isinstance(prompts, ReasoningGymPrompts)
+    has_references = has_tasks or (isinstance(prompts, FilePrompts | HubPrompts) and prompts.reference_column is not None)
+    evolved = recipe.iterations > 0 and recipe.creator.control is None and recipe.creator.evolve.generator.kind != "reasoning_gym"
     for place, reward in sections(recipe.reward, "reward"):
         if not isinstance(reward, VerifierReward):
             continue
         builtin = not in_file(reward.function)
+        if builtin and has_tasks and reward.function != "reasoning_gym":
+            yield f"{place}.function: {reward.function} cannot read the references of prompts of kind reasoning_gym; take reasoning_gym"
         if builtin and not has_references:
             yield (
                 f"{place}.function: {reward.function} checks responses against references, and the prompts have none; set "

@@ -10,9 +10,10 @@ from eva_stages.checking.model_checks import check_models
 from eva_stages.checking.provider_checks import check_providers
 from eva_stages.checking.recipe_references import sections
 from eva_stages.checking.solver_checks import SOLVER_CHECKS
+from eva_stages.checking.task_checks import check_tasks
 from eva_stages.core.config.evaluation_config import Benchmark, LMEval, benchmark_name
 from eva_stages.core.config.models_config import VLLMGenerator
-from eva_stages.core.config.prompts_config import FilePrompts, LettercraftPrompts
+from eva_stages.core.config.prompts_config import FilePrompts, LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.errors import ConfigError, DataError
@@ -42,7 +43,7 @@ def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """The source has as many prompts as the recipe takes. Rows that are left out get a note with the reasons."""
     prompts, source = recipe.prompts, resolved.prompts
     human = recipe.creator.control == "human"
-    if isinstance(prompts, LettercraftPrompts):
+    if isinstance(prompts, LettercraftPrompts | ReasoningGymPrompts):
         return
     if human and prompts.size is None:
         yield NUMBER_FOR_HUMAN
@@ -134,6 +135,7 @@ CHECKS = (
     _vllm,
     check_functions,
     check_references,
+    check_tasks,
     _rewrite,
     _decontamination,
     _mixing,

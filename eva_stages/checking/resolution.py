@@ -7,7 +7,7 @@ from typing import Any
 
 from eva_stages.checking.recipe_references import FileReference, FunctionReference, ModelReference, references
 from eva_stages.core.config.evaluation_config import benchmark_name
-from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts
+from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.homes import FileSource, find_file
@@ -83,7 +83,7 @@ def _prompt_source(
     commit = dataset_commit(recipe.prompts.id, recipe.prompts.revision) if isinstance(recipe.prompts, HubPrompts) else None
     prompts, policy = recipe.prompts, checkpoints.get((recipe.policy.model, recipe.policy.revision))
     is_available = commit is not None or (isinstance(prompts, FilePrompts) and FileSource(prompts.path) in files)
-    if isinstance(prompts, LettercraftPrompts) or policy is None or not is_available:
+    if isinstance(prompts, LettercraftPrompts | ReasoningGymPrompts) or policy is None or not is_available:
         return commit, None
     left_out_rows = LeftOutRows()
     usable = count_usable(prompt_source(prompts, commit), prompts.max_characters, str(policy.path), left_out_rows)

@@ -6,13 +6,13 @@ from itertools import chain
 from shutil import which
 from typing import get_args
 
-from eva_stages.core.config.prompts_config import LettercraftPrompts
+from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver_config import ORPO, RLOO, SPPO, SimPO
 from eva_stages.core.errors import DataError
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.rows import Message
+from eva_stages.core.rows import Message, last_user_text
 from eva_stages.creator.hub_prompts import prompt_source
 from eva_stages.models.architecture import first_line
 from eva_stages.models.conversation import Chat
@@ -125,7 +125,7 @@ def _packages(recipe: Recipe, _: Resolved) -> Iterator[str]:
 def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """At least one prompt leaves room for a response. Without the chat template first, which takes a model library to render."""
     policy = resolved.policy(recipe)
-    if policy is None or (resolved.prompts is None and not isinstance(recipe.prompts, LettercraftPrompts)):
+    if policy is None or (resolved.prompts is None and not isinstance(recipe.prompts, LettercraftPrompts | ReasoningGymPrompts)):
         return  # reported by `resolve`
     folder = policy.path
     limit = training_length(recipe.solver.training.max_length, folder)
@@ -156,10 +156,14 @@ def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
 def _texts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     from eva_stages.creator.conversations import UnusableError, conversation
     from eva_stages.creator.prompt_loading import seed_instructions
+    from eva_stages.creator.task_prompts import seed_rows
 
     prompts = recipe.prompts
     if isinstance(prompts, LettercraftPrompts):
         yield from map(str, seed_instructions(recipe.seed, prompts.size, prompts.distribution))
+        return
+    if isinstance(prompts, ReasoningGymPrompts):
+        yield from (last_user_text(row["messages"]) for row in seed_rows(prompts.families, 0, recipe.seed, prompts.size))
         return
     for value in chain.from_iterable(block.values for block in prompt_source(prompts, resolved.commit)):
         try:

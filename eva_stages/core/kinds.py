@@ -15,6 +15,7 @@ BASE: Side = "base"
 EVAL: Side = "eval"
 SIDES = (BASE, EVAL)
 LETTERCRAFT = "lettercraft"
+REASONING_GYM = "reasoning-gym"
 
 
 class Role(StrEnum):

@@ -97,7 +97,7 @@ def prompt_id(messages: Sequence[Message]) -> str:
 def prompt_row(messages: Sequence[Message], source: str, **lineage: Any) -> dict[str, Any]:
     """A row of the `prompts` schema; without lineage it is a seed prompt, its own root in generation 0.
 
-    `reference` is the reference for verifiers; an evolved prompt is another task and has none.
+    `reference` is the reference for verifiers; an evolved prompt is another task and never has its parent's.
     """
     identity = prompt_id(messages)
     row = {"parent_id": None, "root_id": identity, "generation": 0, "mutation": None, "reference": None, **lineage}

@@ -26,7 +26,7 @@ from eva_stages.core.parts import FAILED_CALLS, add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
 from eva_stages.creator.context import examples_text, feedback_text
 from eva_stages.creator.function_calls import Method, meta_prompt
-from eva_stages.creator.rejecting import read_evolution, rejection
+from eva_stages.creator.rejecting import read_evolution, read_prompt_and_reference, rejection
 
 
 def evol_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
@@ -82,6 +82,10 @@ def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
 
 INDEPENDENT = {"self_instruct"}
 """Methods that make siblings, whatever the shape."""
+OF_REFERENCES = {"turn_knob"}
+"""Methods that get the prompt's reference in place of its text; the evolver replies with a prompt and its own reference."""
+OF_REFERENCES = {"turn_knob"}
+"""Methods that get the prompt's reference in place of its text; the evolver replies with a prompt and its own reference."""
 
 
 CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")
@@ -163,8 +167,9 @@ class EvolvePrompts(Task):
 
     def _attempt(self, parent: dict[str, Any], selected_row: dict[str, Any], seed: int) -> tuple[str, str, str | None]:
         """(mutation, meta-prompt, why the method failed or None); contexts of the selected prompt precede the method's text."""
+        text = str(parent.get("reference")) if self.method in OF_REFERENCES else last_user_text(parent["messages"])
         try:
-            mutation, meta = meta_prompt(self._method, last_user_text(parent["messages"]), np.random.default_rng(seed))
+            mutation, meta = meta_prompt(self._method, text, np.random.default_rng(seed))
         except DataError as error:
             return choice_name(self.method), "", str(error)
         contexts = {
@@ -176,7 +181,7 @@ class EvolvePrompts(Task):
 
     def _child(self, parent: dict[str, Any], mutation: str, output: dict[str, Any]) -> dict[str, Any]:
         reply, failure = reply_of(output)
-        evolved = read_evolution(reply)
+        evolved, reference = read_prompt_and_reference(reply) if self.method in OF_REFERENCES else (read_evolution(reply), None)
         finish_reason, text = output["finish_reasons"][0], last_user_text(parent["messages"])
         reason = FAILED_CALLS if failure is not None else rejection(evolved, text, finish_reason, self.max_characters)
         lineage = {
@@ -184,6 +189,7 @@ class EvolvePrompts(Task):
             "root_id": parent["root_id"],
             "generation": parent["generation"] + 1,
             "mutation": mutation,
+            "reference": reference,
         }
         row = prompt_row(with_last_user_text(parent["messages"], evolved), f"evolved by {self.llm.model_name}", **lineage)
         other_columns = {name: value for name, value in parent.items() if name not in (*row, *CONTEXT_COLUMNS, "_statistics")}

@@ -6,9 +6,11 @@ prompts ("I can't get this code to run", "Here is my essay"). A phrase that the 
 patterns are measured on real prompts and replies in `tests/creator/test_rejecting.py`. A response without an introduction is not found.
 """
 
+import json
 import re
 
 from eva_stages.core.rows import normalise
+from eva_stages.models.task_evolver import IMPOSSIBLE
 
 LEAKS = (
     "given prompt",
@@ -81,14 +83,28 @@ def read_evolution(reply: str | None) -> str:
     return (quote[1] or quote[2]).strip() if quote else text
 
 
+def read_prompt_and_reference(reply: str | None) -> tuple[str, str | None]:
+    """The evolved prompt and its reference in a reply in JSON; no prompt without a reference."""
+    try:
+        document = json.loads(reply or "null")
+    except (ValueError, RecursionError):
+        return "", None
+    match document:
+        case {"prompt": str() as prompt, "reference": str() as reference}:
+            return prompt.strip(), reference
+    return "", None
+
+
 def rejection(evolved: str, parent: str, finish_reason: str, max_characters: int) -> str | None:
     """Why an evolution cannot be used; None if it can.
 
     Args:
         evolved: the text after the last heading of the reply.
         parent: the prompt that was evolved.
-        finish_reason: of the reply; `length` means that it is truncated.
+        finish_reason: of the reply; `length` means that it is truncated, `impossible_knobs` that there is no such task.
     """
+    if finish_reason == IMPOSSIBLE:
+        return IMPOSSIBLE
     if not evolved:
         return "empty"
     if finish_reason == "length":

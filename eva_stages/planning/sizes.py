@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from eva_stages.core.config.evaluation_config import Benchmark, JudgedBenchmark, Lettercraft, benchmark_name
+from eva_stages.core.config.evaluation_config import Benchmark, JudgedBenchmark, Lettercraft, ReasoningGym, benchmark_name
 from eva_stages.core.config.health_config import PROBE_SAMPLES
-from eva_stages.core.config.models_config import ModelChoice, Sampling
-from eva_stages.core.config.prompts_config import LettercraftPrompts
+from eva_stages.core.config.models_config import Evolver, Sampling
+from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward, OneReward
 from eva_stages.core.config.solver_config import RLOO
@@ -23,8 +23,10 @@ from eva_stages.core.kinds import (
     PROBE_ANSWER,
     PROBE_REWARD,
     QUESTIONS,
+    REASONING_GYM,
     SCORE,
     SIDES,
+    Side,
     member_name,
     stage_name,
 )
@@ -64,7 +66,7 @@ def prompt_count(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], ru
     if run.is_complete(rounds[0].prompts):
         return int(run.manifest(rounds[0].prompts)["rows"])
     prompts = recipe.prompts
-    if isinstance(prompts, LettercraftPrompts):
+    if isinstance(prompts, LettercraftPrompts | ReasoningGymPrompts):
         return prompts.size
     assert resolved.prompts is not None
     return min(resolved.prompts.usable, prompts.size or resolved.prompts.usable)
@@ -92,6 +94,7 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
     critic = recipe.creator.evolve.feedback.critic if recipe.creator.evolve.feedback else None
     scorer = recipe.creator.analysis.scorer if recipe.creator.analysis else None
     lettercraft = next((benchmark for benchmark in recipe.evaluation.benchmarks if isinstance(benchmark, Lettercraft)), None)
+    gym = next((benchmark for benchmark in recipe.evaluation.benchmarks if isinstance(benchmark, ReasoningGym)), None)
     questions, samples = (lettercraft.prompts, lettercraft.samples) if lettercraft else (0, 0)
     solver_prompts = drawn_prompts if iteration.number and recipe.creator.control == "no_evolve" else prompts
     sizes = {
@@ -115,7 +118,6 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
         "curate": Size(attempts),
         "replay": Size(round(prompts * recipe.creator.replay.share) if recipe.creator.replay else None),
         "analyse-scores": Size(prompts, most_tokens(scorer)),
-        stage_name(QUESTIONS, LETTERCRAFT): Size(questions),
         "train": _training(recipe, iteration, solver_prompts, pair_share),
         stage_name(JUDGE, LETTERCRAFT, EVAL): Size(2 * questions),
     }
@@ -123,11 +125,21 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
     probe_prompts = recipe.health.probe_prompts
     sizes |= {name: Size(probe_prompts) for name in ("health", "probe")}
     for side in SIDES:
-        sizes[stage_name(ANSWER, LETTERCRAFT, side)] = Size(questions, (samples + 1) * limit)
-        sizes |= {stage_name(kind, LETTERCRAFT, side): Size(questions) for kind in (ANSWER_REWARD, SCORE)}
+        sizes |= _sampled_sizes(LETTERCRAFT, side, questions, samples, limit)
+        sizes |= _sampled_sizes(REASONING_GYM, side, gym.questions, gym.samples, limit) if gym else {}
         sizes[stage_name(PROBE_ANSWER, side=side)] = Size(probe_prompts, PROBE_SAMPLES * limit)
         sizes |= _reward_sizes(recipe, stage_name(PROBE_REWARD, side=side), questions or probe_prompts, samples or PROBE_SAMPLES)
     return {stage.fingerprint: sizes.get(stage.name, Size(prompts)) for stage in closure(list(iteration.stages))}
+
+
+def _sampled_sizes(benchmark: str, side: Side, questions: int, samples: int, limit: int) -> dict[str, Size]:
+    """Sizes of a benchmark whose questions get sampled responses and a greedy one, by stage name."""
+    scoring = {stage_name(kind, benchmark, side): Size(questions) for kind in (ANSWER_REWARD, SCORE)}
+    return {
+        stage_name(QUESTIONS, benchmark): Size(questions),
+        stage_name(ANSWER, benchmark, side): Size(questions, (samples + 1) * limit),
+        **scoring,
+    }
 
 
 def _reward_sizes(recipe: Recipe, name: str, rows: int | None, responses: int) -> dict[str, Size]:
@@ -154,8 +166,8 @@ def _training(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: fl
     return Size(None, steps=training.epochs * math.ceil(pairs / training.batch_size))
 
 
-def most_tokens(model: ModelChoice | None) -> int:
-    """Tokens of a model's reply at most; Lettercraft's are free."""
+def most_tokens(model: Evolver | None) -> int:
+    """Tokens of a model's reply at most; those of Lettercraft and reasoning-gym are free."""
     return model.max_new_tokens if isinstance(model, Sampling) else 0
 
 
@@ -163,7 +175,7 @@ def _benchmark_sizes(recipe: Recipe, iteration: Iteration) -> dict[str, Size]:
     """Rows and tokens of the public benchmarks' stages, by stage name."""
     sizes: dict[str, Size] = {}
     for benchmark in recipe.evaluation.benchmarks:
-        if isinstance(benchmark, Lettercraft):
+        if isinstance(benchmark, Lettercraft | ReasoningGym):
             continue
         name = benchmark_name(benchmark)
         loads = next((stage for stage in closure(list(iteration.evaluation)) if (stage.kind, stage.benchmark) == (QUESTIONS, name)), None)

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from eva_stages.core.config.function_fields import EvolveMethod, Filters, Metric, SelectionKind
-from eva_stages.core.config.models_config import DType, ModelChoice, ModelRuntime
+from eva_stages.core.config.models_config import DType, Evolver, ModelChoice, ModelRuntime
 from eva_stages.core.config.paths import MaybeFile, MaybeFiles
 from eva_stages.core.config.section import Section
 
@@ -40,7 +40,8 @@ class Evolve(Section):
     shape: Literal["chain", "siblings"] = "chain"
     """`chain` evolves each evolution further [paper]; `siblings` evolves the selected prompt itself every time, at the same cost.
     self_instruct always starts from the selected prompt, so both are the same there."""
-    generator: ModelChoice
+    generator: Evolver
+    """`reasoning_gym` with the method `turn_knob`, and only with it."""
     max_characters: int = Field(4000, ge=1)
     """Longer evolutions are rejected."""
     feedback: Feedback | None = None

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from eva_stages.core.config.function_fields import Scorer
 from eva_stages.core.config.models_config import DType, ModelChoice
 from eva_stages.core.config.paths import FilePath, OptionalFile, OptionalMaybeFile
-from eva_stages.core.config.prompts_config import LettercraftDistribution
+from eva_stages.core.config.prompts_config import Families, LettercraftDistribution
 from eva_stages.core.config.section import Section
 
 
@@ -22,6 +22,20 @@ class Lettercraft(Section):
     """Sampled responses per prompt, in addition to the greedy one."""
     judge: ModelChoice
     confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class ReasoningGym(Section):
+    """Held-out tasks of reasoning-gym, scored by the percentage of correct responses: sampled (`score`) and greedy (`greedy`). They are the
+    same in every run, and no seed prompt of kind reasoning_gym and no evolution of it is among them."""
+
+    kind: Literal["reasoning_gym"]
+    families: Families = Field(min_length=1)
+    """As in prompts.families; harder than the seed prompts, if evolving is to help."""
+    questions: int = Field(200, ge=8)
+    demonstrations: int = Field(0, ge=0, le=8)
+    """As in prompts.demonstrations."""
+    samples: int = Field(4, ge=1)
+    """Sampled responses per question, in addition to the greedy one."""
 
 
 class Benchmark(Section):
@@ -178,7 +192,7 @@ class LMEval(Section):
 
 
 OneBenchmark = Annotated[
-    Lettercraft | ArenaHard | MTBench | AlpacaEval | GSM8K | IFEval | CustomBenchmark | LMEval, Field(discriminator="kind")
+    Lettercraft | ReasoningGym | ArenaHard | MTBench | AlpacaEval | GSM8K | IFEval | CustomBenchmark | LMEval, Field(discriminator="kind")
 ]
 
 

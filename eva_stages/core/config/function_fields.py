@@ -116,7 +116,10 @@ SELECTION = FunctionField(
     "eva_stages.creator.function_calls:check_selection",
 )
 EVOLVE_METHOD = FunctionField(
-    _functions("eva_stages.creator.evolving", "evol_instruct", "evol_complexity", "evol_quality", "self_instruct"),
+    {
+        **_functions("eva_stages.creator.evolving", "evol_instruct", "evol_complexity", "evol_quality", "self_instruct"),
+        "turn_knob": "eva_stages.creator.knobs:turn_knob",
+    },
     ("text", "rng"),
     "two texts: the name of the mutation and the meta-prompt",
     "eva_stages.creator.function_calls:check_method",
@@ -129,7 +132,11 @@ LOSS = FunctionField(
     "eva_stages.solver.loss_calls:check_loss",
 )
 VERIFIER = FunctionField(
-    {"math": "eva_stages.models.verifiers:math", "instruction": "eva_stages.models.instructions:instruction"},
+    {
+        "math": "eva_stages.models.verifiers:math",
+        "instruction": "eva_stages.models.instructions:instruction",
+        "reasoning_gym": "eva_stages.models.task_families:reasoning_gym",
+    },
     ("messages", "response", "reference"),
     "a number, or None",
     "eva_stages.models.verifier_checks:check_verifier",

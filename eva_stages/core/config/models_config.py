@@ -146,8 +146,18 @@ class LettercraftModel(Section):
     """Share of its evolutions that cannot be answered, contradict themselves, or are far out of reach."""
 
 
+class ReasoningGymModel(Section):
+    """Evolver of reasoning-gym's tasks, for creator.evolve.method turn_knob: it returns a prompt with its reference. No model is called."""
+
+    target: ClassVar[str] = "eva_stages.models.task_evolver:TaskEvolver"
+    kind: Literal["reasoning_gym"]
+
+
 PolicyGenerator = Annotated[TransformersGenerator | VLLMGenerator, Field(discriminator="kind")]
 ModelChoice = Annotated[PolicyModel | TransformersModel | VLLMModel | LiteLLMModel | LettercraftModel, Field(discriminator="kind")]
+Evolver = Annotated[
+    PolicyModel | TransformersModel | VLLMModel | LiteLLMModel | LettercraftModel | ReasoningGymModel, Field(discriminator="kind")
+]
 
 
 class Policy(Section):

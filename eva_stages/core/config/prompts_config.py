@@ -23,6 +23,24 @@ class LettercraftPrompts(Section):
     """Distribution of the new prompts that creator.control `human` takes; null = that of the seed prompts."""
 
 
+Families = dict[str, dict[str, int | float | bool | str]]
+"""Families of reasoning-gym with values for fields of their configuration; the family's defaults count for the rest."""
+
+
+class ReasoningGymPrompts(Section):
+    """Tasks of reasoning-gym's procedural families, as many of each, with their references (pip install 'eva-align[reasoning]')."""
+
+    kind: Literal["reasoning_gym"]
+    families: Families = Field(min_length=1)
+    """Families by name, with the values of their knobs, for example {chain_sum: {min_terms: 2, max_terms: 2}}. The method `turn_knob` turns
+    the knobs that are given here."""
+    size: int = Field(480, ge=8)
+    """Number of seed prompts."""
+    demonstrations: int = Field(0, ge=0, le=8)
+    """Solved tasks of the family that precede every question as earlier turns, the same for all its prompts. They show small models the form
+    of the answer."""
+
+
 class FilePrompts(Section):
     """Prompts from a local .jsonl, .json, .csv or .parquet file."""
 
@@ -59,4 +77,4 @@ class HubPrompts(Section):
     """Longer prompts are left out and counted."""
 
 
-Prompts = Annotated[LettercraftPrompts | FilePrompts | HubPrompts, Field(discriminator="kind")]
+Prompts = Annotated[LettercraftPrompts | ReasoningGymPrompts | FilePrompts | HubPrompts, Field(discriminator="kind")]

@@ -19,6 +19,8 @@ UNITS = {
     ("lettercraft", "exact_greedy"): ("Exact greedy responses", "share, 0 to 1", None),
     ("lettercraft", "sampled_gain"): ("Gain in sampled reward over base", "reward difference", 0.0),
     ("lettercraft", "win_rate"): ("Judged win rate against base", "share of games won, 0 to 1", 0.5),
+    ("reasoning-gym", "score"): ("reasoning-gym, sampled responses", "correct responses, %", None),
+    ("reasoning-gym", "greedy"): ("reasoning-gym, greedy responses", "correct responses, %", None),
     ("mt-bench", "score"): ("MT-Bench", "rating, 1 to 10", None),
     ("alpaca-eval", "score"): ("AlpacaEval 2.0, raw win rate", "win rate, %", 50.0),
     ("gsm8k", "score"): ("GSM8K", "correct responses, %", None),
