@@ -11,7 +11,7 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import VerifierReward
 from eva_stages.core.errors import DataError
 from eva_stages.core.resolved import Resolved
-from eva_stages.creator.evolving import OF_REFERENCES
+from eva_stages.creator.knobs import OF_REFERENCES
 from eva_stages.creator.task_prompts import seed_rows, task_questions
 from eva_stages.models.task_families import INSTALL
 

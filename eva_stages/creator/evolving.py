@@ -26,6 +26,7 @@ from eva_stages.core.parts import FAILED_CALLS, add_statistics
 from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
 from eva_stages.creator.context import examples_text, feedback_text
 from eva_stages.creator.function_calls import Method, meta_prompt
+from eva_stages.creator.knobs import OF_REFERENCES
 from eva_stages.creator.rejecting import read_evolution, read_prompt_and_reference, rejection
 
 
@@ -82,10 +83,6 @@ def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
 
 INDEPENDENT = {"self_instruct"}
 """Methods that make siblings, whatever the shape."""
-OF_REFERENCES = {"turn_knob"}
-"""Methods that get the prompt's reference in place of its text; the evolver replies with a prompt and its own reference."""
-OF_REFERENCES = {"turn_knob"}
-"""Methods that get the prompt's reference in place of its text; the evolver replies with a prompt and its own reference."""
 
 
 CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")

@@ -16,6 +16,8 @@ from eva_stages.models.task_families import read_task
 HARDER, SIDEWAYS = 0.5, 0.25
 """Probabilities of one knob up, and of one knob up and another one down; else the knobs stay, and the task is new."""
 LOWER, UPPER = "min_", "max_"
+OF_REFERENCES = ("turn_knob",)
+"""Methods that get the prompt's reference in place of its text; the evolver replies with a prompt and its own reference."""
 
 
 def turn_knob(reference: str, rng: np.random.Generator) -> tuple[str, str]:
@@ -28,9 +30,9 @@ def turn_knob(reference: str, rng: np.random.Generator) -> tuple[str, str]:
     names = knob_names(task.knobs)
     draw, order = rng.random(), [str(name) for name in rng.permutation(names)]
     if names and draw < HARDER:
-        mutation, knobs = f"harder {order[0]}", turned(task.knobs, order[0], up=True)
+        mutation, knobs = f"harder {order[0]}", turned_knobs(task.knobs, order[0], 1)
     elif len(names) > 1 and draw < HARDER + SIDEWAYS:
-        mutation, knobs = f"sideways {order[0]}", turned(turned(task.knobs, order[0], up=True), order[1], up=False)
+        mutation, knobs = f"sideways {order[0]}", turned_knobs(turned_knobs(task.knobs, order[0], 1), order[1], -1)
     else:
         mutation, knobs = "new task", dict(task.knobs)
     return mutation, json.dumps({"family": task.family, "knobs": knobs})
@@ -42,12 +44,12 @@ def knob_names(knobs: Mapping[str, Any]) -> list[str]:
     return sorted({_pair(knobs, name) or name for name in numbers})
 
 
-def turned(knobs: Mapping[str, Any], name: str, up: bool) -> dict[str, Any]:
-    """The knobs with one of them a step further up or down."""
+def turned_knobs(knobs: Mapping[str, Any], name: str, direction: int) -> dict[str, Any]:
+    """The knobs with one of them a step further up (direction 1) or down (-1)."""
     lower, upper = LOWER + name, UPPER + name
     if name in knobs:
-        return {**knobs, name: _step(knobs[name], up)}
-    changes = {upper: _step(knobs[upper], up)}
+        return {**knobs, name: _next_value(knobs[name], direction)}
+    changes = {upper: _next_value(knobs[upper], direction)}
     if knobs[lower] == knobs[upper] or knobs[lower] > changes[upper]:
         changes[lower] = changes[upper]
     return {**knobs, **changes}
@@ -56,8 +58,8 @@ def turned(knobs: Mapping[str, Any], name: str, up: bool) -> dict[str, Any]:
 def _pair(knobs: Mapping[str, Any], field: str) -> str | None:
     """The knob of which a field is a bound, if both bounds are given."""
     name = field.removeprefix(LOWER).removeprefix(UPPER)
-    return name if all(type(knobs.get(bound + name)) is int for bound in (LOWER, UPPER)) else None
+    return name if all(type(knobs.get(prefix + name)) is int for prefix in (LOWER, UPPER)) else None
 
 
-def _step(value: int, up: bool) -> int:
-    return value + max(1, abs(value) // 4) if up else value - max(1, abs(value) // 5)
+def _next_value(value: int, direction: int) -> int:
+    return value + direction * max(1, abs(value) // (4 if direction > 0 else 5))

@@ -11,7 +11,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.rows import SCHEMAS, Message, prompt_row
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import write_rows
-from eva_stages.models.task_families import Knobs, draw_task
+from eva_stages.models.task_families import BENCHMARK, TRAINING, Knobs, Side, draw_task
 
 Families = Mapping[str, Knobs]
 SOURCE = "reasoning-gym"
@@ -35,15 +35,15 @@ def load_task_questions(context: Context, families: Families, demonstrations: in
 
 def seed_rows(families: Families, demonstrations: int, seed: int, size: int) -> list[dict[str, Any]]:
     """`size` different seed prompts, as `_task_rows`."""
-    return _task_rows(families, demonstrations, derive_seed(seed, SOURCE), size, held_out=False)
+    return _task_rows(families, demonstrations, derive_seed(seed, SOURCE), size, TRAINING)
 
 
 def task_questions(families: Families, demonstrations: int, size: int) -> list[dict[str, Any]]:
     """`size` different held-out questions, as `_task_rows`."""
-    return _task_rows(families, demonstrations, derive_seed(SOURCE, "benchmark"), size, held_out=True)
+    return _task_rows(families, demonstrations, derive_seed(SOURCE, "benchmark"), size, BENCHMARK)
 
 
-def _task_rows(families: Families, demonstrations: int, seed: int, size: int, held_out: bool) -> list[dict[str, Any]]:
+def _task_rows(families: Families, demonstrations: int, seed: int, size: int, side: Side) -> list[dict[str, Any]]:
     """Different prompts of the families in turn; a longer list begins with the shorter one.
 
     Raises:
@@ -52,7 +52,7 @@ def _task_rows(families: Families, demonstrations: int, seed: int, size: int, he
     sources = []
     for name, knobs in families.items():
         turns = demonstration_turns(name, knobs, demonstrations)
-        sources.append(_different_rows(name, knobs, turns, derive_seed(seed, name), held_out))
+        sources.append(_different_rows(name, knobs, turns, derive_seed(seed, name), side))
     return [next(sources[number % len(sources)]) for number in range(size)]
 
 
@@ -62,11 +62,11 @@ def demonstration_turns(family: str, knobs: Knobs, size: int) -> list[Message]:
     return [turn for text, task in tasks for turn in ({"role": "user", "content": text}, {"role": "assistant", "content": task.answer})]
 
 
-def _different_rows(family: str, knobs: Knobs, turns: list[Message], seed: int, held_out: bool) -> Iterator[dict[str, Any]]:
+def _different_rows(family: str, knobs: Knobs, turns: list[Message], seed: int, side: Side) -> Iterator[dict[str, Any]]:
     ids: set[str] = set()
     repeats = 0
     for number in count():
-        question, task = draw_task(family, knobs, derive_seed(seed, number), held_out)
+        question, task = draw_task(family, knobs, derive_seed(seed, number), side)
         row = prompt_row([*turns, {"role": "user", "content": question}], SOURCE, reference=str(task))
         repeats = repeats + 1 if row["prompt_id"] in ids else 0
         if repeats > MOST_REPEATS:

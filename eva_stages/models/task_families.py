@@ -10,7 +10,7 @@ benchmark contains a training prompt, whatever its size and however the knobs we
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from eva_stages.core.decoding import short
 from eva_stages.core.errors import DataError
@@ -21,6 +21,9 @@ from eva_stages.core.rows import Message, last_user_text, normalise, prompt_id
 Knobs = Mapping[str, Any]
 """Fields of the family's configuration with their values."""
 INSTALL = "pip install 'eva-align[reasoning]'"
+Side = Literal["training", "benchmarks"]
+TRAINING: Side = "training"
+BENCHMARK: Side = "benchmarks"
 HELD_OUT_SHARE = 8
 DRAWS = 200
 """Seeds that are tried for a task outside, or inside, of the held-out share."""
@@ -58,11 +61,11 @@ def read_task(reference: str | None) -> Task:
     return task
 
 
-def draw_task(family: str, knobs: Knobs, seed: int, held_out: bool = False) -> tuple[str, Task]:
+def draw_task(family: str, knobs: Knobs, seed: int, side: Side = TRAINING) -> tuple[str, Task]:
     """(question, task): a function of the arguments alone.
 
     Args:
-        held_out: draw from the tasks that are only for benchmarks.
+        side: draw a task for training, or one that is only for benchmarks.
 
     Raises:
         ImpossibleTaskError: if the family makes no task with these knobs, or none of `DRAWS` tasks is in the wanted share.
@@ -74,14 +77,15 @@ def draw_task(family: str, knobs: Knobs, seed: int, held_out: bool = False) -> t
         question, answer = entry["question"], entry["answer"]
         if not isinstance(question, str) or not isinstance(answer, str):
             raise ImpossibleTaskError(f"{family}: its question or its answer is not a text, but {short(question)} and {short(answer)}")
-        if is_held_out(question) == held_out:
+        if side_of(question) == side:
             return question, Task(family, dict(knobs), task_seed, answer)
-    side = "for benchmarks" if held_out else "for training"
-    raise ImpossibleTaskError(f"{family}: none of {DRAWS} tasks with the knobs {dict(knobs)} is {side}; the knobs allow too few tasks")
+    raise ImpossibleTaskError(f"{family}: none of {DRAWS} tasks with the knobs {dict(knobs)} is for {side}; the knobs allow too few tasks")
 
 
-def is_held_out(question: str) -> bool:
-    return int(prompt_id([{"role": "user", "content": question}])[:8], 16) % HELD_OUT_SHARE == 0
+def side_of(question: str) -> Side:
+    """Whether the task with this question is for training or for benchmarks."""
+    number = int(prompt_id([{"role": "user", "content": question}])[:8], 16)
+    return BENCHMARK if number % HELD_OUT_SHARE == 0 else TRAINING
 
 
 def build(family: str, knobs: Knobs, seed: int) -> tuple[Any, dict[str, Any]]:

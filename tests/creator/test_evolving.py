@@ -7,6 +7,7 @@ from eva_stages.core.config.function_fields import EVOLVE_METHOD
 from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.rows import Message, prompt_row
 from eva_stages.creator.evolving import EvolvePrompts, evol_instruct
+from eva_stages.creator.knobs import OF_REFERENCES
 from eva_stages.creator.rejecting import read_evolution, rejection
 from eva_stages.lettercraft.player import LettercraftLLM
 
@@ -128,7 +129,7 @@ def test_siblings_all_start_from_the_selected_prompt_whatever_becomes_of_one() -
     assert (grandchild["generation"], grandchild["root_id"]) == (2, inputs[0]["prompt_id"])
 
 
-@pytest.mark.parametrize("method", EVOLVE_METHOD.names)
+@pytest.mark.parametrize("method", [name for name in EVOLVE_METHOD.names if name not in OF_REFERENCES])
 def test_a_sibling_depends_on_seed_parent_and_number_and_the_first_is_that_of_a_chain(method: str) -> None:
     inputs = rows(*(f"Take {'abcdefgh'[:n]}, reverse it." for n in range(3, 9)))
     siblings = evolve(LettercraftLLM(), inputs, generations=4, seed=5, shape="siblings", method=method)

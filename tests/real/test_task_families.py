@@ -1,0 +1,111 @@
+"""Tasks of the real reasoning-gym: references that rebuild them, the held-out share, and a run on a tiny random policy."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from eva_stages.core.errors import DataError
+from eva_stages.core.recipe_files import load_recipe
+from eva_stages.creator.evolving import EvolvePrompts
+from eva_stages.creator.task_prompts import seed_rows, task_questions
+from eva_stages.models.task_evolver import TaskEvolver
+from eva_stages.models.task_families import BENCHMARK, TRAINING, ImpossibleTaskError, draw_task, read_task, reasoning_gym, side_of
+from tests.conftest import artifact_rows, manifests, overrides, run_eva
+from tests.tiny_models import save_policy, tokenizer
+
+FAMILIES = {
+    "chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2},
+    "letter_counting": {"min_words": 1, "max_words": 2},
+    "word_sorting": {"min_words": 2, "max_words": 2},
+}
+
+
+def question(row: dict) -> str:
+    return row["messages"][-1]["content"]
+
+
+def test_a_reference_rebuilds_its_task_and_scores_by_the_family() -> None:
+    for row in seed_rows(FAMILIES, 1, 7, 30):
+        answer = read_task(row["reference"]).answer
+        assert reasoning_gym(row["messages"], f" {answer}\n", row["reference"]) == 1
+        assert reasoning_gym(row["messages"], "none of them", row["reference"]) < 0.1
+        assert len(row["messages"]) == 3 and side_of(question(row)) == TRAINING
+
+
+def test_a_reference_of_another_prompt_or_version_gives_no_score() -> None:
+    first, second = seed_rows(FAMILIES, 0, 7, 2)
+    with pytest.raises(DataError, match="belongs to another prompt"):
+        reasoning_gym(first["messages"], "7", second["reference"])
+    task = read_task(first["reference"])
+    with pytest.raises(DataError, match="makes another task"):
+        reasoning_gym(first["messages"], "7", str(task._replace(answer=task.answer + "1")))
+    with pytest.raises(DataError, match="is not a reasoning-gym task"):
+        reasoning_gym(first["messages"], "7", None)
+
+
+def test_a_longer_list_of_prompts_begins_with_the_shorter_one() -> None:
+    rows = seed_rows(FAMILIES, 1, 7, 60)
+    assert rows[:24] == seed_rows(FAMILIES, 1, 7, 24) and len({row["prompt_id"] for row in rows}) == 60
+
+
+def test_impossible_knobs_unknown_families_and_small_families_are_told() -> None:
+    with pytest.raises(ImpossibleTaskError, match="chain_sum makes no task with the knobs"):
+        draw_task("chain_sum", {"min_terms": 0}, 1)
+    with pytest.raises(DataError, match="is not a family of reasoning-gym; known: ab, "):
+        draw_task("chain_sums", {}, 1)
+    with pytest.raises(DataError, match=r"chain_sum has only \d+ tasks"):
+        seed_rows({"chain_sum": {"min_terms": 1, "max_terms": 1, "min_digits": 1, "max_digits": 1}}, 0, 7, 11)
+
+
+def test_evolutions_over_generations_keep_their_own_references_and_never_reach_the_benchmark() -> None:
+    inputs = seed_rows(FAMILIES, 1, 7, 30)
+    step = EvolvePrompts(name="evolve", llm=TaskEvolver(), method="turn_knob", generations=6)
+    step.load()
+    rows = next(step.process(inputs))
+    questions = task_questions(FAMILIES, 1, 60)
+    assert {side_of(question(row)) for row in questions} == {BENCHMARK}
+    usable = [row for row in rows if row["rejected"] is None]
+    assert len(rows) == 180 and len(usable) > 120 and {row["rejected"] for row in rows} <= {None, "impossible_knobs", "unchanged"}
+    tasks = {row["prompt_id"]: read_task(row["reference"]) for row in [*inputs, *usable]}
+    for row in usable:
+        assert reasoning_gym(row["messages"], tasks[row["prompt_id"]].answer, row["reference"]) == 1
+        assert tasks[row["parent_id"]].family == tasks[row["prompt_id"]].family
+        assert side_of(question(row)) == TRAINING
+
+
+def test_the_whole_loop_on_a_tiny_random_policy(tmp_path: Path) -> None:
+    recipe = load_recipe("smollm2-135m/reasoning")
+    rng = random.Random(0)
+    words = tokenizer(" ".join(rng.choices("0123456789abcdefghij", k=30)) for _ in range(50))
+    save_policy(tmp_path / "policy", words)
+    run = tmp_path / "run"
+    settings = {
+        "iterations": 2,
+        "policy.model": str(tmp_path / "policy"),
+        "policy.generator.max_new_tokens": 4,
+        "prompts.size": 16,
+        "creator.evolve.generations": 2,
+        "evaluation.benchmarks.0.questions": 8,
+        "evaluation.benchmarks.0.samples": 2,
+        "solver.training.max_length": 1024,
+        "limits.empty": 1,
+    }
+    run_eva("run", "smollm2-135m/reasoning", "--run-dir", str(run), *overrides(settings))
+    seeds, questions = artifact_rows(run, "0-prompts"), artifact_rows(run, "0-reasoning-gym-questions")
+    families = {read_task(row["reference"]).family for row in seeds}
+    assert families == set(recipe.prompts.families) and len(seeds) == 16 and len(questions) == 8
+    held_out_texts = {question(row) for row in questions}
+    for label in ("0-prompts", "1-mix", "2-mix"):
+        rows = artifact_rows(run, label)
+        assert not held_out_texts & {question(row) for row in rows}
+        assert all(reasoning_gym(row["messages"], read_task(row["reference"]).answer, row["reference"]) == 1 for row in rows)
+    assert {row["origin"] for row in artifact_rows(run, "2-mix")} == {"evolved", "buffer"}
+    stage_manifests = manifests(run)
+    for label in ("0-reward", "1-reward", "2-reward"):
+        assert not stage_manifests[label]["failures"] and not stage_manifests[label]["counts"].get("unscored")
+    scores = stage_manifests["2-eval-reasoning-gym-score"]["scores"]
+    assert 0 <= scores["score"]["value"] <= 100 and scores["greedy"]["n"] == scores["score"]["n"] == 8
+    table = json.loads(run_eva("eval", "table", str(run), "--json").stdout)
+    assert "reasoning-gym" in json.dumps(table)
