@@ -37,8 +37,8 @@ class ReasoningGymPrompts(Section):
     size: int = Field(480, ge=8)
     """Number of seed prompts."""
     demonstrations: int = Field(0, ge=0, le=8)
-    """Solved tasks of the family that precede every question as earlier turns, the same for all its prompts. They show small models the form
-    of the answer."""
+    """Solved tasks of the family that precede every question as earlier turns, the same for all its prompts: they show a small model what
+    an answer looks like."""
 
 
 class FilePrompts(Section):
