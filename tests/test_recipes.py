@@ -20,7 +20,10 @@ WORLD = ("quickstart", "controls/", "lettercraft/")
 """Recipes for Lettercraft, which need no other models."""
 OFFLINE = "smollm2-135m/offline"
 """A recipe with all of its files except the policy beside it."""
-NAMES = [recipe.name for recipe in packaged_recipes() if "/" in recipe.name and not recipe.name.startswith((*WORLD, OFFLINE))]
+REASONING = "smollm2-135m/reasoning"
+"""A recipe that needs reasoning-gym; `tests/real` runs it."""
+OTHER_RECIPES = (*WORLD, OFFLINE, REASONING)
+NAMES = [recipe.name for recipe in packaged_recipes() if "/" in recipe.name and not recipe.name.startswith(OTHER_RECIPES)]
 WHOLE = ["gemma-2-9b-it/dpo", "gemma-2-9b-it/sppo_pairrm", "smollm2-135m/dpo"]
 """Recipes that are run; the others differ from them by a model's name or a loss, and every loss has its own tests."""
 SMALL: dict[str, Any] = {
@@ -113,3 +116,12 @@ def test_a_recipe_is_copied_with_its_files_and_is_valid(stand_ins: Path, tmp_pat
     assert has_vader or ("reward.function" in validation.stderr and "No module named 'vaderSentiment'" in validation.stderr)
     (tmp_path / "mine.yaml").unlink()
     assert f"{tmp_path / 'offline'} exists" in run_eva("recipes", "copy", OFFLINE, mine, code=2).stderr
+
+
+def test_a_recipe_with_tasks_is_valid_or_says_what_to_install(stand_ins: Path) -> None:
+    policy = overrides({"policy.model": str(stand_ins / "smollm2-135m")})
+    has_tasks = find_spec("reasoning_gym") is not None  # of the extra `reasoning`
+    validation = run_eva("validate", REASONING, *policy, code=0 if has_tasks else 2)
+    for place in ("prompts", "reward", "creator.evolve.generator", "evaluation.benchmarks.0"):
+        fault = f"{place}: reasoning_gym needs the package reasoning-gym, which is not installed: pip install 'eva-align[reasoning]'"
+        assert has_tasks or fault in validation.stderr

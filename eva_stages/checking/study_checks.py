@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from eva_stages.core.config.evaluation_config import Lettercraft, LMEval, benchmark_name
+from eva_stages.core.config.evaluation_config import Lettercraft, LMEval, ReasoningGym, benchmark_name
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.study_config import Study
 from eva_stages.core.recipe_errors import closest
@@ -17,6 +17,8 @@ def measures(recipe: Recipe) -> list[str]:
         match benchmark:
             case Lettercraft():
                 scores: tuple[str, ...] = LETTERCRAFT_SCORES
+            case ReasoningGym():
+                scores = ("score", "greedy")
             case LMEval(tasks=tasks):
                 scores = tuple(f"official.tasks.{task}" for task in tasks)
             case _:

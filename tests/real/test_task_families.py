@@ -5,13 +5,17 @@ import random
 from pathlib import Path
 
 import pytest
+import yaml
 
-from eva_stages.core.errors import DataError
-from eva_stages.core.recipe_files import load_recipe
+from eva_stages.checking.study_checks import measures
+from eva_stages.core.errors import ConfigError, DataError
+from eva_stages.core.recipe_files import load_recipe, packaged_studies
+from eva_stages.core.stage import closure
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.task_prompts import seed_rows, task_questions
 from eva_stages.models.task_evolver import TaskEvolver
 from eva_stages.models.task_families import BENCHMARK, TRAINING, ImpossibleTaskError, draw_task, read_task, reasoning_gym, side_of
+from tests.building import build_rounds, check
 from tests.conftest import artifact_rows, manifests, overrides, run_eva
 from tests.tiny_models import save_policy, tokenizer
 
@@ -75,18 +79,54 @@ def test_evolutions_over_generations_keep_their_own_references_and_never_reach_t
         assert side_of(question(row)) == TRAINING
 
 
+def test_the_arms_of_the_packaged_study_are_valid_and_share_the_base_round(tmp_path: Path) -> None:
+    save_policy(tmp_path / "policy", tokenizer(["0123456789"]))
+    (study_file,) = (file for file in packaged_studies() if file.name == "reasoning")
+    study = yaml.safe_load(study_file.text)
+    labels_by_arm = {}
+    for arm, changes in study["arms"].items():
+        settings = {**changes, "policy.model": str(tmp_path / "policy")}
+        recipe = load_recipe(study["base"], [f"{name}={json.dumps(value)}" for name, value in settings.items()])
+        check(recipe)
+        assert study["measure"] in measures(recipe)
+        stages = closure([stage for iteration in build_rounds(recipe) for stage in iteration.stages])
+        labels_by_arm[arm] = {stage.fingerprint: stage.label for stage in stages}
+    shared_labels = {labels_by_arm["eva"][identity] for identity in set.intersection(*map(set, labels_by_arm.values()))}
+    assert {"0-prompts", "0-train", "0-base-reasoning-gym-score", "0-eval-reasoning-gym-score"} <= shared_labels
+    assert "1-respond" not in shared_labels and {"1-creator-respond", "1-inform"} <= set(labels_by_arm["uniform"].values())
+
+
+def test_a_recipe_that_mixes_kinds_is_refused_with_the_fix(tmp_path: Path) -> None:
+    save_policy(tmp_path / "policy", tokenizer(["0123456789"]))
+    settings = {
+        "policy.model": str(tmp_path / "policy"),
+        "creator.evolve.method": "evol_instruct",
+        "creator.evolve.feedback": {},
+        "reward.function": "math",
+        "prompts.families": {"chain_sum": {"min_terms": 0}},
+    }
+    recipe = load_recipe("smollm2-135m/reasoning", [f"{name}={json.dumps(value)}" for name, value in settings.items()])
+    with pytest.raises(ConfigError) as error:
+        check(recipe)
+    faults = "\n".join(error.value.faults)
+    for text in ("method evol_instruct and generator kind reasoning_gym do not fit", "leave feedback and multi_shot out"):
+        assert text in faults
+    assert "math cannot read the references" in faults and "prompts.families: chain_sum makes no task" in faults
+
+
 def test_the_whole_loop_on_a_tiny_random_policy(tmp_path: Path) -> None:
-    recipe = load_recipe("smollm2-135m/reasoning")
     rng = random.Random(0)
-    words = tokenizer(" ".join(rng.choices("0123456789abcdefghij", k=30)) for _ in range(50))
-    save_policy(tmp_path / "policy", words)
+    save_policy(tmp_path / "policy", tokenizer("".join(rng.choices("0123456789", k=30)) for _ in range(200)))
+    families = {"letter_counting": {"min_words": 1, "max_words": 2}, "count_bits": {"min_n": 1, "max_n": 255}}
     run = tmp_path / "run"
     settings = {
         "iterations": 2,
         "policy.model": str(tmp_path / "policy"),
         "policy.generator.max_new_tokens": 4,
+        "prompts.families": families,
         "prompts.size": 16,
         "creator.evolve.generations": 2,
+        "evaluation.benchmarks.0.families": families,
         "evaluation.benchmarks.0.questions": 8,
         "evaluation.benchmarks.0.samples": 2,
         "solver.training.max_length": 1024,
@@ -94,8 +134,7 @@ def test_the_whole_loop_on_a_tiny_random_policy(tmp_path: Path) -> None:
     }
     run_eva("run", "smollm2-135m/reasoning", "--run-dir", str(run), *overrides(settings))
     seeds, questions = artifact_rows(run, "0-prompts"), artifact_rows(run, "0-reasoning-gym-questions")
-    families = {read_task(row["reference"]).family for row in seeds}
-    assert families == set(recipe.prompts.families) and len(seeds) == 16 and len(questions) == 8
+    assert {read_task(row["reference"]).family for row in seeds} == set(families) and len(seeds) == 16 and len(questions) == 8
     held_out_texts = {question(row) for row in questions}
     for label in ("0-prompts", "1-mix", "2-mix"):
         rows = artifact_rows(run, label)
