@@ -22,9 +22,9 @@ def operation_frequencies(weak_share: float) -> np.ndarray:
     return np.where(weak, weak_share / weak.sum(), (1 - weak_share) / (~weak).sum())
 
 
-COMMON = operation_frequencies(0.06)
+COMMON = operation_frequencies(0.1)
 """The operations of the deep world's seed prompts, and those that its evolver adds."""
-DEMANDING = operation_frequencies(0.5)
+DEMANDING = operation_frequencies(0.6)
 """The operations of the deep world's target."""
 
 
@@ -60,7 +60,7 @@ def _deep(rng: np.random.Generator) -> Instruction:
 
 
 def _deep_target(rng: np.random.Generator) -> Instruction:
-    return deep_instruction(rng, int(rng.integers(4, 6)), int(rng.integers(3, 5)), DEMANDING)
+    return deep_instruction(rng, int(rng.integers(4, 6)), int(rng.integers(4, 6)), DEMANDING)
 
 
 DISTRIBUTIONS: dict[LettercraftDistribution, Callable[[np.random.Generator], Instruction]] = {
