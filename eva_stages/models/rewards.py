@@ -134,6 +134,24 @@ class LettercraftProxyReward(PointwiseReward):
         return [Score(proxy_grade(parse(last_user_text(messages)), response)) for messages, response, _ in conversations]
 
 
+class LettercraftNoisyReward(PointwiseReward):
+    """Lettercraft's exact grade, wrong for a share of the responses.
+
+    Attributes:
+        errors: this share.
+    """
+
+    errors: float = 0.0
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        return [self._score(last_user_text(messages), response) for messages, response, _ in conversations]
+
+    def _score(self, text: str, response: str) -> Score:
+        is_wrong = derive_seed("noisy reward", text, response) < self.errors * 2**63
+        reward = exact_grade(parse(text), response)
+        return Score(1.0 - reward if is_wrong else reward)
+
+
 class VerifierReward(PointwiseReward):
     """A Python function `f(messages, response, reference) -> float | None`; what it raises is the reason of a null.
 

@@ -9,7 +9,7 @@ from eva_stages.core.errors import DataError
 from eva_stages.models.ensemble import CombineRewards, combine_rewards, standardise
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.models.pairwise import LettercraftJudgeReward
-from eva_stages.models.rewards import Candidates, LLMJudgeReward, VerifierReward, read_rating
+from eva_stages.models.rewards import Candidates, Conversation, LettercraftNoisyReward, LLMJudgeReward, VerifierReward, read_rating
 from tests.conftest import function_code
 from tests.fault_server import chat_server
 
@@ -99,3 +99,12 @@ def test_the_lettercraft_judge_compares_exactly_and_ties_are_a_half() -> None:
     assert lettercraft_row["rewards"] == lettercraft_row["win_probability"] == [3.5 / 4, 2.5 / 4, 1 / 4, 1 / 4, None]
     assert lettercraft_row["failures"] == [None, None, None, None, "no response"]
     assert foreign_row["rewards"] == [None, None] and foreign_row["failures"] == ["not a Lettercraft instruction"] * 2
+
+
+def test_a_noisy_reward_is_wrong_for_its_share_of_the_responses_and_always_for_the_same_ones() -> None:
+    rewards, words = LettercraftNoisyReward(errors=0.2), [f"w{number}" for number in range(1000)]
+    conversations = [Conversation([{"role": "user", "content": "Take abc, reverse it."}], response, None) for response in ("cba", *words)]
+    scores = [score.value for score in rewards.score(conversations)]
+    assert set(scores) == {0.0, 1.0} and 150 < sum(scores[1:]) < 250, "no word is right"
+    assert [score.value for score in rewards.score(conversations[::-1])] == scores[::-1]
+    assert sum(score.value for score in LettercraftNoisyReward(errors=0.4).score(conversations[1:])) > 1.5 * sum(scores[1:])

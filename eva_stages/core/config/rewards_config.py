@@ -37,6 +37,15 @@ class LettercraftProxyReward(RewardSection):
     kind: Literal["lettercraft_proxy"]
 
 
+class LettercraftNoisyReward(RewardSection):
+    """The exact reward, 1 or 0, with errors."""
+
+    target = "eva_stages.models.rewards:LettercraftNoisyReward"
+    kind: Literal["lettercraft_noisy"]
+    errors: float = Field(gt=0, le=0.5)
+    """Share of the responses with the wrong reward; a response to a prompt always has the same one."""
+
+
 class LocalReward(RewardSection):
     """A reward model that runs on this machine."""
 
@@ -114,7 +123,13 @@ class LLMJudgeReward(RewardSection):
 
 
 PointwiseReward = Annotated[
-    LettercraftReward | LettercraftProxyReward | SequenceClassifierReward | ArmoRMReward | VerifierReward | LLMJudgeReward,
+    LettercraftReward
+    | LettercraftProxyReward
+    | LettercraftNoisyReward
+    | SequenceClassifierReward
+    | ArmoRMReward
+    | VerifierReward
+    | LLMJudgeReward,
     Field(discriminator="kind"),
 ]
 
@@ -142,6 +157,7 @@ class EnsembleReward(Section):
 Reward = Annotated[
     LettercraftReward
     | LettercraftProxyReward
+    | LettercraftNoisyReward
     | SequenceClassifierReward
     | ArmoRMReward
     | VerifierReward
