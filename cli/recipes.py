@@ -1,4 +1,4 @@
-"""`eva recipes` and `eva validate`: the packaged recipes, and whether a recipe is right."""
+"""`eva recipes` and `eva validate`: the packaged recipes and studies, and whether a recipe is right."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,43 +7,46 @@ import typer
 
 from cli.shared import JsonOption, OnlineOption, RecipeArgument, SetOption, TrustOption, changes_of
 
-app = typer.Typer(no_args_is_help=True, help="List, show and copy the packaged recipes.")
+app = typer.Typer(no_args_is_help=True, help="List, show and copy the packaged recipes and studies.")
 
 
 @app.command("ls")
 def ls(as_json: JsonOption = False) -> None:
-    """List the packaged recipes."""
-    from eva_stages.core.recipe_files import packaged_recipes
+    """List the packaged recipes, and the packaged studies (eva ablate)."""
+    from eva_stages.core.recipe_files import packaged_recipes, packaged_studies
+    from eva_stages.core.terminal import print_json
 
-    recipes = [{"name": recipe.name, "summary": recipe.summary} for recipe in packaged_recipes()]
+    files = {"recipes": packaged_recipes(), "studies": packaged_studies()}
+    listing = {kind: [{"name": file.name, "summary": file.summary} for file in entries] for kind, entries in files.items()}
     if as_json:
-        from eva_stages.core.terminal import print_json
-
-        print_json({"recipes": recipes})
+        print_json(listing)
         return
-    for recipe in recipes:
+    for recipe in listing["recipes"]:
         print(f"{recipe['name']}: {recipe['summary']}")
+    print("\nstudies, for eva ablate:")
+    for study in listing["studies"]:
+        print(f"{study['name']}: {study['summary']}")
 
 
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
-    """Print a recipe."""
-    from eva_stages.core.recipe_files import recipe_text
+    """Print a recipe or a study."""
     from eva_stages.core.terminal import print_text
 
-    print_text(recipe_text(name)[1])
+    print_text(_packaged_text(name))
 
 
 @app.command("copy")
 def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[Path, typer.Argument(metavar="PATH")]) -> None:
-    """Copy a recipe to a file of your own, with the folder of the files it names."""
+    """Copy a recipe or a study to a file of your own, with the folder of the files that a recipe names."""
     import shutil
 
     from eva_stages.core.errors import ConfigError
-    from eva_stages.core.recipe_files import recipe_files, recipe_text
+    from eva_stages.core.recipe_files import recipe_files
+    from eva_stages.core.study_files import find_study
     from eva_stages.core.terminal import print_text
 
-    text, files = recipe_text(name)[1], recipe_files(name)
+    text, files, is_study = _packaged_text(name), recipe_files(name), find_study(name) is not None
     copies = [path, *([path.parent / files.name] if files else [])]
     if existing := [str(copy) for copy in copies if copy.exists()]:
         raise ConfigError([f"{' and '.join(existing)} exists and is not overwritten; give another path"])
@@ -54,7 +57,16 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError([f"{path} cannot be written: {error}; give another path"]) from error
-    print_text(f"{path}: edit it, then eva validate {path}\n")
+    print_text(f"{path}: edit it, then eva {'plan' if is_study else 'validate'} {path}\n")
+
+
+def _packaged_text(name: str) -> str:
+    """The text of a recipe or a study."""
+    from eva_stages.core.recipe_files import recipe_text
+    from eva_stages.core.study_files import find_study
+
+    found_study = find_study(name)
+    return found_study[1] if found_study else recipe_text(name)[1]
 
 
 def validate(

@@ -31,7 +31,9 @@ def test_a_clear_difference_is_an_effect_with_its_interval(study: Path) -> None:
     document = study_document(study)
     contrast = document["contrasts"][0]
     assert contrast["verdict"] == "not decidable"  # 2 / 2^6 is above .05 / 2
-    assert contrast["mean"] == pytest.approx(0.1035) and contrast["low"] == pytest.approx(0.101) and contrast["high"] == pytest.approx(0.106)
+    assert (
+        contrast["mean"] == pytest.approx(0.1035) and contrast["low"] == pytest.approx(0.101) and contrast["high"] == pytest.approx(0.106)
+    )
     assert contrast["p_value"] == 2 / 2**6 and contrast["p_holm"] == 4 / 2**6
     assert "7 are needed" in contrast["sentence"] and document["answer"][0] == contrast["sentence"]
     assert any("At least 7 seeds are needed" in note for note in document["notes"])
