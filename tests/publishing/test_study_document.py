@@ -39,9 +39,9 @@ def test_a_clear_difference_is_an_effect_with_its_interval(study: Path) -> None:
     assert any("At least 7 seeds are needed" in note for note in document["notes"])
     record = read_study(study)
     write_study(study, record.model_copy(update={"contrasts": (("a", "b"),)}))
-    alone = study_document(study)["contrasts"][0]
+    only_contrast = study_document(study)["contrasts"][0]
     write_study(study, record)
-    assert alone["verdict"] == "effect" and alone["sentence"].startswith("a scores 0.1035 more than b")
+    assert only_contrast["verdict"] == "effect" and only_contrast["sentence"].startswith("a scores 0.1035 more than b")
 
 
 def test_missing_and_failed_runs_stay_visible_and_leave_their_contrast_undecided(study: Path) -> None:
@@ -84,8 +84,8 @@ def test_a_token_budget_interpolates_each_run_on_its_own_curve(study: Path) -> N
     write_study(study, record.model_copy(update={"budget": Budget(generated_tokens=1e6)}))
     short_run = study_document(study)["runs"][0]
     write_study(study, record)
-    (_, before), (_, after) = [(point["policy"], point["score"]) for point in run["curve"][1:]]
-    assert run["score"] == pytest.approx(before + 0.5 * (after - before)) and run["generated_tokens"] == tokens
+    first_score, last_score = (point["score"] for point in run["curve"][1:])
+    assert run["score"] == pytest.approx(first_score + 0.5 * (last_score - first_score)) and run["generated_tokens"] == tokens
     assert short_run["state"] == "unfinished" and "ended after 2,600 of 1,000,000 generated tokens" in short_run["cause"]
 
 

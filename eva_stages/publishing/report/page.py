@@ -71,14 +71,33 @@ def write_report(histories: Sequence[History], comparison: dict[str, Any] | None
     else:
         sections = [result(histories, comparison), differences(histories, privacy), side_by_side(histories), provenance(histories, privacy)]
         name, title = COMPARISON, f"eva comparison: {', '.join(history.name for history in histories)}"
-    _write_plots(first.root / name, sections, privacy)
+    write_plots(first.root / name, sections, privacy)
     path = first.root / f"{name}.html"
     write_whole(path, page(title, histories, sections, privacy))
     return path
 
 
 def page(title: str, histories: Sequence[History], sections: Sequence[Section], privacy: Privacy) -> str:
-    """The HTML."""
+    """The HTML of a run's report."""
+    return render(title, [_about(history) for history in histories], sections, privacy, made=moment(utc_now()))
+
+
+def render(
+    title: str,
+    about: Sequence[str],
+    sections: Sequence[Section],
+    privacy: Privacy,
+    made: str | None = None,
+    question: str = "",
+    answer: Sequence[str] = (),
+) -> str:
+    """The HTML of a page.
+
+    Args:
+        about: lines below the heading.
+        made: time of rendering; None: the page does not contain it.
+        question, answer: replace the title as the heading of the page.
+    """
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(str(resources.files("hub_cards"))),
         autoescape=True,
@@ -93,11 +112,13 @@ def page(title: str, histories: Sequence[History], sections: Sequence[Section], 
     }
     text = environment.get_template("report.html.jinja").render(
         title=title,
-        about=[_about(history) for history in histories],
+        about=about,
+        question=question,
+        answer=answer,
         sections=sections,
         light=SERIES,
         dark=DARK,
-        made=moment(utc_now()),
+        made=made,
         recipe_characters=RECIPE_CHARACTERS,
     )
     return privacy.text(text).encode("ascii", "xmlcharrefreplace").decode("ascii")
@@ -139,7 +160,8 @@ def _cell(value: Any) -> str:
             return harmless(str(value), CELL_CHARACTERS)
 
 
-def _write_plots(folder: Path, sections: Sequence[Section], privacy: Privacy) -> None:
+def write_plots(folder: Path, sections: Sequence[Section], privacy: Privacy) -> None:
+    """Write the plots of a page as files, in place of earlier ones."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for section in sections:

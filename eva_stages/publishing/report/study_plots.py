@@ -1,0 +1,89 @@
+"""The plots of a study: a forest plot of its contrasts, and the arms' learning curves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from eva_stages.publishing.report.numbers import count_text, n_of
+from eva_stages.publishing.report.plots import DASHES, MARKERS, MUTED_COLOUR, Plot, colour, draw, short
+
+FOREST_CAPTION = "Point: mean over seeds. Bar: its 95 % interval, not corrected for the number of contrasts. Dots: the seeds."
+CURVE_CAPTION = (
+    "Thick: mean over seeds, with the 95 % interval of Student's t as band. Thin: one line per seed. First point: the base policy."
+)
+
+
+def forest_plot(document: Mapping[str, Any]) -> Plot | None:
+    """The paired differences of every contrast, first contrast on top; None if no seed has a difference."""
+    contrasts = document["contrasts"]
+    if not any(entry["differences"] for entry in contrasts):
+        return None
+    places = np.arange(len(contrasts))[::-1]
+
+    def paint(axes: Axes) -> None:
+        axes.axvline(0, color=MUTED_COLOUR, linewidth=1, linestyle=":")
+        for place, entry in zip(places, contrasts, strict=True):
+            values = [difference["difference"] for difference in entry["differences"]]
+            axes.plot(values, np.full(len(values), place), ".", color=colour(6), alpha=0.6, markersize=3)
+            if entry["mean"] is None:
+                continue
+            errors = None if entry["low"] is None else [[entry["mean"] - entry["low"]], [entry["high"] - entry["mean"]]]
+            axes.errorbar([entry["mean"]], [place], xerr=errors, fmt="o", capsize=3, color=colour(0))
+        axes.set_yticks(places, [_contrast_label(entry) for entry in contrasts])
+        axes.set_ylim(-0.6, len(contrasts) - 0.4)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="y", visible=False)
+
+    n = n_of((len(entry["differences"]) for entry in contrasts), "seeds")
+    height = 1.4 + 0.3 * len(contrasts)
+    return draw("study-contrasts", "Paired differences", n, f"difference in {document['measure']}", "", paint, FOREST_CAPTION, height)
+
+
+def curve_plot(document: Mapping[str, Any]) -> Plot | None:
+    """Score against generated tokens, by arm; None if no run has a score."""
+    runs = [entry for entry in document["runs"] if entry["curve"]]
+    if not runs:
+        return None
+    scale, unit = _scale(max(point["generated_tokens"] for entry in runs for point in entry["curve"]))
+
+    def paint(axes: Axes) -> None:
+        for index, arm in enumerate(document["arms"]):
+            for entry in runs:
+                if entry["arm"] == arm["arm"]:
+                    axes.plot(*_axes_values(entry["curve"], "score", scale), color=colour(index), linewidth=0.5, alpha=0.3)
+            if not arm["curve"]:
+                continue
+            tokens, means = _axes_values(arm["curve"], "mean", scale)
+            axes.plot(tokens, means, label=short(arm["arm"]), **_arm_style(index))
+            low, high = (np.array([np.nan if p[name] is None else p[name] for p in arm["curve"]], dtype=float) for name in ("low", "high"))
+            axes.fill_between(tokens, low, high, color=colour(index), alpha=0.12, linewidth=0)
+        if tokens_of_budget := document["budget"].get("generated_tokens"):
+            axes.axvline(tokens_of_budget / scale, color=MUTED_COLOUR, linewidth=1, linestyle=":", label="budget")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+
+    x = f"generated tokens{f', {unit}' if unit else ''}"
+    return draw("study-curves", "Learning curves", f"n = {count_text(len(runs), 'run')}", x, document["measure"], paint, CURVE_CAPTION, 3.4)
+
+
+def _contrast_label(entry: Mapping[str, Any]) -> str:
+    label = short(f"{entry['a']} - {entry['b']}")
+    return label if entry["mean"] is not None else f"{label}\nnot decided"
+
+
+def _arm_style(index: int) -> dict[str, Any]:
+    """Colour, marker and dash of an arm; arms beyond the last colour differ in marker and dash."""
+    place = index + index // len(MARKERS)
+    return {"color": colour(index), "marker": MARKERS[place % len(MARKERS)], "linestyle": DASHES[place % len(DASHES)]}
+
+
+def _axes_values(curve: Sequence[Mapping[str, Any]], name: str, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([point["generated_tokens"] for point in curve]) / scale, np.array([point[name] for point in curve])
+
+
+def _scale(largest_tokens: float) -> tuple[float, str]:
+    if largest_tokens < 10_000:
+        return 1.0, ""
+    return (1e3, "thousands") if largest_tokens < 1e6 else (1e6, "millions")
