@@ -224,7 +224,7 @@ def _notes(study: StudyRecord, document: Mapping[str, Any]) -> list[str]:
     return [
         *([limit] if limit else []),
         f"score: {study.measure} {scored_place}; generated tokens are those of policy and evolver, without evaluation",
-        "p: exact sign-flip test over seeds, two-sided"
+        "p values: exact sign-flip test over seeds, two-sided"
         + (", Monte Carlo above 12 seeds" if len(study.seeds) > 12 else "")
         + f"; corrected by Holm for all {len(contrasts)} contrasts",
         *(INTERVAL_NOTES[kind] for kind in kinds),

@@ -62,12 +62,10 @@ def contrast_sentence(contrast: Mapping[str, Any], contrasts: int) -> str:
 
 
 def answer(document: Mapping[str, Any]) -> list[str]:
-    """The answer to the study's question: the first contrast in one sentence, all others in one, and what limits them."""
+    """The answer to the study's question: the first contrast in one sentence, then all others, or that nothing can be significant."""
     first, *other_contrasts = document["contrasts"]
-    sentences = [first["sentence"]]
-    if other_contrasts:
-        sentences.append(_summary(other_contrasts))
-    return sentences
+    limit = power_limit(len(document["seeds"]), len(document["contrasts"]))
+    return [first["sentence"], *([limit] if limit else [_summary(other_contrasts)] if other_contrasts else [])]
 
 
 def count_text(number: int, noun: str) -> str:

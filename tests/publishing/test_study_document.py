@@ -1,6 +1,7 @@
 """The document of studies with planted scores, and everything that is written from it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from rich.console import Console
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.study_record import Budget, read_study, write_study
+from eva_stages.publishing.study_results import write_results
 from eva_stages.views.study_document import study_document, without_times
 from eva_stages.views.study_runs import CurvePoint, score_at, tokens_to_reach
 from eva_stages.views.study_tables import study_csv, study_tables
+from tests.browser import CHROMIUM, browser
 from tests.study_folder import TOKENS, plant_study, planted_curves
 
 CURVE = (CurvePoint("base", 0, 0.1), CurvePoint("iteration 0", 1000, 0.3), CurvePoint("iteration 1", 3000, 0.2))
@@ -52,7 +55,8 @@ def test_missing_and_failed_runs_stay_visible_and_leave_their_contrast_undecided
     assert len(contrast["differences"]) == 4
     states = {(entry["arm"], entry["seed"]): (entry["state"], entry["cause"]) for entry in document["runs"] if entry["state"] != "done"}
     assert states == {("c", 3): ("missing", "it was not started"), ("c", 5): ("failed", "1-creator-respond: the disk is full")}
-    assert "c seed 5 (failed)" in contrast["sentence"] and "not decided" in document["answer"][1]
+    assert "c seed 5 (failed)" in contrast["sentence"]
+    assert document["answer"][1].startswith("Nothing can be significant with 6 seeds and 2 contrasts")
     rows = study_csv(document).splitlines()
     assert "c,3,,,,missing" in rows and len(rows) == 1 + 16 * 3 + 2 + 1
 
@@ -102,3 +106,41 @@ def test_curves_are_linear_between_their_points() -> None:
     assert score_at(CURVE, 3001) is None and score_at((), 1) is None
     assert tokens_to_reach(CURVE, 0.25) == pytest.approx(750) and tokens_to_reach(CURVE, 0.05) == 0
     assert tokens_to_reach(CURVE, 0.31) is None
+
+
+def test_results_are_files_without_a_time_of_rendering(study: Path) -> None:
+    document = write_results(study)
+    texts = {name: (study / name).read_bytes() for name in ("results.json", "results.csv", "report.html")}
+    assert json.loads(texts["results.json"]) == json.loads(json.dumps(document))
+    write_results(study)
+    assert texts == {name: (study / name).read_bytes() for name in texts}
+    html = texts["report.html"].decode()
+    body = html[html.index("<body>") :]
+    assert body.index("a scores 0.1035 more than b") < body.index("<nav") < body.index("study-contrasts")
+    sections = re.findall(r'<section id="([\w-]+)"', html)
+    assert sections == ["contrasts", "curves", "arms", "costs", "missing", "paper", "rerun"]
+    assert "not decided" in html and "the disk is full" in html and "a is better" in html
+
+
+def test_texts_of_a_study_cannot_break_its_report(study: Path) -> None:
+    record = read_study(study)
+    hostile_text = "<script>document.title='owned'</script></section><h1 id='owned'>"
+    write_study(study, record.model_copy(update={"question": hostile_text, "paper": hostile_text, "command": hostile_text}))
+    write_results(study)
+    write_study(study, record)
+    html = (study / "report.html").read_text()
+    assert "<script" not in html and "id='owned'" not in html and html.count("&lt;script&gt;") >= 3
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_report_fits_the_browser(study: Path, width: int) -> None:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed; on Debian: apt-get install chromium")
+    write_results(study)
+    url = (study / "report.html").as_uri()
+    with browser() as page:
+        page.open(url, width)
+        assert page.of("Runtime.exceptionThrown", "Log.entryAdded") == []
+        assert page.value("document.documentElement.scrollWidth") <= width
+        assert page.value("document.querySelector('h1').getBoundingClientRect().bottom") < 500
+        assert page.value("document.querySelectorAll('figure svg path').length") > 20

@@ -79,7 +79,7 @@ def write_report(histories: Sequence[History], comparison: dict[str, Any] | None
 
 def page(title: str, histories: Sequence[History], sections: Sequence[Section], privacy: Privacy) -> str:
     """The HTML of a run's report."""
-    return render(title, [_about(history) for history in histories], sections, privacy, made=moment(utc_now()))
+    return render(title, [_about(history) for history in histories], sections, privacy, time=moment(utc_now()))
 
 
 def render(
@@ -87,7 +87,7 @@ def render(
     about: Sequence[str],
     sections: Sequence[Section],
     privacy: Privacy,
-    made: str | None = None,
+    time: str | None = None,
     question: str = "",
     answer: Sequence[str] = (),
 ) -> str:
@@ -95,7 +95,7 @@ def render(
 
     Args:
         about: lines below the heading.
-        made: time of rendering; None: the page does not contain it.
+        time: of rendering; None: the page does not contain it.
         question, answer: replace the title as the heading of the page.
     """
     environment = SandboxedEnvironment(
@@ -118,7 +118,7 @@ def render(
         sections=sections,
         light=SERIES,
         dark=DARK,
-        made=made,
+        made=time,
         recipe_characters=RECIPE_CHARACTERS,
     )
     return privacy.text(text).encode("ascii", "xmlcharrefreplace").decode("ascii")

@@ -33,11 +33,11 @@ def study_page(folder: Path, document: Mapping[str, Any], audits: Sequence[Secti
 
 
 def _about(document: Mapping[str, Any]) -> str:
-    done = sum(entry["state"] == DONE_STATE for entry in document["runs"])
+    done_count = sum(entry["state"] == DONE_STATE for entry in document["runs"])
     base = f" of {document['base']}" if document["base"] else ""
     return (
         f"Study {document['study']}{base}: {len(document['arms'])} arms, {len(document['seeds'])} seeds, "
-        f"{done} of {len(document['runs'])} runs done; measure {document['measure']}."
+        f"{done_count} of {len(document['runs'])} runs done; measure {document['measure']}."
     )
 
 
@@ -52,8 +52,9 @@ def _contrast_section(document: Mapping[str, Any]) -> Section:
     )
     details = Table("Differences by seed, and BCa intervals", *_seed_rows(document), is_folded=True)
     plot = forest_plot(document)
-    lead = [*(entry["sentence"] for entry in contrasts), *(f"{note[0].upper()}{note[1:]}." for note in document["notes"][:-1])]
-    return Section("contrasts", "Contrasts", lead, _plots(plot), [Table("Contrasts", heads, rows, note), details])
+    return Section(
+        "contrasts", "Contrasts", [entry["sentence"] for entry in contrasts], _plots(plot), [Table("Contrasts", heads, rows, note), details]
+    )
 
 
 def _seed_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]], str]:
@@ -74,8 +75,8 @@ def _curve_section(document: Mapping[str, Any]) -> Section:
     rows: list[list[Cell]] = []
     for entry in document["contrasts"]:
         if tokens := entry["tokens_to_control"]:
-            reached = f"{tokens['reached']} of {entry['n']} seeds"
-            rows.append([entry["a"], entry["b"], tokens["median"], tokens["control"], reached])
+            share_text = f"{tokens['reached']} of {entry['n']} seeds"
+            rows.append([entry["a"], entry["b"], tokens["median"], tokens["control"], share_text])
     heads = ["a", "b", "a: tokens to b's final score", "b: tokens", "reached by"]
     note = "Medians over seeds, linear between iterations; empty where half of the seeds or more do not reach the score."
     tables = [Table("Generated tokens to reach the control's score", heads, rows, note)] if rows else []
@@ -135,11 +136,12 @@ def _paper_section(document: Mapping[str, Any]) -> Section:
 
 def _rerun_section(document: Mapping[str, Any]) -> Section:
     command = f"`{document['command']}`" if document["command"] else "The command that made the study"
-    lead = [f"{command} computes what is missing and writes this report again; complete stages are not computed again."]
+    lead = [f"{note[0].upper()}{note[1:].removesuffix('.')}." for note in document["notes"]]
+    lead += [f"{command} computes what is missing and writes this report again; complete stages are not computed again."]
     settings = {name: document[name] for name in ("base", "measure", "budget", "seeds")}
     arms = {"arms": {entry["arm"]: entry["overrides"] for entry in document["arms"]}}
     text = json.dumps({**settings, **arms}, indent=1, ensure_ascii=False)
-    return Section("rerun", "How to rerun", lead, texts=[("The study", text)])
+    return Section("rerun", "Method, and how to rerun", lead, texts=[("The study", text)])
 
 
 def _plots(plot: Plot | None) -> list[Plot]:
