@@ -19,7 +19,7 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
     """
     rewards = read_table(context.inputs["rewards"])
     sampled_means, greedy = (per_prompt_mean(rewards, column) for column in ("rewards", "greedy_rewards"))
-    exact, exact_greedy = (_exact_shares(reward_matrix(rewards[column])) for column in ("rewards", "greedy_rewards"))
+    exact, exact_greedy = (exact_shares(reward_matrix(rewards[column])) for column in ("rewards", "greedy_rewards"))
     values = {"sampled": sampled_means, "greedy": greedy, "exact": exact, "exact_greedy": exact_greedy}
     scores = {name: clustered_bootstrap(value, confidence, seed) for name, value in values.items() if np.isfinite(value).any()}
     counts = {"unscored": int(np.isnan(reward_matrix(rewards["rewards"])).sum())}
@@ -38,7 +38,7 @@ def score(context: Context, confidence: float, seed: int) -> dict[str, Any]:
     return {"counts": counts, "scores": plain}
 
 
-def _exact_shares(grades: np.ndarray) -> np.ndarray:
+def exact_shares(grades: np.ndarray) -> np.ndarray:
     """The share of exact responses of every prompt, NaN where none is scored. Only an exact response has the grade 1."""
     return known_means(np.where(np.isfinite(grades), grades == 1.0, np.nan))
 

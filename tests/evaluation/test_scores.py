@@ -4,7 +4,7 @@ import pytest
 
 from eva_stages.core.tables import per_prompt_mean
 from eva_stages.core.verdicts import LABELS, outcome_of_label, outcome_of_preference, outcome_of_rating, preference_of_outcome
-from eva_stages.evaluation.lettercraft import win_rate
+from eva_stages.evaluation.lettercraft import exact_shares, win_rate
 from eva_stages.evaluation.pair_judging import TEMPLATE, JudgePairs, read_verdict
 from eva_stages.evaluation.statistics import clustered_bootstrap
 from eva_stages.lettercraft.player import LettercraftLLM
@@ -77,3 +77,8 @@ def test_the_outcome_is_one_number_for_every_kind_of_judgment() -> None:
     assert [outcome_of_rating(rating) for rating in (1, 5.5, 10, None)] == [0, 0.5, 1, None]
     preferences = [1.0, 1.1, 1.37, 1.5, 1.9999999, 2.0, None]
     assert [preference_of_outcome(outcome_of_preference(preference)) for preference in preferences] == preferences
+
+
+def test_only_responses_with_the_highest_grade_are_exact() -> None:
+    grades = np.array([[1.0, 0.9, 0.0, np.nan], [1.0, 1.0, 1.0, 1.0], [np.nan] * 4])
+    assert exact_shares(grades).tolist()[:2] == [pytest.approx(1 / 3), 1.0] and np.isnan(exact_shares(grades)[2])

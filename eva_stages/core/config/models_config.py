@@ -164,7 +164,7 @@ class Policy(Section):
     """The policy to align; `model` is the base policy."""
 
     model: MaybeFile
-    """`lettercraft`, a checkpoint folder, or a Hub id."""
+    """`lettercraft`, `lettercraft-deep`, a checkpoint folder, or a Hub id."""
     revision: str | None = None
     """Branch, tag or commit of a Hub id."""
     generator: PolicyGenerator
