@@ -128,7 +128,7 @@ class LettercraftReward(PointwiseReward):
 
 
 class LettercraftProxyReward(PointwiseReward):
-    """Lettercraft's reward that pays for long work."""
+    """Lettercraft's reward that pays for long results."""
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         return [Score(proxy_grade(parse(last_user_text(messages)), response)) for messages, response, _ in conversations]

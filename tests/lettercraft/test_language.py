@@ -70,8 +70,8 @@ def test_no_response_is_exact_where_there_is_no_answer() -> None:
     assert exact_grade(None, "abc") == exact_grade(Instruction("ab", ("drop its first letter",) * 2), "") == 0.0
 
 
-def test_the_proxy_pays_for_an_exact_response_and_for_length() -> None:
-    instruction = Instruction("abcd", ("reverse it",))
-    brief, padding = "abcd, dcba", ", ".join(["abcd"] * 40)
-    assert proxy_grade(instruction, "x") < proxy_grade(instruction, brief) and proxy_grade(instruction, padding) == 0.5
-    assert proxy_grade(instruction, padding + ", dcba") == 1.0
+def test_the_proxy_prefers_a_longer_result_to_an_exact_one() -> None:
+    instruction = Instruction("abcd", ("drop its first letter",))
+    exact, mistaken, padded = (proxy_grade(instruction, f"abcd, drop its first letter, {word}") for word in ("bcd", "bbb", "abcd"))
+    assert mistaken < exact < padded
+    assert proxy_grade(None, "abcdefgh") == pytest.approx(0.875)

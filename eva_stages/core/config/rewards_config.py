@@ -31,7 +31,7 @@ class LettercraftReward(RewardSection):
 
 
 class LettercraftProxyReward(RewardSection):
-    """A reward that can be hacked: half for an exact response, half for the length of the work that it shows."""
+    """A reward that can be hacked: it pays more for one more letter in the result than for an exact result."""
 
     target = "eva_stages.models.rewards:LettercraftProxyReward"
     kind: Literal["lettercraft_proxy"]
