@@ -110,7 +110,7 @@ def _policy_responses(
         answers = next(stage for stage in evaluation if stage.parsed_name == StageName(ANSWER, LETTERCRAFT, side))
         questions = answers.inputs["questions"]
         assert isinstance(questions, Stage)
-        if isinstance(recipe.reward, LettercraftReward):
+        if recipe.reward == LettercraftReward(kind="lettercraft"):
             reward_name = StageName(ANSWER_REWARD, LETTERCRAFT, side)
             return PolicyResponses((), questions, answers, next(stage for stage in evaluation if stage.parsed_name == reward_name))
         stages: tuple[Stage, ...] = ()

@@ -25,8 +25,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, load_choice
 from eva_stages.core.parts import add_statistics
-from eva_stages.core.rows import Message, last_user_text, prompt_id
-from eva_stages.lettercraft.language import Instruction, exact_grade, grade, parse, proxy_grade
+from eva_stages.core.rows import Message, prompt_id
 from eva_stages.models.conversation import with_system_prompt
 
 NO_RESPONSE = "no response"
@@ -107,49 +106,6 @@ def _columns(scores: list[Score]) -> dict[str, Any]:
 def finite(score: Score) -> Score:
     """Turn a score that is not finite into a failure."""
     return score if score.value is None or math.isfinite(score.value) else Score(None, f"the reward is {score.value}")
-
-
-class LettercraftReward(PointwiseReward):
-    """Lettercraft's grade.
-
-    Attributes:
-        exact: no partial credit. No response to a prompt that has no answer is exact, so its reward is 0; partial credit has none.
-    """
-
-    exact: bool = False
-
-    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        return [self._score(parse(last_user_text(messages)), response) for messages, response, _ in conversations]
-
-    def _score(self, instruction: Instruction | None, response: str) -> Score:
-        if self.exact:
-            return Score(exact_grade(instruction, response))
-        return Score(grade(instruction, response)) if instruction and instruction.answer else Score(None, "not a Lettercraft instruction")
-
-
-class LettercraftProxyReward(PointwiseReward):
-    """Lettercraft's reward that pays for long results."""
-
-    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        return [Score(proxy_grade(parse(last_user_text(messages)), response)) for messages, response, _ in conversations]
-
-
-class LettercraftNoisyReward(PointwiseReward):
-    """Lettercraft's exact grade, wrong for a share of the responses.
-
-    Attributes:
-        errors: this share.
-    """
-
-    errors: float = 0.0
-
-    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        return [self._score(last_user_text(messages), response) for messages, response, _ in conversations]
-
-    def _score(self, text: str, response: str) -> Score:
-        is_wrong = derive_seed("noisy reward", text, response) < self.errors * 2**63
-        reward = exact_grade(parse(text), response)
-        return Score(1.0 - reward if is_wrong else reward)
 
 
 class VerifierReward(PointwiseReward):

@@ -72,6 +72,8 @@ def test_no_response_is_exact_where_there_is_no_answer() -> None:
 
 def test_the_proxy_prefers_a_longer_result_to_an_exact_one() -> None:
     instruction = Instruction("abcd", ("drop its first letter",))
-    exact, mistaken, padded = (proxy_grade(instruction, f"abcd, drop its first letter, {word}") for word in ("bcd", "bbb", "abcd"))
-    assert mistaken < exact < padded
+    exact_reward, wrong_reward, long_reward = (
+        proxy_grade(instruction, f"abcd, drop its first letter, {word}") for word in ("bcd", "bbb", "abcd")
+    )
+    assert wrong_reward < exact_reward < long_reward
     assert proxy_grade(None, "abcdefgh") == pytest.approx(0.875)

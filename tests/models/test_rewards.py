@@ -7,9 +7,10 @@ from distilabel.pipeline import Pipeline
 
 from eva_stages.core.errors import DataError
 from eva_stages.models.ensemble import CombineRewards, combine_rewards, standardise
+from eva_stages.models.lettercraft_rewards import LettercraftNoisyReward
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.models.pairwise import LettercraftJudgeReward
-from eva_stages.models.rewards import Candidates, Conversation, LettercraftNoisyReward, LLMJudgeReward, VerifierReward, read_rating
+from eva_stages.models.rewards import Candidates, Conversation, LLMJudgeReward, VerifierReward, read_rating
 from tests.conftest import function_code
 from tests.fault_server import chat_server
 

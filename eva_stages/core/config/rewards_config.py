@@ -24,7 +24,7 @@ class RewardSection(Section):
 class LettercraftReward(RewardSection):
     """Lettercraft's grade of a response in [0, 1]: 1 if it is exact, else partial credit for a right beginning."""
 
-    target = "eva_stages.models.rewards:LettercraftReward"
+    target = "eva_stages.models.lettercraft_rewards:LettercraftReward"
     kind: Literal["lettercraft"]
     exact: bool = False
     """No partial credit: 1 or 0, and 0 for every response to a prompt that has no answer."""
@@ -33,14 +33,14 @@ class LettercraftReward(RewardSection):
 class LettercraftProxyReward(RewardSection):
     """A reward that can be hacked: it pays more for one more letter in the result than for an exact result."""
 
-    target = "eva_stages.models.rewards:LettercraftProxyReward"
+    target = "eva_stages.models.lettercraft_rewards:LettercraftProxyReward"
     kind: Literal["lettercraft_proxy"]
 
 
 class LettercraftNoisyReward(RewardSection):
     """The exact reward, 1 or 0, with errors."""
 
-    target = "eva_stages.models.rewards:LettercraftNoisyReward"
+    target = "eva_stages.models.lettercraft_rewards:LettercraftNoisyReward"
     kind: Literal["lettercraft_noisy"]
     errors: float = Field(gt=0, le=0.5)
     """Share of the responses with the wrong reward; a response to a prompt always has the same one."""
