@@ -15,7 +15,8 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.study_record import StudyRecord, read_study
 from eva_stages.evaluation.statistics import holm
 from eva_stages.evaluation.study_statistics import CONFIDENCE, LEVEL, PairedEffect, paired_effect, t_interval
-from eva_stages.views.study_runs import DONE_STATE, CurvePoint, RunResult, read_runs, summed_cost, tokens_to_reach
+from eva_stages.views.study_audit import study_audit
+from eva_stages.views.study_runs import DONE_STATE, CurvePoint, RunResult, read_runs, samples_in_training, summed_cost, tokens_to_reach
 from eva_stages.views.study_sentences import (
     EFFECT_VERDICT,
     NO_EFFECT_VERDICT,
@@ -61,9 +62,10 @@ def document_of(study: StudyRecord, runs: Sequence[RunResult]) -> dict[str, Any]
         "arms": [_arm_entry(arm, study.arms[arm], by_arm[arm]) for arm in study.arms],
         "contrasts": _contrasts(study, by_arm),
         "runs": [_run_entry(result) for result in runs],
+        "audit": study_audit(by_arm),
         "cost": summed_cost(runs),
     }
-    return {**document, "answer": answer(document), "notes": _notes(study, document)}
+    return {**document, "answer": answer(document), "notes": _notes(study, document, by_arm)}
 
 
 def without_times(document: Any) -> Any:
@@ -211,7 +213,7 @@ def _tokens_to_control(of_a: Mapping[int, RunResult], of_b: Mapping[int, RunResu
     }
 
 
-def _notes(study: StudyRecord, document: Mapping[str, Any]) -> list[str]:
+def _notes(study: StudyRecord, document: Mapping[str, Any], by_arm: Mapping[str, Sequence[RunResult]]) -> list[str]:
     """What a reader must know to read the figures."""
     contrasts = document["contrasts"]
     limit = power_limit(len(study.seeds), len(contrasts))
@@ -221,8 +223,10 @@ def _notes(study: StudyRecord, document: Mapping[str, Any]) -> list[str]:
         "generated_tokens": f"at {study.budget.generated_tokens or 0:,.0f} generated tokens, linear between iterations",
     }
     scored_place = next((place[name] for name in document["budget"]), "after the last iteration")
+    online_arms = [arm for arm, runs in by_arm.items() if any(map(samples_in_training, runs))]
     return [
         *([limit] if limit else []),
+        *([f"generated tokens of {', '.join(online_arms)} lack the responses that training samples itself"] if online_arms else []),
         f"score: {study.measure} {scored_place}; generated tokens are those of policy and evolver, without evaluation",
         "p values: exact sign-flip test over seeds, two-sided"
         + (", Monte Carlo above 12 seeds" if len(study.seeds) > 12 else "")

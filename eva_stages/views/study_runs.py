@@ -113,6 +113,12 @@ def summed_cost(runs: Iterable[RunResult]) -> dict[str, float | int | None]:
     }
 
 
+def samples_in_training(result: RunResult) -> bool:
+    """Whether the run's training samples responses of its own (RLOO), which no stage counts as generated tokens."""
+    solver = (result.history.recipe if result.history else {}).get("solver") or {}
+    return (solver.get("loss") or {}).get("kind") == "rloo"
+
+
 def _curve(history: History, measure: str) -> tuple[CurvePoint, ...]:
     """The base policy, then the policy of each iteration, without those that have no score."""
     values = {score.policy: score.value for score in scores(history.artifacts) if measure_name(score.benchmark, score.name) == measure}

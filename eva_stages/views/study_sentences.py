@@ -50,7 +50,9 @@ def contrast_sentence(contrast: Mapping[str, Any], contrasts: int) -> str:
     figures = f"95 % interval {interval_text(contrast['low'], contrast['high'])}"
     if contrast["low"] is None:
         figures = "no interval, as all seeds have the same difference" if seeds > 1 else "no interval with one seed"
-    figures = f"{figures}, corrected p {p_text(contrast['p_holm'])}, {count_text(seeds, 'seed')}"
+    is_lost_by_correction = contrast["p_value"] <= LEVEL < contrast["p_holm"]
+    uncorrected_text = f", {p_text(contrast['p_value'])} before the correction for {contrasts} contrasts" if is_lost_by_correction else ""
+    figures = f"{figures}, corrected p {p_text(contrast['p_holm'])}{uncorrected_text}, {count_text(seeds, 'seed')}"
     comparison = _comparison(contrast)
     if contrast["verdict"] == EFFECT_VERDICT:
         return f"{comparison} ({figures})."

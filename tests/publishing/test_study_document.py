@@ -118,7 +118,7 @@ def test_results_are_files_without_a_time_of_rendering(study: Path) -> None:
     body = html[html.index("<body>") :]
     assert body.index("a scores 0.1035 more than b") < body.index("<nav") < body.index("study-contrasts")
     sections = re.findall(r'<section id="([\w-]+)"', html)
-    assert sections == ["contrasts", "curves", "arms", "costs", "missing", "paper", "rerun"]
+    assert sections == ["contrasts", "curves", "arms", "audit", "costs", "missing", "paper", "rerun"]
     assert "not decided" in html and "the disk is full" in html and "a is better" in html
 
 
