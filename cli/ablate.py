@@ -39,6 +39,7 @@ def ablate(
     study_dir: StudyDirOption = None,
     store: StudyStoreOption = None,
     repair: RepairOption = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be computed, and what it costs; compute nothing.")] = False,
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,6 +48,7 @@ def ablate(
     --set changes all arms; an arm's own settings have precedence.
     """
     from cli.job_shares import job_environments
+    from cli.plan import plan_study
     from cli.study_preparing import prepare_study, read_request, study_store
     from cli.study_running import RunOfStudy, write_record
     from eva_stages.core.durable import writing_to
@@ -57,9 +59,12 @@ def ablate(
     from eva_stages.core.study_progress import StudyReporter
     from eva_stages.core.terminal import note
 
-    use_short_temporary_folder()
     loaded_study = read_request(study, vary or [], changes_of(overrides, trust), base, measure, seeds)
     folder = opened_folder(study_dir or Path("runs") / loaded_study.name)
+    if plan:
+        plan_study(loaded_study, folder, store, None, False, False, as_json)
+        return
+    use_short_temporary_folder()
     prepared_study = prepare_study(loaded_study, folder, this_command())
     for text in prepared_study.notes:
         note(f"note: {text}")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
     from eva_stages.core.resolved import Resolved
     from eva_stages.core.run_folder import Run
+    from eva_stages.core.study_files import LoadedStudy
+    from eva_stages.planning.rates import Rates
 
 NARROWEST, WITH_JUDGING = 112, 144
 """Columns that the tables of stages and of judging costs need; a narrower terminal wraps them."""
@@ -40,18 +42,26 @@ def plan(
     online: OnlineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money."""
+    """Every stage of a recipe: done or to do, with rows, tokens, time, GPU-hours, disk and money. Of a study: every arm.
+
+    A study with other options than these is planned by eva ablate --plan.
+    """
     from cli.preparing import prepare
     from eva_stages.checking.provider_checks import ask_servers
     from eva_stages.core.kinds import parsed_label
     from eva_stages.core.recipe_files import load_recipe
+    from eva_stages.core.study_files import find_study, load_study
     from eva_stages.core.terminal import note
     from eva_stages.planning.plan_document import plan_document
     from eva_stages.planning.plan_tables import plan_tables
     from eva_stages.planning.rates import read_rates
 
-    loaded_recipe = load_recipe(recipe, changes_of(overrides, trust))
     given_rates = read_rates(rates) if rates is not None else None
+    if find_study(recipe) is not None:
+        loaded_study = load_study(recipe, {}, changes_of(overrides, trust))
+        plan_study(loaded_study, run_dir or Path("runs") / loaded_study.name, store, given_rates, measure, online, as_json)
+        return
+    loaded_recipe = load_recipe(recipe, changes_of(overrides, trust))
     run = run_folder(loaded_recipe, run_dir, store)
     resolved, rounds, notes = prepare(loaded_recipe, run, keys=False, online=online)
     for text in [*notes, *(ask_servers(loaded_recipe) if online else [])]:
@@ -65,6 +75,37 @@ def plan(
         if unused_names := [name for name in given_rates.stages if name not in known_names]:
             note(f"{rates}: {loaded_recipe.name} has no stage {', '.join(unused_names)}")
     show(document, plan_tables, as_json, WITH_JUDGING if document["judging"] else NARROWEST)
+
+
+def plan_study(
+    loaded_study: "LoadedStudy",
+    folder: Path,
+    store: Path | None,
+    given_rates: "Rates | None",
+    measure: bool,
+    online: bool,
+    as_json: bool,
+) -> None:
+    """Print the plan of a study.
+
+    Args:
+        measure: time the stages of the first arm first.
+    """
+    from cli.study_preparing import planned_study, prepare_study, study_store
+    from eva_stages.core.run_folder import Run
+    from eva_stages.core.terminal import note
+    from eva_stages.planning.rates import Rates
+    from eva_stages.planning.study_plan import study_plan_table
+
+    prepared_study = prepare_study(loaded_study, folder, keys=False, online=online)
+    store = store or study_store(folder, prepared_study.record.arms)
+    for text in prepared_study.notes:
+        note(f"note: {text}")
+    if measure:
+        first_run = prepared_study.runs[0]
+        _measure(first_run.recipe, first_run.resolved, Run(folder / first_run.label, store))
+    document = planned_study(prepared_study, folder, store, given_rates or Rates())
+    show(document, study_plan_table, as_json, WITH_JUDGING)
 
 
 def _measure(recipe: "Recipe", resolved: "Resolved", run: "Run") -> None:

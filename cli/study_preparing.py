@@ -11,10 +11,13 @@ from eva_stages.checking.study_checks import measure_of
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.resolved import Resolved
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import closure
 from eva_stages.core.store import STORE, default_store, recorded_store
 from eva_stages.core.study_files import LoadedStudy, load_study, varied_study
 from eva_stages.core.study_record import STUDY_FILE, Budget, StudyRecord, StudyRun, read_study
+from eva_stages.planning.rates import Rates
+from eva_stages.planning.study_plan import PlannedArm, iterations_within, study_plan, study_rates
 from pipelines.ablation import ArmRun, arm_runs
 
 
@@ -124,3 +127,25 @@ def study_store(folder: Path, arms: Mapping[str, Any]) -> Path:
     used_stores = [store for arm in arms for run in sorted((folder / arm).glob("*")) if (store := recorded_store(run)) is not None]
     store = next((store for store in used_stores if store.is_dir()), None) or default_store(folder)
     return folder / STORE if store == folder else store
+
+
+def planned_study(prepared_study: PreparedStudy, folder: Path, store: Path, given_rates: Rates) -> dict[str, Any]:
+    """The plan of a study (see `study_plan`)."""
+    record = prepared_study.record
+    tokens = record.budget.generated_tokens
+    arms = [_planned_arm(prepared_study, arm, folder, store, 1 if tokens else None) for arm in record.arms]
+    rates = study_rates(arms, given_rates)
+    if tokens is not None:
+        counts = [iterations_within(_planned_arm(prepared_study, arm.name, folder, store, None), tokens, rates) for arm in arms]
+        arms = [_planned_arm(prepared_study, arm.name, folder, store, count) for arm, count in zip(arms, counts, strict=True)]
+    return study_plan(record, str(folder), arms, rates)
+
+
+def _planned_arm(prepared_study: PreparedStudy, arm: str, folder: Path, store: Path, iterations: int | None) -> PlannedArm:
+    """An arm with some iterations; None: those that a run has at most."""
+    runs = sorted((run for run in prepared_study.runs if run.arm == arm), key=lambda run: prepared_study.record.seeds.index(run.seed))
+    count = runs[0].recipe.iterations if iterations is None else iterations
+    rounds = [run.rounds(count) for run in runs]
+    recipe = runs[0].recipe.model_copy(update={"iterations": count})
+    stages = [closure([stage for iteration in own_rounds for stage in iteration.stages]) for own_rounds in rounds]
+    return PlannedArm(arm, recipe, runs[0].resolved, rounds[0], Run(folder / runs[0].label, store), stages)

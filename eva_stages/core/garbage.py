@@ -20,6 +20,7 @@ from eva_stages.core.manifests import MANIFEST
 from eva_stages.core.planned_stages import PLAN, read_planned_stages
 from eva_stages.core.run_folder import DAMAGED_FOLDER, PARTIAL_FOLDER, Run, attempt_record
 from eva_stages.core.store import STORE, WORK, Store, file_stats, recorded_store
+from eva_stages.core.study_record import STUDY_FILE
 from eva_stages.core.text_table import TextTable, as_rich
 from eva_stages.core.variants import VARIANTS
 
@@ -49,10 +50,21 @@ class SkippedPath:
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """The runs below a folder, or the run that it is."""
+    """The runs below a folder and those of the studies below it, or the run or the study that it is."""
     if (folder / "recipe.yaml").is_file():
         return [Run(folder)]
-    return [Run(path.parent) for path in sorted(folder.glob("*/recipe.yaml"))]
+    own_runs = [Run(path.parent) for path in sorted(folder.glob("*/recipe.yaml"))]
+    return [*own_runs, *(run for study in studies_in(folder) for run in study_runs(study))]
+
+
+def studies_in(folder: Path) -> list[Path]:
+    """The studies below a folder, or the study that it is."""
+    return [folder] if (folder / STUDY_FILE).is_file() else [path.parent for path in sorted(folder.glob(f"*/{STUDY_FILE}"))]
+
+
+def study_runs(folder: Path) -> list[Run]:
+    """The runs in the folder of a study, those of arms that it no longer has included."""
+    return [Run(path.parent) for path in sorted(folder.glob("*/*/recipe.yaml"))]
 
 
 def stores_of(folder: Path, runs: Sequence[Run]) -> list[Store]:

@@ -38,6 +38,7 @@ from eva_stages.core.ourfiles import read_json, rebuilt
 from eva_stages.core.planned_stages import PLAN, PlannedStage, read_planned_stages, stage_of_folder, write_planned_stages
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.store import WORK, Store, link_tree, lock_holder, recorded_store, write_owner
+from eva_stages.core.study_record import STUDY_FILE
 
 UNPLANNED_NOTICE = "the stages that were committed last are used instead; `eva run` writes the file again"
 DAMAGED_FOLDER, PARTIAL_FOLDER = "damaged", ".partial"
@@ -277,7 +278,8 @@ class Run:
                     shutil.move(path, self.work / path.name)
             shutil.rmtree(link)
         root, work = self.root.resolve(), self.work.resolve()
-        target = Path(os.path.relpath(work, root)) if work.parent.parent == root.parent else work
+        near_folders = (root.parent, *(root.parents[1:3] if (root.parents[1] / STUDY_FILE).is_file() else ()))
+        target = Path(os.path.relpath(work, root)) if work.parent.parent in near_folders else work
         if not link.is_symlink() or link.readlink() != target:
             link.unlink(missing_ok=True)
             link.symlink_to(target)

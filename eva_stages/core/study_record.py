@@ -69,10 +69,11 @@ class StudyRecord(BaseModel):
 
 def generated_tokens(manifests: Iterable[Mapping[str, Any]]) -> int:
     """Tokens that policy and evolver generated in the stages of creator and solver among these manifests."""
-    return sum(int(manifest["counts"].get("output_tokens", 0)) for manifest in manifests if _generates(manifest["stage"]))
+    return sum(int(manifest["counts"].get("output_tokens", 0)) for manifest in manifests if is_generating(manifest["stage"]))
 
 
-def _generates(stage: str) -> bool:
+def is_generating(stage: str) -> bool:
+    """Whether policy or evolver generate in a stage of that name, for training."""
     name = parsed_name(stage)
     return name.side is None and name.kind.role in GENERATING_ROLES
 

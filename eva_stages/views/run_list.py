@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.filesize import decimal
 
 from eva_stages.core.errors import DamagedError
-from eva_stages.core.garbage import runs_in, stores_of
+from eva_stages.core.garbage import runs_in, stores_of, studies_in, study_runs
 from eva_stages.core.manifests import MANIFEST
 from eva_stages.core.ourfiles import read_yaml
 from eva_stages.core.planned_stages import PLAN, read_planned_stages
@@ -20,13 +20,30 @@ HEADS = ("run", "recipe", "state", "size", "shared", "last activity")
 
 
 def run_list(folder: Path) -> dict[str, Any]:
-    """Every run of a folder with its variants, its state, its sizes in bytes and its last activity, and the stores of these runs."""
+    """Every run of a folder with its variants, its state, its sizes in bytes and its last activity; the studies, and the stores."""
     runs = runs_in(folder)
     stores = []
     for store in stores_of(folder, runs):
         size, linked_bytes = _sizes([store.stages, store.work], 1)
         stores.append({"store": str(store.root), "bytes": size, "unused_bytes": size - linked_bytes})
-    return {"folder": str(folder), "runs": [_run_entry(run) for run in runs], "stores": stores}
+    entries = {run.root: _run_entry(run) for run in runs}
+    studies = [_study_entry(study, [entries[run.root] for run in study_runs(study)]) for study in studies_in(folder)]
+    return {"folder": str(folder), "runs": list(entries.values()), "studies": studies, "stores": stores}
+
+
+def _study_entry(folder: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """A study: the sums over its runs. A file that runs share counts once."""
+    size, shared_bytes = _sizes([folder], 2)
+    complete_count = sum(run["stages"] is not None and run["complete_stages"] == run["stages"] for run in runs)
+    return {
+        "study": str(folder),
+        "runs": [run["run"] for run in runs],
+        "complete_runs": complete_count,
+        "locked_by": Run(folder).holder(),
+        "bytes": size,
+        "shared_bytes": shared_bytes,
+        "last_activity": max((run["last_activity"] for run in runs if run["last_activity"]), default=None),
+    }
 
 
 def _run_entry(run: Run) -> dict[str, Any]:
@@ -75,14 +92,19 @@ def _recipe_name(path: Path) -> str | None:
 
 def _sizes(folders: list[Path], own_links: int) -> tuple[int, int]:
     """Bytes of all files, and of those that have more links than `own_links`."""
-    stats = [stat for folder in folders for stat in file_stats(folder)]
+    stats = {(stat.st_dev, stat.st_ino): stat for folder in folders for stat in file_stats(folder)}.values()
     return sum(stat.st_size for stat in stats), sum(stat.st_size for stat in stats if stat.st_nlink > own_links)
 
 
 def run_list_table(document: dict[str, Any]) -> Group:
     """The runs for a terminal, each followed by its variants."""
     rows = []
-    for run in document["runs"]:
+    in_studies = {run for study in document["studies"] for run in study["runs"]}
+    for study in document["studies"]:
+        state = f"{study['complete_runs']} of {len(study['runs'])} runs{', running' if study['locked_by'] else ''}"
+        activity = (study["last_activity"] or "")[:19].replace("T", " ")
+        rows.append([study["study"], "study", state, decimal(study["bytes"]), decimal(study["shared_bytes"]), activity])
+    for run in (run for run in document["runs"] if run["run"] not in in_studies):
         state = f"{_state(run)}, running" if run["locked_by"] else _state(run)
         activity = (run["last_activity"] or "")[:19].replace("T", " ")
         rows.append([run["run"], run["recipe"], state, decimal(run["bytes"]), decimal(run["shared_bytes"]), activity])

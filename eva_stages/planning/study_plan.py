@@ -1,0 +1,158 @@
+"""The plan of a study: what every arm needs, what the runs share, and what remains to be computed. Shared stages count once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.console import Group
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.progress import duration, span
+from eva_stages.core.resolved import Resolved
+from eva_stages.core.rounds import Iteration
+from eva_stages.core.run_folder import Run
+from eva_stages.core.stage import Stage
+from eva_stages.core.study_record import StudyRecord, is_generating
+from eva_stages.core.text_table import TextTable, as_rich
+from eva_stages.planning.plan_document import plan_document
+from eva_stages.planning.plan_tables import money
+from eva_stages.planning.rates import Rates, done_rates, rates_of_run
+from eva_stages.planning.sizes import prompt_count, sizes
+
+SECONDS = ("seconds_expected", "seconds_low", "seconds_high")
+SUMMED_FIELDS = ("tokens", "output_tokens", *SECONDS, "gpu_hours", "bytes", "usd", "usd_expected")
+HEADS = ("arm", "runs", "iterations", "stages", "shared", "done", "to do", "tokens", "at most", "time", "interval", "GPU-h", "USD")
+UNKNOWN = "-"
+
+
+class PlannedArm(NamedTuple):
+    """An arm with the stages of each of its runs; `rounds` are those of the first seed."""
+
+    name: str
+    recipe: Recipe
+    resolved: Resolved
+    rounds: list[Iteration]
+    run: Run
+    stages: list[list[Stage]]
+    """By seed."""
+
+
+def study_rates(arms: Sequence[PlannedArm], given_rates: Rates) -> Rates:
+    """Given rates, then those of the arms' complete stages and those that `eva plan --measure` saved, earlier arms first."""
+    rates = given_rates
+    for arm in arms:
+        units = sizes(arm.recipe, arm.rounds, prompt_count(arm.recipe, arm.resolved, arm.rounds, arm.run))
+        run_rates = done_rates(arm.run, arm.stages[0], {fingerprint: size.units for fingerprint, size in units.items()})
+        rates = rates.complete_with(run_rates.complete_with(rates_of_run(arm.run)))
+    return rates
+
+
+def iterations_within(arm: PlannedArm, tokens: float, rates: Rates) -> int:
+    """After how many iterations an arm has generated so many tokens: as expected, or by the upper limits where there is no rate."""
+    entries = plan_document(arm.recipe, arm.resolved, arm.rounds, arm.run, rates)["stages"]
+    generated = 0.0
+    for number in sorted({entry["iteration"] for entry in entries}):
+        own_entries = [entry for entry in entries if entry["iteration"] == number and is_generating(entry["stage"].partition("-")[2])]
+        generated += sum(entry["tokens"] if entry["output_tokens"] is None else entry["output_tokens"] for entry in own_entries)
+        if generated >= tokens:
+            return int(number)
+    return arm.recipe.iterations
+
+
+def study_plan(record: StudyRecord, folder: str, arms: Sequence[PlannedArm], rates: Rates) -> dict[str, Any]:
+    """Every arm with what only it needs, of stages that it shares with an earlier arm none; and sums of all that is to do.
+
+    `stages` counts the stages of all runs, `distinct_stages` those that differ. `to_do` has the sums over distinct stages that are not
+    complete, `unshared` the sums if every run computed all of them. Sums leave null parts out, which `unmeasured` and `unpriced` count.
+    """
+    counted_stages: set[str] = set()
+    arm_entries, to_do, unshared = [], list[Mapping[str, Any]](), list[Mapping[str, Any]]()
+    complete_count = 0
+    for arm in arms:
+        entries = plan_document(arm.recipe, arm.resolved, arm.rounds, arm.run, rates)["stages"]
+        entry_by_label = {entry["stage"]: entry for entry in entries}
+        own_entries = []
+        own_count = own_complete_count = 0
+        for stages in arm.stages:
+            for stage in stages:
+                entry, is_complete = entry_by_label[stage.label], arm.run.is_complete(stage)
+                unshared += [] if is_complete else [entry]
+                if stage.fingerprint in counted_stages:
+                    continue
+                counted_stages.add(stage.fingerprint)
+                own_count += 1
+                own_complete_count += is_complete
+                own_entries += [] if is_complete else [entry]
+        to_do += own_entries
+        complete_count += own_complete_count
+        total = sum(map(len, arm.stages))
+        counts = {"runs": len(arm.stages), "iterations": arm.recipe.iterations, "stages": total, "shared_stages": total - own_count}
+        arm_entries.append({"arm": arm.name, **counts, "complete_stages": own_complete_count, "to_do": _sums(own_entries)})
+    return {
+        "study": record.name,
+        "folder": folder,
+        "question": record.question,
+        "measure": record.measure,
+        "seeds": list(record.seeds),
+        "contrasts": [list(contrast) for contrast in record.contrasts],
+        "budget": record.budget.model_dump(),
+        "arms": arm_entries,
+        "stages": sum(entry["stages"] for entry in arm_entries),
+        "distinct_stages": len(counted_stages),
+        "complete_stages": complete_count,
+        "to_do": _sums(to_do),
+        "unshared": _sums(unshared),
+    }
+
+
+def _sums(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    sums: dict[str, Any] = {"stages": len(entries)}
+    for name in SUMMED_FIELDS:
+        values = [entry[name] for entry in entries if entry[name] is not None]
+        sums[name] = round(sum(values), 6) if values or not entries else None
+    sums["unmeasured"] = sum(entry["seconds_expected"] is None for entry in entries)
+    sums["unpriced"] = sum(entry["usd"] is None for entry in entries)
+    return sums
+
+
+def study_plan_table(document: dict[str, Any]) -> Group:
+    """The plan for a terminal."""
+    rows = []
+    for entry in document["arms"]:
+        counts = (entry["runs"], entry["iterations"], entry["stages"], entry["shared_stages"], entry["complete_stages"])
+        rows.append([entry["arm"], *(f"{count:,}" for count in counts), *_amounts(entry["to_do"])])
+    shared_count = document["stages"] - document["distinct_stages"]
+    runs = sum(entry["runs"] for entry in document["arms"])
+    counts = (f"{runs:,}", "", f"{document['stages']:,}", f"{shared_count:,}", f"{document['complete_stages']:,}")
+    rows.append(["all", *counts, *_amounts(document["to_do"])])
+    notes = [
+        document["question"],
+        f"{runs} runs have {document['stages']:,} stages, {document['distinct_stages']:,} of them different; "
+        f"{document['complete_stages']:,} are complete{_savings(document)}",
+        "time: of one job; `eva ablate --jobs N` divides it by up to N",
+    ]
+    tokens = document["budget"]["generated_tokens"]
+    notes += [f"iterations: about as many as reach {tokens:,.0f} generated tokens"] if tokens else []
+    unmeasured, unpriced = document["to_do"]["unmeasured"], document["to_do"]["unpriced"]
+    notes += [f"{unmeasured:,} stages have no rate yet and are not in the time; run one seed, or give --rates"] if unmeasured else []
+    notes += [f"{unpriced:,} stages have no price"] if unpriced else []
+    title = f"{document['study']} in {document['folder']}: {document['measure']}, {len(document['seeds'])} seeds"
+    return as_rich([TextTable(title, HEADS, rows, notes, "LrrrrrrrrrRrr", sums=frozenset({len(rows) - 1}))])
+
+
+def _savings(document: dict[str, Any]) -> str:
+    expected, unshared = (document[name]["seconds_expected"] for name in ("to_do", "unshared"))
+    return f". Sharing saves {duration(unshared - expected)} of {duration(unshared)}" if expected and unshared > expected else ""
+
+
+def _amounts(sums: Mapping[str, Any]) -> list[str]:
+    low, expected, high = (sums[f"seconds_{name}"] for name in ("low", "expected", "high"))
+    bound = ">= " if sums["unmeasured"] else ""
+    return [
+        f"{sums['stages']:,}",
+        UNKNOWN if sums["output_tokens"] is None else f"{bound}{sums['output_tokens']:,.0f}",
+        f"{sums['tokens'] or 0:,.0f}",
+        UNKNOWN if expected is None else f"{bound}{duration(expected)}",
+        "" if expected is None or low == high else span(low, high),
+        UNKNOWN if sums["gpu_hours"] is None else f"{bound}{sums['gpu_hours']:,.2f}" if sums["gpu_hours"] else "CPU",
+        money(sums["usd_expected"], sums["usd"]),
+    ]
