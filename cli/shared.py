@@ -61,6 +61,13 @@ def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "R
     return Run(root, store if store is not None else default_store(root))
 
 
+def study_folder(name: str) -> Path | None:
+    """The folder of the study that the user names, as for `existing_run`; None if it is not one."""
+    from eva_stages.core.study_record import STUDY_FILE
+
+    return next((opened_folder(folder) for folder in (Path(name), Path("runs") / name) if (folder / STUDY_FILE).is_file()), None)
+
+
 def existing_run(run: str) -> "Run":
     """The run that the user names, by folder or by its name below `runs/`.
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cli.shared import JsonOption, RunArgument, existing_run, show
+from cli.shared import JsonOption, RunArgument, existing_run, show, study_folder
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -15,10 +15,17 @@ SECONDS = 1.0
 
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Every stage of a run: done, running, failed or to do. On a terminal it follows a running run until it ends or Ctrl-C."""
+    """Every stage of a run: done, running, failed or to do. On a terminal it follows a running run until it ends or Ctrl-C.
+
+    Of a study: every run.
+    """
     from eva_stages.core.terminal import Terminal
     from eva_stages.views.run_status import Watch
+    from eva_stages.views.study_status import study_status, study_status_table
 
+    if (folder := study_folder(run)) is not None:
+        show(study_status(folder), study_status_table, as_json)
+        return
     watch, terminal = Watch(existing_run(run)), Terminal()
     document = watch.document()
     if document["locked_by"] and terminal.is_terminal and not as_json:
