@@ -149,11 +149,12 @@ def role(process: psutil.Process, main: psutil.Process) -> str:
     return ("eva", "fork server", "stage")[depth] if depth < 3 else "worker"
 
 
-def torment(command: list[str], root: Path, kills: int, mean: float, rng: random.Random) -> tuple[list[Kill], int]:
+def torment(command: list[str], root: Path, kills: int, mean: float, rng: random.Random, run: Run | None = None) -> tuple[list[Kill], int]:
     """Run the command until it is done, killed up to `kills` times on the way; returns the kills and the number of starts.
 
     Args:
         mean: seconds from a start, or from a kill that the attempt survived, to a kill.
+        run: whose events show what the command does; default: that of the folder `root`.
 
     Raises:
         AssertionError: if an attempt hangs, leaves processes behind, or ends in another way than it should.
@@ -162,7 +163,7 @@ def torment(command: list[str], root: Path, kills: int, mean: float, rng: random
     starts = 0
     while True:
         starts += 1
-        attempt = Attempt(command, Run(root))
+        attempt = Attempt(command, run or Run(root))
         try:
             while not attempt.ends_within(rng.expovariate(1 / mean) if len(kills_so_far) < kills else STUCK_SECONDS):
                 assert len(kills_so_far) < kills, f"an attempt without a kill takes longer than {STUCK_SECONDS:.0f} s"
@@ -216,7 +217,15 @@ def largest_difference(first_folder: Path, second_folder: Path) -> float:
 def command(recipe: str, root: Path, overrides: list[str]) -> list[str]:
     settings = [word for change in overrides for word in ("--set", change)]
     store_option = ["--store", str(root)]  # every run computes everything itself
-    return [sys.executable, "-m", "cli.main", "run", recipe, "--run-dir", str(root), *store_option, *settings]
+    return command_of_python("run", recipe, "--run-dir", str(root), *store_option, *settings)
+
+
+def command_of_python(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "cli.main", *arguments]
+
+
+def run_to_end(command: list[str]) -> None:
+    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
 
 
 def labels(root: Path) -> list[str]:
@@ -248,7 +257,7 @@ def main() -> None:
         folder = Path(scratch)
         reference = (arguments.unbroken or folder / "unbroken").resolve()
         if not reference.exists():
-            subprocess.run(command(recipe, reference, overrides), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+            run_to_end(command(recipe, reference, overrides))
         reference_seconds, expected_labels = seconds_of(reference), labels(reference)
         mean = arguments.mean or reference_seconds / 8
         start = time.monotonic()

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from cli.shared import JsonOption, RepairOption, SetOption, TrustOption, changes_of, opened_folder, this_command
+from cli.shared import JsonOption, RepairOption, SetOption, TrustOption, changes_of, opened_folder, show, this_command
 
+NARROWEST = 120
+"""Columns that the tables need; a narrower terminal wraps them."""
 VARY = (
     "Instead of a study: vary a field of the RECIPE. The first value of each field makes the first arm; every other arm changes one field "
     "to one other value. May be repeated."
@@ -58,6 +60,8 @@ def ablate(
     from eva_stages.core.sockets import use_short_temporary_folder
     from eva_stages.core.study_progress import StudyReporter
     from eva_stages.core.terminal import note
+    from eva_stages.publishing.study_results import write_results
+    from eva_stages.views.study_tables import study_tables
 
     loaded_study = read_request(study, vary or [], changes_of(overrides, trust), base, measure, seeds)
     folder = opened_folder(study_dir or Path("runs") / loaded_study.name)
@@ -78,7 +82,9 @@ def ablate(
             runs = [RunOfStudy(run, folder / run.label, shared_store, tokens) for run in prepared_study.runs]
             environments = job_environments(jobs, loaded_study.recipes.values())
             failures = complete_runs(runs, environments, StudyReporter([run.label for run in runs]), repair)
+            document = write_results(folder)
+    show(document, study_tables, as_json, NARROWEST)
     if failures:
         causes = dict.fromkeys(failures.values())
         texts = [f"{', '.join(run for run, own_cause in failures.items() if own_cause == cause)}: {cause}" for cause in causes]
-        raise StageError(f"{len(failures)} of {len(runs)} runs failed. A rerun tries them again. " + "; ".join(texts))
+        raise StageError(f"{len(failures)} of {len(runs)} runs failed; a rerun tries them again. " + "; ".join(texts))
