@@ -55,9 +55,8 @@ def results(folder: Path) -> tuple[str, str]:
 
 
 def faults_of(folder: Path, reference: Path) -> list[str]:
-    faults = [
-        f"{name} differs" for name, own, other in zip(("json", "csv"), results(folder), results(reference), strict=True) if own != other
-    ]
+    texts = zip((RESULTS_JSON, RESULTS_CSV), results(folder), results(reference), strict=True)
+    faults = [f"{name} differs" for name, text, reference_text in texts if text != reference_text]
     counts = Counter(event["fingerprint"] for event in RunsOfStudy(folder).events() if event["event"] == "done")
     expected_stages = {event["fingerprint"] for event in RunsOfStudy(reference).events() if event["event"] == "done"}
     faults += [f"{fingerprint[:12]} was computed {count} times" for fingerprint, count in counts.items() if count > 1]

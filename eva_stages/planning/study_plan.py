@@ -49,11 +49,11 @@ def study_rates(arms: Sequence[PlannedArm], given_rates: Rates) -> Rates:
 def iterations_within(arm: PlannedArm, tokens: float, rates: Rates) -> int:
     """After how many iterations an arm has generated so many tokens: as expected, or by the upper limits where there is no rate."""
     entries = plan_document(arm.recipe, arm.resolved, arm.rounds, arm.run, rates)["stages"]
-    generated = 0.0
+    token_sum = 0.0
     for number in sorted({entry["iteration"] for entry in entries}):
         own_entries = [entry for entry in entries if entry["iteration"] == number and is_generating(entry["stage"].partition("-")[2])]
-        generated += sum(entry["tokens"] if entry["output_tokens"] is None else entry["output_tokens"] for entry in own_entries)
-        if generated >= tokens:
+        token_sum += sum(entry["tokens"] if entry["output_tokens"] is None else entry["output_tokens"] for entry in own_entries)
+        if token_sum >= tokens:
             return int(number)
     return arm.recipe.iterations
 
@@ -65,7 +65,7 @@ def study_plan(record: StudyRecord, folder: str, arms: Sequence[PlannedArm], rat
     complete, `unshared` the sums if every run computed all of them. Sums leave null parts out, which `unmeasured` and `unpriced` count.
     """
     counted_stages: set[str] = set()
-    arm_entries, to_do, unshared = [], list[Mapping[str, Any]](), list[Mapping[str, Any]]()
+    arm_entries, to_do_entries, unshared_entries = [], list[Mapping[str, Any]](), list[Mapping[str, Any]]()
     complete_count = 0
     for arm in arms:
         entries = plan_document(arm.recipe, arm.resolved, arm.rounds, arm.run, rates)["stages"]
@@ -75,14 +75,14 @@ def study_plan(record: StudyRecord, folder: str, arms: Sequence[PlannedArm], rat
         for stages in arm.stages:
             for stage in stages:
                 entry, is_complete = entry_by_label[stage.label], arm.run.is_complete(stage)
-                unshared += [] if is_complete else [entry]
+                unshared_entries += [] if is_complete else [entry]
                 if stage.fingerprint in counted_stages:
                     continue
                 counted_stages.add(stage.fingerprint)
                 own_count += 1
                 own_complete_count += is_complete
                 own_entries += [] if is_complete else [entry]
-        to_do += own_entries
+        to_do_entries += own_entries
         complete_count += own_complete_count
         total = sum(map(len, arm.stages))
         counts = {"runs": len(arm.stages), "iterations": arm.recipe.iterations, "stages": total, "shared_stages": total - own_count}
@@ -99,8 +99,8 @@ def study_plan(record: StudyRecord, folder: str, arms: Sequence[PlannedArm], rat
         "stages": sum(entry["stages"] for entry in arm_entries),
         "distinct_stages": len(counted_stages),
         "complete_stages": complete_count,
-        "to_do": _sums(to_do),
-        "unshared": _sums(unshared),
+        "to_do": _sums(to_do_entries),
+        "unshared": _sums(unshared_entries),
     }
 
 
@@ -132,27 +132,31 @@ def study_plan_table(document: dict[str, Any]) -> Group:
     ]
     tokens = document["budget"]["generated_tokens"]
     notes += [f"iterations: about as many as reach {tokens:,.0f} generated tokens"] if tokens else []
-    unmeasured, unpriced = document["to_do"]["unmeasured"], document["to_do"]["unpriced"]
-    notes += [f"{unmeasured:,} stages have no rate yet and are not in the time; run one seed, or give --rates"] if unmeasured else []
-    notes += [f"{unpriced:,} stages have no price"] if unpriced else []
+    unmeasured_count, unpriced_count = document["to_do"]["unmeasured"], document["to_do"]["unpriced"]
+    notes += (
+        [f"{unmeasured_count:,} stages have no rate yet and are not in the time; run one seed, or give --rates"] if unmeasured_count else []
+    )
+    notes += [f"{unpriced_count:,} stages have no price"] if unpriced_count else []
     title = f"{document['study']} in {document['folder']}: {document['measure']}, {len(document['seeds'])} seeds"
     return as_rich([TextTable(title, HEADS, rows, notes, "LrrrrrrrrrRrr", sums=frozenset({len(rows) - 1}))])
 
 
 def _savings(document: dict[str, Any]) -> str:
-    expected, unshared = (document[name]["seconds_expected"] for name in ("to_do", "unshared"))
-    return f". Sharing saves {duration(unshared - expected)} of {duration(unshared)}" if expected and unshared > expected else ""
+    expected, unshared_seconds = (document[name]["seconds_expected"] for name in ("to_do", "unshared"))
+    if not expected or unshared_seconds <= expected:
+        return ""
+    return f". Sharing saves {duration(unshared_seconds - expected)} of {duration(unshared_seconds)}"
 
 
 def _amounts(sums: Mapping[str, Any]) -> list[str]:
     low, expected, high = (sums[f"seconds_{name}"] for name in ("low", "expected", "high"))
-    bound = ">= " if sums["unmeasured"] else ""
+    sign = ">= " if sums["unmeasured"] else ""
     return [
         f"{sums['stages']:,}",
-        UNKNOWN if sums["output_tokens"] is None else f"{bound}{sums['output_tokens']:,.0f}",
+        UNKNOWN if sums["output_tokens"] is None else f"{sign}{sums['output_tokens']:,.0f}",
         f"{sums['tokens'] or 0:,.0f}",
-        UNKNOWN if expected is None else f"{bound}{duration(expected)}",
+        UNKNOWN if expected is None else f"{sign}{duration(expected)}",
         "" if expected is None or low == high else span(low, high),
-        UNKNOWN if sums["gpu_hours"] is None else f"{bound}{sums['gpu_hours']:,.2f}" if sums["gpu_hours"] else "CPU",
+        UNKNOWN if sums["gpu_hours"] is None else f"{sign}{sums['gpu_hours']:,.2f}" if sums["gpu_hours"] else "CPU",
         money(sums["usd_expected"], sums["usd"]),
     ]
