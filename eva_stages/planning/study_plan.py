@@ -52,7 +52,7 @@ def iterations_within(arm: PlannedArm, tokens: float, rates: Rates) -> int:
     token_sum = 0.0
     for number in sorted({entry["iteration"] for entry in entries}):
         own_entries = [entry for entry in entries if entry["iteration"] == number and is_generating(entry["stage"].partition("-")[2])]
-        token_sum += sum(entry["tokens"] if entry["output_tokens"] is None else entry["output_tokens"] for entry in own_entries)
+        token_sum += sum((entry["tokens"] if entry["output_tokens"] is None else entry["output_tokens"]) or 0 for entry in own_entries)
         if token_sum >= tokens:
             return int(number)
     return arm.recipe.iterations
