@@ -21,13 +21,12 @@ from eva_stages.core.devices import Share, free_devices, present_devices, share_
 from eva_stages.core.errors import StageError
 from eva_stages.core.manifests import PIPELINE
 from eva_stages.core.parts import BEGIN_MARK, ROW, read_parts, write_part
-from eva_stages.core.pipeline_patches import ThrowAwayPipeline, poll_often
-from eva_stages.core.placing import models_on_cores, place
+from eva_stages.core.pipeline_patches import ProcessPipeline, ThreadPipeline, poll_often
+from eva_stages.core.placing import fit_one_process, models_on_cores, place
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import Use
 from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
-from eva_stages.core.workers import Workers
 
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput
@@ -133,8 +132,8 @@ class TableStep(GlobalStep):
 def build_pipeline(work: RowWork, steps: Sequence[tuple[Use, Share]], cache: str) -> Pipeline:
     """The pipeline of a row stage from its placed steps, described in a file of the attempt's folder."""
     folders, prefixes = work.read
-    with ThrowAwayPipeline(name=work.name, cache_dir=cache) as pipeline:
-        pipeline._workers = Workers()
+    kind = ThreadPipeline if fit_one_process(steps) else ProcessPipeline
+    with kind(name=work.name, cache_dir=cache) as pipeline:
         step = ArtifactSource(
             name="source", folders=[str(folder) for folder in folders], prefixes=prefixes, parts=str(work.parts), batch_size=work.batch_size
         )

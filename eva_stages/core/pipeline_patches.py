@@ -1,13 +1,16 @@
 """The patches of distilabel that are subclasses of its classes; the others, and what a patch is, are in `patches.py`."""
 
+import queue
 import shutil
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import distilabel.pipeline.base
+import distilabel.pipeline.local
 from distilabel.constants import STEPS_OUTPUTS_PATH
 from distilabel.pipeline import Pipeline
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
@@ -33,7 +36,7 @@ def poll_often() -> None:
 
 @patch("distilabel", VERSIONS, "_StepWrapper._impute_step_outputs, _StepWrapper.run")
 class StepWorker(_StepWrapper):
-    """A step at work in its own process. Whatever it raises arrives as a `StageError`, which every process can read.
+    """A step at work in its own process or thread. Whatever it raises arrives as a `StageError`, which every process can read.
 
     distilabel replaces the rows of a failed batch by rows of None and continues, and loses exceptions that cannot be pickled.
     """
@@ -68,15 +71,15 @@ class StepWorker(_StepWrapper):
             super()._send_batch(batch)
 
 
-@patch("distilabel", VERSIONS, "BasePipeline._cache, _register_batch; LocalPipeline._run_step, _error_callback, _teardown")
+@patch("distilabel", VERSIONS, "BasePipeline._cache, _register_batch, signature; LocalPipeline._error_callback, _teardown")
 class ThrowAwayPipeline(Pipeline):
-    """A pipeline that is never resumed, because its rows are in part files, and that ends with the first of its processes.
+    """A pipeline that is never resumed, because its rows are in part files, and that ends with the first of its steps.
 
-    distilabel saves its state and the rows of every step as JSON after each batch, and leaves the last step's rows in the user's cache
-    of data sets. It waits for ever for a worker that was killed, exited, or raised `SystemExit` or `KeyboardInterrupt`.
+    distilabel saves its state and the rows of every step as JSON after each batch, in folders that it names after digests of all settings,
+    and leaves the last step's rows in the user's cache of data sets.
     """
 
-    _workers: Workers
+    signature = aggregated_steps_signature = "attempt"
 
     def _cache(self) -> None:
         return
@@ -84,19 +87,86 @@ class ThrowAwayPipeline(Pipeline):
     def _register_batch(self, batch: "_Batch") -> None:
         self._batch_manager.register_batch(batch)
 
-    def _run_output_queue_loop_in_thread(self) -> threading.Thread:
-        self._workers.watch()  # all processes have started, and none has work yet
-        return super()._run_output_queue_loop_in_thread()
-
-    def _run_step(self, step: Any, input_queue: Any, replica: int) -> None:
+    def _worker(self, step: Any, input_queue: Any, replica: int) -> StepWorker:
         queues = {"input_queue": input_queue, "output_queue": self._output_queue, "load_queue": self._load_queue}
-        self._pool.apply_async(StepWorker(step, replica, **queues).run, error_callback=self._error_callback)
+        return StepWorker(step, replica, **queues)
 
     def _error_callback(self, e: BaseException) -> None:
         fail(describe(e))
 
     def _teardown(self) -> None:
-        self._workers.release()
         super()._teardown()
         for folder in (self._cache_location["data"] / STEPS_OUTPUTS_PATH).glob("*"):  # input of a data set that nothing uses
             shutil.rmtree(folder)
+
+
+@patch("distilabel", VERSIONS, "LocalPipeline._run_step")
+class ProcessPipeline(ThrowAwayPipeline):
+    """A pipeline with a process per copy of a step, which ends with the first of its processes.
+
+    distilabel waits for ever for a worker that was killed, exited, or raised `SystemExit` or `KeyboardInterrupt`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._workers = Workers()
+
+    def _run_output_queue_loop_in_thread(self) -> threading.Thread:
+        self._workers.watch()  # all processes have started, and none has work yet
+        return super()._run_output_queue_loop_in_thread()
+
+    def _run_step(self, step: Any, input_queue: Any, replica: int) -> None:
+        self._pool.apply_async(self._worker(step, input_queue, replica).run, error_callback=self._error_callback)
+
+    def _teardown(self) -> None:
+        self._workers.release()
+        super()._teardown()
+
+
+class _Queues:
+    """What distilabel needs of multiprocessing's manager, within one process."""
+
+    Queue = queue.Queue
+
+    def shutdown(self) -> None:
+        return
+
+    join = shutdown
+
+
+@patch("distilabel", VERSIONS, "LocalPipeline.run: mp.Manager, _NoDaemonPool")
+class ThreadPipeline(ThrowAwayPipeline):
+    """A pipeline whose steps run in threads of this process, and the first step after the source in the main thread.
+
+    distilabel starts a process for each step and one for their queues, and copies all rows four times between them. Where one process
+    is enough, that takes longer than the work of a small stage. Some libraries work in the main thread only (`signal.alarm`).
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._main_work: queue.Queue[StepWorker] = queue.Queue()
+        self._has_main_work = False
+
+    def run(self, *arguments: Any, **settings: Any) -> Any:
+        distilabel.pipeline.local.mp = SimpleNamespace(Queue=queue.Queue, Manager=lambda: nullcontext(_Queues()))
+        distilabel.pipeline.local._NoDaemonPool = lambda *_, **__: nullcontext()
+        return super().run(*arguments, **settings)
+
+    def _run_output_queue_loop_in_thread(self) -> threading.Thread:
+        loop = super()._run_output_queue_loop_in_thread()  # it starts the steps
+        self._work(self._main_work.get())
+        return loop
+
+    def _run_step(self, step: Any, input_queue: Any, replica: int) -> None:
+        worker = self._worker(step, input_queue, replica)
+        if step.is_generator or self._has_main_work:
+            threading.Thread(target=self._work, args=(worker,), daemon=True, name=step.name).start()
+        else:
+            self._has_main_work = True
+            self._main_work.put(worker)
+
+    def _work(self, worker: StepWorker) -> None:
+        try:
+            worker.run()
+        except StageError as error:
+            self._error_callback(error)

@@ -40,6 +40,14 @@ def models_on_cores(placed_steps: Sequence[tuple[Use, Share]]) -> int:
     return sum(share.copies for step, share in placed_steps if not share.devices and next(_models(step), None) is not None)
 
 
+def fit_one_process(placed_steps: Sequence[tuple[Use, Share]]) -> bool:
+    """Whether one process can run all steps: there is one copy of each, none uses an accelerator or has an engine of its own."""
+    models = [model for step, _ in placed_steps for model in _models(step)]
+    return all(share.copies == 1 and not share.devices for _, share in placed_steps) and not any(
+        TENSOR_PARALLEL in model.runtime for model in models
+    )
+
+
 def _placed_step(step: Use, model: Use, folders: Mapping[str, Path], devices: Devices, copies: int | None) -> tuple[Use, Share]:
     runtime = model.runtime
     device = runtime.get(DEVICE, "auto")

@@ -75,5 +75,6 @@ class Workers:
 
 
 def announce(step: str) -> None:
-    """In a worker: report which step it runs."""
-    _names.send((os.getpid(), step))
+    """In a worker process: report which step it runs."""
+    if _names is not None:
+        _names.send((os.getpid(), step))

@@ -90,7 +90,23 @@ def leave(how: str) -> None:
 
 
 WORKER = r"worker of step ends_0 \(process \d+\)"
-ENDS = {
+STAGE = r"the stage's process"
+LOG = r"its output is in .+pipeline.log"
+THREAD_ENDS = {
+    "signal SIGTERM": rf"{STAGE} was killed by signal 15 \(SIGTERM\); {LOG}",
+    "signal SIGKILL": rf"{STAGE} was killed by signal 9 \(SIGKILL; out of memory\?\); {LOG}",
+    "_exit 0": rf"{STAGE} ended with exit code 0; {LOG}",
+    "_exit 3": rf"{STAGE} ended with exit code 3; {LOG}",
+    "exit 0": r"SystemExit: 0 in step ends_0; the full trace is in .+pipeline.log",
+    "KeyboardInterrupt": r"KeyboardInterrupt in step ends_0; the full trace",
+    "StubbornError": r"StubbornError: \(no message: ValueError\) in step ends_0",
+    "lines": r"ValueError: first line second line \[removed\] in step ends_0",
+    "thread": r"MemoryError in the thread helper",
+    "load _exit 0": rf"{STAGE} ended with exit code 0; {LOG}",
+    "parent SIGKILL": r"the fork server was killed",
+}
+"""Ends of a stage whose steps are threads of one process."""
+PROCESS_ENDS = {
     "signal SIGTERM": rf"{WORKER} was killed by signal 15 \(SIGTERM\) before its work was finished",
     "signal SIGKILL": rf"{WORKER} was killed by signal 9 \(SIGKILL; out of memory\?\)",
     "_exit 0": rf"{WORKER} ended with exit code 0 before its work was finished",
@@ -101,15 +117,24 @@ ENDS = {
     "lines": r"ValueError: first line second line \[removed\] in step ends_0",
     "thread": r"MemoryError in the thread helper",
     "load _exit 0": rf"{WORKER} ended with exit code 0",
-    "parent SIGTERM": r"the stage's process was killed by signal 15 \(SIGTERM\); its output is in .+pipeline.log",
+    "parent SIGTERM": rf"{STAGE} was killed by signal 15 \(SIGTERM\); {LOG}",
     "manager SIGKILL": r"the queue manager \(process \d+\) was killed by signal 9",
     "server SIGKILL": r"the fork server was killed",
 }
+"""Ends of a stage with a process per copy of a step."""
 KEY = "sk-never-to-be-seen-4711"
 
 
 class Ends(CritiqueStep):
-    """Ends a process in the next of the `ENDS` each time it reaches a certain row or is loaded, until there are none left."""
+    """Ends a process in the next of the `ends` each time it reaches a certain row or is loaded, until there are none left.
+
+    Attributes:
+        replicas, device: as those of a model; with several copies the steps run in processes of their own.
+    """
+
+    ends: list[str]
+    replicas: int = 1
+    device: str = "cpu"
 
     def load(self) -> None:
         super().load()
@@ -117,7 +142,7 @@ class Ends(CritiqueStep):
 
     def _end(self, prefix: str) -> None:
         number = len(list(Path(self.work).glob("attempt-*")))
-        how = [*ENDS, ""][number]
+        how = [*self.ends, ""][number]
         if how and how.startswith("load ") == bool(prefix):
             (Path(self.work) / f"attempt-{number}").touch()
             leave(how.removeprefix(prefix))
@@ -140,19 +165,20 @@ def started_processes() -> list[psutil.Process]:
 
 
 @pytest.mark.usefixtures("new_fork_server")
+@pytest.mark.parametrize(("copies", "ends"), [(1, THREAD_ENDS), (2, PROCESS_ENDS)])
 def test_any_end_of_any_process_ends_the_stage_with_its_cause_and_a_rerun_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copies: int, ends: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", KEY)  # the new fork server inherits it
     rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(ROWS)]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")
     source = Outside("prompts", tmp_path / "prompts", "0")
-    step = Use(f"{__name__}:Ends", {"work": Input(WORK)})
+    step = Use(f"{__name__}:Ends", {"work": Input(WORK), "ends": list(ends)}, {"replicas": copies, "device": "cpu"})
     stage = RowStage("end", 0, {"prompts": source}, sources=("prompts",), steps=(step,), schema="critiques", rows_per_part=2)
     run = Run(tmp_path / "run")
     run.create()
     earlier_processes = started_processes()
-    for how, cause in ENDS.items():
+    for how, cause in ends.items():
         with pytest.raises(StageError, match=f"stage 0-end failed: .*{cause}"):
             execute(run, [stage], Reporter())
         assert started_processes() == earlier_processes, how

@@ -72,7 +72,9 @@ def test_distilabel_polls_slowly_turns_failed_rows_into_none_and_keeps_the_rows_
     assert "impute_step_outputs" in source(_StepWrapper._impute_step_outputs), "patch: StepWorker"
     assert "self._impute_step_outputs(batch)" in source(_StepWrapper._non_generator_process_loop)
     assert "steps_data_path" in source(base.BasePipeline._register_batch), "patch: ThrowAwayPipeline"
-    assert "_StepWrapper(" in source(local.Pipeline._run_step) and "exitcode" not in source(local)
+    assert "self.signature" in source(base.BasePipeline._cache_location.fget)
+    assert "_StepWrapper(" in source(local.Pipeline._run_step) and "exitcode" not in source(local), "patch: ProcessPipeline"
+    assert "mp.Manager()" in source(local.Pipeline.run) and "_NoDaemonPool(" in source(local.Pipeline.run), "patch: ThreadPipeline"
 
 
 def test_litellm_downloads_prices_takes_no_transport_and_leaves_a_task_running() -> None:
