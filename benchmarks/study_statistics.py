@@ -92,7 +92,7 @@ def power(seeds: int, contrasts: int, studies: int, rng: np.random.Generator) ->
         known_count += sign_flip_p(d + effect) <= LEVEL / contrasts
         estimated_effect = effect * rng.standard_normal(seeds).std(ddof=1)
         estimated_count += sign_flip_p(d + estimated_effect) <= LEVEL / contrasts
-    setting = f"{seeds} seeds, {contrasts} contrasts"
+    setting = f"{seeds} seeds, {contrasts} contrast{'s' if contrasts > 1 else ''}"
     half = tolerance(0.8, studies) + 0.02
     yield Check("power at the stated effect", setting, known_count / studies, (0.8 - half, 0.8 + half))
     yield Check("the same, sd estimated in another study", setting, estimated_count / studies)

@@ -90,7 +90,9 @@ def _missing_text(missing: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _summary(contrasts: Sequence[Mapping[str, Any]]) -> str:
-    """As in "Of the 7 other contrasts, 1 shows an effect (eva over inverse), 5 show none, 1 is not decided"."""
+    """The sentence of a single contrast; of several, as in "Of the 7 other contrasts: 1 shows an effect (eva over inverse by 0.03)"."""
+    if len(contrasts) == 1:
+        return str(contrasts[0]["sentence"])
     by_verdict = {verdict: [contrast for contrast in contrasts if contrast["verdict"] == verdict] for verdict in VERDICTS}
     parts = []
     if effects := by_verdict[EFFECT_VERDICT]:
