@@ -169,6 +169,11 @@ def _with_recipes(study: Study, file: str, places: Mapping[Location, str], folde
             continue
         if recipe.evaluation.only:
             faults.append(f"{file}: arm {arm}: evaluation.only is true, so nothing is trained; a study needs a recipe that trains")
+        if study.compared_iteration not in (None, recipe.iterations):
+            faults.append(
+                f"{file}: arm {arm}: iterations is {recipe.iterations}, and the study's budget compares after {study.compared_iteration}; "
+                "remove one of them"
+            )
         if "seed" in changes:
             faults.append(f"{file}: arm {arm}: sets the seed; the study sets it, and runs every arm with the same seeds")
         recipes[arm] = recipe

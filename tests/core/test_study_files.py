@@ -74,6 +74,7 @@ def test_runs_of_the_first_contrast_come_first(tmp_path: Path) -> None:
         ),
         ("seeds: 2", "seeds: 2\ncontrasts: [[eva, eva]]", "compares an arm with itself"),
         ("seeds: 2", "seeds: 2\nbudget: {}", "test.yaml:5: budget: is empty; give generated_tokens, iterations or both"),
+        ("creator.metric: uniform}", "iterations: 2}\nbudget: {iterations: 1}", "iterations is 2, and the study's budget compares after 1"),
         ("seeds: 2", "seed: 2", r"test.yaml:4: seed: unknown field; .* Did you mean seeds\?"),
         ("base: quickstart", "base: quickstrat", r"there is no recipe 'quickstrat': .*Did you mean quickstart\?"),
     ],

@@ -112,3 +112,8 @@ class Study(Section):
         if self.budget is None:
             return None
         return self.budget.iterations if self.budget.iterations is not None else MOST_ITERATIONS
+
+    @property
+    def compared_iteration(self) -> int | None:
+        """The iteration after which the arms are compared, if the budget gives one."""
+        return self.budget.iterations if self.budget is not None and self.budget.generated_tokens is None else None
