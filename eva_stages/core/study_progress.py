@@ -50,6 +50,8 @@ class StudyReporter:
         self._computed_seconds = 0.0
         self._usd = 0.0
         self._reported_messages: Counter[str] = Counter()
+        """Without their figures."""
+        self._first_texts: dict[str, str] = {}
         self._lock = threading.Lock()
         self._remaining_text = ""
 
@@ -67,7 +69,8 @@ class StudyReporter:
         message = _FIGURE.sub("#", text)
         with self._lock:
             self._reported_messages[message] += 1
-            is_new = self._reported_messages[message] == 1
+            is_new = message not in self._first_texts
+            self._first_texts.setdefault(message, text)
         if is_new:
             self.say(f"{label}: {text}")
 
@@ -139,7 +142,7 @@ class StudyReporter:
         finally:
             for message, count in self._reported_messages.items():
                 if count > 1:
-                    self.say(f"reported {count} times: {message}")
+                    self.say(f"reported {count} times, with these or other figures: {self._first_texts[message]}")
 
     def _table(self) -> Table:
         """A row for each arm: its runs that are done and failed, and where its running ones are."""

@@ -64,6 +64,7 @@ def test_runs_of_the_first_contrast_come_first(tmp_path: Path) -> None:
         ("creator.metric: uniform", "creator.metric: reward_gap", "eva and uniform are the same recipe; their difference would be 0"),
         ("creator.metric: uniform", "seed: 7", "arm uniform: sets the seed"),
         ("uniform: {", "../uniform: {", "arms.*should match pattern"),
+        ("uniform: {", "lock: {", "lock: files of the study have this name"),
         ("uniform: {", "EVA: {", "arms: eva and EVA are one folder"),
         ("seeds: 2", "seeds: 0", "test.yaml:4: seeds: is 0; expected the number of seeds, from 1"),
         ("seeds: 2", "seeds: [1, 1]", "seeds: has 1 more than once"),

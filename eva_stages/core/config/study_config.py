@@ -13,6 +13,7 @@ from eva_stages.core.recipe_errors import closest
 MOST_ITERATIONS = 20
 """Iterations after which a run ends that has not reached its budget of tokens."""
 
+RESERVED_NAMES = ("lock", "study.json", "results.json", "results.csv", "report.html", "report")
 SafeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that every file system takes for a folder."""
 Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
@@ -76,6 +77,8 @@ class Study(Section):
     @field_validator("arms", mode="after")
     @classmethod
     def _folders_differ(cls, arms: dict[str, Any]) -> dict[str, Any]:
+        if reserved_names := [name for name in arms if name.lower() in RESERVED_NAMES]:
+            raise ValueError(f"{', '.join(reserved_names)}: files of the study have this name; rename the arm")
         for first, second in pairwise(sorted(arms, key=str.lower)):
             if first.lower() == second.lower():
                 raise ValueError(f"{first} and {second} are one folder on some file systems; rename one")
