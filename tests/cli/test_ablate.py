@@ -110,10 +110,7 @@ def test_a_budget_of_tokens_ends_a_run_or_fails_it_where_it_cannot_be_reached(st
     }
     write_study(home / "long.yaml", seeds=[42], budget={"generated_tokens": 1e9, "iterations": 1})
     output = run_eva("ablate", "long.yaml", cwd=home, code=1)
-    assert (
-        "eva/42, uniform/42: the run ends after 1 iterations with" in output.stderr.replace("\n", " ")
-        or "2 of 2 runs failed" in output.stderr
-    )
+    assert "2 of 2 runs failed" in output.stderr
     assert "of 1,000,000,000 generated tokens; raise budget.iterations" in output.stderr
     computed_stages = [event for event in all_events(home / "runs/long") if event["event"] == "start"]
     assert not computed_stages, "all stages are those of the other study"
@@ -144,11 +141,8 @@ def test_two_studies_at_once_compute_each_stage_once_and_a_failing_arm_stops_no_
 def test_a_study_that_is_in_use_is_left_alone(study: Path) -> None:
     home = study.parents[1]
     process = start_eva("ablate", "tiny.yaml", "--seeds", "3", cwd=home)
-    while running(process) and not at_stage(study, "0-train")():
-        if any(event["event"] == "start" for event in all_events(study / "..") if event["stage"] == "never"):
-            break
-        if (study / "eva" / "44").is_dir():
-            break
+    while running(process) and not (study / "eva" / "44").is_dir():
+        pass
     output = run_eva("ablate", "tiny.yaml", cwd=home, code=1)
     assert "in use by process" in output.stderr
     kill_group(process)
