@@ -13,6 +13,10 @@ def audit(
         int | None,
         typer.Option("--iteration", metavar="T", min=1, help="Which iteration. [default: the first with evolved and scored prompts]"),
     ] = None,
+    influence: Annotated[
+        int | None,
+        typer.Option("--influence", metavar="N", min=20, help="Also compute the one-step influence of N prompts; loads the policy."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Is informativeness measured reliably, and is it heritable? Per metric, with intervals, from the run's folder alone."""
@@ -20,4 +24,12 @@ def audit(
     from eva_stages.views.audit_tables import audit_view
     from eva_stages.views.history import read_history
 
-    show(audit_document(read_history(existing_run(run)), iteration), audit_view, as_json)
+    folder = existing_run(run)
+    history = read_history(folder)
+    document = audit_document(history, iteration)
+    if influence is not None:
+        from cli.influence_option import compute_influence
+
+        compute_influence(folder, history, document["iteration"], influence)
+        document = audit_document(history, iteration)
+    show(document, audit_view, as_json)

@@ -18,6 +18,8 @@ ROUNDS = 1000
 MOST_SPLITS = 50
 ALL_SPLITS_UP_TO = 8
 """Responses per prompt up to which every split into halves is used."""
+LEAST_RESPONSES = 4
+"""Responses per prompt that are split into halves."""
 LEAST_UNITS = 10
 """With fewer units no figure is given: the bootstrap's interval would be too narrow."""
 LEAST_RELIABILITY = 0.05
@@ -38,8 +40,8 @@ def estimate(statistic: Statistic, units: int, n: int, seed: int = 0) -> Estimat
         return None
     rounds_at_once = max(1, _CELLS // units)
     starts = range(0, ROUNDS, rounds_at_once)
+    value = point_value(statistic, units)
     with np.errstate(all="ignore"):
-        value = float(statistic(np.ones((1, units)))[0])
         resampled_values = np.concatenate(
             [statistic(_resamples(units, min(rounds_at_once, ROUNDS - start), seed + start)) for start in starts]
         )
@@ -48,6 +50,12 @@ def estimate(statistic: Statistic, units: int, n: int, seed: int = 0) -> Estimat
         return None
     low, high = np.percentile(known_values, [2.5, 97.5])
     return Estimate(value, float(low), float(high), n)
+
+
+def point_value(statistic: Statistic, units: int) -> float:
+    """A figure without its interval; NaN if it is not defined."""
+    with np.errstate(all="ignore"):
+        return float(statistic(np.ones((1, units)))[0])
 
 
 @lru_cache(maxsize=4)
@@ -83,12 +91,17 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, units: np.ndarray) -> Statist
 
 
 def halves(n: int, seed: int = 0) -> list[tuple[list[int], list[int]]]:
-    """Splits of n responses into two halves of n // 2: all of them for few responses, else `MOST_SPLITS` at random; empty below 2."""
+    """Splits of n responses into two halves of n // 2: all of them for few responses, else `MOST_SPLITS` at random.
+
+    Empty below `LEAST_RESPONSES`, because a single response has no spread.
+    """
     size = n // 2
+    if n < LEAST_RESPONSES:
+        return []
     if n > ALL_SPLITS_UP_TO:
         orders = [np.random.default_rng([seed, split]).permutation(n).tolist() for split in range(MOST_SPLITS)]
         return [(order[:size], order[size : 2 * size]) for order in orders]
-    firsts = [first for first in combinations(range(n), size) if size and (n % 2 or first[0] == 0)]
+    firsts = [first for first in combinations(range(n), size) if n % 2 or first[0] == 0]
     return [(list(first), [index for index in range(n) if index not in first][:size]) for first in firsts]
 
 

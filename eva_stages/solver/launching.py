@@ -57,6 +57,47 @@ def training_length(max_length: int, policy: Path) -> int:
     return min(max_length, position_count(policy) or max_length)
 
 
+def training_job(
+    work: Path,
+    inputs: dict[str, Path],
+    cache: Path,
+    label: str,
+    runtime: dict[str, Any],
+    *,
+    loss: dict[str, Any],
+    training: dict[str, Any],
+    seed: int,
+    system_prompt: str | None,
+    date: str | None,
+    loss_function: str | FunctionCode | None = None,
+    on_policy: dict[str, Any] | None = None,
+) -> TrainingJob:
+    """The job of a training stage.
+
+    Args:
+        work, inputs, cache, label: see `TrainingJob`.
+        runtime, loss, training, seed, system_prompt, date, loss_function, on_policy: the stage's arguments, see `train`.
+    """
+    same_vocabulary(inputs["policy"], inputs["reference"])
+    length = training_length(training["max_length"], inputs["policy"])
+    if loss_function is not None:
+        loss = {**loss, "function": loss_function if isinstance(loss_function, str) else loss_function.spec}
+    return TrainingJob(
+        loss=TypeAdapter(Loss).validate_python(loss),
+        loss_function=loss_function,
+        training=Training(**{**training, "max_length": length, "runtime": runtime["training"]}),
+        on_policy=OnPolicy(**on_policy, unscored_limit=runtime["unscored"]) if on_policy else None,
+        seed=seed,
+        system_prompt=system_prompt,
+        date=date,
+        inputs={WORK: work, **inputs},
+        reference_digest=tree_digest(inputs["reference"]),
+        work=work,
+        cache=cache,
+        label=label,
+    )
+
+
 def train(
     context: Context,
     runtime: dict[str, Any],
@@ -82,28 +123,15 @@ def train(
         StageError: with the end of the training log, if the process fails.
     """
     work, inputs = context.work.resolve(), {name: path.resolve() for name, path in context.inputs.items()}  # for other machines
-    same_vocabulary(inputs["policy"], inputs["reference"])
-    length = training_length(training["max_length"], inputs["policy"])
-    if loss_function is not None:
-        loss = {**loss, "function": loss_function if isinstance(loss_function, str) else loss_function.spec}
-    job = TrainingJob(
-        loss=TypeAdapter(Loss).validate_python(loss),
-        loss_function=loss_function,
-        training=Training(**{**training, "max_length": length, "runtime": runtime["training"]}),
-        on_policy=OnPolicy(**on_policy, unscored_limit=runtime["unscored"]) if on_policy else None,
-        seed=seed,
-        system_prompt=system_prompt,
-        date=date,
-        inputs={WORK: work, **inputs},
-        reference_digest=tree_digest(inputs["reference"]),
-        work=work,
-        cache=context.run.resolve() / "cache",
-        label=f"{context.run.name}/{context.work.name}",
+    label = f"{context.run.name}/{context.work.name}"
+    arguments: dict[str, Any] = {"loss": loss, "training": training, "seed": seed, "system_prompt": system_prompt, "date": date}
+    job = training_job(
+        work, inputs, context.run.resolve() / "cache", label, runtime, **arguments, loss_function=loss_function, on_policy=on_policy
     )
     job.write(work / JOB)
     log = work / "training.log"
     file = read_launch_file(job.training.runtime.launch)
-    environment, starter = _environment(context, job, file), job.training.runtime.starter
+    environment, starter = environment_of(job, file, context.run.resolve() / "trackers" / context.work.name), job.training.runtime.starter
     for earlier in (REFERENCE, RESULT):
         (work / earlier).unlink(missing_ok=True)
     begun_bytes = (work / METRICS).stat().st_size if (work / METRICS).is_file() else 0
@@ -150,10 +178,9 @@ def _command(job: TrainingJob, file: LaunchFile, environment: dict[str, str], cl
     return [sys.executable, "-m", f"eva_stages.solver.{'machines' if starter == 'ray' else 'slurm'}", str(path)]
 
 
-def _environment(context: Context, job: TrainingJob, file: LaunchFile) -> dict[str, str]:
-    """Variables that are added to the environment of the training processes."""
-    trackers = str(context.run.resolve() / "trackers" / context.work.name)
-    homes = dict.fromkeys(TRACKER_HOMES, trackers) if job.training.runtime.report_to else {}
+def environment_of(job: TrainingJob, file: LaunchFile, trackers: Path) -> dict[str, str]:
+    """Variables that are added to the environment of the training processes; `trackers`: folder for what trackers write."""
+    homes = dict.fromkeys(TRACKER_HOMES, str(trackers)) if job.training.runtime.report_to else {}
     # libraries that format tracebacks wrap the message, which is read back from the log
     return {**homes, **processor_environment(file.use_cpu), "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "2000"}
 

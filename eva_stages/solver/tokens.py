@@ -50,7 +50,7 @@ def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out_file: 
         for batch in pq.ParquetFile(pairs / FILE).iter_batches(ROWS):
             rows = []
             for row in batch.to_pylist():
-                prompt, chosen, rejected = chat.prompt_ids(row["prompt"]), _response(chat, row, "chosen"), _response(chat, row, "rejected")
+                prompt, chosen, rejected = pair_ids(chat, row)
                 end = fate([len(prompt), len(chosen), len(rejected)], max_length, too_long)
                 counts[end] += 1
                 counts["pairs"] += end == "truncated"
@@ -74,6 +74,11 @@ def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
     has_wins = all(dataset.data.column(name).null_count == 0 for name in WINS)
     counts = read_json(path.with_name(path.name + ".json"), dict)
     return dataset if has_wins else dataset.remove_columns(list(WINS)), counts
+
+
+def pair_ids(chat: Chat, row: dict[str, Any]) -> tuple[list[int], list[int], list[int]]:
+    """The token ids of a pair: prompt, chosen, rejected."""
+    return chat.prompt_ids(row["prompt"]), _response(chat, row, "chosen"), _response(chat, row, "rejected")
 
 
 def _response(chat: Chat, row: dict[str, Any], side: str) -> list[int]:

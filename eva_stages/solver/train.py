@@ -18,7 +18,7 @@ from eva_stages.core.errors import describe
 from eva_stages.core.patches import single_process_environment
 from eva_stages.core.process import call_after_end, print_trace
 from eva_stages.core.stage import load_attribute
-from eva_stages.solver.job import read_job
+from eva_stages.solver.job import TrainingJob, read_job
 from eva_stages.solver.machine import Marks, launcher
 
 PAIRWISE = "eva_stages.solver.preference:train"
@@ -29,16 +29,21 @@ NOT_PAIRWISE = {"simpo": REFERENCE_FREE, "orpo": REFERENCE_FREE, "rloo": "eva_st
 
 def train_here(job_file: str, launch_file: str, environment: dict[str, str]) -> None:
     """Train in this process, as the only one, with additions to its environment."""
-    os.environ.update({**single_process_environment(launch_file), **environment})
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # torch was imported before and does not read the variable again
-    if not parse_flag_from_env("ACCELERATE_USE_CPU"):
-        free_devices()
-        take_devices(1)  # transformers would use all visible devices for DataParallel
+    use_this_process(launch_file, environment)
     try:
         train(job_file)
     finally:
         if tracker := sys.modules.get("wandb"):  # wandb waits for the interpreter to exit, which does not happen here
             tracker.finish()
+
+
+def use_this_process(launch_file: str, environment: dict[str, str]) -> None:
+    """Prepare this process to be the only one that trains, with additions to its environment."""
+    os.environ.update({**single_process_environment(launch_file), **environment})
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # torch was imported before and does not read the variable again
+    if not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        free_devices()
+        take_devices(1)  # transformers would use all visible devices for DataParallel
 
 
 def train_launched(job_file: str) -> None:
@@ -58,10 +63,16 @@ def train_launched(job_file: str) -> None:
 
 def train(job_file: str) -> None:
     """Train with the trainer of the job's loss."""
+    job = started_job(job_file)
+    load_attribute(trainer_target(job.loss.kind))(job)
+
+
+def started_job(job_file: str) -> TrainingJob:
+    """Read a job, and decide on which devices this process works."""
     job = read_job(Path(job_file))
     # the first PartialState decides for the process: without `cpu`, each process on a CPU would train alone
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-    load_attribute(trainer_target(job.loss.kind))(job)
+    return job
 
 
 def trainer_target(kind: str) -> str:

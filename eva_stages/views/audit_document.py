@@ -5,9 +5,8 @@ informative prompt must be more informative than other prompts' children. Everyt
 influence was computed by `eva audit RUN --influence N` and is read from a file.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from eva_stages.core.config.function_fields import METRIC
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.named_functions import known_functions
 from eva_stages.evaluation import audit_statistics as statistics
-from eva_stages.evaluation.statistics import Estimate
 from eva_stages.views.history import History
 from eva_stages.views.influence_file import Influence, read_influence
 from eva_stages.views.selection_records import SelectionRecord, auditable_iterations, selection_record
@@ -29,6 +27,14 @@ NOTHING_TO_ACT_ON = "there is nothing for selection to act on"
 Figure = dict[str, Any] | None
 
 
+class Sample(NamedTuple):
+    """A figure to be estimated, the number of its independent units, and the number that it is reported to be based on."""
+
+    statistic: statistics.Statistic
+    units: int
+    n: int
+
+
 def audit(history: History, iteration: int | None = None) -> dict[str, Any]:
     """The audit of one iteration, by default the first that has evolved and scored prompts, and a line for each of the others.
 
@@ -37,20 +43,13 @@ def audit(history: History, iteration: int | None = None) -> dict[str, Any]:
     Raises:
         ConfigError: if the run has no such iteration, or not the one asked for, with the reason.
     """
-    iterations = auditable_iterations(history)
-    if iteration is None:
-        iteration = iterations[0] if iterations else 1
-    elif iteration not in iterations and iterations:
-        try:
-            selection_record(history, iteration)
-        except ConfigError as error:
-            raise ConfigError([f"{error.faults[0]}. Iterations that can be audited: {', '.join(map(str, iterations))}"]) from error
-    record = selection_record(history, iteration)
+    record = audited_record(history, iteration)
+    iteration = record.iteration
     influence = read_influence(history, iteration)
     metrics = {
         name: figures for name, metric in known_functions(METRIC).items() if (figures := _figures(record, metric, influence)) is not None
     }
-    chosen_metric = str((history.recipe.get("creator") or {}).get("metric", FALLBACK_METRIC))
+    chosen_metric = recipe_metric(history)
     judged_metric = chosen_metric if chosen_metric in metrics else FALLBACK_METRIC
     state, verdict = _verdict(metrics.get(judged_metric), judged_metric, record)
     is_learnable, rule = statistics.learnable(record.candidates.rewards)
@@ -69,12 +68,32 @@ def audit(history: History, iteration: int | None = None) -> dict[str, Any]:
         "learnable": {**(_share(is_learnable) or {}), "rule": rule},
         "metrics": metrics,
         "notes": _notes(record, chosen_metric, judged_metric, influence),
-        "iterations": [_line(selection_record(history, number), judged_metric) for number in iterations],
+        "iterations": [_line(selection_record(history, number), judged_metric) for number in auditable_iterations(history)],
     }
 
 
-def _figures(record: SelectionRecord, metric: statistics.Metric, influence: Influence | None) -> dict[str, Figure] | None:
-    """Every figure of a metric; None for a metric that does not depend on the rewards."""
+def audited_record(history: History, iteration: int | None = None) -> SelectionRecord:
+    """What `audit` is about.
+
+    Raises:
+        ConfigError: as `audit` says.
+    """
+    iterations = auditable_iterations(history)
+    if iteration is None:
+        iteration = iterations[0] if iterations else 1
+    try:
+        return selection_record(history, iteration)
+    except ConfigError as error:
+        advice = f". Iterations that can be audited: {', '.join(map(str, iterations))}" if iterations else ""
+        raise ConfigError([error.faults[0] + advice]) from error
+
+
+def recipe_metric(history: History) -> str:
+    return str((history.recipe.get("creator") or {}).get("metric", FALLBACK_METRIC))
+
+
+def figure_samples(record: SelectionRecord, metric: statistics.Metric, influence: Influence | None) -> dict[str, Sample | None] | None:
+    """Every figure of a metric, to be computed; None for a metric that does not depend on the rewards."""
     candidates, children, families = record.candidates.rewards, record.children.rewards, record.families
     parent_values, child_values = metric(candidates), metric(children)
     if np.ptp(parent_values) == 0 and np.ptp(child_values) == 0:
@@ -82,45 +101,46 @@ def _figures(record: SelectionRecord, metric: statistics.Metric, influence: Infl
     count, family_count = len(children), int(families.max()) + 1
     prompts = np.arange(len(candidates))
     pairs = parent_values[record.parents][:, None], child_values[:, None]
-    corrected_figure = statistics.corrected_intraclass_correlation(children, metric, families)
-    figures = {
-        "reliability": statistics.estimate(statistics.reliability(candidates, metric, prompts), len(candidates), len(candidates)),
-        "parent_child": statistics.estimate(statistics.correlation(*pairs, families), family_count, count),
-        "siblings": statistics.estimate(statistics.intraclass_correlation(child_values, families), family_count, count),
-        "siblings_corrected": statistics.estimate(corrected_figure, family_count, count),
+    return {
+        "reliability": Sample(statistics.reliability(candidates, metric, prompts), len(candidates), len(candidates)),
+        "parent_child": Sample(statistics.correlation(*pairs, families), family_count, count),
+        "siblings": Sample(statistics.intraclass_correlation(child_values, families), family_count, count),
+        "siblings_corrected": Sample(statistics.corrected_intraclass_correlation(children, metric, families), family_count, count),
         "lift": _lift(record, parent_values, child_values),
         "lift_of_variance": _lift(record, parent_values, children.var(axis=1)),
         "influence": _influence(metric, influence),
         "gain": _gain(record, metric),
     }
-    return {name: _figure(estimate) for name, estimate in figures.items()}
 
 
-def _lift(record: SelectionRecord, parent_values: np.ndarray, child_values: np.ndarray) -> Estimate | None:
+def _figures(record: SelectionRecord, metric: statistics.Metric, influence: Influence | None) -> dict[str, Figure] | None:
+    samples = figure_samples(record, metric, influence)
+    return None if samples is None else {name: _figure(sample) for name, sample in samples.items()}
+
+
+def _lift(record: SelectionRecord, parent_values: np.ndarray, child_values: np.ndarray) -> Sample | None:
     """By how much drawing parents by the metric raises the mean of their children, over the parents that could be drawn."""
     if record.inclusion is None or child_values.min() < 0 or not child_values.any():
         return None
     parents, families = np.unique(record.parents, return_inverse=True)
     inclusion = record.inclusion[parents]
-    could_be_drawn = np.isfinite(inclusion) & (inclusion > 0)
+    could_be_drawn = inclusion > 0
     span = np.ptp(parent_values)
     weights = (parent_values - parent_values.min()) / (span if span > 0 else 1.0)
     means = np.bincount(families, child_values) / np.bincount(families)
-    if not could_be_drawn.any():
-        return None
+    count = int(could_be_drawn.sum())
     statistic = statistics.lift(means[could_be_drawn], weights[parents][could_be_drawn], inclusion[could_be_drawn])
-    return statistics.estimate(statistic, int(could_be_drawn.sum()), int(could_be_drawn.sum()))
+    return Sample(statistic, count, count)
 
 
-def _influence(metric: statistics.Metric, influence: Influence | None) -> Estimate | None:
+def _influence(metric: statistics.Metric, influence: Influence | None) -> Sample | None:
     if influence is None:
         return None
-    values = metric(influence.rewards)
-    statistic = statistics.rank_correlation(values[:, None], influence.values[:, None], np.arange(len(values)))
-    return statistics.estimate(statistic, len(values), len(values))
+    values, count = metric(influence.rewards), len(influence.values)
+    return Sample(statistics.rank_correlation(values[:, None], influence.values[:, None], np.arange(count)), count, count)
 
 
-def _gain(record: SelectionRecord, metric: statistics.Metric) -> Estimate | None:
+def _gain(record: SelectionRecord, metric: statistics.Metric) -> Sample | None:
     """The metric before training and the change of the mean reward, from different halves of the responses before.
 
     From the same responses, their noise would be in both and correlate them.
@@ -134,11 +154,11 @@ def _gain(record: SelectionRecord, metric: statistics.Metric) -> Estimate | None
     values = np.stack([metric(prompts.rewards[:, first]) for first, _ in splits], axis=1)
     gains = np.stack([new_means - prompts.rewards[:, second].mean(axis=1) for _, second in splits], axis=1)
     count = len(new_means)
-    return statistics.estimate(statistics.rank_correlation(values, gains, np.arange(count)), count, count)
+    return Sample(statistics.rank_correlation(values, gains, np.arange(count)), count, count)
 
 
 def _share(flags: np.ndarray) -> Figure:
-    return _figure(statistics.estimate(statistics.share(flags), len(flags), len(flags)))
+    return _figure(Sample(statistics.share(flags), len(flags), len(flags)))
 
 
 def _line(record: SelectionRecord, name: str) -> dict[str, Any]:
@@ -148,6 +168,13 @@ def _line(record: SelectionRecord, name: str) -> dict[str, Any]:
     return {"iteration": record.iteration, "learnable": _share(is_learnable), **{figure: figures.get(figure) for figure in FIGURES[:6]}}
 
 
+def heritability(siblings: Figure) -> str:
+    """Whether the intraclass correlation of siblings is below the least that selection can act on."""
+    if siblings is None:
+        return "unknown"
+    return "below" if siblings["high"] < LEAST_HERITABILITY else "unclear" if siblings["low"] < LEAST_HERITABILITY else "fine"
+
+
 def _verdict(figures: dict[str, Figure] | None, metric: str, record: SelectionRecord) -> tuple[str, str]:
     """Whether siblings resemble each other, as a word and as the sentence that an audit starts with."""
     siblings = (figures or {}).get("siblings")
@@ -155,12 +182,12 @@ def _verdict(figures: dict[str, Figure] | None, metric: str, record: SelectionRe
     if siblings is None:
         return "unknown", f"It is not known whether selection can work here: {sample} are too few, or their {metric} is always the same."
     numbers = f"the intraclass correlation of siblings' {metric} is {interval_text(siblings)}"
-    if siblings["high"] < LEAST_HERITABILITY:
-        state, answer = "below", f"Selection cannot work here: {numbers}, below .1, so {NOTHING_TO_ACT_ON}"
-    elif siblings["low"] < LEAST_HERITABILITY:
-        state, answer = "unclear", f"It cannot be told whether selection can work here: {numbers}, which cannot be told from .1"
-    else:
-        state, answer = "fine", f"Selection can work here: {numbers}, above .1"
+    state = heritability(siblings)
+    answer = {
+        "below": f"Selection cannot work here: {numbers}, below .1, so {NOTHING_TO_ACT_ON}",
+        "unclear": f"It cannot be told whether selection can work here: {numbers}, which cannot be told from .1",
+        "fine": f"Selection can work here: {numbers}, above .1",
+    }[state]
     corrected_figure = (figures or {}).get("siblings_corrected")
     noise = (
         f" Without the noise of {record.children.rewards.shape[1]} responses it is {interval_text(corrected_figure)}."
@@ -178,18 +205,32 @@ def _notes(record: SelectionRecord, chosen_metric: str, judged_metric: str, infl
             "does not depend on the rewards" if chosen_metric in METRIC.names else "is a function in a file, which an audit does not run"
         )
         notes.append(f"The recipe's metric {chosen_metric} {reason}; the verdict is about {judged_metric}.")
+    if (count := record.candidates.rewards.shape[1]) < statistics.LEAST_RESPONSES:
+        notes.append(f"No reliability: {count} responses per prompt cannot be split into halves with a spread; it needs 4.")
     if record.next_policy_scores:
         notes.append("The evolved prompts were scored under the next policy: training samples its own responses.")
     if record.inclusion is None:
         notes.append(f"No lift: {record.draw_note}.")
+    elif undrawn_count := int((record.inclusion == 0).sum()):
+        notes.append(
+            f"Lift is over the candidates that could be drawn: {undrawn_count:,} of {len(record.inclusion):,} have weight 0, and no "
+            "children. A run with creator.metric=uniform gives the lift over all."
+        )
     if record.training is None:
         notes.append("No gain: the prompts of this iteration were not scored both before and after its training.")
     if influence is None:
         notes.append("No influence: run `eva audit RUN --influence N`, which loads the policy.")
+    else:
+        count, held_out_count = len(influence.values), influence.facts.get("held_out_pairs")
+        notes.append(
+            f"Influence: one gradient step on each of {count:,} prompts' pairs at the recipe's learning rate and loss, and the fall of the "
+            f"loss on {held_out_count:,} pairs of prompts that descend from other seed prompts."
+        )
     return notes
 
 
-def _figure(estimate: Estimate | None) -> Figure:
+def _figure(sample: Sample | None) -> Figure:
+    estimate = None if sample is None else statistics.estimate(*sample)
     return None if estimate is None else asdict(estimate)
 
 
@@ -202,17 +243,3 @@ def _short(value: float) -> str:
     text = f"{value:.2f}"
     text = text.removeprefix("-") if float(text) == 0 else text
     return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
-
-
-def mean_audit(audits: Sequence[dict[str, Any]], interval: Callable[[np.ndarray], tuple[float, float]]) -> dict[str, dict[str, Figure]]:
-    """The mean over runs (the seeds of an arm) of every figure; `interval`: of one value per run."""
-    names = dict.fromkeys(name for document in audits for name in document["metrics"])
-    means: dict[str, dict[str, Figure]] = {}
-    for name in names:
-        means[name] = {}
-        for figure in FIGURES:
-            entries = [document["metrics"].get(name, {}).get(figure) for document in audits]
-            values = np.array([entry["value"] for entry in entries if entry is not None])
-            low, high = interval(values) if len(values) > 1 else (None, None)
-            means[name][figure] = {"value": float(values.mean()), "low": low, "high": high, "n": len(values)} if len(values) else None
-    return means

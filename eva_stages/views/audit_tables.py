@@ -49,7 +49,7 @@ def audit_tables(document: dict[str, Any]) -> list[TextTable]:
         _metric_table(f"What follows: {sample}", metrics, CONSEQUENCES, CONSEQUENCE_NOTES),
     ]
     names = ("learnable", "reliability", "siblings", "lift")
-    rows = [[line["iteration"], *(_text(line, figure) for figure in names)] for line in document["iterations"]]
+    rows = [[line["iteration"], *(figure_text(line, figure) for figure in names)] for line in document["iterations"]]
     rule = f"learnable: {learnable['rule']}"
     note = (
         f"{rule}, {interval_text(learnable)} of n = {learnable['n']:,} in iteration {document['iteration']}" if "n" in learnable else rule
@@ -63,12 +63,12 @@ def _metric_table(title: str, metrics: dict[str, Any], names: tuple[str, ...], n
     sizes = [_size(metrics, figure) for figure in names]
     rows = [
         ["n", *sizes],
-        *([short_name(name), *(_text(figures, figure) for figure in names)] for name, figures in metrics.items()),
+        *([short_name(name), *(figure_text(figures, figure) for figure in names)] for name, figures in metrics.items()),
     ]
     return TextTable(title, ["metric", *(HEADS[figure] for figure in names)], rows, notes, "l" + "r" * len(names))
 
 
-def _text(figures: dict[str, Any], name: str) -> str:
+def figure_text(figures: dict[str, Any], name: str) -> str:
     """A figure with its interval; of a lift in percent, as in "7 [-2 15]"."""
     figure = figures[name]
     if figure is None or not name.startswith("lift"):

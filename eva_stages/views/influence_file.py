@@ -33,7 +33,7 @@ class Influence:
     rewards: np.ndarray
     """Shape (prompts, n)."""
     facts: dict[str, Any]
-    """How it was computed: held_out_pairs, learning_rate, loss, fingerprint."""
+    """How it was computed: version, fingerprint (of the training), requested_prompts, held_out_pairs, learning_rate."""
 
 
 def influence_path(root: Path, training_folder: str) -> Path:
@@ -50,6 +50,15 @@ def write_influence(path: Path, ids: list[str], values: list[float], facts: dict
     partial.replace(path)
 
 
+def saved_facts(path: Path) -> dict[str, Any]:
+    """How a file was computed; empty where there is no file."""
+    if not path.is_file():
+        return {}
+    with parquet_errors(path):
+        facts: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {}).get(FACTS, b"{}"))
+    return facts
+
+
 def read_influence(history: History, iteration: int) -> Influence | None:
     """The influence of an iteration's prompts under its training; None where it was not computed."""
     training, rewards = history.find("train", iteration), history.find("reward", iteration)
@@ -63,4 +72,4 @@ def read_influence(history: History, iteration: int) -> Influence | None:
     is_scored = places.is_valid()
     matrix = drawable(reward_matrix(reward_rows["rewards"].take(places.filter(is_scored))))
     values = table["influence"].combine_chunks().filter(is_scored).to_numpy(zero_copy_only=False)
-    return Influence(values, matrix, json.loads((table.schema.metadata or {}).get(FACTS, b"{}")))
+    return Influence(values, matrix, saved_facts(path))

@@ -171,8 +171,9 @@ def _inclusion(
         return None, f"the selection is {kind}: {UNKNOWN_DRAW}"
     if float(selection.get("topic_share") or 0):
         return None, f"the selection also weighs topics (topic_share): {UNKNOWN_DRAW}"
-    if size >= (weights > 0).sum():
-        return np.where(weights > 0, 1.0, np.nan), ""
+    positive_count = int((weights > 0).sum())
+    if size >= positive_count:  # all of them, and the rest uniformly from those without weight
+        return np.where(weights > 0, 1.0, (size - positive_count) / max(1, len(weights) - positive_count)), ""
     shares = weights / weights.sum()
     highest = size / shares[shares > 0].min()
     threshold = brentq(lambda time: -np.expm1(-shares * time).sum() - size, 0, 2 * highest + size, xtol=1e-9)

@@ -1,47 +1,98 @@
-"""Whether selection can work in the runs of a study: the audits of one arm, as means over its seeds."""
+"""The audit of a study: for each arm the figures of its runs, as means over seeds with intervals over seeds."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from eva_stages.core.config.function_fields import METRIC
 from eva_stages.core.errors import ConfigError
-from eva_stages.evaluation.study_statistics import CONFIDENCE, t_interval
-from eva_stages.views.audit_document import audit, mean_audit
+from eva_stages.core.named_functions import known_functions
+from eva_stages.evaluation import audit_statistics as statistics
+from eva_stages.evaluation.study_statistics import t_interval
+from eva_stages.views.audit_document import (
+    FALLBACK_METRIC,
+    FIGURES,
+    NOTHING_TO_ACT_ON,
+    Figure,
+    audited_record,
+    figure_samples,
+    heritability,
+    recipe_metric,
+)
+from eva_stages.views.history import History
+from eva_stages.views.influence_file import read_influence
 from eva_stages.views.study_runs import RunResult
 
+CONFIDENCE = 0.95
 
-def study_audit(by_arm: Mapping[str, Sequence[RunResult]]) -> dict[str, Any] | None:
-    """The audit of the first arm that has runs which can be audited; None if there is none.
 
-    One arm is enough: in the first iteration that evolves, all arms of a seed select from the same prompts and responses.
+def study_audit(arms: Iterable[str], runs: Sequence[RunResult]) -> list[dict[str, Any]]:
+    """An entry per arm of a study, from its runs that can be audited.
 
-    Returns:
-        arm; runs: how many are audited; metric: the judged one; heritability: number of runs by state; metrics: figures of every metric,
-        means over the runs with Student's 95 % interval.
+    Each has the judged metric, `heritability` (as in a run's audit, by the interval over seeds), the figures, and the reasons why runs
+    have none.
     """
-    for arm, runs in by_arm.items():
-        audits = [document for result in runs if (document := _audit(result))]
-        if audits:
-            states = Counter(str(document["heritability"]) for document in audits)
-            metric = audits[0]["judged_metric"]
-            return {
-                "arm": arm,
-                "runs": len(audits),
-                "metric": metric,
-                "heritability": dict(sorted(states.items())),
-                "metrics": mean_audit(audits, _interval),
-            }
-    return None
+    return [_arm_entry(arm, [result for result in runs if result.run.arm == arm]) for arm in arms]
 
 
-def _audit(result: RunResult) -> dict[str, Any] | None:
-    try:
-        return audit(result.history) if result.history is not None else None
-    except ConfigError:
+def _arm_entry(arm: str, runs: Sequence[RunResult]) -> dict[str, Any]:
+    values: list[dict[str, float]] = []
+    metrics, seeds_of_reasons = list[str](), dict[str, list[str]]()
+    for result in runs:
+        try:
+            metric, figures = _run_values(result.history)
+        except ConfigError as error:
+            seeds_of_reasons.setdefault(error.faults[0], []).append(str(result.run.seed))
+            continue
+        metrics.append(metric)
+        values.append(figures)
+    figures_of_arm = {name: _mean([figures[name] for figures in values]) for name in ("learnable", *FIGURES)}
+    return {
+        "arm": arm,
+        "judged_metric": metrics[0] if metrics else None,
+        "heritability": heritability(figures_of_arm["siblings"]),
+        "figures": figures_of_arm,
+        "reasons": [f"seeds {', '.join(seeds)}: {reason}" for reason, seeds in seeds_of_reasons.items()],
+    }
+
+
+def _run_values(history: History | None) -> tuple[str, dict[str, float]]:
+    """The judged metric of a run and the values of its figures, NaN where one is not known.
+
+    Raises:
+        ConfigError: if the run cannot be audited.
+    """
+    if history is None:
+        raise ConfigError(["there is no run that can be read"])
+    record, functions = audited_record(history), known_functions(METRIC)
+    influence = read_influence(history, record.iteration)
+    name = metric if (metric := recipe_metric(history)) in functions else FALLBACK_METRIC
+    samples = figure_samples(record, functions[name], influence)
+    if samples is None:
+        name = FALLBACK_METRIC
+        samples = figure_samples(record, functions[name], influence) or dict.fromkeys(FIGURES)
+    is_learnable, _ = statistics.learnable(record.candidates.rewards)
+    values = {name: statistics.point_value(sample.statistic, sample.units) if sample else np.nan for name, sample in samples.items()}
+    return name, {"learnable": float(is_learnable.mean()), **values}
+
+
+def _mean(values: Sequence[float]) -> Figure:
+    """The mean over seeds with Student's interval; n is the number of seeds. None below two seeds, which give no interval."""
+    known_values = np.array([value for value in values if np.isfinite(value)])
+    if len(known_values) < 2:
         return None
+    mean = float(known_values.mean())
+    low, high = t_interval(known_values, CONFIDENCE) if np.ptp(known_values) > 0 else (mean, mean)
+    return {"value": mean, "low": low, "high": high, "n": len(known_values)}
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    return t_interval(values, CONFIDENCE) if np.ptp(values) > 0 else (float(values[0]), float(values[0]))
+def audit_sentences(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """In which arms selection can work."""
+    arms = {state: ", ".join(entry["arm"] for entry in entries if entry["heritability"] == state) for state in ("below", "unclear", "fine")}
+    sentences = {
+        "below": f"Selection cannot work in {{}}: the intraclass correlation of siblings is below .1, so {NOTHING_TO_ACT_ON}.",
+        "unclear": "It cannot be told whether selection can work in {}: the intraclass correlation of siblings cannot be told from .1.",
+        "fine": "Selection can work in {}: the intraclass correlation of siblings is above .1.",
+    }
+    return [sentences[state].format(names) for state, names in arms.items() if names]

@@ -62,7 +62,7 @@ def document_of(study: StudyRecord, runs: Sequence[RunResult]) -> dict[str, Any]
         "arms": [_arm_entry(arm, study.arms[arm], by_arm[arm]) for arm in study.arms],
         "contrasts": _contrasts(study, by_arm),
         "runs": [_run_entry(result) for result in runs],
-        "audit": study_audit(by_arm),
+        "audit": study_audit(study.arms, runs),
         "cost": summed_cost(runs),
     }
     return {**document, "answer": answer(document), "notes": _notes(study, document, by_arm)}

@@ -10,15 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
-from eva_stages.publishing.report.audit_section import audit_section
-from eva_stages.views.audit_document import FIGURES, audit, mean_audit
+from eva_stages.core.study_record import StudyRun
+from eva_stages.publishing.report.audit_section import audit_section, study_audit_section
+from eva_stages.views.audit_document import FIGURES, audit
 from eva_stages.views.audit_tables import audit_view
 from eva_stages.views.history import History, read_history
+from eva_stages.views.study_audit import study_audit
+from eva_stages.views.study_runs import RunResult
 from tests.conftest import run_eva
 
 
@@ -115,6 +119,38 @@ def test_a_report_has_the_audit_or_says_why_not(worlds: dict[bool, History], tmp
     assert "no iteration that evolves prompts" in reason
 
 
+def test_the_arms_of_a_study_are_audited_over_their_seeds(worlds: dict[bool, History], tmp_path: Path):
+    runs = []
+    for seed in (1, 2, 3):
+        for heritable, arm in ((False, "mutating"), (True, "inheriting")):
+            rng = np.random.default_rng(seed)
+            root = PlantedRun(tmp_path / arm / str(seed), prompts=300, iterations=1, words=4, rng=rng, heritable=heritable).write()
+            runs.append(RunResult(StudyRun(arm=arm, seed=seed, folder=f"{arm}/{seed}"), "done", history=read_history(Run(root))))
+        runs.append(RunResult(StudyRun(arm="unstarted", seed=seed, folder=f"unstarted/{seed}"), "missing"))
+    entries = study_audit(["mutating", "inheriting", "unstarted"], runs)
+    assert [entry["heritability"] for entry in entries] == ["below", "fine", "unknown"]
+    siblings = entries[1]["figures"]["siblings"]
+    values = [
+        audit(read_history(Run(tmp_path / "inheriting" / str(seed))))["metrics"]["reward_gap"]["siblings"]["value"] for seed in (1, 2, 3)
+    ]
+    interval = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert siblings == pytest.approx({"value": np.mean(values), "low": interval[0], "high": interval[1], "n": 3})
+    assert entries[2]["reasons"] == ["seeds 1, 2, 3: there is no run that can be read"]
+    section = study_audit_section(entries)
+    assert section.lead[0].startswith("Selection cannot work in mutating: ")
+    assert section.lead[1].startswith("Selection can work in inheriting: ")
+    assert [row[0] for row in section.tables[0].rows] == ["mutating", "inheriting"]
+    assert section.missing[0].startswith("unstarted: seeds 1, 2, 3: ")
+
+
+def test_three_responses_are_too_few_for_halves(tmp_path: Path):
+    document = audit(read_history(Run(SyntheticRun(tmp_path / "made", prompts=60, responses=3, iterations=1, words=4).write())))
+    figures = document["metrics"]["reward_gap"]
+    assert figures["reliability"] is None
+    assert figures["siblings"] is not None
+    assert any(note.startswith("No reliability: 3 responses") for note in document["notes"])
+
+
 def test_runs_without_evolved_prompts_or_rewards_are_refused(tmp_path: Path):
     root = SyntheticRun(tmp_path / "made", prompts=40, iterations=1, words=4).write()
     recipe = root / "recipe.yaml"
@@ -137,16 +173,3 @@ def test_the_recipes_metric_is_judged_if_it_depends_on_rewards(worlds: dict[bool
         assert judged_metric in document["verdict"]
         assert document["metrics"]["reward_gap"]["lift"] is None
         assert any("greedy" in note for note in document["notes"])
-
-
-def test_the_mean_over_the_seeds_of_an_arm(worlds: dict[bool, History]):
-    documents = [audit(worlds[True]), audit(worlds[True], 2)]
-    means = mean_audit(documents, lambda values: (float(values.min()), float(values.max())))
-    siblings = [document["metrics"]["reward_gap"]["siblings"]["value"] for document in documents]
-    assert means["reward_gap"]["siblings"] == {
-        "value": pytest.approx(np.mean(siblings)),
-        "low": min(siblings),
-        "high": max(siblings),
-        "n": 2,
-    }
-    assert means["reward_gap"]["gain"]["n"] == 1

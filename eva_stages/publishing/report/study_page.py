@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.publishing.privacy import Privacy
-from eva_stages.publishing.report.numbers import count_text
+from eva_stages.publishing.report.audit_section import study_audit_section
 from eva_stages.publishing.report.page import render, write_plots
 from eva_stages.publishing.report.plots import Plot
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.publishing.report.study_plots import curve_plot, forest_plot
-from eva_stages.views.audit_document import FIGURES, LEAST_HERITABILITY, NOTHING_TO_ACT_ON
 from eva_stages.views.study_runs import DONE_STATE
 
 REPORT, PLOTS = "report.html", "report"
@@ -24,7 +23,7 @@ def study_page(folder: Path, document: Mapping[str, Any]) -> str:
     """Write the plots of a study beside its report; returns the report's HTML."""
     sections = [_contrast_section(document), _curve_section(document), _arm_section(document)]
     sections += [
-        _audit_section(document),
+        study_audit_section(document["audit"]),
         _cost_section(document),
         _missing_section(document),
         _paper_section(document),
@@ -110,32 +109,6 @@ def _score_cell(entry: Mapping[str, Any]) -> Cell:
 
 def _overrides_text(overrides: Mapping[str, Any]) -> str:
     return ", ".join(f"{path} = {json.dumps(value)}" for path, value in overrides.items()) or "none"
-
-
-def _audit_section(document: Mapping[str, Any]) -> Section:
-    audit = document["audit"]
-    if audit is None:
-        return Section(
-            "audit", "Can selection work here?", missing=["No run of the study can be audited: none has evolved and scored prompts."]
-        )
-    share = f"{audit['heritability'].get('fine', 0)} of {count_text(audit['runs'], 'run')}"
-    lead = [
-        f"In {share} of the arm {audit['arm']} the intraclass correlation of siblings' {audit['metric']} is above {LEAST_HERITABILITY} "
-        f"({', '.join(f'{state}: {count}' for state, count in audit['heritability'].items())}). "
-        f"Below it, {NOTHING_TO_ACT_ON}. `eva audit RUN` shows one run."
-    ]
-    rows: list[list[Cell]] = [[metric, *(interval_cell(figures[name]) for name in FIGURES)] for metric, figures in audit["metrics"].items()]
-    note = "Means over seeds with Student's 95 % interval, of the first iteration that evolves; lift: a share, not percent."
-    table = Table("Audit by metric", ["metric", *(name.replace("_", " ") for name in FIGURES)], rows, note)
-    return Section("audit", "Can selection work here?", lead, [], [table])
-
-
-def interval_cell(audit_figure: Mapping[str, Any] | None) -> Cell:
-    """A figure of an audit with its interval, as in 0.31 [0.25, 0.37]."""
-    if audit_figure is None:
-        return None
-    low, high = audit_figure["low"], audit_figure["high"]
-    return f"{audit_figure['value']:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
 
 
 def _cost_section(document: Mapping[str, Any]) -> Section:
