@@ -37,7 +37,10 @@ def contrast_table(document: Mapping[str, Any]) -> TextTable:
         )
         for entry in document["contrasts"]
     ]
-    notes = [*document["notes"][:-1], "MDE: an effect above it would have been found with 80 % probability; d: mean / standard deviation"]
+    notes = [
+        *(note for note in document["notes"][:-1] if note not in document["answer"]),
+        "MDE: an effect above it would have been found with 80 % probability; d: mean / standard deviation",
+    ]
     return TextTable(f"{document['study']}: contrasts", heads, rows, notes, "lRRRRRl")
 
 
