@@ -7,8 +7,6 @@ import typer
 
 from cli.shared import JsonOption, RepairOption, SetOption, TrustOption, changes_of, opened_folder, show, this_command
 
-NARROWEST = 120
-"""Columns that the tables need; a narrower terminal wraps them."""
 VARY = (
     "Instead of a study: vary a field of the RECIPE. The first value of each field makes the first arm; every other arm changes one field "
     "to one other value. May be repeated."
@@ -83,7 +81,7 @@ def ablate(
             environments = job_environments(jobs, loaded_study.recipes.values())
             failures = complete_runs(runs, environments, StudyReporter([run.label for run in runs]), repair)
             document = write_results(folder)
-    show(document, study_tables, as_json, NARROWEST)
+    show(document, study_tables, as_json)
     if failures:
         causes = dict.fromkeys(failures.values())
         texts = [f"{', '.join(run for run, own_cause in failures.items() if own_cause == cause)}: {cause}" for cause in causes]
