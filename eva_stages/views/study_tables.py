@@ -12,6 +12,8 @@ from eva_stages.core.text_table import Cell, TextTable, as_csv, as_rich
 from eva_stages.views.study_runs import DONE_STATE
 from eva_stages.views.study_sentences import figure, p_text
 
+NAMES_WIDTH = 20
+"""Columns of a terminal of 80 that a contrast's figures leave for its arms."""
 CSV_HEADS = ("arm", "seed", "iteration", "generated_tokens", "score", "state")
 
 
@@ -24,14 +26,13 @@ def study_tables(document: Mapping[str, Any]) -> Group:
 
 
 def contrast_table(document: Mapping[str, Any]) -> TextTable:
-    heads = ("a - b", "mean", "95 % interval", "p (Holm)", "d", "MDE", "verdict")
+    heads = ("a - b", "mean", "95 % interval", "p (Holm)", "MDE", "verdict")
     rows = [
         (
-            f"{entry['a']} - {entry['b']}",
+            _names_text(entry["a"], entry["b"]),
             _signed_figure(entry["mean"]),
             "" if entry["low"] is None else f"{_signed_figure(entry['low'])} {_signed_figure(entry['high'])}",
             "" if entry["p_holm"] is None else p_text(entry["p_holm"]),
-            "" if entry["effect_size"] is None else f"{entry['effect_size']:.1f}",
             "" if entry["detectable_effect"] is None else _short(entry["detectable_effect"]),
             entry["verdict"],
         )
@@ -39,9 +40,9 @@ def contrast_table(document: Mapping[str, Any]) -> TextTable:
     ]
     notes = [
         *(note for note in document["notes"][:-1] if note not in document["answer"]),
-        "MDE: an effect above it would have been found with 80 % probability; d: mean / standard deviation",
+        "MDE: an effect above it would have been found with 80 % probability",
     ]
-    return TextTable(f"{document['study']}: contrasts", heads, rows, notes, "lRRRRRl")
+    return TextTable(f"{document['study']}: contrasts", heads, rows, notes, "lRRRRl")
 
 
 def arm_table(document: Mapping[str, Any]) -> TextTable:
@@ -77,6 +78,12 @@ def study_csv(document: Mapping[str, Any]) -> str:
 
 def _iteration(policy: str) -> str:
     return policy if policy == BASE else policy.rpartition(" ")[2]
+
+
+def _names_text(a: str, b: str) -> str:
+    """As in "eva - uniform", on two lines where it is long."""
+    text = f"{a} - {b}"
+    return text if len(text) <= NAMES_WIDTH else f"{a}\n- {b}"
 
 
 def _arm_cells(entry: Mapping[str, Any]) -> tuple[Cell, ...]:
