@@ -12,11 +12,11 @@ much higher the mean p(1-p) of the children is if parents are drawn by the metri
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
 
-from eva_stages.core.ourfiles import read_json
 from eva_stages.core.text_table import TextTable, as_markdown
 from eva_stages.creator.informativeness import reward_gap, reward_max_minus_mean, reward_variance
 from eva_stages.creator.prompt_loading import held_out_instructions, seed_instructions
@@ -25,6 +25,7 @@ from eva_stages.lettercraft.language import Instruction, exact_grade, parse
 from eva_stages.lettercraft.player import LettercraftLLM
 from eva_stages.models.loading import find_checkpoint
 from eva_stages.models.transformers_generator import TransformersGenerator
+from eva_stages.views.study_document import study_document
 
 RESPONSES, SET, CHILDREN, PARENTS, TARGETS = 48, 6, 4, 200, 300
 METRICS = {"p(1-p)": reward_variance, "gap": reward_gap, "max - mean": reward_max_minus_mean}
@@ -85,13 +86,13 @@ def base_figures(policy: str) -> Figures:
     return {**figures, "target, exact": float(of_target.mean()), "target, any of six exact": float(any_of_six)}
 
 
-def study_figures(folder: Path) -> Figures:
-    """The figures of the runs of the study in a folder, from its results."""
+def study_figures(document: dict[str, Any]) -> Figures:
+    """The figures of the runs of a study, from its document."""
     scores: dict[str, dict[int, float]] = {}
-    for run in read_json(folder / "results.json", dict)["runs"]:
+    for run in document["runs"]:
         if run["score"] is not None:
             scores.setdefault(run["arm"], {})[run["seed"]] = run["score"]
-    figures = {f"{arm}, exact": float(np.mean(list(by_seed.values()))) for arm, by_seed in scores.items()}
+    figures = {f"arm {arm}, exact": float(np.mean(list(by_seed.values()))) for arm, by_seed in scores.items()}
     for a, b in (("target", "static"), ("oracle", "uniform"), ("eva", "uniform")):
         differences = np.array([scores[a][seed] - scores[b][seed] for seed in scores[a] if seed in scores[b]])
         figures[f"{a} - {b}"] = float(differences.mean())
@@ -116,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = base_figures(arguments.policy)
     if arguments.study:
-        figures |= study_figures(arguments.study)
+        figures |= study_figures(study_document(arguments.study))
     print(as_markdown([table(figures)]))
 
 
