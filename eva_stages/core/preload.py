@@ -1,6 +1,7 @@
 """The imports that the fork server does once for all stages. This module is imported for its effect only."""
 
 import gc
+import importlib
 import os
 import signal
 import threading
@@ -15,12 +16,16 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # warnings of libraries about each other while they load
     import torch
     import transformers.models.auto.modeling_auto
+    import transformers.models.llama.modeling_llama
+    import trl.trainer.dpo_trainer
 
     import eva_stages.core.distil
+
+    importlib.import_module("eva_stages.models.transformers_generator")  # by its name: core imports no other room
 
 gc.freeze()  # or each process's garbage collection would write to the pages that it shares with the fork server, and so copy them
 gc.enable()
 if _in_main_thread:
     signal.signal(signal.SIGINT, _handler)
 
-__all__ = ["eva_stages", "torch", "transformers"]
+__all__ = ["eva_stages", "torch", "transformers", "trl"]
