@@ -58,6 +58,7 @@ def ablate(
     from eva_stages.core.sockets import use_short_temporary_folder
     from eva_stages.core.study_progress import StudyReporter
     from eva_stages.core.terminal import note
+    from eva_stages.publishing.report.study_page import REPORT
     from eva_stages.publishing.study_results import write_results
     from eva_stages.views.study_tables import study_tables
 
@@ -82,6 +83,7 @@ def ablate(
             failures = complete_runs(runs, environments, StudyReporter([run.label for run in runs]), repair)
             document = write_results(folder)
     show(document, study_tables, as_json)
+    note(f"report: {folder / REPORT}")
     if failures:
         causes = dict.fromkeys(failures.values())
         texts = [f"{', '.join(run for run, own_cause in failures.items() if own_cause == cause)}: {cause}" for cause in causes]

@@ -230,7 +230,7 @@ def _notes(study: StudyRecord, document: Mapping[str, Any], by_arm: Mapping[str,
         f"score: {study.measure} {scored_place}; generated tokens are those of policy and evolver, without evaluation",
         "p values: exact sign-flip test over seeds, two-sided"
         + (", Monte Carlo above 12 seeds" if len(study.seeds) > 12 else "")
-        + f"; corrected by Holm for all {len(contrasts)} contrasts",
+        + (f"; corrected by Holm for all {len(contrasts)} contrasts" if len(contrasts) > 1 else ""),
         *(INTERVAL_NOTES[kind] for kind in kinds),
         "cost: a stage that runs share counts once per arm, and once in the total",
     ]

@@ -47,6 +47,9 @@ def curve_plot(document: Mapping[str, Any]) -> Plot | None:
     runs = [entry for entry in document["runs"] if entry["curve"]]
     if not runs:
         return None
+    scores = [point["score"] for entry in runs for point in entry["curve"]]
+    lowest, highest = min(scores), max(scores)
+    margin = 0.1 * (highest - lowest) or 0.01
     scale, unit = _scale(max(point["generated_tokens"] for entry in runs for point in entry["curve"]))
 
     def paint(axes: Axes) -> None:
@@ -62,6 +65,7 @@ def curve_plot(document: Mapping[str, Any]) -> Plot | None:
             axes.fill_between(tokens, low, high, color=colour(index), alpha=0.12, linewidth=0)
         if tokens_of_budget := document["budget"].get("generated_tokens"):
             axes.axvline(tokens_of_budget / scale, color=MUTED_COLOUR, linewidth=1, linestyle=":", label="budget")
+        axes.set_ylim(lowest - margin, highest + margin)  # bands of two or three seeds are wider than anything else
         axes.xaxis.set_major_locator(MaxNLocator(5))
 
     x = f"generated tokens{f', {unit}' if unit else ''}"
