@@ -12,7 +12,7 @@ it errs where that is zero but for rounding, and it refuses a single seed.
 The interval is the set of effects t for which d - t is not rejected by (1). Pattern s splits the seeds into two groups, and t counts for s
 if it lies between the means of the groups, so the ends of the interval are order statistics of these means. If an arm adds the same to
 every seed but for noise, this interval has the stated coverage for noise of any shape, and it excludes zero exactly where p <= 1 -
-confidence. BCa [Efron 1987] is computed beside it; with 10 seeds it covers about 88 % instead of 95 % (`benchmarks.study_statistics`).
+confidence. BCa [Efron 1987] is computed beside it; with 10 seeds it covers 83 to 90 %, not 95 % (`benchmarks.study_statistics`).
 """
 
 import math
