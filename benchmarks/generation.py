@@ -4,21 +4,26 @@
     python -m benchmarks.generation --engine vllm           # in an environment with vLLM
     python -m benchmarks.generation --engine vllm --long    # shared prompts of 500 and more tokens: one request of n against n passes
     python -m benchmarks.generation --load 7                # on a machine where 7 processes per core do other work
+    python -m benchmarks.generation --lettercraft           # Lettercraft's policy: eva's decoding loop against that of transformers
 
 `stage` is the complete stage as `eva run` runs it: distilabel pipeline, durable part files, manifest. `raw` is the engine alone in one
 process: the same model, prompts, settings and batches, nothing written. `passes` asks the engine n times for one response, as the
 paper's public scripts do. `passive` and `spinning` are the stage on a busy machine, with threads that wait as eva lets them
-(`OMP_WAIT_POLICY`) and as they wait by default. Loading is on no side's clock: `stage` subtracts what an empty stage of the same kind
-takes to start.
+(`OMP_WAIT_POLICY`) and as they wait by default. `loop` is eva's generator alone in one process, over parts of 64 prompts, as `raw` is with
+`--lettercraft`; compared are tokens per second of processor time, which other work on the machine changes little. Loading is on no side's
+clock: `stage` subtracts what an empty stage of the same kind takes to start.
 """
 
 import argparse
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks import common
 from benchmarks.sides import clock, compare, options, parse
@@ -79,6 +84,33 @@ def raw(arguments: argparse.Namespace, folder: Path, passes: int = 1) -> dict[st
         for _ in range(passes):
             tokens += answer(conversations)
     return {"tokens_per_second": tokens / seconds["all"], "seconds": seconds["all"], "tokens": tokens}
+
+
+def small(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """A small model, with eva's decoding loop (`loop`) or that of transformers (`raw`)."""
+    from eva_stages.lettercraft.language import random_instruction
+    from eva_stages.models.transformers_generator import TransformersGenerator
+
+    rng, policy = np.random.default_rng(0), find_checkpoint("lettercraft", None, "policy").path
+    texts = [str(random_instruction(rng, int(rng.integers(1, 5)), int(rng.integers(3, 7)))) for _ in range(arguments.prompts)]
+    conversations = [[{"role": "user", "content": text}] for text in texts]
+    if arguments.side == "loop":
+        generator = TransformersGenerator(model=str(policy), max_new_tokens=40, device="cpu")
+        generator.load()
+
+        def answer(part: list) -> int:
+            outputs = generator.generate(part, arguments.n, range(len(part)))
+            return sum(count for output in outputs for count in output["statistics"]["output_tokens"])
+
+    else:
+        answer = raw_transformers(policy, arguments.n, 40)
+    answer(conversations[:2])
+    processor_time, seconds, tokens = time.process_time(), dict[str, float](), 0
+    with clock(seconds, "all"):
+        for start in range(0, len(conversations), 64):
+            tokens += answer(conversations[start : start + 64])
+    processor_seconds = time.process_time() - processor_time
+    return {"tokens_per_processor_second": tokens / processor_seconds, "tokens_per_second": tokens / seconds["all"], "tokens": tokens}
 
 
 def raw_transformers(policy: Path, n: int, max_new_tokens: int):  # type: ignore[no-untyped-def]
@@ -156,6 +188,8 @@ def request_prompts(arguments: argparse.Namespace) -> list:
 
 
 def side(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    if arguments.lettercraft:
+        return small(arguments, folder)
     common.save_policy(folder / "policy")
     if arguments.side in ("raw", "passes"):
         return raw(arguments, folder, arguments.n if arguments.side == "passes" else 1)
@@ -164,13 +198,15 @@ def side(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = options(__doc__, prompts=2000, n=6, max_new_tokens=128, long=False)
+    parser = options(__doc__, prompts=2000, n=6, max_new_tokens=128, long=False, lettercraft=False)
     parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     parser.add_argument("--load", type=int, default=0, help="processes per core that do other work")
-    arguments = parse(parser, dict.fromkeys(("stage", "raw", "passes", *WAITING), side))
-    sides = list(WAITING) if arguments.load else ["raw", "passes"] if arguments.long else ["stage", "raw"]
+    arguments = parse(parser, dict.fromkeys(("stage", "raw", "passes", "loop", *WAITING), side))
+    choices = {"lettercraft": ["loop", "raw"], "load": list(WAITING), "long": ["raw", "passes"]}
+    sides = next((names for option, names in choices.items() if getattr(arguments, option)), ["stage", "raw"])
     with busy(arguments.load * len(os.sched_getaffinity(0))):
-        compare("benchmarks.generation", sides, arguments.rounds, "tokens_per_second")
+        figure = "tokens_per_processor_second" if arguments.lettercraft else "tokens_per_second"
+        compare("benchmarks.generation", sides, arguments.rounds, figure)
 
 
 if __name__ == "__main__":
