@@ -70,8 +70,8 @@ def test_each_stage_is_computed_once_for_all_runs_that_need_it(study: Path) -> N
     done_counts = Counter((event["stage"], event["fingerprint"]) for event in all_events(study) if event["event"] == "done")
     assert set(done_counts.values()) == {1}
     labels = Counter(stage for stage, _ in done_counts)
-    assert labels["0-prompts"] == labels["0-questions"] == 1, "these have no seed"
-    assert labels["0-respond"] == labels["0-train"] == 2, "one for each seed"
+    assert labels["0-questions"] == 1, "it has no seed"
+    assert labels["0-prompts"] == labels["0-respond"] == labels["0-train"] == 2, "one for each seed"
     assert labels["1-creator-respond"] == 2 and labels["1-train"] == 4
     assert all(len(manifests(study / arm / seed)) == 30 for arm in ARMS for seed in ("42", "43"))
 
