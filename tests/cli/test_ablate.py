@@ -95,7 +95,7 @@ def test_the_plan_counts_shared_stages_once(study: Path) -> None:
     plan = json.loads(run_eva("plan", "tiny.yaml", "--set", "creator.evolve.generations=3", "--json", cwd=study.parents[1]).stdout)
     assert plan["stages"] == 120 and plan["distinct_stages"] < 90
     assert plan["complete_stages"] == plan["distinct_stages"] - plan["to_do"]["stages"] > 30, "the base round is complete"
-    assert plan["unshared"]["stages"] >= plan["to_do"]["stages"] > 0 and plan["to_do"]["unmeasured"] == 0
+    assert plan["unshared"]["stages"] >= plan["to_do"]["stages"] > plan["to_do"]["unmeasured"]
     assert [entry["shared_stages"] > 0 for entry in plan["arms"]] == [True, True]
 
 
