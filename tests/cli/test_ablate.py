@@ -20,8 +20,8 @@ from tests.killing import running
 
 SMALL = {**TINY, "prompts.size": 16, "evaluation.benchmarks.0.prompts": 12}
 ARMS = {"eva": {}, "uniform": {"creator.metric": "uniform"}}
-FAILING = "def grade(prompt, response, reference):\n    raise ValueError('no grade')\n"
-GRADING = "def grade(prompt, response, reference):\n    return float(len(response))\n"
+FAILING = "def grade(messages, response, reference):\n    raise ValueError('no grade')\n"
+GRADING = "def grade(messages, response, reference):\n    return float(len(response))\n"
 pytestmark = pytest.mark.xdist_group("study")
 
 
@@ -118,14 +118,14 @@ def test_a_budget_of_tokens_ends_a_run_or_fails_it_where_it_cannot_be_reached(st
 
 def test_two_studies_at_once_compute_each_stage_once_and_a_failing_arm_stops_no_other(tmp_path: Path) -> None:
     (tmp_path / "grading.py").write_text(FAILING)
-    reward = {"kind": "function", "function": str(tmp_path / "grading.py:grade")}
+    reward = {"kind": "verifier", "function": f"{tmp_path}/grading.py:grade"}
     arms = {"firm": {}, "soft": {"solver.loss.beta": 0.5}, "broken": {"reward": reward}}
     write_study(tmp_path / "base.yaml", seeds=1, arms=arms, budget={"iterations": 0}, contrasts=[["firm", "soft"], ["firm", "broken"]])
     command = ("ablate", "base.yaml", "--trust", "--jobs", "2", "--store", "store", "--study-dir")
     processes = [start_eva(*command, name, cwd=tmp_path) for name in ("first", "second")]
     for process in processes:
         _, err = process.communicate(timeout=600)
-        assert process.returncode == 1 and "1 of 3 runs failed" in err and "no grade" in err, err
+        assert process.returncode == 1 and "1 of 3 runs failed" in err and "stage 0-reward failed" in err, err
     folders = [tmp_path / "first", tmp_path / "second"]
     done_counts = Counter(event["fingerprint"] for folder in folders for event in all_events(folder) if event["event"] == "done")
     assert set(done_counts.values()) == {1}
