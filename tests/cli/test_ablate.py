@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("study")
 
 def write_study(path: Path, **fields: object) -> Path:
     study = {"question": "Does it help?", "base": "quickstart", "set": SMALL, "seeds": 2, "measure": "lettercraft.sampled", "arms": ARMS}
-    path.write_text(yaml.safe_dump({**study, **fields}))
+    path.write_text(yaml.safe_dump({**study, **fields}, sort_keys=False))
     return path
 
 
