@@ -14,6 +14,7 @@ import yaml
 from eva_stages.core.garbage import find_garbage, runs_in
 from eva_stages.core.study_record import generated_tokens, read_study
 from eva_stages.views.run_list import run_list
+from eva_stages.views.study_sentences import UNDECIDED_VERDICT
 from eva_stages.views.study_status import study_status
 from tests.conftest import TINY, events, kill_group, manifests, run_eva, start_eva
 from tests.killing import running
@@ -132,7 +133,7 @@ def test_two_studies_at_once_compute_each_stage_once_and_a_failing_arm_stops_no_
     states = [[entry["state"] for entry in study_status(folder)["runs"]] for folder in folders]
     assert states == [["done", "done", "failed"]] * 2
     results = json.loads((folders[0] / "results.json").read_text())
-    assert [contrast["verdict"] for contrast in results["contrasts"]][1] == "undecided"
+    assert results["contrasts"][1]["verdict"] == UNDECIDED_VERDICT
     (tmp_path / "grading.py").write_text(GRADING)
     run_eva(*command, "first", cwd=tmp_path)
     assert [entry["state"] for entry in study_status(folders[0])["runs"]] == ["done"] * 3
