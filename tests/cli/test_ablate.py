@@ -22,7 +22,7 @@ from tests.killing import running
 SMALL = {**TINY, "prompts.size": 16, "evaluation.benchmarks.0.prompts": 12}
 ARMS = {"eva": {}, "uniform": {"creator.metric": "uniform"}}
 FAILING = "def grade(messages, response, reference):\n    raise ValueError('no grade')\n"
-GRADING = "def grade(messages, response, reference):\n    return float(len(response))\n"
+GRADING = "def grade(messages, response, reference):\n    return float(sum(map(ord, str(response))))\n"
 pytestmark = pytest.mark.xdist_group("study")
 
 
