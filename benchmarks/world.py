@@ -94,9 +94,14 @@ def study_figures(document: dict[str, Any]) -> Figures:
             scores.setdefault(run["arm"], {})[run["seed"]] = run["score"]
     figures = {f"arm {arm}, exact": float(np.mean(list(by_seed.values()))) for arm, by_seed in scores.items()}
     for a, b in (("target", "static"), ("oracle", "uniform"), ("eva", "uniform")):
-        differences = np.array([scores[a][seed] - scores[b][seed] for seed in scores[a] if seed in scores[b]])
-        figures[f"{a} - {b}"] = float(differences.mean())
-        figures[f"{a} - {b}, in standard deviations over seeds"] = float(differences.mean() / differences.std(ddof=1))
+        of_a, of_b = scores.get(a, {}), scores.get(b, {})
+        differences = np.array([of_a[seed] - of_b[seed] for seed in of_a if seed in of_b])
+        figures[f"{a} - {b}, seeds"] = len(differences)
+        is_known = len(differences) > 1
+        figures[f"{a} - {b}"] = float(differences.mean()) if is_known else np.nan
+        figures[f"{a} - {b}, in standard deviations over seeds"] = (
+            float(differences.mean() / differences.std(ddof=1)) if is_known else np.nan
+        )
     return figures
 
 

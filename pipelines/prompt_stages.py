@@ -33,7 +33,7 @@ def prompts_stage(recipe: Recipe, resolved: Resolved, part: int = 0) -> Stage:
         )
         return FunctionStage("prompts", part, {}, version=3, function=load)
     if isinstance(prompts, ReasoningGymPrompts):
-        settings = {**prompts.model_dump(exclude={"kind"}), "seed": recipe.seed, **part_setting}
+        settings = {**prompts.model_dump(exclude={"kind"}), "seed": recipe.seed, "package": resolved.tasks_version, **part_setting}
         return FunctionStage("prompts", part, {}, function=Use("eva_stages.creator.task_prompts:load_tasks", settings))
     name = prompts.fresh if part and prompts.fresh else prompts.distribution
     distribution = {} if name == "classic" else {"distribution": name}

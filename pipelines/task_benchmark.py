@@ -15,7 +15,12 @@ def task_stages(
     recipe: Recipe, resolved: Resolved, benchmark: ReasoningGym, side: Side, iteration: int, policy: Stage | Outside
 ) -> tuple[Stage, ...]:
     """Questions, responses, rewards and score of a policy; the questions are the same stage for every policy."""
-    settings = {"families": benchmark.families, "demonstrations": benchmark.demonstrations, "size": benchmark.questions}
+    settings = {
+        "families": benchmark.families,
+        "demonstrations": benchmark.demonstrations,
+        "size": benchmark.questions,
+        "package": resolved.tasks_version,
+    }
     load = Use("eva_stages.creator.task_prompts:load_task_questions", settings)
     questions = FunctionStage(stage_name(QUESTIONS, REASONING_GYM), 0, {}, function=load)
     reward, _ = reward_model(VerifierReward(kind="verifier", function="reasoning_gym"), recipe, resolved, policy)

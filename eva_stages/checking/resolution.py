@@ -11,6 +11,7 @@ from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, Lette
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.homes import FileSource, find_file
+from eva_stages.core.manifests import package_version
 from eva_stages.core.named_functions import NamedFunction, resolve_function
 from eva_stages.core.recipe_files import run_date
 from eva_stages.core.resolved import Checkpoint, PromptSource, Resolved
@@ -68,7 +69,8 @@ def resolve(recipe: Recipe, run: Run | None = None, known_sources: dict[Any, Any
         for benchmark in recipe.evaluation.benchmarks
     }
     date = recipe.runtime.date or (run_date(run.root) if run else None)
-    return Resolved(checkpoints, files, benchmarks, functions, commit, prompts, date, tuple(dict.fromkeys(errors)))
+    tasks_version = package_version("reasoning-gym")
+    return Resolved(checkpoints, files, benchmarks, functions, commit, prompts, date, tasks_version, tuple(dict.fromkeys(errors)))
 
 
 def _is_needed(source: FileSource, files: dict[FileSource, Outside]) -> bool:

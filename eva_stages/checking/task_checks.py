@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from eva_stages.checking.recipe_references import sections
-from eva_stages.core.config.evaluation_config import ReasoningGym
+from eva_stages.core.config.evaluation_config import CustomBenchmark, ReasoningGym
 from eva_stages.core.config.models_config import ReasoningGymModel
 from eva_stages.core.config.prompts_config import ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
@@ -40,9 +40,11 @@ def check_tasks(recipe: Recipe, _: Resolved) -> Iterator[str]:
 
 
 def _needs_package(section: object) -> bool:
-    return isinstance(section, ReasoningGymPrompts | ReasoningGymModel | ReasoningGym) or (
-        isinstance(section, VerifierReward) and section.function == "reasoning_gym"
-    )
+    match section:
+        case VerifierReward(function=name) | CustomBenchmark(score=name):
+            return name == "reasoning_gym"
+        case _:
+            return isinstance(section, ReasoningGymPrompts | ReasoningGymModel | ReasoningGym)
 
 
 def _evolver(recipe: Recipe) -> Iterator[str]:

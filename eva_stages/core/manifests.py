@@ -66,11 +66,12 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 @cache
 def package_versions() -> dict[str, str]:
-    versions = {package: _version(package) for package in PACKAGES}
+    versions = {package: package_version(package) for package in PACKAGES}
     return {package: version for package, version in versions.items() if version}
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

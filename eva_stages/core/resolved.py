@@ -60,6 +60,8 @@ class Resolved:
     """None where eva makes the prompts, or could not read them."""
     date: datetime.date | None = None
     """Today's date for chat templates that show one."""
+    tasks_version: str | None = None
+    """Of reasoning-gym, which decides its tasks; None if it is not installed."""
     errors: tuple[str, ...] = ()
 
     def checkpoint(self, model: str, revision: str | None) -> Checkpoint:

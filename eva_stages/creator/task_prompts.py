@@ -19,15 +19,21 @@ MOST_REPEATS = 500
 """Repeated tasks of a family in a row after which it counts as exhausted."""
 
 
-def load_tasks(context: Context, families: Families, demonstrations: int, seed: int, size: int, part: int = 0) -> dict[str, Any]:
-    """Write seed prompts, or the `part`-th set of `size` prompts after them in the same sequence."""
+def load_tasks(
+    context: Context, families: Families, demonstrations: int, seed: int, size: int, package: str, part: int = 0
+) -> dict[str, Any]:
+    """Write seed prompts, or the `part`-th set of `size` prompts after them in the same sequence.
+
+    Args:
+        package: version of reasoning-gym, which decides the tasks.
+    """
     rows = seed_rows(families, demonstrations, seed, size * (part + 1))[size * part :]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.artifact)
     return {"counts": {}}
 
 
-def load_task_questions(context: Context, families: Families, demonstrations: int, size: int) -> dict[str, Any]:
-    """Write a benchmark's questions, the same in every run."""
+def load_task_questions(context: Context, families: Families, demonstrations: int, size: int, package: str) -> dict[str, Any]:
+    """Write a benchmark's questions, the same in every run; `package` as in `load_tasks`."""
     rows = task_questions(families, demonstrations, size)
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.artifact)
     return {"counts": {}}

@@ -25,6 +25,21 @@ Side = Literal["training", "benchmarks"]
 TRAINING: Side = "training"
 BENCHMARK: Side = "benchmarks"
 HELD_OUT_SHARE = 8
+RUNS_CODE = frozenset(
+    {
+        "binary_matrix",
+        "codeio",
+        "countdown",
+        "intermediate_integration",
+        "n_queens",
+        "polynomial_multiplication",
+        "puzzle24",
+        "simple_integration",
+        "spiral_matrix",
+        "string_insertion",
+    }
+)
+"""Families that run text as Python code: reasoning-gym evaluates the response to score it (`codeio`: code in its data)."""
 DRAWS = 200
 """Seeds that are tried for a task outside, or inside, of the held-out share."""
 
@@ -93,14 +108,16 @@ def build(family: str, knobs: Knobs, seed: int) -> tuple[Any, dict[str, Any]]:
 
     Raises:
         ImpossibleTaskError: if the family refuses the knobs.
-        DataError: if reasoning-gym is missing or does not know the family.
+        DataError: if reasoning-gym is missing, or does not know the family, or the family runs text as code.
     """
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ImportError:
         raise DataError(f"tasks of reasoning-gym need the package reasoning-gym: {INSTALL}") from None
     if family not in DATASETS:
-        raise DataError(f"{family} is not a family of reasoning-gym; known: {', '.join(sorted(DATASETS))}")
+        raise DataError(f"{family} is not a family of reasoning-gym; known: {', '.join(sorted({*DATASETS} - RUNS_CODE))}")
+    if family in RUNS_CODE:
+        raise DataError(f"{family} is not allowed, because reasoning-gym runs responses to its tasks as Python code; take another family")
     try:
         dataset = create_dataset(family, **knobs, seed=seed, size=1)
         return dataset, dataset[0]
@@ -115,7 +132,10 @@ def _rebuilt(reference: str) -> tuple[Any, dict[str, Any]]:
     dataset, entry = build(task.family, task.knobs, task.seed)
     if entry["answer"] != task.answer:
         answers = f"{short(entry['answer'])}, not {short(task.answer)}"
-        raise DataError(f"{task.family} of the installed reasoning-gym makes another task of the reference: its answer is {answers}")
+        raise DataError(
+            f"{task.family} of the installed reasoning-gym makes another task of the reference: its answer is {answers}; install the "
+            "version that made the prompts"
+        )
     return dataset, entry
 
 

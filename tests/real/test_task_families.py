@@ -1,12 +1,19 @@
 """Tasks of the real reasoning-gym: references that rebuild them, the held-out share, and a run on a tiny random policy."""
 
+import ast
+import inspect
 import json
 import random
+import sys
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 
+from eva_stages.checking.resolution import resolve
 from eva_stages.checking.study_checks import measures
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.recipe_files import load_recipe, packaged_studies
@@ -14,7 +21,18 @@ from eva_stages.core.stage import closure
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.task_prompts import seed_rows, task_questions
 from eva_stages.models.task_evolver import TaskEvolver
-from eva_stages.models.task_families import BENCHMARK, TRAINING, ImpossibleTaskError, draw_task, read_task, reasoning_gym, side_of
+from eva_stages.models.task_families import (
+    BENCHMARK,
+    RUNS_CODE,
+    TRAINING,
+    ImpossibleTaskError,
+    Task,
+    draw_task,
+    read_task,
+    reasoning_gym,
+    side_of,
+)
+from pipelines.iteration import iterations
 from tests.building import build_rounds, check
 from tests.conftest import artifact_rows, manifests, overrides, run_eva
 from tests.tiny_models import save_policy, tokenizer
@@ -47,6 +65,35 @@ def test_a_reference_of_another_prompt_or_version_gives_no_score() -> None:
         reasoning_gym(first["messages"], "7", str(task._replace(answer=task.answer + "1")))
     with pytest.raises(DataError, match="is not a reasoning-gym task"):
         reasoning_gym(first["messages"], "7", None)
+
+
+def test_no_family_runs_a_response_as_code() -> None:
+    """A reference from a data set chooses the family, so none may run the response."""
+    from reasoning_gym.factory import DATASETS
+
+    with pytest.raises(DataError, match="n_queens is not allowed, because reasoning-gym runs responses"):
+        reasoning_gym([], "__import__('os').abort()", str(Task("n_queens", {}, 1, "1")))
+    names = {name for name, (dataset, _) in DATASETS.items() if runs_code(sys.modules[dataset.__module__])}
+    own_text = {"basic_arithmetic", "bitwise_arithmetic", "number_sorting", "propositional_logic"}
+    assert names - own_text == RUNS_CODE
+
+
+def runs_code(module: ModuleType) -> bool:
+    nodes = ast.walk(ast.parse(inspect.getsource(module)))
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    return any(getattr(call, "id", getattr(call, "attr", "")) in ("eval", "exec", "parse_expr", "sympify") for call in calls)
+
+
+def test_another_version_of_the_package_makes_other_prompts_and_questions(tmp_path: Path) -> None:
+    save_policy(tmp_path / "policy", tokenizer(["0123456789"]))
+    recipe = load_recipe("smollm2-135m/reasoning", [f"policy.model={tmp_path / 'policy'}"])
+    resolved = resolve(recipe)
+    assert resolved.tasks_version == metadata.version("reasoning-gym")
+    first, second = (
+        {stage.label: stage.fingerprint for stage in closure([stage for part in iterations(recipe, facts) for stage in part.stages])}
+        for facts in (resolved, replace(resolved, tasks_version="0.0"))
+    )
+    assert first.keys() == second.keys() and not set(first.values()) & set(second.values())
 
 
 def test_a_longer_list_of_prompts_begins_with_the_shorter_one() -> None:

@@ -26,7 +26,7 @@ class Lettercraft(Section):
 
 class ReasoningGym(Section):
     """Held-out tasks of reasoning-gym, scored by the percentage of correct responses: sampled (`score`) and greedy (`greedy`). They are the
-    same in every run, and no seed prompt of kind reasoning_gym and no evolution of it is among them."""
+    same in every run with one version of the package, and no seed prompt of kind reasoning_gym and no evolution of it is among them."""
 
     kind: Literal["reasoning_gym"]
     families: Families = Field(min_length=1)
