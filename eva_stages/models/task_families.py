@@ -25,21 +25,18 @@ Side = Literal["training", "benchmarks"]
 TRAINING: Side = "training"
 BENCHMARK: Side = "benchmarks"
 HELD_OUT_SHARE = 8
-RUNS_CODE = frozenset(
-    {
-        "binary_matrix",
-        "codeio",
-        "countdown",
-        "intermediate_integration",
-        "n_queens",
-        "polynomial_multiplication",
-        "puzzle24",
-        "simple_integration",
-        "spiral_matrix",
-        "string_insertion",
-    }
+RUNS_CODE = (
+    *("binary_matrix", "codeio", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24"),
+    *("simple_integration", "spiral_matrix", "string_insertion"),
 )
 """Families that run text as Python code: reasoning-gym evaluates the response to score it (`codeio`: code in its data)."""
+VARIABLE = ("isomorphic_strings", "knight_swap", "list_functions", "ransom_note", "word_ladder")
+"""Families whose task also depends on the order of a set, which differs between processes."""
+REFUSED_FAMILIES = {
+    **dict.fromkeys(RUNS_CODE, "reasoning-gym runs responses to its tasks as Python code"),
+    **dict.fromkeys(VARIABLE, "its tasks cannot be rebuilt in another process"),
+}
+"""Families of reasoning-gym 0.1.25 that are not allowed, and the reasons."""
 DRAWS = 200
 """Seeds that are tried for a task outside, or inside, of the held-out share."""
 
@@ -108,16 +105,16 @@ def build(family: str, knobs: Knobs, seed: int) -> tuple[Any, dict[str, Any]]:
 
     Raises:
         ImpossibleTaskError: if the family refuses the knobs.
-        DataError: if reasoning-gym is missing, or does not know the family, or the family runs text as code.
+        DataError: if reasoning-gym is missing, or does not know the family, or the family is not allowed.
     """
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ImportError:
         raise DataError(f"tasks of reasoning-gym need the package reasoning-gym: {INSTALL}") from None
     if family not in DATASETS:
-        raise DataError(f"{family} is not a family of reasoning-gym; known: {', '.join(sorted({*DATASETS} - RUNS_CODE))}")
-    if family in RUNS_CODE:
-        raise DataError(f"{family} is not allowed, because reasoning-gym runs responses to its tasks as Python code; take another family")
+        raise DataError(f"{family} is not a family of reasoning-gym; known: {', '.join(sorted(DATASETS.keys() - REFUSED_FAMILIES.keys()))}")
+    if reason := REFUSED_FAMILIES.get(family):
+        raise DataError(f"{family} is not allowed, because {reason}; take another family")
     try:
         dataset = create_dataset(family, **knobs, seed=seed, size=1)
         return dataset, dataset[0]

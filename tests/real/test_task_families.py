@@ -75,7 +75,7 @@ def test_no_family_runs_a_response_as_code() -> None:
         reasoning_gym([], "__import__('os').abort()", str(Task("n_queens", {}, 1, "1")))
     names = {name for name, (dataset, _) in DATASETS.items() if runs_code(sys.modules[dataset.__module__])}
     own_text = {"basic_arithmetic", "bitwise_arithmetic", "number_sorting", "propositional_logic"}
-    assert names - own_text == RUNS_CODE
+    assert names - own_text == set(RUNS_CODE)
 
 
 def runs_code(module: ModuleType) -> bool:
@@ -106,6 +106,8 @@ def test_impossible_knobs_unknown_families_and_small_families_are_told() -> None
         draw_task("chain_sum", {"min_terms": 0}, 1)
     with pytest.raises(DataError, match="is not a family of reasoning-gym; known: ab, "):
         draw_task("chain_sums", {}, 1)
+    with pytest.raises(DataError, match="word_ladder is not allowed, because its tasks cannot be rebuilt in another process"):
+        draw_task("word_ladder", {}, 1)
     with pytest.raises(DataError, match=r"chain_sum has only \d+ tasks"):
         seed_rows({"chain_sum": {"min_terms": 1, "max_terms": 1, "min_digits": 1, "max_digits": 1}}, 0, 7, 11)
 
