@@ -60,6 +60,7 @@ def ablate(
     from eva_stages.core.terminal import note
     from eva_stages.publishing.report.study_page import REPORT
     from eva_stages.publishing.study_results import write_results
+    from eva_stages.views.study_runs import DONE_STATE
     from eva_stages.views.study_tables import study_tables
 
     loaded_study = read_request(study, vary or [], changes_of(overrides, trust), base, measure, seeds)
@@ -88,3 +89,6 @@ def ablate(
         causes = dict.fromkeys(failures.values())
         texts = [f"{', '.join(run for run, own_cause in failures.items() if own_cause == cause)}: {cause}" for cause in causes]
         raise StageError(f"{len(failures)} of {len(runs)} runs failed; a rerun tries them again. " + "; ".join(texts))
+    if unscored_runs := [entry for entry in document["runs"] if entry["state"] != DONE_STATE]:
+        texts = [f"{entry['arm']}/{entry['seed']}: {entry['cause']}" for entry in unscored_runs]
+        raise StageError(f"{len(texts)} of {len(runs)} runs cannot be compared, so their contrasts are not decided. " + "; ".join(texts))

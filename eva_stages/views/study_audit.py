@@ -9,7 +9,7 @@ from eva_stages.core.config.function_fields import METRIC
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.named_functions import known_functions
 from eva_stages.evaluation import audit_statistics as statistics
-from eva_stages.evaluation.study_statistics import t_interval
+from eva_stages.evaluation.study_statistics import CONFIDENCE, t_interval
 from eva_stages.views.audit_document import (
     FALLBACK_METRIC,
     FIGURES,
@@ -23,8 +23,6 @@ from eva_stages.views.audit_document import (
 from eva_stages.views.history import History
 from eva_stages.views.influence_file import read_influence
 from eva_stages.views.study_runs import RunResult
-
-CONFIDENCE = 0.95
 
 
 def study_audit(arms: Iterable[str], runs: Sequence[RunResult]) -> list[dict[str, Any]]:

@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.study_record import StudyRecord, read_study
+from eva_stages.core.study_record import Budget, StudyRecord, read_study
 from eva_stages.evaluation.statistics import holm
-from eva_stages.evaluation.study_statistics import CONFIDENCE, LEVEL, PairedEffect, paired_effect, t_interval
+from eva_stages.evaluation.study_statistics import (
+    CONFIDENCE,
+    EXACT_SEEDS,
+    LEVEL,
+    RANDOM_PATTERNS,
+    PairedEffect,
+    paired_effect,
+    t_interval,
+)
 from eva_stages.views.study_audit import study_audit
 from eva_stages.views.study_runs import DONE_STATE, CurvePoint, RunResult, read_runs, samples_in_training, summed_cost, tokens_to_reach
 from eva_stages.views.study_sentences import (
@@ -170,8 +178,8 @@ def _contrast_entry(study: StudyRecord, a: str, b: str, by_arm: Mapping[str, Seq
         "sentence": "",
         "missing": [{"arm": result.run.arm, "seed": result.run.seed, "state": result.state} for result in missing],
         "differences": [{"seed": seed, "difference": difference} for seed, difference in differences.items()],
-        "score_a": _mean(list(scores_a.values())),
-        "score_b": _mean(list(scores_b.values())),
+        "score_a": _mean(list(scores_a.values())) if is_complete else None,
+        "score_b": _mean(list(scores_b.values())) if is_complete else None,
         **_effect_figures(effect),
         "p_holm": None,
         "tokens_to_control": _tokens_to_control(of_a, of_b, study.seeds) if is_complete else None,
@@ -218,19 +226,21 @@ def _notes(study: StudyRecord, document: Mapping[str, Any], by_arm: Mapping[str,
     contrasts = document["contrasts"]
     limit = power_limit(len(study.seeds), len(contrasts))
     kinds = dict.fromkeys(entry["interval_kind"] for entry in contrasts if entry["interval_kind"])
-    place = {
-        "iterations": f"after iteration {study.budget.iterations}",
-        "generated_tokens": f"at {study.budget.generated_tokens or 0:,.0f} generated tokens, linear between iterations",
-    }
-    scored_place = next((place[name] for name in document["budget"]), "after the last iteration")
+    test_kind = "exact" if len(study.seeds) <= EXACT_SEEDS else f"with {RANDOM_PATTERNS:,} random sign patterns"
     online_arms = [arm for arm, runs in by_arm.items() if any(map(samples_in_training, runs))]
     return [
         *([limit] if limit else []),
         *([f"generated tokens of {', '.join(online_arms)} lack the responses that training samples itself"] if online_arms else []),
-        f"score: {study.measure} {scored_place}; generated tokens are those of policy and evolver, without evaluation",
-        "p values: exact sign-flip test over seeds, two-sided"
-        + (", Monte Carlo above 12 seeds" if len(study.seeds) > 12 else "")
+        f"score: {study.measure} {_scored_place(study.budget)}; generated tokens are those of policy and evolver, without evaluation",
+        f"p values: sign-flip test over seeds, two-sided, {test_kind}"
         + (f"; corrected by Holm for all {len(contrasts)} contrasts" if len(contrasts) > 1 else ""),
         *(INTERVAL_NOTES[kind] for kind in kinds),
         "cost: a stage that runs share counts once per arm, and once in the total",
     ]
+
+
+def _scored_place(budget: Budget) -> str:
+    """Where the arms are compared. Beside a number of tokens, that of iterations only limits the runs."""
+    if budget.generated_tokens is not None:
+        return f"at {budget.generated_tokens:,.0f} generated tokens, linear between iterations"
+    return "after the last iteration" if budget.iterations is None else f"after iteration {budget.iterations}"

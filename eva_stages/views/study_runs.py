@@ -62,7 +62,7 @@ def _read_run(root: Path, run: StudyRun, study: StudyRecord) -> RunResult:
     return RunResult(
         run=run,
         state=state,
-        cause=cause or (None if target else _progress_text(history, curve, study.budget)),
+        cause=cause or (None if target else _progress_text(history, curve, study)),
         score=target.score if target else None,
         generated_tokens=target.generated_tokens if target else None,
         curve=curve,
@@ -158,10 +158,11 @@ def _cause(history: History) -> str | None:
     return None
 
 
-def _progress_text(history: History, curve: tuple[CurvePoint, ...], budget: Budget) -> str:
+def _progress_text(history: History, curve: tuple[CurvePoint, ...], study: StudyRecord) -> str:
     done_text = f"{len(history.artifacts)} of {len(history.stages)} stages are complete"
     if len(history.artifacts) < len(history.stages) or not history.stages:
         return done_text
-    if budget.generated_tokens is not None and curve:
-        return f"it ended after {curve[-1].generated_tokens:,.0f} of {budget.generated_tokens:,.0f} generated tokens"
-    return f"{done_text}, and none has the score"
+    tokens = study.budget.generated_tokens
+    if tokens is not None and curve and curve[-1].generated_tokens < tokens:
+        return f"it ended after {curve[-1].generated_tokens:,.0f} of {tokens:,.0f} generated tokens"
+    return f"{done_text}, but the policy that is compared has no score {study.measure}"

@@ -21,8 +21,8 @@ def p_text(value: float) -> str:
     return f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
-def interval_text(low: float | None, high: float | None) -> str:
-    return "unknown" if low is None or high is None else f"{figure(low)} to {figure(high)}"
+def signed_figure(value: float) -> str:
+    return f"{'-' if value < 0 else '+'}{figure(abs(value))}"
 
 
 def is_decidable(seeds: int, contrasts: int) -> bool:
@@ -34,10 +34,10 @@ def power_limit(seeds: int, contrasts: int) -> str | None:
     """That nothing can be significant, and how many seeds would be needed; None if something can."""
     if is_decidable(seeds, contrasts):
         return None
+    level_text = f"{LEVEL}" if contrasts == 1 else f"{p_text(LEVEL / contrasts)} ({LEVEL} corrected for {contrasts} contrasts)"
     return (
         f"Nothing can be significant with {count_text(seeds, 'seed')} and {count_text(contrasts, 'contrast')}: the smallest possible p is "
-        f"{p_text(smallest_p(seeds))}, and {LEVEL} corrected for {count_text(contrasts, 'contrast')} is {p_text(LEVEL / contrasts)}. "
-        f"At least {seeds_needed(contrasts)} seeds are needed."
+        f"{p_text(smallest_p(seeds))}, and it must be at most {level_text}. At least {seeds_needed(contrasts)} seeds are needed."
     )
 
 
@@ -47,15 +47,17 @@ def contrast_sentence(contrast: Mapping[str, Any], contrasts: int) -> str:
     if contrast["verdict"] == UNDECIDED_VERDICT:
         return f"Not decided: {a} against {b}. {_missing_text(contrast['missing'])}"
     seeds = contrast["n"]
-    figures = f"95 % interval {interval_text(contrast['low'], contrast['high'])}"
-    if contrast["low"] is None:
+    if contrast["low"] is not None:
+        figures = f"95 % interval of the difference {signed_figure(contrast['low'])} to {signed_figure(contrast['high'])}"
+    else:
         figures = "no interval, as all seeds have the same difference" if seeds > 1 else "no interval with one seed"
+    p_name = "p" if contrasts == 1 else "corrected p"
     is_lost_by_correction = contrast["p_value"] <= LEVEL < contrast["p_holm"]
     uncorrected_text = f", {p_text(contrast['p_value'])} before the correction for {contrasts} contrasts" if is_lost_by_correction else ""
-    figures = f"{figures}, corrected p {p_text(contrast['p_holm'])}{uncorrected_text}, {count_text(seeds, 'seed')}"
+    figures = f"{figures}, {p_name} {p_text(contrast['p_holm'])}{uncorrected_text}, {count_text(seeds, 'seed')}"
     comparison = _comparison(contrast)
     if contrast["verdict"] == EFFECT_VERDICT:
-        return f"{comparison} ({figures})."
+        return f"Effect found: {comparison} ({figures})."
     if contrast["verdict"] == UNDECIDABLE_VERDICT:
         return f"Not decidable with {count_text(seeds, 'seed')}, at least {seeds_needed(contrasts)} are needed: {comparison} ({figures})."
     limit = contrast["detectable_effect"]
@@ -77,8 +79,8 @@ def count_text(number: int, noun: str) -> str:
 def _comparison(contrast: Mapping[str, Any]) -> str:
     a, b, mean = contrast["a"], contrast["b"], contrast["mean"]
     scores = f"{figure(contrast['score_a'])} against {figure(contrast['score_b'])}"
-    if mean == 0:
-        return f"{a} and {b} have the same mean score, {scores}"
+    if float(figure(abs(mean)).replace(",", "")) == 0:
+        return f"{a} and {b} have the same mean score{'' if mean == 0 else ' to four decimals'}, {scores}"
     return f"{a} scores {figure(abs(mean))} {'more' if mean > 0 else 'less'} than {b}, {scores}"
 
 
@@ -90,7 +92,7 @@ def _missing_text(missing: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _summary(contrasts: Sequence[Mapping[str, Any]]) -> str:
-    """The sentence of a single contrast; of several, as in "Of the 7 other contrasts: 1 shows an effect (eva over inverse by 0.03)"."""
+    """The sentence of a single contrast; of several, as in "Of the 7 other contrasts: 1 shows an effect (eva 0.03 above inverse)"."""
     if len(contrasts) == 1:
         return str(contrasts[0]["sentence"])
     by_verdict = {verdict: [contrast for contrast in contrasts if contrast["verdict"] == verdict] for verdict in VERDICTS}
@@ -108,5 +110,4 @@ def _summary(contrasts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _order_text(contrast: Mapping[str, Any]) -> str:
-    better, worse = (contrast["a"], contrast["b"]) if contrast["mean"] > 0 else (contrast["b"], contrast["a"])
-    return f"{better} over {worse} by {figure(abs(contrast['mean']))}"
+    return f"{contrast['a']} {figure(abs(contrast['mean']))} {'above' if contrast['mean'] > 0 else 'below'} {contrast['b']}"

@@ -10,7 +10,7 @@ from eva_stages.core.kinds import BASE
 from eva_stages.core.progress import dollars
 from eva_stages.core.text_table import Cell, TextTable, as_csv, as_rich
 from eva_stages.views.study_runs import DONE_STATE
-from eva_stages.views.study_sentences import figure, p_text
+from eva_stages.views.study_sentences import figure, p_text, signed_figure
 
 NAMES_WIDTH = 20
 """Columns of a terminal of 80 that a contrast's figures leave for its arms."""
@@ -30,10 +30,10 @@ def contrast_table(document: Mapping[str, Any]) -> TextTable:
     rows = [
         (
             _names_text(entry["a"], entry["b"]),
-            _signed_figure(entry["mean"]),
-            "" if entry["low"] is None else f"{_signed_figure(entry['low'])} {_signed_figure(entry['high'])}",
+            "" if entry["mean"] is None else signed_figure(entry["mean"]),
+            "" if entry["low"] is None else f"{signed_figure(entry['low'])} {signed_figure(entry['high'])}",
             "" if entry["p_holm"] is None else p_text(entry["p_holm"]),
-            "" if entry["detectable_effect"] is None else _short(entry["detectable_effect"]),
+            "" if entry["detectable_effect"] is None else figure(entry["detectable_effect"]),
             entry["verdict"],
         )
         for entry in document["contrasts"]
@@ -87,7 +87,7 @@ def _names_text(a: str, b: str) -> str:
 
 
 def _arm_cells(entry: Mapping[str, Any]) -> tuple[Cell, ...]:
-    deviation = "" if entry["sd"] is None else f" ± {_short(entry['sd'])}"
+    deviation = "" if entry["sd"] is None else f" ± {figure(entry['sd'])}"
     score = "" if entry["mean"] is None else f"{figure(entry['mean'])}{deviation}"
     tokens = "" if entry["generated_tokens"] is None else _token_text(entry["generated_tokens"])
     return entry["arm"], f"{entry['done']}/{entry['runs']}", score, tokens, *_cost_cells(entry["cost"])
@@ -96,14 +96,6 @@ def _arm_cells(entry: Mapping[str, Any]) -> tuple[Cell, ...]:
 def _cost_cells(cost: Mapping[str, Any]) -> tuple[str, str, str]:
     gpu_hours = "" if cost["gpu_hours"] is None else f"{cost['gpu_hours']:.2f}"
     return f"{cost['hours']:.2f}", gpu_hours, dollars(cost["usd"])
-
-
-def _signed_figure(value: float | None) -> str:
-    return "" if value is None else f"{value:+.4f}" if abs(value) < 1 else f"{value:+.2f}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
 
 
 def _token_text(tokens: float) -> str:

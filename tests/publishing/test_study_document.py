@@ -44,7 +44,7 @@ def test_a_clear_difference_is_an_effect_with_its_interval(study: Path) -> None:
     write_study(study, record.model_copy(update={"contrasts": (("a", "b"),)}))
     only_contrast = study_document(study)["contrasts"][0]
     write_study(study, record)
-    assert only_contrast["verdict"] == "effect" and only_contrast["sentence"].startswith("a scores 0.1035 more than b")
+    assert only_contrast["verdict"] == "effect" and only_contrast["sentence"].startswith("Effect found: a scores 0.1035 more than b")
 
 
 def test_missing_and_failed_runs_stay_visible_and_leave_their_contrast_undecided(study: Path) -> None:
@@ -83,14 +83,24 @@ def test_the_table_fits_a_terminal_and_the_document_is_the_same_each_time(study:
 def test_a_token_budget_interpolates_each_run_on_its_own_curve(study: Path) -> None:
     record = read_study(study)
     tokens = TOKENS["respond"] + 800.0
-    write_study(study, record.model_copy(update={"budget": Budget(generated_tokens=tokens)}))
-    run = study_document(study)["runs"][0]
+    write_study(study, record.model_copy(update={"budget": Budget(generated_tokens=tokens, iterations=8)}))
+    document = study_document(study)
+    run = document["runs"][0]
     write_study(study, record.model_copy(update={"budget": Budget(generated_tokens=1e6)}))
     short_run = study_document(study)["runs"][0]
     write_study(study, record)
     first_score, last_score = (point["score"] for point in run["curve"][1:])
     assert run["score"] == pytest.approx(first_score + 0.5 * (last_score - first_score)) and run["generated_tokens"] == tokens
+    assert any("lettercraft.exact at 1,800 generated tokens" in note for note in document["notes"])
     assert short_run["state"] == "unfinished" and "ended after 2,600 of 1,000,000 generated tokens" in short_run["cause"]
+
+
+def test_a_run_whose_score_is_not_a_number_is_not_done(tmp_path: Path) -> None:
+    study = plant_study(tmp_path / "unscored", {"a": {1: [0.1, float("nan")]}, "b": {1: [0.1, 0.2]}})
+    document = study_document(study)
+    run = document["runs"][0]
+    assert document["contrasts"][0]["verdict"] == "not decided" and run["state"] == "unfinished"
+    assert "the policy that is compared has no score lettercraft.exact" in run["cause"]
 
 
 def test_an_unknown_measure_is_an_error_that_lists_the_known_ones(study: Path) -> None:

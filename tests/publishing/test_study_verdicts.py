@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from eva_stages.core.study_record import StudyRecord, StudyRun
+from eva_stages.publishing.report.study_plots import mean_points
 from eva_stages.views.study_document import document_of
 from eva_stages.views.study_runs import CurvePoint, RunResult
 
@@ -49,8 +50,8 @@ def test_with_five_seeds_and_eight_contrasts_nothing_can_be_significant() -> Non
     assert {contrast["verdict"] for contrast in study["contrasts"]} == {"not decidable"}
     assert study["answer"][1] == study["notes"][0]
     assert study["answer"][1] == (
-        "Nothing can be significant with 5 seeds and 8 contrasts: the smallest possible p is 0.062, and 0.05 corrected for 8 contrasts is "
-        "0.0063. At least 9 seeds are needed."
+        "Nothing can be significant with 5 seeds and 8 contrasts: the smallest possible p is 0.062, and it must be at most 0.0063 "
+        "(0.05 corrected for 8 contrasts). At least 9 seeds are needed."
     )
     assert "significant" not in " ".join(contrast["sentence"] for contrast in study["contrasts"])
 
@@ -67,8 +68,8 @@ def test_ten_seeds_and_eight_contrasts_find_a_large_effect_and_no_other() -> Non
 def test_an_effect_is_named_with_its_direction_in_the_summary() -> None:
     study = document(arms([0.0, 0.0, -0.1, 0.0], 10))
     assert study["contrasts"][1]["mean"] < 0
-    assert study["answer"][1] == "Of the 2 other contrasts: 1 shows an effect (arm2 over arm0 by 0.0941); no effect found in 1."
-    assert document(arms([0.0, 0.0, -0.1], 10))["answer"][1].startswith("arm0 scores 0.0941 less than arm2")
+    assert study["answer"][1] == "Of the 2 other contrasts: 1 shows an effect (arm0 0.0941 below arm2); no effect found in 1."
+    assert document(arms([0.0, 0.0, -0.1], 10))["answer"][1].startswith("Effect found: arm0 scores 0.0941 less than arm2")
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -82,8 +83,21 @@ def test_equal_scores_have_the_same_mean() -> None:
     study = document({"a": [0.3] * 10, "b": [0.3] * 10})
     assert study["answer"] == [
         "No effect found: a and b have the same mean score, 0.3000 against 0.3000 (no interval, as all seeds have the same difference, "
-        "corrected p 1.00, 10 seeds)."
+        "p 1.00, 10 seeds)."
     ]
+
+
+def test_a_difference_that_rounds_to_zero_has_no_direction() -> None:
+    study = document({"a": [0.3, 0.3, 0.3, 0.3, 0.3, 0.30001], "b": [0.3] * 6})
+    assert study["answer"][0].startswith("No effect found: a and b have the same mean score to four decimals, 0.3000 against 0.3000")
+
+
+def test_the_mean_curve_has_no_point_of_some_seeds_only() -> None:
+    points = [{"n": n, "generated_tokens": tokens, "mean": 0.1} for n, tokens in ((3, 0), (3, 900), (3, 1900), (2, 2900))]
+    arm = {"curve": points, "done": 3, "runs": 3, "generated_tokens": 1500, "mean": 0.2}
+    assert [point["generated_tokens"] for point in mean_points(arm, None)] == [0, 900, 1900]
+    assert [point["generated_tokens"] for point in mean_points(arm, 1500)] == [0, 900, 1500]
+    assert [point["generated_tokens"] for point in mean_points({**arm, "done": 2}, 1500)] == [0, 900, 1900]
 
 
 def test_the_control_s_score_is_reached_after_fewer_tokens() -> None:

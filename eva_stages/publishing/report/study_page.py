@@ -46,12 +46,12 @@ def _about(document: Mapping[str, Any]) -> str:
 
 def _contrast_section(document: Mapping[str, Any]) -> Section:
     contrasts = document["contrasts"]
-    keys = ("a", "b", "score_a", "score_b", "mean", "low", "high", "p_value", "p_holm", "effect_size", "detectable_effect", "n", "verdict")
-    heads = ["a", "b", "a", "b", "a - b", "low", "high", "p", "p (Holm)", "d", "MDE", "seeds", "verdict"]
+    keys = ("a", "b", "verdict", "mean", "low", "high", "p_value", "p_holm", "score_a", "score_b", "effect_size", "detectable_effect", "n")
+    heads = ["a", "b", "verdict", "a - b", "low", "high", "p", "p (Holm)", "score of a", "score of b", "d", "MDE", "seeds"]
     rows: list[list[Cell]] = [[entry[key] for key in keys] for entry in contrasts]
     note = (
-        "low, high: 95 % interval; d: mean difference / its standard deviation over seeds (Cohen's d_z); MDE: minimum detectable effect, "
-        "found with 80 % probability at the level of Holm's first step."
+        "low, high: 95 % interval of a - b; d: mean difference / its standard deviation over seeds (Cohen's d_z); MDE: minimum detectable "
+        "effect, found with 80 % probability at the level of Holm's first step."
     )
     details = Table("Differences by seed, and BCa intervals", *_seed_rows(document), is_folded=True)
     plot = forest_plot(document)
@@ -81,7 +81,10 @@ def _curve_section(document: Mapping[str, Any]) -> Section:
             share_text = f"{tokens['reached']} of {entry['n']} seeds"
             rows.append([entry["a"], entry["b"], tokens["median"], tokens["control"], share_text])
     heads = ["a", "b", "a: tokens to b's final score", "b: tokens", "reached by"]
-    note = "Medians over seeds, linear between iterations; empty where half of the seeds or more do not reach the score."
+    note = (
+        "The first time that a's score is b's final score or more. Medians over seeds, linear between iterations; empty where half of the "
+        "seeds or more do not reach the score."
+    )
     tables = [Table("Generated tokens to reach the control's score", heads, rows, note)] if rows else []
     return Section("curves", "Learning curves", [], _plots(curve_plot(document)), tables)
 
@@ -127,7 +130,7 @@ def _missing_section(document: Mapping[str, Any]) -> Section:
     rows: list[list[Cell]] = [
         [entry["arm"], entry["seed"], entry["state"], entry["cause"]] for entry in document["runs"] if entry["state"] != DONE_STATE
     ]
-    lead = ["Contrasts with a run that is not done are not decided. Rerunning the study tries these runs again."] if rows else []
+    lead = ["Contrasts with a run that is not done are not decided. Rerunning the study continues these runs."] if rows else []
     return Section(
         "missing", "Missing runs", lead, [], [Table("Runs that are not done", ["arm", "seed", "state", "cause"], rows)] if rows else []
     )
@@ -139,7 +142,7 @@ def _paper_section(document: Mapping[str, Any]) -> Section:
 
 def _rerun_section(document: Mapping[str, Any]) -> Section:
     command = f"`{document['command']}`" if document["command"] else "The command that made the study"
-    lead = [f"{note[0].upper()}{note[1:].removesuffix('.')}." for note in document["notes"]]
+    lead = [f"{note[0].upper()}{note[1:].removesuffix('.')}." for note in document["notes"][:-1]]
     lead += [f"{command} computes what is missing and writes this report again; complete stages are not computed again."]
     settings = {name: document[name] for name in ("base", "measure", "budget", "seeds")}
     arms = {"arms": {entry["arm"]: entry["overrides"] for entry in document["arms"]}}

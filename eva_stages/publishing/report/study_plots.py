@@ -12,7 +12,8 @@ from eva_stages.publishing.report.plots import DASHES, MARKERS, MUTED_COLOUR, Pl
 
 FOREST_CAPTION = "Point: mean over seeds. Bar: its 95 % interval, not corrected for the number of contrasts. Dots: the seeds."
 CURVE_CAPTION = (
-    "Thick: mean over seeds, with the 95 % interval of Student's t as band. Thin: one line per seed. First point: the base policy."
+    "Thick: mean over seeds as far as all seeds go, or to the budget, with the 95 % interval of Student's t as band. Thin: one line per "
+    "seed. First point: the base policy."
 )
 
 
@@ -51,25 +52,39 @@ def curve_plot(document: Mapping[str, Any]) -> Plot | None:
     lowest, highest = min(scores), max(scores)
     margin = 0.1 * (highest - lowest) or 0.01
     scale, unit = _scale(max(point["generated_tokens"] for entry in runs for point in entry["curve"]))
+    tokens_of_budget = document["budget"].get("generated_tokens")
+    alpha = min(0.3, 6 / len(runs))
 
     def paint(axes: Axes) -> None:
         for index, arm in enumerate(document["arms"]):
             for entry in runs:
                 if entry["arm"] == arm["arm"]:
-                    axes.plot(*_axes_values(entry["curve"], "score", scale), color=colour(index), linewidth=0.5, alpha=0.3)
+                    axes.plot(*_axes_values(entry["curve"], "score", scale), color=colour(index), linewidth=0.5, alpha=alpha)
             if not arm["curve"]:
                 continue
-            tokens, means = _axes_values(arm["curve"], "mean", scale)
+            points = mean_points(arm, tokens_of_budget)
+            tokens, means = _axes_values(points, "mean", scale)
             axes.plot(tokens, means, label=short(arm["arm"]), **_arm_style(index))
-            low, high = (np.array([np.nan if p[name] is None else p[name] for p in arm["curve"]], dtype=float) for name in ("low", "high"))
+            low, high = (np.array([np.nan if p[name] is None else p[name] for p in points], dtype=float) for name in ("low", "high"))
             axes.fill_between(tokens, low, high, color=colour(index), alpha=0.12, linewidth=0)
-        if tokens_of_budget := document["budget"].get("generated_tokens"):
+        if tokens_of_budget:
             axes.axvline(tokens_of_budget / scale, color=MUTED_COLOUR, linewidth=1, linestyle=":", label="budget")
         axes.set_ylim(lowest - margin, highest + margin)  # bands of two or three seeds are wider than anything else
         axes.xaxis.set_major_locator(MaxNLocator(5))
 
     x = f"generated tokens{f', {unit}' if unit else ''}"
     return draw("study-curves", "Learning curves", f"n = {count_text(len(runs), 'run')}", x, document["measure"], paint, CURVE_CAPTION, 3.4)
+
+
+def mean_points(arm: Mapping[str, Any], tokens_of_budget: float | None) -> list[Mapping[str, Any]]:
+    """The points of an arm's mean curve that all its seeds have; of a complete arm with a budget of tokens, up to the budget.
+
+    Runs end at different iterations, so that the later means are of other seeds than the earlier ones.
+    """
+    points = [point for point in arm["curve"] if point["n"] == arm["curve"][0]["n"]]
+    if tokens_of_budget is None or arm["done"] < arm["runs"]:
+        return points
+    return [*(point for point in points if point["generated_tokens"] < tokens_of_budget), arm]
 
 
 def _contrast_label(entry: Mapping[str, Any]) -> str:
