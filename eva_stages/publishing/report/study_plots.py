@@ -13,7 +13,7 @@ from eva_stages.publishing.report.plots import DASHES, MARKERS, MUTED_COLOUR, Pl
 FOREST_CAPTION = "Point: mean over seeds. Bar: its 95 % interval, not corrected for the number of contrasts. Dots: the seeds."
 CURVE_CAPTION = (
     "Thick: mean over seeds as far as all seeds go, or to the budget, with the 95 % interval of Student's t as band. Thin: one line per "
-    "seed. First point: the base policy."
+    "seed. First point: the base policy. The contrasts are paired by seed: they can be clear where bands overlap."
 )
 
 
