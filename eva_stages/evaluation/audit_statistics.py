@@ -1,20 +1,26 @@
 """Statistics of an audit: is informativeness measured reliably, and is it heritable?
 
 Every figure is a function of sums over independent **units** (prompts, or families of prompts with one parent), so one matrix product gives
-its value and all its bootstrap resamples: row 0 of the multiplicities is the sample itself, the others are resamples of units. The
-interval is the 95 % percentile interval. Where a figure is not defined (no spread, too few units) it is None.
+its value and all its resamples: row 0 of the multiplicities is the sample itself, the others are resamples of units. The interval is the
+95 % percentile interval of the bootstrap, or that of the jackknife for a figure with a `Scale`: with 12 to 32 families the bootstrap puts
+the upper end of an intraclass correlation below its true value in 10 to 13 % of the cases, the jackknife in 3 to 5 %. Where a figure is not
+defined (no spread, too few units) it is None.
 """
 
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
+from scipy.stats import t as student_t
 
 from eva_stages.evaluation.statistics import Estimate
 
 ROUNDS = 1000
+MOST_GROUPS = 200
+"""Groups of units that the jackknife leaves out, one at a time."""
 MOST_SPLITS = 50
 ALL_SPLITS_UP_TO = 8
 """Responses per prompt up to which every split into halves is used."""
@@ -34,22 +40,46 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """From multiplicities of units, shape (rounds, units), to a figure per round, NaN where it is not defined."""
 
 
-def estimate(statistic: Statistic, units: int, n: int, seed: int = 0) -> Estimate | None:
+class Scale(NamedTuple):
+    """An increasing function of a figure, on which its error hardly depends on its value, and the inverse."""
+
+    forward: Callable[[np.ndarray], np.ndarray]
+    inverse: Callable[[np.ndarray], np.ndarray]
+
+
+def estimate(statistic: Statistic, units: int, n: int, scale: Scale | None = None) -> Estimate | None:
     """A figure with its interval; `n` is what it is reported to be based on."""
     if units < LEAST_UNITS:
         return None
+    value = point_value(statistic, units)
+    interval = None if scale is None else _jackknife_interval(statistic, units, value, scale)
+    if interval is None:  # no scale, or a figure at the end of its scale
+        interval = _bootstrap_interval(statistic, units)
+    return None if interval is None or not np.isfinite(value) else Estimate(value, *interval, n)
+
+
+def _bootstrap_interval(statistic: Statistic, units: int) -> tuple[float, float] | None:
     rounds_at_once = max(1, _CELLS // units)
     starts = range(0, ROUNDS, rounds_at_once)
-    value = point_value(statistic, units)
     with np.errstate(all="ignore"):
-        resampled_values = np.concatenate(
-            [statistic(_resamples(units, min(rounds_at_once, ROUNDS - start), seed + start)) for start in starts]
-        )
+        resampled_values = np.concatenate([statistic(_resamples(units, min(rounds_at_once, ROUNDS - start), start)) for start in starts])
     known_values = resampled_values[np.isfinite(resampled_values)]
-    if not np.isfinite(value) or len(known_values) < LEAST_DEFINED_SHARE * ROUNDS:
+    if len(known_values) < LEAST_DEFINED_SHARE * ROUNDS:
         return None
     low, high = np.percentile(known_values, [2.5, 97.5])
-    return Estimate(value, float(low), float(high), n)
+    return float(low), float(high)
+
+
+def _jackknife_interval(statistic: Statistic, units: int, value: float, scale: Scale) -> tuple[float, float] | None:
+    """Student's interval of the pseudo-values on the scale [Tukey 1958; Miller 1974]; None where one of them is not defined."""
+    groups = min(units, MOST_GROUPS)
+    is_left_out = np.arange(units) % groups == np.arange(groups)[:, None]
+    with np.errstate(all="ignore"):
+        center = scale.forward(np.array(value))
+        pseudo_values = groups * center - (groups - 1) * scale.forward(statistic(1.0 - is_left_out))
+        margin = student_t.ppf(0.975, groups - 1) * pseudo_values.std(ddof=1) / groups**0.5
+        low, high = float(scale.inverse(center - margin)), float(scale.inverse(center + margin))
+    return (low, high) if np.isfinite([low, high]).all() else None
 
 
 def point_value(statistic: Statistic, units: int) -> float:
@@ -155,6 +185,17 @@ def intraclass_correlation(values: np.ndarray, families: np.ndarray) -> Statisti
         return np.asarray(np.where(is_defined, (between_mean_square - within_mean_square) / spread, np.nan))
 
     return statistic
+
+
+def f_ratio_scale(families: np.ndarray) -> Scale:
+    """ln F of the families' analysis of variance, F = (1 + (k0 - 1) ICC) / (1 - ICC), the scale of an intraclass correlation."""
+    sizes = np.bincount(families)
+    size = (sizes.sum() - (sizes**2).sum() / sizes.sum()) / max(1, len(sizes) - 1)
+
+    def inverse(values: np.ndarray) -> np.ndarray:
+        return np.asarray(np.expm1(values) / (np.expm1(values) + size))
+
+    return Scale(lambda correlations: np.log((1 + (size - 1) * correlations) / (1 - correlations)), inverse)
 
 
 def corrected_intraclass_correlation(rewards: np.ndarray, metric: Metric, families: np.ndarray) -> Statistic:

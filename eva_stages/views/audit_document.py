@@ -16,23 +16,26 @@ from eva_stages.core.named_functions import known_functions
 from eva_stages.evaluation import audit_statistics as statistics
 from eva_stages.views.history import History
 from eva_stages.views.influence_file import Influence, read_influence
-from eva_stages.views.selection_records import SelectionRecord, auditable_iterations, selection_record
+from eva_stages.views.selection_records import SelectionRecord, selection_record, selection_records
 
 LEAST_HERITABILITY = 0.1
 """Intraclass correlation of siblings below which selection has nothing to act on."""
 FALLBACK_METRIC = "reward_gap"
 FIGURES = ("reliability", "parent_child", "siblings", "siblings_corrected", "lift", "lift_of_variance", "influence", "gain")
+SELECTED_FAMILIES = "Selected prompts differ less from each other than all candidates, which lowers the correlation of siblings"
+UNIFORM_RUN = "a run with creator.metric=uniform measures it over all candidates."
 NOTHING_TO_ACT_ON = "there is nothing for selection to act on"
 
 Figure = dict[str, Any] | None
 
 
 class Sample(NamedTuple):
-    """A figure to be estimated, the number of its independent units, and the number that it is reported to be based on."""
+    """A figure to be estimated, the number of its independent units, the number that it is reported to be based on, and its scale."""
 
     statistic: statistics.Statistic
     units: int
     n: int
+    scale: statistics.Scale | None = None
 
 
 def audit(history: History, iteration: int | None = None) -> dict[str, Any]:
@@ -67,8 +70,8 @@ def audit(history: History, iteration: int | None = None) -> dict[str, Any]:
         "families": int(record.families.max()) + 1,
         "learnable": {**(_share(is_learnable) or {}), "rule": rule},
         "metrics": metrics,
-        "notes": _notes(record, chosen_metric, judged_metric, influence),
-        "iterations": [_line(selection_record(history, number), judged_metric) for number in auditable_iterations(history)],
+        "notes": [*_advice(state, record), *_notes(history, record, judged_metric, influence)],
+        "iterations": [_line(iteration_record, judged_metric) for iteration_record in selection_records(history)],
     }
 
 
@@ -78,13 +81,13 @@ def audited_record(history: History, iteration: int | None = None) -> SelectionR
     Raises:
         ConfigError: as `audit` says.
     """
-    iterations = auditable_iterations(history)
-    if iteration is None:
-        iteration = iterations[0] if iterations else 1
+    if iteration is None and (record := next(selection_records(history), None)):
+        return record
     try:
-        return selection_record(history, iteration)
+        return selection_record(history, iteration or 1)
     except ConfigError as error:
-        advice = f". Iterations that can be audited: {', '.join(map(str, iterations))}" if iterations else ""
+        iterations = ", ".join(str(record.iteration) for record in selection_records(history))
+        advice = f". Iterations that can be audited: {iterations}" if iterations else ""
         raise ConfigError([error.faults[0] + advice]) from error
 
 
@@ -101,11 +104,15 @@ def figure_samples(record: SelectionRecord, metric: statistics.Metric, influence
     count, family_count = len(children), int(families.max()) + 1
     prompts = np.arange(len(candidates))
     pairs = parent_values[record.parents][:, None], child_values[:, None]
+    siblings, scale = statistics.intraclass_correlation(child_values, families), statistics.f_ratio_scale(families)
+    # halves of responses that were compared with each other are not independent
+    reliability = Sample(statistics.reliability(candidates, metric, prompts), len(candidates), len(candidates))
+    corrected_siblings = Sample(statistics.corrected_intraclass_correlation(children, metric, families), family_count, count)
     return {
-        "reliability": Sample(statistics.reliability(candidates, metric, prompts), len(candidates), len(candidates)),
+        "reliability": None if record.candidates.are_relative else reliability,
         "parent_child": Sample(statistics.correlation(*pairs, families), family_count, count),
-        "siblings": Sample(statistics.intraclass_correlation(child_values, families), family_count, count),
-        "siblings_corrected": Sample(statistics.corrected_intraclass_correlation(children, metric, families), family_count, count),
+        "siblings": Sample(siblings, family_count, count, scale),
+        "siblings_corrected": None if record.children.are_relative else corrected_siblings,
         "lift": _lift(record, parent_values, child_values),
         "lift_of_variance": _lift(record, parent_values, children.var(axis=1)),
         "influence": _influence(metric, influence),
@@ -126,10 +133,12 @@ def _lift(record: SelectionRecord, parent_values: np.ndarray, child_values: np.n
     inclusion = record.inclusion[parents]
     could_be_drawn = inclusion > 0
     span = np.ptp(parent_values)
-    weights = (parent_values - parent_values.min()) / (span if span > 0 else 1.0)
+    weights = ((parent_values - parent_values.min()) / (span if span > 0 else 1.0))[parents][could_be_drawn]
+    if np.unique(weights).size < 2:  # drawing by the metric is then drawing uniformly
+        return None
     means = np.bincount(families, child_values) / np.bincount(families)
     count = int(could_be_drawn.sum())
-    statistic = statistics.lift(means[could_be_drawn], weights[parents][could_be_drawn], inclusion[could_be_drawn])
+    statistic = statistics.lift(means[could_be_drawn], weights, inclusion[could_be_drawn])
     return Sample(statistic, count, count)
 
 
@@ -148,6 +157,8 @@ def _gain(record: SelectionRecord, metric: statistics.Metric) -> Sample | None:
     if record.training is None:
         return None
     prompts, new_means = record.training
+    if prompts.are_relative:
+        return None
     splits = [(first, second) for halves in statistics.halves(prompts.rewards.shape[1]) for first, second in (halves, halves[::-1])]
     if not splits:
         return None
@@ -194,12 +205,26 @@ def _verdict(figures: dict[str, Figure] | None, metric: str, record: SelectionRe
         if corrected_figure
         else ""
     )
-    return state, f"{answer} ({sample}).{noise}"
+    caution = f" {SELECTED_FAMILIES}: {UNIFORM_RUN}" if state == "below" and not record.is_uniform else ""
+    return state, f"{answer} ({sample}).{noise}{caution}"
 
 
-def _notes(record: SelectionRecord, chosen_metric: str, judged_metric: str, influence: Influence | None) -> list[str]:
+def _advice(state: str, record: SelectionRecord) -> list[str]:
+    """What to do about a verdict that is not good, and what to know before."""
+    if state == "fine":
+        return []
+    advice = (
+        "To raise it: more responses (creator.responses), a metric with a higher reliability, creator.evolve.shape=siblings, or an evolve "
+        "method that keeps the task."
+        if state == "below"
+        else "To decide it: more families (more prompts, a larger creator.selection.fraction), or several seeds in a study (eva ablate)."
+    )
+    return [advice] if record.is_uniform or state == "below" else [f"{SELECTED_FAMILIES}: {UNIFORM_RUN}", advice]
+
+
+def _notes(history: History, record: SelectionRecord, judged_metric: str, influence: Influence | None) -> list[str]:
     """Why figures are missing, and what the reader must know about the others."""
-    notes = []
+    notes, chosen_metric = [], recipe_metric(history)
     if chosen_metric != judged_metric:
         reason = (
             "does not depend on the rewards" if chosen_metric in METRIC.names else "is a function in a file, which an audit does not run"
@@ -207,6 +232,11 @@ def _notes(record: SelectionRecord, chosen_metric: str, judged_metric: str, infl
         notes.append(f"The recipe's metric {chosen_metric} {reason}; the verdict is about {judged_metric}.")
     if (count := record.candidates.rewards.shape[1]) < statistics.LEAST_RESPONSES:
         notes.append(f"No reliability: {count} responses per prompt cannot be split into halves with a spread; it needs 4.")
+    if record.candidates.are_relative:
+        notes.append(
+            "No reliability and no gain: the reward compares the responses of a prompt with each other, so halves of them are not "
+            "independent, and every prompt has the same mean."
+        )
     if record.next_policy_scores:
         notes.append("The evolved prompts were scored under the next policy: training samples its own responses.")
     if record.inclusion is None:
@@ -214,12 +244,16 @@ def _notes(record: SelectionRecord, chosen_metric: str, judged_metric: str, infl
     elif undrawn_count := int((record.inclusion == 0).sum()):
         notes.append(
             f"Lift is over the candidates that could be drawn: {undrawn_count:,} of {len(record.inclusion):,} have weight 0, and no "
-            "children. A run with creator.metric=uniform gives the lift over all."
+            "children. It is empty for a metric that is the same for all the others. A run with creator.metric=uniform gives the lift "
+            "over all."
         )
     if record.training is None:
         notes.append("No gain: the prompts of this iteration were not scored both before and after its training.")
-    if influence is None:
+    training = history.find("train", record.iteration)
+    if influence is None and training is not None and "pairs" in training.inputs:
         notes.append("No influence: run `eva audit RUN --influence N`, which loads the policy.")
+    elif influence is None:
+        notes.append("No influence: it is the effect of training on a prompt's pair, and this iteration has no training on pairs.")
     else:
         count, held_out_count = len(influence.values), influence.facts.get("held_out_pairs")
         notes.append(

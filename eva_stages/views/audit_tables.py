@@ -24,6 +24,7 @@ HEADS = {
 MEASUREMENT_NOTES = (
     "reliability: split-half, Spearman-Brown. parent-child: correlation.",
     "siblings: ICC(1); no noise: divided by the reliability. 95 % intervals.",
+    "Empty: not defined, as where all values are equal.",
 )
 CONSEQUENCE_NOTES = (
     "lift: the metric's mean over children if parents are weighted by it, over",

@@ -1,7 +1,8 @@
 """What one iteration's selection saw and what came of it, as arrays read from the run's folder: the data of an audit."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ class ScoredPrompts:
     ids: pa.Array
     rewards: np.ndarray
     """Shape (prompts, n), without NaN."""
+    are_relative: bool
+    """Whether a reward compares a response with the prompt's others, so that responses are not independent."""
 
     def places(self, ids: pa.Array) -> np.ndarray:
         """The rows of other prompts' ids among these; -1 where there is none."""
@@ -55,6 +58,11 @@ class SelectionRecord:
     """The prompts that were trained on as the policy answered them before, and their mean rewards under the policy after; if known."""
 
     @property
+    def is_uniform(self) -> bool:
+        """Whether every candidate had the same probability of being drawn, so that the parents are as different as the candidates."""
+        return self.inclusion is not None and np.ptp(self.inclusion) == 0
+
+    @property
     def families(self) -> np.ndarray:
         """The family of each child, numbered from 0, shape (children,)."""
         return np.unique(self.parents, return_inverse=True)[1]
@@ -74,7 +82,7 @@ def selection_record(history: History, iteration: int) -> SelectionRecord:
     missing += [] if mixed_set is not None else [f"{iteration}-mix"]
     missing += [] if child_stage is not None else [f"{iteration}-reward"]
     if missing:
-        raise ConfigError([f"iteration {iteration} cannot be audited: {_absence(history, missing)}"])
+        raise ConfigError([f"iteration {iteration} cannot be audited: {_absence(history, iteration, missing)}"])
     assert mixed_set is not None and child_stage is not None
     candidates, children = _scored_prompts(stages["creator-reward"]), _scored_prompts(child_stage)
     child_ids, parent_ids = _evolved_prompts(mixed_set, stages["evolve"], stages["select"])
@@ -89,7 +97,7 @@ def selection_record(history: History, iteration: int) -> SelectionRecord:
     return SelectionRecord(
         iteration=iteration,
         candidates=candidates,
-        children=ScoredPrompts(children.ids.take(pa.array(kept_rows)), children.rewards[kept_rows]),
+        children=replace(children, ids=children.ids.take(pa.array(kept_rows)), rewards=children.rewards[kept_rows]),
         parents=parent_rows[is_scored],
         inclusion=inclusion,
         draw_note=note,
@@ -98,18 +106,14 @@ def selection_record(history: History, iteration: int) -> SelectionRecord:
     )
 
 
-def auditable_iterations(history: History) -> list[int]:
-    """Iterations of which `selection_record` finds every stage."""
-    iterations = []
+def selection_records(history: History) -> Iterator[SelectionRecord]:
+    """The iterations that can be read, in order."""
     for iteration in history.iterations:
-        names = ("creator-reward", "inform", "select", "evolve")
-        has_children = history.find("reward", iteration) or history.find("creator-reward", iteration + 1)
-        if all(history.find(name, iteration) for name in names) and has_children and iteration in history.prompt_sets:
-            iterations.append(iteration)
-    return iterations
+        with suppress(ConfigError):
+            yield selection_record(history, iteration)
 
 
-def _absence(history: History, missing: list[str]) -> str:
+def _absence(history: History, iteration: int, missing: list[str]) -> str:
     control = (history.recipe.get("creator") or {}).get("control")
     if control is not None:
         return f"the recipe's creator.control is {control}, so no prompt is evolved"
@@ -117,6 +121,8 @@ def _absence(history: History, missing: list[str]) -> str:
         return "the recipe only evaluates (evaluation.only), so it evolves no prompt"
     if not any(stage.name == "evolve" for stage in history.stages):
         return "the recipe has no iteration that evolves prompts (iterations: 0)"
+    if iteration not in history.planned_iterations:
+        return f"the recipe's last iteration is {max(history.planned_iterations)}"
     planned_labels = {stage.label for stage in history.stages}
     if "reward" in missing[-1] and missing[-1] not in planned_labels and len(missing) == 1:
         return "its evolved prompts are scored at the start of the next iteration, which the run does not have; set iterations higher"
@@ -124,10 +130,11 @@ def _absence(history: History, missing: list[str]) -> str:
 
 
 def _scored_prompts(artifact: Artifact | None) -> ScoredPrompts:
-    table = _table(artifact, ["prompt_id", "rewards"])
+    table = _table(artifact, ["prompt_id", "rewards", "win_probability"])
     rewards = drawable(reward_matrix(table["rewards"]))
     is_scored = np.isfinite(rewards).all(axis=1)
-    return ScoredPrompts(table["prompt_id"].combine_chunks().filter(pa.array(is_scored)), rewards[is_scored])
+    ids = table["prompt_id"].combine_chunks().filter(pa.array(is_scored))
+    return ScoredPrompts(ids, rewards[is_scored], "win_probability" in table.column_names)
 
 
 def _table(artifact: Artifact | None, columns: list[str]) -> pa.Table:
@@ -175,9 +182,10 @@ def _inclusion(
     if size >= positive_count:  # all of them, and the rest uniformly from those without weight
         return np.where(weights > 0, 1.0, (size - positive_count) / max(1, len(weights) - positive_count)), ""
     shares = weights / weights.sum()
-    highest = size / shares[shares > 0].min()
-    threshold = brentq(lambda time: -np.expm1(-shares * time).sum() - size, 0, 2 * highest + size, xtol=1e-9)
-    return -np.expm1(-shares * threshold), ""
+    # the logarithm, because weights may differ by a hundred orders of magnitude; all shares sum to 1, so the threshold is at least the size
+    limits = np.log(size), np.log(2.0 * size) - np.log(shares[shares > 0].min())
+    threshold = brentq(lambda log_time: -np.expm1(-shares * np.exp(log_time)).sum() - size, *limits, xtol=1e-12)
+    return -np.expm1(-shares * np.exp(threshold)), ""
 
 
 def _training(old_rewards: Artifact | None, new_rewards: Artifact | None) -> tuple[ScoredPrompts, np.ndarray] | None:
@@ -189,4 +197,5 @@ def _training(old_rewards: Artifact | None, new_rewards: Artifact | None) -> tup
     is_shared = places >= 0
     if not is_shared.any():
         return None
-    return ScoredPrompts(old.ids.filter(pa.array(is_shared)), old.rewards[is_shared]), new.rewards[places[is_shared]].mean(axis=1)
+    shared_prompts = replace(old, ids=old.ids.filter(pa.array(is_shared)), rewards=old.rewards[is_shared])
+    return shared_prompts, new.rewards[places[is_shared]].mean(axis=1)

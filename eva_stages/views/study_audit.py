@@ -14,6 +14,8 @@ from eva_stages.views.audit_document import (
     FALLBACK_METRIC,
     FIGURES,
     NOTHING_TO_ACT_ON,
+    SELECTED_FAMILIES,
+    UNIFORM_RUN,
     Figure,
     audited_record,
     figure_samples,
@@ -28,35 +30,37 @@ from eva_stages.views.study_runs import RunResult
 def study_audit(arms: Iterable[str], runs: Sequence[RunResult]) -> list[dict[str, Any]]:
     """An entry per arm of a study, from its runs that can be audited.
 
-    Each has the judged metric, `heritability` (as in a run's audit, by the interval over seeds), the figures, and the reasons why runs
-    have none.
+    Each has the judged metric, `heritability` (as in a run's audit, by the interval over seeds), whether prompts were drawn uniformly, the
+    figures, and the reasons why runs have none.
     """
     return [_arm_entry(arm, [result for result in runs if result.run.arm == arm]) for arm in arms]
 
 
 def _arm_entry(arm: str, runs: Sequence[RunResult]) -> dict[str, Any]:
     values: list[dict[str, float]] = []
-    metrics, seeds_of_reasons = list[str](), dict[str, list[str]]()
+    metrics, draws, seeds_of_reasons = list[str](), list[bool](), dict[str, list[str]]()
     for result in runs:
         try:
-            metric, figures = _run_values(result.history)
+            metric, is_uniform, figures = _run_values(result.history)
         except ConfigError as error:
             seeds_of_reasons.setdefault(error.faults[0], []).append(str(result.run.seed))
             continue
         metrics.append(metric)
+        draws.append(is_uniform)
         values.append(figures)
     figures_of_arm = {name: _mean([figures[name] for figures in values]) for name in ("learnable", *FIGURES)}
     return {
         "arm": arm,
         "judged_metric": metrics[0] if metrics else None,
         "heritability": heritability(figures_of_arm["siblings"]),
+        "uniform_draw": all(draws),
         "figures": figures_of_arm,
         "reasons": [f"seeds {', '.join(seeds)}: {reason}" for reason, seeds in seeds_of_reasons.items()],
     }
 
 
-def _run_values(history: History | None) -> tuple[str, dict[str, float]]:
-    """The judged metric of a run and the values of its figures, NaN where one is not known.
+def _run_values(history: History | None) -> tuple[str, bool, dict[str, float]]:
+    """The judged metric of a run, whether it drew prompts uniformly, and the values of its figures, NaN where one is not known.
 
     Raises:
         ConfigError: if the run cannot be audited.
@@ -72,7 +76,7 @@ def _run_values(history: History | None) -> tuple[str, dict[str, float]]:
         samples = figure_samples(record, functions[name], influence) or dict.fromkeys(FIGURES)
     is_learnable, _ = statistics.learnable(record.candidates.rewards)
     values = {name: statistics.point_value(sample.statistic, sample.units) if sample else np.nan for name, sample in samples.items()}
-    return name, {"learnable": float(is_learnable.mean()), **values}
+    return name, record.is_uniform, {"learnable": float(is_learnable.mean()), **values}
 
 
 def _mean(values: Sequence[float]) -> Figure:
@@ -86,11 +90,17 @@ def _mean(values: Sequence[float]) -> Figure:
 
 
 def audit_sentences(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """In which arms selection can work."""
-    arms = {state: ", ".join(entry["arm"] for entry in entries if entry["heritability"] == state) for state in ("below", "unclear", "fine")}
+    """In which arms selection can work, and what to know about the arms in which it is not shown."""
+    audited_entries = [entry for entry in entries if entry["judged_metric"] is not None]
     sentences = {
         "below": f"Selection cannot work in {{}}: the intraclass correlation of siblings is below .1, so {NOTHING_TO_ACT_ON}.",
         "unclear": "It cannot be told whether selection can work in {}: the intraclass correlation of siblings cannot be told from .1.",
         "fine": "Selection can work in {}: the intraclass correlation of siblings is above .1.",
+        "unknown": "It is not known whether selection can work in {}: that takes siblings with different values, of two seeds or more.",
     }
-    return [sentences[state].format(names) for state, names in arms.items() if names]
+    arms = {state: ", ".join(entry["arm"] for entry in audited_entries if entry["heritability"] == state) for state in sentences}
+    answers = [sentences[state].format(names) for state, names in arms.items() if names]
+    doubtful_arms = [
+        entry["arm"] for entry in audited_entries if entry["heritability"] in ("below", "unclear") and not entry["uniform_draw"]
+    ]
+    return [*answers, f"{SELECTED_FAMILIES} in {', '.join(doubtful_arms)}: {UNIFORM_RUN}"] if doubtful_arms else answers

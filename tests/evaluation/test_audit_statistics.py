@@ -10,6 +10,7 @@ from eva_stages.evaluation.audit_statistics import (
     corrected_intraclass_correlation,
     correlation,
     estimate,
+    f_ratio_scale,
     halves,
     intraclass_correlation,
     learnable,
@@ -45,6 +46,38 @@ def test_intraclass_correlation_is_that_of_the_analysis_of_variance():
     total = sum(sizes)
     size = (total - sum(k * k for k in sizes) / total) / 39
     assert value(intraclass_correlation(values, families), 40) == pytest.approx((f_ratio - 1) / (f_ratio - 1 + size))
+
+
+def test_the_interval_of_few_families_is_not_too_low():
+    rng, families = np.random.default_rng(7), family_numbers([6] * 16)
+    below_count = above_count = 0
+    for _ in range(300):
+        values = rng.normal(0, 0.1**0.5, 16)[families] + rng.normal(0, 0.9**0.5, len(families))
+        result = estimate(intraclass_correlation(values, families), 16, 96, f_ratio_scale(families))
+        assert result is not None
+        assert result.low <= result.value <= result.high
+        below_count, above_count = below_count + (result.high < 0.1), above_count + (result.low > 0.1)
+    assert below_count < 0.075 * 300  # the percentile bootstrap has 0.13
+    assert above_count < 0.05 * 300
+
+
+def test_the_scale_of_an_intraclass_correlation_is_the_f_ratio():
+    rng = np.random.default_rng(8)
+    sizes = rng.integers(1, 6, 20).tolist()
+    families = family_numbers(sizes)
+    values = rng.normal(size=len(families)) + rng.normal(size=20)[families]
+    f_ratio = stats.f_oneway(*(values[families == number] for number in range(20))).statistic
+    scale, correlation = f_ratio_scale(families), np.array(value(intraclass_correlation(values, families), 20))
+    assert float(scale.forward(correlation)) == pytest.approx(np.log(f_ratio))
+    assert float(scale.inverse(scale.forward(correlation))) == pytest.approx(float(correlation))
+
+
+def test_identical_siblings_have_an_interval():
+    families = family_numbers([3] * 20)
+    values = np.random.default_rng(9).normal(size=20)[families]
+    result = estimate(intraclass_correlation(values, families), 20, 60, f_ratio_scale(families))
+    assert result is not None
+    assert result.low == pytest.approx(1)
 
 
 def test_reliability_of_a_mean_is_spearman_browns_with_all_splits():

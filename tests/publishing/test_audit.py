@@ -3,11 +3,12 @@
 import io
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from scipy import stats
@@ -17,10 +18,13 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.study_record import StudyRun
+from eva_stages.core.tables import FILE
+from eva_stages.creator.informativeness import reward_gap, reward_variance
 from eva_stages.publishing.report.audit_section import audit_section, study_audit_section
-from eva_stages.views.audit_document import FIGURES, audit
+from eva_stages.views.audit_document import FIGURES, audit, figure_samples
 from eva_stages.views.audit_tables import audit_view
 from eva_stages.views.history import History, read_history
+from eva_stages.views.selection_records import selection_record
 from eva_stages.views.study_audit import study_audit
 from eva_stages.views.study_runs import RunResult
 from tests.conftest import run_eva
@@ -54,6 +58,8 @@ def test_it_warns_where_informativeness_is_not_heritable(worlds: dict[bool, Hist
     assert document["heritability"] == "below"
     assert document["warnings"] == [document["verdict"]]
     assert "there is nothing for selection to act on" in document["verdict"]
+    assert "a run with creator.metric=uniform measures it over all candidates" in document["verdict"]
+    assert document["notes"][0].startswith("To raise it: ")
     assert document["metrics"]["reward_gap"]["siblings"]["high"] < 0.1
 
 
@@ -98,7 +104,7 @@ def test_the_command_works_on_a_copy(worlds: dict[bool, History], tmp_path: Path
     assert document["iteration"] == 2
     error = run_eva("audit", "copy", "--iteration", "7", cwd=tmp_path, code=2).stderr
     assert "iteration 7 cannot be audited" in error
-    assert "Iterations that can be audited: 1, 2" in error
+    assert "the recipe's last iteration is 2. Iterations that can be audited: 1, 2" in " ".join(error.split())
 
 
 def test_the_table_fits_80_columns_and_no_row_wraps(worlds: dict[bool, History]):
@@ -141,6 +147,47 @@ def test_the_arms_of_a_study_are_audited_over_their_seeds(worlds: dict[bool, His
     assert section.lead[1].startswith("Selection can work in inheriting: ")
     assert [row[0] for row in section.tables[0].rows] == ["mutating", "inheriting"]
     assert section.missing[0].startswith("unstarted: seeds 1, 2, 3: ")
+
+
+def test_a_study_of_one_seed_says_that_it_needs_two(worlds: dict[bool, History]):
+    run = RunResult(StudyRun(arm="only", seed=1, folder="only/1"), "done", history=worlds[True])
+    (sentence,) = study_audit_section(study_audit(["only"], [run])).lead
+    assert sentence.startswith("It is not known whether selection can work in only: ")
+    assert "of two seeds or more" in sentence
+
+
+def test_rewards_that_compare_responses_have_no_halves(worlds: dict[bool, History]):
+    record = selection_record(worlds[True], 1)
+    assert record.training is not None
+    prompts, new_means = record.training
+    changes = {
+        "candidates": replace(record.candidates, are_relative=True),
+        "children": replace(record.children, are_relative=True),
+        "training": (replace(prompts, are_relative=True), new_means),
+    }
+    samples = figure_samples(replace(record, **changes), reward_variance, None)
+    assert samples is not None
+    assert [name for name, sample in samples.items() if sample is None] == ["reliability", "siblings_corrected", "influence", "gain"]
+
+
+def test_drawing_by_equal_weights_has_no_lift(worlds: dict[bool, History]):
+    record = selection_record(worlds[True], 1)
+    gaps = reward_gap(record.candidates.rewards)
+    samples = figure_samples(replace(record, inclusion=np.where(gaps > 0, 0.5, 0.0)), reward_gap, None)
+    assert samples is not None
+    assert samples["lift"] is None
+
+
+def test_weights_of_very_different_sizes_have_probabilities(worlds: dict[bool, History], tmp_path: Path):
+    root = shutil.copytree(worlds[True].root, tmp_path / "copy")
+    (path,) = (root / "stages").glob(f"1-inform-*/*/{FILE}")
+    table = pq.read_table(path)
+    weights = pa.array([1e-120, *np.linspace(0.1, 1, len(table) - 1)])
+    pq.write_table(table.set_column(table.column_names.index("weight"), "weight", weights), path)
+    inclusion = selection_record(read_history(Run(root)), 1).inclusion
+    (selected_file,) = (root / "stages").glob(f"1-select-*/*/{FILE}")
+    assert inclusion is not None
+    assert inclusion.sum() == pytest.approx(pq.read_metadata(selected_file).num_rows)
 
 
 def test_three_responses_are_too_few_for_halves(tmp_path: Path):
