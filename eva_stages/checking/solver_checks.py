@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, islice
 from shutil import which
 from typing import get_args
 
@@ -12,7 +12,7 @@ from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
 from eva_stages.core.config.solver_config import ORPO, RLOO, SPPO, SimPO
 from eva_stages.core.errors import DataError
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.rows import Message, last_user_text
+from eva_stages.core.rows import Message
 from eva_stages.creator.hub_prompts import prompt_source
 from eva_stages.models.architecture import first_line
 from eva_stages.models.conversation import Chat
@@ -146,7 +146,8 @@ def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     except DataError:  # reported with the policy
         return
     conversations: Iterator[list[Message]] = ([{"role": "user", "content": text}] for text in _texts(recipe, resolved))
-    if chat.tokenizer.chat_template and not any(len(chat.prompt_ids(messages)) < limit for messages in conversations):
+    first = list(islice(conversations, 1))  # a source without prompts is reported with the prompts
+    if chat.tokenizer.chat_template and first and not any(len(chat.prompt_ids(turns)) < limit for turns in chain(first, conversations)):
         yield (
             f"solver.training.max_length: {recipe.solver.training.max_length} tokens leave none of the prompts room for a response: "
             "all are longer; raise it"
@@ -163,7 +164,11 @@ def _texts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         yield from map(str, seed_instructions(recipe.seed, prompts.size, prompts.distribution))
         return
     if isinstance(prompts, ReasoningGymPrompts):
-        yield from (last_user_text(row["messages"]) for row in seed_rows(prompts.families, 0, recipe.seed, prompts.size))
+        try:
+            rows = seed_rows(prompts.families, prompts.demonstrations, recipe.seed, prompts.size)
+        except DataError:  # reported by `check_tasks`
+            return
+        yield from ("".join(message["content"] for message in row["messages"]) for row in rows)
         return
     for value in chain.from_iterable(block.values for block in prompt_source(prompts, resolved.commit)):
         try:

@@ -161,6 +161,7 @@ def test_a_recipe_that_mixes_kinds_is_refused_with_the_fix(tmp_path: Path) -> No
     for text in ("method evol_instruct and generator kind reasoning_gym do not fit", "leave feedback and multi_shot out"):
         assert text in faults
     assert "math cannot read the references" in faults and "prompts.families: chain_sum makes no task" in faults
+    assert faults.count("chain_sum makes no task") == 1
 
 
 def test_the_whole_loop_on_a_tiny_random_policy(tmp_path: Path) -> None:
