@@ -52,7 +52,7 @@ def ablate(
     from cli.study_preparing import prepare_study, read_request, study_store
     from cli.study_running import RunOfStudy, write_record
     from eva_stages.core.durable import writing_to
-    from eva_stages.core.errors import StageError
+    from eva_stages.core.errors import ConfigError, StageError
     from eva_stages.core.run_folder import Run
     from eva_stages.core.side_by_side import complete_runs
     from eva_stages.core.sockets import use_short_temporary_folder
@@ -65,6 +65,8 @@ def ablate(
 
     loaded_study = read_request(study, vary or [], changes_of(overrides, trust), base, measure, seeds)
     folder = opened_folder(study_dir or Path("runs") / loaded_study.name)
+    if (folder / "recipe.yaml").is_file():
+        raise ConfigError([f"{folder} is the folder of a run; choose another one for the study with --study-dir"])
     if plan:
         plan_study(loaded_study, folder, store, None, False, False, as_json)
         return
@@ -73,6 +75,7 @@ def ablate(
     for text in prepared_study.notes:
         note(f"note: {text}")
     record = prepared_study.record
+    environments = job_environments(jobs, loaded_study.recipes.values())
     shared_store = store or study_store(folder, record.arms)
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,9 +83,10 @@ def ablate(
             write_record(folder, record)
             tokens = record.budget.generated_tokens
             runs = [RunOfStudy(run, folder / run.label, shared_store, tokens) for run in prepared_study.runs]
-            environments = job_environments(jobs, loaded_study.recipes.values())
             failures = complete_runs(runs, environments, StudyReporter([run.label for run in runs]), repair)
             document = write_results(folder)
+    states = {f"{run['arm']}/{run['seed']}": run for run in document["runs"]}
+    failures |= {label: run["cause"] for label, run in states.items() if label not in failures and run["state"] != DONE_STATE}
     show(document, study_tables, as_json)
     note(f"report: {folder / REPORT}")
     if failures:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cli.preparing import prepare
+from eva_stages.checking.provider_checks import providers
 from eva_stages.checking.study_checks import measure_of
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
@@ -15,7 +16,7 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import closure
 from eva_stages.core.store import STORE, default_store, recorded_store
 from eva_stages.core.study_files import LoadedStudy, load_study, varied_study
-from eva_stages.core.study_record import STUDY_FILE, Budget, StudyRecord, StudyRun, read_study
+from eva_stages.core.study_record import Budget, StudyRecord, StudyRun, earlier_study
 from eva_stages.planning.rates import Rates
 from eva_stages.planning.study_plan import PlannedArm, iterations_within, study_plan, study_rates
 from pipelines.ablation import ArmRun, arm_runs
@@ -91,6 +92,13 @@ def prepare_study(
     measure = measure_of(study, recipes, faults)
     if faults:
         raise ConfigError(faults)
+    if capped_models := dict.fromkeys(
+        place for recipe in recipes.values() for place, model in providers(recipe) if model.runtime.max_cost_usd is not None
+    ):
+        notes.append(
+            f"{', '.join(capped_models)}: max_cost_usd limits each stage (of judges: each run), not the study; `eva ablate --plan` shows "
+            "what all runs cost"
+        )
     if any(recipe.publish for recipe in loaded_study.recipes.values()):
         notes.append("a study pushes nothing; `publish` of the recipe is ignored")
     record = StudyRecord(
@@ -118,8 +126,8 @@ def _with_date(recipe: Recipe, date: datetime.date) -> Recipe:
 
 def _date(folder: Path) -> datetime.date:
     """The day on which the study in a folder began, else today: a rerun on another day samples what the first day sampled."""
-    recorded_date = read_study(folder).date if (folder / STUDY_FILE).is_file() else None
-    return recorded_date or datetime.date.today()
+    study = earlier_study(folder)
+    return (study and study.date) or datetime.date.today()
 
 
 def study_store(folder: Path, arms: Mapping[str, Any]) -> Path:

@@ -10,17 +10,18 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import completed_stages
 from eva_stages.core.side_by_side import PlannedRun
 from eva_stages.core.stage import Stage, closure
-from eva_stages.core.study_record import STUDY_FILE, StudyRecord, generated_tokens, read_study, write_study
+from eva_stages.core.study_record import StudyRecord, earlier_study, generated_tokens, write_study
 from eva_stages.core.terminal import note
 from pipelines.ablation import ArmRun
 
 
 def write_record(folder: Path, record: StudyRecord) -> None:
     """Write `study.json`, with a notice if the folder holds runs of another study. The caller holds the folder's lock."""
-    if (folder / STUDY_FILE).is_file():
-        earlier_record = read_study(folder)
+    if (earlier_record := earlier_study(folder)) is not None:
         if other_arms := [arm for arm in earlier_record.arms if record.arms.get(arm) != earlier_record.arms[arm]]:
             note(f"{folder}: arms have changed since the last start, or were removed: {', '.join(other_arms)}; their artifacts remain")
+        if record.base != earlier_record.base:
+            note(f"{folder}: the base was {earlier_record.base} and is now {record.base}; artifacts of the earlier base remain")
     write_study(folder, record)
 
 
@@ -54,6 +55,8 @@ class RunOfStudy(PlannedRun):
         with writing_to(self.run.root):
             self.run.create()
             self._lock.enter_context(self.run.lock())
+            while not self._is_last_iteration and all(map(self.run.is_complete, self._stages)) and self._needs_iteration():
+                self._plan(self._iterations + 1)
             self._record()
         self.logged_stages = completed_stages(self.run)
         self._is_begun = True
@@ -63,10 +66,10 @@ class RunOfStudy(PlannedRun):
         record_run(self.run, recipe, self._arm_run.resolved, self._rounds)
 
     def advance(self) -> None:
-        if len(self._remaining_stages) > 1 or self._tokens is None or self._generated_tokens() >= self._tokens:
+        if len(self._remaining_stages) > 1 or not self._needs_iteration():
             self._remaining_stages = self._remaining_stages[1:]
             return
-        if self._iterations == self._arm_run.recipe.iterations:
+        if self._is_last_iteration:
             amounts = f"{self._generated_tokens():,} of {self._tokens:,.0f} generated tokens"
             advice = "raise budget.iterations, or lower budget.generated_tokens"
             raise StageError(f"the run ends after {self._iterations} iterations with {amounts}; {advice}")
@@ -74,6 +77,14 @@ class RunOfStudy(PlannedRun):
         self._plan(self._iterations + 1)
         self._remaining_stages = [stage for stage in self._stages if stage.fingerprint not in complete_stages]
         self._record()
+
+    @property
+    def _is_last_iteration(self) -> bool:
+        return self._iterations == self._arm_run.recipe.iterations
+
+    def _needs_iteration(self) -> bool:
+        """Whether the planned stages, which are complete, generated fewer tokens than the budget."""
+        return self._tokens is not None and self._generated_tokens() < self._tokens
 
     def _generated_tokens(self) -> int:
         return generated_tokens(self.run.manifest(stage) for stage in self._stages)

@@ -249,7 +249,7 @@ class Run:
         """
         with (self.root / "lock").open("a+", encoding="utf-8") as stream:
             if holder := lock_holder(stream):
-                raise LockedError(f"the run {self.root} is in use by {holder}; wait for it, or choose another --run-dir")
+                raise LockedError(f"{self.root} is in use by {holder}; wait for it, or choose another folder (--run-dir or --study-dir)")
             write_owner(stream)
             yield
 

@@ -67,17 +67,26 @@ class _Scheduler:
     def complete(self) -> None:
         with ThreadPoolExecutor(len(self._environments), "job") as pool:
             try:
+                self._begin_earlier_runs()
                 while self._idle_runs or self._tasks:
                     self._start_stages(pool)
-                    if not self._tasks:
-                        interruption.wait(RETRY_SECONDS)  # other processes have locked all stages that are next
-                    else:
+                    if self._tasks:
                         for task in wait(self._tasks, RETRY_SECONDS, FIRST_COMPLETED).done:
                             self._settle(task)
+                    elif self._idle_runs:
+                        interruption.wait(RETRY_SECONDS)  # other processes have locked all stages that are next
                     self._reporter.show(self._idle_runs, [run for run, *_ in self._tasks.values()], len(self._environments))
             except BaseException:
                 interruption.set()  # the other threads end their processes
                 raise
+
+    def _begin_earlier_runs(self) -> None:
+        """Begin the runs of earlier starts: however this start ends, no folder shows the scores of another recipe than the study's."""
+        for run in [run for run in self._runs if run.run.root.is_dir()]:
+            try:
+                run.begin()
+            except Exception as error:
+                self._end_run(run, _cause(error, run.run.root))
 
     def _start_stages(self, pool: ThreadPoolExecutor) -> None:
         """Give each free thread the next stage of the first run that has one to compute."""
@@ -103,7 +112,8 @@ class _Scheduler:
             try:
                 holder = complete_stage(run.run, stage, reporter, run.engine, self._repair, run.logged_stages, wait=False)
             except StageError as error:
-                self._failed_stages[stage.fingerprint] = describe(error)
+                if not run.run.holds(stage):  # else a limit of the run stops it, and other runs may have other limits
+                    self._failed_stages[stage.fingerprint] = describe(error)
                 raise
             if holder is None:
                 self._reporter.count(stage, run.run.manifest(stage))
@@ -118,8 +128,9 @@ class _Scheduler:
             place = next((index for index, other_run in enumerate(self._idle_runs) if self._precedes(run, other_run)), len(self._idle_runs))
             self._idle_runs.insert(place, run)
             if (holder := task.result()) is not None:
+                if stage.fingerprint not in self._locked_times:
+                    self._reporter.report_lock(stage, holder)
                 self._locked_times[stage.fingerprint] = time.monotonic()
-                self._reporter.report_lock(stage, holder)
             return
         if not isinstance(error, Exception | SystemExit | GeneratorExit):
             raise error

@@ -177,6 +177,8 @@ def _with_recipes(study: Study, file: str, places: Mapping[Location, str], folde
         if "seed" in changes:
             faults.append(f"{file}: arm {arm}: sets the seed; the study sets it, and runs every arm with the same seeds")
         recipes[arm] = recipe
+    if not isinstance(study.seeds, int) and ("seed" in study.set or any(text.startswith("seed=") for text in overrides)):
+        faults.append(f"{file}: seed is set for all arms, and seeds is a list of seeds; remove one of them")
     for first, second in combinations(recipes, 2):
         if recipes[first] == recipes[second]:
             faults.append(f"{file}: arms: {first} and {second} are the same recipe; their difference would be 0. Change or remove one")

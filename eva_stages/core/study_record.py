@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.kinds import Role, parsed_name
-from eva_stages.core.ourfiles import read_json
+from eva_stages.core.ourfiles import read_json, rebuilt
 
 STUDY_FILE = "study.json"
 GENERATING_ROLES = frozenset({Role.RESPONSES, Role.EVOLUTIONS, Role.CONTEXT, Role.REWRITES})
@@ -90,6 +90,13 @@ def read_study(folder: Path) -> StudyRecord:
     except ValidationError as error:
         places = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise DamagedError(f"{path} is damaged: {places}", COMMAND) from error
+
+
+def earlier_study(folder: Path) -> StudyRecord | None:
+    """The study of an earlier start in a folder; None if there was none, or its file is damaged and is to be written again."""
+    if not (folder / STUDY_FILE).is_file():
+        return None
+    return rebuilt(lambda: read_study(folder), None, "it is written again, with today's date for chat templates that show one")
 
 
 def write_study(folder: Path, study: StudyRecord) -> None:

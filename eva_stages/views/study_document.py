@@ -48,7 +48,7 @@ def study_document(folder: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: if `study.json` cannot be read.
-        ConfigError: if runs have scores, but none of the study's measure.
+        ConfigError: if complete runs have scores, but none of the study's measure.
     """
     study = read_study(folder)
     return document_of(study, read_runs(folder, study))
@@ -84,7 +84,8 @@ def without_times(document: Any) -> Any:
 
 
 def _check_measure(study: StudyRecord, runs: Sequence[RunResult]) -> None:
-    known_measures = {measure for result in runs for measure in result.measures}
+    complete_runs = [result for result in runs if result.history and len(result.history.artifacts) == len(result.history.stages)]
+    known_measures = {measure for result in complete_runs for measure in result.measures}
     if known_measures and study.measure not in known_measures:
         names = ", ".join(sorted(known_measures))
         raise ConfigError([f"measure is {study.measure!r}, which no run of the study has; the runs have {names}"])

@@ -149,8 +149,12 @@ def _last_iteration(history: History) -> int:
 
 
 def _cause(history: History) -> str | None:
-    """Why a stage of the run failed; None if none has, or the run is past it."""
-    last_events = {str(event.get("fingerprint"))[:12]: event for event in Run(history.root).events()}
+    """Why a stage of the run failed or stopped it; None if none has, or the run is past it."""
+    events = Run(history.root).events()
+    fingerprints = {stage.fingerprint[:12] for stage in history.stages}
+    if events and events[-1]["event"] == "stopped" and str(events[-1].get("fingerprint"))[:12] in fingerprints:  # by a limit
+        return f"{events[-1]['stage']}: {events[-1]['cause']}"
+    last_events = {str(event.get("fingerprint"))[:12]: event for event in events}
     for stage in history.stages:
         event = last_events.get(stage.fingerprint[:12], {})
         if event.get("event") == "failed" and history.artifact(stage) is None:

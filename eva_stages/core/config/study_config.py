@@ -52,7 +52,7 @@ class Study(Section):
     """Changes of the recipe in all arms."""
     seeds: int | tuple[int, ...]
     """Number of seeds, counted from the recipe's; or a list of them."""
-    measure: str | None = Field(None, pattern=r"^[^.].*\.[^.]+$")
+    measure: str | None = Field(None, min_length=1)
     """Benchmark and score, as in lettercraft.sampled; null = the first of the recipe."""
     budget: Budget | None = None
     """null = the iterations of the recipe."""
