@@ -222,6 +222,13 @@ def _tokens_to_control(of_a: Mapping[int, RunResult], of_b: Mapping[int, RunResu
     }
 
 
+def _have_same_stages(runs_a: Sequence[RunResult], runs_b: Sequence[RunResult]) -> bool:
+    """Whether two arms are one, because their runs end before anything differs."""
+    return all(
+        a.state == b.state == DONE_STATE and (a.costs or {}).keys() == (b.costs or {}).keys() for a, b in zip(runs_a, runs_b, strict=True)
+    )
+
+
 def _notes(study: StudyRecord, document: Mapping[str, Any], by_arm: Mapping[str, Sequence[RunResult]]) -> list[str]:
     """What a reader must know to read the figures."""
     contrasts = document["contrasts"]
@@ -231,6 +238,11 @@ def _notes(study: StudyRecord, document: Mapping[str, Any], by_arm: Mapping[str,
     online_arms = [arm for arm, runs in by_arm.items() if any(map(samples_in_training, runs))]
     return [
         *([limit] if limit else []),
+        *(
+            f"{a} and {b} have the same stages with every seed: their difference is 0 whatever {b} changes; raise the budget"
+            for a, b in study.contrasts
+            if _have_same_stages(by_arm[a], by_arm[b])
+        ),
         *([f"generated tokens of {', '.join(online_arms)} lack the responses that training samples itself"] if online_arms else []),
         f"score: {study.measure} {_scored_place(study.budget)}; generated tokens are those of policy and evolver, without evaluation",
         f"p values: sign-flip test over seeds, two-sided, {test_kind}"

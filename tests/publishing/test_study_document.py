@@ -154,3 +154,15 @@ def test_the_report_fits_the_browser(study: Path, width: int) -> None:
         assert page.value("document.documentElement.scrollWidth") <= width
         assert page.value("document.querySelector('h1').getBoundingClientRect().bottom") < 500
         assert page.value("document.querySelectorAll('figure svg path').length") > 20
+
+
+def test_arms_that_end_before_they_differ_are_reported(study: Path) -> None:
+    record = read_study(study)
+    runs = tuple(run if run.arm != "b" else run.model_copy(update={"folder": f"a/{run.seed}"}) for run in record.runs)
+    write_study(study, record.model_copy(update={"runs": runs}))
+    notes = study_document(study)["notes"]
+    write_study(study, record)
+    assert [note for note in notes if "have the same stages" in note] == [
+        "a and b have the same stages with every seed: their difference is 0 whatever b changes; raise the budget"
+    ]
+    assert "same stages" not in " ".join(study_document(study)["notes"])
