@@ -37,7 +37,8 @@ def study_audit(arms: Iterable[str], runs: Sequence[RunResult]) -> list[dict[str
 
 
 def _arm_entry(arm: str, runs: Sequence[RunResult]) -> dict[str, Any]:
-    values: list[dict[str, float]] = []
+    values: dict[str, dict[str, float]] = {}
+    """By seed."""
     metrics, draws, seeds_of_reasons = list[str](), list[bool](), dict[str, list[str]]()
     for result in runs:
         try:
@@ -47,15 +48,17 @@ def _arm_entry(arm: str, runs: Sequence[RunResult]) -> dict[str, Any]:
             continue
         metrics.append(metric)
         draws.append(is_uniform)
-        values.append(figures)
-    figures_of_arm = {name: _mean([figures[name] for figures in values]) for name in ("learnable", *FIGURES)}
+        values[str(result.run.seed)] = figures
+    if len(values) == 1:
+        seeds_of_reasons["no other run can be audited, and an interval over seeds needs two; use `eva audit` for this run"] = list(values)
+    figures_of_arm = {name: _mean([figures[name] for figures in values.values()]) for name in ("learnable", *FIGURES)}
     return {
         "arm": arm,
         "judged_metric": metrics[0] if metrics else None,
         "heritability": heritability(figures_of_arm["siblings"]),
         "uniform_draw": all(draws),
         "figures": figures_of_arm,
-        "reasons": [f"seeds {', '.join(seeds)}: {reason}" for reason, seeds in seeds_of_reasons.items()],
+        "reasons": [f"seed{'' if len(seeds) == 1 else 's'} {', '.join(seeds)}: {reason}" for reason, seeds in seeds_of_reasons.items()],
     }
 
 

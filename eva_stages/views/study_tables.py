@@ -65,11 +65,16 @@ def missing_table(document: Mapping[str, Any]) -> TextTable | None:
 
 
 def study_csv(document: Mapping[str, Any]) -> str:
-    """One row per arm, seed and iteration; a run without a score has one row with its state."""
+    """One row per arm, seed and iteration; a run without a score has one row with its state.
+
+    With a budget of tokens, a row with "budget" as iteration has the score at the budget, which is compared.
+    """
     rows: list[tuple[Cell, ...]] = []
     for entry in document["runs"]:
         names = (entry["arm"], entry["seed"])
         points = [(_iteration(point["policy"]), point["generated_tokens"], point["score"]) for point in entry["curve"]]
+        if "generated_tokens" in document["budget"] and entry["score"] is not None:
+            points.append(("budget", entry["generated_tokens"], entry["score"]))
         rows += [(*names, *point, entry["state"]) for point in points]
         if not points:
             rows.append((*names, None, None, None, entry["state"]))

@@ -142,6 +142,8 @@ def test_the_arms_of_a_study_are_audited_over_their_seeds(worlds: dict[bool, His
     interval = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert siblings == pytest.approx({"value": np.mean(values), "low": interval[0], "high": interval[1], "n": 3})
     assert entries[2]["reasons"] == ["seeds 1, 2, 3: there is no run that can be read"]
+    (entry_of_one_seed,) = study_audit(["inheriting"], runs[1:2])
+    assert entry_of_one_seed["reasons"][0].startswith("seed 1: no other run can be audited")
     section = study_audit_section(entries)
     assert section.lead[0].startswith("Selection cannot work in mutating: ")
     assert section.lead[1].startswith("Selection can work in inheriting: ")

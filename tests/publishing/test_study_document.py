@@ -91,6 +91,7 @@ def test_a_token_budget_interpolates_each_run_on_its_own_curve(study: Path) -> N
     write_study(study, record)
     first_score, last_score = (point["score"] for point in run["curve"][1:])
     assert run["score"] == pytest.approx(first_score + 0.5 * (last_score - first_score)) and run["generated_tokens"] == tokens
+    assert f"a,1,budget,{tokens},{run['score']},done" in study_csv(document).splitlines()
     assert any("lettercraft.exact at 1,800 generated tokens" in note for note in document["notes"])
     assert short_run["state"] == "unfinished" and "ended after 2,600 of 1,000,000 generated tokens" in short_run["cause"]
 

@@ -31,7 +31,7 @@ def study_audit_section(entries: Sequence[Mapping[str, Any]]) -> Section:
         figures = entry["figures"]
         if figures["siblings"] is not None:
             metric = short_name(entry["judged_metric"])
-            rows.append([entry["arm"], metric, figures["siblings"]["n"], *(figure_text(figures, name) for name in names)])
+            rows.append([entry["arm"], metric, figures["siblings"]["n"], *(_text(figures, name) for name in names)])
     heads = ["arm", "metric", "seeds", *(HEADS[name] for name in names)]
     note = (
         "Mean over seeds and its 95 % interval, in the first iteration with evolved prompts. siblings: intraclass correlation; no noise: "
@@ -40,3 +40,9 @@ def study_audit_section(entries: Sequence[Mapping[str, Any]]) -> Section:
     reasons = [f"{entry['arm']}: {'; '.join(entry['reasons'])}." for entry in entries if entry["reasons"]]
     tables = [Table("Selection by arm", heads, rows, note)] if rows else []
     return Section(ID, TITLE, audit_sentences(entries), tables=tables, missing=reasons)
+
+
+def _text(figures: dict[str, Any], name: str) -> str:
+    """A figure, with its number of seeds where it is not that of the table's column."""
+    figure, text = figures[name], figure_text(figures, name)
+    return text if figure is None or figure["n"] == figures["siblings"]["n"] else f"{text}, {figure['n']} seeds"
