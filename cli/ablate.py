@@ -93,6 +93,3 @@ def ablate(
         causes = dict.fromkeys(failures.values())
         texts = [f"{', '.join(run for run, own_cause in failures.items() if own_cause == cause)}: {cause}" for cause in causes]
         raise StageError(f"{len(failures)} of {len(runs)} runs failed; a rerun tries them again. " + "; ".join(texts))
-    if unscored_runs := [entry for entry in document["runs"] if entry["state"] != DONE_STATE]:
-        texts = [f"{entry['arm']}/{entry['seed']}: {entry['cause']}" for entry in unscored_runs]
-        raise StageError(f"{len(texts)} of {len(runs)} runs cannot be compared, so their contrasts are not decided. " + "; ".join(texts))
