@@ -12,7 +12,8 @@ VARY = (
     "to one other value. May be repeated."
 )
 SEEDS = "Number of seeds, or a list as in 1,2,3; replaces the study's."
-JOBS = "Runs at a time. [default: one per GPU (per GPUs of the launch file); without GPUs one per core, at most 8]"
+JOBS = "Runs at a time."
+DEFAULT_JOBS = "one per GPU (per GPUs of the launch file); without GPUs one per core, at most 8"
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Path of a study, or name of a packaged one; with --vary, a recipe.")]
 VaryOption = Annotated[list[str] | None, typer.Option("--vary", metavar="A.B=C,D", help=VARY)]
@@ -22,9 +23,11 @@ MeasureOption = Annotated[
     typer.Option("--measure", metavar="BENCHMARK.SCORE", help="What is compared, as in lettercraft.sampled; replaces the study's."),
 ]
 SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="N", help=SEEDS)]
-StudyDirOption = Annotated[Path | None, typer.Option("--study-dir", metavar="D", help="Folder of the study. [default: runs/<study name>]")]
+StudyDirOption = Annotated[
+    Path | None, typer.Option("--study-dir", metavar="D", help="Folder of the study.", show_default="runs/<study name>")
+]
 StudyStoreOption = Annotated[
-    Path | None, typer.Option("--store", metavar="D", help="Folder where runs share artifacts. [default: .store beside the study]")
+    Path | None, typer.Option("--store", metavar="D", help="Folder where runs share artifacts.", show_default=".store beside the study")
 ]
 
 
@@ -35,7 +38,7 @@ def ablate(
     measure: MeasureOption = None,
     seeds: SeedsOption = None,
     overrides: SetOption = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help=JOBS)] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help=JOBS, show_default=DEFAULT_JOBS)] = None,
     study_dir: StudyDirOption = None,
     store: StudyStoreOption = None,
     repair: RepairOption = False,

@@ -11,7 +11,7 @@ def audit(
     run: RunArgument,
     iteration: Annotated[
         int | None,
-        typer.Option("--iteration", metavar="T", min=1, help="Which iteration. [default: the first with evolved and scored prompts]"),
+        typer.Option("--iteration", metavar="T", min=1, help="Which iteration.", show_default="the first with evolved and scored prompts"),
     ] = None,
     influence: Annotated[
         int | None,

@@ -49,9 +49,9 @@ def score(
     questions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="MT-Bench questions, for other categories than the official.")
     ] = None,
-    gamed: Annotated[Path | None, typer.Option(metavar="FILE", help="AlpacaEval's df_gamed.csv. [default: the Hub's cache]")] = None,
+    gamed: Annotated[Path | None, typer.Option(metavar="FILE", help="AlpacaEval's df_gamed.csv.", show_default="the Hub's cache")] = None,
     instruction_difficulty: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="AlpacaEval's instruction_difficulty.csv. [default: the Hub's cache]")
+        Path | None, typer.Option(metavar="FILE", help="AlpacaEval's instruction_difficulty.csv.", show_default="the Hub's cache")
     ] = None,
     glm_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Published GLM coefficients of AlpacaEval, where df_gamed.csv is missing.")

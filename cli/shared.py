@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a packaged one.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name below runs/.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field of the recipe; may be repeated.")]
-RunDirOption = Annotated[Path | None, typer.Option("--run-dir", metavar="D", help="Folder of the run. [default: runs/<recipe name>]")]
+RunDirOption = Annotated[Path | None, typer.Option("--run-dir", metavar="D", help="Folder of the run.", show_default="runs/<recipe name>")]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", metavar="D", help="Folder where runs share artifacts. [default: .store beside the run]")
+    Path | None, typer.Option("--store", metavar="D", help="Folder where runs share artifacts.", show_default=".store beside the run")
 ]
 RepairOption = Annotated[bool, typer.Option("--repair", help="Rebuild complete artifacts that have changed since they were built.")]
 TrustOption = Annotated[bool, typer.Option("--trust", help="Allow code in files that the recipe names; as trust_code: true in the recipe.")]
@@ -80,8 +80,12 @@ def existing_run(run: str) -> "Run":
     for folder in (Path(run), Path("runs") / run):
         if (folder / "recipe.yaml").is_file():
             return Run(opened_folder(folder))
-    names = sorted(path.parent.name for path in Path("runs").glob("*/recipe.yaml"))
-    raise ConfigError([f"{run} is not a run (it has no recipe.yaml); runs in this directory: {', '.join(names) or 'none'}"])
+    if (study := study_folder(run)) is not None:
+        runs = sorted(str(path.parent) for path in study.glob("*/*/recipe.yaml"))
+        example = f"name one of its {len(runs)} runs, as in {runs[0]}" if runs else "it has no run yet"
+        raise ConfigError([f"{run} is a study; {example}. `eva ablate` writes the study's report to {study / 'report.html'}"])
+    names = sorted(path.parent.name for path in [*Path("runs").glob("*/recipe.yaml"), *Path("runs").glob("*/study.json")])
+    raise ConfigError([f"{run} is not a run (it has no recipe.yaml); runs and studies in this directory: {', '.join(names) or 'none'}"])
 
 
 def show(document: Any, table: "Callable[[Any], RenderableType]", as_json: bool, least_width: int = 0) -> None:

@@ -106,6 +106,7 @@ def prepare_study(
         question=study.question,
         paper=study.paper,
         base=study.base,
+        set=study.set,
         measure=measure,
         seeds=loaded_study.seeds,
         arms=study.arms,

@@ -30,10 +30,13 @@ def measures(recipe: Recipe) -> list[str]:
 def measure_of(study: Study, recipes: Mapping[str, Recipe], faults: list[str]) -> str:
     """The measure of a study, by default the first of its recipes; a measure that an arm does not have is added to the faults."""
     measure = study.measure or next((name for recipe in recipes.values() for name in measures(recipe)), "")
+    arms_of_fault: dict[str, list[str]] = {}
     for arm, recipe in recipes.items():
         known_measures = measures(recipe)
         if measure not in known_measures:
-            known_text = f"is {measure}; known: {', '.join(known_measures)}{closest(measure, known_measures)}"
+            known_text = f"is {measure!r}; known: {', '.join(known_measures)}{closest(measure, known_measures)}"
             text = known_text if known_measures else "the recipe has no benchmark with a score; give it one in evaluation.benchmarks"
-            faults.append(f"measure: of arm {arm}: {text}")
+            arms_of_fault.setdefault(text, []).append(arm)
+    for text, arms in arms_of_fault.items():
+        faults.append(f"measure: {text}" if len(arms) == len(recipes) else f"measure: in arm {', '.join(arms)}: {text}")
     return measure

@@ -10,6 +10,9 @@ from eva_stages.core.config.function_fields import UNKNOWN
 from eva_stages.core.config.paths import Location
 from eva_stages.core.decoding import SHORTEST, short
 
+KEY = "[key]"
+"""What pydantic puts at the end of a location where a key of a mapping is wrong."""
+
 
 def error_text(entry: Any, kind: type[BaseModel], places: Mapping[Location, str], file: str) -> str:
     """One of pydantic's errors, as text.
@@ -20,7 +23,7 @@ def error_text(entry: Any, kind: type[BaseModel], places: Mapping[Location, str]
     location, owner = _plain_location(entry["loc"], kind)
     if entry["type"] == "union_tag_invalid":
         location = (*location, "kind")
-    field = dotted_path(location)
+    field = dotted_path(tuple(part for part in location if part != KEY))
     value = entry["input"]
     match entry["type"]:
         case "extra_forbidden":

@@ -19,6 +19,8 @@ from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_errors import closest, dotted_path, error_text, place_of
 
 SectionType = TypeVar("SectionType", bound=BaseModel)
+STUDY_FIELDS = frozenset({"arms", "question", "contrasts"})
+"""Fields of a study that no recipe has."""
 
 
 @dataclass(frozen=True)
@@ -72,25 +74,37 @@ def recipe_files(recipe: str) -> Path | None:
 
 
 def recipe_text(recipe: str) -> tuple[str, str]:
-    """The place and text of a recipe, from a path or the name of a packaged recipe."""
-    return _text("recipe", recipe, packaged_recipes())
+    """The place and text of a recipe, from a path or the name of a packaged recipe.
+
+    Raises:
+        ConfigError: if there is none, or it is a study.
+    """
+    path = Path(recipe)
+    texts = {entry.name: entry.text for entry in (*packaged_recipes(), *packaged_studies())}
+    if not path.is_file() and recipe not in texts:
+        raise ConfigError([unknown_name("recipe", recipe, [entry.name for entry in packaged_recipes()])])
+    place, text = (str(path), input_text(path, recipe)) if path.is_file() else (recipe, texts[recipe])
+    if is_study(text):
+        raise ConfigError([f"{place} is a study, not a recipe; run it with `eva ablate {place}`"])
+    return place, text
 
 
-def study_text(study: str) -> tuple[str, str]:
-    """The place and text of a study, from a path or the name of a packaged study."""
-    return _text("study", study, packaged_studies())
-
-
-def _text(kind: str, name: str, packaged_files: Iterable[RecipeFile]) -> tuple[str, str]:
-    path = Path(name)
-    if path.is_file():
-        return str(path), input_text(path, name)
-    texts = {entry.name: entry.text for entry in packaged_files}
-    if name in texts:
-        return name, texts[name]
-    raise ConfigError(
-        [f"there is no {kind} {name!r}: give the path of a file, or a packaged {kind}: {', '.join(texts)}{closest(name, texts)}"]
+def unknown_name(kind: str, name: str, known_names: Sequence[str]) -> str:
+    """The error about a recipe or study that is neither a file nor a packaged one."""
+    if name.endswith((".yaml", ".yml")):
+        return f"there is no file {name}; for the packaged recipes and studies see `eva recipes ls`"
+    return (
+        f"there is no {kind} {name!r}: give the path of a file, or a packaged {kind}: {', '.join(known_names)}{closest(name, known_names)}"
     )
+
+
+def is_study(text: str) -> bool:
+    """Whether a YAML text is a study, or is meant to be one."""
+    try:
+        data, _ = decode_yaml(text)
+    except ValueError:
+        return False
+    return isinstance(data, dict) and not STUDY_FIELDS.isdisjoint(data)
 
 
 def input_text(path: Path, name: str) -> str:

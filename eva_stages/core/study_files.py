@@ -15,14 +15,17 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.study_config import Study
 from eva_stages.core.decoding import decode_yaml
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipe_errors import closest, error_text, place_of
+from eva_stages.core.recipe_errors import error_text, place_of
 from eva_stages.core.recipe_files import (
     Override,
     input_text,
+    is_study,
     load_recipe,
     packaged_studies,
     parse_section,
     places_in,
+    recipe_text,
+    unknown_name,
 )
 
 EXPECTED_CONTENT = "a study is a mapping with base, question, seeds and arms; see `eva recipes ls` for packaged ones"
@@ -53,18 +56,10 @@ def find_study(name: str) -> tuple[str, str] | None:
     path = Path(name)
     if path.is_file():
         text = input_text(path, name)
-        return (str(path), text) if _has_arms(text) else None
+        return (str(path), text) if is_study(text) else None
     texts = {study.name: study.text for study in packaged_studies()}
     title = name.removeprefix(f"{STUDIES}/")
     return (title, texts[title]) if title in texts else None
-
-
-def _has_arms(text: str) -> bool:
-    try:
-        data, _ = decode_yaml(text)
-    except ValueError:
-        return False
-    return isinstance(data, dict) and "arms" in data
 
 
 def load_study(name: str, changes: Mapping[str, Any], overrides: Sequence[str] = ()) -> LoadedStudy:
@@ -83,10 +78,7 @@ def load_study(name: str, changes: Mapping[str, Any], overrides: Sequence[str] =
         if Path(name).is_file():
             raise ConfigError([f"{name} has no arms; {EXPECTED_CONTENT}. For a recipe: --vary field=value,value, {VARY}"])
         names = [study.name for study in packaged_studies()]
-        fault = (
-            f"there is no study {name!r}: give the path of a file, or a packaged study: {', '.join(names) or 'none'}{closest(name, names)}"
-        )
-        raise ConfigError([f"{fault}. For a recipe: --vary field=value,value, {VARY}"])
+        raise ConfigError([f"{unknown_name('study', name, names)}. For a recipe: --vary field=value,value, {VARY}"])
     place, text = found_study
     options = [Override(field, value, f"--{field}") for field, value in changes.items()]
     study = parse_section(Study, place, text, EXPECTED_CONTENT, options)
@@ -95,7 +87,9 @@ def load_study(name: str, changes: Mapping[str, Any], overrides: Sequence[str] =
         study = _checked_study({**study.model_dump(exclude_unset=True), "name": stem}, f"{place}: the name of the file")
     path = Path(name)
     folder = path.parent.absolute() if path.is_file() and "base" not in changes else Path.cwd()
-    return _with_recipes(study, place, places_in(place, text), folder, overrides)
+    option_places: dict[Location, str] = {(field,): f"--{field}" for field in changes}
+    places = {**places_in(place, text), **option_places}
+    return _with_recipes(study, place, places, folder, overrides)
 
 
 def varied_study(recipe: str, variations: Sequence[str], changes: Mapping[str, Any], overrides: Sequence[str] = ()) -> LoadedStudy:
@@ -154,6 +148,10 @@ def _checked_study(data: dict[str, Any], file: str) -> Study:
 def _with_recipes(study: Study, file: str, places: Mapping[Location, str], folder: Path, overrides: Sequence[str]) -> LoadedStudy:
     """Build the recipe of every arm; paths in the study are relative to `folder`."""
     base = str(folder / study.base) if (folder / study.base).is_file() else study.base
+    try:
+        recipe_text(base)
+    except ConfigError as error:
+        raise ConfigError([f"{place_of(('base',), places, file)}: base: {fault}" for fault in error.faults]) from error
     shared_overrides = [
         *_assignments(study.set, ("set",), "set", file, places, folder),
         *([] if study.most_iterations is None else [Override("iterations", study.most_iterations, f"{file}: budget")]),

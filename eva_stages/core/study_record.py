@@ -54,6 +54,8 @@ class StudyRecord(BaseModel):
     seeds: tuple[int, ...]
     arms: Mapping[str, Mapping[str, Any]]
     """The overrides of each arm, in the study's order."""
+    set: Mapping[str, Any] = {}
+    """The overrides of all arms in the study's file; those of `--set` are in `command`."""
     contrasts: tuple[tuple[str, str], ...]
     """(a, b) is score a minus score b."""
     runs: tuple[StudyRun, ...]

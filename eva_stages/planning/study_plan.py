@@ -128,13 +128,17 @@ def study_plan_table(document: dict[str, Any]) -> Group:
         document["question"],
         f"{runs} runs have {document['stages']:,} stages, {document['distinct_stages']:,} of them different; "
         f"{document['complete_stages']:,} are complete{_savings(document)}",
+        "shared: stages that an earlier arm or seed also has; the columns after it leave them out",
+        "tokens: generated, as expected; at most: the upper limit",
         "time: of one job; `eva ablate --jobs N` divides it by up to N",
     ]
     tokens = document["budget"]["generated_tokens"]
     notes += [f"iterations: about as many as reach {tokens:,.0f} generated tokens"] if tokens else []
     unmeasured_count, unpriced_count = document["to_do"]["unmeasured"], document["to_do"]["unpriced"]
     notes += (
-        [f"{unmeasured_count:,} stages have no rate yet and are not in the time; run one seed, or give --rates"] if unmeasured_count else []
+        [f"{unmeasured_count:,} stages have no rate yet and are not in the time; run one seed, or use `eva plan` with --measure or --rates"]
+        if unmeasured_count
+        else []
     )
     notes += [f"{unpriced_count:,} stages have no price"] if unpriced_count else []
     title = f"{document['study']} in {document['folder']}: {document['measure']}, {len(document['seeds'])} seeds"
@@ -145,7 +149,8 @@ def _savings(document: dict[str, Any]) -> str:
     expected, unshared_seconds = (document[name]["seconds_expected"] for name in ("to_do", "unshared"))
     if not expected or unshared_seconds <= expected:
         return ""
-    return f". Sharing saves {duration(unshared_seconds - expected)} of {duration(unshared_seconds)}"
+    sign = ">= " if document["to_do"]["unmeasured"] else ""
+    return f". Sharing saves {sign}{duration(unshared_seconds - expected)} of {sign}{duration(unshared_seconds)}"
 
 
 def _amounts(sums: Mapping[str, Any]) -> list[str]:

@@ -196,7 +196,7 @@ def _verdict(figures: dict[str, Figure] | None, metric: str, record: SelectionRe
     state = heritability(siblings)
     answer = {
         "below": f"Selection cannot work here: {numbers}, below .1, so {NOTHING_TO_ACT_ON}",
-        "unclear": f"It cannot be told whether selection can work here: {numbers}, which cannot be told from .1",
+        "unclear": f"It is not known whether selection can work here: {numbers}, which may be below or above .1",
         "fine": f"Selection can work here: {numbers}, above .1",
     }[state]
     corrected_figure = (figures or {}).get("siblings_corrected")

@@ -30,7 +30,7 @@ CONSEQUENCE_NOTES = (
     "lift: the metric's mean over children if parents are weighted by it, over",
     "uniform (n: parents); variance: the same of the children's reward variance.",
     "influence, gain: rank correlation with the fall of the held-out loss by one",
-    "step on the prompt's pair, and with the gain in mean reward that came.",
+    "step on the prompt's pair, and with the gain in mean reward after training.",
 )
 
 

@@ -19,6 +19,7 @@ from eva_stages.core.manifests import content, read_manifest
 from eva_stages.core.ourfiles import RECIPE_COMMAND, read_yaml
 from eva_stages.core.planned_stages import FOLDER_DIGITS, PlannedStage
 from eva_stages.core.run_folder import Run
+from eva_stages.core.study_record import STUDY_FILE
 from eva_stages.core.tables import FILE, count_rows
 
 TOKENS = ("input_tokens", "output_tokens")
@@ -116,7 +117,10 @@ class History:
 
     @property
     def name(self) -> str:
-        return self.root.resolve().name
+        """The name of its folder; in a study, which has a folder per arm and seed, as in metrics/uniform/42."""
+        root = self.root.resolve()
+        is_in_study = (root.parents[min(1, len(root.parents) - 1)] / STUDY_FILE).is_file()
+        return "/".join(root.parts[-3:]) if is_in_study else root.name
 
     @cached_property
     def recipe(self) -> Mapping[str, Any]:

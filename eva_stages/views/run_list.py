@@ -13,6 +13,7 @@ from eva_stages.core.ourfiles import read_yaml
 from eva_stages.core.planned_stages import PLAN, read_planned_stages
 from eva_stages.core.run_folder import Run
 from eva_stages.core.store import file_stats
+from eva_stages.core.study_record import read_study
 from eva_stages.core.text_table import TextTable, as_rich
 from eva_stages.core.variants import VARIANTS
 
@@ -35,9 +36,14 @@ def _study_entry(folder: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """A study: the sums over its runs. A file that runs share counts once."""
     size, shared_bytes = _sizes([folder], 2)
     complete_count = sum(run["stages"] is not None and run["complete_stages"] == run["stages"] for run in runs)
+    try:
+        planned_count = len(read_study(folder).runs)
+    except DamagedError:
+        planned_count = None
     return {
         "study": str(folder),
         "runs": [run["run"] for run in runs],
+        "planned_runs": planned_count,
         "complete_runs": complete_count,
         "locked_by": Run(folder).holder(),
         "bytes": size,
@@ -101,7 +107,7 @@ def run_list_table(document: dict[str, Any]) -> Group:
     rows = []
     in_studies = {run for study in document["studies"] for run in study["runs"]}
     for study in document["studies"]:
-        state = f"{study['complete_runs']} of {len(study['runs'])} runs{', running' if study['locked_by'] else ''}"
+        state = f"{study['complete_runs']} of {study['planned_runs'] or 'unknown'} runs{', running' if study['locked_by'] else ''}"
         activity = (study["last_activity"] or "")[:19].replace("T", " ")
         rows.append([study["study"], "study", state, decimal(study["bytes"]), decimal(study["shared_bytes"]), activity])
     for run in (run for run in document["runs"] if run["run"] not in in_studies):

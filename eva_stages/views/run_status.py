@@ -144,7 +144,8 @@ def _ledger_text(ledger: dict[str, Any]) -> str:
         plan_text = f"{duration(ledger['planned_seconds_expected'])} planned ({low} - {high})"
         sentences.append(f"{ledger['compared_stages']} of them took {duration(ledger['compared_seconds'])}, {plan_text}")
     if ledger["earlier_attempts"]:
-        sentences.append(f"{ledger['earlier_attempts']} earlier attempts took {duration(ledger['earlier_seconds'])}")
+        plural = "" if ledger["earlier_attempts"] == 1 else "s"
+        sentences.append(f"{ledger['earlier_attempts']} earlier attempt{plural} took {duration(ledger['earlier_seconds'])}")
     if ledger["left_seconds"]:
         sentences.append(f"about {duration(ledger['left_seconds'])} left")
     return "".join(f"; {sentence}" for sentence in sentences)

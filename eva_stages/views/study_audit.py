@@ -97,7 +97,7 @@ def audit_sentences(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     audited_entries = [entry for entry in entries if entry["judged_metric"] is not None]
     sentences = {
         "below": f"Selection cannot work in {{}}: the intraclass correlation of siblings is below .1, so {NOTHING_TO_ACT_ON}.",
-        "unclear": "It cannot be told whether selection can work in {}: the intraclass correlation of siblings cannot be told from .1.",
+        "unclear": "It is not known whether selection can work in {}: the intraclass correlation of siblings may be below or above .1.",
         "fine": "Selection can work in {}: the intraclass correlation of siblings is above .1.",
         "unknown": "It is not known whether selection can work in {}: that takes siblings with different values, of two seeds or more.",
     }

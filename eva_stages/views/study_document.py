@@ -63,6 +63,7 @@ def document_of(study: StudyRecord, runs: Sequence[RunResult]) -> dict[str, Any]
         "question": study.question,
         "paper": study.paper,
         "base": study.base,
+        "set": dict(study.set),
         "measure": study.measure,
         "budget": study.budget.model_dump(exclude_none=True),
         "seeds": list(study.seeds),

@@ -6,6 +6,7 @@ import pytest
 
 from cli.study_preparing import prepare_study, read_request
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.study_files import LoadedStudy, find_study, load_study, varied_study
 from pipelines.ablation import arm_runs
 
@@ -63,7 +64,7 @@ def test_runs_of_the_first_contrast_come_first(tmp_path: Path) -> None:
         ("{iterations: 1}", "{iterations: -1}", r"test.yaml:3: set: iterations: is -1"),
         ("creator.metric: uniform", "creator.metric: reward_gap", "eva and uniform are the same recipe; their difference would be 0"),
         ("creator.metric: uniform", "seed: 7", "arm uniform: sets the seed"),
-        ("uniform: {", "../uniform: {", "arms.*should match pattern"),
+        ("uniform: {", "../uniform: {", "test.yaml:7: arms.../uniform: the name '../uniform' cannot be that of a folder; use at most 64"),
         ("uniform: {", "lock: {", "lock: files of the study have this name"),
         ("uniform: {", "EVA: {", "arms: eva and EVA are one folder"),
         ("seeds: 2", "seeds: 0", "test.yaml:4: seeds: is 0; expected the number of seeds, from 1"),
@@ -74,10 +75,17 @@ def test_runs_of_the_first_contrast_come_first(tmp_path: Path) -> None:
             r"contrasts: 'unifrm' is not an arm; arms: eva, uniform. Did you mean uniform\?",
         ),
         ("seeds: 2", "seeds: 2\ncontrasts: [[eva, eva]]", "compares an arm with itself"),
+        (
+            "seeds: 2",
+            "seeds: 2\ncontrasts: [eva, uniform]",
+            r"contrasts: is .*; expected a list of pairs of arms, as in \[\[eva, uniform\]\]",
+        ),
+        ("base: quickstart", "base: ./mine.yaml", "test.yaml:2: base: there is no file"),
+        ("base: quickstart", "base: metrics", "test.yaml:2: base: metrics is a study, not a recipe"),
         ("seeds: 2", "seeds: 2\nbudget: {}", "test.yaml:5: budget: is empty; give generated_tokens, iterations or both"),
         ("creator.metric: uniform}", "iterations: 2}\nbudget: {iterations: 1}", "iterations is 2, and the study's budget compares after 1"),
         ("seeds: 2", "seed: 2", r"test.yaml:4: seed: unknown field; .* Did you mean seeds\?"),
-        ("base: quickstart", "base: quickstrat", r"there is no recipe 'quickstrat': .*Did you mean quickstart\?"),
+        ("base: quickstart", "base: quickstrat", r"test.yaml:2: base: there is no recipe 'quickstrat': .*Did you mean quickstart\?"),
     ],
 )
 def test_an_error_names_place_value_and_fix(tmp_path: Path, old: str, new: str, fault: str) -> None:
@@ -94,7 +102,7 @@ def test_errors_of_all_arms_are_reported_at_once(tmp_path: Path) -> None:
 
 def test_a_measure_that_an_arm_does_not_have_is_an_error(tmp_path: Path) -> None:
     loaded_study = load(tmp_path, STUDY, measure="lettercraft.exakt")
-    with pytest.raises(ConfigError, match=r"measure: of arm eva: is lettercraft.exakt; known: .*Did you mean lettercraft.exact\?"):
+    with pytest.raises(ConfigError, match=r"measure: is 'lettercraft.exakt'; known: .*Did you mean lettercraft.exact\?"):
         prepare_study(loaded_study, tmp_path)
 
 
@@ -134,3 +142,14 @@ def test_names_of_studies_and_recipes_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x\n")
     with pytest.raises(ConfigError, match="has no arms"):
         load_study(str(tmp_path / "recipe.yaml"), {})
+
+
+def test_a_study_given_as_a_recipe_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY.replace("arms:", "arm:"))
+    for name in ("metrics", str(path)):
+        with pytest.raises(ConfigError) as error:
+            load_recipe(name)
+        assert error.value.faults == [f"{name} is a study, not a recipe; run it with `eva ablate {name}`"]
+    with pytest.raises(ConfigError, match=r"arm: unknown field; .*Did you mean arms"):
+        load_study(str(path), {})

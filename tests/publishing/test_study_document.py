@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cli.shared import existing_run
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.run_folder import Run
 from eva_stages.core.study_record import Budget, read_study, write_study
 from eva_stages.publishing.study_results import write_results
+from eva_stages.views.history import read_history
+from eva_stages.views.run_list import run_list
 from eva_stages.views.study_document import study_document, without_times
 from eva_stages.views.study_runs import CurvePoint, score_at, tokens_to_reach
 from eva_stages.views.study_tables import study_csv, study_tables
@@ -167,3 +171,12 @@ def test_arms_that_end_before_they_differ_are_reported(study: Path) -> None:
         "a and b have the same stages with every seed: their difference is 0 whatever b changes; raise the budget"
     ]
     assert "same stages" not in " ".join(study_document(study)["notes"])
+
+
+def test_runs_of_a_study_are_named_by_study_arm_and_seed(study: Path) -> None:
+    assert read_history(Run(study / "a" / "1")).name == "planted/a/1"
+    (entry,) = run_list(study)["studies"]
+    assert entry["planned_runs"] == 18 and len(entry["runs"]) < 18
+    (study / "a" / "1" / "recipe.yaml").touch()
+    with pytest.raises(ConfigError, match=r"is a study; name one of its \d+ runs, as in .*planted/a/1\."):
+        existing_run(str(study))

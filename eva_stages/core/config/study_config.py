@@ -1,10 +1,11 @@
 """A study: arms of one recipe, each run with several seeds, and the contrasts between them."""
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from eva_stages.core.config.section import Section
 from eva_stages.core.decoding import short
@@ -14,7 +15,16 @@ MOST_ITERATIONS = 20
 """Iterations after which a run ends that has not reached its budget of tokens."""
 
 RESERVED_NAMES = ("lock", "study.json", "results.json", "results.csv", "report.html", "report")
-SafeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+def _check_name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        return name
+    allowed_characters = "at most 64 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+    raise ValueError(f"the name {short(name)} cannot be that of a folder; use {allowed_characters}")
+
+
+SafeName = Annotated[str, AfterValidator(_check_name)]
 """A name that every file system takes for a folder."""
 Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 """Values by dotted path, as in `--set`."""
@@ -83,6 +93,14 @@ class Study(Section):
             if first.lower() == second.lower():
                 raise ValueError(f"{first} and {second} are one folder on some file systems; rename one")
         return arms
+
+    @field_validator("contrasts", mode="before")
+    @classmethod
+    def _check_pairs(cls, value: Any) -> Any:
+        pairs = value if isinstance(value, list | tuple) else [value]
+        if value is not None and not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+            raise ValueError(f"is {short(value)}; expected a list of pairs of arms, as in [[eva, uniform]]")
+        return value
 
     @field_validator("contrasts", mode="after")
     @classmethod

@@ -34,8 +34,9 @@ def study_audit_section(entries: Sequence[Mapping[str, Any]]) -> Section:
             rows.append([entry["arm"], metric, figures["siblings"]["n"], *(_text(figures, name) for name in names)])
     heads = ["arm", "metric", "seeds", *(HEADS[name] for name in names)]
     note = (
-        "Mean over seeds and its 95 % interval, in the first iteration with evolved prompts. siblings: intraclass correlation; no noise: "
-        "divided by the reliability; lift: the metric's mean over children if parents are weighted by it, over uniform."
+        "Mean over seeds and its 95 % interval, in the first iteration with evolved prompts. metric: the recipe's; reward_gap where that "
+        "does not depend on the rewards or is a function in a file, which an audit does not run. siblings: intraclass correlation; "
+        "no noise: divided by the reliability; lift: the metric's mean over children if parents are weighted by it, over uniform."
     )
     reasons = [f"{entry['arm']}: {'; '.join(entry['reasons'])}." for entry in entries if entry["reasons"]]
     tables = [Table("Selection by arm", heads, rows, note)] if rows else []

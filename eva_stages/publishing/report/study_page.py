@@ -144,7 +144,7 @@ def _rerun_section(document: Mapping[str, Any]) -> Section:
     command = f"`{document['command']}`" if document["command"] else "The command that made the study"
     lead = [f"{note[0].upper()}{note[1:].removesuffix('.')}." for note in document["notes"][:-1]]
     lead += [f"{command} computes what is missing and writes this report again; complete stages are not computed again."]
-    settings = {name: document[name] for name in ("base", "measure", "budget", "seeds")}
+    settings = {name: document[name] for name in ("base", "set", "measure", "budget", "seeds")}
     arms = {"arms": {entry["arm"]: entry["overrides"] for entry in document["arms"]}}
     text = json.dumps({**settings, **arms}, indent=1, ensure_ascii=False)
     return Section("rerun", "Method, and how to rerun", lead, texts=[("The study", text)])
