@@ -15,7 +15,7 @@ def audit(
     ] = None,
     influence: Annotated[
         int | None,
-        typer.Option("--influence", metavar="N", min=20, help="Also compute the one-step influence of N prompts; loads the policy."),
+        typer.Option("--influence", metavar="N", min=20, help="Also compute the one-step influence of up to N prompts; loads the policy."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -28,7 +28,7 @@ from eva_stages.solver.launching import JOB, environment_of, training_job
 
 HELD_OUT_PAIRS = 256
 LEAST_HELD_OUT_PAIRS = 10
-VERSION = 1
+VERSION = 2
 """Raised when what is computed changes."""
 
 
@@ -80,7 +80,8 @@ def measure_influence(
 def _write_pairs(pairs: Path, prompts: Path, size: int, folder: Path) -> list[str]:
     """Write the pairs of up to `size` sampled prompts, then those of held-out prompts that descend from other seed prompts.
 
-    Seeds are drawn in an order that depends on their ids alone.
+    A larger sample than the pairs allow leaves half of them: the gradient of a few held-out pairs would be noise. Seeds are drawn in an
+    order that depends on their ids alone.
 
     Returns:
         The ids of the sampled prompts, in the order of their pairs.
@@ -93,10 +94,11 @@ def _write_pairs(pairs: Path, prompts: Path, size: int, folder: Path) -> list[st
     order = np.argsort(uniforms(0, encoded_roots.dictionary)[encoded_roots.indices.to_numpy()], kind="stable")
     sorted_roots = encoded_roots.indices.to_numpy()[order]
     ends = np.flatnonzero(np.diff(sorted_roots, append=-1)) + 1  # of the pairs of each seed
-    count = int(max(ends[ends <= min(size, len(order) - LEAST_HELD_OUT_PAIRS)], default=0))
+    held_out_count = max(LEAST_HELD_OUT_PAIRS, min(HELD_OUT_PAIRS, len(order) // 2))
+    count = int(max(ends[ends <= min(size, len(order) - held_out_count)], default=0))
     if count == 0:
         raise DataError(
-            f"the iteration has {len(order):,} pairs of {len(ends):,} seed prompts; an influence needs a sample and {LEAST_HELD_OUT_PAIRS} "
+            f"the iteration has {len(order):,} pairs of {len(ends):,} seed prompts; an influence needs a sample and {held_out_count} "
             "pairs of other seed prompts"
         )
     chosen_rows = rows.take(pa.array(order[: count + HELD_OUT_PAIRS]))

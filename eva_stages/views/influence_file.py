@@ -5,6 +5,7 @@ influence was computed with, so a file of another training is never shown. The f
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def write_influence(path: Path, ids: list[str], values: list[float], facts: dict
     """Write it atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({"prompt_id": ids, "influence": values}).replace_schema_metadata({FACTS: json.dumps(facts)})
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     pq.write_table(table, partial)
     sync(partial)
     partial.replace(path)

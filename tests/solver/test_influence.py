@@ -13,7 +13,7 @@ from eva_stages.core.errors import DataError
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.stage import load_attribute
 from eva_stages.core.tables import read_table, write_rows
-from eva_stages.solver.influence import influences, measure_influence, pair_loss
+from eva_stages.solver.influence import _write_pairs, influences, measure_influence, pair_loss
 from eva_stages.solver.train import trainer_target
 from tests.solver.jobs import arguments, job, save_models, save_pairs
 
@@ -70,5 +70,7 @@ def test_sampled_and_held_out_prompts_descend_from_different_seeds(folders: dict
     root_of = dict(zip(prompts["prompt_id"].to_pylist(), prompts["root_id"].to_pylist(), strict=True))
     assert len({root_of[prompt_id] for prompt_id in result.prompt_ids}) == 3
     assert np.isfinite(result.values).all()
+    (tmp_path / "all").mkdir()
+    assert len(_write_pairs(tmp_path / "pairs", tmp_path / "prompts", 1000, tmp_path / "all")) == 20  # the other half is held out
     with pytest.raises(DataError, match="40 pairs of 10 seed prompts"):
         measure_influence(tmp_path / "work", tmp_path / "log", inputs, arguments(tiny_job), tmp_path / "prompts", 2)
