@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -102,8 +103,8 @@ def is_study(text: str) -> bool:
     """Whether a YAML text is a study, or is meant to be one."""
     try:
         data, _ = decode_yaml(text)
-    except ValueError:
-        return False
+    except ValueError:  # reading it as a study reports the place
+        return any(re.search(rf"^{field}\s*:", text, re.MULTILINE) for field in STUDY_FIELDS)
     return isinstance(data, dict) and not STUDY_FIELDS.isdisjoint(data)
 
 

@@ -133,8 +133,9 @@ def study_plan_table(document: dict[str, Any]) -> Group:
         "time: of one job; `eva ablate --jobs N` divides it by up to N",
     ]
     tokens = document["budget"]["generated_tokens"]
-    notes += [f"iterations: about as many as reach {tokens:,.0f} generated tokens"] if tokens else []
     unmeasured_count, unpriced_count = document["to_do"]["unmeasured"], document["to_do"]["unpriced"]
+    shortfall = "; responses that are shorter than their limit make it more iterations" if unmeasured_count else ""
+    notes += [f"iterations: about as many as reach {tokens:,.0f} generated tokens{shortfall}"] if tokens else []
     notes += (
         [f"{unmeasured_count:,} stages have no rate yet and are not in the time; run one seed, or use `eva plan` with --measure or --rates"]
         if unmeasured_count

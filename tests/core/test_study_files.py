@@ -75,6 +75,10 @@ def test_runs_of_the_first_contrast_come_first(tmp_path: Path) -> None:
             r"contrasts: 'unifrm' is not an arm; arms: eva, uniform. Did you mean uniform\?",
         ),
         ("seeds: 2", "seeds: 2\ncontrasts: [[eva, eva]]", "compares an arm with itself"),
+        ("seeds: 2", "seeds: 2\ncontrasts: [[eva, uniform], [uniform, eva]]", r"\[eva, uniform\] occurs twice, in this order or the other"),
+        ("  eva: {}\n", "", "test.yaml:5: arms: has 1; a study compares at least two arms"),
+        ("eva: {}", "eva: {", "test.yaml.*not valid YAML"),
+        ("{iterations: 1}\nseeds: 2", "{seed: 1}\nseeds: [1, 2]", "seed is set for all arms, and seeds is a list of seeds; remove one"),
         (
             "seeds: 2",
             "seeds: 2\ncontrasts: [eva, uniform]",
@@ -127,6 +131,7 @@ def test_vary_changes_one_field_at_a_time() -> None:
         (["creator.metric=reward_gap,uniform"], None, "--seeds: is missing"),
         (["creator.metric=reward_gap,uniform"], "many", "seeds: is 'many'; expected the number of seeds"),
         (["creator.metric=a,b", "creator.metric=c,d"], "3", "creator.metric is varied twice"),
+        ([f"policy.model={'/model' * 20},other"], "3", "cannot be that of a folder; use at most 64"),
     ],
 )
 def test_a_wrong_variation_is_an_error(variations: list[str], seeds: str | None, fault: str) -> None:

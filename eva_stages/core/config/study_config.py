@@ -66,7 +66,7 @@ class Study(Section):
     """Benchmark and score, as in lettercraft.sampled; null = the first of the recipe."""
     budget: Budget | None = None
     """null = the iterations of the recipe."""
-    arms: Annotated[dict[SafeName, Overrides], Field(min_length=2)]
+    arms: dict[SafeName, Overrides]
     """The changes of each arm, by its name. An arm's own change replaces one in `set`."""
     contrasts: tuple[tuple[str, str], ...] | None = None
     """Pairs of arms; [a, b] is score of a minus score of b. null = the first arm against every other arm."""
@@ -87,6 +87,8 @@ class Study(Section):
     @field_validator("arms", mode="after")
     @classmethod
     def _folders_differ(cls, arms: dict[str, Any]) -> dict[str, Any]:
+        if len(arms) < 2:
+            raise ValueError(f"has {len(arms)}; a study compares at least two arms")
         if reserved_names := [name for name in arms if name.lower() in RESERVED_NAMES]:
             raise ValueError(f"{', '.join(reserved_names)}: files of the study have this name; rename the arm")
         for first, second in pairwise(sorted(arms, key=str.lower)):
@@ -111,7 +113,8 @@ class Study(Section):
         names = [name for contrast in contrasts for name in contrast]
         faults = [f"{name!r} is not an arm; arms: {', '.join(arms)}{closest(name, arms)}" for name in names if name not in arms]
         faults += [f"[{first}, {second}] compares an arm with itself" for first, second in contrasts if first == second]
-        faults += [f"[{', '.join(contrast)}] occurs twice" for contrast in dict.fromkeys(contrasts) if contrasts.count(contrast) > 1]
+        repeated_pairs = [pair for pair in dict.fromkeys(map(frozenset, contrasts)) if [*map(frozenset, contrasts)].count(pair) > 1]
+        faults += [f"[{', '.join(sorted(pair))}] occurs twice, in this order or the other" for pair in repeated_pairs]
         faults += [] if contrasts else ["is empty; omit it to compare the first arm with every other one"]
         if faults:
             raise ValueError("; ".join(dict.fromkeys(faults)))
