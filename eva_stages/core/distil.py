@@ -62,7 +62,10 @@ class ArtifactSource(GeneratorStep):
 
 
 class PartSink(Step):
-    """Writes every batch as a durable part file with the columns of a row schema."""
+    """Writes every batch as a durable part file with the columns of a row schema.
+
+    A prompt may have several rows. They are in one batch (`WholeBatches`), so that a prompt with a part file is done.
+    """
 
     parts: str
     rows: str = Field(description="Name of the row schema")
@@ -143,9 +146,7 @@ def build_pipeline(work: RowWork, steps: Sequence[tuple[Use, Share]], cache: str
             following = use.build(work.places, name=name, input_batch_size=work.batch_size, **copies)
             step >> following
             step = following
-        step >> PartSink(
-            name="sink", parts=str(work.parts), rows=work.rows, required_columns=work.required_columns, input_batch_size=work.batch_size
-        )
+        step >> PartSink(name="sink", parts=str(work.parts), rows=work.rows, required_columns=work.required_columns)
         pipeline.save(work.parts.parent / PIPELINE, format="yaml")
     return pipeline
 

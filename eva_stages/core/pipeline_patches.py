@@ -13,6 +13,7 @@ import distilabel.pipeline.base
 import distilabel.pipeline.local
 from distilabel.constants import STEPS_OUTPUTS_PATH
 from distilabel.pipeline import Pipeline
+from distilabel.pipeline.batch_manager import _BatchManagerStep
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 
 from eva_stages.core.errors import StageError, describe
@@ -71,7 +72,21 @@ class StepWorker(_StepWrapper):
             super()._send_batch(batch)
 
 
-@patch("distilabel", VERSIONS, "BasePipeline._cache, _register_batch, signature; LocalPipeline._error_callback, _teardown")
+@patch("distilabel", VERSIONS, "_BatchManagerStep.get_batch")
+class WholeBatches(_BatchManagerStep):
+    """The input of the last step: the batches of the step before it, as they are.
+
+    distilabel cuts them to one size, and so divides the rows of a prompt between two part files where a prompt has several rows.
+    """
+
+    def get_batch(self) -> "_Batch | None":
+        for batches in self.data.values():
+            if batches:
+                self.input_batch_size = len(batches[0].data[0])
+        return super().get_batch()
+
+
+@patch("distilabel", VERSIONS, "BasePipeline._load_batch_manager, _cache, _register_batch, signature; Pipeline._error_callback, _teardown")
 class ThrowAwayPipeline(Pipeline):
     """A pipeline that is never resumed, because its rows are in part files, and that ends with the first of its steps.
 
@@ -80,6 +95,12 @@ class ThrowAwayPipeline(Pipeline):
     """
 
     signature = aggregated_steps_signature = "attempt"
+
+    def _load_batch_manager(self, use_cache: bool = True) -> None:
+        super()._load_batch_manager(use_cache)
+        inputs = self._batch_manager._steps
+        for name in self.dag.leaf_steps:
+            inputs[name] = WholeBatches(**vars(inputs[name]))
 
     def _cache(self) -> None:
         return

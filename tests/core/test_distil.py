@@ -2,6 +2,7 @@ from pathlib import Path
 
 import datasets
 import pyarrow as pa
+import pytest
 from distilabel.pipeline import Pipeline
 from distilabel.steps import StepInput
 from distilabel.typing import StepOutput
@@ -27,6 +28,20 @@ class Look(CritiqueStep):
         yield inputs
 
 
+class Several(CritiqueStep):
+    """Yields one to three rows per prompt.
+
+    Attributes:
+        replicas, device: as those of a model; with several copies the steps run in processes of their own.
+    """
+
+    replicas: int = 1
+    device: str = "cpu"
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [{**row, "critique": str(k), "failure": None} for row in inputs for k in range(int(row["prompt_id"], 16) % 3 + 1)]
+
+
 def prompts(count: int) -> pa.Table:
     rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(count)]
     return pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
@@ -49,6 +64,20 @@ def test_a_row_stage_has_no_copies_of_its_rows_beside_its_parts(tmp_path: Path) 
     output_table = read_table(run.folder(stage))
     assert output_table["prompt_id"].equals(prompts(40)["prompt_id"]) and set(output_table["critique"].to_pylist()) == {""}
     assert left_in_the_cache_of_data_sets() == earlier_files
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_the_rows_of_a_prompt_are_in_one_part_file(copies: int, tmp_path: Path) -> None:
+    write_rows([prompts(22)], SCHEMAS["prompts"], tmp_path / "prompts")
+    source = Outside("prompts", tmp_path / "prompts", "0")
+    several = Use("tests.core.test_distil:Several", {"work": Input(WORK)}, {"replicas": copies, "device": "cpu"})
+    stage = RowStage("several", 0, {"prompts": source}, sources=("prompts",), steps=(several,), schema="critiques", rows_per_part=4)
+    run = Run(tmp_path / "run")
+    run.create()
+    with run.lock():
+        execute(run, [stage], Reporter())
+    names = [name for name in prompts(22)["prompt_id"].to_pylist() for _ in range(int(name, 16) % 3 + 1)]
+    assert read_table(run.folder(stage))["prompt_id"].to_pylist() == names and len(names) > 30
 
 
 def test_a_table_step_does_in_a_pipeline_what_it_does_to_artifacts(tmp_path: Path) -> None:

@@ -66,11 +66,13 @@ def test_distilabel_sets_its_log_up_by_the_name_of_a_process() -> None:
 
 def test_distilabel_polls_slowly_turns_failed_rows_into_none_and_keeps_the_rows_of_every_step() -> None:
     from distilabel.pipeline import base, local
+    from distilabel.pipeline.batch_manager import _BatchManagerStep
     from distilabel.pipeline.step_wrapper import _StepWrapper
 
     assert "time.sleep(2.5)" in source(base), "patch: poll_often"
     assert "impute_step_outputs" in source(_StepWrapper._impute_step_outputs), "patch: StepWorker"
     assert "self._impute_step_outputs(batch)" in source(_StepWrapper._non_generator_process_loop)
+    assert "remaining_rows: int = self.input_batch_size" in source(_BatchManagerStep._get_data_normal), "patch: WholeBatches"
     assert "steps_data_path" in source(base.BasePipeline._register_batch), "patch: ThrowAwayPipeline"
     assert "self.signature" in source(base.BasePipeline._cache_location.fget)
     assert "_StepWrapper(" in source(local.Pipeline._run_step) and "exitcode" not in source(local), "patch: ProcessPipeline"
