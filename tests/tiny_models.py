@@ -17,6 +17,8 @@ from transformers import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
 )
 
 from eva_stages.models.armorm import ASSISTANT_HEADER, ArmoRM
@@ -82,6 +84,15 @@ def save_gemma2(folder: Path, words: PreTrainedTokenizerFast, positions: int = 1
     words.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
     words.save_pretrained(folder)
     words.chat_template = CHAT
+
+
+def save_recurrent_gemma(folder: Path, words: PreTrainedTokenizerFast) -> None:
+    """A tiny model whose layers, and not its cache, keep the states of the tokens so far."""
+    torch.manual_seed(4)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "lru_width": 32}
+    ids = {"vocab_size": len(words), "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id, "bos_token_id": None}
+    RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**sizes, **ids, attention_window_size=64)).save_pretrained(folder)
+    words.save_pretrained(folder)
 
 
 def save_pairrm(folder: Path, words: PreTrainedTokenizerFast) -> None:

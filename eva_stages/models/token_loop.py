@@ -28,12 +28,12 @@ class TokenLoop:
     ) -> "torch.Tensor":
         """The tokens of the responses, one row per response, padded behind its end."""
         import torch
-        from transformers import Cache
 
         device, pad = input_ids.device, generation_config.pad_token_id or 0
         rooms = self._rooms.to(device)
         copied_rows = torch.arange(len(input_ids), device=device).repeat_interleave(self._copies)
-        is_shared = isinstance(state.get("past_key_values"), Cache)  # other caches cannot be rearranged
+        is_shared = _can_rearrange(model, state.get("past_key_values"))
+        prompt_length = input_ids.shape[1]
         if not is_shared:
             input_ids, state = input_ids[copied_rows], _rows_of(state, copied_rows)
         outputs = model(**model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state), return_dict=True)
@@ -48,7 +48,7 @@ class TokenLoop:
             tokens = scores.argmax(dim=-1).masked_fill(is_finished, pad)
             responses[rows, step] = tokens
             input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
-            is_finished |= stopping_criteria(input_ids, None) | (rooms[rows] <= step + 1)
+            is_finished |= stopping_criteria(input_ids[:, prompt_length:], None) | (rooms[rows] <= step + 1)
             unfinished_count = len(rows) - int(is_finished.sum())
             if not unfinished_count:
                 break
@@ -62,6 +62,16 @@ class TokenLoop:
             outputs = model(**inputs, return_dict=True)
             state, logits = model._update_model_kwargs_for_generation(outputs, state), outputs.logits[:, -1]
         return responses
+
+
+def _can_rearrange(model: Any, cache: Any) -> bool:
+    """Whether a cache holds all that the model remembers of the tokens so far: the layers of some models keep their states themselves."""
+    from transformers import Cache
+    from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
+    return isinstance(cache, Cache) and (
+        not model._is_stateful or any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)
+    )
 
 
 def _rows_of(state: dict[str, Any], places: "torch.Tensor") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eva_stages.models.transformers_generator import TransformersGenerator
-from tests.tiny_models import save_gemma2, save_policy, tokenizer
+from tests.tiny_models import save_gemma2, save_policy, save_recurrent_gemma, tokenizer
 
 TEXTS = ["Write a poem about the sea", "What is 2 + 2?", "Explain how rain comes to fall on hills, at length " * 4]
 
@@ -17,6 +17,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     save_policy(folder / "llama", tokenizer(TEXTS))
     save_gemma2(folder / "gemma2", tokenizer(TEXTS), positions=256)
+    save_recurrent_gemma(folder / "recurrent_gemma", tokenizer(TEXTS))
     return folder
 
 
@@ -35,6 +36,11 @@ def test_answers_do_not_depend_on_the_batch(models: Path, name: str) -> None:
     batch_outputs = generator(models / name, tokens_per_batch=10**6).generate(prompts(), 3, [1, 2, 3])
     single_outputs = generator(models / name, tokens_per_batch=1).generate(prompts(), 3, [1, 2, 3])
     assert batch_outputs == single_outputs and len({text for output in batch_outputs for text in output["generations"]}) == 9
+
+
+def test_responses_of_a_model_whose_layers_keep_states_do_not_depend_on_their_number(models: Path) -> None:
+    (several,), (single,) = (generator(models / "recurrent_gemma").generate(prompts()[:1], n, [1]) for n in (3, 1))
+    assert several["token_ids"][:1] == single["token_ids"]
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +105,9 @@ def test_stop_texts_end_an_answer_and_are_left_out(models: Path) -> None:
     (stopped_output,) = generator(models / "llama", stop=[stop]).generate(prompts()[:1], 1, [1])
     assert stopped_output["generations"][0] == text[: text.index(stop)] and stopped_output["finish_reasons"] == ["stop"]
     assert stopped_output["statistics"]["output_tokens"][0] <= whole["statistics"]["output_tokens"][0]
+
+
+def test_a_stop_text_that_begins_in_the_prompt_ends_nothing(models: Path) -> None:
+    outputs = generator(models / "llama").generate(prompts()[:1] * 8, 1, range(8))  # the prompt ends with `<|assistant|>`
+    seed, text = next((seed, text) for seed, output in enumerate(outputs) if (text := str(output["generations"][0]))[0].isascii())
+    assert generator(models / "llama", stop=[f">{text[0]}"]).generate(prompts()[:1], 1, [seed]) == [outputs[seed]]
