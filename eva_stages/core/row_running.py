@@ -52,16 +52,16 @@ def run_rows(
             target,
             {
                 **arguments,
-                "work": RowWork(
+                "work": RowWork(  # absolute paths: a reward may change the working directory
                     name=stage.name,
-                    folders=folders,
+                    folders={name: folder.absolute() for name, folder in folders.items()},
                     sources=list(stage.sources),
                     prefixes=dict(stage.prefixes),
                     steps=list(stage.steps),
                     rows=stage.schema,
                     required_columns=list(stage.required_columns),
-                    parts=parts,
-                    run=run.root,
+                    parts=parts.absolute(),
+                    run=run.root.absolute(),
                     batch_size=stage.rows_per_part,
                 ),
             },

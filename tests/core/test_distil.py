@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import datasets
@@ -42,6 +43,14 @@ class Several(CritiqueStep):
         yield [{**row, "critique": str(k), "failure": None} for row in inputs for k in range(int(row["prompt_id"], 16) % 3 + 1)]
 
 
+class Moves(CritiqueStep):
+    """Changes the working directory for good, as the function of a reward may."""
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        os.chdir("/")
+        yield [{**row, "critique": "moved", "failure": None} for row in inputs]
+
+
 def prompts(count: int) -> pa.Table:
     rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(count)]
     return pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
@@ -78,6 +87,19 @@ def test_the_rows_of_a_prompt_are_in_one_part_file(copies: int, tmp_path: Path) 
         execute(run, [stage], Reporter())
     names = [name for name in prompts(22)["prompt_id"].to_pylist() for _ in range(int(name, 16) % 3 + 1)]
     assert read_table(run.folder(stage))["prompt_id"].to_pylist() == names and len(names) > 30
+
+
+def test_a_step_may_change_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows([prompts(12)], SCHEMAS["prompts"], tmp_path / "prompts")
+    source = Outside("prompts", Path("prompts"), "0")
+    moves = Use("tests.core.test_distil:Moves", {"work": Input(WORK)})
+    stage = RowStage("move", 0, {"prompts": source}, sources=("prompts",), steps=(moves,), schema="critiques", rows_per_part=4)
+    run = Run(Path("run"))
+    run.create()
+    with run.lock():
+        execute(run, [stage], Reporter())
+    assert set(read_table(run.folder(stage))["critique"].to_pylist()) == {"moved"}
 
 
 def test_a_table_step_does_in_a_pipeline_what_it_does_to_artifacts(tmp_path: Path) -> None:
