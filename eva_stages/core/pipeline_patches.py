@@ -155,7 +155,7 @@ class _Queues:
     join = shutdown
 
 
-@patch("distilabel", VERSIONS, "LocalPipeline.run: mp.Manager, _NoDaemonPool")
+@patch("distilabel", VERSIONS, "LocalPipeline.run: mp.Manager, _NoDaemonPool; BasePipeline._handle_keyboard_interrupt")
 class ThreadPipeline(ThrowAwayPipeline):
     """A pipeline whose steps run in threads of this process, and the first step after the source in the main thread.
 
@@ -172,6 +172,9 @@ class ThreadPipeline(ThrowAwayPipeline):
         distilabel.pipeline.local.mp = SimpleNamespace(Queue=queue.Queue, Manager=lambda: nullcontext(_Queues()))
         distilabel.pipeline.local._NoDaemonPool = lambda *_, **__: nullcontext()
         return super().run(*arguments, **settings)
+
+    def _handle_keyboard_interrupt(self) -> None:
+        """Leave SIGINT to Python. distilabel's handler waits for the steps to load, and so for ever where it interrupts their loading."""
 
     def _run_output_queue_loop_in_thread(self) -> threading.Thread:
         loop = super()._run_output_queue_loop_in_thread()  # it starts the steps

@@ -103,6 +103,8 @@ THREAD_ENDS = {
     "lines": r"ValueError: first line second line \[removed\] in step ends_0",
     "thread": r"MemoryError in the thread helper",
     "load _exit 0": rf"{STAGE} ended with exit code 0; {LOG}",
+    "load signal SIGINT": r"KeyboardInterrupt in step ends_0; the full trace",
+    "signal SIGINT": r"KeyboardInterrupt in step ends_0; the full trace",
     "parent SIGKILL": r"the fork server was killed",
 }
 """Ends of a stage whose steps are threads of one process."""
