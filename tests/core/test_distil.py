@@ -29,7 +29,7 @@ class Look(CritiqueStep):
         yield inputs
 
 
-class Several(CritiqueStep):
+class CopyingStep(CritiqueStep):
     """Yields one to three rows per prompt.
 
     Attributes:
@@ -43,7 +43,7 @@ class Several(CritiqueStep):
         yield [{**row, "critique": str(k), "failure": None} for row in inputs for k in range(int(row["prompt_id"], 16) % 3 + 1)]
 
 
-class Moves(CritiqueStep):
+class MovingStep(CritiqueStep):
     """Changes the working directory for good, as the function of a reward may."""
 
     def process(self, inputs: StepInput) -> StepOutput:
@@ -79,8 +79,8 @@ def test_a_row_stage_has_no_copies_of_its_rows_beside_its_parts(tmp_path: Path) 
 def test_the_rows_of_a_prompt_are_in_one_part_file(copies: int, tmp_path: Path) -> None:
     write_rows([prompts(22)], SCHEMAS["prompts"], tmp_path / "prompts")
     source = Outside("prompts", tmp_path / "prompts", "0")
-    several = Use("tests.core.test_distil:Several", {"work": Input(WORK)}, {"replicas": copies, "device": "cpu"})
-    stage = RowStage("several", 0, {"prompts": source}, sources=("prompts",), steps=(several,), schema="critiques", rows_per_part=4)
+    copying = Use("tests.core.test_distil:CopyingStep", {"work": Input(WORK)}, {"replicas": copies, "device": "cpu"})
+    stage = RowStage("copies", 0, {"prompts": source}, sources=("prompts",), steps=(copying,), schema="critiques", rows_per_part=4)
     run = Run(tmp_path / "run")
     run.create()
     with run.lock():
@@ -93,8 +93,8 @@ def test_a_step_may_change_the_working_directory(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     write_rows([prompts(12)], SCHEMAS["prompts"], tmp_path / "prompts")
     source = Outside("prompts", Path("prompts"), "0")
-    moves = Use("tests.core.test_distil:Moves", {"work": Input(WORK)})
-    stage = RowStage("move", 0, {"prompts": source}, sources=("prompts",), steps=(moves,), schema="critiques", rows_per_part=4)
+    moving = Use("tests.core.test_distil:MovingStep", {"work": Input(WORK)})
+    stage = RowStage("move", 0, {"prompts": source}, sources=("prompts",), steps=(moving,), schema="critiques", rows_per_part=4)
     run = Run(Path("run"))
     run.create()
     with run.lock():

@@ -39,8 +39,8 @@ def test_answers_do_not_depend_on_the_batch(models: Path, name: str) -> None:
 
 
 def test_responses_of_a_model_whose_layers_keep_states_do_not_depend_on_their_number(models: Path) -> None:
-    (several,), (single,) = (generator(models / "recurrent_gemma").generate(prompts()[:1], n, [1]) for n in (3, 1))
-    assert several["token_ids"][:1] == single["token_ids"]
+    (batch_output,), (single_output,) = (generator(models / "recurrent_gemma").generate(prompts()[:1], n, [1]) for n in (3, 1))
+    assert batch_output["token_ids"][:1] == single_output["token_ids"]
 
 
 @pytest.fixture(scope="module")
