@@ -180,3 +180,9 @@ def test_runs_of_a_study_are_named_by_study_arm_and_seed(study: Path) -> None:
     (study / "a" / "1" / "recipe.yaml").touch()
     with pytest.raises(ConfigError, match=r"is a study; name one of its \d+ runs, as in .*planted/a/1\."):
         existing_run(str(study))
+
+
+def test_a_measure_that_no_incomplete_run_has_yet_is_no_error(tmp_path: Path) -> None:
+    folder = plant_study(tmp_path / "early", {"a": {1: [0.1, 0.2]}, "b": {1: [0.1, 0.2]}}, iterations=3)
+    write_study(folder, read_study(folder).model_copy(update={"measure": "lettercraft.sampled"}))
+    assert [run["state"] for run in study_document(folder)["runs"]] == ["unfinished"] * 2
