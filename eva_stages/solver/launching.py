@@ -26,7 +26,7 @@ from eva_stages.core.stage import WORK
 from eva_stages.models.architecture import position_count, vocabulary_size
 from eva_stages.solver.job import OnPolicy, TrainingJob
 from eva_stages.solver.launch_file import LaunchFile, read_launch_file
-from eva_stages.solver.machine import launch
+from eva_stages.solver.machine import free_port, launch
 
 METRICS = "metrics.jsonl"
 REFERENCE = "reference.json"
@@ -162,7 +162,7 @@ def _command(job: TrainingJob, file: LaunchFile, environment: dict[str, str], cl
     module = ["-m", "eva_stages.solver.train", str(job.work / JOB)]
     starter = job.training.runtime.starter
     if starter is None:
-        return [*command, *module]
+        return [*command, "--main_process_port", str(free_port()), *module]  # trainings that start at the same time need different ones
     order = {
         "command": command,
         "job": module,

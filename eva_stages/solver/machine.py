@@ -75,9 +75,7 @@ def meeting(file: Path, rank: int) -> tuple[str, int]:
         StageError: if the first machine does not write them in time.
     """
     if rank == 0:
-        with socket.socket() as free:
-            free.bind(("", 0))
-            write_whole(file, json.dumps([os.environ.get(ADDRESS) or socket.gethostname(), free.getsockname()[1]]))
+        write_whole(file, json.dumps([os.environ.get(ADDRESS) or socket.gethostname(), free_port()]))
     waited_seconds = 0.0
     while not file.is_file():
         if waited_seconds > MEETING_SECONDS:
@@ -89,6 +87,13 @@ def meeting(file: Path, rank: int) -> tuple[str, int]:
         waited_seconds += POLL_SECONDS
     address, port = json.loads(file.read_text(encoding="utf-8"))
     return address, port
+
+
+def free_port() -> int:
+    """A port of this machine that no process uses now."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
 
 
 def launch(command: list[str], environment: dict[str, str], log: Path, poll: Callable[[], None], gently: bool = False) -> None:
