@@ -94,7 +94,9 @@ class _InverseSampler:
 
         draw = self._draws[:, input_ids.shape[1] - self._prompt_length].to(scores.device, torch.float32)
         cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
-        token = (cumulative <= (draw * cumulative[:, -1]).unsqueeze(1)).sum(dim=-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
+        total = cumulative[:, -1]
+        place = torch.minimum(draw * total, torch.nextafter(total, torch.zeros_like(total)))  # a draw near 1 is rounded to 1
+        token = (cumulative <= place.unsqueeze(1)).sum(dim=-1, keepdim=True)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
     def keep(self, places: "torch.Tensor") -> None:

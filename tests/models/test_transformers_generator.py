@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eva_stages.models.transformers_generator import TransformersGenerator
+from eva_stages.models.transformers_generator import TransformersGenerator, _InverseSampler
 from tests.tiny_models import save_gemma2, save_policy, save_recurrent_gemma, tokenizer
 
 TEXTS = ["Write a poem about the sea", "What is 2 + 2?", "Explain how rain comes to fall on hills, at length " * 4]
@@ -111,3 +111,9 @@ def test_a_stop_text_that_begins_in_the_prompt_ends_nothing(models: Path) -> Non
     outputs = generator(models / "llama").generate(prompts()[:1] * 8, 1, range(8))  # the prompt ends with `<|assistant|>`
     seed, text = next((seed, text) for seed, output in enumerate(outputs) if (text := str(output["generations"][0]))[0].isascii())
     assert generator(models / "llama", stop=[f">{text[0]}"]).generate(prompts()[:1], 1, [seed]) == [outputs[seed]]
+
+
+def test_a_draw_near_one_takes_the_last_token_that_can_be_drawn() -> None:
+    scores = torch.tensor([[0.0, 1.0, -torch.inf], [2.0, 1.0, 0.0], [0.0, -torch.inf, -torch.inf]])
+    draws = torch.full((3, 1), 1 - 1e-12, dtype=torch.float64)
+    assert _InverseSampler(draws, 0)(torch.empty(3, 0), scores).argmax(dim=-1).tolist() == [1, 2, 0]
