@@ -90,7 +90,8 @@ def decode_yaml(text: str) -> tuple[Any, yaml.Node | None]:
             _check_keys(root)
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).replace('in "<unicode string>", line', "in line").split())
+        raise ValueError(f"not valid YAML: {text}") from error
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())[: 3 * SHORTEST]) from error
     except (TypeError, AttributeError, KeyError, OverflowError) as error:  # raised by PyYAML if a tag does not fit its value

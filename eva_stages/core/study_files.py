@@ -76,6 +76,10 @@ def load_study(name: str, changes: Mapping[str, Any], overrides: Sequence[str] =
     found_study = find_study(name)
     if found_study is None:
         if Path(name).is_file():
+            try:
+                decode_yaml(input_text(Path(name), name))
+            except ValueError as error:
+                raise ConfigError([f"{name}: {error}"]) from error
             raise ConfigError([f"{name} has no arms; {EXPECTED_CONTENT}. For a recipe: --vary field=value,value, {VARY}"])
         names = [study.name for study in packaged_studies()]
         raise ConfigError([f"{unknown_name('study', name, names)}. For a recipe: --vary field=value,value, {VARY}"])

@@ -147,6 +147,9 @@ def test_names_of_studies_and_recipes_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x\n")
     with pytest.raises(ConfigError, match="has no arms"):
         load_study(str(tmp_path / "recipe.yaml"), {})
+    (tmp_path / "study.yaml").write_text("arms: [\n")
+    with pytest.raises(ConfigError, match=r"study.yaml: not valid YAML: .* in line 2"):
+        load_study(str(tmp_path / "study.yaml"), {})
 
 
 def test_a_study_given_as_a_recipe_is_one_error(tmp_path: Path) -> None:
