@@ -54,8 +54,9 @@ def recorded_exchanges(llm: TransformersGenerator) -> Exchanges:
 
     def generate(**arguments: Any) -> Any:
         output = original(**arguments)
-        for ids, mask, row in zip(arguments["input_ids"], arguments["attention_mask"], output, strict=True):
-            exchanges.append((ids[mask.bool()].tolist(), row[len(ids) :].tolist()))
+        copies = len(output) // len(arguments["input_ids"])  # eva's loop returns the responses alone, n for each prompt
+        for ids, mask, rows in zip(arguments["input_ids"], arguments["attention_mask"], output.split(copies), strict=True):
+            exchanges.extend((ids[mask.bool()].tolist(), row.tolist()) for row in rows)
         return output
 
     llm._model.generate = generate

@@ -11,6 +11,7 @@ from eva_stages.core.rows import SCHEMAS, Message, prompt_row
 from eva_stages.core.tables import BATCH
 from eva_stages.creator.context import CHARACTERS, Critique, Feedback, Parents, diverse, examples_text, feedback_text, similar, vectorize
 from eva_stages.creator.evolving import EvolvePrompts
+from eva_stages.creator.knobs import OF_REFERENCES
 
 TEXTS = [
     "How does a sailing boat move against the wind?",
@@ -94,7 +95,7 @@ def test_feedback_on_many_prompts_is_that_of_each() -> None:
         assert row["worst"] == (f"{number} {worse}" if number % 7 != number % 5 else None)
 
 
-@pytest.mark.parametrize("method", EVOLVE_METHOD.names)
+@pytest.mark.parametrize("method", [name for name in EVOLVE_METHOD.names if name not in OF_REFERENCES])
 def test_the_evolver_sees_responses_rewards_critique_and_examples_whatever_they_say(method: str) -> None:
     (row,) = feedback_rows(table(HOSTILE), [[f"good {HOSTILE}", "bad {aim}"]], [[0.75, 0.25]])
     row |= {"critique": "lacks {style}", "examples": ["one {words}", HOSTILE]}
