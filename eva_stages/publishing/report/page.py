@@ -41,7 +41,7 @@ TEXT_CHARACTERS = 700
 CELL_CHARACTERS = 200
 SENTENCE_CHARACTERS = 600
 RECIPE_CHARACTERS = 20_000
-DARK = ("#5aa9e6", "#ff9355", "#35c79b", "#e8a3cb", "#f6bd45", "#9ad3f5", "#a8aeb5")
+DARK = ("#5aa9e6", "#ff9355", "#35c79b", "#e8a3cb", "#f6bd45", "#9ad3f5", "#a8aeb5", "#d58bb0")
 """The series' colours on a dark ground, in the order of the light ones."""
 SECTIONS: tuple[Callable[[History], Section], ...] = (
     curriculum,

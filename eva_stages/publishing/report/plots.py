@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from eva_stages.core.harmless import one_line
 
 INK, MUTED_COLOUR, GRID = "#1c2127", "#59626d", "#d4d9df"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#882255")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 1, 1, 1)))
 VARIABLES = {INK: "ink", MUTED_COLOUR: "muted", GRID: "grid", **{colour: f"s{index + 1}" for index, colour in enumerate(SERIES)}}
 STYLE: Any = {
     "svg.fonttype": "none",
