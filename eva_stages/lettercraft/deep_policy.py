@@ -8,16 +8,14 @@ instruction depends on its operations. Two operations are weak wherever they occ
 and later steps are slipped more often.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from eva_stages.lettercraft.distributions import WEAK_OPERATIONS, deep_instruction, operation_frequencies
 from eva_stages.lettercraft.language import OPERATIONS, STEP, Instruction
-from eva_stages.lettercraft.policy import Demonstrations, TrainingRecipe, measure, save, train
+from eva_stages.lettercraft.policy import Demonstrations, TrainingRecipe, command_line, measure, save, train
 
 WEAK_PAIRS = (
     ("reverse it", "drop its first letter"),
@@ -84,18 +82,13 @@ def demonstration_batches(recipe: DeepPolicyRecipe) -> Iterator[Demonstrations]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder to write the checkpoint to")
-    parser.add_argument("--seed", type=int, default=DeepPolicyRecipe.seed)
-    parser.add_argument("--steps", type=int, default=DeepPolicyRecipe.steps)
-    arguments = parser.parse_args()
-    recipe = DeepPolicyRecipe(seed=arguments.seed, steps=arguments.steps)
+    folder, recipe = command_line(__doc__, DeepPolicyRecipe)
     model, tokenizer = train(recipe, demonstration_batches(recipe))
     rng = np.random.default_rng(recipe.seed + 1)
     for operations in range(1, recipe.max_operations + 1):
         prompts = [str(deep_instruction(rng, operations, 4, operation_frequencies(0.25))) for _ in range(300)]
         print(f"{operations} operations: grade {measure(model, tokenizer, prompts, sample=True):.3f}", flush=True)
-    save(model, tokenizer, recipe, arguments.out)
+    save(model, tokenizer, recipe, folder)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -56,6 +56,9 @@ class TrainingRecipe:
     steps: int = 5000
     batch_size: int = 64
     learning_rate: float = 1.5e-3
+
+
+R = TypeVar("R", bound=TrainingRecipe)
 
 
 @dataclass(frozen=True)
@@ -217,20 +220,25 @@ def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", recipe
     (folder / "lettercraft_recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line(description: str | None, recipe_class: type[R]) -> tuple[Path, R]:
+    """The folder and the recipe that the command of a base policy names."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write the checkpoint to")
-    parser.add_argument("--seed", type=int, default=PolicyRecipe.seed)
-    parser.add_argument("--steps", type=int, default=PolicyRecipe.steps)
+    parser.add_argument("--seed", type=int, default=recipe_class.seed)
+    parser.add_argument("--steps", type=int, default=recipe_class.steps)
     arguments = parser.parse_args()
-    recipe = PolicyRecipe(seed=arguments.seed, steps=arguments.steps)
+    return arguments.out, recipe_class(seed=arguments.seed, steps=arguments.steps)
+
+
+def main() -> None:
+    folder, recipe = command_line(__doc__, PolicyRecipe)
     model, tokenizer = train(recipe, sloppy_batches(recipe))
     rng = np.random.default_rng(recipe.seed + 1)
     for name, sizes in {"1-2 x 3-5": ((1, 3), (3, 6)), "1-3 x 3-9": ((1, 4), (3, 10)), "3 x 5-9": ((3, 4), (5, 10))}.items():
         prompts = [str(random_instruction(rng, int(rng.integers(*sizes[0])), int(rng.integers(*sizes[1])))) for _ in range(500)]
         greedy, sampled_reward = (measure(model, tokenizer, prompts, sample) for sample in (False, True))
         print(f"operations x letters {name}: greedy {greedy:.3f}, sampled {sampled_reward:.3f}", flush=True)
-    save(model, tokenizer, recipe, arguments.out)
+    save(model, tokenizer, recipe, folder)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from tests.conftest import run_eva
 
 @dataclass
 class PlantedRun(SyntheticRun):
-    """Rewards of 0 and 1. Whether a prompt is learnable is decided by its seed (`heritable`), or for each prompt anew."""
+    """Rewards of 0 and 1. Its seed decides whether a prompt is learnable (`heritable`), or each prompt is drawn separately."""
 
     heritable: bool = True
 

@@ -122,16 +122,16 @@ class LLMJudgeReward(RewardSection):
     """Criteria of the rating."""
 
 
-PointwiseReward = Annotated[
+PointwiseChoice = (
     LettercraftReward
     | LettercraftProxyReward
     | LettercraftNoisyReward
     | SequenceClassifierReward
     | ArmoRMReward
     | VerifierReward
-    | LLMJudgeReward,
-    Field(discriminator="kind"),
-]
+    | LLMJudgeReward
+)
+PointwiseReward = Annotated[PointwiseChoice, Field(discriminator="kind")]
 
 
 PairwiseReward = LettercraftJudgeReward | PairRMReward | PairPreferenceReward
@@ -154,15 +154,4 @@ class EnsembleReward(Section):
     """The weighted mean, or the lowest member (without weights)."""
 
 
-Reward = Annotated[
-    LettercraftReward
-    | LettercraftProxyReward
-    | LettercraftNoisyReward
-    | SequenceClassifierReward
-    | ArmoRMReward
-    | VerifierReward
-    | LLMJudgeReward
-    | EnsembleReward
-    | PairwiseReward,
-    Field(discriminator="kind"),
-]
+Reward = Annotated[PointwiseChoice | EnsembleReward | PairwiseReward, Field(discriminator="kind")]
