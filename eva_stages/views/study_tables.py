@@ -41,7 +41,7 @@ def contrast_table(document: Mapping[str, Any]) -> TextTable:
     notes = [note for note in document["notes"][:-1] if note not in document["answer"]]
     if any(entry["detectable_effect"] is not None for entry in document["contrasts"]):
         notes.append("MDE: an effect above it would have been found with 80 % probability")
-    return TextTable(f"{document['study']}: contrasts", heads, rows, notes, "lRRRRl")
+    return TextTable(f"{document['study']}: contrasts", heads, rows, notes, "LRRRRl")
 
 
 def arm_table(document: Mapping[str, Any]) -> TextTable:
