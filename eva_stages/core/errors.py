@@ -1,12 +1,15 @@
 """The tree of errors; every leaf also has a standard type, so that callers can catch either."""
 
 import os
+import re
 from pathlib import Path
 
 from eva_stages.core.redaction import redact
 
 LONGEST_CAUSE = 500
 """Most characters of an exception's message on the terminal; the log contains all of it."""
+_OBJECT = re.compile(r"\S*<\S+ object at 0x[0-9a-f]+>")
+"""An object that a library printed into its message: it says nothing, and its address differs from run to run."""
 
 
 class EvaError(Exception):
@@ -60,7 +63,7 @@ class HubError(EvaError, ConnectionError):
 def describe(error: BaseException) -> str:
     """An exception in one line without secrets: the message of an `EvaError`, or type and message of any other."""
     try:
-        message = " ".join(redact(str(error)).split())
+        message = " ".join(_OBJECT.sub("", redact(str(error))).split())
     except Exception as unreadable:  # a class whose __str__ fails
         message = f"(no message: {type(unreadable).__name__})"
     name = type(error).__name__
