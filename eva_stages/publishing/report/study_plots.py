@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from eva_stages.publishing.report.numbers import count_text, n_of
-from eva_stages.publishing.report.plots import DASHES, MARKERS, MUTED_COLOUR, Plot, colour, draw, short
+from eva_stages.publishing.report.plots import DASHES, MARKERS, MUTED_COLOUR, NAME_CHARACTERS, Plot, colour, draw, short
 
 FOREST_CAPTION = "Point: mean over seeds. Bar: its 95 % interval, not corrected for the number of contrasts. Dots: the seeds."
 CURVE_CAPTION = (
@@ -88,7 +88,9 @@ def mean_points(arm: Mapping[str, Any], tokens_of_budget: float | None) -> list[
 
 
 def _contrast_label(entry: Mapping[str, Any]) -> str:
-    label = short(f"{entry['a']} - {entry['b']}")
+    label = f"{entry['a']} - {entry['b']}"
+    if len(label) > NAME_CHARACTERS:
+        label = f"{short(entry['a'])}\n- {short(entry['b'])}"
     return label if entry["mean"] is not None else f"{label}\nnot decided"
 
 
