@@ -21,7 +21,8 @@ from eva_stages.views.selection_records import SelectionRecord, selection_record
 LEAST_HERITABILITY = 0.1
 """Intraclass correlation of siblings below which selection has nothing to act on."""
 FALLBACK_METRIC = "reward_gap"
-FIGURES = ("reliability", "parent_child", "siblings", "siblings_corrected", "lift", "lift_of_variance", "influence", "gain")
+FIGURES_OF_ITERATIONS = ("reliability", "parent_child", "siblings", "siblings_corrected", "lift", "lift_of_variance")
+FIGURES = (*FIGURES_OF_ITERATIONS, "influence", "gain")
 SELECTED_FAMILIES = "Selected prompts differ less from each other than all candidates, which lowers the correlation of siblings"
 UNIFORM_RUN = "a run with creator.metric=uniform measures it over all candidates."
 NOTHING_TO_ACT_ON = "there is nothing for selection to act on"
@@ -47,8 +48,7 @@ def audit(history: History, iteration: int | None = None) -> dict[str, Any]:
         ConfigError: if the run has no such iteration, or not the one asked for, with the reason.
     """
     record = audited_record(history, iteration)
-    iteration = record.iteration
-    influence = read_influence(history, iteration)
+    influence = read_influence(history, record.iteration)
     metrics = {
         name: figures for name, metric in known_functions(METRIC).items() if (figures := _figures(record, metric, influence)) is not None
     }
@@ -58,7 +58,7 @@ def audit(history: History, iteration: int | None = None) -> dict[str, Any]:
     is_learnable, rule = statistics.learnable(record.candidates.rewards)
     return {
         "run": history.name,
-        "iteration": iteration,
+        "iteration": record.iteration,
         "verdict": verdict,
         "heritability": state,
         "warnings": [verdict] if state == "below" else [],
@@ -174,9 +174,10 @@ def _share(flags: np.ndarray) -> Figure:
 
 def _line(record: SelectionRecord, name: str) -> dict[str, Any]:
     """The figures of one metric in one iteration."""
-    figures = _figures(record, known_functions(METRIC)[name], None) or {}
+    samples = figure_samples(record, known_functions(METRIC)[name], None) or dict.fromkeys(FIGURES)
     is_learnable, _ = statistics.learnable(record.candidates.rewards)
-    return {"iteration": record.iteration, "learnable": _share(is_learnable), **{figure: figures.get(figure) for figure in FIGURES[:6]}}
+    figures = {figure: _figure(samples[figure]) for figure in FIGURES_OF_ITERATIONS}
+    return {"iteration": record.iteration, "learnable": _share(is_learnable), **figures}
 
 
 def heritability(siblings: Figure) -> str:
@@ -231,7 +232,8 @@ def _notes(history: History, record: SelectionRecord, judged_metric: str, influe
         )
         notes.append(f"The recipe's metric {chosen_metric} {reason}; the verdict is about {judged_metric}.")
     if (count := record.candidates.rewards.shape[1]) < statistics.LEAST_RESPONSES:
-        notes.append(f"No reliability: {count} responses per prompt cannot be split into halves with a spread; it needs 4.")
+        least_count = statistics.LEAST_RESPONSES
+        notes.append(f"No reliability: {count} responses per prompt cannot be split into halves with a spread; it needs {least_count}.")
     if record.candidates.are_relative:
         notes.append(
             "No reliability and no gain: the reward compares the responses of a prompt with each other, so halves of them are not "

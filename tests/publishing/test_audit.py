@@ -21,7 +21,7 @@ from eva_stages.core.study_record import StudyRun
 from eva_stages.core.tables import FILE
 from eva_stages.creator.informativeness import reward_gap, reward_variance
 from eva_stages.publishing.report.audit_section import audit_section, study_audit_section
-from eva_stages.views.audit_document import FIGURES, audit, figure_samples
+from eva_stages.views.audit_document import FIGURES, FIGURES_OF_ITERATIONS, audit, figure_samples
 from eva_stages.views.audit_tables import audit_view
 from eva_stages.views.history import History, read_history
 from eva_stages.views.selection_records import selection_record
@@ -96,6 +96,15 @@ def test_the_last_iteration_has_no_gain_yet(worlds: dict[bool, History]):
     document = audit(worlds[True], 2)
     assert document["metrics"]["reward_gap"]["gain"] is None
     assert any(note.startswith("No gain") for note in document["notes"])
+
+
+def test_the_line_of_an_iteration_is_from_the_audit_of_that_iteration(worlds: dict[bool, History]):
+    document, audit_of_second = audit(worlds[True]), audit(worlds[True], 2)
+    assert document["iterations"] == audit_of_second["iterations"]
+    for audit_of_iteration, line in zip((document, audit_of_second), document["iterations"], strict=True):
+        figures = audit_of_iteration["metrics"]["reward_gap"]
+        assert {name: figures[name] for name in FIGURES_OF_ITERATIONS}.items() <= line.items()
+        assert line["learnable"].items() <= audit_of_iteration["learnable"].items()
 
 
 def test_the_command_works_on_a_copy(worlds: dict[bool, History], tmp_path: Path):
