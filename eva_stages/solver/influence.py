@@ -60,7 +60,7 @@ def measure_influence(
     sample = _write_pairs(inputs["pairs"], prompts, size, work / "pairs")
     folders = {WORK: work, **{name: path.resolve() for name, path in inputs.items()}, "pairs": work / "pairs"}
     job = training_job(work, folders, work / "cache", "influence", **arguments)
-    # an adapter's dropout and the trackers belong to training; the launch file's processes would share what one process does
+    # trackers are told of trainings only, and one process computes the influence, however many train
     runtime = job.training.runtime.model_copy(update={"report_to": ()})
     job = job.model_copy(update={"training": job.training.model_copy(update={"runtime": runtime})})
     job.write(work / JOB)
@@ -72,8 +72,7 @@ def measure_influence(
         "environment": environment_of(job, single_file, work),
         "sample": len(sample),
     }
-    result = run_in_child(f"{__name__}:influence_here", child_arguments, log, lambda: None)
-    places, values, held_out_count = result
+    places, values, held_out_count = run_in_child(f"{__name__}:influence_here", child_arguments, log, lambda: None)
     return PairInfluence([sample[place] for place in places], values, held_out_count)
 
 
