@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.devices import visible
+from eva_stages.core.devices import cpu_cores, visible
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.job_context import GPUS, THREADS
 from eva_stages.core.ledger import visible_gpus
@@ -23,7 +23,7 @@ def job_environments(jobs: int | None, recipes: Iterable[Recipe]) -> list[dict[s
     Raises:
         ConfigError: if more jobs than the GPUs allow are to run trainings with several GPUs each.
     """
-    gpus, cores = visible(os.environ.get(GPUS), len(visible_gpus())), _cores()
+    gpus, cores = visible(os.environ.get(GPUS), len(visible_gpus())), cpu_cores()
     needed_gpus = max(read_launch_file(recipe.solver.training.runtime.launch).gpus_per_machine for recipe in recipes)
     most_jobs = max(1, len(gpus) // max(1, needed_gpus)) if gpus else min(cores, MOST_JOBS)
     jobs = jobs or most_jobs
@@ -44,7 +44,3 @@ def _gpus_of(job: int, jobs: int, gpus: tuple[str, ...]) -> dict[str, str]:
     count = len(gpus) // jobs
     own_gpus = gpus[job * count : (job + 1) * count] if count else (gpus[job % len(gpus)],)
     return {GPUS: ",".join(own_gpus)}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

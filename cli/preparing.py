@@ -37,7 +37,7 @@ def prepare(
     from eva_stages.checking.resolution import resolve
     from eva_stages.core.cluster import check_row_stages
     from eva_stages.core.errors import ConfigError
-    from eva_stages.core.stage import closure
+    from eva_stages.core.rounds import stages_of
     from eva_stages.publishing.account_checks import account_errors, online_account_errors
     from pipelines.iteration import iterations
 
@@ -49,5 +49,5 @@ def prepare(
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
     rounds = iterations(recipe, resolved)
-    check_row_stages(recipe.runtime.engine, closure([stage for iteration in rounds for stage in iteration.stages]))
+    check_row_stages(recipe.runtime.engine, stages_of(rounds))
     return PreparedRecipe(resolved, rounds, missing)

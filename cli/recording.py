@@ -8,9 +8,8 @@ from eva_stages.core.durable import write_whole
 from eva_stages.core.ledger import put_down
 from eva_stages.core.recipe_files import dump_recipe
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.rounds import Iteration
+from eva_stages.core.rounds import Iteration, stages_of
 from eva_stages.core.run_folder import Run
-from eva_stages.core.stage import closure
 from eva_stages.core.variants import keep_variant
 from eva_stages.planning.plan_document import plan_document
 from eva_stages.publishing.story import record_licence
@@ -22,7 +21,7 @@ def record_run(run: Run, recipe: Recipe, resolved: Resolved, rounds: Sequence[It
     Raises:
         ConfigError: if the recipe's engine cannot run the stages.
     """
-    stages = closure([stage for iteration in rounds for stage in iteration.stages])
+    stages = stages_of(rounds)
     run.join_store()
     write_whole(run.root / "recipe.yaml", dump_recipe(recipe))
     for function in resolved.functions.values():

@@ -12,8 +12,8 @@ from eva_stages.checking.study_checks import measure_of
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.resolved import Resolved
+from eva_stages.core.rounds import stages_of
 from eva_stages.core.run_folder import Run
-from eva_stages.core.stage import closure
 from eva_stages.core.store import STORE, default_store, recorded_store
 from eva_stages.core.study_files import LoadedStudy, load_study, varied_study
 from eva_stages.core.study_record import Budget, StudyRecord, StudyRun, earlier_study
@@ -84,7 +84,7 @@ def prepare_study(
                 arms_of_fault.setdefault(fault, []).append(arm)
             continue
         notes += arm_notes
-        stages[arm] = {stage.fingerprint for stage in closure([stage for iteration in rounds for stage in iteration.stages])}
+        stages[arm] = {stage.fingerprint for stage in stages_of(rounds)}
     faults = [fault if len(arms) == len(recipes) else f"arm {', '.join(arms)}: {fault}" for fault, arms in arms_of_fault.items()]
     for first, second in combinations(stages, 2):
         if stages[first] == stages[second]:
@@ -156,5 +156,5 @@ def _planned_arm(prepared_study: PreparedStudy, arm: str, folder: Path, store: P
     count = runs[0].recipe.iterations if iterations is None else iterations
     rounds = [run.rounds(count) for run in runs]
     recipe = runs[0].recipe.model_copy(update={"iterations": count})
-    stages = [closure([stage for iteration in own_rounds for stage in iteration.stages]) for own_rounds in rounds]
+    stages = [stages_of(own_rounds) for own_rounds in rounds]
     return PlannedArm(arm, recipe, runs[0].resolved, rounds[0], Run(folder / runs[0].label, store), stages)

@@ -6,10 +6,11 @@ from pathlib import Path
 from cli.recording import record_run
 from eva_stages.core.durable import writing_to
 from eva_stages.core.errors import StageError
+from eva_stages.core.rounds import stages_of
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import completed_stages
 from eva_stages.core.side_by_side import PlannedRun
-from eva_stages.core.stage import Stage, closure
+from eva_stages.core.stage import Stage
 from eva_stages.core.study_record import StudyRecord, earlier_study, generated_tokens, write_study
 from eva_stages.core.terminal import note
 from pipelines.ablation import ArmRun
@@ -42,7 +43,7 @@ class RunOfStudy(PlannedRun):
 
     def _plan(self, iterations: int) -> None:
         self._iterations, self._rounds = iterations, self._arm_run.rounds(iterations)
-        self._stages = closure([stage for iteration in self._rounds for stage in iteration.stages])
+        self._stages = stages_of(self._rounds)
         self._remaining_stages = list(self._stages)
 
     @property

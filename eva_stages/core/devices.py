@@ -55,6 +55,11 @@ def visible(variable: str | None, count: int) -> tuple[str, ...]:
     return tuple(device.strip() for device in variable.split(","))[:count]
 
 
+def cpu_cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def visible_devices() -> tuple[str, ...]:
     import torch
 

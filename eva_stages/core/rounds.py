@@ -1,8 +1,9 @@
 """A run as its builders return it: the stages of every iteration."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from eva_stages.core.stage import Stage
+from eva_stages.core.stage import Stage, closure
 
 
 @dataclass(frozen=True)
@@ -19,3 +20,8 @@ class Iteration:
     @property
     def stages(self) -> tuple[Stage, ...]:
         return (*self.creator, *self.solver, *self.evaluation, *self.health)
+
+
+def stages_of(rounds: Iterable[Iteration]) -> list[Stage]:
+    """The stages of all iterations and everything they need, each once, upstream first."""
+    return closure([stage for iteration in rounds for stage in iteration.stages])

@@ -6,7 +6,6 @@ because the number of their questions is fixed. How response lengths change in l
 """
 
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -19,6 +18,7 @@ import psutil
 from eva_stages.core.config.evaluation_config import Lettercraft
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Limits, Recipe
+from eva_stages.core.devices import cpu_cores
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.ledger import visible_gpus
 from eva_stages.core.process import run_in_child
@@ -120,4 +120,4 @@ def machine() -> str:
     """A short description of this machine."""
     gpus = visible_gpus()
     gpu_counts = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
-    return ", ".join([f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPU cores", *gpu_counts])
+    return ", ".join([f"{cpu_cores()} CPU cores", *gpu_counts])

@@ -17,9 +17,9 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS
 from eva_stages.core.ledger import tree_bytes
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.rounds import Iteration
+from eva_stages.core.rounds import Iteration, stages_of
 from eva_stages.core.run_folder import Run
-from eva_stages.core.stage import Outside, Stage, closure, uses
+from eva_stages.core.stage import Outside, Stage, uses
 from eva_stages.models.providers import token_rates
 from eva_stages.planning.judge_costs import JudgeCost, judge_cost
 from eva_stages.planning.rates import Rate, Rates, answering_rate, known_rates
@@ -58,7 +58,7 @@ def plan_document(
     """
     prompts = prompt_count(recipe, resolved, rounds, run)
     planned_sizes = sizes(recipe, rounds, prompts)
-    stages = closure([stage for iteration in rounds for stage in iteration.stages])
+    stages = stages_of(rounds)
     rates = known_rates(run, stages, {fingerprint: size.units for fingerprint, size in planned_sizes.items()}, given_rates or Rates())
     shares = {
         stage.iteration: rate.rows for stage in stages if stage.name == "pair" and (rate := rates.of(stage)) and rate.rows is not None

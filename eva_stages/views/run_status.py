@@ -8,13 +8,14 @@ from typing import Any
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.ledger import Attempts, actual, earlier_attempts, planned_entries, sums
 from eva_stages.core.parts import part_facts, part_files
-from eva_stages.core.planned_stages import FOLDER_DIGITS, PlannedStage
+from eva_stages.core.planned_stages import PlannedStage
 from eva_stages.core.progress import duration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.text_table import TextTable
 from eva_stages.core.variants import other_variants
 from eva_stages.solver.launching import METRICS, last_entry
 from eva_stages.views.history import Artifact, History, read_history
+from eva_stages.views.stage_events import RUNNING_EVENTS, last_events, stage_key
 from eva_stages.views.summary_tables import counted_warnings
 
 FRAME_LINES = 6
@@ -35,16 +36,16 @@ class Watch:
         """
         holder, events, history = self._run.holder(), self._run.events(), read_history(self._run)
         plan = planned_entries(self._run.root)
-        last_events = {_key(event.get("fingerprint")): event for event in events}
-        attempts = {_key(fingerprint): attempts_of_stage for fingerprint, attempts_of_stage in earlier_attempts(events).items()}
+        event_of_stage = last_events(events)
+        attempts = {stage_key(fingerprint): attempts_of_stage for fingerprint, attempts_of_stage in earlier_attempts(events).items()}
         entries = []
         for stage in history.stages:
-            key = _key(stage.fingerprint)
+            key = stage_key(stage.fingerprint)
             entry = {"stage": stage.label, "fingerprint": key}
             if artifact := history.artifact(stage):
                 entry |= _complete_entry(artifact, attempts.get(key, Attempts()))
             else:
-                entry |= self._open_entry(history, stage, last_events.get(key, {}), holder is not None)
+                entry |= self._open_entry(history, stage, event_of_stage.get(key, {}), holder is not None)
             entries.append({**entry, "planned": plan.get(key)})
         ledger = sums([entry for entry in entries if entry["state"] == "done"]) | _remaining_work(entries)
         run_fields = {"recipe": history.recipe_name, "run": str(self._run.root), "locked_by": holder}
@@ -68,7 +69,7 @@ class Watch:
         state = "failed" if event.get("event") == "failed" else "unfinished" if work.is_dir() else "to do"
         cause = event.get("cause") if state == "failed" else None
         entry: dict[str, Any] = {"state": state, "rows": rows, "seconds": None, "counts": {}, "cause": cause}
-        if not is_locked or event.get("event") not in ("start", "resume", "waits"):
+        if not is_locked or event.get("event") not in RUNNING_EVENTS:
             return entry
         total = _total(history, stage)
         progress = {"total": total, "since": event["time"], "step": last_entry(work / METRICS), "waiting_for": event.get("holder")}
@@ -82,11 +83,6 @@ class Watch:
             except DamagedError:
                 return 0
         return self._parts[part]
-
-
-def _key(fingerprint: str | None) -> str:
-    """The digits of a fingerprint that every record of a run has."""
-    return (fingerprint or "")[:FOLDER_DIGITS]
 
 
 def _complete_entry(artifact: Artifact, attempts: Attempts) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.study_record import Budget, StudyRecord, StudyRun, generated_tokens
 from eva_stages.views.history import History, read_history
 from eva_stages.views.recorded_scores import scores
+from eva_stages.views.stage_events import last_events, stage_key
 
 DONE_STATE, FAILED_STATE, UNFINISHED_STATE, MISSING_STATE = "done", "failed", "unfinished", "missing"
 
@@ -151,12 +152,12 @@ def _last_iteration(history: History) -> int:
 def _cause(history: History) -> str | None:
     """Why a stage of the run failed or stopped it; None if none has, or the run is past it."""
     events = Run(history.root).events()
-    fingerprints = {stage.fingerprint[:12] for stage in history.stages}
-    if events and events[-1]["event"] == "stopped" and str(events[-1].get("fingerprint"))[:12] in fingerprints:  # by a limit
+    keys = {stage_key(stage.fingerprint) for stage in history.stages}
+    if events and events[-1]["event"] == "stopped" and stage_key(events[-1].get("fingerprint")) in keys:  # by a limit
         return f"{events[-1]['stage']}: {events[-1]['cause']}"
-    last_events = {str(event.get("fingerprint"))[:12]: event for event in events}
+    event_of_stage = last_events(events)
     for stage in history.stages:
-        event = last_events.get(stage.fingerprint[:12], {})
+        event = event_of_stage.get(stage_key(stage.fingerprint), {})
         if event.get("event") == "failed" and history.artifact(stage) is None:
             return f"{stage.label}: {event.get('cause')}"
     return None

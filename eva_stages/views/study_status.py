@@ -11,10 +11,10 @@ from eva_stages.core.planned_stages import PlannedStage
 from eva_stages.core.run_folder import Run
 from eva_stages.core.study_record import StudyRun, read_study
 from eva_stages.core.text_table import TextTable, as_rich
+from eva_stages.views.stage_events import RUNNING_EVENTS, last_events, stage_key
 from eva_stages.views.study_runs import DONE_STATE, FAILED_STATE, read_runs
 
 RUNNING_STATE = "running"
-STARTS = ("start", "resume", "waits")
 HEADS = ("arm", "done", "running", "failed", "to do")
 
 
@@ -49,8 +49,9 @@ def _running_stage(run: Run, open_stages: list[PlannedStage]) -> str | None:
     """The stage that a process computes now."""
     if not open_stages or run.holder() is None:
         return None
-    last_events = {str(event.get("fingerprint"))[:12]: event["event"] for event in run.events()}
-    return next((stage.label for stage in open_stages if last_events.get(stage.fingerprint[:12]) in STARTS), None)
+    events = last_events(run.events())
+    running_keys = {key for key, event in events.items() if event["event"] in RUNNING_EVENTS}
+    return next((stage.label for stage in open_stages if stage_key(stage.fingerprint) in running_keys), None)
 
 
 def study_status_table(document: Mapping[str, Any]) -> Group:
