@@ -1,8 +1,8 @@
 """The evolve method `turn_knob`: another task of the prompt's family, a step harder, or as hard.
 
 The knobs are the whole numbers among the values that the recipe gives a family. `min_terms` and `max_terms` are one knob, `terms`: equal
-bounds move together, of others the upper one moves. A step is a quarter of the value and at least 1. What a step does to the difficulty is
-up to the family; knobs that it refuses are a rejection, `impossible_knobs`.
+bounds move together, of others the upper one moves. A step up is a quarter of the value, a step down a fifth, and both are at least 1.
+What a step does to the difficulty is up to the family; knobs that it refuses are a rejection, `impossible_knobs`.
 """
 
 import json
