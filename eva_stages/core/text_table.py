@@ -14,6 +14,11 @@ from rich.text import Text
 Cell = str | float | int | None
 
 
+def count_text(number: int, noun: str) -> str:
+    """As in "720 prompts"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class TextTable:
     """A table: heads, rows of cells (numbers unrounded), and notes below it.

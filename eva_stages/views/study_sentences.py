@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eva_stages.core.text_table import count_text
 from eva_stages.evaluation.study_statistics import LEVEL, seeds_needed, smallest_p
 
 EFFECT_VERDICT, NO_EFFECT_VERDICT, UNDECIDABLE_VERDICT, UNDECIDED_VERDICT = "effect", "no effect found", "not decidable", "not decided"
@@ -70,10 +71,6 @@ def answer(document: Mapping[str, Any]) -> list[str]:
     first, *other_contrasts = document["contrasts"]
     limit = power_limit(len(document["seeds"]), len(document["contrasts"]))
     return [first["sentence"], *([limit] if limit else [_summary(other_contrasts)] if other_contrasts else [])]
-
-
-def count_text(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _comparison(contrast: Mapping[str, Any]) -> str:

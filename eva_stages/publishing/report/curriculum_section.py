@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 
 from eva_stages.core.kinds import KINDS
 from eva_stages.core.parts import FAILED_CALLS
-from eva_stages.publishing.report.numbers import count_text, last_texts, mean_interval, n_of, sizes, table, word_counts
+from eva_stages.core.text_table import count_text
+from eva_stages.publishing.report.numbers import last_texts, mean_interval, n_of, sizes, table, word_counts
 from eva_stages.publishing.report.plots import Plot, draw, grouped_bars, histograms, interval_points, stacked_bars
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History

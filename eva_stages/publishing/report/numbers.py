@@ -74,11 +74,6 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     return float(finite_values.mean()), float(finite_values.mean() - half), float(finite_values.mean() + half)
 
 
-def count_text(number: int, noun: str) -> str:
-    """As in "720 prompts"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def n_of(counts: Iterable[int], noun: str) -> str:
     """How much is behind a plot, as in "n = 720 prompts each", "n = 720, 710 prompts" or "n = 120 to 1,000 games"."""
     sizes = [int(count) for count in counts]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.text_table import count_text
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.audit_section import study_audit_section
 from eva_stages.publishing.report.page import render, write_plots
@@ -39,7 +40,7 @@ def _about(document: Mapping[str, Any]) -> str:
     done_count = sum(entry["state"] == DONE_STATE for entry in document["runs"])
     base = f" of {document['base']}" if document["base"] else ""
     return (
-        f"Study {document['study']}{base}: {len(document['arms'])} arms, {len(document['seeds'])} seeds, "
+        f"Study {document['study']}{base}: {len(document['arms'])} arms, {count_text(len(document['seeds']), 'seed')}, "
         f"{done_count} of {len(document['runs'])} runs done; measure {document['measure']}."
     )
 

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from eva_stages.publishing.report.numbers import count_text, n_of
+from eva_stages.core.text_table import count_text
+from eva_stages.publishing.report.numbers import n_of
 from eva_stages.publishing.report.plots import DASHES, MARKERS, MUTED_COLOUR, NAME_CHARACTERS, Plot, colour, draw, short
 
 FOREST_CAPTION = "Point: mean over seeds. Bar: its 95 % interval, not corrected for the number of contrasts. Dots: the seeds."
