@@ -108,7 +108,7 @@ class Embed(Step):
         yield inputs
 
 
-def nearest_similarity(vectors: np.ndarray, other_vectors: np.ndarray, own_rows: np.ndarray | None = None) -> np.ndarray:
+def nearest_cosine(vectors: np.ndarray, other_vectors: np.ndarray, own_rows: np.ndarray | None = None) -> np.ndarray:
     """The highest cosine similarity of each vector to any of `other_vectors`; -inf if there is none.
 
     Args:
@@ -150,7 +150,7 @@ def neighbour_distances(
     for start in range(0, len(vectors), BLOCK):
         rows = slice(start, start + BLOCK)
         block, keep = vectors[rows], is_kept[rows]
-        nearest = np.maximum(nearest_similarity(block, earlier, own_rows[rows]), nearest_similarity(block, chosen[:count]))
+        nearest = np.maximum(nearest_cosine(block, earlier, own_rows[rows]), nearest_cosine(block, chosen[:count]))
         block_similarities = block @ block.T
         for row in range(len(block)):
             similarity = max(nearest[row], block_similarities[row, keep].max(initial=-np.inf))
