@@ -14,6 +14,7 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
 from pipelines.benchmarks import benchmark_stages
 from pipelines.model_calls import generator, reward_model
+from pipelines.prompt_stages import references_setting
 from pipelines.sampled_answers import sampled_answers
 from pipelines.seeds import sampling_seed
 from pipelines.stage_limits import judging_limits
@@ -49,7 +50,7 @@ def evaluations(
 def base_stages(recipe: Recipe, resolved: Resolved, benchmark: Lettercraft, policy: Outside) -> tuple[Stage, ...]:
     """The benchmark's questions, and responses, rewards and score of the base policy."""
     distribution = {} if benchmark.distribution == "classic_target" else {"distribution": benchmark.distribution}
-    load = Use("eva_stages.creator.prompt_loading:load_held_out", {"size": benchmark.prompts, **distribution})
+    load = Use("eva_stages.creator.prompt_loading:load_held_out", {"size": benchmark.prompts, **distribution, **references_setting(recipe)})
     questions = FunctionStage(stage_name(QUESTIONS, LETTERCRAFT), 0, {}, function=load)
     answers, rewards = _answer_stages(recipe, resolved, benchmark, BASE, 0, questions, policy)
     return questions, answers, rewards, _score(recipe, benchmark, stage_name(SCORE, LETTERCRAFT, BASE), 0, {"rewards": rewards})

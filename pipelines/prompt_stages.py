@@ -1,6 +1,6 @@
 """The seed prompts of a run, and the later parts of the same source."""
 
-from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, ReasoningGymPrompts
+from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import fingerprint
 from eva_stages.core.homes import FileSource
@@ -37,6 +37,12 @@ def prompts_stage(recipe: Recipe, resolved: Resolved, part: int = 0) -> Stage:
         return FunctionStage("prompts", part, {}, function=Use("eva_stages.creator.task_prompts:load_tasks", settings))
     name = prompts.fresh if part and prompts.fresh else prompts.distribution
     distribution = {} if name == "classic" else {"distribution": name}
-    settings = {"size": prompts.size, "seed": recipe.seed, **part_setting, **distribution}
+    settings = {"size": prompts.size, "seed": recipe.seed, **part_setting, **distribution, **references_setting(recipe)}
     load = Use("eva_stages.creator.prompt_loading:load_lettercraft", settings)
     return FunctionStage("prompts", part, {}, function=load)
+
+
+def references_setting(recipe: Recipe) -> dict[str, bool]:
+    """The argument that gives Lettercraft's prompts their references; none without `prompts.references`."""
+    has_references = isinstance(recipe.prompts, LettercraftPrompts) and recipe.prompts.references
+    return {"references": True} if has_references else {}

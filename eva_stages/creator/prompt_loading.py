@@ -51,19 +51,25 @@ def _different(name: LettercraftDistribution, seed: int, size: int, other_texts:
 
 
 def load_lettercraft(
-    context: Context, seed: int, size: int, part: int = 0, distribution: LettercraftDistribution = "classic"
+    context: Context, seed: int, size: int, part: int = 0, distribution: LettercraftDistribution = "classic", references: bool = False
 ) -> dict[str, Any]:
     """Write Lettercraft's seed prompts, or the `part`-th set of `size` prompts after them in the same sequence."""
-    return _write_instructions(context, seed_instructions(seed, size * (part + 1), distribution)[size * part :], "lettercraft")
+    instructions = seed_instructions(seed, size * (part + 1), distribution)[size * part :]
+    return _write_instructions(context, instructions, "lettercraft", references)
 
 
-def load_held_out(context: Context, size: int, distribution: LettercraftDistribution = "classic_target") -> dict[str, Any]:
+def load_held_out(
+    context: Context, size: int, distribution: LettercraftDistribution = "classic_target", references: bool = False
+) -> dict[str, Any]:
     """Write the held-out Lettercraft prompts."""
-    return _write_instructions(context, held_out_instructions(size, distribution), "lettercraft-held-out")
+    return _write_instructions(context, held_out_instructions(size, distribution), "lettercraft-held-out", references)
 
 
-def _write_instructions(context: Context, instructions: Sequence[Instruction], source: str) -> dict[str, Any]:
-    rows = [prompt_row([{"role": "user", "content": str(instruction)}], source) for instruction in instructions]
+def _write_instructions(context: Context, instructions: Sequence[Instruction], source: str, references: bool) -> dict[str, Any]:
+    rows = [
+        prompt_row([{"role": "user", "content": str(instruction)}], source, reference=instruction.answer if references else None)
+        for instruction in instructions
+    ]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], context.artifact)
     return {"counts": {}}
 

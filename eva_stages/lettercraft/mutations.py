@@ -22,6 +22,8 @@ from eva_stages.lettercraft.language import MIN_LETTERS, OPERATION_NAMES, Instru
 
 Mutation = Callable[[str, Instruction, np.random.Generator], Instruction]
 """The evolver's mutation: template with the prompt, instruction, random stream."""
+UNKNOWN_OPERATION = "spell it backwards in capitals"
+"""An operation that the language lacks."""
 _ATTEMPTS = 50
 
 
@@ -65,12 +67,28 @@ MUTATIONS: dict[str, Mutation] = {"classic": classic_mutation, "deep": deep_muta
 def erroneous(instruction: Instruction, rng: np.random.Generator) -> str:
     """An evolution that is no use: it cannot be answered, contradicts itself, or is far out of reach."""
     kind = int(rng.integers(3))
-    if kind == 0:  # an operation that the language lacks
-        return str(instruction.with_operation("spell it backwards in capitals"))
+    if kind == 0:
+        return str(instruction.with_operation(UNKNOWN_OPERATION))
     if kind == 1:  # no letter is left
         return str(replace(instruction, operations=("drop its first letter",) * len(instruction.word)))
     chain = tuple(str(name) for name in rng.choice(OPERATION_NAMES, size=10))
     return str(Instruction(random_word(rng, 12), chain))
+
+
+def with_reference(mutant: Instruction, is_error: bool, rng: np.random.Generator) -> tuple[str, str]:
+    """An evolution and its reference.
+
+    The reference of an error leaves out the last step: of an instruction that has another answer, of one with an operation that the
+    language lacks, or of one that leaves no letter. A policy can learn that: it is paid for not doing the last step.
+    """
+    if not is_error:
+        return str(mutant), mutant.answer
+    kind = int(rng.integers(4))
+    if kind == 0:
+        return str(mutant.with_operation(UNKNOWN_OPERATION)), mutant.answer
+    if kind == 1:
+        mutant = replace(mutant, operations=("drop its first letter",) * len(mutant.word))
+    return str(mutant), mutant.words[-2]
 
 
 def _add_operation(instruction: Instruction, rng: np.random.Generator) -> Instruction:

@@ -5,6 +5,7 @@ same formats, so callers treat it like any other model. Like a real evolver, it 
 creator must reject.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -14,9 +15,11 @@ import numpy as np
 from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.rows import Message
 from eva_stages.lettercraft.language import grade, parse
-from eva_stages.lettercraft.mutations import MUTATIONS, Mutation, classic_mutation, erroneous
+from eva_stages.lettercraft.mutations import MUTATIONS, Mutation, classic_mutation, erroneous, with_reference
 
 UNUSABLE = 0.03
+REFERENCE = '"reference"'
+"""In an evolve prompt that requests a reply in JSON, with a reference."""
 _JUDGE_PROMPT = re.compile(
     r"<\|User Prompt\|>\n(?P<prompt>.*?)\n\n<\|The Start of Assistant A's Answer\|>\n(?P<a>.*?)\n<\|The End of Assistant A's Answer\|>"
     r"\n\n<\|The Start of Assistant B's Answer\|>\n(?P<b>.*)\n<\|The End of Assistant B's Answer\|>",
@@ -71,9 +74,11 @@ def reply(text: str, rng: np.random.Generator, mutate: Mutation = classic_mutati
     instruction = parse(evolve_prompt[1])
     if instruction is None or rng.random() < UNUSABLE:
         return "I am sorry, but I cannot rewrite this."
-    if errors and rng.random() < errors:
-        return erroneous(instruction, rng)
-    return str(mutate(text, instruction, rng))
+    is_error = errors > 0 and rng.random() < errors
+    if REFERENCE in text:
+        prompt, reference = with_reference(mutate(text, instruction, rng), is_error, rng)
+        return json.dumps({"prompt": prompt, "reference": reference})
+    return erroneous(instruction, rng) if is_error else str(mutate(text, instruction, rng))
 
 
 def judge(prompt: str, answer_a: str, answer_b: str) -> str:

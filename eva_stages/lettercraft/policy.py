@@ -73,14 +73,14 @@ class PolicyRecipe(TrainingRecipe):
     slip_max: float = 0.7
 
 
-def build_tokenizer() -> "PreTrainedTokenizerFast":
-    """One token for each template phrase and letter; decoding is plain joining, so text survives the round trip."""
+def build_tokenizer(phrases: tuple[str, ...] = PHRASES) -> "PreTrainedTokenizerFast":
+    """One token for each phrase and letter; decoding is plain joining, so text survives the round trip."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: index for index, token in enumerate((PAD, USER, ASSISTANT, END, "<|unk|>", *PHRASES, *LETTERS))}
+    vocabulary = {token: index for index, token in enumerate((PAD, USER, ASSISTANT, END, "<|unk|>", *phrases, *LETTERS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
-    longest_first = sorted(PHRASES, key=len, reverse=True)
+    longest_first = sorted(phrases, key=len, reverse=True)
     pattern = "|".join(phrase.replace(".", r"\.") for phrase in longest_first) + "|[a-z]|."
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -160,11 +160,13 @@ def sloppy_batches(recipe: PolicyRecipe) -> Iterator[Demonstrations]:
         yield [demonstration(rng, recipe) for _ in range(recipe.batch_size)]
 
 
-def train(recipe: TrainingRecipe, batches: Iterator[Demonstrations]) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerFast]":
+def train(
+    recipe: TrainingRecipe, batches: Iterator[Demonstrations], phrases: tuple[str, ...] = PHRASES
+) -> "tuple[LlamaForCausalLM, PreTrainedTokenizerFast]":
     """Teach the model by maximum likelihood on demonstrations drawn as it goes (loss on the answers only)."""
     import torch
 
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(phrases)
     model = build_model(recipe, tokenizer).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.05)

@@ -1,11 +1,22 @@
-"""Lettercraft's own rewards: its grade, one that errs, and one that can be hacked. They cost nothing."""
+"""Lettercraft's own rewards: its grade, one that errs, one that can be hacked, and a verifier of references. They cost nothing."""
 
 from collections.abc import Sequence
 
 from eva_stages.core.fingerprint import derive_seed
-from eva_stages.core.rows import last_user_text
-from eva_stages.lettercraft.language import Instruction, exact_grade, grade, parse, proxy_grade
+from eva_stages.core.rows import Message, last_user_text
+from eva_stages.lettercraft.language import Instruction, exact_grade, final_word, grade, parse, proxy_grade
 from eva_stages.models.rewards import Conversation, PointwiseReward, Score
+
+
+def lettercraft(messages: list[Message], response: str, reference: str | None) -> float:
+    """1.0 if the result in a response equals the prompt's reference, else 0.0. A wrong reference makes wrong results right.
+
+    Raises:
+        ValueError: a missing reference.
+    """
+    if not reference:
+        raise ValueError("no reference to check against; set prompts.references and creator.evolve.returns: prompt_and_reference")
+    return float(final_word(response) == reference)
 
 
 class LettercraftReward(PointwiseReward):

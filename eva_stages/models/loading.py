@@ -14,8 +14,8 @@ from eva_stages.models.conversation import template_source
 from eva_stages.models.weights import load_strictly
 
 LETTERCRAFT = "lettercraft"
-PACKAGED_POLICIES = {LETTERCRAFT: "base_policy", "lettercraft-deep": "base_policy_deep"}
-"""The policies that eva ships, and their folders."""
+PACKAGED_POLICIES = {LETTERCRAFT: "base_policy", "lettercraft-deep": "base_policy_deep", "lettercraft-deep-creator": "base_creator_deep"}
+"""The models that eva ships, and their folders."""
 NO_TOKENIZER = (
     "the folder has no tokenizer.json. Download it from the model's source, or install sentencepiece, load the tokenizer with "
     "AutoTokenizer.from_pretrained(folder) and save it with save_pretrained(folder)"

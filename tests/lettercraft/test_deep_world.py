@@ -2,12 +2,15 @@ import json
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eva_stages.creator.prompt_loading import held_out_instructions, seed_instructions
+from eva_stages.core.runner import Context
+from eva_stages.core.tables import read_table
+from eva_stages.creator.prompt_loading import held_out_instructions, load_held_out, load_lettercraft, seed_instructions
 from eva_stages.lettercraft.deep_policy import DeepPolicyRecipe, demonstration_batches, slip_probability
 from eva_stages.lettercraft.distributions import WEAK_OPERATIONS, is_within_reach
 from eva_stages.lettercraft.language import OPERATIONS, STEP, exact_grade, parse
@@ -78,3 +81,15 @@ def test_the_deep_policy_solves_most_seed_prompts_and_hardly_any_of_the_target()
     seeds, target = shares
     assert 0.75 < seeds.mean() < 0.95 and (seeds.max(axis=1) > seeds.min(axis=1)).mean() > 0.15
     assert target.mean() < 0.05 and target.max(axis=1).mean() < 0.14
+
+
+def test_prompts_have_their_answers_as_references_only_where_the_recipe_requests_it(tmp_path: Path) -> None:
+    for references in (False, True):
+        for number, load in enumerate((load_lettercraft, load_held_out)):
+            folder = tmp_path / f"{number}-{references}"
+            context = Context(folder, folder / "data", {}, cast(Any, None), folder)
+            settings: dict[str, Any] = {"seed": 1} if load is load_lettercraft else {}
+            load(context, size=8, distribution="deep", **settings, **({"references": True} if references else {}))
+            for row in read_table(folder / "data").to_pylist():
+                instruction = parse(row["messages"][0]["content"])
+                assert instruction is not None and row["reference"] == (instruction.answer if references else None)

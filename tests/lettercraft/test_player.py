@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import numpy as np
@@ -78,3 +79,37 @@ def test_an_evolver_errs_as_often_as_it_is_told() -> None:
     assert 0.12 < len(errors) / len(instructions) < 0.18
     kinds = Counter("unanswerable" if error is None else "far" if error.answer else "contradictory" for error in errors)
     assert set(kinds) == {"unanswerable", "contradictory", "far"}
+
+
+JSON_REQUEST = '\nReply with JSON: {"prompt": "...", "reference": "..."}'
+
+
+def test_an_evolver_that_is_asked_for_a_reference_returns_the_right_one() -> None:
+    for mutation in MUTATION_TEMPLATES:
+        meta = MUTATION_TEMPLATES[mutation].replace("<PROMPT>", SEED) + JSON_REQUEST
+        replies = [reply(meta, np.random.default_rng(seed), deep_mutation) for seed in range(60)]
+        documents = [json.loads(text) for text in replies if text.startswith("{")]
+        assert len(documents) > 50
+        for document in documents:
+            evolved = parse(document["prompt"])
+            assert evolved is not None and document["reference"] == evolved.answer != ""
+
+
+def test_the_reference_of_an_error_leaves_out_the_last_step() -> None:
+    player = LettercraftLLM(mutations="deep", errors=0.4)
+    meta = MUTATION_TEMPLATES["CONSTRAINTS"].replace("<PROMPT>", SEED) + JSON_REQUEST
+    inputs = [[{"role": "user", "content": meta}]] * 2000
+    texts = [str(output["generations"][0]) for output in player.generate(inputs, seeds=list(range(2000)))]
+    assert texts == [str(output["generations"][0]) for output in player.generate(inputs, seeds=list(range(2000)))]
+    kinds: Counter[str] = Counter()
+    for text in texts:
+        if not text.startswith("{"):
+            continue
+        document = json.loads(text)
+        evolved, shorter = parse(document["prompt"]), parse(document["prompt"].rpartition(", then ")[0] + ".")
+        assert shorter is not None
+        is_right = evolved is not None and document["reference"] == evolved.answer
+        assert is_right or document["reference"] == shorter.answer
+        kinds["right" if is_right else "wrong" if evolved and evolved.answer else "contradictory" if evolved else "unanswerable"] += 1
+    assert set(kinds) == {"right", "wrong", "contradictory", "unanswerable"}
+    assert 0.55 < kinds["right"] / kinds.total() < 0.66 and kinds["wrong"] > kinds["unanswerable"]

@@ -7,7 +7,7 @@ from distilabel.pipeline import Pipeline
 
 from eva_stages.core.errors import DataError
 from eva_stages.models.ensemble import CombineRewards, combine_rewards, standardise
-from eva_stages.models.lettercraft_rewards import LettercraftNoisyReward
+from eva_stages.models.lettercraft_rewards import LettercraftNoisyReward, lettercraft
 from eva_stages.models.litellm_generator import LiteLLMGenerator
 from eva_stages.models.pairwise import LettercraftJudgeReward
 from eva_stages.models.rewards import Candidates, Conversation, LLMJudgeReward, VerifierReward, read_rating
@@ -32,6 +32,15 @@ def test_a_verifier_gets_the_reference_and_every_failure_has_its_reason() -> Non
     assert first["rewards"] == [0.5, None, None, None] and second["rewards"] == [None]
     assert first["failures"] == [None, "no response", "the function returned None; expected a number", "the reward is nan"]
     assert second["failures"] == ["ValueError: no reference"]
+
+
+def test_lettercraft_s_verifier_checks_the_result_against_the_reference_that_the_row_has() -> None:
+    messages = [{"role": "user", "content": "Take planet, reverse it."}]
+    assert lettercraft(messages, "planet, reverse it, tenalp", "tenalp") == 1.0
+    assert lettercraft(messages, "planet, reverse it, tenalp", "planet") == 0.0
+    assert lettercraft(messages, "planet, reverse it, planet", "planet") == 1.0
+    with pytest.raises(ValueError, match="no reference"):
+        lettercraft(messages, "tenalp", None)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ VERIFIER = FunctionField(
         "math": "eva_stages.models.verifiers:math",
         "instruction": "eva_stages.models.instructions:instruction",
         "reasoning_gym": "eva_stages.models.task_families:reasoning_gym",
+        "lettercraft": "eva_stages.models.lettercraft_rewards:lettercraft",
     },
     ("messages", "response", "reference"),
     "a number, or None",

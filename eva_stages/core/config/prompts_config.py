@@ -21,6 +21,8 @@ class LettercraftPrompts(Section):
     lettercraft-deep`. `deep_target`: four or five operations, as in that world's benchmark."""
     fresh: LettercraftDistribution | None = None
     """Distribution of the new prompts that creator.control `human` takes; null = that of the seed prompts."""
+    references: bool = False
+    """Gives the prompts, and the questions of Lettercraft's benchmark, their exact answer as reference, for the verifier `lettercraft`."""
 
 
 Families = dict[str, dict[str, int | float | bool | str]]
