@@ -9,6 +9,7 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, Stage
 from pipelines.cleaning_stages import decontamination_stages, diversity_stages
 from pipelines.evolution_stages import ScoredPrompts, evolving
+from pipelines.gate_stages import gate_stages
 from pipelines.response_stages import responding, rewarding
 from pipelines.table_stages import table_stage
 
@@ -48,7 +49,8 @@ def creator_stages(
     history = {f"prompts_{index}": prompt_set for index, prompt_set in enumerate((prompts, *earlier))}
     curation = table_stage("curate", iteration, {"evolved": clean[-1], **history}, "eva_stages.creator.curation:Curate", curating)
     diverse = diversity_stages(recipe, resolved, iteration, curation, (*earlier, prompts))
-    new = diverse[-1] if diverse else curation
+    gate = gate_stages(recipe, resolved, iteration, diverse[-1] if diverse else curation, prompts, evolved[-1], policy)
+    new = (curation, *diverse, *gate)[-1]
     admission = _admission(recipe, resolved, iteration, new, policy) if creator.curate.admit else ()
     mixing = {"evolved": admission[-1] if admission else new, "present": prompts, **{stage.name: stage for stage in replay}}
     mixture = table_stage(
@@ -58,7 +60,7 @@ def creator_stages(
         "eva_stages.creator.mixture:Mix",
         {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)},
     )
-    return *replay, responses, rewards, informativeness, selected, *evolved, *clean[1:], curation, *diverse, *admission, mixture
+    return *replay, responses, rewards, informativeness, selected, *evolved, *clean[1:], curation, *diverse, *gate, *admission, mixture
 
 
 def _selection_stage(recipe: Recipe, resolved: Resolved, iteration: int, informativeness: Stage, topics: Stage | None) -> Stage:
@@ -96,11 +98,8 @@ def _admission(recipe: Recipe, resolved: Resolved, iteration: int, curation: Sta
     assert admit is not None
     responses = responding(recipe, resolved, "admit-respond", iteration, curation, policy, creator.responses)
     rewards = rewarding(recipe, resolved, "admit-reward", iteration, curation, responses, policy)
-    admission = table_stage(
-        "admit",
-        iteration,
-        {"prompts": curation, "rewards": rewards},
-        "eva_stages.creator.informativeness:Admit",
-        {"metric": resolved.function(creator.metric), "fraction": admit.fraction},
-    )
+    fraction = (0.5 if admit.band is None else 1.0) if admit.fraction is None else admit.fraction
+    settings = {"metric": resolved.function(creator.metric), "fraction": fraction, **({"band": list(admit.band)} if admit.band else {})}
+    inputs = {"prompts": curation, "rewards": rewards}
+    admission = table_stage("admit", iteration, inputs, "eva_stages.creator.informativeness:Admit", settings)
     return responses, rewards, admission

@@ -31,6 +31,7 @@ class Role(StrEnum):
     EVOLUTIONS = "evolutions"
     EMBEDDINGS = "embeddings"
     ANALYSIS = "analysis"
+    VERDICTS = "verdicts"
     PAIRS = "pairs"
     REWRITES = "rewrites"
     POLICY = "policy"
@@ -168,6 +169,23 @@ KINDS = {
             Role.PROMPTS,
             leaves_out="left out: too close to earlier prompts",
             kept_counts=("kept", "diverse", "prompts"),
+        ),
+        Kind("gate-parents", Role.AUXILIARY),
+        Kind(
+            "gate-verdicts",
+            Role.VERDICTS,
+            rows="gate_verdicts",
+            published_name="gate-verdicts",
+            sentence="the gate's verdicts on each evolved prompt",
+        ),
+        Kind("gate", Role.PROMPTS, leaves_out="left out by the gate", kept_counts=("prompts", "passed")),
+        Kind("gate-sample", Role.AUXILIARY),
+        Kind(
+            "gate-audit",
+            Role.VERDICTS,
+            rows="gate_audits",
+            published_name="gate-audit",
+            sentence="a sample of the gate's verdicts with those of its audit",
         ),
         Kind("admit-respond", Role.RESPONSES, rows="responses"),
         Kind("admit-reward", Role.REWARDS),

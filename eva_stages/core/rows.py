@@ -14,7 +14,7 @@ import pyarrow as pa
 
 Message = dict[str, str]
 
-TEXT, NUMBER, COUNT = pa.string(), pa.float64(), pa.int32()
+TEXT, NUMBER, COUNT, FLAG = pa.string(), pa.float64(), pa.int32(), pa.bool_()
 TEXTS, NUMBERS, COUNTS = pa.list_(TEXT), pa.list_(NUMBER), pa.list_(COUNT)
 MESSAGES = pa.list_(pa.struct([("role", TEXT), ("content", TEXT)]))
 TOKENS = COUNTS
@@ -22,6 +22,7 @@ TOKENS = COUNTS
 
 _ID = {"prompt_id": TEXT}
 _FAILURE = {"failure": TEXT}
+_GATE_FAILURE = {"reason": TEXT, **_FAILURE, "replies": TEXTS}
 _PROMPT = {
     **_ID,
     "messages": MESSAGES,
@@ -53,6 +54,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         "critiques": {**_ID, "critique": TEXT, **_FAILURE},
         "prompt_scores": {**_ID, "quality": NUMBER, "complexity": NUMBER, **_FAILURE},
         "topics": {**_ID, "topic": TEXT, "topic_score": NUMBER, **_FAILURE},
+        "gate_verdicts": {
+            **_ID,
+            **dict.fromkeys(("length_ratio", "zlib_ratio"), NUMBER),
+            **dict.fromkeys(("max_length_ratio", "min_zlib_ratio", "answerable", "relevant", "valid"), FLAG),
+            **_GATE_FAILURE,
+        },
+        "gate_audits": {**_ID, "passed": FLAG, "left_out_by": TEXT, "answerable": FLAG, **_GATE_FAILURE},
         "embeddings": {**_ID, "embedding": pa.list_(pa.float32())},
         "selected": {**_ID, "probability": NUMBER, "draw": COUNT},
         "mixed": {**_PROMPT, "origin": TEXT},

@@ -76,6 +76,23 @@ def weights(values: np.ndarray) -> np.ndarray:
     return np.nan_to_num(min_max(values), nan=0.0)
 
 
+def in_band(rewards: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Whether the share of successful responses is from `low` to `high`; False where a reward is missing.
+
+    Raises:
+        DataError: if a reward is neither 0 nor 1.
+    """
+    is_scored = np.isfinite(rewards).all(axis=1)
+    other_rewards = rewards[np.isfinite(rewards) & (rewards != 0) & (rewards != 1)]
+    if len(other_rewards):
+        raise DataError(
+            f"creator.curate.admit.band needs rewards of 0 and 1, and {len(other_rewards)} of {rewards.size} rewards are others, such as "
+            f"{other_rewards[0]:g}; leave the band out, or take a reward that gives only 0 and 1"
+        )
+    shares = np.where(is_scored[:, None], rewards, 0.0).mean(axis=1)
+    return is_scored & (shares >= low) & (shares <= high)
+
+
 class Informativeness(TableStep):
     """The values of every metric for every prompt, and the sampling weight by the recipe's metric.
 
@@ -109,6 +126,10 @@ class Informativeness(TableStep):
 class Admit(TableStep):
     """The most informative of new prompts (ACCEL). Inputs: prompts, and their rewards, with the same ids in the same order.
 
+    Attributes:
+        band: admit only prompts whose mean reward is in this range, ends included; all rewards must be 0 or 1.
+        fraction: share that is admitted, with a band of the prompts in it.
+
     Input columns:
         - the columns of a prompt row; prompt_id, rewards
     Output columns:
@@ -117,6 +138,7 @@ class Admit(TableStep):
 
     metric: str | FunctionCode = "reward_gap"
     fraction: float = 0.5
+    band: tuple[float, float] | None = None
 
     reads = [*SCHEMAS["prompts"].names, "rewards"]
     writes = SCHEMAS["prompts"].names
@@ -125,9 +147,15 @@ class Admit(TableStep):
         prompts, rewards = sources
         if not prompts["prompt_id"].equals(rewards["prompt_id"]):
             raise DataError("the rewards and the prompts to admit have different prompt ids")
-        values = metric_values(load_choice(self.metric, METRIC), reward_matrix(rewards["rewards"]))
+        matrix = reward_matrix(rewards["rewards"])
+        values = metric_values(load_choice(self.metric, METRIC), matrix)
         scored_count = int(np.isfinite(values).sum())
-        size = min(scored_count, round(self.fraction * len(values)))
+        candidates, outside = scored_count, dict[str, int]()
+        if self.band is not None:
+            values[~in_band(matrix, *self.band)] = np.nan
+            candidates = int(np.isfinite(values).sum())
+            outside = {"outside_band": scored_count - candidates}
+        size = min(candidates, round(self.fraction * (len(values) if self.band is None else candidates)))
         best = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:size]
         yield from prompts.take(np.sort(best))
-        return {"admitted": size, "unscored": len(values) - scored_count, "not_informative": scored_count - size}
+        return {"admitted": size, "unscored": len(values) - scored_count, **outside, "not_informative": candidates - size}

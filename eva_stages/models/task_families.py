@@ -10,6 +10,7 @@ benchmark contains a training prompt, whatever its size and however the knobs we
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from eva_stages.core.decoding import short
@@ -134,6 +135,22 @@ def _rebuilt(reference: str) -> tuple[Any, dict[str, Any]]:
             "version that made the prompts"
         )
     return dataset, entry
+
+
+def confirms(messages: list[Message], reference: str | None) -> bool:
+    """Whether the reference is a task that the installed reasoning-gym makes again, and the prompt is its question.
+
+    Raises:
+        DataError: if reasoning-gym is not installed.
+    """
+    if find_spec("reasoning_gym") is None:
+        raise DataError(f"tasks of reasoning-gym need the package reasoning-gym: {INSTALL}")
+    try:
+        task = read_task(reference)
+        _, entry = build(task.family, task.knobs, task.seed)
+    except DataError:
+        return False
+    return entry["answer"] == task.answer and normalise(entry["question"]) == normalise(last_user_text(messages))
 
 
 def reasoning_gym(messages: list[Message], response: str, reference: str | None) -> float:

@@ -34,6 +34,7 @@ from eva_stages.core.resolved import Resolved
 from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, closure
+from eva_stages.creator.gate_questions import PASSES, judged_tests
 from eva_stages.evaluation.benchmark_questions import question_rows
 from eva_stages.planning.judge_costs import judge_calls
 
@@ -116,6 +117,7 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
         "critique": Size(drawn_prompts, most_tokens(critic)),
         "parents": Size(drawn_prompts),
         "curate": Size(attempts),
+        **_gate_sizes(recipe, attempts),
         "replay": Size(round(prompts * recipe.creator.replay.share) if recipe.creator.replay else None),
         "analyse-scores": Size(prompts, most_tokens(scorer)),
         "train": _training(recipe, iteration, solver_prompts, pair_share),
@@ -130,6 +132,19 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
         sizes[stage_name(PROBE_ANSWER, side=side)] = Size(probe_prompts, PROBE_SAMPLES * limit)
         sizes |= _reward_sizes(recipe, stage_name(PROBE_REWARD, side=side), questions or probe_prompts, samples or PROBE_SAMPLES)
     return {stage.fingerprint: sizes.get(stage.name, Size(prompts)) for stage in closure(list(iteration.stages))}
+
+
+def _gate_sizes(recipe: Recipe, attempts: int) -> dict[str, Size]:
+    """Sizes of the gate's stages, by name, if no evolution is left out before them."""
+    gate = recipe.creator.curate.gate
+    if gate is None:
+        return {}
+    sizes = {name: Size(attempts) for name in ("gate-parents", "gate")}
+    sizes["gate-verdicts"] = Size(attempts, len(judged_tests(gate)) * PASSES * most_tokens(gate.judge))
+    if gate.audit:
+        sample, tokens = min(attempts, 2 * gate.audit.sample), len(judged_tests(gate.audit)) * PASSES * most_tokens(gate.audit.judge)
+        sizes |= {"gate-sample": Size(sample), "gate-audit": Size(sample, tokens)}
+    return sizes
 
 
 def _sampled_sizes(benchmark: str, side: Side, questions: int, samples: int, limit: int) -> dict[str, Size]:

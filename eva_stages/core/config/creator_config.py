@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from eva_stages.core.config.function_fields import EvolveMethod, Filters, Metric, SelectionKind
+from eva_stages.core.config.gate_config import Gate
 from eva_stages.core.config.models_config import DType, Evolver, ModelChoice, ModelRuntime
 from eva_stages.core.config.paths import MaybeFile, MaybeFiles
 from eva_stages.core.config.section import Section
@@ -71,9 +72,12 @@ class Diversity(Section):
 
 
 class Admit(Section):
-    """Admits only the most informative evolved prompts: the policy responds to them and the reward scores them first (ACCEL)."""
+    """Admits only some evolved prompts: the policy responds to them and the reward scores them first (ACCEL)."""
 
-    fraction: float = Field(0.5, gt=0, le=1)
+    band: tuple[float, float] | None = None
+    """[low, high]: admits prompts whose share of successful responses is in this range, ends included; for rewards of 0 and 1."""
+    fraction: float | None = Field(None, gt=0, le=1)
+    """Share of the prompts, with a band of those in it, that are admitted, the most informative ones; null = 0.5, with a band 1."""
 
 
 class Curate(Section):
@@ -83,6 +87,7 @@ class Curate(Section):
     """Functions in files, as in filters.py:name, that return the reason why an evolved prompt is left out, or None."""
     decontaminate: Decontaminate | None = None
     diversity: Diversity | None = None
+    gate: Gate | None = None
     admit: Admit | None = None
 
 

@@ -34,6 +34,8 @@ class FunctionField:
     check: str
     reserved: tuple[str, ...] = ()
     """More names that a function in a file may not have."""
+    words: tuple[str, ...] = ()
+    """More values of the field, which name no function."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,10 +45,10 @@ class FunctionField:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._validate, handler(source))
 
-    def _validate(self, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for text in (value,) if isinstance(value, str) else value:
-            if text not in self.functions and not _SPEC.fullmatch(text):
-                raise PydanticCustomError(UNKNOWN, "no such function", {"known": self.names, "value": text})
+    def _validate(self, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for text in (value,) if isinstance(value, str) else value or ():
+            if text not in (*self.functions, *self.words) and not _SPEC.fullmatch(text):
+                raise PydanticCustomError(UNKNOWN, "no such function", {"known": (*self.words, *self.names), "value": text})
             if in_file(text) and (name := function_name(text)) in (*self.functions, *self.reserved):
                 raise PydanticCustomError("reserved_name", "the name {name} is reserved; rename the function", {"name": name})
         return value
@@ -125,6 +127,13 @@ EVOLVE_METHOD = FunctionField(
     "eva_stages.creator.function_calls:check_method",
 )
 FILTER = FunctionField({}, ("text",), "the reason why a prompt is left out, or None", "eva_stages.creator.function_calls:check_filter")
+VALIDITY = FunctionField(
+    _functions("eva_stages.creator.validity", "lettercraft", "reasoning_gym"),
+    ("messages", "reference"),
+    "True or False, or None where that cannot be said",
+    "eva_stages.creator.validity:check_validity",
+    words=("judge",),
+)
 LOSS = FunctionField(
     {},
     ("pairs",),
@@ -150,6 +159,8 @@ Metric = Annotated[str, METRIC]
 SelectionKind = Annotated[str, SELECTION]
 EvolveMethod = Annotated[str, EVOLVE_METHOD]
 Filters = Annotated[tuple[str, ...], FILTER]
+Validity = Annotated[str, VALIDITY]
+OptionalValidity = Annotated[str | None, VALIDITY]
 LossFunction = Annotated[str, LOSS]
 Verifier = Annotated[str, VERIFIER]
 Scorer = Annotated[str, SCORER]

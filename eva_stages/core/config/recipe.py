@@ -38,6 +38,8 @@ class Limits(Section):
     """Critic calls that failed."""
     unrewritten: float = Field(0.05, ge=0, le=1)
     """Rewriter calls that failed. Rejected rewrites are not failures."""
+    ungated: float = Field(0.05, ge=0, le=1)
+    """Calls of the gate's judge or function that failed, and replies without a verdict; also those of its audit."""
     unanalysed: float = Field(0.05, ge=0, le=1)
     """Scorer calls that failed, and prompts for which the topic classifier failed."""
     unjudged: float = Field(0.02, ge=0, le=1)
