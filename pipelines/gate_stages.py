@@ -34,13 +34,13 @@ def gate_stages(
     tests |= {"relevant": True} if gate.relevant else {}
     verdicts = _verdicts(recipe, resolved, "gate-verdicts", iteration, {"prompts": prompts, "parents": parents}, policy, gate, tests)
     inputs = {"prompts": prompts, "verdicts": verdicts}
-    passed = table_stage("gate", iteration, inputs, "eva_stages.creator.gate:Gate")
+    valid_prompts = table_stage("gate", iteration, inputs, "eva_stages.creator.gate:Gate")
     if gate.audit is None:
-        return parents, verdicts, passed
+        return parents, verdicts, valid_prompts
     settings = {"size": gate.audit.sample, "seed": derive_seed(recipe.seed, "gate-sample", iteration)}
     sample = table_stage("gate-sample", iteration, inputs, "eva_stages.creator.gate:SampleGate", settings)
     audit = _verdicts(recipe, resolved, "gate-audit", iteration, {"sample": sample}, policy, gate.audit, {})
-    return parents, verdicts, sample, audit, passed
+    return parents, verdicts, sample, audit, valid_prompts
 
 
 def _verdicts(

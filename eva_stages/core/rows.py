@@ -121,3 +121,10 @@ def with_last_user_text(messages: Sequence[Message], text: str) -> list[Message]
     """The same conversation with its last user turn replaced."""
     index = max(i for i, message in enumerate(messages) if message["role"] == "user")
     return [{"role": m["role"], "content": text if i == index else m["content"]} for i, m in enumerate(messages)]
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """A conversation as text: a single user turn as it is, several turns with their roles."""
+    if [message["role"] for message in messages] == ["user"]:
+        return messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -19,8 +19,7 @@ from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
-from eva_stages.core.rows import Message
-from eva_stages.creator.context import transcript
+from eva_stages.core.rows import Message, transcript
 from eva_stages.creator.curation import prompt_text
 from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches

@@ -22,7 +22,7 @@ from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
-from eva_stages.core.rows import MESSAGES, Message
+from eva_stages.core.rows import MESSAGES, Message, transcript
 from eva_stages.core.tables import BATCH, Rows, aligned_batches, check_same_order, pick_rows, reward_matrix
 from eva_stages.creator.contamination import words_of
 from eva_stages.creator.curation import prompt_text
@@ -36,13 +36,6 @@ POOL = 8
 
 def cut(text: str) -> str:
     return text if len(text) <= CHARACTERS else f"{text[:CHARACTERS]} [...]"
-
-
-def transcript(messages: Sequence[Message]) -> str:
-    """A conversation as text: a single user turn as it is, several turns with their roles."""
-    if [message["role"] for message in messages] == ["user"]:
-        return messages[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 FEEDBACK = pa.schema(

@@ -122,13 +122,13 @@ class JudgeValidity(Step):
             row |= {**dict.fromkeys(self.outputs), "replies": []}
             self._measure(row)
         if self._function is not None:
-            for row in _undecided(inputs):
+            for row in _open_rows(inputs):
                 verdict, failure = is_valid(self._function, row["messages"], row["reference"])
                 add_calls(row, failure)
                 _decide(row, "answerable", verdict, failure)
         judged_tests = [*(["relevant"] if self.relevant else []), *(["answerable"] if self.answerable == BY_JUDGE else [])]
         for test in judged_tests:
-            self._ask(test, _undecided(inputs))
+            self._ask(test, _open_rows(inputs))
         for row in inputs:
             row["valid"] = None if row["failure"] is not None else row["reason"] is None
             add_statistics(row, prompts=1, **{NO_VERDICT: int(row["valid"] is None)})
@@ -175,7 +175,7 @@ def agreed(votes: Sequence[bool | None], test: str) -> tuple[bool | None, str]:
     return all(votes), test if not any(votes) else f"{test}{NOT_AGREED}"
 
 
-def _undecided(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _open_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["reason"] is None]
 
 
@@ -233,13 +233,13 @@ class SampleGate(TableStep):
         check_same_order(sources, "the evolved prompts and their verdicts")
         valid, reasons = verdicts["valid"], verdicts["reason"]
         draws = np.array([derive_seed(self.seed, name) for name in prompts["prompt_id"].to_pylist()], dtype=np.uint64)
-        passed = np.flatnonzero(valid.fill_null(False))
+        valid_places = np.flatnonzero(valid.fill_null(False))
         is_irrelevant = pc.fill_null(pc.starts_with(reasons, "relevant"), False)
-        left_out = np.flatnonzero(pc.and_(pc.invert(valid.fill_null(True)), pc.invert(is_irrelevant)))
-        places = np.sort(np.concatenate([group[np.argsort(draws[group])[: self.size]] for group in (passed, left_out)]))
+        invalid_places = np.flatnonzero(pc.and_(pc.invert(valid.fill_null(True)), pc.invert(is_irrelevant)))
+        places = np.sort(np.concatenate([group[np.argsort(draws[group])[: self.size]] for group in (valid_places, invalid_places)]))
         first = 0
         for table in prompts.take(places, ["prompt_id", "messages", "reference"]):
             rows = pa.array(places[first : first + len(table)])
             yield table.append_column("passed", valid.take(rows)).append_column("left_out_by", reasons.take(rows))
             first += len(table)
-        return {"passed": len(passed), "left_out": len(left_out)}
+        return {"passed": len(valid_places), "left_out": len(invalid_places)}

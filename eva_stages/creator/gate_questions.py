@@ -10,8 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from eva_stages.core.config.gate_config import BY_JUDGE, Gate, GateAudit
-from eva_stages.core.rows import Message
-from eva_stages.creator.context import transcript
+from eva_stages.core.rows import Message, transcript
 
 PASSES = 2
 UNREADABLE = "neither [[A]] nor [[B]] in the judge's reply"
@@ -50,12 +49,12 @@ def question(test: str, turn: int, messages: Sequence[Message], parent: Sequence
     texts = {"the prompt": transcript(messages)}
     if test == "relevant" and parent is not None:
         texts = {"the original prompt": transcript(parent), **texts}
-    asked = QUESTIONS[test]
+    question_text = QUESTIONS[test]
     if test == "answerable" and reference is not None:
         texts["the reference"] = reference
-        asked += REFERENCE_QUESTION
+        question_text += REFERENCE_QUESTION
     first, second = OPTIONS[test] if turn == 0 else OPTIONS[test][::-1]
-    return "\n\n".join([INTRODUCTION, *_blocks(texts), f"{asked}\n[[A]]: {first}\n[[B]]: {second}\n{ENDING}"])
+    return "\n\n".join([INTRODUCTION, *_blocks(texts), f"{question_text}\n[[A]]: {first}\n[[B]]: {second}\n{ENDING}"])
 
 
 def _blocks(texts: Mapping[str, str]) -> list[str]:
