@@ -1,17 +1,18 @@
 """The health of every iteration, after its evaluation.
 
 Health is measured on the policy's responses of a Lettercraft evaluation, or else on responses to a sample of the seed prompts. The
-reward that the policy is trained on scores them, unless it only compares responses with each other.
+reward that the policy is trained on scores them, unless it only compares responses with each other, and so does a held-out reward that
+training never sees, if the recipe has one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, Lettercraft, benchmark_name
 from eva_stages.core.config.health_config import PROBE_SAMPLES
 from eva_stages.core.config.models_config import TransformersGenerator
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import LettercraftReward, PairwiseReward
+from eva_stages.core.config.rewards_config import EnsembleReward, LettercraftReward, PairwiseReward
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.health_signs import checks
 from eva_stages.core.kinds import (
@@ -19,16 +20,21 @@ from eva_stages.core.kinds import (
     ANSWER_REWARD,
     BASE,
     EVAL,
+    HELD_OUT_REWARD,
+    JUDGE,
+    JUDGE_SAMPLE,
     LETTERCRAFT,
     PROBE_ANSWER,
     PROBE_REWARD,
+    REJUDGE,
     SCORE,
     Side,
     StageName,
     stage_name,
 )
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.stage import FunctionStage, Outside, Stage, Use
+from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
+from eva_stages.evaluation.held_out_rewards import BASE_POLICY
 from pipelines.model_calls import date_of
 from pipelines.response_stages import responding, rewarding
 
@@ -44,6 +50,7 @@ class PolicyResponses:
     questions: Stage | None = None
     answers: Stage | None = None
     rewards: Stage | None = None
+    held_out_rewards: Stage | None = None
 
 
 def health_stages(
@@ -62,14 +69,15 @@ def health_stages(
         prompt_sets, solvers: of each iteration, from 0.
         of_base, of_policies: the evaluations of the base policy and of each iteration's policy.
     """
-    previous, previous_score = _policy_responses(recipe, resolved, seeds, 0, base, of_base, BASE), _score(recipe, of_base, BASE)
-    first = previous
+    first, previous_score = _policy_responses(recipe, resolved, seeds, 0, base, base, of_base, BASE), _score(recipe, of_base, BASE)
+    earlier = {BASE_POLICY: first}
     iteration_stages = []
     for number, (prompts, solver, evaluation) in enumerate(zip(prompt_sets, solvers, of_policies, strict=True)):
         responses, score = (
-            _policy_responses(recipe, resolved, seeds, number, solver[-1], evaluation, EVAL),
+            _policy_responses(recipe, resolved, seeds, number, solver[-1], base, evaluation, EVAL),
             _score(recipe, evaluation, EVAL),
         )
+        rejudging = _rejudging(recipe, evaluation) if number == 0 else ()
         inputs = {
             "prompts": prompts,
             "seeds": seeds,
@@ -80,16 +88,50 @@ def health_stages(
             "answers": responses.answers,
             "base_answers": first.answers,
             "rewards": responses.rewards,
-            "rewards_before": previous.rewards,
+            "rewards_before": list(earlier.values())[-1].rewards,
             "score": score,
             "score_before": previous_score,
+            **_held_out_inputs(recipe, responses, earlier),
+            **dict(zip(("judgments", "rejudgments"), rejudging[-2:], strict=False)),
         }
         present_inputs = {name: stage for name, stage in inputs.items() if stage is not None}
-        iteration_stages.append(
-            (*(first.stages if number == 0 else ()), *responses.stages, _health(recipe, resolved, number, present_inputs))
-        )
-        previous, previous_score = responses, score
+        health = _health(recipe, resolved, number, present_inputs)
+        iteration_stages.append((*(first.stages if number == 0 else ()), *responses.stages, *rejudging, health))
+        earlier[str(number)], previous_score = responses, score
     return iteration_stages
+
+
+def _held_out_inputs(recipe: Recipe, responses: PolicyResponses, earlier: Mapping[str, PolicyResponses]) -> dict[str, Stage | None]:
+    """The rewards of this policy and of earlier ones that `held_out_figures` compares. An ensemble standardises the rewards of every stage,
+    so their levels say nothing."""
+    if responses.held_out_rewards is None:
+        return {}
+    inputs = {"held_out": responses.held_out_rewards} | {f"held_out_{name}": policy.held_out_rewards for name, policy in earlier.items()}
+    if not isinstance(recipe.reward, EnsembleReward):
+        inputs |= {f"rewards_{name}": policy.rewards for name, policy in earlier.items()}
+    return inputs
+
+
+def _rejudging(recipe: Recipe, evaluation: Sequence[Stage]) -> tuple[Stage, ...]:
+    """A sample of the first judged benchmark's questions, the judgments of all questions, and a second call for those of the sample."""
+    judgments = next((stage for stage in evaluation if stage.kind == JUDGE), None)
+    if not recipe.health.judge_repeats or judgments is None:
+        return ()
+    assert isinstance(judgments, RowStage)
+    settings = {"size": recipe.health.judge_repeats, "seed": derive_seed(recipe.seed, "judge sample")}
+    sample = FunctionStage(
+        stage_name(JUDGE_SAMPLE, judgments.benchmark),
+        0,
+        {"prompts": judgments.inputs["questions"]},
+        function=Use("eva_stages.evaluation.health_figures:probe", settings),
+    )
+    rejudgments = replace(
+        judgments,
+        name=stage_name(REJUDGE, judgments.benchmark, EVAL),
+        inputs={**judgments.inputs, "questions": sample},
+        steps=tuple(replace(step, arguments={**step.arguments, "repeat": 1}) for step in judgments.steps),
+    )
+    return sample, judgments, rejudgments
 
 
 def _health(recipe: Recipe, resolved: Resolved, iteration: int, inputs: Inputs) -> Stage:
@@ -103,9 +145,33 @@ def _health(recipe: Recipe, resolved: Resolved, iteration: int, inputs: Inputs) 
 
 
 def _policy_responses(
+    recipe: Recipe,
+    resolved: Resolved,
+    seeds: Stage,
+    iteration: int,
+    policy: Stage | Outside,
+    base: Outside,
+    evaluation: Sequence[Stage],
+    side: Side,
+) -> PolicyResponses:
+    """A policy's responses with their rewards; the base policy judges where the held-out reward lets the policy judge.
+
+    Args:
+        side: base or eval, as in the names of its evaluation's stages.
+    """
+    responses = _scored_responses(recipe, resolved, seeds, iteration, policy, evaluation, side)
+    held_out_reward = recipe.health.held_out_reward
+    if held_out_reward is None or responses.questions is None or responses.answers is None:
+        return responses
+    name = stage_name(HELD_OUT_REWARD, side=side)
+    rewards = rewarding(recipe, resolved, name, iteration, responses.questions, responses.answers, base, held_out_reward)
+    return replace(responses, stages=(*responses.stages, rewards), held_out_rewards=rewards)
+
+
+def _scored_responses(
     recipe: Recipe, resolved: Resolved, seeds: Stage, iteration: int, policy: Stage | Outside, evaluation: Sequence[Stage], side: Side
 ) -> PolicyResponses:
-    """A policy's responses; `side`: base or eval, as in the names of its evaluation's stages."""
+    """A policy's responses with their training rewards."""
     if any(isinstance(benchmark, Lettercraft) for benchmark in recipe.evaluation.benchmarks):
         answers = next(stage for stage in evaluation if stage.parsed_name == StageName(ANSWER, LETTERCRAFT, side))
         questions = answers.inputs["questions"]

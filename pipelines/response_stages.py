@@ -1,7 +1,7 @@
 """The two stages that creator and solver share: the policy responds to prompts, and the reward scores the responses."""
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import EnsembleReward, OneReward
+from eva_stages.core.config.rewards_config import EnsembleReward, OneReward, Reward
 from eva_stages.core.kinds import member_name
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, TableStage, Use
@@ -30,10 +30,17 @@ def responding(recipe: Recipe, resolved: Resolved, name: str, iteration: int, pr
 
 
 def rewarding(
-    recipe: Recipe, resolved: Resolved, name: str, iteration: int, prompts: Stage, responses: Stage, policy: Stage | Outside
+    recipe: Recipe,
+    resolved: Resolved,
+    name: str,
+    iteration: int,
+    prompts: Stage,
+    responses: Stage,
+    policy: Stage | Outside,
+    reward: Reward | None = None,
 ) -> Stage:
-    """A reward for every response. An ensemble has a stage per member and a stage that combines the rewards."""
-    ensemble = recipe.reward
+    """A reward for every response, by default the recipe's. An ensemble has a stage per member and a stage that combines the rewards."""
+    ensemble = reward or recipe.reward
     if not isinstance(ensemble, EnsembleReward):
         return _rewarding(recipe, resolved, ensemble, name, iteration, prompts, responses, policy)
     members = {

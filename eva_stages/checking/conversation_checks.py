@@ -4,7 +4,7 @@ A setting that cannot work is an error. A setting that overrides the model's own
 """
 
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from textwrap import shorten
 
@@ -79,7 +79,7 @@ def _rendered_text(chat: Chat, text: str) -> str | None:
 def _reward_templates(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """With `reasoning: keep`, a reward's template must render thoughts."""
     yield from ()
-    for place, reward in sections(recipe.reward, "reward"):
+    for place, reward in chain(sections(recipe.reward, "reward"), sections(recipe.health, "health")):
         if recipe.policy.reasoning == "strip" or not (isinstance(reward, LocalReward) and reward.uses_chat_template):
             continue
         if (checkpoint := resolved.checkpoints.get((reward.model, reward.revision))) is None:

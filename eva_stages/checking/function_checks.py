@@ -79,9 +79,7 @@ def check_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """Every verifier has references to check against, wherever it scores."""
     if recipe.evaluation.only:
         return
-    prompts = recipe.prompts
-    has_tasks = isinstance(prompts, ReasoningGymPrompts)
-    has_references = has_tasks or (isinstance(prompts, FilePrompts | HubPrompts) and prompts.reference_column is not None)
+    has_tasks, has_references = isinstance(recipe.prompts, ReasoningGymPrompts), has_seed_references(recipe)
     evolved = recipe.iterations > 0 and recipe.creator.control is None and recipe.creator.evolve.generator.kind != "reasoning_gym"
     for place, reward in sections(recipe.reward, "reward"):
         if not isinstance(reward, VerifierReward):
@@ -96,7 +94,7 @@ def check_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             )
         if evolved and (
             builtin
-            or (has_references and _needs_reference(recipe, resolved, FunctionChoice(f"{place}.function", reward.function, VERIFIER)))
+            or (has_references and needs_reference(recipe, resolved, FunctionChoice(f"{place}.function", reward.function, VERIFIER)))
         ):
             advice = "" if builtin else ", or give the function's reference a default if it can score without one"
             yield (
@@ -106,7 +104,14 @@ def check_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             )
 
 
-def _needs_reference(recipe: Recipe, resolved: Resolved, choice: FunctionChoice) -> bool:
+def has_seed_references(recipe: Recipe) -> bool:
+    """Whether the seed prompts have references."""
+    prompts = recipe.prompts
+    with_column = isinstance(prompts, FilePrompts | HubPrompts) and prompts.reference_column is not None
+    return with_column or isinstance(prompts, ReasoningGymPrompts)
+
+
+def needs_reference(recipe: Recipe, resolved: Resolved, choice: FunctionChoice) -> bool:
     """Whether the third parameter of a verifier has no default: a function that has one can score without a reference."""
     if choice.choice not in resolved.functions:
         return False

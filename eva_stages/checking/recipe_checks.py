@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from eva_stages.checking.conversation_checks import CONVERSATION_CHECKS
 from eva_stages.checking.credential_checks import check_credentials
 from eva_stages.checking.function_checks import check_functions, check_references
+from eva_stages.checking.health_checks import check_health
 from eva_stages.checking.model_checks import check_models
 from eva_stages.checking.provider_checks import check_providers
 from eva_stages.checking.recipe_references import sections
@@ -136,6 +137,7 @@ CHECKS = (
     check_functions,
     check_references,
     check_tasks,
+    check_health,
     _rewrite,
     _decontamination,
     _mixing,

@@ -33,6 +33,17 @@ SIGNS: Mapping[str, Meaning] = {
         True,
         "the policy may exploit the reward; check responses with high rewards, or change the reward",
     ),
+    "reward_divergence": Meaning(
+        "p value of a decrease of the held-out reward while the training reward increased",
+        False,
+        "the policy probably exploits the training reward; compare responses that both rewards score, stop before this iteration, or use "
+        "another reward",
+    ),
+    "judge_kappa": Meaning(
+        "agreement of the judge with itself (kappa)",
+        False,
+        "the judge's verdicts are unstable; set its temperature to 0, use a stronger judge, or judge every question several times",
+    ),
     "equal_responses": Meaning(
         "share of sampled responses that equal another one",
         True,

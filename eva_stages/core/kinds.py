@@ -122,11 +122,28 @@ JUDGE = Kind(
     part="judge",
     has_side=True,
 )
+JUDGE_SAMPLE = Kind("judge-sample", Role.QUESTIONS, part="judge-sample")
+REJUDGE = Kind(
+    "rejudge",
+    Role.JUDGMENTS,
+    rows="judgments",
+    sentence="the judge's second verdicts about a sample of the same responses",
+    part="rejudge",
+    has_side=True,
+)
 SCORE = Kind("score", Role.SCORE, part="score", has_side=True)
 PROBE_ANSWER = Kind("probe-answer", Role.RESPONSES, rows="responses", part="probe", has_side=True)
 PROBE_REWARD = Kind("probe-reward", Role.REWARDS, part="probe-reward", has_side=True)
-OF_EVALUATION = {str(kind.part): kind for kind in (QUESTIONS, BASELINE, ANSWER, ANSWER_REWARD, CHECK, JUDGE, SCORE)}
-OF_PROBE = {str(kind.part): kind for kind in (PROBE_ANSWER, PROBE_REWARD)}
+HELD_OUT_REWARD = Kind(
+    "held-out-reward",
+    Role.REWARDS,
+    published_name="{side}-held-out-rewards",
+    sentence="rewards of {whose} responses by a reward that training never sees",
+    part="held-out-reward",
+    has_side=True,
+)
+OF_EVALUATION = {str(kind.part): kind for kind in (QUESTIONS, BASELINE, ANSWER, ANSWER_REWARD, CHECK, JUDGE, JUDGE_SAMPLE, REJUDGE, SCORE)}
+OF_PROBE = {str(kind.part): kind for kind in (PROBE_ANSWER, PROBE_REWARD, HELD_OUT_REWARD)}
 KINDS = {
     kind.name: kind
     for kind in (

@@ -21,9 +21,11 @@ from eva_stages.core.numeric import mean
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.process import run_in_child
 from eva_stages.core.reasoning import CUT_REASONS
-from eva_stages.core.rows import SCHEMAS, last_user_text
+from eva_stages.core.rows import last_user_text
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import FILE, ROWS_PER_GROUP, count_rows, mean_tokens, per_prompt_mean, read_table, write_rows
+from eva_stages.evaluation.held_out_rewards import held_out_figures
+from eva_stages.evaluation.judge_repeats import repeat_figures
 from eva_stages.models.divergence import TokenizedResponse
 
 Figures = dict[str, float | None]
@@ -46,7 +48,7 @@ def measure(
     """Write `figures.json`, and put the same figures into the manifest.
 
     Inputs of the stage: prompts, seeds, policy; and where available: pairs; initial, questions, answers, base_answers; rewards,
-    rewards_before; score, score_before.
+    rewards_before; score, score_before; held_out and what `held_out_figures` reads beside it; judgments, rejudgments.
 
     Args:
         answers: number of responses for the estimate of the distance to the base policy; 0 = no estimate.
@@ -61,6 +63,9 @@ def measure(
     figures["chosen_nll"] = nll_growth(read_json(inputs["policy"] / "training_log.json", list))
     figures |= _answer_figures(inputs["answers"], inputs["base_answers"]) if "answers" in inputs else {}
     figures |= _reward_figures(inputs)
+    figures |= held_out_figures(inputs) if "held_out" in inputs else {}
+    if "rejudgments" in inputs:
+        figures |= repeat_figures(*(read_table(inputs[name]) for name in ("judgments", "rejudgments")))
     if answers and "answers" in inputs:
         arguments = {
             "policy": str(inputs["policy"]),
@@ -83,7 +88,7 @@ def probe(context: Context, size: int, seed: int) -> dict[str, Any]:
     """Write a sample of the stage's `prompts`, in their order."""
     prompts = read_table(context.inputs["prompts"])
     drawn_rows = np.random.default_rng(seed).permutation(len(prompts))[:size]
-    write_rows([prompts.take(pa.array(np.sort(drawn_rows)))], SCHEMAS["prompts"], context.artifact)
+    write_rows([prompts.take(pa.array(np.sort(drawn_rows)))], prompts.schema, context.artifact)
     return {}
 
 

@@ -34,9 +34,14 @@ NO_VERDICT = "no verdict in the judge's reply"
 class JudgingTask(Task):
     """A conversation with the judge for every judgment, with its failure and its costs.
 
+    Attributes:
+        repeat: 0 for the judgments of a score; another number draws again, as independent calls.
+
     Output columns:
         - those of the `judgments` rows: `outcome` as in `core.verdicts`, `rating` of MT-Bench alone
     """
+
+    repeat: int = 0
 
     @property
     def outputs(self) -> list[str]:
@@ -51,7 +56,12 @@ class JudgingTask(Task):
 
     def seed_of(self, row: dict[str, Any]) -> int:
         """Of the judge's draw: it depends on the prompt alone, so equal prompts are one call in any run and iteration."""
-        return derive_seed("judge", fingerprint(row["conversation"]))
+        return derive_seed("judge", fingerprint(row["conversation"]), *self.draw)
+
+    @property
+    def draw(self) -> tuple[int, ...]:
+        """What a repetition adds to the parts of a seed."""
+        return (self.repeat,) if self.repeat else ()
 
     def raw_text(self, row: dict[str, Any], reply: str, output: Any) -> str:
         """What is saved of a reply."""

@@ -51,7 +51,7 @@ class JudgePairs(JudgingTask):
         return judgments
 
     def seed_of(self, row: dict[str, Any]) -> int:
-        return derive_seed(self.seed, row["prompt_id"], row["game"])
+        return derive_seed(self.seed, row["prompt_id"], row["game"], *self.draw)
 
     def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
         assert input is not None

@@ -61,6 +61,20 @@ def judge_cost(benchmark: JudgedBenchmark, stages: tuple[Stage, ...]) -> JudgeCo
     return JudgeCost(calls, *most_tokens, money(*most_tokens), *expected_tokens, money(*expected_tokens))
 
 
+def sample_cost(cost: JudgeCost, calls: int) -> JudgeCost:
+    """The cost of some of the calls, of average length."""
+    share = calls / cost.calls
+    return JudgeCost(
+        calls,
+        round(cost.input_tokens * share),
+        round(cost.output_tokens * share),
+        None if cost.usd is None else cost.usd * share,
+        round(cost.expected_input_tokens * share),
+        round(cost.expected_output_tokens * share),
+        None if cost.expected_usd is None else cost.expected_usd * share,
+    )
+
+
 def judge_calls(benchmark: JudgedBenchmark, questions: int) -> int:
     """Calls for one policy: two per question (both turns, or both orders), in AlpacaEval one."""
     return questions if isinstance(benchmark, AlpacaEval) else 2 * questions

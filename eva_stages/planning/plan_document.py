@@ -14,14 +14,14 @@ from safetensors import safe_open
 from eva_stages.core.config.evaluation_config import JudgedBenchmark, benchmark_name, judge_name
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS
+from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS, REJUDGE
 from eva_stages.core.ledger import tree_bytes
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.rounds import Iteration, stages_of
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, Stage, uses
 from eva_stages.models.providers import token_rates
-from eva_stages.planning.judge_costs import JudgeCost, judge_cost
+from eva_stages.planning.judge_costs import JudgeCost, judge_cost, sample_cost
 from eva_stages.planning.rates import Rate, Rates, answering_rate, known_rates
 from eva_stages.planning.sizes import Size, prompt_count, sizes
 
@@ -64,7 +64,7 @@ def plan_document(
         stage.iteration: rate.rows for stage in stages if stage.name == "pair" and (rate := rates.of(stage)) and rate.rows is not None
     }
     expected_sizes = sizes(recipe, rounds, prompts, shares)
-    judging, costs = _judging(recipe, run, rounds)
+    judging, costs = _judging(recipe, run, rounds, planned_sizes)
     model = _model_bytes(recipe, stages)
     entries = []
     for stage in stages:
@@ -109,7 +109,9 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return round(sum(known_values), 9) if known_values else None
 
 
-def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[dict[str, Any]], dict[str, JudgeCost]]:
+def _judging(
+    recipe: Recipe, run: Run, rounds: list[Iteration], planned_sizes: Mapping[str, Size]
+) -> tuple[list[dict[str, Any]], dict[str, JudgeCost]]:
     """The cost of every benchmark's judge over all policies to do; and the cost of each judging stage."""
     stages = [stage for iteration in rounds for stage in iteration.stages]
     entries: list[dict[str, Any]] = []
@@ -125,9 +127,17 @@ def _judging(recipe: Recipe, run: Run, rounds: list[Iteration]) -> tuple[list[di
         file_stages = [stage for stage in stages if stage.kind in (QUESTIONS, BASELINE) and stage.benchmark == name]
         cost = judge_cost(benchmark, (*file_stages, judges[0]))
         costs |= {stage.fingerprint: cost for stage in judges}
-        amounts = {key: None if amount is None else amount * len(todo) for key, amount in asdict(cost).items()}
-        entries.append({"benchmark": name, "judge": judge_name(benchmark.judge), "policies": len(todo), **amounts})
+        entries.append(_judging_entry(name, benchmark, len(todo), cost))
+        for stage in (stage for stage in stages if (stage.kind, stage.benchmark) == (REJUDGE, name)):
+            costs[stage.fingerprint] = sample_cost(cost, planned_sizes[stage.fingerprint].rows or 0)
+            if not run.is_complete(stage):
+                entries.append(_judging_entry(f"{name}, repeated sample", benchmark, 1, costs[stage.fingerprint]))
     return entries, costs
+
+
+def _judging_entry(name: str, benchmark: JudgedBenchmark, policies: int, cost: JudgeCost) -> dict[str, Any]:
+    amounts = {key: None if amount is None else amount * policies for key, amount in asdict(cost).items()}
+    return {"benchmark": name, "judge": judge_name(benchmark.judge), "policies": policies, **amounts}
 
 
 def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCost | None, model: ModelBytes | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from eva_stages.core.config.health_config import PROBE_SAMPLES
 from eva_stages.core.config.models_config import Evolver, Sampling
 from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward, OneReward
+from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward, OneReward, Reward
 from eva_stages.core.config.solver_config import RLOO
 from eva_stages.core.kinds import (
     ANSWER,
@@ -18,12 +18,15 @@ from eva_stages.core.kinds import (
     BASELINE,
     CHECK,
     EVAL,
+    HELD_OUT_REWARD,
     JUDGE,
+    JUDGE_SAMPLE,
     LETTERCRAFT,
     PROBE_ANSWER,
     PROBE_REWARD,
     QUESTIONS,
     REASONING_GYM,
+    REJUDGE,
     SCORE,
     SIDES,
     Side,
@@ -100,16 +103,16 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
     solver_prompts = drawn_prompts if iteration.number and recipe.creator.control == "no_evolve" else prompts
     sizes = {
         "creator-respond": Size(prompts, recipe.creator.responses * limit),
-        **_reward_sizes(recipe, "creator-reward", prompts, recipe.creator.responses),
+        **_reward_sizes(recipe.reward, "creator-reward", prompts, recipe.creator.responses),
         "admit-respond": Size(attempts, recipe.creator.responses * limit),
-        **_reward_sizes(recipe, "admit-reward", attempts, recipe.creator.responses),
+        **_reward_sizes(recipe.reward, "admit-reward", attempts, recipe.creator.responses),
         "admit": Size(attempts),
         "subset": Size(drawn_prompts),
         "respond": Size(solver_prompts, recipe.solver.responses * limit),
-        **_reward_sizes(recipe, "reward", solver_prompts, recipe.solver.responses),
+        **_reward_sizes(recipe.reward, "reward", solver_prompts, recipe.solver.responses),
         "pair": Size(solver_prompts),
         "rewrite": Size(solver_prompts, most_tokens(recipe.solver.rewrite.generator) if recipe.solver.rewrite else 0),
-        **_reward_sizes(recipe, "rewrite-reward", solver_prompts, 1),
+        **_reward_sizes(recipe.reward, "rewrite-reward", solver_prompts, 1),
         "rewritten": Size(solver_prompts),
         "select": Size(drawn_prompts),
         "evolve": Size(attempts, evolver_limit),
@@ -122,6 +125,8 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
         "analyse-scores": Size(prompts, most_tokens(scorer)),
         "train": _training(recipe, iteration, solver_prompts, pair_share),
         stage_name(JUDGE, LETTERCRAFT, EVAL): Size(2 * questions),
+        stage_name(JUDGE_SAMPLE, LETTERCRAFT): Size(min(recipe.health.judge_repeats, questions)),
+        stage_name(REJUDGE, LETTERCRAFT, EVAL): Size(2 * min(recipe.health.judge_repeats, questions)),
     }
     sizes |= _benchmark_sizes(recipe, iteration)
     probe_prompts = recipe.health.probe_prompts
@@ -130,7 +135,10 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
         sizes |= _sampled_sizes(LETTERCRAFT, side, questions, samples, limit)
         sizes |= _sampled_sizes(REASONING_GYM, side, gym.questions, gym.samples, limit) if gym else {}
         sizes[stage_name(PROBE_ANSWER, side=side)] = Size(probe_prompts, PROBE_SAMPLES * limit)
-        sizes |= _reward_sizes(recipe, stage_name(PROBE_REWARD, side=side), questions or probe_prompts, samples or PROBE_SAMPLES)
+        probe_size = questions or probe_prompts, samples or PROBE_SAMPLES
+        sizes |= _reward_sizes(recipe.reward, stage_name(PROBE_REWARD, side=side), *probe_size)
+        if recipe.health.held_out_reward:
+            sizes |= _reward_sizes(recipe.health.held_out_reward, stage_name(HELD_OUT_REWARD, side=side), *probe_size)
     return {stage.fingerprint: sizes.get(stage.name, Size(prompts)) for stage in closure(list(iteration.stages))}
 
 
@@ -157,9 +165,8 @@ def _sampled_sizes(benchmark: str, side: Side, questions: int, samples: int, lim
     }
 
 
-def _reward_sizes(recipe: Recipe, name: str, rows: int | None, responses: int) -> dict[str, Size]:
+def _reward_sizes(reward: Reward, name: str, rows: int | None, responses: int) -> dict[str, Size]:
     """Sizes of a reward stage and of an ensemble's members, by stage name; only LLM judges generate tokens."""
-    reward = recipe.reward
     if isinstance(reward, EnsembleReward):
         members = {member_name(name, index): _judge_size(member.reward, rows, responses) for index, member in enumerate(reward.members)}
         return {**members, name: Size(rows)}
@@ -206,6 +213,9 @@ def _benchmark_sizes(recipe: Recipe, iteration: Iteration) -> dict[str, Size]:
             sizes |= {stage_name(kind, name, side): Size(len(rows)) for kind in (CHECK, SCORE)}
             if isinstance(benchmark, JudgedBenchmark):
                 sizes[stage_name(JUDGE, name, side)] = Size(judge_calls(benchmark, len(rows)))
+                repeats = min(recipe.health.judge_repeats, len(rows))
+                sizes[stage_name(JUDGE_SAMPLE, name)] = Size(repeats)
+                sizes[stage_name(REJUDGE, name, side)] = Size(judge_calls(benchmark, repeats))
             answers = turns // len(rows)
             sizes[stage_name(ANSWER, name, side)] = Size(len(rows), answers * benchmark.max_new_tokens, answers=answers)
     return sizes

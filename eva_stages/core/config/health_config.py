@@ -2,10 +2,14 @@
 
 from pydantic import Field, model_validator
 
+from eva_stages.core.config.rewards_config import PointwiseReward
 from eva_stages.core.config.section import Section
 
 PROBE_SAMPLES = 4
 """Responses to each prompt of the probe."""
+
+
+_NO_LIMITS = ("answers", "held_out_reward", "judge_repeats", "stop")
 
 
 class Health(Section):
@@ -15,12 +19,23 @@ class Health(Section):
     answers: int = Field(256, ge=0)
     """Responses that measure the new policy's distance from the base policy. Without a Lettercraft evaluation they are sampled for this
     purpose, 4 per prompt for a sample of the seed prompts. 0 = no measurement."""
+    held_out_reward: PointwiseReward | None = None
+    """A reward that training never sees, of any kind that scores single responses. It scores the responses that the training reward scores
+    for health, in every iteration."""
+    judge_repeats: int = Field(0, ge=0)
+    """Questions of the first judged benchmark that the judge judges again in the same order, once per run. 50 give a standard error of
+    about 0.07 for judge_kappa."""
     length_drift: float | None = Field(2.0, ge=1)
     """At most: ratio of response length to that of the base policy, or its inverse."""
     length_limited: float | None = Field(0.9, ge=0, le=1)
     """At most: share of responses that are cut at policy.generator.max_new_tokens."""
     reward_hacking: float | None = Field(0.03, ge=0, le=1)
     """At most: decrease of the judged win rate since the previous iteration while the mean reward increased."""
+    reward_divergence: float | None = Field(0.01, ge=0, le=1)
+    """At least: p value of a decrease of the held-out reward since its best earlier iteration while the mean reward increased; the share of
+    false alarms, per iteration, where it did not decrease."""
+    judge_kappa: float | None = Field(0.6, ge=-1, le=1)
+    """At least: agreement of the judge with itself beyond chance (Cohen's kappa, quadratic weights)."""
     equal_responses: float | None = Field(0.9, ge=0, le=1)
     """At most: share of a prompt's sampled responses that equal another one; 1 = all are equal."""
     evolved_share: float | None = Field(0.5, ge=0, le=1)
@@ -47,7 +62,7 @@ class Health(Section):
 
     @model_validator(mode="after")
     def _stops_have_limits(self) -> "Health":
-        limits = self.model_dump(exclude={"answers", "stop"})
+        limits = self.model_dump(exclude=set(_NO_LIMITS))
         if unknown := [name for name in self.stop if name not in limits]:
             raise ValueError(f"stop names {', '.join(unknown)}; known: {', '.join(limits)}")
         if names_without_limit := [name for name in self.stop if limits[name] is None]:

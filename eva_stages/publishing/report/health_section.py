@@ -9,6 +9,22 @@ from eva_stages.views.history import History
 
 TRAITS = {"reward": "mean reward of the responses", "win_rate": "judged win rate, 0 to 1", "answer_tokens": "tokens per response"}
 """Figures without a limit, which others come from."""
+OF_HELD_OUT_REWARD = {
+    "held_out_reward": "mean held-out reward of the responses",
+    "reward_gain": "gain of the training reward over the base policy (standard deviations)",
+    "held_out_gain": "gain of the held-out reward over the base policy (standard deviations)",
+    "held_out_change": "change of the held-out reward since the best earlier policy",
+    "held_out_change_error": "its standard error over questions",
+}
+OF_REPEATED_JUDGMENTS = {
+    "judge_agreement": "share of the judgments that the judge repeats",
+    "judge_agreement_low": "its 95 % interval: lower end",
+    "judge_agreement_high": "its 95 % interval: upper end",
+    "judge_kappa_low": "95 % interval of the judge's kappa: lower end",
+    "judge_kappa_high": "95 % interval of the judge's kappa: upper end",
+    "judgments_repeated": "judgments that were repeated",
+}
+"""These figures are shown where a recipe asks for them."""
 
 
 def health(history: History) -> Section:
@@ -23,10 +39,40 @@ def health(history: History) -> Section:
         [meaning.says, *(signs.get(name) for signs in figures.values()), "at most" if meaning.is_maximum else "at least", limits.get(name)]
         for name, meaning in SIGNS.items()
     ]
-    rows += [[says, *(signs.get(name) for signs in figures.values()), "", None] for name, says in TRAITS.items()]
+    optional_traits = {
+        name: says
+        for name, says in (OF_HELD_OUT_REWARD | OF_REPEATED_JUDGMENTS).items()
+        if any(name in signs for signs in figures.values())
+    }
+    traits = TRAITS | optional_traits
+    rows += [[says, *(signs.get(name) for signs in figures.values()), "", None] for name, says in traits.items()]
     heads = ["figure", *(f"iteration {number}" for number in figures), "should be", "limit"]
     note = "An empty cell is a figure that this recipe does not give, or one without a limit. Limits are those of the run's recipe."
-    return Section("health", "Health", lead, _distance(figures), [Table("Signs of an iteration that goes wrong", heads, rows, note)])
+    return Section(
+        "health",
+        "Health",
+        lead,
+        [*_gains(figures), *_distance(figures)],
+        [Table("Signs of an iteration that goes wrong", heads, rows, note)],
+    )
+
+
+def _gains(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
+    """The training reward beside the held-out one; they part where the training reward is exploited."""
+    names = {"reward_gain": "training reward", "held_out_gain": "held-out reward"}
+    gains = {name: {number: value for number, signs in figures.items() if (value := signs.get(name)) is not None} for name in names}
+    if not gains["held_out_gain"]:
+        return []
+
+    def paint(axes: Axes) -> None:
+        for place, (name, label) in enumerate(names.items()):
+            axes.plot(list(gains[name]), list(gains[name].values()), **series_style(place), label=label)
+        axes.axhline(0.0, color="grey", linewidth=0.8)
+        axes.set_xticks(list(figures))
+
+    n = f"n = {len(gains['held_out_gain']):,} policies"
+    title = "Training reward and held-out reward over the base policy"
+    return [draw("health-rewards", title, n, "iteration", "gain (standard deviations of the base policy's rewards)", paint)]
 
 
 def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
