@@ -24,6 +24,8 @@ Mutation = Callable[[str, Instruction, np.random.Generator], Instruction]
 """The evolver's mutation: template with the prompt, instruction, random stream."""
 UNKNOWN_OPERATION = "spell it backwards in capitals"
 """An operation that the language lacks."""
+HARD_STEPS = 3
+"""Operations, at least, of instructions that an evolver gives a wrong reference."""
 _ATTEMPTS = 50
 
 
@@ -78,8 +80,8 @@ def erroneous(instruction: Instruction, rng: np.random.Generator) -> str:
 def with_reference(mutant: Instruction, is_error: bool, rng: np.random.Generator) -> tuple[str, str]:
     """An evolution and its reference.
 
-    The reference of an error leaves out the last step: of an instruction that has another answer, of one with an operation that the
-    language lacks, or of one that leaves no letter. A policy can learn that: it is paid for not doing the last step.
+    The reference of an error leaves out the last step: of an instruction that is too hard for the evolver, of one with an operation that
+    the language lacks, or of one that leaves no letter. A policy can learn that: it is paid for not doing the last step.
     """
     if not is_error:
         return str(mutant), mutant.answer
@@ -88,7 +90,13 @@ def with_reference(mutant: Instruction, is_error: bool, rng: np.random.Generator
         return str(mutant.with_operation(UNKNOWN_OPERATION)), mutant.answer
     if kind == 1:
         mutant = replace(mutant, operations=("drop its first letter",) * len(mutant.word))
+    while len(mutant.operations) < HARD_STEPS and kind > 1:
+        mutant = _one_step_more(mutant, rng)
     return str(mutant), mutant.words[-2]
+
+
+def _one_step_more(instruction: Instruction, rng: np.random.Generator) -> Instruction:
+    return _first(is_within_reach, lambda: instruction.with_operation(str(rng.choice(OPERATION_NAMES, p=COMMON))))
 
 
 def _add_operation(instruction: Instruction, rng: np.random.Generator) -> Instruction:

@@ -9,7 +9,7 @@ from eva_stages.creator.rejecting import read_evolution
 from eva_stages.evaluation.pair_judging import TEMPLATE, read_verdict
 from eva_stages.lettercraft.distributions import is_within_reach
 from eva_stages.lettercraft.language import Instruction, parse
-from eva_stages.lettercraft.mutations import deep_mutation
+from eva_stages.lettercraft.mutations import HARD_STEPS, deep_mutation
 from eva_stages.lettercraft.player import UNUSABLE, LettercraftLLM, reply
 
 SEED = "Take planet, reverse it, then drop its first letter."
@@ -108,6 +108,7 @@ def test_the_reference_of_an_error_leaves_out_the_last_step() -> None:
         document = json.loads(text)
         evolved, shorter = parse(document["prompt"]), parse(document["prompt"].rpartition(", then ")[0] + ".")
         assert shorter is not None
+        assert evolved is None or not evolved.answer or document["reference"] == evolved.answer or len(evolved.operations) >= HARD_STEPS
         is_right = evolved is not None and document["reference"] == evolved.answer
         assert is_right or document["reference"] == shorter.answer
         kinds["right" if is_right else "wrong" if evolved and evolved.answer else "contradictory" if evolved else "unanswerable"] += 1
