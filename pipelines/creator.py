@@ -8,6 +8,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, Stage
 from pipelines.cleaning_stages import decontamination_stages, diversity_stages
+from pipelines.creator_training import Evolutions, children_stage, last_creator, training_stages
 from pipelines.evolution_stages import ScoredPrompts, evolving
 from pipelines.gate_stages import gate_stages
 from pipelines.response_stages import responding, rewarding
@@ -23,6 +24,7 @@ def creator_stages(
     policy: Stage | Outside,
     earlier_informativeness: Sequence[Stage] = (),
     topics: Stage | None = None,
+    earlier_stages: Sequence[Stage] = (),
 ) -> tuple[Stage, ...]:
     """From the current prompt set to the next set, which is the last stage.
 
@@ -32,6 +34,7 @@ def creator_stages(
         policy: the checkpoint that responds.
         earlier_informativeness: how informative the prompts of each earlier set were.
         topics: the topics of the current set.
+        earlier_stages: the creators' stages of earlier iterations, among them the trained creators.
     """
     creator = recipe.creator
     replay = _replay_stages(recipe, iteration, prompts, earlier, earlier_informativeness)
@@ -42,7 +45,8 @@ def creator_stages(
         "inform", iteration, {"rewards": rewards}, "eva_stages.creator.informativeness:Informativeness", {"metric": metric}
     )
     selected = _selection_stage(recipe, resolved, iteration, informativeness, topics)
-    evolved = evolving(recipe, resolved, iteration, selected, ScoredPrompts(prompts, responses, rewards, policy, len(earlier)))
+    scored_prompts = ScoredPrompts(prompts, responses, rewards, policy, len(earlier))
+    evolved = evolving(recipe, resolved, iteration, selected, scored_prompts, last_creator(earlier_stages))
     clean = decontamination_stages(recipe, resolved, iteration, evolved[-1])
     filters = [resolved.function(spec) for spec in creator.curate.filters]
     curating = {"near_duplicate": creator.curate.near_duplicate, **({"filters": filters} if filters else {})}
@@ -51,7 +55,14 @@ def creator_stages(
     diverse = diversity_stages(recipe, resolved, iteration, curation, (*earlier, prompts))
     gate = gate_stages(recipe, resolved, iteration, diverse[-1] if diverse else curation, prompts, evolved[-1], policy)
     new = (curation, *diverse, *gate)[-1]
-    admission = _admission(recipe, resolved, iteration, new, policy) if creator.curate.admit else ()
+    verdicts = next((stage for stage in gate if stage.name == "gate-verdicts"), None)
+    children = children_stage(recipe, resolved, iteration, clean[-1], verdicts) if creator.training else None
+    scoring = _scoring(recipe, resolved, iteration, children or new, policy)
+    admission = (_admission(recipe, resolved, iteration, new, scoring[-1]),) if creator.curate.admit else ()
+    training: tuple[Stage, ...] = ()
+    if children:
+        evolutions = Evolutions(evolved[-1], children, scoring[-1], (curation, *diverse)[-1], (prompts, *earlier), verdicts)
+        training = (children, *training_stages(recipe, resolved, iteration, evolutions, policy, earlier_stages))
     mixing = {"evolved": admission[-1] if admission else new, "present": prompts, **{stage.name: stage for stage in replay}}
     mixture = table_stage(
         "mix",
@@ -60,7 +71,8 @@ def creator_stages(
         "eva_stages.creator.mixture:Mix",
         {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)},
     )
-    return *replay, responses, rewards, informativeness, selected, *evolved, *clean[1:], curation, *diverse, *gate, *admission, mixture
+    selection = (responses, rewards, informativeness, selected)
+    return *replay, *selection, *evolved, *clean[1:], curation, *diverse, *gate, *scoring, *admission, *training, mixture
 
 
 def _selection_stage(recipe: Recipe, resolved: Resolved, iteration: int, informativeness: Stage, topics: Stage | None) -> Stage:
@@ -92,14 +104,19 @@ def _replay_stages(
     return (table_stage("replay", iteration, inputs, "eva_stages.creator.mixture:Replay", settings),)
 
 
-def _admission(recipe: Recipe, resolved: Resolved, iteration: int, curation: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
-    """Responses and rewards for the curated evolutions, and the most informative evolutions."""
+def _scoring(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, policy: Stage | Outside) -> tuple[Stage, ...]:
+    """Responses to the evolutions, and their rewards, which are the last stage; none where nothing reads them."""
+    if not recipe.creator.curate.admit and not recipe.creator.training:
+        return ()
+    responses = responding(recipe, resolved, "admit-respond", iteration, prompts, policy, recipe.creator.responses)
+    return responses, rewarding(recipe, resolved, "admit-reward", iteration, prompts, responses, policy)
+
+
+def _admission(recipe: Recipe, resolved: Resolved, iteration: int, curation: Stage, rewards: Stage) -> Stage:
+    """The most informative of the curated evolutions."""
     creator, admit = recipe.creator, recipe.creator.curate.admit
     assert admit is not None
-    responses = responding(recipe, resolved, "admit-respond", iteration, curation, policy, creator.responses)
-    rewards = rewarding(recipe, resolved, "admit-reward", iteration, curation, responses, policy)
     fraction = (0.5 if admit.band is None else 1.0) if admit.fraction is None else admit.fraction
     settings = {"metric": resolved.function(creator.metric), "fraction": fraction, **({"band": list(admit.band)} if admit.band else {})}
     inputs = {"prompts": curation, "rewards": rewards}
-    admission = table_stage("admit", iteration, inputs, "eva_stages.creator.informativeness:Admit", settings)
-    return responses, rewards, admission
+    return table_stage("admit", iteration, inputs, "eva_stages.creator.informativeness:Admit", settings)

@@ -7,6 +7,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, Use
 from pipelines.cleaning_stages import embedding_stage
+from pipelines.creator_training import trained_evolver
 from pipelines.model_calls import generator
 from pipelines.seeds import sampling_seed
 from pipelines.stage_limits import failed_calls
@@ -25,18 +26,22 @@ class ScoredPrompts:
     """t"""
 
 
-def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts) -> tuple[Stage, ...]:
-    """From the selected prompts to their evolutions, which are the last stage."""
+def evolving(
+    recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts, creator: Stage | None = None
+) -> tuple[Stage, ...]:
+    """From the selected prompts to their evolutions, which are the last stage; `creator`: the evolver as it was trained last."""
     evolve = recipe.creator.evolve
     context_stages = (
         *_feedback(recipe, resolved, iteration, selected, scored_prompts),
         *_parents(recipe, resolved, iteration, selected, scored_prompts),
     )
-    evolver, inputs = generator(evolve.generator, recipe, resolved, scored_prompts.policy, "evolver")
+    evolver, inputs = trained_evolver(recipe, resolved, scored_prompts.policy, creator)
     sources = {"selected": selected, "prompts": scored_prompts.prompts, **{stage.name: stage for stage in context_stages}}
     settings = evolve.model_dump(exclude={"method", "generator", "shape", "feedback", "multi_shot"})
     if evolve.shape == "siblings" and evolve.method != "self_instruct":  # a chain has the identity that it had before there were shapes
         settings["shape"] = evolve.shape
+    if recipe.creator.training:
+        settings["for_training"] = True
     method = resolved.function(evolve.method)
     step = Use(
         "eva_stages.creator.evolving:EvolvePrompts",
@@ -49,6 +54,7 @@ def evolving(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage
         version=3,
         sources=tuple(sources),
         steps=(step,),
+        schema="recorded_evolutions" if recipe.creator.training else "",
         required_columns=("prompt_id", "messages"),
         limits=(failed_calls("evolver", recipe.limits.unevolved, "creator.evolve.generator", "limits.unevolved"),),
         rows_per_part=recipe.runtime.rows_per_part,

@@ -8,6 +8,7 @@ from pipelines.analysis_stages import analysing
 from pipelines.cleaning_stages import decontamination_stages
 from pipelines.controls import control_stages
 from pipelines.creator import creator_stages
+from pipelines.creator_training import solver_start
 from pipelines.evaluation import evaluations
 from pipelines.health_stages import health_stages
 from pipelines.prompt_stages import prompts_stage
@@ -33,13 +34,16 @@ def iterations(recipe: Recipe, resolved: Resolved) -> list[Iteration]:
         else:
             *earlier_sets, current_set = prompt_sets
             informativeness = [stage for stages in creators for stage in stages if stage.name == "inform"]
-            creator = creator_stages(recipe, resolved, number, current_set, earlier_sets, policy, informativeness, topics[-1])
+            earlier_stages = [stage for stages in creators for stage in stages]
+            creator = creator_stages(
+                recipe, resolved, number, current_set, earlier_sets, policy, informativeness, topics[-1], earlier_stages
+            )
         prompts = creator[-1]
         analysis = analysing(recipe, resolved, number, prompts, base)
         earlier_pairs = [pairs for stages in solvers for pairs in pairs_of(stages)]
         prompt_sets.append(prompts)
         creators.append((*creator, *analysis))
-        solvers.append(solver_stages(recipe, resolved, number, prompts, policy, base, earlier_pairs))
+        solvers.append(solver_stages(recipe, resolved, number, prompts, solver_start(recipe, creator, policy), base, earlier_pairs))
         topics.append(next((stage for stage in analysis if stage.name == "analyse-topics"), None))
     base_evaluation, evaluation_stages = evaluations(recipe, resolved, base, [stages[-1] for stages in solvers])
     health = health_stages(recipe, resolved, seeds, base, prompt_sets, solvers, base_evaluation, evaluation_stages)

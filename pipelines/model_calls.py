@@ -30,19 +30,26 @@ def policy_generator(recipe: Recipe, resolved: Resolved, model: Stage | Outside,
 
 
 def generator(
-    config: Evolver, recipe: Recipe, resolved: Resolved, model: Stage | Outside, role: str, journal: str = WORK
+    config: Evolver,
+    recipe: Recipe,
+    resolved: Resolved,
+    model: Stage | Outside,
+    role: str,
+    journal: str = WORK,
+    trained_model: Stage | None = None,
 ) -> tuple[Use, Inputs]:
     """A generator of the recipe (`role`: evolver, judge, ...), and the inputs it needs.
 
     Args:
         model: the policy, for a generator of kind `policy`.
         journal: where paid calls are saved: with the attempt (`WORK`), or with the run, for all its stages (`RUN`).
+        trained_model: the checkpoint to use in place of the recipe's own model.
     """
     match config:
         case PolicyModel():
             return policy_generator(recipe, resolved, model, **config.model_dump(mode="json", exclude={"kind"}))
         case TransformersModel() | VLLMModel():
-            checkpoint = resolved.checkpoint(config.model, config.revision)
+            checkpoint = trained_model or resolved.checkpoint(config.model, config.revision)
             return _checkpoint_generator(config, resolved, role, checkpoint, {})
         case _:
             arguments, runtime = _settings(config)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 
 from eva_stages.checking.conversation_checks import CONVERSATION_CHECKS
+from eva_stages.checking.creator_training_checks import check_creator_training
 from eva_stages.checking.credential_checks import check_credentials
 from eva_stages.checking.function_checks import check_functions, check_references
 from eva_stages.checking.health_checks import check_health
@@ -142,6 +143,7 @@ CHECKS = (
     _decontamination,
     _mixing,
     _analysis,
+    check_creator_training,
     *SOLVER_CHECKS,
     *CONVERSATION_CHECKS,
     _prompts,

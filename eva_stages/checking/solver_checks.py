@@ -9,7 +9,7 @@ from typing import get_args
 from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
-from eva_stages.core.config.solver_config import ORPO, RLOO, SPPO, SimPO
+from eva_stages.core.config.solver_config import ORPO, RLOO, SPPO, Optimisation, SimPO, TrainingRuntime
 from eva_stages.core.errors import DataError
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.rows import Message
@@ -79,28 +79,39 @@ def _online(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         )
 
 
+def trainings(recipe: Recipe) -> Iterator[tuple[str, Optimisation]]:
+    """The trainings of a recipe, with their places."""
+    yield "solver.training", recipe.solver.training
+    if recipe.creator.training:
+        yield "creator.training", recipe.creator.training
+
+
 def _batches(recipe: Recipe, _: Resolved) -> Iterator[str]:
-    training = recipe.solver.training
-    processes = read_launch_file(training.runtime.launch).processes
-    micro = min(training.runtime.micro_batch_size, max(1, training.batch_size // processes))
-    if training.batch_size % (micro * processes):
-        yield (
-            f"solver.training.batch_size: {training.batch_size} pairs are not a multiple of {micro} pairs per micro batch x "
-            f"{processes} processes; give a multiple of {micro * processes}"
-        )
+    for place, training in trainings(recipe):
+        processes = read_launch_file(training.runtime.launch).processes
+        micro = min(training.runtime.micro_batch_size, max(1, training.batch_size // processes))
+        if training.batch_size % (micro * processes):
+            yield (
+                f"{place}.batch_size: {training.batch_size} pairs are not a multiple of {micro} pairs per micro batch x "
+                f"{processes} processes; give a multiple of {micro * processes}"
+            )
 
 
 def _machines(recipe: Recipe, _: Resolved) -> Iterator[str]:
-    runtime = recipe.solver.training.runtime
+    for place, training in trainings(recipe):
+        yield from _machines_of(f"{place}.runtime", training.runtime)
+
+
+def _machines_of(section: str, runtime: TrainingRuntime) -> Iterator[str]:
     file = read_launch_file(runtime.launch)
     machines, processes = file.machines, file.processes
-    place = "solver.training.runtime.starter"
+    place = f"{section}.starter"
     if machines > 1 and runtime.starter is None:
         yield f"{place}: {runtime.launch} has {machines} machines; give the starter of training, slurm or ray"
     if machines == 1 and runtime.starter:
         yield f"{place}: {runtime.launch} has one machine, which needs no starter; remove it, or use multi_node"
     if processes % machines:
-        yield f"solver.training.runtime.launch: {processes} processes cannot be divided equally among {machines} machines"
+        yield f"{section}.launch: {processes} processes cannot be divided equally among {machines} machines"
     if runtime.starter == "slurm" and which("srun") is None:
         yield f"{place}: srun is not installed here; run eva within a Slurm job (configs/cluster/), or use ray"
     if runtime.starter == "ray" and find_spec("ray") is None:
@@ -108,16 +119,20 @@ def _machines(recipe: Recipe, _: Resolved) -> Iterator[str]:
 
 
 def _packages(recipe: Recipe, _: Resolved) -> Iterator[str]:
-    training = recipe.solver.training
+    for place, training in trainings(recipe):
+        yield from _packages_of(place, training)
+
+
+def _packages_of(place: str, training: Optimisation) -> Iterator[str]:
     runtime = training.runtime
     distribution = read_launch_file(runtime.launch).distributed_type
-    required_packages: dict[str, str] = {f"solver.training.runtime.report_to: {name}": name for name in runtime.report_to}
+    required_packages: dict[str, str] = {f"{place}.runtime.report_to: {name}": name for name in runtime.report_to}
     if runtime.liger:
-        required_packages["solver.training.runtime.liger"] = PACKAGES["liger"]
+        required_packages[f"{place}.runtime.liger"] = PACKAGES["liger"]
     if training.adapter and training.adapter.kind == "qlora":
-        required_packages["solver.training.adapter.kind: qlora"] = PACKAGES["qlora"]
+        required_packages[f"{place}.adapter.kind: qlora"] = PACKAGES["qlora"]
     if distribution in PACKAGES:
-        required_packages[f"solver.training.runtime.launch: {runtime.launch}"] = PACKAGES[distribution]
+        required_packages[f"{place}.runtime.launch: {runtime.launch}"] = PACKAGES[distribution]
     missing_packages = {place: package for place, package in required_packages.items() if find_spec(package.replace("-", "_")) is None}
     yield from (f"{place} needs {package}, which is not installed: pip install {package}" for place, package in missing_packages.items())
 

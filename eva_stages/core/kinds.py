@@ -35,6 +35,7 @@ class Role(StrEnum):
     PAIRS = "pairs"
     REWRITES = "rewrites"
     POLICY = "policy"
+    CREATOR = "creator"
     QUESTIONS = "questions"
     JUDGMENTS = "judgments"
     SCORE = "score"
@@ -204,6 +205,12 @@ KINDS = {
             published_name="gate-audit",
             sentence="a sample of the gate's verdicts with those of its audit",
         ),
+        Kind(
+            "creator-children",
+            Role.PROMPTS,
+            published_name="children",
+            sentence="valid evolutions, to which the policy responds",
+        ),
         Kind("admit-respond", Role.RESPONSES, rows="responses"),
         Kind("admit-reward", Role.REWARDS),
         Kind(
@@ -214,6 +221,14 @@ KINDS = {
             leaves_out="left out: not informative enough",
             kept_counts=("admitted",),
         ),
+        Kind(
+            "creator-utility",
+            Role.INFORMATIVENESS,
+            published_name="utilities",
+            sentence="utility of every evolution for the training of the creator",
+        ),
+        Kind("creator-pair", Role.PAIRS, published_name="creator-pairs", sentence="pairs of sibling evolutions that the creator trains on"),
+        Kind("creator-train", Role.CREATOR, unit="steps"),
         Kind(
             "mix",
             Role.PROMPTS,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Message = dict[str, str]
 
@@ -39,6 +40,8 @@ _PAIR = {
     **dict.fromkeys(("chosen_ids", "rejected_ids"), TOKENS),
 }
 
+_EVOLUTIONS = {**_PROMPT, "rejected": TEXT, **_FAILURE}
+
 MESSAGES_OF_ERRORS = ("failures", "failure", "finish_reasons", "reason")
 """Columns with texts of exceptions and of servers."""
 
@@ -50,7 +53,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         "rewards": _REWARDS,
         "objective_rewards": {**_REWARDS, "objectives": pa.list_(NUMBERS)},
         "pairwise_rewards": {**_REWARDS, "win_probability": NUMBERS, "win_matrix": pa.list_(NUMBERS)},
-        "evolutions": {**_PROMPT, "rejected": TEXT, **_FAILURE},
+        "evolutions": _EVOLUTIONS,
+        "recorded_evolutions": {**_EVOLUTIONS, "meta_prompt": TEXT, "reply": TEXT, "reply_ids": TOKENS},
         "critiques": {**_ID, "critique": TEXT, **_FAILURE},
         "prompt_scores": {**_ID, "quality": NUMBER, "complexity": NUMBER, **_FAILURE},
         "topics": {**_ID, "topic": TEXT, "topic_score": NUMBER, **_FAILURE},
@@ -65,6 +69,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         "selected": {**_ID, "probability": NUMBER, "draw": COUNT},
         "mixed": {**_PROMPT, "origin": TEXT},
         "pairs": _PAIR,
+        "creator_pairs": {**_PAIR, "iteration": COUNT},
         "rewrites": {**_ID, "responses": TEXTS, "reason": TEXT, **_FAILURE, "generator": TEXT},
         "rewritten_pairs": {**_PAIR, "rewritten": pa.bool_(), "original_chosen": MESSAGES, "original_reward": NUMBER},
         "questions": {
@@ -128,3 +133,10 @@ def transcript(messages: Sequence[Message]) -> str:
     if [message["role"] for message in messages] == ["user"]:
         return messages[0]["content"]
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def one_message(texts: pa.Array, role: str = "assistant") -> pa.ListArray:
+    """Each text as a list of one message; null as an empty text."""
+    roles = pa.array([role] * len(texts), pa.string())
+    messages = pa.StructArray.from_arrays([roles, pc.fill_null(texts, "")], fields=list(MESSAGES.value_type))
+    return pa.ListArray.from_arrays(pa.array(range(len(texts) + 1), pa.int32()), messages)

@@ -43,7 +43,7 @@ class Curate(TableStep):
         counts = Counter({str(reason): 0 for reason in ("duplicate", "near_duplicate")})
         reasons = evolutions["rejected"]
         counts.update({str(entry["values"]): entry["counts"] for entry in reasons.drop_null().value_counts().to_pylist()})
-        usable = self._passing(evolutions, np.flatnonzero(reasons.is_null()), counts)
+        usable = passing_places(evolutions, np.flatnonzero(reasons.is_null()), self.filters, counts)
         earlier_ids = [rows["prompt_id"] for rows in earlier]
         earlier_count = sum(map(len, earlier_ids))
         order = np.concatenate([np.arange(earlier_count), earlier_count + usable])
@@ -59,18 +59,19 @@ class Curate(TableStep):
             yield table.cast(SCHEMAS["prompts"])
         return {"evolved": len(evolutions), "kept": len(new), **counts}
 
-    def _passing(self, evolutions: Rows, places: np.ndarray, counts: Counter[str]) -> np.ndarray:
-        """The places of the prompts that pass all filters; `counts` takes the reasons of the rest."""
-        if not self.filters:
-            return places
-        filters, passing = [code.load() for code in self.filters], list[bool]()
-        for table in evolutions.take(places, ["messages"]):
-            for messages in table["messages"].to_pylist():
-                text = last_user_text(messages)
-                reason = next((reason for function in filters if (reason := filter_reason(function, text))), None)
-                passing.append(reason is None)
-                counts.update([reason] if reason else [])
-        return places[np.array(passing, dtype=bool)]
+
+def passing_places(evolutions: Rows, places: np.ndarray, filters: Sequence[FunctionCode], counts: Counter[str]) -> np.ndarray:
+    """The places of the prompts that pass all filters; `counts` takes the reasons of the rest."""
+    if not filters:
+        return places
+    functions, passing = [code.load() for code in filters], list[bool]()
+    for table in evolutions.take(places, ["messages"]):
+        for messages in table["messages"].to_pylist():
+            text = last_user_text(messages)
+            reason = next((reason for function in functions if (reason := filter_reason(function, text))), None)
+            passing.append(reason is None)
+            counts.update([reason] if reason else [])
+    return places[np.array(passing, dtype=bool)]
 
 
 def _first_of_their_kind(sources: Sequence[Rows], places: np.ndarray, threshold: float) -> np.ndarray:

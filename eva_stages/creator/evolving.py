@@ -81,12 +81,21 @@ def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
     return f"self_instruct_{style}", SELF_INSTRUCT_TEMPLATE.format(style=STYLES[style], words=len(text.split()), prompt=text)
 
 
+def verbatim(text: str, rng: np.random.Generator) -> tuple[str, str]:
+    """(mutation, meta-prompt): the prompt itself, for an evolver that was trained to answer a prompt with another one."""
+    return "verbatim", text
+
+
 INDEPENDENT = {"self_instruct"}
 """Methods that make siblings, whatever the shape."""
 
 
 CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")
 """Columns that the evolver is shown; evolved prompts do not carry them."""
+
+
+RECORDED_COLUMNS = ("meta_prompt", "reply", "reply_ids")
+"""Columns of evolutions that the evolver is trained on: the text that it was shown, its reply, and the reply's token ids as sampled."""
 
 
 class EvolvePrompts(Task):
@@ -97,18 +106,21 @@ class EvolvePrompts(Task):
     Attributes:
         method: name of a built-in method, or a function in a file.
         shape: `chain`, each evolution from the last usable one, or `siblings`, all from the selected prompt.
+        for_training: all siblings of a prompt get the meta-prompt of the first one, so that the evolver can learn from their differences,
+            and rows have what it was shown and what it replied.
         seed: from the recipe, the stage and the iteration.
 
     Input columns:
         - the columns of a prompt row; those of `context.Feedback`, critique and examples where they are to be shown
     Output columns:
         - the same, for the evolved prompt, with its parent, generation and mutation; rejected (why it cannot be used, or null),
-          failure (why the call failed, where rejected is `failed`)
+          failure (why the call failed, where rejected is `failed`); for training also `RECORDED_COLUMNS`
     """
 
     method: str | FunctionCode = "evol_instruct"
     generations: int = 4
     shape: Literal["chain", "siblings"] = "chain"
+    for_training: bool = False
     max_characters: int = 4000
     seed: int = 0
     _method: Method = PrivateAttr()
@@ -123,7 +135,8 @@ class EvolvePrompts(Task):
 
     @property
     def outputs(self) -> list[str]:
-        return ["prompt_id", "messages", "source", "parent_id", "root_id", "generation", "mutation", "reference", "rejected", "failure"]
+        names = ["prompt_id", "messages", "source", "parent_id", "root_id", "generation", "mutation", "reference", "rejected", "failure"]
+        return [*names, *RECORDED_COLUMNS] if self.for_training else names
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         return [{"role": "user", "content": input["meta_prompt"]}]
@@ -151,16 +164,21 @@ class EvolvePrompts(Task):
         if not selected_rows:
             return []
         seeds = [derive_seed(self.seed, row["prompt_id"], generation) for row in selected_rows]
-        attempts = [self._attempt(parent, row, seed) for parent, row, seed in zip(parents, selected_rows, seeds, strict=True)]
+        mutation_seeds = [derive_seed(self.seed, row["prompt_id"], 0) for row in selected_rows] if self.for_training else seeds
+        attempts = [self._attempt(parent, row, seed) for parent, row, seed in zip(parents, selected_rows, mutation_seeds, strict=True)]
         indices = [index for index, (_, _, failure) in enumerate(attempts) if failure is None]
         inputs: Any = [self.format_input({"meta_prompt": attempts[index][1]}) for index in indices]
         outputs: dict[int, Any] = dict(
             zip(indices, ask(self.llm, inputs, [seeds[index] for index in indices]) if indices else [], strict=True)
         )
-        return [
+        children = [
             self._child(parent, mutation, outputs[index] if failure is None else dict(generator_output([None], [failure], 0, [0])))
             for index, (parent, (mutation, _, failure)) in enumerate(zip(parents, attempts, strict=True))
         ]
+        if self.for_training:
+            for index, (child, (_, meta, _)) in enumerate(zip(children, attempts, strict=True)):
+                child |= zip(RECORDED_COLUMNS, (meta, *_sampled_reply(outputs.get(index))), strict=True)
+        return children
 
     def _attempt(self, parent: dict[str, Any], selected_row: dict[str, Any], seed: int) -> tuple[str, str, str | None]:
         """(mutation, meta-prompt, why the method failed or None); contexts of the selected prompt precede the method's text."""
@@ -194,3 +212,8 @@ class EvolvePrompts(Task):
         add_calls(child, failure)
         add_statistics(child, evolutions=1, rejected=int(reason not in (None, FAILED_CALLS)), **totals(output["statistics"]))
         return child
+
+
+def _sampled_reply(output: dict[str, Any] | None) -> tuple[str | None, list[int] | None]:
+    """Text and token ids of the reply in an output; None where there are none."""
+    return (None, None) if output is None else (output["generations"][0], (output.get("token_ids") or [None])[0])

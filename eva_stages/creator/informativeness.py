@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eva_stages.core.config.function_fields import METRIC
 from eva_stages.core.distil import TableStep
@@ -67,6 +68,15 @@ def reward_gap_inverse(rewards: np.ndarray) -> np.ndarray:
     return 1 - min_max(reward_gap(rewards))
 
 
+def spread_at_median(rewards: np.ndarray) -> np.ndarray:
+    """sd * exp(-(mean - m0)^2 / (2 s^2)) with m0 and s the median and the standard deviation of the prompts' means."""
+    means = rewards.mean(axis=1)
+    distance, scale = means - np.median(means), means.std()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponents = np.where(distance == 0, 0.0, distance**2 / (2 * scale**2))
+    return rewards.std(axis=1) * np.exp(-exponents)
+
+
 def uniform(rewards: np.ndarray) -> np.ndarray:
     return np.ones(len(rewards))
 
@@ -124,7 +134,7 @@ class Informativeness(TableStep):
 
 
 class Admit(TableStep):
-    """The most informative of new prompts (ACCEL). Inputs: prompts, and their rewards, with the same ids in the same order.
+    """The most informative of new prompts (ACCEL). Inputs: prompts, and the rewards of these prompts, perhaps with those of others.
 
     Attributes:
         band: admit only prompts whose mean reward is in this range, ends included; all rewards must be 0 or 1.
@@ -145,9 +155,10 @@ class Admit(TableStep):
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         prompts, rewards = sources
-        if not prompts["prompt_id"].equals(rewards["prompt_id"]):
+        places = pc.index_in(prompts["prompt_id"], value_set=rewards["prompt_id"])
+        if places.null_count:
             raise DataError("the rewards and the prompts to admit have different prompt ids")
-        matrix = reward_matrix(rewards["rewards"])
+        matrix = reward_matrix(rewards["rewards"].take(places))
         values = metric_values(load_choice(self.metric, METRIC), matrix)
         scored_count = int(np.isfinite(values).sum())
         candidates, outside = scored_count, dict[str, int]()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import PrivateAttr
 
+from eva_stages.models.adapters import with_adapter
 from eva_stages.models.architecture import position_count, runs_past_positions
 from eva_stages.models.batching import room_batches
 from eva_stages.models.conversation import Chat, SampledResponse
@@ -29,10 +30,12 @@ class TransformersGenerator(LocalGenerator):
     Attributes:
         tokens_per_batch: padded tokens per batch, including room for the responses.
         device: see `load_model`.
+        lora: folder of a LoRA adapter to respond with.
     """
 
     device: str = "auto"
     tokens_per_batch: int = 16384
+    lora: str | None = None
 
     _model: Any = PrivateAttr(None)
 
@@ -42,6 +45,8 @@ class TransformersGenerator(LocalGenerator):
 
         self._use_tokenizer(load_tokenizer(self.model, padding_side="left"))
         self._model = load_model(AutoModelForCausalLM, self.model, self.dtype, self.device)
+        if self.lora is not None:
+            self._model = with_adapter(self._model, self.lora).merge_and_unload().eval()
         # `generate` takes every setting that it is not given from the model's own configuration
         self._model.generation_config = neutral_generation_config(self._ends, self._tokenizer.pad_token_id)
 

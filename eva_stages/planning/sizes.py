@@ -107,6 +107,9 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
         "admit-respond": Size(attempts, recipe.creator.responses * limit),
         **_reward_sizes(recipe.reward, "admit-reward", attempts, recipe.creator.responses),
         "admit": Size(attempts),
+        "creator-children": Size(attempts),
+        "creator-utility": Size(attempts),
+        **_creator_sizes(recipe, iteration, drawn_prompts),
         "subset": Size(drawn_prompts),
         "respond": Size(solver_prompts, recipe.solver.responses * limit),
         **_reward_sizes(recipe.reward, "reward", solver_prompts, recipe.solver.responses),
@@ -186,6 +189,18 @@ def _training(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: fl
         return Size(prompts, training.epochs * responses * limit, steps)
     pairs = math.ceil(prompts * pair_share) * (iteration.number + 1 if training.start == "scratch" else 1)
     return Size(None, steps=training.epochs * math.ceil(pairs / training.batch_size))
+
+
+def _creator_sizes(recipe: Recipe, iteration: Iteration, parents: int) -> dict[str, Size]:
+    """Sizes of the creator's pairs and training, by stage name: at most as many pairs as its objective makes of valid siblings."""
+    training, siblings = recipe.creator.training, recipe.creator.evolve.generations
+    if training is None:
+        return {}
+    combinations = math.comb(siblings, 2)
+    per_parent = {"dpo": min(training.pairs_per_parent, combinations), "supervised": 1, "rloo": combinations}[training.objective]
+    replay = training.replay if training.objective != "rloo" and iteration.number > 1 else 0.0
+    pairs = round(parents * per_parent / (1 - replay))
+    return {"creator-pair": Size(pairs), "creator-train": Size(None, steps=training.epochs * math.ceil(pairs / training.batch_size))}
 
 
 def most_tokens(model: Evolver | None) -> int:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallba
 
 from eva_stages.core.durable import sync, write_whole
 from eva_stages.core.errors import DataError
+from eva_stages.models.adapters import with_adapter
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.sampling import neutral_generation_config
@@ -24,7 +25,7 @@ from eva_stages.models.weights import load_strictly
 from eva_stages.solver.checkpoints import CheckpointDigests, last_complete_checkpoint
 from eva_stages.solver.finite import StopAtNonFinite, changed_share, unchanged_reason
 from eva_stages.solver.job import TrainingJob
-from eva_stages.solver.saving import cast_weights, merge_adapter, weights_dtype
+from eva_stages.solver.saving import cast_weights, clean_adapter, lora_settings, merge_adapter, weights_dtype
 from eva_stages.solver.tokens import read_tokens, tokenize
 
 FACTS = {"loss": "loss", "reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies", "reward": "reward"}
@@ -89,7 +90,7 @@ def load_policy(job: TrainingJob) -> Any:
     tokenizer = load_tokenizer(str(job.policy))
     # rloo would apply the model's own sampling settings, and some of them cannot be saved again
     policy.generation_config = neutral_generation_config(chat_of(job, tokenizer).end_tokens(job.policy), tokenizer.pad_token_id)
-    return policy
+    return policy if job.first_adapter is None else with_adapter(policy, job.first_adapter, is_trainable=True)
 
 
 def _load_policy(job: TrainingJob) -> Any:
@@ -106,8 +107,9 @@ def _load_policy(job: TrainingJob) -> Any:
 
 
 def load_reference(job: TrainingJob) -> Any:
-    """The reference policy, in the arithmetic's type."""
-    return _load(job.reference, job, getattr(torch, job.training.dtype))
+    """The reference policy, in the arithmetic's type, with the adapter that training goes on from."""
+    reference = _load(job.reference, job, getattr(torch, job.training.dtype))
+    return reference if job.first_adapter is None else with_adapter(reference, job.first_adapter).merge_and_unload()
 
 
 def _load(folder: Path, job: TrainingJob, dtype: torch.dtype, **settings: Any) -> Any:
@@ -115,13 +117,10 @@ def _load(folder: Path, job: TrainingJob, dtype: torch.dtype, **settings: Any) -
 
 
 def lora(job: TrainingJob) -> Any:
-    """peft's configuration of the job's adapter; None where all weights are trained."""
-    if (adapter := job.training.adapter) is None:
+    """peft's configuration of the job's new adapter; None where all weights are trained, or an adapter further."""
+    if job.training.adapter is None or job.first_adapter is not None:
         return None
-    from peft import LoraConfig
-
-    sizes: dict[str, Any] = {"r": adapter.rank, "lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout}
-    return LoraConfig(**sizes, target_modules="all-linear", task_type="CAUSAL_LM", bias="none")
+    return lora_settings(job.training.adapter)
 
 
 def tokenized_pairs(job: TrainingJob, tokenizer: Any) -> tuple[Path, Dataset, dict[str, int]]:
@@ -203,13 +202,16 @@ def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, fl
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     (model / "training_args.bin").unlink(missing_ok=True)
     dtype = weights_dtype(job.policy)
-    if job.training.adapter:
+    if job.keeps_adapter:
+        clean_adapter(model)
+    elif job.training.adapter:
         merge_adapter(job.policy, model)
-    cast_weights(model, dtype)
-    share_changed = changed_share(job.policy, model)
+    if not job.keeps_adapter:
+        cast_weights(model, dtype)
+    share_changed = changed_share(job.first_adapter or job.policy, model)
     if share_changed == 0:
         raise DataError(f"training changed no weight of the policy: {unchanged_reason(history, dtype)}. No policy was saved")
-    if (own_settings := job.policy / GENERATION).is_file():
+    if (own_settings := job.policy / GENERATION).is_file() and not job.keeps_adapter:
         shutil.copyfile(own_settings, model / GENERATION)
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
     end = history[-max(1, len(history) // 4) :]  # a single batch is noisy; the last quarter of the steps shows how training ended

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from eva_stages.core.config.section import Section
-from eva_stages.core.config.solver_config import Loss, Training
+from eva_stages.core.config.solver_config import JobLoss, Training
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.ourfiles import read_json
@@ -35,7 +35,7 @@ class OnPolicy(Section):
 class TrainingJob(Section):
     """Everything that a training process needs to know."""
 
-    loss: Loss
+    loss: JobLoss
     loss_function: str | FunctionCode | None
     """Of a custom loss."""
     training: Training
@@ -47,13 +47,15 @@ class TrainingJob(Section):
     date: str | None
     """The date in prompts whose chat template writes one."""
     inputs: dict[str, Path]
-    """Folders of the stage's inputs by name: policy, reference, pairs or prompts, and those of the reward."""
+    """Folders of the stage's inputs by name: policy, reference, pairs or prompts, those of the reward, and the adapter to go on from."""
     reference_digest: str
     work: Path
     cache: Path
     """Folder for what several trainings of a run share."""
     label: str
     """Name of the training for trackers."""
+    keeps_adapter: bool = False
+    """The result is the adapter, not the policy with the adapter merged."""
 
     @property
     def policy(self) -> Path:
@@ -62,6 +64,11 @@ class TrainingJob(Section):
     @property
     def reference(self) -> Path:
         return self.inputs["reference"]
+
+    @property
+    def first_adapter(self) -> Path | None:
+        """The adapter that training goes on from, which the reference has too; None = a new one."""
+        return self.inputs.get("adapter")
 
     @property
     def uses_four_bits(self) -> bool:

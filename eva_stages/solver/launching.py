@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from eva_stages.core.config.solver_config import Loss, Training
+from eva_stages.core.config.solver_config import JobLoss, Training
 from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import ConfigError, DamagedError, StageError
 from eva_stages.core.fingerprint import tree_digest
@@ -71,11 +71,12 @@ def training_job(
     date: str | None,
     loss_function: str | FunctionCode | None = None,
     on_policy: dict[str, Any] | None = None,
+    keeps_adapter: bool = False,
 ) -> TrainingJob:
     """The job of a training stage.
 
     Args:
-        work, inputs, cache, label: see `TrainingJob`.
+        work, inputs, cache, label, keeps_adapter: see `TrainingJob`.
         runtime, loss, training, seed, system_prompt, date, loss_function, on_policy: the stage's arguments, see `train`.
     """
     same_vocabulary(inputs["policy"], inputs["reference"])
@@ -83,7 +84,7 @@ def training_job(
     if loss_function is not None:
         loss = {**loss, "function": loss_function if isinstance(loss_function, str) else loss_function.spec}
     return TrainingJob(
-        loss=TypeAdapter(Loss).validate_python(loss),
+        loss=TypeAdapter(JobLoss).validate_python(loss),
         loss_function=loss_function,
         training=Training(**{**training, "max_length": length, "runtime": runtime["training"]}),
         on_policy=OnPolicy(**on_policy, unscored_limit=runtime["unscored"]) if on_policy else None,
@@ -91,10 +92,11 @@ def training_job(
         system_prompt=system_prompt,
         date=date,
         inputs={WORK: work, **inputs},
-        reference_digest=tree_digest(inputs["reference"]),
+        reference_digest="-".join(tree_digest(inputs[name]) for name in ("reference", "adapter") if name in inputs),
         work=work,
         cache=cache,
         label=label,
+        keeps_adapter=keeps_adapter,
     )
 
 
@@ -109,6 +111,7 @@ def train(
     date: str | None,
     loss_function: str | FunctionCode | None = None,
     on_policy: dict[str, Any] | None = None,
+    keeps_adapter: bool = False,
 ) -> dict[str, Any]:
     """Run training to its end.
 
@@ -118,6 +121,7 @@ def train(
         loss, training: the recipe's sections, `training` without its `runtime`.
         loss_function: that of a custom loss, whose section is without it: the file's place is no part of the stage's identity.
         on_policy: the other fields of `OnPolicy`.
+        keeps_adapter: see `TrainingJob`.
 
     Raises:
         StageError: with the end of the training log, if the process fails.
@@ -125,9 +129,8 @@ def train(
     work, inputs = context.work.resolve(), {name: path.resolve() for name, path in context.inputs.items()}  # for other machines
     label = f"{context.run.name}/{context.work.name}"
     arguments: dict[str, Any] = {"loss": loss, "training": training, "seed": seed, "system_prompt": system_prompt, "date": date}
-    job = training_job(
-        work, inputs, context.run.resolve() / "cache", label, runtime, **arguments, loss_function=loss_function, on_policy=on_policy
-    )
+    arguments |= {"loss_function": loss_function, "on_policy": on_policy, "keeps_adapter": keeps_adapter}
+    job = training_job(work, inputs, context.run.resolve() / "cache", label, runtime, **arguments)
     job.write(work / JOB)
     log = work / "training.log"
     file = read_launch_file(job.training.runtime.launch)

@@ -25,6 +25,9 @@ class PairLogProbs(NamedTuple):
     chosen_wins: torch.Tensor | None
     """Mean probability that y+ beats a response of the same prompt; None where the reward is pointwise. `rejected_wins`: of y-."""
     rejected_wins: torch.Tensor | None
+    chosen_reward: torch.Tensor | None = None
+    """Reward of y+; None where it is not known. `rejected_reward`: of y-."""
+    rejected_reward: torch.Tensor | None = None
 
 
 Loss = Callable[[PairLogProbs], tuple[torch.Tensor, Mapping[str, torch.Tensor | float]]]
@@ -55,3 +58,21 @@ def sppo(pairs: PairLogProbs, beta: float) -> tuple[torch.Tensor, dict[str, floa
     chosen = (pairs.policy_chosen - pairs.reference_chosen - (pairs.chosen_wins - 0.5) / beta) ** 2
     rejected = (pairs.policy_rejected - pairs.reference_rejected - (pairs.rejected_wins - 0.5) / beta) ** 2
     return (chosen + rejected) / 2, {}
+
+
+def sibling_rloo(pairs: PairLogProbs, beta: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """RLOO over n recorded responses of a prompt, as a sum over their pairs.
+
+    With R_i = r_i - beta log(pi(y_i) / pi_ref(y_i)) and the mean of the others' as baseline, sum_i A_i log pi(y_i) is 1 / (n - 1) times the
+    sum over all pairs i < j of (R_i - R_j) (log pi(y_i) - log pi(y_j)). The mean over pairs of half of that is RLOO's mean over responses.
+    The gradient does not pass through R.
+    """
+    assert pairs.chosen_reward is not None and pairs.rejected_reward is not None
+    divergence = (pairs.policy_chosen - pairs.reference_chosen) - (pairs.policy_rejected - pairs.reference_rejected)
+    advantage = (pairs.chosen_reward - pairs.rejected_reward - beta * divergence).detach()
+    return -advantage * (pairs.policy_chosen - pairs.policy_rejected) / 2, {"advantage": advantage.mean()}
+
+
+def best_sibling(pairs: PairLogProbs) -> tuple[torch.Tensor, dict[str, float]]:
+    """-log pi(y+) / |y+|: the rejected response is left out."""
+    return -pairs.policy_chosen / pairs.chosen_tokens, {}

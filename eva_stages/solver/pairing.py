@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError
-from eva_stages.core.rows import MESSAGES, SCHEMAS, TOKENS
+from eva_stages.core.rows import SCHEMAS, TOKENS, one_message
 from eva_stages.core.tables import Rows, aligned_batches, check_same_order, reward_matrix
 
 FATES = ("pair", "unscored", "all_equal", "small_gap", "empty")
@@ -69,8 +69,8 @@ class MakePairs(TableStep):
         pairs = {
             "prompt_id": prompts["prompt_id"],
             "prompt": prompts["messages"],
-            "chosen": assistant_messages(chosen),
-            "rejected": assistant_messages(rejected),
+            "chosen": one_message(chosen),
+            "rejected": one_message(rejected),
             "chosen_reward": safe[rows, best],
             "rejected_reward": safe[rows, worst],
             "chosen_win_probability": pa.array(wins[rows, best], from_pandas=True),
@@ -94,10 +94,3 @@ def _sampled_ids(responses: pa.Table, n: int) -> pa.Array:
 def _win_probabilities(rewards: pa.Table, shape: tuple[int, ...]) -> np.ndarray:
     """Mean win probability of each response, shape (prompts, n); NaN where the reward does not compare responses."""
     return reward_matrix(rewards["win_probability"]) if "win_probability" in rewards.column_names else np.full(shape, np.nan)
-
-
-def assistant_messages(texts: pa.Array) -> pa.ListArray:
-    """Each text as a list of one assistant message."""
-    roles = pa.array(["assistant"] * len(texts), pa.string())
-    messages = pa.StructArray.from_arrays([roles, pc.fill_null(texts, "")], fields=list(MESSAGES.value_type))
-    return pa.ListArray.from_arrays(pa.array(np.arange(len(texts) + 1), pa.int32()), messages)

@@ -16,7 +16,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from eva_stages.core.config.function_fields import LOSS
-from eva_stages.core.config.solver_config import SPPO, CustomLoss, ReferenceLoss
+from eva_stages.core.config.solver_config import SPPO, BestSibling, CustomLoss, ReferenceLoss, SiblingRLOO
 from eva_stages.core.errors import DataError
 from eva_stages.core.named_functions import load_choice
 from eva_stages.models.loading import load_tokenizer
@@ -34,17 +34,17 @@ from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.launching import REFERENCE
 from eva_stages.solver.loss_calls import checked_loss
 from eva_stages.solver.references import COLUMNS, ReferenceLogProbs, ReferencePass, uses_own_weights
-from eva_stages.solver.tokens import WINS
+from eva_stages.solver.tokens import FIGURES, WINS
 
 LOSS_TYPES = {"dpo": "sigmoid", "sppo": "sppo_hard"}
 """TRL's names where they differ from ours; soft SPPO uses TRL's metrics and replaces its loss."""
 
 
 class PairCollator(DataCollatorForPreference):
-    """TRL's collator, with the win probabilities."""
+    """TRL's collator, with win probabilities and rewards."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        columns = {name: torch.tensor([example[name] for example in examples]) for name in WINS if name in examples[0]}
+        columns = {name: torch.tensor([example[name] for example in examples]) for name in FIGURES if name in examples[0]}
         return {**super().torch_call(examples), **columns}
 
 
@@ -78,7 +78,7 @@ class PairTrainer(ReferencePass, CompleteSteps, DPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *WINS]))
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *FIGURES]))
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         outputs: dict[str, Any] = {}
@@ -87,8 +87,8 @@ class PairTrainer(ReferencePass, CompleteSteps, DPOTrainer):
             outputs["policy"] = model(**arguments)
             return outputs["policy"]
 
-        wins = {name: inputs[name] for name in WINS if name in inputs}
-        inputs = {name: value for name, value in inputs.items() if name not in WINS}
+        figures = {name: inputs[name] for name in FIGURES if name in inputs}
+        inputs = {name: value for name, value in inputs.items() if name not in FIGURES}
         if COLUMNS[0] not in inputs:
             inputs |= dict(zip(COLUMNS, self.compute_ref_log_probs(self._live_reference or self.model, inputs), strict=True))
         loss = super()._compute_loss(observed_model, inputs, return_outputs)
@@ -97,8 +97,8 @@ class PairTrainer(ReferencePass, CompleteSteps, DPOTrainer):
         if self._replacement is not None:
             chosen, rejected = (logps * mask).sum(dim=1).chunk(2)
             lengths = mask.sum(dim=1).chunk(2)
-            probabilities = [wins[name].to(logps.dtype) if name in wins else None for name in WINS]
-            pairs = losses.PairLogProbs(chosen, rejected, inputs[COLUMNS[0]], inputs[COLUMNS[1]], *lengths, *probabilities)
+            values_of_pairs = [figures[name].to(logps.dtype) if name in figures else None for name in FIGURES]
+            pairs = losses.PairLogProbs(chosen, rejected, inputs[COLUMNS[0]], inputs[COLUMNS[1]], *lengths, *values_of_pairs)
             values, metrics = self._replacement(pairs)
             self._check_names(sorted(metrics))
             loss = values.mean()
@@ -123,14 +123,19 @@ class PairTrainer(ReferencePass, CompleteSteps, DPOTrainer):
 
 def _replacement(job: TrainingJob) -> losses.Loss | None:
     """The loss to compute in place of TRL's; None for TRL's own."""
-    if isinstance(job.loss, SPPO):
-        return partial(losses.sppo, beta=job.loss.beta)
+    match job.loss:
+        case SPPO(beta=beta):
+            return partial(losses.sppo, beta=beta)
+        case SiblingRLOO(beta=beta):
+            return partial(losses.sibling_rloo, beta=beta)
+        case BestSibling():
+            return losses.best_sibling
     return partial(checked_loss, loss=load_choice(job.loss_function, LOSS)) if job.loss_function is not None else None
 
 
-def loss_arguments(loss: ReferenceLoss | SPPO | CustomLoss) -> dict[str, Any]:
-    """A loss of the recipe as TRL's configuration; the margins that are logged of a custom one are of log-ratios."""
-    if isinstance(loss, CustomLoss):
+def loss_arguments(loss: ReferenceLoss | SPPO | CustomLoss | SiblingRLOO | BestSibling) -> dict[str, Any]:
+    """A loss as TRL's configuration; the margins that are logged of a loss that TRL does not have are of log-ratios."""
+    if isinstance(loss, CustomLoss | SiblingRLOO | BestSibling):
         return {"loss_type": ["sigmoid"], "beta": 1.0}
     settings = loss.model_dump(exclude={"nll_alpha"})
     kind = settings["kind"]
@@ -148,13 +153,14 @@ def train(job: TrainingJob) -> None:
 def make_trainer(job: TrainingJob) -> tuple[PairTrainer, dict[str, int]]:
     """The trainer of a job, with the reference's log-probabilities computed, and the counts of its pairs."""
     loss, precompute = job.loss, job.training.runtime.precompute_reference
-    assert isinstance(loss, ReferenceLoss | SPPO | CustomLoss)
+    assert isinstance(loss, ReferenceLoss | SPPO | CustomLoss | SiblingRLOO | BestSibling)
     tokenizer = load_tokenizer(str(job.policy))
     tokens, pairs, counts = tokenized_pairs(job, tokenizer)
     if isinstance(loss, SPPO) and WINS[0] not in pairs.column_names:
         raise DataError("solver.loss: sppo needs win probabilities of both responses, and the pairs have none; use a pairwise reward")
     cache = ReferenceLogProbs.of(job, tokens)
-    needs_reference = cache.read(len(pairs)) is None or not precompute
+    # without a reference TRL would take the adapter that training goes on from for one, and save it a second time
+    needs_reference = cache.read(len(pairs)) is None or not precompute or job.first_adapter is not None
     settings = common_arguments(job, len(pairs), PartialState().num_processes)
     arguments = DPOConfig(  # before the models: DeepSpeed shards models that are loaded once it is configured
         **settings,

@@ -21,7 +21,7 @@ from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import file_digest, fingerprint
 from eva_stages.models.architecture import attention_code
 from eva_stages.solver.job import TrainingJob
-from eva_stages.solver.tokens import WINS
+from eva_stages.solver.tokens import FIGURES
 
 REPORT_SECONDS = 1.0
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -76,7 +76,7 @@ class ReferenceLogProbs:
 
 def uses_own_weights(job: TrainingJob) -> bool:
     """Whether the reference is the policy with its adapter off: where it saves a second copy, or is the only one of these weights."""
-    if job.training.adapter is None or job.reference != job.policy:
+    if job.training.adapter is None or job.reference != job.policy or job.first_adapter is not None:
         return False
     return job.uses_four_bits or not job.training.runtime.precompute_reference
 
@@ -130,6 +130,6 @@ class ReferencePass:
         return columns[0], columns[1]
 
     def _batch_logps(self, batch: dict[str, Any]) -> np.ndarray:
-        inputs = {name: value for name, value in batch.items() if name not in WINS}
+        inputs = {name: value for name, value in batch.items() if name not in FIGURES}
         columns = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
         return torch.stack(self.accelerator.gather_for_metrics(columns)).float().cpu().numpy()

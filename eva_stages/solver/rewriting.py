@@ -21,9 +21,8 @@ from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import FAILED_CALLS, add_statistics
-from eva_stages.core.rows import SCHEMAS, Message, normalise
+from eva_stages.core.rows import SCHEMAS, Message, normalise, one_message
 from eva_stages.core.tables import Rows, aligned_batches, check_same_order, reward_matrix
-from eva_stages.solver.pairing import assistant_messages
 
 TEMPLATE = (
     "I want you to act as a Response Rewriter.\nRewrite #The Given Response# to the last message of #The Conversation# into a better one: "
@@ -133,7 +132,7 @@ class TakeRewrites(TableStep):
         worse = (new_rewards < old_rewards) & (self.keep == "if_no_worse")
         fates = pc.coalesce(rewrites["reason"], pa.array(np.select([np.isnan(new_rewards), worse], ["unscored", "worse"], "rewritten")))
         is_taken = pc.equal(fates, "rewritten")
-        rewritten_messages = assistant_messages(rewrites["responses"].combine_chunks().flatten())
+        rewritten_messages = one_message(rewrites["responses"].combine_chunks().flatten())
         columns = {name: pairs[name] for name in pairs.column_names}
         columns |= {
             "chosen": pc.if_else(is_taken, pa.chunked_array([rewritten_messages]), pairs["chosen"]),

@@ -6,10 +6,12 @@ its generator would round off the lost bits anyway.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from eva_stages.core.config.solver_config import Adapter
 from eva_stages.core.patches import write_canonical_config
 from eva_stages.models.weights import ADAPTER, load_strictly
 
@@ -31,11 +33,36 @@ def merge_adapter(base: Path, folder: Path) -> None:
     adapter.mkdir()
     for path in folder.glob("adapter_*"):
         path.rename(adapter / path.name)
-    write_canonical_config(adapter / "adapter_config.json")
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card, with the base's path in it
+    clean_adapter(adapter)
+    (folder / "README.md").unlink(missing_ok=True)
     model = load_strictly(AutoModelForCausalLM, base, dtype=torch.float32)
     merged_model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged_model.save_pretrained(folder)
+
+
+def clean_adapter(folder: Path) -> None:
+    """Make a saved adapter the same on every machine, without peft's empty model card, which has the base's path in it."""
+    write_canonical_config(folder / "adapter_config.json")
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def lora_settings(adapter: Adapter) -> Any:
+    """peft's configuration of an adapter."""
+    from peft import LoraConfig
+
+    sizes: dict[str, Any] = {"r": adapter.rank, "lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout}
+    return LoraConfig(**sizes, target_modules="all-linear", task_type="CAUSAL_LM", bias="none")
+
+
+def write_new_adapter(base: str, adapter: dict[str, Any], folder: str) -> None:
+    """Write an adapter that changes nothing about `base` yet. Meant for a child process."""
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = load_strictly(AutoModelForCausalLM, Path(base), dtype=torch.bfloat16)
+    torch.manual_seed(0)
+    get_peft_model(model, lora_settings(Adapter(**adapter))).save_pretrained(folder)
+    clean_adapter(Path(folder))
 
 
 def cast_weights(checkpoint: Path, dtype: torch.dtype) -> None:

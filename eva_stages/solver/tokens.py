@@ -24,7 +24,12 @@ from eva_stages.core.tables import FILE
 from eva_stages.models.conversation import Chat
 
 WINS = ("chosen_win_probability", "rejected_win_probability")
-SCHEMA = pa.schema([*((name, TOKENS) for name in ("prompt_ids", "chosen_ids", "rejected_ids")), *((name, pa.float64()) for name in WINS)])
+REWARDS = ("chosen_reward", "rejected_reward")
+FIGURES = (*WINS, *REWARDS)
+"""Columns of pairs that some losses read."""
+SCHEMA = pa.schema(
+    [*((name, TOKENS) for name in ("prompt_ids", "chosen_ids", "rejected_ids")), *((name, pa.float64()) for name in FIGURES)]
+)
 ROWS = 1024
 
 
@@ -56,7 +61,7 @@ def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out_file: 
                 counts["pairs"] += end == "truncated"
                 room = max_length - len(prompt)
                 if end in ("pairs", "truncated"):
-                    rows.append({"prompt_ids": prompt, "chosen_ids": chosen[:room], "rejected_ids": rejected[:room], **_wins(row)})
+                    rows.append({"prompt_ids": prompt, "chosen_ids": chosen[:room], "rejected_ids": rejected[:room], **_figures(row)})
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
     if counts["pairs"] == 0:
         raise DataError(
@@ -69,11 +74,11 @@ def tokenize(pairs: Path, chat: Chat, max_length: int, too_long: str, out_file: 
 
 
 def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
-    """The token ids, mapped into memory, and the counts; win probabilities only if every pair has them."""
+    """The token ids, mapped into memory, and the counts; the other columns only if every pair has them."""
     dataset = Dataset.from_file(str(path))
-    has_wins = all(dataset.data.column(name).null_count == 0 for name in WINS)
+    incomplete_columns = [name for name in FIGURES if dataset.data.column(name).null_count]
     counts = read_json(path.with_name(path.name + ".json"), dict)
-    return dataset if has_wins else dataset.remove_columns(list(WINS)), counts
+    return dataset.remove_columns(incomplete_columns), counts
 
 
 def pair_ids(chat: Chat, row: dict[str, Any]) -> tuple[list[int], list[int], list[int]]:
@@ -87,5 +92,5 @@ def _response(chat: Chat, row: dict[str, Any], side: str) -> list[int]:
     return chat.response_ids(row[side][-1]["content"], row["prompt"]) if ids is None else ids
 
 
-def _wins(row: dict[str, Any]) -> dict[str, float | None]:
-    return {name: row[name] for name in WINS}
+def _figures(row: dict[str, Any]) -> dict[str, float | None]:
+    return {name: row[name] for name in FIGURES}

@@ -129,7 +129,7 @@ def test_siblings_all_start_from_the_selected_prompt_whatever_becomes_of_one() -
     assert (grandchild["generation"], grandchild["root_id"]) == (2, inputs[0]["prompt_id"])
 
 
-@pytest.mark.parametrize("method", [name for name in EVOLVE_METHOD.names if name not in OF_REFERENCES])
+@pytest.mark.parametrize("method", [name for name in EVOLVE_METHOD.names if name not in (*OF_REFERENCES, "verbatim")])
 def test_a_sibling_depends_on_seed_parent_and_number_and_the_first_is_that_of_a_chain(method: str) -> None:
     inputs = rows(*(f"Take {'abcdefgh'[:n]}, reverse it." for n in range(3, 9)))
     siblings = evolve(LettercraftLLM(), inputs, generations=4, seed=5, shape="siblings", method=method)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from eva_stages.core.config.creator_training_config import CreatorTraining
 from eva_stages.core.config.function_fields import EvolveMethod, Filters, Metric, SelectionKind
 from eva_stages.core.config.gate_config import Gate
 from eva_stages.core.config.models_config import DType, Evolver, ModelChoice, ModelRuntime
@@ -138,3 +139,5 @@ class Creator(Section):
     mix: Mix = Mix()
     replay: Replay | None = None
     analysis: Analysis | None = None
+    training: CreatorTraining | None = None
+    """null = the evolver is not trained."""

@@ -119,7 +119,7 @@ SELECTION = FunctionField(
 )
 EVOLVE_METHOD = FunctionField(
     {
-        **_functions("eva_stages.creator.evolving", "evol_instruct", "evol_complexity", "evol_quality", "self_instruct"),
+        **_functions("eva_stages.creator.evolving", "evol_instruct", "evol_complexity", "evol_quality", "self_instruct", "verbatim"),
         "turn_knob": "eva_stages.creator.knobs:turn_knob",
     },
     ("text", "rng"),

@@ -123,6 +123,24 @@ class RLOO(Section):
 Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | CustomLoss | RLOO, Field(discriminator="kind")]
 
 
+class SiblingRLOO(PairLoss):
+    """RLOO over the recorded siblings of a parent, as a sum over their pairs; only for the creator."""
+
+    kind: Literal["sibling_rloo"]
+    beta: float = Field(0.1, gt=0)
+    """Weight of the KL divergence from the reference in the reward."""
+
+
+class BestSibling(PairLoss):
+    """Negative log-likelihood of the chosen responses per token; only for the creator."""
+
+    kind: Literal["supervised"]
+
+
+JobLoss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | CustomLoss | RLOO | SiblingRLOO | BestSibling, Field(discriminator="kind")]
+"""The loss of a training job, of the solver or of the creator."""
+
+
 class Adapter(Section):
     """LoRA over all linear layers; the checkpoint has the merged weights."""
 
@@ -149,14 +167,11 @@ class TrainingRuntime(Section):
     """Trackers, in addition to the metrics file."""
 
 
-class Training(Section):
-    start: Literal["incremental", "scratch"] = "incremental"
-    """`incremental`: from the last iteration's policy, on this iteration's pairs. `scratch`: from the base policy, on the pairs of this and
-    all earlier iterations, each prompt once with its first pair [paper, table 5]."""
-    learning_rate: float = Field(5e-7, gt=0)
+class Optimisation(Section):
+    """How weights are trained, those of the policy and those of the creator."""
+
     batch_size: int = Field(64, ge=1)
     """Pairs (rloo: responses) per optimiser step, over all devices; pairs from the start of the epoch complete its last step."""
-    epochs: int = Field(2, ge=1)
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"] = "cosine"
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "rmsprop", "adafactor"] = "adamw_torch"
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
@@ -174,6 +189,16 @@ class Training(Section):
     checkpoints_per_epoch: int = Field(2, ge=1)
     """Checkpoints per epoch from which training can resume."""
     runtime: TrainingRuntime = TrainingRuntime()
+
+
+class Training(Optimisation):
+    """How the policy is trained."""
+
+    start: Literal["incremental", "scratch"] = "incremental"
+    """`incremental`: from the last iteration's policy, on this iteration's pairs. `scratch`: from the base policy, on the pairs of this and
+    all earlier iterations, each prompt once with its first pair [paper, table 5]."""
+    learning_rate: float = Field(5e-7, gt=0)
+    epochs: int = Field(2, ge=1)
 
 
 class Pairs(Section):

@@ -1,0 +1,51 @@
+"""The training of the creator: the evolver learns from the utility of its own evolutions."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from eva_stages.core.config.solver_config import Optimisation
+
+OBJECTIVE_FIELDS = {
+    "dpo": frozenset({"beta", "pairs_per_parent", "replay"}),
+    "rloo": frozenset({"beta"}),
+    "supervised": frozenset({"replay"}),
+}
+"""Fields that only some objectives read, by objective."""
+
+
+class CreatorTraining(Optimisation):
+    """Trains the evolver after every iteration's evolutions have been scored; needs siblings.
+
+    The utility of a valid evolution is its `spread_at_median` less `similarity_penalty` times its similarity to the nearest earlier prompt;
+    that of an invalid one is 0.
+    """
+
+    objective: Literal["dpo", "rloo", "supervised"] = "dpo"
+    """`dpo` on pairs of siblings; `rloo`: one policy-gradient pass over all recorded siblings, with the utility (at least 0) as reward;
+    `supervised` on the best sibling of each parent."""
+    network: Literal["own", "shared", "adapter"] = "own"
+    """What is trained: `own` the model of creator.evolve.generator, `shared` the policy itself, from which the solver goes on, `adapter` a
+    LoRA adapter on the policy. The last two need the generator `policy`."""
+    preferences: Literal["utility", "shuffled"] = "utility"
+    """`shuffled` exchanges the two evolutions of a pair at random: a control that trains as much and learns nothing."""
+    beta: float = Field(0.1, gt=0)
+    """Of dpo, or the weight of the KL divergence from the present creator in the reward of rloo."""
+    pairs_per_parent: int = Field(4, ge=1)
+    """At most; pairs with the largest difference of utility come first."""
+    replay: float = Field(0.25, ge=0, lt=1)
+    """Share of the pairs that come from earlier iterations, as far as there are enough."""
+    similarity_penalty: float = Field(0.3, ge=0)
+    learning_rate: float | None = Field(None, gt=0)
+    """null = 1e-6 for all weights, 1e-5 for an adapter."""
+    epochs: int = Field(1, ge=1)
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fields_fit_the_objective(self) -> "CreatorTraining":
+        of_objectives = frozenset().union(*OBJECTIVE_FIELDS.values())
+        if unused_fields := sorted((self.model_fields_set & of_objectives) - OBJECTIVE_FIELDS[self.objective]):
+            defaults = type(self).model_fields
+            if changed_fields := [name for name in unused_fields if getattr(self, name) != defaults[name].default]:
+                raise ValueError(f"{self.objective} does not read {', '.join(changed_fields)}; leave it out")
+        return self

@@ -1,0 +1,131 @@
+"""The utility of evolutions for the training of the creator.
+
+u(c) = spread_at_median(c) - penalty * similarity of c to the nearest earlier prompt, for a valid evolution c; an invalid one has 0. An
+evolution is valid if neither evolving nor a filter nor the gate rejected it and no evaluation set contains it. One that was left out only
+as a duplicate is valid, with the similarity 1. A failed call, a missing verdict or a missing reward leaves the utility null.
+"""
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eva_stages.core.distil import TableStep
+from eva_stages.core.named_functions import FunctionCode
+from eva_stages.core.parts import FAILED_CALLS
+from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.tables import Rows, first_places, reward_matrix
+from eva_stages.creator.curation import passing_places
+from eva_stages.creator.function_calls import metric_values
+from eva_stages.creator.informativeness import spread_at_median
+from eva_stages.creator.novelty import similarity_to_memory
+
+
+def utilities(valid: np.ndarray, spread: np.ndarray, similarity: np.ndarray, penalty: float) -> np.ndarray:
+    """u of each evolution, NaN where it is unknown.
+
+    Args:
+        valid: 1, 0, or NaN where it is unknown, shape (n,).
+        spread, similarity: shape (n,); NaN where unknown.
+    """
+    return np.where(valid == 0, 0.0, np.where(valid == 1, spread - penalty * similarity, np.nan))
+
+
+class Children(TableStep):
+    """The valid evolutions, each prompt once. Inputs: the evolutions; optionally the gate's verdicts on those that reached it.
+
+    Attributes:
+        filters: as in `Curate`.
+
+    Input columns:
+        - the columns of a prompt row, rejected; prompt_id, valid (null = no verdict)
+    Output columns:
+        - the columns of a prompt row
+    """
+
+    filters: Sequence[FunctionCode] = ()
+
+    reads = dict.fromkeys([*SCHEMAS["prompts"].names, "rejected"], True) | {"valid": False}
+    writes = SCHEMAS["prompts"].names
+
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        evolutions, *verdicts = sources
+        counts = Counter[str]()
+        usable = passing_places(evolutions, np.flatnonzero(evolutions["rejected"].is_null()), self.filters, counts)
+        ids = evolutions["prompt_id"].take(pa.array(usable))
+        for rows in verdicts:
+            refused_ids = rows["prompt_id"].filter(pc.invert(pc.fill_null(rows["valid"], False)))
+            is_refused = pc.is_in(ids, value_set=refused_ids).to_numpy(zero_copy_only=False)
+            counts["gate"] += int(is_refused.sum())
+            usable, ids = usable[~is_refused], ids.filter(pa.array(~is_refused))
+        places = usable[first_places(ids)]
+        for table in evolutions.take(places, SCHEMAS["prompts"].names):
+            yield table.cast(SCHEMAS["prompts"])
+        return {"evolved": len(evolutions), "children": len(places), **counts}
+
+
+class Utilities(TableStep):
+    """The utility of every evolution, in the order of the evolutions.
+
+    Inputs: the evolutions, the valid ones, the rewards of the policy's responses to those, the ones that are no duplicates, the earlier
+    prompt sets, and optionally the embeddings of the ones that are no duplicates and of the earlier prompt sets, and the gate's verdicts.
+
+    Input columns:
+        - prompt_id, parent_id, rejected; prompt_id; prompt_id, rewards; prompt_id, messages; prompt_id, messages; prompt_id, embedding;
+          prompt_id, valid
+    Output columns:
+        - prompt_id, parent_id, valid (null: the call failed), spread, similarity, utility (null where unknown)
+    """
+
+    similarity_penalty: float = 0.3
+
+    reads = {"prompt_id": True, **dict.fromkeys(("messages", "parent_id", "rejected", "rewards", "embedding", "valid"), False)}
+    writes = ["prompt_id", "parent_id", "valid", "spread", "similarity", "utility"]
+
+    def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
+        evolutions, children, rewards, new_prompts, *others = sources
+        memory, embeddings, verdicts = _by_columns(others)
+        ids, rejected = evolutions["prompt_id"], evolutions["rejected"]
+        is_child = pc.and_(rejected.is_null(), pc.is_in(ids, value_set=children["prompt_id"]))
+        is_unknown = pc.fill_null(pc.equal(rejected, FAILED_CALLS), False)
+        for rows in verdicts:
+            without_verdict = pc.is_in(ids, value_set=rows["prompt_id"].filter(rows["valid"].is_null()))
+            is_unknown = pc.or_(is_unknown, pc.and_(rejected.is_null(), without_verdict))
+        valid = np.where(_array(is_unknown), np.nan, _array(is_child).astype(float))
+        spread = _of_ids(ids, rewards["prompt_id"], metric_values(spread_at_median, reward_matrix(rewards["rewards"])))
+        similarity = _similarity(ids, new_prompts, memory, embeddings)
+        for values in (spread, similarity):
+            values[valid != 1] = np.nan
+        utility = utilities(valid, spread, similarity, self.similarity_penalty)
+        columns = {"valid": pa.array(valid, from_pandas=True).cast(pa.bool_())}
+        columns |= {
+            name: pa.array(values, from_pandas=True)
+            for name, values in (("spread", spread), ("similarity", similarity), ("utility", utility))
+        }
+        yield pa.table({"prompt_id": ids, "parent_id": evolutions["parent_id"], **columns})
+        return {"valid": int((valid == 1).sum()), "invalid": int((valid == 0).sum()), "unknown": int(np.isnan(utility).sum())}
+
+
+def _by_columns(sources: Sequence[Rows]) -> tuple[list[Rows], ...]:
+    """Prompt sets, embeddings and verdicts."""
+    return tuple([rows for rows in sources if name in rows.names] for name in ("messages", "embedding", "valid"))
+
+
+def _similarity(ids: pa.Array, new_prompts: Rows, memory: Sequence[Rows], embeddings: Sequence[Rows]) -> np.ndarray:
+    """Of each evolution to the nearest earlier prompt: 1 for a duplicate, also of another evolution of the iteration."""
+    similarity = _of_ids(ids, new_prompts["prompt_id"], similarity_to_memory(new_prompts, memory, embeddings))
+    is_first = np.zeros(len(ids), dtype=bool)
+    is_first[first_places(ids)] = True
+    return np.where(is_first & ~np.isnan(similarity), similarity, 1.0)
+
+
+def _of_ids(ids: pa.Array, known_ids: pa.Array, values: np.ndarray) -> np.ndarray:
+    """The value of each id; NaN where it has none."""
+    places = pc.index_in(ids, value_set=known_ids)
+    return pa.array(values, from_pandas=True).take(places).to_numpy(zero_copy_only=False).astype(float)
+
+
+def _array(column: pa.Array) -> np.ndarray:
+    return np.asarray(column.to_numpy(zero_copy_only=False))
