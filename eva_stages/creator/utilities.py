@@ -85,8 +85,8 @@ class Utilities(TableStep):
     writes = ["prompt_id", "parent_id", "valid", "spread", "similarity", "utility"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        evolutions, children, rewards, new_prompts, *others = sources
-        memory, embeddings, verdicts = _by_columns(others)
+        evolutions, children, rewards, new_prompts, *other_sources = sources
+        memory, embeddings, verdicts = _by_columns(other_sources)
         ids, rejected = evolutions["prompt_id"], evolutions["rejected"]
         is_child = pc.and_(rejected.is_null(), pc.is_in(ids, value_set=children["prompt_id"]))
         is_unknown = pc.fill_null(pc.equal(rejected, FAILED_CALLS), False)
