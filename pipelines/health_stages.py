@@ -58,6 +58,7 @@ def health_stages(
     resolved: Resolved,
     seeds: Stage,
     base: Outside,
+    creators: Sequence[Sequence[Stage]],
     prompt_sets: Sequence[Stage],
     solvers: Sequence[Sequence[Stage]],
     of_base: Sequence[Stage],
@@ -66,13 +67,14 @@ def health_stages(
     """The health of each iteration, the last of its stages.
 
     Args:
-        prompt_sets, solvers: of each iteration, from 0.
+        creators, prompt_sets, solvers: of each iteration, from 0.
         of_base, of_policies: the evaluations of the base policy and of each iteration's policy.
     """
     first, previous_score = _policy_responses(recipe, resolved, seeds, 0, base, base, of_base, BASE), _score(recipe, of_base, BASE)
     earlier = {BASE_POLICY: first}
     iteration_stages = []
-    for number, (prompts, solver, evaluation) in enumerate(zip(prompt_sets, solvers, of_policies, strict=True)):
+    parts = zip(creators, prompt_sets, solvers, of_policies, strict=True)
+    for number, (creator, prompts, solver, evaluation) in enumerate(parts):
         responses, score = (
             _policy_responses(recipe, resolved, seeds, number, solver[-1], base, evaluation, EVAL),
             _score(recipe, evaluation, EVAL),
@@ -91,6 +93,7 @@ def health_stages(
             "rewards_before": list(earlier.values())[-1].rewards,
             "score": score,
             "score_before": previous_score,
+            "gate": next((stage for stage in creator if stage.name == "gate-verdicts"), None),
             **_held_out_inputs(recipe, responses, earlier),
             **dict(zip(("judgments", "rejudgments"), rejudging[-2:], strict=False)),
         }

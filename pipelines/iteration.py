@@ -46,7 +46,7 @@ def iterations(recipe: Recipe, resolved: Resolved) -> list[Iteration]:
         solvers.append(solver_stages(recipe, resolved, number, prompts, solver_start(recipe, creator, policy), base, earlier_pairs))
         topics.append(next((stage for stage in analysis if stage.name == "analyse-topics"), None))
     base_evaluation, evaluation_stages = evaluations(recipe, resolved, base, [stages[-1] for stages in solvers])
-    health = health_stages(recipe, resolved, seeds, base, prompt_sets, solvers, base_evaluation, evaluation_stages)
+    health = health_stages(recipe, resolved, seeds, base, creators, prompt_sets, solvers, base_evaluation, evaluation_stages)
     evaluation_stages[0] = (*base_evaluation, *evaluation_stages[0])
     iteration_parts = zip(prompt_sets, creators, solvers, evaluation_stages, health, strict=True)
     return [Iteration(number, *parts) for number, parts in enumerate(iteration_parts)]

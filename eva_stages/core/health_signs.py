@@ -55,6 +55,12 @@ SIGNS: Mapping[str, Meaning] = {
         "most evolutions may have been rejected, for the reasons counted in the summary; use a stronger creator.evolve.generator or "
         "another creator.evolve.method, raise creator.evolve.generations or creator.selection.fraction, or lower creator.mix.evolved_share",
     ),
+    "gate_rate": Meaning(
+        "share of the evolved prompts that the gate passes",
+        False,
+        "the evolver may write invalid prompts, for the reasons counted in the summary; use a stronger creator.evolve.generator, or check "
+        "the precision of creator.curate.gate by its audit",
+    ),
     "seed_share": Meaning(
         "effective seeds per prompt",
         False,

@@ -48,7 +48,7 @@ def measure(
     """Write `figures.json`, and put the same figures into the manifest.
 
     Inputs of the stage: prompts, seeds, policy; and where available: pairs; initial, questions, answers, base_answers; rewards,
-    rewards_before; score, score_before; held_out and what `held_out_figures` reads beside it; judgments, rejudgments.
+    rewards_before; score, score_before; gate (its verdicts); held_out and what `held_out_figures` reads beside it; judgments, rejudgments.
 
     Args:
         answers: number of responses for the estimate of the distance to the base policy; 0 = no estimate.
@@ -59,6 +59,7 @@ def measure(
     inputs = context.inputs
     figures = _prompt_figures(inputs["prompts"], inputs["seeds"])
     figures["evolved_share"] = evolved(inputs["prompts"], evolved_share) if evolved_share else None
+    figures |= {"gate_rate": gate_rate(inputs["gate"])} if "gate" in inputs else {}
     figures["pair_share"] = count_rows(inputs["pairs"]) / count_rows(inputs["prompts"]) if "pairs" in inputs else None
     figures["chosen_nll"] = nll_growth(read_json(inputs["policy"] / "training_log.json", list))
     figures |= _answer_figures(inputs["answers"], inputs["base_answers"]) if "answers" in inputs else {}
@@ -162,6 +163,12 @@ def evolved(prompts: Path, wanted_share: float) -> float:
     """Evolved prompts of a mixed set over their planned number (`wanted_share` of the set)."""
     origins = read_table(prompts, ["origin"])["origin"]
     return int(pc.sum(pc.equal(origins, "evolved")).as_py() or 0) / max(1, round(wanted_share * len(origins)))
+
+
+def gate_rate(verdicts: Path) -> float | None:
+    """The share of evolved prompts that the gate passes, of those with a verdict; None if there are none."""
+    share = pc.mean(read_table(verdicts, ["valid"])["valid"].cast(pa.float64())).as_py()
+    return None if share is None else float(share)
 
 
 def _some_texts(folder: Path) -> list[str]:

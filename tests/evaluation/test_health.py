@@ -52,6 +52,8 @@ def artifacts(folder: Path, **changes: Any) -> dict[str, Path]:
         "reward": 0.6,
         "win_rate": 0.6,
         "logps": [-1.0, -0.9, -0.8, -0.8],
+        "verdicts": [True, True, False, None],
+        "held_out": 0.5,
         **changes,
     }
     ids = [f"p{n}" for n in range(20)]
@@ -68,6 +70,10 @@ def artifacts(folder: Path, **changes: Any) -> dict[str, Path]:
         "base_answers": answers("abcd", 11),
         "rewards": pa.table({"prompt_id": ids, "rewards": [[changed_inputs["reward"], None]] * 20}),
         "rewards_before": pa.table({"prompt_id": ids, "rewards": [[0.5, 0.5]] * 20}),
+        "rewards_base": pa.table({"prompt_id": ids, "rewards": [[0.4, 0.5]] * 20}),
+        "held_out": pa.table({"prompt_id": ids, "rewards": [[changed_inputs["held_out"], 0.0], [changed_inputs["held_out"], 1.0]] * 10}),
+        "held_out_base": pa.table({"prompt_id": ids, "rewards": [[0.5, 0.0], [0.5, 1.0]] * 10}),
+        "gate": pa.table({"prompt_id": [f"e{n}" for n in range(len(changed_inputs["verdicts"]))], "valid": changed_inputs["verdicts"]}),
     }
     for name, table in tables.items():
         write_rows([table], table.schema, folder / name)
@@ -96,6 +102,7 @@ def broken_limits(figures: Mapping[str, float | None], health: Health | None = N
 def test_a_healthy_iteration_shows_no_sign(tmp_path: Path) -> None:
     figures = measured_figures(tmp_path, artifacts(tmp_path))
     assert broken_limits(figures) == set()
+    assert figures["gate_rate"] == pytest.approx(2 / 3) and figures["held_out_reward"] == 0.5
     assert figures["pair_share"] == 0.75 and figures["reward"] == pytest.approx(0.6) and figures["win_rate"] == 0.6
     assert figures["length_drift"] == pytest.approx(1.1) and figures["equal_responses"] == pytest.approx(1 / 3)
     assert figures["seed_share"] == pytest.approx(30 / 80, rel=0.02) and figures["chosen_nll"] == pytest.approx(0.8)
@@ -113,6 +120,8 @@ def test_a_healthy_iteration_shows_no_sign(tmp_path: Path) -> None:
         ("distinct_prompts", {"texts": [f"{text(1)} {n}" for n in range(80)]}),
         ("pair_share", {"pairs": 5}),
         ("chosen_nll", {"logps": [-1.0, -1.5, -2.0, -3.0]}),
+        ("gate_rate", {"verdicts": [True, False, False, False, None]}),
+        ("reward_divergence", {"reward": 0.9, "held_out": 0.2}),
     ],
 )
 def test_each_sign_is_reported_alone_where_it_occurs(tmp_path: Path, sign: str, change: dict[str, Any]) -> None:

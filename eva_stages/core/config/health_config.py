@@ -40,6 +40,8 @@ class Health(Section):
     """At most: share of a prompt's sampled responses that equal another one; 1 = all are equal."""
     evolved_share: float | None = Field(0.5, ge=0, le=1)
     """At least: evolved prompts in the prompt set, as a share of the number that creator.mix.evolved_share requests."""
+    gate_rate: float | None = Field(0.3, ge=0, le=1)
+    """At least: evolved prompts that creator.curate.gate passes, as a share of those with a verdict."""
     seed_share: float | None = Field(0.05, ge=0, le=1)
     """At least: effective number of seed prompts that the prompts descend from, per prompt."""
     distinct_prompts: float | None = Field(0.25, ge=0)
