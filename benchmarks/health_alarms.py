@@ -32,12 +32,14 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.study_record import read_study
 from eva_stages.core.text_table import TextTable, as_markdown
 from eva_stages.creator.prompt_loading import held_out_instructions
+from eva_stages.evaluation.held_out_rewards import Rewards, divergence
 from eva_stages.models.loading import find_checkpoint
 from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.views.history import read_history
 
 HEALTHY_ARM, HACKED_ARM = "healthy", "hacked"
 QUESTIONS, GOLD_QUESTIONS, FALL, ITERATIONS = 200, 500, 0.05, 3
+SIMULATED_RUNS = 2000
 STUDY = {
     "question": "Does health warn before gold falls, and how often without a reason?",
     "base": "lettercraft/deep",
@@ -154,6 +156,25 @@ def curve_table(records: Sequence[RunRecord]) -> TextTable:
     return TextTable("Rewards and gold", heads, rows)
 
 
+def worst_case_table(rounds: int) -> TextTable:
+    """How often the sign warns where the held-out reward does not change at all while the training reward rises in every iteration.
+
+    Simulated: `QUESTIONS` questions that are not equally hard, two responses to each, the base policy and one policy per iteration.
+    """
+    values = np.empty((rounds, ITERATIONS + 1))
+    for place in range(rounds):
+        rng = np.random.default_rng(place)
+        chances = 1 / (1 + np.exp(-rng.normal(1.0, 1.5, QUESTIONS)))
+        policies = [Rewards(rng.binomial(2, chances) / 2, rng.normal(number, 0.1, QUESTIONS)) for number in range(ITERATIONS + 2)]
+        for number in range(ITERATIONS + 1):
+            p_value = divergence(policies[number + 1], policies[: number + 1])["reward_divergence"]
+            assert p_value is not None
+            values[place, number] = p_value
+    rows = [(limit, float((values < limit).mean()), float((values < limit).any(axis=1).mean())) for limit in LIMITS["reward_divergence"]]
+    heads = ("limit of reward_divergence", "false alarms per iteration", f"runs of {ITERATIONS + 1} iterations with one")
+    return TextTable("Nothing changes", heads, rows)
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
     known_values = [value for value in values if value is not None]
     return float(np.mean(known_values)) if known_values else None
@@ -172,7 +193,7 @@ def main() -> None:
         command = [sys.executable, "-m", "cli.main", "ablate", str(file), "--study-dir", str(study), "--jobs", str(arguments.jobs)]
         subprocess.run(command, check=True)
     records = read_records(study)
-    print(as_markdown([curve_table(records), alarm_table(records)]))
+    print(as_markdown([curve_table(records), alarm_table(records), worst_case_table(SIMULATED_RUNS)]))
 
 
 if __name__ == "__main__":
