@@ -1,14 +1,18 @@
 """The evolution of the selected prompts: the context for the evolver, and its evolutions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from eva_stages.core.config.models_config import FunctionEvolver, LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.prompt_references import PROMPT_AND_REFERENCE, RESPONSE_FORMAT
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import Outside, RowStage, Stage, Use
+from eva_stages.creator.knobs import OF_REFERENCES
 from pipelines.cleaning_stages import embedding_stage
 from pipelines.creator_training import trained_evolver
-from pipelines.model_calls import generator
+from pipelines.model_calls import Inputs, generator
 from pipelines.seeds import sampling_seed
 from pipelines.stage_limits import failed_calls
 from pipelines.table_stages import table_stage
@@ -30,23 +34,12 @@ def evolving(
     recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts, creator: Stage | None = None
 ) -> tuple[Stage, ...]:
     """From the selected prompts to their evolutions, which are the last stage; `creator`: the evolver as it was trained last."""
-    evolve = recipe.creator.evolve
     context_stages = (
         *_feedback(recipe, resolved, iteration, selected, scored_prompts),
         *_parents(recipe, resolved, iteration, selected, scored_prompts),
     )
-    evolver, inputs = trained_evolver(recipe, resolved, scored_prompts.policy, creator)
     sources = {"selected": selected, "prompts": scored_prompts.prompts, **{stage.name: stage for stage in context_stages}}
-    settings = evolve.model_dump(exclude={"method", "generator", "shape", "feedback", "multi_shot"})
-    if evolve.shape == "siblings" and evolve.method != "self_instruct":  # a chain has the identity that it had before there were shapes
-        settings["shape"] = evolve.shape
-    if recipe.creator.training:
-        settings["for_training"] = True
-    method = resolved.function(evolve.method)
-    step = Use(
-        "eva_stages.creator.evolving:EvolvePrompts",
-        {"llm": evolver, "method": method, **settings, "seed": derive_seed(recipe.seed, "evolve", iteration)},
-    )
+    step, inputs = _evolve_step(recipe, resolved, iteration, scored_prompts.policy, creator)
     evolved = RowStage(
         "evolve",
         iteration,
@@ -60,6 +53,26 @@ def evolving(
         rows_per_part=recipe.runtime.rows_per_part,
     )
     return *context_stages, evolved
+
+
+def _evolve_step(recipe: Recipe, resolved: Resolved, iteration: int, policy: Stage | Outside, creator: Stage | None) -> tuple[Use, Inputs]:
+    """The step that evolves, and the inputs it needs beside the prompts. Choices that are off are left out, as before there were any."""
+    evolve, config = recipe.creator.evolve, recipe.creator.evolve.generator
+    settings: dict[str, Any] = evolve.model_dump(include={"generations", "max_characters"})
+    if evolve.shape == "siblings" and (evolve.method != "self_instruct" or isinstance(config, FunctionEvolver)):
+        settings["shape"] = evolve.shape
+    if evolve.returns == PROMPT_AND_REFERENCE and evolve.method not in OF_REFERENCES:
+        settings["returns"] = evolve.returns
+    settings["seed"] = derive_seed(recipe.seed, "evolve", iteration)
+    if isinstance(config, FunctionEvolver):
+        return Use(config.target, {"function": resolved.function(config.function), **settings}), {}
+    if recipe.creator.training:
+        settings["for_training"] = True
+    evolver, inputs = trained_evolver(recipe, resolved, policy, creator)
+    if "returns" in settings and isinstance(config, LiteLLMModel):
+        evolver = replace(evolver, arguments={**evolver.arguments, "extra": {"response_format": RESPONSE_FORMAT}})
+    method = resolved.function(evolve.method)
+    return Use("eva_stages.creator.evolving:EvolvePrompts", {"llm": evolver, "method": method, **settings}), inputs
 
 
 def _feedback(recipe: Recipe, resolved: Resolved, iteration: int, selected: Stage, scored_prompts: ScoredPrompts) -> tuple[Stage, ...]:

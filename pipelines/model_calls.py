@@ -63,7 +63,8 @@ def reward_model(config: OneReward, recipe: Recipe, resolved: Resolved, model: S
         judge, inputs = generator(config.judge, recipe, resolved, model, "judge")
         return Use(config.target, {"llm": judge, "rubric": config.rubric}), inputs
     if isinstance(config, VerifierReward):
-        return Use(config.target, {"function": resolved.function(config.function)}), {}
+        target = config.majority_target if config.missing_reference else config.target
+        return Use(target, {"function": resolved.function(config.function)}), {}
     arguments, runtime = _settings(config)
     if not isinstance(config, LocalReward):
         return Use(config.target, arguments), {}

@@ -70,7 +70,7 @@ def _rewarding(
         version=2,
         sources=("prompts", "responses"),
         steps=(Use("eva_stages.models.rewards:RewardResponses", {"reward": reward, **shown_system_prompt(recipe)}),),
-        schema=config.rows,
+        schema=config.row_schema,
         required_columns=("rewards",),
         limits=(unscored_limit(recipe),),
         rows_per_part=recipe.runtime.rows_per_part,

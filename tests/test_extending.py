@@ -11,7 +11,17 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from eva_stages.core.config.function_fields import EVOLVE_METHOD, FILTER, LOSS, METRIC, SCORER, SELECTION, VERIFIER, function_choices
+from eva_stages.core.config.function_fields import (
+    EVOLVE_METHOD,
+    EVOLVER,
+    FILTER,
+    LOSS,
+    METRIC,
+    SCORER,
+    SELECTION,
+    VERIFIER,
+    function_choices,
+)
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.named_functions import FunctionCode, known_functions
 from eva_stages.core.parts import STATISTICS
@@ -21,6 +31,7 @@ from eva_stages.core.stage import load_attribute
 from eva_stages.creator.curation import Curate
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.function_calls import check_metric
+from eva_stages.creator.function_evolver import EvolveByFunction
 from eva_stages.creator.informativeness import Admit, Informativeness
 from eva_stages.creator.knobs import OF_REFERENCES
 from eva_stages.creator.selection import Select
@@ -72,7 +83,7 @@ def reward_table(count: int, responses: int = 4) -> pa.Table:
 
 
 def test_the_page_has_an_example_of_at_most_ten_lines_for_each_part() -> None:
-    assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Filter", "Loss", "Reward", "Benchmark"]
+    assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Evolver", "Filter", "Loss", "Reward", "Benchmark"]
     for text in EXAMPLES.values():
         assert len(FILE.findall(text)[0][1].splitlines()) <= 10
 
@@ -115,6 +126,13 @@ def test_the_method_evolves(tmp_path: Path) -> None:
     assert any(row["rejected"] is None and row["messages"][0]["content"].count(", ") == 2 for row in rows)
 
 
+def test_the_evolver_returns_references(tmp_path: Path) -> None:
+    step = EvolveByFunction(name="evolve", function=function_of(example(tmp_path, "Evolver")), generations=3)
+    step.load()
+    rows = next(step.process([prompt_row([{"role": "user", "content": "What is 3 + 4?"}], "test", reference="7")]))
+    assert [eval(row["messages"][0]["content"][8:-1]) for row in rows] == [int(row["reference"]) for row in rows] and len(rows) == 3
+
+
 def test_the_filter_leaves_prompts_out_and_counts_them(tmp_path: Path) -> None:
     rows = [prompt_row([{"role": "user", "content": text}], "test") for text in INSTRUCTIONS]
     evolutions = pa.Table.from_pylist([{**row, "rejected": None} for row in rows], schema=SCHEMAS["evolutions"])
@@ -143,7 +161,7 @@ def test_the_reward_scores(tmp_path: Path) -> None:
 
 
 def test_functions_of_all_parts_work_in_one_run(tmp_path: Path) -> None:
-    recipe = example(tmp_path, *(title for title in EXAMPLES if title != "Reward"))
+    recipe = example(tmp_path, *(title for title in EXAMPLES if title not in ("Reward", "Evolver")))
     settings = {
         "iterations": 1,
         "prompts.size": 16,
@@ -163,7 +181,7 @@ def test_functions_of_all_parts_work_in_one_run(tmp_path: Path) -> None:
     assert sources == {"metrics.py", "selections.py", "methods.py", "filters.py", "losses.py", "benchmark.py"}
 
 
-@pytest.mark.parametrize("field", [METRIC, SELECTION, EVOLVE_METHOD, LOSS, FILTER, VERIFIER, SCORER])
+@pytest.mark.parametrize("field", [METRIC, SELECTION, EVOLVE_METHOD, EVOLVER, LOSS, FILTER, VERIFIER, SCORER])
 def test_every_function_of_a_field_exists_and_passes_the_field_s_check(field: Any) -> None:
     recipe = load_recipe("quickstart")
     for name, function in known_functions(field).items():

@@ -1,4 +1,4 @@
-"""Checks of the functions that a recipe names: permission to import, parameters, return values, references for verifiers."""
+"""Checks of the functions that a recipe names: permission to import, parameters, return values."""
 
 import inspect
 import sys
@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from typing import Any
 
-from eva_stages.checking.recipe_references import sections
-from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, FunctionField, function_choices, in_file
-from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, ReasoningGymPrompts
+from eva_stages.core.config.function_fields import FunctionChoice, FunctionField, function_choices
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import VerifierReward
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.named_functions import load_function
 from eva_stages.core.resolved import Resolved
@@ -73,54 +70,3 @@ def call_fault(function: Any, field: FunctionField) -> str | None:
     except TypeError as error:
         return f"takes {signature}, and cannot be called with ({', '.join(field.parameters)}): {error}; {expected_function}"
     return None
-
-
-def check_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
-    """Every verifier has references to check against, wherever it scores."""
-    if recipe.evaluation.only:
-        return
-    has_tasks, has_references = isinstance(recipe.prompts, ReasoningGymPrompts), has_seed_references(recipe)
-    evolved = recipe.iterations > 0 and recipe.creator.control is None and recipe.creator.evolve.generator.kind != "reasoning_gym"
-    for place, reward in sections(recipe.reward, "reward"):
-        if not isinstance(reward, VerifierReward):
-            continue
-        builtin = not in_file(reward.function)
-        if builtin and has_tasks and reward.function != "reasoning_gym":
-            yield f"{place}.function: {reward.function} cannot read the references of prompts of kind reasoning_gym; take reasoning_gym"
-        if builtin and not has_references:
-            yield (
-                f"{place}.function: {reward.function} checks responses against references, and the prompts have none; set "
-                "prompts.reference_column to the column that holds them (prompts.kind=file or hub)"
-            )
-        if evolved and (
-            builtin
-            or (has_references and needs_reference(recipe, resolved, FunctionChoice(f"{place}.function", reward.function, VERIFIER)))
-        ):
-            advice = "" if builtin else ", or give the function's reference a default if it can score without one"
-            yield (
-                f"{place}.function: {reward.function} checks responses against references, and creator.evolve returns prompts without "
-                "references, so that every response to an evolved prompt would have no reward; set iterations=0, or creator.control to "
-                f"longer, human or no_evolve, or take a reward that needs no references{advice}"
-            )
-
-
-def has_seed_references(recipe: Recipe) -> bool:
-    """Whether the seed prompts have references."""
-    prompts = recipe.prompts
-    with_column = isinstance(prompts, FilePrompts | HubPrompts) and prompts.reference_column is not None
-    return with_column or isinstance(prompts, ReasoningGymPrompts)
-
-
-def needs_reference(recipe: Recipe, resolved: Resolved, choice: FunctionChoice) -> bool:
-    """Whether the third parameter of a verifier has no default: a function that has one can score without a reference."""
-    if choice.choice not in resolved.functions:
-        return False
-    try:
-        function = imported_function(recipe, resolved, choice)
-        parameters = list(inspect.signature(function).parameters.values())
-    except ConfigError:  # reported by `check_functions`
-        return False
-    except (ValueError, TypeError):
-        return True
-    third = parameters[2:3] or parameters[-1:]
-    return not third or third[0].default is inspect.Parameter.empty

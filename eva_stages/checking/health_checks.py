@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from eva_stages.checking.function_checks import has_seed_references, needs_reference
+from eva_stages.checking.reference_checks import has_seed_references, needs_reference
 from eva_stages.core.config.evaluation_config import JudgedBenchmark, Lettercraft
 from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, in_file
 from eva_stages.core.config.prompts_config import ReasoningGymPrompts

@@ -6,11 +6,12 @@ from importlib.util import find_spec
 from eva_stages.checking.conversation_checks import CONVERSATION_CHECKS
 from eva_stages.checking.creator_training_checks import check_creator_training
 from eva_stages.checking.credential_checks import check_credentials
-from eva_stages.checking.function_checks import check_functions, check_references
+from eva_stages.checking.function_checks import check_functions
 from eva_stages.checking.health_checks import check_health
 from eva_stages.checking.model_checks import check_models
 from eva_stages.checking.provider_checks import check_providers
 from eva_stages.checking.recipe_references import sections
+from eva_stages.checking.reference_checks import check_evolver, check_held_out_reference, check_references
 from eva_stages.checking.solver_checks import SOLVER_CHECKS
 from eva_stages.checking.task_checks import check_tasks
 from eva_stages.core.config.evaluation_config import Benchmark, LMEval, benchmark_name
@@ -137,6 +138,8 @@ CHECKS = (
     _vllm,
     check_functions,
     check_references,
+    check_evolver,
+    check_held_out_reference,
     check_tasks,
     check_health,
     _rewrite,

@@ -51,6 +51,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         "prompts": _PROMPT,
         "responses": {**_RESPONSES, "generator": TEXT, "seed": pa.int64()},
         "rewards": _REWARDS,
+        "referenced_rewards": {**_REWARDS, "reference_source": TEXT, "majority_reference": TEXT},
         "objective_rewards": {**_REWARDS, "objectives": pa.list_(NUMBERS)},
         "pairwise_rewards": {**_REWARDS, "win_probability": NUMBERS, "win_matrix": pa.list_(NUMBERS)},
         "evolutions": _EVOLUTIONS,
@@ -110,7 +111,7 @@ def prompt_id(messages: Sequence[Message]) -> str:
 def prompt_row(messages: Sequence[Message], source: str, **lineage: Any) -> dict[str, Any]:
     """A row of the `prompts` schema; without lineage it is a seed prompt, its own root in generation 0.
 
-    `reference` is the reference for verifiers; an evolved prompt is another task and never has its parent's.
+    `reference` is the reference for verifiers; an evolved prompt is another task: it has its own, from its evolver, or none.
     """
     identity = prompt_id(messages)
     row = {"parent_id": None, "root_id": identity, "generation": 0, "mutation": None, "reference": None, **lineage}

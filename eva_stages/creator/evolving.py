@@ -1,9 +1,7 @@
 """Evolving prompts: each selected prompt is rewritten several times, and every usable evolution is kept.
 
 distilabel ships the EvolInstruct templates, but its task does not record the mutation, rejects nothing, and loses a batch with one
-failed generation; hence this loop. A rejected evolution is recorded with its reason. In a chain, the next one starts from the last usable
-prompt, and a failed call ends its prompt's chain until the stage's next attempt: later generations would start from another prompt, and
-would be paid for twice. Siblings all start from the selected prompt.
+failed generation; hence this step. `evolution_rows` has the order in which prompts are evolved.
 """
 
 from typing import Any, Literal
@@ -11,87 +9,24 @@ from typing import Any, Literal
 import numpy as np
 from distilabel.steps import StepInput
 from distilabel.steps.tasks import Task
-from distilabel.steps.tasks.evol_instruct.evol_complexity.utils import MUTATION_TEMPLATES as COMPLEXITY_TEMPLATES
-from distilabel.steps.tasks.evol_instruct.utils import MUTATION_TEMPLATES
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
 from eva_stages.core.config.function_fields import EVOLVE_METHOD
 from eva_stages.core.errors import DataError
-from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, generator_output, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, choice_name, load_choice
-from eva_stages.core.parts import FAILED_CALLS, add_statistics
-from eva_stages.core.rows import Message, last_user_text, prompt_row, with_last_user_text
+from eva_stages.core.prompt_references import PROMPT_AND_REFERENCE, with_request
+from eva_stages.core.rows import Message, last_user_text
 from eva_stages.creator.context import examples_text, feedback_text
+from eva_stages.creator.evolution_rows import INPUTS, OUTPUTS, Evolution, child_row, evolution_rows
 from eva_stages.creator.function_calls import Method, meta_prompt
 from eva_stages.creator.knobs import OF_REFERENCES
 from eva_stages.creator.rejecting import read_evolution, read_prompt_and_reference, rejection
 
-
-def evol_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
-    """(mutation, meta-prompt) by a uniformly random EvolInstruct template (Xu et al. 2023, as shipped by distilabel)."""
-    mutation = str(rng.choice(list(MUTATION_TEMPLATES)))
-    return mutation.lower(), MUTATION_TEMPLATES[mutation].replace("<PROMPT>", text)
-
-
-def evol_complexity(text: str, rng: np.random.Generator) -> tuple[str, str]:
-    """(mutation, meta-prompt) by a uniformly random EvolComplexity template: in-depth only (Liu et al. 2023, as shipped by distilabel)."""
-    mutation = str(rng.choice(list(COMPLEXITY_TEMPLATES)))
-    return mutation.lower(), COMPLEXITY_TEMPLATES[mutation].replace("<PROMPT>", text)
-
-
-QUALITIES = {
-    "helpfulness": "Rewrite it so that its answer would be of more real use to the person who asks.",
-    "relevance": "Rewrite it so that it asks for what matters to its topic and for nothing beside it.",
-    "depth": "Rewrite it so that a good answer has to go deeper into the matter.",
-    "creativity": "Rewrite it so that it invites an original answer.",
-    "details": "Rewrite it so that it gives or asks for more specific details.",
-}
-QUALITY_TEMPLATE = (
-    "I want you to act as a Prompt Writer.\nMake #The Given Prompt# a better prompt. {aim}\nThe rewritten prompt must be reasonable, must "
-    "be understood and answered by humans, may be 10 to 20 words longer, and keeps tables and code of #The Given Prompt#.\nDo not answer "
-    "it. '#The Given Prompt#', '#Rewritten Prompt#', 'given prompt' and 'rewritten prompt' must not occur in it.\n"
-    "#The Given Prompt#:\n{prompt}\n#Rewritten Prompt#:\n"
-)
-
-
-def evol_quality(text: str, rng: np.random.Generator) -> tuple[str, str]:
-    """(mutation, meta-prompt) for one of EvolQuality's criteria (Liu et al. 2023), turned from the response on the prompt."""
-    quality = str(rng.choice(list(QUALITIES)))
-    return quality, QUALITY_TEMPLATE.format(aim=QUALITIES[quality], prompt=text)
-
-
-STYLES = {
-    "question": "Word it as a question.",
-    "imperative": "Word it as an instruction, with a verb that #The Given Prompt# does not use.",
-}
-SELF_INSTRUCT_TEMPLATE = (
-    "I want you to act as a Prompt Creator.\nWrite one brand new prompt in the domain of #The Given Prompt#: another task, as rare as you "
-    "like, that stands for itself. {style} Its length should be close to that of #The Given Prompt# ({words} words).\nDo not answer it. "
-    "'#The Given Prompt#', '#Created Prompt#', 'given prompt' and 'created prompt' must not occur in it.\n"
-    "#The Given Prompt#:\n{prompt}\n#Created Prompt#:\n"
-)
-
-
-def self_instruct(text: str, rng: np.random.Generator) -> tuple[str, str]:
-    """(mutation, meta-prompt) for a new prompt in the domain of a prompt (SelfInstruct, Wang et al. 2022), of similar length."""
-    style = str(rng.choice(list(STYLES)))
-    return f"self_instruct_{style}", SELF_INSTRUCT_TEMPLATE.format(style=STYLES[style], words=len(text.split()), prompt=text)
-
-
-def verbatim(text: str, rng: np.random.Generator) -> tuple[str, str]:
-    """(mutation, meta-prompt): the prompt itself, for an evolver that was trained to answer a prompt with another one."""
-    return "verbatim", text
-
-
 INDEPENDENT = {"self_instruct"}
 """Methods that make siblings, whatever the shape."""
-
-
-CONTEXT_COLUMNS = ("best", "worst", "best_reward", "worst_reward", "critique", "examples")
-"""Columns that the evolver is shown; evolved prompts do not carry them."""
 
 
 RECORDED_COLUMNS = ("meta_prompt", "reply", "reply_ids")
@@ -108,6 +43,8 @@ class EvolvePrompts(Task):
         shape: `chain`, each evolution from the last usable one, or `siblings`, all from the selected prompt.
         for_training: all siblings of a prompt get the meta-prompt of the first one, so that the evolver can learn from their differences,
             and rows have what it was shown and what it replied.
+        returns: `prompt`, or `prompt_and_reference`: the request shows the parent's reference and asks for both, in JSON. `turn_knob`
+            implies it. An evolution without a reference is then rejected.
         seed: from the recipe, the stage and the iteration.
 
     Input columns:
@@ -121,6 +58,7 @@ class EvolvePrompts(Task):
     generations: int = 4
     shape: Literal["chain", "siblings"] = "chain"
     for_training: bool = False
+    returns: Literal["prompt", "prompt_and_reference"] = "prompt"
     max_characters: int = 4000
     seed: int = 0
     _method: Method = PrivateAttr()
@@ -131,12 +69,11 @@ class EvolvePrompts(Task):
 
     @property
     def inputs(self) -> list[str]:
-        return ["prompt_id", "messages", "root_id", "generation"]
+        return list(INPUTS)
 
     @property
     def outputs(self) -> list[str]:
-        names = ["prompt_id", "messages", "source", "parent_id", "root_id", "generation", "mutation", "reference", "rejected", "failure"]
-        return [*names, *RECORDED_COLUMNS] if self.for_training else names
+        return [*OUTPUTS, *RECORDED_COLUMNS] if self.for_training else list(OUTPUTS)
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         return [{"role": "user", "content": input["meta_prompt"]}]
@@ -145,24 +82,11 @@ class EvolvePrompts(Task):
         return {"messages": output}
 
     def process(self, inputs: StepInput) -> StepOutput:
-        parents = [dict(row) for row in inputs]
-        attempts: list[list[dict[str, Any]]] = [[] for _ in inputs]
-        going_on = list(range(len(inputs)))
         is_chain = self.shape == "chain" and self.method not in INDEPENDENT
-        for generation in range(self.generations):
-            children = self._generation([parents[index] for index in going_on], [inputs[index] for index in going_on], generation)
-            for index, child in zip(going_on, children, strict=True):
-                attempts[index].append(child)
-                if is_chain and child["rejected"] is None:
-                    parents[index] = child
-            if is_chain:
-                going_on = [index for index in going_on if attempts[index][-1]["failure"] is None]
-        yield [row for rows in attempts for row in rows]
+        yield evolution_rows(inputs, self.generations, is_chain, self._generation)
 
     def _generation(self, parents: list[dict[str, Any]], selected_rows: list[dict[str, Any]], generation: int) -> list[dict[str, Any]]:
         """One evolution of every parent, in one call of the evolver."""
-        if not selected_rows:
-            return []
         seeds = [derive_seed(self.seed, row["prompt_id"], generation) for row in selected_rows]
         mutation_seeds = [derive_seed(self.seed, row["prompt_id"], 0) for row in selected_rows] if self.for_training else seeds
         attempts = [self._attempt(parent, row, seed) for parent, row, seed in zip(parents, selected_rows, mutation_seeds, strict=True)]
@@ -192,26 +116,18 @@ class EvolvePrompts(Task):
             "feedback": feedback_text(selected_row, evolved=parent["prompt_id"] != selected_row["prompt_id"]),
         }
         used_contexts = {name: text for name, text in contexts.items() if text}
+        if self.returns == PROMPT_AND_REFERENCE and self.method not in OF_REFERENCES:
+            meta = with_request(meta, parent.get("reference"))
         return "+".join([mutation, *used_contexts]), "\n\n".join([*used_contexts.values(), meta]), None
 
     def _child(self, parent: dict[str, Any], mutation: str, output: dict[str, Any]) -> dict[str, Any]:
         reply, failure = reply_of(output)
-        evolved, reference = read_prompt_and_reference(reply) if self.method in OF_REFERENCES else (read_evolution(reply), None)
+        needs_reference = self.returns == PROMPT_AND_REFERENCE or self.method in OF_REFERENCES
+        evolved, reference = read_prompt_and_reference(reply) if needs_reference else (read_evolution(reply), None)
         finish_reason, text = output["finish_reasons"][0], last_user_text(parent["messages"])
-        reason = FAILED_CALLS if failure is not None else rejection(evolved, text, finish_reason, self.max_characters)
-        lineage = {
-            "parent_id": parent["prompt_id"],
-            "root_id": parent["root_id"],
-            "generation": parent["generation"] + 1,
-            "mutation": mutation,
-            "reference": reference,
-        }
-        row = prompt_row(with_last_user_text(parent["messages"], evolved), f"evolved by {self.llm.model_name}", **lineage)
-        other_columns = {name: value for name, value in parent.items() if name not in (*row, *CONTEXT_COLUMNS, "_statistics")}
-        child = {**other_columns, **row, "rejected": reason, "failure": failure}
-        add_calls(child, failure)
-        add_statistics(child, evolutions=1, rejected=int(reason not in (None, FAILED_CALLS)), **totals(output["statistics"]))
-        return child
+        reason = rejection(evolved, text, finish_reason, self.max_characters, lacks_reference=needs_reference and reference is None)
+        evolution = Evolution(evolved, reference, mutation, reason, failure, totals(output["statistics"]))
+        return child_row(parent, evolution, self.llm.model_name)
 
 
 def _sampled_reply(output: dict[str, Any] | None) -> tuple[str | None, list[int] | None]:

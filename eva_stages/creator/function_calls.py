@@ -1,4 +1,4 @@
-"""Calls of the creator's functions: metrics, selections, evolve methods and filters, eva's own and those that a recipe names.
+"""Calls of the creator's functions: metrics, selections, evolve methods, evolvers and filters, eva's own and those of a recipe.
 
 The result of every call is checked, so that a wrong function stops its stage, or leaves its row null, with the reason. Each `check_*` calls
 a function with a sample; `eva validate` calls them before anything runs.
@@ -18,6 +18,7 @@ from eva_stages.core.generating import COSTS
 Metric = Callable[[np.ndarray], np.ndarray]
 Selection = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 Method = Callable[[str, np.random.Generator], tuple[str, str]]
+Evolver = Callable[[str, str | None, np.random.Generator], tuple[str, str | None, str] | None]
 Filter = Callable[[str], str | None]
 COUNTS = ("evolved", "kept", "steps", "output_tokens", *COSTS)
 """Names of other counts in a manifest, which are no reasons."""
@@ -115,6 +116,47 @@ def check_method(method: Method, recipe: Recipe) -> None:
     """Write the meta-prompts of two prompts."""
     for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up."):
         _check_equal(*(meta_prompt(method, text, np.random.default_rng(0)) for _ in range(2)))
+
+
+def evolution_by(function: Evolver, text: str, reference: str | None, rng: np.random.Generator) -> tuple[str, str | None, str]:
+    """(prompt, reference or None, mutation) by an evolver in a file.
+
+    Raises:
+        DataError: if the function raises, or returns anything else, or None.
+    """
+    try:
+        result = function(text, reference, rng)
+    except CALL_ERRORS as error:
+        raise DataError(f"the evolver raised {error_reason(error)}") from error
+    if result is None:
+        raise DataError("the evolver returned None")
+    return _checked_evolution(result)
+
+
+def _checked_evolution(result: Any) -> tuple[str, str | None, str]:
+    match result:
+        case (str() as evolved, str() | None as reference, str() as mutation) if mutation and (reference is None or reference.strip()):
+            return evolved, reference, mutation
+    raise DataError(
+        f"the evolver returned {short(result)}; return three values: the new prompt, its reference as a text (None if it has none), and "
+        "the name of the mutation"
+    )
+
+
+def check_evolver(function: Evolver, recipe: Recipe) -> None:
+    """Evolve a sum with its reference. What the function raises may be due to the sample, unless an error in the function shows."""
+    evolutions = []
+    for _ in range(2):
+        try:
+            result = function("What is 2 + 2?", "4", np.random.default_rng(0))
+        except (NameError, AttributeError, TypeError, ImportError, SystemExit) as error:
+            raise DataError(f"the evolver raised {error_reason(error)}") from error
+        except Exception:
+            return
+        if result is None:
+            return
+        evolutions.append(_checked_evolution(result))
+    _check_equal(*evolutions)
 
 
 def filter_reason(function: Filter, text: str) -> str | None:

@@ -8,6 +8,7 @@ patterns are measured on real prompts and replies in `tests/creator/test_rejecti
 
 import json
 import re
+from typing import Any
 
 from eva_stages.core.rows import normalise
 from eva_stages.models.task_evolver import IMPOSSIBLE
@@ -73,6 +74,9 @@ CLOSING = re.compile(
 """Closing phrases of assistants."""
 HEADING = re.compile(r"Prompt#(?:\*\*)?:(?:\*\*)?|^[ \t*#]*#[\w ]+Prompt#[ \t*]*$", re.MULTILINE)
 """The template's heading in a reply: with its colon, or on a separate line; optionally in bold."""
+FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
+NO_PROMPT_AND_REFERENCE = "no_prompt_and_reference"
+"""The reply of an evolver that has to return a prompt and its reference has not both."""
 QUOTED_TEXT = re.compile(r'"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
 
 
@@ -84,27 +88,44 @@ def read_evolution(reply: str | None) -> str:
 
 
 def read_prompt_and_reference(reply: str | None) -> tuple[str, str | None]:
-    """The evolved prompt and its reference in a reply in JSON; no prompt without a reference."""
+    """The evolved prompt and its reference in a reply that is one JSON object, which may be in a code fence; ("", None) if it is not.
+
+    The text of a number counts as a text: {"prompt": "...", "reference": 72}.
+    """
+    fence = FENCE.fullmatch((reply or "").strip())
     try:
-        document = json.loads(reply or "null")
+        document = json.loads(
+            fence[1] if fence else reply or "null", parse_int=str, parse_float=str, object_pairs_hook=_without_repeated_names
+        )
     except (ValueError, RecursionError):
         return "", None
     match document:
-        case {"prompt": str() as prompt, "reference": str() as reference}:
-            return prompt.strip(), reference
+        case {"prompt": str() as prompt, "reference": str() as reference} if reference.strip():
+            return prompt.strip(), reference.strip()
     return "", None
 
 
-def rejection(evolved: str, parent: str, finish_reason: str, max_characters: int) -> str | None:
+def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError if a name occurs twice, because either value may be meant."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return document
+
+
+def rejection(evolved: str, parent: str, finish_reason: str, max_characters: int, lacks_reference: bool = False) -> str | None:
     """Why an evolution cannot be used; None if it can.
 
     Args:
         evolved: the text after the last heading of the reply.
         parent: the prompt that was evolved.
         finish_reason: of the reply; `length` means that it is truncated, `impossible_knobs` that there is no such task.
+        lacks_reference: whether the reply should have had a reference and has none that can be read.
     """
     if finish_reason == IMPOSSIBLE:
         return IMPOSSIBLE
+    if lacks_reference:
+        return "truncated" if finish_reason == "length" else NO_PROMPT_AND_REFERENCE
     if not evolved:
         return "empty"
     if finish_reason == "length":

@@ -29,6 +29,8 @@ from eva_stages.models.providers import dropped_settings, provider_key
 from eva_stages.models.spending import Prices
 from eva_stages.models.wire import watch_transports
 
+SCHEMA = "response_format"
+
 
 class LiteLLMGenerator(SeededLLM):
     """A model behind a provider's API or an OpenAI-compatible server.
@@ -45,7 +47,7 @@ class LiteLLMGenerator(SeededLLM):
         journal: folder for the journal of finished calls; null = in memory.
         attempt: folder of the stage's attempt, which pays for the calls and gets notices; null = notices go to the log.
         cache: file with finished calls of all runs, which is read and extended; null = none.
-        extra: further fields of every request, such as `tools` or `logprobs`.
+        extra: further fields of every request, such as `tools`, `logprobs`, or a schema of the reply as `response_format`.
     """
 
     model: str
@@ -73,6 +75,7 @@ class LiteLLMGenerator(SeededLLM):
     _client: Client | None = PrivateAttr(None)
     _loop: asyncio.AbstractEventLoop | None = PrivateAttr(None)
     _settings_checked: bool = PrivateAttr(False)
+    _refuses_schemas: bool = PrivateAttr(False)
     _notices: set[str] = PrivateAttr(default_factory=set)
 
     @property
@@ -140,7 +143,7 @@ class LiteLLMGenerator(SeededLLM):
         reason = ""
         while len(choices) < n and not reason:
             missing_count = n - len(choices) if "n" in self._takes else 1
-            answer = await self._client.call(self._request(messages, missing_count, derive_seed(seed, len(choices)) % 2**31))
+            answer = await self._answer(self._request(messages, missing_count, derive_seed(seed, len(choices)) % 2**31))
             reason = answer.get("failure", "")
             choices += answer.get("choices", [])[:missing_count]
             for name in costs:
@@ -157,6 +160,21 @@ class LiteLLMGenerator(SeededLLM):
         if self.extra.get("logprobs"):
             result["logprobs"] = [choice["logprobs"] for choice in choices] + [None] * null_count
         return result
+
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The response to a request; without its schema where the provider refuses a request with one, which is not paid for."""
+        assert self._client is not None
+        plain_request = {name: value for name, value in request.items() if name != SCHEMA}
+        if self._refuses_schemas:
+            return await self._client.call(plain_request)
+        answer = await self._client.call(request)
+        if SCHEMA not in request or not answer.get("failure", "").startswith("refused: "):
+            return answer
+        plain_answer = await self._client.call(plain_request)
+        if "failure" not in plain_answer:
+            self._refuses_schemas = True
+            self._notify(f"{self.model} refuses {SCHEMA} ({answer['failure'].removeprefix('refused: ')}); calls are sent without", True)
+        return plain_answer
 
     def _request(self, messages: list[Message], n: int, seed: int) -> dict[str, Any]:
         settings: dict[str, Any] = {"model": self.model, "messages": messages, "max_tokens": self.max_new_tokens}

@@ -12,7 +12,19 @@ from eva_stages.core.patches import import_litellm
 from eva_stages.core.redaction import add_secret_variable
 
 NO_KEY = "none"
-SETTINGS = ("temperature", "top_p", "max_tokens", "n", "stop", "seed", "logprobs", "top_logprobs", "tools", "tool_choice")
+SETTINGS = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "n",
+    "stop",
+    "seed",
+    "logprobs",
+    "top_logprobs",
+    "tools",
+    "tool_choice",
+    "response_format",
+)
 """Settings of a request that some models do not support."""
 PER_MILLION = 1e-6
 

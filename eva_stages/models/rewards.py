@@ -30,6 +30,8 @@ from eva_stages.models.conversation import with_system_prompt
 
 NO_RESPONSE = "no response"
 """Why a null response has no reward; it causes no call."""
+NO_MAJORITY = "no reference, and no final answer has a majority"
+"""Why the responses to a prompt without a reference have no reward, where they vote on one; it is no failed call."""
 Verifier = Callable[[list[Message], str, str | None], float | None]
 
 
@@ -56,6 +58,7 @@ class Candidates(NamedTuple):
     messages: list[Message]
     responses: list[str | None]
     reference: str | None = None
+    is_evolved: bool = False
 
 
 class RewardModel(BaseModel, ABC):
@@ -218,7 +221,7 @@ class RewardResponses(Step):
         - messages, `responses`; reference (for verifiers), optional
     Output columns:
         - rewards (`list[float | None]`), failures (`list[str | None]`): the reasons of null rewards
-        - objectives (ArmoRM), win_probability and win_matrix (pairwise rewards)
+        - objectives (ArmoRM), win_probability and win_matrix (pairwise rewards), reference_source and majority_reference (`majority`)
     """
 
     reward: RewardModel
@@ -245,7 +248,12 @@ class RewardResponses(Step):
         prefix = self.responses.removesuffix("responses")
         column_dicts = self.reward.score_rows(
             [
-                Candidates(with_system_prompt(row["messages"], self.system_prompt), row[self.responses], row.get("reference"))
+                Candidates(
+                    with_system_prompt(row["messages"], self.system_prompt),
+                    row[self.responses],
+                    row.get("reference"),
+                    bool(row.get("generation")),
+                )
                 for row in inputs
             ]
         )
@@ -259,7 +267,7 @@ class RewardResponses(Step):
 
 def add_scores(row: dict[str, Any], failures: Sequence[str | None], **statistics: float) -> None:
     """Count the rewards of a row by the reasons of their failures (None = scored). A null response is no call, and no failed call."""
-    called_failures = [failure for failure in failures if failure != NO_RESPONSE]
-    add_calls(row, *called_failures)
-    add_reasons(row, *[NO_RESPONSE] * (len(failures) - len(called_failures)))
+    other_reasons = [failure for failure in failures if failure in (NO_RESPONSE, NO_MAJORITY)]
+    add_calls(row, *(failure for failure in failures if failure not in (NO_RESPONSE, NO_MAJORITY)))
+    add_reasons(row, *map(str, other_reasons))
     add_statistics(row, responses=len(failures), unscored=sum(failure is not None for failure in failures), **statistics)

@@ -7,6 +7,7 @@ up to `MORE_TIMES` the worst case plus `MORE_TOKENS`; observed ratios above 1 sc
 reservation counts up to the cap (`Journal.settle`).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,9 @@ class Prices:
         return Charge(self._usd(tokens_in, tokens_out), False, tokens_in, tokens_out)
 
     def _prompt_tokens(self, request: Mapping[str, Any]) -> int:
-        return count_tokens(self._model, messages=request["messages"], tools=request.get("tools"))
+        schema = json.dumps(request["response_format"]) if "response_format" in request else ""
+        tokens = count_tokens(self._model, messages=request["messages"], tools=request.get("tools"))
+        return tokens + (count_tokens(self._model, text=schema) if schema else 0)
 
     def _usd(self, input_tokens: int, output_tokens: int) -> float:
         return 0.0 if self.rates is None else input_tokens * self.rates[0] + output_tokens * self.rates[1]

@@ -50,15 +50,35 @@ def math(messages: list[Message], response: str, reference: str | None) -> float
     Raises:
         ValueError: a missing reference, a reference that is not a mathematical expression, or an answer too large to evaluate.
     """
-    from math_verify import verify
-
     reference_answer = _reference(reference)
     response_answer = final_answer(response)
-    if response_answer is None:
-        return 0.0
+    return 0.0 if response_answer is None else float(_are_equal(reference_answer, response_answer))
+
+
+def answer_text(response: str) -> str | None:
+    """The final answer of a response as a reference for `math`; None if there is none, or none that reads back as the same answer.
+
+    Raises:
+        ValueError: as `math`, for an answer that is too large to evaluate.
+    """
+    from sympy import latex
+
+    answer = final_answer(response)
+    text = None if answer is None else str(latex(answer))
+    return text if text is not None and _are_equal(_reference(text), answer) else None
+
+
+def equal_answers(reference: str, other_reference: str) -> bool:
+    """Whether two references are equal answers."""
+    return _are_equal(_reference(reference), _reference(other_reference))
+
+
+def _are_equal(reference_answer: Any, other_answer: Any) -> bool:
+    from math_verify import verify
+
     _check_size(reference_answer)
-    _check_size(response_answer)
-    return float(verify(reference_answer, response_answer, timeout_seconds=None, raise_on_error=True))
+    _check_size(other_answer)
+    return bool(verify(reference_answer, other_answer, timeout_seconds=None, raise_on_error=True))
 
 
 def final_answer(response: str) -> Any | None:

@@ -417,6 +417,43 @@ def test_validate_refuses_a_reward_whose_references_evolved_prompts_do_not_have(
     assert "the prompts have none; set prompts.reference_column" in message
 
 
+def test_validate_accepts_evolvers_that_return_references_and_a_majority_and_refuses_what_cannot_work(tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"Add {n} and {n}.", "answer": str(2 * n)}) + "\n" for n in range(9))
+    )
+    prompts = {"kind": "file", "path": str(tmp_path / "sums.jsonl"), "reference_column": "answer"}
+    path = functions_file(tmp_path)
+    (tmp_path / "evolvers.py").write_text("def same(text, reference, rng):\n    return text, reference, 'same'\n")
+    evolver = {"kind": "function", "function": f"{tmp_path}/evolvers.py:same"}
+    returned_references = {"creator.evolve.returns": "prompt_and_reference"}
+    math, majority = ({"kind": "verifier", "function": "math", "missing_reference": rule} for rule in (None, "majority"))
+    settings = {"prompts": prompts, "evaluation.benchmarks": [], "trust_code": True, "creator.evolve.generator": evolver}
+    assert faults(tmp_path, reward=math, **returned_references, **settings) == ""
+    assert "set creator.evolve.returns=prompt_and_reference" in faults(tmp_path, reward=math, **settings)
+    assert faults(tmp_path, reward=math, **{"creator.mix.evolved_share": 0, "health.evolved_share": None}, **settings) == ""
+    assert faults(tmp_path, reward=majority, **settings) == ""
+    assert faults(tmp_path, reward=majority, **{**settings, "prompts": {**prompts, "reference_column": None}}) == ""
+    for changes, message in (
+        ({"reward": {**majority, "function": f"{path}:strict"}}, "which only math and lettercraft can read, and the function is"),
+        ({"reward": {**majority, "function": "instruction"}}, "reward.missing_reference: a majority compares the final answers"),
+        ({"solver.loss": {"kind": "rloo"}}, "rloo scores every response by itself, so that there is no majority"),
+        ({"solver.rewrite": {"generator": {"kind": "policy"}}}, "a rewritten response is scored by itself"),
+        ({"health.held_out_reward": {**majority, "function": "lettercraft"}}, "measures its agreement, not its success"),
+        ({"creator.evolve.method": "evol_quality"}, "is evol_quality, and a generator of kind function uses no method; leave method out"),
+        ({"creator.evolve.feedback": {}}, "a generator of kind function reads neither feedback nor examples"),
+    ):
+        assert message in faults(tmp_path, **{"reward": majority, **settings, **changes}), message
+    for source, message in (
+        ("text", "the evolver returned 'What is 2 + 2?'; return three values"),
+        ("text, 4, 'same'", "return three values: the new prompt, its reference as a text"),
+        ("text, reference, str(calls.append(0) or len(calls))", "two calls with the same arguments returned"),
+        ("text, refrence, 'same'", "the evolver raised NameError"),
+    ):
+        (tmp_path / "evolvers.py").write_text(f"calls = []\n\n\ndef same(text, reference, rng):\n    return {source}\n")
+        text = faults(tmp_path, reward=majority, **settings)
+        assert "creator.evolve.generator.function: " in text and message in text, (source, text)
+
+
 def test_a_mix_with_few_evolved_prompts_breaks_a_health_limit(tmp_path: Path) -> None:
     rows = [prompt_row([{"role": "user", "content": str(n)}], "test") | {"origin": "evolved" if n < 8 else "buffer"} for n in range(80)]
     figures = {"evolved_share": evolved(artifact(tmp_path, "mix", rows, SCHEMAS["mixed"]).path, 0.8)}

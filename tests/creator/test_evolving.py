@@ -6,7 +6,8 @@ import pytest
 from eva_stages.core.config.function_fields import EVOLVE_METHOD
 from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.rows import Message, prompt_row
-from eva_stages.creator.evolving import EvolvePrompts, evol_instruct
+from eva_stages.creator.evolve_methods import evol_instruct
+from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.knobs import OF_REFERENCES
 from eva_stages.creator.rejecting import read_evolution, rejection
 from eva_stages.lettercraft.player import LettercraftLLM

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.errors import StageError
+from eva_stages.core.notices import NoticeReader
+from eva_stages.core.prompt_references import RESPONSE_FORMAT
 from eva_stages.models.litellm_generator import CALLS, LiteLLMGenerator
 from tests.fault_server import ChatServer, chat_server
 
@@ -121,3 +123,17 @@ def test_the_key_is_in_no_file_no_log_and_no_result(server: ChatServer, tmp_path
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files and all(KEY.encode() not in path.read_bytes() for path in files)
     assert not any(KEY in record.getMessage() for record in caplog.records if not record.name.startswith(("httpcore", "openai", "httpx")))
+
+
+def test_a_reply_s_schema_is_sent_until_the_provider_refuses_it(server: ChatServer, tmp_path: Path) -> None:
+    llm = generator(server, concurrency=1, attempt=str(tmp_path), extra={"response_format": RESPONSE_FORMAT})
+    (first,) = llm.generate(prompts(1), 1, [1])
+    server.faults = ["400"]
+    (second,), (third,) = (llm.generate([prompt], 1, [2]) for prompt in prompts(3)[1:])
+    assert None not in [output["generations"][0] for output in (first, second, third)]
+    assert [request.get("response_format") for request in server.requests] == [RESPONSE_FORMAT, RESPONSE_FORMAT, None, None]
+    notices = NoticeReader(tmp_path)
+    assert ["openai/tiny refuses response_format" in text for text in notices.new_texts()] == [True] and notices.lasting_texts()
+    server.faults = ["400"] * 2
+    (output,) = generator(server, extra={"response_format": RESPONSE_FORMAT}).generate(prompts(1), 1, [4])
+    assert output["generations"] == [None] and output["finish_reasons"][0].startswith("refused:"), "the prompt is refused, not the schema"

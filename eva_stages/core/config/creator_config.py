@@ -42,8 +42,12 @@ class Evolve(Section):
     shape: Literal["chain", "siblings"] = "chain"
     """`chain` evolves each evolution further [paper]; `siblings` evolves the selected prompt itself every time, at the same cost.
     self_instruct always starts from the selected prompt, so both are the same there."""
+    returns: Literal["prompt", "prompt_and_reference"] = "prompt"
+    """`prompt_and_reference` shows the evolver the prompt's reference, where it has one, and asks for a prompt with its own reference, as a
+    JSON object; a reply without both is rejected (no_prompt_and_reference). turn_knob always does. An evolver by `function` returns what
+    it returns; here, its evolutions without a reference are rejected too."""
     generator: Evolver
-    """`reasoning_gym` with the method `turn_knob`, and only with it."""
+    """`reasoning_gym` with the method `turn_knob`, and only with it. With `function` no method is used."""
     max_characters: int = Field(4000, ge=1)
     """Longer evolutions are rejected."""
     feedback: Feedback | None = None

@@ -119,12 +119,18 @@ SELECTION = FunctionField(
 )
 EVOLVE_METHOD = FunctionField(
     {
-        **_functions("eva_stages.creator.evolving", "evol_instruct", "evol_complexity", "evol_quality", "self_instruct", "verbatim"),
+        **_functions("eva_stages.creator.evolve_methods", "evol_instruct", "evol_complexity", "evol_quality", "self_instruct", "verbatim"),
         "turn_knob": "eva_stages.creator.knobs:turn_knob",
     },
     ("text", "rng"),
     "two texts: the name of the mutation and the meta-prompt",
     "eva_stages.creator.function_calls:check_method",
+)
+EVOLVER = FunctionField(
+    {},
+    ("text", "reference", "rng"),
+    "the new prompt, its reference or None, and the name of the mutation, or None where it cannot evolve the prompt",
+    "eva_stages.creator.function_calls:check_evolver",
 )
 FILTER = FunctionField({}, ("text",), "the reason why a prompt is left out, or None", "eva_stages.creator.function_calls:check_filter")
 VALIDITY = FunctionField(
@@ -158,6 +164,7 @@ SCORER = FunctionField(
 Metric = Annotated[str, METRIC]
 SelectionKind = Annotated[str, SELECTION]
 EvolveMethod = Annotated[str, EVOLVE_METHOD]
+EvolverFunction = Annotated[str, EVOLVER]
 Filters = Annotated[tuple[str, ...], FILTER]
 Validity = Annotated[str, VALIDITY]
 OptionalValidity = Annotated[str | None, VALIDITY]

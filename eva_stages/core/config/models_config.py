@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from eva_stages.core.config.function_fields import EvolverFunction
 from eva_stages.core.config.paths import MaybeFile, OptionalFile
 from eva_stages.core.config.section import Section
 
@@ -153,10 +154,21 @@ class ReasoningGymModel(Section):
     kind: Literal["reasoning_gym"]
 
 
+class FunctionEvolver(Section):
+    """Evolver in a file: a function `f(text, reference, rng)` that returns the new prompt, its reference or None, and the name of the
+    mutation."""
+
+    target: ClassVar[str] = "eva_stages.creator.function_evolver:EvolveByFunction"
+    kind: Literal["function"]
+    function: EvolverFunction
+    """As in evolvers.py:name, or module:name for a module beside the recipe. It needs trust_code, or --trust. None = a failed call."""
+
+
 PolicyGenerator = Annotated[TransformersGenerator | VLLMGenerator, Field(discriminator="kind")]
 ModelChoice = Annotated[PolicyModel | TransformersModel | VLLMModel | LiteLLMModel | LettercraftModel, Field(discriminator="kind")]
 Evolver = Annotated[
-    PolicyModel | TransformersModel | VLLMModel | LiteLLMModel | LettercraftModel | ReasoningGymModel, Field(discriminator="kind")
+    PolicyModel | TransformersModel | VLLMModel | LiteLLMModel | LettercraftModel | ReasoningGymModel | FunctionEvolver,
+    Field(discriminator="kind"),
 ]
 
 

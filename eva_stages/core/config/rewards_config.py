@@ -16,9 +16,14 @@ class RewardSection(Section):
     target: ClassVar[str]
     """Its code, as "module:attr"."""
     rows: ClassVar[str] = "rewards"
-    """The schema of its rows."""
+    """The schema of its rows, unless a setting adds columns."""
     uses_chat_template: ClassVar[bool] = False
     """Whether it renders conversations with its own chat template."""
+
+    @property
+    def row_schema(self) -> str:
+        """The schema of its rows with the settings of the recipe."""
+        return self.rows
 
 
 class LettercraftReward(RewardSection):
@@ -108,8 +113,18 @@ class VerifierReward(RewardSection):
 
     target = "eva_stages.models.rewards:VerifierReward"
     kind: Literal["verifier"]
+    majority_target: ClassVar[str] = "eva_stages.models.majority:MajorityVerifier"
+    """Its code with `missing_reference`."""
     function: Verifier
     """In a file: functions.py:name, or module:name for a module beside the recipe. It needs trust_code, or --trust."""
+    missing_reference: Literal["majority"] | None = None
+    """`majority`, for `math` and `lettercraft`: where a prompt has no reference, the most frequent final answer of its responses stands in.
+    Without one that occurs twice and more often than any other, the responses have no reward. Rows and counts name the reference's source.
+    null = the function gets None."""
+
+    @property
+    def row_schema(self) -> str:
+        return "referenced_rewards" if self.missing_reference else self.rows
 
 
 class LLMJudgeReward(RewardSection):
