@@ -18,7 +18,7 @@ from tests.conftest import run_eva
 STUDIES = packaged_studies()
 WITHOUT_PACKAGES = [study_file for study_file in STUDIES if study_file.name != "reasoning"]
 """`tests/real/test_task_families.py` builds the arms of the study that needs reasoning-gym."""
-PORTABLE = [study_file for study_file in STUDIES if study_file.name not in ("reasoning", "world")]
+PORTABLE = [study_file for study_file in STUDIES if study_file.name not in ("reasoning", "world") and "/" not in study_file.name]
 OTHER_BASE_ROUND = ("rewriter", "reward_quality", "responses_per_prompt")
 """Studies of settings that the base round has too."""
 
