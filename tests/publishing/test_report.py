@@ -281,3 +281,11 @@ def test_health_shows_every_figure_beside_its_limit_and_says_what_is_beyond_it(t
     assert rows["pairs per prompt"] == [*(figure["pair_share"] for figure in figures), "at least", 1.0]
     assert rows["KL divergence from the base policy (nats per token)"] == [*(figure["kl_per_token"] for figure in figures), "at most", None]
     assert [plot.name for plot in section.plots] == ["health-kl"]
+    for path in run.glob("stages/*-health-*/manifest.json"):  # as with a held-out reward and repeated judgments
+        manifest = json.loads(path.read_text())
+        manifest["figures"] |= {"reward_gain": 0.2, "held_out_gain": -0.1, "judge_agreement": 0.9}
+        path.write_text(json.dumps(manifest))
+    section = health(read_history(Run(run)))
+    assert [plot.name for plot in section.plots] == ["health-rewards", "health-kl"]
+    assert ["share of the judgments that the judge repeats", 0.9, 0.9, "", None] in [list(row) for row in section.tables[0].rows]
+    assert "share of the judgments that the judge repeats" not in rows

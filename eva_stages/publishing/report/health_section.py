@@ -71,8 +71,8 @@ def _gains(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
         axes.set_xticks(list(figures))
 
     n = f"n = {len(gains['held_out_gain']):,} policies"
-    title = "Training reward and held-out reward over the base policy"
-    return [draw("health-rewards", title, n, "iteration", "gain (standard deviations of the base policy's rewards)", paint)]
+    title = "Training reward and held-out reward"
+    return [draw("health-rewards", title, n, "iteration", "gain over the base policy (sd)", paint)]
 
 
 def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
