@@ -1,12 +1,20 @@
 """The creator is trained on its own evolutions, by the command line, with tiny networks."""
 
 import json
+import math
 from pathlib import Path
 
 from safetensors.numpy import load_file
 
+from eva_stages.core.run_folder import Run
+from eva_stages.publishing.cards import model_card
+from eva_stages.publishing.privacy import Privacy
+from eva_stages.publishing.report.creator_table import creator_table
+from eva_stages.publishing.story import story_of
+from eva_stages.views.history import read_history
+from eva_stages.views.prompt_lineage import Lineage
+from eva_stages.views.run_summary import summary
 from tests.conftest import artifact_folder, artifact_rows, manifests, overrides, run_eva
-from tests.killing import assert_same_weights, rerun_with_kills
 from tests.test_curated_run import RECIPE, words_of
 from tests.tiny_models import save_policy, save_reward, tokenizer
 
@@ -33,28 +41,33 @@ def settings(folder: Path) -> dict[str, object]:
     }
 
 
-def test_a_creator_of_its_own_is_trained_and_evolves_after_a_kill_too(tmp_path: Path) -> None:
+def test_a_creator_of_its_own_is_trained_and_shown(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    arguments = ("run", RECIPE, "--run-dir", str(run), *overrides({**settings(tmp_path), "iterations": 2}), "--until", "evolve")
-    run_eva(*arguments)
+    run_eva("run", RECIPE, "--run-dir", str(run), *overrides(settings(tmp_path)), "--until", "1-creator-train")
     manifest_by_label = manifests(run)
     evolutions, pairs = artifact_rows(run, "1-evolve"), artifact_rows(run, "1-creator-pair")
     by_parent = {row["parent_id"]: row["meta_prompt"] for row in evolutions}
     assert len(evolutions) == 24 and all(row["meta_prompt"] == by_parent[row["parent_id"]] for row in evolutions)
+    assert all(row["reply_ids"] for row in evolutions)
     assert len(pairs) == manifest_by_label["1-creator-pair"]["counts"]["pair"] > 0
-    assert (
-        manifest_by_label["1-creator-train"]["inputs"]["policy"]["artifact"]
-        == manifest_by_label["1-creator-train"]["inputs"]["reference"]["artifact"]
-    )
-    assert manifest_by_label["2-evolve"]["inputs"]["evolver"]["artifact"] == artifact_folder(run, "1-creator-train").name
-    assert manifest_by_label["2-creator-respond"]["inputs"]["policy"]["artifact"] == artifact_folder(run, "1-train").name
-    first_log = json.loads((artifact_folder(run, "1-creator-train") / "model" / "training_log.json").read_text())[0]
-    assert abs(first_log["loss"] - 0.6931) < 1e-3, "the reference is the present creator"
+    inputs = manifest_by_label["1-creator-train"]["inputs"]
+    assert inputs["policy"]["artifact"] == inputs["reference"]["artifact"]
     trained_folder = artifact_folder(run, "1-creator-train") / "model"
+    first_entry = json.loads((trained_folder / "training_log.json").read_text())[0]
+    assert abs(first_entry["loss"] - math.log(2)) < 1e-3, "the reference is the present creator"
     old, new = (load_file(folder / "model.safetensors") for folder in (tmp_path / "creator", trained_folder))
     assert any(abs(old[name] - new[name]).max() > 0 for name in new)
 
-    old_artifacts = tmp_path / "old"
-    old_artifacts.mkdir()
-    rerun_with_kills(run, ["1-creator-train"], arguments, old_artifacts)
-    assert_same_weights(artifact_folder(run, "1-creator-train"), old_artifacts / "1-creator-train")
+    history = read_history(Run(run))
+    document = summary(history)
+    figures = document["iterations"][1]["creator"]
+    assert figures["pairs"] == len(pairs) and figures["steps"] > 0 and 0 <= figures["learnable_share"] <= 1
+    assert document["iterations"][0]["creator"] is None and "0-train" in document["policy"]
+    assert creator_table(history).rows[0][1] == figures["scored_children"]
+    story = story_of(history, "someone", Privacy(run))
+    assert list(story.models) == ["someone/run-iter0", "someone/run-creator-iter1"]
+    card = model_card(story, "someone/run-creator-iter1")
+    assert "the creator after iteration 1" in card and "its training began with" in card and "`creator-pairs-1`" in card
+    child = next(row for row in evolutions if row["rejected"] is None)
+    (step,) = [step for step in Lineage(history).trace(child["prompt_id"])["lineage"] if step["prompt_id"] == child["prompt_id"]]
+    assert step["utilities"][0]["valid"] is True

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from eva_stages.core.config.evaluation_config import JudgedBenchmark, benchmark_name, judge_name
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.solver_config import Optimisation
 from eva_stages.core.kinds import BASELINE, JUDGE, QUESTIONS, REJUDGE
 from eva_stages.core.ledger import tree_bytes
 from eva_stages.core.resolved import Resolved
@@ -65,12 +66,12 @@ def plan_document(
     }
     expected_sizes = sizes(recipe, rounds, prompts, shares)
     judging, costs = _judging(recipe, run, rounds, planned_sizes)
-    model = _model_bytes(recipe, stages)
+    models = {name: _model_bytes(stages, name, training) for name, training in trained_stages(recipe).items()}
     entries = []
     for stage in stages:
         size = expected_sizes[stage.fingerprint]
         rate = rates.of(stage) or answering_rate(rates.of(replace(stage, name="respond")), size.answers, recipe.solver.responses)
-        entries.append(_entry(run, stage, size, rate, costs.get(stage.fingerprint), model))
+        entries.append(_entry(run, stage, size, rate, costs.get(stage.fingerprint), models.get(stage.name)))
     todo = [entry for entry in entries if entry["state"] == "to do"]
     numbers = sorted({entry["iteration"] for entry in entries})
     return {
@@ -150,7 +151,6 @@ def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCos
     if cost is not None:
         tokens = {"input_tokens": cost.expected_input_tokens, "output_tokens": cost.expected_output_tokens}
     seconds = _seconds(known_rate, units)
-    model_size = model if stage.name == "train" else None
     return {
         **entry,
         "state": "to do",
@@ -161,8 +161,8 @@ def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCos
         "seconds": None,
         **seconds,
         **_gpu_time(known_rate.gpus if known_rate else None, seconds["seconds_expected"]),
-        "bytes": model_size.artifact if model_size else _whole(_per_unit(known_rate, "bytes", units)),
-        "checkpoint_bytes": model_size.checkpoints if model_size else None,
+        "bytes": model.artifact if model else _whole(_per_unit(known_rate, "bytes", units)),
+        "checkpoint_bytes": model.checkpoints if model else None,
         **_money(stage, size, tokens, cost),
     }
 
@@ -223,13 +223,20 @@ def _money(stage: Stage, size: Size, tokens: Mapping[str, float | None], cost: J
     return {"usd": input_usd + max(size.tokens or 0, tokens_out) * rates[1], "usd_expected": input_usd + tokens_out * rates[1]}
 
 
-def _model_bytes(recipe: Recipe, stages: Sequence[Stage]) -> ModelBytes | None:
-    """Disk size of a trained policy, which is that of the policy it starts from; None if nothing is trained."""
-    policies = (stage.inputs["policy"] for stage in stages if stage.name == "train")
-    base = next((policy for policy in policies if isinstance(policy, Outside)), None)
-    if base is None:
+def trained_stages(recipe: Recipe) -> dict[str, Optimisation]:
+    """The trainings of a recipe by the names of their stages."""
+    creator = recipe.creator.training
+    return {"train": recipe.solver.training, **({"creator-train": creator} if creator else {})}
+
+
+def _model_bytes(stages: Sequence[Stage], name: str, training: Optimisation) -> ModelBytes | None:
+    """Disk size of a trained model, which is that of the model it starts from; None if nothing is trained, or an adapter alone."""
+    starts: list[Stage | Outside] = [stage.inputs["policy"] for stage in stages if stage.name == name]
+    if not starts or getattr(training, "network", None) == "adapter":
         return None
-    training = recipe.solver.training
+    base = starts[0]
+    while isinstance(base, Stage):
+        base = base.inputs["policy"]
     if training.adapter:
         return ModelBytes(tree_bytes(base.path), None)
     weights = sum(_weights(path) for path in base.path.glob("*.safetensors"))

@@ -17,6 +17,7 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 
+from eva_stages.core.kinds import Role
 from eva_stages.core.ourfiles import parquet_errors
 from eva_stages.publishing.story import Story
 from eva_stages.views.history import COST, TOKENS, Artifact
@@ -25,6 +26,7 @@ from eva_stages.views.recorded_scores import Score, scores
 PAPER = "2411.00062"
 MARKDOWN = str.maketrans({character: f"&#{ord(character)};" for character in "&<>\"'\\`*_{}[]()#!|~:@"})
 EXAMPLE_CHARACTERS = 600
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
 TAGS = ["eva", "rlhf", "preference-optimization", f"arxiv:{PAPER}"]
 
@@ -66,31 +68,39 @@ def dataset_card(story: Story, listed_artifacts: list[Artifact]) -> str:
     )
 
 
-def model_card(story: Story, iteration: int) -> str:
-    """README.md of an iteration's model repository."""
-    figures = [score for score in scores(story.artifacts) if score.policy == f"iteration {iteration}"]
+def model_card(story: Story, key: str) -> str:
+    """README.md of the model repository `key`."""
+    model = story.models[key]
+    is_creator, iteration = model.kind.role == Role.CREATOR, model.iteration
+    is_adapter = (model.content / ADAPTER_WEIGHTS).is_file()
+    figures = [score for score in scores(story.artifacts) if score.policy == f"iteration {iteration}" and not is_creator]
     results = [_result(score) for score in figures if score.low is not None]
-    loss = str(story.recipe["solver"]["loss"]["kind"])
-    name = story.model(iteration).partition("/")[2]
+    loss = str(story.recipe["creator"]["training"]["objective"] if is_creator else story.recipe["solver"]["loss"]["kind"])
+    name, base = key.partition("/")[2], story.base_of(model)
     data = ModelCardData(
-        base_model=story.base.hub_id,
+        base_model=base.hub_id,
         datasets=[story.dataset],
-        library_name="transformers",
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
         tags=[*TAGS, "trl", loss],
         model_name=name if results else None,  # without results the Hub rejects it as an unknown field
         eval_results=results or None,
     )
-    relation = {"base_model_relation": "finetune"} if story.base.hub_id else {}
-    for field, value in {**relation, **story.base.licence}.items():
+    relation = {"base_model_relation": "adapter" if is_adapter else "finetune"} if base.hub_id else {}
+    for field, value in {**relation, **base.licence}.items():
         data[field] = value
-    policy = story.policies[iteration]
     template_values = {
         "iteration": iteration,
+        "key": key,
         "name": name,
-        "policy": policy,
+        "policy": model,
+        "noun": "creator" if is_creator else "policy",
+        "base": base,
+        "start": story.start(model, "adapter" if is_adapter else "policy"),
+        "adapted_policy": story.start(model) if is_adapter else None,
+        "is_adapter": is_adapter,
         "figures": figures,
-        "trained": _training({iteration: policy}),
+        "trained": _training({iteration: model}),
     }
     return _card(data.to_yaml(), "model.md.jinja", story, **template_values)
 

@@ -1,4 +1,4 @@
-"""Which files go into which repository: one data set repository per run, one model repository per iteration.
+"""Which files go into which repository: one data set repository per run, one model repository per trained policy and creator.
 
 Row files and weights are pushed unchanged, so that their digests can be checked against the manifests. Of a row file with private
 values a copy without them is pushed, and its manifest has the number of replaced values. Only known kinds of files of a checkpoint are
@@ -87,9 +87,9 @@ def repositories(
         repository_list.append(_dataset(story, selection, report, pushed_files.get(f"datasets/{story.dataset}", {}), privacy, scratch))
     if selection.part in (None, "models"):
         repository_list += [
-            _model(story, iteration, policy, pushed_files.get(f"models/{story.model(iteration)}", {}), privacy)
-            for iteration, policy in story.policies.items()
-            if selection.takes(policy)
+            _model(story, key, model, pushed_files.get(f"models/{key}", {}), privacy)
+            for key, model in story.models.items()
+            if selection.takes(model)
         ]
     return [repository for repository in repository_list if repository.files]
 
@@ -156,19 +156,19 @@ def _clean_rows(rows: Path, folder: Path, privacy: Privacy) -> tuple[Path, int]:
         return folder / rows.name, replaced_values
 
 
-def _model(story: Story, iteration: int, policy: Artifact, pushed_files: dict[str, Any], privacy: Privacy) -> Repository:
-    if policy.folder.name not in {str(entry["source"]).partition("/")[0] for entry in pushed_files.values()}:
-        _check(policy)
+def _model(story: Story, key: str, model: Artifact, pushed_files: dict[str, Any], privacy: Privacy) -> Repository:
+    if model.folder.name not in {str(entry["source"]).partition("/")[0] for entry in pushed_files.values()}:
+        _check(model)
     files = []
-    for path in checkpoint_files(policy.content):
-        name = path.relative_to(policy.content).as_posix()
+    for path in checkpoint_files(model.content):
+        name = path.relative_to(model.content).as_posix()
         text = path.suffix == ".json" and path.name not in AS_IT_IS and not path.name.endswith(".index.json")
         cleaned_content = _clean_json(path, privacy) if text else None
-        files.append(File(name, path, f"{policy.folder.name}/{name}") if cleaned_content is None else File(name, cleaned_content))
-    files.append(File("manifest.json", _json(privacy.settings(dict(policy.manifest)))))
+        files.append(File(name, path, f"{model.folder.name}/{name}") if cleaned_content is None else File(name, cleaned_content))
+    files.append(File("manifest.json", _json(privacy.settings(dict(model.manifest)))))
     files.append(File("recipe.yaml", _recipe(story)))
-    files.append(File("README.md", privacy.text(model_card(story, iteration)).encode()))
-    return Repository(story.model(iteration), "model", tuple(files))
+    files.append(File("README.md", privacy.text(model_card(story, key)).encode()))
+    return Repository(key, "model", tuple(files))
 
 
 def checkpoint_files(folder: Path) -> list[Path]:

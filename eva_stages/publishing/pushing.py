@@ -110,7 +110,7 @@ def push_run(
 
 
 def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
-    longest_name = story.model(max(story.policies, default=0))
+    longest_name = max((story.model(0), *story.models), key=len)
     try:
         validate_repo_id(longest_name)
     except HFValidationError as error:
@@ -125,7 +125,7 @@ def _check(run: Run, story: Story, selection: Selection, report: Path) -> None:
         numbers = sorted({artifact.iteration for artifact in story.artifacts})
         where = f" in iteration {selection.iteration}; iterations with complete stages: {numbers}" if numbers else ""
         raise ConfigError([f"{run.root.name} has no complete stage{where}; run `eva run` first"])
-    if selection.part == "models" and not any(selection.takes(policy) for policy in story.policies.values()):
+    if selection.part == "models" and not any(selection.takes(model) for model in story.models.values()):
         of_iteration = "" if selection.iteration is None else f" of iteration {selection.iteration}"
         raise ConfigError([f"{run.root.name} has no trained policy{of_iteration} yet"])
 

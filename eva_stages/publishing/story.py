@@ -55,6 +55,8 @@ class Story:
     """Every complete artifact of the recipe, upstream first."""
     policies: Mapping[int, Artifact]
     """Trained policies by iteration."""
+    creators: Mapping[int, Artifact]
+    """Trained creators by iteration: complete models, or adapters on a policy."""
     base: Base
     prompts_licence: Mapping[str, str]
 
@@ -65,15 +67,35 @@ class Story:
     def model(self, iteration: int) -> str:
         return f"{self.namespace}/{self.name}-iter{iteration}"
 
+    @property
+    def models(self) -> dict[str, Artifact]:
+        """Trained policies and creators by their repositories."""
+        creators = {f"{self.namespace}/{self.name}-creator-iter{iteration}": creator for iteration, creator in self.creators.items()}
+        return {**{self.model(iteration): policy for iteration, policy in self.policies.items()}, **creators}
+
     def inputs(self, artifact: Artifact) -> list[str]:
         """The configurations whose rows an artifact was computed from."""
         folders = set(artifact.inputs.values())
         return [upstream.name for upstream in self.artifacts if upstream.planned_stage.folder in folders and upstream.rows is not None]
 
-    def parent(self, iteration: int) -> int | None:
-        """The iteration whose policy an iteration's training started from; None if it was the base policy."""
-        start = self.policies[iteration].inputs.get("policy")
-        return next((number for number, policy in self.policies.items() if policy.planned_stage.folder == start), None)
+    def start(self, model: Artifact, name: str = "policy") -> tuple[str, Artifact] | None:
+        """The model that a training started from, with its repository; None if no training of the run made it.
+
+        Args:
+            name: the input that it is: the policy, or the adapter on it.
+        """
+        folder = model.inputs.get(name)
+        return next(((key, artifact) for key, artifact in self.models.items() if artifact.planned_stage.folder == folder), None)
+
+    def base_of(self, model: Artifact) -> Base:
+        """What a chain of trainings began with: the base policy, or the model of a creator that is a network of its own."""
+        while start := self.start(model):
+            model = start[1]
+        entry = model.outside_inputs.get("policy")
+        if entry is None or str(entry["digest"]) == self.base.digest:
+            return self.base
+        name, digest = str(entry["artifact"]), str(entry["digest"])
+        return Base(name, name if COMMIT.fullmatch(digest) else None, digest, stated_licence(name, digest))
 
     @property
     def seeds(self) -> str | None:
@@ -100,10 +122,16 @@ def story_of(history: History, namespace: str, privacy: Privacy) -> Story:
         namespace=namespace,
         recipe=privacy.settings(_pinned_recipe(recipe, _outside_digests(history))),
         artifacts=artifacts,
-        policies={artifact.iteration: artifact for artifact in artifacts if artifact.stage == "train" and artifact.content.name == "model"},
+        policies=_models(artifacts, "train"),
+        creators=_models(artifacts, "creator-train"),
         base=_base(history),
         prompts_licence=OPEN if (recipe.get("prompts") or {}).get("kind") in EMBEDDED_NAMES else UNKNOWN,
     )
+
+
+def _models(artifacts: Iterable[Artifact], stage: str) -> dict[int, Artifact]:
+    """The models that the trainings of one kind made, by iteration."""
+    return {artifact.iteration: artifact for artifact in artifacts if artifact.stage == stage and artifact.content.name == "model"}
 
 
 def _named_artifacts(history: History) -> tuple[Artifact, ...]:

@@ -74,6 +74,9 @@ def _facts(step: dict[str, Any]) -> list[str]:
         metrics = ", ".join(f"{names[name]} {_figure(value)}" for name, value in entry["metrics"].items())
         weight = f"weight {_figure(entry['weight'])}"
         lines.append(f"iteration {entry['iteration']}, informativeness: {metrics}; {weight}, {draws[entry['selected']]}")
+    for entry in step["utilities"]:
+        figures = ", ".join(f"{name} {_figure(entry[name])}" for name in ("utility", "spread", "similarity"))
+        lines.append(f"iteration {entry['iteration']}, for the creator: {'invalid' if entry['valid'] is False else figures}")
     for entry in step["pairs"]:
         lines.append(
             f"iteration {entry['iteration']}, pair: chosen {_figure(entry['chosen_reward'])}, rejected {_figure(entry['rejected_reward'])}"

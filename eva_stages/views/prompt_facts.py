@@ -16,10 +16,11 @@ class Facts:
         self._history, self._open = history, open_rows
 
     def of(self, prompt_id: str) -> dict[str, list[Row]]:
-        """Responses, informativeness, pairs and checkpoints of a prompt."""
+        """Responses, informativeness, utilities, pairs and checkpoints of a prompt."""
         return {
             "answers": self._answers(prompt_id),
             "informativeness": self._informativeness(prompt_id),
+            "utilities": self._utilities(prompt_id),
             "pairs": self._pairs(prompt_id),
             "checkpoints": self._checkpoints(prompt_id),
         }
@@ -50,6 +51,12 @@ class Facts:
                 }
                 entries.append({"iteration": iteration, "metrics": metrics, "weight": info["weight"], **selected})
         return entries
+
+    def _utilities(self, prompt_id: str) -> list[Row]:
+        """What the prompt was worth for the training of the creator, in the iterations in which it was written."""
+        rows = [(artifact.iteration, self._open(artifact).of(prompt_id)) for artifact in self._history.every("creator-utility")]
+        names = ("valid", "spread", "similarity", "utility")
+        return [{"iteration": iteration, **{name: row[name] for name in names}} for iteration, row in rows if row]
 
     def _pairs(self, prompt_id: str) -> list[Row]:
         entries = []

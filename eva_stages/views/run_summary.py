@@ -13,6 +13,7 @@ from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import read_table, reward_matrix
 from eva_stages.creator.informativeness import reward_gap
+from eva_stages.views.creator_figures import creator_figures
 from eva_stages.views.history import Artifact, History
 
 
@@ -50,6 +51,7 @@ def _iteration(history: History, number: int) -> dict[str, Any]:
         "rewrites": counts.get("rewritten"),
         "unscored": train.manifest["counts"].get("unscored") if train else None,
         "training": train.manifest["training"] | {"steps": train.manifest["counts"]["steps"]} if train else None,
+        "creator": creator_figures(history, number),
         "analysis": _analysis(artifacts),
         "held_out": _scores(artifacts.get(stage_name(SCORE, LETTERCRAFT, EVAL))),
         "health": {"figures": health.manifest["figures"], "warnings": health.warnings} if health else None,

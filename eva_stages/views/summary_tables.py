@@ -44,6 +44,7 @@ def _training_table(recipe: str, iterations: list[dict[str, Any]], failures: lis
     heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time", "health")
     notes = [f"{_name(entry)}: {_left_out_text(entry)}" for entry in iterations]
     notes += [f"{_name(entry)}: {_analysis_text(entry['analysis'])}" for entry in iterations if entry["analysis"]]
+    notes += [f"{_name(entry)}: {_creator_text(entry['creator'])}" for entry in iterations if entry["creator"]]
     notes += [f"{_name(entry)}: {_rewrite_text(entry['rewrites'])}" for entry in iterations if entry["rewrites"]]
     rows = [_training_row(entry) for entry in iterations]
     return TextTable(f"{recipe}: training", heads, rows, [*notes, *failures], "l" + "r" * 9)
@@ -146,6 +147,18 @@ def _rewrite_text(counts: dict[str, int]) -> str:
     return (
         f"chosen responses rewritten: {counts.get('rewritten', 0)} of {counts['pair']}; not rewritten: {facts(unchanged_counts) or 'none'}"
     )
+
+
+def _creator_text(figures: dict[str, Any]) -> str:
+    """How good the evolutions are, and what the creator was trained on, in one line."""
+    shares = {"learnable": figures["learnable_share"], "valid": figures["valid_share"]}
+    texts = [f"{name} {_share(value)}" for name, value in shares.items() if value is not None]
+    if figures["mean_utility"] is not None:
+        texts.append(f"mean utility {_number(figures['mean_utility'], '.3f')}")
+    if figures["pairs"] is not None:
+        counts = {"pairs": figures["pairs"], "replayed": figures["replayed_pairs"], "steps": figures["steps"] or 0}
+        texts.append(f"creator trained ({facts(counts)})" if figures["pairs"] else "no pair, so the creator was not trained")
+    return f"evolutions: {'; '.join(texts) or 'no rewards'}"
 
 
 def _analysis_text(analysis: dict[str, Any]) -> str:
