@@ -27,7 +27,14 @@ def settings(folder: Path) -> dict[str, object]:
         save(folder / name, words)
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
     training = {"learning_rate": 1e-3, "batch_size": 4, "dtype": "float32", "max_length": 512, "gradient_checkpointing": False}
-    evolver = {"kind": "transformers", "model": str(folder / "creator"), "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 16}
+    evolver = {
+        "kind": "transformers",
+        "model": str(folder / "creator"),
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "stop": ["a", "e"],
+        "max_new_tokens": 64,
+    }
     return {
         "prompts.path": str(folder / "prompts.jsonl"),
         "prompts.size": len(TEXTS),

@@ -7,7 +7,7 @@ a card shows is read from a manifest.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,10 @@ class Story:
     """Every complete artifact of the recipe, upstream first."""
     policies: Mapping[int, Artifact]
     """Trained policies by iteration."""
-    creators: Mapping[int, Artifact]
-    """Trained creators by iteration: complete models, or adapters on a policy."""
     base: Base
     prompts_licence: Mapping[str, str]
+    creators: Mapping[int, Artifact] = field(default_factory=dict)
+    """Trained creators by iteration: complete models, or adapters on a policy."""
 
     @property
     def dataset(self) -> str:
@@ -91,6 +91,8 @@ class Story:
         """What a chain of trainings began with: the base policy, or the model of a creator that is a network of its own."""
         while start := self.start(model):
             model = start[1]
+        if model.stage == "train":
+            return self.base
         entry = model.outside_inputs.get("policy")
         if entry is None or str(entry["digest"]) == self.base.digest:
             return self.base

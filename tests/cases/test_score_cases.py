@@ -435,7 +435,7 @@ def test_a_policy_without_benchmarks_has_a_card_that_the_hub_accepts(tmp_path: P
     base = Base("org/base", "org/base", "0" * 40, {"license": "apache-2.0"})
     manifest = {**policy.manifest, "inputs": {**policy.manifest["inputs"], "policy": {"artifact": "org/base"}}}
     policy = dataclasses.replace(policy, manifest=manifest)
-    card = model_card(Story(root, "made", "tester", recipe, artifacts, {0: policy}, base, {}), 0)
+    card = model_card(Story(root, "made", "tester", recipe, artifacts, {0: policy}, base, {}), "tester/made-iter0")
     metadata = yaml.safe_load(card.split("---")[1])
     assert "model_name" not in metadata and "model-index" not in metadata
     assert card_faults(card, "model") == [] and ModelCard(card).data.base_model == "org/base"

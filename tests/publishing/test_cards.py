@@ -100,14 +100,14 @@ def test_cards_say_what_a_policy_was_trained_on_and_started_from(story: Story) -
     card = dataset_card(story, list(story.artifacts))
     assert "- The policy of iteration 0 was trained on `pairs-0`, starting from the base policy.\n" in card
     assert "- The policy of iteration 1 was trained on `pairs-1`, starting from that of iteration 0.\n" in card
-    assert "started from the policy of [tester/tiny-iter0]" in model_card(story, 1)
-    assert "started from the policy of" not in model_card(story, 0)
+    assert "started from the policy of [tester/tiny-iter0]" in model_card(story, story.model(1))
+    assert "started from the policy of" not in model_card(story, story.model(0))
     assert f"sha256 `{story.base.digest}`" in card and "eva's embedded lettercraft policy" in card
 
 
 def test_scores_stand_in_the_metadata_and_come_back_out(story: Story, tiny_run: Path) -> None:
     for iteration in story.policies:
-        data = ModelCard(model_card(story, iteration)).data
+        data = ModelCard(model_card(story, story.model(iteration))).data
         results: list[EvalResult] = data.eval_results
         figures = manifests(tiny_run)[f"{iteration}-eval-score"]["scores"]
         assert {result.metric_type: result.metric_value for result in results} == {
@@ -123,10 +123,11 @@ def test_metadata_are_what_the_hub_takes(story: Story) -> None:
     assert DatasetCard(card).data.to_dict()["configs"][0]["config_name"] == "prompts-0"
     licence = {"license": "other", "license_name": "odd", "license_link": "https://example.org/odd"}
     based_story = dataclasses.replace(story, base=Base("org/base", "org/base", "0" * 40, licence))
-    assert card_faults(model_card(based_story, 1), "model") == card_faults(model_card(story, 0), "model") == []
-    data = ModelCard(model_card(based_story, 1)).data
+    for changed_story, iteration in ((based_story, 1), (story, 0)):
+        assert card_faults(model_card(changed_story, changed_story.model(iteration)), "model") == []
+    data = ModelCard(model_card(based_story, based_story.model(1))).data
     assert (data.base_model, data.license, data.license_name) == ("org/base", "other", "odd")
-    assert "at commit `" + "0" * 40 in model_card(based_story, 1)
+    assert "at commit `" + "0" * 40 in model_card(based_story, based_story.model(1))
 
 
 def test_the_checker_finds_what_is_wrong() -> None:
@@ -172,7 +173,7 @@ def test_hostile_text_does_nothing_in_cards(story: Story, tmp_path: Path, text: 
     harmless, hostile = with_pair("plain", {"plain": 1}), with_pair(text, {text: 1})
     for kind, make in (
         ("dataset", lambda changed_story: dataset_card(changed_story, list(changed_story.artifacts))),
-        ("model", lambda changed_story: model_card(changed_story, 1)),
+        ("model", lambda changed_story: model_card(changed_story, changed_story.model(1))),
     ):
         harmless_card, hostile_card = make(harmless), make(hostile)
         assert elements(hostile_card) == elements(harmless_card)

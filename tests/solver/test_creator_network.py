@@ -42,14 +42,15 @@ def test_rloo_over_siblings_is_the_sum_over_their_pairs() -> None:
 
     first, second = zip(*itertools.combinations(range(n), 2), strict=True)
     sides = (policy[list(first)], policy[list(second)], reference[list(first)], reference[list(second)])
-    ones = torch.ones(len(first))
-    pairs = PairLogProbs(*sides, ones, ones, None, None, utility[list(first)], utility[list(second)])
+    lengths = torch.ones(len(first))
+    pairs = PairLogProbs(*sides, lengths, lengths, None, None, utility[list(first)], utility[list(second)])
     values, _ = sibling_rloo(pairs, beta)
     (gradient,) = torch.autograd.grad(values.mean(), policy)
     assert torch.allclose(gradient, expected, atol=1e-12)
-    exchanged = PairLogProbs(*(sides[i] for i in (1, 0, 3, 2)), ones, ones, None, None, pairs.rejected_reward, pairs.chosen_reward)
-    assert torch.allclose(sibling_rloo(exchanged, beta)[0], values), "the order of a pair does not matter"
-    assert torch.allclose(best_sibling(pairs._replace(chosen_tokens=2 * ones))[0], -sides[0] / 2)
+    other_sides = (*(sides[i] for i in (1, 0, 3, 2)), lengths, lengths, None, None)
+    exchanged_pairs = PairLogProbs(*other_sides, pairs.rejected_reward, pairs.chosen_reward)
+    assert torch.allclose(sibling_rloo(exchanged_pairs, beta)[0], values), "the order of a pair does not matter"
+    assert torch.allclose(best_sibling(pairs._replace(chosen_tokens=2 * lengths))[0], -sides[0] / 2)
 
 
 def test_every_objective_trains(folders: dict[str, str], tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_every_objective_trains(folders: dict[str, str], tmp_path: Path) -> None
         train(settings)
         assert (settings.work / "model" / "model.safetensors").is_file()
         metrics = read_metrics(settings.work / "metrics.jsonl")[0]
-        assert metrics["advantage"] == pytest.approx(1.0) if kind == "sibling_rloo" else metrics["loss"] > 0
+        assert metrics["advantage"] == pytest.approx(1.0, abs=1e-4) if kind == "sibling_rloo" else metrics["loss"] > 0
 
 
 def test_an_adapter_goes_on_from_the_last_one_which_is_the_reference(folders: dict[str, str], tmp_path: Path) -> None:
@@ -93,8 +94,8 @@ def test_without_a_pair_the_creator_stays_as_it_is(folders: dict[str, str], tmp_
         result = train_creator(context, {}, keeps_adapter=keeps_adapter, training={"adapter": ADAPTER})
         assert result["counts"] == {"pairs": 0, "steps": 0}
     assert tree_digest(tmp_path / "full" / "model") == tree_digest(Path(folders["policy"]))
-    untrained = with_adapter(AutoModelForCausalLM.from_pretrained(folders["policy"]), tmp_path / "adapter" / "model")
+    untrained_model = with_adapter(AutoModelForCausalLM.from_pretrained(folders["policy"]), tmp_path / "adapter" / "model")
     ids = torch.tensor([[5, 6, 7]])
-    with untrained.disable_adapter():
-        expected = untrained(ids).logits
-    assert torch.allclose(untrained(ids).logits, expected) and len(notes) == 2 and "no pair" in notes[0]
+    with untrained_model.disable_adapter():
+        expected = untrained_model(ids).logits
+    assert torch.allclose(untrained_model(ids).logits, expected) and len(notes) == 2 and "no pair" in notes[0]
