@@ -14,15 +14,18 @@ from eva_stages.core.decoding import short
 from eva_stages.core.errors import DataError
 from eva_stages.core.failures import CALL_ERRORS, error_reason
 from eva_stages.core.generating import COSTS
+from eva_stages.core.rows import Message
 
 Metric = Callable[[np.ndarray], np.ndarray]
 Selection = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 Method = Callable[[str, np.random.Generator], tuple[str, str]]
 Evolver = Callable[[str, str | None, np.random.Generator], tuple[str, str | None, str] | None]
 Filter = Callable[[str], str | None]
+CellFunction = Callable[[list[Message], str | None], str]
 COUNTS = ("evolved", "kept", "steps", "output_tokens", *COSTS)
 """Names of other counts in a manifest, which are no reasons."""
 LONGEST_REASON = 60
+LONGEST_CELL = 200
 
 
 def metric_values(metric: Metric, rewards: np.ndarray) -> np.ndarray:
@@ -181,3 +184,25 @@ def check_filter(function: Filter, recipe: Recipe) -> None:
     """Filter three prompts."""
     for text in ("Why is the sky blue?", "List 3 primes.\nThen add them up.", "\u4f60\u597d"):
         filter_reason(function, text)
+
+
+def cell_name(function: CellFunction, messages: list[Message], reference: str | None) -> str:
+    """The cell of a prompt.
+
+    Raises:
+        DataError: if the function raises, or does not return a short text.
+    """
+    try:
+        name = function(messages, reference)
+    except CALL_ERRORS as error:
+        raise DataError(f"the cell function raised {error_reason(error)}, for the prompt {short(messages[-1]['content'])}") from error
+    if isinstance(name, str) and 0 < len(name) <= LONGEST_CELL:
+        return name
+    raise DataError(f"the cell function returned {short(name)}; return a text of 1 to {LONGEST_CELL} characters, the name of the cell")
+
+
+def check_cell(function: CellFunction, recipe: Recipe) -> None:
+    """Find the cells of two prompts, without and with a reference."""
+    for reference in (None, "4"):
+        messages = [{"role": "user", "content": "What is 2 + 2?"}]
+        _check_equal(*(cell_name(function, messages, reference) for _ in range(2)))

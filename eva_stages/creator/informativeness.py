@@ -17,7 +17,7 @@ from eva_stages.core.named_functions import FunctionCode, choice_name, known_fun
 from eva_stages.core.numeric import homogeneous
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows, reward_matrix
-from eva_stages.creator.function_calls import metric_values
+from eva_stages.creator.function_calls import Metric, metric_values
 
 
 @homogeneous(degree=0)
@@ -81,6 +81,53 @@ def uniform(rewards: np.ndarray) -> np.ndarray:
     return np.ones(len(rewards))
 
 
+def learnability(rewards: np.ndarray) -> np.ndarray:
+    """p (1 - p) with p the share of responses with reward 1.
+
+    Raises:
+        DataError: if a reward is neither 0 nor 1.
+    """
+    is_binary = (rewards == 0) | (rewards == 1)
+    if not is_binary.all():
+        raise DataError(
+            f"learnability is p (1 - p) for rewards of 0 and 1, and a reward is {rewards[~is_binary][0]:g}; take a reward that is 0 or 1, "
+            "or creator.metric=spread_at_median"
+        )
+    share = rewards.mean(axis=1)
+    return share * (1 - share)
+
+
+@homogeneous(degree=1)
+def spread_at_median(rewards: np.ndarray) -> np.ndarray:
+    """sd * exp(-(mean - m0)^2 / (2 s^2)): population sd and mean of the prompt's rewards, m0 and s median and sd of the set's means.
+
+    With s = 0 all means are equal to m0, and the value is sd.
+    """
+    means = rewards.mean(axis=1)
+    scale = means.std()
+    scores = (means - np.median(means)) / (scale if scale > 0 else 1.0)
+    return rewards.std(axis=1) * np.exp(-0.5 * scores**2)
+
+
+def success_evidence(shares: Sequence[np.ndarray], responses: int, discount: float) -> tuple[np.ndarray, np.ndarray]:
+    """Discounted numbers of successes and failures: sum over s of discount ** s * n * p_s, and of discount ** s * n * (1 - p_s).
+
+    Args:
+        shares: the shares p_s of successes of the same prompts, s iterations ago, shape (prompts,) each; NaN = not scored then.
+        responses: n, per prompt and iteration.
+    """
+    factors = [discount**age * responses for age in range(len(shares))]
+    successes = sum(factor * np.nan_to_num(share) for factor, share in zip(factors, shares, strict=True))
+    trials = sum(factor * np.isfinite(share) for factor, share in zip(factors, shares, strict=True))
+    return np.asarray(successes), np.asarray(trials - successes)
+
+
+def expected_learnability(successes: np.ndarray, failures: np.ndarray) -> np.ndarray:
+    """E[p (1 - p)] = a b / ((a + b) (a + b + 1)) under Beta(a, b) with a = 1 + successes, b = 1 + failures."""
+    a, b = 1 + successes, 1 + failures
+    return a * b / ((a + b) * (a + b + 1))
+
+
 def weights(values: np.ndarray) -> np.ndarray:
     """Sampling weights: min-max normalised values, zero for NaN. They sum to anything; `selection` divides."""
     return np.nan_to_num(min_max(values), nan=0.0)
@@ -106,31 +153,49 @@ def in_band(rewards: np.ndarray, low: float, high: float) -> np.ndarray:
 class Informativeness(TableStep):
     """The values of every metric for every prompt, and the sampling weight by the recipe's metric.
 
+    Inputs: the rewards; with a discount also the informativeness of the prompts of each earlier set, oldest first.
+
     Attributes:
         metric: name of a built-in metric, or a function in a file.
+        discount: per iteration, of the evidence for `learnability` from earlier iterations; None = only the rewards count.
 
     Input columns:
-        - prompt_id, rewards (n per prompt, null = not scored)
+        - prompt_id, rewards (n per prompt, null = not scored); prompt_id, reward_mean (informativeness)
     Output columns:
         - prompt_id, one column per metric (null where a reward is missing), weight
     """
 
     metric: str | FunctionCode = "reward_gap"
+    discount: float | None = None
 
-    reads = ["prompt_id", "rewards"]
+    reads = ["prompt_id", "rewards", "reward_mean"]
 
     @property
     def outputs(self) -> Sequence[str]:
-        return ["prompt_id", *dict.fromkeys((*METRIC.names, choice_name(self.metric))), "weight"]
+        return ["prompt_id", *self._metrics(), "weight"]
+
+    def _metrics(self) -> dict[str, Metric]:
+        metrics = {name: metric for name, metric in known_functions(METRIC).items() if name not in METRIC.on_request}
+        return {**metrics, choice_name(self.metric): load_choice(self.metric, METRIC)}
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        (reward_rows,) = sources
+        reward_rows, *earlier_infos = sources
         rewards = reward_matrix(reward_rows["rewards"])
-        metrics = {**known_functions(METRIC), choice_name(self.metric): load_choice(self.metric, METRIC)}
-        columns = {name: metric_values(metric, rewards) for name, metric in metrics.items()}
+        columns = {name: metric_values(metric, rewards) for name, metric in self._metrics().items()}
+        if self.discount is not None:
+            ids = reward_rows["prompt_id"]
+            shares = [columns["reward_mean"], *(_values_of(ids, info, "reward_mean") for info in reversed(earlier_infos))]
+            expected = expected_learnability(*success_evidence(shares, rewards.shape[1], self.discount))
+            columns["learnability"] = np.where(np.isfinite(columns["reward_mean"]), expected, np.nan)
         arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
         yield pa.table({"prompt_id": reward_rows["prompt_id"], **arrays, "weight": weights(columns[choice_name(self.metric)])})
         return {"unscored": int(np.isnan(rewards).any(axis=1).sum())}
+
+
+def _values_of(ids: pa.Array, info: Rows, name: str) -> np.ndarray:
+    """A column of another artifact for the prompts with these ids; NaN for those that it lacks."""
+    values = info[name].take(pc.index_in(ids, value_set=info["prompt_id"]))
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 class Admit(TableStep):

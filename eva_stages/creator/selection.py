@@ -53,14 +53,21 @@ def topic_balanced(weights: np.ndarray, topics: pa.Array, share: float) -> np.nd
     return (1 - share) * weights / weights.sum() + share * inverse / inverse.sum()
 
 
+def novel_weights(weights: np.ndarray, distances: np.ndarray, factor: float) -> np.ndarray:
+    """w' = w (1 + lambda * distance to the nearest prompt of the earlier sets); lambda is `factor`."""
+    return weights * (1 + factor * distances)
+
+
 class Select(TableStep):
-    """Draws the informative subset. A second input with the topics of the prompts makes rare topics likelier.
+    """Draws the informative subset. Inputs: informativeness; optionally the prompts' topics, which make rare topics likelier, and their
+    novelty, which makes prompts likelier that are unlike earlier ones.
 
     Attributes:
         topic_share: `share` of `topic_balanced`.
+        novelty_weight: `factor` of `novel_weights`.
 
     Input columns:
-        - prompt_id, weight, uniform (null = not selectable); prompt_id, topic
+        - prompt_id, weight, uniform (null = not selectable); prompt_id, topic; prompt_id, distance
     Output columns:
         - prompt_id, probability (of a single draw), draw (0 = first)
     """
@@ -68,13 +75,14 @@ class Select(TableStep):
     kind: str | FunctionCode = "weighted"
     fraction: float = 0.25
     topic_share: float = 0.0
+    novelty_weight: float = 0.0
     seed: int = 0
 
-    reads = ["prompt_id", "weight", "uniform", "topic"]
+    reads = ["prompt_id", "weight", "uniform", "topic", "distance"]
     writes = ["prompt_id", "probability", "draw"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        info, *topics = sources
+        info, *more_sources = sources
         is_scored = info["uniform"].is_valid()
         ids, weights = info["prompt_id"].filter(is_scored), info["weight"].filter(is_scored).to_numpy()
         size = round(self.fraction * len(info))
@@ -82,9 +90,12 @@ class Select(TableStep):
             raise DataError(f"nothing to select: {len(ids)} of {len(info)} prompts are scored, the fraction is {self.fraction}")
         if not weights.any():
             weights = np.ones(len(ids))
-        for labels in topics:
-            places = pc.index_in(ids, value_set=labels["prompt_id"])
-            weights = topic_balanced(weights, labels["topic"].take(places), self.topic_share)
+        for rows in more_sources:
+            places = pc.index_in(ids, value_set=rows["prompt_id"])
+            if "distance" in rows.names:
+                weights = novel_weights(weights, rows["distance"].take(places).to_numpy(), self.novelty_weight)
+            else:
+                weights = topic_balanced(weights, rows["topic"].take(places), self.topic_share)
         chosen = selected_places(load_choice(self.kind, SELECTION), weights, uniforms(self.seed, ids), min(size, len(ids)))
         columns = {
             "prompt_id": ids.take(pa.array(chosen)),

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from eva_stages.core.config.creator_training_config import CreatorTraining
-from eva_stages.core.config.function_fields import EvolveMethod, Filters, Metric, SelectionKind
+from eva_stages.core.config.function_fields import Cell, EvolveMethod, Filters, Metric, SelectionKind
 from eva_stages.core.config.gate_config import Gate
 from eva_stages.core.config.models_config import DType, Evolver, ModelChoice, ModelRuntime
 from eva_stages.core.config.paths import MaybeFile, MaybeFiles
@@ -76,6 +76,25 @@ class Diversity(Section):
     runtime: ModelRuntime = ModelRuntime()
 
 
+class Novelty(Section):
+    """Selection prefers prompts that are unlike all prompts of earlier sets: w' = w (1 + weight * distance to the nearest of them).
+
+    Distances are from 0 to 1: by the embeddings of creator.curate.diversity, else by the estimated Jaccard similarity of 5-grams."""
+
+    weight: float = Field(1.0, gt=0)
+
+
+class Archive(Section):
+    """Parents come from an archive of cells with the most informative prompts of all sets, so that every kind of prompt is evolved further.
+
+    A cell is drawn with probability softmax(value / temperature); its value is the scaled weight of its best prompt."""
+
+    cell: Cell = "topic_complexity"
+    """`topic_complexity` needs a scorer and topics in creator.analysis; `lettercraft`: last operation and number of operations;
+    `reasoning_gym`: family and knobs; or a function in a file, as in cells.py:name, that returns the name of a prompt's cell."""
+    temperature: float = Field(0.2, gt=0)
+
+
 class Admit(Section):
     """Admits only some evolved prompts: the policy responds to them and the reward scores them first (ACCEL)."""
 
@@ -93,6 +112,8 @@ class Curate(Section):
     decontaminate: Decontaminate | None = None
     diversity: Diversity | None = None
     gate: Gate | None = None
+    novelty: Novelty | None = None
+    archive: Archive | None = None
     admit: Admit | None = None
 
 
@@ -125,6 +146,15 @@ class Analysis(Section):
     scorer: ModelChoice | None = None
     """Model that scores quality and complexity from 1 to 5. A `policy` scorer is the base policy in every iteration."""
     topics: Topics | None = None
+    coverage: bool = False
+    """Diversity of all prompts up to each iteration: Vendi score, share in BLEU clusters, cells, distance to the nearest prompt."""
+
+
+class Posterior(Section):
+    """Pools the successes of a prompt over the iterations that scored it: Beta posterior, prior Beta(1, 1). For the metric learnability."""
+
+    discount: float = Field(0.8, gt=0, le=1)
+    """Factor of the earlier evidence for each iteration that has passed since."""
 
 
 class Creator(Section):
@@ -136,7 +166,10 @@ class Creator(Section):
     responses: int = Field(6, ge=2)
     """Responses per prompt."""
     metric: Metric = "reward_gap"
-    """Measure of how informative a prompt is."""
+    """Measure of how informative a prompt is. Without it, or null: reward_gap, and reward_max_minus_mean where the loss is on-policy
+    (solver.loss.kind=rloo). `learnability` is p (1 - p) for rewards of 0 and 1; `spread_at_median` is the standard deviation of the
+    rewards, lower the further the prompt's mean reward is from the median of the set."""
+    posterior: Posterior | None = None
     selection: Selection = Selection()
     evolve: Evolve
     curate: Curate = Curate()

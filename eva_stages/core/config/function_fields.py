@@ -36,6 +36,8 @@ class FunctionField:
     """More names that a function in a file may not have."""
     words: tuple[str, ...] = ()
     """More values of the field, which name no function."""
+    on_request: tuple[str, ...] = ()
+    """Built-in functions that are called only where a recipe names them; a function in a file may have their names."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,10 +48,11 @@ class FunctionField:
         return core_schema.no_info_after_validator_function(self._validate, handler(source))
 
     def _validate(self, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        reserved_names = {*self.functions, *self.reserved}.difference(self.on_request)
         for text in (value,) if isinstance(value, str) else value or ():
             if text not in (*self.functions, *self.words) and not _SPEC.fullmatch(text):
                 raise PydanticCustomError(UNKNOWN, "no such function", {"known": (*self.words, *self.names), "value": text})
-            if in_file(text) and (name := function_name(text)) in (*self.functions, *self.reserved):
+            if in_file(text) and (name := function_name(text)) in reserved_names:
                 raise PydanticCustomError("reserved_name", "the name {name} is reserved; rename the function", {"name": name})
         return value
 
@@ -105,11 +108,21 @@ METRIC = FunctionField(
         "reward_mean_inverse",
         "reward_gap_inverse",
         "uniform",
+        "learnability",
+        "spread_at_median",
     ),
     ("rewards",),
     "one finite number per prompt, from rewards of shape (prompts, n)",
     "eva_stages.creator.function_calls:check_metric",
     reserved=("prompt_id", "weight"),
+    on_request=("learnability", "spread_at_median"),
+)
+CELL = FunctionField(
+    _functions("eva_stages.creator.cells", "lettercraft", "reasoning_gym"),
+    ("messages", "reference"),
+    "the name of the prompt's cell, a text",
+    "eva_stages.creator.function_calls:check_cell",
+    words=("topic_complexity",),
 )
 SELECTION = FunctionField(
     _functions("eva_stages.creator.selection", "weighted", "greedy", "stratified", suffix="_selection"),
@@ -162,6 +175,7 @@ SCORER = FunctionField(
 )
 
 Metric = Annotated[str, METRIC]
+Cell = Annotated[str, CELL]
 SelectionKind = Annotated[str, SELECTION]
 EvolveMethod = Annotated[str, EVOLVE_METHOD]
 EvolverFunction = Annotated[str, EVOLVER]

@@ -1,8 +1,10 @@
 """The complete recipe."""
 
 import datetime
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from eva_stages.core.config.creator_config import Creator
 from eva_stages.core.config.engine_config import Engine, LocalEngine
@@ -12,7 +14,7 @@ from eva_stages.core.config.models_config import Policy
 from eva_stages.core.config.prompts_config import Prompts
 from eva_stages.core.config.rewards_config import Reward
 from eva_stages.core.config.section import Section
-from eva_stages.core.config.solver_config import Solver
+from eva_stages.core.config.solver_config import ON_POLICY_LOSSES, Solver
 
 
 class Publish(Section):
@@ -77,3 +79,19 @@ class Recipe(Section):
     publish: Publish | None = None
     limits: Limits = Limits()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_metric(cls, data: Any) -> Any:
+        """Resolve the default of `creator.metric`, which depends on the loss, so that it is part of every dump of the recipe."""
+        creator, loss = _section(data, "creator"), _section(_section(data, "solver"), "loss")
+        if creator is None or creator.get("metric") is not None:
+            return data
+        on_policy = loss is not None and loss.get("kind") in ON_POLICY_LOSSES
+        return {**data, "creator": {**creator, "metric": "reward_max_minus_mean" if on_policy else "reward_gap"}}
+
+
+def _section(data: Any, name: str) -> Mapping[str, Any] | None:
+    """A section of a recipe that is not validated yet, if there is one."""
+    section = data.get(name) if isinstance(data, Mapping) else None
+    return section if isinstance(section, Mapping) else None

@@ -120,6 +120,7 @@ class RLOO(Section):
     runtime: RLOORuntime = RLOORuntime()
 
 
+ON_POLICY_LOSSES = ("rloo",)
 Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | CustomLoss | RLOO, Field(discriminator="kind")]
 
 
