@@ -12,6 +12,7 @@ from pipelines.creator_training import Evolutions, children_stage, last_creator,
 from pipelines.evolution_stages import ScoredPrompts, evolving
 from pipelines.gate_stages import gate_stages
 from pipelines.response_stages import responding, rewarding
+from pipelines.selection_stages import NO_MEMORY, Memory, informing, selecting
 from pipelines.table_stages import table_stage
 
 
@@ -22,9 +23,7 @@ def creator_stages(
     prompts: Stage,
     earlier: Sequence[Stage],
     policy: Stage | Outside,
-    earlier_informativeness: Sequence[Stage] = (),
-    topics: Stage | None = None,
-    earlier_stages: Sequence[Stage] = (),
+    memory: Memory = NO_MEMORY,
 ) -> tuple[Stage, ...]:
     """From the current prompt set to the next set, which is the last stage.
 
@@ -32,28 +31,25 @@ def creator_stages(
         prompts: the current set X_t.
         earlier: the sets before it.
         policy: the checkpoint that responds.
-        earlier_informativeness: how informative the prompts of each earlier set were.
-        topics: the topics of the current set.
-        earlier_stages: the creators' stages of earlier iterations, among them the trained creators.
+        memory: of earlier iterations, for replay, novelty, the archive, the posterior and trained creators.
     """
     creator = recipe.creator
-    replay = _replay_stages(recipe, iteration, prompts, earlier, earlier_informativeness)
-    metric = resolved.function(creator.metric)
+    replay = _replay_stages(recipe, iteration, prompts, earlier, memory.informativeness)
     responses = responding(recipe, resolved, "creator-respond", iteration, prompts, policy, creator.responses)
     rewards = rewarding(recipe, resolved, "creator-reward", iteration, prompts, responses, policy)
-    informativeness = table_stage(
-        "inform", iteration, {"rewards": rewards}, "eva_stages.creator.informativeness:Informativeness", {"metric": metric}
-    )
-    selected = _selection_stage(recipe, resolved, iteration, informativeness, topics)
-    scored_prompts = ScoredPrompts(prompts, responses, rewards, policy, len(earlier))
-    evolved = evolving(recipe, resolved, iteration, selected, scored_prompts, last_creator(earlier_stages))
+    informativeness = informing(recipe, resolved, iteration, rewards, memory)
+    selection = selecting(recipe, resolved, iteration, prompts, informativeness, memory)
+    selected = next(stage for stage in selection if stage.name == "select")
+    parents = next((stage for stage in selection if stage.name == "archived"), prompts)
+    scored_prompts = ScoredPrompts(parents, responses, rewards, policy, len(earlier))
+    evolved = evolving(recipe, resolved, iteration, selected, scored_prompts, last_creator(memory.stages))
     clean = decontamination_stages(recipe, resolved, iteration, evolved[-1])
     filters = [resolved.function(spec) for spec in creator.curate.filters]
     curating = {"near_duplicate": creator.curate.near_duplicate, **({"filters": filters} if filters else {})}
     history = {f"prompts_{index}": prompt_set for index, prompt_set in enumerate((prompts, *earlier))}
     curation = table_stage("curate", iteration, {"evolved": clean[-1], **history}, "eva_stages.creator.curation:Curate", curating)
     diverse = diversity_stages(recipe, resolved, iteration, curation, (*earlier, prompts))
-    gate = gate_stages(recipe, resolved, iteration, diverse[-1] if diverse else curation, prompts, evolved[-1], policy)
+    gate = gate_stages(recipe, resolved, iteration, diverse[-1] if diverse else curation, parents, evolved[-1], policy)
     new = (curation, *diverse, *gate)[-1]
     verdicts = next((stage for stage in gate if stage.name == "gate-verdicts"), None)
     children = children_stage(recipe, resolved, iteration, clean[-1], verdicts) if creator.training else None
@@ -62,7 +58,7 @@ def creator_stages(
     training: tuple[Stage, ...] = ()
     if children:
         evolutions = Evolutions(evolved[-1], children, scoring[-1], (curation, *diverse)[-1], (prompts, *earlier), verdicts)
-        training = (children, *training_stages(recipe, resolved, iteration, evolutions, policy, earlier_stages))
+        training = (children, *training_stages(recipe, resolved, iteration, evolutions, policy, memory.stages))
     mixing = {"evolved": admission[-1] if admission else new, "present": prompts, **{stage.name: stage for stage in replay}}
     mixture = table_stage(
         "mix",
@@ -71,19 +67,8 @@ def creator_stages(
         "eva_stages.creator.mixture:Mix",
         {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)},
     )
-    selection = (responses, rewards, informativeness, selected)
-    return *replay, *selection, *evolved, *clean[1:], curation, *diverse, *gate, *scoring, *admission, *training, mixture
-
-
-def _selection_stage(recipe: Recipe, resolved: Resolved, iteration: int, informativeness: Stage, topics: Stage | None) -> Stage:
-    """The informative subset, balanced by topic if the recipe has a topic share."""
-    selection = recipe.creator.selection
-    kind = resolved.function(selection.kind)
-    settings = {"kind": kind, "fraction": selection.fraction, "seed": derive_seed(recipe.seed, "select", iteration)}
-    inputs = {"info": informativeness}
-    if selection.topic_share and topics:
-        settings["topic_share"], inputs["topics"] = selection.topic_share, topics
-    return table_stage("select", iteration, inputs, "eva_stages.creator.selection:Select", settings)
+    scored = (*replay, responses, rewards, informativeness)
+    return *scored, *selection, *evolved, *clean[1:], curation, *diverse, *gate, *scoring, *admission, *training, mixture
 
 
 def _replay_stages(

@@ -12,6 +12,7 @@ from pipelines.creator_training import solver_start
 from pipelines.evaluation import evaluations
 from pipelines.health_stages import health_stages
 from pipelines.prompt_stages import prompts_stage
+from pipelines.selection_stages import memory_of
 from pipelines.solver import pairs_of, solver_stages
 
 
@@ -24,27 +25,21 @@ def iterations(recipe: Recipe, resolved: Resolved) -> list[Iteration]:
     prompt_sets: list[Stage] = []
     creators: list[tuple[Stage, ...]] = []
     solvers: list[tuple[Stage, ...]] = []
-    topics: list[Stage | None] = []
     for number in range(recipe.iterations + 1):
         policy = solvers[-1][-1] if solvers else base
         if number == 0:
             creator: tuple[Stage, ...] = (seeds,)
         elif recipe.creator.control:
-            creator = control_stages(recipe, resolved, number, seeds, policy, topics[0])
+            creator = control_stages(recipe, resolved, number, seeds, policy, creators)
         else:
             *earlier_sets, current_set = prompt_sets
-            informativeness = [stage for stages in creators for stage in stages if stage.name == "inform"]
-            earlier_stages = [stage for stages in creators for stage in stages]
-            creator = creator_stages(
-                recipe, resolved, number, current_set, earlier_sets, policy, informativeness, topics[-1], earlier_stages
-            )
+            creator = creator_stages(recipe, resolved, number, current_set, earlier_sets, policy, memory_of(prompt_sets, creators))
         prompts = creator[-1]
         analysis = analysing(recipe, resolved, number, prompts, base)
         earlier_pairs = [pairs for stages in solvers for pairs in pairs_of(stages)]
         prompt_sets.append(prompts)
         creators.append((*creator, *analysis))
         solvers.append(solver_stages(recipe, resolved, number, prompts, solver_start(recipe, creator, policy), base, earlier_pairs))
-        topics.append(next((stage for stage in analysis if stage.name == "analyse-topics"), None))
     base_evaluation, evaluation_stages = evaluations(recipe, resolved, base, [stages[-1] for stages in solvers])
     health = health_stages(recipe, resolved, seeds, base, creators, prompt_sets, solvers, base_evaluation, evaluation_stages)
     evaluation_stages[0] = (*base_evaluation, *evaluation_stages[0])

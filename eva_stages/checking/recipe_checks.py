@@ -12,6 +12,7 @@ from eva_stages.checking.model_checks import check_models
 from eva_stages.checking.provider_checks import check_providers
 from eva_stages.checking.recipe_references import sections
 from eva_stages.checking.reference_checks import check_evolver, check_held_out_reference, check_references
+from eva_stages.checking.selection_checks import SELECTION_CHECKS
 from eva_stages.checking.solver_checks import SOLVER_CHECKS
 from eva_stages.checking.task_checks import check_tasks
 from eva_stages.core.config.evaluation_config import Benchmark, LMEval, benchmark_name
@@ -88,8 +89,8 @@ def _analysis(recipe: Recipe, _: Resolved) -> Iterator[str]:
     analysis = recipe.creator.analysis
     if recipe.creator.selection.topic_share and not (analysis and analysis.topics):
         yield "creator.selection.topic_share: balances topics, and there are none; give creator.analysis.topics, or 0"
-    if analysis and not analysis.scorer and not analysis.topics:
-        yield "creator.analysis: has nothing to analyse; give a scorer, topics, or both"
+    if analysis and not analysis.scorer and not analysis.topics and not analysis.coverage:
+        yield "creator.analysis: has nothing to analyse; give a scorer, topics, or coverage: true"
     if analysis and analysis.topics and len(set(analysis.topics.labels)) < len(analysis.topics.labels):
         yield f"creator.analysis.topics.labels: {', '.join(analysis.topics.labels)} names a topic twice"
 
@@ -147,6 +148,7 @@ CHECKS = (
     _mixing,
     _analysis,
     check_creator_training,
+    *SELECTION_CHECKS,
     *SOLVER_CHECKS,
     *CONVERSATION_CHECKS,
     _prompts,

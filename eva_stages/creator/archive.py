@@ -114,7 +114,7 @@ class UpdateArchive(TableStep):
         return {
             "cells": int((prompt_ranks == 0).sum()),
             "unscored": pc.invert(is_scored).sum().as_py() or 0,
-            "no_cell": pc.and_not(is_scored, cells.is_valid()).sum().as_py() or 0,
+            "no_cell": pc.and_not(is_scored, is_member).sum().as_py() or 0,
         }
 
     def _found_cells(self, prompts: Rows) -> pa.Array:

@@ -21,6 +21,8 @@ from eva_stages.views.selection_records import SelectionRecord, selection_record
 LEAST_HERITABILITY = 0.1
 """Intraclass correlation of siblings below which selection has nothing to act on."""
 FALLBACK_METRIC = "reward_gap"
+SAME_AS_VARIANCE = "learnability"
+"""Equal to reward_variance where it is defined, for rewards of 0 and 1; audited only where it is the recipe's metric."""
 FIGURES_OF_ITERATIONS = ("reliability", "parent_child", "siblings", "siblings_corrected", "lift", "lift_of_variance")
 FIGURES = (*FIGURES_OF_ITERATIONS, "influence", "gain")
 SELECTED_FAMILIES = "Selected prompts differ less from each other than all candidates, which lowers the correlation of siblings"
@@ -49,10 +51,9 @@ def audit(history: History, iteration: int | None = None) -> dict[str, Any]:
     """
     record = audited_record(history, iteration)
     influence = read_influence(history, record.iteration)
-    metrics = {
-        name: figures for name, metric in known_functions(METRIC).items() if (figures := _figures(record, metric, influence)) is not None
-    }
     chosen_metric = recipe_metric(history)
+    functions = {name: metric for name, metric in known_functions(METRIC).items() if name == chosen_metric or name != SAME_AS_VARIANCE}
+    metrics = {name: figures for name, metric in functions.items() if (figures := _figures(record, metric, influence)) is not None}
     judged_metric = chosen_metric if chosen_metric in metrics else FALLBACK_METRIC
     state, verdict = _verdict(metrics.get(judged_metric), judged_metric, record)
     is_learnable, rule = statistics.learnable(record.candidates.rewards)

@@ -93,7 +93,7 @@ def selection_record(history: History, iteration: int) -> SelectionRecord:
             [f"iteration {iteration} cannot be audited: none of its {len(child_ids):,} evolved prompts is scored together with its parent"]
         )
     kept_rows = child_rows[is_scored]
-    inclusion, note = _inclusion(history.recipe, candidates, stages["inform"], stages["select"])
+    inclusion, note = _inclusion(history.recipe, iteration, candidates, stages["inform"], stages["select"])
     return SelectionRecord(
         iteration=iteration,
         candidates=candidates,
@@ -159,19 +159,24 @@ def _evolved_prompts(mixed_set: Artifact, evolve: Artifact | None, select: Artif
 
 
 def _inclusion(
-    recipe: Mapping[str, Any], candidates: ScoredPrompts, inform: Artifact | None, select: Artifact | None
+    recipe: Mapping[str, Any], iteration: int, candidates: ScoredPrompts, inform: Artifact | None, select: Artifact | None
 ) -> tuple[np.ndarray | None, str]:
     """The probability with which each candidate was drawn; None, and why, where it is not known.
 
     A draw without replacement by Exp(1) / w [Efraimidis and Spirakis 2006] has the candidates whose times are below a threshold t, so the
     probability is 1 - exp(-w t), with t such that the probabilities sum to the number drawn.
     """
-    selection = (recipe.get("creator") or {}).get("selection") or {}
+    creator = recipe.get("creator") or {}
+    selection, curate = creator.get("selection") or {}, creator.get("curate") or {}
     kind = str(selection.get("kind", "weighted"))
     weight_rows = _table(inform, ["prompt_id", "weight"])
     places = pc.index_in(candidates.ids, value_set=weight_rows["prompt_id"].combine_chunks())
     weights = pc.fill_null(weight_rows["weight"].combine_chunks().take(places), 0.0).to_numpy(zero_copy_only=False)
     size = len(_table(select, ["prompt_id"]))
+    if curate.get("archive") is not None:
+        return None, f"parents are drawn from the cells of an archive: {UNKNOWN_DRAW}"
+    if curate.get("novelty") is not None and iteration > 1:
+        return None, f"the selection also weighs novelty (creator.curate.novelty): {UNKNOWN_DRAW}"
     if kind in ("weighted", "greedy", "stratified") and (np.ptp(weights) == 0 or kind == "stratified"):
         return np.full(len(weights), min(1.0, size / len(weights))), ""
     if kind != "weighted":

@@ -23,8 +23,15 @@ NAMES = {
     "reward_mean": "mean reward",
     "reward_mean_inverse": "1 - scaled mean",
     "reward_gap_inverse": "1 - scaled gap",
+    "learnability": "learnability, p (1 - p)",
+    "spread_at_median": "spread, lower far from the median",
 }
-UNITS = {"reward_variance": "reward squared", "reward_mean_inverse": "no unit, 0 to 1", "reward_gap_inverse": "no unit, 0 to 1"}
+UNITS = {
+    "reward_variance": "reward squared",
+    "reward_mean_inverse": "no unit, 0 to 1",
+    "reward_gap_inverse": "no unit, 0 to 1",
+    "learnability": "no unit, 0 to 0.25",
+}
 
 
 def informativeness(history: History) -> Section:

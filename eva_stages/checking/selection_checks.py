@@ -1,0 +1,58 @@
+"""Checks of the metric, the posterior and the archive against the rest of the recipe."""
+
+from collections.abc import Iterator
+
+from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.rewards_config import LettercraftNoisyReward, LettercraftReward, VerifierReward
+from eva_stages.core.resolved import Resolved
+
+PROMPTS_OF_CELLS = {"lettercraft": LettercraftPrompts, "reasoning_gym": ReasoningGymPrompts}
+BINARY_REWARDS = "take a reward of 0 and 1 (kind lettercraft with exact=true, lettercraft_noisy, or a verifier)"
+
+
+def _metric(recipe: Recipe, _: Resolved) -> Iterator[str]:
+    creator, reward = recipe.creator, recipe.reward
+    if creator.metric == "learnability":
+        is_binary = reward.exact if isinstance(reward, LettercraftReward) else isinstance(reward, LettercraftNoisyReward | VerifierReward)
+        if not is_binary:
+            yield (
+                f"creator.metric: learnability is p (1 - p) for rewards of 0 and 1, and rewards of kind {reward.kind} have other values; "
+                f"{BINARY_REWARDS}, or creator.metric=spread_at_median"
+            )
+    elif creator.posterior:
+        yield (
+            f"creator.posterior: is about the share of successes, which creator.metric={creator.metric} does not measure; "
+            "set creator.metric=learnability, or remove creator.posterior"
+        )
+
+
+def _archive(recipe: Recipe, _: Resolved) -> Iterator[str]:
+    creator = recipe.creator
+    archive, analysis = creator.curate.archive, creator.analysis
+    if archive is None:
+        return
+    place = "creator.curate.archive"
+    if archive.cell == "topic_complexity" and not (analysis and analysis.scorer and analysis.topics):
+        yield (
+            f"{place}.cell: topic_complexity needs the prompts' topics and complexity; give creator.analysis.topics and "
+            "creator.analysis.scorer, or another cell: lettercraft, reasoning_gym, or a function in a file, as in cells.py:name"
+        )
+    kind = PROMPTS_OF_CELLS.get(archive.cell)
+    if kind is not None and not isinstance(recipe.prompts, kind):
+        yield f"{place}.cell: {archive.cell} finds cells of prompts of kind {archive.cell}, and prompts.kind is {recipe.prompts.kind}"
+    if creator.selection.kind != "weighted" or creator.selection.topic_share:
+        yield f"creator.selection: kind and topic_share have no effect with {place}, which draws from cells; leave them out"
+    if creator.evolve.feedback:
+        yield (
+            f"creator.evolve.feedback: shows responses to the prompt, and prompts that {place} draws from earlier sets have no new ones; "
+            "remove one of them"
+        )
+    if creator.evolve.multi_shot and creator.curate.diversity:
+        yield (
+            f"creator.evolve.multi_shot: compares prompts by the embeddings of the current set, and {place} draws from all sets; "
+            "remove creator.curate.diversity, so that they are compared by their words, or one of the two"
+        )
+
+
+SELECTION_CHECKS = (_metric, _archive)
