@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from eva_stages.core.config.function_fields import (
+    CELL,
     EVOLVE_METHOD,
     EVOLVER,
     FILTER,
@@ -181,11 +182,11 @@ def test_functions_of_all_parts_work_in_one_run(tmp_path: Path) -> None:
     assert sources == {"metrics.py", "selections.py", "methods.py", "filters.py", "losses.py", "benchmark.py"}
 
 
-@pytest.mark.parametrize("field", [METRIC, SELECTION, EVOLVE_METHOD, EVOLVER, LOSS, FILTER, VERIFIER, SCORER])
+@pytest.mark.parametrize("field", [METRIC, CELL, SELECTION, EVOLVE_METHOD, EVOLVER, LOSS, FILTER, VERIFIER, SCORER])
 def test_every_function_of_a_field_exists_and_passes_the_field_s_check(field: Any) -> None:
     recipe = load_recipe("quickstart")
     for name, function in known_functions(field).items():
-        if name not in OF_REFERENCES:  # these take a task of reasoning-gym, not a text
+        if name not in (*OF_REFERENCES, "learnability"):  # these take a task of reasoning-gym, or rewards of 0 and 1
             load_attribute(field.check)(function, recipe)
 
 
@@ -287,7 +288,7 @@ def test_a_score_outside_the_unit_interval_is_null(tmp_path: Path) -> None:
     [
         (
             ["creator.metric=reward_gab"],
-            "creator.metric: is 'reward_gab'; known: reward_gap, .*, uniform, or a function in a Python file.*Did",
+            "creator.metric: is 'reward_gab'; known: reward_gap, .*, learnability, or a function in a Python file.*Did",
         ),
         (
             ["creator.curate.filters=[short]"],

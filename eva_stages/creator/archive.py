@@ -63,8 +63,8 @@ def draw_parents(cells: np.ndarray, prompt_ranks: np.ndarray, probabilities: np.
     order = np.lexsort((prompt_ranks, cells))
     waits = np.cumsum(-np.log(draws[order]) / probabilities[cells[order]])
     first = np.flatnonzero(prompt_ranks[order] == 0)
-    before = np.concatenate([[0.0], waits])[first]
-    times = waits - np.repeat(before, np.diff(first, append=len(order)))
+    starts = np.concatenate([[0.0], waits])[first]
+    times = waits - np.repeat(starts, np.diff(first, append=len(order)))
     return np.asarray(order[np.argsort(times, kind="stable")[:size]])
 
 

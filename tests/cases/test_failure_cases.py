@@ -477,9 +477,11 @@ ABSURD = np.array([[1e308, -1e308, 0.0], [1.5e308, 1.7e308, 1.6e308], [1.0, 2.0,
 def test_absurd_rewards_overflow_no_figure_and_do_not_change_others() -> None:
     metrics = known_functions(METRIC)
     for name, metric in metrics.items():
+        if name == "learnability":  # only for rewards of 0 and 1
+            continue
         values = metric_values(metric, ABSURD)
         assert np.isfinite(values[:3]).all() and np.isnan(values[3]), name
-        if not name.endswith("inverse"):
+        if not name.endswith(("inverse", "median")):
             assert values[2] == metric_values(metric, ABSURD[2:])[0], f"{name}: an ordinary prompt's value is what it is without the others"
         assert np.isfinite(weights(values)).all()
     assert metric_values(metrics["reward_gap"], ABSURD)[:2].tolist() == [LARGEST, pytest.approx(2e307)]

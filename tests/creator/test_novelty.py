@@ -74,7 +74,7 @@ def test_distances_are_to_the_nearest_of_all_earlier_sets_and_a_repeated_prompt_
         "Name three rivers in Europe.",
     ]
     minhashes = [minhash_of(text) for text in texts]
-    expected = [1 - max(minhashes[row].jaccard(other) for other in minhashes[2:]) for row in range(3)]
+    expected = [1 - max(minhashes[row].jaccard(old_minhash) for old_minhash in minhashes[2:]) for row in range(3)]
     assert output["distance"].to_pylist() == pytest.approx(expected) and expected[2] == 0 and counts == {"repeated": 1}
     assert output["prompt_id"].equals(present["prompt_id"])
 

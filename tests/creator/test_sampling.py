@@ -80,6 +80,15 @@ def test_nothing_scored_is_an_error() -> None:
         Select(name="select").transform(info([0.0, 0.0], [False, False]))
 
 
+def test_prompts_unlike_earlier_ones_are_likelier() -> None:
+    known_ids = ids(4)
+    table = pa.table({"prompt_id": known_ids, "weight": [1.0, 1.0, 0.5, 0.0], "uniform": [1.0] * 4})
+    distances = pa.table({"prompt_id": known_ids[::-1], "distance": [1.0, 0.5, 1.0, 0.0]})
+    output, _ = Select(name="select", fraction=1.0, novelty_weight=2.0).transform(table, distances)
+    expected = dict(zip(known_ids, np.array([1.0, 3.0, 1.0, 0.0]) / 5, strict=True))
+    assert dict(zip(output["prompt_id"].to_pylist(), output["probability"].to_pylist(), strict=True)) == pytest.approx(expected)
+
+
 def test_rare_topics_gain_by_the_share_of_the_inverse_frequency() -> None:
     weights, topics = np.array([2.0, 1.0, 1.0, 0.0]), pa.array(["code", "code", None, "code"])
     assert topic_balanced(weights, topics, 0.0) == pytest.approx([0.5, 0.25, 0.25, 0])

@@ -108,9 +108,9 @@ METRIC = FunctionField(
         "reward_mean_inverse",
         "reward_gap_inverse",
         "uniform",
-        "learnability",
         "spread_at_median",
-    ),
+    )
+    | _functions("eva_stages.creator.learnability", "learnability"),
     ("rewards",),
     "one finite number per prompt, from rewards of shape (prompts, n)",
     "eva_stages.creator.function_calls:check_metric",
