@@ -69,15 +69,6 @@ def reward_gap_inverse(rewards: np.ndarray) -> np.ndarray:
     return 1 - min_max(reward_gap(rewards))
 
 
-def spread_at_median(rewards: np.ndarray) -> np.ndarray:
-    """sd * exp(-(mean - m0)^2 / (2 s^2)) with m0 and s the median and the standard deviation of the prompts' means."""
-    means = rewards.mean(axis=1)
-    distance, scale = means - np.median(means), means.std()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        exponents = np.where(distance == 0, 0.0, distance**2 / (2 * scale**2))
-    return rewards.std(axis=1) * np.exp(-exponents)
-
-
 def uniform(rewards: np.ndarray) -> np.ndarray:
     return np.ones(len(rewards))
 
@@ -86,11 +77,12 @@ def uniform(rewards: np.ndarray) -> np.ndarray:
 def spread_at_median(rewards: np.ndarray) -> np.ndarray:
     """sd * exp(-(mean - m0)^2 / (2 s^2)): population sd and mean of the prompt's rewards, m0 and s median and sd of the set's means.
 
-    With s = 0 all means are equal to m0, and the value is sd.
+    With s = 0, up to rounding, all means are equal to m0, and the value is sd.
     """
     means = rewards.mean(axis=1)
     scale = means.std()
-    scores = (means - np.median(means)) / (scale if scale > 0 else 1.0)
+    is_spread = scale > 1e-12 * np.abs(means).max(initial=0.0)
+    scores = (means - np.median(means)) / scale if is_spread else np.zeros(len(means))
     return rewards.std(axis=1) * np.exp(-0.5 * scores**2)
 
 
