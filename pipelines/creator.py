@@ -67,8 +67,8 @@ def creator_stages(
         "eva_stages.creator.mixture:Mix",
         {**creator.mix.model_dump(), "seed": derive_seed(recipe.seed, "mix", iteration)},
     )
-    scored = (*replay, responses, rewards, informativeness)
-    return *scored, *selection, *evolved, *clean[1:], curation, *diverse, *gate, *scoring, *admission, *training, mixture
+    scored_stages = (*replay, responses, rewards, informativeness)
+    return *scored_stages, *selection, *evolved, *clean[1:], curation, *diverse, *gate, *scoring, *admission, *training, mixture
 
 
 def _replay_stages(
