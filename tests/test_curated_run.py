@@ -2,9 +2,13 @@
 
 import json
 import random
+import zlib
 from collections import Counter
 from pathlib import Path
 
+from eva_stages.core.run_folder import Run
+from eva_stages.views.history import read_history
+from eva_stages.views.prompt_lineage import Lineage
 from tests.conftest import artifact_rows, manifests, overrides, run_eva
 from tests.fault_server import chat_server
 from tests.killing import rerun_with_kills
@@ -47,6 +51,7 @@ def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
         "creator.evolve.multi_shot": {"examples": 2, "by": "similar"},
         "creator.curate.decontaminate": {"against": [str(tmp_path / "benchmark.jsonl")], "overlap": 1.0},
         "creator.curate.diversity": {"model": str(tmp_path / "embedder")},
+        "creator.curate.gate": {"min_zlib_ratio": 0.76},
         "creator.curate.admit": {"fraction": 0.5},
         "creator.replay": {"share": 0.1},
     }
@@ -99,7 +104,8 @@ def check_curating(run: Path, document: dict) -> None:
     assert len(distances) == counts["kept"] and all(0 <= distance <= 2 for distance in distances)
 
     admit_counts = stage_manifests["1-admit"]["counts"]
-    assert admit_counts["admitted"] == round(0.5 * counts["kept"]) and sum(admit_counts.values()) == counts["kept"]
+    passed_count = check_gate(run, document)
+    assert admit_counts["admitted"] == round(0.5 * passed_count) and sum(admit_counts.values()) == passed_count
     gaps = {row["prompt_id"]: max(row["rewards"]) - min(row["rewards"]) for row in artifact_rows(run, "1-admit-reward")}
     admitted_ids = {row["prompt_id"] for row in artifact_rows(run, "1-admit")}
     assert min(gaps[name] for name in admitted_ids) >= max(gap for name, gap in gaps.items() if name not in admitted_ids)
@@ -107,6 +113,25 @@ def check_curating(run: Path, document: dict) -> None:
     assert origins.count("evolved") <= admit_counts["admitted"] and len(origins) == len(seeds)
     assert document["iterations"][1]["rejected"].keys() <= {*counts, "contaminated"}
     assert stage_manifests["1-evolve"]["counts"]["cost_usd"] > 0
+
+
+def check_gate(run: Path, document: dict) -> int:
+    """Prompts that compress well are left out, which summary and lineage show; returns the number of the others."""
+    prompts = artifact_rows(run, "1-diversify")
+    compressible_ids = set()
+    for row in prompts:
+        content = row["messages"][-1]["content"].encode()
+        if len(zlib.compress(content, 9)) / len(content) < 0.76:
+            compressible_ids.add(row["prompt_id"])
+    passing_ids = [row["prompt_id"] for row in artifact_rows(run, "1-gate")]
+    assert passing_ids == [row["prompt_id"] for row in prompts if row["prompt_id"] not in compressible_ids]
+    gate = document["iterations"][1]["gate"]
+    assert (gate["prompts"], gate["passed"], gate["audit"]) == (len(prompts), len(passing_ids), None)
+    assert gate["left_out"] == {"min_zlib_ratio": len(compressible_ids)} and 0 < len(passing_ids) < len(prompts)
+    lineage = Lineage(read_history(Run(run)))
+    fates = {lineage.trace(name)["lineage"][-1]["fate"] for name in compressible_ids}
+    assert fates == {"left out by the gate: min zlib ratio"}
+    return len(passing_ids)
 
 
 def check_evolving(run: Path, meta_prompts: list[str]) -> None:

@@ -7,6 +7,7 @@ from eva_stages.checking.conversation_checks import CONVERSATION_CHECKS
 from eva_stages.checking.creator_training_checks import check_creator_training
 from eva_stages.checking.credential_checks import check_credentials
 from eva_stages.checking.function_checks import check_functions
+from eva_stages.checking.gate_checks import check_band, check_gate
 from eva_stages.checking.health_checks import check_health
 from eva_stages.checking.model_checks import check_models
 from eva_stages.checking.provider_checks import check_providers
@@ -143,6 +144,8 @@ CHECKS = (
     check_held_out_reference,
     check_tasks,
     check_health,
+    check_gate,
+    check_band,
     _rewrite,
     _decontamination,
     _mixing,

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from eva_stages.checking.recipe_references import sections
 from eva_stages.core.config.evaluation_config import CustomBenchmark, ReasoningGym
+from eva_stages.core.config.gate_config import Gate, GateAudit
 from eva_stages.core.config.models_config import ReasoningGymModel
 from eva_stages.core.config.prompts_config import ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
@@ -41,7 +42,7 @@ def check_tasks(recipe: Recipe, _: Resolved) -> Iterator[str]:
 
 def _needs_package(section: object) -> bool:
     match section:
-        case VerifierReward(function=name) | CustomBenchmark(score=name):
+        case VerifierReward(function=name) | CustomBenchmark(score=name) | Gate(answerable=name) | GateAudit(answerable=name):
             return name == "reasoning_gym"
         case _:
             return isinstance(section, ReasoningGymPrompts | ReasoningGymModel | ReasoningGym)

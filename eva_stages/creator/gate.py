@@ -28,15 +28,9 @@ from eva_stages.core.named_functions import FunctionCode, load_choice
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import MESSAGES, SCHEMAS, last_user_text
 from eva_stages.core.tables import Rows, check_same_order, take
-from eva_stages.creator.gate_questions import PASSES, question, read_vote
+from eva_stages.creator.gate_questions import NO_VERDICT, NOT_AGREED, PASSES, TESTS, question, read_vote
 from eva_stages.creator.validity import Validity, is_valid
 
-TESTS = ("max_length_ratio", "min_zlib_ratio", "answerable", "relevant")
-"""Columns of verdicts."""
-NOT_AGREED = "_not_agreed"
-"""After a test's name: the reason where the two replies of the judge differ."""
-NO_VERDICT = "no_verdict"
-"""The reason where a test has no verdict."""
 PARENTS = pa.schema({"prompt_id": pa.string(), "parent_messages": MESSAGES})
 
 

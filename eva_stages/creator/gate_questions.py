@@ -12,6 +12,12 @@ from collections.abc import Mapping, Sequence
 from eva_stages.core.config.gate_config import BY_JUDGE, Gate, GateAudit
 from eva_stages.core.rows import Message, transcript
 
+TESTS = ("max_length_ratio", "min_zlib_ratio", "answerable", "relevant")
+"""Columns of verdicts."""
+NOT_AGREED = "_not_agreed"
+"""After a test's name: the reason where the two replies of the judge differ."""
+NO_VERDICT = "no_verdict"
+"""The reason where a test has no verdict."""
 PASSES = 2
 UNREADABLE = "neither [[A]] nor [[B]] in the judge's reply"
 CONTRADICTORY = "both [[A]] and [[B]] in the judge's reply"

@@ -46,18 +46,23 @@ def judge_cost(benchmark: JudgedBenchmark, stages: tuple[Stage, ...]) -> JudgeCo
     questions = next(stage for stage in stages if stage.kind == QUESTIONS)
     rows = question_rows(kind, _file(questions, "questions"), _file(questions, "references") if "references" in questions.inputs else None)
     prompts = _prompts(benchmark, rows, stages)
-    known_tokens = _tokens(prompts)
+    known_tokens = token_count(prompts)
     calls = judge_calls(benchmark, len(rows))
     judge = benchmark.judge
     reply_limit = judge.model_dump().get("max_new_tokens", 0)
     answers = len(rows) * TIMES_SHOWN[kind]
+    most_tokens = known_tokens + answers * benchmark.max_new_tokens, calls * reply_limit
+    expected_tokens = known_tokens + answers * min(ANSWER[kind], benchmark.max_new_tokens), calls * min(JUDGMENT[kind], reply_limit)
+    return cost_of_calls(judge, calls, most_tokens, expected_tokens)
+
+
+def cost_of_calls(judge: ModelChoice, calls: int, most_tokens: tuple[int, int], expected_tokens: tuple[int, int]) -> JudgeCost:
+    """The cost of a judge's calls with (input, output) tokens at most, and as expected."""
     rates = _rates(judge)
 
     def money(tokens_in: int, tokens_out: int) -> float | None:
         return None if rates is None else tokens_in * rates[0] + tokens_out * rates[1]
 
-    most_tokens = known_tokens + answers * benchmark.max_new_tokens, calls * reply_limit
-    expected_tokens = known_tokens + answers * min(ANSWER[kind], benchmark.max_new_tokens), calls * min(JUDGMENT[kind], reply_limit)
     return JudgeCost(calls, *most_tokens, money(*most_tokens), *expected_tokens, money(*expected_tokens))
 
 
@@ -115,7 +120,7 @@ def _prompts(benchmark: JudgedBenchmark, rows: list[Row], stages: tuple[Stage, .
     return [f"{row['turns'][0]}{text or ''}{' m' * ALPACA_TEMPLATE}" for row, text in zip(rows, baseline_texts, strict=True)]
 
 
-def _tokens(texts: list[str]) -> int:
+def token_count(texts: list[str]) -> int:
     """Tokens in the encoding of gpt-4, as an estimate for every judge."""
     litellm = import_litellm()
     return sum(litellm.token_counter(model="gpt-4", text=text) for text in texts)

@@ -22,6 +22,7 @@ from eva_stages.core.rounds import Iteration, stages_of
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, Stage, uses
 from eva_stages.models.providers import token_rates
+from eva_stages.planning.gate_costs import gate_costs
 from eva_stages.planning.judge_costs import JudgeCost, judge_cost, sample_cost
 from eva_stages.planning.rates import Rate, Rates, answering_rate, known_rates
 from eva_stages.planning.sizes import Size, prompt_count, sizes
@@ -67,6 +68,10 @@ def plan_document(
     expected_sizes = sizes(recipe, rounds, prompts, shares)
     judging, costs = _judging(recipe, run, rounds, planned_sizes)
     models = {name: _model_bytes(stages, name, training) for name, training in trained_stages(recipe).items()}
+    for fingerprint, cost in gate_costs(recipe, stages, expected_sizes).items():
+        rate = rates.of(next(stage for stage in stages if stage.fingerprint == fingerprint))
+        if rate is None or rate.input_tokens is None:  # a measured rate is closer
+            costs[fingerprint] = cost
     entries = []
     for stage in stages:
         size = expected_sizes[stage.fingerprint]
@@ -145,7 +150,7 @@ def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCos
     entry = {"stage": stage.label, "iteration": stage.iteration, "fingerprint": stage.fingerprint[:12]}
     if run.is_complete(stage):
         return {**entry, **_done_entry(run.manifest(stage))}
-    units = cost.calls if cost else size.units
+    units = size.units
     known_rate = None if units is None else rate
     tokens = {name: _per_unit(known_rate, name, units) for name in ("input_tokens", "output_tokens")}
     if cost is not None:
@@ -154,7 +159,7 @@ def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCos
     return {
         **entry,
         "state": "to do",
-        "rows": cost.calls if cost else size.rows,
+        "rows": size.rows,
         "steps": size.steps,
         "tokens": cost.output_tokens if cost else size.tokens,
         **{name: _whole(value) for name, value in tokens.items()},

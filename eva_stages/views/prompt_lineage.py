@@ -150,9 +150,15 @@ class Lineage:
         for stage, words in FATES.items():
             passing_artifact = self._history.find(stage, iteration)
             if passing_artifact is not None and not len(self._open(passing_artifact).where("prompt_id", row["prompt_id"])):
-                return words
+                return f"{words}{self._gate_reason(row['prompt_id'], iteration)}" if stage == "gate" else words
         prompt_set = self._history.prompt_sets.get(iteration)
         return f"in the prompt set of iteration {iteration}" if prompt_set else "not mixed yet"
+
+    def _gate_reason(self, prompt_id: str, iteration: int) -> str:
+        """The test that a prompt failed; empty if it never came to the gate."""
+        verdicts = self._history.find("gate-verdicts", iteration)
+        row = self._open(verdicts).of(prompt_id, ["reason"]) if verdicts else None
+        return f": {row['reason'].replace('_', ' ')}" if row and row["reason"] else ""
 
     def _node(self, origin: Origin, children: list[Row]) -> Row:
         shown_fields = {name: origin.row[name] for name in ("prompt_id", "generation", "mutation", "source", "messages")}

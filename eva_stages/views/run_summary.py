@@ -14,6 +14,7 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import read_table, reward_matrix
 from eva_stages.creator.informativeness import reward_gap
 from eva_stages.views.creator_figures import creator_figures
+from eva_stages.views.gate_summary import gate_summary
 from eva_stages.views.history import Artifact, History
 
 
@@ -45,6 +46,7 @@ def _iteration(history: History, number: int) -> dict[str, Any]:
         "prompts": history.size(prompts) if prompts else None,
         "evolved": counts["curate"]["kept"] if "curate" in counts else None,
         "rejected": _rejection_counts(counts) if "curate" in counts else None,
+        "gate": gate_summary(history, number),
         **_rewards(artifacts.get("reward")),
         "failures": failures,
         "pairs": counts.get("pair"),

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from eva_stages.core.progress import dollars, facts
 from eva_stages.core.text_table import TextTable, as_rich
+from eva_stages.views.gate_summary import gate_text
 
 SHOWN_REASONS = 3
 WIDEST = 1e9
@@ -43,6 +44,7 @@ def _name(entry: dict[str, Any]) -> str:
 def _training_table(recipe: str, iterations: list[dict[str, Any]], failures: list[str]) -> TextTable:
     heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time", "health")
     notes = [f"{_name(entry)}: {_left_out_text(entry)}" for entry in iterations]
+    notes += [f"{_name(entry)}: {gate_text(entry['gate'])}" for entry in iterations if entry["gate"]]
     notes += [f"{_name(entry)}: {_analysis_text(entry['analysis'])}" for entry in iterations if entry["analysis"]]
     notes += [f"{_name(entry)}: {_creator_text(entry['creator'])}" for entry in iterations if entry["creator"]]
     notes += [f"{_name(entry)}: {_rewrite_text(entry['rewrites'])}" for entry in iterations if entry["rewrites"]]

@@ -37,6 +37,7 @@ from eva_stages.core.tables import joined_batches, per_prompt_mean, read_table, 
 from eva_stages.creator.context import FEEDBACK
 from eva_stages.creator.curation import Curate
 from eva_stages.creator.function_calls import metric_values
+from eva_stages.creator.gate import PARENTS
 from eva_stages.creator.informativeness import weights
 from eva_stages.evaluation.health_figures import evolved
 from eva_stages.models.ensemble import standardise
@@ -47,6 +48,7 @@ from eva_stages.solver.online import _trainable
 from pipelines.analysis_stages import analysing
 from pipelines.evaluation import evaluation_stages
 from pipelines.evolution_stages import ScoredPrompts, evolving
+from pipelines.gate_stages import gate_stages
 from pipelines.response_stages import rewarding
 from pipelines.rewrite_stages import rewriting
 from tests.building import build_rounds, check
@@ -97,6 +99,12 @@ def stage_of(role: str, server: ChatServer, folder: Path, **settings: Any) -> St
                 return evolve_stages[-1]
             rows = [{**row, "best": "good", "worst": "bad", "best_reward": 1.0, "worst_reward": 0.0} for row in prompts]
             return replace(evolve_stages[1], inputs={"feedback": artifact(folder, "feedback", rows, FEEDBACK)})
+        case "gate":
+            gate = {"answerable": "judge", "judge": role_settings, "max_length_ratio": None}
+            recipe = recipe_of(**{"creator.curate.gate": gate, **settings})
+            stages = gate_stages(recipe, resolve(recipe), 1, prompt_stage, prompt_stage, prompt_stage, policy)
+            parents = artifact(folder, "parents", [{"prompt_id": row["prompt_id"]} for row in prompts], PARENTS)
+            return replace(stages[1], inputs={**stages[1].inputs, "parents": parents})
         case "scorer":
             recipe = recipe_of(**{"creator.analysis": {"scorer": role_settings}, **settings})
             return analysing(recipe, resolve(recipe), 1, prompt_stage, policy)[0]
@@ -126,11 +134,12 @@ def stage_of(role: str, server: ChatServer, folder: Path, **settings: Any) -> St
             return rewarding(recipe, resolve(recipe), "reward", 1, prompt_stage, responses, policy)
 
 
-REPLIES = {"scorer": "Quality: 4\nComplexity: 2", "judge": "[[A=B]]", "llm_judge reward": "[[7]]"}
+REPLIES = {"gate": "[[A]]", "scorer": "Quality: 4\nComplexity: 2", "judge": "[[A=B]]", "llm_judge reward": "[[7]]"}
 SAYS = {
     "evolver": ("evolver calls failed", "limits.unevolved"),
     "critic": ("critic calls failed", "limits.uncriticised"),
     "scorer": ("scorer calls failed", "limits.unanalysed"),
+    "gate": ("gate calls failed", "limits.ungated"),
     "rewriter": ("rewriter calls failed", "limits.unrewritten"),
     "judge": ("judge calls failed", "limits.unjudged"),
     "llm_judge reward": ("responses have no reward", "limits.unscored"),
@@ -174,8 +183,8 @@ def rows_of(stage: Any, folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("role", SAYS)
 def test_a_failed_call_of_any_role_is_null_with_its_reason_counted_and_limited(role: str, tmp_path: Path) -> None:
-    total = {"evolver": 6, "judge": 8}.get(role, 4)  # a failed call ends a prompt's generations, so two calls are not made
-    failure_count = {"judge": 4}.get(role, 2)
+    total = {"evolver": 6, "judge": 8, "gate": 8}.get(role, 4)  # a failed call ends a prompt's generations, so two calls are not made
+    failure_count = {"judge": 4, "gate": 4}.get(role, 2)
     with serving(ChatServer()) as server:
         server.signs_replies = False
         server.reply = lambda body: reply_to(role, body)
@@ -192,9 +201,14 @@ def test_a_failed_call_of_any_role_is_null_with_its_reason_counted_and_limited(r
     words, field = SAYS[role]
     sentences = [sentence for limit in stage.limits if (sentence := limit.excess(counts))]
     assert len(sentences) == 1 and f"{failure_count} of {total} {words}" in sentences[0] and f"above the limit {field} = " in sentences[0]
-    column = {"rewriter": "responses", "judge": "verdict", "critic": "critique", "scorer": "quality", "evolver": "rejected"}.get(
-        role, "rewards"
-    )
+    column = {
+        "gate": "valid",
+        "rewriter": "responses",
+        "judge": "verdict",
+        "critic": "critique",
+        "scorer": "quality",
+        "evolver": "rejected",
+    }.get(role, "rewards")
     null_value = {"rewriter": [None], "evolver": "failed", "llm_judge reward": [None]}.get(role)
     assert [row[column] == null_value for row in rows].count(True) == failure_count
     reasons = [row["failures"][0] if "failures" in row else row["failure"] for row in rows]

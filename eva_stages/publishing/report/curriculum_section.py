@@ -11,6 +11,7 @@ from eva_stages.core.kinds import KINDS
 from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.text_table import count_text
 from eva_stages.publishing.report.creator_table import creator_table
+from eva_stages.publishing.report.gate_tables import gate_tables
 from eva_stages.publishing.report.numbers import last_texts, mean_interval, n_of, sizes, table, word_counts
 from eva_stages.publishing.report.plots import Plot, draw, grouped_bars, histograms, interval_points, stacked_bars
 from eva_stages.publishing.report.section_html import Cell, Section, Table
@@ -40,6 +41,7 @@ def curriculum(history: History) -> Section:
     tables = [_table(filled_sets)] if filled_sets else []
     tables += [_mutations(history)] if history.every("evolve") else []
     tables += [creator_table(history)]
+    tables += gate_tables(history)
     return Section("curriculum", "Curriculum", [], plots, [table for table in tables if table.rows], missing)
 
 
