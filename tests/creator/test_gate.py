@@ -306,5 +306,5 @@ def test_an_audit_changes_no_stage_that_training_needs() -> None:
 
 def test_admission_without_a_band_is_the_stage_that_it_was() -> None:
     first, second = (stages_of(recipe_of({}, **{"creator.curate.admit": admit}))["1-admit"] for admit in ({}, {"fraction": 0.5}))
-    assert isinstance(first, TableStage) and first.step.arguments == {"metric": "reward_gap", "fraction": 0.5}
+    assert isinstance(first, TableStage) and first.step.arguments == {"metric": "reward_variance", "fraction": 0.5}
     assert first.fingerprint == second.fingerprint
