@@ -44,7 +44,7 @@ def main() -> None:
     _use_utf8()
     signal.signal(signal.SIGTERM, _interrupt)
     threading.excepthook = _report_thread_error
-    sys.exit(_code())
+    sys.exit(exit_code())
 
 
 def _use_utf8() -> None:
@@ -64,7 +64,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _code() -> int:
+def exit_code() -> int:
     from eva_stages.core.errors import ConfigError, DamagedError, EvaError, StageError
 
     try:

@@ -1,27 +1,36 @@
 """Fixtures: the real command line in its own processes, and a tiny run that several tests share."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.chaos import SMALL
+from cli.main import exit_code
 from eva_stages.core.manifests import content
 from eva_stages.core.named_functions import FunctionCode, resolve_function
+from eva_stages.core.process import PRELOADED_MODULES
 from eva_stages.core.tables import read_table
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel; more threads would only compete for the cores
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; processes that tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+PRELOADED_MODULES.append("tests.fork_server_imports")
+
 EVALDATA = Path(__file__).parents[2] / "shared" / "evaldata"
 
 TINY = SMALL
+COLUMNS = "200"
+Output = subprocess.CompletedProcess[str]
 LONG = ("test_benchmarks.py", "test_real_text.py", "test_curated_run.py", "test_recipes.py", "test_controls.py")
 
 
@@ -46,8 +55,7 @@ def overrides(settings: dict[str, object]) -> list[str]:
 def start_eva(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
     """Start the command line in its own process group."""
     command = [sys.executable, "-m", "cli.main", *arguments]
-    root = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, (root, environment.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", ""))))
+    path = os.pathsep.join(filter(None, (environment.pop("PYTHONPATH", ""), os.environ["PYTHONPATH"])))
     return subprocess.Popen(
         command,
         cwd=cwd,
@@ -55,18 +63,34 @@ def start_eva(*arguments: str, cwd: Path | None = None, **environment: str) -> s
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **environment},
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": COLUMNS, **environment},
     )
 
 
-def run_eva(
-    *arguments: str, cwd: Path | None = None, code: int = 0, seconds: float = 600, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end, for at most `seconds`, and check its exit code."""
+def run_eva(*arguments: str, cwd: Path | None = None, code: int = 0, seconds: float = 600, **environment: str) -> Output:
+    """Run the command line to its end and check its exit code.
+
+    Without an `environment` it runs in this process, where the stages of all tests share one fork server: to start one takes 6 seconds of
+    a processor, more than most stages. With one it is a process with at most `seconds`, as after `start_eva`.
+    """
+    output = eva_process(*arguments, cwd=cwd, seconds=seconds, **environment) if environment else eva_here(arguments, cwd or Path.cwd())
+    assert output.returncode == code, f"exit code {output.returncode}, expected {code}\n{output.stdout}\n{output.stderr}"
+    return output
+
+
+def eva_process(*arguments: str, cwd: Path | None = None, seconds: float = 600, **environment: str) -> Output:
     process = start_eva(*arguments, cwd=cwd, **environment)
     stdout, stderr = process.communicate(timeout=seconds)
-    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{stdout}\n{stderr}"
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def eva_here(arguments: Sequence[str], cwd: Path) -> Output:
+    with contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", COLUMNS)
+        patch.setattr(sys, "argv", ["eva", *arguments])
+        with contextlib.redirect_stdout(io.StringIO()) as stdout, contextlib.redirect_stderr(io.StringIO()) as stderr:
+            code = exit_code()
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

@@ -92,11 +92,10 @@ def benchmarks(folder: Path, server: ChatServer) -> str:
 
 def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: ChatServer, policies: list[Path], tmp_path: Path) -> None:
     settings = ("--set", f"evaluation.benchmarks={benchmarks(tmp_path, server)}", "--set", "limits.empty=1.0")
-    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     run = tmp_path / "run"
     arguments = ("eval", "run", str(policies[0]), "--run-dir", str(run), *settings, "--json")
 
-    plan = json.loads(run_eva("plan", "evaluate", *settings, "--run-dir", str(run), "--json", **environment).stdout)
+    plan = json.loads(run_eva("plan", "evaluate", *settings, "--run-dir", str(run), "--json").stdout)
     assert {entry["benchmark"]: entry["calls"] for entry in plan["judging"]} == {"mt-bench": 8, "arena-hard-v0.1": 16, "alpaca-eval": 4}
     assert all(0 < entry["expected_usd"] <= entry["usd"] for entry in plan["judging"])
 
@@ -109,13 +108,13 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
         return opinion(body)
 
     server.reply = hold_call
-    process = start_eva(*arguments, **environment)
+    process = start_eva(*arguments)
     while not reached_event.wait(timeout=1):
         assert process.poll() is None, process.communicate()[1]
     kill_group(process)
     killed_event.set()
 
-    document = json.loads(run_eva(*arguments, **environment).stdout)
+    document = json.loads(run_eva(*arguments).stdout)
     assert 28 <= server.completed_requests <= 28 + 2 * CONCURRENCY
     recipe = load_recipe(str(run / "recipe.yaml"))
     stages = [stage for entry in build_rounds(recipe) for stage in entry.stages if stage.name.endswith("-judge")]
@@ -156,14 +155,14 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
     )
 
     reply_count = server.completed_requests
-    assert json.loads(run_eva(*arguments, **environment).stdout)["benchmarks"] == document["benchmarks"]
+    assert json.loads(run_eva(*arguments).stdout)["benchmarks"] == document["benchmarks"]
     assert server.completed_requests == reply_count
     other_command = ("eval", "run", str(policies[1]), "--run-dir", str(tmp_path / "other"), "--bench", "arena-hard", *settings)
     server.faults = ["400", "400"]
-    error_text = run_eva(*other_command, **environment, code=1).stderr
+    error_text = run_eva(*other_command, code=1).stderr
     assert "2 of 16 judge calls failed (12.5%), above the limit limits.unjudged = 2.0%; most often (2): refused" in error_text
     assert "the next attempt reruns only the rows that failed" in error_text
     assert server.completed_requests == reply_count + 14
-    error_text = run_eva(*other_command, **environment).stdout
+    error_text = run_eva(*other_command).stdout
     assert server.completed_requests == reply_count + 16 and "arena-hard-v0.1" in error_text and f"{WIN_RATE:.2f}" in error_text
     assert manifests(tmp_path / "other")["0-base-arena-hard-v0.1-judge"]["counts"]["cost_usd"] == pytest.approx(16 * 0.02)

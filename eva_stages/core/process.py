@@ -36,6 +36,8 @@ POLL_SECONDS = 0.05
 SUBREAPER = 36
 MARK = "EVA_STAGE_PROCESS"
 """Environment variable that identifies the programs that a stage's process has started."""
+PRELOADED_MODULES = ["eva_stages.core.preload"]
+"""Modules that the fork server imports for all stages."""
 _held_locks: ContextVar[tuple[int, ...]] = ContextVar("held_locks", default=())
 """Descriptors of locks that the child processes of this thread keep open too."""
 _bookkeeping = threading.Lock()
@@ -66,7 +68,7 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
         StageError: with the cause, if the child raised or died.
     """
     context: Any = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
-    context.set_forkserver_preload(["eva_stages.core.preload"])
+    context.set_forkserver_preload(PRELOADED_MODULES)
     our_end, their_end = context.Pipe(duplex=False)
     mark = uuid4().hex
     with clean_log(log) as output:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cli.main import _code
+from cli.main import exit_code
 from eva_stages.core.call_file import CALLS, run_guarded, spending_of
 from eva_stages.core.calls import Journal
 from eva_stages.core.config.models_config import LiteLLMModel
@@ -449,7 +449,7 @@ def evolver(**changes: Any) -> str:
 def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
     """The exit code of a command, and the lines that it prints on standard error."""
     monkeypatch.setattr(sys, "argv", ["eva", *arguments])
-    code = _code()
+    code = exit_code()
     return code, capsys.readouterr().err.splitlines()
 
 
