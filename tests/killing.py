@@ -1,19 +1,22 @@
-"""Rerunning stages of a finished run with a kill in the middle of each."""
+"""Commands with a kill in the middle of their stages."""
 
+import contextlib
 import json
 import shutil
 import subprocess
+import threading
+from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
 
+import psutil
 from safetensors.numpy import load_file
 
 from eva_stages.core.store import STORE
-from tests.conftest import artifact_folder, kill_group, start_eva
-from tests.test_kill import in_the_middle, manifest_exists
+from tests.conftest import Output, artifact_folder, eva_here
 
 
-def rerun_with_kills(run: Path, labels: list[str], arguments: tuple[str, ...], old_artifacts: Path, **environment: Any) -> set[str]:
+def rerun_with_kills(run: Path, labels: list[str], arguments: tuple[str, ...], old_artifacts: Path) -> set[str]:
     """Move the stages' artifacts to `old_artifacts` and run the command until it is done, with one SIGKILL in each stage.
 
     Args:
@@ -25,19 +28,81 @@ def rerun_with_kills(run: Path, labels: list[str], arguments: tuple[str, ...], o
     shutil.rmtree(run.parent / STORE, ignore_errors=True)
     for label in labels:
         shutil.move(artifact_folder(run, label), old_artifacts / label)
+    return run_with_kills(run, labels, arguments)
+
+
+def run_with_kills(run: Path, labels: list[str], arguments: tuple[str, ...]) -> set[str]:
+    """Run a command until it is done, with one SIGKILL of the stage's process and of all that it started in each of the stages.
+
+    Returns:
+        The labels of the stages that were killed; the other stages ended before the kill.
+    """
     waiting, killed_labels = list(labels), set()
     while True:
-        process = start_eva(*arguments, **environment)
-        while running(process) and waiting and not in_the_middle(run, waiting[0]):
-            if manifest_exists(run, waiting[0]):
-                waiting.pop(0)
-        if process.poll() is None and waiting:
-            kill_group(process)
-            killed_labels.add(waiting.pop(0))
-            continue
-        _, err = process.communicate(timeout=600)
-        assert process.returncode == 0, err
-        return killed_labels
+        output, was_killed = run_with_a_kill(arguments, lambda: is_time(run, waiting))
+        if not was_killed:
+            assert output.returncode == 0, output.stderr
+            return killed_labels
+        assert output.returncode == 1 and "was killed by signal 9" in output.stderr, output.stderr
+        killed_labels.add(waiting.pop(0))
+
+
+def is_time(run: Path, waiting: list[str]) -> bool:
+    """Whether the first of the waiting stages is at work; those that ended before are dropped."""
+    while waiting and manifest_exists(run, waiting[0]):
+        waiting.pop(0)
+    return bool(waiting) and in_the_middle(run, waiting[0])
+
+
+def run_with_a_kill(arguments: tuple[str, ...], is_time: Callable[[], bool]) -> tuple[Output, bool]:
+    """Run a command in this process and kill the process of its stage at a certain time.
+
+    Returns:
+        The output, and whether there was a kill.
+    """
+    ended, victims = threading.Event(), []
+
+    def kill() -> None:
+        while not victims and not ended.wait(timeout=0.01):
+            if is_time():
+                victims.extend(kill_stage_processes())
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        output = eva_here(arguments, Path.cwd())
+    finally:
+        ended.set()
+        killer.join()
+    assert not stage_processes(), "a process outlived its stage"
+    return output, bool(victims)
+
+
+def stage_processes() -> list[psutil.Process]:
+    """The processes of a stage that this process runs: what its fork server has started."""
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return psutil.Process(server).children(recursive=True) if server else []
+
+
+def kill_stage_processes() -> list[psutil.Process]:
+    killed_processes = stage_processes()
+    for process in killed_processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    return killed_processes
+
+
+def in_the_middle(run: Path, label: str) -> bool:
+    """Whether a stage is at work: a row stage has written a part, training a checkpoint, any other has started."""
+    for folder in (run / "work").glob(f"{label}-????????????"):
+        if (folder / "parts").is_dir():
+            return any((folder / "parts").glob("*.parquet"))
+        return "train" not in label or any((folder / "checkpoints").glob("checkpoint-*/trainer_state.json"))
+    return False
+
+
+def manifest_exists(run: Path, label: str) -> bool:
+    return any((run / "stages").glob(f"{label}-????????????/manifest.json"))
 
 
 def running(process: subprocess.Popen[str]) -> bool:

@@ -16,8 +16,9 @@ from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.tables import read_table
 from eva_stages.planning.sizes import sizes
 from tests.building import build_rounds
-from tests.conftest import kill_group, manifests, run_eva, start_eva
+from tests.conftest import manifests, run_eva
 from tests.fault_server import ChatServer, chat_server
+from tests.killing import run_with_a_kill
 from tests.official_files import alpaca_eval, arena_hard, mt_bench
 from tests.tiny_models import save_policy, tokenizer
 
@@ -108,11 +109,9 @@ def test_known_preferences_come_out_and_every_judgment_is_paid_for_once(server: 
         return opinion(body)
 
     server.reply = hold_call
-    process = start_eva(*arguments)
-    while not reached_event.wait(timeout=1):
-        assert process.poll() is None, process.communicate()[1]
-    kill_group(process)
+    output, was_killed = run_with_a_kill(arguments, reached_event.is_set)
     killed_event.set()
+    assert was_killed and output.returncode == 1
 
     document = json.loads(run_eva(*arguments).stdout)
     assert 28 <= server.completed_requests <= 28 + 2 * CONCURRENCY

@@ -6,6 +6,9 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from eva_stages.core.job_context import job
 from eva_stages.core.run_folder import Run
 from eva_stages.views.history import read_history
 from eva_stages.views.prompt_lineage import Lineage
@@ -34,7 +37,7 @@ def made_rows(run: Path, label: str) -> int:
     return int(manifests(run)[label]["rows"])
 
 
-def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
+def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = tokenizer(TEXTS)
     savers = {"policy": save_policy, "reward": save_reward, "embedder": save_embedder, "classifier": save_classifier}
     for name, save in savers.items():
@@ -56,7 +59,8 @@ def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
         "creator.replay": {"share": 0.1},
     }
     run = tmp_path / "run"
-    with chat_server() as server:
+    monkeypatch.setenv("EVA_TEST_KEY", KEY)
+    with chat_server() as server, job({"EVA_TEST_KEY": KEY}):
         server.reply = lambda body: words_of(body["seed"])
         model = {"kind": "litellm", "model": "openai/evolver", "api_base": server.base, "max_new_tokens": 64}
         model["runtime"] = {"api_key_env": "EVA_TEST_KEY", "price": {"input": 1.0, "output": 2.0}, "max_cost_usd": 5.0}
@@ -66,13 +70,13 @@ def test_a_run_with_everything_that_the_creator_can_do(tmp_path: Path) -> None:
             "creator.analysis": {"scorer": {"kind": "lettercraft"}, "topics": {"model": str(tmp_path / "classifier"), "labels": LABELS}},
         }
         changes = overrides(settings)
-        plan = json.loads(run_eva("plan", RECIPE, "--run-dir", str(run), *changes, "--json", EVA_TEST_KEY=KEY).stdout)
+        plan = json.loads(run_eva("plan", RECIPE, "--run-dir", str(run), *changes, "--json").stdout)
         arguments = ("run", RECIPE, "--run-dir", str(run), *changes, "--until", "2-replay", "--json")
-        document = json.loads(run_eva(*arguments, EVA_TEST_KEY=KEY).stdout)
+        document = json.loads(run_eva(*arguments).stdout)
         assert len(server.requests) == made_rows(run, "1-evolve")
         meta_prompts = [body["messages"][-1]["content"] for body in server.requests]
         earlier_manifests = manifests(run)
-        killed_labels = rerun_with_kills(run, KILLED_STAGES, arguments, tmp_path, EVA_TEST_KEY=KEY)
+        killed_labels = rerun_with_kills(run, KILLED_STAGES, arguments, tmp_path)
         assert len(killed_labels) > 1 and len(server.requests) == len(meta_prompts)
         assert {label: manifest["digest"] for label, manifest in manifests(run).items()} == {
             label: manifest["digest"] for label, manifest in earlier_manifests.items()

@@ -3,46 +3,34 @@
 import random
 from pathlib import Path
 
-from benchmarks.chaos import Attempt, command, differences, labels, role, torment
+from benchmarks.chaos import Attempt, command, differences, labels, torment
 from eva_stages.core.run_folder import Run
 from tests.conftest import TINY, events, overrides
+from tests.killing import in_the_middle, run_with_kills
 
+WITH_EVA = ["0-respond", "0-train"]
+"""Stages in which eva is killed too; in the others only the process of the stage and its workers."""
 HEAVY = ["0-respond", "0-reward", "0-train", "0-eval-judge", "1-evolve"]
 QUICK = ["0-prompts", "0-pair", "0-base-score"]
 """One of each kind of stage that is too quick to be cut in two."""
 
 
-def in_the_middle(run: Path, label: str) -> bool:
-    """Whether a stage is at work: a row stage has written a part, training a checkpoint, any other has started."""
-    for folder in (run / "work").glob(f"{label}-????????????"):
-        if (folder / "parts").is_dir():
-            return any((folder / "parts").glob("*.parquet"))
-        return "train" not in label or any((folder / "checkpoints").glob("checkpoint-*/trainer_state.json"))
-    return False
-
-
 def test_a_run_killed_in_every_kind_of_stage_ends_with_the_artifacts_of_an_unbroken_run(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    resume_command = [*command("quickstart", run, []), *overrides(TINY), "--until", HEAVY[-1]]
+    python_words, options = command("quickstart", run, []), overrides(TINY)
     order = labels(tiny_run)
-    waiting = [label for label in order if label in HEAVY + QUICK]
-    starts, attempt = 1, Attempt(resume_command, Run(run))
-    while not attempt.ends_within(0.01) or attempt.process.returncode != 0:
-        if attempt.process.returncode is not None:
-            attempt.check()
-            starts, attempt = starts + 1, Attempt(resume_command, Run(run))
-            assert starts <= len(HEAVY + QUICK) + 1
-        elif waiting and in_the_middle(run, waiting[0]):
-            match waiting.pop(0):
-                case "0-train":  # eva alone; the trainer must end
-                    attempt.kill_one(lambda family: family[0])
-                case "0-reward":  # the stage's process alone; its workers must end
-                    attempt.kill_one(lambda family: next((process for process in family if role(process, family[0]) == "stage"), family[0]))
-                case _:
-                    attempt.kill_all()
-        elif waiting and manifest_exists(run, waiting[0]):
-            waiting.pop(0)  # too quick to be caught this time
-    attempt.check()
+    run_with_kills(run, ["0-prompts"], (*python_words[3:], *options, "--until", "0-prompts"))
+    resume_command = [*python_words, *options, "--until", HEAVY[-1]]
+    for label in WITH_EVA:
+        attempt = Attempt(resume_command, Run(run))
+        while not in_the_middle(run, label):
+            assert not attempt.ends_within(0.01)
+        if label == "0-train":  # eva alone; the trainer must end
+            assert attempt.kill_one(lambda family: family[0])
+        else:
+            assert attempt.kill_all()
+        attempt.check()
+    run_with_kills(run, [label for label in order if label in {*HEAVY, *QUICK} - {*WITH_EVA}], tuple(resume_command[3:]))
 
     log = events(run)
     resumed_stages = {event["stage"] for event in log if event["event"] == "resume"}
@@ -54,13 +42,9 @@ def test_a_run_killed_in_every_kind_of_stage_ends_with_the_artifacts_of_an_unbro
     assert differences(run, tiny_run, order[: order.index(HEAVY[-1]) + 1]) == []
 
 
-def test_six_kills_at_random_change_nothing_and_leave_no_process(tiny_run: Path, tmp_path: Path) -> None:
+def test_three_kills_at_random_change_nothing_and_leave_no_process(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     until_pair = [*command("quickstart", run, []), *overrides(TINY), "--until", "pair"]
-    kills, starts = torment(until_pair, run, kills=6, mean=4.0, rng=random.Random(7))
+    kills, starts = torment(until_pair, run, kills=3, mean=4.0, rng=random.Random(7))
     assert kills and starts > 1
     assert differences(run, tiny_run, ["0-prompts", "0-respond", "0-reward", "0-pair"]) == []
-
-
-def manifest_exists(run: Path, label: str) -> bool:
-    return any((run / "stages").glob(f"{label}-????????????/manifest.json"))

@@ -100,7 +100,7 @@ def test_a_lettercraft_recipe_is_valid_and_can_be_planned(name: str, tmp_path: P
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_recipe_runs_completely_with_tiny_models(name: str, stand_ins: Path, tmp_path: Path) -> None:
     plan_entries = plan_of(small_recipe(name, stand_ins), Run(tmp_path / "run"))["stages"]
-    run_eva("run", name, "--run-dir", str(tmp_path / "run"), *overrides(settings(name, stand_ins)), HF_HOME=str(tmp_path / "hub"))
+    run_eva("run", name, "--run-dir", str(tmp_path / "run"), *overrides(settings(name, stand_ins)))
     stage_manifests = manifests(tmp_path / "run")
     assert set(stage_manifests) == {entry["stage"] for entry in plan_entries}
     assert stage_manifests["1-mix"]["rows"] == 12 and stage_manifests["1-train"]["counts"]["steps"] > 0

@@ -138,7 +138,7 @@ def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give
     arguments = ("run", "quickstart", "--run-dir", str(run), "--until", "pair")
     # above the limit the stage fails and says how to go on; the next attempt scores those again that have no reward, and no others
     strict = overrides(settings | {"limits.unscored": 0.01})
-    error_text = run_eva(*arguments, *strict, cwd=tmp_path, code=1, PYTHONPATH=str(tmp_path)).stderr
+    error_text = run_eva(*arguments, *strict, cwd=tmp_path, code=1).stderr
     assert (
         "stage 0-reward failed" in error_text
         and "above the limit limits.unscored = 1.0%" in error_text
@@ -146,7 +146,7 @@ def test_a_reward_that_raises_or_is_nan_is_null_and_counted_and_its_prompts_give
     )
     assert "resume with: eva run quickstart" in error_text
     calls.unlink()
-    run_eva(*arguments, *overrides(settings | {"limits.unscored": 1.0}), cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    run_eva(*arguments, *overrides(settings | {"limits.unscored": 1.0}), cwd=tmp_path)
     assert set(calls.read_text().splitlines()) <= {"Take a", "Take b", "What i"}, "the last one is the sample that every check calls with"
     manifest_by_label = manifests(run)
     assert sum(manifest_by_label["0-reward"]["failures"].values()) == manifest_by_label["0-reward"]["counts"]["unscored"]

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY, events, kill_group, manifests, overrides, run_eva, start_eva
-from tests.killing import running
-from tests.test_kill import in_the_middle
+from tests.killing import in_the_middle, running
 
 STAGES = [
     "0-prompts", "0-respond", "0-reward", "0-pair", "0-train", "0-questions", "0-base-answer", "0-base-reward", "0-base-score",
