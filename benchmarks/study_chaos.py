@@ -3,13 +3,14 @@
 python -m benchmarks.study_chaos --kills 20
 
 The study has two arms and two seeds of a small Lettercraft recipe, two runs at a time. A kill is one of `benchmarks.chaos`: of the process
-group, or every third time of a single process. At the end `results.json`, without its times and its command, and `results.csv` have to be
-the same to the byte, with every stage computed once and nothing left in the store's folder `work`.
+group, or every third time of a single process. At the end `results.json`, `results.csv`, `report.html` and the plots' files have to be the
+same to the byte, without their times and the command, with every stage computed once and nothing left in the store's folder `work`.
 """
 
 import argparse
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ import yaml
 from benchmarks.chaos import SMALL, command_of_python, run_to_end, torment
 from eva_stages.core.garbage import study_runs
 from eva_stages.core.run_folder import Run
+from eva_stages.publishing.report.study_page import PLOTS, REPORT
 from eva_stages.publishing.study_results import RESULTS_CSV, RESULTS_JSON
 from eva_stages.views.study_document import without_times
 
@@ -34,6 +36,8 @@ STUDY = {
     "measure": "lettercraft.sampled",
     "arms": {"gap": {}, "uniform": {"creator.metric": "uniform"}},
 }
+DIFFERENT_PARTS = re.compile(r'<section id="costs">.*?</section>|[^\n]* computes what is missing and writes this report again', re.DOTALL)
+"""Of the report: its times, and the command."""
 
 
 class RunsOfStudy(Run):
@@ -47,16 +51,19 @@ def study_command(study: Path, folder: Path) -> list[str]:
     return command_of_python("ablate", str(study), "--jobs", "2", "--study-dir", str(folder), "--store", str(folder / ".store"))
 
 
-def results(folder: Path) -> tuple[str, str]:
-    """The document of the results without what depends on times and places, and the table."""
+def results(folder: Path) -> dict[str, str]:
+    """The texts of the results' files by name, without times and the command."""
     document = without_times(json.loads((folder / RESULTS_JSON).read_text(encoding="utf-8")))
     document.pop("command")
-    return json.dumps(document, indent=1), (folder / RESULTS_CSV).read_text(encoding="utf-8")
+    page = DIFFERENT_PARTS.sub("", (folder / REPORT).read_text(encoding="utf-8"))
+    plots = {f"{PLOTS}/{path.name}": path.read_text(encoding="utf-8") for path in sorted((folder / PLOTS).glob("*.svg"))}
+    table = (folder / RESULTS_CSV).read_text(encoding="utf-8")
+    return {RESULTS_JSON: json.dumps(document, indent=1), RESULTS_CSV: table, REPORT: page, **plots}
 
 
 def faults_of(folder: Path, reference: Path) -> list[str]:
-    texts = zip((RESULTS_JSON, RESULTS_CSV), results(folder), results(reference), strict=True)
-    faults = [f"{name} differs" for name, text, reference_text in texts if text != reference_text]
+    texts, reference_texts = results(folder), results(reference)
+    faults = [f"{name} differs" for name in sorted(texts | reference_texts) if texts.get(name) != reference_texts.get(name)]
     counts = Counter(event["fingerprint"] for event in RunsOfStudy(folder).events() if event["event"] == "done")
     expected_stages = {event["fingerprint"] for event in RunsOfStudy(reference).events() if event["event"] == "done"}
     faults += [f"{fingerprint[:12]} was computed {count} times" for fingerprint, count in counts.items() if count > 1]

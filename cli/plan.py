@@ -105,7 +105,7 @@ def plan_study(
         first_run = prepared_study.runs[0]
         _measure(first_run.recipe, first_run.resolved, Run(folder / first_run.label, store))
     document = planned_study(prepared_study, folder, store, given_rates or Rates())
-    show(document, study_plan_table, as_json, WITH_JUDGING)
+    show(document, study_plan_table, as_json)
 
 
 def _measure(recipe: "Recipe", resolved: "Resolved", run: "Run") -> None:

@@ -60,10 +60,10 @@ def run_with_a_kill(arguments: tuple[str, ...], is_time: Callable[[], bool]) -> 
     Returns:
         The output, and whether there was a kill.
     """
-    ended, victims = threading.Event(), []
+    end_event, victims = threading.Event(), list[psutil.Process]()
 
     def kill() -> None:
-        while not victims and not ended.wait(timeout=0.01):
+        while not victims and not end_event.wait(timeout=0.01):
             if is_time():
                 victims.extend(kill_stage_processes())
 
@@ -72,7 +72,7 @@ def run_with_a_kill(arguments: tuple[str, ...], is_time: Callable[[], bool]) -> 
     try:
         output = eva_here(arguments, Path.cwd())
     finally:
-        ended.set()
+        end_event.set()
         killer.join()
     assert not stage_processes(), "a process outlived its stage"
     return output, bool(victims)

@@ -5,11 +5,15 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import data_path, mixing
+from benchmarks import data_path, mixing, study_chaos
 from benchmarks.sides import measure
 from eva_stages.core.stage import closure, load_attribute, uses
+from eva_stages.core.study_record import read_study, write_study
+from eva_stages.publishing.study_results import write_results
+from tests.study_folder import plant_study, planted_curves
 
 SCRIPTS = [path for path in sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py")) if "__main__" in path.read_text()]
 
@@ -24,6 +28,23 @@ def test_a_benchmark_starts_and_names_code_that_exists(
     assert exit_info.value.code == 0 and "usage:" in capsys.readouterr().out
     for target in re.findall(r'"((?:eva_stages|benchmarks)[\w.]*:\w+)"', script.read_text()):
         load_attribute(target)
+
+
+def test_the_results_of_two_studies_differ_in_every_file_that_shows_a_score_and_not_by_their_place(tmp_path: Path) -> None:
+    curves = planted_curves({"a": 0.1, "b": 0.0}, 2, np.random.default_rng(0))
+    folders = [plant_study(tmp_path / place / "small", curves) for place in ("one", "other")]
+    for folder in folders:
+        write_results(folder)
+    record = read_study(folders[1])
+    write_study(folders[1], record.model_copy(update={"command": "eva ablate small.yaml --study-dir elsewhere"}))
+    write_results(folders[1])
+    first, second = map(study_chaos.results, folders)
+    assert first == second and {"results.json", "results.csv", "report.html"} < set(first)
+    assert "elsewhere" in (folders[1] / "report.html").read_text()
+    curves["b"][1] = [score + 0.01 for score in curves["b"][1]]
+    third = plant_study(tmp_path / "third" / "small", curves)
+    write_results(third)
+    assert {name for name, text in study_chaos.results(third).items() if text != first[name]} == set(first)
 
 
 def test_the_steps_of_the_data_path_exist(tmp_path: Path) -> None:

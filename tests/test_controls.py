@@ -84,6 +84,12 @@ def test_the_human_control_uses_disjoint_prompts_and_reports_early_if_there_are_
         assert [len(part) for part in parts] == [8, 8, 8] and len(set(all_texts)) == 24 and not set(all_texts) & held_out_texts
 
 
+def test_fresh_prompts_that_nothing_would_take_are_an_error() -> None:
+    check(load_recipe("quickstart", ["prompts.fresh=deep_target", "creator.control=human"]))
+    with pytest.raises(ConfigError, match=r"prompts.fresh: is deep_target, and only creator.control `human` takes .* is not set; leave"):
+        check(load_recipe("quickstart", ["prompts.fresh=deep_target"]))
+
+
 def test_a_run_without_evolving_trains_from_scratch_on_rewritten_responses(tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = {

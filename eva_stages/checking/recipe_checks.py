@@ -48,6 +48,12 @@ def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """The source has as many prompts as the recipe takes. Rows that are left out get a note with the reasons."""
     prompts, source = recipe.prompts, resolved.prompts
     human = recipe.creator.control == "human"
+    if isinstance(prompts, LettercraftPrompts) and prompts.fresh is not None and not human:
+        control = "not set" if recipe.creator.control is None else f"`{recipe.creator.control}`"
+        yield (
+            f"prompts.fresh: is {prompts.fresh}, and only creator.control `human` takes fresh prompts, but creator.control is {control}; "
+            "leave prompts.fresh out, or set creator.control=human"
+        )
     if isinstance(prompts, LettercraftPrompts | ReasoningGymPrompts):
         return
     if human and prompts.size is None:

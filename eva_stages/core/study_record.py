@@ -18,8 +18,9 @@ from eva_stages.core.kinds import Role, parsed_name
 from eva_stages.core.ourfiles import read_json, rebuilt
 
 STUDY_FILE = "study.json"
-GENERATING_ROLES = frozenset({Role.RESPONSES, Role.EVOLUTIONS, Role.CONTEXT, Role.REWRITES})
-"""Roles of the stages in which policy and evolver write; those of evaluation and health are left out by their side."""
+GENERATING_ROLES = frozenset({Role.RESPONSES, Role.EVOLUTIONS, Role.CONTEXT, Role.REWRITES, Role.POLICY})
+"""Roles of the stages in which policy and evolver write, which on-policy training does too; those of evaluation and health are left out by
+their side."""
 COMMAND = "the `eva ablate` command that made the study; it writes the file again"
 
 

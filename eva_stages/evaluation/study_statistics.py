@@ -87,8 +87,8 @@ def paired_effect(differences: Sequence[float], contrasts: int) -> PairedEffect:
 
 
 def smallest_p(n: int) -> float:
-    """The smallest p value that n seeds can give."""
-    return 1 / (1 + len(_groups(n)))
+    """The smallest p value that n seeds can give: that of equal differences, whose sum no other pattern of signs reaches."""
+    return sign_flip_p(np.ones(n))
 
 
 def seeds_needed(contrasts: int) -> int:

@@ -20,7 +20,8 @@ from eva_stages.planning.sizes import prompt_count, sizes
 
 SECONDS = ("seconds_expected", "seconds_low", "seconds_high")
 SUMMED_FIELDS = ("tokens", "output_tokens", *SECONDS, "gpu_hours", "bytes", "usd", "usd_expected")
-HEADS = ("arm", "runs", "iterations", "stages", "shared", "done", "to do", "tokens", "at most", "time", "interval", "GPU-h", "USD")
+STAGE_HEADS = ("arm", "runs", "iterations", "stages", "shared", "done", "to do")
+AMOUNT_HEADS = ("arm", "tokens", "at most", "time", "interval", "GPU-h", "USD")
 UNKNOWN = "-"
 
 
@@ -116,19 +117,21 @@ def _sums(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def study_plan_table(document: dict[str, Any]) -> Group:
     """The plan for a terminal."""
-    rows = []
+    runs = sum(entry["runs"] for entry in document["arms"])
+    shared_count = document["stages"] - document["distinct_stages"]
+    stage_rows, amount_rows = [], []
     for entry in document["arms"]:
         counts = (entry["runs"], entry["iterations"], entry["stages"], entry["shared_stages"], entry["complete_stages"])
-        rows.append([entry["arm"], *(f"{count:,}" for count in counts), *_amounts(entry["to_do"])])
-    shared_count = document["stages"] - document["distinct_stages"]
-    runs = sum(entry["runs"] for entry in document["arms"])
-    counts = (f"{runs:,}", "", f"{document['stages']:,}", f"{shared_count:,}", f"{document['complete_stages']:,}")
-    rows.append(["all", *counts, *_amounts(document["to_do"])])
+        stage_rows.append([entry["arm"], *(f"{count:,}" for count in (*counts, entry["to_do"]["stages"]))])
+        amount_rows.append([entry["arm"], *_amounts(entry["to_do"])])
+    all_counts = (document["stages"], shared_count, document["complete_stages"], document["to_do"]["stages"])
+    stage_rows.append(["all", f"{runs:,}", "", *(f"{count:,}" for count in all_counts)])
+    amount_rows.append(["all", *_amounts(document["to_do"])])
     notes = [
         document["question"],
         f"{runs} runs have {document['stages']:,} stages, {document['distinct_stages']:,} of them different; "
         f"{document['complete_stages']:,} are complete{_savings(document)}",
-        "shared: stages that an earlier arm or seed also has; the columns after it leave them out",
+        "shared: stages that an earlier arm or seed also has; done, to do and the second table leave them out",
         "tokens: generated, as expected; at most: the upper limit",
         "time: of one job; `eva ablate --jobs N` divides it by up to N",
     ]
@@ -143,7 +146,13 @@ def study_plan_table(document: dict[str, Any]) -> Group:
     )
     notes += [f"{unpriced_count:,} stages have no price"] if unpriced_count else []
     title = f"{document['study']} in {document['folder']}: {document['measure']}, {len(document['seeds'])} seeds"
-    return as_rich([TextTable(title, HEADS, rows, notes, "LrrrrrrrrrRrr", sums=frozenset({len(rows) - 1}))])
+    sums = frozenset({len(stage_rows) - 1})
+    return as_rich(
+        [
+            TextTable(title, STAGE_HEADS, stage_rows, [], "Lrrrrrr", sums=sums),
+            TextTable("to do", AMOUNT_HEADS, amount_rows, notes, "LrrrRrr", sums=sums),
+        ]
+    )
 
 
 def _savings(document: dict[str, Any]) -> str:
@@ -158,7 +167,6 @@ def _amounts(sums: Mapping[str, Any]) -> list[str]:
     low, expected, high = (sums[f"seconds_{name}"] for name in ("low", "expected", "high"))
     sign = ">= " if sums["unmeasured"] else ""
     return [
-        f"{sums['stages']:,}",
         UNKNOWN if sums["output_tokens"] is None else f"{sign}{sums['output_tokens']:,.0f}",
         f"{sums['tokens'] or 0:,.0f}",
         UNKNOWN if expected is None else f"{sign}{duration(expected)}",

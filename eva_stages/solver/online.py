@@ -36,6 +36,8 @@ from eva_stages.solver.fitting import chat_of, common_arguments, fit, load_polic
 from eva_stages.solver.job import OnPolicy, TrainingJob
 
 UNSCORED_COUNT = "unscored"
+MEAN_TOKENS = "completions/mean_length"
+"""TRL's name of the logged mean number of tokens of the responses of a step."""
 PER_RESPONSE = "per_response/"
 """Prefix of the names of logged means over responses; the manifest has their sums."""
 
@@ -164,7 +166,8 @@ def _trainable(score: Score) -> Score:
 
 
 class CountResponses(TrainerCallback):
-    """Counts the responses, those without a reward and the statistics of scoring, across resumptions; too many unscored end the training.
+    """Counts the responses, their tokens, those without a reward and the statistics of scoring, across resumptions; too many unscored end
+    the training.
 
     `failures`: the reasons that the reward function collected in this process.
     """
@@ -179,7 +182,8 @@ class CountResponses(TrainerCallback):
             means.update({name: value for name, value in entry.items() if name.startswith(PER_RESPONSE)})
         total = self._responses * state.global_step
         totals = {name.removeprefix(PER_RESPONSE): round(self._responses * mean, 6) for name, mean in means.items()}
-        self._counts |= {"responses": total, **totals, UNSCORED_COUNT: round(totals[UNSCORED_COUNT])}
+        tokens = self._responses * sum(entry.get(MEAN_TOKENS, 0.0) for entry in state.log_history)
+        self._counts |= {"responses": total, "output_tokens": round(tokens), **totals, UNSCORED_COUNT: round(totals[UNSCORED_COUNT])}
         if limit_message := self._limit.excess(self._counts):
             reason = commonest(self._failures)
             raise DataError(

@@ -26,6 +26,12 @@ from eva_stages.views.history import History
 from eva_stages.views.influence_file import read_influence
 from eva_stages.views.study_runs import RunResult
 
+RANGES = {
+    "learnable": (0.0, 1.0),
+    **dict.fromkeys(("reliability", "parent_child", "siblings", "siblings_corrected", "influence", "gain"), (-1.0, 1.0)),
+}
+"""Of the figures that are shares or correlations: an interval of few seeds would contain values that no share and no correlation has."""
+
 
 def study_audit(arms: Iterable[str], runs: Sequence[RunResult]) -> list[dict[str, Any]]:
     """An entry per arm of a study, from its runs that can be audited.
@@ -51,7 +57,7 @@ def _arm_entry(arm: str, runs: Sequence[RunResult]) -> dict[str, Any]:
         values[str(result.run.seed)] = figures
     if len(values) == 1:
         seeds_of_reasons["no other run can be audited, and an interval over seeds needs two; use `eva audit` for this run"] = list(values)
-    figures_of_arm = {name: _mean([figures[name] for figures in values.values()]) for name in ("learnable", *FIGURES)}
+    figures_of_arm = {name: _mean([figures[name] for figures in values.values()], name) for name in ("learnable", *FIGURES)}
     return {
         "arm": arm,
         "judged_metric": metrics[0] if metrics else None,
@@ -82,14 +88,15 @@ def _run_values(history: History | None) -> tuple[str, bool, dict[str, float]]:
     return name, record.is_uniform, {"learnable": float(is_learnable.mean()), **values}
 
 
-def _mean(values: Sequence[float]) -> Figure:
+def _mean(values: Sequence[float], name: str) -> Figure:
     """The mean over seeds with Student's interval; n is the number of seeds. None below two seeds, which give no interval."""
     known_values = np.array([value for value in values if np.isfinite(value)])
     if len(known_values) < 2:
         return None
     mean = float(known_values.mean())
     low, high = t_interval(known_values, CONFIDENCE) if np.ptp(known_values) > 0 else (mean, mean)
-    return {"value": mean, "low": low, "high": high, "n": len(known_values)}
+    lower_bound, upper_bound = RANGES.get(name, (-np.inf, np.inf))
+    return {"value": mean, "low": max(low, min(lower_bound, mean)), "high": min(high, max(upper_bound, mean)), "n": len(known_values)}
 
 
 def audit_sentences(entries: Sequence[Mapping[str, Any]]) -> list[str]:

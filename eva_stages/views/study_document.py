@@ -24,7 +24,7 @@ from eva_stages.evaluation.study_statistics import (
     t_interval,
 )
 from eva_stages.views.study_audit import study_audit
-from eva_stages.views.study_runs import DONE_STATE, CurvePoint, RunResult, read_runs, samples_in_training, summed_cost, tokens_to_reach
+from eva_stages.views.study_runs import DONE_STATE, CurvePoint, RunResult, lacks_sampled_tokens, read_runs, summed_cost, tokens_to_reach
 from eva_stages.views.study_sentences import (
     EFFECT_VERDICT,
     NO_EFFECT_VERDICT,
@@ -236,7 +236,8 @@ def _notes(study: StudyRecord, document: Mapping[str, Any], by_arm: Mapping[str,
     limit = power_limit(len(study.seeds), len(contrasts))
     kinds = dict.fromkeys(entry["interval_kind"] for entry in contrasts if entry["interval_kind"])
     test_kind = "exact" if len(study.seeds) <= EXACT_SEEDS else f"with {RANDOM_PATTERNS:,} random sign patterns"
-    online_arms = [arm for arm, runs in by_arm.items() if any(map(samples_in_training, runs))]
+    uncounted_text = "lack the responses that training sampled itself, whose tokens were not counted then"
+    uncounted_arms = [arm for arm, runs in by_arm.items() if any(map(lacks_sampled_tokens, runs))]
     return [
         *([limit] if limit else []),
         *(
@@ -244,7 +245,11 @@ def _notes(study: StudyRecord, document: Mapping[str, Any], by_arm: Mapping[str,
             for a, b in study.contrasts
             if _have_same_stages(by_arm[a], by_arm[b])
         ),
-        *([f"generated tokens of {', '.join(online_arms)} lack the responses that training samples itself"] if online_arms else []),
+        *(
+            [f"generated tokens of {', '.join(uncounted_arms)} lack the responses that training sampled itself: eva counted none then"]
+            if uncounted_arms
+            else []
+        ),
         f"score: {study.measure} {_scored_place(study.budget)}; generated tokens are those of policy and evolver, without evaluation",
         f"p values: sign-flip test over seeds, two-sided, {test_kind}"
         + (f"; corrected by Holm for all {len(contrasts)} contrasts" if len(contrasts) > 1 else ""),

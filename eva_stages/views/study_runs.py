@@ -114,10 +114,12 @@ def summed_cost(runs: Iterable[RunResult]) -> dict[str, float | int | None]:
     }
 
 
-def samples_in_training(result: RunResult) -> bool:
-    """Whether the run's training samples responses of its own (RLOO), which no stage counts as generated tokens."""
-    solver = (result.history.recipe if result.history else {}).get("solver") or {}
-    return (solver.get("loss") or {}).get("kind") == "rloo"
+def lacks_sampled_tokens(result: RunResult) -> bool:
+    """Whether the run's training sampled responses (RLOO) without counting their tokens, as trainings of earlier versions did."""
+    if result.history is None or ((result.history.recipe.get("solver") or {}).get("loss") or {}).get("kind") != "rloo":
+        return False
+    trainings = [artifact for artifact in result.history.artifacts if artifact.parsed_name.kind.role == Role.POLICY]
+    return any("output_tokens" not in artifact.manifest["counts"] for artifact in trainings)
 
 
 def _curve(history: History, measure: str) -> tuple[CurvePoint, ...]:

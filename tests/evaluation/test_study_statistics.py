@@ -46,7 +46,9 @@ def test_the_interval_excludes_zero_where_the_test_is_significant(seeds: int) ->
 
 
 def test_few_seeds_cannot_be_significant() -> None:
-    assert smallest_p(5) == 2 / 2**5
+    assert smallest_p(1) == 1 and smallest_p(5) == 2 / 2**5
+    differences = np.random.default_rng(0).uniform(0.5, 1.5, 13)  # all positive; of 19,999 random patterns some flip no sign or all signs
+    assert 1 / 20_000 < smallest_p(13) == sign_flip_p(differences) < 4 * 2 / 2**13
     assert sign_flip_p(np.array([1.0, 1.1, 1.2, 1.3, 1.4])) == smallest_p(5)
     assert seeds_needed(8) == 9 and smallest_p(9) <= 0.05 / 8 < smallest_p(8)
     assert seeds_needed(1) == 6 and seeds_needed(5) == 8

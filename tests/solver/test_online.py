@@ -183,9 +183,12 @@ def test_a_resumed_training_ends_where_an_unbroken_one_ends_and_too_many_failed_
         "prompts": 8,
         "too_long": 1,
         "responses": 16 * steps,
+        "output_tokens": facts["counts"]["output_tokens"],
         "steps": steps,
         "unscored": facts["counts"]["unscored"],
     }
+    mean_tokens = [entry["completions/mean_length"] for entry in read_metrics(a / "metrics.jsonl")]
+    assert len(mean_tokens) == steps and facts["counts"]["output_tokens"] == round(16 * sum(mean_tokens)) > 0
     shares = [entry["per_response/unscored"] for entry in read_metrics(a / "metrics.jsonl")]
     assert len(shares) == steps and facts["counts"]["unscored"] == pytest.approx(16 * sum(shares)) and sum(shares) > 0
     assert 0 < facts["training"]["reward"] < 2
