@@ -245,11 +245,7 @@ def _notes(study: StudyRecord, document: Mapping[str, Any], by_arm: Mapping[str,
             for a, b in study.contrasts
             if _have_same_stages(by_arm[a], by_arm[b])
         ),
-        *(
-            [f"generated tokens of {', '.join(uncounted_arms)} lack the responses that training sampled itself: eva counted none then"]
-            if uncounted_arms
-            else []
-        ),
+        *([f"generated tokens of {', '.join(uncounted_arms)} {uncounted_text}"] if uncounted_arms else []),
         f"score: {study.measure} {_scored_place(study.budget)}; generated tokens are those of policy and evolver, without evaluation",
         f"p values: sign-flip test over seeds, two-sided, {test_kind}"
         + (f"; corrected by Holm for all {len(contrasts)} contrasts" if len(contrasts) > 1 else ""),
