@@ -22,6 +22,14 @@ def check_health(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             f"health.judge_repeats: {recipe.health.judge_repeats} questions are to be judged again, and evaluation.benchmarks has no "
             "judged benchmark; add one (lettercraft, arena_hard, alpaca_eval or mt_bench), or set health.judge_repeats=0"
         )
+    needs = {
+        "reward_divergence": ("health.held_out_reward", recipe.health.held_out_reward),
+        "judge_kappa": ("health.judge_repeats", recipe.health.judge_repeats),
+        "gate_rate": ("creator.curate.gate", recipe.creator.curate.gate),
+    }
+    for name, (field, value) in needs.items():
+        if name in recipe.health.stop and not value:
+            yield f"health.stop: {name} is measured only with {field}; set {field}, or leave {name} out"
     if recipe.evaluation.only:
         fields = {"held_out_reward": recipe.health.held_out_reward, "judge_repeats": recipe.health.judge_repeats}
         for name in (name for name, value in fields.items() if value):

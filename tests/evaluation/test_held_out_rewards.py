@@ -136,6 +136,7 @@ def test_a_held_out_reward_scores_the_responses_of_health_in_every_iteration_and
         ({"health__held_out_reward": EXACT, "health__answers": 0, "evaluation__benchmarks": []}, "set health.answers=256"),
         ({"health__held_out_reward": {"kind": "verifier", "function": "math"}}, "questions of the Lettercraft evaluation have none"),
         ({"health__judge_repeats": 50, "evaluation__benchmarks": []}, "no judged benchmark; add one"),
+        ({"health__stop": ["gate_rate"]}, "health.stop: gate_rate is measured only with creator.curate.gate; set creator.curate.gate, or"),
         ({"health__judge_repeats": 50, "evaluation__only": True}, "leave health.judge_repeats out"),
     ],
 )
