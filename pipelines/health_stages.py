@@ -39,6 +39,8 @@ from pipelines.model_calls import date_of
 from pipelines.response_stages import responding, rewarding
 
 Inputs = Mapping[str, Stage | Outside]
+OF_PROMPTS = {"gate": "gate-verdicts", "coverage": "coverage"}
+"""Inputs of health, and the stages of an iteration's prompts that they are, in recipes that have these."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def health_stages(
             "rewards_before": list(earlier.values())[-1].rewards,
             "score": score,
             "score_before": previous_score,
-            "gate": next((stage for stage in creator if stage.name == "gate-verdicts"), None),
+            **{name: next((stage for stage in creator if stage.name == kind), None) for name, kind in OF_PROMPTS.items()},
             **_held_out_inputs(recipe, responses, earlier),
             **dict(zip(("judgments", "rejudgments"), rejudging[-2:], strict=False)),
         }

@@ -26,6 +26,7 @@ def check_health(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         "reward_divergence": ("health.held_out_reward", recipe.health.held_out_reward),
         "judge_kappa": ("health.judge_repeats", recipe.health.judge_repeats),
         "gate_rate": ("creator.curate.gate", recipe.creator.curate.gate),
+        **dict.fromkeys(("vendi_share", "cluster_share", "nearest_distance"), ("creator.analysis.coverage", _has_coverage(recipe))),
     }
     for name, (field, value) in needs.items():
         if name in recipe.health.stop and not value:
@@ -75,3 +76,7 @@ def _held_out_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
 
 def _has_lettercraft(recipe: Recipe) -> bool:
     return any(isinstance(benchmark, Lettercraft) for benchmark in recipe.evaluation.benchmarks)
+
+
+def _has_coverage(recipe: Recipe) -> bool:
+    return recipe.creator.analysis is not None and recipe.creator.analysis.coverage

@@ -16,6 +16,11 @@ class Meaning(NamedTuple):
     """Possible causes and remedies."""
 
 
+REPETITION = (
+    "the evolver may repeat itself; set creator.curate.novelty or creator.curate.archive, lower creator.curate.near_duplicate, or use "
+    "another evolver or method"
+)
+
 SIGNS: Mapping[str, Meaning] = {
     "length_drift": Meaning(
         "change of the responses' length against the base policy (factor)",
@@ -70,6 +75,21 @@ SIGNS: Mapping[str, Meaning] = {
         "distinct trigrams of the prompts against the seeds",
         False,
         "evolved prompts may be similar to each other; lower creator.curate.near_duplicate, or use another evolver or method",
+    ),
+    "vendi_share": Meaning(
+        "effective number of different prompts, per prompt",
+        False,
+        REPETITION,
+    ),
+    "cluster_share": Meaning(
+        "share of the prompts with a similar one",
+        True,
+        REPETITION,
+    ),
+    "nearest_distance": Meaning(
+        "distance of new prompts to the nearest earlier one",
+        False,
+        REPETITION,
     ),
     "pair_share": Meaning(
         "pairs per prompt",

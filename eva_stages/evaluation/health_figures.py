@@ -32,6 +32,8 @@ Figures = dict[str, float | None]
 RATE_AGAINST_ITSELF = 0.5
 """Win rate of a policy against itself, with which the first iteration is compared."""
 NGRAM = 3
+COVERAGE = ("vendi_share", "cluster_share", "cells", "nearest_distance")
+"""Figures of the prompts' diversity, columns of the stage `coverage`."""
 TEXTS = 2 * ROWS_PER_GROUP
 """Prompts whose trigrams are counted, the same number for every set: the share of distinct trigrams falls with it."""
 
@@ -48,7 +50,8 @@ def measure(
     """Write `figures.json`, and put the same figures into the manifest.
 
     Inputs of the stage: prompts, seeds, policy; and where available: pairs; initial, questions, answers, base_answers; rewards,
-    rewards_before; score, score_before; gate (its verdicts); held_out and what `held_out_figures` reads beside it; judgments, rejudgments.
+    rewards_before; score, score_before; gate (its verdicts), coverage; held_out and what `held_out_figures` reads beside it; judgments,
+    rejudgments.
 
     Args:
         answers: number of responses for the estimate of the distance to the base policy; 0 = no estimate.
@@ -60,6 +63,7 @@ def measure(
     figures = _prompt_figures(inputs["prompts"], inputs["seeds"])
     figures["evolved_share"] = evolved(inputs["prompts"], evolved_share) if evolved_share else None
     figures |= {"gate_rate": gate_rate(inputs["gate"])} if "gate" in inputs else {}
+    figures |= read_table(inputs["coverage"], COVERAGE).to_pylist()[0] if "coverage" in inputs else {}
     figures["pair_share"] = count_rows(inputs["pairs"]) / count_rows(inputs["prompts"]) if "pairs" in inputs else None
     figures["chosen_nll"] = nll_growth(read_json(inputs["policy"] / "training_log.json", list))
     figures |= _answer_figures(inputs["answers"], inputs["base_answers"]) if "answers" in inputs else {}

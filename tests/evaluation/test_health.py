@@ -54,6 +54,8 @@ def artifacts(folder: Path, **changes: Any) -> dict[str, Path]:
         "logps": [-1.0, -0.9, -0.8, -0.8],
         "verdicts": [True, True, False, None],
         "held_out": 0.5,
+        "vendi_share": 0.3,
+        "nearest_distance": 0.2,
         **changes,
     }
     ids = [f"p{n}" for n in range(20)]
@@ -72,6 +74,7 @@ def artifacts(folder: Path, **changes: Any) -> dict[str, Path]:
         "rewards_before": pa.table({"prompt_id": ids, "rewards": [[0.5, 0.5]] * 20}),
         "rewards_base": pa.table({"prompt_id": ids, "rewards": [[0.4, 0.5]] * 20}),
         "held_out": pa.table({"prompt_id": ids, "rewards": [[changed_inputs["held_out"], 0.0], [changed_inputs["held_out"], 1.0]] * 10}),
+        "coverage": pa.table({name: [changed_inputs[name]] for name in ("vendi_share", "nearest_distance")} | {"cluster_share": [1.0]}),
         "held_out_base": pa.table({"prompt_id": ids, "rewards": [[0.5, 0.0], [0.5, 1.0]] * 10}),
         "gate": pa.table({"prompt_id": [f"e{n}" for n in range(len(changed_inputs["verdicts"]))], "valid": changed_inputs["verdicts"]}),
     }
@@ -121,6 +124,8 @@ def test_a_healthy_iteration_shows_no_sign(tmp_path: Path) -> None:
         ("pair_share", {"pairs": 5}),
         ("chosen_nll", {"logps": [-1.0, -1.5, -2.0, -3.0]}),
         ("gate_rate", {"verdicts": [True, False, False, False, None]}),
+        ("vendi_share", {"vendi_share": 0.01}),
+        ("nearest_distance", {"nearest_distance": 0.05}),
         ("reward_divergence", {"reward": 0.9, "held_out": 0.2}),
     ],
 )
@@ -137,8 +142,8 @@ def test_figures_that_a_recipe_does_not_have_are_null_and_not_checked(tmp_path: 
 
 def test_a_null_limit_checks_nothing_and_an_exceeded_one_says_what_to_do() -> None:
     figures = {name: 1e9 if meaning.is_maximum else -1.0 for name, meaning in SIGNS.items()}
-    assert broken_limits(figures, Health(kl=1.0)) == set(SIGNS)
-    assert broken_limits(figures, Health(kl=None, pair_share=None)) == set(SIGNS) - {"kl", "pair_share"}
+    assert broken_limits(figures, Health(kl=1.0, cluster_share=0.9)) == set(SIGNS)
+    assert broken_limits(figures, Health(kl=None, pair_share=None)) == set(SIGNS) - {"kl", "pair_share", "cluster_share"}
     (message,) = [check.violation(figures) for check in checks(Health()) if check.figure == "pair_share"]
     assert message and "pairs per prompt is -1, below the limit health.pair_share=0.1" in message
     assert [check.figure for check in checks(Health(stop=("pair_share",))) if check.stop] == ["pair_share"]

@@ -46,6 +46,13 @@ class Health(Section):
     """At least: effective number of seed prompts that the prompts descend from, per prompt."""
     distinct_prompts: float | None = Field(0.25, ge=0)
     """At least: share of distinct word trigrams in the prompts, over that of the seed prompts."""
+    vendi_share: float | None = Field(0.02, ge=0, le=1)
+    """At least: effective number of different prompts, of all prompts up to the iteration, per prompt (Vendi score). This figure and the
+    next two need creator.analysis.coverage."""
+    cluster_share: float | None = Field(None, ge=0, le=1)
+    """At most: share of the prompts with another one at a BLEU of at least 0.5. Languages of few words have nearly 1 from the start."""
+    nearest_distance: float | None = Field(0.1, ge=0, le=1)
+    """At least: mean distance of the iteration's new prompts to the nearest earlier prompt, from 0 to 1."""
     pair_share: float | None = Field(0.1, ge=0, le=1)
     """At least: pairs per prompt."""
     chosen_nll: float | None = Field(2.0, gt=0)

@@ -9,6 +9,7 @@ from eva_stages.views.history import History
 
 TRAITS = {"reward": "mean reward of the responses", "win_rate": "judged win rate, 0 to 1", "answer_tokens": "tokens per response"}
 """Figures without a limit, which others come from."""
+OF_COVERAGE = {"cells": "cells of the prompts"}
 OF_HELD_OUT_REWARD = {
     "held_out_reward": "mean held-out reward of the responses",
     "reward_gain": "gain of the training reward over the base policy (standard deviations)",
@@ -41,7 +42,7 @@ def health(history: History) -> Section:
     ]
     optional_traits = {
         name: says
-        for name, says in (OF_HELD_OUT_REWARD | OF_REPEATED_JUDGMENTS).items()
+        for name, says in (OF_COVERAGE | OF_HELD_OUT_REWARD | OF_REPEATED_JUDGMENTS).items()
         if any(name in signs for signs in figures.values())
     }
     traits = TRAITS | optional_traits
