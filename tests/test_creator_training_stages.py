@@ -1,14 +1,17 @@
 """Which stages train the creator, from what they start, and what `eva validate` says about recipes that cannot."""
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rounds import Iteration
+from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Outside, Stage, closure
-from tests.building import build_rounds, check
+from tests.building import build_rounds, check, plan_of
 
 POLICY = {"kind": "policy"}
 OWN = {"kind": "transformers", "model": "lettercraft"}
@@ -63,6 +66,16 @@ def test_without_training_nothing_changes_and_with_it_the_base_round_does_not() 
     assert stage(plain[1], "select").fingerprint == stage(trained[1], "select").fingerprint
     assert stage(trained[1], "admit-respond").inputs["prompts"] is stage(trained[1], "creator-children")
     assert stage(plain[1], "admit-respond").inputs["prompts"] is stage(plain[1], "curate")
+
+
+def test_the_training_of_the_creator_is_planned(tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart", changes({"network": "own", "batch_size": 8, "pairs_per_parent": 2, "replay": 0.5}, OWN))
+    plan = {entry["stage"]: entry for entry in plan_of(recipe, Run(tmp_path))["stages"]}
+    parents = plan["1-select"]["rows"]
+    assert plan["1-creator-utility"]["rows"] == 4 * parents and plan["1-creator-pair"]["rows"] == 2 * parents
+    assert plan["2-creator-pair"]["rows"] == 4 * parents, "half of them are replayed"
+    assert plan["1-creator-train"]["steps"] == math.ceil(2 * parents / 8)
+    assert plan["1-creator-train"]["bytes"] == plan["1-train"]["bytes"] > 0 and plan["1-creator-train"]["checkpoint_bytes"] > 0
 
 
 @pytest.mark.parametrize(

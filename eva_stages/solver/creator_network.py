@@ -10,6 +10,8 @@ from eva_stages.core.runner import Context
 from eva_stages.core.tables import count_rows
 from eva_stages.solver.launching import train
 
+SECTION = "creator.training"
+
 
 def train_creator(context: Context, runtime: dict[str, Any], *, keeps_adapter: bool, **settings: Any) -> dict[str, Any]:
     """Train the creator on pairs of its evolutions; the arguments are those of `launching.train`.
@@ -22,9 +24,9 @@ def train_creator(context: Context, runtime: dict[str, Any], *, keeps_adapter: b
         _keep(context, settings["training"]["adapter"] if keeps_adapter else None)
         return {"counts": {"pairs": 0, "steps": 0}, "training": {}}
     try:
-        return train(context, runtime, keeps_adapter=keeps_adapter, **settings)
-    except StageError as error:  # the solver's trainers name the solver's fields
-        raise StageError(str(error).replace("solver.training", "creator.training")) from error
+        return train(context, runtime, keeps_adapter=keeps_adapter, section=SECTION, **settings)
+    except StageError as error:  # the trainers, which solver and creator share, name the solver's fields
+        raise StageError(str(error).replace("solver.training", SECTION)) from error
 
 
 def _keep(context: Context, adapter: dict[str, Any] | None) -> None:

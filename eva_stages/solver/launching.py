@@ -112,6 +112,7 @@ def train(
     loss_function: str | FunctionCode | None = None,
     on_policy: dict[str, Any] | None = None,
     keeps_adapter: bool = False,
+    section: str = "solver.training",
 ) -> dict[str, Any]:
     """Run training to its end.
 
@@ -122,6 +123,7 @@ def train(
         loss_function: that of a custom loss, whose section is without it: the file's place is no part of the stage's identity.
         on_policy: the other fields of `OnPolicy`.
         keeps_adapter: see `TrainingJob`.
+        section: the recipe's section with its settings, for messages.
 
     Raises:
         StageError: with the end of the training log, if the process fails.
@@ -153,8 +155,8 @@ def train(
     facts = read_json(work / RESULT, dict)
     if facts["changed_share"] < FEW_CHANGED_WEIGHTS:
         context.task.note(
-            f"warning: only {facts['changed_share']:.2%} of the policy's weights changed: smaller updates were lost to rounding, or the "
-            "gradients were 0. Raise solver.training.learning_rate, or start from a checkpoint with float32 weights"
+            f"warning: only {facts['changed_share']:.2%} of the weights changed: smaller updates were lost to rounding, or the "
+            f"gradients were 0. Raise {section}.learning_rate, or start from a checkpoint with float32 weights"
         )
     return facts
 

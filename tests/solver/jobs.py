@@ -33,6 +33,8 @@ LOSSES: dict[str, dict[str, Any]] = {
     "orpo": {"beta": 0.1, "nll_alpha": 1.0},
     "sppo": {"beta": 0.05, "nll_alpha": 0.0},
     "custom": {"nll_alpha": 0.0},
+    "sibling_rloo": {"beta": 0.1, "nll_alpha": 0.0},
+    "supervised": {"nll_alpha": 0.0},
 }
 
 

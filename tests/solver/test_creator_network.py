@@ -54,8 +54,8 @@ def test_rloo_over_siblings_is_the_sum_over_their_pairs() -> None:
 
 
 def test_every_objective_trains(folders: dict[str, str], tmp_path: Path) -> None:
-    for kind, loss in (("sibling_rloo", {"beta": 0.1, "nll_alpha": 0.0}), ("supervised", {"nll_alpha": 0.0})):
-        settings = job(tmp_path / kind, folders, kind, loss=loss, batch_size=8)
+    for kind in ("sibling_rloo", "supervised"):
+        settings = job(tmp_path / kind, folders, kind, batch_size=8)
         train(settings)
         assert (settings.work / "model" / "model.safetensors").is_file()
         metrics = read_metrics(settings.work / "metrics.jsonl")[0]
