@@ -61,20 +61,21 @@ def start_eva(*arguments: str, cwd: Path | None = None, **environment: str) -> s
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": path, "COLUMNS": COLUMNS, **environment},
     )
 
 
 def run_eva(*arguments: str, cwd: Path | None = None, code: int = 0, seconds: float = 600, **environment: str) -> Output:
-    """Run the command line to its end and check its exit code.
+    """Run the command line to its end and check its exit code, and that it prints no traceback.
 
     Without an `environment` it runs in this process, where the stages of all tests share one fork server: to start one takes 6 seconds of
     a processor, more than most stages. With one it is a process with at most `seconds`, as after `start_eva`.
     """
     output = eva_process(*arguments, cwd=cwd, seconds=seconds, **environment) if environment else eva_here(arguments, cwd or Path.cwd())
     assert output.returncode == code, f"exit code {output.returncode}, expected {code}\n{output.stdout}\n{output.stderr}"
+    assert "Traceback" not in output.stderr, output.stderr
     return output
 
 

@@ -24,8 +24,7 @@ from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.story import story_of
 from eva_stages.views.history import read_history
 from tests.building import build_rounds, check
-from tests.cases.test_file_cases import eva
-from tests.conftest import function_code
+from tests.conftest import function_code, run_eva
 
 REWARD = """
 from helper import scale
@@ -139,7 +138,7 @@ def test_code_is_not_imported_without_consent(folder: Path) -> None:
     with chdir(shell), pytest.raises(ConfigError, match=r"reward\.function: reward is code in .*functions\.py.*--trust.*trust_code: true"):
         check(load_recipe(str(recipe)))
     assert not (shell / "imported").exists()
-    eva("validate", str(recipe), "--trust", cwd=shell)
+    run_eva("validate", str(recipe), "--trust", cwd=shell)
     assert (shell / "imported").exists()
 
 

@@ -33,25 +33,12 @@ from eva_stages.views.prompt_lineage import Lineage
 from eva_stages.views.run_status import Watch, status_table
 from eva_stages.views.run_summary import summary
 from tests.building import plan_of
+from tests.conftest import run_eva
 
 ROOT = Path(__file__).parents[2]
 CODE = ("eva_stages", "pipelines", "cli", "benchmarks", "configs", "hub_cards")
 OWN_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """A locale without UTF-8 that exists on every machine; C.ISO-8859-1 is not installed everywhere."""
-
-
-def eva(*arguments: str, code: int = 0, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command line and return the ended process; check its exit code and that it printed no traceback."""
-    process = subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
-    )
-    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{process.stdout}\n{process.stderr}"
-    assert "Traceback" not in process.stderr, process.stderr
-    return process
 
 
 # --- UTF-8 everywhere
@@ -102,7 +89,7 @@ def test_a_recipe_means_the_same_under_a_locale_without_utf8(tmp_path: Path) -> 
     (folder / "p.jsonl").write_text(
         "".join(json.dumps({"prompt": f"Grüße {n} 中"}, ensure_ascii=False) + "\n" for n in range(8)), encoding="utf-8"
     )
-    text = eva("recipes", "show", "quickstart").stdout
+    text = run_eva("recipes", "show", "quickstart").stdout
     changes = (
         "--set",
         "policy.generator.system_prompt=Répondez, s'il vous plaît 中",
@@ -111,7 +98,7 @@ def test_a_recipe_means_the_same_under_a_locale_without_utf8(tmp_path: Path) -> 
     )
     (folder / "récipe.yaml").write_text(text, encoding="utf-8")
     plans = [
-        json.loads(eva("plan", str(folder / "récipe.yaml"), *changes, "--run-dir", str(folder / "run"), "--json", **environment).stdout)
+        json.loads(run_eva("plan", str(folder / "récipe.yaml"), *changes, "--run-dir", str(folder / "run"), "--json", **environment).stdout)
         for environment in ({"PYTHONUTF8": "1"}, OWN_LOCALE)
     ]
     fingerprints = [[stage["fingerprint"] for stage in plan["stages"]] for plan in plans]
@@ -119,7 +106,7 @@ def test_a_recipe_means_the_same_under_a_locale_without_utf8(tmp_path: Path) -> 
 
 
 def test_output_that_the_locale_cannot_encode_does_not_stop_a_command(tmp_path: Path) -> None:
-    process = eva("validate", "quickstart", "--set", "policy.model=./modèle/中", code=2, **OWN_LOCALE)
+    process = run_eva("validate", "quickstart", "--set", "policy.model=./modèle/中", code=2, **OWN_LOCALE)
     assert "policy.model" in process.stderr
 
 
@@ -144,7 +131,7 @@ GARBAGE = {
 def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a few stages without models: prompts are loaded, nothing is trained."""
     run = tmp_path_factory.mktemp("made") / "run"
-    eva("run", "quickstart", "--set", "prompts.size=8", "--run-dir", str(run), "--until", "prompts")
+    run_eva("run", "quickstart", "--set", "prompts.size=8", "--run-dir", str(run), "--until", "prompts")
     return run
 
 
@@ -204,7 +191,7 @@ def test_every_unreadable_content_of_our_files_is_a_damaged_error(tmp_path: Path
 def test_a_run_continues_with_damaged_plans_and_rewrites_them(run_copy: Path) -> None:
     for name in ("plan.json", "stages.json", "events.jsonl", "rates.json", "recipe.yaml"):
         (run_copy / name).write_bytes(GARBAGE["binary"])
-    message = eva("run", "quickstart", "--set", "prompts.size=8", "--run-dir", str(run_copy), "--until", "prompts").stderr
+    message = run_eva("run", "quickstart", "--set", "prompts.size=8", "--run-dir", str(run_copy), "--until", "prompts").stderr
     assert "plan.json" in message
     assert isinstance(json.loads((run_copy / "stages.json").read_bytes()), list)
     assert json.loads((run_copy / "plan.json").read_bytes())["stages"] is not None
@@ -212,11 +199,11 @@ def test_a_run_continues_with_damaged_plans_and_rewrites_them(run_copy: Path) ->
 
 def test_a_damaged_recipe_or_manifest_exits_with_1_and_names_the_repair_command(run_copy: Path) -> None:
     (run_copy / "recipe.yaml").write_bytes(GARBAGE["binary"])
-    message = eva("status", str(run_copy), code=1).stderr
+    message = run_eva("status", str(run_copy), code=1).stderr
     assert str(run_copy / "recipe.yaml") in message and "eva run RECIPE --run-dir" in message
     manifest = next(run_copy.glob("stages/*/manifest.json"))
     manifest.write_text("[]")
-    message = eva("lineage", str(run_copy), "0" * 24, code=1).stderr
+    message = run_eva("lineage", str(run_copy), "0" * 24, code=1).stderr
     assert str(manifest) in message and "--repair" in message
 
 
@@ -428,9 +415,9 @@ def test_an_absurd_override_is_refused_in_one_line(override: str) -> None:
 
 def test_absurd_recipes_exit_with_2(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(LAUGHS)
-    assert "more than 20,000 values" in eva("validate", str(tmp_path / "x.yaml"), code=2).stderr
+    assert "more than 20,000 values" in run_eva("validate", str(tmp_path / "x.yaml"), code=2).stderr
     (tmp_path / "y.yaml").write_bytes("name: x\n".encode("utf-16"))
-    assert "UTF-8" in eva("validate", str(tmp_path / "y.yaml"), code=2).stderr
+    assert "UTF-8" in run_eva("validate", str(tmp_path / "y.yaml"), code=2).stderr
 
 
 def test_aliases_and_merge_keys_of_common_size_are_read_and_an_override_changes_one_place(tmp_path: Path) -> None:
@@ -456,7 +443,7 @@ def test_absurd_json_is_a_value_error(text: str) -> None:
 
 def test_results_of_another_recipe_in_the_same_folder_are_reported_with_their_place(run_copy: Path) -> None:
     arguments = ("run", "quickstart", "--run-dir", str(run_copy), "--until", "prompts")
-    message = eva(*arguments, "--set", "prompts.size=9").stderr
+    message = run_eva(*arguments, "--set", "prompts.size=9").stderr
     assert "1 complete stages in" in message and "0-prompts" in message and "(prompts.size=8)" in message
     (variant,) = Watch(Run(run_copy)).document()["variants"]
     assert variant["changes"] == ["prompts.size=8"] and f"eva run {variant['recipe']} --run-dir {run_copy}" in variant["said"]

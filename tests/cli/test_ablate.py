@@ -19,7 +19,13 @@ from eva_stages.views.study_status import study_status
 from tests.conftest import TINY, events, kill_group, manifests, run_eva, start_eva
 from tests.killing import running
 
-SMALL = {**TINY, "prompts.size": 16, "evaluation.benchmarks.0.prompts": 12}
+SMALL = {
+    **TINY,
+    "prompts.size": 16,
+    "evaluation.benchmarks.0.prompts": 12,
+    "health.answers": 0,
+    "solver.training.checkpoints_per_epoch": 1,
+}
 ARMS = {"eva": {}, "uniform": {"creator.metric": "uniform"}}
 FAILING = "def grade(messages, response, reference):\n    raise ValueError('no grade')\n"
 GRADING = "def grade(messages, response, reference):\n    return float(sum(map(ord, str(response))))\n"
