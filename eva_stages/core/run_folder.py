@@ -14,8 +14,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,15 @@ class Run:
     # --- complete artifacts
 
     def is_complete(self, stage: Stage) -> bool:
-        """Whether the run or its store has an artifact of a stage whose manifest can be read; `fault` checks all of it."""
+        """Whether the run or its store has an artifact of a stage whose manifest can be read; `fault` checks all of it. One in the store
+        alone must be from the present content of the stage's inputs, as far as they are complete.
+        """
         try:
-            self.manifest(stage)
+            manifest = self.manifest(stage)
         except DamagedError:
             return False
+        with suppress(DamagedError):  # an input is not complete yet
+            return self.holds(stage) or not self._changed_inputs(stage, manifest)
         return True
 
     def holds(self, stage: Stage | PlannedStage) -> bool:
@@ -114,9 +118,13 @@ class Run:
             return f"{folder} belongs to another stage (fingerprint {manifest['fingerprint'][:12]})"
         if digest != manifest["digest"]:
             return f"{folder} has changed since it was built: its digest does not match the manifest"
-        recorded_digests = {name: entry.get("digest") for name, entry in manifest["inputs"].items()}
-        changed_inputs = [name for name, digest in self._input_digests(stage).items() if recorded_digests.get(name) != digest]
+        changed_inputs = self._changed_inputs(stage, manifest)
         return f"{folder} was built from a different version of input {changed_inputs[0]!r}" if changed_inputs else None
+
+    def _changed_inputs(self, stage: Stage, manifest: Mapping[str, Any]) -> list[str]:
+        """Names of the inputs whose content differs from that in an artifact's manifest."""
+        recorded_digests = {name: entry.get("digest") for name, entry in manifest["inputs"].items()}
+        return [name for name, digest in self._input_digests(stage).items() if recorded_digests.get(name) != digest]
 
     def _input_digests(self, stage: Stage) -> dict[str, str]:
         return {name: self.digest(upstream) for name, upstream in stage.inputs.items()}

@@ -198,7 +198,9 @@ def test_a_run_whose_inputs_have_other_content_computes_for_itself(tmp_path: Pat
     (private_run.workplace(FIRST) / "data").mkdir()
     (private_run.workplace(FIRST) / "data" / "text").write_text("FIRST")
     private_run.commit(FIRST, private_run.workplace(FIRST) / "data", {"seconds": 0.0, "rows": None, "counts": {}, "failures": {}})
-    joined_run = complete_stages(Run(private_run.root, tmp_path / STORE), SECOND)
+    joined_run = Run(private_run.root, tmp_path / STORE)
+    assert shared_run(tmp_path, "other").is_complete(SECOND) and not joined_run.is_complete(SECOND), "a plan counts it among what is to do"
+    complete_stages(joined_run, SECOND)
     assert (joined_run.folder(SECOND) / "text").read_text() == "FIRSTsecond" and calls(tmp_path) == ["first", "second", "second"]
     assert joined_run.fault(SECOND) is None and Run(tmp_path / "one").fault(SECOND) is None
 
