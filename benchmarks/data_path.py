@@ -3,8 +3,9 @@
     python -m benchmarks.data_path                            20,000 and 200,000 prompts, and the ratios
 
 The stages are those of a run, started, committed and verified by its runner: prompts from a file, responses, rewards, informativeness,
-selection, evolution, contamination, curating, mixing, pairs. Steps that generate random responses, rewards and
-evolutions in the same rows replace the models. Memory is the proportional set size of all processes together, sampled ten times a second.
+selection, evolution, contamination, curating, mixing, pairs; then novelty and coverage of the mixed set against the first one, the
+archive of both, and the prompts drawn from it. Steps that generate random responses, rewards and evolutions in the same rows replace the
+models. Memory is the proportional set size of all processes together, sampled ten times a second.
 """
 
 import argparse
@@ -77,6 +78,24 @@ class Score(Step):
         yield inputs
 
 
+class Reward(Step):
+    """Random rewards, without responses."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["prompt_id"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["rewards", "failures"]
+
+    def process(self, inputs: StepInput) -> "StepOutput":
+        for row in inputs:
+            row["rewards"] = np.random.default_rng(derive_seed(row["prompt_id"], "new")).normal(size=RESPONSES).tolist()
+            row["failures"] = [None] * RESPONSES
+        yield inputs
+
+
 class Evolve(Step):
     """Evolves every prompt into several, each with some of its words put elsewhere."""
 
@@ -115,7 +134,21 @@ def stages(folder: Path) -> list[Stage]:
     curated_prompts = _table("curate", "creator.curation:Curate", {"near_duplicate": 0.8}, evolved=clean, prompts=prompts)
     mixture = _table("mix", "creator.mixture:Mix", {"seed": 1}, evolved=curated_prompts, present=prompts)
     pairs = _table("pair", "solver.pairing:MakePairs", {}, prompts=prompts, responses=responses, rewards=rewards)
-    return [mixture, pairs]
+    return [mixture, pairs, *_memory_stages(prompts, info, mixture)]
+
+
+def _memory_stages(prompts: Stage, info: Stage, mixture: Stage) -> list[Stage]:
+    """What the next iteration does with the memory of the first set; the mixed set has random rewards."""
+    rewards = _rows("new-reward", "rewards", "Reward", prompts=mixture)
+    new_info = _table("new-inform", "creator.informativeness:Informativeness", {}, rewards=rewards)
+    novelty = _table("novelty", "creator.novelty:Novelty", {}, present=mixture, prompts=prompts)
+    use = {"cell": "lettercraft"}
+    earlier = _table("old-archive", "creator.archive:UpdateArchive", use, prompts=prompts, info=info)
+    settings = {**use, "iteration": 2, "novelty_weight": 1.0}
+    archive = _table("archive", "creator.archive:UpdateArchive", settings, prompts=mixture, info=new_info, archive=earlier, novelty=novelty)
+    selection = _table("archive-select", "creator.archive:SelectFromArchive", {"seed": 1}, archive=archive, prompts=mixture)
+    rows = _table("archived", "creator.archive:ArchivedPrompts", {}, selected=selection, present=mixture, prompts=prompts)
+    return [rows, _table("coverage", "creator.coverage:Coverage", {"sets": 2, **use}, present=mixture, prompts=prompts)]
 
 
 def _rows(name: str, schema: str, step: str, **sources: Stage) -> Stage:

@@ -1,10 +1,11 @@
 """A complete run: a base round on the seed prompts, then eva iterations, each with its evaluation and its health [paper, Algorithm 1]."""
 
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.kinds import Role
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.rounds import Iteration
 from eva_stages.core.stage import Stage
-from pipelines.analysis_stages import analysing
+from pipelines.analysis_stages import analysing, coverage_stages
 from pipelines.cleaning_stages import decontamination_stages
 from pipelines.controls import control_stages
 from pipelines.creator import creator_stages
@@ -38,7 +39,8 @@ def iterations(recipe: Recipe, resolved: Resolved) -> list[Iteration]:
         analysis = analysing(recipe, resolved, number, prompts, base)
         earlier_pairs = [pairs for stages in solvers for pairs in pairs_of(stages)]
         prompt_sets.append(prompts)
-        creators.append((*creator, *analysis))
+        analyses = [stage for stages in (*creators, analysis) for stage in stages if stage.kind.role == Role.ANALYSIS]
+        creators.append((*creator, *analysis, *coverage_stages(recipe, resolved, prompt_sets, analyses)))
         solvers.append(solver_stages(recipe, resolved, number, prompts, solver_start(recipe, creator, policy), base, earlier_pairs))
     base_evaluation, evaluation_stages = evaluations(recipe, resolved, base, [stages[-1] for stages in solvers])
     health = health_stages(recipe, resolved, seeds, base, creators, prompt_sets, solvers, base_evaluation, evaluation_stages)

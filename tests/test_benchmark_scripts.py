@@ -51,7 +51,7 @@ def test_the_steps_of_the_data_path_exist(tmp_path: Path) -> None:
     for name in ("prompts.jsonl", "questions.jsonl"):
         (tmp_path / name).touch()
     targets = {use.target for stage in closure(data_path.stages(tmp_path)) for use in uses(stage)}
-    assert len(targets) == 11 and all(map(load_attribute, targets))
+    assert len(targets) == 17 and all(map(load_attribute, targets))
 
 
 def test_a_side_prints_its_figures(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ KINDS = {
         ),
         Kind("analyse-scores", Role.ANALYSIS, rows="prompt_scores"),
         Kind("analyse-topics", Role.ANALYSIS, rows="topics"),
-        Kind("coverage", Role.ANALYSIS, sentence="diversity of all prompts up to an iteration"),
+        Kind("coverage", Role.AUXILIARY, sentence="diversity of all prompts up to an iteration"),
         Kind("respond", Role.RESPONSES, rows="responses", published_name="responses", sentence="the policy's responses to the prompts"),
         Kind("reward", Role.REWARDS, published_name="rewards", sentence="rewards of the responses"),
         Kind("pair", Role.PAIRS, published_name="pairs", sentence="preference pairs of the best and the worst responses"),

@@ -99,7 +99,7 @@ class UpdateArchive(TableStep):
         ids, weights = prompts["prompt_id"], info["weight"].to_numpy()
         if (distances := _column(more_sources, "distance", ids)) is not None:
             weights = novel_weights(weights, distances.to_numpy(), self.novelty_weight)
-        cells = self._labelled_cells(ids, more_sources) if self.cell == BY_LABELS else self._found_cells(prompts)
+        cells = labelled_cells(ids, more_sources) if self.cell == BY_LABELS else found_cells(self.cell, prompts)
         is_scored = info["uniform"].is_valid()
         is_member = pc.and_(is_scored, cells.is_valid())
         members = pa.table({"prompt_id": ids, "cell": cells, "value": weights, "iteration": pa.repeat(self.iteration, len(ids))})
@@ -117,21 +117,29 @@ class UpdateArchive(TableStep):
             "no_cell": pc.and_not(is_scored, is_member).sum().as_py() or 0,
         }
 
-    def _found_cells(self, prompts: Rows) -> pa.Array:
-        function = load_choice(self.cell, CELL)
-        cells = list[str]()
-        for table in prompts.batches(["messages", "reference"]):
-            pairs = zip(table["messages"].to_pylist(), table["reference"].to_pylist(), strict=True)
-            cells += [cell_name(function, messages, reference) for messages, reference in pairs]
-        return pa.array(cells, pa.string())
 
-    def _labelled_cells(self, ids: pa.Array, sources: Sequence[Rows]) -> pa.Array:
-        topics, complexities = (_column(sources, name, ids) for name in ("topic", "complexity"))
-        if topics is None or complexities is None:
-            raise DataError("cells of the kind topic_complexity need the prompts' topics and complexity")
-        labels = zip(topics.to_pylist(), complexities.to_pylist(), strict=True)
-        cells = [None if topic is None or complexity is None else topic_complexity(topic, complexity) for topic, complexity in labels]
-        return pa.array(cells, pa.string())
+def found_cells(cell: str | FunctionCode, prompts: Rows) -> pa.Array:
+    """The cells of prompts by a function."""
+    function = load_choice(cell, CELL)
+    cells = list[str]()
+    for table in prompts.batches(["messages", "reference"]):
+        pairs = zip(table["messages"].to_pylist(), table["reference"].to_pylist(), strict=True)
+        cells += [cell_name(function, messages, reference) for messages, reference in pairs]
+    return pa.array(cells, pa.string())
+
+
+def labelled_cells(ids: pa.Array, sources: Sequence[Rows]) -> pa.Array:
+    """The cells of prompts by the artifacts with their topics and complexity; null where a label is missing.
+
+    Raises:
+        DataError: if one of the two is not among the artifacts.
+    """
+    topics, complexities = (_column(sources, name, ids) for name in ("topic", "complexity"))
+    if topics is None or complexities is None:
+        raise DataError("cells of the kind topic_complexity need the prompts' topics and complexity")
+    labels = zip(topics.to_pylist(), complexities.to_pylist(), strict=True)
+    cells = [None if topic is None or complexity is None else topic_complexity(topic, complexity) for topic, complexity in labels]
+    return pa.array(cells, pa.string())
 
 
 def _column(sources: Sequence[Rows], name: str, ids: pa.Array) -> pa.Array | None:

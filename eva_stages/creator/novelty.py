@@ -50,8 +50,10 @@ def nearest_similarity(prompts: np.ndarray, memory: np.ndarray) -> np.ndarray:
     return np.clip(nearest, 0.0, 1.0).astype(np.float64)
 
 
-def similarity_to_memory(prompts: Rows, memory: Sequence[Rows], embeddings: Sequence[Rows] = ()) -> np.ndarray:
-    """`nearest_similarity` of the prompts of an artifact to those of other artifacts; shape (prompts,).
+def similarity_to_memory(
+    prompts: Rows, memory: Sequence[Rows], embeddings: Sequence[Rows] = (), rows: np.ndarray | None = None
+) -> np.ndarray:
+    """`nearest_similarity` of the prompts of an artifact to those of other artifacts; shape (prompts,), or (rows,).
 
     A prompt that is in the memory itself has similarity 1.
 
@@ -59,29 +61,31 @@ def similarity_to_memory(prompts: Rows, memory: Sequence[Rows], embeddings: Sequ
         prompts: artifact with prompt_id and messages.
         memory: artifacts with prompt_id and messages, or without embeddings none.
         embeddings: artifacts with the embeddings of `prompts`, then of each artifact of the memory; none = compare sketches.
+        rows: row numbers of the prompts to compare; None = all.
 
     Raises:
         DataError: if a prompt has no embedding.
     """
+    rows = np.arange(len(prompts)) if rows is None else rows
     if not memory:
-        return np.zeros(len(prompts))
+        return np.zeros(len(rows))
     if embeddings:
         own_embeddings, *memory_embeddings = embeddings
         ids, matrix = embedding_matrix([own_embeddings])
-        places = pc.index_in(prompts["prompt_id"], value_set=ids)
+        places = pc.index_in(prompts["prompt_id"].take(pa.array(rows)), value_set=ids)
         if places.null_count:
-            raise DataError(f"{places.null_count} of {len(prompts)} prompts have no embedding")
+            raise DataError(f"{places.null_count} of {len(rows)} prompts have no embedding")
         return nearest_similarity(matrix[places.to_numpy()], embedding_matrix(memory_embeddings)[1])
-    memory_places = first_places(pa.concat_arrays([rows["prompt_id"] for rows in memory]))
+    memory_places = first_places(pa.concat_arrays([artifact["prompt_id"] for artifact in memory]))
     with tempfile.TemporaryFile(dir=prompts.scratch) as file:
-        count = len(prompts)
-        all_sketches = np.memmap(file, dtype=np.uint32, mode="w+", shape=(max(1, count + len(memory_places)), PERMUTATIONS))
-        row = 0
-        for sources, places in (([prompts], np.arange(count)), (memory, memory_places)):
+        all_sketches = np.memmap(file, dtype=np.uint32, mode="w+", shape=(max(1, len(rows) + len(memory_places)), PERMUTATIONS))
+        end = 0
+        for sources, places in (([prompts], rows), (memory, memory_places)):
             for table in take(sources, places, ["messages"]):
-                all_sketches[row : row + len(table)] = sketches([prompt_text(messages) for messages in table["messages"].to_pylist()])
-                row += len(table)
-        return nearest_similarity(all_sketches[:count], all_sketches[count:row])
+                texts = [prompt_text(messages) for messages in table["messages"].to_pylist()]
+                all_sketches[end : end + len(table)] = sketches(texts)
+                end += len(table)
+        return nearest_similarity(all_sketches[: len(rows)], all_sketches[len(rows) : end])
 
 
 def sketch_agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
