@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from distilabel.pipeline import Pipeline
 
 from eva_stages.core.config.function_fields import (
     CELL,
@@ -33,6 +34,7 @@ from eva_stages.creator.curation import Curate
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.function_calls import check_metric
 from eva_stages.creator.function_evolver import EvolveByFunction
+from eva_stages.creator.gate import JudgeValidity
 from eva_stages.creator.informativeness import Admit, Informativeness
 from eva_stages.creator.knobs import OF_REFERENCES
 from eva_stages.creator.selection import Select
@@ -84,7 +86,7 @@ def reward_table(count: int, responses: int = 4) -> pa.Table:
 
 
 def test_the_page_has_an_example_of_at_most_ten_lines_for_each_part() -> None:
-    assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Evolver", "Filter", "Loss", "Reward", "Benchmark"]
+    assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Evolver", "Filter", "Validity", "Loss", "Reward", "Benchmark"]
     for text in EXAMPLES.values():
         assert len(FILE.findall(text)[0][1].splitlines()) <= 10
 
@@ -141,6 +143,15 @@ def test_the_filter_leaves_prompts_out_and_counts_them(tmp_path: Path) -> None:
     output, counts = curate.transform(evolutions, evolutions.slice(0, 0).select(SCHEMAS["prompts"].names))
     assert [row["messages"][0]["content"] for row in output.to_pylist()] == list(INSTRUCTIONS[:2])
     assert counts == {"evolved": 3, "kept": 2, "duplicate": 0, "near_duplicate": 0, "drops_letters": 1}
+
+
+def test_the_validity_decides_or_fails_like_a_call(tmp_path: Path) -> None:
+    with Pipeline(name="here"):
+        step = JudgeValidity(name="verdicts", answerable=function_of(example(tmp_path, "Validity")))
+    step.load()
+    texts = (INSTRUCTIONS[0], "Take incomprehensible, reverse it.", "Word")
+    rows = next(step.process([prompt_row([{"role": "user", "content": text}], "test") for text in texts]))
+    assert [row["valid"] for row in rows] == [True, False, None] and [row[STATISTICS].get("failed", 0) for row in rows] == [0, 0, 1]
 
 
 def test_the_loss_trains(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from eva_stages.creator.gate_questions import question, read_vote
 from eva_stages.creator.informativeness import Admit
 from eva_stages.creator.validity import is_valid, lettercraft
 from eva_stages.models.litellm_generator import LiteLLMGenerator
+from eva_stages.planning.gate_costs import gate_costs
+from eva_stages.planning.sizes import sizes
 from pipelines.iteration import iterations
 from tests.building import check
 from tests.conftest import function_code
@@ -308,3 +310,20 @@ def test_admission_without_a_band_is_the_stage_that_it_was() -> None:
     first, second = (stages_of(recipe_of({}, **{"creator.curate.admit": admit}))["1-admit"] for admit in ({}, {"fraction": 0.5}))
     assert isinstance(first, TableStage) and first.step.arguments == {"metric": "reward_variance", "fraction": 0.5}
     assert first.fingerprint == second.fingerprint
+
+
+def test_the_plan_prices_the_calls_of_both_judges() -> None:
+    judge = {"kind": "litellm", "model": "openai/judge", "max_new_tokens": 64, "runtime": {"price": {"input": 1, "output": 2}}}
+    recipe = recipe_of({"answerable": "judge", "relevant": "judge", "judge": judge, "audit": {"sample": 5, "judge": judge}})
+    rounds = iterations(recipe, resolve(recipe))
+    stages = [stage for stage in rounds[1].creator if stage.name in ("gate-verdicts", "gate-audit")]
+    planned_sizes = sizes(recipe, rounds, 256)
+    costs = {stage.name: gate_costs(recipe, stages, planned_sizes)[stage.fingerprint] for stage in stages}
+    evolutions = round(256 * recipe.creator.selection.fraction) * recipe.creator.evolve.generations
+    for name, rows, tests, texts in (("gate-verdicts", evolutions, 2, 3), ("gate-audit", 10, 1, 1)):
+        cost, calls = costs[name], rows * tests * 2
+        assert (cost.calls, cost.output_tokens) == (calls, calls * 64)
+        characters = rows * texts * 2 * (recipe.creator.evolve.max_characters - 150)
+        assert cost.input_tokens - cost.expected_input_tokens == characters
+        assert cost.usd == pytest.approx((cost.input_tokens + 2 * cost.output_tokens) / 1e6)
+        assert cost.expected_usd == pytest.approx((cost.expected_input_tokens + 2 * 40 * calls) / 1e6)
