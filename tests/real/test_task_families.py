@@ -20,6 +20,7 @@ from eva_stages.core.recipe_files import load_recipe, packaged_studies
 from eva_stages.core.stage import closure
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.task_prompts import seed_rows, task_questions
+from eva_stages.creator.validity import reasoning_gym as confirmed_task
 from eva_stages.models.task_evolver import TaskEvolver
 from eva_stages.models.task_families import (
     BENCHMARK,
@@ -54,6 +55,21 @@ def test_a_reference_rebuilds_its_task_and_scores_by_the_family() -> None:
         assert reasoning_gym(row["messages"], f" {answer}\n", row["reference"]) == 1
         assert reasoning_gym(row["messages"], "none of them", row["reference"]) < 0.1
         assert len(row["messages"]) == 3 and side_of(question(row)) == TRAINING
+
+
+def test_the_gate_confirms_a_task_and_nothing_else() -> None:
+    first, second = seed_rows(FAMILIES, 1, 7, 2)
+    task = read_task(first["reference"])
+    assert confirmed_task(first["messages"], first["reference"])
+    wrong_references = [
+        second["reference"],
+        str(task._replace(answer=f"{task.answer}0")),
+        str(task._replace(family="no_family")),
+        "72",
+        None,
+    ]
+    assert not any(confirmed_task(first["messages"], reference) for reference in wrong_references)
+    assert not confirmed_task(second["messages"], first["reference"])
 
 
 def test_a_reference_of_another_prompt_or_version_gives_no_score() -> None:
