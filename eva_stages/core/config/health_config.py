@@ -36,7 +36,7 @@ class Health(Section):
     false alarms, per iteration, where it did not decrease."""
     judge_kappa: float | None = Field(0.6, ge=-1, le=1)
     """At least: agreement of the judge with itself beyond chance (Cohen's kappa, quadratic weights)."""
-    equal_responses: float | None = Field(0.9, ge=0, le=1)
+    equal_responses: float | None = Field(0.97, ge=0, le=1)
     """At most: share of a prompt's sampled responses that equal another one; 1 = all are equal."""
     evolved_share: float | None = Field(0.5, ge=0, le=1)
     """At least: evolved prompts in the prompt set, as a share of the number that creator.mix.evolved_share requests."""
