@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from eva_stages.core.kinds import BASE, EVAL, JUDGE, KINDS, LETTERCRAFT, SCORE, stage_name
 from eva_stages.core.numeric import mean
 from eva_stages.core.parts import FAILED_CALLS
+from eva_stages.core.prompt_references import source_counts
 from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import read_table, reward_matrix
 from eva_stages.creator.informativeness import reward_gap
@@ -49,6 +50,7 @@ def _iteration(history: History, number: int) -> dict[str, Any]:
         "gate": gate_summary(history, number),
         **_rewards(artifacts.get("reward")),
         "failures": failures,
+        "references": {name: sources for name, values in counts.items() if (sources := source_counts(values))},
         "pairs": counts.get("pair"),
         "rewrites": counts.get("rewritten"),
         "unscored": train.manifest["counts"].get("unscored") if train else None,

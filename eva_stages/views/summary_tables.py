@@ -45,6 +45,9 @@ def _training_table(recipe: str, iterations: list[dict[str, Any]], failures: lis
     heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time", "health")
     notes = [f"{_name(entry)}: {_left_out_text(entry)}" for entry in iterations]
     notes += [f"{_name(entry)}: {gate_text(entry['gate'])}" for entry in iterations if entry["gate"]]
+    notes += [
+        f"{_name(entry)}: {stage}: references: {facts(counts)}" for entry in iterations for stage, counts in entry["references"].items()
+    ]
     notes += [f"{_name(entry)}: {_analysis_text(entry['analysis'])}" for entry in iterations if entry["analysis"]]
     notes += [f"{_name(entry)}: {_creator_text(entry['creator'])}" for entry in iterations if entry["creator"]]
     notes += [f"{_name(entry)}: {_rewrite_text(entry['rewrites'])}" for entry in iterations if entry["rewrites"]]

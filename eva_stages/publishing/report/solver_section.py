@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from eva_stages.core.numeric import drawable
 from eva_stages.core.ourfiles import read_json
+from eva_stages.core.prompt_references import SOURCES, source_counts
 from eva_stages.publishing.report.numbers import Rewards, mean_interval, n_of, rewards, rewards_around_training, sizes, table
 from eva_stages.publishing.report.plots import Plot, draw, histograms, interval_points, series_style
 from eva_stages.publishing.report.section_html import Cell, Section, Table
@@ -40,7 +41,11 @@ def solver(history: History) -> Section:
         "Before: responses of the policy before its training on the prompts. After: responses of the trained policy to these prompts, at "
         "the start of the next iteration; so the last iteration has no after."
     ]
-    tables = [entry for entry in (_rewards_table(history, rewards_by_iteration), _training_table(history)) if entry.rows]
+    tables = [
+        entry
+        for entry in (_rewards_table(history, rewards_by_iteration), _references_table(history), _training_table(history))
+        if entry.rows
+    ]
     missing = [] if logs else ["No policy is trained yet."]
     return Section("solver", "Solver", lead if plots else [], plots, tables, missing)
 
@@ -108,6 +113,16 @@ def _rewards_table(history: History, rewards_by_iteration: dict[int, Rewards]) -
         rows.append([iteration, len(old_rewards.ids), old_rewards.matrix.shape[1], *values, null_count])
     heads = ["iteration", "prompts", "responses each", "reward before", "reward after", "gap before", "gap after", "unscored responses"]
     return Table("Rewards", heads, rows)
+
+
+def _references_table(history: History) -> Table:
+    """Where the references come from that a verifier checked against, for rewards that count it."""
+    rows: list[list[Cell]] = []
+    for artifact in history.artifacts:
+        if counts := source_counts(artifact.counts):
+            rows.append([artifact.iteration, artifact.stage, *(counts.get(source, 0) for source in SOURCES)])
+    note = "A majority is the most frequent final answer of a prompt's responses; it may be wrong. Without a reference there is no reward."
+    return Table("References of the rewards, in prompts", ["iteration", "stage", *SOURCES], rows, note)
 
 
 def _finite_mean(reward_values: Rewards | None, name: str) -> float | None:
