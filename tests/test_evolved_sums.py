@@ -105,8 +105,8 @@ def test_rewards_are_the_verifier_s_against_the_reference_that_their_row_names(r
         for prompt, responses, rewards in rows:
             vote = None if prompt["reference"] else majority(responses["responses"], VOTING["math"])
             reference, source = prompt["reference"] or vote, rewards["reference_source"]
-            given = "evolver" if prompt["generation"] else "given"
-            assert source == (given if prompt["reference"] else vote and "majority") and rewards["majority_reference"] == vote
+            own_source = "evolver" if prompt["generation"] else "given"
+            assert source == (own_source if prompt["reference"] else vote and "majority") and rewards["majority_reference"] == vote
             assert rewards["rewards"] == [reference and math([], text, reference) for text in responses["responses"]]
             sources[f"{stage} {source or 'missing'}"] += 1
     counts = {stage: manifests(run_folder)[f"1-{stage}-reward"]["counts"] for stage in ("creator", "admit")}

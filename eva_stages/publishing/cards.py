@@ -181,7 +181,8 @@ def _settings(recipe: Any) -> list[tuple[str, str]]:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None:
             settings.append((name, str(value)))
-    return settings
+    uses_method = ("evolver", "function") not in settings
+    return [(name, value) for name, value in settings if uses_method or name != "evolution"]
 
 
 def _training(policies: Mapping[int, Artifact]) -> dict[str, Any]:

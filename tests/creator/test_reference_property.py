@@ -55,14 +55,14 @@ def right_reference(text: str) -> str:
     return sha256(text.strip().encode()).hexdigest()[:12]
 
 
-def checked(table: pa.Table) -> pa.Table:
+def checked_table(table: pa.Table) -> pa.Table:
     """The table, if every prompt has its own reference."""
     for row in table.to_pylist():
         assert row["reference"] == right_reference(last_user_text(row["messages"])), row
     return table
 
 
-def saved(table: pa.Table, folder: Path) -> Path:
+def saved_folder(table: pa.Table, folder: Path) -> Path:
     write_rows([table], table.schema, folder)
     return folder
 
@@ -88,11 +88,13 @@ def run_rows(step: Any, schema: str, sources: list[Path], folder: Path, rng: np.
     return read_table(folder / "artifact")
 
 
-def rewarded(prompts: pa.Table, folder: Path, code: Path, rng: np.random.Generator, fates: Counter[str]) -> tuple[pa.Table, pa.Table]:
+def responses_and_rewards(
+    prompts: pa.Table, folder: Path, code: Path, rng: np.random.Generator, fates: Counter[str]
+) -> tuple[pa.Table, pa.Table]:
     """Responses to the prompts, in another order than the prompts, and their rewards."""
     texts = [[str(number) for number in rng.permutation(RESPONSES)] for _ in range(len(prompts))]
     responses = pa.table({"prompt_id": prompts["prompt_id"], "responses": texts})
-    sources = [saved(prompts, folder / "prompts"), saved(responses.take(rng.permutation(len(prompts))), folder / "responses")]
+    sources = [saved_folder(prompts, folder / "prompts"), saved_folder(responses.take(rng.permutation(len(prompts))), folder / "responses")]
     step = RewardResponses(name="reward", reward=VerifierReward(function=function_code(code, "check")))
     rewards = run_rows(step, "rewards", sources, folder, rng, fates)
     for row, prompt in zip(rewards.to_pylist(), prompts.to_pylist(), strict=True):
@@ -111,34 +113,34 @@ def test_no_reference_is_lost_or_attached_to_another_prompt_over_five_iterations
         prompt_row([*turns[: 2 * (n % 2)], {"role": "user", "content": f"Say {n}."}], "test", reference=right_reference(f"Say {n}."))
         for n in range(PROMPTS)
     ]
-    sets = [checked(pa.Table.from_pylist(seeds, schema=SCHEMAS["prompts"]))]
+    sets = [checked_table(pa.Table.from_pylist(seeds, schema=SCHEMAS["prompts"]))]
     infos: list[pa.Table] = []
     fates: Counter[str] = Counter()
     for iteration in range(ITERATIONS):
         folder, present = tmp_path / str(iteration), sets[-1]
-        _, rewards = rewarded(present, folder / "respond", code, rng, fates)
+        _, rewards = responses_and_rewards(present, folder / "respond", code, rng, fates)
         infos.append(Informativeness(name="inform").transform(rewards)[0])
         selected = pa.table({"prompt_id": present["prompt_id"].take(rng.permutation(PROMPTS)[: PROMPTS // 2])})
         settings = {"generations": 3, "shape": shape, "max_characters": 1000, "returns": "prompt_and_reference", "seed": iteration}
         step = EvolveByFunction(name="evolve", function=function_code(code, "grow"), **settings)
-        sources = [saved(selected, folder / "selected"), saved(present, folder / "present")]
+        sources = [saved_folder(selected, folder / "selected"), saved_folder(present, folder / "present")]
         (tmp_path / "down").touch()
         evolutions = run_rows(step, "evolutions", sources, folder / "evolve", rng, fates)
         fates.update(str(reason) for reason in evolutions["rejected"].to_pylist())
-        usable = checked(evolutions.filter(evolutions["rejected"].is_null()))
+        usable = checked_table(evolutions.filter(evolutions["rejected"].is_null()))
         assert set(usable["root_id"].to_pylist()) <= set(present["root_id"].to_pylist())
-        checked(Children(name="children").transform(evolutions)[0])
-        curated, counts = Curate(name="curate", near_duplicate=None).transform(evolutions, *sets[::-1])
+        checked_table(Children(name="children").transform(evolutions)[0])
+        curated_table, counts = Curate(name="curate", near_duplicate=None).transform(evolutions, *sets[::-1])
         fates.update(duplicate=counts["duplicate"])
-        assert len(checked(curated)) == len(usable) - counts["duplicate"] > 8
-        _, new_rewards = rewarded(curated, folder / "admit", code, rng, fates)
-        admitted, _ = Admit(name="admit", fraction=0.8).transform(curated, new_rewards)
+        assert len(checked_table(curated_table)) == len(usable) - counts["duplicate"] > 8
+        _, new_rewards = responses_and_rewards(curated_table, folder / "admit", code, rng, fates)
+        admitted_table, _ = Admit(name="admit", fraction=0.8).transform(curated_table, new_rewards)
         earlier = [table for pair in zip(sets[:-1], infos[:-1], strict=True) for table in pair]
-        replays = [checked(Replay(name="replay", share=0.2, seed=iteration).transform(present, *earlier)[0])] if earlier else []
-        mixed, _ = Mix(name="mix", evolved_share=0.5, seed=iteration).transform(checked(admitted), present, *replays)
-        assert len(set(mixed["prompt_id"].to_pylist())) == PROMPTS
-        sets.append(checked(mixed.select(SCHEMAS["prompts"].names)))
-        responses, rewards = rewarded(sets[-1], folder / "solve", code, rng, fates)
+        replays = [checked_table(Replay(name="replay", share=0.2, seed=iteration).transform(present, *earlier)[0])] if earlier else []
+        mixed_table, _ = Mix(name="mix", evolved_share=0.5, seed=iteration).transform(checked_table(admitted_table), present, *replays)
+        assert len(set(mixed_table["prompt_id"].to_pylist())) == PROMPTS
+        sets.append(checked_table(mixed_table.select(SCHEMAS["prompts"].names)))
+        responses, rewards = responses_and_rewards(sets[-1], folder / "solve", code, rng, fates)
         pairs, _ = MakePairs(name="pair").transform(sets[-1], responses, rewards)
         for pair in pairs.to_pylist():
             reference = right_reference(last_user_text(pair["prompt"]))
