@@ -38,6 +38,7 @@ def test_a_prompt_is_learnable_if_it_is_solved_sometimes_and_unscored_ones_do_no
     [
         ("Take abc, reverse it, then sort its letters.", "another operation more"),
         ("Take abc, reverse it, then reverse it.", "one of its operations once more"),
+        ("Take xyz, reverse it, then sort its letters.", "another operation more"),
         ("Take abcd, reverse it.", "longer word"),
         ("Take xyz, reverse it.", "another word"),
         ("Take xyz, swap its ends.", "another instruction"),

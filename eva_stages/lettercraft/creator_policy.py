@@ -4,7 +4,8 @@
 
 It reads an instruction and writes an evolution of it, for `creator.evolve.method: verbatim`. Its teacher is the deep world's evolver:
 one of its mutations, and a share of errors. Sampled at temperature 1 it gives different siblings, some of them of no use, so that training
-it (`creator.training`) has something to choose among.
+it (`creator.training`) has something to choose among. It learns to copy operations but not letters, so that its words are other ones, which
+does not matter here: what a policy can learn from an instruction depends on its operations.
 """
 
 from collections import Counter
@@ -78,7 +79,7 @@ def demonstration_batches(recipe: CreatorPolicyRecipe) -> Iterator[Demonstration
 
 
 def kind_of_evolution(parent: Instruction, text: str) -> str:
-    """What an evolution changes: its word, its operations, or both; or why it is of no use."""
+    """What an evolution changes: its operations, or else its word; or why it is of no use."""
     child = parse(text)
     if child is None:
         return "unreadable"
@@ -88,7 +89,7 @@ def kind_of_evolution(parent: Instruction, text: str) -> str:
         return "out of reach"
     if child == parent:
         return "unchanged"
-    if child.word == parent.word and child.operations[:-1] == parent.operations:
+    if child.operations[:-1] == parent.operations:
         return "one of its operations once more" if child.operations[-1] in parent.operations else "another operation more"
     if child.operations == parent.operations:
         return "longer word" if child.word[:-1] == parent.word else "another word"
