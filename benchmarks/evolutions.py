@@ -66,8 +66,8 @@ def run_figures(history: History, iteration: int) -> dict[str, float]:
     evolved, new = history.find("evolve", iteration), history.find("gate", iteration) or history.find("curate", iteration)
     if evolved and new:
         figures["valid"] = float(history.size(new) / history.size(evolved))
-    if scored := history.find("admit-reward", iteration):
-        figures["learnable"] = learnable_share(reward_matrix(read_table(scored.content, ["rewards"])["rewards"]))
+    if child_rewards := history.find("admit-reward", iteration):
+        figures["learnable"] = learnable_share(reward_matrix(read_table(child_rewards.content, ["rewards"])["rewards"]))
     return figures
 
 
@@ -98,10 +98,12 @@ def evolutions_by_network(model: str, parents: list[Instruction]) -> list[tuple[
 def evolutions_by_program(parents: list[Instruction]) -> list[tuple[Instruction, str]]:
     """Siblings by the built-in evolver with 15 % of errors, with their parents."""
     evolver, rng = LettercraftLLM(mutations="deep", errors=0.15), np.random.default_rng(1)
-    repeated = [parent for parent in parents for _ in range(SIBLINGS)]
-    templates = [MUTATION_TEMPLATES[str(rng.choice(list(MUTATION_TEMPLATES)))].replace("<PROMPT>", str(parent)) for parent in repeated]
+    repeated_parents = [parent for parent in parents for _ in range(SIBLINGS)]
+    templates = [
+        MUTATION_TEMPLATES[str(rng.choice(list(MUTATION_TEMPLATES)))].replace("<PROMPT>", str(parent)) for parent in repeated_parents
+    ]
     outputs = evolver.generate([[{"role": "user", "content": text}] for text in templates], seeds=list(range(len(templates))))
-    return [(parent, read_evolution(output["generations"][0])) for parent, output in zip(repeated, outputs, strict=True)]
+    return [(parent, read_evolution(output["generations"][0])) for parent, output in zip(repeated_parents, outputs, strict=True)]
 
 
 def creator_table(model: str) -> TextTable:
