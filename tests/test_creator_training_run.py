@@ -4,7 +4,9 @@ import json
 import math
 from pathlib import Path
 
+import torch
 from safetensors.numpy import load_file
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.cards import model_card
@@ -16,14 +18,20 @@ from eva_stages.views.prompt_lineage import Lineage
 from eva_stages.views.run_summary import summary
 from tests.conftest import artifact_folder, artifact_rows, manifests, overrides, run_eva
 from tests.test_curated_run import RECIPE, words_of
-from tests.tiny_models import save_policy, save_reward, tokenizer
+from tests.tiny_models import config, save_policy, save_reward, tokenizer
 
 TEXTS = [words_of(seed) for seed in range(16)]
 
 
+def save_creator(folder: Path, words: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(9)
+    LlamaForCausalLM(config(words)).save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
 def settings(folder: Path) -> dict[str, object]:
     words = tokenizer(TEXTS)
-    for name, save in {"policy": save_policy, "reward": save_reward, "creator": save_policy}.items():
+    for name, save in {"policy": save_policy, "reward": save_reward, "creator": save_creator}.items():
         save(folder / name, words)
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
     training = {"learning_rate": 1e-3, "batch_size": 4, "dtype": "float32", "max_length": 512, "gradient_checkpointing": False}

@@ -20,6 +20,7 @@ from eva_stages.models.transformers_generator import TransformersGenerator
 from eva_stages.solver.creator_network import train_creator
 from eva_stages.solver.losses import PairLogProbs, best_sibling, sibling_rloo
 from eva_stages.solver.preference import train
+from eva_stages.solver.saving import write_new_adapter
 from tests.solver.jobs import job, read_metrics, save_models, save_pairs
 
 ADAPTER = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.0}
@@ -85,17 +86,17 @@ def test_an_adapter_goes_on_from_the_last_one_which_is_the_reference(folders: di
 
 def test_without_a_pair_the_creator_stays_as_it_is(folders: dict[str, str], tmp_path: Path) -> None:
     write_rows([SCHEMAS["creator_pairs"].empty_table()], SCHEMAS["creator_pairs"], tmp_path / "pairs")
-    notes: list[str] = []
-    for name, keeps_adapter in (("full", False), ("adapter", True)):
-        work = tmp_path / name
-        work.mkdir()
-        inputs = {"pairs": tmp_path / "pairs", "policy": Path(folders["policy"])}
-        context = Context(work, work / "data", inputs, cast(Any, SimpleNamespace(note=notes.append)), tmp_path)
-        result = train_creator(context, {}, keeps_adapter=keeps_adapter, training={"adapter": ADAPTER})
-        assert result["counts"] == {"pairs": 0, "steps": 0}
-    assert tree_digest(tmp_path / "full" / "model") == tree_digest(Path(folders["policy"]))
-    untrained_model = with_adapter(AutoModelForCausalLM.from_pretrained(folders["policy"]), tmp_path / "adapter" / "model")
-    ids = torch.tensor([[5, 6, 7]])
+    write_new_adapter(folders["policy"], ADAPTER, str(tmp_path / "new"))
+    untrained_model = with_adapter(AutoModelForCausalLM.from_pretrained(folders["policy"]), tmp_path / "new")
+    ids, notes = torch.tensor([[5, 6, 7]]), list[str]()
     with untrained_model.disable_adapter():
         expected = untrained_model(ids).logits
-    assert torch.allclose(untrained_model(ids).logits, expected) and len(notes) == 2 and "no pair" in notes[0]
+    assert torch.allclose(untrained_model(ids).logits, expected)
+    for name, keeps_adapter in (("policy", False), ("adapter", True)):
+        work = tmp_path / name
+        work.mkdir()
+        inputs = {"pairs": tmp_path / "pairs", "policy": Path(folders["policy"]), "adapter": tmp_path / "new"}
+        context = Context(work, work / "data", inputs, cast(Any, SimpleNamespace(note=notes.append)), tmp_path)
+        result = train_creator(context, {}, keeps_adapter=keeps_adapter, training={"adapter": ADAPTER})
+        assert result["counts"] == {"pairs": 0, "steps": 0} and tree_digest(work / "model") == tree_digest(inputs[name])
+    assert len(notes) == 2 and "no pair" in notes[0]
