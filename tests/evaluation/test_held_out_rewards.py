@@ -128,6 +128,13 @@ def test_a_held_out_reward_scores_the_responses_of_health_in_every_iteration_and
         assert inputs["held_out"].inputs["responses"] == inputs["answers"]
 
 
+def test_health_reads_the_gate_and_the_coverage_of_recipes_that_have_them() -> None:
+    changes = {"creator.curate.gate": {"answerable": "lettercraft"}, "creator.analysis": {"coverage": True}}
+    first, second = (iteration.health[-1].inputs for iteration in build_rounds(tiny(**changes)))
+    assert [inputs["coverage"].label for inputs in (first, second)] == ["0-coverage", "1-coverage"]
+    assert "gate" not in first and second["gate"].label == "1-gate-verdicts"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
