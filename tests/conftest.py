@@ -31,7 +31,15 @@ EVALDATA = Path(__file__).parents[2] / "shared" / "evaldata"
 TINY = SMALL
 COLUMNS = "200"
 Output = subprocess.CompletedProcess[str]
-LONG = ("test_benchmarks.py", "test_real_text.py", "test_curated_run.py", "test_recipes.py", "test_controls.py")
+LONG = (
+    "test_recipes.py",
+    "test_real_text.py",
+    "test_process_cases.py",
+    "test_curated_run.py",
+    "test_benchmarks.py",
+    "test_training.py",
+    "test_controls.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook

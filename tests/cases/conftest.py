@@ -1,6 +1,5 @@
 """Fixtures that several files of cases share."""
 
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from tests.cases.models import save_models
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny policies with the chat template of each family."""
     return save_families(tmp_path_factory.mktemp("families"))
-
-
-@pytest.fixture
-def new_fork_server() -> None:
-    """End the fork server that earlier tests started, so that the next one gets the present environment."""
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from eva_stages.core.call_file import CALLS, run_guarded, spending_of
 from eva_stages.core.calls import Journal
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.errors import StageError
+from eva_stages.core.job_context import job
 from eva_stages.core.notices import NoticeReader
 from eva_stages.core.progress import Reporter, facts
 from eva_stages.core.rows import SCHEMAS, prompt_row
@@ -340,7 +341,6 @@ def test_settings_that_a_server_refuses_are_left_out_and_reported(server: ChatSe
     assert output["finish_reasons"][0].startswith("refused: ") and spent_usd(output) == (0, 0)
 
 
-@pytest.mark.usefixtures("new_fork_server")
 def test_a_stage_reports_settings_that_its_model_does_not_accept_and_the_cost_in_the_journal(server: ChatServer, tmp_path: Path) -> None:
     rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(4)]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")
@@ -353,7 +353,7 @@ def test_a_stage_reports_settings_that_its_model_does_not_accept_and_the_cost_in
     run, reporter = Run(tmp_path / "run"), Reporter()
     reporter.console = Terminal(file=io.StringIO(), width=400)
     run.create()
-    with run.lock():
+    with run.lock(), job({"EVA_TEST_KEY": KEY}):
         execute(run, [stage], reporter)
     manifest, message = run.manifest(stage), reporter.console.file.getvalue()
     notice = "openai/o1 does not support temperature, top_p; calls are sent without"

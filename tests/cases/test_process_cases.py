@@ -17,6 +17,7 @@ from distilabel.steps import Step, StepInput
 from distilabel.typing import StepOutput
 
 from eva_stages.core.errors import StageError
+from eva_stages.core.job_context import job
 from eva_stages.core.process import ending, run_in_child
 from eva_stages.core.progress import Reporter
 from eva_stages.core.ray_engine import Steps
@@ -166,12 +167,11 @@ def started_processes() -> list[psutil.Process]:
     ]
 
 
-@pytest.mark.usefixtures("new_fork_server")
 @pytest.mark.parametrize(("copies", "ends"), [(1, THREAD_ENDS), (2, PROCESS_ENDS)])
 def test_any_end_of_any_process_ends_the_stage_with_its_cause_and_a_rerun_loses_nothing(
     copies: int, ends: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOME_API_KEY", KEY)  # the new fork server inherits it
+    monkeypatch.setenv("SOME_API_KEY", KEY)
     rows = [prompt_row([{"role": "user", "content": f"prompt {n}"}], "test") for n in range(ROWS)]
     write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], tmp_path / "prompts")
     source = Outside("prompts", tmp_path / "prompts", "0")
@@ -180,12 +180,13 @@ def test_any_end_of_any_process_ends_the_stage_with_its_cause_and_a_rerun_loses_
     run = Run(tmp_path / "run")
     run.create()
     earlier_processes = started_processes()
-    for how, cause in ends.items():
-        with pytest.raises(StageError, match=f"stage 0-end failed: .*{cause}"):
-            execute(run, [stage], Reporter())
-        assert started_processes() == earlier_processes, how
-        assert run.events()[-1]["event"] == "failed" and "\n" not in run.events()[-1]["cause"]
-    execute(run, [stage], Reporter())
+    with job({"SOME_API_KEY": KEY}):
+        for how, cause in ends.items():
+            with pytest.raises(StageError, match=f"stage 0-end failed: .*{cause}"):
+                execute(run, [stage], Reporter())
+            assert started_processes() == earlier_processes, how
+            assert run.events()[-1]["event"] == "failed" and "\n" not in run.events()[-1]["cause"]
+        execute(run, [stage], Reporter())
     assert read_table(run.folder(stage))["critique"].to_pylist() == [row["prompt_id"] for row in rows]
     assert KEY not in "".join(path.read_text(errors="replace") for path in run.root.rglob("*") if path.is_file())
 
