@@ -30,6 +30,7 @@ from eva_stages.core.parts import STATISTICS
 from eva_stages.core.recipe_files import load_recipe, recipe_text
 from eva_stages.core.rows import SCHEMAS, prompt_id, prompt_row
 from eva_stages.core.stage import load_attribute
+from eva_stages.creator.archive import UpdateArchive
 from eva_stages.creator.curation import Curate
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.function_calls import check_metric
@@ -86,7 +87,11 @@ def reward_table(count: int, responses: int = 4) -> pa.Table:
 
 
 def test_the_page_has_an_example_of_at_most_ten_lines_for_each_part() -> None:
+<<<<<<< HEAD
     assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Evolver", "Filter", "Validity", "Loss", "Reward", "Benchmark"]
+=======
+    assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Evolver", "Filter", "Cell", "Loss", "Reward", "Benchmark"]
+>>>>>>> 26c56de (Documents of cells and metrics; rloo recipes take max - mean)
     for text in EXAMPLES.values():
         assert len(FILE.findall(text)[0][1].splitlines()) <= 10
 
@@ -145,6 +150,7 @@ def test_the_filter_leaves_prompts_out_and_counts_them(tmp_path: Path) -> None:
     assert counts == {"evolved": 3, "kept": 2, "duplicate": 0, "near_duplicate": 0, "drops_letters": 1}
 
 
+<<<<<<< HEAD
 def test_the_validity_decides_or_fails_like_a_call(tmp_path: Path) -> None:
     with Pipeline(name="here"):
         step = JudgeValidity(name="verdicts", answerable=function_of(example(tmp_path, "Validity")))
@@ -152,6 +158,15 @@ def test_the_validity_decides_or_fails_like_a_call(tmp_path: Path) -> None:
     texts = (INSTRUCTIONS[0], "Take incomprehensible, reverse it.", "Word")
     rows = next(step.process([prompt_row([{"role": "user", "content": text}], "test") for text in texts]))
     assert [row["valid"] for row in rows] == [True, False, None] and [row[STATISTICS].get("failed", 0) for row in rows] == [0, 0, 1]
+=======
+def test_the_cells_sort_prompts(tmp_path: Path) -> None:
+    rows = [prompt_row([{"role": "user", "content": "word " * count}], "test") for count in (3, 12, 17)]
+    prompts = pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
+    info = pa.table({"prompt_id": prompts["prompt_id"], "weight": [0.5, 0.1, 1.0], "uniform": [1.0] * 3})
+    archive, _ = UpdateArchive(name="archive", cell=function_of(example(tmp_path, "Cell"))).transform(prompts, info)
+    assert archive["cell"].to_pylist() == ["0 words or more", "10 words or more", "10 words or more"]
+    assert archive["rank"].to_pylist() == [0, 1, 0]
+>>>>>>> 26c56de (Documents of cells and metrics; rloo recipes take max - mean)
 
 
 def test_the_loss_trains(tmp_path: Path) -> None:
