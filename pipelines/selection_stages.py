@@ -71,11 +71,16 @@ def selecting(
     creator = recipe.creator
     novelty = _novelty(recipe, resolved, iteration, prompts, memory)
     novelty_inputs = {stage.name: stage for stage in novelty}
-    novelty_settings = {"novelty_weight": creator.curate.novelty.weight} if novelty and creator.curate.novelty else {}
+    novelty_settings = {"novelty_weight": creator.curate.novelty.weight} if creator.curate.novelty else {}
     seed = derive_seed(recipe.seed, "select", iteration)
     if creator.curate.archive is None:
         selection = creator.selection
-        settings = {"kind": resolved.function(selection.kind), "fraction": selection.fraction, "seed": seed, **novelty_settings}
+        settings = {
+            "kind": resolved.function(selection.kind),
+            "fraction": selection.fraction,
+            "seed": seed,
+            **(novelty_settings if novelty else {}),
+        }
         inputs = {"info": informativeness, **novelty_inputs}
         if selection.topic_share and memory.topics:
             settings["topic_share"], inputs["topics"] = selection.topic_share, memory.topics

@@ -1,8 +1,9 @@
 """The archive of an iteration: every scored prompt of all sets in its cell, the most informative first (MAP-Elites, Mouret, Clune 2015).
 
 The value of a prompt is its sampling weight w(x) when it was last scored: the metric scaled to [0, 1] over its set, with novelty times
-1 + weight * distance. The archive of iteration t is that of t - 1, with new values for the prompts that iteration t scored; a prompt that
-it could not score keeps its old value. In a cell c prompts are ranked by value, and a_c is the value of the best.
+1 + weight * distance, where the distance is 1 as long as there are no earlier prompts. The archive of iteration t is that of t - 1, with
+new values for the prompts that iteration t scored; a prompt that it could not score keeps its old value. In a cell c prompts are ranked by
+value, and a_c is the value of the best.
 
 Parents are drawn one by one. A draw takes cell c with probability
 
@@ -97,8 +98,8 @@ class UpdateArchive(TableStep):
         prompts, info, *more_sources = sources
         check_same_order([prompts, info], "the prompts and their informativeness")
         ids, weights = prompts["prompt_id"], info["weight"].to_numpy()
-        if (distances := _column(more_sources, "distance", ids)) is not None:
-            weights = novel_weights(weights, distances.to_numpy(), self.novelty_weight)
+        distances = _column(more_sources, "distance", ids)
+        weights = novel_weights(weights, np.ones(len(ids)) if distances is None else distances.to_numpy(), self.novelty_weight)
         cells = labelled_cells(ids, more_sources) if self.cell == BY_LABELS else found_cells(self.cell, prompts)
         is_scored = info["uniform"].is_valid()
         is_member = pc.and_(is_scored, cells.is_valid())

@@ -77,6 +77,8 @@ def test_novelty_raises_the_values_and_a_prompt_without_labels_has_no_cell() -> 
     archive, counts = UpdateArchive(name="archive", novelty_weight=2.0).transform(table, info, distances, topics, scores)
     assert archive["cell"].to_pylist() == ["code, complexity 3"] * 2 and archive["value"].to_pylist() == [1.0, 1.0]
     assert counts == {"cells": 1, "unscored": 1, "no_cell": 1}
+    first_archive, _ = UpdateArchive(name="archive", novelty_weight=2.0).transform(table, info, topics, scores)
+    assert first_archive["value"].to_pylist() == [3.0, 1.5]
     with pytest.raises(DataError, match="need the prompts' topics and complexity"):
         UpdateArchive(name="archive").transform(table, info)
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from eva_stages.core.kinds import KINDS
 from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.text_table import count_text
+from eva_stages.publishing.report.coverage_table import coverage_table
 from eva_stages.publishing.report.creator_table import creator_table
 from eva_stages.publishing.report.gate_tables import gate_tables
 from eva_stages.publishing.report.numbers import last_texts, mean_interval, n_of, sizes, table, word_counts
@@ -40,7 +41,7 @@ def curriculum(history: History) -> Section:
         missing.append("Complexity and quality were not scored; set `creator.analysis.scorer` in the recipe.")
     tables = [_table(filled_sets)] if filled_sets else []
     tables += [_mutations(history)] if history.every("evolve") else []
-    tables += [creator_table(history)]
+    tables += [creator_table(history), coverage_table(history)]
     tables += gate_tables(history)
     return Section("curriculum", "Curriculum", [], plots, [table for table in tables if table.rows], missing)
 
