@@ -87,11 +87,8 @@ def reward_table(count: int, responses: int = 4) -> pa.Table:
 
 
 def test_the_page_has_an_example_of_at_most_ten_lines_for_each_part() -> None:
-<<<<<<< HEAD
     assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Evolver", "Filter", "Validity", "Loss", "Reward", "Benchmark"]
-=======
     assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Evolver", "Filter", "Cell", "Loss", "Reward", "Benchmark"]
->>>>>>> 26c56de (Documents of cells and metrics; rloo recipes take max - mean)
     for text in EXAMPLES.values():
         assert len(FILE.findall(text)[0][1].splitlines()) <= 10
 
@@ -150,7 +147,6 @@ def test_the_filter_leaves_prompts_out_and_counts_them(tmp_path: Path) -> None:
     assert counts == {"evolved": 3, "kept": 2, "duplicate": 0, "near_duplicate": 0, "drops_letters": 1}
 
 
-<<<<<<< HEAD
 def test_the_validity_decides_or_fails_like_a_call(tmp_path: Path) -> None:
     with Pipeline(name="here"):
         step = JudgeValidity(name="verdicts", answerable=function_of(example(tmp_path, "Validity")))
@@ -158,7 +154,8 @@ def test_the_validity_decides_or_fails_like_a_call(tmp_path: Path) -> None:
     texts = (INSTRUCTIONS[0], "Take incomprehensible, reverse it.", "Word")
     rows = next(step.process([prompt_row([{"role": "user", "content": text}], "test") for text in texts]))
     assert [row["valid"] for row in rows] == [True, False, None] and [row[STATISTICS].get("failed", 0) for row in rows] == [0, 0, 1]
-=======
+
+
 def test_the_cells_sort_prompts(tmp_path: Path) -> None:
     rows = [prompt_row([{"role": "user", "content": "word " * count}], "test") for count in (3, 12, 17)]
     prompts = pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
@@ -166,7 +163,6 @@ def test_the_cells_sort_prompts(tmp_path: Path) -> None:
     archive, _ = UpdateArchive(name="archive", cell=function_of(example(tmp_path, "Cell"))).transform(prompts, info)
     assert archive["cell"].to_pylist() == ["0 words or more", "10 words or more", "10 words or more"]
     assert archive["rank"].to_pylist() == [0, 1, 0]
->>>>>>> 26c56de (Documents of cells and metrics; rloo recipes take max - mean)
 
 
 def test_the_loss_trains(tmp_path: Path) -> None:
