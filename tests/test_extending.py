@@ -87,8 +87,18 @@ def reward_table(count: int, responses: int = 4) -> pa.Table:
 
 
 def test_the_page_has_an_example_of_at_most_ten_lines_for_each_part() -> None:
-    assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Evolver", "Filter", "Validity", "Loss", "Reward", "Benchmark"]
-    assert list(EXAMPLES) == ["Metric", "Selection", "Evolve method", "Evolver", "Filter", "Cell", "Loss", "Reward", "Benchmark"]
+    assert list(EXAMPLES) == [
+        "Metric",
+        "Selection",
+        "Evolve method",
+        "Evolver",
+        "Filter",
+        "Validity",
+        "Cell",
+        "Loss",
+        "Reward",
+        "Benchmark",
+    ]
     for text in EXAMPLES.values():
         assert len(FILE.findall(text)[0][1].splitlines()) <= 10
 
