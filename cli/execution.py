@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, EvaError, HubError, StageError
+from eva_stages.core.overlapping import can_overlap, execute_overlapping
 from eva_stages.core.progress import Reporter
 from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
@@ -24,7 +25,8 @@ def execute_and_publish(
         StageError: as `execute`; and at the end if the last push failed.
     """
     if recipe.publish is None:
-        execute(run, stages, reporter, recipe.runtime.engine, repair)
+        complete = execute_overlapping if can_overlap(stages, recipe.runtime.engine) else execute
+        complete(run, stages, reporter, recipe.runtime.engine, repair)
         return
     failure: EvaError | None = None
     for iteration in rounds:

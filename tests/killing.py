@@ -48,10 +48,11 @@ def run_with_kills(run: Path, labels: list[str], arguments: tuple[str, ...]) -> 
 
 
 def is_time(run: Path, waiting: list[str]) -> bool:
-    """Whether the first of the waiting stages is at work; those that ended before are dropped."""
-    while waiting and manifest_exists(run, waiting[0]):
-        waiting.pop(0)
-    return bool(waiting) and in_the_middle(run, waiting[0])
+    """Whether one of the waiting stages is at work, which becomes the first of them; those that ended before are dropped."""
+    waiting[:] = [label for label in waiting if not manifest_exists(run, label)]
+    reached_labels = [label for label in waiting if in_the_middle(run, label)]
+    waiting.sort(key=lambda label: label not in reached_labels[:1])
+    return bool(reached_labels)
 
 
 def run_with_a_kill(arguments: tuple[str, ...], is_time: Callable[[], bool]) -> tuple[Output, bool]:

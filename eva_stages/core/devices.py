@@ -66,9 +66,14 @@ def visible_devices() -> tuple[str, ...]:
     return visible(os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count())
 
 
+def has_accelerator() -> bool:
+    """Whether this machine has an accelerator that torch may use."""
+    return sys.platform == "darwin" or any(driver_file for pattern in DRIVERS for driver_file in Path("/dev").glob(pattern))
+
+
 def present_devices() -> Devices:
     """The devices of this machine. Queried in a subprocess: initialising CUDA here would stop forked children from using it."""
-    if not any(driver_file for pattern in DRIVERS for driver_file in Path("/dev").glob(pattern)):
+    if sys.platform == "darwin" or not has_accelerator():
         return Devices()
     result = subprocess.run([sys.executable, "-c", MEMORY_QUERY], stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8")
     memory = [int(amount) for amount in result.stdout.split()]

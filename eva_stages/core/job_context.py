@@ -1,7 +1,7 @@
 """What a command that runs several stages side by side, each in a thread, tells the processes of these stages.
 
-A thread's processes get additions to their environment: its share of the cores and its own accelerators. Only the main thread receives
-Ctrl-C; it sets `interruption`, and the other threads end their processes and raise `KeyboardInterrupt`.
+A thread's processes get additions to their environment: its share of the cores, its own accelerators, its niceness. Only the main thread
+receives Ctrl-C; it sets `interruption`, and the other threads end their processes and raise `KeyboardInterrupt`.
 """
 
 import threading
@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from types import MappingProxyType
 
 THREADS, GPUS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
+NICENESS = "EVA_NICENESS"
+"""Environment variable with what is added to the niceness of a stage's process: how willingly it leaves the cores to others."""
 ECHO_SECONDS = 0.5
 """How long after the failure of a stage to wait for the interruption that may be its cause: Ctrl-C reaches all processes at once."""
 

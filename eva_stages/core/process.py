@@ -26,7 +26,7 @@ import psutil
 
 from eva_stages.core.durable import unwritable
 from eva_stages.core.errors import EvaError, StageError, describe
-from eva_stages.core.job_context import ECHO_SECONDS, THREADS, check_interruption, job_environment
+from eva_stages.core.job_context import ECHO_SECONDS, NICENESS, THREADS, check_interruption, job_environment
 from eva_stages.core.logs import clean_log
 from eva_stages.core.patches import process_name
 from eva_stages.core.redaction import add_secret_variable, secret_variables
@@ -217,6 +217,7 @@ def _main(
     global _report, _log
     _report, _log = report, Path(log)
     os.environ.update({MARK: mark, **environment})
+    os.nice(int(environment.get(NICENESS, 0)))
     if THREADS in environment and (torch := sys.modules.get("torch")):  # imported by the fork server, which read another value
         torch.set_num_threads(int(environment[THREADS]))
     for name in variables:

@@ -60,6 +60,10 @@ class Task:
             self._report_time = moment
             self.note(self.state or f"running for {duration(moment - self._began)}")
 
+    def remove_bar(self) -> None:
+        if self._bars and self._id is not None:
+            self._bars.remove_task(self._id)
+
     def note(self, text: str) -> None:
         """Show a line that stays."""
         self._console.print(redact(f"{self.label}: {text}"), highlight=False, soft_wrap=True)
@@ -70,6 +74,8 @@ class Reporter:
 
     def __init__(self) -> None:
         self.console = Terminal(stderr=True)
+        self._bars: Progress | None = None
+        self._lock = threading.Lock()
 
     def log(self, text: str) -> None:
         """Report a routine event, as the start and the end of a stage."""
@@ -81,21 +87,37 @@ class Reporter:
 
     @contextmanager
     def task(self, label: str, unit: str = "rows") -> Iterator[Task]:
-        """Show a stage while the block runs."""
+        """Show a stage while the block runs. A terminal shows the bars of all stages that run at the time."""
         if not self.console.is_terminal:
             with _beating(Task(self.console, label, unit, None)) as task:
                 yield task
             return
-        columns = (
-            TextColumn("{task.description:<24}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-        )
-        with Progress(*columns, console=self.console, transient=True) as bars:
-            yield Task(self.console, label, unit, bars)
+        with self._lock:
+            if self._bars is None:
+                self._bars = _bars(self.console)
+                self._bars.start()
+            bars = self._bars
+            task = Task(self.console, label, unit, bars)
+        try:
+            yield task
+        finally:
+            with self._lock:
+                task.remove_bar()
+                if not bars.tasks:
+                    bars.stop()
+                    self._bars = None
+
+
+def _bars(console: Terminal) -> Progress:
+    columns = (
+        TextColumn("{task.description:<24}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    return Progress(*columns, console=console, transient=True)
 
 
 @contextmanager

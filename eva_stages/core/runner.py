@@ -111,11 +111,10 @@ def _complete(run: Run, stage: Stage, reporter: Reporter, engine: Engine, wait: 
     """Take a stage's artifact from the store, or compute it, waiting while another process does; returns who has locked the stage."""
     holders: list[str] = []
 
-    def report_waiting(holder: str) -> None:
-        run.event("waits", stage=stage.label, fingerprint=stage.fingerprint, holder=holder)
-        reporter.say(f"{stage.label}: waiting for {holder}, which has locked this stage; the artifact that it completes will be reused")
+    def report(holder: str) -> None:
+        report_waiting(run, stage, reporter, holder)
 
-    with run.store.lock(stage.folder, f"for the run {run.root}", report_waiting if wait else holders.append, wait) as lock:
+    with run.store.lock(stage.folder, f"for the run {run.root}", report if wait else holders.append, wait) as lock:
         if lock is None:
             return holders[0]
         if fault := run.take(stage):
@@ -125,6 +124,12 @@ def _complete(run: Run, stage: Stage, reporter: Reporter, engine: Engine, wait: 
         elif _log_completed(run, stage) == "reused":
             reporter.log(f"{stage.label}: reused from the store {run.store.root}, {_summary(run.manifest(stage))}")
     return None
+
+
+def report_waiting(run: Run, stage: Stage, reporter: Reporter, holder: str) -> None:
+    """Report that another process computes a stage that the run needs."""
+    run.event("waits", stage=stage.label, fingerprint=stage.fingerprint, holder=holder)
+    reporter.say(f"{stage.label}: waiting for {holder}, which has locked this stage; the artifact that it completes will be reused")
 
 
 def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: TextIO) -> None:

@@ -14,6 +14,7 @@ import fcntl
 import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ STORE = ".store"
 """The default store's name, beside the runs that share it."""
 WORK = "work"
 NOT_LINKABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_linking = threading.Lock()
+"""Held by a thread that links an artifact: all stages of a run use the same temporary folder."""
 
 
 class Store:
@@ -160,17 +163,18 @@ def link_tree(source: Path, target: Path, partial: Path) -> None:
     Args:
         partial: a temporary folder on the target's file system.
     """
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for path in sorted(source.rglob("*")):
-        place = partial / path.relative_to(source)
-        if path.is_dir():
-            place.mkdir()
-        else:
-            _link_or_copy(path, place)
-    for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
-        sync(folder)
-    partial.rename(target)
+    with _linking:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for path in sorted(source.rglob("*")):
+            place = partial / path.relative_to(source)
+            if path.is_dir():
+                place.mkdir()
+            else:
+                _link_or_copy(path, place)
+        for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+            sync(folder)
+        partial.rename(target)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
