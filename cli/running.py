@@ -12,6 +12,7 @@ NARROWEST, WITH_BENCHMARKS = 112, 140
 if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
     from eva_stages.core.rounds import Iteration
+    from eva_stages.core.run_folder import Run
     from eva_stages.core.stage import Stage
 
 
@@ -34,18 +35,9 @@ def run_stages(
         repair: recompute complete artifacts whose content changed since they were committed.
         change: changes or refuses the recipe, after the overrides.
     """
-    from cli.execution import execute_and_publish
-    from cli.preparing import prepare
-    from cli.recording import record_run
-    from eva_stages.core.durable import writing_to
-    from eva_stages.core.progress import Reporter
+    from eva_stages.core.process import start_fork_server
     from eva_stages.core.recipe_files import load_recipe
     from eva_stages.core.sockets import use_short_temporary_folder
-    from eva_stages.core.terminal import note
-    from eva_stages.core.variants import other_variants
-    from eva_stages.views.history import read_history
-    from eva_stages.views.run_summary import summary
-    from eva_stages.views.summary_tables import summary_tables
 
     use_short_temporary_folder()
     recipe = load_recipe(recipe_name, overrides)
@@ -54,6 +46,24 @@ def run_stages(
     if recipe.iterations < minimum_iterations:
         recipe = recipe.model_copy(update={"iterations": minimum_iterations})
     run = run_folder(recipe, run_dir, store)
+    start_fork_server()  # imports take seconds, there and here
+    _complete_and_show(recipe, run, choose, as_json, repair)
+
+
+def _complete_and_show(
+    recipe: "Recipe", run: "Run", choose: "Callable[[list[Iteration]], list[Stage]]", as_json: bool, repair: bool
+) -> None:
+    from cli.execution import execute_and_publish
+    from cli.preparing import prepare
+    from cli.recording import record_run
+    from eva_stages.core.durable import writing_to
+    from eva_stages.core.progress import Reporter
+    from eva_stages.core.terminal import note
+    from eva_stages.core.variants import other_variants
+    from eva_stages.views.history import read_history
+    from eva_stages.views.run_summary import summary
+    from eva_stages.views.summary_tables import summary_tables
+
     resolved, rounds, _ = prepare(recipe, run)
     recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"date": resolved.date})})
     stages = choose(rounds)

@@ -6,6 +6,7 @@ output of libraries to a log file. It may be killed at any time: all results are
 work is done, the caller gets the cause and no process is left running.
 """
 
+import atexit
 import contextlib
 import ctypes
 import errno
@@ -17,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +30,7 @@ from eva_stages.core.durable import unwritable
 from eva_stages.core.errors import EvaError, StageError, describe
 from eva_stages.core.job_context import ECHO_SECONDS, NICENESS, THREADS, check_interruption, job_environment
 from eva_stages.core.logs import clean_log
+from eva_stages.core.memory import keep_freed_memory
 from eva_stages.core.patches import process_name
 from eva_stages.core.redaction import add_secret_variable, secret_variables
 from eva_stages.core.stage import load_attribute
@@ -57,6 +60,26 @@ def held_in_children(lock: int) -> Iterator[None]:
         _held_locks.reset(token)
 
 
+def start_fork_server() -> None:
+    """Start the fork server now, so that it imports the libraries until the first stage needs them. It ends with this process."""
+    if sys.platform != "darwin":
+        _context()
+        forkserver.ensure_running()
+        atexit.register(_end_fork_server)
+
+
+def _end_fork_server() -> None:
+    """Alone it would end only when it has imported everything."""
+    if pid := getattr(forkserver._forkserver, "_forkserver_pid", None):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _context() -> Any:
+    context = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
+    context.set_forkserver_preload(PRELOADED_MODULES)
+    return context
+
+
 def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callable[[], None]) -> Any:
     """Call "module:attr" with keyword arguments in a child process and return what it returns.
 
@@ -67,8 +90,7 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     Raises:
         StageError: with the cause, if the child raised or died.
     """
-    context: Any = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
-    context.set_forkserver_preload(PRELOADED_MODULES)
+    context = _context()
     our_end, their_end = context.Pipe(duplex=False)
     mark = uuid4().hex
     with clean_log(log) as output:
@@ -218,6 +240,7 @@ def _main(
     _report, _log = report, Path(log)
     os.environ.update({MARK: mark, **environment})
     os.nice(int(environment.get(NICENESS, 0)))
+    keep_freed_memory()
     if THREADS in environment and (torch := sys.modules.get("torch")):  # imported by the fork server, which read another value
         torch.set_num_threads(int(environment[THREADS]))
     for name in variables:

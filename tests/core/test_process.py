@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -83,3 +85,18 @@ def test_what_a_stage_has_forked_ends_with_it_when_it_alone_is_killed(tmp_path: 
     with pytest.raises(StageError, match="was killed by signal 9"):
         run_in_child(f"{__name__}:work_with_a_fork", {"pids": pids}, tmp_path / "log", kill)
     assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+def pages_touched_again() -> tuple[int, int]:
+    """Page faults while 20 blocks are allocated and freed ten times, and the pages that they have all ten times together."""
+    block_bytes, start = 2**21, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        blocks = [np.ones(block_bytes, dtype=np.uint8) for _ in range(20)]
+        del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start, 10 * 20 * block_bytes // resource.getpagesize()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other allocators keep what is freed by their own rules")
+def test_a_stage_uses_freed_memory_again_without_page_faults(tmp_path: Path) -> None:
+    faults, pages = run_in_child("tests.core.test_process:pages_touched_again", {}, tmp_path / "log", lambda: None)
+    assert faults < pages / 4
