@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 VERSIONS = ">=1.5.3,<1.6"
 LONGEST_PAUSE = 0.02
+_loading = threading.Lock()
+"""Held by a step that loads: transformers changes settings of the whole process while it loads a model."""
 remove_rich_tracebacks()
 
 
@@ -47,7 +49,8 @@ class StepWorker(_StepWrapper):
         name = str(self.step.name)
         announce(name)
         try:
-            self.step.load()
+            with _loading:
+                self.step.load()
             self._notify_load()
             if self.step.is_generator:
                 self._generator_step_process_loop()

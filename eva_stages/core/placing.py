@@ -41,13 +41,10 @@ def models_on_cores(placed_steps: Sequence[tuple[Use, Share]]) -> int:
 
 
 def fit_one_process(placed_steps: Sequence[tuple[Use, Share]]) -> bool:
-    """Whether one process can run all steps: they have at most one model, in one copy, without an accelerator or an engine of its own.
-
-    Two models would be loaded at the same time, and transformers changes global settings while it loads one.
-    """
+    """Whether one process can run all steps: their models are the same one, in one copy, without an accelerator or an engine of its own."""
     models = [model for step, _ in placed_steps for model in _models(step)]
     return (
-        len(models) <= 1
+        len({str(model.arguments.get("model", number)) for number, model in enumerate(models)}) <= 1
         and all(share.copies == 1 and not share.devices for _, share in placed_steps)
         and not any(TENSOR_PARALLEL in model.runtime for model in models)
     )

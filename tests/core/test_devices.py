@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from eva_stages.core.devices import Devices, Model, Share, next_devices, read_model, share_cores, share_out, visible
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.placing import models_on_cores, place
+from eva_stages.core.placing import fit_one_process, models_on_cores, place
 from eva_stages.core.process import run_in_child
 from eva_stages.core.stage import Input, Use
 from eva_stages.models.loading import pick_device
@@ -24,6 +24,16 @@ def test_the_visible_devices_are_those_that_the_environment_names_and_the_driver
     assert visible("4, 6,GPU-a", 3) == ("4", "6", "GPU-a")
     assert visible("2,-1,3", 1) == ("2",)  # CUDA stops at the first that is none
     assert visible("", 0) == visible("-1", 0) == visible(None, 0) == ()
+
+
+def test_steps_fit_one_process_if_their_models_are_the_same_one_on_the_processor() -> None:
+    def steps(*models: str, copies: int = 1, devices: int = 0) -> list[tuple[Use, Share]]:
+        uses = [Use("a:Step", {"llm": Use("b:Model", {"model": Input(model)}, {"replicas": None})}) for model in models]
+        return [(use, Share(copies, devices)) for use in uses] + [(Use("c:Rule"), Share(1, 0))]
+
+    assert fit_one_process(steps()) and fit_one_process(steps("policy")) and fit_one_process(steps("policy", "policy"))
+    assert not fit_one_process(steps("policy", "judge"))
+    assert not fit_one_process(steps("policy", copies=2)) and not fit_one_process(steps("policy", devices=1))
 
 
 def test_a_model_is_spread_over_as_few_devices_as_hold_it_and_copied_on_the_rest() -> None:
