@@ -65,13 +65,15 @@ def start_fork_server() -> None:
     if sys.platform != "darwin":
         _context()
         forkserver.ensure_running()
+        atexit.unregister(_end_fork_server)
         atexit.register(_end_fork_server)
 
 
 def _end_fork_server() -> None:
     """Alone it would end only when it has imported everything."""
     if pid := getattr(forkserver._forkserver, "_forkserver_pid", None):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _context() -> Any:

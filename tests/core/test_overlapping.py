@@ -18,7 +18,7 @@ from eva_stages.core.stage import RUN, Check, FunctionStage, Input, Stage, Use
 from tests.core.test_checks import stage as limited_stage
 
 MEETING = threading.Barrier(2)
-BEGUN = threading.Event()
+BEGIN_EVENT = threading.Event()
 
 
 def meet(context: Context) -> dict[str, Any]:
@@ -34,13 +34,13 @@ def write(context: Context) -> dict[str, Any]:
 
 
 def wait_for_interruption(context: Context) -> dict[str, Any]:
-    BEGUN.set()
+    BEGIN_EVENT.set()
     check_interruption(60)
     raise AssertionError("the stage was not interrupted")
 
 
 def fail_beside(context: Context) -> dict[str, Any]:
-    BEGUN.wait(60)
+    BEGIN_EVENT.wait(60)
     raise ValueError("it is odd")
 
 
