@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     """Let this process use freed memory again, up to `KEPT_BYTES`.
 
     glibc returns large blocks to the system at once. A small model frees and allocates such blocks at every layer, and touching them again
-    is a page fault per 4 KB: a fifth of the time of sampling, a tenth of that of training.
+    is a page fault per 4 KB: a fifth of the processor time of sampling.
     """
     allocator = ctypes.CDLL(None)
     if sys.platform == "linux" and hasattr(allocator, "mallopt"):
