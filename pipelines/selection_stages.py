@@ -79,7 +79,7 @@ def selecting(
             "kind": resolved.function(selection.kind),
             "fraction": selection.fraction,
             "seed": seed,
-            **(novelty_settings if novelty else {}),
+            **novelty_settings,
         }
         inputs = {"info": informativeness, **novelty_inputs}
         if selection.topic_share and memory.topics:

@@ -1,9 +1,9 @@
 """The archive of an iteration: every scored prompt of all sets in its cell, the most informative first (MAP-Elites, Mouret, Clune 2015).
 
-The value of a prompt is its sampling weight w(x) when it was last scored: the metric scaled to [0, 1] over its set, with novelty times
-1 + weight * distance, where the distance is 1 as long as there are no earlier prompts. The archive of iteration t is that of t - 1, with
-new values for the prompts that iteration t scored; a prompt that it could not score keeps its old value. In a cell c prompts are ranked by
-value, and a_c is the value of the best.
+The value of a prompt is its sampling weight w(x) when it was last scored: the metric scaled to [0, 1] over its set. With novelty the value
+of a prompt that iteration t scored is w (1 + weight * distance); one from before is in an earlier set, so its distance is 0. The archive
+of iteration t is that of t - 1, with new weights for the prompts that iteration t scored; a prompt that it could not score keeps its old
+weight. In a cell c prompts are ranked by value, and a_c is the value of the best.
 
 Parents are drawn one by one. A draw takes cell c with probability
 
@@ -84,7 +84,7 @@ class UpdateArchive(TableStep):
         - prompt_id, messages, reference; prompt_id, weight, uniform (null = not scored); the others: the columns of the output, or
           prompt_id and distance, topic or complexity
     Output columns:
-        - prompt_id, cell, value, iteration (of the last scoring), rank (0 = best of its cell)
+        - prompt_id, cell, weight and iteration (of the last scoring), value, rank (0 = best of its cell)
     """
 
     cell: str | FunctionCode = BY_LABELS
@@ -92,20 +92,23 @@ class UpdateArchive(TableStep):
     novelty_weight: float = 0.0
 
     reads = ["prompt_id", "messages", "reference", "weight", "uniform", "cell", "value", "iteration", "distance", "topic", "complexity"]
-    writes = ["prompt_id", "cell", "value", "iteration", "rank"]
+    writes = ["prompt_id", "cell", "weight", "value", "iteration", "rank"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         prompts, info, *more_sources = sources
         check_same_order([prompts, info], "the prompts and their informativeness")
         ids, weights = prompts["prompt_id"], info["weight"].to_numpy()
         distances = _column(more_sources, "distance", ids)
-        weights = novel_weights(weights, np.ones(len(ids)) if distances is None else distances.to_numpy(), self.novelty_weight)
+        values = weights if distances is None else novel_weights(weights, distances.to_numpy(), self.novelty_weight)
         cells = labelled_cells(ids, more_sources) if self.cell == BY_LABELS else found_cells(self.cell, prompts)
         is_scored = info["uniform"].is_valid()
         is_member = pc.and_(is_scored, cells.is_valid())
-        members = pa.table({"prompt_id": ids, "cell": cells, "value": weights, "iteration": pa.repeat(self.iteration, len(ids))})
+        members = pa.table(
+            {"prompt_id": ids, "cell": cells, "weight": weights, "value": values, "iteration": pa.repeat(self.iteration, len(ids))}
+        )
         parts = [members.filter(is_member)]
-        parts += [pa.table({name: rows[name] for name in members.column_names}) for rows in more_sources if "cell" in rows.names]
+        archives = [{name: rows[name] for name in members.column_names} for rows in more_sources if "cell" in rows.names]
+        parts += [pa.table({**columns, "value": columns["weight"]}) for columns in archives]
         archive = pa.concat_tables([part.cast(parts[0].schema) for part in parts]).combine_chunks()
         archive = archive.take(first_places(archive["prompt_id"].combine_chunks()))
         numbers = archive["cell"].combine_chunks().dictionary_encode().indices.to_numpy()

@@ -77,8 +77,10 @@ def test_novelty_raises_the_values_and_a_prompt_without_labels_has_no_cell() -> 
     archive, counts = UpdateArchive(name="archive", novelty_weight=2.0).transform(table, info, distances, topics, scores)
     assert archive["cell"].to_pylist() == ["code, complexity 3"] * 2 and archive["value"].to_pylist() == [1.0, 1.0]
     assert counts == {"cells": 1, "unscored": 1, "no_cell": 1}
-    first_archive, _ = UpdateArchive(name="archive", novelty_weight=2.0).transform(table, info, topics, scores)
-    assert first_archive["value"].to_pylist() == [3.0, 1.5]
+    later_archive, _ = UpdateArchive(name="archive", cell="lettercraft", iteration=2).transform(
+        instructions(4, 0), scored_table(instructions(4, 0), 0), archive
+    )
+    assert later_archive["value"].to_pylist()[-2:] == [1.0, 0.5], "a prompt of an earlier set is no longer new"
     with pytest.raises(DataError, match="need the prompts' topics and complexity"):
         UpdateArchive(name="archive").transform(table, info)
 
