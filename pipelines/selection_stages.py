@@ -71,7 +71,7 @@ def selecting(
     creator = recipe.creator
     novelty = _novelty(recipe, resolved, iteration, prompts, memory)
     novelty_inputs = {stage.name: stage for stage in novelty}
-    novelty_settings = {"novelty_weight": creator.curate.novelty.weight} if creator.curate.novelty else {}
+    novelty_settings = {"novelty_weight": creator.curate.novelty.weight} if novelty and creator.curate.novelty else {}
     seed = derive_seed(recipe.seed, "select", iteration)
     if creator.curate.archive is None:
         selection = creator.selection
