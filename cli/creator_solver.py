@@ -31,7 +31,7 @@ def creator(
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the prompts of an iteration: respond, reward, inform, select, evolve, curate, mix."""
+    """Compute the prompts of an iteration: respond, reward, inform, select, evolve, curate, mix. Trains the creator if the recipe does."""
     from cli.running import run_stages
 
     changes = changes_of(overrides, trust)

@@ -52,8 +52,8 @@ def creator_stages(
     gate = gate_stages(recipe, resolved, iteration, diverse[-1] if diverse else curation, parents, evolved[-1], policy)
     new = (curation, *diverse, *gate)[-1]
     verdicts = next((stage for stage in gate if stage.name == "gate-verdicts"), None)
-    children = children_stage(recipe, resolved, iteration, clean[-1], verdicts) if creator.training else None
-    scoring = _scoring(recipe, resolved, iteration, children or new, policy)
+    children = children_stage(recipe, resolved, iteration, clean[-1]) if creator.training else None
+    scoring = _scoring(recipe, resolved, iteration, new if gate or not children else children, policy)
     admission = (_admission(recipe, resolved, iteration, new, scoring[-1]),) if creator.curate.admit else ()
     training: tuple[Stage, ...] = ()
     if children:

@@ -31,9 +31,9 @@ class Evolutions:
     evolved: Stage
     """All of them, in the order in which pairs are made."""
     children: Stage
-    """The valid ones, to which the policy has responded."""
+    """Those that neither evolving nor a filter rejected, each prompt once."""
     rewards: Stage
-    """Of those responses."""
+    """Of the policy's responses to the children, with a gate to those that passed it."""
     new_prompts: Stage
     """Those that are no duplicates."""
     memory: Sequence[Stage]
@@ -68,18 +68,13 @@ def trained_evolver(recipe: Recipe, resolved: Resolved, policy: Stage | Outside,
     return Use(evolver.target, arguments, evolver.runtime), {**inputs, ADAPTER_INPUT: creator}
 
 
-def children_stage(recipe: Recipe, resolved: Resolved, iteration: int, evolutions: Stage, verdicts: Stage | None) -> Stage:
-    """The valid evolutions, each prompt once.
-
-    Args:
-        evolutions: without those that evaluation sets contain.
-        verdicts: of the gate.
-    """
+def children_stage(recipe: Recipe, resolved: Resolved, iteration: int, evolutions: Stage) -> Stage:
+    """The evolutions that neither evolving nor a filter rejected, each prompt once; `evolutions`: without those of evaluation sets."""
     filters = [resolved.function(spec) for spec in recipe.creator.curate.filters]
     return table_stage(
         "creator-children",
         iteration,
-        {"evolved": evolutions, **({"verdicts": verdicts} if verdicts else {})},
+        {"evolved": evolutions},
         "eva_stages.creator.utilities:Children",
         {"filters": filters} if filters else {},
     )
@@ -112,6 +107,7 @@ def training_stages(
         },
         "eva_stages.creator.utilities:Utilities",
         {"similarity_penalty": training.similarity_penalty},
+        version=2,
     )
     earlier_pairs = [stage for stage in earlier_stages if stage.name == "creator-pair"]
     pairs = table_stage(

@@ -72,6 +72,9 @@ def test_without_training_nothing_changes_and_with_it_the_base_round_does_not() 
     assert stage(plain_rounds[1], "select").fingerprint == stage(trained_rounds[1], "select").fingerprint
     assert stage(trained_rounds[1], "admit-respond").inputs["prompts"] is stage(trained_rounds[1], "creator-children")
     assert stage(plain_rounds[1], "admit-respond").inputs["prompts"] is stage(plain_rounds[1], "curate")
+    gated_round = rounds({"network": "own"}, OWN_MODEL, **{"creator.curate.gate": {"min_zlib_ratio": 0.2}})[1]
+    assert stage(gated_round, "admit-respond").inputs["prompts"] is stage(gated_round, "gate")
+    assert stage(gated_round, "creator-utility").inputs["verdicts"] is stage(gated_round, "gate-verdicts")
 
 
 def test_the_training_of_the_creator_is_planned(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ KINDS = {
             "creator-children",
             Role.PROMPTS,
             published_name="children",
-            sentence="valid evolutions, to which the policy responds",
+            sentence="evolutions that neither evolving nor a filter rejected",
         ),
         Kind("admit-respond", Role.RESPONSES, rows="responses"),
         Kind("admit-reward", Role.REWARDS),

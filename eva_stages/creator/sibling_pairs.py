@@ -51,7 +51,10 @@ def sibling_rewards(valid: np.ndarray, utility: np.ndarray) -> np.ndarray:
 
 
 def rloo_pairs(rewards: np.ndarray) -> list[Pair]:
-    """All pairs of one parent's evolutions with different rewards: RLOO's gradient is the sum over them (`losses.sibling_rloo`)."""
+    """All pairs of one parent's evolutions with different rewards.
+
+    RLOO's gradient is the sum over all pairs (`losses.sibling_rloo`); those with equal rewards add only their KL term, and are left out.
+    """
     places = combinations(np.flatnonzero(np.isfinite(rewards)).tolist(), 2)
     return [pair if rewards[pair[0]] > rewards[pair[1]] else pair[::-1] for pair in places if rewards[pair[0]] != rewards[pair[1]]]
 

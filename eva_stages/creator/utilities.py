@@ -2,7 +2,8 @@
 
 u(c) = spread_at_median(c) - penalty * similarity of c to the nearest earlier prompt, for a valid evolution c; an invalid one has 0. An
 evolution is valid if neither evolving nor a filter nor the gate rejected it and no evaluation set contains it. One that was left out only
-as a duplicate is valid, with the similarity 1. A failed call, a missing verdict or a missing reward leaves the utility null.
+as a duplicate is valid, with the similarity 1, unless there is a gate that never saw it. The utility is null after a failed call, and where
+a verdict or a reward is missing: also for a repeated evolution with another reference than the one that was judged and rewarded.
 """
 
 from collections import Counter
@@ -34,33 +35,27 @@ def utilities(valid: np.ndarray, spread: np.ndarray, similarity: np.ndarray, pen
 
 
 class Children(TableStep):
-    """The valid evolutions, each prompt once. Inputs: the evolutions; optionally the gate's verdicts on those that reached it.
+    """The evolutions that neither evolving nor a filter rejected, each prompt once.
 
     Attributes:
         filters: as in `Curate`.
 
     Input columns:
-        - the columns of a prompt row, rejected; prompt_id, valid (null = no verdict)
+        - the columns of a prompt row, rejected
     Output columns:
         - the columns of a prompt row
     """
 
     filters: Sequence[FunctionCode] = ()
 
-    reads = dict.fromkeys([*SCHEMAS["prompts"].names, "rejected"], True) | {"valid": False}
+    reads = [*SCHEMAS["prompts"].names, "rejected"]
     writes = SCHEMAS["prompts"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
-        evolutions, *verdicts = sources
+        (evolutions,) = sources
         counts = Counter[str]()
         usable = passing_places(evolutions, np.flatnonzero(evolutions["rejected"].is_null()), self.filters, counts)
-        ids = evolutions["prompt_id"].take(pa.array(usable))
-        for rows in verdicts:
-            refused_ids = rows["prompt_id"].filter(pc.invert(pc.fill_null(rows["valid"], False)))
-            is_refused = pc.is_in(ids, value_set=refused_ids).to_numpy(zero_copy_only=False)
-            counts["gate"] += int(is_refused.sum())
-            usable, ids = usable[~is_refused], ids.filter(pa.array(~is_refused))
-        places = usable[first_places(ids)]
+        places = usable[first_places(evolutions["prompt_id"].take(pa.array(usable)))]
         for table in evolutions.take(places, SCHEMAS["prompts"].names):
             yield table.cast(SCHEMAS["prompts"])
         return {"evolved": len(evolutions), "children": len(places), **counts}
@@ -69,31 +64,27 @@ class Children(TableStep):
 class Utilities(TableStep):
     """The utility of every evolution, in the order of the evolutions.
 
-    Inputs: the evolutions, the valid ones, the rewards of the policy's responses to those, the ones that are no duplicates, the earlier
-    prompt sets, and optionally the embeddings of the ones that are no duplicates and of the earlier prompt sets, and the gate's verdicts.
+    Inputs: the evolutions, the `Children`, the rewards of the policy's responses to those (with a gate, to those that passed it), the ones
+    that are no duplicates, the earlier prompt sets, and optionally the embeddings of the ones that are no duplicates and of the earlier
+    prompt sets, and the gate's verdicts.
 
     Input columns:
-        - prompt_id, parent_id, rejected; prompt_id; prompt_id, rewards; prompt_id, messages; prompt_id, messages; prompt_id, embedding;
-          prompt_id, valid
+        - prompt_id, parent_id, reference, rejected; prompt_id, reference; prompt_id, rewards; prompt_id, messages; prompt_id, messages;
+          prompt_id, embedding; prompt_id, valid
     Output columns:
-        - prompt_id, parent_id, valid (null: the call failed), spread, similarity, utility (null where unknown)
+        - prompt_id, parent_id, valid (null where unknown), spread, similarity, utility (null where unknown)
     """
 
     similarity_penalty: float = 0.3
 
-    reads = {"prompt_id": True, **dict.fromkeys(("messages", "parent_id", "rejected", "rewards", "embedding", "valid"), False)}
+    reads = {"prompt_id": True, **dict.fromkeys(("messages", "parent_id", "reference", "rejected", "rewards", "embedding", "valid"), False)}
     writes = ["prompt_id", "parent_id", "valid", "spread", "similarity", "utility"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         evolutions, children, rewards, new_prompts, *other_sources = sources
         memory, embeddings, verdicts = _by_columns(other_sources)
-        ids, rejected = evolutions["prompt_id"], evolutions["rejected"]
-        is_child = pc.and_(rejected.is_null(), pc.is_in(ids, value_set=children["prompt_id"]))
-        is_unknown = pc.fill_null(pc.equal(rejected, FAILED_CALLS), False)
-        for rows in verdicts:
-            without_verdict = pc.is_in(ids, value_set=rows["prompt_id"].filter(rows["valid"].is_null()))
-            is_unknown = pc.or_(is_unknown, pc.and_(rejected.is_null(), without_verdict))
-        valid = np.where(_array(is_unknown), np.nan, _array(is_child).astype(float))
+        ids = evolutions["prompt_id"]
+        valid = _validity(evolutions, children, verdicts)
         spread = _of_ids(ids, rewards["prompt_id"], metric_values(spread_at_median, reward_matrix(rewards["rewards"])))
         similarity = _similarity(ids, new_prompts, memory, embeddings)
         for values in (spread, similarity):
@@ -106,6 +97,18 @@ class Utilities(TableStep):
         }
         yield pa.table({"prompt_id": ids, "parent_id": evolutions["parent_id"], **columns})
         return {"valid": int((valid == 1).sum()), "invalid": int((valid == 0).sum()), "unknown": int(np.isnan(utility).sum())}
+
+
+def _validity(evolutions: Rows, children: Rows, verdicts: Sequence[Rows]) -> np.ndarray:
+    """1, 0, or NaN where it is unknown, for each evolution."""
+    ids, rejected = evolutions["prompt_id"], evolutions["rejected"]
+    places = pc.index_in(ids, value_set=children["prompt_id"])
+    is_child = _array(pc.and_(rejected.is_null(), places.is_valid()))
+    valid = np.where(_array(pc.fill_null(pc.equal(rejected, FAILED_CALLS), False)), np.nan, is_child.astype(float))
+    for rows in verdicts:
+        valid = np.where(is_child, _of_ids(ids, rows["prompt_id"], _array(rows["valid"].cast(pa.float64()))), valid)
+    references, judged_references = (column.fill_null("") for column in (evolutions["reference"], children["reference"].take(places)))
+    return np.where(is_child & _array(pc.not_equal(references, judged_references)), np.nan, valid)
 
 
 def _by_columns(sources: Sequence[Rows]) -> tuple[list[Rows], ...]:

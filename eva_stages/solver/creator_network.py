@@ -35,7 +35,7 @@ def _keep(context: Context, adapter: dict[str, Any] | None) -> None:
     shutil.rmtree(target, ignore_errors=True)
     present: Path | None = context.inputs["policy"] if adapter is None else context.inputs.get("adapter")
     if present is not None:
-        shutil.copytree(present, target)
+        shutil.copytree(present, target, ignore=shutil.ignore_patterns("training_log.json"))
         return
     arguments = {"base": str(context.inputs["policy"]), "adapter": adapter, "folder": str(target)}
     run_in_child("eva_stages.solver.saving:write_new_adapter", arguments, context.work / "adapter.log", lambda: None)

@@ -37,6 +37,10 @@ def run(step: TableStep, *tables: pa.Table) -> tuple[list[dict[str, Any]], dict[
     return table.to_pylist(), counts
 
 
+def prompt_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
+
+
 def test_utilities_are_spread_less_similarity_and_unknown_ones_are_null() -> None:
     evolved = evolutions()
     rows = evolved.to_pylist()
@@ -48,7 +52,7 @@ def test_utilities_are_spread_less_similarity_and_unknown_ones_are_null() -> Non
     memory = [prompt_row([{"role": "user", "content": f"Take {' '.join(rng.choice(WORDS, 3))}."}], "seed") for _ in range(6)]
     new_prompts = [row for index, row in enumerate(children) if index != 1]
     tables = [pa.Table.from_pylist(part) for part in (rewards, new_prompts, memory)]
-    utilities, counts = run(Utilities(name="step", similarity_penalty=0.3), evolved, pa.Table.from_pylist(children), *tables)
+    utilities, counts = run(Utilities(name="step", similarity_penalty=0.3), evolved, prompt_table(children), *tables)
 
     known_rewards = {row["prompt_id"]: np.array(row["rewards"]) for row in rewards if None not in row["rewards"]}
     means = np.array([values.mean() for values in known_rewards.values()])
@@ -72,6 +76,25 @@ def test_utilities_are_spread_less_similarity_and_unknown_ones_are_null() -> Non
         assert utility["utility"] == pytest.approx(spread - 0.3 * similarity)
     unknown = sum(row["utility"] is None for row in utilities)
     assert counts == {"valid": 14, "invalid": 1, "unknown": unknown} and unknown > 1
+
+
+def test_the_gate_decides_what_is_valid_and_what_it_never_saw_is_unknown() -> None:
+    rows = evolutions(parents=3).to_pylist()
+    rows[7]["reference"] = "another"  # a copy of 4
+    rows[8]["messages"], rows[8]["prompt_id"] = rows[0]["messages"], rows[0]["prompt_id"]  # 3 is a copy of 0 too
+    evolved = pa.Table.from_pylist(rows, schema=SCHEMAS["recorded_evolutions"])
+    children, _ = run(Children(name="step"), evolved)
+    verdict_by_place = {0: True, 4: True, 5: False, 6: None}
+    verdicts = pa.table({"prompt_id": [rows[place]["prompt_id"] for place in verdict_by_place], "valid": list(verdict_by_place.values())})
+    passed_rows = [rows[place] for place in (0, 4)]
+    rewards = [{"prompt_id": row["prompt_id"], "rewards": [0.0, 1.0]} for row in passed_rows]
+    memory = prompt_table([prompt_row([{"role": "user", "content": "Sort."}], "seed")])
+    tables = (prompt_table(children), pa.Table.from_pylist(rewards), prompt_table(passed_rows), memory, verdicts)
+    utilities, _ = run(Utilities(name="step"), evolved, *tables)
+    expected = {0: True, 1: False, 2: None, 3: True, 4: True, 5: False, 6: None, 7: None, 8: True, 9: None, 10: None, 11: None}
+    assert {place: row["valid"] for place, row in enumerate(utilities)} == expected
+    assert all((row["utility"] is None) == (row["valid"] is None) for row in utilities)
+    assert [utilities[place]["similarity"] for place in (3, 8)] == [1.0] * 2
 
 
 def test_an_invalid_evolution_never_wins_and_unknown_ones_are_in_no_pair() -> None:
