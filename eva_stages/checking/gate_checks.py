@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from eva_stages.core.config.function_fields import in_file
-from eva_stages.core.config.gate_config import Gate, GateAudit
+from eva_stages.core.config.gate_config import BY_JUDGE, Gate, GateAudit
 from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import LettercraftNoisyReward, LettercraftReward, Reward, VerifierReward
@@ -30,8 +29,11 @@ def check_gate(recipe: Recipe, _: Resolved) -> Iterator[str]:
         yield from _function(recipe, f"{GATE}.audit.answerable", gate.audit.answerable)
         if gate.audit.judge is not None and gate.audit.judge == gate.judge:
             note(f"{GATE}.audit.judge: is the gate's own judge, so the audit shows only how well it repeats itself; give a stronger one")
-        if gate.audit.answerable == gate.answerable and in_file(gate.audit.answerable):
-            note(f"{GATE}.audit.answerable: is the gate's own function, so the precision will be 1 whatever it is worth; give another test")
+        if gate.audit.answerable == gate.answerable != BY_JUDGE:
+            note(
+                f"{GATE}.audit.answerable: {gate.answerable} is the gate's own function, so the precision will be 1 whatever it is worth; "
+                "give another function or a judge, or leave the audit out"
+            )
 
 
 def _judge(place: str, config: Gate | GateAudit) -> Iterator[str]:

@@ -6,13 +6,16 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eva_stages.core.distil import TableStep
+from eva_stages.core.errors import DataError
 from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.rows import SCHEMAS, Message, last_user_text, normalise
 from eva_stages.core.tables import Rows, first_places, take
 from eva_stages.creator.function_calls import filter_reason
 from eva_stages.creator.sketching import PERMUTATIONS, first_of_their_kind, sketches
+from eva_stages.models.task_families import read_task
 
 
 def prompt_text(messages: Sequence[Message]) -> str:
@@ -50,7 +53,11 @@ class Curate(TableStep):
         ids = pa.concat_arrays([*earlier_ids, evolutions["prompt_id"].take(pa.array(usable))])
         distinct = first_places(ids)
         new = distinct[distinct >= earlier_count]
-        counts["duplicate"] += len(usable) - len(new)
+        duplicates = np.setdiff1d(np.arange(earlier_count, len(order)), new)
+        conflicts = _reference_conflicts([*earlier, evolutions], order, ids, distinct, duplicates)
+        counts["duplicate"] += len(duplicates) - conflicts
+        if conflicts:
+            counts["reference_conflict"] = conflicts
         if self.near_duplicate is not None:
             is_new = _first_of_their_kind([*earlier, evolutions], order[distinct], self.near_duplicate)[distinct >= earlier_count]
             counts["near_duplicate"] += len(new) - int(is_new.sum())
@@ -72,6 +79,33 @@ def passing_places(evolutions: Rows, places: np.ndarray, filters: Sequence[Funct
             passing.append(reason is None)
             counts.update([reason] if reason else [])
     return places[np.array(passing, dtype=bool)]
+
+
+def _reference_conflicts(sources: Sequence[Rows], order: np.ndarray, ids: pa.Array, distinct: np.ndarray, duplicates: np.ndarray) -> int:
+    """How many duplicates have another reference than the prompt that is kept: one of the two is wrong, or only written differently.
+
+    Args:
+        order: places of prompts in the sources.
+        ids: of the prompts at `order`.
+        distinct, duplicates: indices into `order`, of the first prompts of each id and of duplicates.
+    """
+    if not len(duplicates):
+        return 0
+    firsts = distinct[pc.index_in(ids.take(pa.array(duplicates)), value_set=ids.take(pa.array(distinct))).to_numpy()]
+    answers = ([_answer(reference) for reference in _references(sources, order[places])] for places in (duplicates, firsts))
+    return sum(None not in pair and pair[0] != pair[1] for pair in zip(*answers, strict=True))
+
+
+def _references(sources: Sequence[Rows], places: np.ndarray) -> list[str | None]:
+    return [reference for table in take(sources, places, ["reference"]) for reference in table["reference"].to_pylist()]
+
+
+def _answer(reference: str | None) -> str | None:
+    """What a reference says: the answer of a reasoning-gym task, whose other fields may differ, or the text."""
+    try:
+        return read_task(reference).answer
+    except DataError:
+        return reference
 
 
 def _first_of_their_kind(sources: Sequence[Rows], places: np.ndarray, threshold: float) -> np.ndarray:

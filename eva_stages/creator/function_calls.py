@@ -15,6 +15,7 @@ from eva_stages.core.errors import DataError
 from eva_stages.core.failures import CALL_ERRORS, error_reason
 from eva_stages.core.generating import COSTS
 from eva_stages.core.rows import Message
+from eva_stages.creator.conversations import SURROGATE
 
 Metric = Callable[[np.ndarray], np.ndarray]
 Selection = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -139,6 +140,8 @@ def evolution_by(function: Evolver, text: str, reference: str | None, rng: np.ra
 def _checked_evolution(result: Any) -> tuple[str, str | None, str]:
     match result:
         case (str() as evolved, str() | None as reference, str() as mutation) if mutation and (reference is None or reference.strip()):
+            if SURROGATE.search(f"{evolved}{reference}{mutation}"):
+                raise DataError(f"the evolver returned {short(result)}, with half a character (a lone surrogate); return whole characters")
             return evolved, reference, mutation
     raise DataError(
         f"the evolver returned {short(result)}; return three values: the new prompt, its reference as a text (None if it has none), and "

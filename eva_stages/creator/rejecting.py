@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from eva_stages.core.rows import normalise
+from eva_stages.creator.conversations import SURROGATE
 from eva_stages.models.task_evolver import IMPOSSIBLE
 
 LEAKS = (
@@ -74,7 +75,7 @@ CLOSING = re.compile(
 """Closing phrases of assistants."""
 HEADING = re.compile(r"Prompt#(?:\*\*)?:(?:\*\*)?|^[ \t*#]*#[\w ]+Prompt#[ \t*]*$", re.MULTILINE)
 """The template's heading in a reply: with its colon, or on a separate line; optionally in bold."""
-FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
+FENCE = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
 NO_PROMPT_AND_REFERENCE = "no_prompt_and_reference"
 """The reply of an evolver that has to return a prompt and its reference has not both."""
 QUOTED_TEXT = re.compile(r'"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
@@ -90,7 +91,7 @@ def read_evolution(reply: str | None) -> str:
 def read_prompt_and_reference(reply: str | None) -> tuple[str, str | None]:
     """The evolved prompt and its reference in a reply that is one JSON object, which may be in a code fence; ("", None) if it is not.
 
-    The text of a number counts as a text: {"prompt": "...", "reference": 72}.
+    The text of a number counts as a text: {"prompt": "...", "reference": 72}. A text with half a character does not; no file can hold it.
     """
     fence = FENCE.fullmatch((reply or "").strip())
     try:
@@ -100,7 +101,7 @@ def read_prompt_and_reference(reply: str | None) -> tuple[str, str | None]:
     except (ValueError, RecursionError):
         return "", None
     match document:
-        case {"prompt": str() as prompt, "reference": str() as reference} if reference.strip():
+        case {"prompt": str() as prompt, "reference": str() as reference} if reference.strip() and not SURROGATE.search(prompt + reference):
             return prompt.strip(), reference.strip()
     return "", None
 

@@ -14,9 +14,9 @@ def lettercraft(messages: list[Message], response: str, reference: str | None) -
     Raises:
         ValueError: a missing reference.
     """
-    if not reference:
+    if reference is None or not reference.strip():
         raise ValueError("no reference to check against; set prompts.references and creator.evolve.returns: prompt_and_reference")
-    return float(final_word(response) == reference)
+    return float(final_word(response) == reference.strip())
 
 
 class LettercraftReward(PointwiseReward):

@@ -1,3 +1,5 @@
+import json
+
 import pyarrow as pa
 import pytest
 
@@ -29,6 +31,19 @@ def test_rejects_duplicates_and_near_duplicates_go_and_are_counted() -> None:
     assert texts(kept_rows) == [LONG, "other"]
     assert counts == {"evolved": 6, "kept": 2, "duplicate": 2, "near_duplicate": 1, "refusal": 1}
     assert counts["evolved"] == sum(count for reason, count in counts.items() if reason != "evolved")
+
+
+def test_duplicates_with_another_reference_than_the_prompt_that_is_kept_are_counted_apart() -> None:
+    def table(schema: str, *sums: tuple[str, str | None]) -> pa.Table:
+        rows = [prompt_row([{"role": "user", "content": text}], "test", reference=reference) for text, reference in sums]
+        return pa.Table.from_pylist([{**row, "rejected": None} for row in rows], schema=SCHEMAS[schema])
+
+    tasks = [json.dumps({"family": "sums", "knobs": {}, "seed": seed, "answer": answer}) for seed, answer in enumerate("778")]
+    new = [("1 + 2", "3"), ("old", "5"), ("1 + 2", "4"), ("no reference", None), ("1 + 2", "3"), ("no reference", "1"), ("old", "6")]
+    evolved = table("evolutions", *new, *(("3 + 4", task) for task in tasks))
+    kept_rows, counts = Curate(name="curate", near_duplicate=None).transform(evolved, table("prompts", ("x", "1"), ("old", "5")))
+    assert list(zip(texts(kept_rows), kept_rows["reference"].to_pylist(), strict=True)) == [new[0], new[3], ("3 + 4", tasks[0])]
+    assert counts == {"evolved": 10, "kept": 3, "duplicate": 4, "near_duplicate": 0, "reference_conflict": 3}
 
 
 def test_near_duplicates_of_any_earlier_prompt_set_go() -> None:

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from eva_stages.core.errors import DataError
 from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
 from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.parts import STATISTICS
 from eva_stages.core.prompt_references import REQUEST
 from eva_stages.core.rows import Message, last_user_text, prompt_row
 from eva_stages.creator.evolving import EvolvePrompts
+from eva_stages.creator.function_calls import evolution_by
 from eva_stages.creator.function_evolver import EvolveByFunction
 from eva_stages.creator.rejecting import NO_PROMPT_AND_REFERENCE, read_prompt_and_reference
 from eva_stages.lettercraft.language import parse
@@ -107,6 +110,9 @@ def test_lettercraft_s_evolver_returns_the_exact_answers() -> None:
         '["What is 1 + 2 + 3?", "6"]',
         '{"reference": "6"}',
         '{"prompt": "What is 1 + 2 + 3?", "reference": NaN}',
+        '{"prompt": "What is 1 + 2 + 3? \\ud83d", "reference": "6"}',
+        '{"prompt": "What is 1 + 2 + 3?", "reference": "6 \\ude00"}',
+        '```json\n{"prompt": "What is 9?", "reference": "9"}\n```\n```json\n{"prompt": "What is 8?", "reference": "8"}\n```',
     ],
 )
 def test_a_reply_without_both_is_rejected_with_its_own_reason_and_has_no_reference(reply: str) -> None:
@@ -123,6 +129,8 @@ def test_a_truncated_reply_and_an_unusable_prompt_keep_their_reasons() -> None:
     rows = evolve(RecordingLLM(replies=[*replies, '{"prompt": "", "reference": "3"}']), [sum_row(1, 2)], generations=3)
     assert [row["rejected"] for row in rows] == [None, "refusal", "empty"]
     assert read_prompt_and_reference('{"prompt": "p", "reference": 0.50}') == ("p", "0.50"), "the text of a number is not changed"
+    for form in ("```JSON\r\n{}\r\n```", "```json {} ```", "\n```\n{}\n```\n"):
+        assert read_prompt_and_reference(form.replace("{}", '{"prompt": "p", "reference": "\\ud83d\\ude00"}')) == ("p", "\U0001f600")
 
 
 def test_a_function_evolves_with_references_and_its_failures_are_failed_calls(add_term: FunctionCode) -> None:
@@ -137,6 +145,8 @@ def test_a_function_evolves_with_references_and_its_failures_are_failed_calls(ad
     assert [row["rejected"] for row in bare_rows] == [NO_PROMPT_AND_REFERENCE] * 2 and [row["rejected"] for row in equal_rows] == [
         "unchanged"
     ] * 2
+    with pytest.raises(DataError, match="half a character"):
+        evolution_by(lambda text, reference, rng: (text, "\ud83d", "half"), "What is 9?", "9", np.random.default_rng(0))
     (child,) = evolve_by(add_term, [inputs[3]], generations=1)
     assert child["rejected"] is None and child["reference"] is None, "without `returns`, a function may leave a reference out"
 

@@ -39,8 +39,10 @@ def test_lettercraft_s_verifier_checks_the_result_against_the_reference_that_the
     assert lettercraft(messages, "planet, reverse it, tenalp", "tenalp") == 1.0
     assert lettercraft(messages, "planet, reverse it, tenalp", "planet") == 0.0
     assert lettercraft(messages, "planet, reverse it, planet", "planet") == 1.0
-    with pytest.raises(ValueError, match="no reference"):
-        lettercraft(messages, "tenalp", None)
+    assert lettercraft(messages, "tenalp", " tenalp\n") == 1.0
+    for reference in (None, "", " \n"):
+        with pytest.raises(ValueError, match="no reference"):
+            lettercraft(messages, "tenalp", reference)
 
 
 @pytest.mark.parametrize(
