@@ -21,7 +21,7 @@ def coverage_table(history: History) -> Table:
     for artifact in history.every("coverage"):
         figures = table(artifact, list(HEADS))
         if figures is not None:
-            rows += [[artifact.iteration, *(_shown(row[name]) for name in HEADS)] for row in figures.to_pylist()]
+            rows += [[artifact.iteration, *(_rounded_value(row[name]) for name in HEADS)] for row in figures.to_pylist()]
     note = (
         "All different prompts of the sets up to the iteration. Vendi score (1 = no two alike) and clusters (prompts with another one at "
         "a BLEU of .5 or more) are over a uniform sample of at most 1,000 of them; both depend on its size. Distance: mean over at most "
@@ -30,5 +30,5 @@ def coverage_table(history: History) -> Table:
     return Table("Diversity of all prompts so far", ["iteration", *HEADS.values()], rows, note)
 
 
-def _shown(value: float | None) -> float | None:
+def _rounded_value(value: float | None) -> float | None:
     return round(value, 3) if isinstance(value, float) else value
