@@ -7,6 +7,8 @@ at the same time changes no result: each has the same settings, threads included
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+import psutil
+
 from eva_stages.core.config.engine_config import Engine, LocalEngine
 from eva_stages.core.devices import cpu_cores, has_accelerator
 from eva_stages.core.job_context import NICENESS, interruption, job
@@ -15,7 +17,7 @@ from eva_stages.core.ledger import tree_bytes
 from eva_stages.core.progress import Reporter
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import complete_stage, completed_stages, report_waiting
-from eva_stages.core.stage import RUN, FunctionStage, Outside, Stage, closure, uses
+from eva_stages.core.stage import RUN, WORK, FunctionStage, Outside, Stage, closure, uses
 
 STAGES_AT_A_TIME = 2
 RETRY_SECONDS = 1.0
@@ -24,6 +26,8 @@ NICENESS_BESIDE = "5"
 """Of the stages that no training needs. A training has three quarters of a core that it shares with such a stage."""
 MOST_BYTES = 1 << 30
 """Of the models and files of a recipe: two larger models at a time might not fit into memory."""
+MEMORY_PER_BYTE = 16
+"""Free memory that two stages need for each of these bytes: training holds weights, gradients and moments as float32."""
 
 
 def can_overlap(stages: Iterable[Stage], engine: Engine) -> bool:
@@ -34,10 +38,11 @@ def can_overlap(stages: Iterable[Stage], engine: Engine) -> bool:
     all_stages = closure(list(stages))
     if not isinstance(engine, LocalEngine) or cpu_cores() < STAGES_AT_A_TIME or has_accelerator():
         return False
-    if any(use.needs(RUN) for stage in all_stages for use in uses(stage)):
+    if any(use.needs(WORK) or use.needs(RUN) for stage in all_stages for use in uses(stage)):  # it saves paid calls there
         return False
     files = {source.path for stage in all_stages for source in stage.inputs.values() if isinstance(source, Outside)}
-    return sum(tree_bytes(path) if path.is_dir() else path.stat().st_size for path in files) <= MOST_BYTES
+    size = sum(tree_bytes(path) if path.is_dir() else path.stat().st_size for path in files)
+    return size <= min(MOST_BYTES, psutil.virtual_memory().available // MEMORY_PER_BYTE)
 
 
 def execute_overlapping(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engine, repair: bool) -> None:
@@ -45,10 +50,7 @@ def execute_overlapping(run: Run, stages: Iterable[Stage], reporter: Reporter, e
 
     No stage starts before the earlier ones that may stop the run are complete.
     """
-    try:
-        _Overlap(run, closure(list(stages)), reporter, engine, repair).complete()
-    finally:
-        interruption.clear()
+    _Overlap(run, closure(list(stages)), reporter, engine, repair).complete()
 
 
 class _Overlap:
@@ -73,6 +75,8 @@ class _Overlap:
                         self._complete_fingerprints.add(stage.fingerprint)
             except BaseException:
                 interruption.set()  # the other thread ends its process
+                pool.shutdown()
+                interruption.clear()  # not before: a second Ctrl-C during the shutdown must not let the thread continue
                 raise
 
     def _next_stage(self) -> Stage | None:

@@ -102,8 +102,10 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
         child = context.Process(target=_main, args=child_arguments, name=process_name())
         try:
             with _bookkeeping:
+                check_interruption()  # or it would start another fork server
                 child.start()
         except (EOFError, ConnectionError) as error:
+            check_interruption(ECHO_SECONDS)  # Ctrl-C ends a fork server that still imports
             raise StageError("the fork server was killed (out of memory?)") from error
         finally:
             for lock in locks:  # the child has its own

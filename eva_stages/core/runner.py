@@ -145,6 +145,7 @@ def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: T
         run.clear(stage)
     except KeyboardInterrupt:
         _try_event(run, "interrupted", {**event, "seconds": round(time.monotonic() - clock, 3)})
+        reporter.log(f"{stage.label}: interrupted")
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         cause = _cause(error, run)

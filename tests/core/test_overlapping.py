@@ -1,6 +1,8 @@
 """Two stages of a run at a time: what waits for what, what a failure and a limit mean for the other stage."""
 
 import json
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,11 @@ import pytest
 from eva_stages.core.devices import cpu_cores, has_accelerator
 from eva_stages.core.errors import StageError
 from eva_stages.core.job_context import check_interruption, interruption, job_environment
-from eva_stages.core.overlapping import can_overlap, execute_overlapping
+from eva_stages.core.overlapping import MOST_BYTES, can_overlap, execute_overlapping
 from eva_stages.core.progress import Reporter
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import LOCAL, Context
-from eva_stages.core.stage import RUN, Check, FunctionStage, Input, Stage, Use
+from eva_stages.core.stage import RUN, WORK, Check, FunctionStage, Input, Outside, Stage, Use
 from tests.core.test_checks import stage as limited_stage
 
 MEETING = threading.Barrier(2)
@@ -42,6 +44,14 @@ def wait_for_interruption(context: Context) -> dict[str, Any]:
 def fail_beside(context: Context) -> dict[str, Any]:
     BEGIN_EVENT.wait(60)
     raise ValueError("it is odd")
+
+
+def interrupt_again(context: Context) -> dict[str, Any]:
+    """As a user who presses Ctrl-C once more while the stage ends."""
+    BEGIN_EVENT.set()
+    interruption.wait(60)
+    os.kill(os.getpid(), signal.SIGINT)
+    return write(context)
 
 
 def stage_of(name: str, function: Any, *inputs: Stage, iteration: int = 0, checks: tuple[Check, ...] = ()) -> FunctionStage:
@@ -81,6 +91,15 @@ def test_a_failed_stage_interrupts_the_other_one_and_nothing_else_starts(tmp_pat
     assert not interruption.is_set()
 
 
+def test_a_second_interruption_does_not_revoke_the_first(tmp_path: Path) -> None:
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            execute(tmp_path, stage_of("train", interrupt_again), stage_of("score", fail_beside))
+        assert interruption.is_set()
+    finally:
+        interruption.clear()
+
+
 def test_nothing_starts_before_a_stage_that_may_stop_the_run_is_complete(tmp_path: Path) -> None:
     hot_stage = limited_stage(90, 80, stop=True)
     with pytest.raises(StageError, match="the run stops after iteration"):
@@ -88,7 +107,17 @@ def test_nothing_starts_before_a_stage_that_may_stop_the_run_is_complete(tmp_pat
     assert all(event["stage"] == hot_stage.label for event in Run(tmp_path / "run").events())
 
 
-def test_stages_that_pay_for_calls_run_one_after_the_other() -> None:
-    free_stage, paid_stage = stage_of("score", write), FunctionStage("score", 0, {}, function=Use("a:b", {"journal": Input(RUN)}))
+@pytest.mark.parametrize("folder", [WORK, RUN])
+def test_stages_that_pay_for_calls_run_one_after_the_other(folder: str) -> None:
+    free_stage = stage_of("score", write)
+    paid_stage = FunctionStage("score", 0, {}, function=Use("a:b", {"llm": Use("c:d", {}, {"journal": Input(folder)})}))
     assert can_overlap([free_stage], LOCAL) == (cpu_cores() > 1 and not has_accelerator())
     assert not can_overlap([free_stage, paid_stage], LOCAL)
+
+
+def test_large_models_run_one_after_the_other(tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    with model.open("wb") as stream:
+        stream.truncate(MOST_BYTES + 1)
+    stage = FunctionStage("score", 0, {"policy": Outside("model", model, "digest")}, function=Use(f"{__name__}:write"))
+    assert not can_overlap([stage], LOCAL)
