@@ -34,7 +34,6 @@ from eva_stages.core.kinds import (
 )
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Outside, RowStage, Stage, Use
-from eva_stages.evaluation.held_out_rewards import BASE_POLICY
 from pipelines.model_calls import date_of
 from pipelines.response_stages import responding, rewarding
 
@@ -73,7 +72,7 @@ def health_stages(
         of_base, of_policies: the evaluations of the base policy and of each iteration's policy.
     """
     first, previous_score = _policy_responses(recipe, resolved, seeds, 0, base, base, of_base, BASE), _score(recipe, of_base, BASE)
-    earlier = {BASE_POLICY: first}
+    earlier: dict[str, PolicyResponses] = {BASE: first}
     iteration_stages = []
     parts = zip(creators, prompt_sets, solvers, of_policies, strict=True)
     for number, (creator, prompts, solver, evaluation) in enumerate(parts):
@@ -81,7 +80,8 @@ def health_stages(
             _policy_responses(recipe, resolved, seeds, number, solver[-1], base, evaluation, EVAL),
             _score(recipe, evaluation, EVAL),
         )
-        rejudging = _rejudging(recipe, evaluation) if number == 0 else ()
+        judgments = next((stage for stage in evaluation if stage.kind == JUDGE), None) if number == 0 else None
+        rejudging = _rejudging(recipe, judgments) if judgments and recipe.health.judge_repeats else ()
         inputs = {
             "prompts": prompts,
             "seeds": seeds,
@@ -97,7 +97,7 @@ def health_stages(
             "score_before": previous_score,
             **{name: next((stage for stage in creator if stage.name == kind), None) for name, kind in OF_PROMPTS.items()},
             **_held_out_inputs(recipe, responses, earlier),
-            **dict(zip(("judgments", "rejudgments"), rejudging[-2:], strict=False)),
+            **({"judgments": judgments, "rejudgments": rejudging[-1]} if rejudging else {}),
         }
         present_inputs = {name: stage for name, stage in inputs.items() if stage is not None}
         health = _health(recipe, resolved, number, present_inputs)
@@ -117,11 +117,8 @@ def _held_out_inputs(recipe: Recipe, responses: PolicyResponses, earlier: Mappin
     return inputs
 
 
-def _rejudging(recipe: Recipe, evaluation: Sequence[Stage]) -> tuple[Stage, ...]:
-    """A sample of the first judged benchmark's questions, the judgments of all questions, and a second call for those of the sample."""
-    judgments = next((stage for stage in evaluation if stage.kind == JUDGE), None)
-    if not recipe.health.judge_repeats or judgments is None:
-        return ()
+def _rejudging(recipe: Recipe, judgments: Stage) -> tuple[Stage, Stage]:
+    """A sample of the questions of a benchmark's judgments, and a second call about each of them."""
     assert isinstance(judgments, RowStage)
     settings = {"size": recipe.health.judge_repeats, "seed": derive_seed(recipe.seed, "judge sample")}
     sample = FunctionStage(
@@ -136,7 +133,7 @@ def _rejudging(recipe: Recipe, evaluation: Sequence[Stage]) -> tuple[Stage, ...]
         inputs={**judgments.inputs, "questions": sample},
         steps=tuple(replace(step, arguments={**step.arguments, "repeat": 1}) for step in judgments.steps),
     )
-    return sample, judgments, rejudgments
+    return sample, rejudgments
 
 
 def _health(recipe: Recipe, resolved: Resolved, iteration: int, inputs: Inputs) -> Stage:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from eva_stages.checking.reference_checks import has_seed_references, needs_reference
 from eva_stages.core.config.evaluation_config import JudgedBenchmark, Lettercraft
 from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, in_file
-from eva_stages.core.config.prompts_config import ReasoningGymPrompts
+from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward, VerifierReward
+from eva_stages.core.config.rewards_config import EnsembleReward, LocalReward, OneReward, PairwiseReward, VerifierReward
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.terminal import note
 
@@ -41,7 +41,8 @@ def _held_out_reward(recipe: Recipe) -> Iterator[str]:
     held_out_reward, reward = recipe.health.held_out_reward, recipe.reward
     if held_out_reward is None:
         return
-    if held_out_reward in ([member.reward for member in reward.members] if isinstance(reward, EnsembleReward) else [reward]):
+    training_rewards: list[OneReward] = [member.reward for member in reward.members] if isinstance(reward, EnsembleReward) else [reward]
+    if _scorer(held_out_reward) in map(_scorer, training_rewards):
         yield f"health.held_out_reward: training sees this reward (kind {held_out_reward.kind}); give one that reward does not name"
     if not recipe.health.answers and not _has_lettercraft(recipe):
         yield (
@@ -49,10 +50,20 @@ def _held_out_reward(recipe: Recipe) -> Iterator[str]:
             "evaluation; set health.answers=256, or leave health.held_out_reward out"
         )
     if isinstance(reward, EnsembleReward | PairwiseReward):
+        if "reward_divergence" in recipe.health.stop:
+            yield (
+                f"health.stop: rewards of kind {reward.kind} have no level that can be compared between iterations, so reward_divergence "
+                "is not measured; leave it out"
+            )
         note(
             f"health.held_out_reward: rewards of kind {reward.kind} have no level that can be compared between iterations, so health "
             "reports the held-out reward alone, and no reward_divergence"
         )
+
+
+def _scorer(reward: OneReward) -> object:
+    """What two equal rewards have in common: of a reward model its checkpoint, whatever its other settings."""
+    return (reward.model, reward.revision) if isinstance(reward, LocalReward) else reward
 
 
 def _held_out_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
@@ -64,7 +75,11 @@ def _held_out_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     if in_file(name) and not needs_reference(recipe, resolved, FunctionChoice(place, name, VERIFIER)):
         return
     if _has_lettercraft(recipe):
-        yield f"{place}: {name} needs references, and the questions of the Lettercraft evaluation have none; take kind lettercraft"
+        if not isinstance(recipe.prompts, LettercraftPrompts) or not recipe.prompts.references:
+            yield (
+                f"{place}: {name} needs references, and the questions of the Lettercraft evaluation have none; take kind lettercraft, or "
+                "set prompts.references=true if the prompts are of kind lettercraft"
+            )
     elif not has_seed_references(recipe):
         yield (
             f"{place}: {name} needs references, and the prompts have none; set prompts.reference_column to the column that holds them "

@@ -21,12 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from eva_stages.core.kinds import BASE
 from eva_stages.core.numeric import drawable
 from eva_stages.core.tables import per_prompt_mean, read_table, reward_matrix
 
 Figures = dict[str, float | None]
-BASE_POLICY = "base"
-"""The base policy, in the names of a stage's inputs."""
 
 
 class Rewards(NamedTuple):
@@ -41,20 +40,20 @@ def held_out_figures(inputs: Mapping[str, Path]) -> Figures:
     """The figures of an iteration, from reward stages: `rewards` and `held_out` of its policy, `held_out_base`, `held_out_0`, ... of every
     earlier policy, and `rewards_base`, `rewards_0`, ... if levels of the training reward can be compared."""
     earlier_names = [name.removeprefix("held_out_") for name in inputs if name.startswith("held_out_")]
-    is_comparable = f"rewards_{BASE_POLICY}" in inputs
+    is_comparable = f"rewards_{BASE}" in inputs
 
     def rewards_of(suffix: str) -> Rewards:
         return Rewards(_question_means(inputs[f"held_out{suffix}"]), _question_means(inputs[f"rewards{suffix}"]) if is_comparable else None)
 
     policy, earlier = rewards_of(""), {name: rewards_of(f"_{name}") for name in earlier_names}
-    base = earlier[BASE_POLICY]
+    base = earlier[BASE]
     training_gain = None
     if policy.training is not None and base.training is not None:
-        training_gain = gain(policy.training, base.training, _responses(inputs[f"rewards_{BASE_POLICY}"]))
+        training_gain = gain(policy.training, base.training, _responses(inputs[f"rewards_{BASE}"]))
     return {
         "held_out_reward": _mean(policy.held_out_means),
         "reward_gain": training_gain,
-        "held_out_gain": gain(policy.held_out_means, base.held_out_means, _responses(inputs[f"held_out_{BASE_POLICY}"])),
+        "held_out_gain": gain(policy.held_out_means, base.held_out_means, _responses(inputs[f"held_out_{BASE}"])),
         **divergence(policy, list(earlier.values())),
     }
 
@@ -94,10 +93,11 @@ def divergence(policy: Rewards, earlier: Sequence[Rewards]) -> Figures:
 
 
 def decrease_p(decrease: np.ndarray) -> float:
-    """The one-sided p value of the paired t test, of the questions' differences, shape (n,), n at least 2."""
+    """The one-sided p value of the paired t test, of the questions' differences, shape (n,), n at least 2; of the sign test, 2^-n, where
+    all differences are equal."""
     error = float(decrease.std(ddof=1)) / math.sqrt(len(decrease))
     if not error:
-        return 0.0 if decrease[0] > 0 else 1.0
+        return 0.5 ** len(decrease) if decrease[0] > 0 else 1.0
     return float(stats.t.sf(decrease.mean() / error, len(decrease) - 1))
 
 

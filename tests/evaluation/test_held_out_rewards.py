@@ -19,6 +19,8 @@ from tests.building import build_rounds, check
 from tests.conftest import TINY
 
 EXACT = {"kind": "lettercraft", "exact": True}
+ENSEMBLE = {"kind": "ensemble", "members": [{"reward": {"kind": "lettercraft"}}, {"reward": {"kind": "lettercraft_proxy"}}]}
+CLASSIFIER = {"kind": "sequence_classifier", "model": "./reward-model"}
 
 
 def tiny(**changes: object) -> Recipe:
@@ -67,7 +69,7 @@ def test_unknown_rewards_are_left_out_and_too_few_give_no_figure() -> None:
     expected = stats.ttest_rel(base.held_out_means[150:], policy.held_out_means[150:], alternative="greater").pvalue
     assert figures["reward_divergence"] == pytest.approx(expected, rel=1e-9)
     assert set(divergence(Rewards(np.full(200, np.nan), policy.training), [base]).values()) == {None}
-    assert divergence(Rewards(np.zeros(5), np.ones(5)), [Rewards(np.ones(5), np.zeros(5))])["reward_divergence"] == 0
+    assert divergence(Rewards(np.zeros(5), np.ones(5)), [Rewards(np.ones(5), np.zeros(5))])["reward_divergence"] == 1 / 32
     assert divergence(Rewards(np.ones(5), np.ones(5)), [Rewards(np.ones(5), np.zeros(5))])["reward_divergence"] == 1
     assert (
         gain(np.array([3.0, np.nan]), np.array([1.0, 1.0]), np.array([0.0, 2.0])) == 2 and gain(np.ones(2), np.ones(2), np.ones(4)) is None
@@ -139,7 +141,12 @@ def test_health_reads_the_gate_and_the_coverage_of_recipes_that_have_them() -> N
     ("changes", "message"),
     [
         ({"health__held_out_reward": {"kind": "lettercraft"}}, "training sees this reward (kind lettercraft)"),
+        ({"reward": CLASSIFIER, "health__held_out_reward": {**CLASSIFIER, "dtype": "float32"}}, "training sees this reward"),
         ({"health__held_out_reward": {"kind": "lettercraft_judge"}}, "health.held_out_reward"),
+        (
+            {"reward": ENSEMBLE, "health__held_out_reward": EXACT, "health__stop": ["reward_divergence"]},
+            "health.stop: rewards of kind ensemble have no level",
+        ),
         ({"health__held_out_reward": EXACT, "health__answers": 0, "evaluation__benchmarks": []}, "set health.answers=256"),
         ({"health__held_out_reward": {"kind": "verifier", "function": "math"}}, "questions of the Lettercraft evaluation have none"),
         ({"health__judge_repeats": 50, "evaluation__benchmarks": []}, "no judged benchmark; add one"),
@@ -153,9 +160,12 @@ def test_what_health_cannot_measure_is_an_error_before_the_run(changes: dict[str
     assert message in str(error.value)
 
 
+def test_a_held_out_verifier_checks_against_the_references_of_lettercrafts_questions() -> None:
+    check(tiny(prompts__references=True, health__held_out_reward={"kind": "verifier", "function": "lettercraft"}))
+
+
 def test_an_ensemble_has_no_level_and_the_recipe_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    members = [{"reward": {"kind": "lettercraft"}}, {"reward": {"kind": "lettercraft_proxy"}}]
-    recipe = tiny(reward={"kind": "ensemble", "members": members}, health__held_out_reward=EXACT)
+    recipe = tiny(reward=ENSEMBLE, health__held_out_reward=EXACT)
     check(recipe)
     assert "and no reward_divergence" in capsys.readouterr().err
     assert not any(name.startswith("rewards_") and name != "rewards_before" for name in build_rounds(recipe)[-1].health[-1].inputs)

@@ -65,12 +65,14 @@ def test_a_sample_is_matched_by_prompt_and_game_and_missing_verdicts_are_left_ou
 def test_the_sample_is_judged_again_once_per_run_by_other_draws() -> None:
     rounds = build_rounds(tiny(health__judge_repeats=5))
     names = [[stage.name for stage in iteration.health] for iteration in rounds]
-    assert names == [["judge-sample", "eval-judge", "eval-rejudge", "health"], ["health"]]
-    _, judging, rejudging, health = rounds[0].health
+    assert names == [["judge-sample", "eval-rejudge", "health"], ["health"]]
+    assert len(rounds[0].stages) == len({stage.label for stage in rounds[0].stages}), "a plan counts the calls of each stage once"
+    _, rejudging, health = rounds[0].health
+    judging = health.inputs["judgments"]
     assert isinstance(judging, RowStage) and isinstance(rejudging, RowStage)
     assert rejudging.steps[0].arguments == {**judging.steps[0].arguments, "repeat": 1} and rejudging.schema == "judgments"
     assert {name for name in judging.inputs if judging.inputs[name] != rejudging.inputs[name]} == {"questions"}
-    assert health.inputs["rejudgments"] == rejudging and health.inputs["judgments"] == judging
+    assert health.inputs["rejudgments"] == rejudging and judging in rounds[0].evaluation
     row = {"prompt_id": "p", "game": 0, "conversation": []}
     seeds = {JudgePairs(name="judge", llm=LettercraftLLM(), seed=1, repeat=number).seed_of(row) for number in (0, 1)}
     assert len(seeds) == 2

@@ -276,7 +276,7 @@ def test_health_shows_every_figure_beside_its_limit_and_says_what_is_beyond_it(t
     (run / "stages.json").write_text(json.dumps(folders))  # as eva 0.1.0 wrote it: the limits are read from the recipe
     section = health(read_history(Run(run)))
     figures = [manifests(run)[f"{iteration}-health"]["figures"] for iteration in (0, 1)]
-    assert [lead.partition(":")[0] for lead in section.lead] == ["Iteration 0", "Iteration 1"] and "health.pair_share=1" in section.lead[0]
+    assert [lead.partition(":")[0] for lead in section.lead] == ["Iteration 0 (also 1)"] and "health.pair_share=1" in section.lead[0]
     rows = {row[0]: list(row[1:]) for row in section.tables[0].rows}
     assert rows["pairs per prompt"] == [*(figure["pair_share"] for figure in figures), "at least", 1.0]
     assert rows["KL divergence from the base policy (nats per token)"] == [*(figure["kl_per_token"] for figure in figures), "at most", None]

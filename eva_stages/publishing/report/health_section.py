@@ -1,23 +1,26 @@
 """The health of every iteration: the signs of one that went wrong, each beside its limit in the run's recipe."""
 
+from collections.abc import Mapping
+
 from matplotlib.axes import Axes
 
 from eva_stages.core.health_signs import SIGNS
+from eva_stages.core.stage import Check
 from eva_stages.publishing.report.plots import Plot, draw, series_style
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
-TRAITS = {"reward": "mean reward of the responses", "win_rate": "judged win rate, 0 to 1", "answer_tokens": "tokens per response"}
-"""Figures without a limit, which others come from."""
-OF_COVERAGE = {"cells": "cells of the prompts"}
-OF_HELD_OUT_REWARD = {
+Figures = dict[str, float | None]
+TRAITS = {
+    "reward": "mean reward of the responses",
+    "win_rate": "judged win rate, 0 to 1",
+    "answer_tokens": "tokens per response",
+    "cells": "cells of the prompts",
     "held_out_reward": "mean held-out reward of the responses",
     "reward_gain": "gain of the training reward over the base policy (standard deviations)",
     "held_out_gain": "gain of the held-out reward over the base policy (standard deviations)",
     "held_out_change": "change of the held-out reward since the best earlier policy",
     "held_out_change_error": "its standard error over questions",
-}
-OF_REPEATED_JUDGMENTS = {
     "judge_agreement": "share of the judgments that the judge repeats",
     "judge_agreement_low": "its 95 % interval: lower end",
     "judge_agreement_high": "its 95 % interval: upper end",
@@ -25,7 +28,7 @@ OF_REPEATED_JUDGMENTS = {
     "judge_kappa_high": "95 % interval of the judge's kappa: upper end",
     "judgments_repeated": "judgments that were repeated",
 }
-"""These figures are shown where a recipe asks for them."""
+"""Figures without a limit, which others come from."""
 
 
 def health(history: History) -> Section:
@@ -33,22 +36,18 @@ def health(history: History) -> Section:
     if not figures:
         return Section("health", "Health", missing=["No health was measured yet; `eva run` measures it after each evaluation."])
     artifacts = history.every("health")
-    lead = [f"Iteration {artifact.iteration}: {sentence}." for artifact in artifacts for sentence in artifact.warnings]
-    lead = lead or ["Every measured figure is within its limit."]
-    limits = {check.figure: check.limit for check in artifacts[0].planned_stage.checks}
+    checks = artifacts[0].planned_stage.checks
+    lead = [sentence for check in checks if (sentence := _violations(check, figures))] or ["Every measured figure is within its limit."]
+    limits: dict[str, Cell] = {check.figure: check.limit for check in checks}
+    says = {name: meaning.says.rstrip(",") for name, meaning in SIGNS.items()} | TRAITS
+    sides = {name: "at most" if meaning.is_maximum else "at least" for name, meaning in SIGNS.items()}
     rows: list[list[Cell]] = [
-        [meaning.says, *(signs.get(name) for signs in figures.values()), "at most" if meaning.is_maximum else "at least", limits.get(name)]
-        for name, meaning in SIGNS.items()
+        [text, *(signs.get(name) for signs in figures.values()), sides.get(name, ""), limits.get(name)]
+        for name, text in says.items()
+        if any(signs.get(name) is not None for signs in figures.values())
     ]
-    optional_traits = {
-        name: says
-        for name, says in (OF_COVERAGE | OF_HELD_OUT_REWARD | OF_REPEATED_JUDGMENTS).items()
-        if any(name in signs for signs in figures.values())
-    }
-    traits = TRAITS | optional_traits
-    rows += [[says, *(signs.get(name) for signs in figures.values()), "", None] for name, says in traits.items()]
     heads = ["figure", *(f"iteration {number}" for number in figures), "should be", "limit"]
-    note = "An empty cell is a figure that this recipe does not give, or one without a limit. Limits are those of the run's recipe."
+    note = "Only figures that this run has. An empty limit is not checked. Limits are those of the run's recipe."
     return Section(
         "health",
         "Health",
@@ -58,7 +57,17 @@ def health(history: History) -> Section:
     )
 
 
-def _gains(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
+def _violations(check: Check, figures: Mapping[int, Figures]) -> str | None:
+    """The iterations that violate a limit, and the first violation; None if there are none."""
+    violations = {number: sentence for number, signs in figures.items() if (sentence := check.violation(signs))}
+    if not violations:
+        return None
+    first, *later = violations
+    rest = f" (also {', '.join(map(str, later))})" if later else ""
+    return f"Iteration {first}{rest}: {violations[first]}."
+
+
+def _gains(figures: Mapping[int, Figures]) -> list[Plot]:
     """The training reward beside the held-out one; they part where the training reward is exploited."""
     names = {"reward_gain": "training reward", "held_out_gain": "held-out reward"}
     gains = {name: {number: value for number, signs in figures.items() if (value := signs.get(name)) is not None} for name in names}
@@ -67,7 +76,8 @@ def _gains(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
 
     def paint(axes: Axes) -> None:
         for place, (name, label) in enumerate(names.items()):
-            axes.plot(list(gains[name]), list(gains[name].values()), **series_style(place), label=label)
+            if gains[name]:
+                axes.plot(list(gains[name]), list(gains[name].values()), **series_style(place), label=label)
         axes.axhline(0.0, color="grey", linewidth=0.8)
         axes.set_xticks(list(figures))
 
@@ -76,7 +86,7 @@ def _gains(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
     return [draw("health-rewards", title, n, "iteration", "gain over the base policy (sd)", paint)]
 
 
-def _distance(figures: dict[int, dict[str, float | None]]) -> list[Plot]:
+def _distance(figures: Mapping[int, Figures]) -> list[Plot]:
     """The distance to the base policy over the iterations."""
     kl_values = {number: value for number, signs in figures.items() if (value := signs.get("kl")) is not None}
     if not kl_values:
