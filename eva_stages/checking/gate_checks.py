@@ -31,8 +31,8 @@ def check_gate(recipe: Recipe, _: Resolved) -> Iterator[str]:
             note(f"{GATE}.audit.judge: is the gate's own judge, so the audit shows only how well it repeats itself; give a stronger one")
         if gate.audit.answerable == gate.answerable != BY_JUDGE:
             note(
-                f"{GATE}.audit.answerable: {gate.answerable} is the gate's own function, so the precision will be 1 whatever it is worth; "
-                "give another function or a judge, or leave the audit out"
+                f"{GATE}.audit.answerable: {gate.answerable} is the gate's own function, so that the audit repeats the gate's verdicts and "
+                "finds a precision of 1; give another function or a judge, or leave the audit out"
             )
 
 

@@ -1,4 +1,4 @@
-"""The gate: an evolved prompt is trained on only if it is a valid task. Tests run from cheap to dear, and the first one failed decides.
+"""The gate: an evolved prompt is trained on only if it is a valid task. Cheap tests run first, and the first failed one decides.
 
 A prompt passes only if every test says so. The verdict of a test is null where a call failed or a reply could not be read; the prompt is
 then neither valid nor invalid, and is left out too.

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from distilabel.pipeline import Pipeline
 
+from eva_stages.checking.gate_checks import check_gate
 from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError, DataError
@@ -287,6 +288,14 @@ def test_the_band_comes_before_the_fraction(fraction: float) -> None:
 def test_a_gate_that_cannot_work_is_an_error_of_the_recipe(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check(load_recipe("lettercraft/deep", [f"{name}={json.dumps(value)}" for name, value in settings.items()]))
+
+
+def test_an_audit_by_the_gate_s_own_function_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe("lettercraft/gated", [])
+    check(recipe)
+    assert "lettercraft is the gate's own function" in capsys.readouterr().err
+    list(check_gate(load_recipe("lettercraft/gated", ["creator.curate.gate.answerable=null"]), resolve(recipe)))
+    assert not capsys.readouterr().err
 
 
 def stages_of(recipe: Recipe) -> dict[str, Stage]:
