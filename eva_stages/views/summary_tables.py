@@ -42,7 +42,7 @@ def _name(entry: dict[str, Any]) -> str:
 
 
 def _training_table(recipe: str, iterations: list[dict[str, Any]], failures: list[str]) -> TextTable:
-    heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "wall time", "health")
+    heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "stage time", "health")
     notes = [f"{_name(entry)}: {_left_out_text(entry)}" for entry in iterations]
     notes += [f"{_name(entry)}: {gate_text(entry['gate'])}" for entry in iterations if entry["gate"]]
     notes += [

@@ -11,7 +11,7 @@ from eva_stages.views.history import COST, History
 
 MOST_STAGES = 16
 MEASURES = (
-    ("time", "Time by stage", "wall time, {unit}"),
+    ("time", "Time by stage", "time, {unit}"),
     ("output_tokens", "Generated tokens by stage", "tokens"),
     (COST, "Money by stage", "USD"),
 )
@@ -24,6 +24,7 @@ def costs(history: History) -> Section:
     output_tokens = sum(artifact.manifest["counts"].get("output_tokens", 0) for artifact in history.artifacts)
     money = f"{spent_usd:,.2f} USD for providers" if spent_usd else "no money for providers"
     lead = [f"{len(history.artifacts)} stages took {duration(seconds)}, wrote {output_tokens:,.0f} tokens and cost {money}."]
+    lead.append("Stages that ran at the same time count in full.")
     lead.append("Only the attempt that finished a stage counts; earlier attempts and GPU-hours are under `Plan and actual`.")
     return Section("costs", "Cost and time", lead, plots, [_table(history)])
 
