@@ -23,7 +23,7 @@ STAGES_AT_A_TIME = 2
 RETRY_SECONDS = 1.0
 """Between two tries at a stage that another process has locked."""
 NICENESS_BESIDE = "5"
-"""Of the stages that no training needs. A training has three quarters of a core that it shares with such a stage."""
+"""Of the stages that no training needs, until the trainings are complete. A training has three quarters of a core that it shares with one."""
 MOST_BYTES = 1 << 30
 """Of the models and files of a recipe: two larger models at a time might not fit into memory."""
 MEMORY_PER_BYTE = 16
@@ -99,7 +99,8 @@ class _Overlap:
     def _work(self, stage: Stage) -> None:
         """In a thread: complete a stage."""
         is_waiting = False
-        with job({} if stage.fingerprint in self._needed_fingerprints else {NICENESS: NICENESS_BESIDE}):
+        is_beside = stage.fingerprint not in self._needed_fingerprints and not self._needed_fingerprints <= self._complete_fingerprints
+        with job({NICENESS: NICENESS_BESIDE} if is_beside else {}):
             while holder := complete_stage(self._run, stage, self._reporter, self._engine, self._repair, self._logged_stages, wait=False):
                 if not is_waiting:
                     report_waiting(self._run, stage, self._reporter, holder)

@@ -81,6 +81,12 @@ def test_two_stages_run_at_a_time_and_what_no_training_needs_leaves_the_cores_to
     assert execute(tmp_path, training, score) == events
 
 
+def test_without_a_training_no_stage_leaves_the_cores_to_others(tmp_path: Path) -> None:
+    score = stage_of("score", write)
+    execute(tmp_path, score)
+    assert json.loads((Run(tmp_path / "run").folder(score) / "environment.json").read_text(encoding="utf-8")) == {}
+
+
 def test_a_failed_stage_interrupts_the_other_one_and_nothing_else_starts(tmp_path: Path) -> None:
     waiting, failing = stage_of("train", wait_for_interruption), stage_of("score", fail_beside)
     with pytest.raises(StageError, match=r"stage 0-score failed: .*it is odd"):
