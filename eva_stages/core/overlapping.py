@@ -23,7 +23,7 @@ STAGES_AT_A_TIME = 2
 RETRY_SECONDS = 1.0
 """Between two tries at a stage that another process has locked."""
 NICENESS_BESIDE = "5"
-"""Of the stages that no training needs, until the trainings are complete. A training has three quarters of a core that it shares with one."""
+"""Of the stages that no training needs, until the trainings are complete: a training has three quarters of a core that it shares."""
 MOST_BYTES = 1 << 30
 """Of the models and files of a recipe: two larger models at a time might not fit into memory."""
 MEMORY_PER_BYTE = 16
