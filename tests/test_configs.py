@@ -1,5 +1,8 @@
 """Every shipped recipe and launch file, and the errors of a wrong recipe."""
 
+import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,17 @@ def test_a_packaged_recipe_loads_and_opens_with_a_comment(name: str) -> None:
     assert load_recipe(name).name
     text = (CONFIGS / f"{name}.yaml").read_text()
     assert text.startswith("# ") and "Launch:" in text and "Override:" in text and "Needs:" in text
+
+
+def test_the_overrides_that_a_recipe_suggests_are_valid() -> None:
+    texts = {recipe.name: (CONFIGS / f"{recipe.name}.yaml").read_text() for recipe in packaged_recipes()}
+    suggestions = [
+        line for name, text in texts.items() for line in re.findall(rf"^# Override: eva run ({name} [^;\n]+)", text, re.MULTILINE)
+    ]
+    assert len(suggestions) > 10
+    for name, *arguments in map(shlex.split, suggestions):
+        overrides = [value for option, value in pairwise(arguments) if option == "--set"]
+        assert overrides and load_recipe(name, overrides)
 
 
 def test_every_recipe_is_packaged() -> None:

@@ -62,10 +62,11 @@ def draw_parents(cells: np.ndarray, prompt_ranks: np.ndarray, probabilities: np.
         size: how many, at most as many as there are prompts.
     """
     order = np.lexsort((prompt_ranks, cells))
-    waits = np.cumsum(-np.log(draws[order]) / probabilities[cells[order]])
+    waits = np.cumsum(-np.log(draws[order]))
     first = np.flatnonzero(prompt_ranks[order] == 0)
     starts = np.concatenate([[0.0], waits])[first]
-    times = waits - np.repeat(starts, np.diff(first, append=len(order)))
+    # divided last: one sum over cells whose probabilities differ by many orders of magnitude would lose the likely cells' waits
+    times = (waits - np.repeat(starts, np.diff(first, append=len(order)))) / probabilities[cells[order]]
     return np.asarray(order[np.argsort(times, kind="stable")[:size]])
 
 

@@ -26,7 +26,7 @@ SAME_AS_VARIANCE = "learnability"
 FIGURES_OF_ITERATIONS = ("reliability", "parent_child", "siblings", "siblings_corrected", "lift", "lift_of_variance")
 FIGURES = (*FIGURES_OF_ITERATIONS, "influence", "gain")
 SELECTED_FAMILIES = "Selected prompts differ less from each other than all candidates, which lowers the correlation of siblings"
-UNIFORM_RUN = "a run with creator.metric=uniform measures it over all candidates."
+UNIFORM_RUN = "a run with creator.metric=uniform, without novelty and archive, measures it over all candidates."
 NOTHING_TO_ACT_ON = "there is nothing for selection to act on"
 
 Figure = dict[str, Any] | None
@@ -239,6 +239,11 @@ def _notes(history: History, record: SelectionRecord, judged_metric: str, influe
         notes.append(
             "No reliability and no gain: the reward compares the responses of a prompt with each other, so halves of them are not "
             "independent, and every prompt has the same mean."
+        )
+    if record.orphans:
+        notes.append(
+            f"{record.orphans:,} more evolved prompts are left out: the archive drew their parents from earlier sets, which this iteration "
+            "did not score."
         )
     if record.next_policy_scores:
         notes.append("The evolved prompts were scored under the next policy: training samples its own responses.")

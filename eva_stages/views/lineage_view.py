@@ -74,6 +74,8 @@ def _facts(step: dict[str, Any]) -> list[str]:
         metrics = ", ".join(f"{names[name]} {_figure(value)}" for name, value in entry["metrics"].items())
         weight = f"weight {_figure(entry['weight'])}"
         lines.append(f"iteration {entry['iteration']}, informativeness: {metrics}; {weight}, {draws[entry['selected']]}")
+    for entry in step["archive_draws"]:
+        lines.append(f"iteration {entry['iteration']}, drawn from the archive, probability of its cell {_figure(entry['probability'])}")
     for entry in step["utilities"]:
         figures = ", ".join(f"{name} {_figure(entry[name])}" for name in ("utility", "spread", "similarity"))
         lines.append(f"iteration {entry['iteration']}, for the creator: {'invalid' if entry['valid'] is False else figures}")

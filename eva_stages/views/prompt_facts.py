@@ -16,10 +16,11 @@ class Facts:
         self._history, self._open = history, open_rows
 
     def of(self, prompt_id: str) -> dict[str, list[Row]]:
-        """Responses, informativeness, utilities, pairs and checkpoints of a prompt."""
+        """Responses, informativeness, draws from the archive, utilities, pairs and checkpoints of a prompt."""
         return {
             "answers": self._answers(prompt_id),
             "informativeness": self._informativeness(prompt_id),
+            "archive_draws": self._archive_draws(prompt_id),
             "utilities": self._utilities(prompt_id),
             "pairs": self._pairs(prompt_id),
             "checkpoints": self._checkpoints(prompt_id),
@@ -50,6 +51,15 @@ class Facts:
                     "probability": selection_row["probability"] if selection_row else None,
                 }
                 entries.append({"iteration": iteration, "metrics": metrics, "weight": info["weight"], **selected})
+        return entries
+
+    def _archive_draws(self, prompt_id: str) -> list[Row]:
+        """The iterations that evolved the prompt although it was no longer in the current set, so that they did not score it again."""
+        entries = []
+        for iteration in self._history.iterations:
+            selection_row = self._row("select", iteration, prompt_id)
+            if selection_row and self._row("inform", iteration, prompt_id) is None:
+                entries.append({"iteration": iteration, "probability": selection_row["probability"]})
         return entries
 
     def _utilities(self, prompt_id: str) -> list[Row]:

@@ -47,6 +47,8 @@ class SelectionRecord:
     candidates: ScoredPrompts
     """What selection chose from, scored as it saw them."""
     children: ScoredPrompts
+    orphans: int
+    """Evolved prompts that are not among the children, because an archive drew their parent from an earlier set, so it was not scored."""
     parents: np.ndarray
     """The row of each child's parent among the candidates, shape (children,)."""
     inclusion: np.ndarray | None
@@ -98,6 +100,7 @@ def selection_record(history: History, iteration: int) -> SelectionRecord:
         iteration=iteration,
         candidates=candidates,
         children=replace(children, ids=children.ids.take(pa.array(kept_rows)), rewards=children.rewards[kept_rows]),
+        orphans=int((parent_rows < 0).sum()),
         parents=parent_rows[is_scored],
         inclusion=inclusion,
         draw_note=note,

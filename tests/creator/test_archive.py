@@ -102,6 +102,15 @@ def test_parents_are_drawn_as_one_by_one_from_cells_by_softmax() -> None:
     assert np.bincount(third, minlength=3) / len(third) == pytest.approx([0, 0.6, 0.4], abs=0.03)
 
 
+def test_an_unlikely_cell_does_not_blur_the_draws_from_likely_ones() -> None:
+    cells = np.array([0, 1, 1, 2, 2])
+    probabilities = cell_probabilities(np.array([0.0, 0.8, 1.0]), 0.01)
+    prompt_ranks = np.array([0, 0, 1, 0, 1])
+    rng = np.random.default_rng(0)
+    drawn_places = {tuple(draw_parents(cells, prompt_ranks, probabilities, rng.random(5), 5)) for _ in range(200)}
+    assert drawn_places == {(3, 4, 1, 2, 0)}
+
+
 def test_a_selection_takes_its_share_of_the_set_from_all_sets_and_their_rows() -> None:
     archives, inputs = chain_of_archives(3)
     sets = [table for table, _ in inputs]

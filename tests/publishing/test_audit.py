@@ -58,7 +58,7 @@ def test_it_warns_where_informativeness_is_not_heritable(worlds: dict[bool, Hist
     assert document["heritability"] == "below"
     assert document["warnings"] == [document["verdict"]]
     assert "there is nothing for selection to act on" in document["verdict"]
-    assert "a run with creator.metric=uniform measures it over all candidates" in document["verdict"]
+    assert "a run with creator.metric=uniform, without novelty and archive, measures it over all candidates" in document["verdict"]
     assert document["notes"][0].startswith("To raise it: ")
     assert document["metrics"]["reward_gap"]["siblings"]["high"] < 0.1
 

@@ -77,7 +77,8 @@ class Diversity(Section):
 
 
 class Novelty(Section):
-    """Selection prefers prompts that are unlike all prompts of earlier sets: w' = w (1 + weight * distance to the nearest of them).
+    """Selection prefers prompts that are unlike all prompts of earlier sets: w' = w (1 + weight * distance to the nearest of them). It has
+    an effect from iteration 2 on; the first iteration has no earlier sets.
 
     Distances are from 0 to 1: by the embeddings of creator.curate.diversity, else by the estimated Jaccard similarity of 5-grams."""
 
@@ -92,7 +93,7 @@ class Archive(Section):
     cell: Cell = "topic_complexity"
     """`topic_complexity` needs a scorer and topics in creator.analysis; `lettercraft`: last operation and number of operations;
     `reasoning_gym`: family and knobs; or a function in a file, as in cells.py:name, that returns the name of a prompt's cell."""
-    temperature: float = Field(0.2, gt=0)
+    temperature: float = Field(0.2, ge=0.01)
 
 
 class Admit(Section):

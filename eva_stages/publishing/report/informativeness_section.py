@@ -52,7 +52,7 @@ def informativeness(history: History) -> Section:
         "that could not be scored has no value."
     ]
     missing = [] if topics else ["No topics, so no gap and mean reward by topic; `creator.analysis.topics` in the recipe finds them."]
-    return Section("informativeness", "Informativeness", lead, plots, [_selection_table(history)], missing)
+    return Section("informativeness", "Informativeness", lead, plots, [selection_table(history)], missing)
 
 
 def metric_values(history: History) -> dict[int, dict[str, np.ndarray]]:
@@ -204,20 +204,24 @@ def _by_topic(
     return draw(name, title, f"n = {n:,} prompts in all iterations", unit, "topic", paint, note, height=1.6 + 0.2 * len(names))
 
 
-def _selection_table(history: History) -> Table:
-    """How much better than the rest the drawn prompts were by the recipe's metric."""
+def selection_table(history: History) -> Table:
+    """How much better than the rest the drawn prompts were by their gap."""
     rows: list[list[Cell]] = []
+    archived_counts: dict[int, int] = {}
     for artifact in history.every("select"):
         selected_rows = table(artifact, ["prompt_id"])
         info_rows = table(history.find("inform", artifact.iteration), ["prompt_id", "reward_gap", "weight"])
         if selected_rows is None or info_rows is None:
             continue
         chosen = np.isin(info_rows["prompt_id"].to_numpy(zero_copy_only=False), selected_rows["prompt_id"].to_numpy(zero_copy_only=False))
+        archived_counts[artifact.iteration] = len(selected_rows) - int(chosen.sum())
         gap = drawable(info_rows["reward_gap"].to_numpy(zero_copy_only=False).astype(float))
         flat = int((gap == 0).sum())
         rows.append([artifact.iteration, len(chosen), int(chosen.sum()), _mean(gap[chosen]), _mean(gap[~chosen]), flat])
     heads = ["iteration", "prompts", "selected", "mean gap, selected", "mean gap, others", "prompts without a gap"]
-    return Table("Selected prompts", heads, rows)
+    counts = ", ".join(f"iteration {iteration}: {count:,}" for iteration, count in archived_counts.items() if count)
+    note = f"Prompts that the archive drew from earlier sets were not scored again and are not counted here: {counts}." if counts else ""
+    return Table("Selected prompts", heads, rows, note)
 
 
 def _mean(values: np.ndarray) -> float | None:
