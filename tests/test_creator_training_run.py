@@ -83,6 +83,7 @@ def test_a_creator_of_its_own_is_trained_and_shown(tmp_path: Path) -> None:
     assert list(story.models) == ["someone/run-iter0", "someone/run-creator-iter1"]
     card = model_card(story, "someone/run-creator-iter1")
     assert "the creator after iteration 1" in card and "its training began with" in card and "`creator-pairs-1`" in card
+    assert "| learning rate | 0.001 |" in card and "| batch size | 4 |" in card, "of its own training, not of the solver's"
     child = next(row for row in evolutions if row["rejected"] is None)
     (step,) = [step for step in Lineage(history).trace(child["prompt_id"])["lineage"] if step["prompt_id"] == child["prompt_id"]]
     assert step["utilities"][0]["valid"] is True

@@ -61,6 +61,7 @@ def dataset_card(story: Story, listed_artifacts: list[Artifact]) -> str:
         data.to_yaml(),
         "dataset.md.jinja",
         story,
+        settings=_settings(story.recipe),
         shown=row_artifacts,
         default=default,
         pair=_example(row_artifacts),
@@ -93,6 +94,7 @@ def model_card(story: Story, key: str) -> str:
         "iteration": iteration,
         "key": key,
         "name": name,
+        "settings": _settings(story.recipe, is_creator),
         "policy": model,
         "noun": "creator" if is_creator else "policy",
         "base": base,
@@ -130,7 +132,6 @@ def _card(metadata: str, template: str, story: Story, **values: Any) -> str:
     last = story.artifacts[-1].manifest
     text = environment.get_template(template).render(
         story=story,
-        settings=_settings(story.recipe),
         recipe=yaml.safe_dump(dict(story.recipe), sort_keys=False, allow_unicode=True),
         command=command(story),
         scores=scores(story.artifacts),
@@ -154,8 +155,9 @@ def command(story: Story) -> str:
     return "\n".join([*lines, run])
 
 
-def _settings(recipe: Any) -> list[tuple[str, str]]:
-    """The most important settings, where the recipe has them."""
+def _settings(recipe: Any, is_creator: bool = False) -> list[tuple[str, str]]:
+    """The most important settings, where the recipe has them: with the training of the solver, or that of the creator."""
+    training = "creator.training" if is_creator else "solver.training"
     places = {
         "policy": "policy.model",
         "reward": "reward.kind",
@@ -166,12 +168,12 @@ def _settings(recipe: Any) -> list[tuple[str, str]]:
         "evolver": "creator.evolve.generator.kind",
         "evolver model": "creator.evolve.generator.model",
         "share of evolved prompts": "creator.mix.evolved_share",
-        "responses per prompt": "solver.responses",
-        "loss": "solver.loss.kind",
-        "beta": "solver.loss.beta",
-        "learning rate": "solver.training.learning_rate",
-        "batch size": "solver.training.batch_size",
-        "epochs": "solver.training.epochs",
+        "responses per prompt": "creator.responses" if is_creator else "solver.responses",
+        "loss": "creator.training.objective" if is_creator else "solver.loss.kind",
+        "beta": "creator.training.beta" if is_creator else "solver.loss.beta",
+        "learning rate": f"{training}.learning_rate",
+        "batch size": f"{training}.batch_size",
+        "epochs": f"{training}.epochs",
         "seed": "seed",
     }
     settings = []

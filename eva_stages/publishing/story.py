@@ -25,8 +25,8 @@ OPEN = {"license": "apache-2.0"}
 UNKNOWN = {"license": "unknown"}
 LICENCE = "base_policy_licence.json"
 """In a run's folder: the licence that the base policy's own card states."""
-EMBEDDED_NAMES = (LETTERCRAFT, "lettercraft-deep", "microworld")
-"""Names of the policy and prompts that eva includes; "microworld" was the name in eva 0.1.0."""
+EMBEDDED_NAMES = (LETTERCRAFT, "lettercraft-deep", "lettercraft-deep-creator", "microworld")
+"""Names of the models and prompts that eva includes; "microworld" was the name in eva 0.1.0."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -97,7 +97,8 @@ class Story:
         if entry is None or str(entry["digest"]) == self.base.digest:
             return self.base
         name, digest = str(entry["artifact"]), str(entry["digest"])
-        return Base(name, name if COMMIT.fullmatch(digest) else None, digest, stated_licence(name, digest))
+        licence = OPEN if name in EMBEDDED_NAMES else stated_licence(name, digest)
+        return Base(name, name if COMMIT.fullmatch(digest) else None, digest, licence)
 
     @property
     def seeds(self) -> str | None:

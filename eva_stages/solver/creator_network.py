@@ -20,7 +20,7 @@ def train_creator(context: Context, runtime: dict[str, Any], *, keeps_adapter: b
         StageError: with the end of the training log, if the process fails.
     """
     if count_rows(context.inputs["pairs"]) == 0:
-        context.task.note("warning: no evolution was better than a sibling, so there is no pair and the creator stays as it is")
+        context.task.note("warning: there is no pair of siblings of which one is known to be better, so the creator stays as it is")
         _keep(context, settings["training"]["adapter"] if keeps_adapter else None)
         return {"counts": {"pairs": 0, "steps": 0}, "training": {}}
     try:

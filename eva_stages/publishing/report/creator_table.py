@@ -14,7 +14,8 @@ COLUMNS = {
     "steps": "steps",
 }
 NOTE = (
-    "Learnable: evolutions that the policy solves in 20 to 80 % of its responses, or whose rewards spread more than noise. Utility: "
+    "Learnable: evolutions that the policy solves in 20 to 80 % of its responses. With rewards other than 0 and 1: those whose rewards "
+    "spread more than noise, which is measured on the same evolutions, so such shares of two creators cannot be compared. Utility: "
     "spread_at_median of a valid evolution less its similarity to earlier prompts; the mean is over valid ones. Loss and accuracy: of "
     "the creator's training, mean over the last quarter of the steps."
 )
