@@ -247,6 +247,8 @@ def _notes(history: History, record: SelectionRecord, judged_metric: str, influe
         )
     if record.next_policy_scores:
         notes.append("The evolved prompts were scored under the next policy: training samples its own responses.")
+    elif ((history.recipe.get("creator") or {}).get("training") or {}).get("network") == "shared":
+        notes.append("The evolved prompts were scored after the creator's training, which changes the policy (creator.training.network).")
     if record.inclusion is None:
         notes.append(f"No lift: {record.draw_note}.")
     elif undrawn_count := int((record.inclusion == 0).sum()):

@@ -43,9 +43,8 @@ class CreatorTraining(Optimisation):
 
     @model_validator(mode="after")
     def _fields_fit_the_objective(self) -> "CreatorTraining":
-        of_objectives = frozenset().union(*OBJECTIVE_FIELDS.values())
-        if unused_fields := sorted((self.model_fields_set & of_objectives) - OBJECTIVE_FIELDS[self.objective]):
-            defaults = type(self).model_fields
-            if changed_fields := [name for name in unused_fields if getattr(self, name) != defaults[name].default]:
-                raise ValueError(f"{self.objective} does not read {', '.join(changed_fields)}; leave it out")
+        unused_fields = frozenset().union(*OBJECTIVE_FIELDS.values()) - OBJECTIVE_FIELDS[self.objective]
+        fields = type(self).model_fields
+        if changed_fields := [name for name in sorted(unused_fields) if getattr(self, name) != fields[name].default]:
+            raise ValueError(f"{self.objective} does not read {', '.join(changed_fields)}; leave it out")
         return self
