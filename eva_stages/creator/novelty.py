@@ -55,11 +55,11 @@ def similarity_to_memory(
 ) -> np.ndarray:
     """`nearest_similarity` of the prompts of an artifact to those of other artifacts; shape (prompts,), or (rows,).
 
-    A prompt that is in the memory itself has similarity 1.
+    A prompt that is in the memory itself has similarity 1, also where the nearest prompt is approximate.
 
     Args:
         prompts: artifact with prompt_id and messages.
-        memory: artifacts with prompt_id and messages, or without embeddings none.
+        memory: artifacts with prompt_id, and with messages where no embeddings are given; may be empty.
         embeddings: artifacts with the embeddings of `prompts`, then of each artifact of the memory; none = compare sketches.
         rows: row numbers of the prompts to compare; None = all.
 
@@ -69,6 +69,12 @@ def similarity_to_memory(
     rows = np.arange(len(prompts)) if rows is None else rows
     if not memory:
         return np.zeros(len(rows))
+    memory_ids = pa.concat_arrays([artifact["prompt_id"] for artifact in memory])
+    is_known = pc.is_in(prompts["prompt_id"].take(pa.array(rows)), value_set=memory_ids).to_numpy(zero_copy_only=False)
+    return np.where(is_known, 1.0, _nearest(prompts, memory, embeddings, rows, memory_ids))
+
+
+def _nearest(prompts: Rows, memory: Sequence[Rows], embeddings: Sequence[Rows], rows: np.ndarray, memory_ids: pa.Array) -> np.ndarray:
     if embeddings:
         own_embeddings, *memory_embeddings = embeddings
         ids, matrix = embedding_matrix([own_embeddings])
@@ -76,7 +82,7 @@ def similarity_to_memory(
         if places.null_count:
             raise DataError(f"{places.null_count} of {len(rows)} prompts have no embedding")
         return nearest_similarity(matrix[places.to_numpy()], embedding_matrix(memory_embeddings)[1])
-    memory_places = first_places(pa.concat_arrays([artifact["prompt_id"] for artifact in memory]))
+    memory_places = first_places(memory_ids)
     with tempfile.TemporaryFile(dir=prompts.scratch) as file:
         all_sketches = np.memmap(file, dtype=np.uint32, mode="w+", shape=(max(1, len(rows) + len(memory_places)), PERMUTATIONS))
         end = 0

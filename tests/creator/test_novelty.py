@@ -82,6 +82,7 @@ def test_distances_are_to_the_nearest_of_all_earlier_sets_and_a_repeated_prompt_
 def test_distances_by_embeddings_find_them_by_id() -> None:
     present, earlier = prompts("a", "b"), prompts("x", "a")
     own_embeddings = embeddings(present, unit(0, 60)).take([1, 0])
-    output, _ = Novelty(name="novelty", has_embeddings=True).transform(present, own_embeddings, embeddings(earlier, unit(90, 0)))
+    output, _ = Novelty(name="novelty", has_embeddings=True).transform(present, own_embeddings, embeddings(earlier, unit(90, 1)))
     assert output["distance"].to_pylist() == pytest.approx([0, 1 - np.cos(np.radians(30))], abs=1e-6)
+    assert output["distance"][0].as_py() == 0, "a repeated prompt, although its embedding was computed again in another batch"
     assert output.schema == pa.schema([("prompt_id", pa.string()), ("distance", pa.float64())])
