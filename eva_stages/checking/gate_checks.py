@@ -39,7 +39,8 @@ def check_gate(recipe: Recipe, _: Resolved) -> Iterator[str]:
 def _judge(place: str, config: Gate | GateAudit) -> Iterator[str]:
     tests = judged_tests(config)
     if tests and config.judge is None:
-        yield f"{place}.judge: {' and '.join(tests)} ask{'' if tests[1:] else 's'} a judge, and there is none; give a model of any kind"
+        asking = f"{' and '.join(tests)} ask{'' if tests[1:] else 's'} a judge"
+        yield f"{place}.judge: {asking}, and there is none; give a model of kind policy, transformers, vllm or litellm"
     if config.judge is not None and not tests:
         asking = "relevant: judge or answerable: judge" if isinstance(config, Gate) else "answerable: judge"
         yield f"{place}.judge: no test asks the judge; set {asking}, or leave the judge out"

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from eva_stages.checking.reference_checks import has_seed_references, needs_reference
+from eva_stages.checking.reference_checks import has_seed_references, needs_reference, unreadable_references
 from eva_stages.core.config.evaluation_config import JudgedBenchmark, Lettercraft
 from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, in_file
-from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, LocalReward, OneReward, PairwiseReward, VerifierReward
 from eva_stages.core.resolved import Resolved
@@ -74,19 +73,18 @@ def _held_out_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     name = reward.function
     if in_file(name) and not needs_reference(recipe, resolved, FunctionChoice(place, name, VERIFIER)):
         return
-    if _has_lettercraft(recipe):
-        if not isinstance(recipe.prompts, LettercraftPrompts) or not recipe.prompts.references:
-            yield (
-                f"{place}: {name} needs references, and the questions of the Lettercraft evaluation have none; take kind lettercraft, or "
-                "set prompts.references=true if the prompts are of kind lettercraft"
-            )
-    elif not has_seed_references(recipe):
+    if has_seed_references(recipe) and (recipe.prompts.kind == "lettercraft" or not _has_lettercraft(recipe)):
+        yield from unreadable_references(recipe, place, name)
+    elif _has_lettercraft(recipe):
+        yield (
+            f"{place}: {name} needs references, and the questions of the Lettercraft evaluation have none; take kind lettercraft, or set "
+            "prompts.references=true (prompts.kind=lettercraft)"
+        )
+    else:
         yield (
             f"{place}: {name} needs references, and the prompts have none; set prompts.reference_column to the column that holds them "
             "(prompts.kind=file or hub), or take a reward that needs no references"
         )
-    elif not in_file(name) and isinstance(recipe.prompts, ReasoningGymPrompts) and name != "reasoning_gym":
-        yield f"{place}: {name} cannot read the references of prompts of kind reasoning_gym; take reasoning_gym"
 
 
 def _has_lettercraft(recipe: Recipe) -> bool:

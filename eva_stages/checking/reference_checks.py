@@ -7,7 +7,7 @@ from eva_stages.checking.function_checks import imported_function
 from eva_stages.checking.recipe_references import sections
 from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, in_file
 from eva_stages.core.config.models_config import FunctionEvolver, ReasoningGymModel
-from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts, ReasoningGymPrompts
+from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import VerifierReward
 from eva_stages.core.config.solver_config import RLOO
@@ -21,8 +21,6 @@ def check_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
     """Every verifier has references to check against, wherever it scores."""
     if recipe.evaluation.only:
         return
-    prompts = recipe.prompts
-    has_tasks = isinstance(prompts, ReasoningGymPrompts)
     has_references = has_seed_references(recipe)
     lacks_evolved = _scores_evolved(recipe) and not _evolver_returns_references(recipe)
     for place, reward in sections(recipe.reward, "reward"):
@@ -32,9 +30,9 @@ def check_references(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             yield from _majority_faults(recipe, reward, place)
             continue
         builtin = not in_file(reward.function)
-        if builtin and has_tasks and reward.function != "reasoning_gym":
-            yield f"{place}.function: {reward.function} cannot read the references of prompts of kind reasoning_gym; take reasoning_gym"
-        if builtin and not has_references:
+        if has_references:
+            yield from unreadable_references(recipe, f"{place}.function", reward.function)
+        elif builtin:
             advice = ", or missing_reference=majority" if reward.function in VOTERS else ""
             yield (
                 f"{place}.function: {reward.function} checks responses against references, and the prompts have none; set "
@@ -69,6 +67,13 @@ def check_held_out_reference(recipe: Recipe, _: Resolved) -> Iterator[str]:
             "health.held_out_reward.missing_reference: a majority of the policy's own answers measures its agreement, not its success; "
             "leave it out"
         )
+
+
+def unreadable_references(recipe: Recipe, place: str, function: str) -> Iterator[str]:
+    """A built-in verifier can read the references of the prompts that eva makes itself."""
+    kind = recipe.prompts.kind
+    if kind in ("lettercraft", "reasoning_gym") and function in VERIFIER.names and function != kind:
+        yield f"{place}: {function} cannot read the references of prompts of kind {kind}; take {kind}"
 
 
 def has_seed_references(recipe: Recipe) -> bool:

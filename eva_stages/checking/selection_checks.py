@@ -40,9 +40,13 @@ def _archive(recipe: Recipe, _: Resolved) -> Iterator[str]:
         )
     kind = PROMPTS_OF_CELLS.get(archive.cell)
     if kind is not None and not isinstance(recipe.prompts, kind):
-        yield f"{place}.cell: {archive.cell} finds cells of prompts of kind {archive.cell}, and prompts.kind is {recipe.prompts.kind}"
-    if creator.selection.kind != "weighted" or creator.selection.topic_share:
-        yield f"creator.selection: kind and topic_share have no effect with {place}, which draws from cells; leave them out"
+        yield (
+            f"{place}.cell: {archive.cell} finds cells of prompts of kind {archive.cell}, and prompts.kind is {recipe.prompts.kind}; give "
+            "topic_complexity, or a function in a file, as in cells.py:name"
+        )
+    for name, default in (("kind", "weighted"), ("topic_share", 0.0)):
+        if (value := getattr(creator.selection, name)) != default:
+            yield f"creator.selection.{name}: {value} has no effect with {place}, which draws from cells; leave one of them out"
     if creator.evolve.feedback:
         yield (
             f"creator.evolve.feedback: shows responses to the prompt, and prompts that {place} draws from earlier sets have no new ones; "

@@ -47,6 +47,8 @@ def error_text(entry: Any, kind: type[BaseModel], places: Mapping[Location, str]
             text = "needs a `kind`"
         case "model_type" | "model_attributes_type":
             text = f"is {short(value)}; expected a mapping of fields"
+        case "tuple_type":
+            text = f"is {short(value)}; expected a list, as in [a, b]"
         case "value_error":
             text = str(entry["ctx"]["error"])
         case _:

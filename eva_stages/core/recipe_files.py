@@ -83,20 +83,23 @@ def recipe_text(recipe: str) -> tuple[str, str]:
     path = Path(recipe)
     texts = {entry.name: entry.text for entry in (*packaged_recipes(), *packaged_studies())}
     if not path.is_file() and recipe not in texts:
-        raise ConfigError([unknown_name("recipe", recipe, [entry.name for entry in packaged_recipes()])])
+        raise ConfigError([unknown_name("recipe", recipe, [entry.name for entry in packaged_recipes()], list(texts))])
     place, text = (str(path), input_text(path, recipe)) if path.is_file() else (recipe, texts[recipe])
     if is_study(text):
         raise ConfigError([f"{place} is a study, not a recipe; run it with `eva ablate {place}`"])
     return place, text
 
 
-def unknown_name(kind: str, name: str, known_names: Sequence[str]) -> str:
-    """The error about a recipe or study that is neither a file nor a packaged one."""
+def unknown_name(kind: str, name: str, known_names: Sequence[str], similar_names: Sequence[str] = ()) -> str:
+    """The error about a recipe or study that is neither a file nor a packaged one.
+
+    Args:
+        similar_names: those of which the most similar one is proposed; none = `known_names`.
+    """
     if name.endswith((".yaml", ".yml")):
         return f"there is no file {name}; for the packaged recipes and studies see `eva recipes ls`"
-    return (
-        f"there is no {kind} {name!r}: give the path of a file, or a packaged {kind}: {', '.join(known_names)}{closest(name, known_names)}"
-    )
+    proposal = closest(name, similar_names or known_names)
+    return f"there is no {kind} {name!r}: give the path of a file, or a packaged {kind}: {', '.join(known_names)}{proposal}"
 
 
 def is_study(text: str) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eva_stages.lettercraft.deep_policy import DeepRecipe, sorted_batches
 from eva_stages.lettercraft.distributions import deep_instruction, is_within_reach, operation_frequencies
 from eva_stages.lettercraft.language import Instruction, parse
 from eva_stages.lettercraft.mutations import UNKNOWN_OPERATION, deep_mutation, erroneous
@@ -24,7 +25,6 @@ from eva_stages.lettercraft.policy import (
     PHRASES,
     USER,
     Demonstrations,
-    TrainingRecipe,
     command_line,
     save,
     train,
@@ -35,23 +35,13 @@ if TYPE_CHECKING:
 
 REQUESTS = ("add one more constraints", "depth and breadth", "more specific concepts", "simple thinking processes", "Created Prompt")
 """What distinguishes the evolve templates, as `deep_mutation` reads them."""
-_POOL = 16
-"""Batches that are drawn together and sorted by length, so that little of a batch is padding."""
 
 
 @dataclass(frozen=True)
-class CreatorPolicyRecipe(TrainingRecipe):
+class CreatorPolicyRecipe(DeepRecipe):
     """Everything that decides the creator network's weights."""
 
-    layers: int = 2
-    width: int = 96
-    heads: int = 3
     steps: int = 3000
-    learning_rate: float = 3e-3
-    min_letters: int = 2
-    max_letters: int = 6
-    max_operations: int = 5
-    weak_share: float = 0.35
     errors: float = 0.15
 
 
@@ -63,19 +53,10 @@ def evolution(rng: np.random.Generator, recipe: CreatorPolicyRecipe, instruction
 
 
 def demonstration_batches(recipe: CreatorPolicyRecipe) -> Iterator[Demonstrations]:
-    """Endless batches of demonstrations of similar length."""
-    rng = np.random.default_rng(recipe.seed)
-    frequencies = operation_frequencies(recipe.weak_share)
-    while True:
-        pool = []
-        for _ in range(_POOL * recipe.batch_size):
-            operations = int(rng.integers(1, recipe.max_operations + 1))
-            letters = int(rng.integers(recipe.min_letters, recipe.max_letters + 1))
-            instruction = deep_instruction(rng, operations, letters, frequencies)
-            pool.append((str(instruction), evolution(rng, recipe, instruction)))
-        pool.sort(key=lambda pair: sum(map(len, pair)))
-        for place in rng.permutation(_POOL):
-            yield pool[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+    """Endless batches of instructions and their evolutions, of similar length."""
+    return sorted_batches(
+        recipe, lambda rng, instruction: evolution(rng, recipe, instruction), lambda instruction, text: len(instruction) + len(text)
+    )
 
 
 def kind_of_evolution(parent: Instruction, text: str) -> str:

@@ -8,7 +8,7 @@ instruction depends on its operations. Two operations are weak wherever they occ
 and later steps are slipped more often.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,18 +27,24 @@ _POOL = 16
 
 
 @dataclass(frozen=True)
-class DeepPolicyRecipe(TrainingRecipe):
-    """Everything that decides the deep base policy's weights."""
+class DeepRecipe(TrainingRecipe):
+    """The size of a network of the deep world, and the instructions that it learns from."""
 
     layers: int = 2
     width: int = 96
     heads: int = 3
-    steps: int = 3500
     learning_rate: float = 3e-3
     min_letters: int = 2
     max_letters: int = 6
     max_operations: int = 5
     weak_share: float = 0.35
+
+
+@dataclass(frozen=True)
+class DeepPolicyRecipe(DeepRecipe):
+    """Everything that decides the deep base policy's weights."""
+
+    steps: int = 3500
     slip: float = 0.01
     weak_slip: float = 0.75
     pair_slip: float = 0.6
@@ -66,7 +72,23 @@ def shown_steps(rng: np.random.Generator, recipe: DeepPolicyRecipe, instruction:
 
 
 def demonstration_batches(recipe: DeepPolicyRecipe) -> Iterator[Demonstrations]:
-    """Endless batches of demonstrations of similar length."""
+    """Endless batches of instructions and shown steps, of similar length."""
+    return sorted_batches(
+        recipe,
+        lambda rng, instruction: shown_steps(rng, recipe, instruction),
+        lambda instruction, steps: 3 * instruction.count(STEP) + len(steps),
+    )
+
+
+def sorted_batches(
+    recipe: DeepRecipe, respond: Callable[[np.random.Generator, Instruction], str], length: Callable[[str, str], int]
+) -> Iterator[Demonstrations]:
+    """Endless batches of demonstrations of similar length.
+
+    Args:
+        respond: what the teacher writes.
+        length: of an instruction and what the teacher wrote.
+    """
     rng = np.random.default_rng(recipe.seed)
     frequencies = operation_frequencies(recipe.weak_share)
     while True:
@@ -75,8 +97,8 @@ def demonstration_batches(recipe: DeepPolicyRecipe) -> Iterator[Demonstrations]:
             operations = int(rng.integers(1, recipe.max_operations + 1))
             letters = int(rng.integers(recipe.min_letters, recipe.max_letters + 1))
             instruction = deep_instruction(rng, operations, letters, frequencies)
-            pool.append((str(instruction), shown_steps(rng, recipe, instruction)))
-        pool.sort(key=lambda pair: 3 * pair[0].count(STEP) + len(pair[1]))
+            pool.append((str(instruction), respond(rng, instruction)))
+        pool.sort(key=lambda pair: length(*pair))
         for place in rng.permutation(_POOL):
             yield pool[place * recipe.batch_size : (place + 1) * recipe.batch_size]
 

@@ -281,6 +281,7 @@ def test_the_band_comes_before_the_fraction(fraction: float) -> None:
         ({"creator.curate.gate": {"judge": {"kind": "policy"}}}, "gate.judge: no test asks the judge"),
         ({"creator.curate.gate": {"audit": {}}}, "gate.audit.judge: answerable asks a judge"),
         ({"creator.curate.gate": {"answerable": "reasoning_gym"}}, "gate.answerable: reasoning_gym confirms its own tasks"),
+        ({"creator.curate.admit": {"band": 0.5}}, r"admit.band: is 0.5; expected a list, as in \[a, b\]"),
         ({"creator.curate.admit": {"band": [0.8, 0.2]}}, r"admit.band: \[0.8, 0.2\] is no range of shares"),
         ({"creator.curate.admit": {"band": [0.2, 0.8]}, "reward": {"kind": "lettercraft"}}, "admit.band: needs rewards of 0 and 1"),
     ],

@@ -149,6 +149,10 @@ def test_health_reads_the_gate_and_the_coverage_of_recipes_that_have_them() -> N
         ),
         ({"health__held_out_reward": EXACT, "health__answers": 0, "evaluation__benchmarks": []}, "set health.answers=256"),
         ({"health__held_out_reward": {"kind": "verifier", "function": "math"}}, "questions of the Lettercraft evaluation have none"),
+        (
+            {"health__held_out_reward": {"kind": "verifier", "function": "math"}, "prompts__references": True},
+            "math cannot read the references of prompts of kind lettercraft; take lettercraft",
+        ),
         ({"health__judge_repeats": 50, "evaluation__benchmarks": []}, "no judged benchmark; add one"),
         ({"health__stop": ["gate_rate"]}, "health.stop: gate_rate is measured only with creator.curate.gate; set creator.curate.gate, or"),
         ({"health__judge_repeats": 50, "evaluation__only": True}, "leave health.judge_repeats out"),
