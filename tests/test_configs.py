@@ -48,6 +48,12 @@ def test_a_resolved_recipe_loads_as_itself(tmp_path: Path) -> None:
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
 
 
+@pytest.mark.parametrize(("name", "metric"), [("lettercraft/rloo", "reward_max_minus_mean"), ("quickstart", "reward_gap")])
+def test_without_a_metric_the_loss_decides_and_the_resolved_recipe_names_it(name: str, metric: str) -> None:
+    recipe = load_recipe(name, ["creator.metric=null"])
+    assert recipe.creator.metric == metric and yaml.safe_load(dump_recipe(recipe))["creator"]["metric"] == metric
+
+
 def test_all_errors_are_reported_at_once_with_their_places(tmp_path: Path) -> None:
     text = (CONFIGS / "quickstart.yaml").read_text()
     text = text.replace("metric: reward_gap", "metric: reward_gab").replace("beta: 0.1", "beta: -1").replace("seed: 42", "sead: 42")
