@@ -86,7 +86,7 @@ def divergence(policy: Rewards, earlier: Sequence[Rewards]) -> Figures:
         has_risen = training[0].mean() > training[best].mean()
         p_value = min(1.0, len(earlier) * decrease_p(decrease)) if has_risen else 1.0
     return {
-        "held_out_change": -float(decrease.mean()),
+        "held_out_change": 0.0 - float(decrease.mean()),  # not -0.0
         "held_out_change_error": float(decrease.std(ddof=1)) / math.sqrt(n),
         "reward_divergence": p_value,
     }
