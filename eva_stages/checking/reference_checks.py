@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from eva_stages.checking.function_checks import imported_function
 from eva_stages.checking.recipe_references import sections
 from eva_stages.core.config.function_fields import VERIFIER, FunctionChoice, in_file
-from eva_stages.core.config.models_config import FunctionEvolver, ReasoningGymModel
+from eva_stages.core.config.models_config import FunctionEvolver, LettercraftModel, ReasoningGymModel
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import VerifierReward
@@ -128,6 +128,11 @@ def _majority_faults(recipe: Recipe, reward: VerifierReward, place: str) -> Iter
 def check_evolver(recipe: Recipe, _: Resolved) -> Iterator[str]:
     """The settings of `creator.evolve` fit the evolver."""
     evolve = recipe.creator.evolve
+    if evolve.method == "verbatim" and isinstance(evolve.generator, LettercraftModel):
+        yield (
+            "creator.evolve.method: verbatim sends the prompt without a request to evolve it, and a generator of kind lettercraft would "
+            "respond to it; take evol_instruct, or a model that was trained to rewrite prompts, as in lettercraft/trained_creator"
+        )
     if isinstance(evolve.generator, FunctionEvolver):
         if evolve.method != type(evolve).model_fields["method"].default:
             yield (

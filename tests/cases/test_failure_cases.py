@@ -454,6 +454,10 @@ def test_validate_accepts_evolvers_that_return_references_and_a_majority_and_ref
         ({"solver.rewrite": {"generator": {"kind": "policy"}}}, "a rewritten response is scored by itself"),
         ({"health.held_out_reward": {**majority, "function": "lettercraft"}}, "measures its agreement, not its success"),
         ({"creator.evolve.method": "evol_quality"}, "is evol_quality, and a generator of kind function uses no method; leave method out"),
+        (
+            {"creator.evolve.method": "verbatim", "creator.evolve.generator": {"kind": "lettercraft"}},
+            "creator.evolve.method: verbatim sends the prompt without a request",
+        ),
         ({"creator.evolve.feedback": {}}, "a generator of kind function reads neither feedback nor examples"),
     ):
         assert message in faults(tmp_path, **{"reward": majority, **settings, **changes}), message
