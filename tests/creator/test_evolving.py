@@ -1,34 +1,17 @@
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 
 from eva_stages.core.config.function_fields import EVOLVE_METHOD
-from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
-from eva_stages.core.rows import Message, prompt_row
+from eva_stages.core.generating import SeededLLM
+from eva_stages.core.rows import prompt_row
 from eva_stages.creator.evolve_methods import evol_instruct
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.knobs import OF_REFERENCES
 from eva_stages.creator.rejecting import read_evolution, rejection
 from eva_stages.lettercraft.player import LettercraftLLM
+from tests.scripted import ScriptedLLM
 
 SEED = "Take planet, reverse it."
-
-
-class ScriptedLLM(SeededLLM):
-    """Replies in a given order, whatever it is asked."""
-
-    replies: list[str | None]
-    requests: list[str] = []
-
-    @property
-    def model_name(self) -> str:
-        return "scripted"
-
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
-        self.requests = [*self.requests, *(messages[-1]["content"] for messages in inputs)]
-        texts, self.replies = self.replies[: len(inputs)], self.replies[len(inputs) :]
-        return [generator_output([text], ["stop"], 1, [1]) for text in texts]
 
 
 def rows(*texts: str) -> list[dict]:

@@ -1,6 +1,5 @@
 """References that evolvers return: requests and replies of text methods, functions in files, and what recipes may combine."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,11 @@ import numpy as np
 import pytest
 
 from eva_stages.core.errors import DataError
-from eva_stages.core.generating import GeneratorOutput, SeededLLM, generator_output
+from eva_stages.core.generating import SeededLLM
 from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.parts import STATISTICS
 from eva_stages.core.prompt_references import REQUEST
-from eva_stages.core.rows import Message, last_user_text, prompt_row
+from eva_stages.core.rows import last_user_text, prompt_row
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.function_calls import evolution_by
 from eva_stages.creator.function_evolver import EvolveByFunction
@@ -20,6 +19,7 @@ from eva_stages.creator.rejecting import NO_PROMPT_AND_REFERENCE, read_prompt_an
 from eva_stages.lettercraft.language import parse
 from eva_stages.lettercraft.player import LettercraftLLM
 from tests.conftest import function_code
+from tests.scripted import ScriptedLLM
 
 EVOLVER = '''
 def add_term(text, reference, rng):
@@ -31,23 +31,6 @@ def add_term(text, reference, rng):
     term = int(rng.integers(20, 99))
     return text.replace("?", f" + {term}?"), str(int(reference) + term), "add_term"
 '''
-
-
-class RecordingLLM(SeededLLM):
-    """Replies in a given order, and keeps the requests."""
-
-    replies: list[str]
-    finish_reason: str = "stop"
-    requests: list[str] = []
-
-    @property
-    def model_name(self) -> str:
-        return "scripted"
-
-    def generate(self, inputs: list[list[Message]], num_generations: int = 1, seeds: Sequence[int] | None = None) -> list[GeneratorOutput]:
-        self.requests = [*self.requests, *(messages[-1]["content"] for messages in inputs)]
-        texts, self.replies = self.replies[: len(inputs)], self.replies[len(inputs) :]
-        return [generator_output([text], [self.finish_reason], 1, [1]) for text in texts]
 
 
 def sum_row(*numbers: int) -> dict[str, Any]:
@@ -75,13 +58,13 @@ def evolve_by(function: FunctionCode, inputs: list[dict[str, Any]], **settings: 
 
 def test_the_request_shows_the_parent_s_reference_and_the_child_gets_its_own() -> None:
     replies = ['{"prompt": "What is 1 + 2 + 3?", "reference": "6"}', '```json\n{"prompt": "What is 9 - 2?", "reference": 7}\n```']
-    llm = RecordingLLM(replies=replies)
+    llm = ScriptedLLM(replies=replies)
     first, second = evolve(llm, [sum_row(1, 2)], generations=2)
     assert (last_user_text(first["messages"]), first["reference"], first["rejected"]) == ("What is 1 + 2 + 3?", "6", None)
     assert (last_user_text(second["messages"]), second["reference"]) == ("What is 9 - 2?", "7")
     assert [f"#Reference of the Given Prompt#:\n{answer}\n" in text for answer, text in zip("36", llm.requests, strict=True)] == [True] * 2
     assert all(text.endswith(REQUEST) for text in llm.requests)
-    llm = RecordingLLM(replies=replies)
+    llm = ScriptedLLM(replies=replies)
     evolve(llm, [{**sum_row(1, 2), "reference": None}], generations=1)
     assert "Reference of the Given Prompt" not in llm.requests[0] and llm.requests[0].endswith(REQUEST)
 
@@ -117,16 +100,16 @@ def test_lettercraft_s_evolver_returns_the_exact_answers() -> None:
 )
 def test_a_reply_without_both_is_rejected_with_its_own_reason_and_has_no_reference(reply: str) -> None:
     parent = sum_row(1, 2)
-    rejected_row, good_row = evolve(RecordingLLM(replies=[reply, '{"prompt": "What is 9?", "reference": "9"}']), [parent], generations=2)
+    rejected_row, good_row = evolve(ScriptedLLM(replies=[reply, '{"prompt": "What is 9?", "reference": "9"}']), [parent], generations=2)
     assert rejected_row["rejected"] == NO_PROMPT_AND_REFERENCE and rejected_row["reference"] is None and rejected_row["failure"] is None
     assert rejected_row[STATISTICS]["rejected"] == 1 and good_row["parent_id"] == parent["prompt_id"]
 
 
 def test_a_truncated_reply_and_an_unusable_prompt_keep_their_reasons() -> None:
-    (truncated_row,) = evolve(RecordingLLM(replies=['{"prompt": "What is'], finish_reason="length"), [sum_row(1, 2)], generations=1)
+    (truncated_row,) = evolve(ScriptedLLM(replies=['{"prompt": "What is'], finish_reason="length"), [sum_row(1, 2)], generations=1)
     assert truncated_row["rejected"] == "truncated"
     replies = ['{"prompt": "what is 1 + 2?", "reference": "3"}', '{"prompt": "I am sorry, but I cannot.", "reference": "3"}']
-    rows = evolve(RecordingLLM(replies=[*replies, '{"prompt": "", "reference": "3"}']), [sum_row(1, 2)], generations=3)
+    rows = evolve(ScriptedLLM(replies=[*replies, '{"prompt": "", "reference": "3"}']), [sum_row(1, 2)], generations=3)
     assert [row["rejected"] for row in rows] == [None, "refusal", "empty"]
     assert read_prompt_and_reference('{"prompt": "p", "reference": 0.50}') == ("p", "0.50"), "the text of a number is not changed"
     for form in ("```JSON\r\n{}\r\n```", "```json {} ```", "\n```\n{}\n```\n"):
