@@ -162,6 +162,7 @@ def _training_stage(
         iteration,
         {"pairs": pairs, "policy": start, "reference": start, **({ADAPTER_INPUT: creator} if is_adapter and creator else {})},
         function=Use("eva_stages.solver.creator_network:train_creator", arguments, {"runtime": runtime}),
+        version=2,
     )
 
 

@@ -98,7 +98,7 @@ def _training_stage(
         iteration,
         {**data, "policy": start, "reference": initial if solver.reference == "initial" else start},
         function=Use("eva_stages.solver.launching:train", arguments, {"runtime": runtime}),
-        version=4,
+        version=5,
     )
 
 

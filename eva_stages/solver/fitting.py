@@ -26,7 +26,7 @@ from eva_stages.solver.checkpoints import CheckpointDigests, last_complete_check
 from eva_stages.solver.finite import StopAtNonFinite, changed_share, unchanged_reason
 from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.saving import cast_weights, clean_adapter, lora_settings, merge_adapter, weights_dtype
-from eva_stages.solver.tokens import read_tokens, tokenize
+from eva_stages.solver.tokens import pair_lengths, read_tokens, tokenize
 
 FACTS = {"loss": "loss", "reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies", "reward": "reward"}
 """Figures of the end of a training in the manifest, and their names in trainers' logs."""
@@ -49,35 +49,47 @@ class MetricsFile(TrainerCallback):
 class PaddedSamples(Sampler[int]):
     """Row numbers of an epoch: a permutation from (seed, epoch), padded from its beginning to complete optimiser steps.
 
-    So every step is a mean over the same number of rows, independent of micro batches and processes.
+    So every step is a mean over the same number of rows, independent of micro batches and processes. The rows of a step are in descending
+    order of length: a micro batch then needs little padding, and processes, which take consecutive ones, have equal work.
+
+    Args:
+        lengths: of each row; rows of equal length are in the order of the permutation.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
-        self._rows, self._batch_size, self._seed = rows, batch_size, seed
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(self._rows / self._batch_size) * self._batch_size
+        return math.ceil(len(self._lengths) / self._batch_size) * self._batch_size
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
-        return iter(np.resize(order, len(self)).tolist())
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._lengths))
+        steps = np.resize(order, len(self)).reshape(-1, self._batch_size)
+        places = np.argsort(-self._lengths[steps], axis=1, kind="stable")
+        return iter(np.take_along_axis(steps, places, axis=1).ravel().tolist())
 
 
 class CompleteSteps:
-    """Mixed into a trainer: its rows come from `PaddedSamples`."""
+    """Mixed into a trainer of pairs: its rows come from `PaddedSamples`."""
 
+    sorts_steps = True
+    """Whether the pairs of a step are sorted by length; false for losses that the other pairs of a micro batch affect."""
+    aux_loss_enabled: bool
+    """Whether the loss has a term for the load of a micro batch on the experts."""
     args: Any
     train_dataset: Any
     accelerator: Any
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PaddedSamples:
-        rows = len(self.train_dataset if train_dataset is None else train_dataset)
+        lengths = pair_lengths(self.train_dataset if train_dataset is None else train_dataset)
+        if self.aux_loss_enabled or not self.sorts_steps:
+            lengths = np.zeros_like(lengths)
         batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        return PaddedSamples(rows, batch, self.args.seed)
+        return PaddedSamples(lengths, batch, self.args.seed)
 
 
 def load_policy(job: TrainingJob) -> Any:

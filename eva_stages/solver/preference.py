@@ -38,6 +38,8 @@ from eva_stages.solver.tokens import FIGURES, WINS
 
 LOSS_TYPES = {"dpo": "sigmoid", "sppo": "sppo_hard"}
 """TRL's names where they differ from ours; soft SPPO uses TRL's metrics and replaces its loss."""
+OVER_MICRO_BATCHES = ("aot", "aot_unpaired", "custom")
+"""Losses that depend on which pairs are in a micro batch together, or may do so."""
 
 
 class PairCollator(DataCollatorForPreference):
@@ -182,4 +184,5 @@ def make_trainer(job: TrainingJob) -> tuple[PairTrainer, dict[str, int]]:
         processing_class=tokenizer,
         peft_config=lora(job),
     )
+    trainer.sorts_steps = loss.kind not in OVER_MICRO_BATCHES
     return trainer, counts

@@ -21,7 +21,7 @@ from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import file_digest, fingerprint
 from eva_stages.models.architecture import attention_code
 from eva_stages.solver.job import TrainingJob
-from eva_stages.solver.tokens import FIGURES
+from eva_stages.solver.tokens import FIGURES, pair_lengths
 
 REPORT_SECONDS = 1.0
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -109,10 +109,7 @@ class ReferencePass:
 
     def _reference_logps(self, dataset: Dataset, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Of all pairs in their order, each of shape (pairs,); a batch has pairs of about equal length."""
-        lengths = [len(ids) for ids in dataset["prompt_ids"]]
-        for name in ("chosen_ids", "rejected_ids"):
-            lengths = [length + len(ids) for length, ids in zip(lengths, dataset[name], strict=True)]
-        order = np.argsort(lengths, kind="stable")[::-1]
+        order = np.argsort(-pair_lengths(dataset), kind="stable")
         loader = DataLoader(dataset.select(order), batch_size=batch_size, collate_fn=self.data_collator)
         batches, last_report = [], time.monotonic()
         for batch in self.accelerator.prepare(loader):

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 from datasets import Dataset
@@ -79,6 +81,14 @@ def read_tokens(path: Path) -> tuple[Dataset, dict[str, int]]:
     incomplete_columns = [name for name in FIGURES if dataset.data.column(name).null_count]
     counts = read_json(path.with_name(path.name + ".json"), dict)
     return dataset.remove_columns(incomplete_columns), counts
+
+
+def pair_lengths(pairs: Dataset) -> np.ndarray:
+    """Tokens of the longer conversation of each pair, to which the shorter one is padded; shape (pairs,)."""
+    names = ["prompt_ids", "chosen_ids", "rejected_ids"]
+    table = pairs.select_columns(names).with_format("arrow")[:]
+    prompts, chosen, rejected = (pc.list_value_length(table[name]).to_numpy() for name in names)
+    return prompts + np.maximum(chosen, rejected)
 
 
 def pair_ids(chat: Chat, row: dict[str, Any]) -> tuple[list[int], list[int], list[int]]:

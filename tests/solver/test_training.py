@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import gc
+import itertools
 import json
 import math
 import multiprocessing
@@ -298,7 +299,7 @@ def start(settings: TrainingJob, largest_file: int = resource.RLIM_INFINITY) -> 
 def test_killed_at_three_points_and_out_of_room_training_ends_as_an_unbroken_one(folders: dict[str, str], tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["eva_stages.solver.preference"])
-    changes = {"epochs": 6, "batch_size": 8, "micro_batch_size": 8, "checkpoints_per_epoch": 2, "loss": {"nll_alpha": 0.5}}
+    changes = {"epochs": 6, "batch_size": 8, "micro_batch_size": 4, "checkpoints_per_epoch": 2, "loss": {"nll_alpha": 0.5}}
     unbroken_job, killed_job = (job(tmp_path / name, folders, "dpo", **changes) for name in ("unbroken", "killed"))
     checkpoints = killed_job.work / "checkpoints"
     for step in (3, 15, 27):
@@ -440,12 +441,42 @@ def test_token_ids_are_trls_own(folders: dict[str, str], tmp_path: Path) -> None
 
 
 def test_an_epoch_is_a_permutation_filled_up_to_whole_steps() -> None:
-    samples = PaddedSamples(10, 4, 7)
+    samples = PaddedSamples(np.zeros(10), 4, 7)
     samples.set_epoch(1)
     order = list(samples)
     assert len(order) == len(samples) == 12 and sorted(order[:10]) == list(range(10)) and order[10:] == order[:2]
     samples.set_epoch(2)
-    assert list(samples) != order and len(list(PaddedSamples(3, 8, 0))) == 8
+    assert list(samples) != order and len(list(PaddedSamples(np.zeros(3), 8, 0))) == 8
+
+
+def test_sorting_by_length_keeps_the_pairs_of_every_step() -> None:
+    lengths = np.random.default_rng(0).integers(1, 9, 30)
+    shuffled_steps, sorted_steps = (np.array(list(PaddedSamples(values, 8, 7))).reshape(-1, 8) for values in (np.zeros(30), lengths))
+    assert np.array_equal(np.sort(shuffled_steps), np.sort(sorted_steps)) and (np.diff(lengths[sorted_steps]) <= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["dpo", "sppo", "simpo", "orpo", "aot"])
+def test_sorting_a_step_changes_its_loss_and_gradient_by_rounding(kind: str, folders: dict[str, str], tmp_path: Path) -> None:
+    settings = job(tmp_path, folders, kind, loss={"nll_alpha": 0.5}, micro_batch_size=4)
+    trainer, _ = load_attribute(f"{trainer_target(kind).partition(':')[0]}:make_trainer")(settings)
+    micro_batches = list(itertools.islice(trainer.get_train_dataloader(), 4))
+    lengths = [max(int(mask.sum(dim=1).max()) for name, mask in batch.items() if "attention_mask" in name) for batch in micro_batches]
+    assert (lengths == sorted(lengths, reverse=True)) == trainer.sorts_steps == (kind != "aot")
+    trainer.model.double()
+    sorted_gradient, sorted_loss = step(trainer)
+    trainer.sorts_steps = False
+    gradient, mean_loss = step(trainer)
+    assert sorted_loss == pytest.approx(mean_loss, rel=1e-5)
+    assert (sorted_gradient - gradient).norm() < 1e-5 * gradient.norm()
+
+
+def step(trainer: Any) -> tuple[torch.Tensor, float]:
+    """The gradient and the loss of the first step, in micro batches."""
+    trainer.model.zero_grad()
+    losses = [trainer.compute_loss(trainer.model, batch) / 4 for batch in itertools.islice(trainer.get_train_dataloader(), 4)]
+    total = sum(losses)
+    total.backward()
+    return torch.cat([parameter.grad.flatten().clone() for parameter in trainer.model.parameters()]), float(total)
 
 
 def test_progress_goes_by_the_last_whole_line_of_this_attempt(tmp_path: Path) -> None:
