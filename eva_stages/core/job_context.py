@@ -13,7 +13,7 @@ from types import MappingProxyType
 THREADS, GPUS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 NICENESS = "EVA_NICENESS"
 """Environment variable with what is added to the niceness of a stage's process: how willingly it leaves the cores to others."""
-ECHO_SECONDS = 0.5
+ECHO_SECONDS = 2.0
 """How long after the failure of a stage to wait for the interruption that may be its cause: Ctrl-C reaches all processes at once."""
 
 interruption = threading.Event()

@@ -64,7 +64,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = home / "runs" / "tiny"
     command = ("ablate", "tiny.yaml", "--jobs", "2")
     assert interrupt_at(start_eva(*command, cwd=home), at_stage(folder, "0-train"), signal.SIGINT) == 130
-    assert not [event for event in all_events(folder) if event["event"] == "failed"]
+    assert [event["cause"] for event in all_events(folder) if event["event"] == "failed"] == []
     assert interrupt_at(start_eva(*command, cwd=home), at_stage(folder, "1-evolve"), signal.SIGKILL) == -signal.SIGKILL
     output = run_eva(*command, "--json", cwd=home)
     document = json.loads(output.stdout)

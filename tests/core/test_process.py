@@ -87,6 +87,16 @@ def test_what_a_stage_has_forked_ends_with_it_when_it_alone_is_killed(tmp_path: 
     assert psutil.wait_procs(workers, timeout=30)[1] == []
 
 
+def interrupt_itself() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+
+
+def test_ctrl_c_that_a_stages_process_notices_first_is_no_failure(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_in_child(f"{__name__}:interrupt_itself", {}, tmp_path / "log", lambda: None)
+
+
 def pages_touched_again() -> tuple[int, int]:
     """Page faults while 20 blocks are allocated and freed ten times, and the pages that they have all ten times together."""
     block_bytes, start = 2**21, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
