@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 from benchmarks import common
 from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.process import kill_tree
+from eva_stages.core.process_ending import kill_tree
 from eva_stages.core.rows import prompt_row
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.tables import read_table

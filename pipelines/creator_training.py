@@ -26,7 +26,7 @@ RATES = {False: 1e-6, True: 1e-5}
 
 @dataclass(frozen=True)
 class Evolutions:
-    """An iteration's evolutions and what is known of them."""
+    """An iteration's evolutions, and the stages with their verdicts, rewards and similarities."""
 
     evolved: Stage
     """All of them, in the order in which pairs are made."""

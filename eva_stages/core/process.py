@@ -32,6 +32,7 @@ from eva_stages.core.job_context import ECHO_SECONDS, NICENESS, THREADS, check_i
 from eva_stages.core.logs import clean_log
 from eva_stages.core.memory import keep_freed_memory
 from eva_stages.core.patches import process_name
+from eva_stages.core.process_ending import ending, kill_tree
 from eva_stages.core.redaction import add_secret_variable, secret_variables
 from eva_stages.core.stage import load_attribute
 
@@ -140,38 +141,6 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     raise StageError(f"the stage's process {ending(child.exitcode)}; its output is in {log}")
 
 
-def ending(code: int | None) -> str:
-    """A description of how a process ended, from its exit code; negative codes are signals, as in `subprocess`."""
-    if code is None:
-        return "ended"
-    name = _signal_name(-code if code < 0 else code - 128)
-    why = "; out of memory?" if name == "SIGKILL" else ""
-    if code < 0:
-        return f"was killed by signal {-code} ({name or 'unknown'}{why})"
-    return f"ended with exit code {code} (as after {name}{why})" if name else f"ended with exit code {code}"
-
-
-def _signal_name(number: int) -> str | None:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return None
-
-
-def kill_tree(pid: int | None) -> None:
-    """Kill a process and its descendants; do nothing if it has ended."""
-    try:
-        process = psutil.Process(pid)
-        family = [*process.children(recursive=True), process]
-    except psutil.NoSuchProcess:
-        return
-    for member in family:
-        try:
-            member.kill()
-        except psutil.NoSuchProcess:
-            continue
-
-
 def _kill_marked(mark: str) -> None:
     """Kill the programs of a process that was killed: without a parent, only the mark identifies them."""
     for process in psutil.process_iter():
@@ -206,17 +175,6 @@ def print_trace(error: BaseException) -> None:
     """Print a plain traceback into the log."""
     with contextlib.suppress(Exception):  # an exception whose __str__ raises
         traceback.print_exception(error)
-
-
-def call_after_end(pid: int, then: Callable[[], object]) -> None:
-    """Call `then` when another process has ended."""
-
-    def wait_and_do() -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait()
-        then()
-
-    threading.Thread(target=wait_and_do, daemon=True).start()
 
 
 def _tell(report: Connection, outcome: tuple[str, Any]) -> None:

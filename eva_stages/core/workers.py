@@ -11,7 +11,8 @@ import threading
 import time
 from typing import Any
 
-from eva_stages.core.process import check_first, ending, fail
+from eva_stages.core.process import check_first, fail
+from eva_stages.core.process_ending import ending
 
 POLL_SECONDS = 0.1
 ECHO_SECONDS = 0.5

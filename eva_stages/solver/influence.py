@@ -60,7 +60,7 @@ def measure_influence(
     sample = _write_pairs(inputs["pairs"], prompts, size, work / "pairs")
     folders = {WORK: work, **{name: path.resolve() for name, path in inputs.items()}, "pairs": work / "pairs"}
     job = training_job(work, folders, work / "cache", "influence", **arguments)
-    # trackers are told of trainings only, and one process computes the influence, however many train
+    # no experiment tracker gets this run; one process computes the influence, also where several processes train
     runtime = job.training.runtime.model_copy(update={"report_to": ()})
     job = job.model_copy(update={"training": job.training.model_copy(update={"runtime": runtime})})
     job.write(work / JOB)

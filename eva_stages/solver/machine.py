@@ -23,7 +23,7 @@ from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import StageError
 from eva_stages.core.job_context import ECHO_SECONDS, check_interruption, job_environment
 from eva_stages.core.logs import clean_log
-from eva_stages.core.process import ending, kill_tree
+from eva_stages.core.process_ending import ending, kill_tree
 
 LAUNCHER = "EVA_LAUNCHER"
 """Environment variable with the process whose end ends a training process."""

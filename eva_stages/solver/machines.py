@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from eva_stages.core.cluster import connect
 from eva_stages.core.errors import StageError
-from eva_stages.core.process import call_after_end, ending
+from eva_stages.core.process_ending import call_after_end, ending
 from eva_stages.solver.machine import ADDRESS, MACHINE, launcher
 
 REPORT_SECONDS = 30

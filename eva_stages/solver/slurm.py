@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from eva_stages.core.process import call_after_end
+from eva_stages.core.process_ending import call_after_end
 from eva_stages.solver.machine import launcher
 
 

@@ -16,7 +16,8 @@ from accelerate.utils import parse_flag_from_env
 from eva_stages.core.devices import free_devices, take_devices
 from eva_stages.core.errors import describe
 from eva_stages.core.patches import single_process_environment
-from eva_stages.core.process import call_after_end, print_trace
+from eva_stages.core.process import print_trace
+from eva_stages.core.process_ending import call_after_end
 from eva_stages.core.stage import load_attribute
 from eva_stages.solver.job import TrainingJob, read_job
 from eva_stages.solver.machine import Marks, launcher

@@ -18,7 +18,8 @@ from distilabel.typing import StepOutput
 
 from eva_stages.core.errors import StageError
 from eva_stages.core.job_context import job
-from eva_stages.core.process import ending, run_in_child
+from eva_stages.core.process import run_in_child
+from eva_stages.core.process_ending import ending
 from eva_stages.core.progress import Reporter
 from eva_stages.core.ray_engine import Steps
 from eva_stages.core.rows import SCHEMAS, prompt_row
