@@ -92,7 +92,7 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
 
     Raises:
         StageError: with the cause, if the child raised or died.
-        KeyboardInterrupt: if the child was interrupted; Ctrl-C reaches all processes, in any order.
+        KeyboardInterrupt: in a thread, if the command is interrupted, before the child fails or shortly after it.
     """
     context = _context()
     our_end, their_end = context.Pipe(duplex=False)
@@ -131,8 +131,6 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     poll()
     if outcome is not None and outcome[0] == "done":
         return outcome[1]
-    if outcome is not None and outcome[0] == "interrupted":
-        raise KeyboardInterrupt
     check_interruption(ECHO_SECONDS)
     if outcome is not None:
         raise StageError(outcome[1])
@@ -222,8 +220,6 @@ def _main(
     _end_forks_with_this_process()
     try:
         outcome = "done", load_attribute(target)(**arguments)
-    except KeyboardInterrupt:
-        outcome = "interrupted", None
     except BaseException as error:
         print_trace(error)
         outcome = "failed", cause_of(error)

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from eva_stages.core import process
+from eva_stages.core import job_context, process
 from eva_stages.core.errors import StageError
 from eva_stages.core.process import run_in_child
 
@@ -92,9 +93,16 @@ def interrupt_itself() -> None:
     signal.pause()
 
 
-def test_ctrl_c_that_a_stages_process_notices_first_is_no_failure(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run_in_child(f"{__name__}:interrupt_itself", {}, tmp_path / "log", lambda: None)
+def test_ctrl_c_that_a_stages_process_notices_first_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interruption = threading.Event()
+    monkeypatch.setattr(job_context, "interruption", interruption)
+    log = tmp_path / "log"
+    with ThreadPoolExecutor(1) as pool:
+        stage = pool.submit(run_in_child, f"{__name__}:interrupt_itself", {}, log, lambda: None)
+        while "KeyboardInterrupt" not in (log.read_text() if log.exists() else ""):
+            pass
+        interruption.set()  # as the main thread does when it receives its own
+        assert isinstance(stage.exception(), KeyboardInterrupt)
 
 
 def pages_touched_again() -> tuple[int, int]:
