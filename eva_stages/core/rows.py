@@ -41,6 +41,7 @@ _PAIR = {
 }
 
 _EVOLUTIONS = {**_PROMPT, "rejected": TEXT, **_FAILURE}
+_STEP = {"step": COUNT}
 
 MESSAGES_OF_ERRORS = ("failures", "failure", "finish_reasons", "reason")
 """Columns with texts of exceptions and of servers."""
@@ -69,6 +70,16 @@ SCHEMAS: dict[str, pa.Schema] = {
         "embeddings": {**_ID, "embedding": pa.list_(pa.float32())},
         "selected": {**_ID, "probability": NUMBER, "draw": COUNT},
         "mixed": {**_PROMPT, "origin": TEXT},
+        "uses": {
+            **_STEP,
+            **_ID,
+            "origin": TEXT,
+            **{name: _RESPONSES[name] for name in ("responses", "finish_reasons", "token_counts")},
+            **{name: _REWARDS[name] for name in ("rewards", "failures")},
+            "score": NUMBER,
+        },
+        "draws": {**_STEP, **_ID, "weight": NUMBER, "probability": NUMBER, "draw": COUNT},
+        "online_evolutions": {**_EVOLUTIONS, **_STEP, "inserted_step": COUNT, "fate": TEXT},
         "pairs": _PAIR,
         "creator_pairs": {**_PAIR, "iteration": COUNT},
         "rewrites": {**_ID, "responses": TEXTS, "reason": TEXT, **_FAILURE, "generator": TEXT},
