@@ -1,7 +1,7 @@
-"""The tables of an interval of online training, which has iterations without stages of their own: what it did, in the schemas of offline runs.
+"""The tables of an interval of online training in the schemas of offline runs, so that what shows a run shows an online run too.
 
-Training writes a journal. `uses`, `select` and `evolve` are its rows; the other tables are projections of `uses` and `evolve`. A prompt that
-was used several times in an interval has one row in a projection, that of its last use; `uses` has all of them.
+Training writes a journal. `uses`, `select` and `evolve` are its rows, the other tables are projections of `uses` and `evolve`. A prompt that
+was used several times in an interval has one row in a projection, that of its last use.
 """
 
 from collections import Counter
@@ -25,9 +25,9 @@ from eva_stages.creator.gate_questions import NO_VERDICT, TESTS
 JOURNAL = "journal"
 SCHEMA_OF = {"uses": "uses", "selections": "draws", "evolutions": "online_evolutions"}
 """Tables of the journal, and the schemas of their rows."""
-INSERTED = "inserted"
-GATE = "gate:"
-REJECTED = "rejected:"
+FATE_INSERTED = "inserted"
+FATE_GATE = "gate:"
+FATE_REJECTED = "rejected:"
 FAILURES = {"uses": "failures", "evolutions": "failure"}
 """Columns with the reasons for missing results."""
 
@@ -111,11 +111,11 @@ class LastRewards(TableStep):
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         (uses,) = sources
-        unscored = 0
+        unscored_count = 0
         for table in uses.take(last_places(uses["prompt_id"]), self.reads):
-            unscored += table["rewards"].combine_chunks().flatten().null_count
+            unscored_count += table["rewards"].combine_chunks().flatten().null_count
             yield table.cast(SCHEMAS["rewards"])
-        return {"unscored": unscored}
+        return {"unscored": unscored_count}
 
 
 class IntervalPrompts(TableStep):
@@ -160,9 +160,9 @@ class CuratedEvolutions(TableStep):
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         (evolutions,) = sources
         fates = evolutions["fate"]
-        is_curated = pc.or_(pc.equal(fates, INSERTED), pc.starts_with(fates, GATE))
+        is_curated = pc.or_(pc.equal(fates, FATE_INSERTED), pc.starts_with(fates, FATE_GATE))
         yield from _prompts_at(evolutions, is_curated)
-        reasons = [fate.removeprefix(REJECTED) for fate in fates.filter(pc.invert(is_curated)).to_pylist()]
+        reasons = [fate.removeprefix(FATE_REJECTED) for fate in fates.filter(pc.invert(is_curated)).to_pylist()]
         return {"evolved": len(fates), "kept": int(pc.sum(is_curated).as_py() or 0), **_sorted_counts(reasons)}
 
 
@@ -182,7 +182,7 @@ class GateReasons(TableStep):
         rows = [
             _verdict_row(prompt_id, fate, schema)
             for prompt_id, fate in zip(evolutions["prompt_id"].to_pylist(), evolutions["fate"].to_pylist(), strict=True)
-            if fate == INSERTED or fate.startswith(GATE)
+            if fate == FATE_INSERTED or fate.startswith(FATE_GATE)
         ]
         yield pa.Table.from_pylist(rows, schema=schema)
         return {"prompts": len(rows)}
@@ -201,9 +201,9 @@ class GatedEvolutions(TableStep):
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
         (evolutions,) = sources
         fates = evolutions["fate"]
-        is_inserted = pc.equal(fates, INSERTED)
+        is_inserted = pc.equal(fates, FATE_INSERTED)
         yield from _prompts_at(evolutions, is_inserted)
-        reasons = [fate.removeprefix(GATE) for fate in fates.to_pylist() if fate.startswith(GATE)]
+        reasons = [fate.removeprefix(FATE_GATE) for fate in fates.to_pylist() if fate.startswith(FATE_GATE)]
         passed_count = int(pc.sum(is_inserted).as_py() or 0)
         return {"prompts": passed_count + len(reasons), "passed": passed_count, **_sorted_counts(reasons)}
 
@@ -219,9 +219,9 @@ def _sorted_counts(reasons: list[str]) -> dict[str, int]:
 
 def _verdict_row(prompt_id: str, fate: str, schema: pa.Schema) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(schema.names) | {"prompt_id": prompt_id}
-    if fate == INSERTED:
+    if fate == FATE_INSERTED:
         return row | {"valid": True}
-    reason = fate.removeprefix(GATE)
+    reason = fate.removeprefix(FATE_GATE)
     if reason == NO_VERDICT:
         return row | {"reason": reason}
     test = next((test for test in TESTS if reason.startswith(test)), None)
