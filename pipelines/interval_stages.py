@@ -27,7 +27,8 @@ def interval_stages(
     informativeness = informing(recipe, resolved, iteration, rewards, NO_MEMORY)
     evolving = _evolving(recipe, iteration, training) if iteration and recipe.creator.control is None else ()
     curations = [stage for stage in (*earlier, *evolving) if stage.name == "curate"]
-    sets = {f"prompts_{index}": prompt_set for index, prompt_set in enumerate((*dict.fromkeys(originals), *curations))}
+    distinct_originals = {stage.fingerprint: stage for stage in originals}.values()
+    sets = {f"prompts_{index}": prompt_set for index, prompt_set in enumerate((*distinct_originals, *curations))}
     mixture = table_stage("mix", iteration, {"uses": uses, **sets}, f"{CODE}:IntervalPrompts")
     return uses, responses, rewards, informativeness, *evolving, mixture
 

@@ -1,7 +1,7 @@
 """The tables of an interval of online training in the schemas of offline runs, so that what shows a run shows an online run too.
 
-Training writes a journal. `uses`, `select` and `evolve` are its rows, the other tables are projections of `uses` and `evolve`. A prompt that
-was used several times in an interval has one row in a projection, that of its last use.
+Training writes a journal. `uses`, `select` and `evolve` are its rows, the other tables are projections of `uses` and `evolve`. A prompt
+that was used several times in an interval has one row in a projection, that of its last use.
 """
 
 from collections import Counter

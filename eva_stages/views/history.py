@@ -136,6 +136,11 @@ class History:
         """Whether the recipe trains nothing."""
         return bool((self.recipe.get("evaluation") or {}).get("only", False))
 
+    @property
+    def is_online(self) -> bool:
+        """Whether prompts evolve during training, so that an iteration is an interval of it."""
+        return self.recipe.get("mode") == "online"
+
     def find(self, stage: str, iteration: int) -> Artifact | None:
         return self._by_label.get((stage, iteration))
 
@@ -173,6 +178,8 @@ class History:
     @cached_property
     def prompt_sets(self) -> dict[int, Artifact]:
         """X_t by t, for those that are complete: what the policy of iteration t was trained on, or will be."""
+        if self.is_online:  # the set is known after the training, which draws it
+            return {artifact.iteration: artifact for artifact in self.every("mix")}
         sets = {}
         for iteration in self.planned_iterations:
             users = [user for name in ("respond", "train") if (user := self.find_planned(name, iteration))]

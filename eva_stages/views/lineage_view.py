@@ -83,6 +83,10 @@ def _facts(step: dict[str, Any]) -> list[str]:
         lines.append(
             f"iteration {entry['iteration']}, pair: chosen {_figure(entry['chosen_reward'])}, rejected {_figure(entry['rejected_reward'])}"
         )
+    for entry in step["uses"]:
+        figures = f"mean reward {_figure(entry['mean_reward'])}, score {_figure(entry['score'])}"
+        origin = "drawn from the buffer" if entry["origin"] == "buffer" else "in its turn"
+        lines.append(f"iteration {entry['iteration']}, step {entry['step']}, {origin}: {figures}")
     lines += [f"iteration {entry['iteration']}, checkpoint trained on it: {entry['artifact']}" for entry in step["checkpoints"]]
     return lines or ["not answered in this run"]
 

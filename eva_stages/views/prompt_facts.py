@@ -16,13 +16,14 @@ class Facts:
         self._history, self._open = history, open_rows
 
     def of(self, prompt_id: str) -> dict[str, list[Row]]:
-        """Responses, informativeness, draws from the archive, utilities, pairs and checkpoints of a prompt."""
+        """Responses, informativeness, draws from the archive, utilities, pairs, uses in online training and checkpoints of a prompt."""
         return {
             "answers": self._answers(prompt_id),
             "informativeness": self._informativeness(prompt_id),
             "archive_draws": self._archive_draws(prompt_id),
             "utilities": self._utilities(prompt_id),
             "pairs": self._pairs(prompt_id),
+            "uses": self._uses(prompt_id),
             "checkpoints": self._checkpoints(prompt_id),
         }
 
@@ -78,14 +79,31 @@ class Facts:
                 entries.append({"iteration": artifact.iteration, **sides, **rewards, "rewritten": bool(pair.get("rewritten"))})
         return entries
 
+    def _uses(self, prompt_id: str) -> list[Row]:
+        """The optimiser steps of online training that used the prompt; `score` is its value by the recipe's metric."""
+        entries = []
+        for artifact in self._history.every("uses"):
+            rows = self._open(artifact)
+            for use in rows.take(rows.where("prompt_id", prompt_id), ["step", "origin", "rewards", "score"]):
+                known_rewards = [reward for reward in use["rewards"] if reward is not None]
+                mean_reward = sum(known_rewards) / len(known_rewards) if known_rewards else None
+                figures = {"mean_reward": mean_reward, "score": use["score"]}
+                entries.append({"iteration": artifact.iteration, "step": use["step"], "origin": use["origin"], **figures})
+        return entries
+
     def _checkpoints(self, prompt_id: str) -> list[Row]:
         """Checkpoints whose training data contain the prompt: pairs, or prompts where training is on-policy."""
         entries = []
         for artifact in self._history.every("train"):
-            data = self._history.input_artifact(artifact, "pairs") or self._history.input_artifact(artifact, "prompts")
+            data = self._history.input_artifact(artifact, "pairs") or self._trained_prompts(artifact)
             if data is not None and len(self._open(data).where("prompt_id", prompt_id)):
                 entries.append({"iteration": artifact.iteration, "artifact": artifact.folder.name, "digest": artifact.manifest["digest"]})
         return entries
+
+    def _trained_prompts(self, training: Artifact) -> Artifact | None:
+        if self._history.is_online:  # its input are the prompts that it draws from
+            return self._history.prompt_sets.get(training.iteration)
+        return self._history.input_artifact(training, "prompts")
 
 
 def _response_entry(response_row: Row, reward_row: Row | None) -> dict[str, Any]:

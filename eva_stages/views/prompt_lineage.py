@@ -18,9 +18,21 @@ from eva_stages.views.lookup import Row, Rows, similar_ids
 from eva_stages.views.prompt_facts import Facts
 
 PROMPT = SCHEMAS["prompts"].names
+EVOLUTION = [*PROMPT, "rejected", "fate"]
+"""Columns of evolutions; online training records their fates."""
 MOST_CHILDREN = 200
 FATES = {kind.name: kind.leaves_out for kind in KINDS.values() if kind.leaves_out}
 """Stages that an evolved prompt passes, in order, with its fate if it is missing after the stage."""
+
+
+ONLINE_FATES = {
+    "inserted": "in the buffer",
+    "duplicate": "left out: a duplicate",
+    "gate": "left out by the gate",
+    "late": "left out: the evolver's reply came too late",
+    "rejected": "left out",
+}
+"""What became of an evolution in online training, by the kind of its fate."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Lineage:
         total = 0
         for artifact in self._history.every("evolve"):
             rows = self._open(artifact)
-            for row in rows.take(rows.where("root_id", root["prompt_id"]), [*PROMPT, "rejected"]):
+            for row in rows.take(rows.where("root_id", root["prompt_id"]), EVOLUTION):
                 node = self._node(Origin(artifact.iteration, row), [])
                 nodes.get(row["parent_id"], root)["children"].append(node)
                 total += 1
@@ -104,7 +116,7 @@ class Lineage:
         attempts = []
         for artifact in self._history.every("evolve"):
             rows = self._open(artifact)
-            attempts += [Origin(artifact.iteration, row) for row in rows.take(rows.where("prompt_id", prompt_id), [*PROMPT, "rejected"])]
+            attempts += [Origin(artifact.iteration, row) for row in rows.take(rows.where("prompt_id", prompt_id), EVOLUTION)]
         if attempts:
             return next((attempt for attempt in attempts if attempt.row["rejected"] is None), attempts[0])
         for prompt_set in self._history.every("prompts"):
@@ -132,10 +144,11 @@ class Lineage:
         if evolved is None:
             return None
         rows = self._open(evolved)
-        for candidate in rows.take(rows.where("prompt_id", row["parent_id"]), [*PROMPT, "rejected"]):
+        for candidate in rows.take(rows.where("prompt_id", row["parent_id"]), EVOLUTION):
             if candidate["rejected"] is None and candidate["root_id"] == row["root_id"] and candidate["generation"] < row["generation"]:
                 return Origin(origin.iteration, candidate)
-        return None
+        same_set = self._in_set(row["parent_id"], origin.iteration)  # online training evolves what it has just used
+        return same_set if same_set and same_set.row["generation"] < row["generation"] else None
 
     # --- entries of the documents
 
@@ -147,12 +160,22 @@ class Lineage:
             return f"rejected: {row['rejected']}"
         if row["parent_id"] is None:
             return "seed prompt" if self._in_set(row["prompt_id"]) else FATES["decontaminate"]
+        if self._history.is_online:
+            return self._online_fate(row, iteration)
         for stage, words in FATES.items():
             passing_artifact = self._history.find(stage, iteration)
             if passing_artifact is not None and not len(self._open(passing_artifact).where("prompt_id", row["prompt_id"])):
                 return f"{words}{self._gate_reason(row['prompt_id'], iteration)}" if stage == "gate" else words
         prompt_set = self._history.prompt_sets.get(iteration)
         return f"in the prompt set of iteration {iteration}" if prompt_set else "not mixed yet"
+
+    def _online_fate(self, row: Row, iteration: int) -> str:
+        """The fate of an evolution that is recorded with it; a prompt that was trained on has none in its row."""
+        fate = row.get("fate")
+        if fate is None:
+            return f"trained on from iteration {iteration} on"
+        kind, _, reason = fate.partition(":")
+        return ": ".join(part for part in (ONLINE_FATES.get(kind, "left out"), reason.replace("_", " ")) if part)
 
     def _gate_reason(self, prompt_id: str, iteration: int) -> str:
         """The test that a prompt failed; empty if it never came to the gate."""
@@ -162,7 +185,15 @@ class Lineage:
 
     def _node(self, origin: Origin, children: list[Row]) -> Row:
         shown_fields = {name: origin.row[name] for name in ("prompt_id", "generation", "mutation", "source", "messages")}
-        return {**shown_fields, "iteration": origin.iteration, "fate": self._fate(origin), "children": children}
+        return {**shown_fields, "iteration": self._birth(origin), "fate": self._fate(origin), "children": children}
+
+    def _birth(self, origin: Origin) -> int:
+        """The iteration that made a prompt; in online training it may be earlier than that of the first use."""
+        if not self._history.is_online or origin.row["parent_id"] is None:
+            return origin.iteration
+        evolutions = [artifact for artifact in self._history.every("evolve") if artifact.iteration <= origin.iteration]
+        births = (step.iteration for step in evolutions if len(self._open(step).where("prompt_id", origin.row["prompt_id"])))
+        return next(births, origin.iteration)
 
     def _children(self, prompt_id: str) -> list[Row]:
         children: list[Row] = []

@@ -17,6 +17,7 @@ from eva_stages.creator.informativeness import reward_gap
 from eva_stages.views.creator_figures import creator_figures
 from eva_stages.views.gate_summary import gate_summary
 from eva_stages.views.history import Artifact, History
+from eva_stages.views.online_figures import online_figures
 
 
 def summary(history: History) -> dict[str, Any]:
@@ -48,7 +49,8 @@ def _iteration(history: History, number: int) -> dict[str, Any]:
         "evolved": counts["curate"]["kept"] if "curate" in counts else None,
         "rejected": _rejection_counts(counts) if "curate" in counts else None,
         "gate": gate_summary(history, number),
-        **_rewards(artifacts.get("reward")),
+        **_rewards(artifacts.get("reward") or artifacts.get("uses")),
+        "online": online_figures(history, number),
         "failures": failures,
         "references": {name: sources for name, values in counts.items() if (sources := source_counts(values))},
         "pairs": counts.get("pair"),

@@ -9,6 +9,7 @@ from rich.text import Text
 from eva_stages.core.progress import dollars, facts
 from eva_stages.core.text_table import TextTable, as_rich
 from eva_stages.views.gate_summary import gate_text
+from eva_stages.views.online_figures import online_text
 
 SHOWN_REASONS = 3
 WIDEST = 1e9
@@ -44,6 +45,7 @@ def _name(entry: dict[str, Any]) -> str:
 def _training_table(recipe: str, iterations: list[dict[str, Any]], failures: list[str]) -> TextTable:
     heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "stage time", "health")
     notes = [f"{_name(entry)}: {_left_out_text(entry)}" for entry in iterations]
+    notes += [f"{_name(entry)}: {online_text(entry['online'])}" for entry in iterations if entry["online"]]
     notes += [f"{_name(entry)}: {gate_text(entry['gate'])}" for entry in iterations if entry["gate"]]
     notes += [
         f"{_name(entry)}: {stage}: references: {facts(counts)}" for entry in iterations for stage, counts in entry["references"].items()

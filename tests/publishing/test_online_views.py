@@ -1,0 +1,66 @@
+"""What shows a run shows an online run too, from the tables of its intervals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eva_stages.core.run_folder import Run
+from eva_stages.views.history import History, read_history
+from eva_stages.views.prompt_lineage import Lineage
+from eva_stages.views.run_summary import summary
+from tests.conftest import run_eva
+from tests.online_folder import FATES, SEEDS, STEPS, children, write_online_run
+
+
+@pytest.fixture(scope="module")
+def online_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_online_run(tmp_path_factory.mktemp("runs") / "online")
+
+
+@pytest.fixture(scope="module")
+def history(online_run: Path) -> History:
+    return read_history(Run(online_run))
+
+
+def test_the_prompt_set_of_an_interval_is_what_it_trained_on(history: History) -> None:
+    assert {iteration: artifact.stage for iteration, artifact in history.prompt_sets.items()} == {0: "mix", 1: "mix"}
+    assert [history.size(history.prompt_sets[iteration]) for iteration in (0, 1)] == [12, 2 * STEPS + 2]
+
+
+def test_the_summary_of_a_run_has_the_figures_of_every_interval(history: History, online_run: Path) -> None:
+    warm_up, interval = (entry["online"] for entry in summary(history)["iterations"])
+    assert warm_up["steps"] == STEPS and warm_up["buffer_share"] == 0 and warm_up["evolutions"] is None
+    assert (interval["uses"], interval["buffer_share"], interval["evolved_share"]) == (12, pytest.approx(1 / 3), pytest.approx(1 / 6))
+    assert (interval["drawn"], interval["evolutions"], interval["inserted"], interval["late"]) == (4, 24, 8, 4)
+    assert all(entry["mean_reward"] is not None for entry in summary(history)["iterations"])
+
+
+def test_the_lineage_of_an_evolved_prompt_reaches_its_seed_and_has_every_use(history: History) -> None:
+    child = children(SEEDS[0])[1]
+    document = Lineage(history).trace(child["prompt_id"])
+    assert document["reaches_seed"] and [step["generation"] for step in document["lineage"]] == [0, 1]
+    seed, step = document["lineage"]
+    assert step["fate"] == "trained on from iteration 1 on"
+    assert [(use["iteration"], use["step"], use["origin"]) for use in step["uses"]] == [(1, 8, "buffer")]
+    assert [use["step"] for use in seed["uses"]] == [1, 5, 5, 6]
+    assert [entry["iteration"] for entry in seed["checkpoints"]] == [0, 1]
+    assert seed["informativeness"][1]["selected"]
+
+
+def test_the_fate_of_every_evolution_is_shown(history: History) -> None:
+    (root,) = [Lineage(history).tree(SEEDS[0]["prompt_id"])["tree"]]
+    fates = [child["fate"] for child in root["children"][: len(FATES)]]
+    assert fates[2:] == [
+        "left out by the gate: answerable",
+        "left out: near duplicate",
+        "left out: a duplicate",
+        "left out: the evolver's reply came too late",
+    ]
+
+
+def test_status_and_lineage_are_printed(online_run: Path) -> None:
+    document = json.loads(run_eva("status", str(online_run), "--json").stdout)
+    assert {entry["state"] for entry in document["stages"]} == {"done"}
+    text = run_eva("lineage", str(online_run), children(SEEDS[0])[0]["prompt_id"]).stdout
+    assert "step 7, drawn from the buffer" in text
