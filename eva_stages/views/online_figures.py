@@ -68,7 +68,7 @@ def online_figures(history: History, iteration: int) -> dict[str, Any] | None:
         "without_score": len(uses.scores) - len(known_scores),
         "drawn": _rows(history.find("select", iteration), "draws"),
         "evolutions": _rows(history.find("evolve", iteration), "evolutions"),
-        "inserted": _inserted(history, iteration),
+        "inserted": _inserted_count(history, iteration),
         **{name: counts.get(name) for name in COUNTS},
     }
 
@@ -77,7 +77,7 @@ def _rows(artifact: Artifact | None, count: str) -> int | None:
     return None if artifact is None else int(artifact.counts[count])
 
 
-def _inserted(history: History, iteration: int) -> int | None:
+def _inserted_count(history: History, iteration: int) -> int | None:
     last_stage = history.find("gate", iteration) or history.find("curate", iteration)
     return None if last_stage is None else count_rows(last_stage.content)
 

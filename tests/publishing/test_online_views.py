@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from eva_stages.core.run_folder import Run
+from eva_stages.publishing.report.online_section import online
 from eva_stages.views.history import History, read_history
 from eva_stages.views.prompt_lineage import Lineage
 from eva_stages.views.run_summary import summary
@@ -64,3 +65,16 @@ def test_status_and_lineage_are_printed(online_run: Path) -> None:
     assert {entry["state"] for entry in document["stages"]} == {"done"}
     text = run_eva("lineage", str(online_run), children(SEEDS[0])[0]["prompt_id"]).stdout
     assert "step 7, drawn from the buffer" in text
+
+
+def test_the_report_shows_what_steps_trained_on_and_what_became_of_the_evolutions(history: History) -> None:
+    section = online(history)
+    assert section is not None
+    assert [plot.name for plot in section.plots] == ["online-shares", "online-reward", "online-score", "online-fates"]
+    intervals, evolutions = section.tables
+    assert [row[:3] for row in intervals.rows] == [[0, STEPS, 12], [1, STEPS, 12]]
+    assert evolutions.rows == [[1, 4, 24, 8, 4, 0]]
+
+
+def test_other_runs_have_no_such_section(tmp_path: Path) -> None:
+    assert online(History(tmp_path, (), ())) is None

@@ -32,6 +32,8 @@ UNITS = {
     "reward_gap_inverse": "no unit, 0 to 1",
     "learnability": "no unit, 0 to 0.25",
 }
+LEAD = "Iteration t selects among the prompts of iteration t - 1, by the responses of the policy trained there."
+ONLINE_LEAD = "By the rewards of each prompt's last use in an iteration; every step selects among the prompts that it has just used."
 
 
 def informativeness(history: History) -> Section:
@@ -47,10 +49,7 @@ def informativeness(history: History) -> Section:
     plots += [plot for iteration in list(values)[-1:] if (plot := _overlap(history, iteration, values[iteration]))]
     topics = _topic_rewards(history)
     plots += topics
-    lead = [
-        "Iteration t selects among the prompts of iteration t - 1, by the responses of the policy trained there. A prompt with a response "
-        "that could not be scored has no value."
-    ]
+    lead = [f"{ONLINE_LEAD if history.is_online else LEAD} A prompt with a response that could not be scored has no value."]
     missing = [] if topics else ["No topics, so no gap and mean reward by topic; `creator.analysis.topics` in the recipe finds them."]
     return Section("informativeness", "Informativeness", lead, plots, [selection_table(history)], missing)
 

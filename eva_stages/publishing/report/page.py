@@ -29,6 +29,7 @@ from eva_stages.publishing.report.health_section import health
 from eva_stages.publishing.report.informativeness_section import informativeness
 from eva_stages.publishing.report.judging_section import judging
 from eva_stages.publishing.report.ledger_section import ledger
+from eva_stages.publishing.report.online_section import online
 from eva_stages.publishing.report.plots import SERIES
 from eva_stages.publishing.report.provenance_section import provenance
 from eva_stages.publishing.report.result_section import result
@@ -43,8 +44,9 @@ SENTENCE_CHARACTERS = 600
 RECIPE_CHARACTERS = 20_000
 DARK = ("#5aa9e6", "#ff9355", "#35c79b", "#e8a3cb", "#f6bd45", "#9ad3f5", "#a8aeb5", "#d58bb0")
 """The series' colours on a dark ground, in the order of the light ones."""
-SECTIONS: tuple[Callable[[History], Section], ...] = (
+SECTIONS: tuple[Callable[[History], Section | None], ...] = (
     curriculum,
+    online,
     informativeness,
     audit_section,
     solver,
@@ -66,7 +68,11 @@ def write_report(histories: Sequence[History], comparison: dict[str, Any] | None
     hosts = {host for history in histories for host in hosts_of(history.recipe)}
     privacy = Privacy(first.root, hosts=tuple(sorted(hosts)))
     if len(histories) == 1:
-        sections = [result(histories), *(section(first) for section in SECTIONS), provenance(histories, privacy)]
+        sections = [
+            result(histories),
+            *(section for build in SECTIONS if (section := build(first)) is not None),
+            provenance(histories, privacy),
+        ]
         name, title = REPORT, f"eva report: {first.name}"
     else:
         sections = [result(histories, comparison), differences(histories, privacy), side_by_side(histories), provenance(histories, privacy)]
