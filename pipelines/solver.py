@@ -6,7 +6,7 @@ from typing import Any
 from eva_stages.core.config.engine_config import RayEngine
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
-from eva_stages.core.config.solver_config import RLOO, CustomLoss
+from eva_stages.core.config.solver_config import CustomLoss, OnlineDPO, OnPolicyLoss
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Outside, Stage, Use, as_data
@@ -27,7 +27,7 @@ def solver_stages(
         initial: the base policy.
         earlier: the pairs of earlier iterations, which training from scratch uses too.
     """
-    if isinstance(recipe.solver.loss, RLOO):
+    if isinstance(recipe.solver.loss, OnPolicyLoss):
         return (_online(recipe, resolved, iteration, prompts, policy, initial),)
     solver = recipe.solver
     responses = responding(recipe, resolved, "respond", iteration, prompts, policy, solver.responses)
@@ -65,6 +65,8 @@ def _online(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, 
         "shown_system_prompt": shown_system_prompt(recipe).get("system_prompt"),
         "reward": as_data(reward),
     }
+    if isinstance(recipe.solver.loss, OnlineDPO):
+        on_policy["min_gap"] = recipe.solver.pairs.min_gap
     return _training_stage(recipe, resolved, iteration, policy, initial, {**inputs, "prompts": prompts}, {"on_policy": on_policy})
 
 
@@ -82,7 +84,7 @@ def _training_stage(
     if isinstance(solver.loss, CustomLoss):
         settings = {**(settings or {}), "loss_function": resolved.function(solver.loss.function)}
     arguments = {
-        "loss": solver.loss.model_dump(exclude={"function"}),
+        "loss": solver.loss.model_dump(exclude={"function": True, "runtime": {"server"}}),
         "training": solver.training.model_dump(exclude={"runtime", "start"}),
         "system_prompt": recipe.policy.generator.system_prompt,
         "date": None,
@@ -93,6 +95,8 @@ def _training_stage(
     engine = recipe.runtime.engine
     cluster = engine.address if isinstance(engine, RayEngine) else "auto"
     runtime = {"training": solver.training.runtime.model_dump(), "cluster": cluster, "unscored": recipe.limits.unscored}
+    if isinstance(solver.loss, OnPolicyLoss) and solver.loss.runtime.server:
+        runtime["server"] = solver.loss.runtime.server
     return FunctionStage(
         "train",
         iteration,

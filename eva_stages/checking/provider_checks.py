@@ -7,6 +7,7 @@ the same client that the stages use, and counts what that costs.
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from eva_stages.checking.on_policy_checks import sampling_server
 from eva_stages.checking.recipe_references import sections
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
@@ -66,7 +67,7 @@ def ask_servers(recipe: Recipe) -> list[str]:
     """Ask every server of a recipe one question, under its key.
 
     Returns:
-        A note: how many servers responded, and what that cost.
+        Notes: how many servers responded, what that cost, and whether the vLLM server of on-policy training is fit for it.
 
     Raises:
         ConfigError: with every server that cannot be reached or refuses, and what to do.
@@ -74,7 +75,8 @@ def ask_servers(recipe: Recipe) -> list[str]:
     servers: dict[tuple[str, str | None, str | None], tuple[str, LiteLLMModel]] = {}
     for place, model in providers(recipe):
         servers.setdefault((model.model, model.api_base, model.runtime.api_key_env), (place, model))
-    faults, cost, unpriced_servers = list[str](), 0.0, 0
+    faults, notes = sampling_server(recipe)
+    cost, unpriced_servers = 0.0, 0
     for place, model in servers.values():
         try:
             usd = _ask(model, place)
@@ -86,7 +88,7 @@ def ask_servers(recipe: Recipe) -> list[str]:
     if faults:
         raise ConfigError(faults)
     price_note = f"; of {unpriced_servers} no price is known" if unpriced_servers else ""
-    return [f"{len(servers)} of {len(servers)} servers answer; asking them cost {dollars(cost)} USD{price_note}"]
+    return [*notes, f"{len(servers)} of {len(servers)} servers answer; asking them cost {dollars(cost)} USD{price_note}"]
 
 
 def _ask(model: LiteLLMModel, place: str) -> float | None:

@@ -10,7 +10,7 @@ from eva_stages.core.config.models_config import FunctionEvolver, LettercraftMod
 from eva_stages.core.config.prompts_config import FilePrompts, HubPrompts, LettercraftPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import VerifierReward
-from eva_stages.core.config.solver_config import RLOO
+from eva_stages.core.config.solver_config import OnPolicyLoss
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.prompt_references import PROMPT_AND_REFERENCE, VOTERS
 from eva_stages.core.resolved import Resolved
@@ -113,10 +113,10 @@ def _majority_faults(recipe: Recipe, reward: VerifierReward, place: str) -> Iter
             f"{place}.missing_reference: a majority compares the final answers of responses, which only {' and '.join(VOTERS)} can read, "
             f"and the function is {reward.function}; leave missing_reference out, or take function {VOTERS[0]}"
         )
-    if isinstance(recipe.solver.loss, RLOO):
+    if isinstance(recipe.solver.loss, OnPolicyLoss):
         yield (
-            f"{place}.missing_reference: rloo scores every response by itself, so that there is no majority; leave it out, or take "
-            "another solver.loss"
+            f"{place}.missing_reference: {recipe.solver.loss.kind} scores every response by itself, so that there is no majority; leave it "
+            "out, or take another solver.loss"
         )
     if recipe.solver.rewrite:
         yield (

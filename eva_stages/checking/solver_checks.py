@@ -6,10 +6,11 @@ from itertools import chain, islice
 from shutil import which
 from typing import get_args
 
+from eva_stages.checking.on_policy_checks import check_on_policy
 from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
-from eva_stages.core.config.solver_config import ORPO, RLOO, SPPO, Optimisation, SimPO, TrainingRuntime
+from eva_stages.core.config.rewards_config import PairwiseReward
+from eva_stages.core.config.solver_config import ORPO, SPPO, OnPolicyLoss, Optimisation, SimPO, TrainingRuntime
 from eva_stages.core.errors import DataError
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.rows import Message
@@ -41,41 +42,6 @@ def _reference(recipe: Recipe, _: Resolved) -> Iterator[str]:
         yield (
             f"solver.reference: is {solver.reference}, and {solver.loss.kind} has no reference policy; leave solver.reference out, "
             "or take a loss that has one, such as dpo"
-        )
-
-
-def _online(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
-    solver, generator = recipe.solver, recipe.policy.generator
-    if not isinstance(solver.loss, RLOO):
-        return
-    if isinstance(recipe.reward, EnsembleReward | PairwiseReward):
-        yield (
-            f"reward.kind: rloo scores every response by itself as it comes, and {recipe.reward.kind} rewards only compare the responses "
-            "of a stage; give a reward that scores single responses, or another solver.loss"
-        )
-    if solver.rewrite:
-        yield "solver.rewrite: rloo makes no pairs, so there is no chosen response to rewrite; remove it"
-    if solver.training.start == "scratch":
-        yield "solver.training.start: rloo makes no pairs to start over with; take incremental"
-    if solver.training.adapter and solver.reference == "initial":
-        yield "solver.reference: under an adapter rloo's reference is what the iteration starts from; take previous"
-    if solver.loss.runtime.vllm and find_spec("vllm") is None:
-        yield "solver.loss.runtime.vllm: needs vLLM, which is not installed: pip install 'eva-align[vllm]'"
-    if generator.temperature == 0:
-        yield "policy.generator.temperature: is 0, and rloo learns from how sampled responses differ; give one above 0"
-    if generator.stop:
-        yield "policy.generator.stop: rloo ends responses at the model's own end tokens only; leave it out"
-    policy = resolved.policy(recipe)
-    longest = training_length(solver.training.max_length, policy.path) if policy else None
-    if longest is not None and generator.max_new_tokens >= longest:
-        yield (
-            f"policy.generator.max_new_tokens: {generator.max_new_tokens} leave no room for a prompt within the {longest} tokens of "
-            "solver.training.max_length and the policy's positions; lower it"
-        )
-    if solver.training.batch_size % solver.responses:
-        yield (
-            f"solver.training.batch_size: {solver.training.batch_size} responses are not a multiple of {solver.responses} "
-            "(solver.responses); give a multiple"
         )
 
 
@@ -144,7 +110,7 @@ def _prompts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         return  # reported by `resolve`
     folder = policy.path
     limit = training_length(recipe.solver.training.max_length, folder)
-    if isinstance(recipe.solver.loss, RLOO):
+    if isinstance(recipe.solver.loss, OnPolicyLoss):
         limit -= recipe.policy.generator.max_new_tokens - 1  # room for a complete response
     if (folder / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
@@ -192,4 +158,4 @@ def _texts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             continue
 
 
-SOLVER_CHECKS = (_win_probabilities, _reference, _online, _batches, _machines, _packages, _prompts)
+SOLVER_CHECKS = (_win_probabilities, _reference, check_on_policy, _batches, _machines, _packages, _prompts)

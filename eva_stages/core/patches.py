@@ -233,11 +233,11 @@ class _NoSettings(dict[str, Any]):
         return {}
 
 
-@patch("trl", ">=1.16,<1.17", "RLOOTrainer.__init__: create_model_from_path(get_config_model_id(...))")
+@patch("trl", ">=1.16,<1.17", "RLOOTrainer.__init__, GRPOTrainer.__init__: create_model_from_path(get_config_model_id(...))")
 def reference_settings(policy: Any, reference: Path, dtype: str) -> dict[str, Any]:
     """Make TRL load its reference from a folder; returns `model_init_kwargs` for it.
 
-    RLOOTrainer takes no reference: it loads one from the path in the policy's configuration. It would read the generation settings of
+    These trainers take no reference: they load one from the path in the policy's configuration. They would read the generation settings of
     that checkpoint, which may be unreadable and are not used.
     """
     policy.config._name_or_path = str(reference)

@@ -11,7 +11,7 @@ from eva_stages.core.config.models_config import Evolver, Sampling
 from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, LLMJudgeReward, OneReward, Reward
-from eva_stages.core.config.solver_config import RLOO
+from eva_stages.core.config.solver_config import OnPolicyLoss
 from eva_stages.core.kinds import (
     ANSWER,
     ANSWER_REWARD,
@@ -186,7 +186,7 @@ def _judge_size(reward: OneReward, rows: int | None, responses: int) -> Size:
 def _training(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float) -> Size:
     """On-policy training responds to every prompt itself; other training uses pairs, from scratch those of all iterations."""
     training, responses = recipe.solver.training, recipe.solver.responses
-    if isinstance(recipe.solver.loss, RLOO):
+    if isinstance(recipe.solver.loss, OnPolicyLoss):
         limit = recipe.policy.generator.max_new_tokens
         steps = training.epochs * math.ceil(prompts * responses / training.batch_size)
         return Size(prompts, training.epochs * responses * limit, steps)

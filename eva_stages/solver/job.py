@@ -28,6 +28,8 @@ class OnPolicy(Section):
     keep_thoughts: bool
     shown_system_prompt: str | None
     """The part of the policy's system prompt that the reward reads."""
+    min_gap: float = 0.0
+    """Online DPO: only pairs with a larger reward gap are used."""
     unscored_limit: float
     """Largest allowed share of responses without a reward."""
 

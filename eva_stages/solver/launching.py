@@ -81,6 +81,8 @@ def training_job(
     """
     same_vocabulary(inputs["policy"], inputs["reference"])
     length = training_length(training["max_length"], inputs["policy"])
+    if runtime.get("server"):
+        loss = {**loss, "runtime": {**loss["runtime"], "server": runtime["server"]}}
     if loss_function is not None:
         loss = {**loss, "function": loss_function if isinstance(loss_function, str) else loss_function.spec}
     return TrainingJob(
@@ -118,7 +120,7 @@ def train(
 
     Args:
         runtime: `training`, the fields of `TrainingRuntime`; `cluster`, the address of a Ray cluster that may start the training;
-            `unscored`, a limit (see `OnPolicy`).
+            `unscored`, a limit (see `OnPolicy`); `server`, the address of a vLLM server to sample with, if there is one.
         loss, training: the recipe's sections, `training` without its `runtime`.
         loss_function: that of a custom loss, whose section is without it: the file's place is no part of the stage's identity.
         on_policy: the other fields of `OnPolicy`.

@@ -1,13 +1,11 @@
-"""On-policy RLOO on TRL's trainer: every step samples responses, scores them with the recipe's reward, and updates the policy.
+"""On-policy training: every step samples responses, scores them with the recipe's reward, and updates the policy.
 
-With n responses y_i to a prompt and R_i = r(x, y_i) - beta * log pi(y_i | x) / pi_ref(y_i | x), a response's advantage is R_i less the
-mean of the others', and the loss -A_i log pi(y_i | x) (Ahmadian et al. 2024). A response that could not be scored is left out of the
-baselines and has no gradient (TRL does so for None). Such responses are counted; too many of them end the training as they end a
+The losses are in `online_trainers`. Responses that could not be scored are counted; too many of them end the training as they end a
 reward stage. The reward runs inside the training processes, a copy in each.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,9 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from jinja2 import TemplateError
-from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, LogitsProcessorList, TrainerCallback
-from trl import RLOOConfig, RLOOTrainer
 
-from eva_stages.core.config.solver_config import RLOO, RLOORuntime
+from eva_stages.core.config.solver_config import OnPolicyLoss, OnPolicyRuntime
 from eva_stages.core.errors import DataError
 from eva_stages.core.failures import commonest, plain
 from eva_stages.core.patches import RepetitionPenalty, reference_settings
@@ -34,55 +30,12 @@ from eva_stages.models.rewards import Conversation, PointwiseReward, Score, fini
 from eva_stages.models.weights import check_weights
 from eva_stages.solver.fitting import chat_of, common_arguments, fit, load_policy, lora
 from eva_stages.solver.job import OnPolicy, TrainingJob
+from eva_stages.solver.online_trainers import PAIR_COUNT, PER_RESPONSE, trainer_and_arguments
+from eva_stages.solver.vllm_server import server_faults
 
 UNSCORED_COUNT = "unscored"
 MEAN_TOKENS = "completions/mean_length"
 """TRL's name of the logged mean number of tokens of the responses of a step."""
-PER_RESPONSE = "per_response/"
-"""Prefix of the names of logged means over responses; the manifest has their sums."""
-
-
-class PromptGroups(Sampler[int]):
-    """Row numbers of an epoch in groups as TRL's trainer takes them, in an order that is a function of (seed, epoch).
-
-    TRL's own sampler continues its random stream across epochs, which a resumed training cannot reproduce.
-
-    Args:
-        prompts_per_step: prompts of an optimiser step; a remainder at the end of an epoch is dropped.
-        n: responses per prompt.
-        micro: micro steps of an optimiser step, each of which gets all prompts of the step.
-    """
-
-    def __init__(self, rows: int, prompts_per_step: int, n: int, micro: int, seed: int) -> None:
-        self._rows, self._prompts_per_step, self._n, self._micro, self._seed = rows, prompts_per_step, n, micro, seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._rows // self._prompts_per_step * self._prompts_per_step * self._n * self._micro
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
-        for start in range(0, self._rows // self._prompts_per_step * self._prompts_per_step, self._prompts_per_step):
-            yield from np.tile(order[start : start + self._prompts_per_step].repeat(self._n), self._micro).tolist()
-
-
-class OnlineTrainer(RLOOTrainer):
-    """TRL's trainer with prompts as `conversation` renders them, in an order that a resumed training reproduces."""
-
-    def __init__(self, *, chat: Chat, **settings: Any) -> None:
-        self._chat = chat
-        super().__init__(**settings)
-
-    def _tokenize_prompts(self, prompts: list[list[Message]]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [self._chat.prompt_ids(messages) for messages in prompts], None, {}
-
-    def _get_train_sampler(self, dataset: Dataset | None = None) -> PromptGroups:
-        rows = len(self.train_dataset if dataset is None else dataset)
-        prompts_per_step = self.args.generation_batch_size // self.num_generations
-        return PromptGroups(rows, prompts_per_step, self.num_generations, self.args.steps_per_generation, self.args.seed)
 
 
 def load_prompts(path: Path, chat: Chat, longest: int) -> tuple[Dataset, int]:
@@ -183,7 +136,8 @@ class CountResponses(TrainerCallback):
         total = self._responses * state.global_step
         totals = {name.removeprefix(PER_RESPONSE): round(self._responses * mean, 6) for name, mean in means.items()}
         tokens = self._responses * sum(entry.get(MEAN_TOKENS, 0.0) for entry in state.log_history)
-        self._counts |= {"responses": total, "output_tokens": round(tokens), **totals, UNSCORED_COUNT: round(totals[UNSCORED_COUNT])}
+        whole_counts = {name: round(totals[name]) for name in (UNSCORED_COUNT, PAIR_COUNT) if name in totals}
+        self._counts |= {"responses": total, "output_tokens": round(tokens), **totals, **whole_counts}
         if limit_message := self._limit.excess(self._counts):
             reason = commonest(self._failures)
             raise DataError(
@@ -193,9 +147,9 @@ class CountResponses(TrainerCallback):
 
 
 def train(job: TrainingJob) -> None:
-    """One round of RLOO over a file of prompts."""
+    """One round of on-policy training over a file of prompts."""
     loss, training, settings = job.loss, job.training, job.on_policy
-    assert isinstance(loss, RLOO) and settings is not None
+    assert isinstance(loss, OnPolicyLoss) and settings is not None
     tokenizer = load_tokenizer(str(job.policy), padding_side="left")
     chat = chat_of(job, tokenizer)
     longest = training.max_length - settings.sampling["max_new_tokens"]
@@ -204,29 +158,33 @@ def train(job: TrainingJob) -> None:
     each_step = training.batch_size // settings.responses
     if len(prompts) < each_step:
         raise DataError(f"an optimiser step needs {each_step} prompts, and there are {len(prompts)}; lower solver.training.batch_size")
+    if loss.runtime.server and PartialState().is_main_process and (faults := server_faults(loss, training.max_length)):
+        raise DataError("; ".join(faults))
     reward = use_of(settings.reward).build(job.inputs)
     reward.load()
     failures: Counter[str] = Counter()
     counts: dict[str, float] = {"prompts": len(prompts), "too_long": too_long}
     policy = _policy(job, settings)
     ends = policy.generation_config.eos_token_id
-    trainer = OnlineTrainer(
+    trainer_class, trainer_arguments, config, loss_arguments = trainer_and_arguments(
+        loss, settings.sampling["temperature"], settings.min_gap
+    )
+    trainer = trainer_class(
         chat=chat,
         model=policy,
         reward_funcs=reward_function(reward, chat, ends, settings.keep_thoughts, settings.shown_system_prompt, failures),
-        args=RLOOConfig(
+        args=config(
             **common_arguments(job, len(prompts) // each_step * training.batch_size, PartialState().num_processes),
-            **_vllm(loss.runtime, training.max_length, ends),
+            **generation_arguments(loss.runtime, settings.sampling, training.max_length, ends, loss_arguments),
             beta=loss.beta,
             num_generations=settings.responses,
-            max_completion_length=settings.sampling["max_new_tokens"],
-            **_sampling(settings.sampling, loss.runtime.vllm),
             model_init_kwargs=reference_settings(policy, job.reference, training.dtype),
         ),
         train_dataset=prompts,
         processing_class=tokenizer,
         peft_config=lora(job),
         callbacks=[CountResponses(counts, training.batch_size, settings.unscored_limit, failures, job.work / "checkpoints")],
+        **trainer_arguments,
     )
     fit(trainer, job, counts)
 
@@ -241,21 +199,29 @@ def _policy(job: TrainingJob, settings: OnPolicy) -> Any:
     return policy
 
 
-def _sampling(sampling: dict[str, Any], vllm: bool) -> dict[str, Any]:
-    """The recipe's sampling settings by TRL's names. vLLM has no padding; otherwise `_policy` adds the penalty."""
-    common_settings = {name: sampling[name] for name in ("temperature", "top_p", "min_p")}
-    return {**common_settings, "top_k": sampling["top_k"] or 0, "repetition_penalty": sampling["repetition_penalty"] if vllm else 1.0}
+def generation_arguments(
+    runtime: OnPolicyRuntime, sampling: Mapping[str, Any], max_length: int, ends: Sequence[int], loss_arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of sampling by TRL's names, and those of the loss, which include the temperature.
 
-
-def _vllm(runtime: RLOORuntime, max_length: int, ends: list[int]) -> dict[str, Any]:
-    """TRL's settings for sampling with a vLLM engine inside the training processes; empty without vLLM."""
+    vLLM has no padding, so that it gets the repetition penalty; otherwise `_policy` adds it.
+    """
+    arguments = {
+        "max_completion_length": sampling["max_new_tokens"],
+        **{name: sampling[name] for name in ("top_p", "min_p")},
+        "top_k": sampling["top_k"] or 0,
+        "repetition_penalty": sampling["repetition_penalty"] if runtime.vllm else 1.0,
+        **loss_arguments,
+    }
     if not runtime.vllm:
-        return {}
+        return arguments
+    arguments |= {"use_vllm": True, "generation_kwargs": {**arguments.get("generation_kwargs", {}), "stop_token_ids": list(ends)}}
+    if runtime.server:
+        return {**arguments, "vllm_mode": "server", "vllm_server_base_url": runtime.server}
     return {
-        "use_vllm": True,
+        **arguments,
         "vllm_mode": "colocate",
         "vllm_enable_sleep_mode": True,
         "vllm_gpu_memory_utilization": runtime.gpu_memory_utilization,
         "vllm_max_model_length": max_length,
-        "generation_kwargs": {"stop_token_ids": ends},
     }

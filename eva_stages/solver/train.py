@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from eva_stages.core.config.solver_config import ON_POLICY_LOSSES
 from eva_stages.core.devices import free_devices, take_devices
 from eva_stages.core.errors import describe
 from eva_stages.core.patches import single_process_environment
@@ -24,7 +25,8 @@ from eva_stages.solver.machine import Marks, launcher
 
 PAIRWISE = "eva_stages.solver.preference:train"
 REFERENCE_FREE = "eva_stages.solver.experimental:train"
-NOT_PAIRWISE = {"simpo": REFERENCE_FREE, "orpo": REFERENCE_FREE, "rloo": "eva_stages.solver.online:train"}
+ON_POLICY = "eva_stages.solver.online:train"
+NOT_PAIRWISE = {"simpo": REFERENCE_FREE, "orpo": REFERENCE_FREE, **dict.fromkeys(ON_POLICY_LOSSES, ON_POLICY)}
 """By kind of loss; every other loss is over pairs with a reference policy."""
 
 

@@ -22,7 +22,7 @@ from eva_stages.models.conversation import Chat
 from eva_stages.models.rewards import RewardResponses
 from eva_stages.solver.experimental import make_trainer as reference_free_trainer
 from eva_stages.solver.fitting import tokenized_pairs
-from eva_stages.solver.online import OnlineTrainer
+from eva_stages.solver.online_trainers import OnPolicyTrainer
 from eva_stages.solver.preference import make_trainer
 from eva_stages.solver.tokens import read_tokens, tokenize
 from tests.building import build_rounds, check
@@ -56,7 +56,7 @@ def test_training_uses_the_ids_of_the_prompt_and_the_sampled_response(
         assert ids == sampled_ids[: len(ids)] and set(sampled_ids[len(ids) :]) <= {words.pad_token_id}
     assert [training_rows[0]["chosen_ids"], training_rows[0]["rejected_ids"]] == row["response_ids"]
     chat = Chat(words, "2024-02-03", system_prompt)
-    online, *_ = OnlineTrainer._tokenize_prompts(SimpleNamespace(_chat=chat), [DIALOGUE])  # type: ignore[arg-type]
+    online, *_ = OnPolicyTrainer._tokenize_prompts(SimpleNamespace(_chat=chat), [DIALOGUE])  # type: ignore[arg-type]
     assert online == [prompt]
 
 

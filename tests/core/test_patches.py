@@ -137,11 +137,12 @@ def test_accelerate_tells_only_a_single_process_of_the_processor(tmp_path: Path)
     assert not hasattr(launch, "validate_launch_command"), "patch: single_process_environment"
 
 
-def test_trl_loads_the_reference_of_rloo_from_the_name_in_the_policy(checkpoint: Path) -> None:
-    from trl import RLOOTrainer
+def test_trl_loads_the_reference_of_on_policy_losses_from_the_name_in_the_policy(checkpoint: Path) -> None:
+    from trl import GRPOTrainer, RLOOTrainer
 
-    assert "ref_model" not in inspect.signature(RLOOTrainer.__init__).parameters, "patch: reference_settings"
-    assert "create_model_from_path(get_config_model_id(self.model.config)" in source(RLOOTrainer)
+    for trainer in (RLOOTrainer, GRPOTrainer):
+        assert "ref_model" not in inspect.signature(trainer.__init__).parameters, "patch: reference_settings"
+        assert "create_model_from_path(get_config_model_id(self.model.config)" in source(trainer)
 
 
 def test_peft_keeps_layer_names_in_a_set_and_saves_the_path_of_the_base(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""RLOO on the shipped policy: TRL's advantages and gradient against the formula, resumption, and rewards that fail."""
+"""On-policy training on the shipped policy: prompts, resumption, and rewards that fail. The losses are in test_online_trainers.py."""
 
 import json
 import shutil
@@ -6,12 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import torch
-from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import RLOOConfig, RLOOTrainer
-from trl.trainer.utils import RepeatSampler
+from transformers import AutoTokenizer
 
 from eva_stages.core.errors import DataError, StageError
 from eva_stages.core.progress import Reporter
@@ -24,7 +20,7 @@ from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import find_checkpoint
 from eva_stages.models.rewards import VerifierReward
 from eva_stages.solver.launching import train
-from eva_stages.solver.online import PromptGroups, load_prompts, reward_function
+from eva_stages.solver.online import load_prompts, reward_function
 from tests.building import build_rounds
 from tests.conftest import function_code
 from tests.solver.jobs import read_metrics
@@ -51,19 +47,6 @@ def prompts(folder: Path, texts: list[str]) -> Path:
 def test_a_use_survives_the_way_through_json() -> None:
     use = Use("a:B", {"llm": Use("c:D", {"model": Input("judge")}, {"device": "cpu"}), "list": [1, {"x": None}]}, {"n": 2})
     assert use_of(json.loads(json.dumps(as_data(use)))) == use
-
-
-def test_prompts_come_in_whole_groups_in_an_order_of_their_epoch() -> None:
-    samples, trls = PromptGroups(7, 3, 2, 4, 5), RepeatSampler(range(7), 2, 3, 4)
-    assert len(samples) == len(list(samples)) == len(trls) == len(list(trls))
-    for start in (0, 24):
-        chunk = list(samples)[start : start + 24]
-        assert chunk == chunk[:6] * 4 and chunk[0:6:2] == chunk[1:6:2] and len(set(chunk)) == 3
-    first = list(samples)
-    samples.set_epoch(1)
-    assert list(samples) != first and set(samples) <= set(range(7))
-    samples.set_epoch(0)
-    assert list(samples) == first
 
 
 def test_rewards_that_fail_are_none_and_a_batch_without_any_is_an_error() -> None:
@@ -98,62 +81,6 @@ def test_long_prompts_are_left_out_and_templates_without_a_system_role_get_the_s
     assert chat.prompt_text(short_prompts[0]["prompt"]) == f"<|user|>Be brief.\n\n{INSTRUCTIONS[0]}<|end|><|assistant|>"
     with pytest.raises(DataError, match="none of the 9 prompts fits into 3 tokens"):
         load_prompts(folder, chat, 3)
-
-
-def test_trl_computes_the_leave_one_out_policy_gradient_with_the_kl_in_the_reward(tmp_path: Path) -> None:
-    """Against the formula in float64, with a reference that is not the policy and responses that have no reward."""
-    words = AutoTokenizer.from_pretrained(POLICY, padding_side="left")
-    policy = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
-    reference_model = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
-    with torch.no_grad():
-        for weight in reference_model.parameters():
-            weight += 0.01 * torch.randn_like(weight)
-    reference_model.save_pretrained(tmp_path / "reference")
-    policy.config._name_or_path = str(tmp_path / "reference")
-    reward = VerifierReward(function=function_code(__file__, "length"))
-    reward.load()
-    chat = Chat(words)
-    rows = [{"prompt": [{"role": "user", "content": text}], "reference": None} for text in INSTRUCTIONS[:4]]
-    arguments = {"beta": 0.3, "num_generations": 4, "max_completion_length": 12, "per_device_train_batch_size": 16}
-    trainer = RLOOTrainer(
-        model=policy,
-        reward_funcs=reward_function(reward, chat, chat.end_tokens(POLICY), True, None),
-        args=RLOOConfig(str(tmp_path), report_to=[], gradient_checkpointing=False, bf16=False, **arguments),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=words,
-    )
-    policy.train()
-    batch = trainer._generate_and_score_completions([row for row in rows for _ in range(4)])
-    loss = trainer.compute_loss(policy, batch)
-    loss.backward()
-
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-
-    def logps(model: torch.nn.Module) -> torch.Tensor:
-        logits = model(input_ids=ids, attention_mask=mask).logits[:, -batch["completion_ids"].shape[1] - 1 : -1]
-        token_logps = logits.log_softmax(dim=-1).gather(-1, batch["completion_ids"].unsqueeze(-1)).squeeze(-1)
-        return (token_logps * batch["completion_mask"]).sum(dim=1)
-
-    exact = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float64)
-    mine, reference = logps(exact), logps(AutoModelForCausalLM.from_pretrained(tmp_path / "reference", dtype=torch.float64))
-    texts = words.batch_decode(batch["completion_ids"], skip_special_tokens=True)
-    scores = [length([], text, None) for text in texts]
-    assert None in scores
-    returns = (
-        torch.tensor([torch.nan if score is None else score for score in scores], dtype=torch.float64) - 0.3 * (mine - reference).detach()
-    )
-    groups = returns.view(4, 4)
-    is_known = groups.isfinite()
-    baselines = (groups.nansum(dim=1, keepdim=True) - groups.nan_to_num()) / (is_known.sum(dim=1, keepdim=True) - 1)
-    advantages = torch.where(is_known, groups - baselines, 0).nan_to_num().view(-1)
-    assert torch.allclose(batch["advantages"].double(), advantages, rtol=1e-4, atol=1e-5)
-    expected = -(advantages * mine).mean()
-    expected.backward()
-    assert loss.item() == pytest.approx(-advantages.mean().item(), abs=1e-5)
-    for name, weight in exact.named_parameters():
-        difference = (policy.get_parameter(name).grad.double() - weight.grad).norm() / weight.grad.norm()
-        assert difference < 1e-4, name
 
 
 def test_a_resumed_training_ends_where_an_unbroken_one_ends_and_too_many_failed_rewards_end_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The solver: pairs, losses, training."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -104,11 +105,25 @@ class CustomLoss(PairLoss):
     """Returns the loss of each pair and a dict of metrics to log."""
 
 
-class RLOORuntime(Section):
+class OnPolicyRuntime(Section):
     vllm: bool = False
-    """Sample with a vLLM engine inside the training processes; needs GPUs and a version of vLLM that TRL supports."""
+    """Sample with vLLM; needs GPUs and a version of vLLM that TRL supports."""
     gpu_memory_utilization: float = Field(0.3, gt=0, le=1)
-    """Share of each GPU's memory for that engine."""
+    """Share of each GPU's memory for a vLLM engine inside the training processes; a server has its own setting."""
+    server: str | None = None
+    """Address of the vLLM server to sample with, such as http://127.0.0.1:8000; null = an engine inside the training processes."""
+
+    @model_validator(mode="after")
+    def _server_fits(self) -> "OnPolicyRuntime":
+        if self.server is None:
+            return self
+        if not self.vllm:
+            raise ValueError(f"server: is {self.server}, and vllm is false; give vllm: true, or leave server out")
+        if self.gpu_memory_utilization != type(self).model_fields["gpu_memory_utilization"].default:
+            raise ValueError("gpu_memory_utilization: has no effect on a server; leave it out, and start the server with the share")
+        if not re.fullmatch(r"https?://[^/?#\s]+", self.server):
+            raise ValueError(f"server: {self.server!r} is not the address of a server; give one such as http://127.0.0.1:8000")
+        return self
 
 
 class RLOO(Section):
@@ -117,11 +132,30 @@ class RLOO(Section):
     kind: Literal["rloo"]
     beta: float = Field(0.05, ge=0)
     """Weight of the KL divergence from the reference policy in the reward; 0 = no reference."""
-    runtime: RLOORuntime = RLOORuntime()
+    runtime: OnPolicyRuntime = OnPolicyRuntime()
 
 
-ON_POLICY_LOSSES = ("rloo",)
-Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | CustomLoss | RLOO, Field(discriminator="kind")]
+class GRPO(Section):
+    """TRL's GRPO: on-policy, with advantages (r - mean) / std over the responses to a prompt, and a mean over the tokens of a step."""
+
+    kind: Literal["grpo"]
+    beta: float = Field(0.04, ge=0)
+    """Weight of the KL divergence per token from the reference policy in the loss; 0 = no reference."""
+    runtime: OnPolicyRuntime = OnPolicyRuntime()
+
+
+class OnlineDPO(Section):
+    """DPO on the best and the worst of the responses that each optimiser step samples to a prompt."""
+
+    kind: Literal["online_dpo"]
+    beta: float = Field(0.1, gt=0)
+    runtime: OnPolicyRuntime = OnPolicyRuntime()
+
+
+OnPolicyLoss = RLOO | GRPO | OnlineDPO
+"""The losses that sample and score responses during training."""
+ON_POLICY_LOSSES = ("rloo", "grpo", "online_dpo")
+Loss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | CustomLoss | RLOO | GRPO | OnlineDPO, Field(discriminator="kind")]
 
 
 class SiblingRLOO(PairLoss):
@@ -138,7 +172,10 @@ class BestSibling(PairLoss):
     kind: Literal["supervised"]
 
 
-JobLoss = Annotated[DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | CustomLoss | RLOO | SiblingRLOO | BestSibling, Field(discriminator="kind")]
+JobLoss = Annotated[
+    DPO | IPO | SPPO | SimPO | ORPO | OtherDPO | CustomLoss | RLOO | GRPO | OnlineDPO | SiblingRLOO | BestSibling,
+    Field(discriminator="kind"),
+]
 """The loss of a training job, of the solver or of the creator."""
 
 
@@ -172,7 +209,7 @@ class Optimisation(Section):
     """How weights are trained, those of the policy and those of the creator."""
 
     batch_size: int = Field(64, ge=1)
-    """Pairs (rloo: responses) per optimiser step, over all devices; pairs from the start of the epoch complete its last step."""
+    """Pairs per optimiser step, over all devices; pairs from the start of the epoch complete its last step. On-policy losses: responses."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"] = "cosine"
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "rmsprop", "adafactor"] = "adamw_torch"
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
