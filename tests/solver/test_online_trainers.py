@@ -74,23 +74,23 @@ def leave_one_out(scores: torch.Tensor, policy: torch.Tensor, reference: torch.T
 def group_relative(scores: torch.Tensor, policy: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> tuple[float, torch.Tensor]:
     advantages = torch.zeros_like(scores)
     for row, group in enumerate(scores):
-        scored = group[group.isfinite()]
-        if len(scored) > 1:
-            advantages[row] = ((group - scored.mean()) / (scored.std() + 1e-4)).nan_to_num()
-    trained = mask * scores.isfinite().view(-1, 1)  # a response without a reward has no KL divergence either
+        known_scores = group[group.isfinite()]
+        if len(known_scores) > 1:
+            advantages[row] = ((group - known_scores.mean()) / (known_scores.std() + 1e-4)).nan_to_num()
+    trained_tokens = mask * scores.isfinite().view(-1, 1)  # a response without a reward has no KL divergence either
     ratios = (policy - reference).detach()
     of_tokens = -advantages.view(-1, 1) * policy + 0.3 * ratios * policy
     value = -advantages.view(-1, 1).expand_as(policy) + 0.3 * (torch.exp(-ratios) + ratios - 1)
-    return ((value * trained).sum() / mask.sum()).item(), (of_tokens * trained).sum() / mask.sum()
+    return ((value * trained_tokens).sum() / mask.sum()).item(), (of_tokens * trained_tokens).sum() / mask.sum()
 
 
 def preference(scores: torch.Tensor, policy: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> tuple[float, torch.Tensor]:
     ratios = ((policy - reference) * mask).sum(dim=1).view(-1, N)
     losses = []
     for row, group in enumerate(scores.tolist()):
-        known = [(score, place) for place, score in enumerate(group) if score == score]
-        if known and max(known)[0] > min(known)[0]:
-            best, worst = max(known, key=lambda entry: (entry[0], -entry[1]))[1], min(known)[1]
+        places = [(score, place) for place, score in enumerate(group) if score == score]
+        if places and max(places)[0] > min(places)[0]:
+            best, worst = max(places, key=lambda entry: (entry[0], -entry[1]))[1], min(places)[1]
             losses.append(-torch.log(torch.sigmoid(0.3 * (ratios[row, best] - ratios[row, worst]))))
     assert losses
     loss = torch.stack(losses).sum() / len(scores)
