@@ -50,49 +50,24 @@ def ablate(
 
     --set changes all arms; an arm's own settings have precedence.
     """
-    from cli.job_shares import job_environments
     from cli.plan import plan_study
-    from cli.study_preparing import prepare_study, read_request, study_store
-    from cli.study_running import RunOfStudy, write_record
-    from eva_stages.core.durable import writing_to
-    from eva_stages.core.errors import ConfigError, StageError
-    from eva_stages.core.run_folder import Run
-    from eva_stages.core.side_by_side import complete_runs
-    from eva_stages.core.sockets import use_short_temporary_folder
+    from eva_stages.api.run_places import check_study_folder
+    from eva_stages.api.study_completion import complete_study, failure_text
+    from eva_stages.api.study_preparing import read_request
+    from eva_stages.core.errors import StageError
     from eva_stages.core.study_progress import StudyReporter
     from eva_stages.core.terminal import note
     from eva_stages.publishing.report.study_page import REPORT
-    from eva_stages.publishing.study_results import write_results
-    from eva_stages.views.study_runs import DONE_STATE
     from eva_stages.views.study_tables import study_tables
 
     loaded_study = read_request(study, vary or [], changes_of(overrides, trust), base, measure, seeds)
     folder = opened_folder(study_dir or Path("runs") / loaded_study.name)
-    if (folder / "recipe.yaml").is_file():
-        raise ConfigError([f"{folder} is the folder of a run; choose another one for the study with --study-dir"])
     if plan:
+        check_study_folder(folder)
         plan_study(loaded_study, folder, store, None, False, False, as_json)
         return
-    use_short_temporary_folder()
-    prepared_study = prepare_study(loaded_study, folder, this_command())
-    for text in prepared_study.notes:
-        note(f"note: {text}")
-    record = prepared_study.record
-    environments = job_environments(jobs, loaded_study.recipes.values())
-    shared_store = store or study_store(folder, record.arms)
-    with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with Run(folder).lock():
-            write_record(folder, record)
-            tokens = record.budget.generated_tokens
-            runs = [RunOfStudy(run, folder / run.label, shared_store, tokens) for run in prepared_study.runs]
-            failures = complete_runs(runs, environments, StudyReporter([run.label for run in runs]), repair)
-            document = write_results(folder)
-    states = {f"{run['arm']}/{run['seed']}": run for run in document["runs"]}
-    failures |= {label: run["cause"] for label, run in states.items() if label not in failures and run["state"] != DONE_STATE}
+    document, failures = complete_study(loaded_study, folder, store, jobs, repair, StudyReporter, this_command())
     show(document, study_tables, as_json)
     note(f"report: {folder / REPORT}")
     if failures:
-        causes = dict.fromkeys(failures.values())
-        texts = [f"{', '.join(run for run, own_cause in failures.items() if own_cause == cause)}: {cause}" for cause in causes]
-        raise StageError(f"{len(failures)} of {len(runs)} runs failed; a rerun tries them again. " + "; ".join(texts))
+        raise StageError(failure_text(failures, len(document["runs"])))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.preparing import prepare
+from eva_stages.api.preparing import prepare
 
 if TYPE_CHECKING:
     from eva_stages.core.run_folder import Run

@@ -46,7 +46,7 @@ def plan(
 
     A study with other options than these is planned by eva ablate --plan.
     """
-    from cli.preparing import prepare
+    from eva_stages.api.preparing import prepare
     from eva_stages.checking.provider_checks import ask_servers
     from eva_stages.core.kinds import parsed_label
     from eva_stages.core.recipe_files import load_recipe
@@ -91,7 +91,7 @@ def plan_study(
     Args:
         measure: time the stages of the first arm first.
     """
-    from cli.study_preparing import planned_study, prepare_study, study_store
+    from eva_stages.api.study_preparing import planned_study, prepare_study, study_store
     from eva_stages.core.run_folder import Run
     from eva_stages.core.terminal import note
     from eva_stages.planning.rates import Rates

@@ -77,9 +77,7 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check a recipe, or all arms of a study, and everything named there; report all errors."""
-    from cli.preparing import prepare
-    from cli.study_preparing import prepare_study
-    from eva_stages.checking.provider_checks import ask_servers
+    from eva_stages.api.preparing import validation_notes
     from eva_stages.core.errors import ConfigError
     from eva_stages.core.recipe_files import load_recipe
     from eva_stages.core.redaction import redact_data
@@ -87,14 +85,8 @@ def validate(
     from eva_stages.core.terminal import note, print_json, print_text
 
     try:
-        if find_study(recipe) is not None:
-            loaded_study = load_study(recipe, {}, changes_of(overrides, trust))
-            recipes = list(loaded_study.recipes.values())
-            notes = prepare_study(loaded_study, Path("runs") / loaded_study.name, online=online).notes
-        else:
-            recipes = [load_recipe(recipe, changes_of(overrides, trust))]
-            notes = prepare(recipes[0], online=online).notes
-        notes = list(dict.fromkeys([*notes, *(text for checked_recipe in recipes if online for text in ask_servers(checked_recipe))]))
+        changes = changes_of(overrides, trust)
+        notes = validation_notes(load_recipe(recipe, changes) if find_study(recipe) is None else load_study(recipe, {}, changes), online)
     except ConfigError as error:
         if as_json:
             print_json({"valid": False, "faults": redact_data(error.faults)})

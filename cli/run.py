@@ -1,14 +1,10 @@
 """`eva run`: creator, solver and evaluation, iteration by iteration."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, StoreOption, TrustOption, changes_of
-
-if TYPE_CHECKING:
-    from eva_stages.core.rounds import Iteration
-    from eva_stages.core.stage import Stage
 
 
 def run(
@@ -26,20 +22,7 @@ def run(
 ) -> None:
     """Run a recipe: creator, solver and evaluation, resumable. Without a recipe: quickstart."""
     from cli.running import run_stages
+    from eva_stages.api.run_completion import stages_until
 
     changes = [*changes_of(overrides, trust), *([f"iterations={iterations}"] if iterations is not None else [])]
-    run_stages(recipe, changes, run_dir, store, lambda rounds: _stages_until(rounds, last_stage), as_json, repair=repair)
-
-
-def _stages_until(rounds: "list[Iteration]", last: str | None) -> "list[Stage]":
-    """All stages in order, up to the named one."""
-    from eva_stages.core.errors import ConfigError
-
-    stages = [stage for iteration in rounds for stage in iteration.stages]
-    if last is None:
-        return stages
-    for index, stage in enumerate(stages):
-        if last in (stage.name, stage.label):
-            return stages[: index + 1]
-    names = ", ".join(dict.fromkeys(stage.name for stage in stages))
-    raise ConfigError([f"--until: there is no stage {last!r}; stages: {names}; put the iteration before the name, as in 2-mix"])
+    run_stages(recipe, changes, run_dir, store, lambda rounds: stages_until(rounds, last_stage, "--until"), as_json, repair=repair)

@@ -35,46 +35,27 @@ def run_stages(
         repair: recompute complete artifacts whose content changed since they were committed.
         change: changes or refuses the recipe, after the overrides.
     """
-    from eva_stages.core.process import start_fork_server
+    from eva_stages.api.run_completion import complete_run
+    from eva_stages.core.progress import Reporter
     from eva_stages.core.recipe_files import load_recipe
-    from eva_stages.core.sockets import use_short_temporary_folder
 
-    use_short_temporary_folder()
     recipe = load_recipe(recipe_name, overrides)
     if change is not None:
         recipe = change(recipe)
     if recipe.iterations < minimum_iterations:
         recipe = recipe.model_copy(update={"iterations": minimum_iterations})
     run = run_folder(recipe, run_dir, store)
-    start_fork_server()  # imports take seconds, there and here
-    _complete_and_show(recipe, run, choose, as_json, repair)
+    complete_run(recipe, run, choose, Reporter(), repair)
+    _show(run, as_json)
 
 
-def _complete_and_show(
-    recipe: "Recipe", run: "Run", choose: "Callable[[list[Iteration]], list[Stage]]", as_json: bool, repair: bool
-) -> None:
-    from cli.execution import execute_and_publish
-    from cli.preparing import prepare
-    from cli.recording import record_run
-    from eva_stages.core.durable import writing_to
-    from eva_stages.core.progress import Reporter
+def _show(run: "Run", as_json: bool) -> None:
     from eva_stages.core.terminal import note
     from eva_stages.core.variants import other_variants
     from eva_stages.views.history import read_history
     from eva_stages.views.run_summary import summary
     from eva_stages.views.summary_tables import summary_tables
 
-    resolved, rounds, _ = prepare(recipe, run)
-    recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"date": resolved.date})})
-    stages = choose(rounds)
-    with writing_to(run.root):
-        run.create()
-        with run.lock():
-            record_run(run, recipe, resolved, rounds)
-            if not all(run.is_complete(stage) for stage in stages):
-                for variant in other_variants(run):  # report unused artifacts before anything is computed or paid
-                    note(variant.description(run.root))
-            execute_and_publish(run, recipe, rounds, stages, Reporter(), repair)
     document = summary(read_history(run, skip_damaged=True))
     for variant in other_variants(run):
         note(variant.description(run.root))

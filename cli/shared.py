@@ -51,21 +51,19 @@ def opened_folder(folder: Path) -> Path:
 
 
 def run_folder(recipe: "Recipe", run_dir: Path | None, store: Path | None) -> "Run":
-    from eva_stages.core.errors import ConfigError
-    from eva_stages.core.run_folder import Run
-    from eva_stages.core.store import default_store
+    from eva_stages.api.run_places import run_of
 
-    if store is not None and store.exists() and not store.is_dir():
-        raise ConfigError([f"--store: {store} is not a folder"])
-    root = opened_folder(run_dir if run_dir is not None else Path("runs") / recipe.name)
-    return Run(root, store if store is not None else default_store(root))
+    run = run_of(recipe, run_dir, store, "--store")
+    opened_folder(run.root)
+    return run
 
 
 def study_folder(name: str) -> Path | None:
     """The folder of the study that the user names, as for `existing_run`; None if it is not one."""
-    from eva_stages.core.study_record import STUDY_FILE
+    from eva_stages.api.run_places import existing_study
 
-    return next((opened_folder(folder) for folder in (Path(name), Path("runs") / name) if (folder / STUDY_FILE).is_file()), None)
+    folder = existing_study(name)
+    return None if folder is None else opened_folder(folder)
 
 
 def existing_run(run: str) -> "Run":
@@ -74,18 +72,11 @@ def existing_run(run: str) -> "Run":
     Raises:
         ConfigError: if there is no such run, with the names of those that exist.
     """
-    from eva_stages.core.errors import ConfigError
-    from eva_stages.core.run_folder import Run
+    from eva_stages.api import run_places
 
-    for folder in (Path(run), Path("runs") / run):
-        if (folder / "recipe.yaml").is_file():
-            return Run(opened_folder(folder))
-    if (study := study_folder(run)) is not None:
-        runs = sorted(str(path.parent) for path in study.glob("*/*/recipe.yaml"))
-        example = f"name one of its {len(runs)} runs, as in {runs[0]}" if runs else "it has no run yet"
-        raise ConfigError([f"{run} is a study; {example}. `eva ablate` writes the study's report to {study / 'report.html'}"])
-    names = sorted(path.parent.name for path in [*Path("runs").glob("*/recipe.yaml"), *Path("runs").glob("*/study.json")])
-    raise ConfigError([f"{run} is not a run (it has no recipe.yaml); runs and studies in this directory: {', '.join(names) or 'none'}"])
+    folder = run_places.existing_run(run)
+    opened_folder(folder.root)
+    return folder
 
 
 def show(document: Any, table: "Callable[[Any], RenderableType]", as_json: bool, least_width: int = 0) -> None:

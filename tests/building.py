@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cli.preparing import prepare
+from eva_stages.api.preparing import prepare
 from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.rounds import Iteration

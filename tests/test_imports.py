@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "cli": 8,
+    "cli": 9,
+    "eva_stages.api": 8,
     "pipelines": 7,
     "eva_stages.publishing": 6,
     "eva_stages.views": 5,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.study_preparing import prepare_study, read_request
+from eva_stages.api.study_preparing import prepare_study, read_request
 from eva_stages.checking.study_checks import measure_of
 from eva_stages.core.recipe_files import RecipeFile, packaged_recipes, packaged_studies
 from eva_stages.core.stage import closure

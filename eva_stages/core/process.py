@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -46,6 +47,8 @@ _held_locks: ContextVar[tuple[int, ...]] = ContextVar("held_locks", default=())
 """Descriptors of locks that the child processes of this thread keep open too."""
 _bookkeeping = threading.Lock()
 """Held while multiprocessing changes its list of children, or reads how one of them ended: it does neither for several threads."""
+_server_variables: dict[str, str] = {}
+"""The environment that the fork server started with: a Python program may change its own between two runs."""
 _report: Connection | None = None
 _log = Path("the log")
 _check_first: Callable[[], str | None] | None = None
@@ -80,6 +83,8 @@ def _end_fork_server() -> None:
 def _context() -> Any:
     context = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
     context.set_forkserver_preload(PRELOADED_MODULES)
+    if not _server_variables:
+        _server_variables.update(os.environ)
     return context
 
 
@@ -100,12 +105,14 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     with clean_log(log) as output:
         # as connections, the descriptors go to the fork server at once; otherwise the child would request them from this process
         locks = [Connection(os.dup(lock), writable=False) for lock in _held_locks.get()]
-        child_arguments = (their_end, output, secret_variables(), mark, job_environment(), target, arguments, str(log), locks)
+        variables = {**_changed_variables(), **job_environment()}
+        child_arguments = (their_end, output, secret_variables(), mark, variables, target, arguments, str(log), locks)
         child = context.Process(target=_main, args=child_arguments, name=process_name())
         try:
             with _bookkeeping:
                 check_interruption()  # or it would start another fork server
-                child.start()
+                with _without_main():
+                    child.start()
         except (EOFError, ConnectionError) as error:
             check_interruption(ECHO_SECONDS)  # Ctrl-C ends a fork server that still imports
             raise StageError("the fork server was killed (out of memory?)") from error
@@ -137,6 +144,28 @@ def run_in_child(target: str, arguments: dict[str, Any], log: Path, poll: Callab
     if is_orphan:
         raise StageError("the fork server was killed while a stage was running (out of memory?)")
     raise StageError(f"the stage's process {ending(child.exitcode)}; its output is in {log}")
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program's main module. multiprocessing would run it in each child, where a script without a guard starts its run again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _changed_variables() -> dict[str, str | None]:
+    """Environment variables that differ from those of the fork server; None: removed since."""
+    if sys.platform == "darwin":
+        return {}
+    return {
+        name: os.environ.get(name)
+        for name in _server_variables.keys() | os.environ.keys()
+        if os.environ.get(name) != _server_variables.get(name)
+    }
 
 
 def _kill_marked(mark: str) -> None:
@@ -193,7 +222,7 @@ def _main(
     output: Connection,
     variables: list[str],
     mark: str,
-    environment: dict[str, str],
+    environment: dict[str, str | None],
     target: str,
     arguments: dict[str, Any],
     log: str,
@@ -201,11 +230,13 @@ def _main(
 ) -> None:
     global _report, _log
     _report, _log = report, Path(log)
-    os.environ.update({MARK: mark, **environment})
-    os.nice(int(environment.get(NICENESS, 0)))
+    os.environ.update({MARK: mark, **{name: value for name, value in environment.items() if value is not None}})
+    for name in [name for name, value in environment.items() if value is None]:
+        os.environ.pop(name, None)
+    os.nice(int(environment.get(NICENESS) or 0))
     keep_freed_memory()
-    if THREADS in environment and (torch := sys.modules.get("torch")):  # imported by the fork server, which read another value
-        torch.set_num_threads(int(environment[THREADS]))
+    if (threads := environment.get(THREADS)) and (torch := sys.modules.get("torch")):  # the fork server read another value
+        torch.set_num_threads(int(threads))
     for name in variables:
         add_secret_variable(name)
     if sys.platform != "darwin":  # distilabel's workers inherit the modules that are imported here

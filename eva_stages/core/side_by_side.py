@@ -187,6 +187,7 @@ def complete_runs(
         with reporter.live():
             scheduler.complete()
     finally:
+        interruption.clear()  # all threads have ended, and a Python program may start other runs
         for run in runs:
             run.end()
     return scheduler.failures

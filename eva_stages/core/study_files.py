@@ -62,7 +62,7 @@ def find_study(name: str) -> tuple[str, str] | None:
     return (title, texts[title]) if title in texts else None
 
 
-def load_study(name: str, changes: Mapping[str, Any], overrides: Sequence[str] = ()) -> LoadedStudy:
+def load_study(name: str, changes: Mapping[str, Any], overrides: Sequence[str | Override] = ()) -> LoadedStudy:
     """Read a study and build the recipe of every arm.
 
     Args:
@@ -149,7 +149,9 @@ def _checked_study(data: dict[str, Any], file: str) -> Study:
         raise ConfigError([error_text(entry, Study, {}, file) for entry in error.errors()]) from error
 
 
-def _with_recipes(study: Study, file: str, places: Mapping[Location, str], folder: Path, overrides: Sequence[str]) -> LoadedStudy:
+def _with_recipes(
+    study: Study, file: str, places: Mapping[Location, str], folder: Path, overrides: Sequence[str | Override]
+) -> LoadedStudy:
     """Build the recipe of every arm; paths in the study are relative to `folder`."""
     base = str(folder / study.base) if (folder / study.base).is_file() else study.base
     try:
@@ -179,7 +181,7 @@ def _with_recipes(study: Study, file: str, places: Mapping[Location, str], folde
         if "seed" in changes:
             faults.append(f"{file}: arm {arm}: sets the seed; the study sets it, and runs every arm with the same seeds")
         recipes[arm] = recipe
-    if not isinstance(study.seeds, int) and ("seed" in study.set or any(text.startswith("seed=") for text in overrides)):
+    if not isinstance(study.seeds, int) and ("seed" in study.set or any(_sets_seed(override) for override in overrides)):
         faults.append(f"{file}: seed is set for all arms, and seeds is a list of seeds; remove one of them")
     for first, second in combinations(recipes, 2):
         if recipes[first] == recipes[second]:
@@ -187,6 +189,10 @@ def _with_recipes(study: Study, file: str, places: Mapping[Location, str], folde
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
     return LoadedStudy(study, recipes)
+
+
+def _sets_seed(override: str | Override) -> bool:
+    return (override.partition("=")[0] if isinstance(override, str) else override.path) == "seed"
 
 
 def _assignments(

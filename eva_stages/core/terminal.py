@@ -1,7 +1,10 @@
 """Output to the terminal: without secrets, control characters and markup."""
 
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +12,9 @@ from rich.segment import Segment
 
 from eva_stages.core.harmless import json_text, visible
 from eva_stages.core.redaction import hide_in_data, redact
+
+_receiver: ContextVar[Callable[[str], None] | None] = ContextVar("receiver", default=None)
+"""Of notes; None: standard error."""
 
 
 class Terminal(Console):
@@ -25,8 +31,34 @@ class Terminal(Console):
 
 
 def note(text: str) -> None:
-    """Print a line on standard error."""
-    print(visible(redact(text)), file=sys.stderr)
+    """Print a line on standard error, or give it to the receiver of notes."""
+    receiver = _receiver.get()
+    if receiver is None:
+        print(visible(redact(text)), file=sys.stderr)
+    else:
+        receiver(visible(redact(text)))
+
+
+@contextmanager
+def notes_to(receiver: Callable[[str], None]) -> Iterator[None]:
+    """Give the notes of this thread to `receiver` while the block runs."""
+    token = _receiver.set(receiver)
+    try:
+        yield
+    finally:
+        _receiver.reset(token)
+
+
+@contextmanager
+def notes_as_warnings() -> Iterator[None]:
+    """Turn the notes of this thread into Python warnings while the block, or the decorated function, runs."""
+    with notes_to(warn):
+        yield
+
+
+def warn(text: str) -> None:
+    """A Python warning about a notice of eva."""
+    warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def print_text(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eva_stages import api as eva
+from eva_stages.api import reporters as eva_progress
 from eva_stages.core.garbage import find_garbage, runs_in
 from eva_stages.core.study_record import generated_tokens, read_study
 from eva_stages.views.run_list import run_list
@@ -154,3 +157,24 @@ def test_a_study_that_is_in_use_is_left_alone(study: Path) -> None:
     assert "in use by process" in output.stderr
     kill_group(process)
     assert read_study(study).seeds == (42, 43, 44)
+
+
+def test_python_runs_and_reads_the_study_as_the_command_does(study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing is computed again, and nothing is printed."""
+    home = tmp_path / "home"
+    shutil.copytree(study.parents[1], home, symlinks=True)
+    folder = home / "runs" / "tiny"
+    recorded_events, document = all_events(folder), json.loads((folder / "results.json").read_text())
+    progress_events: list[eva_progress.Progress] = []
+    opened_study = eva.run_study(home / "tiny.yaml", folder, store=folder.parent / ".store", jobs=2, progress=progress_events.append)
+    assert len(all_events(folder)) == len(recorded_events)
+    assert any("4 of 4 runs done" in (event.message or "") for event in progress_events)
+    assert opened_study.document()["contrasts"] == document["contrasts"]
+    (contrast,) = opened_study.contrasts().to_dict("records")
+    assert (contrast["a"], contrast["b"], contrast["mean"]) == ("eva", "uniform", document["contrasts"][0]["mean"])
+    scores = opened_study.scores()
+    assert list(zip(scores["arm"], scores["seed"], scores["score"], strict=True)) == [
+        (run["arm"], run["seed"], run["score"]) for run in document["runs"]
+    ]
+    assert opened_study.run("eva", scores["seed"][0]).folder == folder / "eva" / str(scores["seed"][0])
+    assert capfd.readouterr() == ("", "")

@@ -38,9 +38,23 @@ START = """
 from pathlib import Path
 from eva_stages.core.process import run_in_child
 
-if __name__ == "__main__":
-    run_in_child("tests.core.test_process:work_for_ever", {"pids": Path("pids")}, Path("log"), lambda: None)
+run_in_child("tests.core.test_process:work_for_ever", {"pids": Path("pids")}, Path("log"), lambda: None)
 """
+"""A script without a guard: no child may run it again."""
+
+
+def variables(names: list[str]) -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in names}
+
+
+def test_a_stage_has_the_environment_of_the_program_at_that_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["EVA_TEST_VARIABLE", "HOME"]
+    monkeypatch.setenv("EVA_TEST_VARIABLE", "set after the fork server started")
+    monkeypatch.delenv("HOME")
+    for value in ("set after the fork server started", "changed"):
+        monkeypatch.setenv("EVA_TEST_VARIABLE", value)
+        result = run_in_child("tests.core.test_process:variables", {"names": names}, tmp_path / "log", lambda: None)
+        assert result == {"EVA_TEST_VARIABLE": value, "HOME": None}
 
 
 def test_a_stage_ends_when_eva_alone_is_killed(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.study_preparing import prepare_study, read_request
+from eva_stages.api.study_preparing import prepare_study, read_request
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.study_files import LoadedStudy, find_study, load_study, varied_study

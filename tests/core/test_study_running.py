@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.job_shares import job_environments
-from cli.study_preparing import PreparedStudy, prepare_study
-from cli.study_running import RunOfStudy, write_record
+from eva_stages.api.job_shares import job_environments
+from eva_stages.api.study_preparing import PreparedStudy, prepare_study
+from eva_stages.api.study_running import RunOfStudy, write_record
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.stage import closure

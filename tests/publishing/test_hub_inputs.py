@@ -107,7 +107,7 @@ def test_what_is_not_on_the_hub_is_found_before_anything_runs(pushed_run: Pushed
         "{kind: hub, id: tester/private, config: prompts-0, column: question}": "no column 'question'; it has prompt_id, messages",
     }
     code = (
-        "import sys; from eva_stages.core.recipe_files import load_recipe; from cli.preparing import prepare\n"
+        "import sys; from eva_stages.core.recipe_files import load_recipe; from eva_stages.api.preparing import prepare\n"
         "from eva_stages.core.errors import ConfigError\n"
         "for source in sys.argv[1:]:\n"
         "    try: prepare(load_recipe('quickstart', [f'prompts={source}']))\n"

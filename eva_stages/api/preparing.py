@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from eva_stages.core.resolved import Resolved
     from eva_stages.core.rounds import Iteration
     from eva_stages.core.run_folder import Run
+    from eva_stages.core.study_files import LoadedStudy
 
 
 class PreparedRecipe(NamedTuple):
@@ -51,3 +52,27 @@ def prepare(
     rounds = iterations(recipe, resolved)
     check_row_stages(recipe.runtime.engine, stages_of(rounds))
     return PreparedRecipe(resolved, rounds, missing)
+
+
+def validation_notes(recipe: "Recipe | LoadedStudy", online: bool) -> list[str]:
+    """Check a recipe, or all arms of a study, and everything named there; returns notes.
+
+    Args:
+        online: ask every server one question, under its key.
+
+    Raises:
+        ConfigError: with every error.
+    """
+    from eva_stages.api.run_places import RUNS
+    from eva_stages.api.study_preparing import prepare_study
+    from eva_stages.checking.provider_checks import ask_servers
+    from eva_stages.core.study_files import LoadedStudy
+
+    if isinstance(recipe, LoadedStudy):
+        recipes = list(recipe.recipes.values())
+        notes = prepare_study(recipe, RUNS / recipe.name, online=online).notes
+    else:
+        recipes = [recipe]
+        notes = prepare(recipe, online=online).notes
+    answers = [text for checked_recipe in recipes if online for text in ask_servers(checked_recipe)]
+    return list(dict.fromkeys([*notes, *answers]))

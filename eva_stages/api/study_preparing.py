@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cli.preparing import prepare
+from eva_stages.api.preparing import prepare
 from eva_stages.checking.provider_checks import providers
 from eva_stages.checking.study_checks import measure_of
 from eva_stages.core.config.recipe import Recipe

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from cli.recording import record_run
+from eva_stages.api.recording import record_run
 from eva_stages.core.durable import writing_to
 from eva_stages.core.errors import StageError
 from eva_stages.core.rounds import stages_of
