@@ -18,6 +18,7 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 from benchmarks import common
 from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.solver_config import ON_POLICY_LOSSES
 from eva_stages.core.process_ending import kill_tree
 from eva_stages.core.rows import prompt_row
 from eva_stages.core.stage import Outside, Stage
@@ -142,7 +143,7 @@ def pairs(size: str, folder: Path) -> tuple[Outside, int]:
 
 
 def train(models: Path, folder: Path, size: str, loss: Mapping[str, Any], launch: str | None = None, **changes: Any) -> Figures:
-    """One epoch over the pairs (RLOO: over the prompts) through the train stage."""
+    """One epoch over the pairs (on-policy losses: over the prompts) through the train stage."""
     cuda = torch.cuda.is_available()
     runtime = {"launch": launch or ("single_gpu" if cuda else "cpu"), "micro_batch_size": MICRO_BATCH_SIZE, **changes.pop("runtime", {})}
     training = {"epochs": 1, "batch_size": BATCH_SIZE, "learning_rate": 1e-5, "max_length": 2048, "checkpoints_per_epoch": 1, **changes}
@@ -247,7 +248,7 @@ CHECKS: dict[str, Check] = {
     "sppo": training_check("sppo"),
     "simpo": training_check("simpo"),
     "orpo": training_check("orpo"),
-    "rloo": training_check("rloo", batch_size=24, runtime={"micro_batch_size": 12}),
+    **{kind: training_check(kind, batch_size=24, runtime={"micro_batch_size": 12}) for kind in ON_POLICY_LOSSES},
     "fsdp2": launch_check("fsdp2_8gpu"),
     "zero3": launch_check("zero3_8gpu"),
     "dpo_accelerate_launch": launch_check("ddp"),

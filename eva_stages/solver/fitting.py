@@ -230,9 +230,9 @@ def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, fl
     facts = {
         "counts": {**counts, "steps": trainer.state.global_step},
         "training": {
-            name: sum(entry[logged_name] for entry in end) / len(end)
+            name: sum(values) / len(values)
             for name, logged_name in FACTS.items()
-            if all(entry.get(logged_name) is not None for entry in end)
+            if (values := [entry[logged_name] for entry in end if entry.get(logged_name) is not None])  # a step may have no pairs
         },
         "changed_share": share_changed,
         "devices": _devices(),

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from eva_stages.core.config.solver_config import JobLoss, Training
+from eva_stages.core.config.solver_config import JobLoss, OnlineDPO, Training
 from eva_stages.core.decoding import decode_json
 from eva_stages.core.errors import ConfigError, DamagedError, StageError
 from eva_stages.core.fingerprint import tree_digest
@@ -31,6 +31,8 @@ from eva_stages.solver.machine import free_port, launch
 METRICS = "metrics.jsonl"
 REFERENCE = "reference.json"
 """Progress of the reference's log-probabilities, before the first step."""
+UNCUT = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Values at which these settings of sampling exclude no token and change no probability."""
 FEW_CHANGED_WEIGHTS = 0.01
 """Share of changed weights below which a warning is shown."""
 JOB = "job.json"
@@ -143,6 +145,9 @@ def train(
         (work / earlier).unlink(missing_ok=True)
     begun_bytes = (work / METRICS).stat().st_size if (work / METRICS).is_file() else 0
 
+    if note := cut_sampling(job):
+        context.task.note(note)
+
     def show() -> None:
         _show(context, job, begun_bytes)
 
@@ -161,6 +166,20 @@ def train(
             f"gradients were 0. Raise {section}.learning_rate, or start from a checkpoint with float32 weights"
         )
     return facts
+
+
+def cut_sampling(job: TrainingJob) -> str | None:
+    """A warning if responses are sampled from another distribution than the one whose gradient a loss is."""
+    if job.on_policy is None or isinstance(job.loss, OnlineDPO):
+        return None
+    sampling = job.on_policy.sampling
+    cuts = [f"{name} {sampling[name]}" for name, neutral in UNCUT.items() if (sampling[name] or 0) != neutral]
+    if not cuts:
+        return None
+    return (
+        f"warning: responses are sampled with {' and '.join(cuts)}, and the gradient of {job.loss.kind} is that of the distribution "
+        "without; leave such settings out of policy.generator for training that is exactly on-policy"
+    )
 
 
 def _command(job: TrainingJob, file: LaunchFile, environment: dict[str, str], cluster: str) -> list[str]:

@@ -19,8 +19,10 @@ from eva_stages.core.tables import write_rows
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import find_checkpoint
 from eva_stages.models.rewards import VerifierReward
-from eva_stages.solver.launching import train
+from eva_stages.solver.job import read_job
+from eva_stages.solver.launching import cut_sampling, train, training_job
 from eva_stages.solver.online import load_prompts, reward_function
+from eva_stages.solver.online import train as train_here
 from tests.building import build_rounds
 from tests.conftest import function_code
 from tests.solver.jobs import read_metrics
@@ -81,6 +83,64 @@ def test_long_prompts_are_left_out_and_templates_without_a_system_role_get_the_s
     assert chat.prompt_text(short_prompts[0]["prompt"]) == f"<|user|>Be brief.\n\n{INSTRUCTIONS[0]}<|end|><|assistant|>"
     with pytest.raises(DataError, match="none of the 9 prompts fits into 3 tokens"):
         load_prompts(folder, chat, 3)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "online_dpo"])
+def test_every_on_policy_loss_trains_and_counts_what_it_sampled(kind: str, tmp_path: Path) -> None:
+    settings = {
+        "solver.loss": {"kind": kind},
+        "solver.responses": 4,
+        "solver.pairs.min_gap": 0.1 if kind == "online_dpo" else 0.0,
+        "solver.training.batch_size": 16,
+        "solver.training.epochs": 1,
+        "solver.training.runtime.micro_batch_size": 8,
+        "policy.generator.temperature": 1.5,
+        "reward": {"kind": "verifier", "function": f"{Path(__file__).with_name('test_online_trainers.py')}:places_of_letters"},
+    }
+    stage = build_rounds(load_recipe("quickstart", [f"{name}={json.dumps(value)}" for name, value in settings.items()]))[0].solver[-1]
+    assert isinstance(stage, FunctionStage) and set(stage.inputs) == {"policy", "reference", "prompts"}
+    assert "server" not in stage.function.arguments["loss"]["runtime"]
+    inputs = {"policy": POLICY, "reference": POLICY, "prompts": prompts(tmp_path / "prompts", INSTRUCTIONS)}
+    runtime = {**stage.function.runtime["runtime"], "unscored": 1.0}
+    job = training_job(tmp_path, inputs, tmp_path, kind, runtime, **stage.function.arguments)
+    assert cut_sampling(job) is None
+    train_here(job)
+    facts, entries = json.loads((tmp_path / "result.json").read_text()), read_metrics(tmp_path / "metrics.jsonl")
+    counts = facts["counts"]
+    assert counts["steps"] == len(entries) == 2 and counts["responses"] == 32 and 0 < counts["unscored"] < 32
+    pairs = sum(entry.get("per_response/pairs", 0.0) for entry in entries) * 16
+    assert counts.get("pairs") == (round(pairs) if kind == "online_dpo" else None) and (kind == "grpo" or 0 < pairs <= 8)
+    if kind == "online_dpo":  # ln 2 for each prompt with a pair, as the policy is its own reference at the first step
+        assert entries[0]["loss"] == pytest.approx(0.6931 * entries[0]["per_response/pairs"] * 4, abs=1e-3)
+        assert facts["training"].get("reward_margin") == entries[-1].get("rewards/margins")
+
+
+@pytest.mark.parametrize(("kind", "says"), [("rloo", "with top_p 0.9 and min_p 0.1, and the gradient of rloo"), ("online_dpo", None)])
+def test_a_warning_says_where_sampling_is_not_what_the_gradient_is_taken_of(kind: str, says: str | None, tmp_path: Path) -> None:
+    settings = [f'solver.loss={{"kind": "{kind}"}}', "policy.generator.top_p=0.9", "policy.generator.min_p=0.1"]
+    stage = build_rounds(load_recipe("quickstart", settings))[0].solver[-1]
+    assert isinstance(stage, FunctionStage)
+    inputs = {"policy": POLICY, "reference": POLICY, "prompts": tmp_path}
+    warning = cut_sampling(training_job(tmp_path, inputs, tmp_path, kind, stage.function.runtime["runtime"], **stage.function.arguments))
+    assert warning is None if says is None else says in str(warning)
+
+
+def test_the_address_of_a_server_reaches_the_job_and_is_no_part_of_the_identity(tmp_path: Path) -> None:
+    def stage(address: str | None) -> FunctionStage:
+        loss = json.dumps({"kind": "grpo", "runtime": {"vllm": True, "server": address}})
+        built_stage = build_rounds(load_recipe("quickstart", [f"solver.loss={loss}"]))[0].solver[-1]
+        assert isinstance(built_stage, FunctionStage)
+        return built_stage
+
+    inputs = {"policy": POLICY, "reference": POLICY, "prompts": tmp_path}
+    jobs = [
+        training_job(tmp_path, inputs, tmp_path, "", built_stage.function.runtime["runtime"], **built_stage.function.arguments)
+        for built_stage in (stage("http://127.0.0.1:8000"), stage("http://127.0.0.1:9000"), stage(None))
+    ]
+    assert [job.loss.runtime.server for job in jobs] == ["http://127.0.0.1:8000", "http://127.0.0.1:9000", None]  # type: ignore[union-attr]
+    assert stage("http://127.0.0.1:8000").fingerprint == stage(None).fingerprint
+    jobs[0].write(tmp_path / "job.json")
+    assert read_job(tmp_path / "job.json") == jobs[0]
 
 
 def test_a_resumed_training_ends_where_an_unbroken_one_ends_and_too_many_failed_rewards_end_it(tmp_path: Path) -> None:

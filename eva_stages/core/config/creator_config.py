@@ -168,7 +168,7 @@ class Creator(Section):
     """Responses per prompt."""
     metric: Metric = "reward_gap"
     """Measure of how informative a prompt is. Without it, or null: reward_gap, and reward_max_minus_mean where the loss is on-policy
-    (solver.loss.kind=rloo). `learnability` is p (1 - p) for rewards of 0 and 1; `spread_at_median` is the standard deviation of the
+    (`rloo`, `grpo`, `online_dpo`). `learnability` is p (1 - p) for rewards of 0 and 1; `spread_at_median` is the standard deviation of the
     rewards, lower the further the prompt's mean reward is from the median of the set."""
     posterior: Posterior | None = None
     selection: Selection = Selection()
