@@ -1,12 +1,11 @@
-"""What works on this machine's accelerator, how fast, and in how much memory: eva's own stages on a random model of a real size.
+"""How fast eva's stages are on this machine's accelerator and how much memory they take: `eva doctor --deep` on a model of a real size.
 
-    python -m benchmarks.accelerator                             every check, on a model of 1.2 billion parameters
-    python -m benchmarks.accelerator --size tiny --jobs 6        only whether it works, several checks side by side
-    python -m benchmarks.accelerator --checks respond,dpo,lora
+    python -m benchmarks.accelerator                                  every check, on a model of 1.2 billion parameters
+    python -m benchmarks.accelerator --checks transformers,training,LoRA
+    python -m benchmarks.accelerator --size tiny                      as eva doctor --deep, and the further checks below
 
-Each check runs in a separate process and through the runner, as `eva run` does: distilabel pipelines, TRL under accelerate,
-durable artifacts. `peak` is the device's memory as nvidia-smi reports it, summed over all processes, so it is only measured with one job.
-Without a CUDA device the checks that can run on the CPU do; the others report why they cannot.
+Further checks: whether results depend on the size of batches, the other losses, the reference policy in every step, and whether a training
+that was killed ends with the weights of an unbroken one.
 """
 
 import argparse
@@ -14,111 +13,120 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
+from typing import Any
 
-import torch
+import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.accelerator_checks import CHECKS, SHAPES, Figures, save_models
+from eva_stages.core.process_ending import kill_tree
+from eva_stages.core.text_table import as_rich
+from eva_stages.doctor.deep import check_all, deep_table
+from eva_stages.doctor.deep_checks import CHECKS, TINY, Bench, Check, Figures, Size, respond, reward, train
+from eva_stages.doctor.device_findings import read_gpus
+from eva_stages.doctor.findings import State
 
-SAMPLE_SECONDS = 0.3
-LIMIT_SECONDS = 240.0
-
-
-class PeakMemory(threading.Thread):
-    """The most memory of the first device that is in use while this runs, in MiB; None where nvidia-smi is not available."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak: int | None = None
-        self._stop_event = threading.Event()
-
-    def run(self) -> None:
-        while not self._stop_event.wait(SAMPLE_SECONDS):
-            try:
-                result = subprocess.run(
-                    ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"],
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                    encoding="utf-8",
-                )
-            except (OSError, subprocess.CalledProcessError):
-                return
-            self.peak = max(self.peak or 0, int(result.stdout.split()[0]))
-
-    def stop(self) -> int | None:
-        self._stop_event.set()
-        self.join()
-        return self.peak
+LLAMA_1B = {
+    "vocab_size": 128_256,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+"""The shape of Llama 3.2 1B."""
+SIZES = {"1b": Size(LLAMA_1B, 96, 256, (200, 400), new_tokens=128, responses=6, batch_size=16, tokens_per_batch=131_072), "tiny": TINY}
+LIMIT_SECONDS = 600.0
 
 
-def run_check(name: str, models: Path, folder: Path, size: str, memory: bool, logs: Path | None) -> Figures:
-    """One check in a separate process: its figures, or the end of its output."""
-    sampler = PeakMemory()
-    if memory:
-        sampler.start()
-    command = [sys.executable, "-m", "benchmarks.accelerator", "--check", name, "--size", size, "--models", str(models)]
-    began = time.monotonic()
-    try:
-        result = subprocess.run(
-            [*command, "--folder", str(folder / name)], capture_output=True, text=True, timeout=LIMIT_SECONDS, encoding="utf-8"
-        )
-        output, code = result.stdout + result.stderr, result.returncode
-        line = next((line for line in reversed(result.stdout.splitlines()) if line.startswith("{")), None)
-    except subprocess.TimeoutExpired as error:
-        output, code, line = f"{error.stdout}{error.stderr}", None, None
-    if logs is not None:
-        logs.mkdir(parents=True, exist_ok=True)
-        (logs / f"{name}.log").write_text(output[-200_000:], encoding="utf-8")
-    peak = {"peak": sampler.stop()} if memory else {}
-    shutil.rmtree(folder / name, ignore_errors=True)
-    wall = round(time.monotonic() - began, 1)
-    if line is None or code:
-        reason = "ran out of time" if code is None else " | ".join(output.strip().splitlines()[-3:])[-400:]
-        return {"check": name, "works": False, "wall": wall, **peak, "reason": reason}
-    return {"check": name, "works": True, "wall": wall, **peak, **json.loads(line)}
+def _in_two_batch_sizes(bench: Bench) -> tuple[Bench, Bench]:
+    smaller_size = bench.size._replace(tokens_per_batch=bench.size.tokens_per_batch // 4)
+    return Bench(bench.models, bench.folder / "large", bench.size, bench.gpus), Bench(
+        bench.models, bench.folder / "small", smaller_size, bench.gpus
+    )
+
+
+def equal_responses(bench: Bench) -> Figures:
+    """The share of responses that stay the same when batches are a quarter as large."""
+    first, second = (respond(sized_bench)[1] for sized_bench in _in_two_batch_sizes(bench))
+    pairs = [pair for rows in zip(first, second, strict=True) for pair in zip(*rows, strict=True)]
+    return {"equal": round(float(np.mean([first_text == second_text for first_text, second_text in pairs])), 3)}
+
+
+def equal_rewards(bench: Bench) -> Figures:
+    """The largest change of a reward when batches are a quarter as large, and the rewards' standard deviation."""
+    first, second = (np.array(reward(sized_bench)[1], dtype=float) for sized_bench in _in_two_batch_sizes(bench))
+    return {"largest change": float(f"{np.abs(first - second).max():.2g}"), "spread": float(f"{first.std():.2g}")}
+
+
+def _quick(launch: str, **settings: Any) -> list[str]:
+    small = {"prompts.size": 240, "iterations": 1, "evaluation.benchmarks.0.prompts": 100, "solver.training.runtime.launch": launch}
+    return [word for name, value in {**small, **settings}.items() for word in ("--set", f"{name}={value}")]
+
+
+def check_quickstart(bench: Bench) -> Figures:
+    """The quickstart with training on the device, small; its table's last gain."""
+    command = [sys.executable, "-m", "cli.main", "run", "quickstart", "--run-dir", str(bench.folder / "run"), "--json"]
+    result = subprocess.run([*command, *_quick(bench.single)], capture_output=True, text=True, encoding="utf-8")
+    if result.returncode:
+        raise RuntimeError(f"exit code {result.returncode}: {result.stderr[-2000:]}")
+    content = json.loads(result.stdout)
+    last = content["iterations"][-1]["held_out"]
+    return {"base": content["base"]["held_out"]["sampled"], "sampled": last["sampled"], "gain": last["sampled_gain"]}
+
+
+def check_resume(bench: Bench) -> Figures:
+    """A training whose process is killed half-way ends with the unbroken training's weights; also what a plain second training gives."""
+    from safetensors.numpy import load_file
+
+    settings, weights, folder = _quick(bench.single, **{"solver.training.checkpoints_per_epoch": 4}), {}, bench.folder
+    for name in ("unbroken", "again", "killed"):
+        run = folder / name
+        command = [sys.executable, "-m", "cli.main", "run", "quickstart", "--run-dir", str(run), "--store", str(run)]
+        command += ["--until", "0-train", *settings]
+        if name == "killed":
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            while process.poll() is None and not list(run.glob("work/0-train-*/checkpoints/checkpoint-*/whole.json")):
+                time.sleep(0.02)
+            kill_tree(process.pid)
+            process.wait()
+        subprocess.run(command, check=True, capture_output=True)
+        (model,) = run.glob("stages/0-train-*/model/model.safetensors")
+        weights[name] = load_file(model)
+        if name == "unbroken":  # the same pairs for all
+            for run_name in ("again", "killed"):
+                shutil.copytree(run, folder / run_name)
+                shutil.rmtree(next((folder / run_name).glob("stages/0-train-*")))
+
+    def change(name: str) -> float:
+        gaps = [np.abs(weights[name][key].astype(float) - value.astype(float)).max() for key, value in weights["unbroken"].items()]
+        return float(f"{max(gaps):.2g}")
+
+    return {"second training": change("again"), "killed and resumed": change("killed")}
+
+
+FURTHER_CHECKS = (
+    Check("equal responses", equal_responses),
+    Check("equal rewards", equal_rewards),
+    Check("live reference", partial(train, runtime={"precompute_reference": False})),
+    *(Check(kind.upper(), partial(train, {"kind": kind})) for kind in ("sppo", "simpo", "orpo")),
+    Check("quickstart", check_quickstart),
+    Check("resume", check_resume),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=list(SHAPES), default="1b")
-    parser.add_argument("--checks", default=",".join(CHECKS))
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--logs", type=Path, help="folder for the output of every check")
-    parser.add_argument("--check", choices=list(CHECKS))
-    parser.add_argument("--models", type=Path)
-    parser.add_argument("--folder", type=Path)
+    checks = {check.name: check for check in (*CHECKS, *FURTHER_CHECKS)}
+    parser.add_argument("--size", choices=list(SIZES), default="1b")
+    parser.add_argument("--checks", default=",".join(checks), help="names, separated by commas")
     arguments = parser.parse_args()
-    if arguments.check:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        print(json.dumps(CHECKS[arguments.check](arguments.models, arguments.folder, arguments.size)))
-        return
-    with tempfile.TemporaryDirectory() as name:
-        models = Path(name) / "models"
-        save_models(models, arguments.size)
-        names = arguments.checks.split(",")
-
-        def check_figures(check: str) -> Figures:
-            figures = run_check(check, models, Path(name), arguments.size, arguments.jobs == 1, arguments.logs)
-            print(json.dumps(figures), flush=True)
-            return figures
-
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            rows = list(pool.map(check_figures, names))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    table = Table("check", "works", "wall s", "tokens/s", "peak MiB", "more", title=f"{device}, model {arguments.size}")
-    for row in rows:
-        other_figures = {key: value for key, value in row.items() if key not in ("check", "works", "wall", "tokens/s", "peak")}
-        details = ", ".join(f"{key} {value}" for key, value in other_figures.items())
-        table.add_row(row["check"], str(row["works"]), str(row["wall"]), str(row.get("tokens/s")), str(row.get("peak")), details)
-    Console(width=180).print(table)
-    sys.exit(not all(row["works"] for row in rows))
+    names = [checks[name] for name in arguments.checks.split(",")]
+    content = check_all(read_gpus().visible_count, print, names, SIZES[arguments.size], LIMIT_SECONDS)
+    print(json.dumps(content, indent=1))
+    Console(width=120).print(as_rich([deep_table(content)]))
+    sys.exit(any(row["state"] == State.ERROR for row in content["checks"]))
 
 
 if __name__ == "__main__":

@@ -12,33 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import common
 from benchmarks.generation import recipe
 from benchmarks.sides import clock, compare, options, parse
 from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.rows import prompt_row
+from eva_stages.doctor import random_inputs
 from pipelines.response_stages import rewarding
 
 
 def rows(count: int, n: int) -> list[dict[str, Any]]:
     """Prompts with n responses each; the responses to a prompt differ in length as sampled ones do."""
-    answers = iter(common.texts(count * n, median=150, seed=1, longest=1024, spread=0.7))
-    prompt_rows = [prompt_row(messages, "benchmark") for messages in common.prompts(count)]
+    answers = iter(random_inputs.texts(count * n, median=150, seed=1, longest=1024, spread=0.7))
+    prompt_rows = [prompt_row(messages, "benchmark") for messages in random_inputs.prompts(count)]
     return [{**row, "responses": [next(answers) for _ in range(n)]} for row in prompt_rows]
 
 
 def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The reward stage over all prompts, less the time of the same stage over one."""
-    common.save_reward(folder / "reward")
+    random_inputs.save_reward(folder / "reward")
     settings = recipe("transformers", folder, arguments.n, 256).model_dump(mode="json")
     settings["reward"] = {"kind": "sequence_classifier", "model": str(folder / "reward"), "runtime": {"tokens_per_batch": 8192}}
     built_recipe = Recipe.model_validate(settings)
     all_rows, seconds = rows(arguments.prompts, arguments.n), {}
     for name, part in (("start", all_rows[:1]), ("all", all_rows)):
-        prompts = common.write_source(part, "prompts", folder / f"{name}-prompts")
-        responses = common.write_source(part, "responses", folder / f"{name}-responses")
-        manifest = common.run_stage(
+        prompts = random_inputs.write_source(part, "prompts", folder / f"{name}-prompts")
+        responses = random_inputs.write_source(part, "responses", folder / f"{name}-responses")
+        manifest = random_inputs.run_stage(
             rewarding(built_recipe, resolve(built_recipe), name, 0, prompts, responses, prompts), folder / f"run-{name}"
         )
         seconds[name] = manifest["seconds"]
@@ -53,7 +53,7 @@ def loop(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
 
     from eva_stages.models.loading import load_tokenizer
 
-    common.save_reward(folder / "reward")
+    random_inputs.save_reward(folder / "reward")
     model = AutoModelForSequenceClassification.from_pretrained(folder / "reward").eval()
     tokenizer = load_tokenizer(str(folder / "reward"), padding_side="right")
     rewards, seconds = [], {}

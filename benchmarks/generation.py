@@ -25,12 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import common
 from benchmarks.sides import clock, compare, options, parse
 from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.process import run_in_child
 from eva_stages.core.rows import prompt_row
+from eva_stages.doctor import random_inputs
 from eva_stages.models.loading import find_checkpoint
 from pipelines.response_stages import responding
 
@@ -63,8 +63,8 @@ def stage(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     built_recipe = recipe(arguments.engine, folder / "policy", arguments.n, arguments.max_new_tokens)
     policy = find_checkpoint(built_recipe.policy.model, None, "policy")
     for name, part in (("start", rows[:1]), ("all", rows)):
-        source = common.write_source(part, "prompts", folder / name)
-        manifest = common.run_stage(
+        source = random_inputs.write_source(part, "prompts", folder / name)
+        manifest = random_inputs.run_stage(
             responding(built_recipe, resolve(built_recipe), name, 0, source, policy, arguments.n), folder / f"run-{name}"
         )
         seconds[name], tokens = manifest["seconds"], manifest["counts"]["output_tokens"]
@@ -183,14 +183,14 @@ def busy(processes: int) -> Iterator[None]:
 
 def request_prompts(arguments: argparse.Namespace) -> list:
     if arguments.long:
-        return common.prompts(arguments.prompts, median=700, longest=1500, spread=0.25)
-    return common.prompts(arguments.prompts)
+        return random_inputs.prompts(arguments.prompts, median=700, longest=1500, spread=0.25)
+    return random_inputs.prompts(arguments.prompts)
 
 
 def side(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     if arguments.lettercraft:
         return small(arguments, folder)
-    common.save_policy(folder / "policy")
+    random_inputs.save_policy(folder / "policy")
     if arguments.side in ("raw", "passes"):
         return raw(arguments, folder, arguments.n if arguments.side == "passes" else 1)
     os.environ.update(WAITING.get(arguments.side, {}))  # the stage's process has not started yet

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common
 from benchmarks.sides import Side, compare, options, parse
 from eva_stages.core.rows import prompt_row
 from eva_stages.core.stage import RUN, Input, Outside, RowStage, Use
+from eva_stages.doctor import random_inputs
 
 LATENCY = 0.2
 REPLY = "Assistant A is somewhat better, for the reasons given above. My final verdict is: [[A>B]]"
@@ -67,7 +67,7 @@ def judge() -> Iterator[str]:
 
 def questions(count: int) -> list[dict[str, Any]]:
     """Arena-Hard rows with answers of both sides, about 900 tokens a prompt as in the official files."""
-    texts = iter(common.texts(3 * count, median=250, seed=2))
+    texts = iter(random_inputs.texts(3 * count, median=250, seed=2))
     rows = []
     for number in range(count):
         text = next(texts)
@@ -139,9 +139,9 @@ def run_stage(base: str, folder: Path, arguments: argparse.Namespace) -> dict[st
         answers = [{**row, "generator": "new"} for row in rows]
         baseline = [{**row, "responses": row["baseline"], "generator": "old"} for row in rows]
         sources = {
-            "questions": common.write_source(rows, "questions", folder / f"{name}-questions"),
-            "answers": common.write_source(answers, "responses", folder / f"{name}-answers"),
-            "baseline": common.write_source(baseline, "responses", folder / f"{name}-baseline"),
+            "questions": random_inputs.write_source(rows, "questions", folder / f"{name}-questions"),
+            "answers": random_inputs.write_source(answers, "responses", folder / f"{name}-answers"),
+            "baseline": random_inputs.write_source(baseline, "responses", folder / f"{name}-baseline"),
         }
         step = {"llm": generator, "protocol": "arena_hard_v0.1", "prompts": Input("prompts")}
         stage = RowStage(
@@ -154,7 +154,7 @@ def run_stage(base: str, folder: Path, arguments: argparse.Namespace) -> dict[st
             schema="judgments",
             rows_per_part=4 * arguments.concurrency,
         )
-        manifest = common.run_stage(stage, folder / f"run-{name}")
+        manifest = random_inputs.run_stage(stage, folder / f"run-{name}")
         assert manifest["counts"]["judgments"] == 2 * len(rows)
         seconds[name] = manifest["seconds"]
     return {"seconds": seconds["all"] - seconds["start"], "start": seconds["start"]}

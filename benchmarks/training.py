@@ -18,11 +18,11 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer
 
-from benchmarks import common
 from benchmarks.sides import clock, compare, options, parse
 from eva_stages.core.config.solver_config import DPO, Training
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.tables import read_table
+from eva_stages.doctor import random_inputs
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver.checkpoints import CheckpointDigests
 from eva_stages.solver.fitting import MetricsFile
@@ -35,10 +35,10 @@ SIDES = ["stage", "direct", "stage_shuffled", "stage_live", "direct_live"]
 def save_inputs(root: Path, arguments: argparse.Namespace) -> dict[str, str]:
     """A random policy of five million parameters, its own reference, and pairs of random words."""
     torch.manual_seed(0)
-    config = common.config(hidden_size=256, intermediate_size=688, num_hidden_layers=4, head_dim=64)
+    config = random_inputs.config(hidden_size=256, intermediate_size=688, num_hidden_layers=4, head_dim=64)
     LlamaForCausalLM(config).save_pretrained(root / "policy")
-    common.tokenizer().save_pretrained(root / "policy")
-    common.write_source(common.pair_rows(arguments.pairs, (40, 80), longest=256), "pairs", root / "pairs")
+    random_inputs.tokenizer().save_pretrained(root / "policy")
+    random_inputs.write_source(random_inputs.pair_rows(arguments.pairs, (40, 80), longest=256), "pairs", root / "pairs")
     return {"policy": str(root / "policy"), "reference": str(root / "policy"), "pairs": str(root / "pairs")}
 
 

@@ -18,6 +18,7 @@ from cli.ablate import ablate
 from cli.audit import audit
 from cli.convert import convert
 from cli.creator_solver import creator, solver
+from cli.doctor import doctor
 from cli.lineage import lineage
 from cli.plan import plan
 from cli.push import push
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="eva: open-ended RLHF, where the training prompts evolve together with the policy.",
 )
-for command in (run, ablate, creator, solver, plan, status, audit, runs, gc, lineage, report, push, convert, recipes.validate):
+for command in (run, ablate, creator, solver, plan, status, audit, runs, gc, lineage, report, push, convert, doctor, recipes.validate):
     app.command(command.__name__)(command)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(recipes.app, name="recipes")

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {
     "cli": 9,
     "eva_stages.api": 8,
+    "eva_stages.doctor": 8,
     "pipelines": 7,
     "eva_stages.publishing": 6,
     "eva_stages.views": 5,

@@ -25,8 +25,6 @@ def check_on_policy(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         )
     yield from _ignored_settings(solver, solver.loss)
     yield from _sampling(recipe, kind)
-    if solver.loss.runtime.vllm:
-        yield from _engine(solver)
     policy = resolved.policy(recipe)
     longest = training_length(solver.training.max_length, policy.path) if policy else None
     if longest is not None and recipe.policy.generator.max_new_tokens >= longest:
@@ -68,7 +66,11 @@ def _sampling(recipe: Recipe, kind: str) -> Iterator[str]:
         yield f"policy.generator.stop: {kind} ends responses at the model's own end tokens only; leave it out"
 
 
-def _engine(solver: Solver) -> Iterator[str]:
+def check_sampling_engine(recipe: Recipe, _: Resolved) -> Iterator[str]:
+    """vLLM and a GPU for an on-policy loss that samples with it."""
+    solver = recipe.solver
+    if not isinstance(solver.loss, OnPolicyLoss) or not solver.loss.runtime.vllm:
+        return
     if find_spec("vllm") is None:
         yield "solver.loss.runtime.vllm: needs vLLM, which is not installed: pip install 'eva-align[vllm]'"
     if read_launch_file(solver.training.runtime.launch).use_cpu:

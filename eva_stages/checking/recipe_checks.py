@@ -14,7 +14,7 @@ from eva_stages.checking.provider_checks import check_providers
 from eva_stages.checking.recipe_references import sections
 from eva_stages.checking.reference_checks import check_evolver, check_held_out_reference, check_references
 from eva_stages.checking.selection_checks import SELECTION_CHECKS
-from eva_stages.checking.solver_checks import SOLVER_CHECKS
+from eva_stages.checking.solver_checks import SOLVER_CHECKS, SOLVER_MACHINE_CHECKS
 from eva_stages.checking.task_checks import check_tasks
 from eva_stages.core.config.evaluation_config import Benchmark, LMEval, benchmark_name
 from eva_stages.core.config.models_config import VLLMGenerator
@@ -128,8 +128,6 @@ def _benchmarks(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
         yield f"evaluation.benchmarks: {', '.join(repeated_names)} is listed twice; keep one of each"
     for index, benchmark in enumerate(benchmarks):
         place = f"evaluation.benchmarks.{index}"
-        if isinstance(benchmark, LMEval) and find_spec("lm_eval") is None:
-            yield f"{place}: lm_eval needs lm-evaluation-harness: pip install 'eva-align[eval]'"
         if not isinstance(benchmark, Benchmark):
             continue
         try:
@@ -138,12 +136,20 @@ def _benchmarks(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             yield f"{place}: {error}"
 
 
+def _harness(recipe: Recipe, _: Resolved) -> Iterator[str]:
+    for index, benchmark in enumerate(recipe.evaluation.benchmarks):
+        if isinstance(benchmark, LMEval) and find_spec("lm_eval") is None:
+            yield f"evaluation.benchmarks.{index}: lm_eval needs lm-evaluation-harness: pip install 'eva-align[eval]'"
+
+
+MACHINE_CHECKS = (_vllm, _harness, *SOLVER_MACHINE_CHECKS)
+"""What a recipe needs of this machine; nothing that the recipe names is read."""
 CHECKS = (
     check_credentials,
     check_models,
     check_providers,
     _benchmarks,
-    _vllm,
+    *MACHINE_CHECKS,
     check_functions,
     check_references,
     check_evolver,

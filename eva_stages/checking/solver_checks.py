@@ -6,7 +6,7 @@ from itertools import chain, islice
 from shutil import which
 from typing import get_args
 
-from eva_stages.checking.on_policy_checks import check_on_policy
+from eva_stages.checking.on_policy_checks import check_on_policy, check_sampling_engine
 from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningGymPrompts
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import PairwiseReward
@@ -158,4 +158,6 @@ def _texts(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             continue
 
 
-SOLVER_CHECKS = (_win_probabilities, _reference, check_on_policy, _batches, _machines, _packages, _prompts)
+SOLVER_MACHINE_CHECKS = (_machines, _packages, check_sampling_engine)
+"""Of packages and commands of this machine."""
+SOLVER_CHECKS = (_win_probabilities, _reference, check_on_policy, _batches, _prompts)

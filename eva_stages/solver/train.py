@@ -15,7 +15,7 @@ from accelerate.utils import parse_flag_from_env
 
 from eva_stages.core.config.solver_config import ON_POLICY_LOSSES
 from eva_stages.core.devices import free_devices, take_devices
-from eva_stages.core.errors import describe
+from eva_stages.core.errors import ConfigError, describe
 from eva_stages.core.patches import single_process_environment
 from eva_stages.core.process import print_trace
 from eva_stages.core.process_ending import call_after_end
@@ -71,10 +71,19 @@ def train(job_file: str) -> None:
 
 
 def started_job(job_file: str) -> TrainingJob:
-    """Read a job, and decide on which devices this process works."""
+    """Read a job, and decide on which devices this process works.
+
+    Raises:
+        ConfigError: if the launch file shards with FSDP and this process works on the CPU. accelerate would ignore that, and transformers
+            would load the weights in the first process only.
+    """
     job = read_job(Path(job_file))
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    if on_cpu and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        launch = job.training.runtime.launch
+        raise ConfigError([f"runtime.launch: {launch} shards with FSDP, which accelerate does on GPUs only; use cpu or cpu_2 on a CPU"])
     # the first PartialState decides for the process: without `cpu`, each process on a CPU would train alone
-    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    PartialState(cpu=on_cpu)
     return job
 
 

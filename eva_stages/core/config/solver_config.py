@@ -183,7 +183,7 @@ class Adapter(Section):
     """LoRA over all linear layers; the checkpoint has the merged weights."""
 
     kind: Literal["lora", "qlora"]
-    """qlora holds the frozen weights in 4 bits (NF4); needs a CUDA device and bitsandbytes."""
+    """qlora holds the frozen weights in 4 bits (NF4); needs bitsandbytes."""
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)

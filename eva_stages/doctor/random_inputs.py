@@ -1,4 +1,4 @@
-"""Inputs of the benchmarks: a model of 29 million parameters with random weights, prompts and responses of realistic lengths.
+"""Random inputs of stages, for `eva doctor --deep` and the benchmarks: models, prompts, pairs. Built on the spot, downloaded from nowhere.
 
 Lengths are log-normal, as those of real prompts are; responses end at random because one token in `ANSWER_TOKENS` ends them.
 """
@@ -12,10 +12,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
+from eva_stages.core.config.engine_config import Engine
 from eva_stages.core.progress import Reporter
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
-from eva_stages.core.runner import execute
+from eva_stages.core.runner import LOCAL, execute
 from eva_stages.core.stage import Outside, Stage
 from eva_stages.core.tables import write_rows
 
@@ -52,18 +53,20 @@ def config(**settings: Any) -> LlamaConfig:
     return LlamaConfig(**{**sizes, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1, **settings})
 
 
-def save_policy(folder: Path) -> None:
+def save_policy(folder: Path, dtype: torch.dtype = torch.float32, **settings: Any) -> None:
+    """A random policy."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(config())
+    model = LlamaForCausalLM(config(**settings)).to(dtype)
     model.generation_config.eos_token_id = [1, *range(100, VOCABULARY, ANSWER_TOKENS)]
     model.generation_config.pad_token_id = 0
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
 
 
-def save_reward(folder: Path) -> None:
+def save_reward(folder: Path, dtype: torch.dtype = torch.float32, **settings: Any) -> None:
+    """A random reward model."""
     torch.manual_seed(1)
-    LlamaForSequenceClassification(config(num_labels=1)).save_pretrained(folder)
+    LlamaForSequenceClassification(config(num_labels=1, **settings)).to(dtype).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
 
 
@@ -97,12 +100,12 @@ def pair_rows(count: int, medians: tuple[int, int], longest: int) -> list[dict[s
     ]
 
 
-def run_stage(stage: Stage, folder: Path) -> dict[str, Any]:
+def run_stage(stage: Stage, folder: Path, engine: Engine = LOCAL) -> dict[str, Any]:
     """Run one stage in a new run, as `eva run` does; returns its manifest."""
     run = Run(folder)
     run.create()
     with run.lock():
-        execute(run, [stage], Reporter())
+        execute(run, [stage], Reporter(), engine)
     return run.manifest(stage)
 
 
