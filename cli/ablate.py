@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.completion import complete_field, complete_recipe, complete_study
 from cli.shared import JsonOption, RepairOption, SetOption, TrustOption, changes_of, opened_folder, show, this_command
 
 VARY = (
@@ -15,9 +16,16 @@ SEEDS = "Number of seeds, or a list as in 1,2,3; replaces the study's."
 JOBS = "Runs at a time."
 DEFAULT_JOBS = "one per GPU (per GPUs of the launch file); without GPUs one per core, at most 8"
 
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Path of a study, or name of a packaged one; with --vary, a recipe.")]
-VaryOption = Annotated[list[str] | None, typer.Option("--vary", metavar="A.B=C,D", help=VARY)]
-BaseOption = Annotated[str | None, typer.Option("--base", metavar="RECIPE", help="The same study on another recipe.")]
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", help="Path of a study, or name of a packaged one; with --vary, a recipe.", autocompletion=complete_study
+    ),
+]
+VaryOption = Annotated[list[str] | None, typer.Option("--vary", metavar="A.B=C,D", help=VARY, autocompletion=complete_field)]
+BaseOption = Annotated[
+    str | None, typer.Option("--base", metavar="RECIPE", help="The same study on another recipe.", autocompletion=complete_recipe)
+]
 MeasureOption = Annotated[
     str | None,
     typer.Option("--measure", metavar="BENCHMARK.SCORE", help="What is compared, as in lettercraft.sampled; replaces the study's."),

@@ -8,29 +8,18 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from cli.bench_names import BENCHMARKS
 from eva_stages.core.config.evaluation_config import AlpacaEval, ArenaHard, Evaluation, JudgedBenchmark, benchmark_name
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.decoding import decode_yaml, short
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.packaged_files import packaged_recipes
 from eva_stages.core.recipe_errors import error_text
-from eva_stages.core.recipe_files import packaged_recipes
 from eva_stages.models.loading import LETTERCRAFT
 
 MODEL_RECIPE = "evaluate"
 """The packaged recipe for a model without one."""
-BENCHMARKS: dict[str, dict[str, Any]] = {
-    "lettercraft": {"kind": "lettercraft", "judge": {"kind": "lettercraft"}},
-    "mt-bench": {"kind": "mt_bench"},
-    "arena-hard": {"kind": "arena_hard"},
-    "arena-hard-v0.1": {"kind": "arena_hard", "version": "v0.1"},
-    "arena-hard-v2.0": {"kind": "arena_hard", "version": "v2.0"},
-    "alpaca-eval": {"kind": "alpaca_eval"},
-    "gsm8k": {"kind": "gsm8k"},
-    "ifeval": {"kind": "ifeval"},
-    "lm-eval": {"kind": "lm_eval"},
-}
-"""Names on the command line, with the settings for a recipe without that benchmark."""
 
 
 def is_model(argument: str) -> bool:

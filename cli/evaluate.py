@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from cli.completion import complete_benchmarks, complete_recipe
 from cli.scoring import ManyFiles, compare, score, table
 from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, StoreOption, TrustOption, changes_of
 
@@ -15,8 +16,16 @@ app.command("table")(table)
 
 @app.command("run")
 def run(
-    target: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe, or a model: checkpoint folder or Hub id.")],
-    bench: Annotated[str | None, typer.Option(metavar="A,B", help="Benchmarks, separated by commas.", show_default="the recipe's")] = None,
+    target: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|MODEL", help="A recipe, or a model: checkpoint folder or Hub id.", autocompletion=complete_recipe),
+    ],
+    bench: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", autocompletion=complete_benchmarks, help="Benchmarks, separated by commas.", show_default="the recipe's"
+        ),
+    ] = None,
     judge: Annotated[str | None, typer.Option(metavar="JUDGE", help="LiteLLM's name of a model, a folder, or a mapping.")] = None,
     baseline: Annotated[str | None, typer.Option(metavar="ANSWERS", help="File, published model, or `base`.")] = None,
     max_cost: Annotated[float | None, typer.Option(metavar="USD", help="What this run may spend on judges.", min=0)] = None,

@@ -10,10 +10,11 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import Annotated
 
 import typer
 
-from cli import evaluate, recipes
+from cli import completion, evaluate, recipes
 from cli.ablate import ablate
 from cli.audit import audit
 from cli.convert import convert
@@ -30,8 +31,8 @@ from cli.status import status
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="eva: open-ended RLHF, where the training prompts evolve together with the policy.",
 )
 for command in (run, ablate, creator, solver, plan, status, audit, runs, gc, lineage, report, push, convert, doctor, recipes.validate):
@@ -40,8 +41,25 @@ app.add_typer(evaluate.app, name="eval")
 app.add_typer(recipes.app, name="recipes")
 
 
+def _print_version(is_given: bool) -> None:
+    if is_given:
+        from importlib.metadata import version
+
+        print(f"eva {version('eva-align')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common_options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    if completion.REQUEST in os.environ:
+        completion.print_completions(app)
     _use_utf8()
     signal.signal(signal.SIGTERM, _interrupt)
     threading.excepthook = _report_thread_error

@@ -1,19 +1,27 @@
 """`eva recipes` and `eva validate`: the packaged recipes and studies, and whether a recipe is right."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from cli.completion import complete_packaged, complete_recipe
 from cli.shared import JsonOption, OnlineOption, RecipeArgument, SetOption, TrustOption, changes_of
 
 app = typer.Typer(no_args_is_help=True, help="List, show and copy the packaged recipes and studies.")
 
 
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a packaged recipe or study.", autocompletion=complete_packaged)]
+FirstArgument = Annotated[
+    str, typer.Argument(metavar="A", help="Path of a recipe, or name of a packaged one.", autocompletion=complete_recipe)
+]
+SecondArgument = Annotated[str, typer.Argument(metavar="B", help="The other recipe.", autocompletion=complete_recipe)]
+
+
 @app.command("ls")
 def ls(as_json: JsonOption = False) -> None:
     """List the packaged recipes, and the packaged studies (eva ablate)."""
-    from eva_stages.core.recipe_files import packaged_recipes, packaged_studies
+    from eva_stages.core.packaged_files import packaged_recipes, packaged_studies
     from eva_stages.core.terminal import print_json
 
     files = {"recipes": packaged_recipes(), "studies": packaged_studies()}
@@ -29,24 +37,54 @@ def ls(as_json: JsonOption = False) -> None:
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
-    """Print a recipe or a study."""
+def show(name: NameArgument) -> None:
+    """Print a recipe or a study. A recipe that extends another is printed with the fields that result."""
+    from eva_stages.core.packaged_files import with_schema_place
+    from eva_stages.core.recipe_files import complete_text
+    from eva_stages.core.study_files import find_study
     from eva_stages.core.terminal import print_text
 
-    print_text(_packaged_text(name))
+    found_study = find_study(name)
+    print_text(with_schema_place(found_study[1] if found_study else complete_text(name)))
+
+
+@app.command("diff")
+def diff(first: FirstArgument, second: SecondArgument, as_json: JsonOption = False) -> None:
+    """The fields in which two recipes differ, with both values, defaults included."""
+    from cli.shared import show as show_document
+    from eva_stages.core.recipe_difference import difference_table, recipe_difference
+    from eva_stages.core.recipe_files import load_recipe
+    from eva_stages.core.terminal import print_text
+    from eva_stages.core.text_table import as_rich
+
+    document = recipe_difference([first, second], [load_recipe(first), load_recipe(second)])
+    if not document["differences"] and not as_json:
+        print_text(f"{first} and {second} are the same recipe\n")
+        return
+    show_document(document, lambda hidden_document: as_rich([difference_table(hidden_document)]), as_json)
+
+
+@app.command("schema")
+def schema(kind: Annotated[Literal["recipe", "study"], typer.Argument(metavar="recipe|study")] = "recipe") -> None:
+    """Print the JSON schema of recipes, or of studies, for editors. Copied recipes name it in their first line."""
+    from eva_stages.core.recipe_schema import schema_text
+
+    print(schema_text(kind), end="")
 
 
 @app.command("copy")
-def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[Path, typer.Argument(metavar="PATH")]) -> None:
+def copy(name: NameArgument, path: Annotated[Path, typer.Argument(metavar="PATH")]) -> None:
     """Copy a recipe or a study to a file of your own, with the folder of the files that a recipe names."""
     import shutil
 
     from eva_stages.core.errors import ConfigError
-    from eva_stages.core.recipe_files import recipe_files
+    from eva_stages.core.packaged_files import files_beside, with_schema_place
+    from eva_stages.core.recipe_files import recipe_text
     from eva_stages.core.study_files import find_study
     from eva_stages.core.terminal import print_text
 
-    text, files, is_study = _packaged_text(name), recipe_files(name), find_study(name) is not None
+    found_study, files = find_study(name), files_beside(name)
+    text = with_schema_place(found_study[1] if found_study else recipe_text(name)[1])
     copies = [path, *([path.parent / files.name] if files else [])]
     if existing := [str(copy) for copy in copies if copy.exists()]:
         raise ConfigError([f"{' and '.join(existing)} exists and is not overwritten; give another path"])
@@ -57,16 +95,7 @@ def copy(name: Annotated[str, typer.Argument(metavar="NAME")], path: Annotated[P
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError([f"{path} cannot be written: {error}; give another path"]) from error
-    print_text(f"{path}: edit it, then eva {'plan' if is_study else 'validate'} {path}\n")
-
-
-def _packaged_text(name: str) -> str:
-    """The text of a recipe or a study."""
-    from eva_stages.core.recipe_files import recipe_text
-    from eva_stages.core.study_files import find_study
-
-    found_study = find_study(name)
-    return found_study[1] if found_study else recipe_text(name)[1]
+    print_text(f"{path}: edit it, then eva {'plan' if found_study else 'validate'} {path}\n")
 
 
 def validate(

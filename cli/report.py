@@ -4,11 +4,14 @@ from typing import Annotated
 
 import typer
 
+from cli.completion import complete_run
 from cli.shared import existing_run
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folder or name of a run; two or more are compared.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", autocompletion=complete_run, help="Folder or name of a run; two or more are compared.")
+    ],
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Write one HTML file about a run (RUN/report.html, plots in RUN/report/), or about several runs (FIRST/comparison.html)."""

@@ -4,16 +4,20 @@ from typing import Annotated
 
 import typer
 
+from cli.completion import complete_recipe, complete_stage
 from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, StoreOption, TrustOption, changes_of
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a packaged one.")] = "quickstart",
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a packaged one.", autocompletion=complete_recipe)
+    ] = "quickstart",
     overrides: SetOption = None,
     run_dir: RunDirOption = None,
     store: StoreOption = None,
     last_stage: Annotated[
-        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage, as `1-evolve` or `evolve`.")
+        str | None,
+        typer.Option("--until", metavar="STAGE", help="Stop after this stage, as `1-evolve` or `evolve`.", autocompletion=complete_stage),
     ] = None,
     iterations: Annotated[int | None, typer.Option(metavar="N", min=0, help="eva iterations after the base round.")] = None,
     repair: RepairOption = False,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from cli.bench_names import JUDGED_BENCHMARKS
+from cli.completion import complete_run
 from cli.shared import JsonOption, RunArgument, existing_run, show
 
 if TYPE_CHECKING:
@@ -14,12 +16,13 @@ if TYPE_CHECKING:
 
 NARROWEST = 140
 """Columns that the score tables need; a narrower terminal wraps them."""
-_BENCHES = ("mt-bench", "arena-hard", "alpaca-eval")
 _LIST_OPTIONS = ("--judgments", "--answers")
 
 CsvOption = Annotated[bool, typer.Option("--csv", help="The table as CSV on stdout, numbers in full.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="The tables as Markdown on stdout.")]
-BenchArgument = Annotated[str, typer.Argument(metavar="BENCH", help=" | ".join(_BENCHES))]
+BenchArgument = Annotated[
+    str, typer.Argument(metavar="BENCH", help=" | ".join(JUDGED_BENCHMARKS), autocompletion=lambda: JUDGED_BENCHMARKS)
+]
 
 
 class ManyFiles(TyperCommand):
@@ -32,7 +35,7 @@ class ManyFiles(TyperCommand):
             if word.startswith("-"):
                 option = name if (name := word.partition("=")[0]) in _LIST_OPTIONS else ""
                 expanded_arguments += [] if word in _LIST_OPTIONS else [word]
-            elif option and (word not in _BENCHES or Path(word).exists()):
+            elif option and (word not in JUDGED_BENCHMARKS or Path(word).exists()):
                 expanded_arguments += [option, word]
             else:
                 expanded_arguments.append(word)
@@ -83,11 +86,17 @@ def score(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A run, or a file of judgments with --bench.")],
+    a: Annotated[str, typer.Argument(metavar="A", autocompletion=complete_run, help="A run, or a file of judgments with --bench.")],
     other_sides: Annotated[
-        list[str] | None, typer.Argument(metavar="B", help="Others; without them, A's iterations against its base policy.")
+        list[str] | None,
+        typer.Argument(metavar="B", autocompletion=complete_run, help="Others; without them, A's iterations against its base policy."),
     ] = None,
-    bench: Annotated[str | None, typer.Option(metavar="BENCH", help=f"A and B are judgments of: {' | '.join(_BENCHES)}")] = None,
+    bench: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BENCH", autocompletion=lambda: JUDGED_BENCHMARKS, help=f"A and B are judgments of: {' | '.join(JUDGED_BENCHMARKS)}"
+        ),
+    ] = None,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
     as_markdown: MarkdownOption = False,
@@ -130,7 +139,7 @@ def _values(side: str, bench: str | None) -> "list[Measurement]":
     if bench is not None:
         return file_values(bench, Path(side))
     if Path(side).is_file():
-        raise ConfigError([f"{side} is a file; to compare judgments, give their benchmark with --bench {' | '.join(_BENCHES)}"])
+        raise ConfigError([f"{side} is a file; to compare judgments, give their benchmark with --bench {' | '.join(JUDGED_BENCHMARKS)}"])
     return run_values(side, read_history(existing_run(side)))
 
 
@@ -138,7 +147,7 @@ def _check(bench: str, options_of_benchmarks: dict[str, dict[str, Path | None]],
     """Report all errors of the arguments at once."""
     from eva_stages.core.errors import ConfigError
 
-    errors = [] if bench in _BENCHES else [f"there is no benchmark {bench!r}; known: {', '.join(_BENCHES)}"]
+    errors = [] if bench in JUDGED_BENCHMARKS else [f"there is no benchmark {bench!r}; known: {', '.join(JUDGED_BENCHMARKS)}"]
     for owner, options in options_of_benchmarks.items():
         errors += [f"{name} is for {owner} only" for name, value in options.items() if value is not None and bench != owner]
     if radar is not None and radar.suffix not in (".png", ".svg"):

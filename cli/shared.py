@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.completion import complete_field, complete_recipe, complete_run
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,9 +17,14 @@ if TYPE_CHECKING:
     from eva_stages.core.config.recipe import Recipe
     from eva_stages.core.run_folder import Run
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a packaged one.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name below runs/.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field of the recipe; may be repeated.")]
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a packaged one.", autocompletion=complete_recipe)
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name below runs/.", autocompletion=complete_run)]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override a field of the recipe; may be repeated.", autocompletion=complete_field),
+]
 RunDirOption = Annotated[Path | None, typer.Option("--run-dir", metavar="D", help="Folder of the run.", show_default="runs/<recipe name>")]
 StoreOption = Annotated[
     Path | None, typer.Option("--store", metavar="D", help="Folder where runs share artifacts.", show_default=".store beside the run")

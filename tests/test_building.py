@@ -18,7 +18,8 @@ from eva_stages.core.config.evaluation_config import benchmark_name
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.named_functions import NamedFunction
-from eva_stages.core.recipe_files import load_recipe, packaged_recipes
+from eva_stages.core.packaged_files import packaged_recipes
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.resolved import Checkpoint, Resolved
 from eva_stages.core.stage import FunctionStage, Outside, Stage, closure, load_attribute, uses
 from eva_stages.evaluation.benchmark_files import file_sources

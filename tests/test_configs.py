@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipe_files import dump_recipe, load_recipe, packaged_recipes
+from eva_stages.core.packaged_files import packaged_recipes
+from eva_stages.core.recipe_files import dump_recipe, load_recipe
 from tests.building import check
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -10,7 +10,7 @@ import pytest
 
 from eva_stages.api.study_preparing import prepare_study, read_request
 from eva_stages.checking.study_checks import measure_of
-from eva_stages.core.recipe_files import RecipeFile, packaged_recipes, packaged_studies
+from eva_stages.core.packaged_files import PackagedFile, packaged_recipes, packaged_studies
 from eva_stages.core.stage import closure
 from eva_stages.core.study_files import load_study
 from tests.conftest import run_eva
@@ -23,11 +23,11 @@ OTHER_BASE_ROUND = ("rewriter", "reward_quality", "responses_per_prompt")
 """Studies of settings that the base round has too."""
 
 
-def header(study_file: RecipeFile) -> str:
+def header(study_file: PackagedFile) -> str:
     return re.match(r"(?:#.*\n)+", study_file.text)[0]
 
 
-def real_base_command(study_file: RecipeFile) -> argparse.Namespace:
+def real_base_command(study_file: PackagedFile) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("study")
     parser.add_argument("--vary", action="append", default=[])
@@ -41,7 +41,7 @@ def real_base_command(study_file: RecipeFile) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize("study_file", STUDIES, ids=lambda study_file: study_file.name)
-def test_a_study_opens_with_its_question_the_paper_s_result_ours_and_the_cost(study_file: RecipeFile) -> None:
+def test_a_study_opens_with_its_question_the_paper_s_result_ours_and_the_cost(study_file: PackagedFile) -> None:
     lines = header(study_file).splitlines()
     assert study_file.summary.endswith("?") and max(map(len, lines)) <= 140
     for field in ("Paper:", "Ours:", "Compared", "Cost:", f"Launch: eva ablate {study_file.name}", "On a real base"):
@@ -49,7 +49,7 @@ def test_a_study_opens_with_its_question_the_paper_s_result_ours_and_the_cost(st
 
 
 @pytest.mark.parametrize("study_file", WITHOUT_PACKAGES, ids=lambda study_file: study_file.name)
-def test_every_arm_is_valid_and_the_arms_of_a_contrast_share_what_they_can(study_file: RecipeFile, tmp_path: Path) -> None:
+def test_every_arm_is_valid_and_the_arms_of_a_contrast_share_what_they_can(study_file: PackagedFile, tmp_path: Path) -> None:
     study = prepare_study(load_study(study_file.name, {"seeds": 1}), tmp_path)
     labels_by_arm = {}
     for run in study.runs:
@@ -62,7 +62,7 @@ def test_every_arm_is_valid_and_the_arms_of_a_contrast_share_what_they_can(study
 
 
 @pytest.mark.parametrize("study_file", PORTABLE, ids=lambda study_file: study_file.name)
-def test_the_command_for_a_real_base_is_valid(study_file: RecipeFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_for_a_real_base_is_valid(study_file: PackagedFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"{study_file.name}.yaml").write_text(study_file.text)
     monkeypatch.chdir(tmp_path)
     command = real_base_command(study_file)

@@ -9,7 +9,8 @@ import pytest
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import ArmoRMReward, PairPreferenceReward, PairRMReward
-from eva_stages.core.recipe_files import load_recipe, packaged_recipes
+from eva_stages.core.packaged_files import packaged_recipes
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.run_folder import Run
 from tests.building import check, plan_of
 from tests.conftest import manifests, overrides, run_eva

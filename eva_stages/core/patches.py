@@ -54,6 +54,23 @@ def let_waiting_threads_sleep() -> None:
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # LLVM's and Intel's OpenMP
 
 
+@patch("typer", ">=0.29,<0.30", "typer.core.build_runtime_param")
+def complete_without_pydantic() -> None:
+    """typer converts every word of a command line by a pydantic adapter, also where a shell asks for completions. Importing pydantic takes
+    as long as everything else together, so completion takes the words as they are.
+    """
+    import typer.core
+
+    class Word:
+        def __init__(self, descriptor: Any) -> None:
+            pass
+
+        def coerce(self, value: Any, **context: Any) -> Any:
+            return value
+
+    vars(typer.core)["build_runtime_param"] = Word
+
+
 # --- distilabel
 
 

@@ -27,7 +27,7 @@ def error_text(entry: Any, kind: type[BaseModel], places: Mapping[Location, str]
     value = entry["input"]
     match entry["type"]:
         case "extra_forbidden":
-            field_names = sorted(owner.model_fields) if owner else []
+            field_names = sorted([*owner.model_fields, *getattr(owner, "FILE_FIELDS", ())]) if owner else []
             text = f"unknown field; known here: {', '.join(field_names)}{closest(str(location[-1])[:SHORTEST], field_names)}"
         case "missing":
             text = "is required and missing"

@@ -1,77 +1,27 @@
 """Reading recipes: YAML and `--set` to a `Recipe`. All errors are reported at once, each with its place and what to do."""
 
-import copy
 import datetime
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from eva_stages.core.config.paths import Location, with_absolute_paths
-from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.decoding import MAX_CHARACTERS, MAX_DEPTH, SHORTEST, decode_yaml
+from eva_stages.core.config.paths import with_absolute_paths
+from eva_stages.core.config.recipe import EXTENDS, Recipe
+from eva_stages.core.decoding import MAX_CHARACTERS, decode_yaml, short
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipe_errors import closest, dotted_path, error_text, place_of
+from eva_stages.core.packaged_files import packaged_recipes, packaged_studies
+from eva_stages.core.recipe_errors import closest, dotted_path, error_text
+from eva_stages.core.written_fields import Override, WrittenFields, parse_override, read_fields
 
 SectionType = TypeVar("SectionType", bound=BaseModel)
 STUDY_FIELDS = frozenset({"arms", "question", "contrasts"})
 """Fields of a study that no recipe has."""
-
-
-@dataclass(frozen=True)
-class RecipeFile:
-    """A packaged recipe or study: its name and its text."""
-
-    name: str
-    text: str
-
-    @property
-    def summary(self) -> str:
-        """The first comment line."""
-        return self.text.partition("\n")[0].removeprefix("#").strip()
-
-
-@dataclass(frozen=True)
-class Override:
-    """An assignment to a field of a recipe."""
-
-    path: str
-    """Dotted, as `creator.metric`."""
-    value: Any
-    place: str
-    """Where it was written, for errors."""
-    folder: Path | None = None
-    """Base of relative paths in the value; None: the current folder."""
-
-
-def packaged_recipes() -> list[RecipeFile]:
-    """Every recipe shipped with eva, sorted by name."""
-    return sorted(_walk(resources.files("configs"), ""), key=lambda recipe: recipe.name)
-
-
-def packaged_studies() -> list[RecipeFile]:
-    """Every study shipped with eva, sorted by name."""
-    return sorted(_walk(resources.files("configs") / "studies", ""), key=lambda study: study.name)
-
-
-def _walk(folder: Traversable, prefix: str) -> Iterable[RecipeFile]:
-    for entry in folder.iterdir():
-        if entry.is_dir() and entry.name not in ("accelerate", "cluster", "studies", "__pycache__"):
-            yield from _walk(entry, f"{prefix}{entry.name}/")
-        elif entry.name.endswith(".yaml"):
-            yield RecipeFile(prefix + entry.name.removesuffix(".yaml"), entry.read_text(encoding="utf-8"))
-
-
-def recipe_files(recipe: str) -> Path | None:
-    """The folder with the files of a packaged recipe; None if it has none, or the recipe is not packaged."""
-    folder = Path(str(resources.files("configs"))) / recipe
-    return folder if folder.is_dir() and not Path(recipe).is_absolute() else None
+EXPECTED_CONTENT = "a recipe is a mapping of fields; see `eva recipes show quickstart`"
 
 
 def recipe_text(recipe: str) -> tuple[str, str]:
@@ -81,10 +31,15 @@ def recipe_text(recipe: str) -> tuple[str, str]:
         ConfigError: if there is none, or it is a study.
     """
     path = Path(recipe)
+    return _text_of(recipe, path if path.is_file() else None)
+
+
+def _text_of(recipe: str, path: Path | None) -> tuple[str, str]:
+    """The place and text of a recipe in a file, or where there is none, of the packaged recipe with the name `recipe`."""
     texts = {entry.name: entry.text for entry in (*packaged_recipes(), *packaged_studies())}
-    if not path.is_file() and recipe not in texts:
+    if path is None and recipe not in texts:
         raise ConfigError([unknown_name("recipe", recipe, [entry.name for entry in packaged_recipes()], list(texts))])
-    place, text = (str(path), input_text(path, recipe)) if path.is_file() else (recipe, texts[recipe])
+    place, text = (str(path), input_text(path, str(path))) if path is not None else (recipe, texts[recipe])
     if is_study(text):
         raise ConfigError([f"{place} is a study, not a recipe; run it with `eva ablate {place}`"])
     return place, text
@@ -135,10 +90,69 @@ def load_recipe(recipe: str, overrides: Sequence[str | Override] = ()) -> Recipe
     Raises:
         ConfigError: with every error.
     """
-    path = Path(recipe)
-    folder = path.parent if path.is_file() else Path()
-    advice = "a recipe is a mapping of fields; see `eva recipes show quickstart`"
-    return parse_section(Recipe, *recipe_text(recipe), advice, overrides, folder.absolute())
+    fields = recipe_fields(recipe)
+    section, faults = with_absolute_paths(_checked_section(Recipe, fields, overrides), fields.folder_of)
+    if faults:
+        raise ConfigError([f"{fields.place_of(location)}: {dotted_path(location)}: {text}" for location, text in faults])
+    return section
+
+
+def recipe_fields(recipe: str) -> WrittenFields:
+    """The fields of a recipe, merged with those of the recipes that it extends.
+
+    Relative paths are relative to the file that has them. A packaged recipe has no such file: its paths are relative to the file that
+    extends it, as if they were written there, or to the current folder.
+
+    Args:
+        recipe: path, or name of a packaged recipe.
+
+    Raises:
+        ConfigError: if one of the recipes cannot be read, or extends itself.
+    """
+    path = Path(recipe) if Path(recipe).is_file() else None
+    folder = Path.cwd() if path is None else path.parent.absolute()
+    fields = read_fields(*_text_of(recipe, path), folder, EXPECTED_CONTENT)
+    chain, sources = [fields], [(path and path.resolve()) or recipe]
+    while EXTENDS in fields.data:
+        place, parent = f"{fields.place_of((EXTENDS,))}: {EXTENDS}", fields.data.pop(EXTENDS)
+        if not isinstance(parent, str) or not parent:
+            raise ConfigError([f"{place}: is {short(parent)}; expected the name of a packaged recipe, or a path relative to this file"])
+        parent_path = None if path is None else path.parent / Path(parent).expanduser()
+        path = parent_path if parent_path is not None and parent_path.is_file() else None
+        try:
+            file, text = _text_of(str(parent_path) if parent_path and parent.endswith((".yaml", ".yml")) else parent, path)
+        except ConfigError as error:
+            raise ConfigError([f"{place}: {fault}" for fault in error.faults]) from error
+        source = path.resolve() if path is not None else file
+        if source in sources:
+            names = " extends ".join([*(link.file for link in chain), file])
+            raise ConfigError([f"{place}: {names}; a recipe cannot extend itself, so remove one of these lines"])
+        sources.append(source)
+        fields = read_fields(file, text, folder if path is None else path.parent.absolute(), EXPECTED_CONTENT)
+        folder = fields.folder
+        chain.append(fields)
+    if len(chain) > 1 and "name" not in chain[0].data:  # the name of the recipe that is extended is that of another run
+        chain[0].data["name"] = Path(chain[0].file).stem
+        chain[0].places["name",] = f"{chain[0].file}: the name of the file"
+    fields = chain.pop()
+    while chain:
+        fields.extend(chain.pop())
+    return fields
+
+
+def complete_text(recipe: str) -> str:
+    """The text of a recipe; of one that extends another, its leading comments and the merged fields.
+
+    Raises:
+        ConfigError: as for `recipe_fields`.
+    """
+    place, text = recipe_text(recipe)
+    parent = read_fields(place, text, Path.cwd(), EXPECTED_CONTENT).data.get(EXTENDS)
+    if parent is None:
+        return text
+    comments = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    fields = yaml.safe_dump(recipe_fields(recipe).data, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
+    return f"{comments}# Merged with {parent}, which it extends.\n{fields}"
 
 
 def run_date(root: Path) -> datetime.date:
@@ -151,126 +165,39 @@ def run_date(root: Path) -> datetime.date:
     return recorded_date or datetime.date.today()
 
 
-def parse_section(
-    kind: type[SectionType], place: str, text: str, advice: str, overrides: Sequence[str | Override] = (), folder: Path | None = None
-) -> SectionType:
-    """A YAML text as a section of type `kind`.
+def parse_section(kind: type[SectionType], file: str, text: str, advice: str, overrides: Sequence[str | Override] = ()) -> SectionType:
+    """A YAML text as a section of type `kind` that names no files.
 
     Args:
-        place: the file, for errors.
+        file: for errors.
         advice: text of the error where the file is not a mapping.
-        folder: base of relative paths in the text; None = it has no paths.
 
     Raises:
         ConfigError: with every error.
     """
-    try:
-        data, root = decode_yaml(text)
-    except ValueError as error:
-        raise ConfigError([f"{place}: {error}"]) from error
-    if not isinstance(data, dict):
-        raise ConfigError([f"{place}: {advice}"])
-    places: dict[Location, str] = {}
-    faults: list[str] = []
-    _note_places(root, (), place, places, faults)
-    folders: dict[str, Path] = {}
+    return _checked_section(kind, read_fields(file, text, Path.cwd(), advice), overrides)
+
+
+def _checked_section(kind: type[SectionType], fields: WrittenFields, overrides: Sequence[str | Override]) -> SectionType:
+    """The fields with overrides, as a section of type `kind`."""
+    faults = list(fields.faults)
     for override in overrides:
         try:
             assignment = parse_override(override) if isinstance(override, str) else override
-            _assign(data, assignment, places)
+            if assignment.path == EXTENDS:
+                raise ValueError(f"{assignment.place}: only the file of a recipe can extend another; write the line `extends: ...` there")
+            fields.assign(assignment)
         except ValueError as error:
             faults.append(str(error))
-        else:
-            folders[assignment.place] = assignment.folder or Path.cwd()
     try:
-        section = kind.model_validate(data)
+        section = kind.model_validate(fields.data)
     except ValidationError as error:
-        faults += [error_text(entry, kind, places, place) for entry in error.errors()]
+        faults += [error_text(entry, kind, fields.places, fields.file) for entry in error.errors()]
     if faults:
         raise ConfigError(faults)
-    return section if folder is None else _absolute_section(section, folder, folders, places, place)
-
-
-def _absolute_section(section: SectionType, folder: Path, folders: dict[str, Path], places: dict[Location, str], file: str) -> SectionType:
-    """A section with absolute paths; those in overrides are relative to `folders`, by the places of the overrides."""
-
-    def folder_of(location: Location) -> Path:
-        return folders.get(place_of(location, places, file), folder)
-
-    absolute_section, faults = with_absolute_paths(section, folder_of)
-    if faults:
-        raise ConfigError([f"{place_of(location, places, file)}: {dotted_path(location)}: {text}" for location, text in faults])
-    return absolute_section
+    return section
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML; loading it again gives the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def places_in(file: str, text: str) -> dict[Location, str]:
-    """File and line of every field of a YAML text that can be read."""
-    places: dict[Location, str] = {}
-    _note_places(decode_yaml(text)[1], (), file, places, [])
-    return places
-
-
-def _note_places(node: yaml.Node | None, location: Location, file: str, places: dict[Location, str], faults: list[str]) -> None:
-    if node is None:
-        return
-    places.setdefault(location, f"{file}:{node.start_mark.line + 1}")
-    if isinstance(node, yaml.MappingNode):
-        keys = set()
-        for key, value in node.value:
-            field = (*location, key.value)
-            if key.value in keys:
-                faults.append(f"{file}:{key.start_mark.line + 1}: {dotted_path(field)} occurs twice; keep one")
-            keys.add(key.value)
-            places[field] = f"{file}:{key.start_mark.line + 1}"
-            _note_places(value, field, file, places, faults)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _note_places(value, (*location, index), file, places, faults)
-
-
-def parse_override(text: str) -> Override:
-    """`a.b=c` of the command line; the value is YAML.
-
-    Raises:
-        ValueError: with the place and what is wrong.
-    """
-    path, equals, value_text = text.partition("=")
-    if not equals or not path:
-        raise ValueError(f"--set {text}: expected a.b=value, as in --set creator.metric=reward_variance")
-    place = f"--set {text[:SHORTEST]}"
-    try:
-        value, _ = decode_yaml(value_text)
-    except ValueError as error:
-        raise ValueError(f"{place}: the value is {error}") from error
-    return Override(path, value, place)
-
-
-def _assign(data: Any, override: Override, places: dict[Location, str]) -> None:
-    """Raises:
-    ValueError: with the place and what is wrong, if the data has no such field.
-    """
-    parts = override.path.split(".")
-    if len(parts) > MAX_DEPTH:
-        raise ValueError(f"{override.place}...: names a field {len(parts):,} levels deep; at most {MAX_DEPTH} levels are read")
-    keys: list[str | int] = [int(part) if part.isdecimal() and len(part) < 9 else part for part in parts]
-    location = tuple(keys)
-    target = data
-    for depth, key in enumerate(keys):
-        fits = isinstance(target, dict) or (isinstance(target, list) and isinstance(key, int) and key < len(target))
-        if not fits:
-            raise ValueError(f"{override.place}: {dotted_path(location[:depth])} has no entry {key!r}")
-        if depth == len(keys) - 1:
-            target[key] = copy.deepcopy(override.value)
-            for part in [place for place in places if place[: len(location)] == location]:
-                del places[part]  # the override replaces the whole section
-            places[location] = override.place
-        else:
-            if isinstance(target, dict) and target.get(key) is None:
-                target[key] = {}
-                places.setdefault(location[: depth + 1], override.place)
-            target = target[key]

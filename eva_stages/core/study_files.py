@@ -15,18 +15,10 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.study_config import Study
 from eva_stages.core.decoding import decode_yaml
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.packaged_files import packaged_studies
 from eva_stages.core.recipe_errors import error_text, place_of
-from eva_stages.core.recipe_files import (
-    Override,
-    input_text,
-    is_study,
-    load_recipe,
-    packaged_studies,
-    parse_section,
-    places_in,
-    recipe_text,
-    unknown_name,
-)
+from eva_stages.core.recipe_files import input_text, is_study, load_recipe, parse_section, recipe_text, unknown_name
+from eva_stages.core.written_fields import Override, places_in
 
 EXPECTED_CONTENT = "a study is a mapping with base, question, seeds and arms; see `eva recipes ls` for packaged ones"
 STUDIES = "studies"

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from eva_stages.core.errors import ConfigError, DataError, EvaError
-from eva_stages.core.recipe_files import packaged_recipes
+from eva_stages.core.packaged_files import packaged_recipes
 from eva_stages.creator.analysis import LabelTopics
 from eva_stages.creator.diversity import Embed
 from eva_stages.models.armorm import ASSISTANT_HEADER, ArmoRM, header_place

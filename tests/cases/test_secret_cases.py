@@ -20,10 +20,11 @@ from eva_stages.checking.credential_checks import check_credentials
 from eva_stages.core.durable import write_whole
 from eva_stages.core.errors import ConfigError, StageError
 from eva_stages.core.logs import clean_log
+from eva_stages.core.packaged_files import packaged_recipes
 from eva_stages.core.parts import write_part
 from eva_stages.core.process import run_in_child
 from eva_stages.core.progress import Reporter
-from eva_stages.core.recipe_files import dump_recipe, load_recipe, packaged_recipes
+from eva_stages.core.recipe_files import dump_recipe, load_recipe
 from eva_stages.core.redaction import PART, REPLACEMENT, SHORTEST, STRIDE, hide, redact, redact_data
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.rows import SCHEMAS

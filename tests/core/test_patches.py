@@ -51,6 +51,19 @@ def test_let_waiting_threads_sleep() -> None:
     assert all(count > 0 for count in spins), "patch: let_waiting_threads_sleep"
 
 
+def test_typer_imports_pydantic_to_complete_a_word() -> None:
+    code = (
+        "import sys, typer\n"
+        "sys.argv = ['eva']\n"
+        "app = typer.Typer()\n"
+        "app.command()(lambda count=1: None)\n"
+        "try: app()\n"
+        "finally: print('pydantic' in sys.modules)\n"
+    )
+    result = run_python(code, _EVA_COMPLETE="complete_bash", COMP_WORDS="eva --count 2 ", COMP_CWORD="3")
+    assert result.stdout.strip() == "True", "patch: complete_without_pydantic"
+
+
 def test_importing_distilabel_warns_and_replaces_the_hook_for_exceptions() -> None:
     result = run_python("import sys, distilabel.steps; print(sys.excepthook.__module__)")
     assert "The 'default' attribute with value None was provided to the `Field()` function" in result.stderr, "patch: ignore_field_warnings"

@@ -16,7 +16,8 @@ import yaml
 from eva_stages.checking.resolution import resolve
 from eva_stages.checking.study_checks import measures
 from eva_stages.core.errors import ConfigError, DataError
-from eva_stages.core.recipe_files import load_recipe, packaged_studies
+from eva_stages.core.packaged_files import packaged_studies
+from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.stage import closure
 from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.task_prompts import seed_rows, task_questions

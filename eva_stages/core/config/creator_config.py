@@ -166,7 +166,7 @@ class Creator(Section):
     the next `prompts.size` prompts of the source, `no_evolve` the selected seed prompts; null = eva."""
     responses: int = Field(6, ge=2)
     """Responses per prompt."""
-    metric: Metric = "reward_gap"
+    metric: Metric = Field("reward_gap", json_schema_extra={"nullable": True})
     """Measure of how informative a prompt is. Without it, or null: reward_gap, and reward_max_minus_mean where the loss is on-policy
     (`rloo`, `grpo`, `online_dpo`). `learnability` is p (1 - p) for rewards of 0 and 1; `spread_at_median` is the standard deviation of the
     rewards, lower the further the prompt's mean reward is from the median of the set."""

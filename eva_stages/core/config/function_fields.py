@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 UNKNOWN = "unknown_function"
@@ -47,6 +47,12 @@ class FunctionField:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._validate, handler(source))
 
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The known names, or a function in a file, for editors."""
+        known_names = [{"enum": [*self.words, *self.names]}] if self.words or self.functions else []
+        choices = {"anyOf": [*known_names, {"type": "string", "pattern": f"^{_SPEC.pattern}$"}]}
+        return _with_choices(handler(schema), choices)
+
     def _validate(self, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         reserved_names = {*self.functions, *self.reserved}.difference(self.on_request)
         for text in (value,) if isinstance(value, str) else value or ():
@@ -55,6 +61,19 @@ class FunctionField:
             if in_file(text) and (name := function_name(text)) in reserved_names:
                 raise PydanticCustomError("reserved_name", "the name {name} is reserved; rename the function", {"name": name})
         return value
+
+
+def _with_choices(schema: Any, choices: dict[str, Any]) -> Any:
+    """A JSON schema with `choices` in place of every text."""
+    match schema:
+        case {"type": "string"}:
+            return {**{key: value for key, value in schema.items() if key != "type"}, **choices}
+        case dict():
+            return {key: _with_choices(value, choices) for key, value in schema.items()}
+        case list():
+            return [_with_choices(entry, choices) for entry in schema]
+        case _:
+            return schema
 
 
 def in_file(choice: str) -> bool:

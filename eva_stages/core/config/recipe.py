@@ -16,6 +16,8 @@ from eva_stages.core.config.rewards_config import Reward
 from eva_stages.core.config.section import Section
 from eva_stages.core.config.solver_config import ON_POLICY_LOSSES, Solver
 
+EXTENDS = "extends"
+
 
 class Publish(Section):
     """Push the run to the Hub after each iteration; needs a token with write permission (`hf auth login`, or HF_TOKEN)."""
@@ -62,6 +64,11 @@ class Runtime(Section):
 
 class Recipe(Section):
     """A run."""
+
+    FILE_FIELDS = {
+        EXTENDS: "The recipe that this one changes: a packaged one by its name, or a path relative to this file. Mappings are merged; "
+        "everything else is replaced, also a mapping whose `kind` changes. Without a name of its own, the recipe has that of its file."
+    }
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(42, ge=0)

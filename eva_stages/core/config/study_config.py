@@ -26,7 +26,9 @@ def _check_name(name: str) -> str:
 
 SafeName = Annotated[str, AfterValidator(_check_name)]
 """A name that every file system takes for a folder."""
-Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+Overrides = Annotated[
+    dict[str, Any], BeforeValidator(lambda value: {} if value is None else value, json_schema_input_type=dict[str, Any] | None)
+]
 """Values by dotted path, as in `--set`."""
 
 
@@ -71,7 +73,7 @@ class Study(Section):
     contrasts: tuple[tuple[str, str], ...] | None = None
     """Pairs of arms; [a, b] is score of a minus score of b. null = the first arm against every other arm."""
 
-    @field_validator("seeds", mode="plain")
+    @field_validator("seeds", mode="plain", json_schema_input_type=int | tuple[int, ...])
     @classmethod
     def _check_seeds(cls, value: Any) -> int | tuple[int, ...]:
         if type(value) is int and value > 0:
