@@ -22,6 +22,7 @@ REQUEST = "_EVA_COMPLETE"
 STAGES = ("prompts", "respond", "reward", "inform", "select", "evolve", "curate", "mix", "pair", "train", "health")
 """Stages of most recipes, for a recipe that has not run yet."""
 RUNS = Path("runs")
+VALUES_OF_TYPES: dict[str, tuple[bool | None, ...]] = {"boolean": (True, False), "null": (None,)}
 
 
 def print_completions(app: Callable[[], None]) -> None:
@@ -139,7 +140,7 @@ def _children(schema: dict[str, Any], choices: list[Any]) -> dict[str, list[Any]
     for choice in _alternatives(schema, choices):
         for field, entry in choice.get("properties", {}).items():
             children.setdefault(field, []).append(entry)
-        if _children(schema, [choice["items"]]) if "items" in choice else False:
+        if "items" in choice and _children(schema, [choice["items"]]):
             children.setdefault("0", []).append(choice["items"])
     return children
 
@@ -149,7 +150,7 @@ def _values(schema: dict[str, Any], choices: list[Any]) -> list[str]:
     values: list[Any] = []
     for choice in _alternatives(schema, choices):
         values += choice.get("enum", [choice["const"]] if "const" in choice else [])
-        values += {"boolean": [True, False], "null": [None]}.get(choice.get("type"), [])
+        values += VALUES_OF_TYPES.get(choice.get("type", ""), ())
     if not any(value is not None for value in values):
         values = [choice["default"] for choice in choices if choice.get("default") not in (None, [], {})] + values
     return list(dict.fromkeys(value if isinstance(value, str) else json.dumps(value) for value in values))

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.recipe import Recipe
-from eva_stages.core.recipe_files import Override, load_recipe, parse_section
+from eva_stages.core.recipe_files import load_recipe, recipe_of_mapping
 from eva_stages.core.study_files import LoadedStudy, load_study
+from eva_stages.core.written_fields import Override
 
 MAPPING = "the recipe"
 """Place of a mapping, for errors."""
@@ -25,8 +26,7 @@ def recipe_of(recipe: Recipe | str | Path | Mapping[str, Any], changes: Mapping[
         if not overrides:
             return recipe
         recipe = recipe.model_dump(mode="json")
-    fields = [Override(str(name), _plain(value), MAPPING) for name, value in recipe.items()]
-    return parse_section(Recipe, MAPPING, "{}", "a recipe is a mapping of fields", [*fields, *overrides], Path.cwd())
+    return recipe_of_mapping(_plain(recipe), MAPPING, overrides)
 
 
 def study_of(study: str | Path, changes: Mapping[str, Any], trust: bool, fields: Mapping[str, Any]) -> LoadedStudy:

@@ -1,11 +1,12 @@
 """Reading recipes: YAML and `--set` to a `Recipe`. All errors are reported at once, each with its place and what to do."""
 
+import copy
 import datetime
 import re
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -90,11 +91,17 @@ def load_recipe(recipe: str, overrides: Sequence[str | Override] = ()) -> Recipe
     Raises:
         ConfigError: with every error.
     """
-    fields = recipe_fields(recipe)
-    section, faults = with_absolute_paths(_checked_section(Recipe, fields, overrides), fields.folder_of)
-    if faults:
-        raise ConfigError([f"{fields.place_of(location)}: {dotted_path(location)}: {text}" for location, text in faults])
-    return section
+    return _recipe_of_fields(recipe_fields(recipe), overrides)
+
+
+def recipe_of_mapping(data: dict[str, Any], place: str, overrides: Sequence[Override] = ()) -> Recipe:
+    """A recipe from a mapping instead of a file; its paths, and a path in `extends`, are relative to the current folder.
+
+    Args:
+        place: for errors.
+    """
+    fields = WrittenFields(copy.deepcopy(data), place, Path.cwd())
+    return _recipe_of_fields(_with_parents(fields, Path.cwd(), place), overrides)
 
 
 def recipe_fields(recipe: str) -> WrittenFields:
@@ -109,31 +116,44 @@ def recipe_fields(recipe: str) -> WrittenFields:
     Raises:
         ConfigError: if one of the recipes cannot be read, or extends itself.
     """
-    path = Path(recipe) if Path(recipe).is_file() else None
-    folder = Path.cwd() if path is None else path.parent.absolute()
-    fields = read_fields(*_text_of(recipe, path), folder, EXPECTED_CONTENT)
-    chain, sources = [fields], [(path and path.resolve()) or recipe]
+    path = Path(recipe)
+    if not path.is_file():
+        return _with_parents(read_fields(*_text_of(recipe, None), Path.cwd(), EXPECTED_CONTENT), None, recipe)
+    fields = read_fields(*_text_of(recipe, path), path.parent.absolute(), EXPECTED_CONTENT)
+    if EXTENDS in fields.data and "name" not in fields.data:  # the name of the recipe that it extends is that of another run
+        fields.data["name"] = path.stem
+        fields.places["name",] = f"{path}: the name of the file"
+    return _with_parents(fields, path.parent, path.resolve())
+
+
+def _with_parents(fields: WrittenFields, folder: Path | None, source: Path | str) -> WrittenFields:
+    """The fields merged with those of the recipes that they extend.
+
+    Args:
+        folder: where `extends` finds files; None for packaged recipes, which extend packaged ones only.
+        source: identifies the recipe, which must not extend itself.
+    """
+    chain, sources = [fields], [source]
     while EXTENDS in fields.data:
         place, parent = f"{fields.place_of((EXTENDS,))}: {EXTENDS}", fields.data.pop(EXTENDS)
         if not isinstance(parent, str) or not parent:
             raise ConfigError([f"{place}: is {short(parent)}; expected the name of a packaged recipe, or a path relative to this file"])
-        parent_path = None if path is None else path.parent / Path(parent).expanduser()
-        path = parent_path if parent_path is not None and parent_path.is_file() else None
+        path = None if folder is None else folder / Path(parent).expanduser()
+        is_file = path is not None and path.is_file()
+        name = str(path) if path is not None and (is_file or parent.endswith((".yaml", ".yml"))) else parent
+        path = path if is_file else None
         try:
-            file, text = _text_of(str(parent_path) if parent_path and parent.endswith((".yaml", ".yml")) else parent, path)
+            file, text = _text_of(name, path)
         except ConfigError as error:
             raise ConfigError([f"{place}: {fault}" for fault in error.faults]) from error
-        source = path.resolve() if path is not None else file
+        source = file if path is None else path.resolve()
         if source in sources:
             names = " extends ".join([*(link.file for link in chain), file])
             raise ConfigError([f"{place}: {names}; a recipe cannot extend itself, so remove one of these lines"])
         sources.append(source)
-        fields = read_fields(file, text, folder if path is None else path.parent.absolute(), EXPECTED_CONTENT)
-        folder = fields.folder
+        folder = None if path is None else path.parent
+        fields = read_fields(file, text, fields.folder if folder is None else folder.absolute(), EXPECTED_CONTENT)
         chain.append(fields)
-    if len(chain) > 1 and "name" not in chain[0].data:  # the name of the recipe that is extended is that of another run
-        chain[0].data["name"] = Path(chain[0].file).stem
-        chain[0].places["name",] = f"{chain[0].file}: the name of the file"
     fields = chain.pop()
     while chain:
         fields.extend(chain.pop())
@@ -195,6 +215,13 @@ def _checked_section(kind: type[SectionType], fields: WrittenFields, overrides: 
         faults += [error_text(entry, kind, fields.places, fields.file) for entry in error.errors()]
     if faults:
         raise ConfigError(faults)
+    return section
+
+
+def _recipe_of_fields(fields: WrittenFields, overrides: Sequence[str | Override]) -> Recipe:
+    section, faults = with_absolute_paths(_checked_section(Recipe, fields, overrides), fields.folder_of)
+    if faults:
+        raise ConfigError([f"{fields.place_of(location)}: {dotted_path(location)}: {text}" for location, text in faults])
     return section
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from eva_stages.core.errors import ConfigError
-from eva_stages.core.recipe_files import load_recipe, recipe_fields
+from eva_stages.core.recipe_files import load_recipe, recipe_fields, recipe_of_mapping
 from eva_stages.core.study_files import load_study
 
 
@@ -138,3 +138,12 @@ def test_a_study_and_its_arms_change_a_recipe_that_extends_another(tmp_path: Pat
     loaded_study = load_study(write(tmp_path / "study.yaml", yaml.safe_dump(study)), {})
     assert {arm: recipe.creator.metric for arm, recipe in loaded_study.recipes.items()} == {"a": "uniform", "b": "reward_gap"}
     assert {recipe.iterations for recipe in loaded_study.recipes.values()} == {1} and loaded_study.seeds == (3, 4)
+
+
+def test_a_mapping_extends_recipes_as_a_file_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "mine.yaml", "extends: quickstart\niterations: 1\n")
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_of_mapping({"extends": "mine.yaml", "name": "x", "seed": 5}, "the recipe")
+    assert (recipe.name, recipe.seed, recipe.iterations) == ("x", 5, 1)
+    with pytest.raises(ConfigError, match="the recipe: extends: there is no recipe 'other'"):
+        recipe_of_mapping({"extends": "other"}, "the recipe")
