@@ -55,8 +55,8 @@ def as_markdown(tables: Iterable[TextTable]) -> str:
     """The tables as Markdown; a bar in a cell is escaped."""
     lines = []
     for table in tables:
-        lines += [f"**{table.title}**", "", _markdown_row(table.heads), _markdown_row(["---"] * len(table.heads))]
-        lines += [_markdown_row([cell_text(cell) for cell in row]) for row in table.rows]
+        lines += [f"**{table.title}**", "", markdown_row(table.heads), markdown_row(["---"] * len(table.heads))]
+        lines += [markdown_row([cell_text(cell) for cell in row]) for row in table.rows]
         lines += ["", *(f"{note}  " for note in table.notes), ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -79,5 +79,6 @@ def _letter(column: Sequence[Cell]) -> str:
     return "l" if all(isinstance(cell, str | None) for cell in column) else "r"
 
 
-def _markdown_row(cells: Iterable[str]) -> str:
+def markdown_row(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -53,7 +53,8 @@ class JudgedBenchmark(Benchmark):
     OFFICIAL: ClassVar[dict[str, Any]] = {"temperature": 0.0, "top_p": 1.0}
     JUDGE: ClassVar[str] = "gpt-4-1106-preview"
 
-    judge: ModelChoice
+    judge: ModelChoice = Field(json_schema_extra={"default": {"kind": "litellm"}})
+    """Without it, the official model, called by litellm."""
 
     @model_validator(mode="before")
     @classmethod

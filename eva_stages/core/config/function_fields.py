@@ -15,6 +15,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 UNKNOWN = "unknown_function"
 """Type of the validation error for a text that is neither a known name nor FILE.py:NAME."""
 _SPEC = re.compile(r".+:[^\W\d]\w*")
+FUNCTION_PATTERN = f"^{_SPEC.pattern}$"
+"""Of a function in a file, in JSON schemas."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class FunctionField:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The known names, or a function in a file, for editors."""
         known_names = [{"enum": [*self.words, *self.names]}] if self.words or self.functions else []
-        choices = {"anyOf": [*known_names, {"type": "string", "pattern": f"^{_SPEC.pattern}$"}]}
+        choices = {"anyOf": [*known_names, {"type": "string", "pattern": FUNCTION_PATTERN}]}
         return _with_choices(handler(schema), choices)
 
     def _validate(self, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
