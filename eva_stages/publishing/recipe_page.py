@@ -1,15 +1,17 @@
 """The reference page of recipes, generated from their schema: `python -m eva_stages.publishing.recipe_page`.
 
-The command also writes the JSON schemas that are shipped for editors.
+The command also writes the JSON schemas that are shipped for editors, and their line into packaged files that do not have it.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.function_fields import FUNCTION_PATTERN
+from eva_stages.core.packaged_files import SCHEMA_MARK, packaged_recipes, packaged_studies
 from eva_stages.core.recipe_schema import DOCUMENTS, SCHEMA_FILES, schema_text
 from eva_stages.core.text_table import markdown_row
 
@@ -180,10 +182,12 @@ def _markdown(text: str) -> str:
 
 def main() -> None:
     PAGE.write_text(recipe_page(), encoding="utf-8")
-    for name, path in SCHEMA_FILES.items():
-        path.write_text(schema_text(name), encoding="utf-8")
-        print(path)
-    print(PAGE)
+    for name, schema_file in SCHEMA_FILES.items():
+        schema_file.write_text(schema_text(name), encoding="utf-8")
+        for file in packaged_recipes() if name == "recipe" else packaged_studies():
+            if not file.text.startswith(SCHEMA_MARK):
+                line = f"{SCHEMA_MARK}{os.path.relpath(schema_file, file.path.parent)}\n"
+                file.path.write_text(line + file.text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import yaml
 from eva_stages.core.packaged_files import FOLDER, SCHEMA_MARK, PackagedFile, packaged_recipes, packaged_studies
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.recipe_schema import DOCUMENTS, SCHEMA_FILES, json_schema, schema_text
+from eva_stages.publishing.recipe_page import COMMAND
 from tests.conftest import run_eva
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -28,14 +29,14 @@ def faults_of(name: str, data: Any) -> list[str]:
 def test_the_shipped_schema_is_that_of_the_code(name: str) -> None:
     VALIDATORS[name].check_schema(json_schema(name))
     is_current = SCHEMA_FILES[name].read_text() == schema_text(name)
-    assert is_current, f"{SCHEMA_FILES[name]} is stale; rewrite it with python -m eva_stages.publishing.recipe_page"
+    assert is_current, f"{SCHEMA_FILES[name]} is stale; rewrite it with {COMMAND}"
     assert run_eva("recipes", "schema", name).stdout == schema_text(name)
 
 
 @pytest.mark.parametrize(("name", "file"), FILES, ids=[file.name for _, file in FILES])
 def test_a_packaged_file_names_its_schema_and_fits_it(name: str, file: PackagedFile) -> None:
     first_line = file.text.partition("\n")[0]
-    assert first_line.startswith(SCHEMA_MARK)
+    assert first_line.startswith(SCHEMA_MARK), f"no line for editors; {COMMAND} writes it"
     assert (file.path.parent / first_line.removeprefix(SCHEMA_MARK)).resolve() == SCHEMA_FILES[name]
     assert faults_of(name, yaml.safe_load(file.text)) == []
 
