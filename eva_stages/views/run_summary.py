@@ -37,6 +37,11 @@ def summary(history: History) -> dict[str, Any]:
     }
 
 
+def _sampled_pairs(counts: dict[str, Any]) -> dict[str, int] | None:
+    """Pairs of responses that training sampled itself, which have no stage."""
+    return {"pair": counts["pairs"]} if "pairs" in counts and "responses" in counts else None
+
+
 def _iteration(history: History, number: int) -> dict[str, Any]:
     planned_stages = [stage for stage in history.stages if stage.iteration == number]
     artifacts = {artifact.stage: artifact for artifact in history.artifacts if artifact.iteration == number}
@@ -53,7 +58,7 @@ def _iteration(history: History, number: int) -> dict[str, Any]:
         "online": online_figures(history, number),
         "failures": failures,
         "references": {name: sources for name, values in counts.items() if (sources := source_counts(values))},
-        "pairs": counts.get("pair"),
+        "pairs": counts.get("pair") or _sampled_pairs(counts.get("train", {})),
         "rewrites": counts.get("rewritten"),
         "unscored": train.manifest["counts"].get("unscored") if train else None,
         "training": train.manifest["training"] | {"steps": train.manifest["counts"]["steps"]} if train else None,
