@@ -39,7 +39,7 @@ def evolving(
         *_parents(recipe, resolved, iteration, selected, scored_prompts),
     )
     sources = {"selected": selected, "prompts": scored_prompts.prompts, **{stage.name: stage for stage in context_stages}}
-    step, inputs = _evolve_step(recipe, resolved, iteration, scored_prompts.policy, creator)
+    step, inputs = evolve_step(recipe, resolved, iteration, scored_prompts.policy, creator)
     evolved = RowStage(
         "evolve",
         iteration,
@@ -55,7 +55,7 @@ def evolving(
     return *context_stages, evolved
 
 
-def _evolve_step(recipe: Recipe, resolved: Resolved, iteration: int, policy: Stage | Outside, creator: Stage | None) -> tuple[Use, Inputs]:
+def evolve_step(recipe: Recipe, resolved: Resolved, iteration: int, policy: Stage | Outside, creator: Stage | None) -> tuple[Use, Inputs]:
     """The step that evolves, and the inputs it needs beside the prompts. Choices that are off are left out, as before there were any."""
     evolve, config = recipe.creator.evolve, recipe.creator.evolve.generator
     settings: dict[str, Any] = evolve.model_dump(include={"generations", "max_characters"})

@@ -1,5 +1,7 @@
 """The gate and its audit."""
 
+from typing import Any
+
 from eva_stages.core.config.gate_config import Gate, GateAudit
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.fingerprint import derive_seed
@@ -30,8 +32,7 @@ def gate_stages(
         return ()
     sources = {"prompts": prompts, "present": present, "evolved": evolved}
     parents = table_stage("gate-parents", iteration, sources, "eva_stages.creator.gate:GateParents")
-    tests = {name: getattr(gate, name) for name in ("max_length_ratio", "min_zlib_ratio") if getattr(gate, name) is not None}
-    tests |= {"relevant": True} if gate.relevant else {}
+    tests = gate_tests(gate, resolved)
     verdicts = _verdicts(recipe, resolved, "gate-verdicts", iteration, {"prompts": prompts, "parents": parents}, policy, gate, tests)
     inputs = {"prompts": prompts, "verdicts": verdicts}
     valid_prompts = table_stage("gate", iteration, inputs, "eva_stages.creator.gate:Gate")
@@ -39,8 +40,19 @@ def gate_stages(
         return parents, verdicts, valid_prompts
     settings = {"size": gate.audit.sample, "seed": derive_seed(recipe.seed, "gate-sample", iteration)}
     sample = table_stage("gate-sample", iteration, inputs, "eva_stages.creator.gate:SampleGate", settings)
-    audit = _verdicts(recipe, resolved, "gate-audit", iteration, {"sample": sample}, policy, gate.audit, {})
+    own_tests = _answerable(gate.audit, resolved)
+    audit = _verdicts(recipe, resolved, "gate-audit", iteration, {"sample": sample}, policy, gate.audit, own_tests)
     return parents, verdicts, sample, audit, valid_prompts
+
+
+def gate_tests(gate: Gate, resolved: Resolved) -> dict[str, Any]:
+    """The arguments of `JudgeValidity` for a gate's tests, without its judge."""
+    tests = {name: getattr(gate, name) for name in ("max_length_ratio", "min_zlib_ratio") if getattr(gate, name) is not None}
+    return {**tests, **({"relevant": True} if gate.relevant else {}), **_answerable(gate, resolved)}
+
+
+def _answerable(config: Gate | GateAudit, resolved: Resolved) -> dict[str, Any]:
+    return {} if config.answerable is None else {"answerable": resolved.function(config.answerable)}
 
 
 def _verdicts(
@@ -51,13 +63,11 @@ def _verdicts(
     sources: dict[str, Stage],
     policy: Stage | Outside,
     config: Gate | GateAudit,
-    tests: dict[str, float | bool],
+    tests: dict[str, Any],
 ) -> RowStage:
     """The verdicts of a gate's tests, or of its audit's."""
     place = GATE if isinstance(config, Gate) else f"{GATE}.audit"
-    settings: dict[str, object] = {**tests}
-    if config.answerable is not None:
-        settings["answerable"] = resolved.function(config.answerable)
+    settings = {**tests}
     inputs: dict[str, Stage | Outside] = {**sources}
     if config.judge is not None and judged_tests(config):
         judge, judge_inputs = generator(config.judge, recipe, resolved, policy, "judge")

@@ -12,6 +12,7 @@ from pipelines.creator import creator_stages
 from pipelines.creator_training import solver_start
 from pipelines.evaluation import evaluations
 from pipelines.health_stages import health_stages
+from pipelines.online_iteration import online_iterations
 from pipelines.prompt_stages import prompts_stage
 from pipelines.selection_stages import memory_of
 from pipelines.solver import pairs_of, solver_stages
@@ -23,6 +24,8 @@ def iterations(recipe: Recipe, resolved: Resolved) -> list[Iteration]:
     seeds = decontamination_stages(recipe, resolved, 0, prompts_stage(recipe, resolved))[-1]
     if recipe.evaluation.only:
         return [Iteration(0, seeds, (), (), evaluations(recipe, resolved, base, [])[0])]
+    if recipe.mode == "online":
+        return online_iterations(recipe, resolved)
     prompt_sets: list[Stage] = []
     creators: list[tuple[Stage, ...]] = []
     solvers: list[tuple[Stage, ...]] = []

@@ -28,7 +28,7 @@ def solver_stages(
         earlier: the pairs of earlier iterations, which training from scratch uses too.
     """
     if isinstance(recipe.solver.loss, OnPolicyLoss):
-        return (_online(recipe, resolved, iteration, prompts, policy, initial),)
+        return (on_policy_training(recipe, resolved, iteration, prompts, policy, initial),)
     solver = recipe.solver
     responses = responding(recipe, resolved, "respond", iteration, prompts, policy, solver.responses)
     rewards = rewarding(recipe, resolved, "reward", iteration, prompts, responses, policy)
@@ -54,8 +54,19 @@ def pairs_of(stages: Sequence[Stage]) -> list[Stage]:
     return [stage for stage in stages if stage.name in ("rewritten", "pair")][-1:]
 
 
-def _online(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, policy: Stage | Outside, initial: Outside) -> Stage:
-    """On-policy training: the policy samples with the settings of `policy.generator`, and the reward scores in the training processes."""
+def on_policy_training(
+    recipe: Recipe,
+    resolved: Resolved,
+    iteration: int,
+    prompts: Stage,
+    policy: Stage | Outside,
+    initial: Outside,
+    settings: Mapping[str, Any] | None = None,
+) -> FunctionStage:
+    """On-policy training: the policy samples with the settings of `policy.generator`, and the reward scores in the training processes.
+
+    `settings`: more arguments of the training.
+    """
     assert not isinstance(recipe.reward, EnsembleReward | PairwiseReward)  # `check` has seen to it
     reward, inputs = reward_model(recipe.reward, recipe, resolved, policy)
     on_policy = {
@@ -67,7 +78,8 @@ def _online(recipe: Recipe, resolved: Resolved, iteration: int, prompts: Stage, 
     }
     if isinstance(recipe.solver.loss, OnlineDPO):
         on_policy["min_gap"] = recipe.solver.pairs.min_gap
-    return _training_stage(recipe, resolved, iteration, policy, initial, {**inputs, "prompts": prompts}, {"on_policy": on_policy})
+    data = {**inputs, "prompts": prompts}
+    return _training_stage(recipe, resolved, iteration, policy, initial, data, {"on_policy": on_policy, **(settings or {})})
 
 
 def _training_stage(
@@ -78,7 +90,7 @@ def _training_stage(
     initial: Outside,
     data: Mapping[str, Stage | Outside],
     settings: Mapping[str, Any] | None = None,
-) -> Stage:
+) -> FunctionStage:
     """Training from `start` on `data`. The reference is `start` too, or the base policy; losses without a reference ignore it."""
     solver = recipe.solver
     if isinstance(solver.loss, CustomLoss):

@@ -10,6 +10,7 @@ from eva_stages.checking.function_checks import check_functions
 from eva_stages.checking.gate_checks import check_band, check_gate
 from eva_stages.checking.health_checks import check_health
 from eva_stages.checking.model_checks import check_models
+from eva_stages.checking.online_checks import check_online
 from eva_stages.checking.provider_checks import check_providers
 from eva_stages.checking.recipe_references import sections
 from eva_stages.checking.reference_checks import check_evolver, check_held_out_reference, check_references
@@ -163,6 +164,7 @@ CHECKS = (
     _mixing,
     _analysis,
     check_creator_training,
+    check_online,
     *SELECTION_CHECKS,
     *SOLVER_CHECKS,
     *CONVERSATION_CHECKS,

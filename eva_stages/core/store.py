@@ -171,13 +171,14 @@ def link_tree(source: Path, target: Path, partial: Path) -> None:
             if path.is_dir():
                 place.mkdir()
             else:
-                _link_or_copy(path, place)
+                link_or_copy(path, place)
         for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
             sync(folder)
         partial.rename(target)
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
     try:
         os.link(source, target)
     except OSError as error:

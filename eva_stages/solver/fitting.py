@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,15 @@ GENERATION = "generation_config.json"
 
 
 class MetricsFile(TrainerCallback):
-    """Appends the metrics of every optimiser step to a file of JSON lines."""
+    """Appends the metrics of every optimiser step to a file of JSON lines, with its number since `first_step`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, first_step: int) -> None:
+        self._path, self._first_step = path, first_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
-            entry = {"step": state.global_step, "total_steps": state.max_steps, **logs}
+            steps = {"step": state.global_step - self._first_step, "total_steps": state.max_steps - self._first_step}
+            entry = {**steps, **logs}
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry) + "\n")
 
@@ -107,15 +108,15 @@ def load_policy(job: TrainingJob) -> Any:
 
 def _load_policy(job: TrainingJob) -> Any:
     if job.training.adapter is None:
-        return _load(job.policy, job, torch.float32)
+        return _load(job.start, job, torch.float32)
     dtype = getattr(torch, job.training.dtype)
     if not job.uses_four_bits:
-        return _load(job.policy, job, dtype)
+        return _load(job.start, job, dtype)
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
     device_map = {"": PartialState().device}
-    return _load(job.policy, job, dtype, quantization_config=four_bits, device_map=device_map)
+    return _load(job.start, job, dtype, quantization_config=four_bits, device_map=device_map)
 
 
 def load_reference(job: TrainingJob) -> Any:
@@ -169,7 +170,7 @@ def common_arguments(job: TrainingJob, rows: int, processes: int) -> dict[str, A
         "output_dir": str(job.work / "checkpoints"),
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": training.batch_size // (micro * processes),
-        "num_train_epochs": training.epochs,
+        "num_train_epochs": training.epochs if job.online is None else job.online.number + 1,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.scheduler,
         "optim": training.optimizer,
@@ -192,32 +193,65 @@ def common_arguments(job: TrainingJob, rows: int, processes: int) -> dict[str, A
 
 def fit(trainer: Any, job: TrainingJob, counts: Mapping[str, float]) -> None:
     """Train to the end, from the last complete checkpoint if there is one, and write `model/` and `result.json` to the work folder."""
-    work = job.work
-    main = trainer.is_world_process_zero()
-    checkpoint = [last_complete_checkpoint(work / "checkpoints") if main else None]
+    run_trainer(trainer, job, last_checkpoint(job))
+    save_result(trainer, job, counts)
+
+
+def last_checkpoint(job: TrainingJob) -> Path | None:
+    """The last complete checkpoint of an earlier attempt, the same in every process."""
+    folder = job.work / "checkpoints"
+    checkpoint = [last_complete_checkpoint(folder) if PartialState().is_main_process else None]
     broadcast_object_list(checkpoint)
-    trainer.add_callback(MetricsFile(work / "metrics.jsonl"))
+    return None if checkpoint[0] is None else Path(checkpoint[0])
+
+
+def run_trainer(trainer: Any, job: TrainingJob, checkpoint: Path | None) -> None:
+    """Train to the end, from a checkpoint if there is one."""
+    trainer.add_callback(MetricsFile(job.work / "metrics.jsonl", job.first_step))
     trainer.add_callback(StopAtNonFinite(job))
     trainer.add_callback(CheckpointDigests())
-    trainer.train(resume_from_checkpoint=checkpoint[0])
-    partial_model = work / "model.partial"
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def save_result(
+    trainer: Any,
+    job: TrainingJob,
+    counts: Mapping[str, float],
+    more_facts: Mapping[str, Any] | None = None,
+    add_files: Callable[[Path], None] | None = None,
+) -> None:
+    """Write `model/` and `result.json` to the work folder.
+
+    Args:
+        more_facts: for the manifest.
+        add_files: adds files to the folder of the weights.
+    """
+    main = trainer.is_world_process_zero()
+    partial_model = job.work / "model.partial"
     if main:
         shutil.rmtree(partial_model, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(partial_model))
     if main:
-        _finish(trainer, job, partial_model, counts)
+        _finish(trainer, job, partial_model, counts, more_facts or {}, add_files)
 
 
-def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, float]) -> None:
+def _finish(
+    trainer: Any,
+    job: TrainingJob,
+    model: Path,
+    counts: Mapping[str, float],
+    more_facts: Mapping[str, Any],
+    add_files: Callable[[Path], None] | None,
+) -> None:
     """Write the checkpoint, its training log and the facts for the manifest."""
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    history = [entry for entry in trainer.state.log_history if "loss" in entry and entry["step"] > job.first_step]
     (model / "training_args.bin").unlink(missing_ok=True)
     dtype = weights_dtype(job.policy)
     if job.keeps_adapter:
         clean_adapter(model)
     elif job.training.adapter:
-        merge_adapter(job.policy, model)
+        merge_adapter(job.start, model)
     if not job.keeps_adapter:
         cast_weights(model, dtype)
     share_changed = changed_share(job.first_adapter or job.policy, model)
@@ -228,7 +262,7 @@ def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, fl
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
     end = history[-max(1, len(history) // 4) :]  # a single batch is noisy; the last quarter of the steps shows how training ended
     facts = {
-        "counts": {**counts, "steps": trainer.state.global_step},
+        "counts": {**counts, "steps": trainer.state.global_step - job.first_step},
         "training": {
             name: sum(values) / len(values)
             for name, logged_name in FACTS.items()
@@ -237,7 +271,10 @@ def _finish(trainer: Any, job: TrainingJob, model: Path, counts: Mapping[str, fl
         "changed_share": share_changed,
         "devices": _devices(),
         "reference_seconds": getattr(trainer, "reference_seconds", 0.0),
+        **more_facts,
     }
+    if add_files is not None:
+        add_files(model)
     write_whole(job.work / "result.json", json.dumps(facts))
     model.rename(job.work / "model")
     sync(job.work)

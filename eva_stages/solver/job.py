@@ -34,6 +34,33 @@ class OnPolicy(Section):
     """Largest allowed share of responses without a reward."""
 
 
+class OnlineInterval(Section):
+    """An interval of online training; all intervals are one training."""
+
+    number: int
+    """t, from 0."""
+    steps: int
+    """Optimiser steps of an interval."""
+    intervals: int
+    curriculum: Any
+    """A `Use` as data."""
+    limits: list[dict[str, Any]]
+    """The fields of each `Limit`."""
+
+    @property
+    def first_step(self) -> int:
+        """The steps before this interval."""
+        return self.number * self.steps
+
+    @property
+    def last_step(self) -> int:
+        return self.first_step + self.steps
+
+    @property
+    def all_steps(self) -> int:
+        return self.intervals * self.steps
+
+
 class TrainingJob(Section):
     """Everything that a training process needs to know."""
 
@@ -58,6 +85,18 @@ class TrainingJob(Section):
     """Name of the training for trackers."""
     keeps_adapter: bool = False
     """The result is the adapter, not the policy with the adapter merged."""
+    online: OnlineInterval | None = None
+    """None offline."""
+
+    @property
+    def start(self) -> Path:
+        """The checkpoint that training loads: the policy, and online the base policy, whose weights or adapter the state then replaces."""
+        return self.policy if self.online is None else self.reference
+
+    @property
+    def first_step(self) -> int:
+        """The optimiser steps before this training."""
+        return 0 if self.online is None else self.online.first_step
 
     @property
     def policy(self) -> Path:

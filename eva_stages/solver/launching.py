@@ -24,7 +24,7 @@ from eva_stages.core.process import run_in_child
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import WORK
 from eva_stages.models.architecture import position_count, vocabulary_size
-from eva_stages.solver.job import OnPolicy, TrainingJob
+from eva_stages.solver.job import OnlineInterval, OnPolicy, TrainingJob
 from eva_stages.solver.launch_file import LaunchFile, read_launch_file
 from eva_stages.solver.machine import free_port, launch
 
@@ -74,12 +74,13 @@ def training_job(
     loss_function: str | FunctionCode | None = None,
     on_policy: dict[str, Any] | None = None,
     keeps_adapter: bool = False,
+    online: dict[str, Any] | None = None,
 ) -> TrainingJob:
     """The job of a training stage.
 
     Args:
         work, inputs, cache, label, keeps_adapter: see `TrainingJob`.
-        runtime, loss, training, seed, system_prompt, date, loss_function, on_policy: the stage's arguments, see `train`.
+        runtime, loss, training, seed, system_prompt, date, loss_function, on_policy, online: the stage's arguments, see `train`.
     """
     same_vocabulary(inputs["policy"], inputs["reference"])
     length = training_length(training["max_length"], inputs["policy"])
@@ -101,6 +102,7 @@ def training_job(
         cache=cache,
         label=label,
         keeps_adapter=keeps_adapter,
+        online=OnlineInterval(**online, limits=runtime["limits"]) if online else None,
     )
 
 
@@ -116,16 +118,19 @@ def train(
     loss_function: str | FunctionCode | None = None,
     on_policy: dict[str, Any] | None = None,
     keeps_adapter: bool = False,
+    online: dict[str, Any] | None = None,
     section: str = "solver.training",
 ) -> dict[str, Any]:
     """Run training to its end.
 
     Args:
         runtime: `training`, the fields of `TrainingRuntime`; `cluster`, the address of a Ray cluster that may start the training;
-            `unscored`, a limit (see `OnPolicy`); `server`, the address of a vLLM server to sample with, if there is one.
+            `unscored`, a limit (see `OnPolicy`); `server`, the address of a vLLM server to sample with, if there is one; online
+            `limits`, see `OnlineInterval`.
         loss, training: the recipe's sections, `training` without its `runtime`.
         loss_function: that of a custom loss, whose section is without it: the file's place is no part of the stage's identity.
         on_policy: the other fields of `OnPolicy`.
+        online: the other fields of `OnlineInterval`; None offline.
         keeps_adapter: see `TrainingJob`.
         section: the recipe's section with its settings, for messages.
 
@@ -135,7 +140,7 @@ def train(
     work, inputs = context.work.resolve(), {name: path.resolve() for name, path in context.inputs.items()}  # for other machines
     label = f"{context.run.name}/{context.work.name}"
     arguments: dict[str, Any] = {"loss": loss, "training": training, "seed": seed, "system_prompt": system_prompt, "date": date}
-    arguments |= {"loss_function": loss_function, "on_policy": on_policy, "keeps_adapter": keeps_adapter}
+    arguments |= {"loss_function": loss_function, "on_policy": on_policy, "keeps_adapter": keeps_adapter, "online": online}
     job = training_job(work, inputs, context.run.resolve() / "cache", label, runtime, **arguments)
     job.write(work / JOB)
     log = work / "training.log"

@@ -24,11 +24,12 @@ from eva_stages.core.patches import RepetitionPenalty, reference_settings
 from eva_stages.core.reasoning import UNFINISHED_THOUGHT, answer_of
 from eva_stages.core.rows import Message
 from eva_stages.core.stage import Limit, use_of
-from eva_stages.models.conversation import Chat, with_system_prompt
+from eva_stages.models.conversation import Chat, SampledResponse, with_system_prompt
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.rewards import Conversation, PointwiseReward, Score, finite
 from eva_stages.models.weights import check_weights
 from eva_stages.solver.fitting import chat_of, common_arguments, fit, load_policy, lora
+from eva_stages.solver.interval_training import Interval, SaveCurriculum
 from eva_stages.solver.job import OnPolicy, TrainingJob
 from eva_stages.solver.online_trainers import PAIR_COUNT, PER_RESPONSE, trainer_and_arguments
 from eva_stages.solver.vllm_server import server_faults
@@ -64,6 +65,7 @@ def reward_function(
     keep_thoughts: bool,
     system_prompt: str | None,
     failures: Counter[str] | None = None,
+    note: Callable[[Sequence[str | None], Sequence[SampledResponse], Sequence[Score]], None] | None = None,
 ) -> Callable[..., list[float | None]]:
     """A reward as TRL calls it: None where a response could not be scored. The share of those and the statistics of scoring are logged.
 
@@ -72,13 +74,14 @@ def reward_function(
         keep_thoughts: whether the reward reads the thoughts of a model that reasons.
         system_prompt: the part of the policy's system prompt that the reward reads.
         failures: collects the reasons for missing rewards.
+        note: takes the texts that were scored, the responses and their scores.
 
     Raises:
         DataError: from the function, if no response of a call could be scored: the step would learn nothing, silently.
     """
 
-    def answer(prompt: list[Message], ids: list[int]) -> str | None:
-        text = chat.read(ids, ends).text or ""
+    def answer(prompt: list[Message], response: SampledResponse) -> str | None:
+        text = response.text or ""
         return text if keep_thoughts else answer_of(text, chat.opens_thought(prompt))
 
     def score(
@@ -88,7 +91,8 @@ def reward_function(
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float | None]:
-        answers = [answer(prompt, ids) for prompt, ids in zip(prompts, completion_ids, strict=True)]
+        responses = [chat.read(ids, ends) for ids in completion_ids]
+        answers = [answer(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
         conversations = [
             Conversation(with_system_prompt(prompt, system_prompt), text, known_reference)
             for prompt, text, known_reference in zip(prompts, answers, reference, strict=True)
@@ -96,6 +100,8 @@ def reward_function(
         ]
         known_scores = iter(reward.score(conversations))
         scores = [Score(None, UNFINISHED_THOUGHT) if text is None else _trainable(finite(next(known_scores))) for text in answers]
+        if note is not None:
+            note(answers, responses, scores)
         reasons = Counter(plain(score.failure or "") for score in scores if score.value is None)
         if reasons.total() == len(scores):
             raise DataError(f"no response of a batch could be scored; {commonest(reasons)}")
@@ -122,20 +128,26 @@ class CountResponses(TrainerCallback):
     """Counts the responses, their tokens, those without a reward and the statistics of scoring, across resumptions; too many unscored end
     the training.
 
-    `failures`: the reasons that the reward function collected in this process.
+    Args:
+        failures: the reasons that the reward function collected in this process.
+        first_step: optimiser steps that do not count.
     """
 
-    def __init__(self, counts: dict[str, float], responses: int, limit: float, failures: Counter[str], checkpoints: Path) -> None:
+    def __init__(
+        self, counts: dict[str, float], responses: int, limit: float, failures: Counter[str], checkpoints: Path, first_step: int = 0
+    ) -> None:
         self._counts, self._responses, self._failures, self._checkpoints = counts, responses, failures, checkpoints
+        self._first_step = first_step
         self._limit = Limit(UNSCORED_COUNT, "responses", limit, "responses have no reward", "check the reward", "limits.unscored")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         means: Counter[str] = Counter()
-        for entry in state.log_history:
+        history = [entry for entry in state.log_history if entry["step"] > self._first_step]
+        for entry in history:
             means.update({name: value for name, value in entry.items() if name.startswith(PER_RESPONSE)})
-        total = self._responses * state.global_step
+        total = self._responses * (state.global_step - self._first_step)
         totals = {name.removeprefix(PER_RESPONSE): round(self._responses * mean, 6) for name, mean in means.items()}
-        tokens = self._responses * sum(entry.get(MEAN_TOKENS, 0.0) for entry in state.log_history)
+        tokens = self._responses * sum(entry.get(MEAN_TOKENS, 0.0) for entry in history)
         whole_counts = {name: round(totals[name]) for name in (UNSCORED_COUNT, PAIR_COUNT) if name in totals}
         self._counts |= {"responses": total, "output_tokens": round(tokens), **totals, **whole_counts}
         if limit_message := self._limit.excess(self._counts):
@@ -166,15 +178,19 @@ def train(job: TrainingJob) -> None:
     counts: dict[str, float] = {"prompts": len(prompts), "too_long": too_long}
     policy = _policy(job, settings)
     ends = policy.generation_config.eos_token_id
+    interval = None if job.online is None else Interval(job, longest)
+    rows = len(prompts) // each_step * training.batch_size if job.online is None else job.online.steps * training.batch_size
+    note = None if interval is None else interval.note
     trainer_class, trainer_arguments, config, loss_arguments = trainer_and_arguments(
         loss, settings.sampling["temperature"], settings.min_gap
     )
-    trainer = trainer_class(
+    counting = CountResponses(counts, training.batch_size, settings.unscored_limit, failures, job.work / "checkpoints", job.first_step)
+    trainer = (trainer_class if interval is None else interval.trainer(trainer_class))(
         chat=chat,
         model=policy,
-        reward_funcs=reward_function(reward, chat, ends, settings.keep_thoughts, settings.shown_system_prompt, failures),
+        reward_funcs=reward_function(reward, chat, ends, settings.keep_thoughts, settings.shown_system_prompt, failures, note),
         args=config(
-            **common_arguments(job, len(prompts) // each_step * training.batch_size, PartialState().num_processes),
+            **common_arguments(job, rows, PartialState().num_processes),
             **generation_arguments(loss.runtime, settings.sampling, training.max_length, ends, loss_arguments),
             beta=loss.beta,
             num_generations=settings.responses,
@@ -183,10 +199,13 @@ def train(job: TrainingJob) -> None:
         train_dataset=prompts,
         processing_class=tokenizer,
         peft_config=lora(job),
-        callbacks=[CountResponses(counts, training.batch_size, settings.unscored_limit, failures, job.work / "checkpoints")],
+        callbacks=[counting] if interval is None else [counting, SaveCurriculum(interval)],
         **trainer_arguments,
     )
-    fit(trainer, job, counts)
+    if interval is None:
+        fit(trainer, job, counts)
+    else:
+        interval.fit(trainer, counts)
 
 
 def _policy(job: TrainingJob, settings: OnPolicy) -> Any:

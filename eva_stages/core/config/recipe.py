@@ -2,15 +2,16 @@
 
 import datetime
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from eva_stages.core.config.creator_config import Creator
 from eva_stages.core.config.engine_config import Engine, LocalEngine
 from eva_stages.core.config.evaluation_config import Evaluation
 from eva_stages.core.config.health_config import Health
 from eva_stages.core.config.models_config import Policy
+from eva_stages.core.config.online_config import Online
 from eva_stages.core.config.prompts_config import Prompts
 from eva_stages.core.config.rewards_config import Reward
 from eva_stages.core.config.section import Section
@@ -74,6 +75,11 @@ class Recipe(Section):
     seed: int = Field(42, ge=0)
     iterations: int = Field(2, ge=0)
     """eva iterations after the base round (iteration 0) on the seed prompts."""
+    mode: Literal["offline", "online"] = "offline"
+    """`offline` alternates between creating prompts and training on them; `online` evolves prompts while it trains, with a loss that
+    samples responses."""
+    online: Online | None = None
+    """Only with mode online, which needs it."""
     trust_code: bool = False
     """Consent to importing the Python files that the recipe names. They run with your permissions: read them first. --trust sets this."""
     prompts: Prompts
@@ -96,6 +102,13 @@ class Recipe(Section):
             return data
         on_policy = loss is not None and loss.get("kind") in ON_POLICY_LOSSES
         return {**data, "creator": {**creator, "metric": "reward_max_minus_mean" if on_policy else "reward_gap"}}
+
+    @model_serializer(mode="wrap")
+    def _without_unused_mode(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes of mode offline have the dumps that they had before there was another mode."""
+        data: dict[str, Any] = dump(self)
+        unused_fields = {"mode", *(() if self.online else ("online",))} if self.mode == "offline" else set[str]()
+        return {name: value for name, value in data.items() if name not in unused_fields}
 
 
 def _section(data: Any, name: str) -> Mapping[str, Any] | None:

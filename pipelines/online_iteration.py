@@ -1,0 +1,32 @@
+"""A run of mode online: a warm-up on the seed prompts, then intervals in which prompts evolve while the policy trains on them."""
+
+from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.resolved import Resolved
+from eva_stages.core.rounds import Iteration
+from eva_stages.core.stage import Stage
+from pipelines.cleaning_stages import decontamination_stages
+from pipelines.evaluation import evaluations
+from pipelines.health_stages import health_stages
+from pipelines.online_training import interval_training
+from pipelines.prompt_stages import prompts_stage
+
+
+def online_iterations(recipe: Recipe, resolved: Resolved) -> list[Iteration]:
+    """All intervals of a run, upstream first."""
+    base = resolved.checkpoint(recipe.policy.model, recipe.policy.revision)
+    seeds = decontamination_stages(recipe, resolved, 0, prompts_stage(recipe, resolved))[-1]
+    prompt_sets: list[Stage] = []
+    creators: list[tuple[Stage, ...]] = []
+    solvers: list[tuple[Stage, ...]] = []
+    for number in range(recipe.iterations + 1):
+        policy = solvers[-1][-1] if solvers else base
+        training = interval_training(recipe, resolved, number, seeds, policy, base)
+        creator: tuple[Stage, ...] = (seeds,)
+        prompt_sets.append(creator[-1])
+        creators.append(creator)
+        solvers.append((training,))
+    base_evaluation, evaluation_stages = evaluations(recipe, resolved, base, [stages[-1] for stages in solvers])
+    health = health_stages(recipe, resolved, seeds, base, creators, prompt_sets, solvers, base_evaluation, evaluation_stages)
+    evaluation_stages[0] = (*base_evaluation, *evaluation_stages[0])
+    iteration_parts = zip(prompt_sets, creators, solvers, evaluation_stages, health, strict=True)
+    return [Iteration(number, *parts) for number, parts in enumerate(iteration_parts)]
