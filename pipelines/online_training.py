@@ -79,7 +79,7 @@ def _evolving(recipe: Recipe, resolved: Resolved, policy: Stage | Outside) -> tu
     evolve, curate = recipe.creator.evolve, recipe.creator.curate
     evolver, more_inputs = evolve_step(recipe, resolved, 0, policy, None)
     inputs: Inputs = {**more_inputs}
-    settings: dict[str, Any] = {"evolver": _named(evolver, "evolve"), "seed": derive_seed(recipe.seed, "online")}
+    settings: dict[str, Any] = {"evolver": _named_step(evolver, "evolve"), "seed": derive_seed(recipe.seed, "online")}
     settings["near_duplicate"] = curate.near_duplicate
     if curate.filters:
         settings["filters"] = [resolved.function(spec) for spec in curate.filters]
@@ -103,7 +103,7 @@ def _evolving(recipe: Recipe, resolved: Resolved, policy: Stage | Outside) -> tu
     return Use("eva_stages.creator.step_evolving:StepEvolving", settings), inputs
 
 
-def _named(step: Use, name: str) -> Use:
+def _named_step(step: Use, name: str) -> Use:
     """A step with a name, and without the seed of a stage: every optimiser step has its own."""
     arguments: Mapping[str, Any] = {key: value for key, value in step.arguments.items() if key != "seed"}
     return replace(step, arguments={"name": name, **arguments})

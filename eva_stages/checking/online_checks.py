@@ -64,7 +64,7 @@ def _creator_rules(recipe: Recipe) -> Iterator[Rule]:
         evolve.shape == "chain" and evolve.generations > 1 and creator.control is None,
         "is chain, and mode online evolves every prompt only once; give siblings",
     )
-    for field, is_broken in {
+    of_sets = {
         "creator.posterior": creator.posterior,
         "creator.selection.topic_share": creator.selection.topic_share,
         "creator.evolve.multi_shot": evolve.multi_shot,
@@ -73,13 +73,12 @@ def _creator_rules(recipe: Recipe) -> Iterator[Rule]:
         "creator.curate.archive": curate.archive,
         "creator.curate.admit": curate.admit,
         "creator.training": creator.training,
-    }.items():
-        yield field, bool(is_broken), "compares complete prompt sets, and in mode online there are none; leave it out, or use mode offline"
-    for field, is_broken in {
-        "creator.mix.evolved_share": _is_changed(creator.mix, "evolved_share"),
-        "creator.replay": creator.replay,
-    }.items():
-        yield field, bool(is_broken), "has no effect in mode online, where online.buffer.share is the share of the buffer; leave it out"
+    }
+    for field, choice in of_sets.items():
+        yield field, bool(choice), "compares complete prompt sets, and in mode online there are none; leave it out, or use mode offline"
+    of_mixture = {"creator.mix.evolved_share": _is_changed(creator.mix, "evolved_share"), "creator.replay": creator.replay is not None}
+    for field, is_broken in of_mixture.items():
+        yield field, is_broken, "has no effect in mode online, where online.buffer.share is the share of the buffer; leave it out"
 
 
 def _size_rules(recipe: Recipe) -> Iterator[Rule]:

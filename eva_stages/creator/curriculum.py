@@ -193,26 +193,14 @@ class Curriculum:
 
     def _evolve(self, step: int, prompts: Sequence[StepPrompt], results: Sequence[Row], scores: np.ndarray) -> None:
         """Draw prompts of the step and evolve them, unless earlier evolutions are overdue."""
-        assert self._thread is not None and self._selection is not None
+        assert self._thread is not None
         if self._lag and any(batch.step + self._lag <= step for batch in self._pending):
             self._counts["busy"] += 1
             return
-        scored_places = np.flatnonzero(np.isfinite(scores))
-        count = min(round(self._selection["fraction"] * len(prompts)), len(scored_places))
-        if not count:
+        parents = self._parents(step, prompts, results, scores)
+        if not parents:
             self._counts["nothing_to_evolve"] += 1
             return
-        step_weights = weights(scores[scored_places])
-        step_weights = step_weights if step_weights.any() else np.ones(len(scored_places))
-        draws = uniforms(derive_seed(self._seed, "select", step), pa.array([prompts[place].row["prompt_id"] for place in scored_places]))
-        parents = []
-        for draw, chosen in enumerate(
-            selected_places(load_choice(self._selection["kind"], SELECTION), step_weights, draws, count).tolist()
-        ):
-            place = scored_places[chosen]
-            parents.append({**results[place], **prompts[place].row, "score": float(scores[place])})
-            selection = {"step": step, "prompt_id": parents[-1]["prompt_id"], "weight": float(step_weights[chosen]), "draw": draw}
-            self._journal.add("selections", {**selection, "probability": float(step_weights[chosen] / step_weights.sum())})
         batch = Batch(step, parents)
         self._thread.submit(batch)
         if self._lag:
@@ -220,6 +208,26 @@ class Curriculum:
         else:
             batch.wait()
             self._enter(step, batch)
+
+    def _parents(self, step: int, prompts: Sequence[StepPrompt], results: Sequence[Row], scores: np.ndarray) -> list[Row]:
+        """Draw the prompts of a step that are evolved, as `Select` draws from a set; those without a score cannot be drawn."""
+        assert self._selection is not None
+        places = np.flatnonzero(np.isfinite(scores)).tolist()
+        count = min(round(self._selection["fraction"] * len(prompts)), len(places))
+        if not count:
+            return []
+        step_weights = weights(scores[places])
+        step_weights = step_weights if step_weights.any() else np.ones(len(places))
+        probabilities = step_weights / step_weights.sum()
+        draws = uniforms(derive_seed(self._seed, "select", step), pa.array([prompts[place].row["prompt_id"] for place in places]))
+        selection = load_choice(self._selection["kind"], SELECTION)
+        parents = []
+        for draw, chosen in enumerate(selected_places(selection, step_weights, draws, count).tolist()):
+            place = places[chosen]
+            parents.append({**results[place], **prompts[place].row, "score": float(scores[place])})
+            figures = {"weight": float(step_weights[chosen]), "probability": float(probabilities[chosen])}
+            self._journal.add("selections", {"step": step, "prompt_id": parents[-1]["prompt_id"], "draw": draw, **figures})
+        return parents
 
     def _enter_due(self, step: int) -> None:
         """Let the evolutions enter that are due and there, in the order of their parents' steps."""
