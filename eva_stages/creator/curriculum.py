@@ -34,7 +34,9 @@ from eva_stages.creator.prompt_buffer import Entry, PromptBuffer, read_entries
 from eva_stages.creator.step_evolving import INSERTED, LATE, StepEvolving
 
 Row = dict[str, Any]
-STATE, BUFFER, PENDING = "state.json", "buffer.parquet", "pending.parquet"
+STATE, BUFFER = "state.json", "buffer.parquet"
+OF_EVOLVER = {name: f"evolver_{name}" for name in ("input_tokens", "output_tokens")}
+"""Names of the evolver's tokens among the counts of a training, whose own are those of the policy."""
 
 
 class StepPrompt(NamedTuple):
@@ -240,7 +242,7 @@ class Curriculum:
         for row in evolutions:
             if row["fate"] is None:
                 row["fate"] = INSERTED if step <= batch.step + 2 * self._lag else LATE
-            self._counts.update(row.pop(STATISTICS, None) or {})
+            self._counts.update({OF_EVOLVER.get(name, name): value for name, value in row.pop(STATISTICS, {}).items()})
             self._counts[f"fate_{row['fate'].partition(':')[0]}"] += 1
             self._journal.add("evolutions", {**row, "step": batch.step, "inserted_step": step if row["fate"] == INSERTED else None})
         inserted_rows = [row for row in evolutions if row["fate"] == INSERTED]
