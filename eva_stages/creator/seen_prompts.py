@@ -30,8 +30,10 @@ class SeenPrompts:
         self._ids: dict[str, None] = {}
         self._count = 0
         self._sketches = np.zeros((0, PERMUTATIONS), dtype=np.uint32)
-        index = MinHashLSH(threshold=threshold or 1.0, num_perm=PERMUTATIONS)
-        self._bands, self._rows = int(index.b), int(index.r)
+        self._bands = self._rows = 0
+        if threshold is not None:
+            index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+            self._bands, self._rows = int(index.b), int(index.r)
         self._hashes = np.zeros((0, self._bands), dtype=np.uint64)
 
     def duplicates(self, rows: Sequence[dict[str, Any]]) -> list[str | None]:
