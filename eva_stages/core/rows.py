@@ -42,7 +42,7 @@ _PAIR = {
 
 _EVOLUTIONS = {**_PROMPT, "rejected": TEXT, **_FAILURE}
 _STEP = {"step": COUNT}
-_BUFFERED = {"score": NUMBER, "birth": COUNT, "last_use": COUNT}
+_BUFFER_ENTRY = {"score": NUMBER, "birth": COUNT, "last_use": COUNT}
 
 MESSAGES_OF_ERRORS = ("failures", "failure", "finish_reasons", "reason")
 """Columns with texts of exceptions and of servers."""
@@ -80,8 +80,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             "score": NUMBER,
         },
         "draws": {**_STEP, **_ID, "weight": NUMBER, "probability": NUMBER, "draw": COUNT},
-        "buffered": {**_PROMPT, **_BUFFERED},
-        "buffer_entries": {**_ID, **_BUFFERED, "origin": TEXT},
+        "buffered": {**_PROMPT, **_BUFFER_ENTRY},
+        "buffer_entries": {**_ID, **_BUFFER_ENTRY, "origin": TEXT},
         "online_evolutions": {**_EVOLUTIONS, **_STEP, "inserted_step": COUNT, "fate": TEXT},
         "pairs": _PAIR,
         "creator_pairs": {**_PAIR, "iteration": COUNT},

@@ -28,10 +28,10 @@ from eva_stages.core.rows import SCHEMAS, Message
 from eva_stages.creator.evolving_thread import Batch, EvolvingThread
 from eva_stages.creator.function_calls import metric_values, selected_places
 from eva_stages.creator.informativeness import weights
-from eva_stages.creator.online_journal import Journal
+from eva_stages.creator.online_journal import FATE_INSERTED, FATE_LATE, Journal, drop_after
 from eva_stages.creator.originals import Originals, fitting_prompts
 from eva_stages.creator.prompt_buffer import Entry, PromptBuffer, read_entries
-from eva_stages.creator.step_evolving import INSERTED, LATE, StepEvolving
+from eva_stages.creator.step_evolving import StepEvolving
 
 Row = dict[str, Any]
 STATE, BUFFER = "state.json", "buffer.parquet"
@@ -86,11 +86,12 @@ class Curriculum:
         self._thread: EvolvingThread | None = None
         self._originals: dict[str, Originals] = {}
 
-    def open(self, fits: Callable[[Sequence[Message]], bool], state: Path | None, is_new: bool) -> None:
+    def open(self, fits: Callable[[Sequence[Message]], bool], state: Path | None, journal: Path, is_new: bool) -> None:
         """Read the prompts, and the state that an earlier interval (`is_new`) or an earlier attempt has saved.
 
         Args:
             fits: whether a prompt leaves the policy room for a response.
+            journal: folder of the interval's journal; rows of an earlier attempt after that state are dropped.
         """
         seeds = {"original": self._seed, "fresh": derive_seed(self._seed, "fresh")}
         for name, folder in self._files.items():
@@ -100,8 +101,7 @@ class Curriculum:
                     f"a step has {self._size} prompts, and only {len(self._originals[name].table)} of {folder} leave room for a response; "
                     "lower solver.training.batch_size, or raise solver.training.max_length"
                 )
-        if state is not None:
-            self._read(state, is_new)
+        drop_after(journal, 0 if state is None else self._read(state, is_new))
         if self._evolving is not None:
             self._evolving.begin([originals.table for originals in self._originals.values()], state)
             self._thread = EvolvingThread(self._evolving, fits)
@@ -114,12 +114,12 @@ class Curriculum:
             fresh = [StepPrompt(row, "fresh") for row in self._originals["fresh"].take(share_count)]
             return [*(StepPrompt(row, "original") for row in self._originals["original"].take(self._size - share_count)), *fresh]
         available = min(share_count, len(self._buffer)) if self._settings else 0
-        drawn = [StepPrompt(row, "original") for row in self._originals["original"].take(self._size - available)]
-        known_ids = {prompt.row["prompt_id"] for prompt in drawn}
-        drawn += [StepPrompt(entry.prompt, "buffer") for entry in self._buffer.draw(step, available, self._seed, known_ids)]
-        known_ids = {prompt.row["prompt_id"] for prompt in drawn}
-        more = self._originals["original"].take_others(self._size - len(drawn), known_ids)
-        return [*drawn, *(StepPrompt(row, "original") for row in more)]
+        prompts = [StepPrompt(row, "original") for row in self._originals["original"].take(self._size - available)]
+        known_ids = {prompt.row["prompt_id"] for prompt in prompts}
+        prompts += [StepPrompt(entry.prompt, "buffer") for entry in self._buffer.draw(step, available, self._seed, known_ids)]
+        known_ids = {prompt.row["prompt_id"] for prompt in prompts}
+        other_rows = self._originals["original"].take_others(self._size - len(prompts), known_ids)
+        return [*prompts, *(StepPrompt(row, "original") for row in other_rows)]
 
     def record(self, step: int, prompts: Sequence[StepPrompt], results: Sequence[Row]) -> dict[str, float]:
         """Take what became of the prompts of a step; returns figures to log.
@@ -179,7 +179,8 @@ class Curriculum:
         counts, failures = split(self._counts)
         return {**counts, "buffer": len(self._buffer)}, failures
 
-    def _read(self, folder: Path, is_new: bool) -> None:
+    def _read(self, folder: Path, is_new: bool) -> int:
+        """Go on from a state; returns its step."""
         state = read_json(folder / STATE, dict)
         for name, position in state["positions"].items():
             if name in self._originals and not (is_new and name == "fresh"):
@@ -187,11 +188,12 @@ class Curriculum:
         self._buffer = PromptBuffer(self._settings)
         self._buffer.insert(state["step"], read_entries(folder / BUFFER))
         if is_new:
-            return
+            return int(state["step"])
         self._counts.update(state["counts"])
         for batch in state["pending"]:
             self._pending.append(Batch(batch["step"], evolutions=batch["evolutions"]))
-            self._pending[-1].returned.set()
+            self._pending[-1].return_event.set()
+        return int(state["step"])
 
     def _evolve(self, step: int, prompts: Sequence[StepPrompt], results: Sequence[Row], scores: np.ndarray) -> None:
         """Draw prompts of the step and evolve them, unless earlier evolutions are overdue."""
@@ -233,7 +235,7 @@ class Curriculum:
 
     def _enter_due(self, step: int) -> None:
         """Let the evolutions enter that are due and there, in the order of their parents' steps."""
-        while self._pending and self._pending[0].step + self._lag <= step and self._pending[0].returned.is_set():
+        while self._pending and self._pending[0].step + self._lag <= step and self._pending[0].return_event.is_set():
             self._enter(step, self._pending.pop(0))
 
     def _enter(self, step: int, batch: Batch) -> None:
@@ -241,11 +243,11 @@ class Curriculum:
         evolutions = batch.wait()
         for row in evolutions:
             if row["fate"] is None:
-                row["fate"] = INSERTED if step <= batch.step + 2 * self._lag else LATE
+                row["fate"] = FATE_INSERTED if step <= batch.step + 2 * self._lag else FATE_LATE
             self._counts.update({OF_EVOLVER.get(name, name): value for name, value in row.pop(STATISTICS, {}).items()})
             self._counts[f"fate_{row['fate'].partition(':')[0]}"] += 1
-            self._journal.add("evolutions", {**row, "step": batch.step, "inserted_step": step if row["fate"] == INSERTED else None})
-        inserted_rows = [row for row in evolutions if row["fate"] == INSERTED]
+            self._journal.add("evolutions", {**row, "step": batch.step, "inserted_step": step if row["fate"] == FATE_INSERTED else None})
+        inserted_rows = [row for row in evolutions if row["fate"] == FATE_INSERTED]
         entries = [Entry({name: row[name] for name in SCHEMAS["prompts"].names}, row["score"], step, step) for row in inserted_rows]
         self._buffer.insert(step, entries)
 
@@ -253,7 +255,10 @@ class Curriculum:
         """Figures of the step and of the interval so far, as they are logged."""
         figures = {f"{origin}_share": sum(prompt.origin == origin for prompt in prompts) / len(prompts) for origin in ("buffer", "fresh")}
         figures["evolved_share"] = sum(prompt.row["parent_id"] is not None for prompt in prompts) / len(prompts)
-        counts = {name: self._counts[key] for name, key in (("inserted", f"fate_{INSERTED}"), ("late", f"fate_{LATE}"), ("busy", "busy"))}
+        counts = {
+            name: self._counts[key]
+            for name, key in (("inserted", f"fate_{FATE_INSERTED}"), ("late", f"fate_{FATE_LATE}"), ("busy", "busy"))
+        }
         return {**figures, **counts, "failed_calls": self._counts[FAILED_CALLS], "buffer": len(self._buffer)}
 
 

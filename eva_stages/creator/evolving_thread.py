@@ -23,7 +23,7 @@ class Batch:
     parents: list[Row] = field(default_factory=list)
     evolutions: list[Row] | None = None
     error: BaseException | None = None
-    returned: threading.Event = field(default_factory=threading.Event)
+    return_event: threading.Event = field(default_factory=threading.Event)
 
     def wait(self) -> list[Row]:
         """The evolutions, when they are there.
@@ -31,7 +31,7 @@ class Batch:
         Raises:
             what the evolver raised.
         """
-        self.returned.wait()
+        self.return_event.wait()
         if self.error is not None:
             raise self.error
         assert self.evolutions is not None
@@ -68,6 +68,6 @@ class EvolvingThread:
                 batch.evolutions = self._evolving.evolve(batch.step, batch.parents, self._fits)
             except BaseException as error:  # raised again where the batch is waited for
                 batch.error = error
-            batch.returned.set()
+            batch.return_event.set()
         if is_loaded:
             self._evolving.unload()

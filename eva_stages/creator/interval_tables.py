@@ -21,13 +21,8 @@ from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.runner import Context
 from eva_stages.core.tables import Rows, first_places, take, write_rows
 from eva_stages.creator.gate_questions import NO_VERDICT, TESTS
+from eva_stages.creator.online_journal import FATE_GATE, FATE_INSERTED, FATE_REJECTED, JOURNAL, SCHEMA_OF, journal_files
 
-JOURNAL = "journal"
-SCHEMA_OF = {"uses": "uses", "selections": "draws", "evolutions": "online_evolutions"}
-"""Tables of the journal, and the schemas of their rows."""
-FATE_INSERTED = "inserted"
-FATE_GATE = "gate:"
-FATE_REJECTED = "rejected:"
 FAILURES = {"uses": "failures", "evolutions": "failure"}
 """Columns with the reasons for missing results."""
 
@@ -58,9 +53,8 @@ def last_draws(context: Context) -> dict[str, Any]:
 
 def journal(training: Path, table: str) -> Iterator[pa.Table]:
     """A table of the journal of an interval, one file at a time; nothing if it has no rows."""
-    paths = (training / JOURNAL).glob(f"{table}-*.parquet")
     schema = SCHEMAS[SCHEMA_OF[table]]
-    for path in sorted(paths, key=lambda path: int(path.stem.rpartition("-")[2])):
+    for _, path in journal_files(training / JOURNAL, table):
         with parquet_errors(path):
             yield pq.read_table(path).select(schema.names).cast(schema)
 

@@ -19,6 +19,10 @@ from eva_stages.core.rows import MESSAGES_OF_ERRORS, SCHEMAS
 JOURNAL = "journal"
 SCHEMA_OF = {"uses": "uses", "selections": "draws", "evolutions": "online_evolutions", "buffer": "buffer_entries"}
 """Tables of the journal, and the schemas of their rows; `buffer` is the buffer at the end of the interval."""
+FATE_INSERTED, FATE_DUPLICATE, FATE_LATE = "inserted", "duplicate", "late"
+"""Fates of evolutions, beside `failed`, a call that failed."""
+FATE_REJECTED, FATE_GATE = "rejected:", "gate:"
+"""Fates of evolutions, before the reason."""
 
 
 class Journal:

@@ -84,22 +84,22 @@ class PromptBuffer:
         ages = np.array([step - entry.last_use for entry in entries], dtype=np.float64)
         return draw_probabilities(scores, ages, self._settings.staleness, self._settings.temperature)
 
-    def draw(self, step: int, count: int, seed: int, without: Collection[str] = ()) -> list[Entry]:
+    def draw(self, step: int, count: int, seed: int, excluded_ids: Collection[str] = ()) -> list[Entry]:
         """Draw up to `count` entries without replacement, in the order drawn, and note their use.
 
         Args:
-            without: ids of prompts that the step has already.
+            excluded_ids: ids of prompts that the step has already.
         """
         if not count:
             return []
         entries, weights = self.entries, self.probabilities(step)
-        places = np.array([place for place, entry in enumerate(entries) if entry.prompt_id not in without], dtype=np.int64)
+        places = np.array([place for place, entry in enumerate(entries) if entry.prompt_id not in excluded_ids], dtype=np.int64)
         if not len(places):
             return []
         draws = uniforms(derive_seed(seed, "buffer", step), pa.array([entries[place].prompt_id for place in places]))
-        drawn = [entries[place] for place in places[weighted_selection(weights[places], draws, count)]]
-        self.note_uses(step, [entry.prompt_id for entry in drawn])
-        return drawn
+        drawn_entries = [entries[place] for place in places[weighted_selection(weights[places], draws, count)]]
+        self.note_uses(step, [entry.prompt_id for entry in drawn_entries])
+        return drawn_entries
 
     def note_uses(self, step: int, prompt_ids: Iterable[str]) -> None:
         """The step is the last use of these prompts, as far as they are here."""
@@ -122,11 +122,11 @@ class PromptBuffer:
         entries = self.entries
         births = np.array([entry.birth for entry in entries], dtype=np.int64)
         excess = len(self) + len(best) - self._settings.size
-        evicted = [entries[place].prompt_id for place in np.lexsort((births, self.probabilities(step)))[:excess]]
-        for name in evicted:
+        evicted_ids = [entries[place].prompt_id for place in np.lexsort((births, self.probabilities(step)))[:excess]]
+        for name in evicted_ids:
             del self._entries[name]
         self._entries |= {entry.prompt_id: entry for entry in new_entries if entry.prompt_id in best}
-        return evicted
+        return evicted_ids
 
     def table(self) -> pa.Table:
         """A row per entry, in the order in which they entered."""

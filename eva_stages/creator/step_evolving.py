@@ -24,13 +24,11 @@ from eva_stages.creator.evolving import EvolvePrompts
 from eva_stages.creator.function_calls import Filter, filter_reason
 from eva_stages.creator.function_evolver import EvolveByFunction
 from eva_stages.creator.gate import JudgeValidity
-from eva_stages.creator.seen_prompts import FILE as SEEN
+from eva_stages.creator.online_journal import FATE_DUPLICATE, FATE_GATE, FATE_REJECTED
+from eva_stages.creator.seen_prompts import FILE as SEEN_FILE
 from eva_stages.creator.seen_prompts import SeenPrompts
 
 Row = dict[str, Any]
-INSERTED, DUPLICATE, LATE = "inserted", "duplicate", "late"
-REJECTED, GATE = "rejected:", "gate:"
-"""Prefixes of fates, before the reason."""
 TOO_LONG = "exceeds_max_length"
 """Reason of an evolution that leaves no room for a response."""
 
@@ -61,22 +59,22 @@ class StepEvolving:
     ) -> None:
         self._evolver, self._critique, self._gate, self._seed = evolver, critique, gate, seed
         self._has_feedback, self._filter_codes, self._decontaminate = has_feedback, filters, decontaminate
-        self._seen = SeenPrompts(near_duplicate)
+        self._seen_prompts = SeenPrompts(near_duplicate)
         self._filters: list[Filter] = []
         self._questions: QuestionIndex | None = None
 
     def begin(self, prompt_sets: Sequence[pa.Table], state: Path | None) -> None:
         """Begin with these prompts, or continue with what `save` has written to a folder."""
-        if state is not None and (state / SEEN).is_file():
-            self._seen.read(state)
+        if state is not None and (state / SEEN_FILE).is_file():
+            self._seen_prompts.read(state)
             return
         for table in prompt_sets:
             for batch in table.select(["prompt_id", "messages"]).to_batches(BATCH):
-                self._seen.add(batch.to_pylist())
+                self._seen_prompts.add(batch.to_pylist())
 
     def save(self, folder: Path) -> None:
         """Save what has been seen; nothing is evolving."""
-        self._seen.save(folder)
+        self._seen_prompts.save(folder)
 
     def load(self) -> None:
         for step in (self._evolver, self._critique, self._gate):
@@ -135,20 +133,20 @@ class StepEvolving:
     def _rejection(self, row: Row) -> str | None:
         """The fate of an evolution that cannot be used; None for all others."""
         if row["rejected"] is not None:
-            return FAILED_CALLS if row["failure"] is not None else REJECTED + row["rejected"]
+            return FAILED_CALLS if row["failure"] is not None else FATE_REJECTED + row["rejected"]
         if self._questions is not None and best_match(self._questions, row["messages"]) is not None:
-            return f"{REJECTED}contaminated"
+            return f"{FATE_REJECTED}contaminated"
         text = last_user_text(row["messages"])
         reason = next((reason for function in self._filters if (reason := filter_reason(function, text))), None)
-        return None if reason is None else REJECTED + reason
+        return None if reason is None else FATE_REJECTED + reason
 
     def _curate(self, evolutions: Sequence[Row], fits: Callable[[Sequence[Message]], bool]) -> None:
         usable = [row for row in evolutions if row["fate"] is None]
-        for row, reason in zip(usable, self._seen.duplicates(usable), strict=True):
+        for row, reason in zip(usable, self._seen_prompts.duplicates(usable), strict=True):
             if reason is not None:
-                row["fate"] = DUPLICATE if reason == DUPLICATE else REJECTED + reason
+                row["fate"] = reason if reason == FATE_DUPLICATE else FATE_REJECTED + reason
             elif not fits(row["messages"]):
-                row["fate"] = REJECTED + TOO_LONG
+                row["fate"] = FATE_REJECTED + TOO_LONG
 
     def _judge(self, step: int, evolutions: Sequence[Row], parents: Mapping[str, Sequence[Message]]) -> None:
         usable = [row for row in evolutions if row["fate"] is None]
@@ -162,7 +160,7 @@ class StepEvolving:
         for row, verdict in zip(usable, next(self._gate.process(inputs)), strict=True):
             add_statistics(row, **_of_role("gate", verdict))
             if not verdict["valid"]:
-                row["fate"], row["failure"] = GATE + verdict["reason"], verdict["failure"]
+                row["fate"], row["failure"] = FATE_GATE + verdict["reason"], verdict["failure"]
 
 
 def _of_role(role: str, row: Row) -> dict[str, float]:

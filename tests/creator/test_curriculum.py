@@ -17,7 +17,7 @@ from eva_stages.creator.curation import Curate
 from eva_stages.creator.curriculum import Curriculum, StepPrompt
 from eva_stages.creator.function_evolver import EvolveByFunction
 from eva_stages.creator.gate import JudgeValidity
-from eva_stages.creator.online_journal import drop_after, journal_files
+from eva_stages.creator.online_journal import journal_files
 from eva_stages.creator.seen_prompts import SeenPrompts
 from eva_stages.creator.step_evolving import StepEvolving
 from tests.conftest import function_code
@@ -76,12 +76,12 @@ def results(step: int, prompts: Sequence[StepPrompt]) -> list[dict[str, Any]]:
 
 
 def run_steps(part: Curriculum, first: int, last: int) -> list[list[str]]:
-    drawn = []
+    drawn_ids = []
     for step in range(first, last + 1):
         prompts = part.draw(step)
-        drawn.append([prompt.row["prompt_id"] for prompt in prompts])
+        drawn_ids.append([prompt.row["prompt_id"] for prompt in prompts])
         part.record(step, prompts, results(step, prompts))
-    return drawn
+    return drawn_ids
 
 
 @pytest.fixture(scope="module")
@@ -90,21 +90,21 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("warm")
     prompts = prompt_set(folder / "prompts")
     first = Curriculum(prompts, seed=3, size=SIZE, metric="reward_gap")
-    first.open(fits, None, is_new=True)
-    drawn = run_steps(first, 1, 3)
+    first.open(fits, None, folder / "journal", is_new=True)
+    drawn_ids = run_steps(first, 1, 3)
     first.save(3, folder / "state", folder / "journal", is_end=True)
     order = [np.random.default_rng([3, epoch]).permutation(SEEDS) for epoch in (0, 1)]
     ids = pq.read_table(folder / "prompts" / "rows.parquet")["prompt_id"].to_pylist()
-    assert drawn == [[ids[place] for place in places] for places in (order[0][:4], order[0][4:8], order[1][:4])]  # as offline
+    assert drawn_ids == [[ids[place] for place in places] for places in (order[0][:4], order[0][4:8], order[1][:4])]  # as offline
     scored_ids = {row["prompt_id"] for row in pq.read_table(folder / "journal" / "uses-3.parquet").to_pylist() if row["score"] is not None}
     assert set(pq.read_table(folder / "state" / "buffer.parquet")["prompt_id"].to_pylist()) == scored_ids
     return prompts, folder / "state"
 
 
-def begun(warm: tuple[str, Path], **settings: Any) -> Curriculum:
+def new_interval(warm: tuple[str, Path], **settings: Any) -> Curriculum:
     """The interval after the warm-up."""
     part = curriculum(warm[0], **settings)
-    part.open(fits, warm[1], is_new=True)
+    part.open(fits, warm[1], warm[1] / "none", is_new=True)
     return part
 
 
@@ -113,7 +113,7 @@ def tables(journal: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_half_of_a_step_comes_from_the_buffer_and_every_evolution_has_a_fate(warm: tuple[str, Path], tmp_path: Path) -> None:
-    part = begun(warm, evolving=evolving())
+    part = new_interval(warm, evolving=evolving())
     run_steps(part, 4, 12)
     part.save(12, tmp_path / "state", tmp_path / "journal", is_end=True)
     uses, draws, evolutions, buffer = (tables(tmp_path / "journal", name) for name in ("uses", "selections", "evolutions", "buffer"))
@@ -124,19 +124,19 @@ def test_half_of_a_step_comes_from_the_buffer_and_every_evolution_has_a_fate(war
     assert len(evolutions) == 2 * len(draws) and {row["parent_id"] for row in evolutions} == {row["prompt_id"] for row in draws}
     fates = {row["fate"] for row in evolutions}
     assert {"inserted", "duplicate", "failed", "gate:answerable", "rejected:exceeds_max_length"} >= fates >= {"inserted", "failed"}
-    inserted = [row for row in evolutions if row["fate"] == "inserted"]
-    assert all(row["inserted_step"] == row["step"] and row["messages"][0]["content"][-1] in "02468" for row in inserted)
+    inserted_rows = [row for row in evolutions if row["fate"] == "inserted"]
+    assert all(row["inserted_step"] == row["step"] and row["messages"][0]["content"][-1] in "02468" for row in inserted_rows)
     assert all(row["failure"] is not None for row in evolutions if row["fate"] == "failed")
     assert len(buffer) == 12 and {row["prompt_id"] for row in buffer if row["origin"] == "evolved"} <= {
-        row["prompt_id"] for row in inserted
+        row["prompt_id"] for row in inserted_rows
     }
     counts, failures = part.close()
-    assert counts["fate_inserted"] == len(inserted) and counts["calls"] == len(evolutions) and failures["no number"] > 0
+    assert counts["fate_inserted"] == len(inserted_rows) and counts["calls"] == len(evolutions) and failures["no number"] > 0
     assert counts["kept_scores"] == sum(row["score"] is None for row in uses)
 
 
 def test_an_evolution_has_its_parents_score_until_it_has_its_own(warm: tuple[str, Path], tmp_path: Path) -> None:
-    part = begun(warm, evolving=evolving())
+    part = new_interval(warm, evolving=evolving())
     run_steps(part, 4, 7)
     part.save(7, tmp_path / "state", tmp_path / "journal", is_end=True)
     scores = {(row["step"], row["prompt_id"]): row["score"] for row in tables(tmp_path / "journal", "uses")}
@@ -146,23 +146,22 @@ def test_an_evolution_has_its_parents_score_until_it_has_its_own(warm: tuple[str
 
 
 def test_a_curriculum_that_resumes_goes_on_as_an_unbroken_one(warm: tuple[str, Path], tmp_path: Path) -> None:
-    unbroken = begun(warm, evolving=evolving())
-    drawn = run_steps(unbroken, 4, 6)
-    unbroken.save(6, tmp_path / "a6", tmp_path / "a", is_end=False)
-    drawn += run_steps(unbroken, 7, 10)
-    unbroken.save(10, tmp_path / "a10", tmp_path / "a", is_end=True)
+    first_run = new_interval(warm, evolving=evolving())
+    drawn_ids = run_steps(first_run, 4, 6)
+    first_run.save(6, tmp_path / "a6", tmp_path / "a", is_end=False)
+    drawn_ids += run_steps(first_run, 7, 10)
+    first_run.save(10, tmp_path / "a10", tmp_path / "a", is_end=True)
 
-    killed = curriculum(warm[0], evolving=evolving())
-    killed.open(fits, warm[1], is_new=True)
-    run_steps(killed, 4, 6)
-    killed.save(6, tmp_path / "b6", tmp_path / "b", is_end=False)
-    run_steps(killed, 7, 8)
-    killed.save(8, tmp_path / "b8", tmp_path / "b", is_end=False)  # of a checkpoint that was not completed
-    drop_after(tmp_path / "b", 6)
-    resumed = curriculum(warm[0], evolving=evolving())
-    resumed.open(fits, tmp_path / "b6", is_new=False)
-    assert run_steps(resumed, 7, 10) == drawn[3:]
-    resumed.save(10, tmp_path / "b10", tmp_path / "b", is_end=True)
+    killed_run = curriculum(warm[0], evolving=evolving())
+    killed_run.open(fits, warm[1], tmp_path / "b", is_new=True)
+    run_steps(killed_run, 4, 6)
+    killed_run.save(6, tmp_path / "b6", tmp_path / "b", is_end=False)
+    run_steps(killed_run, 7, 8)
+    killed_run.save(8, tmp_path / "b8", tmp_path / "b", is_end=False)  # of a checkpoint that was not completed
+    second_attempt = curriculum(warm[0], evolving=evolving())
+    second_attempt.open(fits, tmp_path / "b6", tmp_path / "b", is_new=False)
+    assert run_steps(second_attempt, 7, 10) == drawn_ids[3:]
+    second_attempt.save(10, tmp_path / "b10", tmp_path / "b", is_end=True)
     for name in ("state.json", "buffer.parquet"):
         assert (tmp_path / "a10" / name).read_bytes() == (tmp_path / "b10" / name).read_bytes()
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == {
@@ -174,7 +173,7 @@ def test_training_does_not_wait_for_a_slow_evolver_and_late_evolutions_are_dropp
     (tmp_path / "lock").touch()
     prompts = prompt_set(tmp_path / "prompts", reference=str(tmp_path / "lock"))
     part = Curriculum(prompts, 3, SIZE, "reward_gap", None, 0.5, {"size": 12}, {"kind": "weighted", "fraction": 0.25}, evolving(), lag=1)
-    part.open(fits, None, is_new=True)
+    part.open(fits, None, tmp_path / "journal", is_new=True)
     with (tmp_path / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run_steps(part, 1, 2)  # what step 1 evolves is due at step 2, which goes on without it, and evolves nothing
@@ -196,7 +195,7 @@ def test_training_does_not_wait_for_a_slow_evolver_and_late_evolutions_are_dropp
 def test_prompts_of_another_part_of_the_source_take_the_place_of_the_buffer(warm: tuple[str, Path], tmp_path: Path) -> None:
     fresh = prompt_set(tmp_path / "fresh", "fresh", 6)
     part = Curriculum(warm[0], 3, SIZE, "reward_gap", fresh=fresh, share=0.5)
-    part.open(fits, warm[1], is_new=True)
+    part.open(fits, warm[1], tmp_path / "journal", is_new=True)
     for step in (4, 5):
         prompts = part.draw(step)
         assert [prompt.origin for prompt in prompts] == ["original", "original", "fresh", "fresh"]
@@ -213,9 +212,9 @@ def test_curating_batch_by_batch_keeps_what_curating_everything_at_once_keeps() 
     seeds, children = rows[:3], rows[3:]
     table = pa.Table.from_pylist([{**row, "rejected": None} for row in children], schema=SCHEMAS["evolutions"])
     kept_rows, counts = Curate(name="curate", near_duplicate=0.8).transform(table, pa.Table.from_pylist(seeds, SCHEMAS["prompts"]))
-    seen = SeenPrompts(0.8)
-    seen.add(seeds)
-    reasons = [reason for start in range(0, len(children), 7) for reason in seen.duplicates(children[start : start + 7])]
+    seen_prompts = SeenPrompts(0.8)
+    seen_prompts.add(seeds)
+    reasons = [reason for start in range(0, len(children), 7) for reason in seen_prompts.duplicates(children[start : start + 7])]
     kept_ids = [row["prompt_id"] for row, reason in zip(children, reasons, strict=True) if reason is None]
     assert kept_ids == kept_rows["prompt_id"].to_pylist()
     assert [reasons.count(name) for name in ("duplicate", "near_duplicate")] == [counts[name] for name in ("duplicate", "near_duplicate")]

@@ -41,35 +41,37 @@ def test_the_first_draws_have_the_frequencies_of_the_formula(settings: dict[str,
     entries, choices, draws = [entry(number, score=number % 7, last_use=number % 5) for number in range(12)], Buffer(**settings), 2000
     counts = Counter(PromptBuffer(choices, entries).draw(step=8, count=1, seed=seed)[0].prompt_id for seed in range(draws))
     expected = draws * PromptBuffer(choices, entries).probabilities(8)
-    assert chisquare([counts[one.prompt_id] for one in entries], expected).pvalue > 0.01
+    assert chisquare([counts[item.prompt_id] for item in entries], expected).pvalue > 0.01
 
 
 def test_a_step_draws_every_prompt_at_most_once_and_none_that_it_has() -> None:
     prompts = buffer(*(entry(number, score=number) for number in range(10)))
     known_ids = {prompts.entries[0].prompt_id, prompts.entries[9].prompt_id}
-    drawn = prompts.draw(3, 20, 1, known_ids)
-    assert len({one.prompt_id for one in drawn}) == len(drawn) == 8 and known_ids.isdisjoint(one.prompt_id for one in drawn)
-    assert [one.last_use for one in prompts.entries] == [0, *[3] * 8, 0]
+    drawn_entries = prompts.draw(3, 20, 1, known_ids)
+    assert len({item.prompt_id for item in drawn_entries}) == len(drawn_entries) == 8 and known_ids.isdisjoint(
+        item.prompt_id for item in drawn_entries
+    )
+    assert [item.last_use for item in prompts.entries] == [0, *[3] * 8, 0]
     assert prompts.draw(4, 0, 1) == [] == buffer().draw(1, 3, 1)
 
 
 def test_a_draw_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
     prompts = buffer(*(entry(number, score=number % 3, last_use=number) for number in range(30)))
     pq.write_table(prompts.table(), tmp_path / "buffer.parquet")
-    restored = buffer(*read_entries(tmp_path / "buffer.parquet"))
+    same_buffer = buffer(*read_entries(tmp_path / "buffer.parquet"))
     for step in (40, 41):
-        assert prompts.draw(step, 5, 7) == restored.draw(step, 5, 7)
-    assert prompts.draw(42, 5, 7) != restored.draw(42, 5, 8)
+        assert prompts.draw(step, 5, 7) == same_buffer.draw(step, 5, 7)
+    assert prompts.draw(42, 5, 7) != same_buffer.draw(42, 5, 8)
 
 
 def test_new_prompts_replace_those_of_the_lowest_priority_the_oldest_first() -> None:
     old = [entry(0, 0.1, birth=2, last_use=9), entry(1, 0.1, birth=1, last_use=9), entry(2, 0.9, last_use=9), entry(3, 0.0, last_use=1)]
     prompts = buffer(*old, size=4)
     assert prompts.insert(9, [entry(4, 0.0)]) == [old[1].prompt_id]  # the lowest score is kept because it was not used for long
-    assert [one.score for one in prompts.entries] == [0.1, 0.9, 0.0, 0.0]
-    many = [entry(number, score=number) for number in range(10, 16)]
-    assert len(prompts.insert(10, many)) == 4
-    assert [one.score for one in prompts.entries] == [12, 13, 14, 15]
+    assert [item.score for item in prompts.entries] == [0.1, 0.9, 0.0, 0.0]
+    new_entries = [entry(number, score=number) for number in range(10, 16)]
+    assert len(prompts.insert(10, new_entries)) == 4
+    assert [item.score for item in prompts.entries] == [12, 13, 14, 15]
 
 
 def test_scores_and_uses_of_prompts_that_are_not_there_are_ignored() -> None:
