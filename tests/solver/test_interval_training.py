@@ -28,9 +28,10 @@ STEPS = 4
 """Of an interval: an epoch over the prompts, two in a step."""
 SETTINGS: dict[str, Any] = {
     "iterations": 1,
-    "policy.generator.max_new_tokens": 40,
+    "policy.generator.max_new_tokens": 16,
+    "policy.generator.temperature": 2.0,
     "policy.model": "lettercraft",
-    "reward": {"kind": "verifier", "function": f"{__file__}:length"},
+    "reward": {"kind": "verifier", "function": f"{__file__}:sum_of_letters"},
     "trust_code": True,
     "solver.responses": 2,
     "solver.training.batch_size": 4,
@@ -43,9 +44,9 @@ OFFLINE = {"mode": "offline", "online": None, "solver.training.epochs": 2}
 STATIC = {"online.buffer.share": 0, "creator.control": "no_evolve"}
 
 
-def length(messages: list[dict[str, str]], response: str, reference: str | None) -> float:
-    """Longer is better."""
-    return len(response) / 10
+def sum_of_letters(messages: list[dict[str, str]], response: str, reference: str | None) -> float:
+    """Differs for almost all responses."""
+    return sum(response.encode()) % 97 / 97
 
 
 def trainings(changes: dict[str, Any]) -> list[FunctionStage]:
@@ -61,7 +62,10 @@ class Folders:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        rows = [prompt_row([{"role": "user", "content": f"Take {word}, reverse it."}], "test") for word in WORDS]
+        rows = [
+            prompt_row([{"role": "user", "content": f"Take {word}, sort its letters, then drop its first letter."}], "test")
+            for word in WORDS
+        ]
         write_rows([pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])], SCHEMAS["prompts"], root / "prompts")
 
     def run(self, stage: FunctionStage, name: str, policy: Path) -> Path:
