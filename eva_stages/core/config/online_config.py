@@ -32,5 +32,5 @@ class Online(Section):
     the buffer."""
     buffer: Buffer = Buffer()
     lag: int = Field(0, ge=0)
-    """Steps between the step that draws prompts to evolve and the step at which their evolutions enter the buffer. Training waits for
-    evolutions with 0, and never otherwise: those that are more than twice as late are dropped, and counted."""
+    """Steps from drawing prompts to evolve until their evolutions enter the buffer. With 0 training waits for them; otherwise it waits at
+    checkpoints only, evolutions that are not there enter later, and those that are more than `lag` steps late are dropped and counted."""
