@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from cli.next_steps import after_audit
+from cli.output_options import show_next
 from cli.shared import JsonOption, RunArgument, existing_run, show
 
 
@@ -33,3 +35,4 @@ def audit(
         compute_influence(folder, history, document["iteration"], influence)
         document = audit_document(history, iteration)
     show(document, audit_view, as_json)
+    show_next(after_audit(run, influence is not None), as_json)

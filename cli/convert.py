@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from cli.next_steps import after_conversion
+from cli.output_options import show_next
+
 
 def convert(
     source: Annotated[
@@ -17,3 +20,4 @@ def convert(
     from eva_stages.models.converting import convert as convert_model
 
     print(convert_model(source, folder))
+    show_next(after_conversion(folder))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.next_steps import after_creator, after_solver
 from cli.shared import (
     IterationOption,
     JsonOption,
@@ -33,9 +34,21 @@ def creator(
 ) -> None:
     """Compute the prompts of an iteration: respond, reward, inform, select, evolve, curate, mix. Trains the creator if the recipe does."""
     from cli.running import run_stages
+    from eva_stages.views.creator_prompts import creator_document, creator_view
 
-    changes = changes_of(overrides, trust)
-    run_stages(recipe, changes, run_dir, store, lambda rounds: list(rounds[iteration].creator), as_json, iteration, repair, _check_trains)
+    run_stages(
+        recipe,
+        changes_of(overrides, trust),
+        run_dir,
+        store,
+        lambda rounds: list(rounds[iteration].creator),
+        as_json,
+        lambda _: after_creator(iteration),
+        minimum_iterations=iteration,
+        repair=repair,
+        change=_check_trains,
+        results=(lambda history: creator_document(history, iteration), creator_view),
+    )
 
 
 def solver(
@@ -53,7 +66,18 @@ def solver(
     from cli.running import run_stages
 
     changes = [*changes_of(overrides, trust), *([f"solver.training.runtime.launch={accelerate}"] if accelerate else [])]
-    run_stages(recipe, changes, run_dir, store, lambda rounds: list(rounds[iteration].solver), as_json, iteration, repair, _check_trains)
+    run_stages(
+        recipe,
+        changes,
+        run_dir,
+        store,
+        lambda rounds: list(rounds[iteration].solver),
+        as_json,
+        lambda document: after_solver(document, iteration),
+        minimum_iterations=iteration,
+        repair=repair,
+        change=_check_trains,
+    )
 
 
 def _check_trains(recipe: "Recipe") -> "Recipe":

@@ -5,16 +5,19 @@ from typing import Annotated
 import typer
 
 from cli.completion import complete_benchmarks, complete_recipe
+from cli.next_steps import after_evaluation
+from cli.output_options import with_output_options
 from cli.scoring import ManyFiles, compare, score, table
 from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, StoreOption, TrustOption, changes_of
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate policies on held-out benchmarks.")
-app.command("score", cls=ManyFiles)(score)
-app.command("compare")(compare)
-app.command("table")(table)
+app.command("score", cls=ManyFiles)(with_output_options(score))
+app.command("compare")(with_output_options(compare))
+app.command("table")(with_output_options(table))
 
 
 @app.command("run")
+@with_output_options
 def run(
     target: Annotated[
         str,
@@ -52,6 +55,7 @@ def run(
         store,
         lambda rounds: [stage for iteration in rounds for stage in iteration.evaluation],
         as_json,
+        after_evaluation,
         repair=repair,
         change=lambda recipe: requested_recipe(recipe, bench, judge, baseline, max_cost),
     )

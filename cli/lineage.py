@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from cli.next_steps import after_lineage
+from cli.output_options import show_next
 from cli.shared import JsonOption, RunArgument, existing_run, show
 
 
@@ -23,3 +25,4 @@ def lineage(
     lookup = Lineage(read_history(existing_run(run)))
     document = lookup.tree(prompt_id) if from_seed else lookup.trace(prompt_id)
     show(document, tree_view if from_seed else steps_view, as_json)
+    show_next(after_lineage(run, prompt_id, from_seed), as_json)

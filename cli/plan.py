@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.next_steps import after_plan, after_study_plan
+from cli.output_options import show_next
 from cli.shared import (
     JsonOption,
     OnlineOption,
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from eva_stages.core.study_files import LoadedStudy
     from eva_stages.planning.rates import Rates
 
-NARROWEST, WITH_JUDGING = 112, 144
-"""Columns that the tables of stages and of judging costs need; a narrower terminal wraps them."""
 MEASURE = "Run a few batches of every stage on this machine first, and go by that; nothing that calls a provider is run."
 RATES = "Go by a table of rates (YAML or JSON), as in stages: {respond: {fixed_seconds: 90, seconds_per_unit: 0.4, gpus: 8}}"
 
@@ -74,7 +74,8 @@ def plan(
         known_names = {*labels, *(parsed_label(label)[1] for label in labels)}
         if unused_names := [name for name in given_rates.stages if name not in known_names]:
             note(f"{rates}: {loaded_recipe.name} has no stage {', '.join(unused_names)}")
-    show(document, plan_tables, as_json, WITH_JUDGING if document["judging"] else NARROWEST)
+    show(document, plan_tables, as_json)
+    show_next(after_plan(document), as_json)
 
 
 def plan_study(
@@ -106,6 +107,7 @@ def plan_study(
         _measure(first_run.recipe, first_run.resolved, Run(folder / first_run.label, store))
     document = planned_study(prepared_study, folder, store, given_rates or Rates())
     show(document, study_plan_table, as_json)
+    show_next(after_study_plan(), as_json)
 
 
 def _measure(recipe: "Recipe", resolved: "Resolved", run: "Run") -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.next_steps import after_push
+from cli.output_options import show_next
 from cli.shared import RunArgument, existing_run
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ def push(
     console = Terminal()
     console.print(as_rich([_table(outcomes, dry_run)]))
     if collection:
-        console.print(f"collection: {collection}", soft_wrap=True, highlight=False)
+        console.print(f"collection: {collection}", soft_wrap=True)
+    show_next(after_push(dry_run, collection))
 
 
 def _table(outcomes: "list[Outcome]", dry_run: bool) -> "TextTable":

@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from cli.completion import complete_run
+from cli.next_steps import after_report
+from cli.output_options import show_next
 from cli.shared import existing_run
 
 
@@ -22,3 +24,4 @@ def report(
     print_text(f"{path}\n")
     if open_it:
         typer.launch(str(path.resolve()))
+    show_next(after_report(runs, open_it))

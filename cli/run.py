@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.completion import complete_recipe, complete_stage
+from cli.next_steps import after_run
 from cli.shared import JsonOption, RepairOption, RunDirOption, SetOption, StoreOption, TrustOption, changes_of
 
 
@@ -29,4 +30,6 @@ def run(
     from eva_stages.api.run_completion import stages_until
 
     changes = [*changes_of(overrides, trust), *([f"iterations={iterations}"] if iterations is not None else [])]
-    run_stages(recipe, changes, run_dir, store, lambda rounds: stages_until(rounds, last_stage, "--until"), as_json, repair=repair)
+    run_stages(
+        recipe, changes, run_dir, store, lambda rounds: stages_until(rounds, last_stage, "--until"), as_json, after_run, repair=repair
+    )

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cli.output_options import show_next
 from cli.shared import run_folder, show
 
-NARROWEST, WITH_BENCHMARKS = 112, 140
-"""Columns that the tables of intervals need; a narrower terminal wraps them."""
-
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from eva_stages.core.config.recipe import Recipe
     from eva_stages.core.rounds import Iteration
     from eva_stages.core.run_folder import Run
     from eva_stages.core.stage import Stage
+    from eva_stages.views.history import History
 
 
 def run_stages(
@@ -23,9 +24,11 @@ def run_stages(
     store: Path | None,
     choose: "Callable[[list[Iteration]], list[Stage]]",
     as_json: bool,
+    next_step: "Callable[[dict[str, Any]], str]",
     minimum_iterations: int = 0,
     repair: bool = False,
     change: "Callable[[Recipe], Recipe] | None" = None,
+    results: "tuple[Callable[[History], dict[str, Any]], Callable[[dict[str, Any]], RenderableType]] | None" = None,
 ) -> None:
     """Load the recipe, run the selected stages with everything they need, and print the table.
 
@@ -33,7 +36,9 @@ def run_stages(
         choose: selects stages from the run's iterations.
         minimum_iterations: the recipe is extended to this number of iterations.
         repair: recompute complete artifacts whose content changed since they were committed.
+        next_step: what to do next, from the run's summary.
         change: changes or refuses the recipe, after the overrides.
+        results: reads what is printed from the run, and shows it; in place of the run's summary.
     """
     from eva_stages.api.run_completion import complete_run
     from eva_stages.core.progress import Reporter
@@ -46,17 +51,24 @@ def run_stages(
         recipe = recipe.model_copy(update={"iterations": minimum_iterations})
     run = run_folder(recipe, run_dir, store)
     complete_run(recipe, run, choose, Reporter(), repair)
-    _show(run, as_json)
+    _show(run, as_json, next_step, results)
 
 
-def _show(run: "Run", as_json: bool) -> None:
+def _show(
+    run: "Run",
+    as_json: bool,
+    next_step: "Callable[[dict[str, Any]], str]",
+    results: "tuple[Callable[[History], dict[str, Any]], Callable[[dict[str, Any]], RenderableType]] | None",
+) -> None:
     from eva_stages.core.terminal import note
     from eva_stages.core.variants import other_variants
     from eva_stages.views.history import read_history
     from eva_stages.views.run_summary import summary
     from eva_stages.views.summary_tables import summary_tables
 
-    document = summary(read_history(run, skip_damaged=True))
+    read_document, view = results or (summary, summary_tables)
+    document = read_document(read_history(run, skip_damaged=True))
     for variant in other_variants(run):
         note(variant.description(run.root))
-    show(document, summary_tables, as_json, WITH_BENCHMARKS if document["benchmarks"] else NARROWEST)
+    show(document, view, as_json)
+    show_next(next_step(document), as_json)

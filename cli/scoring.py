@@ -8,14 +8,14 @@ from typer.core import TyperCommand
 
 from cli.bench_names import JUDGED_BENCHMARKS
 from cli.completion import complete_run
+from cli.next_steps import after_comparison, after_scores, after_table
+from cli.output_options import show_next
 from cli.shared import JsonOption, RunArgument, existing_run, show
 
 if TYPE_CHECKING:
     from eva_stages.core.text_table import TextTable
     from eva_stages.views.comparison import Measurement
 
-NARROWEST = 140
-"""Columns that the score tables need; a narrower terminal wraps them."""
 _LIST_OPTIONS = ("--judgments", "--answers")
 
 CsvOption = Annotated[bool, typer.Option("--csv", help="The table as CSV on stdout, numbers in full.")]
@@ -83,6 +83,7 @@ def score(
         ]
         draw({label: model["categories"] for label, model in zip(labels, document["models"], strict=True)}, radar)
     _print(document, score_tables(document), as_json, as_csv, as_markdown)
+    show_next(after_scores(bench), as_json or as_csv or as_markdown)
 
 
 def compare(
@@ -114,6 +115,7 @@ def compare(
     sides = [_values(side, bench) for side in (a, *(other_sides or []))]
     document = compare_values(sides) if other_sides else compare_iterations(sides[0])
     _print(document, comparison_tables(document), as_json, as_csv, as_markdown)
+    show_next(after_comparison([a, *(other_sides or [])], bench), as_json or as_csv or as_markdown)
 
 
 def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = False, as_markdown: MarkdownOption = False) -> None:
@@ -129,6 +131,7 @@ def table(run: RunArgument, as_json: JsonOption = False, as_csv: CsvOption = Fal
         note(variant.description(folder.root))
     document = run_results(summary(read_history(folder)))
     _print(document, run_table(document), as_json, as_csv, as_markdown)
+    show_next(after_table(run), as_json or as_csv or as_markdown)
 
 
 def _values(side: str, bench: str | None) -> "list[Measurement]":
@@ -170,4 +173,4 @@ def _print(document: dict[str, Any], tables: "list[TextTable]", as_json: bool, a
     elif as_markdown:
         print_text(text_table.as_markdown(tables))
     else:
-        show(document, lambda _: text_table.as_rich(tables), as_json, NARROWEST)
+        show(document, lambda _: text_table.as_rich(tables), as_json)

@@ -86,7 +86,7 @@ def existing_run(run: str) -> "Run":
     return folder
 
 
-def show(document: Any, table: "Callable[[Any], RenderableType]", as_json: bool, least_width: int = 0) -> None:
+def show(document: Any, table: "Callable[[Any], RenderableType]", as_json: bool) -> None:
     """Print a document as JSON, or as a table."""
     from eva_stages.core.redaction import hide_in_data
     from eva_stages.core.terminal import Terminal, print_json
@@ -94,7 +94,7 @@ def show(document: Any, table: "Callable[[Any], RenderableType]", as_json: bool,
     if as_json:
         print_json(document)
     else:
-        Terminal(least_width=least_width).print(table(hide_in_data(document)))
+        Terminal().print(table(hide_in_data(document)))
 
 
 def this_command() -> str:

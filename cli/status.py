@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from cli.next_steps import after_status, after_study_status
+from cli.output_options import show_next
 from cli.shared import JsonOption, RunArgument, existing_run, show, study_folder
 
 if TYPE_CHECKING:
@@ -24,14 +26,17 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     from eva_stages.views.study_status import study_status, study_status_table
 
     if (folder := study_folder(run)) is not None:
-        show(study_status(folder), study_status_table, as_json)
+        study_document = study_status(folder)
+        show(study_document, study_status_table, as_json)
+        show_next(after_study_status(study_document), as_json)
         return
     watch, terminal = Watch(existing_run(run)), Terminal()
     document = watch.document()
     if document["locked_by"] and terminal.is_terminal and not as_json:
-        _follow(watch, terminal)
+        show_next(after_status(_follow(watch, terminal)))
     else:
         show(document, _status_view, as_json)
+        show_next(after_status(document), as_json)
 
 
 def _status_view(document: dict[str, Any], height: int | None = None) -> "Group":
@@ -41,8 +46,8 @@ def _status_view(document: dict[str, Any], height: int | None = None) -> "Group"
     return as_rich([status_table(document, height)])
 
 
-def _follow(watch: "Watch", terminal: "Terminal") -> None:
-    """Show a live table, and the complete table at the end."""
+def _follow(watch: "Watch", terminal: "Terminal") -> dict[str, Any]:
+    """Show a live table, and the complete table at the end; returns its document."""
     import time
 
     from rich.live import Live
@@ -59,3 +64,4 @@ def _follow(watch: "Watch", terminal: "Terminal") -> None:
     except KeyboardInterrupt:  # Ctrl-C ends the watching; the run continues
         pass
     terminal.print(_status_view(hide_in_data(document)))
+    return document

@@ -1,11 +1,12 @@
 """What reports the progress of a run or a study that Python code started: the command's bars, a function, or nothing."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from eva_stages.core.progress import Reporter, Task
+from eva_stages.core.progress import RUNNING, Reporter, Task
 from eva_stages.core.redaction import redact
+from eva_stages.core.stage import Stage
 from eva_stages.core.study_progress import StudyReporter
 from eva_stages.core.terminal import notes_to, warn
 
@@ -53,15 +54,19 @@ class FunctionReporter(Reporter):
             self.log(text)
 
     @contextmanager
-    def task(self, label: str, unit: str = "rows") -> Iterator[Task]:
-        yield FunctionTask(self, self._receiver, label, unit)
+    def run(self, stages: Sequence[Stage], planned_seconds: Mapping[str, float | None]) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def task(self, label: str, unit: str = "rows", phase: str = RUNNING, expected_seconds: float | None = None) -> Iterator[Task]:
+        yield FunctionTask(self, self._receiver, label, unit, phase)
 
 
 class FunctionTask(Task):
     """The progress of one stage, given to a function."""
 
-    def __init__(self, reporter: Reporter, receiver: Receiver, label: str, unit: str) -> None:
-        super().__init__(reporter.console, label, unit, None)
+    def __init__(self, reporter: Reporter, receiver: Receiver, label: str, unit: str, phase: str) -> None:
+        super().__init__(reporter.console, label, unit, phase)
         self._reporter, self._receiver, self._given_unit = reporter, receiver, unit
 
     def update(self, units: int, total: int, tokens: float = 0, detail: str = "") -> None:

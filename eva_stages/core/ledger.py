@@ -222,6 +222,11 @@ def planned_entries(root: Path) -> dict[str, dict[str, Any]]:
     return {entry["fingerprint"]: entry for entry in (entries if isinstance(entries, list) else []) if _is_planned(entry)}
 
 
+def planned_seconds(root: Path) -> dict[str, float | None]:
+    """How long every stage is planned to take, as in `planned_entries`; None where its rate was not known."""
+    return {key: entry.get("seconds_expected") for key, entry in planned_entries(root).items()}
+
+
 def _is_planned(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("fingerprint"), str):
         return False

@@ -6,6 +6,7 @@ at the same time changes no result: each has the same settings, threads included
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 
 import psutil
 
@@ -13,10 +14,10 @@ from eva_stages.core.config.engine_config import Engine, LocalEngine
 from eva_stages.core.devices import cpu_cores, has_accelerator
 from eva_stages.core.job_context import NICENESS, interruption, job
 from eva_stages.core.kinds import Role
-from eva_stages.core.ledger import tree_bytes
+from eva_stages.core.ledger import planned_seconds, tree_bytes
 from eva_stages.core.progress import Reporter
 from eva_stages.core.run_folder import Run
-from eva_stages.core.runner import complete_stage, completed_stages, report_waiting
+from eva_stages.core.runner import complete_stage, completed_stages, reported_wait
 from eva_stages.core.stage import RUN, WORK, FunctionStage, Outside, Stage, closure, uses
 
 STAGES_AT_A_TIME = 2
@@ -64,7 +65,7 @@ class _Overlap:
         self._tasks: dict[Future[None], Stage] = {}
 
     def complete(self) -> None:
-        with ThreadPoolExecutor(STAGES_AT_A_TIME, "stage") as pool:
+        with self._reporter.run(self._stages, planned_seconds(self._run.root)), ThreadPoolExecutor(STAGES_AT_A_TIME, "stage") as pool:
             try:
                 while len(self._complete_fingerprints) < len(self._stages):
                     while len(self._tasks) < STAGES_AT_A_TIME and (stage := self._next_stage()):
@@ -100,10 +101,10 @@ class _Overlap:
         """In a thread: complete a stage."""
         is_waiting = False
         is_beside = stage.fingerprint not in self._needed_fingerprints and not self._needed_fingerprints <= self._complete_fingerprints
-        with job({NICENESS: NICENESS_BESIDE} if is_beside else {}):
+        with job({NICENESS: NICENESS_BESIDE} if is_beside else {}), ExitStack() as waiting:
             while holder := complete_stage(self._run, stage, self._reporter, self._engine, self._repair, self._logged_stages, wait=False):
                 if not is_waiting:
-                    report_waiting(self._run, stage, self._reporter, holder)
+                    waiting.enter_context(reported_wait(self._run, stage, self._reporter, holder))
                     is_waiting = True
                 if interruption.wait(RETRY_SECONDS):
                     raise KeyboardInterrupt

@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from eva_stages.core.config.engine_config import Engine, RayEngine
-from eva_stages.core.errors import StageError
+from eva_stages.core.errors import DamagedError, StageError
 from eva_stages.core.failures import commonest, split
 from eva_stages.core.ledger import used_devices
 from eva_stages.core.parts import BEGIN_MARK, FAILED_CALLS, NAME, drop_failed, merge_parts, part_facts, read_parts, settle_parts
 from eva_stages.core.process import run_in_child
-from eva_stages.core.progress import Reporter, Task
+from eva_stages.core.progress import LOADING, RESUMING, STARTING, Reporter, Task
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.run_folder import Run
@@ -79,6 +80,17 @@ def run_rows(
     return {"counts": counts, "failures": failures, "computed_share": computed_rows / total if total else 1, **device_facts}
 
 
+def parts_follower(parts: Path, source: Path, task: Task) -> Callable[[], None]:
+    """What shows the progress of a stage that another process computes, from its part files."""
+    progress = _PartProgress(parts, count_rows(source), task, lambda: None)
+
+    def follow() -> None:
+        with suppress(OSError, DamagedError):  # the other process is complete, or has not started
+            progress()
+
+    return follow
+
+
 def _check_ids(stage: RowStage, source: Path, target: Path, work: Path) -> None:
     """Raises:
     StageError: if the stage creates no prompts, and its output prompts are not its input prompts.
@@ -126,8 +138,10 @@ class _PartProgress:
         self._seen_files: set[str] = set()
         self._rows = 0
         self._tokens = 0.0
+        self._is_started = False
 
     def __call__(self) -> None:
+        """Read the new part files. The first call is before the stage's processes start, the others while they work."""
         self._report()
         for entry in os.scandir(self._parts):
             if NAME.fullmatch(entry.name) and entry.name not in self._seen_files:
@@ -137,4 +151,7 @@ class _PartProgress:
                 self._tokens += statistics.get("output_tokens", 0)
         if (self._parts.parent / BEGIN_MARK).exists():
             self._task.mark(self._rows)
+        elif self._is_started and self._task.phase in (STARTING, RESUMING):
+            self._task.phase = LOADING
+        self._is_started = True
         self._task.update(self._rows, self._total, self._tokens)

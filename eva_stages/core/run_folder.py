@@ -2,7 +2,7 @@
 
     runs/<run>
       recipe.yaml, stages.json (the recipe's stages), events.jsonl, lock
-      stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json, pipeline.yaml of row stages
+      stages/<iteration>-<stage>-<fp12>/{data/*.parquet | model/}, manifest.json, the logs, pipeline.yaml of row stages
       work -> the work in progress of the run's store
       damaged/<iteration>-<stage>-<fp12>.<n>   artifacts that a repair moved away
 
@@ -25,15 +25,8 @@ from eva_stages.core.errors import DamagedError, DataError, LockedError, Unreada
 from eva_stages.core.event_log import add_event, read_events, utc_now
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.kinds import folder_label
-from eva_stages.core.manifests import (
-    PIPELINE,
-    artifact_name,
-    content,
-    git_revision,
-    package_versions,
-    read_manifest,
-    write_manifest,
-)
+from eva_stages.core.logs import keep_logs
+from eva_stages.core.manifests import PIPELINE, artifact_name, content, git_revision, package_versions, read_manifest, write_manifest
 from eva_stages.core.ourfiles import read_json, rebuilt
 from eva_stages.core.planned_stages import PLAN, PlannedStage, read_planned_stages, stage_of_folder, write_planned_stages
 from eva_stages.core.stage import Outside, Stage
@@ -228,6 +221,7 @@ class Run:
         artifact.rename(ready / artifact.name)
         if (pipeline := self.work / stage.folder / PIPELINE).is_file():
             shutil.copyfile(pipeline, ready / PIPELINE)  # an attempt that is killed here must find it again
+        keep_logs(self.work / stage.folder, ready)
         manifest = write_manifest(ready, manifest)
         if self.shares:
             self.store.remove(stage.folder)  # damaged, or built from other inputs

@@ -6,7 +6,8 @@ that holds the stage's lock computes it, the others wait, then verify the artifa
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,13 +19,13 @@ from eva_stages.core.durable import UNWRITABLE, unwritable
 from eva_stages.core.errors import DamagedError, EvaError, StageError, describe
 from eva_stages.core.event_log import utc_now
 from eva_stages.core.failures import commonest
-from eva_stages.core.ledger import devices, last_sign, pace, tree_bytes
-from eva_stages.core.logs import save_traceback
+from eva_stages.core.ledger import devices, last_sign, pace, planned_seconds, tree_bytes
+from eva_stages.core.logs import LogReader, logs_in, save_traceback
 from eva_stages.core.notices import NoticeReader
 from eva_stages.core.outside import OutsideInputs
 from eva_stages.core.process import held_in_children
-from eva_stages.core.progress import Reporter, Task, facts
-from eva_stages.core.row_running import run_rows, run_table
+from eva_stages.core.progress import RESUMING, RUNNING, STARTING, WAITING, Reporter, Task, facts
+from eva_stages.core.row_running import parts_follower, run_rows, run_table
 from eva_stages.core.run_folder import Run, attempt_record
 from eva_stages.core.stage import FunctionStage, RowStage, Stage, TableStage, closure
 from eva_stages.core.tables import FILE, count_rows
@@ -59,9 +60,10 @@ def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engin
         DamagedError: naming the first such artifact, without `repair`.
         StageError: naming the stage and the cause; completed work is saved.
     """
-    logged_stages = completed_stages(run)
-    for stage in closure(list(stages)):
-        complete_stage(run, stage, reporter, engine, repair, logged_stages)
+    logged_stages, all_stages = completed_stages(run), closure(list(stages))
+    with reporter.run(all_stages, planned_seconds(run.root)):
+        for stage in all_stages:
+            complete_stage(run, stage, reporter, engine, repair, logged_stages)
 
 
 def completed_stages(run: Run) -> set[str]:
@@ -88,12 +90,15 @@ def complete_stage(
         if not repair:
             raise DamagedError(fault)
         _put_aside(run, stage, fault, reporter)
+    clock = time.monotonic()
     if run.holds(stage):
         if stage.fingerprint not in logged_stages:  # killed between its commit and its event
             _log_completed(run, stage)
         _settle(run, stage)
     elif holder := _complete(run, stage, reporter, engine, wait):
         return holder
+    seconds = run.manifest(stage)["seconds"]
+    reporter.complete(stage, seconds, min(seconds, time.monotonic() - clock))
     _examine(run, stage, reporter)
     return None
 
@@ -110,26 +115,33 @@ def _settle(run: Run, stage: Stage) -> None:
 def _complete(run: Run, stage: Stage, reporter: Reporter, engine: Engine, wait: bool) -> str | None:
     """Take a stage's artifact from the store, or compute it, waiting while another process does; returns who has locked the stage."""
     holders: list[str] = []
+    with ExitStack() as waiting:
 
-    def report(holder: str) -> None:
-        report_waiting(run, stage, reporter, holder)
+        def report(holder: str) -> None:
+            waiting.enter_context(reported_wait(run, stage, reporter, holder))
 
-    with run.store.lock(stage.folder, f"for the run {run.root}", report if wait else holders.append, wait) as lock:
-        if lock is None:
-            return holders[0]
-        if fault := run.take(stage):
-            reporter.say(f"{stage.label}: the store's artifact is not used: {fault}")
-        if not run.holds(stage):
-            _compute(run, stage, reporter, engine, lock)
-        elif _log_completed(run, stage) == "reused":
-            reporter.log(f"{stage.label}: reused from the store {run.store.root}, {_summary(run.manifest(stage))}")
+        with run.store.lock(stage.folder, f"for the run {run.root}", report if wait else holders.append, wait) as lock:
+            waiting.close()
+            if lock is None:
+                return holders[0]
+            if fault := run.take(stage):
+                reporter.say(f"{stage.label}: the store's artifact is not used: {fault}")
+            if not run.holds(stage):
+                _compute(run, stage, reporter, engine, lock)
+            elif _log_completed(run, stage) == "reused":
+                reporter.log(f"{stage.label}: reused from the store {run.store.root}, {_summary(run.manifest(stage))}")
     return None
 
 
-def report_waiting(run: Run, stage: Stage, reporter: Reporter, holder: str) -> None:
-    """Report that another process computes a stage that the run needs."""
+@contextmanager
+def reported_wait(run: Run, stage: Stage, reporter: Reporter, holder: str) -> Iterator[None]:
+    """Report that another process computes a stage that the run needs, and while the block runs, how far it is."""
     run.event("waits", stage=stage.label, fingerprint=stage.fingerprint, holder=holder)
     reporter.say(f"{stage.label}: waiting for {holder}, which has locked this stage; the artifact that it completes will be reused")
+    with reporter.task(stage.label, stage.kind.unit, WAITING, reporter.expected_seconds(stage)) as task:
+        if isinstance(stage, RowStage):
+            task.poll = parts_follower(run.work / stage.folder / "parts", run.folder(stage.inputs[stage.sources[0]]), task)
+        yield
 
 
 def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: TextIO) -> None:
@@ -137,10 +149,13 @@ def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: T
     event = {"stage": stage.label, "fingerprint": stage.fingerprint, "attempt": uuid4().hex[:12]}
     run.event("resume" if is_resumed else "start", **event, **({"last_sign": last_sign(run.work / stage.folder)} if is_resumed else {}))
     clock = time.monotonic()
-    reporter.log(f"{stage.label}: {'resumes' if is_resumed else 'starts'}")
+    if is_resumed:
+        reporter.log(f"{stage.label}: resumes")
+    else:
+        reporter.log_start(f"{stage.label}: starts")
     try:
         with held_in_children(lock.fileno()):
-            manifest = _run(run, stage, reporter, engine, event["attempt"])
+            manifest = _run(run, stage, reporter, engine, event["attempt"], is_resumed)
         _log_completed(run, stage)
         run.clear(stage)
     except KeyboardInterrupt:
@@ -150,7 +165,7 @@ def _compute(run: Run, stage: Stage, reporter: Reporter, engine: Engine, lock: T
     except (Exception, SystemExit, GeneratorExit) as error:
         cause = _cause(error, run)
         _try_event(run, "failed", {**event, "seconds": round(time.monotonic() - clock, 3), "cause": cause.splitlines()[0]})
-        raise StageError(f"stage {stage.label} failed: {cause}") from error
+        raise StageError(f"stage {stage.label} failed: {cause}{_logs_text(run.work / stage.folder, cause)}") from error
     reporter.log(f"{stage.label}: done, {_summary(manifest)}")
 
 
@@ -161,6 +176,12 @@ def _cause(error: BaseException, run: Run) -> str:
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return str(unwritable(error, Path(error.filename2 or error.filename or run.store.root)))
     return f"{describe(error)}; the traceback is in {save_traceback(error, run.root)}"
+
+
+def _logs_text(work: Path, cause: str) -> str:
+    """Where the logs of a failed attempt are, if its cause does not name them."""
+    names = [str(log) for log in logs_in(work) if str(log) not in cause]
+    return f"; its log: {', '.join(names)}" if names else ""
 
 
 def _put_aside(run: Run, stage: Stage, fault: str, reporter: Reporter) -> None:
@@ -208,7 +229,7 @@ def _try_event(run: Run, kind: str, facts: dict[str, Any]) -> None:
         return
 
 
-def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: str) -> dict[str, Any]:
+def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: str, is_resumed: bool) -> dict[str, Any]:
     start_time, clock = utc_now(), time.monotonic()
     if (earlier_run := attempt_record(run.work / stage.folder).get("run")) is not None:
         take_over_calls(Path(earlier_run) / CALLS, run.root / CALLS, stage.folder)
@@ -224,7 +245,9 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: st
         for text in notices.new_texts():
             reporter.say(f"{stage.label}: {text}")
 
-    with reporter.task(stage.label, stage.kind.unit) as task:
+    phase = RESUMING if is_resumed else STARTING if isinstance(stage, RowStage) or stage.kind.unit == "steps" else RUNNING
+    with reporter.task(stage.label, stage.kind.unit, phase, reporter.expected_seconds(stage)) as task:
+        task.log = LogReader(work)
         match stage:
             case RowStage():
                 result = run_rows(run, stage, work, artifact, folders, task, engine, reporter, report_notices)

@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.table import Table
 
 from eva_stages.core.harmless import visible
-from eva_stages.core.progress import Reporter, Task, dollars, duration
+from eva_stages.core.progress import RUNNING, Reporter, Task, dollars, duration
 from eva_stages.core.redaction import redact
 from eva_stages.core.stage import Stage
-from eva_stages.core.terminal import Terminal
+from eva_stages.core.terminal import Terminal, Verbosity, styled_line, verbosity
 
 PLAIN_SECONDS = 60.0
 """Without a terminal: between two lines, if no run ends."""
@@ -58,7 +58,7 @@ class StudyReporter:
     def say(self, text: str) -> None:
         """Show a line that stays."""
         self._report_time = time.monotonic()
-        self.console.print(redact(text), highlight=False, soft_wrap=True)
+        self.console.print(styled_line(redact(text)), soft_wrap=not self.console.is_terminal)
 
     def of_run(self, label: str) -> "RunReporter":
         self._begin_times.setdefault(label, time.monotonic())
@@ -103,7 +103,8 @@ class StudyReporter:
         self._tasks.pop(label, None)
         seconds = time.monotonic() - self._begin_times.get(label, time.monotonic())
         result = f"done in {duration(seconds)}" if cause is None else f"failed: {cause}"
-        self.say(f"{label}: {result}; {self._sums()}")
+        if cause is not None or verbosity() > Verbosity.QUIET:
+            self.say(f"{label}: {result}; {self._sums()}")
 
     def show(self, idle_runs: Sequence[RunInProgress], running_runs: Sequence[RunInProgress], threads: int) -> None:
         """Show what remains; called again and again."""
@@ -114,8 +115,8 @@ class StudyReporter:
             if stage.fingerprint not in self._counted_stages
         }
         self._remaining_text = self._remaining_time(list(remaining_stages.values()), threads)
-        if not self.console.is_terminal and time.monotonic() - self._report_time > PLAIN_SECONDS:
-            states = [f"{label} {task.label}" for label, task in list(self._tasks.items())]
+        if verbosity() > Verbosity.QUIET and not self.console.is_terminal and time.monotonic() - self._report_time > PLAIN_SECONDS:
+            states = [f"{label} {task.label} {task.state}" for label, task in list(self._tasks.items())]
             self.say(f"running: {', '.join(states) or 'none'}; {self._sums()}")
 
     def _remaining_time(self, names: Sequence[str], threads: int) -> str:
@@ -130,14 +131,14 @@ class StudyReporter:
         failures = sum(cause is not None for cause in self._causes.values())
         parts = [f"{len(self._causes) - failures} of {len(self._labels)} runs done", *([f"{failures} failed"] if failures else [])]
         cost = f", USD {dollars(self._usd)} so far" if self._usd else ""
-        return f"{', '.join(parts)}{self._remaining_text}{cost}"
+        return f"{', '.join(parts)}, {duration(time.monotonic() - self._began)}{self._remaining_text}{cost}"
 
     @contextmanager
     def live(self) -> Iterator[None]:
         """On a terminal: show the table while the block runs."""
         live = Live(console=self.console, get_renderable=self._table, transient=True, refresh_per_second=REFRESHES_PER_SECOND)
         try:
-            with live if self.console.is_terminal else nullcontext():
+            with live if self.console.is_terminal and verbosity() > Verbosity.QUIET else nullcontext():
                 yield
         finally:
             for message, count in self._reported_messages.items():
@@ -164,7 +165,7 @@ class RunReporter(Reporter):
     """Reports for one run of a study; the table or the line of the run takes the place of routine events."""
 
     def __init__(self, study: StudyReporter, label: str) -> None:
-        self.console = study.console
+        super().__init__()
         self._study, self._label = study, label
 
     def log(self, text: str) -> None:
@@ -174,8 +175,8 @@ class RunReporter(Reporter):
         self._study.say_once(self._label, text)
 
     @contextmanager
-    def task(self, label: str, unit: str = "rows") -> Iterator[Task]:
-        task = _StudyTask(self._study, self._label, label, unit)
+    def task(self, label: str, unit: str = "rows", phase: str = RUNNING, expected_seconds: float | None = None) -> Iterator[Task]:
+        task = _StudyTask(self._study, self._label, label, unit, phase, expected_seconds)
         self._study.show_task(self._label, task)
         start = time.monotonic()
         try:
@@ -186,8 +187,8 @@ class RunReporter(Reporter):
 
 
 class _StudyTask(Task):
-    def __init__(self, study: StudyReporter, run: str, label: str, unit: str) -> None:
-        super().__init__(study.console, label, unit, None)
+    def __init__(self, study: StudyReporter, run: str, label: str, unit: str, phase: str, expected_seconds: float | None) -> None:
+        super().__init__(study.console, label, unit, phase, expected_seconds)
         self._study, self._run = study, run
 
     def note(self, text: str) -> None:

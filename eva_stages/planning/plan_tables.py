@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from eva_stages.core.progress import duration, span
 from eva_stages.core.text_table import TextTable, as_rich
 
+OPTIONAL_HEADS = ("disk", "interval", "at most", "tokens in")
 HEADS = ("stage", "state", "rows", "tokens in", "out", "at most", "time", "interval", "GPU-h", "disk", "USD")
 JUDGING_HEADS = ("benchmark", "judge", "policies", "calls", "tokens in", "tokens out", "USD")
 UNKNOWN = "-"
@@ -30,7 +31,9 @@ def _stage_table(document: dict[str, Any]) -> TextTable:
             rows.append(_sum_row(f"iteration {iteration['iteration']}", iteration, ""))
     sums.add(len(rows))
     rows.append(_sum_row("all to do", document["to_do"], "wall_"))
-    return TextTable(f"{document['recipe']} in {document['run']}", HEADS, rows, alignment="LLrrrrrRrrR", sums=frozenset(sums))
+    return TextTable(
+        f"{document['recipe']} in {document['run']}", HEADS, rows, alignment="LLrrrrrRrrr", sums=frozenset(sums), optional=OPTIONAL_HEADS
+    )
 
 
 def _stage_row(entry: dict[str, Any]) -> list[str]:

@@ -5,7 +5,6 @@ its metrics to a file that is read here, and resumes from its last complete chec
 """
 
 import json
-import math
 import sys
 import uuid
 from pathlib import Path
@@ -21,6 +20,7 @@ from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.patches import processor_environment
 from eva_stages.core.process import run_in_child
+from eva_stages.core.progress import LOADING, RESUMING, STARTING
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import WORK
 from eva_stages.models.architecture import position_count, vocabulary_size
@@ -240,5 +240,6 @@ def _show(context: Context, job: TrainingJob, begun_bytes: int) -> None:
             pairs, total = int(progress["pairs"]), int(progress["of"])
         except (DamagedError, KeyError, TypeError, ValueError):  # it is being rewritten
             return
-        steps = math.ceil(total / job.training.batch_size) * job.training.epochs
-        context.task.update(0, steps, detail=f"reference {pairs:,} of {total:,} pairs")
+        context.task.prepare("reference", pairs, total, "pairs")
+    elif context.task.phase in (STARTING, RESUMING):
+        context.task.phase = LOADING

@@ -119,7 +119,7 @@ def run_list_table(document: dict[str, Any]) -> Group:
         f"store {store['store']}: {decimal(store['bytes'])}; {decimal(store['unused_bytes'])} that no run uses (delete: eva gc)"
         for store in document["stores"]
     ]
-    return as_rich([TextTable(f"runs in {document['folder']}", HEADS, rows, notes, "LllRRL")])
+    return as_rich([TextTable(f"runs in {document['folder']}", HEADS, rows, notes, "LllRRL", optional=("shared", "recipe"))])
 
 
 def _state(entry: dict[str, Any]) -> str:

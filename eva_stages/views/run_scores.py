@@ -48,7 +48,7 @@ def run_table(document: dict[str, Any]) -> list[TextTable]:
                 rows.append((name, entry["model"], None, entry["score"], None, None, None, source))
     notes = ["intervals: eva's own, over questions" if rows else "no evaluation of this run is complete yet"]
     notes += [f"({number}) {source}" for number, source in enumerate(sources, 1)]
-    return [TextTable(document["run"], (*keys, "source"), rows, tuple(notes))]
+    return [TextTable(document["run"], (*keys, "source"), rows, tuple(notes), optional=("source", "questions"))]
 
 
 def _lettercraft(summary: dict[str, Any]) -> list[dict[str, Any]]:

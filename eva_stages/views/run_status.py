@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.errors import DamagedError
+from eva_stages.core.kinds import parsed_label
 from eva_stages.core.ledger import Attempts, actual, earlier_attempts, planned_entries, sums
+from eva_stages.core.logs import logs_in
 from eva_stages.core.parts import part_facts, part_files
 from eva_stages.core.planned_stages import PlannedStage
 from eva_stages.core.progress import duration
 from eva_stages.core.run_folder import Run
+from eva_stages.core.store import WORK
 from eva_stages.core.text_table import TextTable
 from eva_stages.core.variants import other_variants
 from eva_stages.solver.launching import METRICS, last_entry
@@ -32,7 +35,8 @@ class Watch:
     def document(self) -> dict[str, Any]:
         """Every stage of the run's recipe with its state (done, running, failed, unfinished, to do) and with its plan.
 
-        Complete stages have their cost (`core.ledger.actual`); `ledger` has the sums, and the plan for the remaining stages.
+        Complete stages have their cost (`core.ledger.actual`); `ledger` has the sums, and the plan for the remaining stages. `logs` are the
+        files with what a stage's processes printed.
         """
         holder, events, history = self._run.holder(), self._run.events(), read_history(self._run)
         plan = planned_entries(self._run.root)
@@ -43,7 +47,7 @@ class Watch:
             key = stage_key(stage.fingerprint)
             entry = {"stage": stage.label, "fingerprint": key}
             if artifact := history.artifact(stage):
-                entry |= _complete_entry(artifact, attempts.get(key, Attempts()))
+                entry |= _complete_entry(artifact, attempts.get(key, Attempts())) | {"logs": _log_names(artifact.folder)}
             else:
                 entry |= self._open_entry(history, stage, event_of_stage.get(key, {}), holder is not None)
             entries.append({**entry, "planned": plan.get(key)})
@@ -68,11 +72,12 @@ class Watch:
         rows = sum(map(self._rows, part_files(work / "parts"))) or None
         state = "failed" if event.get("event") == "failed" else "unfinished" if work.is_dir() else "to do"
         cause = event.get("cause") if state == "failed" else None
-        entry: dict[str, Any] = {"state": state, "rows": rows, "seconds": None, "counts": {}, "cause": cause}
+        entry: dict[str, Any] = {"state": state, "rows": rows, "seconds": None, "counts": {}, "cause": cause, "logs": _log_names(work)}
         if not is_locked or event.get("event") not in RUNNING_EVENTS:
             return entry
         total = _total(history, stage)
         progress = {"total": total, "since": event["time"], "step": last_entry(work / METRICS), "waiting_for": event.get("holder")}
+        progress["resumed"] = event["event"] == "resume"
         return {**entry, "state": "running", **progress}
 
     def _rows(self, part: Path) -> int:
@@ -83,6 +88,10 @@ class Watch:
             except DamagedError:
                 return 0
         return self._parts[part]
+
+
+def _log_names(folder: Path) -> list[str]:
+    return [str(log) for log in logs_in(folder)]
 
 
 def _complete_entry(artifact: Artifact, attempts: Attempts) -> dict[str, Any]:
@@ -97,17 +106,39 @@ def _total(history: History, stage: PlannedStage) -> int | None:
 
 
 def _remaining_work(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The planned time of the stages that are not complete, minus the elapsed time of a running stage; null where a plan is missing."""
-    waiting = [_waiting(entry) for entry in entries if entry["state"] != "done"]
-    known_seconds = [seconds for seconds in waiting if seconds is not None]
-    return {"left_stages": len(waiting), "left_seconds": round(sum(known_seconds), 3) if len(known_seconds) == len(waiting) else None}
+    """Add to every stage that is not complete what is left of it, and return the sum; null where that is not known."""
+    seconds_of_name: dict[str, list[float]] = {}
+    for entry in entries:
+        if entry["state"] == "done":
+            seconds_of_name.setdefault(_name(entry), []).append(entry["seconds"])
+    open_entries = [entry for entry in entries if entry["state"] != "done"]
+    for entry in open_entries:
+        entry["left_seconds"] = _remaining_seconds(entry, seconds_of_name.get(_name(entry)))
+    known_seconds = [entry["left_seconds"] for entry in open_entries if entry["left_seconds"] is not None]
+    is_known = len(known_seconds) == len(open_entries)
+    return {"left_stages": len(open_entries), "left_seconds": round(sum(known_seconds), 3) if is_known else None}
 
 
-def _waiting(entry: dict[str, Any]) -> float | None:
+def _name(entry: dict[str, Any]) -> str:
+    return parsed_label(entry["stage"])[1]
+
+
+def _remaining_seconds(entry: dict[str, Any], known_seconds: list[float] | None) -> float | None:
+    """How long a stage that is not complete takes from now on: a running one by its rate, if that is known."""
     seconds: float | None = (entry["planned"] or {}).get("seconds_expected")
-    if seconds is None or entry["state"] != "running":
+    if seconds is None and known_seconds:
+        seconds = sum(known_seconds) / len(known_seconds)
+    if entry["state"] != "running":
         return seconds
-    return max(0.0, seconds - (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds())
+    step, elapsed_seconds = entry["step"], _elapsed_seconds(entry)
+    done_share = step["step"] / step["total_steps"] if step and step["total_steps"] else (entry["rows"] or 0) / (entry["total"] or 1)
+    if 0 < done_share <= 1 and not entry["resumed"]:  # the rows of an earlier attempt were not computed in this time
+        return elapsed_seconds * (1 / done_share - 1)
+    return None if seconds is None else max(0.0, seconds - elapsed_seconds)
+
+
+def _elapsed_seconds(entry: dict[str, Any]) -> float:
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds())
 
 
 def status_table(document: dict[str, Any], height: int | None = None) -> TextTable:
@@ -122,6 +153,8 @@ def status_table(document: dict[str, Any], height: int | None = None) -> TextTab
     done_count = sum(entry["state"] == "done" for entry in stages)
     hidden_note = f"; {len(stages) - (end - start)} not shown" if end - start < len(stages) else ""
     notes = [f"{done_count} of {len(stages)} stages done{hidden_note}{_ledger_text(document['ledger'])}"]
+    if any(entry.get("logs") for entry in stages):
+        notes.append(f"logs: {document['run']}/stages/STAGE*/*.log; of unfinished stages: {document['run']}/{WORK}/STAGE*/*.log")
     notes += [variant["said"] for variant in document.get("variants", [])]
     rows = [(*_cells(entry), _planned_seconds(entry["planned"])) for entry in stages[start:end]]
     return TextTable(title, ("stage", "state", "rows", "seconds", "planned"), rows, notes, "llrrr")
@@ -167,6 +200,7 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
     state = f"running, step {step['step']}/{step['total_steps']}, loss {step['loss']:.3f}" if step else "running"
     if entry.get("waiting_for"):
         state = f"waiting for {entry['waiting_for']}"
-    elapsed_seconds = (datetime.now(UTC) - datetime.fromisoformat(entry["since"])).total_seconds()
+    if entry.get("left_seconds") is not None:
+        state += f", about {duration(entry['left_seconds'])} left"
     progress = rows if entry["total"] is None else f"{rows or 0} of {entry['total']:,}"
-    return entry["stage"], state, progress, f"{max(elapsed_seconds, 0):.0f} so far"
+    return entry["stage"], state, progress, f"{_elapsed_seconds(entry):.0f} so far"

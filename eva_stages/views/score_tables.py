@@ -83,7 +83,7 @@ def comparison_tables(document: dict[str, Any]) -> list[TextTable]:
         "eva's own figures: paired bootstrap over questions, 95 %; p two-sided, adjusted for all rows by Holm",
         *document["notes"],
     )
-    return [TextTable("comparison", ("b is", *heads) if is_named else heads, rows, notes)]
+    return [TextTable("comparison", ("b is", *heads) if is_named else heads, rows, notes, optional=("questions", "p", "P(better)"))]
 
 
 def _interval_note(bench: str, version: str | None, kinds: list[str]) -> str:
@@ -129,4 +129,4 @@ def _differences(differences: list[dict[str, Any]]) -> list[TextTable]:
     rows: list[tuple[Cell, ...]] = [tuple(difference[key] for key in keys) for difference in differences]
     best = " and ".join(dict.fromkeys(difference["a"] for difference in differences))
     note = f"eva's own figures, against {best}: paired bootstrap over questions, 95 %; p two-sided, adjusted by Holm"
-    return [TextTable("differences", heads, rows, (note,))]
+    return [TextTable("differences", heads, rows, (note,), optional=("questions", "p", "P(better)"))]

@@ -30,7 +30,14 @@ def study_status(folder: Path) -> dict[str, Any]:
         result = states[run.arm, run.seed]
         entry = {**_progress(folder, run), "state": result.state, "cause": result.cause if result.state == FAILED_STATE else None}
         entries.append({**entry, "state": RUNNING_STATE} if entry["running_stage"] and result.state != DONE_STATE else entry)
-    return {"study": record.name, "folder": str(folder), "question": record.question, "locked_by": Run(folder).holder(), "runs": entries}
+    return {
+        "study": record.name,
+        "folder": str(folder),
+        "question": record.question,
+        "command": record.command,
+        "locked_by": Run(folder).holder(),
+        "runs": entries,
+    }
 
 
 def _progress(folder: Path, study_run: StudyRun) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from eva_stages.core.progress import dollars, facts
@@ -17,20 +17,29 @@ WIDEST = 1e9
 
 
 def summary_tables(document: dict[str, Any]) -> Group:
-    base, iterations = document["base"], document["iterations"]
-    benchmarks = [_benchmark_table(document["benchmarks"])] if document["benchmarks"] or document["only"] else []
+    """The tables that have rows: a run that stopped early (`--until`) has neither empty tables nor empty rows."""
+    base, iterations = document["base"], [entry for entry in document["iterations"] if entry["seconds"] or entry["done"]]
+    benchmarks = (
+        [_benchmark_table(scored_entries)] if (scored_entries := [entry for entry in document["benchmarks"] if entry["scores"]]) else []
+    )
     failures = [f"{_name(entry)}: {name}: {_failure_text(reasons)}" for entry in iterations for name, reasons in entry["failures"].items()]
     place = f"all stages: {document['stages']}"
     if document["only"]:
         return Group(as_rich(benchmarks), *(Text(note, style="dim") for note in failures), Text(place))
     warnings = [f"{_name(entry)}: {warning}" for entry in iterations if entry["health"] for warning in entry["health"]["warnings"]]
-    tables = [*([_held_out_table(base, iterations)] if base else []), *benchmarks]
+    held_out_table = _held_out_table(base, iterations) if base else None
+    tables = [*([held_out_table] if held_out_table and held_out_table.rows else []), *benchmarks]
     return Group(
         as_rich([_training_table(document["recipe"], iterations, failures)]),
         *(Text(warning, style="bold red") for warning in warnings),
-        *([as_rich(tables)] if tables else []),
-        Text(f"policy: {document['policy'] or '-'}\n{place}"),
+        *_below_a_line(tables),
+        Text(""),
+        Text(f"policy: {document['policy']}\n{place}" if document["policy"] else place),
     )
+
+
+def _below_a_line(tables: list[TextTable]) -> list[RenderableType]:
+    return [Text(""), as_rich(tables)] if tables else []
 
 
 def counted_warnings(warnings: Sequence[str]) -> str:
@@ -43,8 +52,8 @@ def _name(entry: dict[str, Any]) -> str:
 
 
 def _training_table(recipe: str, iterations: list[dict[str, Any]], failures: list[str]) -> TextTable:
-    heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "stage time", "health")
-    notes = [f"{_name(entry)}: {_left_out_text(entry)}" for entry in iterations]
+    heads = ("iteration", "prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "time", "health")
+    notes = [f"{_name(entry)}: {text}" for entry in iterations if (text := _left_out_text(entry))]
     notes += [f"{_name(entry)}: {online_text(entry['online'])}" for entry in iterations if entry["online"]]
     notes += [f"{_name(entry)}: {gate_text(entry['gate'])}" for entry in iterations if entry["gate"]]
     notes += [
@@ -54,15 +63,15 @@ def _training_table(recipe: str, iterations: list[dict[str, Any]], failures: lis
     notes += [f"{_name(entry)}: {_creator_text(entry['creator'])}" for entry in iterations if entry["creator"]]
     notes += [f"{_name(entry)}: {_rewrite_text(entry['rewrites'])}" for entry in iterations if entry["rewrites"]]
     rows = [_training_row(entry) for entry in iterations]
-    return TextTable(f"{recipe}: training", heads, rows, [*notes, *failures], "l" + "r" * 9)
+    return TextTable(f"{recipe}: training", heads, rows, [*notes, *failures], "l" + "r" * 8 + "l", optional=("margin", "gap"))
 
 
 def _held_out_table(base: dict[str, Any], iterations: list[dict[str, Any]]) -> TextTable:
     policies = [("base", base["held_out"]), *((_name(entry), entry["held_out"]) for entry in iterations)]
     keys = ("sampled", "greedy", "sampled_gain", "win_rate")
-    rows = [(name, *(_interval(scores, key) for key in keys)) for name, scores in policies]
+    rows = [(name, *(_interval(scores, key) for key in keys)) for name, scores in policies if scores]
     heads = ("policy", "sampled reward", "greedy reward", "gain over base", "win rate")
-    return TextTable("held out, intervals over prompts", heads, rows, alignment="lrrrr")
+    return TextTable("held out, intervals over prompts", heads, rows, alignment="Lrrrr")
 
 
 def _benchmark_table(entries: list[dict[str, Any]]) -> TextTable:
@@ -134,12 +143,14 @@ def _training_row(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _left_out_text(entry: dict[str, Any]) -> str:
-    """How many evolutions were rejected, and how many prompts gave no pair or responses got no reward, by reason."""
-    evolutions = f"evolutions rejected: {facts(entry['rejected'] or {}) or 'none'}"
+    """How many evolutions were rejected, and how many prompts gave no pair or responses got no reward, by reason; as far as computed."""
+    parts = [] if entry["rejected"] is None else [f"evolutions rejected: {facts(entry['rejected']) or 'none'}"]
     if entry["unscored"] is not None:
-        return f"{evolutions}; responses without a reward: {entry['unscored']}"
-    no_pair = {reason: count for reason, count in (entry["pairs"] or {}).items() if reason != "pair"}
-    return f"{evolutions}; prompts without a pair: {facts(no_pair) or 'none'}"
+        parts.append(f"responses without a reward: {entry['unscored']}")
+    elif entry["pairs"] is not None:
+        no_pair = {reason: count for reason, count in entry["pairs"].items() if reason != "pair"}
+        parts.append(f"prompts without a pair: {facts(no_pair) or 'none'}")
+    return "; ".join(parts)
 
 
 def _failure_text(failures: dict[str, int]) -> str:

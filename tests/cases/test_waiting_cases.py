@@ -36,4 +36,4 @@ def test_a_stage_without_progress_is_still_reported(monkeypatch: pytest.MonkeyPa
         task.update(3, 12)
         task.beat()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("0-pair: running for ") and "0-pair: 3/12 rows" in lines
+    assert lines[0].startswith("0-pair: running for ") and lines[1].startswith("0-pair: 3/12 rows, ")

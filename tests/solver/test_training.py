@@ -208,7 +208,7 @@ class Killer(Task):
     """A stage's progress; kills what trains on the second machine once there is something to resume from."""
 
     def __init__(self, work: Path) -> None:
-        super().__init__(Console(stderr=True), "train", "steps", None)
+        super().__init__(Console(stderr=True), "train", "steps")
         self._work = work
 
     def update(self, *progress: Any) -> None:
