@@ -33,9 +33,10 @@ from eva_stages.core.devices import read_model
 from eva_stages.core.errors import ConfigError, DamagedError, DataError, StageError
 from eva_stages.core.fingerprint import tree_digest
 from eva_stages.core.patches import single_process_environment
-from eva_stages.core.progress import Reporter, Task
+from eva_stages.core.progress import STARTING, Reporter, Task
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import load_attribute
+from eva_stages.core.terminal import Terminal
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.solver import launching, references
@@ -198,10 +199,9 @@ def test_a_person_sees_how_far_the_references_pass_is(folders: dict[str, str], t
     monkeypatch.setattr(references, "REPORT_SECONDS", 0)
     settings = job(tmp_path, folders, "dpo", batch_size=16, epochs=2)
     make_trainer(settings)
-    updates: list[Any] = []
-    task = cast(Any, SimpleNamespace(update=lambda step, total, **fields: updates.append((step, total, fields["detail"]))))
+    task = Task(Terminal(), "0-train", "steps")
     launching._show(Context(tmp_path, tmp_path / "data", {}, task, tmp_path), settings, 0)
-    assert updates == [(0, 6, "reference 48 of 48 pairs")]
+    assert task.state == "reference 48/48 pairs"
 
 
 class Killer(Task):
@@ -484,7 +484,7 @@ def test_progress_goes_by_the_last_whole_line_of_this_attempt(tmp_path: Path) ->
     assert last_entry(path) is None
     path.write_text('{"step": 40, "total_steps": 50, "loss": 3}\n')
     marks: list[Any] = []
-    task = cast(Any, SimpleNamespace(update=lambda *progress: marks.append(progress), mark=lambda step: marks.append(step)))
+    task = cast(Any, SimpleNamespace(update=lambda *progress: marks.append(progress), mark=marks.append, phase=STARTING))
     context, begun_bytes = Context(tmp_path, tmp_path / "data", {}, task, tmp_path), path.stat().st_size
     launching._show(context, cast(Any, None), begun_bytes)
     assert marks == [], "an earlier attempt's step is none of this one's"
