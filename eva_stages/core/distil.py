@@ -21,9 +21,9 @@ from eva_stages.core.devices import Share, free_devices, present_devices, share_
 from eva_stages.core.errors import StageError
 from eva_stages.core.manifests import PIPELINE
 from eva_stages.core.parts import BEGIN_MARK, ROW, read_parts, write_part
-from eva_stages.core.pipeline_patches import ProcessPipeline, ThreadPipeline, poll_often
+from eva_stages.core.pipeline_patches import LoudStep, ProcessPipeline, ThreadPipeline, poll_often
 from eva_stages.core.placing import fit_one_process, models_on_cores, place
-from eva_stages.core.rows import SCHEMAS
+from eva_stages.core.rows import SCHEMAS, table_of_rows
 from eva_stages.core.rowwork import RowWork
 from eva_stages.core.stage import Use
 from eva_stages.core.tables import FILE, Rows, count_rows, joined_batches, read_table, write_made, write_rows
@@ -95,7 +95,7 @@ def write_checked(parts: Path, rows: str, required_columns: Sequence[str], batch
     write_part(parts, SCHEMAS[rows], batch)
 
 
-class TableStep(GlobalStep):
+class TableStep(LoudStep, GlobalStep):
     """A step that reads all rows before it decides. In a pipeline it takes rows; eva passes artifacts, which it reads as a stream.
 
     Decide on a few narrow columns (`Rows.__getitem__`), then yield the rows batch by batch, so that memory holds one batch.
@@ -128,7 +128,7 @@ class TableStep(GlobalStep):
             return read_table(Path(name) / "out").combine_chunks(), counts
 
     def process(self, *inputs: StepInput) -> "StepOutput":
-        table, _ = self.transform(*(pa.Table.from_pylist(rows) for rows in inputs))
+        table, _ = self.transform(*(table_of_rows(rows, self.inputs) for rows in inputs))
         yield table.to_pylist()
 
 

@@ -4,7 +4,7 @@ Any distilabel pipeline can use these generators; without seeds they sample rand
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from distilabel.models.llms import LLM
@@ -16,6 +16,8 @@ from eva_stages.core.rows import Message
 COSTS = ("input_tokens", "cost_usd", "estimated_calls", "unpriced_calls", "reused_calls", "reused_usd")
 """Counts of a call to a provider: the run's own costs (with the calls whose cost is an estimate, or whose price is unknown), and reused
 responses with their original cost."""
+
+NO_REPLY = "no reply"
 
 remove_rich_tracebacks()
 
@@ -55,11 +57,34 @@ def ask(llm: LLM, conversations: Any, seeds: Sequence[int] | None = None, num_ge
     """One output per conversation, from any distilabel `LLM`; seeds are passed to a `SeededLLM`.
 
     All responses pass through this function. It removes thoughts unless `keep_thoughts`; a response that ends within its thought becomes
-    null, with the reason `unfinished_reasoning`.
+    null, with the reason `unfinished_reasoning`. The `generation_kwargs` of distilabel's LLMs are passed to them.
     """
     seed_argument = {"seeds": seeds} if isinstance(llm, SeededLLM) and seeds is not None else {}
-    outputs = llm.generate_outputs(inputs=conversations, num_generations=num_generations, **seed_argument)
+    settings = {**(llm.get_generation_kwargs() or {}), **seed_argument}
+    outputs = llm.generate_outputs(inputs=conversations, num_generations=num_generations, **settings)
+    outputs = [output if "finish_reasons" in output else completed_output(output, num_generations) for output in outputs]
     return outputs if keep_thoughts else [without_thoughts(output) for output in outputs]
+
+
+def completed_output(output: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The output of an LLM of distilabel with `count` responses, and with reasons and numbers of tokens: null where they are not known.
+
+    Its log-probabilities have another format than `GeneratorOutput` and are left out.
+    """
+    texts = list(output["generations"] or ())[:count]
+    missing_reason = NO_REPLY if len(texts) == count else f"the LLM returned {len(texts)} of {count} responses"
+    statistics = output.get("statistics") or {}
+    counts = {name: list(statistics.get(name) or ()) for name in ("input_tokens", "output_tokens")}
+    texts = _padded(texts, count)
+    return {
+        "generations": texts,
+        "finish_reasons": [missing_reason if text is None else None for text in texts],
+        "statistics": {name: _padded(values, count) for name, values in counts.items()},
+    }
+
+
+def _padded(values: list[Any], count: int) -> list[Any]:
+    return values[:count] + [None] * (count - len(values))
 
 
 def without_thoughts(output: Any) -> Any:
@@ -76,7 +101,7 @@ def without_thoughts(output: Any) -> Any:
 def reply_of(output: Any) -> tuple[str | None, str | None]:
     """The single reply in an output of `ask`: (text, None), or (None, reason)."""
     text = output["generations"][0]
-    return text, None if text is not None else str(output["finish_reasons"][0] or "no reply")
+    return text, None if text is not None else str(output["finish_reasons"][0] or NO_REPLY)
 
 
 def generator_output(
@@ -87,6 +112,7 @@ def generator_output(
 
 
 def totals(statistics: dict[str, list[Any]]) -> dict[str, float]:
-    """Sums over the responses to a prompt: tokens, and costs if any."""
-    sums = {name: sum(values) for name, values in statistics.items() if name != "input_tokens"}
-    return {"input_tokens": max(statistics["input_tokens"], default=0), **sums}
+    """Sums over the responses to a prompt: tokens, as far as they are known, and costs if any."""
+    known_values = {name: [value for value in values if value is not None] for name, values in statistics.items()}
+    sums = {name: sum(values) for name, values in known_values.items() if name != "input_tokens"}
+    return {"input_tokens": max(known_values["input_tokens"], default=0), **sums}

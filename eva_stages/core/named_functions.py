@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from eva_stages.core.config.function_fields import FunctionField
 from eva_stages.core.errors import ConfigError, DataError
@@ -73,6 +73,12 @@ class FunctionCode(BaseModel):
     digest: str
     file: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        """In Python, the function may be given as "file.py:name", relative to the current folder."""
+        return code_fields(value) if isinstance(value, str) else value
+
     @property
     def spec(self) -> str:
         """The function as a recipe names it."""
@@ -83,18 +89,35 @@ class FunctionCode(BaseModel):
         return load_function(self.file, self.name, self.digest)
 
 
+def code_fields(text: str) -> dict[str, str]:
+    """The fields of the `FunctionCode` of "file.py:name".
+
+    Raises:
+        ConfigError: as `resolve_function`.
+    """
+    path, _, name = text.rpartition(":")
+    file = Path(path).absolute()
+    return {"name": name, "digest": resolve_function(f"{file}:{name}", "function").digest, "file": str(file)}
+
+
 def choice_name(choice: str | FunctionCode) -> str:
     """The name of a step's function."""
-    return choice if isinstance(choice, str) else choice.name
+    return choice.rpartition(":")[2] if isinstance(choice, str) else choice.name
 
 
 def load_choice(choice: str | FunctionCode, field: FunctionField) -> Function:
-    """A step's function: a built-in function by name, or a function in a file.
+    """A step's function: a built-in function by name, or a function in a file, in Python also as "file.py:name".
 
     Raises:
-        DataError: as `load_function` says.
+        ConfigError, DataError: as `resolve_function` and `load_function` say.
     """
-    return load_attribute(field.functions[choice]) if isinstance(choice, str) else choice.load()
+    if isinstance(choice, str) and choice in field.functions:
+        return load_attribute(field.functions[choice])
+    if isinstance(choice, str) and ".py:" not in choice:
+        raise ConfigError(
+            [f"there is no function {choice!r}; built-in: {', '.join(field.functions)}; or a function in a file, as file.py:name"]
+        )
+    return (FunctionCode.model_validate(choice) if isinstance(choice, str) else choice).load()
 
 
 def known_functions(field: FunctionField) -> dict[str, Function]:

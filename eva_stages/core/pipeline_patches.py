@@ -5,6 +5,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,11 @@ from distilabel.constants import STEPS_OUTPUTS_PATH
 from distilabel.pipeline import Pipeline
 from distilabel.pipeline.batch_manager import _BatchManagerStep
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
+from distilabel.steps import Step
+from pydantic import PrivateAttr
 
 from eva_stages.core.errors import StageError, describe
+from eva_stages.core.parts import ROW, STATISTICS
 from eva_stages.core.patches import patch, remove_rich_tracebacks
 from eva_stages.core.process import cause_of, fail, print_trace
 from eva_stages.core.workers import Workers, announce
@@ -73,6 +77,55 @@ class StepWorker(_StepWrapper):
     def _send_batch(self, batch: Any) -> None:
         if sys.exception() is None:  # otherwise the step has failed, and the batch is empty
             super()._send_batch(batch)
+
+
+@patch("distilabel", VERSIONS, "_StepWrapper._non_generator_process_loop, Pipeline._error_callback")
+class LoudStep(Step):
+    """The base of eva's steps. Its error ends every local pipeline that it is in: `run` raises it.
+
+    distilabel replaces the rows of a failed batch by rows of None and continues; after an error in a global step it returns an empty data
+    set. Only stages count calls and tokens by row (`_statistics`), so that in other pipelines the column is left out.
+    """
+
+    _has_failed: bool = PrivateAttr(False)
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if isinstance(self.pipeline, Pipeline) and not isinstance(self.pipeline, ThrowAwayPipeline):
+            _raise_errors(self.pipeline)
+
+    @property
+    def is_global(self) -> bool:
+        """distilabel ends the pipeline with a global step that fails."""
+        return self._has_failed or super().is_global
+
+    def process_applying_mappings(self, *arguments: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        try:
+            for rows in super().process_applying_mappings(*arguments):
+                for row in rows:
+                    if ROW not in row:
+                        row.pop(STATISTICS, None)
+                yield rows
+        except Exception:
+            self._has_failed = True
+            raise
+
+
+def _raise_errors(pipeline: Pipeline) -> None:
+    """Let `pipeline.run` raise the error of a `LoudStep`."""
+    report_error = pipeline._error_callback
+
+    def end_with_error(error: BaseException) -> None:
+        if isinstance(error, _StepWrapperException) and (error.is_load_error or not isinstance(error.step, LoudStep)):
+            report_error(error)
+            return
+        cause = error.subprocess_exception if isinstance(error, _StepWrapperException) else error
+        place = f"step {error.step.name}: " if isinstance(error, _StepWrapperException) else ""
+        pipeline._exception = StageError(f"{place}{describe(cause)}")
+        pipeline._exception.__cause__ = cause
+        pipeline._stop()
+
+    pipeline._error_callback = end_with_error
 
 
 @patch("distilabel", VERSIONS, "_BatchManagerStep.get_batch")

@@ -3,7 +3,6 @@
 from typing import Any
 
 from distilabel.steps import StepInput
-from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
 from eva_stages.core.failures import add_calls
@@ -12,9 +11,10 @@ from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.reasoning import CUT_REASONS
 from eva_stages.core.rows import Message
+from eva_stages.core.tasks import LoudTask
 
 
-class Respond(Task):
+class Respond(LoudTask):
     """Samples `num_generations` responses to every prompt.
 
     Attributes:
@@ -27,6 +27,8 @@ class Respond(Task):
     Output columns:
         - responses, finish_reasons, token_counts (lists of n), generator, seed. A response that failed is null, its finish reason says why.
         - response_ids: token ids of each response as it was sampled, thoughts included; null of generators behind an API
+    Categories:
+        - text-generation
     """
 
     seed: int = 0

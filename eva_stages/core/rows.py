@@ -7,7 +7,7 @@ prompt refers to its parent and to its seed prompt by id.
 import hashlib
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -109,6 +109,28 @@ SCHEMAS: dict[str, pa.Schema] = {
         },
     }.items()
 }
+
+
+def _column_types() -> dict[str, pa.DataType]:
+    """Types of the columns that have one type in all schemas."""
+    types: dict[str, set[pa.DataType]] = {}
+    for schema in SCHEMAS.values():
+        for field in schema:
+            types.setdefault(field.name, set()).add(field.type)
+    return {name: next(iter(own_types)) for name, own_types in types.items() if len(own_types) == 1}
+
+
+COLUMN_TYPES = _column_types()
+
+
+def table_of_rows(rows: Sequence[dict[str, Any]], columns: Iterable[str] = ()) -> pa.Table:
+    """Rows as a table. Columns of the schemas have their types also where all values are null; others have those of their values.
+
+    Args:
+        columns: of a table without rows.
+    """
+    names = dict.fromkeys(name for row in rows for name in row) if rows else columns
+    return pa.table({name: pa.array([row.get(name) for row in rows], COLUMN_TYPES.get(name)) for name in names})
 
 
 def normalise(text: str) -> str:

@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from distilabel.steps import Step, StepInput
-from distilabel.steps.tasks import Task
+from distilabel.steps import StepInput
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
@@ -19,7 +18,9 @@ from eva_stages.core.failures import add_calls, add_reasons
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
+from eva_stages.core.pipeline_patches import LoudStep
 from eva_stages.core.rows import Message, transcript
+from eva_stages.core.tasks import OneReplyTask
 from eva_stages.creator.curation import prompt_text
 from eva_stages.models.architecture import position_count
 from eva_stages.models.batching import token_batches
@@ -51,7 +52,7 @@ def read_score(reply: str | None, name: str) -> float | None:
     return float(scores[-1]) if scores and 1 <= float(scores[-1]) <= 5 else None
 
 
-class ScorePrompts(Task):
+class ScorePrompts(OneReplyTask):
     """A generator scores prompts.
 
     Attributes:
@@ -61,6 +62,8 @@ class ScorePrompts(Task):
         - prompt_id, messages
     Output columns:
         - quality, complexity (1 to 5, or null), failure (why)
+    Categories:
+        - scorer
     """
 
     seed: int = 0
@@ -95,7 +98,7 @@ class ScorePrompts(Task):
         yield inputs
 
 
-class LabelTopics(Step):
+class LabelTopics(LoudStep):
     """Finds each prompt's topic with a zero-shot classifier: a model of natural-language inference, asked for every label whether the
     prompt is about it (Yin et al. 2019). Prompts beyond the model's length are cut and counted.
 
@@ -109,6 +112,8 @@ class LabelTopics(Step):
         - prompt_id, messages
     Output columns:
         - topic, topic_score (its probability among the labels), failure (why they are null)
+    Categories:
+        - text-classification
     """
 
     model: str

@@ -86,13 +86,18 @@ class UpdateArchive(TableStep):
           prompt_id and distance, topic or complexity
     Output columns:
         - prompt_id, cell, weight and iteration (of the last scoring), value, rank (0 = best of its cell)
+    Categories:
+        - scorer
     """
 
     cell: str | FunctionCode = BY_LABELS
     iteration: int = 1
     novelty_weight: float = 0.0
 
-    reads = ["prompt_id", "messages", "reference", "weight", "uniform", "cell", "value", "iteration", "distance", "topic", "complexity"]
+    reads = {
+        **dict.fromkeys(("prompt_id", "messages", "reference", "weight", "uniform"), True),
+        **dict.fromkeys(("cell", "value", "iteration", "distance", "topic", "complexity"), False),
+    }
     writes = ["prompt_id", "cell", "weight", "value", "iteration", "rank"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
@@ -164,6 +169,8 @@ class SelectFromArchive(TableStep):
         - prompt_id, cell, value, rank
     Output columns:
         - prompt_id, probability (of its cell in a single draw), draw (0 = first)
+    Categories:
+        - filtering
     """
 
     fraction: float = 0.25
@@ -199,8 +206,12 @@ class SelectFromArchive(TableStep):
 class ArchivedPrompts(TableStep):
     """The prompts that were drawn from the archive, in the order drawn. Inputs: the selection, then the prompt sets.
 
+    Input columns:
+        - prompt_id; the columns of a prompt row
     Output columns:
         - the columns of a prompt row
+    Categories:
+        - filtering
     """
 
     reads = SCHEMAS["prompts"].names

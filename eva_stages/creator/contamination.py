@@ -151,6 +151,8 @@ class Contamination(TableStep):
     Output columns:
         - prompt_id, benchmark, question_id, overlap (share of the question's n-grams; of a near copy the estimated Jaccard
           similarity), prompt, question: the contaminated prompts only
+    Categories:
+        - filtering
     """
 
     benchmarks: dict[str, str]
@@ -194,6 +196,8 @@ class DropMatches(TableStep):
         - the columns of a prompt row, and optionally rejected and failure (prompts); prompt_id (matches)
     Output columns:
         - the columns of the prompts
+    Categories:
+        - filtering
     """
 
     reads = {**dict.fromkeys(SCHEMAS["prompts"].names, True), "rejected": False, "failure": False}

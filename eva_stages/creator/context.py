@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from distilabel.steps import StepInput
-from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
 from eva_stages.core.distil import TableStep
@@ -24,6 +23,7 @@ from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import MESSAGES, Message, transcript
 from eva_stages.core.tables import BATCH, Rows, aligned_batches, check_same_order, pick_rows, reward_matrix
+from eva_stages.core.tasks import OneReplyTask
 from eva_stages.creator.contamination import words_of
 from eva_stages.creator.curation import prompt_text
 from eva_stages.creator.diversity import embedding_matrix
@@ -52,6 +52,8 @@ class Feedback(TableStep):
     Output columns:
         - prompt_id, messages, best, worst, best_reward, worst_reward. Where all rewards are equal, worst and its reward are null; where a
           reward is missing, all four are
+    Categories:
+        - columns
     """
 
     reads = ["prompt_id", "messages", "responses", "rewards"]
@@ -100,7 +102,7 @@ CRITIQUE_TEMPLATE = (
 )
 
 
-class Critique(Task):
+class Critique(OneReplyTask):
     """A generator's critique of a prompt's best and worst response.
 
     Attributes:
@@ -110,6 +112,8 @@ class Critique(Task):
         - the columns of `FEEDBACK`
     Output columns:
         - critique (null where there is none), failure (why)
+    Categories:
+        - critique
     """
 
     seed: int = 0
@@ -224,13 +228,15 @@ class Parents(TableStep):
         - prompt_id (selected prompts); prompt_id, messages (all prompts); prompt_id, embedding (optional)
     Output columns:
         - prompt_id, parent_ids, examples (their texts)
+    Categories:
+        - columns
     """
 
     examples: int = 3
     by: str = "similar"
     seed: int = 0
 
-    reads = ["prompt_id", "messages", "embedding"]
+    reads = {"prompt_id": True, "messages": True, "embedding": False}
     writes = ["prompt_id", "parent_ids", "examples"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:

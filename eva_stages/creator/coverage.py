@@ -80,12 +80,14 @@ class Coverage(TableStep):
     Output columns:
         - prompts (different ones of all sets), new_prompts (not in an earlier set), sample, vendi_share, cluster_share, cells (null = not
           asked for), nearest_distance (null = no earlier or no new prompts)
+    Categories:
+        - scorer
     """
 
     sets: int = 1
     cell: str | FunctionCode | None = None
 
-    reads = ["prompt_id", "messages", "reference", "embedding", "topic", "complexity"]
+    reads = {"prompt_id": True, "messages": True, **dict.fromkeys(("reference", "embedding", "topic", "complexity"), False)}
     writes = ["prompts", "new_prompts", "sample", "vendi_share", "cluster_share", "cells", "nearest_distance"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:

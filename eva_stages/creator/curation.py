@@ -33,12 +33,14 @@ class Curate(TableStep):
         - the columns of a prompt row; rejected (first input only)
     Output columns:
         - the columns of a prompt row
+    Categories:
+        - filtering
     """
 
     near_duplicate: float | None = 0.8
     filters: Sequence[FunctionCode] = ()
 
-    reads = SCHEMAS["evolutions"].names
+    reads = {**dict.fromkeys(SCHEMAS["evolutions"].names, True), "failure": False}
     writes = SCHEMAS["prompts"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:

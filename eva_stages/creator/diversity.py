@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from distilabel.steps import Step, StepInput
+from distilabel.steps import StepInput
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
 from eva_stages.core.distil import TableStep
 from eva_stages.core.errors import DataError, StageError
 from eva_stages.core.parts import add_statistics
+from eva_stages.core.pipeline_patches import LoudStep
 from eva_stages.core.placing import BALANCED_DEVICE
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.tables import Rows, first_places, reward_matrix, take
@@ -48,7 +49,7 @@ def embedder_faults(folder: Path, on_unused_weights: Callable[[str], object] | N
     return weight_faults(AutoModel, transformer_folder(folder), on_unused_weights, optional="pooler.")  # embeddings are pooled from tokens
 
 
-class Embed(Step):
+class Embed(LoudStep):
     """Embeds prompts: all turns joined, as a vector of unit length. Text beyond the model's length is cut and counted.
 
     Attributes:
@@ -61,6 +62,8 @@ class Embed(Step):
         - prompt_id, messages
     Output columns:
         - embedding (`list[float]`)
+    Categories:
+        - embedding
     """
 
     model: str
@@ -173,6 +176,8 @@ class Diversify(TableStep):
         - the columns of a prompt row (first input); prompt_id, embedding (the others)
     Output columns:
         - the columns of a prompt row, neighbour_distance (cosine distance in [0, 2]; null where there is no other prompt)
+    Categories:
+        - filtering
     """
 
     min_distance: float = 0.0

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from distilabel.steps import StepInput
-from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
@@ -19,6 +18,7 @@ from eva_stages.core.generating import ask, generator_output, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, choice_name, load_choice
 from eva_stages.core.prompt_references import PROMPT_AND_REFERENCE, with_request
 from eva_stages.core.rows import Message, last_user_text
+from eva_stages.core.tasks import OneReplyTask
 from eva_stages.creator.context import examples_text, feedback_text
 from eva_stages.creator.evolution_rows import INPUTS, OUTPUTS, Evolution, child_row, evolution_rows
 from eva_stages.creator.function_calls import Method, meta_prompt
@@ -33,7 +33,7 @@ RECORDED_COLUMNS = ("meta_prompt", "reply", "reply_ids")
 """Columns of evolutions that the evolver is trained on: the text that it was shown, its reply, and the reply's token ids as sampled."""
 
 
-class EvolvePrompts(Task):
+class EvolvePrompts(OneReplyTask):
     """Evolves every prompt `generations` times; one row per attempt. The mutation's name lists the contexts in its meta-prompt.
 
     An attempt's mutation and seed depend on the selected prompt and the attempt's number, so the first of a chain is the first sibling.
@@ -52,6 +52,8 @@ class EvolvePrompts(Task):
     Output columns:
         - the same, for the evolved prompt, with its parent, generation and mutation; rejected (why it cannot be used, or null),
           failure (why the call failed, where rejected is `failed`); for training also `RECORDED_COLUMNS`
+    Categories:
+        - evol
     """
 
     method: str | FunctionCode = "evol_instruct"

@@ -3,13 +3,14 @@
 from typing import Any, Literal
 
 import numpy as np
-from distilabel.steps import Step, StepInput
+from distilabel.steps import StepInput
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
 from eva_stages.core.errors import DataError
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.named_functions import FunctionCode
+from eva_stages.core.pipeline_patches import LoudStep
 from eva_stages.core.prompt_references import PROMPT_AND_REFERENCE
 from eva_stages.core.rows import last_user_text, normalise
 from eva_stages.creator.evolution_rows import INPUTS, OUTPUTS, Evolution, child_row, evolution_rows
@@ -17,7 +18,7 @@ from eva_stages.creator.function_calls import Evolver, evolution_by
 from eva_stages.creator.rejecting import NO_PROMPT_AND_REFERENCE
 
 
-class EvolveByFunction(Step):
+class EvolveByFunction(LoudStep):
     """Evolves every prompt `generations` times; one row per attempt, as `EvolvePrompts` writes them.
 
     A call's random numbers depend on the selected prompt and the attempt's number.
@@ -31,6 +32,8 @@ class EvolveByFunction(Step):
         - the columns of a prompt row
     Output columns:
         - as `EvolvePrompts`
+    Categories:
+        - evol
     """
 
     function: FunctionCode

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from distilabel.models.llms import LLM
-from distilabel.steps import Step, StepInput
+from distilabel.steps import StepInput
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
@@ -26,6 +26,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, load_choice
 from eva_stages.core.parts import add_statistics
+from eva_stages.core.pipeline_patches import LoudStep
 from eva_stages.core.rows import MESSAGES, SCHEMAS, last_user_text
 from eva_stages.core.tables import Rows, check_same_order, take
 from eva_stages.creator.gate_questions import NO_VERDICT, NOT_AGREED, PASSES, TESTS, question, read_vote
@@ -47,6 +48,8 @@ class GateParents(TableStep):
         - prompt_id, parent_id (evolved prompts); prompt_id, messages (current set); prompt_id, messages (all evolutions)
     Output columns:
         - prompt_id, parent_messages
+    Categories:
+        - columns
     """
 
     reads = ["prompt_id", "parent_id", "messages"]
@@ -66,7 +69,7 @@ class GateParents(TableStep):
         return {}
 
 
-class JudgeValidity(Step):
+class JudgeValidity(LoudStep):
     """The verdicts of the gate's tests on every prompt; those after a failed test, or one without a verdict, are null.
 
     Attributes:
@@ -81,6 +84,8 @@ class JudgeValidity(Step):
     Output columns:
         - length_ratio, zlib_ratio (null where there is no such test); a verdict per test; valid (null where a test has no verdict)
         - reason (of the test that failed; null = valid), failure (why there is no verdict), replies (the judge's texts)
+    Categories:
+        - scorer
     """
 
     llm: LLM | None = None
@@ -91,9 +96,15 @@ class JudgeValidity(Step):
     seed: int = 0
     _function: Validity | None = PrivateAttr(None)
 
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if self.llm is None and (self.relevant or self.answerable == BY_JUDGE):
+            raise DataError("JudgeValidity: llm is missing; the tests answerable: judge and relevant ask it")
+
     @property
     def inputs(self) -> list[str]:
-        return ["prompt_id", "messages", "reference"]
+        compares = self.relevant or self.max_length_ratio is not None
+        return ["prompt_id", "messages", "reference", *(["parent_messages"] if compares else [])]
 
     @property
     def outputs(self) -> list[str]:
@@ -189,6 +200,8 @@ class Gate(TableStep):
         - the columns of a prompt row; prompt_id, valid, reason
     Output columns:
         - the columns of a prompt row
+    Categories:
+        - filtering
     """
 
     reads = [*SCHEMAS["prompts"].names, "valid", "reason"]
@@ -214,6 +227,8 @@ class SampleGate(TableStep):
         - the columns of a prompt row; prompt_id, valid, reason
     Output columns:
         - prompt_id, messages, reference; passed (whether the gate passed it), left_out_by (the gate's reason)
+    Categories:
+        - filtering
     """
 
     size: int = 50

@@ -104,12 +104,14 @@ class Informativeness(TableStep):
         - prompt_id, rewards (n per prompt, null = not scored); prompt_id, reward_mean (informativeness)
     Output columns:
         - prompt_id, one column per metric (null where a reward is missing), weight
+    Categories:
+        - scorer
     """
 
     metric: str | FunctionCode = "reward_gap"
     discount: float | None = None
 
-    reads = ["prompt_id", "rewards", "reward_mean"]
+    reads = {"prompt_id": True, "rewards": True, "reward_mean": False}
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -150,6 +152,8 @@ class Admit(TableStep):
         - the columns of a prompt row; prompt_id, rewards
     Output columns:
         - the columns of a prompt row
+    Categories:
+        - filtering
     """
 
     metric: str | FunctionCode = "reward_gap"

@@ -36,6 +36,8 @@ class Replay(TableStep):
         - the columns of a prompt row (sets); prompt_id, `metric` (informativeness)
     Output columns:
         - the columns of a prompt row, informativeness
+    Categories:
+        - filtering
     """
 
     share: float = 0.1
@@ -78,8 +80,12 @@ class Mix(TableStep):
 
     The result has the size of the current set. The buffer replaces missing evolved or replayed prompts. No prompt occurs twice.
 
+    Input columns:
+        - the columns of a prompt row
     Output columns:
         - the columns of a prompt row, origin (evolved | buffer | replay)
+    Categories:
+        - filtering
     """
 
     evolved_share: float = 0.8

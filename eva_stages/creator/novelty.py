@@ -159,11 +159,13 @@ class Novelty(TableStep):
         - prompt_id; messages (of prompt sets), embedding (of embeddings)
     Output columns:
         - prompt_id, distance (1 - similarity, in [0, 1]; 0 for a prompt of an earlier set)
+    Categories:
+        - scorer
     """
 
     has_embeddings: bool = False
 
-    reads = ["prompt_id", "messages", "embedding"]
+    reads = {"prompt_id": True, "messages": False, "embedding": False}
     writes = ["prompt_id", "distance"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:

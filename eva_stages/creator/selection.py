@@ -70,6 +70,8 @@ class Select(TableStep):
         - prompt_id, weight, uniform (null = not selectable); prompt_id, topic; prompt_id, distance
     Output columns:
         - prompt_id, probability (of a single draw), draw (0 = first)
+    Categories:
+        - filtering
     """
 
     kind: str | FunctionCode = "weighted"
@@ -78,7 +80,7 @@ class Select(TableStep):
     novelty_weight: float = 0.0
     seed: int = 0
 
-    reads = ["prompt_id", "weight", "uniform", "topic", "distance"]
+    reads = {**dict.fromkeys(("prompt_id", "weight", "uniform"), True), "topic": False, "distance": False}
     writes = ["prompt_id", "probability", "draw"]
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:
@@ -109,8 +111,12 @@ class Select(TableStep):
 class Subset(TableStep):
     """The selected prompts, unchanged and in order. Inputs: the prompts, the selection.
 
+    Input columns:
+        - the columns of a prompt row; prompt_id
     Output columns:
         - the columns of a prompt row
+    Categories:
+        - filtering
     """
 
     reads = SCHEMAS["prompts"].names

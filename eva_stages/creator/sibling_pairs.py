@@ -74,6 +74,8 @@ class SiblingPairs(TableStep):
         - prompt_id, parent_id, meta_prompt, reply, reply_ids; prompt_id, valid, utility; the columns of `creator_pairs`
     Output columns:
         - those of `pairs`, with the parent as prompt_id, the meta-prompt as prompt, replies and utilities; iteration
+    Categories:
+        - preference
     """
 
     objective: Literal["dpo", "rloo", "supervised"] = "dpo"

@@ -44,6 +44,8 @@ class Children(TableStep):
         - the columns of a prompt row, rejected
     Output columns:
         - the columns of a prompt row
+    Categories:
+        - filtering
     """
 
     filters: Sequence[FunctionCode] = ()
@@ -73,6 +75,8 @@ class Utilities(TableStep):
           prompt_id, embedding; prompt_id, valid
     Output columns:
         - prompt_id, parent_id, valid (null where unknown), spread, similarity, utility (null where unknown)
+    Categories:
+        - scorer
     """
 
     similarity_penalty: float = 0.3

@@ -38,6 +38,8 @@ class AnnotatePairs(JudgingTask):
         - prompt_id, question_id, category, turns, responses, generator, baseline_responses, baseline_generator
     Output columns:
         - those of the `judgments` rows; `game` is 1 where the model's response was shown first
+    Categories:
+        - preference
     """
 
     annotator: str

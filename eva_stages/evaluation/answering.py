@@ -7,20 +7,21 @@ for a response is null, and so are the turns after it.
 from typing import Any
 
 from distilabel.steps import StepInput
-from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 from pydantic import Field
 
+from eva_stages.core.errors import DataError
 from eva_stages.core.failures import add_calls
 from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import Message
+from eva_stages.core.tasks import OneReplyTask
 
 NO_EARLIER_ANSWER = "no_earlier_answer"
 
 
-class AnswerTurns(Task):
+class AnswerTurns(OneReplyTask):
     """Responds once to every turn of every question.
 
     Attributes:
@@ -32,11 +33,18 @@ class AnswerTurns(Task):
         - prompt_id, category, messages, turns
     Output columns:
         - responses, finish_reasons, token_counts, response_ids (one entry per turn; null = no response), generator, seed
+    Categories:
+        - chat-generation
     """
 
     seed: int = 0
     temperatures: dict[str, float] | None = Field(default=None)
     keep_thoughts: bool = True
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if self.temperatures is not None and "temperature" not in type(self.llm).model_fields:
+            raise DataError(f"AnswerTurns: temperatures: {type(self.llm).__name__} has no field temperature; leave temperatures out")
 
     @property
     def inputs(self) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distilabel.steps import StepInput
-from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 from pydantic import PrivateAttr
 
@@ -18,6 +17,7 @@ from eva_stages.core.fingerprint import derive_seed, fingerprint
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import add_statistics
 from eva_stages.core.rows import SCHEMAS, Message
+from eva_stages.core.tasks import OneReplyTask
 from eva_stages.core.verdicts import Version, outcome_of_label, outcome_of_rating
 from eva_stages.evaluation.arena_hard import second_attempt_v01, verdict_v01, verdict_v2
 from eva_stages.evaluation.judge_prompts import Case, arena_hard_cases, arena_hard_templates, mt_bench_cases, mt_bench_templates
@@ -31,7 +31,7 @@ NO_ANSWER = "there is no response to judge"
 NO_VERDICT = "no verdict in the judge's reply"
 
 
-class JudgingTask(Task):
+class JudgingTask(OneReplyTask):
     """A conversation with the judge for every judgment, with its failure and its costs.
 
     Attributes:
@@ -138,6 +138,8 @@ class JudgeAnswers(JudgingTask):
         - baseline_responses, baseline_generator (Arena-Hard)
     Output columns:
         - those of the `judgments` rows
+    Categories:
+        - scorer
     """
 
     protocol: Literal["mt_bench", "arena_hard_v0.1", "arena_hard_v2.0"]

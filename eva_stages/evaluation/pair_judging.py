@@ -33,6 +33,8 @@ class JudgePairs(JudgingTask):
         - prompt_id, messages, responses, baseline_responses, generator, baseline_generator
     Output columns:
         - those of the `judgments` rows
+    Categories:
+        - preference
     """
 
     seed: int = 0

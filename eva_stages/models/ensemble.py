@@ -43,6 +43,8 @@ class CombineRewards(TableStep):
         - prompt_id, rewards
     Output columns:
         - prompt_id, rewards, failures, members (the members' standardised rewards, n lists)
+    Categories:
+        - scorer
     """
 
     weights: list[float]

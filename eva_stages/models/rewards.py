@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from distilabel.models.llms import LLM
-from distilabel.steps import Step, StepInput
+from distilabel.steps import StepInput
 from distilabel.typing import StepOutput
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -25,6 +25,7 @@ from eva_stages.core.fingerprint import derive_seed
 from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.named_functions import FunctionCode, load_choice
 from eva_stages.core.parts import add_statistics
+from eva_stages.core.pipeline_patches import LoudStep
 from eva_stages.core.rows import Message, prompt_id
 from eva_stages.models.conversation import with_system_prompt
 
@@ -209,7 +210,7 @@ def _with_reasons(failures: Sequence[str | None], finish_reasons: Sequence[str] 
     ]
 
 
-class RewardResponses(Step):
+class RewardResponses(LoudStep):
     """Scores the responses of every row, all rows of a call together.
 
     Attributes:
@@ -222,6 +223,8 @@ class RewardResponses(Step):
     Output columns:
         - rewards (`list[float | None]`), failures (`list[str | None]`): the reasons of null rewards
         - objectives (ArmoRM), win_probability and win_matrix (pairwise rewards), reference_source and majority_reference (`majority`)
+    Categories:
+        - scorer
     """
 
     reward: RewardModel

@@ -26,9 +26,13 @@ def best_and_worst(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class MakePairs(TableStep):
     """Best against worst. Inputs: prompts, responses, rewards, with the same ids in the same order.
 
+    Input columns:
+        - prompt_id, messages; prompt_id, responses, perhaps response_ids; prompt_id, rewards, perhaps win_probability
     Output columns:
         - prompt_id, prompt, chosen, rejected (chat messages), chosen_reward, rejected_reward, chosen_win_probability,
           rejected_win_probability (null where the reward is pointwise), chosen_ids, rejected_ids (as sampled; null where not known)
+    Categories:
+        - preference
     """
 
     min_gap: float = 0.0

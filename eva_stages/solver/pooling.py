@@ -15,11 +15,15 @@ class PoolPairs(TableStep):
     So the pool of iteration t has the original prompts' pairs with the base policy's responses, and each evolved prompt's pair with
     responses of its iteration's policy.
 
+    Input columns:
+        - the columns of a pair row
     Output columns:
         - the columns of a pair row
+    Categories:
+        - preference
     """
 
-    reads = list(dict.fromkeys([*SCHEMAS["pairs"].names, *SCHEMAS["rewritten_pairs"].names]))
+    reads = {**dict.fromkeys(SCHEMAS["rewritten_pairs"].names, False), **dict.fromkeys(SCHEMAS["pairs"].names, True)}
     writes = SCHEMAS["pairs"].names
 
     def stream(self, *sources: Rows) -> Generator[pa.Table, None, dict[str, int]]:

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from distilabel.steps import StepInput
-from distilabel.steps.tasks import Task
 from distilabel.typing import StepOutput
 
 from eva_stages.core.distil import TableStep
@@ -23,6 +22,7 @@ from eva_stages.core.generating import ask, reply_of, totals
 from eva_stages.core.parts import FAILED_CALLS, add_statistics
 from eva_stages.core.rows import SCHEMAS, Message, normalise, one_message
 from eva_stages.core.tables import Rows, aligned_batches, check_same_order, reward_matrix
+from eva_stages.core.tasks import OneReplyTask
 
 TEMPLATE = (
     "I want you to act as a Response Rewriter.\nRewrite #The Given Response# to the last message of #The Conversation# into a better one: "
@@ -52,7 +52,7 @@ def rejection(reply: str | None, finish_reason: str, original: str, shortest: fl
     return "too_short" if ratio < shortest else "too_long" if ratio > longest else None
 
 
-class RewriteChosen(Task):
+class RewriteChosen(OneReplyTask):
     """Rewrites the chosen response of every pair.
 
     Attributes:
@@ -64,6 +64,8 @@ class RewriteChosen(Task):
     Output columns:
         - responses (`list[str | None]` of one: the rewrite, null where it cannot be used), reason (why not, or null), failure (why the
           call failed, where the reason is `failed`), generator
+    Categories:
+        - text-generation
     """
 
     shortest: float = 0.5
@@ -108,8 +110,12 @@ class TakeRewrites(TableStep):
     Attributes:
         keep: `always`, or `if_no_worse` (the rewrite's reward is at least the original's).
 
+    Input columns:
+        - the columns of a pair row; prompt_id, responses, reason; prompt_id, rewards
     Output columns:
         - the columns of a pair; rewritten, original_chosen and original_reward (null where it is not rewritten)
+    Categories:
+        - preference
     """
 
     keep: str = "always"
