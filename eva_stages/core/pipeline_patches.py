@@ -1,6 +1,7 @@
 """The patches of distilabel that are subclasses of its classes; the others, and what a patch is, are in `patches.py`."""
 
 import queue
+import re
 import shutil
 import sys
 import threading
@@ -8,12 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import distilabel.pipeline.base
 import distilabel.pipeline.local
+import pyarrow.parquet as pq
 from distilabel.constants import STEPS_OUTPUTS_PATH
 from distilabel.pipeline import Pipeline
+from distilabel.pipeline.batch import _Batch
 from distilabel.pipeline.batch_manager import _BatchManagerStep
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 from distilabel.steps import Step
@@ -25,13 +28,11 @@ from eva_stages.core.patches import patch, remove_rich_tracebacks
 from eva_stages.core.process import cause_of, fail, print_trace
 from eva_stages.core.workers import Workers, announce
 
-if TYPE_CHECKING:
-    from distilabel.pipeline.batch import _Batch
-
 VERSIONS = ">=1.5.3,<1.6"
 LONGEST_PAUSE = 0.02
 _loading = threading.Lock()
 """Held by a step that loads: transformers changes settings of the whole process while it loads a model."""
+_FILE_NUMBER = re.compile(r"\d+")
 remove_rich_tracebacks()
 
 
@@ -77,6 +78,20 @@ class StepWorker(_StepWrapper):
     def _send_batch(self, batch: Any) -> None:
         if sys.exception() is None:  # otherwise the step has failed, and the batch is empty
             super()._send_batch(batch)
+
+
+@patch("distilabel", VERSIONS, "_Batch.read_batch_data_from_fs")
+def read_inputs_in_order() -> None:
+    """distilabel passes the inputs of a global step as files, and reads them in the order in which the file system lists them."""
+    _Batch.read_batch_data_from_fs = _read_in_order
+
+
+def _read_in_order(batch: _Batch) -> None:
+    files = batch._fs.ls(batch.data_path, detail=False)
+    for file in sorted(files, key=lambda name: int(_FILE_NUMBER.findall(name)[-1])):
+        with batch._fs.open(file, "rb") as stream:
+            batch.data.append(pq.read_table(stream).to_pylist())
+    batch._fs.rm(batch.data_path, recursive=True)
 
 
 @patch("distilabel", VERSIONS, "_StepWrapper._non_generator_process_loop, Pipeline._error_callback")
@@ -128,6 +143,9 @@ def _raise_errors(pipeline: Pipeline) -> None:
     pipeline._error_callback = end_with_error
 
 
+read_inputs_in_order()
+
+
 @patch("distilabel", VERSIONS, "_BatchManagerStep.get_batch")
 class WholeBatches(_BatchManagerStep):
     """The input of the last step: the batches of the step before it, as they are.
@@ -161,7 +179,7 @@ class ThrowAwayPipeline(Pipeline):
     def _cache(self) -> None:
         return
 
-    def _register_batch(self, batch: "_Batch") -> None:
+    def _register_batch(self, batch: _Batch) -> None:
         self._batch_manager.register_batch(batch)
 
     def _worker(self, step: Any, input_queue: Any, replica: int) -> StepWorker:

@@ -13,13 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import distilabel.pipeline.batch
 import pytest
 import torch
+from distilabel.pipeline import Pipeline
+from distilabel.steps import LoadDataFromDicts, Step, StepInput
 from packaging.specifiers import SpecifierSet
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, Trainer
 
 from eva_stages.core import patches, pipeline_patches
+from eva_stages.core.errors import StageError
 from eva_stages.core.patches import PATCHES, RepetitionPenalty
+from eva_stages.core.pipeline_patches import LoudStep
 from tests.tiny_models import config, tokenizer
 
 
@@ -167,3 +172,40 @@ def test_peft_keeps_layer_names_in_a_set_and_saves_the_path_of_the_base(checkpoi
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(checkpoint)
     patches.write_canonical_config(tmp_path / "adapter_config.json")
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+
+
+class Failing(Step):
+    """An ordinary step whose error distilabel hides."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["number"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["result"]
+
+    def process(self, inputs: StepInput) -> Any:
+        raise ConnectionError("refused")
+        yield inputs
+
+
+class LoudFailing(LoudStep, Failing):
+    """The same as a step of eva."""
+
+
+def test_distilabel_hides_the_error_of_a_step(tmp_path: Path) -> None:
+    for kind in (Failing, LoudFailing):
+        with Pipeline(name=kind.__name__, cache_dir=tmp_path) as pipeline:
+            LoadDataFromDicts(data=[{"number": 1}]) >> kind()
+        if kind is Failing:
+            rows = pipeline.run(use_cache=False)["default"]["train"]
+            assert rows["result"] == [None], "patch: LoudStep"
+        else:
+            with pytest.raises(StageError, match="step loud_failing_0: ConnectionError: refused"):
+                pipeline.run(use_cache=False)
+
+
+def test_distilabel_reads_the_inputs_of_a_global_step_in_no_order() -> None:
+    text = source(distilabel.pipeline.batch)
+    assert "for file in self._fs.ls(self.data_path):" in text, "patch: read_inputs_in_order"
