@@ -1,6 +1,8 @@
 """eva from Python: the same runs, rows and figures as the commands, without a word on the terminal."""
 
 import json
+import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -10,6 +12,44 @@ from eva_stages import api as eva
 from eva_stages.api.reporters import Progress
 from eva_stages.core.recipe_files import load_recipe
 from tests.conftest import TINY, artifact_rows, events, run_eva
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+
+
+def complete_run(tiny_run: Path, name: str) -> Path:
+    """A copy of the tiny run as runs/NAME of the current folder."""
+    return Path(shutil.copytree(tiny_run, Path("runs") / name, symlinks=True))
+
+
+def test_the_notebook_runs(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recipe is the one of the tiny run, so nothing is computed."""
+    monkeypatch.chdir(tmp_path)
+    run = complete_run(tiny_run, "notebook")
+    recorded_events = events(run)
+    cells = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text())["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+            assert cell["outputs"] or "import" in "".join(cell["source"])
+    assert names["changes"] == TINY and events(run) == recorded_events
+
+
+def test_the_ten_lines_of_the_readme_run(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorded_events = events(complete_run(tiny_run, "first"))
+    readme, page = (ROOT / "README.md").read_text(), (ROOT / "docs" / "python.md").read_text()
+    code = re.findall(r"```python\n(from eva_stages import api.*?)```", page, re.DOTALL)[0]
+    assert code in readme and len(code.splitlines()) <= 10
+    names: dict[str, object] = {}
+    exec(code.replace('{"iterations": 1}', repr(TINY)), names)
+    assert str(names["policy"]).startswith(str(tmp_path / "runs" / "first" / "stages" / "1-train"))
+    assert events(tmp_path / "runs" / "first") == recorded_events
 
 
 def test_a_run_from_python_is_the_run_of_the_command(tiny_run: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distilabel.models.llms import LLM
+from distilabel.models.llms import LLM, TransformersLLM
+from distilabel.pipeline import Pipeline
+from distilabel.steps import LoadDataFromDicts
 
+from eva_stages.core.parts import STATISTICS
 from eva_stages.core.pipeline_patches import LoudStep
-from tests.tiny_models import save_classifier, save_embedder, tokenizer
+from eva_stages.core.responding import Respond
+from eva_stages.core.rows import prompt_row
+from eva_stages.creator.evolving import EvolvePrompts
+from eva_stages.creator.function_evolver import EvolveByFunction
+from eva_stages.creator.gate import JudgeValidity
+from eva_stages.evaluation.answering import AnswerTurns
+from eva_stages.models.rewards import RewardResponses, VerifierReward
+from tests.tiny_models import save_classifier, save_embedder, save_policy, tokenizer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "steps.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -46,8 +56,15 @@ class PlainLLM(LLM):
     def model_name(self) -> str:
         return "plain"
 
-    def generate(self, inputs: list[Any], num_generations: int = 1, suffix: str = "") -> list[Any]:
-        return [{"generations": [_reply(messages[-1]["content"], number) for number in range(num_generations)]} for messages in inputs]
+    def generate(self, inputs: list[Any], num_generations: int = 1, suffix: str = "", missing: int = 0) -> list[Any]:
+        """The last `missing` responses to the first request are missing, those to the others None."""
+        counts = [num_generations - missing, *[num_generations] * (len(inputs) - 1)]
+        texts = [
+            [_reply(messages[-1]["content"], k) + suffix for k in range(count)] for messages, count in zip(inputs, counts, strict=True)
+        ]
+        for replies in texts[1:]:
+            replies[num_generations - missing :] = [None] * missing
+        return [{"generations": replies} for replies in texts]
 
 
 def _reply(request: str, number: int) -> str:
@@ -118,3 +135,49 @@ def test_an_example_gives_rows_without_nulls_that_nothing_explains(names: dict[s
         assert len(table), name
         empty_columns = [column for column in table.column_names if all(value is None for value in table[column])]
         assert set(empty_columns) <= MAY_BE_NULL | MEASURES, (name, empty_columns)
+
+
+def processed_rows(step: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    step.load()
+    return next(step.process_applying_mappings(rows))
+
+
+PROMPTS = [prompt_row([{"role": "user", "content": text}], "test") for text in ("What is 3 + 4?", "Why?")]
+
+
+def test_a_missing_reply_is_null_with_its_reason_and_what_is_not_reported_is_null() -> None:
+    llm = PlainLLM(generation_kwargs={"suffix": "!", "missing": 1})
+    first, second = processed_rows(Respond(name="respond", llm=llm, num_generations=2), [dict(row) for row in PROMPTS])
+    assert [text and text[-1] for text in first["responses"] + second["responses"]] == ["!", None, "!", None]
+    assert first["finish_reasons"] == [None, "the LLM returned 1 of 2 responses"] and second["finish_reasons"] == [None, "no reply"]
+    assert first["token_counts"] == [None, None] and first["response_ids"] is None and STATISTICS not in first
+    failures = [
+        row["failure"] for row in processed_rows(EvolvePrompts(name="evolve", llm=llm, generations=1), [dict(row) for row in PROMPTS])
+    ]
+    assert failures == ["the LLM returned 0 of 1 responses", "no reply"]
+
+
+def test_what_a_step_cannot_do_is_refused_when_it_is_built() -> None:
+    with pytest.raises(ValueError, match="num_generations is 3, and the task reads one reply per question"):
+        EvolvePrompts(name="evolve", llm=PlainLLM(), num_generations=3)
+    with pytest.raises(ValueError, match="llm is missing"):
+        JudgeValidity(name="gate", relevant=True)
+    with pytest.raises(ValueError, match="PlainLLM has no field temperature"):
+        AnswerTurns(name="answer", llm=PlainLLM(), temperatures={"writing": 0.7})
+    with pytest.raises(ValueError, match="there is no function 'mathematics'; built-in: math"):
+        RewardResponses(name="reward", reward=VerifierReward(function="mathematics")).load()
+    with pytest.raises(ValueError, match="there is no file"):
+        EvolveByFunction(name="evolve", function="missing.py:evolve")
+
+
+def test_a_model_of_transformers_samples_evolves_and_judges_in_a_plain_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model with random weights: its words are nonsense, and every row says so."""
+    monkeypatch.setenv("DISTILABEL_CACHE_DIR", str(tmp_path / "cache"))
+    save_policy(tmp_path / "model", tokenizer(["What is three plus four?", "Why is the sky blue?"]))
+    llms = [TransformersLLM(model=str(tmp_path / "model"), generation_kwargs={"max_new_tokens": 4}) for _ in range(2)]
+    with Pipeline(name="transformers") as pipeline:
+        LoadDataFromDicts(data=PROMPTS) >> Respond(llm=llms[0]) >> EvolvePrompts(llm=llms[1], generations=1)
+    rows = pipeline.run(use_cache=False)["default"]["train"].to_list()
+    assert [(row["failure"], len(row["responses"]), row["mutation"] is None) for row in rows] == [(None, 1, False)] * 2
+    assert all(row["messages"][-1]["content"] or row["rejected"] == "empty" for row in rows)
+    assert [row["token_counts"][0] > 0 for row in rows] == [True, True]

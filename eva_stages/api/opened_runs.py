@@ -45,7 +45,7 @@ class OpenedRun:
                     "state": "to do" if artifact is None else "done",
                     "rows": None if artifact is None else artifact.manifest["rows"],
                     "seconds": None if artifact is None else artifact.manifest["seconds"],
-                    "content": stage.parsed_name.sentence,
+                    "content": stage.parsed_name.sentence if stage.parsed_name.kind.sentence else None,
                 }
             )
         return DataFrame(entries).astype({"rows": "Int64"})
