@@ -75,15 +75,15 @@ def completed_output(output: Mapping[str, Any], count: int) -> dict[str, Any]:
     missing_reason = NO_REPLY if len(texts) == count else f"the LLM returned {len(texts)} of {count} responses"
     statistics = output.get("statistics") or {}
     counts = {name: list(statistics.get(name) or ()) for name in ("input_tokens", "output_tokens")}
-    texts = _padded(texts, count)
+    texts = _padded_values(texts, count)
     return {
         "generations": texts,
         "finish_reasons": [missing_reason if text is None else None for text in texts],
-        "statistics": {name: _padded(values, count) for name, values in counts.items()},
+        "statistics": {name: _padded_values(values, count) for name, values in counts.items()},
     }
 
 
-def _padded(values: list[Any], count: int) -> list[Any]:
+def _padded_values(values: list[Any], count: int) -> list[Any]:
     return values[:count] + [None] * (count - len(values))
 
 
