@@ -4,14 +4,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PATH_NOTE := echo "eva is $(BIN)/eva: put it on the path with: source $(BIN)/activate (completion in the shell: eva --install-completion)"
 
 .PHONY: run setup test test-vllm test-real lint
 
 run: setup
 	$(BIN)/eva run
+	@echo; $(PATH_NOTE)
 
 test: lint
 	$(BIN)/pytest --numprocesses auto --dist loadgroup
+	@$(PATH_NOTE)
 
 # if vLLM cannot be installed, install.sh prints the reason and no test runs
 test-vllm:
