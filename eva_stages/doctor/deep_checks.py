@@ -18,6 +18,7 @@ from eva_stages.checking.resolution import resolve
 from eva_stages.core.config.engine_config import Engine, RayEngine
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.solver_config import ON_POLICY_LOSSES
+from eva_stages.core.job_context import job
 from eva_stages.core.rows import prompt_row
 from eva_stages.core.runner import LOCAL
 from eva_stages.core.stage import Outside
@@ -208,7 +209,9 @@ def train_in_processes(bench: Bench, name: str) -> Figures:
     """Training by `accelerate launch` with a packaged launch file."""
     changes = {} if bench.gpus else {"mixed_precision": "no"}
     file = launch_file(bench, "cpu_2" if name == "ddp" and not bench.gpus else name, **changes)
-    return {**train(bench, runtime={"launch": file}), "processes": bench.processes}
+    # what DeepSpeed compiles: a compilation that is ended in the user's own folder would leave a lock there, for which all later ones wait
+    with job({"TORCH_EXTENSIONS_DIR": str(bench.folder / "extensions")}):
+        return {**train(bench, runtime={"launch": file}), "processes": bench.processes}
 
 
 def train_on_policy(bench: Bench, kind: str, **loss: Any) -> Figures:
