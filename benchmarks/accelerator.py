@@ -122,8 +122,8 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="1b")
     parser.add_argument("--checks", default=",".join(checks), help="names, separated by commas")
     arguments = parser.parse_args()
-    names = [checks[name] for name in arguments.checks.split(",")]
-    content = check_all(read_gpus().visible_count, print, names, SIZES[arguments.size], LIMIT_SECONDS)
+    names = [checks[name]._replace(limit_seconds=LIMIT_SECONDS) for name in arguments.checks.split(",")]
+    content = check_all(read_gpus().visible_count, print, names, SIZES[arguments.size])
     print(json.dumps(content, indent=1))
     Console(width=120).print(as_rich([deep_table(content)]))
     sys.exit(any(row["state"] == State.ERROR for row in content["checks"]))

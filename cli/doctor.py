@@ -4,11 +4,14 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.completion import complete_recipe
 from cli.shared import JsonOption, SetOption, TrustOption, changes_of, show
 
 
 def doctor(
-    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="Also check what this recipe needs.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="Also check what this recipe needs.", autocompletion=complete_recipe)
+    ] = None,
     overrides: SetOption = None,
     trust: TrustOption = False,
     deep: Annotated[bool, typer.Option("--deep", help="Also run every engine and launch file that can run here, on tiny models.")] = False,

@@ -1,7 +1,7 @@
 """Runs the checks of `eva doctor --deep` one after the other and measures their time and memory. A failing check stops no other.
 
-Stages run in processes that are forked from one fork server, so that libraries are imported once. A check that takes longer than
-`LIMIT_SECONDS` is ended: a process group that cannot communicate would wait for ever.
+Stages run in processes that are forked from one fork server, so that libraries are imported once. A check that takes longer than its limit
+is ended: a process group that cannot communicate would wait for ever.
 """
 
 import shutil
@@ -25,7 +25,6 @@ from eva_stages.core.text_table import TextTable
 from eva_stages.doctor.deep_checks import CHECKS, TINY, Bench, Check, Size, save_models
 from eva_stages.doctor.findings import State
 
-LIMIT_SECONDS = 180.0
 SAMPLE_SECONDS = 0.3
 COLUMNS = ("seconds", "tokens/s", "peak_mib")
 GPU_QUERY = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
@@ -91,7 +90,6 @@ def check_all(
     report: Callable[[str], None],
     checks: Sequence[Check] = CHECKS,
     size: Size = TINY,
-    limit_seconds: float = LIMIT_SECONDS,
 ) -> dict[str, Any]:
     """Run the checks.
 
@@ -109,7 +107,7 @@ def check_all(
     rows = []
     for number, check in enumerate(checks):
         bench = Bench(folder / "models", folder / f"{number:02}", size, gpus)
-        row = _skipped_row(check, obstacle) if (obstacle := check.obstacle(gpus)) else _run(check, bench, limit_seconds)
+        row = _skipped_row(check, obstacle) if (obstacle := check.obstacle(gpus)) else _run(check, bench)
         if row["state"] == State.OK:
             shutil.rmtree(bench.folder, ignore_errors=True)
         report(f"{check.name}: {row['state']}" + (f", {row['seconds']} s" if row["seconds"] else ""))
@@ -123,12 +121,12 @@ def _skipped_row(check: Check, reason: str) -> dict[str, Any]:
     return {"name": check.name, "state": State.OMISSION, **dict.fromkeys(COLUMNS), "reason": reason}
 
 
-def _run(check: Check, bench: Bench, limit_seconds: float) -> dict[str, Any]:
+def _run(check: Check, bench: Bench) -> dict[str, Any]:
     memory = PeakMemory(bool(bench.gpus))
     memory.start()
     figures, state, reason, begin = dict[str, Any](), State.OK, "", time.monotonic()
     try:
-        with _time_limit(limit_seconds):
+        with _time_limit(check.limit_seconds):
             figures = check.run(bench)
     except Exception as error:  # whatever it is, it says that this does not work here
         state, reason = State.ERROR, describe(error)

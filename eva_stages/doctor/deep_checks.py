@@ -32,6 +32,8 @@ from pipelines.solver import solver_stages
 Figures = dict[str, Any]
 MICRO_BATCH_SIZE = 4
 OBJECT_STORE_BYTES = 80_000_000
+COMPILE_SECONDS = 600.0
+"""For a check in which DeepSpeed compiles an extension."""
 Shape = Mapping[str, int]
 
 
@@ -96,6 +98,8 @@ class Check(NamedTuple):
     needs_gpu: bool = False
     fault: str = ""
     """Why it cannot run on a CPU."""
+    limit_seconds: float = 180.0
+    """After which it is ended."""
 
     def obstacle(self, gpus: int) -> str:
         """Why the check cannot run on a machine with so many GPUs; empty if it can."""
@@ -263,7 +267,7 @@ CHECKS = (
     *(Check(kind.upper(), partial(train_on_policy, kind=kind)) for kind in ON_POLICY_LOSSES),
     Check("DDP", partial(train_in_processes, name="ddp")),
     Check("FSDP2", partial(train_in_processes, name="fsdp2_8gpu"), needs_gpu=True, fault=FSDP_FAULT),
-    Check("ZeRO-3", partial(train_in_processes, name="zero3_8gpu"), "deepspeed", "deepspeed"),
+    Check("ZeRO-3", partial(train_in_processes, name="zero3_8gpu"), "deepspeed", "deepspeed", limit_seconds=COMPILE_SECONDS),
     Check("Ray", respond_on_ray, "ray", "ray"),
     Check("vLLM", respond_with_vllm, "vllm", "vllm"),
     Check("RLOO with vLLM", partial(train_on_policy, kind="rloo", runtime={"vllm": True}), "vllm", "vllm", needs_gpu=True),

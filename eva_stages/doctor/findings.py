@@ -51,11 +51,10 @@ def document(sections: Sections) -> dict[str, Any]:
 def tables(content: Mapping[str, Any]) -> list[TextTable]:
     """The tables of a document, one per section, for 80 columns; the last one ends with what to do next."""
     titles = list(dict.fromkeys(row["section"] for row in content["rows"]))
-    width = max(len(row["name"]) for row in content["rows"])
     return [
         TextTable(
             title,
-            (f"{'state':<8}", f"{'what':<{width}}", "value and -> what to do"),
+            ("state", "what", "value and -> what to do"),
             [
                 (row["state"], row["name"], row["value"] + (f"\n-> {row['fix']}" if row["fix"] else ""))
                 for row in content["rows"]

@@ -29,8 +29,8 @@ def hang(bench: Bench) -> Figures:
 
 def test_a_failing_check_and_one_that_hangs_stop_no_other() -> None:
     absent, far = Check("absent", fail, "no_such_module", "vllm"), Check("far", fail, needs_gpu=True)
-    lines: list[str] = []
-    content = check_all(0, lines.append, [Check("broken", fail), Check("hanging", hang), absent, far], limit_seconds=0.2)
+    hanging, lines = Check("hanging", hang, limit_seconds=0.2), list[str]()
+    content = check_all(0, lines.append, [Check("broken", fail), hanging, absent, far])
     states = [row["state"] for row in content["checks"]]
     assert states == [State.ERROR, State.ERROR, State.OMISSION, State.OMISSION] and len(lines) == 4
     reasons = [row["reason"] for row in content["checks"]]
