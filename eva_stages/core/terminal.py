@@ -56,6 +56,7 @@ class Terminal(Console):
 
 STATE_STYLES = {
     "done": "green",
+    "ok": "green",
     "complete": "green",
     "good": "green",
     "reused": "green",
@@ -64,6 +65,7 @@ STATE_STYLES = {
     "loading": "cyan",
     "resumes": "cyan",
     "failed": "bold red",
+    "error": "bold red",
     "unfinished": "yellow",
     "interrupted": "yellow",
     "waiting": "yellow",

@@ -72,4 +72,4 @@ def _verdict(counts: Mapping[str, int]) -> str:
     summary = f"{count_text(errors, 'error')}, {count_text(warnings, 'warning')}"
     if errors:
         return f"{summary}. What has an error does not work here: do what stands behind its arrow, then run eva doctor again."
-    return f"{summary}: nothing is broken. Next: eva doctor --deep runs every engine that can run here, on tiny models."
+    return f"{summary}: nothing is broken. With --deep, eva doctor also runs every engine that can run here, on tiny models."

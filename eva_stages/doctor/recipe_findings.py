@@ -17,6 +17,7 @@ from eva_stages.core.config.engine_config import RayEngine
 from eva_stages.core.config.models_config import LiteLLMModel
 from eva_stages.core.config.prompts_config import HubPrompts
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.config.solver_config import OnPolicyLoss
 from eva_stages.core.errors import MissingKeyError, describe
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.text_table import count_text
@@ -92,10 +93,12 @@ def _server_rows(recipe: Recipe, online: bool) -> Iterator[Row]:
     """Whether the servers of the recipe accept connections."""
     from huggingface_hub.constants import ENDPOINT
 
-    engine, addresses = recipe.runtime.engine, dict[str, tuple[str, str]]()
+    engine, loss, addresses = recipe.runtime.engine, recipe.solver.loss, dict[str, tuple[str, str]]()
     for _, model in _servers(recipe):
         if model.api_base:
             addresses.setdefault(model.api_base, ("server", f"start the server of {model.model}, or correct api_base"))
+    if isinstance(loss, OnPolicyLoss) and loss.runtime.server:
+        addresses[loss.runtime.server] = "vLLM server", "start it as docs/on_policy.md shows, or correct solver.loss.runtime.server"
     if isinstance(engine, RayEngine) and engine.address != "auto":
         addresses[f"ray://{engine.address}"] = "Ray cluster", "ray start --head on its first machine, or runtime.engine.kind=local"
     if _uses_hub(recipe):
