@@ -82,5 +82,4 @@ def test_checking_a_recipe_imports_no_distilabel(command: str, output: str) -> N
     )
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert output in process.stdout
-    assert re.fullmatch(r"next: .*: eva (plan|validate) quickstart
-", process.stderr)
+    assert re.fullmatch(r"next: .*: eva (plan|validate) quickstart\n", process.stderr)

@@ -264,7 +264,7 @@ CHECKS = (
     Check("LoRA", partial(train_adapter, kind="lora")),
     Check("QLoRA", partial(train_adapter, kind="qlora"), "bitsandbytes", "qlora"),
     Check("Liger", partial(train, runtime={"liger": True}), "liger_kernel", "liger", needs_gpu=True),
-    *(Check(kind.upper(), partial(train_on_policy, kind=kind)) for kind in ON_POLICY_LOSSES),
+    *(Check(kind.upper().replace("_", " "), partial(train_on_policy, kind=kind)) for kind in ON_POLICY_LOSSES),
     Check("DDP", partial(train_in_processes, name="ddp")),
     Check("FSDP2", partial(train_in_processes, name="fsdp2_8gpu"), needs_gpu=True, fault=FSDP_FAULT),
     Check("ZeRO-3", partial(train_in_processes, name="zero3_8gpu"), "deepspeed", "deepspeed", limit_seconds=COMPILE_SECONDS),
