@@ -38,7 +38,7 @@ from pipelines.model_calls import date_of
 from pipelines.response_stages import responding, rewarding
 
 Inputs = Mapping[str, Stage | Outside]
-OF_PROMPTS = {"gate": "gate-verdicts", "coverage": "coverage"}
+OF_PROMPTS = {"gate": "gate-verdicts", "coverage": "coverage", "uses": "uses"}
 """Inputs of health, and the stages of an iteration's prompts that they are, in recipes that have these."""
 
 
@@ -141,9 +141,12 @@ def _health(recipe: Recipe, resolved: Resolved, iteration: int, inputs: Inputs) 
     settings = {"answers": recipe.health.answers, "system_prompt": generator.system_prompt, "dtype": generator.dtype}
     settings |= date_of(resolved, inputs["policy"])
     device = generator.runtime.device if isinstance(generator, TransformersGenerator) else "auto"
-    evolved = {"evolved_share": recipe.creator.mix.evolved_share} if iteration and recipe.creator.control is None else {}
+    wanted_share = recipe.online.buffer.share if recipe.online else recipe.creator.mix.evolved_share
+    evolved = {"evolved_share": wanted_share} if iteration and recipe.creator.control is None else {}
     function = Use("eva_stages.evaluation.health_figures:measure", {**settings, **evolved}, {"device": device})
-    return FunctionStage("health", iteration, inputs, version=2, function=function, checks=checks(recipe.health))
+    return FunctionStage(
+        "health", iteration, inputs, version=2, function=function, checks=checks(recipe.health, is_online=recipe.mode == "online")
+    )
 
 
 def _policy_responses(

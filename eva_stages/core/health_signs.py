@@ -114,11 +114,27 @@ SIGNS: Mapping[str, Meaning] = {
 }
 
 
-def checks(health: Health) -> tuple[Check, ...]:
+ONLINE_MEANINGS: Mapping[str, Meaning] = {
+    "evolved_share": Meaning(
+        "evolved prompts that training used, as a share of the uses that online.buffer.share requests,",
+        False,
+        "most evolutions may have been rejected, for the reasons counted in the summary, or have a low priority; use a stronger "
+        "creator.evolve.generator or another creator.evolve.method, or raise creator.evolve.generations or creator.selection.fraction",
+    ),
+    "seed_share": Meaning(
+        "effective seeds per prompt",
+        False,
+        "the prompts may descend from few seed prompts; lower online.buffer.share, or raise online.buffer.staleness or temperature",
+    ),
+}
+"""Meanings in mode online, where they differ."""
+
+
+def checks(health: Health, is_online: bool = False) -> tuple[Check, ...]:
     """The recipe's limits as checks of the stage that measures the figures."""
-    limits = health.model_dump()
+    limits, meanings = health.model_dump(), {**SIGNS, **(ONLINE_MEANINGS if is_online else {})}
     return tuple(
         Check(name, limits[name], meaning.is_maximum, name in health.stop, meaning.says, meaning.advice, f"health.{name}")
-        for name, meaning in SIGNS.items()
+        for name, meaning in meanings.items()
         if limits[name] is not None
     )

@@ -49,7 +49,7 @@ def measure(
 ) -> dict[str, Any]:
     """Write `figures.json`, and put the same figures into the manifest.
 
-    Inputs of the stage: prompts, seeds, policy; and where available: pairs; initial, questions, answers, base_answers; rewards,
+    Inputs of the stage: prompts, seeds, policy; and where available: pairs; uses (of prompts in online training); initial, questions, answers, base_answers; rewards,
     rewards_before; score, score_before; gate (its verdicts), coverage; held_out and what `held_out_figures` reads beside it; judgments,
     rejudgments.
 
@@ -61,7 +61,7 @@ def measure(
     """
     inputs = context.inputs
     figures = _prompt_figures(inputs["prompts"], inputs["seeds"])
-    figures["evolved_share"] = evolved(inputs["prompts"], evolved_share) if evolved_share else None
+    figures["evolved_share"] = evolved(inputs["prompts"], evolved_share, inputs.get("uses")) if evolved_share else None
     figures |= {"gate_rate": gate_rate(inputs["gate"])} if "gate" in inputs else {}
     figures |= read_table(inputs["coverage"], COVERAGE).to_pylist()[0] if "coverage" in inputs else {}
     figures["pair_share"] = count_rows(inputs["pairs"]) / count_rows(inputs["prompts"]) if "pairs" in inputs else None
@@ -163,9 +163,17 @@ def _prompt_figures(prompts: Path, seeds: Path) -> Figures:
     }
 
 
-def evolved(prompts: Path, wanted_share: float) -> float:
-    """Evolved prompts of a mixed set over their planned number (`wanted_share` of the set)."""
-    origins = read_table(prompts, ["origin"])["origin"]
+def evolved(prompts: Path, wanted_share: float, uses: Path | None = None) -> float:
+    """Evolved prompts of a mixed set over their planned number (`wanted_share` of the set).
+
+    Args:
+        uses: of prompts in online training, which count instead of the prompts.
+    """
+    mixture = read_table(prompts, ["prompt_id", "origin"])
+    origins = mixture["origin"]
+    if uses is not None:
+        used_ids = read_table(uses, ["prompt_id"])["prompt_id"]
+        origins = origins.take(pc.index_in(used_ids, value_set=mixture["prompt_id"].combine_chunks()))
     return int(pc.sum(pc.equal(origins, "evolved")).as_py() or 0) / max(1, round(wanted_share * len(origins)))
 
 

@@ -16,21 +16,21 @@ VERDICT = 40
 
 
 def gate_costs(recipe: Recipe, stages: Sequence[Stage], sizes: dict[str, Size]) -> dict[str, JudgeCost]:
-    """The cost of each stage of the gate that asks a judge, by fingerprint."""
+    """The cost of each stage of the gate that asks a judge, by fingerprint; none online, where training asks it."""
     gate = recipe.creator.curate.gate
-    if gate is None:
+    if gate is None or recipe.online is not None:
         return {}
     configs = {"gate-verdicts": gate, "gate-audit": gate.audit}
     costs = {}
     for stage in stages:
         config = configs.get(stage.name)
         if config is not None and config.judge is not None and judged_tests(config):
-            costs[stage.fingerprint] = _cost(config, sizes[stage.fingerprint].rows or 0, recipe.creator.evolve.max_characters)
+            costs[stage.fingerprint] = gate_cost(config, sizes[stage.fingerprint].rows or 0, recipe.creator.evolve.max_characters)
     return costs
 
 
-def _cost(config: Gate | GateAudit, rows: int, max_characters: int) -> JudgeCost:
-    """At most: every text as long as an evolution may be, a token per character; earlier turns and references are not included."""
+def gate_cost(config: Gate | GateAudit, rows: int, max_characters: int) -> JudgeCost:
+    """The cost for `rows` evolutions. At most: every text as long as an evolution may be, a token per character; earlier turns and references are not included."""
     assert config.judge is not None
     tests = judged_tests(config)
     questions = [question(test, turn, [], [], None) for test in tests for turn in range(PASSES)]

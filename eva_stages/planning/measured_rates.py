@@ -94,6 +94,7 @@ def reduced_recipe(recipe: Recipe) -> Recipe:
         "iterations": min(recipe.iterations, 1),
         "prompts": recipe.prompts.model_copy(update={"size": min(recipe.prompts.size or prompts, prompts)}),
         "solver": recipe.solver.model_copy(update={"training": training.model_copy(update={"checkpoints_per_epoch": 1})}),
+        "online": recipe.online and recipe.online.model_copy(update={"interval": min(recipe.online.interval, STEPS)}),
         "evaluation": recipe.evaluation.model_copy(update={"benchmarks": benchmarks}),
         "limits": Limits.model_validate(dict.fromkeys(Limits.model_fields, 1)),
         "health": recipe.health.model_copy(update={"stop": ()}),

@@ -24,6 +24,8 @@ from eva_stages.core.stage import Outside, Stage, uses
 from eva_stages.models.providers import token_rates
 from eva_stages.planning.gate_costs import gate_costs
 from eva_stages.planning.judge_costs import JudgeCost, judge_cost, sample_cost
+from eva_stages.planning.online_costs import interval_money
+from eva_stages.planning.online_sizes import interval_calls
 from eva_stages.planning.rates import Rate, Rates, answering_rate, known_rates
 from eva_stages.planning.sizes import Size, prompt_count, sizes
 
@@ -50,8 +52,9 @@ def plan_document(
 
     Of a stage: `rows` and `tokens` (generated) are upper limits until it has run; `steps` are a training's expected steps. `input_tokens`,
     `output_tokens`, `seconds_expected` with `seconds_low` and `seconds_high`, `gpu_seconds`, `gpu_hours` and `bytes` are expected; actual
-    once it has run, and null without a rate. `checkpoint_bytes` is the additional disk during a training. `usd` is an upper limit: 0 for
-    models that run here, null without a price or a number of tokens. `judging` has calls, tokens and money of every benchmark's judge,
+    once it has run, and null without a rate. `checkpoint_bytes` is the additional disk during a training. `calls`, of
+    an online training, has the calls of its models at most. `usd` is an upper limit: 0 for models that run here, null without a price or a
+    number of tokens. `judging` has calls, tokens and money of every benchmark's judge,
     upper limits and expected, for all policies to be judged. Sums leave null parts out; `unmeasured` and `unpriced` count them, and a sum
     of no parts is null. `wall_seconds` includes the start and the time between stages.
 
@@ -67,7 +70,9 @@ def plan_document(
     }
     expected_sizes = sizes(recipe, rounds, prompts, shares)
     judging, costs = _judging(recipe, run, rounds, planned_sizes)
-    models = {name: _model_bytes(stages, name, training) for name, training in trained_stages(recipe).items()}
+    models = {
+        name: _model_bytes(stages, name, training, keeps_state=recipe.mode == "online") for name, training in trained_stages(recipe).items()
+    }
     for fingerprint, cost in gate_costs(recipe, stages, expected_sizes).items():
         rate = rates.of(next(stage for stage in stages if stage.fingerprint == fingerprint))
         if rate is None or rate.input_tokens is None:  # a measured rate is closer
@@ -76,7 +81,11 @@ def plan_document(
     for stage in stages:
         size = expected_sizes[stage.fingerprint]
         rate = rates.of(stage) or answering_rate(rates.of(replace(stage, name="respond")), size.answers, recipe.solver.responses)
-        entries.append(_entry(run, stage, size, rate, costs.get(stage.fingerprint), models.get(stage.name)))
+        entry = _entry(run, stage, size, rate, costs.get(stage.fingerprint), models.get(stage.name))
+        if recipe.online and stage.name == "train":
+            entry["calls"] = interval_calls(recipe, stage.iteration)
+            entry |= interval_money(recipe, stage.iteration) if entry["state"] == "to do" else {}
+        entries.append(entry)
     todo = [entry for entry in entries if entry["state"] == "to do"]
     numbers = sorted({entry["iteration"] for entry in entries})
     return {
@@ -234,8 +243,12 @@ def trained_stages(recipe: Recipe) -> dict[str, Optimisation]:
     return {"train": recipe.solver.training, **({"creator-train": creator} if creator else {})}
 
 
-def _model_bytes(stages: Sequence[Stage], name: str, training: Optimisation) -> ModelBytes | None:
-    """Disk size of a trained model, which is that of the model it starts from; None if nothing is trained, or an adapter alone."""
+def _model_bytes(stages: Sequence[Stage], name: str, training: Optimisation, keeps_state: bool) -> ModelBytes | None:
+    """Disk size of a trained model, which is that of the model it starts from; None if nothing is trained, or an adapter alone.
+
+    Args:
+        keeps_state: the artifact has the last checkpoint too, with the optimiser's state.
+    """
     starts: list[Stage | Outside] = [stage.inputs["policy"] for stage in stages if stage.name == name]
     if not starts or getattr(training, "network", None) == "adapter":
         return None
@@ -245,7 +258,8 @@ def _model_bytes(stages: Sequence[Stage], name: str, training: Optimisation) -> 
     if training.adapter:
         return ModelBytes(tree_bytes(base.path), None)
     weights = sum(_weights(path) for path in base.path.glob("*.safetensors"))
-    return ModelBytes(tree_bytes(base.path), CHECKPOINTS * weights * 4 * (1 + MOMENTS[training.optimizer]))
+    checkpoint = weights * 4 * (1 + MOMENTS[training.optimizer])
+    return ModelBytes(tree_bytes(base.path) + (checkpoint if keeps_state else 0), CHECKPOINTS * checkpoint)
 
 
 def _weights(path: Path) -> int:

@@ -1,12 +1,13 @@
 """The plan for a terminal: every stage, the sums of each iteration, and the total of all stages to do."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from rich.console import Group
 from rich.filesize import decimal
 
-from eva_stages.core.progress import duration, span
+from eva_stages.core.progress import duration, facts, span
 from eva_stages.core.text_table import TextTable, as_rich
 
 OPTIONAL_HEADS = ("disk", "interval", "at most", "tokens in")
@@ -99,6 +100,16 @@ def _notes(document: dict[str, Any]) -> list[str]:
         )
     if todo["unpriced"]:
         notes.append(f"{todo['unpriced']} stages call a provider and have no price; give their tokens in a table with --rates FILE")
+    if calls := _call_counts(document):
+        notes.append(f"calls during training, at most: {facts(calls)}")
     if todo["checkpoint_bytes"]:
         notes.append(f"during training: up to {decimal(todo['checkpoint_bytes'])} of additional checkpoints")
     return notes
+
+
+def _call_counts(document: dict[str, Any]) -> Counter[str]:
+    """Calls of the online trainings to do, by what they are for."""
+    counts: Counter[str] = Counter()
+    for entry in document["stages"]:
+        counts.update(entry.get("calls", {}) if entry["state"] == "to do" else {})
+    return counts

@@ -40,6 +40,7 @@ from eva_stages.core.stage import Outside, closure
 from eva_stages.creator.gate_questions import PASSES, judged_tests
 from eva_stages.evaluation.benchmark_questions import question_rows
 from eva_stages.planning.judge_costs import judge_calls
+from eva_stages.planning.online_sizes import interval_size, interval_tokens
 
 NO_SHARES: Mapping[int, float] = MappingProxyType({})
 
@@ -54,6 +55,8 @@ class Size:
     """Optimiser steps of `train`."""
     answers: int = 0
     """The policy's responses to a question of a public benchmark."""
+    other_tokens: int = 0
+    """Generated tokens, at most, that do not depend on the rows: those of other models in online training."""
 
     @property
     def units(self) -> int | None:
@@ -62,7 +65,7 @@ class Size:
 
     @property
     def tokens(self) -> int | None:
-        return None if self.rows is None else self.rows * self.tokens_per_row
+        return None if self.rows is None else self.rows * self.tokens_per_row + self.other_tokens
 
 
 def prompt_count(recipe: Recipe, resolved: Resolved, rounds: list[Iteration], run: Run) -> int:
@@ -135,6 +138,7 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
         stage_name(REJUDGE, LETTERCRAFT, EVAL): Size(2 * min(recipe.health.judge_repeats, questions)),
     }
     sizes |= _benchmark_sizes(recipe, iteration)
+    sizes |= _online_sizes(recipe, iteration)
     probe_prompts = recipe.health.probe_prompts
     sizes |= {name: Size(probe_prompts) for name in ("health", "probe")}
     for side in SIDES:
@@ -146,6 +150,20 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
         if recipe.health.held_out_reward:
             sizes |= _reward_sizes(recipe.health.held_out_reward, stage_name(HELD_OUT_REWARD, side=side), *probe_size)
     return {stage.fingerprint: sizes.get(stage.name, Size(prompts)) for stage in closure(list(iteration.stages))}
+
+
+def _online_sizes(recipe: Recipe, iteration: Iteration) -> dict[str, Size]:
+    """Sizes of an interval's training and of its tables, by stage name; none offline."""
+    if recipe.online is None:
+        return {}
+    size = interval_size(recipe, iteration.number)
+    tokens_per_use, other_tokens = interval_tokens(recipe, iteration.number)
+    return {
+        "train": Size(size.uses, tokens_per_use, recipe.online.interval, other_tokens=other_tokens),
+        **dict.fromkeys(("uses", "creator-respond", "creator-reward", "inform", "mix"), Size(size.uses)),
+        "select": Size(size.drawn),
+        **dict.fromkeys(("evolve", "curate", "gate-verdicts", "gate"), Size(size.evolutions)),
+    }
 
 
 def _gate_sizes(recipe: Recipe, attempts: int) -> dict[str, Size]:

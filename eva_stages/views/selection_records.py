@@ -1,6 +1,6 @@
 """What one iteration's selection saw and what came of it, as arrays read from the run's folder: the data of an audit."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,6 +76,8 @@ def selection_record(history: History, iteration: int) -> SelectionRecord:
     Raises:
         ConfigError: if the run has no rewards or no evolved prompts there, with the reason.
     """
+    if history.is_online:
+        return _online_record(history, iteration)
     stages = {name: history.find(name, iteration) for name in ("creator-reward", "inform", "select", "evolve")}
     mixed_set = history.prompt_sets.get(iteration)
     next_rewards = history.find("creator-reward", iteration + 1)
@@ -107,6 +109,39 @@ def selection_record(history: History, iteration: int) -> SelectionRecord:
         next_policy_scores=child_stage.stage != "reward",
         training=_training(history.find("reward", iteration), next_rewards),
     )
+
+
+def _online_record(history: History, iteration: int) -> SelectionRecord:
+    """An interval of online training: candidates are the uses of prompts, a child is scored by its first use, in any interval."""
+    stages = {name: history.find(name, iteration) for name in ("uses", "evolve")}
+    if missing := [f"{iteration}-{name}" for name, artifact in stages.items() if artifact is None]:
+        raise ConfigError([f"iteration {iteration} cannot be audited: {_absence(history, iteration, missing)}"])
+    candidates, candidate_steps = _scored_uses([stages["uses"]])
+    later_uses, _ = _scored_uses([artifact for artifact in history.every("uses") if artifact.iteration >= iteration])
+    evolutions = _table(stages["evolve"], ["prompt_id", "parent_id", "step", "fate"])
+    inserted = evolutions.filter(pc.equal(evolutions["fate"], "inserted")).combine_chunks()
+    child_rows = later_uses.places(inserted["prompt_id"].combine_chunks())
+    row_of_use = {key: row for row, key in enumerate(zip(candidate_steps, candidates.ids.to_pylist(), strict=True))}
+    parent_keys = zip(inserted["step"].to_pylist(), inserted["parent_id"].to_pylist(), strict=True)
+    parent_rows = np.array([row_of_use.get(key, -1) for key in parent_keys], dtype=np.int64)
+    is_scored = (child_rows >= 0) & (parent_rows >= 0)
+    if not is_scored.any():
+        raise ConfigError(
+            [f"iteration {iteration} cannot be audited: training has used none of its {len(inserted):,} evolved prompts; train longer"]
+        )
+    rows = child_rows[is_scored]
+    children = replace(later_uses, ids=later_uses.ids.take(pa.array(rows)), rewards=later_uses.rewards[rows])
+    note = f"every step draws from the prompts that it has just used, and scores children that it draws from the buffer: {UNKNOWN_DRAW}"
+    return SelectionRecord(iteration, candidates, children, 0, parent_rows[is_scored], None, note, True, None)
+
+
+def _scored_uses(artifacts: Sequence[Artifact | None]) -> tuple[ScoredPrompts, list[int]]:
+    """The uses of prompts whose responses are all scored, and their steps."""
+    table = pa.concat_tables([_table(artifact, ["step", "prompt_id", "rewards"]) for artifact in artifacts])
+    rewards = drawable(reward_matrix(table["rewards"]))
+    is_scored = np.isfinite(rewards).all(axis=1)
+    scored_uses = table.filter(pa.array(is_scored))
+    return ScoredPrompts(scored_uses["prompt_id"].combine_chunks(), rewards[is_scored], False), scored_uses["step"].to_pylist()
 
 
 def selection_records(history: History) -> Iterator[SelectionRecord]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from eva_stages.core.config.solver_config import ON_POLICY_LOSSES
 from eva_stages.core.errors import DamagedError
 from eva_stages.core.kinds import BASE, Role
 from eva_stages.core.ledger import Attempts, actual
@@ -115,8 +116,8 @@ def summed_cost(runs: Iterable[RunResult]) -> dict[str, float | int | None]:
 
 
 def lacks_sampled_tokens(result: RunResult) -> bool:
-    """Whether the run's training sampled responses (RLOO) without counting their tokens, as trainings of earlier versions did."""
-    if result.history is None or ((result.history.recipe.get("solver") or {}).get("loss") or {}).get("kind") != "rloo":
+    """Whether the run's training sampled responses (on-policy) without counting their tokens, as trainings of earlier versions did."""
+    if result.history is None or ((result.history.recipe.get("solver") or {}).get("loss") or {}).get("kind") not in ON_POLICY_LOSSES:
         return False
     trainings = [artifact for artifact in result.history.artifacts if artifact.parsed_name.kind.role == Role.POLICY]
     return any("output_tokens" not in artifact.manifest["counts"] for artifact in trainings)
