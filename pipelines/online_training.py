@@ -7,6 +7,7 @@ from typing import Any
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.failures import CALLS
 from eva_stages.core.fingerprint import derive_seed
+from eva_stages.core.health_signs import training_checks
 from eva_stages.core.parts import FAILED_CALLS
 from eva_stages.core.question_files import question_source
 from eva_stages.core.resolved import Resolved
@@ -42,6 +43,7 @@ def interval_training(
     }
     training = on_policy_training(recipe, resolved, number, prompts, policy, base, {"seed": _seed(recipe), "online": settings})
     runtime = {**training.function.runtime["runtime"], "limits": [asdict(limit) for limit in _limits(recipe)]}
+    runtime["health"] = [asdict(check) for check in training_checks(recipe.health, number, recipe.limits.unscored)]
     function = replace(training.function, runtime={"runtime": runtime})
     return replace(training, inputs={**training.inputs, **inputs, "reference": base}, function=function)
 

@@ -1,6 +1,6 @@
 """The figures of an iteration's health: description, side of the limit, possible causes and remedies."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from eva_stages.core.config.health_config import Health
@@ -53,6 +53,16 @@ SIGNS: Mapping[str, Meaning] = {
         "share of sampled responses that equal another one",
         True,
         "the policy may have collapsed; lower solver.training.learning_rate or epochs, or raise policy.generator.temperature",
+    ),
+    "equal_rewards": Meaning(
+        "share of a step's prompts whose responses have equal rewards",
+        True,
+        "such prompts teach nothing: take easier or harder prompts, raise policy.generator.temperature, or sample more responses",
+    ),
+    "late_share": Meaning(
+        "share of the evolutions that came too late",
+        True,
+        "the evolver is slower than training: raise online.lag, or lower creator.evolve.generations or creator.selection.fraction",
     ),
     "evolved_share": Meaning(
         "evolved prompts, as a share of the number that creator.mix.evolved_share requests,",
@@ -112,8 +122,10 @@ SIGNS: Mapping[str, Meaning] = {
         "the policy may have drifted far; raise solver.loss.beta, lower solver.training.learning_rate, or set solver.reference=initial",
     ),
 }
-
-
+WHILE_TRAINING = ("equal_rewards", "late_share")
+"""Figures that only online training has, while it runs."""
+UNSCORED_SIGN = "unscored"
+"""Such a figure too, with a limit under `limits`."""
 ONLINE_MEANINGS: Mapping[str, Meaning] = {
     "evolved_share": Meaning(
         "evolved prompts that training used, as a share of the uses that online.buffer.share requests,",
@@ -132,9 +144,23 @@ ONLINE_MEANINGS: Mapping[str, Meaning] = {
 
 def checks(health: Health, is_online: bool = False) -> tuple[Check, ...]:
     """The recipe's limits as checks of the stage that measures the figures."""
+    return tuple(check for check in _checks(health, is_online) if check.figure not in WHILE_TRAINING)
+
+
+def training_checks(health: Health, iteration: int, unscored_limit: float) -> tuple[Check, ...]:
+    """The limits that online training compares with its figures while it runs.
+
+    Args:
+        unscored_limit: the recipe's limit on responses without a reward, which is an error at the end of the interval.
+    """
+    names = (*WHILE_TRAINING, "length_limited", "kl_per_token", *(("evolved_share",) if iteration > 1 else ()))
+    limits = [check for check in _checks(health, is_online=True) if check.figure in names]
+    says = "share of responses without a reward"
+    return *limits, Check(UNSCORED_SIGN, unscored_limit, True, False, says, "check the reward", "limits.unscored")
+
+
+def _checks(health: Health, is_online: bool) -> Iterator[Check]:
     limits, meanings = health.model_dump(), {**SIGNS, **(ONLINE_MEANINGS if is_online else {})}
-    return tuple(
-        Check(name, limits[name], meaning.is_maximum, name in health.stop, meaning.says, meaning.advice, f"health.{name}")
-        for name, meaning in meanings.items()
-        if limits[name] is not None
-    )
+    for name, meaning in meanings.items():
+        if limits[name] is not None:
+            yield Check(name, limits[name], meaning.is_maximum, name in health.stop, meaning.says, meaning.advice, f"health.{name}")

@@ -6,7 +6,7 @@ that holds the stage's lock computes it, the others wait, then verify the artifa
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,8 @@ class Context:
     task: Task
     run: Path
     """Folder of the run, for files that outlive the attempt."""
+    report_notices: Callable[[], None] = lambda: None
+    """Shows the notices that have come since the last call."""
 
 
 def execute(run: Run, stages: Iterable[Stage], reporter: Reporter, engine: Engine = LOCAL, repair: bool = False) -> None:
@@ -254,7 +256,7 @@ def _run(run: Run, stage: Stage, reporter: Reporter, engine: Engine, attempt: st
             case TableStage():
                 result = run_table(stage, work, artifact, folders)
             case FunctionStage():
-                result = stage.function.build(folders, context=Context(work, artifact, folders, task, run.root))
+                result = stage.function.build(folders, context=Context(work, artifact, folders, task, run.root, report_notices))
             case _:
                 raise TypeError(f"cannot run a {type(stage).__name__}")
     report_notices()

@@ -49,9 +49,9 @@ def measure(
 ) -> dict[str, Any]:
     """Write `figures.json`, and put the same figures into the manifest.
 
-    Inputs of the stage: prompts, seeds, policy; and where available: pairs; uses (of prompts in online training); initial, questions, answers, base_answers; rewards,
-    rewards_before; score, score_before; gate (its verdicts), coverage; held_out and what `held_out_figures` reads beside it; judgments,
-    rejudgments.
+    Inputs of the stage: prompts, seeds, policy; and where available: pairs; uses (of prompts in online training); initial, questions,
+    answers, base_answers; rewards, rewards_before; score, score_before; gate (its verdicts), coverage; held_out and what `held_out_figures`
+    reads beside it; judgments, rejudgments.
 
     Args:
         answers: number of responses for the estimate of the distance to the base policy; 0 = no estimate.

@@ -30,7 +30,8 @@ def gate_costs(recipe: Recipe, stages: Sequence[Stage], sizes: dict[str, Size]) 
 
 
 def gate_cost(config: Gate | GateAudit, rows: int, max_characters: int) -> JudgeCost:
-    """The cost for `rows` evolutions. At most: every text as long as an evolution may be, a token per character; earlier turns and references are not included."""
+    """The cost for `rows` evolutions. At most: every text as long as an evolution may be, a token per character; earlier turns and
+    references are not included."""
     assert config.judge is not None
     tests = judged_tests(config)
     questions = [question(test, turn, [], [], None) for test in tests for turn in range(PASSES)]

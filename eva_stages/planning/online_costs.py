@@ -39,7 +39,7 @@ def _costs(recipe: Recipe, iteration: int) -> list[JudgeCost]:
         if name == "gate" and count and recipe.creator.curate.gate:
             costs.append(gate_cost(recipe.creator.curate.gate, interval_size(recipe, iteration).evolutions, longest))
         elif count and isinstance(model, Sampling):
-            most, expected, reply = tokens[name]
-            limits = (count * most, count * model.max_new_tokens), (count * expected, count * min(reply, model.max_new_tokens))
+            input_limit, expected_input, reply = tokens[name]
+            limits = (count * input_limit, count * model.max_new_tokens), (count * expected_input, count * min(reply, model.max_new_tokens))
             costs.append(cost_of_calls(model, count, *limits))
     return costs

@@ -17,7 +17,7 @@ class IntervalSize(NamedTuple):
 
     uses: int
     """Prompts that its steps take."""
-    drawn: int
+    parents: int
     """Prompts that are drawn to be evolved."""
     evolutions: int
 
@@ -27,8 +27,8 @@ def interval_size(recipe: Recipe, iteration: int) -> IntervalSize:
     assert recipe.online is not None
     prompts = recipe.solver.training.batch_size // recipe.solver.responses
     is_evolving = iteration > 0 and recipe.creator.control is None
-    drawn = round(recipe.creator.selection.fraction * prompts) * recipe.online.interval if is_evolving else 0
-    return IntervalSize(prompts * recipe.online.interval, drawn, drawn * recipe.creator.evolve.generations)
+    parents = round(recipe.creator.selection.fraction * prompts) * recipe.online.interval if is_evolving else 0
+    return IntervalSize(prompts * recipe.online.interval, parents, parents * recipe.creator.evolve.generations)
 
 
 def interval_calls(recipe: Recipe, iteration: int) -> dict[str, int]:
@@ -38,7 +38,7 @@ def interval_calls(recipe: Recipe, iteration: int) -> dict[str, int]:
     calls = {
         "rewards": size.uses * recipe.solver.responses,
         "evolver": size.evolutions,
-        "critic": size.drawn if critic else 0,
+        "critic": size.parents if critic else 0,
         "gate": size.evolutions * PASSES * len(judged_tests(gate)) if gate and gate.judge else 0,
     }
     return {name: count for name, count in calls.items() if count}
@@ -48,8 +48,8 @@ def interval_tokens(recipe: Recipe, iteration: int) -> tuple[int, int]:
     """Tokens that an interval generates at most: per use of a prompt by the policy, and by all other models."""
     calls = interval_calls(recipe, iteration)
     limits = {name: model.max_new_tokens if isinstance(model, Sampling) else 0 for name, model in interval_models(recipe)}
-    others = sum(calls.get(name, 0) * limit for name, limit in limits.items())
-    return recipe.solver.responses * recipe.policy.generator.max_new_tokens, others
+    other_tokens = sum(calls.get(name, 0) * limit for name, limit in limits.items())
+    return recipe.solver.responses * recipe.policy.generator.max_new_tokens, other_tokens
 
 
 def interval_models(recipe: Recipe) -> Iterator[tuple[str, Evolver | None]]:

@@ -28,15 +28,13 @@ from eva_stages.models.conversation import Chat, SampledResponse
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.rewards import Score
 from eva_stages.solver.fitting import chat_of, last_checkpoint, run_trainer, save_result
-from eva_stages.solver.job import OnlineInterval, TrainingJob
+from eva_stages.solver.job import ONLINE_FIGURES, OnlineInterval, TrainingJob
 
 TRAINER = "trainer"
 """Folder in an interval's artifact: the last checkpoint, from which the next interval goes on."""
 STATE = "curriculum"
 """Folder in a checkpoint."""
 JOURNAL = "journal"
-PREFIX = "online/"
-"""Of the names of logged figures."""
 
 
 class Curriculum(Protocol):
@@ -188,7 +186,7 @@ class CurriculumPrompts:
         output = super()._generate_and_score_completions(local_rows)  # type: ignore[misc]
         if self._interval.curriculum is not None:
             for name, value in self._interval.curriculum.record(step, prompts, self._results).items():
-                self._metrics["train"][PREFIX + name].append(value)
+                self._metrics["train"][ONLINE_FIGURES + name].append(value)
         return output
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:

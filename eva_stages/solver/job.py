@@ -15,6 +15,9 @@ from eva_stages.core.errors import DamagedError
 from eva_stages.core.named_functions import FunctionCode
 from eva_stages.core.ourfiles import read_json
 
+ONLINE_FIGURES = "online/"
+"""Prefix of the names of logged figures of online training."""
+
 
 class OnPolicy(Section):
     """What a loss needs that samples and scores responses during training."""
@@ -46,6 +49,8 @@ class OnlineInterval(Section):
     """A `Use` as data."""
     limits: list[dict[str, Any]]
     """The fields of each `Limit`."""
+    health: list[dict[str, Any]]
+    """The fields of each `Check` of what training logs."""
 
     @property
     def first_step(self) -> int:

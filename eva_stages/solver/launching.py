@@ -7,6 +7,7 @@ its metrics to a file that is read here, and resumes from its last complete chec
 import json
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from eva_stages.core.progress import LOADING, RESUMING, STARTING
 from eva_stages.core.runner import Context
 from eva_stages.core.stage import WORK
 from eva_stages.models.architecture import position_count, vocabulary_size
-from eva_stages.solver.job import OnlineInterval, OnPolicy, TrainingJob
+from eva_stages.solver.job import ONLINE_FIGURES, OnlineInterval, OnPolicy, TrainingJob
 from eva_stages.solver.launch_file import LaunchFile, read_launch_file
 from eva_stages.solver.machine import free_port, launch
 
@@ -102,7 +103,7 @@ def training_job(
         cache=cache,
         label=label,
         keeps_adapter=keeps_adapter,
-        online=OnlineInterval(**online, limits=runtime["limits"]) if online else None,
+        online=OnlineInterval(**online, limits=runtime["limits"], health=runtime["health"]) if online else None,
     )
 
 
@@ -126,7 +127,7 @@ def train(
     Args:
         runtime: `training`, the fields of `TrainingRuntime`; `cluster`, the address of a Ray cluster that may start the training;
             `unscored`, a limit (see `OnPolicy`); `server`, the address of a vLLM server to sample with, if there is one; online
-            `limits`, see `OnlineInterval`.
+            `limits` and `health`, see `OnlineInterval`.
         loss, training: the recipe's sections, `training` without its `runtime`.
         loss_function: that of a custom loss, whose section is without it: the file's place is no part of the stage's identity.
         on_policy: the other fields of `OnPolicy`.
@@ -154,6 +155,7 @@ def train(
         context.task.note(note)
 
     def show() -> None:
+        context.report_notices()
         _show(context, job, begun_bytes)
 
     if file.is_single and not starter:
@@ -227,13 +229,21 @@ def last_entry(metrics: Path, start: int = 0) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) and all(isinstance(entry.get(name), int | float) for name in names) else None
 
 
+def details_of(entry: Mapping[str, Any]) -> list[str]:
+    """Figures of an optimiser step for people: loss and reward; online also the buffer and what came from it."""
+    details = [f"{name} {entry[name]:.3f}" for name in ("loss", "reward") if entry.get(name) is not None]
+    online = {name.removeprefix(ONLINE_FIGURES): value for name, value in entry.items() if name.startswith(ONLINE_FIGURES) and value}
+    for name, form in (("buffer", "buffer {:.0f}"), ("evolved_share", "evolved {:.0%}"), ("late", "late {:.0f}")):
+        details += [form.format(online[name])] if name in online else []
+    return details
+
+
 def _show(context: Context, job: TrainingJob, begun_bytes: int) -> None:
     """Report the progress of training; `begun_bytes`: bytes of metrics that belong to an earlier attempt."""
     last = last_entry(context.work / METRICS, begun_bytes)
     if last is not None:
-        details = [f"{name} {last[name]:.3f}" for name in ("loss", "reward") if last.get(name) is not None]
         context.task.mark(last["step"])
-        context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(details))
+        context.task.update(last["step"], last["total_steps"], last.get("num_tokens", 0), "  ".join(details_of(last)))
     elif (context.work / REFERENCE).is_file():
         try:
             progress = read_json(context.work / REFERENCE, dict)

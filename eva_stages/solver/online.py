@@ -32,6 +32,7 @@ from eva_stages.solver.fitting import chat_of, common_arguments, fit, load_polic
 from eva_stages.solver.interval_training import Interval, SaveCurriculum
 from eva_stages.solver.job import OnPolicy, TrainingJob
 from eva_stages.solver.online_trainers import PAIR_COUNT, PER_RESPONSE, trainer_and_arguments
+from eva_stages.solver.training_health import WatchHealth
 from eva_stages.solver.vllm_server import server_faults
 
 UNSCORED_COUNT = "unscored"
@@ -199,7 +200,7 @@ def train(job: TrainingJob) -> None:
         train_dataset=prompts,
         processing_class=tokenizer,
         peft_config=lora(job),
-        callbacks=[counting] if interval is None else [counting, SaveCurriculum(interval)],
+        callbacks=[counting] if interval is None else [counting, SaveCurriculum(interval), WatchHealth(job)],
         **trainer_arguments,
     )
     if interval is None:

@@ -16,7 +16,7 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.store import WORK
 from eva_stages.core.text_table import TextTable
 from eva_stages.core.variants import other_variants
-from eva_stages.solver.launching import METRICS, last_entry
+from eva_stages.solver.launching import METRICS, details_of, last_entry
 from eva_stages.views.history import Artifact, History, read_history
 from eva_stages.views.stage_events import RUNNING_EVENTS, last_events, stage_key
 from eva_stages.views.summary_tables import counted_warnings
@@ -197,7 +197,7 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
     if entry["state"] != "running":
         return entry["stage"], "done, reused" if entry.get("reused") else entry["state"], rows, seconds
     step = entry["step"]
-    state = f"running, step {step['step']}/{step['total_steps']}, loss {step['loss']:.3f}" if step else "running"
+    state = f"running, step {step['step']}/{step['total_steps']}, {', '.join(details_of(step))}" if step else "running"
     if entry.get("waiting_for"):
         state = f"waiting for {entry['waiting_for']}"
     if entry.get("left_seconds") is not None:

@@ -119,15 +119,15 @@ def _online_record(history: History, iteration: int) -> SelectionRecord:
     candidates, candidate_steps = _scored_uses([stages["uses"]])
     later_uses, _ = _scored_uses([artifact for artifact in history.every("uses") if artifact.iteration >= iteration])
     evolutions = _table(stages["evolve"], ["prompt_id", "parent_id", "step", "fate"])
-    inserted = evolutions.filter(pc.equal(evolutions["fate"], "inserted")).combine_chunks()
-    child_rows = later_uses.places(inserted["prompt_id"].combine_chunks())
+    inserted_rows = evolutions.filter(pc.equal(evolutions["fate"], "inserted")).combine_chunks()
+    child_rows = later_uses.places(inserted_rows["prompt_id"].combine_chunks())
     row_of_use = {key: row for row, key in enumerate(zip(candidate_steps, candidates.ids.to_pylist(), strict=True))}
-    parent_keys = zip(inserted["step"].to_pylist(), inserted["parent_id"].to_pylist(), strict=True)
+    parent_keys = zip(inserted_rows["step"].to_pylist(), inserted_rows["parent_id"].to_pylist(), strict=True)
     parent_rows = np.array([row_of_use.get(key, -1) for key in parent_keys], dtype=np.int64)
     is_scored = (child_rows >= 0) & (parent_rows >= 0)
     if not is_scored.any():
         raise ConfigError(
-            [f"iteration {iteration} cannot be audited: training has used none of its {len(inserted):,} evolved prompts; train longer"]
+            [f"iteration {iteration} cannot be audited: training has used none of its {len(inserted_rows):,} evolved prompts; train longer"]
         )
     rows = child_rows[is_scored]
     children = replace(later_uses, ids=later_uses.ids.take(pa.array(rows)), rewards=later_uses.rewards[rows])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from eva_stages.core.config.health_config import Health
-from eva_stages.core.health_signs import SIGNS, checks
+from eva_stages.core.health_signs import SIGNS, WHILE_TRAINING, checks
 from eva_stages.core.progress import Reporter
 from eva_stages.core.rows import SCHEMAS, prompt_row
 from eva_stages.core.runner import Context
@@ -142,13 +142,22 @@ def test_figures_that_a_recipe_does_not_have_are_null_and_not_checked(tmp_path: 
 
 def test_a_null_limit_checks_nothing_and_an_exceeded_one_says_what_to_do() -> None:
     figures = {name: 1e9 if meaning.is_maximum else -1.0 for name, meaning in SIGNS.items()}
-    assert broken_limits(figures, Health(kl=1.0, cluster_share=0.9)) == set(SIGNS)
-    assert broken_limits(figures, Health(kl=None, pair_share=None)) == set(SIGNS) - {"kl", "pair_share", "cluster_share"}
+    assert broken_limits(figures, Health(kl=1.0, cluster_share=0.9)) == set(SIGNS) - set(WHILE_TRAINING)
+    assert broken_limits(figures, Health(kl=None, pair_share=None)) == set(SIGNS) - {"kl", "pair_share", "cluster_share", *WHILE_TRAINING}
     (message,) = [check.violation(figures) for check in checks(Health()) if check.figure == "pair_share"]
     assert message and "pairs per prompt is -1, below the limit health.pair_share=0.1" in message
     assert [check.figure for check in checks(Health(stop=("pair_share",))) if check.stop] == ["pair_share"]
     with pytest.raises(ValueError, match=r"stop names kl, which have no limit; set one under health"):
         Health(stop=("kl",))
+
+
+def test_online_the_share_of_evolved_prompts_is_one_of_uses(tmp_path: Path) -> None:
+    mixture = pa.table({"prompt_id": ["a", "b"], "origin": ["original", "evolved"]})
+    uses = pa.table({"prompt_id": ["a", "b", "b", "b"]})
+    for name, table in {"prompts": mixture, "uses": uses}.items():
+        write_rows([table], table.schema, tmp_path / name)
+    assert evolved(tmp_path / "prompts", 0.5) == 1
+    assert evolved(tmp_path / "prompts", 0.5, tmp_path / "uses") == 1.5
 
 
 def test_the_figures_follow_their_formulas() -> None:

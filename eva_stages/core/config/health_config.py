@@ -38,8 +38,13 @@ class Health(Section):
     """At least: agreement of the judge with itself beyond chance (Cohen's kappa, quadratic weights)."""
     equal_responses: float | None = Field(0.97, ge=0, le=1)
     """At most: share of a prompt's sampled responses that equal another one; 1 = all are equal."""
+    equal_rewards: float | None = Field(0.95, ge=0, le=1)
+    """At most: share of a step's prompts whose responses all have the same reward, while online training runs."""
+    late_share: float | None = Field(0.5, ge=0, le=1)
+    """At most: share of the evolutions that come too late to be used, while online training runs."""
     evolved_share: float | None = Field(0.5, ge=0, le=1)
-    """At least: evolved prompts in the prompt set, as a share of the number that creator.mix.evolved_share requests."""
+    """At least: evolved prompts in the prompt set, as a share of the number that creator.mix.evolved_share requests; in mode online, of the
+    uses that online.buffer.share requests."""
     gate_rate: float | None = Field(0.3, ge=0, le=1)
     """At least: evolved prompts that creator.curate.gate passes, as a share of those with a verdict."""
     seed_share: float | None = Field(0.05, ge=0, le=1)
@@ -62,7 +67,7 @@ class Health(Section):
     kl_per_token: float | None = Field(1.0, ge=0)
     """At most: KL divergence from the base policy, in nats per token."""
     stop: tuple[str, ...] = ()
-    """Figures that stop the run after the iteration; all others produce a warning."""
+    """Figures that stop the run after the iteration, or online training while it runs; all others produce a warning."""
 
     @property
     def probe_prompts(self) -> int:
