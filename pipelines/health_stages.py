@@ -142,7 +142,8 @@ def _health(recipe: Recipe, resolved: Resolved, iteration: int, inputs: Inputs) 
     settings |= date_of(resolved, inputs["policy"])
     device = generator.runtime.device if isinstance(generator, TransformersGenerator) else "auto"
     wanted_share = recipe.online.buffer.share if recipe.online else recipe.creator.mix.evolved_share
-    evolved = {"evolved_share": wanted_share} if iteration and recipe.creator.control is None else {}
+    first = 2 if recipe.online else 1  # before, the buffer is full of seed prompts
+    evolved = {"evolved_share": wanted_share} if iteration >= first and recipe.creator.control is None else {}
     function = Use("eva_stages.evaluation.health_figures:measure", {**settings, **evolved}, {"device": device})
     return FunctionStage(
         "health", iteration, inputs, version=2, function=function, checks=checks(recipe.health, is_online=recipe.mode == "online")

@@ -232,3 +232,22 @@ def test_rates_of_an_unknown_stage_are_reported(tmp_path: Path) -> None:
     path.write_text("stages: {respnd: {seconds_per_unit: 3}, 1-respond: {seconds_per_unit: 1}, train: {seconds_per_unit: 1}}")
     result = run_eva("plan", "quickstart", "--rates", str(path), "--run-dir", str(tmp_path / "run"), "--json")
     assert "quickstart has no stage respnd\n" in result.stderr and json.loads(result.stdout)["to_do"]["unmeasured"] > 0
+
+
+def test_an_interval_of_online_training_has_the_calls_of_its_models_and_their_price(tmp_path: Path) -> None:
+    online_recipe = load_recipe("lettercraft/online")
+    entries = {entry["stage"]: entry for entry in plan_of(online_recipe, Run(tmp_path))["stages"]}
+    assert entries["0-train"]["calls"] == {"rewards": 16 * 16 * 6}
+    assert entries["1-train"]["calls"] == {"rewards": 16 * 16 * 6, "evolver": 16 * 4 * 4}
+    assert (entries["1-train"]["steps"], entries["1-train"]["tokens"], entries["1-train"]["usd"]) == (16, 16 * 16 * 6 * 72, 0)
+    assert (entries["1-select"]["rows"], entries["1-evolve"]["rows"], entries["1-mix"]["rows"]) == (64, 256, 256)
+    assert all(entry["tokens"] == 0 for name, entry in entries.items() if name.endswith(("respond", "evolve")))
+    judge = {"kind": "litellm", "model": "openai/gpt-4.1-mini", "max_new_tokens": 200}
+    changes = {"creator.evolve.generator": judge, "creator.curate.gate": {"answerable": "judge", "judge": judge}}
+    paid_recipe = load_recipe("lettercraft/online", [f"{name}={json.dumps(value)}" for name, value in changes.items()])
+    document = plan_of(paid_recipe, Run(tmp_path))
+    paid_entries = {entry["stage"]: entry for entry in document["stages"]}
+    assert paid_entries["1-train"]["calls"]["gate"] == 2 * 256 and paid_entries["0-train"]["usd"] == 0
+    assert 0 < paid_entries["1-train"]["usd_expected"] < paid_entries["1-train"]["usd"]
+    assert document["to_do"]["usd"] == pytest.approx(2 * paid_entries["1-train"]["usd"])
+    assert paid_entries["1-train"]["tokens"] == entries["1-train"]["tokens"] + 200 * (256 + 512)

@@ -23,6 +23,10 @@ GENERATING_ROLES = frozenset({Role.RESPONSES, Role.EVOLUTIONS, Role.CONTEXT, Rol
 their side."""
 COMMAND = "the `eva ablate` command that made the study; it writes the file again"
 
+TOKENS = ("input_tokens", "output_tokens")
+JUDGES = ("reward_output_tokens", "gate_output_tokens")
+"""Tokens in the counts of an on-policy training that neither policy nor evolver generated."""
+
 
 class Budget(BaseModel):
     """Where the arms are compared: after an iteration, or at a number of generated tokens."""
@@ -72,7 +76,17 @@ class StudyRecord(BaseModel):
 
 def generated_tokens(manifests: Iterable[Mapping[str, Any]]) -> int:
     """Tokens that policy and evolver generated in the stages of creator and solver among these manifests."""
-    return sum(int(manifest["counts"].get("output_tokens", 0)) for manifest in manifests if is_generating(manifest["stage"]))
+    counts = [manifest["counts"] for manifest in manifests if is_generating(manifest["stage"])]
+    return int(sum(stage_counts.get("output_tokens", 0) - sum(stage_counts.get(name, 0) for name in JUDGES) for stage_counts in counts))
+
+
+def with_all_tokens(counts: Mapping[str, float]) -> dict[str, float]:
+    """The counts of a training in which several models generate, with the tokens of all under the names that every stage has.
+
+    The names of the tokens of models other than the policy have what the model does in front, as in `evolver_output_tokens`.
+    """
+    sums = {name: sum(count for key, count in counts.items() if key == name or key.endswith(f"_{name}")) for name in TOKENS}
+    return {**counts, **{name: total for name, total in sums.items() if total}}
 
 
 def is_generating(stage: str) -> bool:

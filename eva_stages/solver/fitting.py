@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallba
 
 from eva_stages.core.durable import sync, write_whole
 from eva_stages.core.errors import DataError
+from eva_stages.core.study_record import with_all_tokens
 from eva_stages.models.adapters import with_adapter
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
@@ -262,7 +263,7 @@ def _finish(
     write_whole(model / "training_log.json", json.dumps(history, indent=1))
     end = history[-max(1, len(history) // 4) :]  # a single batch is noisy; the last quarter of the steps shows how training ended
     facts = {
-        "counts": {**counts, "steps": trainer.state.global_step - job.first_step},
+        "counts": {**with_all_tokens(counts), "steps": trainer.state.global_step - job.first_step},
         "training": {
             name: sum(values) / len(values)
             for name, logged_name in FACTS.items()

@@ -24,6 +24,7 @@ from eva_stages.core.patches import RepetitionPenalty, reference_settings
 from eva_stages.core.reasoning import UNFINISHED_THOUGHT, answer_of
 from eva_stages.core.rows import Message
 from eva_stages.core.stage import Limit, use_of
+from eva_stages.core.study_record import TOKENS
 from eva_stages.models.conversation import Chat, SampledResponse, with_system_prompt
 from eva_stages.models.loading import load_tokenizer
 from eva_stages.models.rewards import Conversation, PointwiseReward, Score, finite
@@ -36,6 +37,8 @@ from eva_stages.solver.training_health import WatchHealth
 from eva_stages.solver.vllm_server import server_faults
 
 UNSCORED_COUNT = "unscored"
+OF_REWARD = {name: f"reward_{name}" for name in TOKENS}
+"""Names of the tokens of a judging reward among the counts of a training, whose own are those of the policy."""
 MEAN_TOKENS = "completions/mean_length"
 """TRL's name of the logged mean number of tokens of the responses of a step."""
 
@@ -147,7 +150,8 @@ class CountResponses(TrainerCallback):
         for entry in history:
             means.update({name: value for name, value in entry.items() if name.startswith(PER_RESPONSE)})
         total = self._responses * (state.global_step - self._first_step)
-        totals = {name.removeprefix(PER_RESPONSE): round(self._responses * mean, 6) for name, mean in means.items()}
+        names = {name: name.removeprefix(PER_RESPONSE) for name in means}
+        totals = {OF_REWARD.get(name, name): round(self._responses * means[logged_name], 6) for logged_name, name in names.items()}
         tokens = self._responses * sum(entry.get(MEAN_TOKENS, 0.0) for entry in history)
         whole_counts = {name: round(totals[name]) for name in (UNSCORED_COUNT, PAIR_COUNT) if name in totals}
         self._counts |= {"responses": total, "output_tokens": round(tokens), **totals, **whole_counts}

@@ -70,7 +70,7 @@ class WatchHealth(TrainerCallback):
         figures = training_figures(self._entries) if len(self._entries) == self._entries.maxlen else {}
         messages = [(check, message) for check in self._checks if (message := check.violation(figures))]
         for check, message in messages:
-            if state.is_world_process_zero and check.field not in self._reported_fields:
+            if state.is_world_process_zero and not check.stop and check.field not in self._reported_fields:
                 self._reported_fields.add(check.field)
                 write_notice(self._job.work, f"warning at step {state.global_step}: {message}", lasting=True)
         causes = "; ".join(message for check, message in messages if check.stop)

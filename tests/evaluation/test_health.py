@@ -21,6 +21,7 @@ from eva_stages.evaluation.health_figures import (
     drift,
     effective_number,
     equal_share,
+    evolved,
     hacking,
     measure,
     nll_growth,

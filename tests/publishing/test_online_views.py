@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from eva_stages.core.errors import ConfigError
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.report.online_section import online
 from eva_stages.views.history import History, read_history
 from eva_stages.views.prompt_lineage import Lineage
 from eva_stages.views.run_summary import summary
+from eva_stages.views.selection_records import selection_record
 from tests.conftest import run_eva
 from tests.online_folder import FATES, SEEDS, STEPS, children, write_online_run
 
@@ -65,6 +67,16 @@ def test_status_and_lineage_are_printed(online_run: Path) -> None:
     assert {entry["state"] for entry in document["stages"]} == {"done"}
     text = run_eva("lineage", str(online_run), children(SEEDS[0])[0]["prompt_id"]).stdout
     assert "step 7, drawn from the buffer" in text
+
+
+def test_an_audit_scores_children_by_their_first_use_against_the_use_that_they_were_evolved_from(history: History) -> None:
+    record = selection_record(history, 1)
+    assert len(record.candidates.ids) == 3 * STEPS
+    assert record.children.ids.to_pylist() == [children(SEEDS[0])[index]["prompt_id"] for index in (0, 1, 0, 1)]
+    assert [record.candidates.ids[int(row)].as_py() for row in record.parents] == [SEEDS[0]["prompt_id"]] * 4
+    assert len(set(record.parents.tolist())) == 2  # two uses of the seed prompt
+    with pytest.raises(ConfigError, match="iteration 0 cannot be audited"):
+        selection_record(history, 0)
 
 
 def test_the_report_shows_what_steps_trained_on_and_what_became_of_the_evolutions(history: History) -> None:

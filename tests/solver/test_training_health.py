@@ -62,7 +62,7 @@ def test_a_sign_that_stops_saves_a_checkpoint_first_and_names_the_limit(tmp_path
     log(watching, ENTRY)
     control = log(watching, ENTRY)
     assert control.should_save and control.should_training_stop
-    with pytest.raises(DataError, match="training stops at step 10 of 12: .* 0.5, above the limit health.equal_rewards=0.4"):
+    with pytest.raises(DataError, match=r"training stops at step 10 of 12: .* 0.5, above the limit health.equal_rewards=0.4"):
         watching.on_train_end(None, TrainerState(global_step=10), control)
 
 
