@@ -7,10 +7,11 @@ import io
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -25,18 +26,17 @@ RUNS = Path("runs")
 VALUES_OF_TYPES: dict[str, tuple[bool | None, ...]] = {"boolean": (True, False), "null": (None,)}
 
 
-def print_completions(app: Callable[[], None]) -> None:
+def print_completions(app: Callable[[], None]) -> NoReturn:
     """Print what the shell asks for, and exit."""
     from eva_stages.core.patches import complete_without_pydantic
 
     complete_without_pydantic()
     prefix = _join_split_words()
     output = io.StringIO()
-    try:
-        with redirect_stdout(output):
-            app()
-    finally:
-        print("".join(line.removeprefix(prefix) for line in output.getvalue().splitlines(keepends=True)), end="")
+    with redirect_stdout(output), suppress(Exception, SystemExit):  # a traceback would be printed into the line that the user types
+        app()
+    print("".join(line.removeprefix(prefix) for line in output.getvalue().splitlines(keepends=True)), end="")
+    sys.exit()
 
 
 def _join_split_words() -> str:

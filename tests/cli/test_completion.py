@@ -106,6 +106,13 @@ def test_recipes_runs_and_stages_are_those_that_are_there(tmp_path: Path, monkey
     assert complete_stage(context, "") == list(STAGES) and set(STAGES) <= set(KINDS)
 
 
+def test_an_error_completes_nothing_and_prints_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"\xff")
+    (tmp_path / "runs").write_text("no folder")
+    assert completions("eva status q", 2, tmp_path) == [] and "evolve" in completions("eva run mine.yaml --until e", 4, tmp_path)
+    assert completions("eva unknown --option x", 3, tmp_path) == []
+
+
 def test_benchmarks_are_completed_after_a_comma() -> None:
     assert "mt-bench,ifeval" in complete_benchmarks("mt-bench,i") and "mt-bench,mt-bench" not in complete_benchmarks("mt-bench,")
 
