@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from cli.completion import complete_field, complete_recipe, complete_study
+from cli.next_steps import after_study
+from cli.output_options import show_next
 from cli.shared import JsonOption, RepairOption, SetOption, TrustOption, changes_of, opened_folder, show, this_command
 
 VARY = (
@@ -79,3 +81,4 @@ def ablate(
     note(f"report: {folder / REPORT}")
     if failures:
         raise StageError(failure_text(failures, len(document["runs"])))
+    show_next(after_study(folder), as_json)

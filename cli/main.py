@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ from cli.convert import convert
 from cli.creator_solver import creator, solver
 from cli.doctor import doctor
 from cli.lineage import lineage
-from cli.next_steps import after_doctor, after_validation
+from cli.next_steps import after_validation
 from cli.output_options import with_output_options
 from cli.plan import plan
 from cli.push import push
@@ -37,9 +37,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="eva: open-ended RLHF, where the training prompts evolve together with the policy.",
 )
-for command in (run, ablate, creator, solver, plan, status, audit, runs, gc, lineage, report, push, convert):
+for command in (run, ablate, creator, solver, plan, status, audit, runs, gc, lineage, report, push, convert, doctor):
     app.command(command.__name__)(with_output_options(command))
-app.command("doctor")(with_output_options(doctor, after_doctor))
 app.command("validate")(with_output_options(recipes.validate, after_validation))
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(recipes.app, name="recipes")
@@ -67,7 +66,23 @@ def main() -> None:
     _use_utf8()
     signal.signal(signal.SIGTERM, _interrupt)
     threading.excepthook = _report_thread_error
+    _hide_library_warnings()
     sys.exit(exit_code())
+
+
+def _hide_library_warnings() -> None:
+    """Print warnings of libraries with `--verbose` only; in a stage's process they go to its log. Python's own option -W has precedence."""
+    if sys.warnoptions:
+        return
+    import warnings
+
+    def show_warning(message: Warning | str, category: type[Warning], *place: Any, **output: Any) -> None:
+        from eva_stages.core.terminal import Verbosity, note, verbosity
+
+        if verbosity() == Verbosity.VERBOSE:
+            note(f"{category.__name__} of a library: {message}")
+
+    warnings.showwarning = show_warning
 
 
 def _use_utf8() -> None:

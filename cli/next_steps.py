@@ -55,10 +55,8 @@ def after_study_plan() -> str:
     return f"run it: {following_command('ablate', dropped_options)}"
 
 
-def after_doctor() -> str:
-    """After `eva doctor` found nothing broken."""
-    validation = following_command("validate", {"--deep": 0, "--online": 0})
-    return f"run the quickstart: {command('run')}" if validation == command("validate") else f"check the recipe: {validation}"
+def after_study(folder: Path) -> str:
+    return f"open the report in a browser; all runs: {command('status', folder)}"
 
 
 def after_validation() -> str:

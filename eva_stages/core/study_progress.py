@@ -14,6 +14,7 @@ from rich.table import Table
 from eva_stages.core.harmless import visible
 from eva_stages.core.progress import RUNNING, Reporter, Task, dollars, duration
 from eva_stages.core.redaction import redact
+from eva_stages.core.run_progress import MOST_OVERHEAD
 from eva_stages.core.stage import Stage
 from eva_stages.core.terminal import Terminal, Verbosity, styled_line, verbosity
 
@@ -125,7 +126,7 @@ class StudyReporter:
             return ""
         seconds = sum(sum(self._seconds[name]) / len(self._seconds[name]) for name in names)
         overhead = (time.monotonic() - self._began) / self._computed_seconds
-        return f", about {duration(seconds * max(overhead, 1 / threads))} left"
+        return f", about {duration(seconds * min(MOST_OVERHEAD, max(overhead, 1 / threads)))} left"
 
     def _sums(self) -> str:
         failures = sum(cause is not None for cause in self._causes.values())

@@ -59,6 +59,8 @@ STATE_STYLES = {
     "ok": "green",
     "complete": "green",
     "good": "green",
+    "ok": "green",
+    "error": "bold red",
     "reused": "green",
     "running": "cyan",
     "starting": "cyan",
