@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from eva_stages.core.errors import DamagedError
+from eva_stages.core.errors import DamagedError, StageError
 from eva_stages.core.progress import Reporter
 from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import Context, execute
@@ -98,3 +98,28 @@ def test_a_stage_killed_between_its_commit_and_its_end_is_logged_and_tidied_up(r
     execute(run, [THIRD], Reporter())
     assert [event["stage"] for event in run.events() if event["event"] == "done"][-1] == "0-third"
     assert list(run.work.iterdir()) == []
+
+
+def log_and_fail_once(context: Context) -> dict:
+    """Write a log, and fail at the first attempt."""
+    with (context.work / "step.log").open("a") as stream:
+        stream.write("what a library printed\n")
+    if not (context.run / "failed").exists():
+        (context.run / "failed").touch()
+        raise StageError("the rewards are missing")
+    return write(context, "logged")
+
+
+def test_an_error_names_the_log_which_stays_beside_the_artifact_and_may_be_deleted(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.create()
+    logged_stage = FunctionStage("logged", 0, {}, function=Use(f"{__name__}:log_and_fail_once"))
+    log = run.work / logged_stage.folder / "step.log"
+    with pytest.raises(StageError, match=f"stage 0-logged failed: the rewards are missing; its log: {log}$"):
+        execute(run, [logged_stage], Reporter())
+    execute(run, [logged_stage], Reporter())
+    (kept_log,) = run.stages.glob("0-logged-*/step.log")
+    assert kept_log.read_text() == "what a library printed\n" * 2
+    kept_log.unlink()
+    execute(run, [logged_stage], Reporter())
+    assert [event["event"] for event in run.events()] == ["start", "failed", "resume", "done"]
