@@ -198,6 +198,9 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     """Run the iteration; seconds, rows and peak memory of every stage."""
 
     class StageReporter(Reporter):
+        def log_start(self, text: str) -> None:
+            self.log(text)
+
         def say(self, text: str) -> None:
             super().say(text)
             memory.measure()

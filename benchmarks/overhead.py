@@ -98,6 +98,9 @@ class Watch(Reporter):
         super().__init__()
         self.moments: dict[str, list[float]] = defaultdict(list)
 
+    def log_start(self, text: str) -> None:
+        self.log(text)
+
     def say(self, text: str) -> None:
         super().say(text)
         self.moments[text.partition(":")[0]].append(time.perf_counter())
