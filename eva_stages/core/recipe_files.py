@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from eva_stages.core.config.paths import with_absolute_paths
+from eva_stages.core.config.paths import Location, with_absolute_paths
 from eva_stages.core.config.recipe import EXTENDS, Recipe
 from eva_stages.core.decoding import MAX_CHARACTERS, decode_yaml, short
 from eva_stages.core.errors import ConfigError
@@ -163,16 +163,35 @@ def _with_parents(fields: WrittenFields, folder: Path | None, source: Path | str
 def complete_text(recipe: str) -> str:
     """The text of a recipe; of one that extends another, its leading comments and the merged fields.
 
+    Paths from files in other folders are absolute, so that the text means the same in the folder of the recipe.
+
     Raises:
-        ConfigError: as for `recipe_fields`.
+        ConfigError: as for `recipe_fields`; if files in other folders are merged, also as for `load_recipe`.
     """
     place, text = recipe_text(recipe)
     parent = read_fields(place, text, Path.cwd(), EXPECTED_CONTENT).data.get(EXTENDS)
     if parent is None:
         return text
     comments = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
-    fields = yaml.safe_dump(recipe_fields(recipe).data, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
-    return f"{comments}# Merged with {parent}, which it extends.\n{fields}"
+    fields = recipe_fields(recipe)
+    if any(folder != fields.folder for folder in fields.folders.values()):
+        fields.data = _with_paths(fields.data, load_recipe(recipe).model_dump(mode="json"), fields, ())
+    merged_text = yaml.safe_dump(fields.data, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
+    return f"{comments}# Merged with {parent}, which it extends.\n{merged_text}"
+
+
+def _with_paths(value: Any, resolved_value: Any, fields: WrittenFields, location: Location) -> Any:
+    """A written value; its texts that were written in another folder are those of the resolved recipe."""
+    match value, resolved_value:
+        case dict(), dict():
+            return {key: _with_paths(entry, resolved_value.get(key), fields, (*location, key)) for key, entry in value.items()}
+        case list(), list():
+            pairs = zip(value, resolved_value, strict=True)
+            return [_with_paths(entry, resolved, fields, (*location, index)) for index, (entry, resolved) in enumerate(pairs)]
+        case str(), str() if fields.folder_of(location) != fields.folder:
+            return resolved_value
+        case _:
+            return value
 
 
 def run_date(root: Path) -> datetime.date:

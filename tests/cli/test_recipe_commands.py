@@ -17,6 +17,21 @@ def test_a_recipe_that_extends_another_is_shown_with_what_results_and_can_be_sav
     assert run_eva("recipes", "show", "quickstart").stdout.count("#") > 6  # the text itself, with its comments
 
 
+def test_paths_from_another_folder_are_shown_so_that_they_mean_the_same(tmp_path: Path) -> None:
+    for name in ("shared", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "seeds.jsonl").write_text("")
+    (tmp_path / "shared/base.yaml").write_text(
+        "extends: quickstart\nprompts: {kind: file, path: seeds.jsonl}\n"
+        "creator: {curate: {decontaminate: {against: [seeds.jsonl, mt-bench]}}}\n"
+    )
+    (tmp_path / "mine/mine.yaml").write_text("extends: ../shared/base.yaml\ncreator: {metric: 'own.py:metric'}\n")
+    text = run_eva("recipes", "show", str(tmp_path / "mine/mine.yaml")).stdout
+    (tmp_path / "mine/shown.yaml").write_text(text)
+    assert load_recipe(str(tmp_path / "mine/shown.yaml")) == load_recipe(str(tmp_path / "mine/mine.yaml"))
+    assert f"{tmp_path}/shared/seeds.jsonl" in text and "metric: own.py:metric" in text and "mt-bench" in text
+
+
 def test_a_copy_extends_the_same_recipe_and_is_valid(tmp_path: Path) -> None:
     run_eva("recipes", "copy", "lettercraft/orpo", str(tmp_path / "mine.yaml"))
     assert "extends: quickstart" in (tmp_path / "mine.yaml").read_text()
