@@ -106,7 +106,7 @@ def training_stages(
             **({"verdicts": evolutions.verdicts} if evolutions.verdicts else {}),
         },
         "eva_stages.creator.utilities:Utilities",
-        {"similarity_penalty": training.similarity_penalty},
+        training.model_dump(include={"similarity_penalty", *(("metric",) if training.metric != "spread_at_median" else ())}),
         version=2,
     )
     earlier_pairs = [stage for stage in earlier_stages if stage.name == "creator-pair"]
@@ -169,7 +169,7 @@ def _training_stage(
 def _loss(training: CreatorTraining) -> dict[str, object]:
     match training.objective:
         case "dpo":
-            return {"kind": "dpo", "beta": training.beta, "ld_alpha": None, "nll_alpha": 0.0, "length_normalized": False}
+            return {"kind": "dpo", "beta": training.beta, "ld_alpha": None, "nll_alpha": training.nll_alpha, "length_normalized": False}
         case "rloo":
             return {"kind": "sibling_rloo", "beta": training.beta, "nll_alpha": 0.0}
         case _:

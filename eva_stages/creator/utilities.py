@@ -1,6 +1,6 @@
 """The utility of evolutions for the training of the creator.
 
-u(c) = spread_at_median(c) - penalty * similarity of c to the nearest earlier prompt, for a valid evolution c; an invalid one has 0. An
+u(c) = m(c) - penalty * similarity of c to the nearest earlier prompt, for a valid evolution c, m a metric; an invalid one has 0. An
 evolution is valid if neither evolving nor a filter nor the gate rejected it and no evaluation set contains it. One that was left out only
 as a duplicate is valid, with the similarity 1, unless there is a gate that never saw it. The utility is null after a failed call, and where
 a verdict or a reward is missing: also for a repeated evolution with another reference than the one that was judged and rewarded.
@@ -21,7 +21,10 @@ from eva_stages.core.tables import Rows, first_places, reward_matrix
 from eva_stages.creator.curation import passing_places
 from eva_stages.creator.function_calls import metric_values
 from eva_stages.creator.informativeness import spread_at_median
+from eva_stages.creator.learnability import learnability
 from eva_stages.creator.novelty import similarity_to_memory
+
+METRICS = {"spread_at_median": spread_at_median, "learnability": learnability}
 
 
 def utilities(valid: np.ndarray, spread: np.ndarray, similarity: np.ndarray, penalty: float) -> np.ndarray:
@@ -29,7 +32,8 @@ def utilities(valid: np.ndarray, spread: np.ndarray, similarity: np.ndarray, pen
 
     Args:
         valid: 1, 0, or NaN where it is unknown, shape (n,).
-        spread, similarity: shape (n,); NaN where unknown.
+        spread: the metric, shape (n,); NaN where unknown.
+        similarity: shape (n,); NaN where unknown.
     """
     return np.where(valid == 0, 0.0, np.where(valid == 1, spread - penalty * similarity, np.nan))
 
@@ -70,6 +74,9 @@ class Utilities(TableStep):
     that are no duplicates, the earlier prompt sets, and optionally the embeddings of the ones that are no duplicates and of the earlier
     prompt sets, and the gate's verdicts.
 
+    Attributes:
+        metric: one of `METRICS`; the column of its values is `spread` for each of them.
+
     Input columns:
         - prompt_id, parent_id, reference, rejected; prompt_id, reference; prompt_id, rewards; prompt_id, messages; prompt_id, messages;
           prompt_id, embedding; prompt_id, valid
@@ -80,6 +87,7 @@ class Utilities(TableStep):
     """
 
     similarity_penalty: float = 0.3
+    metric: str = "spread_at_median"
 
     reads = {"prompt_id": True, **dict.fromkeys(("messages", "parent_id", "reference", "rejected", "rewards", "embedding", "valid"), False)}
     writes = ["prompt_id", "parent_id", "valid", "spread", "similarity", "utility"]
@@ -89,7 +97,7 @@ class Utilities(TableStep):
         memory, embeddings, verdicts = _by_columns(other_sources)
         ids = evolutions["prompt_id"]
         valid = _validity(evolutions, children, verdicts)
-        spread = _of_ids(ids, rewards["prompt_id"], metric_values(spread_at_median, reward_matrix(rewards["rewards"])))
+        spread = _of_ids(ids, rewards["prompt_id"], metric_values(METRICS[self.metric], reward_matrix(rewards["rewards"])))
         similarity = _similarity(ids, new_prompts, memory, embeddings)
         for values in (spread, similarity):
             values[valid != 1] = np.nan
