@@ -12,18 +12,24 @@ BINARY_REWARDS = "take a reward of 0 and 1 (kind lettercraft with exact=true, le
 
 
 def _metric(recipe: Recipe, _: Resolved) -> Iterator[str]:
-    creator, reward = recipe.creator, recipe.reward
-    if creator.metric == "learnability":
-        is_binary = reward.exact if isinstance(reward, LettercraftReward) else isinstance(reward, LettercraftNoisyReward | VerifierReward)
-        if not is_binary:
-            yield (
-                f"creator.metric: learnability is p (1 - p) for rewards of 0 and 1, and rewards of kind {reward.kind} have other values; "
-                f"{BINARY_REWARDS}, or creator.metric=spread_at_median"
-            )
-    elif creator.posterior:
+    creator = recipe.creator
+    yield from _learnability(recipe, "creator.metric", creator.metric)
+    if creator.training:
+        yield from _learnability(recipe, "creator.training.metric", creator.training.metric)
+    if creator.posterior and creator.metric != "learnability":
         yield (
             f"creator.posterior: is about the share of successes, which creator.metric={creator.metric} does not measure; "
             "set creator.metric=learnability, or remove creator.posterior"
+        )
+
+
+def _learnability(recipe: Recipe, place: str, metric: object) -> Iterator[str]:
+    reward = recipe.reward
+    is_binary = reward.exact if isinstance(reward, LettercraftReward) else isinstance(reward, LettercraftNoisyReward | VerifierReward)
+    if metric == "learnability" and not is_binary:
+        yield (
+            f"{place}: learnability is p (1 - p) for rewards of 0 and 1, and rewards of kind {reward.kind} have other values; "
+            f"{BINARY_REWARDS}, or {place}=spread_at_median"
         )
 
 

@@ -41,6 +41,24 @@ def prompt_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
 
 
+def test_utilities_are_learnability_less_similarity() -> None:
+    children, _ = run(Children(name="step"), evolutions())
+    successes = np.random.default_rng(2).integers(0, 2, (len(children), 4)).astype(float)
+    rewards = pa.Table.from_pylist(
+        [{"prompt_id": row["prompt_id"], "rewards": values} for row, values in zip(children, successes.tolist(), strict=True)]
+    )
+    new_prompts = prompt_table(children)
+    memory = prompt_table([prompt_row([{"role": "user", "content": "Take nothing."}], "seed")])
+    step = Utilities(name="step", similarity_penalty=0.1, metric="learnability")
+    utilities, _ = run(step, evolutions(), new_prompts, rewards, new_prompts, memory)
+    shares = dict(zip((row["prompt_id"] for row in children), successes.mean(axis=1).tolist(), strict=True))
+    valid_rows = [row for row in utilities if row["valid"]]
+    assert len({row["utility"] for row in valid_rows}) > 3
+    for row in valid_rows:
+        share = shares[row["prompt_id"]]
+        assert row["utility"] == pytest.approx(share * (1 - share) - 0.1 * row["similarity"])
+
+
 def test_utilities_are_spread_less_similarity_and_unknown_ones_are_null() -> None:
     evolved = evolutions()
     rows = evolved.to_pylist()

@@ -17,8 +17,8 @@ OBJECTIVE_FIELDS = {
 class CreatorTraining(Optimisation):
     """Trains the evolver after every iteration's evolutions have been scored; needs siblings.
 
-    The utility of a valid evolution is its `metric` less `similarity_penalty` times its similarity to the nearest earlier prompt; that of an
-    invalid one is 0.
+    The utility of a valid evolution is its `metric` less `similarity_penalty` times its similarity to the nearest earlier prompt; that of
+    an invalid one is 0.
     """
 
     objective: Literal["dpo", "rloo", "supervised"] = "dpo"
@@ -30,8 +30,8 @@ class CreatorTraining(Optimisation):
     preferences: Literal["utility", "shuffled"] = "utility"
     """`shuffled` exchanges the two evolutions of a pair at random: a control that trains as much and learns nothing."""
     metric: Literal["spread_at_median", "learnability"] = "spread_at_median"
-    """Informativeness of an evolution, in its utility. `spread_at_median` is relative to the evolutions' own median difficulty, so it asks for
-    easy prompts where most of them are easy; `learnability`, for rewards of 0 and 1, asks for those solved half of the time."""
+    """Informativeness of an evolution, in its utility. `spread_at_median` is relative to the evolutions' own median difficulty, so it asks
+    for easy prompts where most of them are easy; `learnability`, for rewards of 0 and 1, asks for those solved half of the time."""
     beta: float = Field(0.1, gt=0)
     """Of dpo, or the weight of the KL divergence from the present creator in the reward of rloo."""
     nll_alpha: float = Field(0.0, ge=0)
