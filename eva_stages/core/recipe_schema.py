@@ -17,16 +17,20 @@ DOCUMENTS: dict[SchemaName, type[Section]] = {"recipe": Recipe, "study": Study}
 SCHEMA_FILES = {name: FOLDER / f"{name}.schema.json" for name in DOCUMENTS}
 
 
-def json_schema(name: SchemaName) -> dict[str, Any]:
-    """The schema of a file with a recipe or a study."""
+def complete_schema(name: SchemaName) -> dict[str, Any]:
+    """The schema of a recipe or a study, with its required fields and the fields that only a file has."""
     kind = DOCUMENTS[name]
-    complete_schema = kind.model_json_schema()
-    schema: dict[str, Any] = _relaxed_schema(complete_schema)
-    schema["title"] = f"eva {name}"
+    schema = kind.model_json_schema()
     file_fields = {field: {"type": "string", "description": description} for field, description in kind.FILE_FIELDS.items()}
-    schema["properties"] = {**file_fields, **schema["properties"]}
-    required_fields = {"required": complete_schema["required"]}
-    return {**schema, **({"anyOf": [{"required": [EXTENDS]}, required_fields]} if EXTENDS in file_fields else required_fields)}
+    return {**schema, "properties": {**file_fields, **schema["properties"]}}
+
+
+def json_schema(name: SchemaName) -> dict[str, Any]:
+    """The schema of a file with a recipe or a study, for editors."""
+    schema = complete_schema(name)
+    required_fields = {"required": schema["required"]}
+    requirement = {"anyOf": [{"required": [EXTENDS]}, required_fields]} if EXTENDS in schema["properties"] else required_fields
+    return {**_relaxed_schema(schema), "title": f"eva {name}", **requirement}
 
 
 def schema_text(name: SchemaName) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from eva_stages.core.config.function_fields import FUNCTION_PATTERN
 from eva_stages.core.packaged_files import SCHEMA_MARK, packaged_recipes, packaged_studies
-from eva_stages.core.recipe_schema import DOCUMENTS, SCHEMA_FILES, schema_text
+from eva_stages.core.recipe_schema import DOCUMENTS, SCHEMA_FILES, complete_schema, schema_text
 from eva_stages.core.text_table import markdown_row
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -55,7 +55,7 @@ after `eva --install-completion` and in a new shell, if `eva` is on the path (`s
 
 def recipe_page() -> str:
     """The page as Markdown."""
-    recipe, study = (Reference(DOCUMENTS[name].model_json_schema()) for name in DOCUMENTS)
+    recipe, study = (Reference(complete_schema(name)) for name in DOCUMENTS)
     parts = [INTRODUCTION, "## Fields", recipe.table(recipe.schema)]
     for field, entry in recipe.schema["properties"].items():
         parts += recipe.sections(field, entry)
@@ -170,7 +170,7 @@ def _is_list(entry: dict[str, Any]) -> bool:
 def _default(entry: dict[str, Any]) -> str:
     """The default of a field; nothing for a section whose fields have defaults."""
     default = entry.get("default")
-    if "default" not in entry or (isinstance(default, dict) and "kind" not in default):
+    if "default" not in entry or (isinstance(default, dict) and "$ref" in entry):
         return ""
     return f"`{default if isinstance(default, str) and default else json.dumps(default)}`"
 

@@ -44,7 +44,9 @@ class Benchmark(Section):
     questions: OptionalFile = None
     """File with the questions; null = the public file."""
     temperature: float | None = Field(0.0, ge=0)
+    """0 = greedy."""
     max_new_tokens: int = Field(2048, ge=1)
+    """Tokens of a response; it is cut there."""
 
 
 class JudgedBenchmark(Benchmark):

@@ -25,7 +25,9 @@ class Sampling(Section):
     temperature: float = Field(0.7, ge=0)
     """0 = greedy."""
     top_p: float = Field(0.9, gt=0, le=1)
+    """Sample from the most likely tokens that have this probability together; 1 = from all."""
     max_new_tokens: int = Field(2048, ge=1)
+    """Tokens of a response; it is cut there."""
     stop: tuple[str, ...] = ()
     """Texts that end a response, in addition to the model's end tokens; the response does not contain them."""
     system_prompt: str | None = None
@@ -56,7 +58,9 @@ class TransformersModel(TransformersGenerator):
     """A `transformers` generator with its own model."""
 
     model: MaybeFile
+    """A checkpoint folder, or a Hub id."""
     revision: str | None = None
+    """Branch, tag or commit of a Hub id."""
 
 
 class VLLMRuntime(Section):
@@ -87,7 +91,9 @@ class VLLMModel(VLLMGenerator):
     """A vLLM generator with its own model."""
 
     model: MaybeFile
+    """A checkpoint folder, or a Hub id."""
     revision: str | None = None
+    """Branch, tag or commit of a Hub id."""
 
 
 class Price(Section):

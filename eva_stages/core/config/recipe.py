@@ -72,7 +72,9 @@ class Recipe(Section):
     }
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run's folder below runs/."""
     seed: int = Field(42, ge=0)
+    """Seed of everything that is sampled."""
     iterations: int = Field(2, ge=0)
     """eva iterations after the base round (iteration 0) on the seed prompts."""
     mode: Literal["offline", "online"] = "offline"

@@ -22,6 +22,7 @@ class ReferenceLoss(PairLoss):
     """A loss over the log-ratios of policy and reference policy."""
 
     beta: float = Field(0.1, gt=0)
+    """Weight of the log-ratios: the larger, the closer the policy stays to the reference policy."""
     ld_alpha: float | None = Field(None, ge=0, le=1)
     """LD-DPO: weight of the log-probabilities beyond the shorter response's length; null = 1."""
 
