@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,11 @@ def test_all_errors_of_a_mapping_and_its_changes_are_reported_at_once() -> None:
         eva.load_recipe(fields, {"creator.metric": "gap", "policy.modle": "x"})
     places = [fault.partition(":")[0] for fault in error.value.faults]
     assert sorted(places) == ["change creator.metric", "change policy.modle", "the recipe"]
+
+
+def test_a_study_runs_in_the_main_thread_only(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool, pytest.raises(eva.ConfigError, match="call it in the main thread"):
+        pool.submit(eva.run_study, "share_drawn", tmp_path).result()
 
 
 def test_a_study_and_a_recipe_are_validated_and_planned_as_by_the_commands(tiny_run: Path, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import distilabel.pipeline.base
 import pytest
 from distilabel.models.llms import LLM, TransformersLLM
 from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 
 from eva_stages.core.parts import STATISTICS
-from eva_stages.core.pipeline_patches import LoudStep
+from eva_stages.core.pipeline_patches import LoudStep, poll_often
 from eva_stages.core.responding import Respond
 from eva_stages.core.rows import prompt_row
 from eva_stages.creator.evolving import EvolvePrompts
@@ -121,6 +122,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.chdir(folder)
         patch.setenv("DISTILABEL_CACHE_DIR", str(folder / "cache"))
         patch.setenv("DISTILABEL_LOG_LEVEL", "WARNING")
+        patch.setattr(distilabel.pipeline.base, "time", distilabel.pipeline.base.time)
+        poll_often()
         yield names
 
 

@@ -9,6 +9,7 @@ The commands in `cli/` parse, call this room and print; so both do the same, and
 are the exceptions of `core/errors.py`, notices are Python warnings or go to `progress`. Heavy libraries are imported when they are needed.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,6 +173,8 @@ def run_study(
     from eva_stages.api.reporters import study_reporter_of
     from eva_stages.api.study_completion import complete_study, failure_text
 
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigError(["run_study: was called in another thread; call it in the main thread, which receives Ctrl-C for all runs"])
     loaded_study = study if isinstance(study, LoadedStudy) else load_study(study)
     place = _path(folder) or Path("runs") / loaded_study.name
     with study_reporter_of(progress) as reporter_for:
