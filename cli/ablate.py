@@ -61,7 +61,6 @@ def ablate(
     --set changes all arms; an arm's own settings have precedence.
     """
     from cli.plan import plan_study
-    from eva_stages.api.run_places import check_study_folder
     from eva_stages.api.study_completion import complete_study, failure_text
     from eva_stages.api.study_preparing import read_request
     from eva_stages.core.errors import StageError
@@ -73,7 +72,6 @@ def ablate(
     loaded_study = read_request(study, vary or [], changes_of(overrides, trust), base, measure, seeds)
     folder = opened_folder(study_dir or Path("runs") / loaded_study.name)
     if plan:
-        check_study_folder(folder)
         plan_study(loaded_study, folder, store, None, False, False, as_json)
         return
     document, failures = complete_study(loaded_study, folder, store, jobs, repair, StudyReporter, this_command())

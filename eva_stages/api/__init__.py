@@ -108,9 +108,13 @@ def plan(recipe: RecipeLike | LoadedStudy, folder: str | Path | None = None, sto
     Raises:
         ConfigError: with every error of the recipe, except missing keys and accounts.
     """
-    from eva_stages.api.planning_documents import plan_of
+    from eva_stages.api.planning_documents import recipe_plan, study_plan_of
+    from eva_stages.api.run_places import RUNS, run_of
 
-    return plan_of(recipe if isinstance(recipe, LoadedStudy) else load_recipe(recipe), _path(folder), _path(store))
+    if isinstance(recipe, LoadedStudy):
+        return study_plan_of(recipe, _path(folder) or RUNS / recipe.name, _path(store))
+    loaded_recipe = load_recipe(recipe)
+    return recipe_plan(loaded_recipe, run_of(loaded_recipe, _path(folder), _path(store)))
 
 
 def run(
