@@ -21,7 +21,6 @@ class Respond(LoudTask):
         seed: from the recipe, the stage and the iteration; each row's own seed derives from it and the prompt id.
         prefix: prefix of the output columns' names, so that greedy and sampled responses fit in one row.
         keep_thoughts: leave the thoughts of a model that reasons in the texts of its responses.
-
     Input columns:
         - prompt_id, messages
     Output columns:

@@ -28,7 +28,6 @@ class Curate(TableStep):
 
     Attributes:
         filters: functions in files, applied to the last user message in their order; the first reason counts.
-
     Input columns:
         - the columns of a prompt row; rejected (first input only)
     Output columns:

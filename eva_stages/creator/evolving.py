@@ -46,7 +46,6 @@ class EvolvePrompts(OneReplyTask):
         returns: `prompt`, or `prompt_and_reference`: the request shows the parent's reference and asks for both, in JSON. `turn_knob`
             implies it. An evolution without a reference is then rejected.
         seed: from the recipe, the stage and the iteration.
-
     Input columns:
         - the columns of a prompt row; those of `context.Feedback`, critique and examples where they are to be shown
     Output columns:

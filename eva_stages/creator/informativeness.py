@@ -93,13 +93,11 @@ def weights(values: np.ndarray) -> np.ndarray:
 
 class Informativeness(TableStep):
     """The values of every metric for every prompt, and the sampling weight by the recipe's metric.
-
     Inputs: the rewards; with a discount also the informativeness of the prompts of each earlier set, oldest first.
 
     Attributes:
         metric: name of a built-in metric, or a function in a file.
         discount: per iteration, of the evidence for `learnability` from earlier iterations; None = only the rewards count.
-
     Input columns:
         - prompt_id, rewards (n per prompt, null = not scored); prompt_id, reward_mean (informativeness)
     Output columns:
@@ -147,7 +145,6 @@ class Admit(TableStep):
     Attributes:
         band: admit only prompts whose mean reward is in this range, ends included; all rewards must be 0 or 1.
         fraction: share that is admitted, with a band of the prompts in it.
-
     Input columns:
         - the columns of a prompt row; prompt_id, rewards
     Output columns:

@@ -23,7 +23,6 @@ def sample(ids: pa.Array, size: int, seed: int) -> np.ndarray:
 
 class Replay(TableStep):
     """The most informative prompts of earlier sets that are not in the current set (PLR, Jiang et al. 2021).
-
     Inputs: the current set, then the earlier sets, each followed by its informativeness, oldest first. A prompt's value is the one from its
     last scoring, by the policy of that time; replayed prompts are scored again. Metrics that depend on the complete set (of ensembles, the
     inverse metrics) are only roughly comparable between iterations.
@@ -31,7 +30,6 @@ class Replay(TableStep):
     Attributes:
         share: of the size of the present set.
         metric: column that ranks the prompts, highest first; ties at random.
-
     Input columns:
         - the columns of a prompt row (sets); prompt_id, `metric` (informativeness)
     Output columns:
@@ -77,7 +75,6 @@ class Replay(TableStep):
 
 class Mix(TableStep):
     """Samples evolved prompts and the buffer. Inputs: the curated evolutions, the current prompt set, optionally replayed prompts.
-
     The result has the size of the current set. The buffer replaces missing evolved or replayed prompts. No prompt occurs twice.
 
     Input columns:

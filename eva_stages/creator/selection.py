@@ -59,13 +59,11 @@ def novel_weights(weights: np.ndarray, distances: np.ndarray, factor: float) -> 
 
 
 class Select(TableStep):
-    """Draws the informative subset. Inputs: informativeness; optionally the prompts' topics, which make rare topics likelier, and their
-    novelty, which makes prompts likelier that are unlike earlier ones.
+    """Draws the informative subset. Inputs: informativeness; optionally topics, and novelty: rare topics and new prompts become likelier.
 
     Attributes:
         topic_share: `share` of `topic_balanced`.
         novelty_weight: `factor` of `novel_weights`.
-
     Input columns:
         - prompt_id, weight, uniform (null = not selectable); prompt_id, topic; prompt_id, distance
     Output columns:
