@@ -24,6 +24,7 @@ from cli.lineage import lineage
 from cli.next_steps import after_validation
 from cli.output_options import with_output_options
 from cli.plan import plan
+from cli.pull import pull
 from cli.push import push
 from cli.report import report
 from cli.run import run
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="eva: open-ended RLHF, where the training prompts evolve together with the policy.",
 )
-for command in (run, ablate, creator, solver, plan, status, audit, runs, gc, lineage, report, push, convert, doctor):
+for command in (run, ablate, creator, solver, plan, status, audit, runs, gc, lineage, report, push, pull, convert, doctor):
     app.command(command.__name__)(with_output_options(command))
 app.command("validate")(with_output_options(recipes.validate, after_validation))
 app.add_typer(evaluate.app, name="eval")

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,13 @@ def tree_digest(folder: Path) -> str:
     files = _files_below(folder)
     if not files:
         raise DataError(f"{folder} contains no files")
-    lines = [f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}" for path in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return digest_of_files({path.relative_to(folder).as_posix(): file_digest(path) for path in files})
+
+
+def digest_of_files(digests: Mapping[str, str]) -> str:
+    """The `tree_digest` of a folder whose files have these digests, by relative name."""
+    names = sorted(digests, key=PurePosixPath)
+    return hashlib.sha256("\n".join(f"{name}\0{digests[name]}" for name in names).encode()).hexdigest()
 
 
 def _files_below(folder: Path) -> list[Path]:

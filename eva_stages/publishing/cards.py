@@ -6,7 +6,7 @@ policy is the one that its base policy states.
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -17,10 +17,14 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 
-from eva_stages.core.kinds import Role
+from eva_stages.core.kinds import BASE, Role
 from eva_stages.core.ourfiles import parquet_errors
+from eva_stages.core.progress import dollars
+from eva_stages.models.weights import ADAPTER
+from eva_stages.publishing.card_scores import SCORES_ROWS, main_scores
 from eva_stages.publishing.story import Story
 from eva_stages.views.history import COST, TOKENS, Artifact
+from eva_stages.views.policy_costs import cost_sentence, costs_of
 from eva_stages.views.recorded_scores import Score, scores
 
 PAPER = "2411.00062"
@@ -46,6 +50,8 @@ def dataset_card(story: Story, listed_artifacts: list[Artifact]) -> str:
         }
         for artifact in row_artifacts
     ]
+    if every_score := scores(story.artifacts):
+        configs.append({"config_name": "scores", "data_files": [{"split": "train", "path": SCORES_ROWS}]})
     rows = sum(artifact.manifest["rows"] for artifact in row_artifacts)
     data = DatasetCardData(
         pretty_name=story.name,
@@ -62,8 +68,10 @@ def dataset_card(story: Story, listed_artifacts: list[Artifact]) -> str:
         "dataset.md.jinja",
         story,
         settings=_settings(story.recipe),
-        shown=row_artifacts,
+        contents=_contents(row_artifacts),
         default=default,
+        figures=main_scores(every_score),
+        score_count=len(every_score),
         pair=_example(row_artifacts),
         trained=training_table,
     )
@@ -74,12 +82,14 @@ def model_card(story: Story, key: str) -> str:
     model = story.models[key]
     is_creator, iteration = model.kind.role == Role.CREATOR, model.iteration
     is_adapter = (model.content / ADAPTER_WEIGHTS).is_file()
-    figures = [score for score in scores(story.artifacts) if score.policy == f"iteration {iteration}" and not is_creator]
+    every_score = scores(story.artifacts)
+    figures = [score for score in every_score if score.policy == f"iteration {iteration}" and not is_creator]
     results = [_result(score) for score in figures if score.low is not None]
     loss = str(story.recipe["creator"]["training"]["objective"] if is_creator else story.recipe["solver"]["loss"]["kind"])
     name, base = key.partition("/")[2], story.base_of(model)
+    adapted_model = story.adapted_model(model)
     data = ModelCardData(
-        base_model=base.hub_id,
+        base_model=adapted_model if is_adapter else base.hub_id,
         datasets=[story.dataset],
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
@@ -87,7 +97,7 @@ def model_card(story: Story, key: str) -> str:
         model_name=name if results else None,  # without results the Hub rejects it as an unknown field
         eval_results=results or None,
     )
-    relation = {"base_model_relation": "adapter" if is_adapter else "finetune"} if base.hub_id else {}
+    relation = {"base_model_relation": "adapter" if is_adapter else "finetune"} if data.base_model else {}
     for field, value in {**relation, **base.licence}.items():
         data[field] = value
     template_values = {
@@ -99,12 +109,25 @@ def model_card(story: Story, key: str) -> str:
         "noun": "creator" if is_creator else "policy",
         "base": base,
         "start": story.start(model, "adapter" if is_adapter else "policy"),
-        "adapted_policy": story.start(model) if is_adapter else None,
+        "adapted": adapted_model or base.name,
+        "adapted_is_pushed": adapted_model is not None,
         "is_adapter": is_adapter,
-        "figures": figures,
+        "has_adapter": (model.content / ADAPTER / ADAPTER_WEIGHTS).is_file(),
+        "figures": [] if is_creator else main_scores([score for score in every_score if score.policy in (BASE, f"iteration {iteration}")]),
+        "score_count": len(every_score),
         "trained": _training({iteration: model}),
     }
     return _card(data.to_yaml(), "model.md.jinja", story, **template_values)
+
+
+def _contents(row_artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """What the data set has: one entry per kind of rows, with its configurations."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for artifact in row_artifacts:
+        entry = kinds.setdefault(artifact.name.rpartition("-")[0], {"names": [], "rows": 0, "holds": artifact.holds})
+        entry["names"].append(artifact.name)
+        entry["rows"] += artifact.manifest["rows"]
+    return list(kinds.values())
 
 
 def _result(score: Score) -> EvalResult:
@@ -128,13 +151,16 @@ def _card(metadata: str, template: str, story: Story, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": markdown, "figure": figure, "code": code, "shown": visible, "seconds": seconds}
+    environment.filters |= {"md": markdown, "figure": figure, "code": code, "shown": visible, "seconds": seconds, "dollars": dollars}
     last = story.artifacts[-1].manifest
+    costs = costs_of(story.root, story.artifacts)
     text = environment.get_template(template).render(
         story=story,
         recipe=yaml.safe_dump(dict(story.recipe), sort_keys=False, allow_unicode=True),
         command=command(story),
-        scores=scores(story.artifacts),
+        costs=costs,
+        cost=cost_sentence(costs["total"]),
+        cost_sentence=cost_sentence,
         total={name: sum(artifact.manifest["counts"].get(name, 0) for artifact in story.artifacts) for name in (*TOKENS, COST)},
         all_seconds=sum(artifact.manifest["seconds"] for artifact in story.artifacts),
         packages=last["packages"],

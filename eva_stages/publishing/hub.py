@@ -23,7 +23,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from eva_stages.core.errors import ConfigError, HubError
 from eva_stages.core.redaction import redact
-from eva_stages.publishing.contents import File, Repository
+from eva_stages.publishing.repository import File, Repository
 
 MARK = "eva.json"
 TRIES = 6
@@ -43,17 +43,22 @@ class Remote:
     hashes: dict[str, str]
     """Of each file: sha256 if it is in large file storage, else git's own hash."""
     large: frozenset[str]
+    sizes: dict[str, int]
+    """Bytes of each file."""
 
 
 class Hub:
     """The Hub, for one account. `say` reports retries."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        """Raises:
-        ConfigError: if there is no token.
+    def __init__(self, say: Callable[[str], None], reads_only: bool = False) -> None:
+        """Args:
+            reads_only: public repositories can be read without a token.
+
+        Raises:
+            ConfigError: if there is no token.
         """
         self.token = get_token()
-        if self.token is None:
+        if self.token is None and not reads_only:
             raise ConfigError(
                 [f"there is no Hugging Face token: create one with write permission at {TOKENS_PAGE}, then `hf auth login` or set HF_TOKEN"]
             )
@@ -89,10 +94,10 @@ class Hub:
         tree = self.api.list_repo_tree(repository.id, recursive=True, revision=commit, repo_type=repository.kind)
         files = [entry for entry in tree if isinstance(entry, RepoFile)]
         hashes = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
-        return Remote(commit, private, hashes, frozenset(file.path for file in files if file.lfs))
+        return Remote(commit, private, hashes, frozenset(file.path for file in files if file.lfs), {file.path: file.size for file in files})
 
     def mark(self, repository: Repository, remote: Remote | None) -> dict[str, Any]:
-        """Whose repository it is and which files are eva's, from its `eva.json`; empty if it has none."""
+        """Whose repository it is (run), which files are eva's (files) and their hashes (sha256); empty if it has no `eva.json`."""
         if remote is None or MARK not in remote.hashes:
             return {}
         try:
@@ -101,9 +106,21 @@ class Hub:
                 lambda: self.api.hf_hub_download(repository.id, MARK, repo_type=repository.kind, revision=remote.commit),
             )
             mark = json.loads(Path(place).read_text(encoding="utf-8"))
-            return {"run": str(mark["run"]), "files": [str(path) for path in mark["files"]]}
-        except (ValueError, KeyError, TypeError):
+            hashes = {str(path): str(digest) for path, digest in mark.get("sha256", {}).items()}  # pushes of eva 0.1.0 have none
+            return {"run": str(mark["run"]), "files": [str(path) for path in mark["files"]], "sha256": hashes}
+        except (ValueError, KeyError, TypeError, AttributeError):
             return {}
+
+    def download(self, repository: Repository, paths: Sequence[str], commit: str, folder: Path) -> None:
+        """Have files of a commit below `folder`, in the repository's layout. Files that are there are not fetched again, and a file that
+        was cut off goes on. Nothing in the files is executed.
+        """
+        self._try(
+            f"fetching from {repository.name}",
+            lambda: self.api.snapshot_download(
+                repository.id, repo_type=repository.kind, revision=commit, allow_patterns=list(paths), local_dir=folder
+            ),
+        )
 
     def changed_files(self, files: Sequence[File], hashes: dict[str, str], remote: Remote | None) -> list[File]:
         """The files that the repository does not have as they are. `hashes` are sha256 by path."""

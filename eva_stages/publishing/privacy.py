@@ -1,17 +1,18 @@
 """Values that must not leave the machine: absolute paths, the user's name in them, tokens and keys.
 
-Recipes, manifests and pipelines are settings, so a path in them shrinks to its last part, or to its place in the run, and the addresses
-of servers are left out. Rows are data: only what is known to be private (secrets, the home folder, the run's own place, the servers'
-names) is replaced in them, and every value that was changed is counted; the messages of errors lose all absolute paths. What a secret
-is says `core.redaction`.
+Recipes, manifests, pipelines and events are settings, so a path in them shrinks to its last part, or to its place in the run, and the
+addresses of servers are left out, as are the names of private networks. Rows are data: only what is known to be private (secrets, the home
+folder, the run's own place, the servers' names) is replaced in them, and every value that was changed is counted; the messages of errors
+lose all absolute paths and the name of this machine. What a secret is says `core.redaction`.
 """
 
 import os
 import re
+import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,18 @@ SERVER = "[server]"
 SYSTEM = ("/usr", "/usr/local")
 """Folders that every machine has, where Python may be: they reveal nothing, and prompts about shells contain them."""
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
-PRIVATE_FIELDS = ("api_base",)
-"""Fields of recipes that name a machine: they are not published."""
+PRIVATE_FIELDS = ("api_base", "address", "holder")
+"""Fields of recipes and events that name a machine: they are not published."""
+MESSAGE_FIELDS = ("failures", "notices", "cause")
+"""Fields of manifests and events with messages of errors."""
+ADDRESS_VARIABLES = re.compile(r"(?i)(?:_PROXY|API_BASE|BASE_URL|HF_ENDPOINT)$")
+"""Environment variables with the address of a server that libraries call."""
+PUBLIC_HOSTS = ("huggingface.co", "api.openai.com", "api.anthropic.com")
+PRIVATE_NETWORK = re.compile(
+    r"(?<![\w.])(?:10(?:\.\d{1,3}){3}|192\.168(?:\.\d{1,3}){2}|172\.(?:1[6-9]|2\d|3[01])(?:\.\d{1,3}){2})(?![\w.]*\w)"
+    r"|(?<![\w.-])(?:[a-z0-9](?:[\w-]*\.)+)(?:internal|local|localdomain|lan|corp|intranet|home\.arpa)(?![\w-]|\.\w)"
+)
+"""Addresses that only exist within a network."""
 ANY_PATH = re.compile(r"(?<![\w./:])~?(?:/[\w.@+-]+){2,}/?")
 USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -72,14 +83,31 @@ class Privacy:
         return self.places[place] and match.group().replace(place, self.places[place])
 
     def message(self, text: str) -> str:
-        """An error message without any absolute path."""
-        return ANY_PATH.sub(lambda match: match.group().rstrip("/").rpartition("/")[2], self.text(self.secrets.redact(text)))
+        """An error message without any absolute path and any name of a machine."""
+        plain = PRIVATE_NETWORK.sub(SERVER, _own_name().sub(SERVER, self.text(self.secrets.redact(text))))
+        return ANY_PATH.sub(lambda match: match.group().rstrip("/").rpartition("/")[2], plain)
 
-    def settings(self, value: Any) -> Any:
-        """A recipe, a manifest or a pipeline, every path in it shortened."""
+    def messages(self, value: Any) -> Any:
+        """What a message field contains: texts, or texts with counts."""
         match value:
             case dict():
-                return {self.settings(key): self.settings(item) for key, item in value.items() if key not in PRIVATE_FIELDS}
+                return {self.message(str(key)): self.messages(item) for key, item in value.items()}
+            case list() | tuple():
+                return [self.messages(item) for item in value]
+            case str():
+                return self.message(value)
+            case _:
+                return value
+
+    def settings(self, value: Any) -> Any:
+        """A recipe, a manifest, a pipeline or an event, every path in it shortened."""
+        match value:
+            case dict():
+                return {
+                    self.settings(key): self.messages(item) if key in MESSAGE_FIELDS else self.settings(item)
+                    for key, item in value.items()
+                    if key not in PRIVATE_FIELDS
+                }
             case list() | tuple():
                 return [self.settings(item) for item in value]
             case str():
@@ -90,7 +118,7 @@ class Privacy:
     def _setting(self, text: str) -> str:
         text = USER_IN_URL.sub("", text)
         if not _is_path(text):
-            return self.text(text)
+            return PRIVATE_NETWORK.sub(SERVER, self.text(text))
         path = _expanded_path(text)
         root = self.root.resolve()
         return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else self.text(path.name)
@@ -119,8 +147,24 @@ class Privacy:
 
 def hosts_of(recipe: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the servers that a recipe calls."""
-    hosts = {host for address in _addresses(recipe) for host in re.findall(r"//(?:[^/@]*@)?(\[[^\]]*\]|[^/:?#]+)", address)}
-    return tuple(sorted(hosts - set(LOCAL)))
+    return _hosts(_addresses(recipe))
+
+
+def hosts_of_environment() -> tuple[str, ...]:
+    """The names of the servers, such as proxies, that the environment names for the calls of all libraries."""
+    return _hosts(value for name, value in os.environ.items() if ADDRESS_VARIABLES.search(name))
+
+
+def _hosts(addresses: Iterable[str]) -> tuple[str, ...]:
+    hosts = {host for address in addresses for host in re.findall(r"//(?:[^/@]*@)?(\[[^\]]*\]|[^/:?#]+)", address)}
+    return tuple(sorted(hosts - {*LOCAL, *PUBLIC_HOSTS}))
+
+
+@cache
+def _own_name() -> re.Pattern[str]:
+    """This machine's name as a complete word; nothing if it is a usual word."""
+    names = {name for name in (socket.gethostname(), socket.getfqdn()) if name not in LOCAL and re.search(r"[\d.-]", name)}
+    return re.compile("|".join(rf"(?<![\w.-]){re.escape(name)}(?![\w-])" for name in sorted(names, key=len, reverse=True)) or r"(?!)")
 
 
 def _addresses(value: Any) -> Iterator[str]:

@@ -20,9 +20,10 @@ from eva_stages.core.errors import ConfigError, DamagedError
 from eva_stages.core.event_log import utc_now
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.run_folder import Run
-from eva_stages.publishing.contents import REPORT, File, Repository, Selection, repositories, sha256
+from eva_stages.publishing.contents import REPORT, Selection, repositories
 from eva_stages.publishing.hub import MARK, Hub, Remote
-from eva_stages.publishing.privacy import SERVER, Privacy, hosts_of
+from eva_stages.publishing.privacy import SERVER, Privacy, hosts_of, hosts_of_environment
+from eva_stages.publishing.repository import File, Repository, sha256
 from eva_stages.publishing.story import Story, story_of
 from eva_stages.views.history import read_history
 
@@ -92,7 +93,7 @@ def push_run(
         hub.check_account(namespace)
     history = read_history(run)
     hosts = hosts_of(history.recipe)
-    privacy = Privacy(run.root, (hub.token,) if hub is not None and hub.token else (), hosts)
+    privacy = Privacy(run.root, (hub.token,) if hub is not None and hub.token else (), (*hosts, *hosts_of_environment()))
     if hosts:
         report_line(f"api_base is not published, and {', '.join(hosts)} appears as {SERVER} in it")
     story = story_of(history, namespace, privacy)
@@ -201,7 +202,7 @@ def _faults(repository: Repository, remote: Remote | None, mark: Mapping[str, An
 def _push(repository: Repository, remote: Remote | None, earlier: Mapping[str, Any], record: Record, hub: Hub, private: bool) -> Outcome:
     pushed_files = record.files.get(repository.name, {})
     hashes = {file.path: sha256(file, pushed_files) for file in repository.files}
-    mark = _mark(record, {*earlier.get("files", []), *hashes})
+    mark = _mark(record, earlier, hashes)
     hashes[MARK] = sha256(mark, {})
     changed_files = hub.changed_files([*repository.files, mark], hashes, remote)
     if not changed_files and remote is not None:
@@ -218,6 +219,9 @@ def _push(repository: Repository, remote: Remote | None, earlier: Mapping[str, A
     return _outcome(repository, changed_files, commit)
 
 
-def _mark(record: Record, paths: set[str]) -> File:
-    document = {"run": record.run, "files": sorted(paths - {MARK})}
+def _mark(record: Record, earlier: Mapping[str, Any], hashes: Mapping[str, str]) -> File:
+    """`eva.json`: the run, its files in the repository, and their hashes, which `eva pull` checks."""
+    paths = {*earlier.get("files", []), *hashes} - {MARK}
+    known_hashes = {**earlier.get("sha256", {}), **hashes}
+    document = {"run": record.run, "files": sorted(paths), "sha256": {path: known_hashes[path] for path in sorted(paths & {*known_hashes})}}
     return File(MARK, (json.dumps(document, indent=1) + "\n").encode())

@@ -65,12 +65,12 @@ class Story:
         return f"{self.namespace}/{self.name}"
 
     def model(self, iteration: int) -> str:
-        return f"{self.namespace}/{self.name}-iter{iteration}"
+        return model_repository(self.dataset, iteration)
 
     @property
     def models(self) -> dict[str, Artifact]:
         """Trained policies and creators by their repositories."""
-        creators = {f"{self.namespace}/{self.name}-creator-iter{iteration}": creator for iteration, creator in self.creators.items()}
+        creators = {model_repository(self.dataset, iteration, "creator-"): creator for iteration, creator in self.creators.items()}
         return {**{self.model(iteration): policy for iteration, policy in self.policies.items()}, **creators}
 
     def inputs(self, artifact: Artifact) -> list[str]:
@@ -86,6 +86,11 @@ class Story:
         """
         folder = model.inputs.get(name)
         return next(((key, artifact) for key, artifact in self.models.items() if artifact.planned_stage.folder == folder), None)
+
+    def adapted_model(self, model: Artifact) -> str | None:
+        """The Hub id of the model that a trained adapter adapts; None if it is not on the Hub."""
+        start = self.start(model)
+        return start[0] if start else self.base_of(model).hub_id
 
     def base_of(self, model: Artifact) -> Base:
         """What a chain of trainings began with: the base policy, or the model of a creator that is a network of its own."""
@@ -104,6 +109,15 @@ class Story:
     def seeds(self) -> str | None:
         """The configuration with the prompts as they were loaded."""
         return next((artifact.name for artifact in self.artifacts if artifact.stage == "prompts"), None)
+
+
+def model_repository(dataset: str, iteration: int, kind: str = "") -> str:
+    """The repository of a run's trained policy, or with the kind "creator-" of its trained creator.
+
+    Args:
+        dataset: the repository of the run's rows.
+    """
+    return f"{dataset}-{kind}iter{iteration}"
 
 
 def story_of(history: History, namespace: str, privacy: Privacy) -> Story:

@@ -17,6 +17,7 @@ from eva_stages.core.planned_stages import stage_of_folder
 from eva_stages.core.rows import SCHEMAS
 from eva_stages.core.run_folder import Run
 from eva_stages.core.tables import write_rows
+from eva_stages.publishing.card_scores import MOST_SCORES, main_scores, score_files
 from eva_stages.publishing.cards import command, dataset_card, model_card
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.story import Base, Story, story_of
@@ -66,7 +67,8 @@ def test_every_figure_of_what_was_counted_is_the_manifest_s(story: Story, tiny_r
         assert {key.replace(" ", "_") for key in figure_texts} == set(whole)
         assert all(is_same_figure(figure_texts[key.replace("_", " ")], value) for key, value in whole.items())
         for cell, key in ((input_tokens, "input_tokens"), (output_tokens, "output_tokens"), (usd, "cost_usd")):
-            assert cell == "" if key not in manifest["counts"] else is_same_figure(cell, manifest["counts"][key])
+            decimals = 2 if key == "cost_usd" else 4
+            assert cell == "" if key not in manifest["counts"] else is_same_figure(cell, manifest["counts"][key], decimals)
         assert is_same_figure(seconds, manifest["seconds"], 1)
     input_tokens = sum(manifest["counts"].get("input_tokens", 0) for manifest in by_print.values())
     seconds = sum(manifest["seconds"] for manifest in by_print.values())
@@ -76,8 +78,10 @@ def test_every_figure_of_what_was_counted_is_the_manifest_s(story: Story, tiny_r
 def test_every_row_count_loss_and_score_is_the_manifest_s(story: Story, tiny_run: Path) -> None:
     manifest_by_label = manifests(tiny_run)
     card = dataset_card(story, list(story.artifacts))
-    row_counts = {name.strip("`"): rows for name, rows, _ in rows_of(card, "How to load it")}
-    assert row_counts == {artifact.name: f"{artifact.manifest['rows']:,}" for artifact in story.artifacts if artifact.rows is not None}
+    row_counts = {names: rows for names, rows, _ in rows_of(card, "How to load it")}
+    rows_by_name = {f"`{artifact.name}`": artifact.manifest["rows"] for artifact in story.artifacts if artifact.rows is not None}
+    assert {name for names in row_counts for name in names.split(", ")} == set(rows_by_name)
+    assert all(rows == f"{sum(rows_by_name[name] for name in names.split(', ')):,}" for names, rows in row_counts.items())
     names = [name.strip() for name in card.partition("## Training")[2].partition("| iteration |")[2].partition("\n")[0].split("|")]
     training_rows = rows_of(card, "Training")
     assert len(training_rows) == 2 and {"pairs", "steps", "loss", "reward margin", "reward accuracy"} <= set(names)
@@ -89,11 +93,27 @@ def test_every_row_count_loss_and_score_is_the_manifest_s(story: Story, tiny_run
                 is_same_figure(cell, manifest["seconds"], 1) if name == "seconds" else is_same_figure(cell, figures[name.replace(" ", "_")])
             )
     figure_texts = rows_of(card, "Scores")
-    assert len(figure_texts) == sum(len(manifest.get("scores", {})) for manifest in manifest_by_label.values())
+    assert len(figure_texts) == MOST_SCORES < sum(len(manifest.get("scores", {})) for manifest in manifest_by_label.values())
     for _, policy, name, value, questions in figure_texts:
         label = "0-base-score" if policy == "base" else f"{policy.split()[1]}-eval-score"
         score = manifest_by_label[label]["scores"][name.replace(" ", "_")]
         assert value == f"{score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}]" and questions == str(score["n"])
+
+
+def test_a_card_shows_ten_scores_and_the_file_has_all(story: Story) -> None:
+    every_score = scores(story.artifacts)
+    *_, last = every_score
+    more_scores = [
+        *every_score,
+        *(dataclasses.replace(last, benchmark="mt-bench", name=name, low=low) for name, low in (("a", 1.0), ("b", None))),
+    ]
+    card_scores = main_scores(more_scores)
+    assert len(card_scores) == MOST_SCORES and [score for score in more_scores if score in card_scores] == card_scores
+    assert ("mt-bench", "a") in {(score.benchmark, score.name) for score in card_scores} and all(
+        score.low is not None for score in card_scores
+    )
+    assert {"base", "iteration 0", "iteration 1"} == {score.policy for score in card_scores if score.name == "sampled"}
+    assert score_files(story)["scores.csv"].count(b"\n") == len(every_score) + 1
 
 
 def test_cards_say_what_a_policy_was_trained_on_and_started_from(story: Story) -> None:

@@ -123,7 +123,7 @@ def test_one_iteration_alone_brings_its_rows_its_policy_and_a_card_that_lists_th
     data = yaml.safe_load(files[DATASET]["README.md"].decode().split("---\n")[1])
     names = {config["config_name"] for config in data["configs"]}
     assert {"prompts-0", "responses-0", "rewards-0", "pairs-0", "judgments-0"} <= names
-    assert not [name for name in names if not name.endswith("-0")]
+    assert [name for name in names if not name.endswith("-0")] == ["scores"]
     assert [config["config_name"] for config in data["configs"] if config.get("default")] == ["pairs-0"]
 
 
@@ -171,11 +171,19 @@ def test_a_second_push_sends_nothing(story: Story) -> None:
 
 
 def test_only_what_has_changed_is_sent_after_a_run_with_another_setting(story: Story) -> None:
-    scores = {f"{name}/manifest.json" for name in ("base-score-0", "eval-score-0", "health-0", "eval-score-1", "health-1")}
-    assert story.changed_paths(DATASET, "again", "published") == {"README.md", "recipe.yaml", *scores}
+    names = ("base-score-0", "eval-score-0", "health-0", "eval-score-1", "health-1")
+    scores = {path for name in names for path in (f"{name}/manifest.json", f"{name}/{'figures' if 'health' in name else 'score'}.json")}
+    changed_paths = story.changed_paths(DATASET, "again", "published")
+    of_run = {f"run/{name}" for name in ("recipe.yaml", "stages.json", "plan.json", "events.jsonl")}
+    assert changed_paths - scores == {"README.md", "recipe.yaml", "scores.csv", "scores/rows.parquet", "eva.json", *of_run}
+    assert {path for path in scores if path.endswith("manifest.json")} <= changed_paths
     for repo in MODELS:
-        assert story.changed_paths(repo, "again", "published") == {"README.md", "recipe.yaml"}
-    assert not [path for method, path in story.requests["published"] if method == "PUT"]
+        assert story.changed_paths(repo, "again", "published") == {"README.md", "recipe.yaml", "eva.json"}
+    tables = {
+        commit.files["scores/rows.parquet"][0] for commit in story.server.repos[DATASET].commits if "scores/rows.parquet" in commit.files
+    }
+    digests = {hashlib.sha256(table).hexdigest() for table in tables}
+    assert {path.split("/")[2] for method, path in story.requests["published"] if method == "PUT"} <= digests
 
 
 def test_a_run_publishes_after_each_iteration_and_a_failed_push_does_not_stop_it(story: Story) -> None:
