@@ -117,6 +117,10 @@ def after_push(dry_run: bool, collection: str | None) -> str:
     return f"open in a browser: {collection}" if collection else "open the repositories on the Hub in a browser"
 
 
+def after_pull(root: Path) -> str:
+    return f"see the results: {command('report', root, '--open')}"
+
+
 def after_audit(run: str, has_influence: bool) -> str:
     if not has_influence:
         return f"measure what a training step on each prompt changes: {command('audit', run, '--influence', 200)}"

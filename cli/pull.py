@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from cli.next_steps import after_pull
+from cli.output_options import show_next
 from cli.shared import opened_folder
 
 
@@ -31,4 +33,5 @@ def pull(
     outcome = pull_run(name, root, Hub(note, reads_only=True), note)
     for sentence in outcome.missing:
         note(f"note: {sentence}")
-    print_text(f"{outcome.stages} stages in {outcome.root}; {outcome.files} files are new\nnext: eva report {outcome.root}\n")
+    print_text(f"{outcome.stages} stages in {outcome.root}; {outcome.files} files are new\n")
+    show_next(after_pull(root))

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,9 +17,9 @@ from eva_stages.core.stage import closure
 from eva_stages.models.loading import find_checkpoint
 from eva_stages.planning.measured_rates import free_stages, reduced_recipe
 from eva_stages.planning.plan_tables import plan_tables
-from eva_stages.planning.rates import Line, Rate, Rates, rate_of, read_rates
+from eva_stages.planning.rates import Line, Rate, Rates, rate_of, read_rates, write_rates
 from tests.building import build_rounds, plan_of
-from tests.conftest import TINY, overrides, run_eva
+from tests.conftest import TINY, manifests, overrides, run_eva
 from tests.tiny_models import save_reward, tokenizer
 
 UNKNOWN = ("input_tokens", "output_tokens", "seconds_expected", "gpu_seconds", "gpu_hours")
@@ -212,6 +213,26 @@ def test_finished_stages_predict_the_time_of_later_ones(tiny_run: Path) -> None:
     assert entries["2-respond"]["output_tokens"] == entries["1-respond"]["output_tokens"] > 0
     assert entries["1-respond"]["seconds_expected"] == entries["1-respond"]["seconds"] > 0 and entries["2-respond"]["seconds"] is None
     assert plan_tables(document).renderables
+
+
+def test_lengths_are_those_of_the_responses_at_hand_and_not_of_a_probe(tiny_run: Path, tmp_path: Path) -> None:
+    probe = Rate(fixed_seconds=1, seconds_per_unit=2, fastest=Line(seconds_per_unit=1), slowest=Line(seconds_per_unit=3), output_tokens=200)
+    new_run = Run(tmp_path / "run", Run(tiny_run).store.root)
+    write_rates(new_run, Rates(stages={"respond": probe}))
+
+    def planned_entries(rates: Rates | None = None, **changes: object) -> dict[str, dict[str, Any]]:
+        return {entry["stage"]: entry for entry in plan_of(tiny(**changes), new_run, rates)["stages"]}
+
+    entries = planned_entries(solver__responses=2)
+    counts = manifests(tiny_run)["0-respond"]["counts"]
+    length = counts["output_tokens"] / counts["responses"]
+    assert entries["0-respond"]["state"] == "to do" and entries["0-respond"]["output_tokens"] == round(40 * 2 * length)
+    assert entries["0-respond"]["seconds_expected"] == pytest.approx(1 + 2 * 40 * 2 * length / 200, abs=1e-3)
+    assert entries["0-respond"]["seconds_high"] == pytest.approx(3 * 40 * 2 * length / 200, abs=1e-3)
+    assert entries["1-respond"]["output_tokens"] == 40 * 200  # its policy and its prompts do not exist yet
+    assert planned_entries(policy__generator__temperature=0.5)["0-respond"]["output_tokens"] == 40 * 200
+    given_rates = Rates(stages={"respond": Rate(seconds_per_unit=1, output_tokens=5)})
+    assert planned_entries(given_rates, solver__responses=2)["0-respond"]["output_tokens"] == 40 * 5
 
 
 def test_measuring_times_every_stage_and_saves_the_rates_in_the_run(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def spending_of(path: Path, stage: str | None) -> dict[str, float]:
     """The spending of a stage (None = all stages) in a journal, including failed and lost calls, for the counts of its manifest.
 
     Returns:
-        `cost_usd` and `estimated_calls`, without zeros; empty without a journal.
+        `cost_usd`, `estimated_calls` and `estimated_usd`, without zeros; empty without a journal.
     """
     if not path.is_file():
         return {}
@@ -54,10 +54,11 @@ def spending_of(path: Path, stage: str | None) -> dict[str, float]:
         with closing(connect(path)) as connection:
             upgrade(connection)
             where, values = ("", ()) if stage is None else ("WHERE stage = ?", (stage,))
-            return connection.execute(f"SELECT SUM(usd), SUM(estimated AND usd > 0) FROM calls {where}", values).fetchone()
+            sums = "SUM(usd), SUM(estimated AND usd > 0), SUM(estimated * usd)"
+            return connection.execute(f"SELECT {sums} FROM calls {where}", values).fetchone()
 
-    usd, estimated_calls = run_guarded(path, query)
-    return {name: value for name, value in (("cost_usd", usd), ("estimated_calls", estimated_calls)) if value}
+    names = ("cost_usd", "estimated_calls", "estimated_usd")
+    return {name: value for name, value in zip(names, run_guarded(path, query), strict=True) if value}
 
 
 def take_over_calls(source: Path, target: Path, stage: str) -> None:

@@ -13,9 +13,9 @@ from eva_stages.core.patches import remove_rich_tracebacks
 from eva_stages.core.reasoning import UNFINISHED_THOUGHT, answer_of
 from eva_stages.core.rows import Message
 
-COSTS = ("input_tokens", "cost_usd", "estimated_calls", "unpriced_calls", "reused_calls", "reused_usd")
-"""Counts of a call to a provider: the run's own costs (with the calls whose cost is an estimate, or whose price is unknown), and reused
-responses with their original cost."""
+COSTS = ("input_tokens", "cost_usd", "estimated_calls", "estimated_usd", "unpriced_calls", "reused_calls", "reused_usd")
+"""Counts of a call to a provider: the run's own costs (with the calls whose cost is an estimate and the sum of these, or whose price is
+unknown), and reused responses with their original cost."""
 
 NO_REPLY = "no reply"
 

@@ -200,6 +200,7 @@ class Client:
         costs: dict[str, Any] = dict.fromkeys(COSTS, 0)
         if entry.is_own_payment and key not in self._used_keys:
             costs |= {"cost_usd": entry.usd, "estimated_calls": int(entry.is_estimate and entry.usd > 0)}
+            costs["estimated_usd"] = entry.usd if entry.is_estimate else 0
             costs["unpriced_calls"] = int(self._prices.rates is None)
         else:
             costs |= {"reused_calls": 1, "reused_usd": entry.usd}
@@ -226,6 +227,7 @@ class Client:
 def _add(costs: dict[str, Any], charge: Charge, has_no_price: bool) -> None:
     costs["cost_usd"] += charge.usd
     costs["estimated_calls"] += int(charge.is_estimate and charge.usd > 0)
+    costs["estimated_usd"] += charge.usd if charge.is_estimate else 0
     costs["unpriced_calls"] += int(has_no_price)
     costs["input_tokens"] += charge.input_tokens
 

@@ -27,6 +27,7 @@ from eva_stages.planning.judge_costs import JudgeCost, judge_cost, sample_cost
 from eva_stages.planning.online_costs import interval_money
 from eva_stages.planning.online_sizes import interval_calls
 from eva_stages.planning.rates import Rate, Rates, answering_rate, known_rates
+from eva_stages.planning.response_lengths import rate_at_length, response_lengths, responses_per_row
 from eva_stages.planning.sizes import Size, prompt_count, sizes
 
 SECONDS = ("seconds_expected", "seconds_low", "seconds_high")
@@ -56,7 +57,8 @@ def plan_document(
     an online training, has the calls of its models at most. `usd` is an upper limit: 0 for models that run here, null without a price or a
     number of tokens. `judging` has calls, tokens and money of every benchmark's judge,
     upper limits and expected, for all policies to be judged. Sums leave null parts out; `unmeasured` and `unpriced` count them, and a sum
-    of no parts is null. `wall_seconds` includes the start and the time between stages.
+    of no parts is null. `wall_seconds` includes the start and the time between stages. Expected lengths of responses are those at hand
+    (`eva_stages.planning.response_lengths`).
 
     Args:
         given_rates: rates that take precedence over the run's own.
@@ -78,14 +80,23 @@ def plan_document(
         if rate is None or rate.input_tokens is None:  # a measured rate is closer
             costs[fingerprint] = cost
     entries = []
+    lengths = response_lengths(run, stages)
     for stage in stages:
         size = expected_sizes[stage.fingerprint]
         rate = rates.of(stage) or answering_rate(rates.of(replace(stage, name="respond")), size.answers, recipe.solver.responses)
+<<<<<<< HEAD
         entry = _entry(run, stage, size, rate, costs.get(stage.fingerprint), models.get(stage.name))
         if recipe.online and stage.name == "train":
             entry["calls"] = interval_calls(recipe, stage.iteration)
             entry |= interval_money(recipe, stage.iteration) if entry["state"] == "to do" else {}
         entries.append(entry)
+=======
+        row_tokens = None
+        if stage.fingerprint in lengths and (given_rates is None or given_rates.of(stage) is None):
+            row_tokens = lengths[stage.fingerprint] * responses_per_row(stage)
+            rate = rate_at_length(rate, row_tokens)
+        entries.append(_entry(run, stage, size, rate, costs.get(stage.fingerprint), models.get(stage.name), row_tokens))
+>>>>>>> 0b4ce76 (Scores against costs in tables, JSON, cards and report; plans with the lengths of responses at hand; docs of the Hub)
     todo = [entry for entry in entries if entry["state"] == "to do"]
     numbers = sorted({entry["iteration"] for entry in entries})
     return {
@@ -155,13 +166,17 @@ def _judging_entry(name: str, benchmark: JudgedBenchmark, policies: int, cost: J
     return {"benchmark": name, "judge": judge_name(benchmark.judge), "policies": policies, **amounts}
 
 
-def _entry(run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCost | None, model: ModelBytes | None) -> dict[str, Any]:
+def _entry(
+    run: Run, stage: Stage, size: Size, rate: Rate | None, cost: JudgeCost | None, model: ModelBytes | None, row_tokens: float | None = None
+) -> dict[str, Any]:
     entry = {"stage": stage.label, "iteration": stage.iteration, "fingerprint": stage.fingerprint[:12]}
     if run.is_complete(stage):
         return {**entry, **_done_entry(run.manifest(stage))}
     units = size.units
     known_rate = None if units is None else rate
     tokens = {name: _per_unit(known_rate, name, units) for name in ("input_tokens", "output_tokens")}
+    if row_tokens is not None and units is not None:
+        tokens["output_tokens"] = row_tokens * units
     if cost is not None:
         tokens = {"input_tokens": cost.expected_input_tokens, "output_tokens": cost.expected_output_tokens}
     seconds = _seconds(known_rate, units)

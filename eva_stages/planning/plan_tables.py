@@ -7,7 +7,11 @@ from typing import Any
 from rich.console import Group
 from rich.filesize import decimal
 
+<<<<<<< HEAD
 from eva_stages.core.progress import duration, facts, span
+=======
+from eva_stages.core.progress import dollars, duration, span
+>>>>>>> 0b4ce76 (Scores against costs in tables, JSON, cards and report; plans with the lengths of responses at hand; docs of the Hub)
 from eva_stages.core.text_table import TextTable, as_rich
 
 OPTIONAL_HEADS = ("disk", "interval", "at most", "tokens in")
@@ -72,7 +76,7 @@ def _amounts(entry: dict[str, Any], prefix: str) -> list[str]:
 def money(expected_usd: float | None, most_usd: float | None) -> str:
     if expected_usd is None or most_usd is None:
         return UNKNOWN
-    amounts = [f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}" for amount in (expected_usd, most_usd)]
+    amounts = [dollars(amount) for amount in (expected_usd, most_usd)]
     return amounts[0] if expected_usd == most_usd else f"{amounts[0]} (<= {amounts[1]})"
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from eva_stages.core.text_table import Cell, TextTable
 from eva_stages.evaluation.published import PublishedScore, published_scores
+from eva_stages.views.policy_costs import cost_table
 
 LETTERCRAFT = {
     "sampled": "sampled reward",
@@ -20,7 +21,7 @@ def run_results(summary: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         run; results: benchmark, policy, judge, score, low, high, questions (null where not done); published: benchmark, model, score,
-        source.
+        source; costs: what each policy cost (`views.policy_costs`).
     """
     results = _lettercraft(summary)
     for entry in summary.get("benchmarks") or []:
@@ -32,11 +33,11 @@ def run_results(summary: dict[str, Any]) -> dict[str, Any]:
         for name in names
         for entry, score in _published_scores(name)
     ]
-    return {"run": summary["run"], "results": results, "published": published_rows}
+    return {"run": summary["run"], "results": results, "published": published_rows, "costs": summary.get("costs")}
 
 
 def run_table(document: dict[str, Any]) -> list[TextTable]:
-    """The table of a run's scores, with published scores below each benchmark."""
+    """The table of a run's scores, with published scores below each benchmark, and that of what each policy cost."""
     sources = list(dict.fromkeys(entry["source"] for entry in document["published"]))
     keys = ("benchmark", "policy", "judge", "score", "low", "high", "questions")
     rows: list[tuple[Cell, ...]] = []
@@ -48,7 +49,9 @@ def run_table(document: dict[str, Any]) -> list[TextTable]:
                 rows.append((name, entry["model"], None, entry["score"], None, None, None, source))
     notes = ["intervals: eva's own, over questions" if rows else "no evaluation of this run is complete yet"]
     notes += [f"({number}) {source}" for number, source in enumerate(sources, 1)]
-    return [TextTable(document["run"], (*keys, "source"), rows, tuple(notes), optional=("source", "questions"))]
+    table = TextTable(document["run"], (*keys, "source"), rows, tuple(notes), optional=("source", "questions"))
+    costs = document["costs"]
+    return [table, *([cost_table(costs)] if costs and costs["policies"] else [])]
 
 
 def _lettercraft(summary: dict[str, Any]) -> list[dict[str, Any]]:

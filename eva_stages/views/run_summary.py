@@ -18,6 +18,7 @@ from eva_stages.views.creator_figures import creator_figures
 from eva_stages.views.gate_summary import gate_summary
 from eva_stages.views.history import Artifact, History
 from eva_stages.views.online_figures import online_figures
+from eva_stages.views.policy_costs import policy_costs
 
 
 def summary(history: History) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def summary(history: History) -> dict[str, Any]:
         "base": {"held_out": _scores(history.find(base_name, 0))} if history.find_planned(base_name, 0) else None,
         "iterations": [_iteration(history, number) for number in history.planned_iterations],
         "benchmarks": benchmark_scores(history),
+        "costs": policy_costs(history),
         "policy": str(policies[-1].content) if policies else None,
     }
 

@@ -10,6 +10,7 @@ from eva_stages.core.progress import dollars, facts
 from eva_stages.core.text_table import TextTable, as_rich
 from eva_stages.views.gate_summary import gate_text
 from eva_stages.views.online_figures import online_text
+from eva_stages.views.policy_costs import cost_table
 
 SHOWN_REASONS = 3
 WIDEST = 1e9
@@ -29,6 +30,7 @@ def summary_tables(document: dict[str, Any]) -> Group:
     warnings = [f"{_name(entry)}: {warning}" for entry in iterations if entry["health"] for warning in entry["health"]["warnings"]]
     held_out_table = _held_out_table(base, iterations) if base else None
     tables = [*([held_out_table] if held_out_table and held_out_table.rows else []), *benchmarks]
+    tables += [cost_table(document["costs"])] if document["costs"]["policies"] else []
     return Group(
         as_rich([_training_table(document["recipe"], iterations, failures)]),
         *(Text(warning, style="bold red") for warning in warnings),

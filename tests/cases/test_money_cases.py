@@ -271,7 +271,11 @@ def test_a_call_killed_before_its_reply_counts_at_the_next_start(server: ChatSer
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.run([sys.executable, "-c", code, str(tmp_path / CALLS)], env=environment, check=False)
-    assert process.returncode == -9 and spending_of(tmp_path / CALLS, "1-evolve") == {"cost_usd": 0.07, "estimated_calls": 1}
+    assert process.returncode == -9 and spending_of(tmp_path / CALLS, "1-evolve") == {
+        "cost_usd": 0.07,
+        "estimated_calls": 1,
+        "estimated_usd": 0.07,
+    }
 
     async def go_on() -> tuple[Any, Any, float]:
         journal = Journal(tmp_path / CALLS, stage="1-evolve")

@@ -1,13 +1,17 @@
-"""What the run took: time, tokens and money by stage, of the attempt that finished each."""
+"""What the policies' scores cost: tokens, GPU-hours and money by policy, and by stage of the attempt that finished each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from eva_stages.core.progress import duration
-from eva_stages.publishing.report.plots import Plot, colour, draw, short
+from eva_stages.core.progress import dollars, duration
+from eva_stages.publishing.report.plots import Plot, colour, draw, series_style, short
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import COST, History
+from eva_stages.views.policy_costs import cost_sentence, cost_table, main_measure, policy_costs, score_of
 
 MOST_STAGES = 16
 MEASURES = (
@@ -18,15 +22,52 @@ MEASURES = (
 
 
 def costs(history: History) -> Section:
-    plots = [plot for measure in MEASURES if (plot := _plot(history, *measure))]
+    document = policy_costs(history)
+    plots = [*_score_plots(document), *(plot for measure in MEASURES if (plot := _plot(history, *measure)))]
     seconds = sum(artifact.manifest["seconds"] for artifact in history.artifacts)
-    spent_usd = sum(artifact.manifest["counts"].get(COST, 0) for artifact in history.artifacts)
-    output_tokens = sum(artifact.manifest["counts"].get("output_tokens", 0) for artifact in history.artifacts)
-    money = f"{spent_usd:,.2f} USD for providers" if spent_usd else "no money for providers"
-    lead = [f"{len(history.artifacts)} stages took {duration(seconds)}, wrote {output_tokens:,.0f} tokens and cost {money}."]
+    lead = [f"{len(history.artifacts)} stages took {duration(seconds)}: {cost_sentence(document['total'])}."]
     lead.append("Stages that ran at the same time count in full.")
-    lead.append("Only the attempt that finished a stage counts; earlier attempts and GPU-hours are under `Plan and actual`.")
-    return Section("costs", "Cost and time", lead, plots, [_table(history)])
+    lead.append("Time by stage is that of the attempt that finished it; earlier attempts are under `Plan and actual`.")
+    tables = [*([_policy_table(document)] if document["policies"] else []), _table(history)]
+    return Section("costs", "Score against cost", lead, plots, tables)
+
+
+def _score_plots(document: dict[str, Any]) -> list[Plot]:
+    """The main held-out score of every policy over what was generated to train it, and over the money that providers got for it."""
+    measure = main_measure(document)
+    points = [(entry, score) for entry in document["policies"] if (score := score_of(entry, measure))]
+    if measure is None or len(points) < 2:
+        return []
+    title = f"{measure[0]}: {measure[1].replace('_', ' ')}"
+    axes_of_cost = [("generated_tokens", "generated tokens"), ("gpu_hours", "GPU-hours"), ("usd", "USD for providers")]
+    known_axes = [(name, words) for name, words in axes_of_cost if any(entry[name] for entry, _ in points)]
+    return [_score_plot(name, f"{title} over {words}", words, measure, points) for name, words in known_axes]
+
+
+def _score_plot(
+    name: str, title: str, words: str, measure: tuple[str, str], points: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> Plot:
+    def paint(axes: Axes) -> None:
+        costs_of_policies = np.array([entry[name] or 0 for entry, _ in points], dtype=float)
+        values, lows, highs = (np.array([score[key] for _, score in points]) for key in ("value", "low", "high"))
+        axes.errorbar(costs_of_policies, values, yerr=np.vstack([values - lows, highs - values]).clip(min=0), capsize=3, **series_style(0))
+        for (entry, _), cost, value in zip(points, costs_of_policies, values, strict=True):
+            axes.annotate(entry["policy"].removeprefix("iteration "), (cost, value), (4, 4), textcoords="offset points", fontsize=7)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter("{x:,.4g}" if costs_of_policies.max() < 1000 else "{x:,.0f}")
+
+    n = f"n = {len(points)} policies"
+    caption = (
+        "Numbers: iteration. Bars: 95 % intervals over questions. Costs are those of all stages that led to the policy, without evaluation."
+    )
+    return draw(f"score-over-{name.replace('_', '-')}", title, n, words, measure[1].replace("_", " "), paint, caption)
+
+
+def _policy_table(document: dict[str, Any]) -> Table:
+    text_table = cost_table(document)
+    note = ". ".join(note[0].upper() + note[1:] for note in text_table.notes)
+    return Table("Held-out score against cost", text_table.heads, text_table.rows, f"{note}.")
 
 
 def _plot(history: History, name: str, title: str, unit: str) -> Plot | None:
@@ -74,7 +115,14 @@ def _table(history: History) -> Table:
         counts = artifact.manifest["counts"]
         tokens = [counts.get(name) for name in ("input_tokens", "output_tokens")]
         rows.append(
-            [artifact.iteration, artifact.stage, artifact.manifest["rows"], artifact.manifest["seconds"], *tokens, counts.get(COST)]
+            [
+                artifact.iteration,
+                artifact.stage,
+                artifact.manifest["rows"],
+                artifact.manifest["seconds"],
+                *tokens,
+                None if COST not in counts else dollars(counts[COST]),
+            ]
         )
     heads = ["iteration", "stage", "rows", "seconds", "input tokens", "output tokens", "USD"]
     return Table("Every stage", heads, rows, is_folded=True)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.ledger import read_ledger, sums
-from eva_stages.core.progress import duration
+from eva_stages.core.progress import dollars, duration
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.report.plots import Plot, colour, draw
 from eva_stages.publishing.report.section_html import Cell, Section, Table
@@ -91,7 +91,7 @@ def _row(name: Cell, entries: list[dict[str, Any]]) -> list[Cell]:
         total["output_tokens"],
         None if gpu is None else gpu / 3600,
         None if bytes_written is None else bytes_written / 1e6,
-        total["usd"],
+        None if total["usd"] is None else dollars(total["usd"]),
     ]
 
 
