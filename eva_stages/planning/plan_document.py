@@ -84,19 +84,15 @@ def plan_document(
     for stage in stages:
         size = expected_sizes[stage.fingerprint]
         rate = rates.of(stage) or answering_rate(rates.of(replace(stage, name="respond")), size.answers, recipe.solver.responses)
-<<<<<<< HEAD
-        entry = _entry(run, stage, size, rate, costs.get(stage.fingerprint), models.get(stage.name))
-        if recipe.online and stage.name == "train":
-            entry["calls"] = interval_calls(recipe, stage.iteration)
-            entry |= interval_money(recipe, stage.iteration) if entry["state"] == "to do" else {}
-        entries.append(entry)
-=======
         row_tokens = None
         if stage.fingerprint in lengths and (given_rates is None or given_rates.of(stage) is None):
             row_tokens = lengths[stage.fingerprint] * responses_per_row(stage)
             rate = rate_at_length(rate, row_tokens)
-        entries.append(_entry(run, stage, size, rate, costs.get(stage.fingerprint), models.get(stage.name), row_tokens))
->>>>>>> 0b4ce76 (Scores against costs in tables, JSON, cards and report; plans with the lengths of responses at hand; docs of the Hub)
+        entry = _entry(run, stage, size, rate, costs.get(stage.fingerprint), models.get(stage.name), row_tokens)
+        if recipe.online and stage.name == "train":
+            entry["calls"] = interval_calls(recipe, stage.iteration)
+            entry |= interval_money(recipe, stage.iteration) if entry["state"] == "to do" else {}
+        entries.append(entry)
     todo = [entry for entry in entries if entry["state"] == "to do"]
     numbers = sorted({entry["iteration"] for entry in entries})
     return {

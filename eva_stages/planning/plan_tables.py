@@ -7,11 +7,7 @@ from typing import Any
 from rich.console import Group
 from rich.filesize import decimal
 
-<<<<<<< HEAD
-from eva_stages.core.progress import duration, facts, span
-=======
-from eva_stages.core.progress import dollars, duration, span
->>>>>>> 0b4ce76 (Scores against costs in tables, JSON, cards and report; plans with the lengths of responses at hand; docs of the Hub)
+from eva_stages.core.progress import dollars, duration, facts, span
 from eva_stages.core.text_table import TextTable, as_rich
 
 OPTIONAL_HEADS = ("disk", "interval", "at most", "tokens in")
