@@ -166,6 +166,7 @@ def _model(story: Story, key: str, model: Artifact, pushed_files: dict[str, Any]
         name = path.relative_to(model.content).as_posix()
         if path.name == ADAPTER_CONFIG:
             files.append(File(name, adapter_config(path, story.adapted_model(model))))
+            changed_names += [] if adapter_config(path, None) == read_content(path) else [name]
             continue
         text = path.suffix == ".json" and path.name not in AS_IT_IS and not path.name.endswith(".index.json")
         cleaned_content = _clean_json(path, privacy) if text else None

@@ -8,7 +8,7 @@ outside a run's layout are refused, the sources of functions are not fetched, an
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,15 +84,17 @@ def _pull(
             notes.append(f"models/{repository} is not there: `eva push` did not push the model, or it was deleted")
             continue
         fetch_small(hub, model)
-        if stage_folder(model.name, model.manifest()) == folder:
-            sources[model.name], manifests[folder] = model, model.manifest()
-            files |= {file.target: file for file in model_files_of(model.name, model.paths, model.manifest())}
-    if planned_folders := {
-        stage.folder for stage in _planned_stages(dataset)
-    }:  # a repository keeps stages of recipes that were pushed before
+        if stage_folder(model.name, model.manifest()) != folder:
+            notes.append(f"models/{repository} holds another training than {folder}: push the run again")
+            continue
+        sources[model.name], manifests[folder] = model, model.manifest()
+        files |= {file.target: file for file in model_files_of(model.name, model.paths, model.manifest())}
+    planned_folders = {stage.folder for stage in _planned_stages(dataset)}
+    if planned_folders:  # a repository keeps the stages of recipes that were pushed before
         files = {target: file for target, file in files.items() if file.stage_folder in (None, *planned_folders)}
     hashes = {target: final_hash(root, sources[file.repository], file) for target, file in files.items()}
-    notes += _artifact_notes(list(files.values()), hashes, manifests, bool(dataset.hashes))
+    complete_folders = {file.stage_folder for file in files.values() if file.is_manifest and file.path in sources[file.repository].hashes}
+    notes += _artifact_notes(list(files.values()), hashes, manifests, complete_folders)
     new_files = _new_files(root, list(files.values()), hashes, known_hashes)
     large_files = [file for file in new_files if file.path in sources[file.repository].remote.large]
     size = sum(sources[file.repository].remote.sizes[file.path] for file in large_files)
@@ -126,9 +128,15 @@ def _planned_stages(dataset: Source) -> list[PlannedStage]:
 
 
 def _artifact_notes(
-    files: Sequence[PulledFile], hashes: Mapping[str, str], manifests: Mapping[str, Mapping[str, Any]], has_hashes: bool
+    files: Sequence[PulledFile],
+    hashes: Mapping[str, str],
+    manifests: Mapping[str, Mapping[str, Any]],
+    complete_folders: Container[str | None],
 ) -> list[str]:
     """Compare every artifact with its manifest; returns sentences about those that were not pushed as they are.
+
+    Args:
+        complete_folders: artifacts whose files the push recorded with their hashes; earlier versions did not push all files.
 
     Raises:
         DataError: with the first artifact that is not what its manifest says.
@@ -146,7 +154,7 @@ def _artifact_notes(
         if names or missing_names or (not content and manifest["stage"] in MODEL_KINDS):
             continue
         if not content or digest_of_files(content) != manifest["digest"]:
-            if has_hashes:
+            if folder in complete_folders:
                 raise DataError(f"{folder} is not the artifact that its manifest describes: the digest is another; push the run again")
             notes.append(f"{folder}: pushed by an earlier version of eva, without all of its files")
     return notes
