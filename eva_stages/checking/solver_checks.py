@@ -76,6 +76,8 @@ def _machines_of(section: str, runtime: TrainingRuntime) -> Iterator[str]:
         yield f"{place}: {runtime.launch} has {machines} machines; give the starter of training, slurm or ray"
     if machines == 1 and runtime.starter:
         yield f"{place}: {runtime.launch} has one machine, which needs no starter; remove it, or use multi_node"
+    if file.distributed_type == "FSDP" and file.use_cpu:
+        yield f"{section}.launch: {runtime.launch} shards with FSDP, which accelerate does on GPUs only; use cpu or cpu_2 on a CPU"
     if processes % machines:
         yield f"{section}.launch: {processes} processes cannot be divided equally among {machines} machines"
     if runtime.starter == "slurm" and which("srun") is None:

@@ -138,7 +138,7 @@ def _run(check: Check, bench: Bench) -> dict[str, Any]:
 
 def deep_table(content: Mapping[str, Any]) -> TextTable:
     """The results for 80 columns."""
-    rows = [(row["name"], row["state"], *(row.get(name) for name in COLUMNS), _remark(row)) for row in content["checks"]]
+    rows = [(row["name"], row["state"], *(_number_text(row.get(name)) for name in COLUMNS), _remark(row)) for row in content["checks"]]
     memory = "of all GPUs" if content["on"] == "GPU" else "of its processes"
     notes = [f"Tiny random models on the {content['on']}: seconds with loading; peak = most memory {memory}, in MiB."]
     notes += [f"The logs of what failed are in {content['logs']}."] if content["logs"] else []
@@ -146,9 +146,13 @@ def deep_table(content: Mapping[str, Any]) -> TextTable:
     return TextTable("Engines and launch files, each run once", heads, rows, notes, alignment="LLRRRl")
 
 
+def _number_text(number: float | None) -> str | None:
+    return None if number is None else f"{number:,.0f}"
+
+
 def _remark(row: Mapping[str, Any]) -> str:
     if row["state"] != State.OK:
         return str(row["reason"])
     parts = [f"{row['processes']} processes"] if "processes" in row else []
-    parts += [f"loss {row['loss']:.3f}"] if "loss" in row else []
+    parts += [f"loss {row['loss']:z.3f}"] if "loss" in row else []
     return ", ".join(parts)

@@ -1,5 +1,6 @@
 """`eva doctor --deep`: cheap checks on the CPU, how checks fail, and every check where there is a GPU."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_a_failing_check_and_one_that_hangs_stop_no_other() -> None:
     reasons = [row["reason"] for row in content["checks"]]
     assert "this engine is broken" in reasons[0] and "took longer" in reasons[1]
     assert "pip install 'eva-align[vllm]'" in reasons[2] and reasons[3] == "needs a GPU"
-    assert Path(content["logs"]).is_dir()
+    shutil.rmtree(content["logs"])
 
 
 def test_a_check_is_a_stage_whose_time_speed_and_memory_are_shown() -> None:

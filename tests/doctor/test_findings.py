@@ -89,6 +89,13 @@ def test_a_long_folder_for_temporary_files_and_a_missing_token_are_named(tmp_pat
     assert rows["Hub token"].state == State.OK and "secret" not in rows["Hub token"].value
 
 
+def test_a_launch_file_with_fsdp_on_a_cpu_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "sharded.yaml"
+    file.write_text("distributed_type: FSDP\nuse_cpu: true\nnum_processes: 2\n")
+    recipe = load_recipe("quickstart", [f"solver.training.runtime.launch={file}"])
+    assert any(row.state == State.ERROR and "FSDP" in row.value for row in recipe_rows(recipe, GPUs(), online=False))
+
+
 def test_servers_are_contacted_with_consent_only_and_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def rows(address: str, online: bool) -> dict[str, tuple[State, str]]:
         evolver = json.dumps({**EVOLVER, "api_base": address})
