@@ -226,6 +226,11 @@ def train_on_policy(bench: Bench, kind: str, **loss: Any) -> Figures:
     return train(bench, {"kind": kind, **loss}, runtime, learning_rate=1e-5, batch_size=4 * responses)
 
 
+def train_with_vllm(bench: Bench) -> Figures:
+    """RLOO with a vLLM engine inside the training process."""
+    return train_on_policy(bench, "rloo", runtime={"vllm": True})
+
+
 def train_adapter(bench: Bench, kind: str) -> Figures:
     return train(bench, adapter={"kind": kind})
 
