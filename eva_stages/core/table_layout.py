@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 GAP = 2
 """Blanks between two columns."""
-LEAST_TEXT = 18
+LEAST_TEXT = 26
 """Longer words of a text column may be folded."""
 MOST_KEYS = 2
 """Leading text columns that are repeated in every block."""

@@ -36,6 +36,9 @@ _DETAIL = {
     ),
 }
 
+OPTIONAL_HEADS = ("outside 1 to 10", "standard error", "first place", "tokens", "length", "unrated", "unjudged", "no verdict", "judge")
+"""Columns that a narrow terminal leaves out, the first one first."""
+
 
 def score_tables(document: dict[str, Any]) -> list[TextTable]:
     """The tables of a score document: scores (published scores below), categories, and differences."""
@@ -68,7 +71,7 @@ def score_tables(document: dict[str, Any]) -> list[TextTable]:
         if entry.get("duplicates")
     ]
     notes += [f"({number}) {source}" for number, source in enumerate(sources, 1)]
-    tables = [TextTable(f"{bench}{version}", heads, rows, tuple(notes))]
+    tables = [TextTable(f"{bench}{version}", heads, rows, tuple(notes), optional=OPTIONAL_HEADS)]
     return [*tables, *_categories(models), *_styles(models), *_differences(document["differences"])]
 
 
