@@ -451,10 +451,10 @@ def evolver(**changes: Any) -> str:
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
-    """The exit code of a command, and the lines that it prints on standard error."""
+    """The exit code of a command, and the lines that it prints on standard error, without the one that says what to do next."""
     monkeypatch.setattr(sys, "argv", ["eva", *arguments])
     code = exit_code()
-    return code, capsys.readouterr().err.splitlines()
+    return code, [line for line in capsys.readouterr().err.splitlines() if not line.startswith("next: ")]
 
 
 FAULTS = {
