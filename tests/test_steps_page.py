@@ -129,7 +129,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)), ids=[re.findall(r'name="(\w+)"', f'{block} name="names"')[0] for block in BLOCKS])
 def test_an_example_gives_rows_without_nulls_that_nothing_explains(names: dict[str, Any], number: int) -> None:
-    exec(BLOCKS[number], names)
+    imports = [line for block in BLOCKS[1:number] for line in block.splitlines() if line.startswith("from ")]
+    exec("\n".join([BLOCKS[0], *imports, BLOCKS[number]]), names)
     if "pipeline.run" not in BLOCKS[number]:
         return
     result = names[BLOCKS[number].strip().splitlines()[-1].partition(" = ")[0]]
