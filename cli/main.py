@@ -21,7 +21,7 @@ from cli.convert import convert
 from cli.creator_solver import creator, solver
 from cli.doctor import doctor
 from cli.lineage import lineage
-from cli.next_steps import after_validation
+from cli.next_steps import after_doctor, after_validation
 from cli.output_options import with_output_options
 from cli.plan import plan
 from cli.pull import pull
@@ -38,8 +38,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="eva: open-ended RLHF, where the training prompts evolve together with the policy.",
 )
-for command in (run, ablate, creator, solver, plan, status, audit, runs, gc, lineage, report, push, pull, convert, doctor):
+for command in (run, ablate, creator, solver, plan, status, audit, runs, gc, lineage, report, push, pull, convert):
     app.command(command.__name__)(with_output_options(command))
+app.command("doctor")(with_output_options(doctor, after_doctor))
 app.command("validate")(with_output_options(recipes.validate, after_validation))
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(recipes.app, name="recipes")

@@ -59,6 +59,12 @@ def after_study(folder: Path) -> str:
     return f"open the report in a browser; all runs: {command('status', folder)}"
 
 
+def after_doctor() -> str:
+    """After `eva doctor` found nothing broken."""
+    validation = following_command("validate", {"--deep": 0, "--online": 0})
+    return f"run the quickstart: {command('run')}" if validation == command("validate") else f"check the recipe: {validation}"
+
+
 def after_validation() -> str:
     return f"see what a run would take: {following_command('plan', {'--online': 0})}"
 
