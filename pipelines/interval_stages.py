@@ -30,7 +30,8 @@ def interval_stages(
     distinct_originals = {stage.fingerprint: stage for stage in originals}.values()
     sets = {f"prompts_{index}": prompt_set for index, prompt_set in enumerate((*distinct_originals, *curations))}
     mixture = table_stage("mix", iteration, {"uses": uses, **sets}, f"{CODE}:IntervalPrompts")
-    return uses, responses, rewards, informativeness, *evolving, mixture
+    buffer = _journal_table("buffer", iteration, training, Use(f"{CODE}:journal_rows", {"table": "buffer"}))
+    return uses, buffer, responses, rewards, informativeness, *evolving, mixture
 
 
 def _evolving(recipe: Recipe, iteration: int, training: Stage) -> tuple[Stage, ...]:

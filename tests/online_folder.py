@@ -77,6 +77,11 @@ def plant_training(context: Context, iteration: int) -> dict[str, Any]:
                 row = {**child, "rejected": None, "failure": None, "step": step}
                 evolutions.append({**row, "inserted_step": step + 1 if fate == "inserted" else None, "fate": fate})
     write_journal(journal, "uses", first + STEPS - 1, uses)
+    entries = [
+        {"prompt_id": row["prompt_id"], "score": 0.1 * place, "birth": 1, "last_use": 2, "origin": "original"}
+        for place, row in enumerate(SEEDS)
+    ]
+    write_journal(journal, "buffer", first + STEPS - 1, entries)
     if iteration:
         write_journal(journal, "selections", first + STEPS - 1, draws)
         write_journal(journal, "evolutions", first + STEPS - 1, evolutions)

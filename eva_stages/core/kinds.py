@@ -250,6 +250,7 @@ KINDS = {
         Kind("rewritten", Role.PAIRS, published_name="rewritten-pairs", sentence="preference pairs with rewritten chosen responses"),
         Kind("pool", Role.PAIRS, published_name="pooled-pairs", sentence="preference pairs of this iteration and of those before"),
         Kind("train", Role.POLICY, unit="steps"),
+        Kind("buffer", Role.AUXILIARY, published_name="buffer", sentence="the buffer of online training at the end of an interval"),
         Kind("uses", Role.AUXILIARY, published_name="uses", sentence="every use of a prompt in online training, by optimiser step"),
         Kind("probe", Role.QUESTIONS),
         Kind("health", Role.HEALTH),

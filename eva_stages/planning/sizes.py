@@ -161,6 +161,7 @@ def _online_sizes(recipe: Recipe, iteration: Iteration) -> dict[str, Size]:
     return {
         "train": Size(size.uses, tokens_per_use, recipe.online.interval, other_tokens=other_tokens),
         **dict.fromkeys(("uses", "creator-respond", "creator-reward", "inform", "mix"), Size(size.uses)),
+        "buffer": Size(recipe.online.buffer.size),
         "select": Size(size.parents),
         **dict.fromkeys(("evolve", "curate", "gate-verdicts", "gate"), Size(size.evolutions)),
     }

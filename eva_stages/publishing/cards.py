@@ -185,6 +185,11 @@ def _settings(recipe: Any, is_creator: bool = False) -> list[tuple[str, str]]:
     """The most important settings, where the recipe has them: with the training of the solver, or that of the creator."""
     training = "creator.training" if is_creator else "solver.training"
     places = {
+        "mode": "mode",
+        "optimiser steps per iteration": "online.interval",
+        "buffer, in prompts": "online.buffer.size",
+        "share drawn from the buffer": "online.buffer.share",
+        "lag, in optimiser steps": "online.lag",
         "policy": "policy.model",
         "reward": "reward.kind",
         "reward model": "reward.model",
@@ -209,8 +214,9 @@ def _settings(recipe: Any, is_creator: bool = False) -> list[tuple[str, str]]:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None:
             settings.append((name, str(value)))
-    uses_method = ("evolver", "function") not in settings
-    return [(name, value) for name, value in settings if uses_method or name != "evolution"]
+    unused_names = {"evolution"} if ("evolver", "function") in settings else set()
+    unused_names |= {"share of evolved prompts", "epochs"} if recipe.get("mode") == "online" else set()
+    return [(name, value) for name, value in settings if name not in unused_names]
 
 
 def _training(policies: Mapping[int, Artifact]) -> dict[str, Any]:

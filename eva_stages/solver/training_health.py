@@ -18,8 +18,8 @@ from eva_stages.core.stage import Check
 from eva_stages.solver.job import ONLINE_FIGURES, TrainingJob
 from eva_stages.solver.online_trainers import PER_RESPONSE
 
-MOST_STEPS = 20
-"""Optimiser steps that a figure is a mean of; in a short interval half of its steps."""
+LEAST_STEPS, MOST_STEPS = 5, 20
+"""Optimiser steps that a figure is a mean of; in a short interval half of its steps, in one below 5 steps nothing is compared."""
 LOGGED_NAMES = {
     "length_limited": "completions/clipped_ratio",
     "kl_per_token": "kl",
@@ -35,7 +35,7 @@ class WatchHealth(TrainerCallback):
         assert job.online is not None
         self._job, self._online = job, job.online
         self._checks = [Check(**check) for check in job.online.health]
-        self._entries: deque[Mapping[str, Any]] = deque(maxlen=max(1, min(MOST_STEPS, job.online.steps // 2)))
+        self._entries: deque[Mapping[str, Any]] = deque(maxlen=max(LEAST_STEPS, min(MOST_STEPS, job.online.steps // 2)))
         self._reported_fields: set[str] = set()
         self._cause: str | None = None
 

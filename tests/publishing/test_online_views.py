@@ -7,7 +7,11 @@ import pytest
 
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.run_folder import Run
+from eva_stages.publishing.cards import dataset_card, model_card
+from eva_stages.publishing.contents import Selection, repositories
+from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.online_section import online
+from eva_stages.publishing.story import story_of
 from eva_stages.views.history import History, read_history
 from eva_stages.views.prompt_lineage import Lineage
 from eva_stages.views.run_summary import summary
@@ -82,7 +86,14 @@ def test_an_audit_scores_children_by_their_first_use_against_the_use_that_they_w
 def test_the_report_shows_what_steps_trained_on_and_what_became_of_the_evolutions(history: History) -> None:
     section = online(history)
     assert section is not None
-    assert [plot.name for plot in section.plots] == ["online-shares", "online-reward", "online-score", "online-fates"]
+    assert [plot.name for plot in section.plots] == [
+        "online-shares",
+        "online-reward",
+        "online-score",
+        "online-fates",
+        "buffer-origins",
+        "buffer-scores",
+    ]
     intervals, evolutions = section.tables
     assert [row[:3] for row in intervals.rows] == [[0, STEPS, 12], [1, STEPS, 12]]
     assert evolutions.rows == [[1, 4, 24, 8, 4, 0]]
@@ -90,3 +101,17 @@ def test_the_report_shows_what_steps_trained_on_and_what_became_of_the_evolution
 
 def test_other_runs_have_no_such_section(tmp_path: Path) -> None:
     assert online(History(tmp_path, (), ())) is None
+
+
+def test_the_cards_say_that_prompts_evolved_within_training(history: History) -> None:
+    story = story_of(history, "me", Privacy(history.root))
+    card = model_card(story, story.model(1))
+    assert "It was trained online" in card and "`uses-1`" in card and "| mode | online |" in card
+    assert "one training (mode online)" in dataset_card(story, list(story.artifacts))
+
+
+def test_neither_state_nor_journal_of_a_training_is_pushed(history: History, tmp_path: Path) -> None:
+    story = story_of(history, "me", Privacy(history.root))
+    repository_list = repositories(story, Selection(), tmp_path / "report.html", {}, Privacy(history.root), tmp_path)
+    paths = {file.path for repository in repository_list if repository.kind == "model" for file in repository.files}
+    assert "training_log.json" in paths and not any("/" in path for path in paths)

@@ -12,7 +12,7 @@ from eva_stages.core.config.health_config import Health
 from eva_stages.core.errors import DataError
 from eva_stages.core.health_signs import checks, training_checks
 from eva_stages.core.notices import NoticeReader
-from eva_stages.solver.training_health import WatchHealth, training_figures
+from eva_stages.solver.training_health import LEAST_STEPS, WatchHealth, training_figures
 
 ENTRY = {
     "loss": 0.1,
@@ -49,7 +49,8 @@ def test_figures_are_means_over_steps_and_unknown_where_nothing_is_logged() -> N
 
 def test_a_figure_outside_its_limit_warns_once_and_training_goes_on(tmp_path: Path) -> None:
     watching = watch(tmp_path, Health(late_share=0.2, evolved_share=None))
-    assert not log(watching, ENTRY).should_training_stop  # the figures are means over two steps
+    for _ in range(LEAST_STEPS - 1):
+        assert not log(watching, ENTRY).should_training_stop
     assert NoticeReader(tmp_path).new_texts() == []
     for _ in range(3):
         assert not log(watching, ENTRY).should_training_stop
@@ -59,15 +60,14 @@ def test_a_figure_outside_its_limit_warns_once_and_training_goes_on(tmp_path: Pa
 
 def test_a_sign_that_stops_saves_a_checkpoint_first_and_names_the_limit(tmp_path: Path) -> None:
     watching = watch(tmp_path, Health(equal_rewards=0.4, stop=("equal_rewards",)))
-    log(watching, ENTRY)
-    control = log(watching, ENTRY)
+    *_, control = (log(watching, ENTRY) for _ in range(LEAST_STEPS))
     assert control.should_save and control.should_training_stop
     with pytest.raises(DataError, match=r"training stops at step 10 of 12: .* 0.5, above the limit health.equal_rewards=0.4"):
         watching.on_train_end(None, TrainerState(global_step=10), control)
 
 
 def test_a_resumed_training_that_is_still_outside_the_limit_does_not_start(tmp_path: Path) -> None:
-    state = TrainerState(global_step=10, log_history=[{**ENTRY, "step": step} for step in range(1, 11)])
+    state = TrainerState(global_step=10, log_history=[{**ENTRY, "step": step} for step in range(1, 14)])
     health = Health(equal_rewards=0.4, stop=("equal_rewards",))
     with pytest.raises(DataError, match="equal_rewards"):
         watch(tmp_path, health).on_train_begin(None, state, TrainerControl())

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from eva_stages.core.text_table import count_text
-from eva_stages.publishing.report.numbers import table
-from eva_stages.publishing.report.plots import Plot, draw, series_style, stacked_bars
+from eva_stages.publishing.report.numbers import sizes, table
+from eva_stages.publishing.report.plots import Plot, draw, histograms, series_style, stacked_bars
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 from eva_stages.views.online_figures import Uses, interval_uses, online_figures
@@ -48,6 +49,7 @@ def online(history: History) -> Section | None:
     plots = [_shares(all_uses), _by_origin(all_uses, "reward"), _by_origin(all_uses, "score")]
     fates = _fates(history)
     plots += [_fate_plot(fates)] if fates else []
+    plots += _buffer_plots(history)
     return Section("online", "Evolving while training", [], plots, [entry for entry in _tables(history) if entry.rows])
 
 
@@ -115,6 +117,28 @@ def _by_origin(uses: Uses, name: str) -> Plot:
     unit = {"reward": "mean reward", "score": "mean score (the recipe's metric)"}[name]
     n = f"n = {count_text(int(np.isfinite(values).sum()), 'use')} of prompts"
     return draw(f"online-{name}", title, n, "optimiser step", unit, paint, _note(width))
+
+
+def _buffer_plots(history: History) -> list[Plot]:
+    """Origins and scores of the prompts in the buffer at the end of each interval."""
+    buffers = {
+        artifact.iteration: rows for artifact in history.every("buffer") if (rows := table(artifact, ["score", "origin"])) and len(rows)
+    }
+    if not buffers:
+        return []
+    labels = [str(iteration) for iteration in buffers]
+    shares = {
+        origin: [100 * (pc.mean(pc.equal(rows["origin"], origin).cast("float64")).as_py() or 0.0) for rows in buffers.values()]
+        for origin in ("original", "evolved")
+    }
+    scores = {f"iteration {iteration}": rows["score"].to_numpy() for iteration, rows in buffers.items()}
+    n, percent = sizes(scores, "prompts"), "share of prompts, %"
+    return [
+        draw(
+            "buffer-origins", "Prompts in the buffer", n, "iteration", percent, lambda axes: stacked_bars(axes, labels, shares), height=3.2
+        ),
+        draw("buffer-scores", "Scores in the buffer", n, "score (the recipe's metric)", percent, lambda axes: histograms(axes, scores)),
+    ]
 
 
 def _fates(history: History) -> dict[int, dict[str, int]]:
