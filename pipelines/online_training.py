@@ -43,7 +43,8 @@ def interval_training(
     }
     training = on_policy_training(recipe, resolved, number, prompts, policy, base, {"seed": _seed(recipe), "online": settings})
     runtime = {**training.function.runtime["runtime"], "limits": [asdict(limit) for limit in _limits(recipe)]}
-    runtime["health"] = [asdict(check) for check in training_checks(recipe.health, number, recipe.limits.unscored)]
+    evolving_intervals = number if recipe.creator.control is None else 0
+    runtime["health"] = [asdict(check) for check in training_checks(recipe.health, evolving_intervals, recipe.limits.unscored)]
     function = replace(training.function, runtime={"runtime": runtime})
     return replace(training, inputs={**training.inputs, **inputs, "reference": base}, function=function)
 

@@ -147,13 +147,14 @@ def checks(health: Health, is_online: bool = False) -> tuple[Check, ...]:
     return tuple(check for check in _checks(health, is_online) if check.figure not in WHILE_TRAINING)
 
 
-def training_checks(health: Health, iteration: int, unscored_limit: float) -> tuple[Check, ...]:
+def training_checks(health: Health, evolving_intervals: int, unscored_limit: float) -> tuple[Check, ...]:
     """The limits that online training compares with its figures while it runs.
 
     Args:
+        evolving_intervals: up to this one; in the first the buffer is full of seed prompts, so that few prompts are evolved ones.
         unscored_limit: the recipe's limit on responses without a reward, which is an error at the end of the interval.
     """
-    names = (*WHILE_TRAINING, "length_limited", "kl_per_token", *(("evolved_share",) if iteration > 1 else ()))
+    names = (*WHILE_TRAINING, "length_limited", "kl_per_token", *(("evolved_share",) if evolving_intervals > 1 else ()))
     limits = [check for check in _checks(health, is_online=True) if check.figure in names]
     says = "share of responses without a reward"
     return *limits, Check(UNSCORED_SIGN, unscored_limit, True, False, says, "check the reward", "limits.unscored")
