@@ -1,15 +1,13 @@
-"""The report of a run, and of several runs the comparison, with their scores compared question by question."""
+"""The report of a run, and of several runs the comparison."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from eva_stages.core.durable import writing_to
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.report.page import write_report
-from eva_stages.views.comparison import compare, measurements
-from eva_stages.views.history import History, read_history
+from eva_stages.views.history import read_history
 
 
 def make_report(runs: Sequence[Run]) -> Path:
@@ -28,16 +26,4 @@ def make_report(runs: Sequence[Run]) -> Path:
     if errors:
         raise ConfigError(errors)
     with writing_to(runs[0].root):
-        return write_report(histories, _differences(histories))
-
-
-def _differences(histories: Sequence[History]) -> dict[str, Any] | None:
-    """The comparison of the first run with each other run that has an evaluation; None where there is none."""
-    sides = [values for history in histories if (values := measurements([history]))]
-    if len(sides) < 2 or sides[0][0].run != histories[0].name:
-        return None
-    try:
-        return compare(sides)
-    except ConfigError as error:
-        names = ", ".join(side[0].run for side in sides[1:])
-        return {"a": histories[0].name, "b": names, "differences": [], "notes": error.faults}
+        return write_report(histories)

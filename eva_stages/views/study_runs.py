@@ -47,10 +47,11 @@ class RunResult:
 
 def read_runs(folder: Path, study: StudyRecord) -> list[RunResult]:
     """The runs of the study in a folder, in the study's order."""
-    return [_read_run(folder / run.folder, run, study) for run in study.runs]
+    return [read_run(folder / run.folder, run, study) for run in study.runs]
 
 
-def _read_run(root: Path, run: StudyRun, study: StudyRecord) -> RunResult:
+def read_run(root: Path, run: StudyRun, study: StudyRecord) -> RunResult:
+    """One run of a study, in the folder `root`."""
     if not root.is_dir():
         return RunResult(run, MISSING_STATE, "it was not started")
     try:

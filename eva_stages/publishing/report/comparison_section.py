@@ -6,14 +6,17 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.progress import duration
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.numbers import last_texts, n_of, rewards, rewards_around_training, table, word_counts
-from eva_stages.publishing.report.plots import Plot, draw, series_style, short
+from eva_stages.publishing.report.palette import arm_colour, arm_style
+from eva_stages.publishing.report.plots import Plot, draw, short
 from eva_stages.publishing.report.provenance_section import recipe_of
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import COST, History
+from eva_stages.views.run_groups import runs_by_arm
 
 Line = dict[int, float]
 """A figure by iteration."""
@@ -117,18 +120,29 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _plot(histories: Sequence[History], name: str, title: str, unit: str, read_line: Callable[[History], Line]) -> Plot | None:
-    lines = {history.name: line for history in histories if (line := read_line(history))}
-    if not lines:
+    lines = {arm: [line for history in of_arm if (line := read_line(history))] for arm, of_arm in runs_by_arm(histories).items()}
+    if not any(lines.values()):
         return None
+    has_means = any(len(of_arm) > 1 for of_arm in lines.values())
 
     def paint(axes: Axes) -> None:
-        for index, (run, line) in enumerate(lines.items()):
-            axes.plot(
-                [str(number) for number in sorted(line)], [line[number] for number in sorted(line)], label=short(run), **series_style(index)
-            )
+        for index, (arm, of_arm) in enumerate(lines.items()):
+            for line in of_arm if len(of_arm) > 1 else ():
+                axes.plot(sorted(line), [line[number] for number in sorted(line)], color=arm_colour(index), linewidth=0.6, alpha=0.5)
+            means = _mean_line(of_arm)
+            if means:
+                axes.plot(list(means), list(means.values()), label=short(arm), **arm_style(index))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    n = n_of(map(len, lines.values()), "iterations")
-    return draw(f"compare-{name}", title, n, "iteration", unit, paint)
+    n = n_of((len(line) for of_arm in lines.values() for line in of_arm), "iterations")
+    note = "Thick: means over the runs of an arm, as far as all of them go. Thin: the runs." if has_means else ""
+    return draw(f"compare-{name}", title, n, "iteration", unit, paint, note)
+
+
+def _mean_line(lines: Sequence[Line]) -> Line:
+    """The mean over lines, at the iterations that all of them have."""
+    shared_iterations = sorted(set.intersection(*(set(line) for line in lines))) if lines else []
+    return {number: float(np.mean([line[number] for line in lines])) for number in shared_iterations}
 
 
 def _totals(histories: Sequence[History]) -> Table:

@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.progress import dollars, duration
-from eva_stages.publishing.report.plots import Plot, colour, draw, series_style, short
+from eva_stages.publishing.report.palette import iteration_colour
+from eva_stages.publishing.report.plots import Plot, draw, iteration_points, short
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import COST, History
-from eva_stages.views.policy_costs import cost_sentence, cost_table, main_measure, policy_costs, score_of
+from eva_stages.views.policy_costs import cost_sentence, cost_table, main_measure, policy_costs, policy_order, score_of
 
 MOST_STAGES = 16
 MEASURES = (
@@ -49,10 +50,11 @@ def _score_plot(
 ) -> Plot:
     def paint(axes: Axes) -> None:
         costs_of_policies = np.array([entry[name] or 0 for entry, _ in points], dtype=float)
-        values, lows, highs = (np.array([score[key] for _, score in points]) for key in ("value", "low", "high"))
-        axes.errorbar(costs_of_policies, values, yerr=np.vstack([values - lows, highs - values]).clip(min=0), capsize=3, **series_style(0))
-        for (entry, _), cost, value in zip(points, costs_of_policies, values, strict=True):
-            axes.annotate(entry["policy"].removeprefix("iteration "), (cost, value), (4, 4), textcoords="offset points", fontsize=7)
+        intervals = {policy_order(entry["policy"]): (score["value"], score["low"], score["high"]) for entry, score in points}
+        iteration_points(axes, intervals, places=costs_of_policies)
+        for (entry, score), cost in zip(points, costs_of_policies, strict=True):
+            label = entry["policy"].removeprefix("iteration ")
+            axes.annotate(label, (cost, score["value"]), (5, 5), textcoords="offset points", fontsize=8)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter("{x:,.4g}" if costs_of_policies.max() < 1000 else "{x:,.0f}")
@@ -90,9 +92,9 @@ def _plot(history: History, name: str, title: str, unit: str) -> Plot | None:
 
     def paint(axes: Axes) -> None:
         places, left_edges = np.arange(len(top_stages))[::-1], np.zeros(len(top_stages))
-        for index, number in enumerate(history.iterations):
+        for number in history.iterations:
             lengths = np.array([amounts[stage].get(number, 0) / scale for stage in top_stages])
-            axes.barh(places, lengths, 0.7, left=left_edges, color=colour(index), label=f"iteration {number}")
+            axes.barh(places, lengths, 0.7, left=left_edges, color=iteration_colour(number), label=f"iteration {number}")
             left_edges += lengths
         axes.set_yticks(places, [short(stage) for stage in top_stages])
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -100,7 +102,7 @@ def _plot(history: History, name: str, title: str, unit: str) -> Plot | None:
         axes.grid(axis="y", visible=False)
 
     n = f"n = {len(history.artifacts):,} finished stages"
-    return draw(f"cost-{name.replace('_', '-')}", title, n, unit.format(unit=word), "stage", paint, height=1.5 + 0.17 * len(top_stages))
+    return draw(f"cost-{name.replace('_', '-')}", title, n, unit.format(unit=word), "stage", paint, height=1.5 + 0.19 * len(top_stages))
 
 
 def _scale(largest_amount: float) -> tuple[float, str]:

@@ -1,7 +1,5 @@
 """The curriculum: what the prompts of each iteration are like, where they come from, and what was turned away."""
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,11 +12,12 @@ from eva_stages.publishing.report.coverage_table import coverage_table
 from eva_stages.publishing.report.creator_table import creator_table
 from eva_stages.publishing.report.gate_tables import gate_tables
 from eva_stages.publishing.report.numbers import last_texts, mean_interval, n_of, sizes, table, word_counts
-from eva_stages.publishing.report.plots import Plot, draw, grouped_bars, histograms, interval_points, stacked_bars
+from eva_stages.publishing.report.palette import EVOLVED, START
+from eva_stages.publishing.report.plots import BINS, Plot, draw, grouped_bars, grouped_points, histograms, iteration_points, stacked_bars
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
-MOST_TOPICS = 6
+MOST_TOPICS = 12
 
 
 def curriculum(history: History) -> Section:
@@ -64,10 +63,6 @@ def with_spaces(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _labels(iterations: Any) -> list[str]:
-    return [str(iteration) for iteration in iterations]
-
-
 def _topic_counts(history: History) -> dict[int, dict[str, int]]:
     """Labelled prompts by topic and iteration."""
     counts_found = {}
@@ -88,19 +83,20 @@ def _topics(counts: dict[int, dict[str, int]]) -> Plot:
         for topic, share in mix.items():
             totals[topic] = totals.get(topic, 0) + share
     top_topics = sorted(totals, key=lambda topic: -totals[topic])[:MOST_TOPICS]
-    parts = {topic: [mix.get(topic, 0.0) for mix in shares.values()] for topic in top_topics}
-    rest = [100 - sum(mix.get(topic, 0.0) for topic in top_topics) for mix in shares.values()]
-    if max(rest) > 0.01:
-        parts[f"{len(totals) - len(top_topics)} others"] = rest
+    names = list(top_topics)
+    groups = {iteration: [mix.get(topic, 0.0) for topic in top_topics] for iteration, mix in shares.items()}
+    if len(totals) > len(top_topics):
+        names.append(f"{len(totals) - len(top_topics)} others")
+        groups = {iteration: [*values, 100 - sum(values)] for iteration, values in groups.items()}
     return draw(
         "topics",
         "Topic mix",
         n_of(sizes.values(), "labelled prompts"),
-        "iteration",
         "share of prompts, %",
-        lambda axes: stacked_bars(axes, _labels(shares), parts),
+        "topic",
+        lambda axes: grouped_points(axes, names, groups),
         "Topics by a zero-shot classifier.",
-        height=3.6,
+        height=1.7 + 0.22 * len(names),
     )
 
 
@@ -113,10 +109,10 @@ def _scores(history: History, name: str) -> Plot | None:
     values = {iteration: value for iteration, value in values.items() if np.isfinite(value).any()}
     if not values:
         return None
-    points = [mean_interval(value) for value in values.values()]
+    points = {iteration: mean_interval(value) for iteration, value in values.items()}
 
     def paint(axes: Axes) -> None:
-        interval_points(axes, _labels(values), points)
+        iteration_points(axes, points)
         axes.set_ylim(1, 5)
 
     n = sizes({str(iteration): value for iteration, value in values.items()}, "prompts")
@@ -126,18 +122,19 @@ def _scores(history: History, name: str) -> Plot | None:
 
 
 def _lengths(sets: dict[int, pa.Table]) -> Plot:
-    samples = {f"iteration {number}": word_counts(last_texts(rows["messages"])).astype(float) for number, rows in sets.items()}
+    samples = {number: word_counts(last_texts(rows["messages"])).astype(float) for number, rows in sets.items()}
     longest = max(float(np.percentile(values, 99.5)) for values in samples.values())
     long_count = sum(int((values > longest).sum()) for values in samples.values())
-    samples_shown = {label: values[values <= longest] for label, values in samples.items()}
-    note = f"Off the scale: {count_text(long_count, 'prompt')} of more than {longest:,.0f} words." if long_count else ""
-    bins = int(min(30, max(5, longest)))
+    samples_shown = {number: values[values <= longest] for number, values in samples.items()}
+    bins = int(min(BINS, max(5, longest)))
+    note = f"Histogram of {bins} equal bins."
+    note += f" Off the scale: {count_text(long_count, 'prompt')} of more than {longest:,.0f} words." if long_count else ""
     return draw(
         "length",
         "Length of the prompts",
         sizes(samples, "prompts"),
         "words in the last user turn",
-        "share of prompts, %",
+        "share of prompts per bin, %",
         lambda axes: histograms(axes, samples_shown, bins),
         note,
     )
@@ -148,14 +145,16 @@ def _generations(sets: dict[int, pa.Table]) -> Plot:
     deepest = max(int(values.max()) for values in by_set.values())
     groups = _generation_groups(deepest)
     parts = {label: [100 * float(np.isin(values, list(members)).mean()) for values in by_set.values()] for label, members in groups.items()}
+    styles = [{"color": EVOLVED, "alpha": 0.25 + 0.75 * place / max(len(groups) - 1, 1)} for place in range(len(groups))]
+    styles[0] = {"color": START}
     return draw(
         "generations",
         "Generations in the prompt sets",
         n_of(map(len, by_set.values()), "prompts"),
         "iteration",
         "share of prompts, %",
-        lambda axes: stacked_bars(axes, _labels(sets), parts),
-        "0 = seed prompt; each evolution adds one.",
+        lambda axes: stacked_bars(axes, [str(number) for number in sets], parts, styles),
+        "0 = seed prompt; each evolution adds one, in a fuller colour.",
         height=3.2,
     )
 
@@ -174,8 +173,7 @@ def _rejections(history: History, rejected: dict[int, dict[str, int]]) -> Plot:
     reasons = list(dict.fromkeys(reason for count_by_reason in rejected.values() for reason in count_by_reason))
     reasons.sort(key=lambda reason: -sum(count_by_reason.get(reason, 0) for count_by_reason in rejected.values()))
     groups = {
-        f"iteration {iteration}": [100 * rejected[iteration].get(reason, 0) / max(count, 1) for reason in reasons]
-        for iteration, count in evolved.items()
+        iteration: [100 * rejected[iteration].get(reason, 0) / max(count, 1) for reason in reasons] for iteration, count in evolved.items()
     }
     n = n_of(evolved.values(), "evolutions")
     height = 1.4 + 0.22 * len(reasons) * max(1, len(groups)) ** 0.5

@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 
 from eva_stages.core.health_signs import SIGNS
 from eva_stages.core.stage import Check
-from eva_stages.publishing.report.plots import Plot, draw, series_style
+from eva_stages.publishing.report.palette import INK, MUTED_COLOUR
+from eva_stages.publishing.report.plots import Plot, draw, iteration_points
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
@@ -70,15 +71,16 @@ def _violations(check: Check, figures: Mapping[int, Figures]) -> str | None:
 def _gains(figures: Mapping[int, Figures]) -> list[Plot]:
     """The training reward beside the held-out one; they part where the training reward is exploited."""
     names = {"reward_gain": "training reward", "held_out_gain": "held-out reward"}
+    styles = [{"color": MUTED_COLOUR, "marker": "s", "linestyle": "--"}, {"color": INK, "marker": "o", "linestyle": "-"}]
     gains = {name: {number: value for number, signs in figures.items() if (value := signs.get(name)) is not None} for name in names}
     if not gains["held_out_gain"]:
         return []
 
     def paint(axes: Axes) -> None:
-        for place, (name, label) in enumerate(names.items()):
+        for (name, label), style in zip(names.items(), styles, strict=True):
             if gains[name]:
-                axes.plot(list(gains[name]), list(gains[name].values()), **series_style(place), label=label)
-        axes.axhline(0.0, color="grey", linewidth=0.8)
+                axes.plot(list(gains[name]), list(gains[name].values()), **style, label=label)
+        axes.axhline(0.0, color=MUTED_COLOUR, linewidth=0.8, linestyle=":")
         axes.set_xticks(list(figures))
 
     n = f"n = {len(gains['held_out_gain']):,} policies"
@@ -93,9 +95,8 @@ def _distance(figures: Mapping[int, Figures]) -> list[Plot]:
         return []
 
     def paint(axes: Axes) -> None:
-        axes.plot(list(kl_values), list(kl_values.values()), **series_style(0))
-        axes.set_xticks(list(kl_values))
-        axes.update_datalim([(min(kl_values), 0.0)])  # so that the margins are shares of what is shown
+        iteration_points(axes, {number: (value, value, value) for number, value in kl_values.items()})
+        axes.update_datalim([(0.0, 0.0)])  # so that the margins are shares of what is shown
         axes.margins(x=0.15, y=0.1)
         axes.autoscale_view()
         axes.set_ylim(bottom=min(0.0, min(kl_values.values())))

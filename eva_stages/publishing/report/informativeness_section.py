@@ -3,12 +3,12 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.numeric import drawable
 from eva_stages.core.tables import read_table
 from eva_stages.publishing.report.numbers import rewards, sizes, table
-from eva_stages.publishing.report.plots import INK, Plot, colour, draw, histograms, series_style, short
+from eva_stages.publishing.report.palette import INK, MUTED_COLOUR, iteration_colour
+from eva_stages.publishing.report.plots import BINS, Plot, draw, grouped_points, histograms
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
@@ -69,15 +69,16 @@ def metric_values(history: History) -> dict[int, dict[str, np.ndarray]]:
 
 
 def _density(name: str, values: dict[int, dict[str, np.ndarray]]) -> Plot:
-    samples = {f"iteration {iteration}": metric_arrays[name] for iteration, metric_arrays in values.items() if name in metric_arrays}
+    samples = {iteration: metric_arrays[name] for iteration, metric_arrays in values.items() if name in metric_arrays}
     title = NAMES.get(name, name.replace("_", " "))
     return draw(
         f"density-{name}",
-        f"Density: {title}",
+        f"Distribution: {title}",
         sizes(samples, "prompts"),
         f"{title} ({UNITS.get(name, 'reward')})",
-        "share of prompts, %",
+        "share of prompts per bin, %",
         lambda axes: histograms(axes, samples),
+        f"Histogram of {BINS} equal bins.",
     )
 
 
@@ -97,7 +98,7 @@ def _gap_and_variance(iteration: int, metric_arrays: dict[str, np.ndarray]) -> P
     )
 
     def paint(axes: Axes) -> None:
-        axes.scatter(gap[places_shown], variance[places_shown], s=7, alpha=0.45, color=colour(0), edgecolors="none")
+        axes.scatter(gap[places_shown], variance[places_shown], s=9, alpha=0.45, color=iteration_colour(iteration), edgecolors="none")
         axes.annotate(correlation, (0.03, 0.93), xycoords="axes fraction", color=INK)
 
     note = f"The plot shows {MOST_POINTS:,} random prompts; r is over all prompts." if len(places_shown) < len(finite_places) else ""
@@ -139,7 +140,7 @@ def _overlap(history: History, iteration: int, metric_arrays: dict[str, np.ndarr
             for column in range(row, len(names)):
                 share = overlaps[row, column]
                 axes.add_patch(_square(column, row, share))
-                axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=7)
+                axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8)
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
@@ -152,7 +153,7 @@ def _overlap(history: History, iteration: int, metric_arrays: dict[str, np.ndarr
 
 
 def _square(column: int, row: int, share: float) -> Rectangle:
-    return Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=colour(5), alpha=0.08 + 0.72 * share, edgecolor="none")
+    return Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=MUTED_COLOUR, alpha=0.05 + 0.5 * share, edgecolor="none")
 
 
 def _topic_rewards(history: History) -> list[Plot]:
@@ -193,14 +194,13 @@ def _by_topic(
     note: str,
 ) -> Plot:
     def paint(axes: Axes) -> None:
-        for index, (iteration, by_topic) in enumerate(rewards_by_iteration.items()):
-            values = [by_topic[topic][place] if topic in by_topic else np.nan for topic in names]
-            style = {**series_style(index), "linestyle": "none"}
-            axes.plot(values, np.arange(len(names))[::-1], label=f"iteration {iteration}", **style)
-        axes.set_yticks(np.arange(len(names))[::-1], [short(topic) for topic in names])
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        groups = {
+            iteration: [by_topic[topic][place] if topic in by_topic else np.nan for topic in names]
+            for iteration, by_topic in rewards_by_iteration.items()
+        }
+        grouped_points(axes, names, groups)
 
-    return draw(name, title, f"n = {n:,} prompts in all iterations", unit, "topic", paint, note, height=1.6 + 0.2 * len(names))
+    return draw(name, title, f"n = {n:,} prompts in all iterations", unit, "topic", paint, note, height=1.7 + 0.22 * len(names))
 
 
 def selection_table(history: History) -> Table:

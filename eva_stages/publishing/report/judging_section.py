@@ -12,11 +12,12 @@ from eva_stages.core.kinds import EVAL, JUDGE, LETTERCRAFT, SCORE, stage_name
 from eva_stages.core.tables import read_table
 from eva_stages.core.verdicts import outcome_of_row
 from eva_stages.publishing.report.numbers import mean_interval, n_of
-from eva_stages.publishing.report.plots import MUTED_COLOUR, Plot, colour, draw, grouped_bars, outcomes, series_style, short
+from eva_stages.publishing.report.palette import CHOSEN, GRID, MUTED_COLOUR, REJECTED, iteration_colour, iteration_of, iteration_style
+from eva_stages.publishing.report.plots import Plot, draw, outcomes, short
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import Artifact, History
 
-OUTCOMES = {"won": colour(0), "tied": colour(6), "lost": colour(1), "no verdict": colour(4)}
+OUTCOMES = {"won": CHOSEN, "tied": MUTED_COLOUR, "lost": REJECTED, "no verdict": GRID}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class JudgedPolicy:
     @property
     def label(self) -> str:
         return f"{self.benchmark}, {self.policy}"
+
+    @property
+    def colour(self) -> str:
+        return iteration_colour(iteration_of(self.policy))
 
 
 def judging(history: History) -> Section:
@@ -144,7 +149,8 @@ def _position_bias(judged_policies: list[JudgedPolicy]) -> Plot:
         shares, lows, highs = np.array([policy_games.first_place for policy_games in known_policies], dtype=float).reshape(-1, 3).T
         places = np.arange(len(known_policies))[::-1]
         errors = np.nan_to_num(np.vstack([shares - lows, highs - shares])).clip(min=0)
-        axes.errorbar(shares, places, xerr=errors, capsize=3, **{**series_style(0), "linestyle": "none"})
+        for policy_games, share, place, error in zip(known_policies, shares, places, errors.T, strict=True):
+            axes.errorbar([share], [place], xerr=error[:, None], capsize=3, color=policy_games.colour, marker="o")
         axes.axvline(0.5, color=MUTED_COLOUR, linestyle=":", linewidth=1, label="no position bias")
         axes.set_yticks(places, [short(policy_games.label) for policy_games in known_policies])
         axes.set_xlim(0, 1)
@@ -168,7 +174,11 @@ def _parse_failures(judged_policies: list[JudgedPolicy]) -> Plot:
     shares = [100 * policy_games.no_verdict / max(policy_games.judgments, 1) for policy_games in judged_policies]
 
     def paint(axes: Axes) -> None:
-        grouped_bars(axes, [policy_games.label for policy_games in judged_policies], {"": shares})
+        places = np.arange(len(judged_policies))[::-1]
+        bars = axes.barh(places, shares, 0.65, color=[policy_games.colour for policy_games in judged_policies])
+        axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+        axes.set_yticks(places, [short(policy_games.label) for policy_games in judged_policies])
+        axes.grid(axis="y", visible=False)
         axes.set_xlim(0, max(5.0, 1.15 * max(shares)))
 
     n = n_of((policy_games.judgments for policy_games in judged_policies), "judgments")
@@ -202,9 +212,9 @@ def _radar(history: History) -> Plot | None:
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
 
     def paint(axes: Axes) -> None:
-        for index, (policy, ratings) in enumerate(rating_by_label.items()):
+        for policy, ratings in rating_by_label.items():
             values = [ratings.get(name, np.nan) for name in names]
-            axes.plot([*angles, angles[0]], [*values, values[0]], label=policy, **series_style(index))
+            axes.plot([*angles, angles[0]], [*values, values[0]], label=policy, **iteration_style(iteration_of(policy)))
         axes.set_xticks(angles, [short(name) for name in names])
         axes.set_ylim(0, 10)
 

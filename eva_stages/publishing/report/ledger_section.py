@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from eva_stages.core.ledger import read_ledger, sums
 from eva_stages.core.progress import dollars, duration
 from eva_stages.core.run_folder import Run
-from eva_stages.publishing.report.plots import Plot, colour, draw
+from eva_stages.publishing.report.palette import GRID, MUTED_COLOUR, iteration_colour
+from eva_stages.publishing.report.plots import Plot, draw
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
@@ -64,11 +65,11 @@ def _plot(entries: list[dict[str, Any]], numbers: list[int]) -> Plot | None:
     places = np.arange(len(numbers))
 
     def paint(axes: Axes) -> None:
-        axes.bar(places - 0.2, planned_minutes, 0.36, color=colour(0), label="planned")
+        axes.bar(places - 0.2, planned_minutes, 0.36, color=GRID, label="planned")
         axes.errorbar(
-            places - 0.2, planned_minutes, [planned_minutes - low, high - planned_minutes], fmt="none", ecolor=colour(6), capsize=4
+            places - 0.2, planned_minutes, [planned_minutes - low, high - planned_minutes], fmt="none", ecolor=MUTED_COLOUR, capsize=4
         )
-        axes.bar(places + 0.2, took, 0.36, color=colour(1), label="actual")
+        axes.bar(places + 0.2, took, 0.36, color=[iteration_colour(number) for number in numbers], label="actual")
         axes.set_xticks(places, [str(number) for number in numbers])
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", visible=False)

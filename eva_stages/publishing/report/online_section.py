@@ -8,11 +8,18 @@ from matplotlib.axes import Axes
 
 from eva_stages.core.text_table import count_text
 from eva_stages.publishing.report.numbers import sizes, table
-from eva_stages.publishing.report.plots import Plot, draw, histograms, series_style, stacked_bars
+from eva_stages.publishing.report.palette import EVOLVED, INK, START
+from eva_stages.publishing.report.plots import BINS, Plot, draw, grouped_bars, histograms, stacked_bars
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 from eva_stages.views.online_figures import Uses, interval_uses, online_figures
 
+STYLES = {
+    "original, in its turn": {"color": START, "linestyle": ":"},
+    "original, from the buffer": {"color": INK, "linestyle": "--"},
+    "from the buffer": {"color": INK, "linestyle": "--"},
+    "evolved": {"color": EVOLVED, "linestyle": "-"},
+}
 MOST_POINTS = 60
 """Of a line over steps; each is a mean over neighbouring steps."""
 USE_COLUMNS = {
@@ -78,12 +85,12 @@ def _lines(steps: np.ndarray, parts: Mapping[str, tuple[np.ndarray, np.ndarray]]
     centres = first + width * np.arange(bins.max() + 1) + (width - 1) / 2
 
     def paint(axes: Axes) -> None:
-        for index, (name, (values, is_part)) in enumerate(parts.items()):
+        for name, (values, is_part) in parts.items():
             is_known = is_part & np.isfinite(values)
             sums, counts = (np.bincount(bins[is_known], weights, len(centres)) for weights in (values[is_known], None))
             is_shown = counts > 0
-            style = {**series_style(index), "marker": None if is_shown.sum() > 1 else "o"}
-            axes.plot(centres[is_shown], sums[is_shown] / counts[is_shown], label=name, **style)
+            marker = None if is_shown.sum() > 1 else "o"
+            axes.plot(centres[is_shown], sums[is_shown] / counts[is_shown], label=name, marker=marker, **STYLES[name])
 
     return paint, width
 
@@ -131,13 +138,15 @@ def _buffer_plots(history: History) -> list[Plot]:
         origin: [100 * (pc.mean(pc.equal(rows["origin"], origin).cast("float64")).as_py() or 0.0) for rows in buffers.values()]
         for origin in ("original", "evolved")
     }
-    scores = {f"iteration {iteration}": rows["score"].to_numpy() for iteration, rows in buffers.items()}
+    scores = {iteration: rows["score"].to_numpy() for iteration, rows in buffers.items()}
+    styles = [{"color": START}, {"color": EVOLVED}]
     n, percent = sizes(scores, "prompts"), "share of prompts, %"
+    unit, note = "score (the recipe's metric)", f"Histogram of {BINS} equal bins."
     return [
         draw(
-            "buffer-origins", "Prompts in the buffer", n, "iteration", percent, lambda axes: stacked_bars(axes, labels, shares), height=3.2
+            "buffer-origins", "Prompts in the buffer", n, "iteration", percent, lambda axes: stacked_bars(axes, labels, shares, styles), height=3.2
         ),
-        draw("buffer-scores", "Scores in the buffer", n, "score (the recipe's metric)", percent, lambda axes: histograms(axes, scores)),
+        draw("buffer-scores", "Scores in the buffer", n, unit, "share of prompts per bin, %", lambda axes: histograms(axes, scores), note),
     ]
 
 
@@ -158,11 +167,12 @@ def _fate_plot(fates: dict[int, dict[str, int]]) -> Plot:
         for fate, count in counts.items():
             totals[fate] = totals.get(fate, 0) + count
     names = sorted(totals, key=lambda fate: (fate != "inserted", -totals[fate]))
-    parts = {_fate_text(fate): [counts.get(fate, 0) for counts in fates.values()] for fate in names}
+    groups = {iteration: [counts.get(fate, 0) for fate in names] for iteration, counts in fates.items()}
     n = f"n = {count_text(sum(totals.values()), 'evolution')}"
-    labels = [str(iteration) for iteration in fates]
+    labels = [_fate_text(fate) for fate in names]
+    height = 1.4 + 0.22 * len(names) * max(1, len(groups)) ** 0.5
     title = "What became of the evolutions"
-    return draw("online-fates", title, n, "iteration", "evolutions", lambda axes: stacked_bars(axes, labels, parts), height=3.2)
+    return draw("online-fates", title, n, "evolutions", "fate", lambda axes: grouped_bars(axes, labels, groups), height=height)
 
 
 def _fate_text(fate: str) -> str:

@@ -1,8 +1,7 @@
 """Plots that take their colours from the page that contains them, and the same plots as files with fixed colours.
 
-matplotlib draws with the light palette (Okabe and Ito's, safe for colour-blind eyes; series differ in marker and dash as well). In the
-page every colour is a CSS variable, so dark mode costs nothing; text stays text. Small figures, many of them: a phone shows one per row,
-a wide screen four. Axis labels with units, and n, are arguments that cannot be left out.
+matplotlib draws with the light palette. In the page every colour is a CSS variable, so dark mode costs nothing; text stays text. A phone
+shows one plot per row, a wide screen two. Axis labels with units, and n, are arguments that cannot be left out.
 """
 
 import io
@@ -19,18 +18,16 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.harmless import one_line
+from eva_stages.core.kinds import BASE
+from eva_stages.publishing.report.palette import CARD, GRID, INK, MUTED_COLOUR, VARIABLES, arm_style, iteration_colour, iteration_style
 
-INK, MUTED_COLOUR, GRID = "#1c2127", "#59626d", "#d4d9df"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#882255")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 1, 1, 1)))
-VARIABLES = {INK: "ink", MUTED_COLOUR: "muted", GRID: "grid", **{colour: f"s{index + 1}" for index, colour in enumerate(SERIES)}}
 STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 8,
+    "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": MUTED_COLOUR,
@@ -45,16 +42,19 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-WIDTH, HEIGHT = 3.8, 2.9
+WIDTH, HEIGHT = 4.2, 3.1
 """Inches."""
-TITLE_CHARACTERS, LABEL_CHARACTERS, NAME_CHARACTERS = 50, 36, 28
+TITLE_CHARACTERS, LABEL_CHARACTERS, NAME_CHARACTERS = 46, 36, 28
 LONGEST_TITLE = 150
+BINS = 30
+Interval = tuple[float, float, float]
+"""A value and its interval's ends; NaN where they are not known."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,9 @@ def draw(
         paint(axes)
         axes.set_xlabel(textwrap.fill(x, LABEL_CHARACTERS))
         axes.set_ylabel(textwrap.fill(y, LABEL_CHARACTERS))
-        axes.set_title(textwrap.fill(n, TITLE_CHARACTERS), loc="left", fontsize=7.5, color=MUTED_COLOUR)
-        figure.suptitle(textwrap.fill(one_line(title, LONGEST_TITLE), TITLE_CHARACTERS), x=0.01, ha="left", fontsize=9, fontweight="bold")
+        axes.set_title(textwrap.fill(n, TITLE_CHARACTERS), loc="left", fontsize=8.5, color=MUTED_COLOUR)
+        heading = textwrap.fill(one_line(title, LONGEST_TITLE), TITLE_CHARACTERS)
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
         if legend and axes.get_legend_handles_labels()[1]:
             figure.legend(loc="outside lower center", ncols=_columns(axes.get_legend_handles_labels()[1]))
         vector = io.StringIO()
@@ -126,7 +127,7 @@ def draw(
 
 def _columns(labels: Sequence[str]) -> int:
     """As many columns as fit, with rows of about equal length."""
-    most_columns = max(1, min(len(labels), int(52 / (max(len(label) for label in labels) + 6))))
+    most_columns = max(1, min(len(labels), int(50 / (max(len(label) for label in labels) + 6))))
     return math.ceil(len(labels) / math.ceil(len(labels) / most_columns))
 
 
@@ -139,51 +140,51 @@ def short(name: str) -> str:
     )
 
 
-def series_style(index: int) -> dict[str, Any]:
-    """Colour, marker and dash of the index-th series."""
-    return {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)], "linestyle": DASHES[index % len(DASHES)]}
-
-
-def colour(index: int) -> str:
-    return SERIES[index % len(SERIES)]
-
-
-def histograms(axes: Axes, samples: dict[str, np.ndarray], bins: int = 30) -> None:
-    """Outlines of several samples over the same bins, as percent of each sample per bin."""
-    finite_samples = {label: values[np.isfinite(values)] for label, values in samples.items()}
+def histograms(axes: Axes, samples: Mapping[int, np.ndarray], bins: int = BINS) -> None:
+    """Histograms of a sample per iteration, as outlines over the same bins, in percent of each sample per bin."""
+    finite_samples = {iteration: values[np.isfinite(values)] for iteration, values in samples.items()}
     all_values = np.concatenate([*finite_samples.values(), np.empty(0)])
     low, high = (all_values.min(), all_values.max()) if len(all_values) else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
-    for index, (label, values) in enumerate(finite_samples.items()):
+    for iteration, values in finite_samples.items():
         share = 100 * np.histogram(values, edges)[0] / max(len(values), 1)
-        axes.stairs(share, edges, label=label, color=colour(index), linestyle=DASHES[index % len(DASHES)], linewidth=1.4)
+        style = {**iteration_style(iteration), "linewidth": 1.6}
+        del style["marker"]
+        axes.stairs(share, edges, label=f"iteration {iteration}", **style)
     axes.set_ylim(bottom=0)
 
 
-def stacked_bars(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:
-    """Bars of shares, one per label, stacked from bottom to top."""
+def stacked_bars(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[float]], styles: Sequence[Mapping[str, Any]]) -> None:
+    """Bars of shares, one per label, stacked from bottom to top; `styles`: of the parts."""
     bottom = np.zeros(len(labels))
-    for index, (name, values) in enumerate(parts.items()):
+    for (name, values), style in zip(parts.items(), styles, strict=True):
         heights = np.asarray(values, dtype=float)
-        hatch = None if index < len(SERIES) else "///"
-        axes.bar(
-            [short(label) for label in labels], heights, bottom=bottom, label=short(name), color=colour(index), hatch=hatch, width=0.65
-        )
+        axes.bar([short(label) for label in labels], heights, bottom=bottom, label=short(name), width=0.65, **style)
         bottom += heights
     axes.grid(axis="x", visible=False)
 
 
-def grouped_bars(axes: Axes, names: Sequence[str], groups: Mapping[str, Sequence[float]]) -> None:
-    """Horizontal bars, for each name one per group, first name on top."""
+def grouped_bars(axes: Axes, names: Sequence[str], groups: Mapping[int, Sequence[float]]) -> None:
+    """Horizontal bars, for each name one per iteration, first name on top."""
     places = np.arange(len(names))[::-1]
     thickness = 0.8 / max(len(groups), 1)
-    for index, (label, values) in enumerate(groups.items()):
+    for index, (iteration, values) in enumerate(groups.items()):
         offsets = places + 0.4 - thickness * (index + 0.5)
-        bars = axes.barh(offsets, np.asarray(values, dtype=float), thickness * 0.92, label=short(label), color=colour(index))
+        lengths = np.asarray(values, dtype=float)
+        bars = axes.barh(offsets, lengths, thickness * 0.92, label=f"iteration {iteration}", color=iteration_colour(iteration))
         if len(groups) == 1:
-            axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
+            axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
     axes.set_yticks(places, [short(name) for name in names])
     axes.grid(axis="y", visible=False)
+
+
+def grouped_points(axes: Axes, names: Sequence[str], groups: Mapping[int, Sequence[float]]) -> None:
+    """Points beside each name, one per iteration, first name on top."""
+    places = np.arange(len(names))[::-1]
+    for iteration, values in groups.items():
+        axes.plot(values, places, label=f"iteration {iteration}", **{**iteration_style(iteration), "linestyle": "none"})
+    axes.set_yticks(places, [short(name) for name in names])
+    axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def outcomes(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[float]], colours: Sequence[str]) -> None:
@@ -197,13 +198,45 @@ def outcomes(axes: Axes, labels: Sequence[str], parts: Mapping[str, Sequence[flo
     axes.grid(axis="y", visible=False)
 
 
-def interval_points(
-    axes: Axes, labels: Sequence[str], points: Sequence[tuple[float, float, float]], index: int = 0, label: str = "", shift: float = 0
+def iteration_points(
+    axes: Axes,
+    points: Mapping[int, Interval],
+    shift: float = 0.0,
+    label: str = "",
+    is_hollow: bool = False,
+    places: np.ndarray | None = None,
 ) -> None:
-    """Points with intervals over category labels; (value, low, high) each, NaN where there is none."""
+    """A point with its interval per iteration, in the iteration's colour; -1 is the base policy.
+
+    Args:
+        points: (value, low, high), NaN where it is not known.
+        shift: to the right, where a plot has two points per iteration.
+        label: what the points are, if a plot has two per iteration.
+        is_hollow: for the first of two.
+        places: on the x axis; None: side by side, with the iterations as labels.
+    """
+    labels = [BASE if iteration < 0 else str(iteration) for iteration in points]
+    values = np.array([point[0] for point in points.values()], dtype=float)
+    has_labels = places is None
+    places = np.arange(len(labels)) + shift if places is None else places
+    if not label:
+        axes.plot(places, values, color=MUTED_COLOUR, linewidth=1, zorder=1)
+    for place, (iteration, point) in zip(places, points.items(), strict=True):
+        errors = np.nan_to_num(np.array([[point[0] - point[1]], [point[2] - point[0]]])).clip(min=0)
+        colour, marker = iteration_colour(iteration), iteration_style(iteration)["marker"]
+        axes.errorbar([place], point[:1], yerr=errors, capsize=3, color=colour, marker=marker, mfc=CARD if is_hollow else None)
+    if label:
+        axes.plot([], [], color=MUTED_COLOUR, linestyle="none", marker="o", mfc=CARD if is_hollow else None, label=label)
+    if has_labels:
+        axes.set_xticks(np.arange(len(labels)), labels)
+        axes.margins(x=0.15)
+
+
+def arm_points(axes: Axes, labels: Sequence[str], points: Sequence[Interval], index: int, label: str, shift: float) -> None:
+    """Points with intervals over category labels, for the index-th of several runs; NaN where there is none."""
     values, lows, highs = np.array(points, dtype=float).T
     places = np.arange(len(labels)) + shift
     errors = np.vstack([values - lows, highs - values]).clip(min=0)
-    axes.errorbar(places, values, yerr=np.nan_to_num(errors), capsize=3, label=short(label) or None, **series_style(index))
-    axes.set_xticks(np.arange(len(labels)), [short(label) for label in labels])
+    axes.errorbar(places, values, yerr=np.nan_to_num(errors), capsize=3, label=short(label), **arm_style(index))
+    axes.set_xticks(np.arange(len(labels)), [short(name) for name in labels])
     axes.margins(x=0.15)

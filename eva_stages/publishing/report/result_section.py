@@ -1,34 +1,19 @@
 """The result: every score of every policy, with its interval, against the base policy and against other runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
-
 from eva_stages.core.kinds import BASE
-from eva_stages.publishing.report.numbers import n_of
-from eva_stages.publishing.report.plots import MUTED_COLOUR, Plot, draw, interval_points
+from eva_stages.publishing.report.answer_sentences import comparison_sentences, difference_sentence
+from eva_stages.publishing.report.measure_names import about_measure
+from eva_stages.publishing.report.palette import iteration_of
+from eva_stages.publishing.report.score_plots import score_plot
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 from eva_stages.views.recorded_scores import Score, scores
+from eva_stages.views.run_groups import runs_by_arm
 
-UNITS = {
-    ("lettercraft", "sampled"): ("Mean reward of sampled responses", "reward, 0 to 1", None),
-    ("lettercraft", "greedy"): ("Mean reward of greedy responses", "reward, 0 to 1", None),
-    ("lettercraft", "exact"): ("Exact sampled responses", "share, 0 to 1", None),
-    ("lettercraft", "exact_greedy"): ("Exact greedy responses", "share, 0 to 1", None),
-    ("lettercraft", "sampled_gain"): ("Gain in sampled reward over base", "reward difference", 0.0),
-    ("lettercraft", "win_rate"): ("Judged win rate against base", "share of games won, 0 to 1", 0.5),
-    ("reasoning-gym", "score"): ("reasoning-gym, sampled responses", "correct responses, %", None),
-    ("reasoning-gym", "greedy"): ("reasoning-gym, greedy responses", "correct responses, %", None),
-    ("mt-bench", "score"): ("MT-Bench", "rating, 1 to 10", None),
-    ("alpaca-eval", "score"): ("AlpacaEval 2.0, raw win rate", "win rate, %", 50.0),
-    ("gsm8k", "score"): ("GSM8K", "correct responses, %", None),
-    ("ifeval", "score"): ("IFEval, strict", "prompts followed, %", None),
-    ("arena-hard-v0.1", "score"): ("Arena-Hard v0.1", "win rate, %", 50.0),
-    ("arena-hard-v2.0", "score"): ("Arena-Hard v2.0", "win rate, %", 50.0),
-}
-"""Title, unit, and the value that stands for as good as the baseline."""
+MOST_RUNS_IN_SENTENCES, MOST_ROWS = 4, 16
 NOT_SCORES = ("judging", "answer_tokens")
 
 
@@ -41,33 +26,46 @@ def measures(histories: Sequence[History]) -> dict[tuple[str, str], dict[str, li
                 scores_by_measure.setdefault((score.benchmark, score.name), {}).setdefault(history.name, []).append(score)
     for by_run in scores_by_measure.values():
         for of_run in by_run.values():
-            of_run.sort(key=lambda score: _order(score.policy))
+            of_run.sort(key=lambda score: iteration_of(score.policy))
     return scores_by_measure
 
 
-def result(histories: Sequence[History], differences: dict[str, Any] | None = None) -> Section:
+def result(histories: Sequence[History], tests: Mapping[str, Any]) -> Section:
     """The first section.
 
     Args:
         histories: the run, and others to compare with.
-        differences: of the first run and each other run, question by question, if they were compared.
+        tests: the paired differences, from `test_document`.
     """
     scores_by_measure = measures(histories)
-    plots = [_plot(key, by_run) for key, by_run in scores_by_measure.items()]
-    tables = [_score_table(scores_by_measure, len(histories) > 1)] if scores_by_measure else []
-    tables += [_difference_table(differences)] if differences else []
+    groups = {arm: [history.name for history in of_arm] for arm, of_arm in runs_by_arm(histories).items()}
+    is_comparison = len(histories) > 1
+    plots = [score_plot(about_measure(*key), key, by_run, groups if is_comparison else None) for key, by_run in scores_by_measure.items()]
+    tables = [_difference_table(tests)] if tests["differences"] else []
+    tables += [_score_table(scores_by_measure, is_comparison)] if scores_by_measure else []
     official = _official(histories[0])
     tables += [official] if official else []
-    lead = [
-        _sentence(key, of_run, f" of {run}" if len(histories) > 1 else "")
-        for key, by_run in scores_by_measure.items()
-        for run, of_run in by_run.items()
-        if len(of_run) > 1 and _comparable(key)
-    ]
-    if len(histories) == 1:
+    if is_comparison:
+        lead = comparison_sentences(tests) if len(histories) <= MOST_RUNS_IN_SENTENCES else []
+    else:
+        lead = _sentences(scores_by_measure, tests)
         lead.append("Controls (`creator.control`, or another `creator.metric`) are separate runs; `eva report RUN CONTROL` compares them.")
     missing = [] if scores_by_measure else ["No evaluation is finished yet."]
     return Section("result", "Result", lead, plots, tables, missing)
+
+
+def _sentences(scores_by_measure: Mapping[tuple[str, str], Mapping[str, list[Score]]], tests: Mapping[str, Any]) -> list[str]:
+    """The last policy against the base policy, in every measure; with the paired test where the questions have values."""
+    last_tests = {entry["bench"]: entry for entry in tests["differences"]}  # the later policies come last
+    sentences = []
+    for key, by_run in scores_by_measure.items():
+        for of_run in by_run.values():
+            test = last_tests.get(f"{key[0]}, {key[1]}") or (last_tests.get(key[0]) if key[1] == "score" else None)
+            if test is not None and test["policy"] == of_run[-1].policy:
+                sentences.append(difference_sentence(test, about_measure(*key)[0], "the base policy", f"the policy of {test['policy']}"))
+            elif len(of_run) > 1 and _comparable(key):
+                sentences.append(_sentence(key, of_run))
+    return sentences
 
 
 def _comparable(key: tuple[str, str]) -> bool:
@@ -75,60 +73,15 @@ def _comparable(key: tuple[str, str]) -> bool:
     return key not in (("lettercraft", "sampled_gain"), ("lettercraft", "win_rate"))
 
 
-def _about(key: tuple[str, str]) -> tuple[str, str, float | None]:
-    return UNITS.get(key, (f"{key[0]}: {key[1].replace('_', ' ')}", "score, in the benchmark's unit", None))
-
-
-def _sentence(key: tuple[str, str], of_run: list[Score], run: str) -> str:
-    title = _about(key)[0]
+def _sentence(key: tuple[str, str], of_run: list[Score]) -> str:
     first, last = of_run[0], of_run[-1]
-    intervals_differ = last.low is not None and first.high is not None and (last.low > first.high or (first.low or 0) > (last.high or 0))
-    words = "the intervals do not overlap" if intervals_differ else "the intervals overlap"
-    return f"{title}: {_score_text(first)} for {_score_name(first)}{run}, {_score_text(last)} after {last.policy}; {words}."
-
-
-def _score_name(score: Score) -> str:
-    return "the base policy" if score.policy == BASE else f"the policy of {score.policy}"
+    name = "the base policy" if first.policy == BASE else f"the policy of {first.policy}"
+    scores_text = f"{_score_text(first)} for {name}, {_score_text(last)} after {last.policy}"
+    return f"{about_measure(*key)[0]}: {scores_text}; 95 % intervals, without a paired test."
 
 
 def _score_text(score: Score) -> str:
     return f"{score.value:.3g} [{score.low:.3g}, {score.high:.3g}]"
-
-
-def _plot(key: tuple[str, str], by_run: dict[str, list[Score]]) -> Plot:
-    title, unit, level = _about(key)
-    policies = sorted({score.policy for scores_of_run in by_run.values() for score in scores_of_run}, key=_order)
-    counts = sorted({score.n for scores_of_run in by_run.values() for score in scores_of_run if score.n is not None})
-
-    def paint(axes: Axes) -> None:
-        for index, (run, scores_of_run) in enumerate(by_run.items()):
-            by_policy = {score.policy: score for score in scores_of_run}
-            points = [_point(by_policy.get(policy)) for policy in policies]
-            shift = 0.12 * (index - (len(by_run) - 1) / 2)
-            interval_points(axes, [_tick(policy) for policy in policies], points, index, run if len(by_run) > 1 else "", shift)
-        base = next((score.value for scores_of_run in by_run.values() for score in scores_of_run if score.policy == BASE), level)
-        if base is not None:
-            axes.axhline(
-                base, color=MUTED_COLOUR, linewidth=1, linestyle=":", label="base policy" if level is None else "as good as the baseline"
-            )
-
-    name = f"result-{key[0]}-{key[1]}".replace(" ", "-").replace(".", "-")
-    return draw(name, title, n_of(counts, "questions"), "policy after iteration", unit, paint, "Bars: 95 % intervals over questions.")
-
-
-def _point(score: Score | None) -> tuple[float, float, float]:
-    missing = float("nan")
-    if score is None:
-        return missing, missing, missing
-    return score.value, score.value if score.low is None else score.low, score.value if score.high is None else score.high
-
-
-def _order(policy: str) -> int:
-    return -1 if policy == BASE else int(policy.rpartition(" ")[2])
-
-
-def _tick(policy: str) -> str:
-    return policy.removeprefix("iteration ")
 
 
 def _score_table(scores_by_measure: dict[tuple[str, str], dict[str, list[Score]]], has_several_runs: bool) -> Table:
@@ -152,7 +105,7 @@ def _official(history: History) -> Table | None:
     return Table("Figures by the benchmarks' own rules", ["benchmark", "figure", "policy", "value"], rows, is_folded=True) if rows else None
 
 
-def _difference_table(document: dict[str, Any]) -> Table:
+def _difference_table(document: Mapping[str, Any]) -> Table:
     keys = ("bench", "policy", "b", "score_a", "score_b", "value", "low", "high", "p_value", "p_holm", "n")
     heads = ["benchmark", "policy", "b is", "a", "b", "b - a", "low", "high", "p", "p (Holm)", "questions"]
     rows = [[difference[key] for key in keys] for difference in document["differences"]]
@@ -160,4 +113,4 @@ def _difference_table(document: dict[str, Any]) -> Table:
         f"a: {document['a']}; b: {document['b']}. Paired bootstrap over the questions both answered, 95 %; p two-sided, adjusted for all "
         "rows by Holm. " + " ".join(document["notes"])
     )
-    return Table("Differences, question by question", heads, rows, note.strip())
+    return Table("Differences, question by question", heads, rows, note.strip(), is_folded=len(rows) > MOST_ROWS)

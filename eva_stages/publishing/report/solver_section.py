@@ -1,15 +1,18 @@
 """The solver: rewards on the same prompts before and after training on them, training curves, margins of the pairs."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.numeric import drawable
 from eva_stages.core.ourfiles import read_json
 from eva_stages.core.prompt_references import SOURCES, source_counts
 from eva_stages.publishing.report.numbers import Rewards, mean_interval, n_of, rewards, rewards_around_training, sizes, table
-from eva_stages.publishing.report.plots import Plot, draw, histograms, interval_points, series_style
+from eva_stages.publishing.report.palette import CHOSEN, MUTED_COLOUR, REJECTED, iteration_style
+from eva_stages.publishing.report.plots import BINS, Plot, draw, histograms, iteration_points
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 
@@ -31,12 +34,12 @@ def solver(history: History) -> Section:
     plots = [_training_effect_plot(history, rewards_by_iteration, name) for name in ("mean", "gap")] if rewards_by_iteration else []
     logs = {artifact.iteration: log for artifact in history.every("train") if (log := training_log(artifact.content))}
     plots += [_curve(logs, *curve) for curve in CURVES if any(curve[0] in entry for log in logs.values() for entry in log)]
-    margins = {
-        f"iteration {artifact.iteration}": values for artifact in history.every("pair") if (values := _margins(artifact)) is not None
-    }
+    plots += _chosen_and_rejected(logs)
+    margins = {artifact.iteration: values for artifact in history.every("pair") if (values := _margins(artifact)) is not None}
     if margins:
         title, unit = "Reward margin of the pairs", "chosen - rejected (reward)"
-        plots.append(draw("margins", title, sizes(margins, "pairs"), unit, "share of pairs, %", lambda axes: histograms(axes, margins)))
+        y, note = "share of pairs per bin, %", f"Histogram of {BINS} equal bins."
+        plots.append(draw("margins", title, sizes(margins, "pairs"), unit, y, lambda axes: histograms(axes, margins), note))
     lead = [
         "Before: responses of the policy before its training on the prompts. After: responses of the trained policy to these prompts, at "
         "the start of the next iteration; so the last iteration has no after."
@@ -73,15 +76,14 @@ def _values(reward_values: Rewards, name: str) -> np.ndarray:
 
 
 def _training_effect_plot(history: History, rewards_by_iteration: dict[int, Rewards], name: str) -> Plot:
-    labels = [str(iteration) for iteration in rewards_by_iteration]
     pairs = {iteration: rewards_around_training(history, iteration) for iteration in rewards_by_iteration}
-    old_means = [mean_interval(_values(reward_values, name)) for reward_values in rewards_by_iteration.values()]
+    old_means = {number: mean_interval(_values(reward_values, name)) for number, reward_values in rewards_by_iteration.items()}
     no_interval = (np.nan, np.nan, np.nan)
-    new_means = [no_interval if pair is None else mean_interval(_values(pair[1], name)) for pair in pairs.values()]
+    new_means = {number: no_interval if pair is None else mean_interval(_values(pair[1], name)) for number, pair in pairs.items()}
 
     def paint(axes: Axes) -> None:
-        interval_points(axes, labels, old_means, 0, "before training on them", -0.08)
-        interval_points(axes, labels, new_means, 1, "after", 0.08)
+        iteration_points(axes, old_means, -0.08, "before training on them", is_hollow=True)
+        iteration_points(axes, new_means, 0.08, "after")
 
     n = n_of((len(reward_values.ids) for reward_values in rewards_by_iteration.values()), "prompts")
     title = {"mean": "Mean reward on the training prompts", "gap": "Reward gap on the training prompts"}[name]
@@ -95,13 +97,51 @@ def _curve(logs: dict[int, list[dict[str, Any]]], key: str, title: str, unit: st
     every = max(1, max(len(line) for line in lines.values()) // MOST_STEPS)
 
     def paint(axes: Axes) -> None:
-        for index, (iteration, line) in enumerate(lines.items()):
+        for iteration, line in lines.items():
             steps, values = np.array(line[::every], dtype=float).T
-            axes.plot(steps, values, label=f"iteration {iteration}", **{**series_style(index), "marker": None})
+            axes.plot(steps, values, label=f"iteration {iteration}", **{**iteration_style(iteration), "marker": None})
+
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
     n = n_of(map(len, lines.values()), "steps")
     note = f"The plot shows every {every}th step." if every > 1 else ""
     return draw(f"training-{key.replace('/', '-')}", title, n, "optimiser step", unit, paint, note)
+
+
+def _chosen_and_rejected(logs: dict[int, list[dict[str, Any]]]) -> list[Plot]:
+    """The implicit rewards of both responses by iteration, over the same range: the margin alone hides that both may fall."""
+    sides = {"rewards/chosen": ("chosen", CHOSEN, "-"), "rewards/rejected": ("rejected", REJECTED, "--")}
+    entries_by_iteration = {
+        number: entries for number, log in logs.items() if (entries := [entry for entry in log if all(key in entry for key in sides)])
+    }
+    values = [entry[key] for entries in entries_by_iteration.values() for entry in entries for key in sides]
+    if not values:
+        return []
+    margin = 0.05 * (max(values) - min(values)) or 0.01
+
+    def paint(axes: Axes, entries: list[dict[str, Any]]) -> None:
+        some_entries = entries[:: max(1, len(entries) // MOST_STEPS)]
+        steps = [entry["step"] for entry in some_entries]
+        for key, (label, colour, line) in sides.items():
+            axes.plot(steps, [entry[key] for entry in some_entries], label=label, color=colour, linestyle=line)
+        axes.axhline(0, color=MUTED_COLOUR, linewidth=1, linestyle=":", label="as the reference")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_ylim(min(*values, 0) - margin, max(*values, 0) + margin)
+
+    note = "Implicit rewards while training, against the reference: below 0, the response became less likely."
+    unit = "reward (beta x log ratio)"
+    return [
+        draw(
+            f"training-sides-{number}",
+            f"Chosen and rejected, iteration {number}",
+            f"n = {len(entries):,} steps",
+            "optimiser step",
+            unit,
+            partial(paint, entries=entries),
+            note,
+        )
+        for number, entries in entries_by_iteration.items()
+    ]
 
 
 def _rewards_table(history: History, rewards_by_iteration: dict[int, Rewards]) -> Table:

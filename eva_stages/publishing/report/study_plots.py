@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from eva_stages.core.text_table import count_text
 from eva_stages.publishing.report.numbers import n_of
-from eva_stages.publishing.report.plots import DASHES, MARKERS, MUTED_COLOUR, NAME_CHARACTERS, Plot, colour, draw, short
+from eva_stages.publishing.report.palette import INK, MUTED_COLOUR, arm_colour, arm_style
+from eva_stages.publishing.report.plots import NAME_CHARACTERS, Plot, draw, short
 
 FOREST_CAPTION = "Point: mean over seeds. Bar: its 95 % interval, not corrected for the number of contrasts. Dots: the seeds."
 CURVE_CAPTION = (
@@ -29,11 +30,11 @@ def forest_plot(document: Mapping[str, Any]) -> Plot | None:
         axes.axvline(0, color=MUTED_COLOUR, linewidth=1, linestyle=":")
         for place, entry in zip(places, contrasts, strict=True):
             values = [difference["difference"] for difference in entry["differences"]]
-            axes.plot(values, np.full(len(values), place), ".", color=colour(6), alpha=0.6, markersize=3)
+            axes.plot(values, np.full(len(values), place - 0.22), ".", color=MUTED_COLOUR, alpha=0.7, markersize=4)
             if entry["mean"] is None:
                 continue
             errors = None if entry["low"] is None else [[entry["mean"] - entry["low"]], [entry["high"] - entry["mean"]]]
-            axes.errorbar([entry["mean"]], [place], xerr=errors, fmt="o", capsize=3, color=colour(0))
+            axes.errorbar([entry["mean"]], [place], xerr=errors, fmt="o", capsize=3, color=INK)
         axes.set_yticks(places, [_contrast_label(entry) for entry in contrasts])
         axes.set_ylim(-0.6, len(contrasts) - 0.4)
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -60,14 +61,14 @@ def curve_plot(document: Mapping[str, Any]) -> Plot | None:
         for index, arm in enumerate(document["arms"]):
             for entry in runs:
                 if entry["arm"] == arm["arm"]:
-                    axes.plot(*_axes_values(entry["curve"], "score", scale), color=colour(index), linewidth=0.5, alpha=alpha)
+                    axes.plot(*_axes_values(entry["curve"], "score", scale), color=arm_colour(index), linewidth=0.5, alpha=alpha)
             if not arm["curve"]:
                 continue
             points = mean_points(arm, tokens_of_budget)
             tokens, means = _axes_values(points, "mean", scale)
-            axes.plot(tokens, means, label=short(arm["arm"]), **_arm_style(index))
+            axes.plot(tokens, means, label=short(arm["arm"]), **arm_style(index))
             low, high = (np.array([np.nan if p[name] is None else p[name] for p in points], dtype=float) for name in ("low", "high"))
-            axes.fill_between(tokens, low, high, color=colour(index), alpha=0.12, linewidth=0)
+            axes.fill_between(tokens, low, high, color=arm_colour(index), alpha=0.12, linewidth=0)
         if tokens_of_budget:
             axes.axvline(tokens_of_budget / scale, color=MUTED_COLOUR, linewidth=1, linestyle=":", label="budget")
         axes.set_ylim(lowest - margin, highest + margin)  # bands of two or three seeds are wider than anything else
@@ -93,12 +94,6 @@ def _contrast_label(entry: Mapping[str, Any]) -> str:
     if len(label) > NAME_CHARACTERS:
         label = f"{short(entry['a'])}\n- {short(entry['b'])}"
     return label if entry["mean"] is not None else f"{label}\nnot decided"
-
-
-def _arm_style(index: int) -> dict[str, Any]:
-    """Colour, marker and dash of an arm; arms beyond the last colour differ in marker and dash."""
-    place = index + index // len(MARKERS)
-    return {"color": colour(index), "marker": MARKERS[place % len(MARKERS)], "linestyle": DASHES[place % len(DASHES)]}
 
 
 def _axes_values(curve: Sequence[Mapping[str, Any]], name: str, scale: float) -> tuple[np.ndarray, np.ndarray]:
