@@ -25,7 +25,7 @@ async function refresh() {
     const state = await read("status");
     replaceContent(status, state.page.body.childNodes);
     if (state.version !== version) {
-      const report = await read("./");
+      const report = await read("report");
       for (const name of ["header", "nav", "main"]) replaceContent(document.querySelector(name), report.page.querySelector(name).childNodes);
       version = report.version;
     }

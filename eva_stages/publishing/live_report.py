@@ -15,6 +15,9 @@ from eva_stages.views.run_status import Watch
 REST = 10.0
 """Drawing again waits this many times as long as it took, so that it leaves the processor to the run."""
 
+UNDRAWN_VERSION = "undrawn"
+DRAWING_TEXT = "The report is being drawn."
+
 
 class LiveReport:
     """The pages of a live report. Threads may call it at the same time; one at a time draws."""
@@ -33,7 +36,14 @@ class LiveReport:
         return self._status_html(history), self._version if is_resting else version_of(history)
 
     def page(self) -> tuple[str, str]:
-        """The page and its version; it is drawn again if stages were completed since."""
+        """The page that was drawn last, without waiting: at first one with the status alone."""
+        if self._version:
+            return self._page, self._version
+        history = self._history()
+        return live_page(history, UNDRAWN_VERSION, self._status_html(history), DRAWING_TEXT), UNDRAWN_VERSION
+
+    def report(self) -> tuple[str, str]:
+        """The page with the report of the complete stages; it is drawn again if stages were completed since."""
         with self._drawing:
             history = self._history()
             version = version_of(history)

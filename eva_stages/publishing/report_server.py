@@ -50,13 +50,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.headers.get("Host", "").partition(":")[0] not in HOSTS:  # any port: it may be forwarded
             return self._reply(HTTPStatus.FORBIDDEN, "This address is for browsers on this machine.")
-        folder, _, name = self.path.partition("?")[0].removeprefix("/").partition("/")
-        if not secrets.compare_digest(folder.encode(), self.server.secret.encode()):
+        folder, slash, name = self.path.partition("?")[0].removeprefix("/").partition("/")
+        if not slash or not secrets.compare_digest(folder.encode(), self.server.secret.encode()):
             return self._reply(HTTPStatus.NOT_FOUND, "Open the address that eva report --watch printed.")
         try:
             match name:
                 case "":
                     self._reply(HTTPStatus.OK, *self.server.live_report.page(), kind="text/html")
+                case "report":
+                    self._reply(HTTPStatus.OK, *self.server.live_report.report(), kind="text/html")
                 case "status":
                     self._reply(HTTPStatus.OK, *self.server.live_report.status(), kind="text/html")
                 case "live.js":

@@ -38,12 +38,12 @@ def partial_study(histories: Sequence[History]) -> dict[str, Any] | None:
     if len(seeds) < 2:
         return None
     contrasts = tuple((a, b) for a, b in study.contrasts if a in groups and b in groups)
-    first, *others = groups
+    first, *other_arms = groups
     part = study.model_copy(
         update={
             "arms": {arm: study.arms[arm] for arm in groups},
             "seeds": tuple(seed for seed in study.seeds if seed in seeds),
-            "contrasts": contrasts or tuple((arm, first) for arm in others),
+            "contrasts": contrasts or tuple((arm, first) for arm in other_arms),
             "runs": tuple(run for run in runs if run.seed in seeds),
         }
     )
@@ -55,8 +55,8 @@ def partial_study(histories: Sequence[History]) -> dict[str, Any] | None:
 
 def omitted_runs(document: Mapping[str, Any], histories: Sequence[History]) -> list[str]:
     """The runs whose seed not all arms have."""
-    compared = {entry["folder"] for entry in document["runs"]}
-    return [history.name for history in histories if _place_in_study(history) not in compared]
+    compared_folders = {entry["folder"] for entry in document["runs"]}
+    return [history.name for history in histories if _place_in_study(history) not in compared_folders]
 
 
 def _place_in_study(history: History) -> str:

@@ -24,13 +24,14 @@ def test_document(histories: Sequence[History]) -> dict[str, Any]:
 
     `differences` is empty where nothing can be compared, and `notes` says why.
     """
-    first, *others = histories
+    first, *other_runs = histories
     sides = [values for history in histories if (values := measurements([history]))]
-    empty_document: dict[str, Any] = {"a": first.name, "b": ", ".join(history.name for history in others), "differences": [], "notes": []}
+    names = ", ".join(history.name for history in other_runs)
+    empty_document: dict[str, Any] = {"a": first.name, "b": names, "differences": [], "notes": []}
     if not sides or sides[0][0].run != first.name:
         return empty_document
     try:
-        return compare_iterations(sides[0]) if not others else compare(sides) if len(sides) > 1 else empty_document
+        return compare_iterations(sides[0]) if not other_runs else compare(sides) if len(sides) > 1 else empty_document
     except ConfigError as error:
         return {**empty_document, "notes": error.faults}
 
@@ -89,16 +90,16 @@ def _verdict(differences: Sequence[Mapping[str, Any]], name: str, other_name: st
     """One sentence about all measures of one policy against another."""
     significant = [entry for entry in differences if entry["p_holm"] <= LEVEL]
     better, worse = (_names([entry for entry in significant if entry["value"] * sign > 0]) for sign in (1, -1))
-    counted = count_text(len(differences), "measure")
+    measures_text = count_text(len(differences), "measure")
     test = f"paired test over questions, p at most {LEVEL} after Holm's correction"
     if better and worse:
         return f"{name} is better than {other_name} in {better}, and worse in {worse} ({test})."
     if better or worse:
         word, names = ("better", better) if better else ("worse", worse)
         other_count = len(differences) - len(significant)
-        rest = f"; no significant difference in {other_count} of {counted}" if other_count else ""
+        rest = f"; no significant difference in {other_count} of {measures_text}" if other_count else ""
         return f"{name} is {word} than {other_name} in {names}{rest} ({test})."
-    return f"{name} does not differ significantly from {other_name} in {counted} ({test})."
+    return f"{name} does not differ significantly from {other_name} in {measures_text} ({test})."
 
 
 def _names(tests: Sequence[Mapping[str, Any]]) -> str:

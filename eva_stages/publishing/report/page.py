@@ -61,13 +61,17 @@ def write_report(histories: Sequence[History]) -> Path:
     return path
 
 
-def live_page(history: History, version: str, status: str) -> str:
-    """The report of a run that may go on, with its status above."""
+def live_page(history: History, version: str, status: str, notice: str = "") -> str:
+    """The report of a run that may go on, with its status above.
+
+    Args:
+        notice: stands in place of the report.
+    """
     privacy = privacy_of([history])
-    if history.artifacts:
+    if history.artifacts and not notice:
         return render(run_contents(history, privacy), privacy, version, status)
-    nothing_text = "No stage is complete yet."
-    return render(PageContents(f"eva report: {history.name}", RUN_QUESTION, [nothing_text], [], []), privacy, version, status)
+    answer = notice or "No stage is complete yet."
+    return render(PageContents(f"eva report: {history.name}", RUN_QUESTION, [answer], [], []), privacy, version, status)
 
 
 def privacy_of(histories: Sequence[History]) -> Privacy:

@@ -34,7 +34,7 @@ def solver(history: History) -> Section:
     plots = [_training_effect_plot(history, rewards_by_iteration, name) for name in ("mean", "gap")] if rewards_by_iteration else []
     logs = {artifact.iteration: log for artifact in history.every("train") if (log := training_log(artifact.content))}
     plots += [_curve(logs, *curve) for curve in CURVES if any(curve[0] in entry for log in logs.values() for entry in log)]
-    plots += _chosen_and_rejected(logs)
+    plots += _implicit_rewards(logs)
     margins = {artifact.iteration: values for artifact in history.every("pair") if (values := _margins(artifact)) is not None}
     if margins:
         title, unit = "Reward margin of the pairs", "chosen - rejected (reward)"
@@ -108,7 +108,7 @@ def _curve(logs: dict[int, list[dict[str, Any]]], key: str, title: str, unit: st
     return draw(f"training-{key.replace('/', '-')}", title, n, "optimiser step", unit, paint, note)
 
 
-def _chosen_and_rejected(logs: dict[int, list[dict[str, Any]]]) -> list[Plot]:
+def _implicit_rewards(logs: dict[int, list[dict[str, Any]]]) -> list[Plot]:
     """The implicit rewards of both responses by iteration, over the same range: the margin alone hides that both may fall."""
     sides = {"rewards/chosen": ("chosen", CHOSEN, "-"), "rewards/rejected": ("rejected", REJECTED, "--")}
     entries_by_iteration = {
