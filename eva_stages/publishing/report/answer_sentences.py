@@ -19,7 +19,7 @@ ONE_RUN_NOTE = (
 )
 
 
-def test_document(histories: Sequence[History]) -> dict[str, Any]:
+def paired_tests(histories: Sequence[History]) -> dict[str, Any]:
     """Of one run, each iteration against the base policy; of several, each other run against the first; see `views.comparison`.
 
     `differences` is empty where nothing can be compared, and `notes` says why.

@@ -12,8 +12,8 @@ from eva_stages.publishing.report.answer_sentences import (
     COMPARISON_QUESTION,
     RUN_QUESTION,
     comparison_answer,
+    paired_tests,
     run_answer,
-    test_document,
 )
 from eva_stages.publishing.report.audit_section import audit_section
 from eva_stages.publishing.report.comparison_section import differences, side_by_side
@@ -81,7 +81,7 @@ def privacy_of(histories: Sequence[History]) -> Privacy:
 
 def run_contents(history: History, privacy: Privacy) -> PageContents:
     """The report of one run."""
-    tests = test_document([history])
+    tests = paired_tests([history])
     sections = [result([history], tests), *(section for build in SECTIONS if (section := build(history)) is not None)]
     return PageContents(
         title=f"eva report: {history.name}",
@@ -96,7 +96,7 @@ def run_contents(history: History, privacy: Privacy) -> PageContents:
 
 def comparison_contents(histories: Sequence[History], privacy: Privacy) -> PageContents:
     """Several runs side by side, by arm; if they are of one study, with its contrasts over the seeds that all their arms have."""
-    tests, study = test_document(histories), partial_study(histories)
+    tests, study = paired_tests(histories), partial_study(histories)
     question, answer = COMPARISON_QUESTION, comparison_answer(tests)
     arm_sections: list[Section] = []
     if study is not None:

@@ -35,7 +35,7 @@ def result(histories: Sequence[History], tests: Mapping[str, Any]) -> Section:
 
     Args:
         histories: the run, and others to compare with.
-        tests: the paired differences, from `test_document`.
+        tests: the paired differences, from `paired_tests`.
     """
     scores_by_measure = measures(histories)
     groups = {arm: [history.name for history in of_arm] for arm, of_arm in runs_by_arm(histories).items()}
