@@ -115,7 +115,7 @@ def _scores(history: History, name: str) -> Plot | None:
         iteration_points(axes, points)
         axes.set_ylim(1, 5)
 
-    n = sizes({str(iteration): value for iteration, value in values.items()}, "prompts")
+    n = sizes(values, "prompts")
     return draw(
         name, f"{name.capitalize()} of the prompts", n, "iteration", "mean score, 1 to 5", paint, "By the recipe's scorer; bars: 95 %."
     )

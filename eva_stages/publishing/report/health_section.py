@@ -1,6 +1,7 @@
 """The health of every iteration: the signs of one that went wrong, each beside its limit in the run's recipe."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -71,7 +72,10 @@ def _violations(check: Check, figures: Mapping[int, Figures]) -> str | None:
 def _gains(figures: Mapping[int, Figures]) -> list[Plot]:
     """The training reward beside the held-out one; they part where the training reward is exploited."""
     names = {"reward_gain": "training reward", "held_out_gain": "held-out reward"}
-    styles = [{"color": MUTED_COLOUR, "marker": "s", "linestyle": "--"}, {"color": INK, "marker": "o", "linestyle": "-"}]
+    styles: list[dict[str, Any]] = [
+        {"color": MUTED_COLOUR, "marker": "s", "linestyle": "--"},
+        {"color": INK, "marker": "o", "linestyle": "-"},
+    ]
     gains = {name: {number: value for number, signs in figures.items() if (value := signs.get(name)) is not None} for name in names}
     if not gains["held_out_gain"]:
         return []

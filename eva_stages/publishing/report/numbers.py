@@ -83,6 +83,6 @@ def n_of(counts: Iterable[int], noun: str) -> str:
     return f"n = {size_text} {noun}"
 
 
-def sizes(samples: Mapping[str, np.ndarray], noun: str) -> str:
+def sizes(samples: Mapping[int, np.ndarray], noun: str) -> str:
     """The same, of known values."""
     return n_of((int(np.isfinite(values).sum()) for values in samples.values()), noun)

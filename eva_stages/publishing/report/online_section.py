@@ -1,6 +1,7 @@
 """Online training: what its steps trained on, how informative that was, and what became of the evolutions."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,7 +15,7 @@ from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
 from eva_stages.views.online_figures import Uses, interval_uses, online_figures
 
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "original, in its turn": {"color": START, "linestyle": ":"},
     "original, from the buffer": {"color": INK, "linestyle": "--"},
     "from the buffer": {"color": INK, "linestyle": "--"},
