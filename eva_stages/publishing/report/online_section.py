@@ -1,6 +1,7 @@
 """Online training: what its steps trained on, how informative that was, and what became of the evolutions."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,13 +141,11 @@ def _buffer_plots(history: History) -> list[Plot]:
         for origin in ("original", "evolved")
     }
     scores = {iteration: rows["score"].to_numpy() for iteration, rows in buffers.items()}
-    styles = [{"color": START}, {"color": EVOLVED}]
+    paint_origins = partial(stacked_bars, labels=labels, parts=shares, styles=[{"color": START}, {"color": EVOLVED}])
     n, percent = sizes(scores, "prompts"), "share of prompts, %"
     unit, note = "score (the recipe's metric)", f"Histogram of {BINS} equal bins."
     return [
-        draw(
-            "buffer-origins", "Prompts in the buffer", n, "iteration", percent, lambda axes: stacked_bars(axes, labels, shares, styles), height=3.2
-        ),
+        draw("buffer-origins", "Prompts in the buffer", n, "iteration", percent, paint_origins),
         draw("buffer-scores", "Scores in the buffer", n, unit, "share of prompts per bin, %", lambda axes: histograms(axes, scores), note),
     ]
 
