@@ -1,6 +1,7 @@
 """`eva report`: one run in plots, or several side by side."""
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,6 +52,7 @@ def _serve(run: "Run", open_it: bool) -> None:
     with ReportServer(LiveReport(run)) as server, contextlib.suppress(KeyboardInterrupt):
         port = server.server_port
         print_text(f"{server.url}\n")
+        sys.stdout.flush()  # it is read before the command ends
         note(f"Ctrl-C ends the watching, not the run. To watch from another machine: ssh -L {port}:127.0.0.1:{port} HOST")
         if open_it:
             typer.launch(server.url)

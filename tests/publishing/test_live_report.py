@@ -2,7 +2,9 @@
 
 import http.client
 import shutil
+import signal
 import threading
+import urllib.request
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
@@ -13,7 +15,7 @@ from benchmarks.synthetic_run import SyntheticRun
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.live_report import UNDRAWN_VERSION, LiveReport
 from eva_stages.publishing.report_server import ReportServer
-from tests.conftest import run_eva
+from tests.conftest import run_eva, start_eva
 
 
 @pytest.fixture
@@ -91,6 +93,16 @@ def test_an_error_is_a_reply_and_the_server_goes_on(server: ReportServer, growin
     assert code == 503 and "recipe.yaml is damaged" in text
     recipe_path.write_text(recipe)
     assert reply_to(server, f"/{server.secret}/")[0] == 200
+
+
+def test_the_command_prints_the_address_and_ctrl_c_ends_it(growing_run: Run) -> None:
+    process = start_eva("report", str(growing_run.root), "--watch", PYTHONUNBUFFERED="")
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    with urllib.request.urlopen(f"{address}status") as reply:
+        assert "stages done" in reply.read().decode()
+    process.send_signal(signal.SIGINT)
+    assert "Ctrl-C ends the watching" in process.communicate()[1] and process.returncode == 0
 
 
 def test_watching_several_runs_is_refused(growing_run: Run) -> None:
