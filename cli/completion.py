@@ -50,7 +50,7 @@ def _join_split_words() -> str:
 
 
 def join_words(words: list[str], current_index: int) -> tuple[list[str], int, str]:
-    """Words with `a`, `=`, `b` as one word; the index of the current one, and its part up to the last `=` or `:`."""
+    """Words with `a`, `=`, `b` as one word; the index of the current one, and its part up to the last `=` or `:`, without an option."""
     joined_words: list[str] = []
     position, prefix = current_index, ""
     for index, word in enumerate(words):
@@ -61,7 +61,7 @@ def join_words(words: list[str], current_index: int) -> tuple[list[str], int, st
         if index == current_index:
             position = len(joined_words) - 1
             prefix = joined_words[-1] if word in ("=", ":") else joined_words[-1].removesuffix(word)
-    return joined_words, position, prefix
+    return joined_words, position, re.sub("^--[a-z-]+=", "", prefix)
 
 
 def complete_recipe() -> list[str]:

@@ -132,6 +132,13 @@ def test_all_errors_of_a_mapping_and_its_changes_are_reported_at_once() -> None:
     assert sorted(places) == ["change creator.metric", "change policy.modle", "the recipe"]
 
 
+def test_a_file_in_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments in ({"folder": tmp_path / "file"}, {"store": tmp_path / "file"}):
+        with pytest.raises(eva.ConfigError, match="file is not a folder; choose another one"):
+            eva.run("quickstart", **arguments)
+
+
 def test_a_study_runs_in_the_main_thread_only(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool, pytest.raises(eva.ConfigError, match="call it in the main thread"):
         pool.submit(eva.run_study, "share_drawn", tmp_path).result()

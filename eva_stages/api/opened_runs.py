@@ -126,7 +126,8 @@ class OpenedRun:
         policies = {artifact.iteration: artifact.content for artifact in self._history().artifacts if artifact.kind.role == Role.POLICY}
         number = max(policies, default=None) if iteration is None else iteration
         if number not in policies:
-            raise ConfigError([f"iteration: there is no policy of iteration {number} in {self.folder}; complete: {_list(policies)}"])
+            wanted_policy = "complete policy" if number is None else f"policy of iteration {number}"
+            raise ConfigError([f"iteration: there is no {wanted_policy} in {self.folder}; complete: {_list(policies)}"])
         return policies[number]
 
     def _history(self) -> History:

@@ -19,11 +19,12 @@ def run_of(recipe: Recipe, folder: Path | None, store: Path | None, store_name: 
         store_name: of the argument, for errors.
 
     Raises:
-        ConfigError: if the store is a file.
+        ConfigError: if the folder or the store is a file.
     """
-    if store is not None and store.exists() and not store.is_dir():
-        raise ConfigError([f"{store_name}: {store} is not a folder"])
     root = folder if folder is not None else RUNS / recipe.name
+    _check_folder("folder of the run", root)
+    if store is not None:
+        _check_folder(store_name, store)
     return Run(root, store if store is not None else default_store(root))
 
 
@@ -51,7 +52,13 @@ def existing_run(name: str) -> Run:
 
 def check_study_folder(folder: Path) -> None:
     """Raises:
-    ConfigError: if the folder is that of a run.
+    ConfigError: if it is a file, or the folder of a run.
     """
+    _check_folder("folder of the study", folder)
     if (folder / "recipe.yaml").is_file():
         raise ConfigError([f"{folder} is the folder of a run; choose another one for the study with --study-dir"])
+
+
+def _check_folder(name: str, path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise ConfigError([f"{name}: {path} is not a folder; choose another one"])

@@ -80,6 +80,7 @@ class WrittenFields:
         mapping whose `kind` changes."""
         for location in list(_merge(self.data, child.data, ())):
             self._forget_places(location)
+            self.places[location] = child.place_of(location)  # a mapping from Python has no places of its own
         self.places |= child.places
         self.folders |= child.folders
         self.faults += child.faults

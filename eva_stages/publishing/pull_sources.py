@@ -7,7 +7,7 @@ from typing import Any
 
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.fingerprint import file_digest
-from eva_stages.core.manifests import read_manifest, write_manifest
+from eva_stages.core.manifests import MANIFEST, read_manifest, write_manifest
 from eva_stages.core.named_functions import SOURCES
 from eva_stages.publishing.card_scores import SCORES_CSV
 from eva_stages.publishing.contents import ADAPTER_CONFIG, PUSH_NOTE, REPORT, adapter_config
@@ -37,6 +37,8 @@ class Source:
     """Their sha256, as far as the push recorded it."""
     arrival: Path
     """Folder that its files are fetched into."""
+    deleted_paths: Sequence[str]
+    """Files that eva pushed and that the repository no longer has, without pages."""
 
     @property
     def name(self) -> str:
@@ -52,6 +54,7 @@ def read_source(hub: Hub, repository: Repository, root: Path) -> Source | None:
 
     Raises:
         ConfigError: if eva did not push it.
+        DataError: if files were deleted without which it is no run, or no model.
     """
     remote = hub.remote(repository)
     if remote is None:
@@ -59,8 +62,12 @@ def read_source(hub: Hub, repository: Repository, root: Path) -> Source | None:
     mark = hub.mark(repository, remote)
     if not mark:
         raise ConfigError([f"{repository.name} has no {MARK}: it was not pushed by `eva push`"])
-    paths = [path for path in checked_paths(repository.name, mark["files"]) if path in remote.hashes]
-    return Source(repository, remote, mark["run"], paths, mark["sha256"], root / ARRIVAL / repository.name)
+    pushed_paths = checked_paths(repository.name, mark["files"])
+    paths = [path for path in pushed_paths if path in remote.hashes]
+    deleted_paths = [path for path in pushed_paths if path not in remote.hashes and path not in PAGES]
+    if lost_paths := [path for path in deleted_paths if path == MANIFEST or path.startswith(f"{RUN}/")]:
+        raise DataError(f"{repository.name} no longer has {', '.join(lost_paths)}, which was pushed; push the run again")
+    return Source(repository, remote, mark["run"], paths, mark["sha256"], root / ARRIVAL / repository.name, deleted_paths)
 
 
 def fetch_small(hub: Hub, source: Source) -> None:

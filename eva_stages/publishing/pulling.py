@@ -89,6 +89,10 @@ def _pull(
             continue
         sources[model.name], manifests[folder] = model, model.manifest()
         files |= {file.target: file for file in model_files_of(model.name, model.paths, model.manifest())}
+    for source in sources.values():
+        if source.deleted_paths:
+            names = ", ".join(source.deleted_paths)
+            report_line(f"warning: {source.name} no longer has {names}, which was pushed; if stages are missing, push the run again")
     planned_folders = {stage.folder for stage in _planned_stages(dataset)}
     if planned_folders:  # a repository keeps the stages of recipes that were pushed before
         files = {target: file for target, file in files.items() if file.stage_folder in (None, *planned_folders)}

@@ -55,6 +55,7 @@ def test_bash_gets_values_of_a_field_and_nothing_slow_is_imported(tmp_path: Path
         ("eva run --set a.b =", 4, ("eva|run|--set|a.b=", 3, "a.b=")),
         ("eva run --set a.b = c ", 6, ("eva|run|--set|a.b=c|", 4, "")),
         ("eva run --set a = f.py : g quick", 8, ("eva|run|--set|a=f.py:g|quick", 4, "")),
+        ("eva run --set = a.b = c", 6, ("eva|run|--set=a.b=c", 2, "a.b=")),
         ("eva ru", 1, ("eva|ru", 1, "")),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_finished_run_computes_nothing_and_prints_one_json_document(tiny_run: 
 
 def test_the_table_names_every_figure(tiny_run: Path) -> None:
     output = run_eva("run", "quickstart", "--run-dir", str(tiny_run), *overrides(TINY)).stdout
-    for word in ("prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "stage time", "held out", "win rate", "rejected"):
+    for word in ("prompts", "evolved", "reward", "gap", "pairs", "loss", "margin", "time", "held out", "win rate", "rejected"):
         assert word in output
     assert str(tiny_run / "stages") in output
 

@@ -147,3 +147,12 @@ def test_a_mapping_extends_recipes_as_a_file_does(tmp_path: Path, monkeypatch: p
     assert (recipe.name, recipe.seed, recipe.iterations) == ("x", 5, 1)
     with pytest.raises(ConfigError, match="the recipe: extends: there is no recipe 'other'"):
         recipe_of_mapping({"extends": "other"}, "the recipe")
+
+
+def test_fields_of_a_mapping_are_not_those_of_the_recipe_that_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "shared/base.yaml", "extends: quickstart\nprompts: {kind: file, path: seeds.jsonl}\n")
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_of_mapping({"extends": "shared/base.yaml", "prompts": {"path": "mine.jsonl"}}, "the recipe")
+    assert recipe.model_dump()["prompts"]["path"] == str(tmp_path / "mine.jsonl")
+    with pytest.raises(ConfigError, match="the recipe: creator.metric: is 'reward_gab'"):
+        recipe_of_mapping({"extends": "quickstart", "creator": {"metric": "reward_gab"}}, "the recipe")

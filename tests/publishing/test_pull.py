@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from eva_stages.views.run_scores import run_results
 from eva_stages.views.run_status import Watch
 from eva_stages.views.run_summary import summary
 from tests.conftest import artifact_folder, artifact_rows, run_eva
-from tests.hub_server import WRITER, Fault, HubServer, Repo, hub_server, use_hub
+from tests.hub_server import WRITER, Commit, Fault, HubServer, Repo, hub_server, use_hub
 
 BASE = Path(__file__).parents[2] / "eva_stages/lettercraft/base_policy"
 ADAPTER = {"kind": "lora", "rank": 2, "alpha": 4.0, "dropout": 0.0}
@@ -222,6 +223,28 @@ def test_what_is_not_on_the_hub_is_said(hub: HubServer, tmp_path: Path) -> None:
         pull(tmp_path / "foreign", "tester/foreign")
     assert "give NAMESPACE/RUN" in run_eva("pull", "tiny", code=2).stderr
     assert f"eva report {tmp_path / 'tiny'}" in run_eva("pull", "tester/small", "--to", str(tmp_path / "tiny")).stderr
+
+
+@pytest.mark.parametrize(
+    ("repository", "path", "error", "text"),
+    [
+        (DATASET, "run/stages.json", "no longer has run/stages.json, which was pushed; push the run again", ""),
+        (MODEL, "manifest.json", "no longer has manifest.json, which was pushed; push the run again", ""),
+        (DATASET, "pairs-0/manifest.json", "", "no longer has pairs-0/manifest.json, which was pushed; if stages are missing, push"),
+        (DATASET, "README.md", "", "files are new"),
+    ],
+)
+def test_a_file_that_was_deleted_on_the_hub_is_reported(
+    hub: HubServer, tmp_path: Path, repository: str, path: str, error: str, text: str
+) -> None:
+    repo, lines = hub.repos[repository], list[str]()
+    repo.commits.append(Commit("f" * 40, {name: file for name, file in repo.commits[-1].files.items() if name != path}))
+    try:
+        with pytest.raises(DataError, match=error) if error else nullcontext():
+            pull_run("tester/small", tmp_path / "tiny", Hub(lines.append, reads_only=True), lines.append)
+    finally:
+        repo.commits.pop()
+    assert text in "\n".join(lines)
 
 
 def test_adapters_load_beside_the_weights_that_contain_them(hub: HubServer) -> None:
