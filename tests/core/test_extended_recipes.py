@@ -154,5 +154,5 @@ def test_fields_of_a_mapping_are_not_those_of_the_recipe_that_it_extends(tmp_pat
     monkeypatch.chdir(tmp_path)
     recipe = recipe_of_mapping({"extends": "shared/base.yaml", "prompts": {"path": "mine.jsonl"}}, "the recipe")
     assert recipe.model_dump()["prompts"]["path"] == str(tmp_path / "mine.jsonl")
-    with pytest.raises(ConfigError, match="the recipe: creator.metric: is 'reward_gab'"):
+    with pytest.raises(ConfigError, match=r"the recipe: creator\.metric: is 'reward_gab'"):
         recipe_of_mapping({"extends": "quickstart", "creator": {"metric": "reward_gab"}}, "the recipe")
