@@ -46,7 +46,7 @@ def test_the_answer_is_about_the_last_policy_and_names_what_became_better_and_wo
     for differences, words in answers:
         (answer,) = run_answer(history, document_of(*differences))
         assert answer.startswith("The policy of iteration 1 ") and words in answer
-    assert run_answer(history, document_of()) == ["Not known yet: no policy has been evaluated beside the base policy.", "no judge"]
+    assert run_answer(history, document_of()) == ["Not known yet: no evaluation is complete.", "no judge"]
 
 
 def test_every_other_run_is_compared_with_the_first_at_the_last_policy_of_both() -> None:

@@ -9,6 +9,7 @@ from eva_stages.evaluation.study_statistics import LEVEL
 from eva_stages.publishing.report.measure_names import about_tested
 from eva_stages.views.comparison import compare, compare_iterations, measurements
 from eva_stages.views.history import History
+from eva_stages.views.recorded_scores import scores
 from eva_stages.views.study_sentences import figure, p_text, signed_figure
 
 RUN_QUESTION = "Is the trained policy better than the base policy?"
@@ -17,6 +18,9 @@ ONE_RUN_NOTE = (
     "The tests are about these policies, over questions: another seed of the same recipe may give another result. `eva ablate` compares "
     "recipes over seeds."
 )
+
+
+UNTESTED_TEXT = "Not tested: no policy and the base policy have scores of the same questions."
 
 
 def paired_tests(histories: Sequence[History]) -> dict[str, Any]:
@@ -40,7 +44,8 @@ def run_answer(history: History, document: Mapping[str, Any]) -> list[str]:
     """Whether the last compared policy is better than the base policy, then what to be careful about."""
     differences = document["differences"]
     if not differences:
-        return ["Not known yet: no policy has been evaluated beside the base policy.", *document["notes"]]
+        has_scores = any(score.low is not None for score in scores(history.artifacts))
+        return [UNTESTED_TEXT if has_scores else "Not known yet: no evaluation is complete.", *document["notes"]]
     last = differences[-1]["policy"]
     lines = [_verdict([entry for entry in differences if entry["policy"] == last], f"The policy of {last}", "the base policy")]
     if warnings := [warning for artifact in history.every("health") for warning in artifact.warnings]:

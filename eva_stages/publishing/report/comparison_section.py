@@ -96,15 +96,20 @@ def side_by_side(histories: Sequence[History]) -> Section:
 
 
 def differences(histories: Sequence[History], privacy: Privacy) -> Section:
-    """The recipe fields that are not the same in all runs."""
-    flat = [_flat(recipe_of(history, privacy)) for history in histories]
+    """The recipe fields that are not the same in all runs, with all their values in each arm."""
+    arms = {arm: [_flat(recipe_of(history, privacy)) for history in of_arm] for arm, of_arm in runs_by_arm(histories).items()}
+    flat = [entry for of_arm in arms.values() for entry in of_arm]
     names = list(dict.fromkeys(name for entry in flat for name in entry if name != "name"))
     rows: list[list[Cell]] = [
-        [name, *(str(entry.get(name, "")) for entry in flat)] for name in names if len({str(entry.get(name, "")) for entry in flat}) > 1
+        [name, *(", ".join(_values_of(name, of_arm)) for of_arm in arms.values())] for name in names if len(_values_of(name, flat)) > 1
     ]
     missing = [] if rows else ["The recipes are the same but for their names."]
-    tables = [Table("Recipe fields that differ", ["field", *(history.name for history in histories)], rows)] if rows else []
+    tables = [Table("Recipe fields that differ", ["field", *arms], rows)] if rows else []
     return Section("differences", "What differs", (), (), tables, missing)
+
+
+def _values_of(name: str, recipes: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(str(recipe.get(name, "")) for recipe in recipes))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

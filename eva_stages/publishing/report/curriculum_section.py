@@ -88,13 +88,18 @@ def _topics(counts: dict[int, dict[str, int]]) -> Plot:
     if len(totals) > len(top_topics):
         names.append(f"{len(totals) - len(top_topics)} others")
         groups = {iteration: [*values, 100 - sum(values)] for iteration, values in groups.items()}
+
+    def paint(axes: Axes) -> None:
+        grouped_points(axes, names, groups)
+        axes.set_xlim(left=0)
+
     return draw(
         "topics",
         "Topic mix",
         n_of(sizes.values(), "labelled prompts"),
         "share of prompts, %",
         "topic",
-        lambda axes: grouped_points(axes, names, groups),
+        paint,
         "Topics by a zero-shot classifier.",
         height=1.7 + 0.22 * len(names),
     )

@@ -8,6 +8,7 @@ import yaml
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.section_html import Cell, Section, Table
 from eva_stages.views.history import History
+from eva_stages.views.run_groups import runs_by_arm
 
 MOST_DIGITS = 12
 """Hex digits of a digest that are shown; the manifests have all."""
@@ -34,22 +35,20 @@ def provenance(histories: Sequence[History], privacy: Privacy) -> Section:
 
 
 def _versions(histories: Sequence[History]) -> Table:
-    """Every version that stages ran with; more than one where the run went on after an update."""
-    runs_by_version: dict[str, dict[str, list[str]]] = {}
-    for history in histories:
-        for artifact in history.artifacts:
-            versions = {
-                **artifact.manifest["packages"],
-                "python": artifact.manifest["python"],
-                "eva's commit": artifact.manifest["git"] or "unknown",
-            }
-            for name, version in versions.items():
-                run_names = runs_by_version.setdefault(name, {}).setdefault(history.name, [])
-                run_names += [] if version in run_names else [version]
-    rows: list[list[Cell]] = [
-        [name, *(", ".join(by_run.get(history.name, [])) for history in histories)] for name, by_run in runs_by_version.items()
-    ]
-    return Table("Versions", ["package", *(history.name for history in histories)], rows)
+    """Every version that the stages of an arm ran with; more than one where the run went on after an update."""
+    versions_by_arm: dict[str, dict[str, list[str]]] = {}
+    arms = runs_by_arm(histories)
+    for arm, artifact in ((arm, artifact) for arm, of_arm in arms.items() for history in of_arm for artifact in history.artifacts):
+        versions = {
+            **artifact.manifest["packages"],
+            "python": artifact.manifest["python"],
+            "eva's commit": artifact.manifest["git"] or "unknown",
+        }
+        for name, version in versions.items():
+            versions_of_arm = versions_by_arm.setdefault(name, {}).setdefault(arm, [])
+            versions_of_arm += [] if version in versions_of_arm else [version]
+    rows: list[list[Cell]] = [[name, *(", ".join(by_arm.get(arm, [])) for arm in arms)] for name, by_arm in versions_by_arm.items()]
+    return Table("Versions", ["package", *arms], rows)
 
 
 def _fingerprints(history: History) -> Table:
