@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from eva_stages.core.progress import duration
+from eva_stages.core.progress import dollars, duration
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.numbers import last_texts, n_of, rewards, rewards_around_training, table, word_counts
 from eva_stages.publishing.report.palette import arm_colour, arm_style
@@ -161,7 +161,7 @@ def _totals(histories: Sequence[History]) -> Table:
                 len(history.artifacts),
                 duration(sum(artifact.manifest["seconds"] for artifact in history.artifacts)),
                 int(tokens),
-                float(usd),
+                dollars(usd),
             ]
         )
     return Table("Cost", ["run", "finished stages", "time", "generated tokens", "USD"], rows)

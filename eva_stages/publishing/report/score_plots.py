@@ -12,7 +12,7 @@ from eva_stages.publishing.report.plots import Interval, Plot, arm_points, draw,
 from eva_stages.views.recorded_scores import Score
 
 QUESTION_BARS = "Bars: 95 % intervals over questions."
-SEED_BARS = "Points: means over the runs of an arm; bars: 95 % intervals of Student's t over them; thin lines: the runs."
+SEED_BARS = "Points: means over an arm's runs, where all have a score; bars: 95 % intervals of Student's t; thin lines: the runs."
 MISSING: Interval = (np.nan, np.nan, np.nan)
 
 
@@ -67,13 +67,15 @@ def _paint_arms(axes: Axes, numbers: Sequence[int], lines_by_arm: Mapping[str, S
 
 
 def _mean_interval(lines: Sequence[Mapping[int, Score]], number: int) -> Interval:
-    """Of one run its score and interval over questions; of several the mean of those that have a score, over runs."""
+    """Of one run its score and interval over questions; of several the mean over runs, where all of them have a score."""
     scores_of_runs = [line[number] for line in lines if number in line]
-    if len(lines) == 1 or not scores_of_runs:
-        return _interval(scores_of_runs[0] if scores_of_runs else None)
+    if len(scores_of_runs) < len(lines):
+        return MISSING
+    if len(lines) == 1:
+        return _interval(scores_of_runs[0])
     values = np.array([score.value for score in scores_of_runs])
     mean = float(values.mean())
-    return (mean, *t_interval(values, CONFIDENCE)) if len(values) > 1 and np.ptp(values) > 0 else (mean, mean, mean)
+    return (mean, *t_interval(values, CONFIDENCE)) if np.ptp(values) > 0 else (mean, mean, mean)
 
 
 def _interval(score: Score | None) -> Interval:
