@@ -124,6 +124,11 @@ def test_a_recipe_is_a_name_a_path_or_a_mapping(tmp_path: Path, monkeypatch: pyt
     assert eva.load_recipe(mapping).prompts.path == str(tmp_path / "own.jsonl")
 
 
+def test_anything_else_is_no_recipe() -> None:
+    with pytest.raises(eva.ConfigError, match="recipe: is None; give the path of a file"):
+        eva.load_recipe(None)  # type: ignore[arg-type]
+
+
 def test_all_errors_of_a_mapping_and_its_changes_are_reported_at_once() -> None:
     fields = load_recipe("quickstart").model_dump(mode="json") | {"iterations": -1}
     with pytest.raises(eva.ConfigError) as error:

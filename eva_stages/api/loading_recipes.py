@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.decoding import short
+from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe, recipe_of_mapping
 from eva_stages.core.study_files import LoadedStudy, load_study
 from eva_stages.core.written_fields import Override
@@ -26,6 +28,8 @@ def recipe_of(recipe: Recipe | str | Path | Mapping[str, Any], changes: Mapping[
         if not overrides:
             return recipe
         recipe = recipe.model_dump(mode="json")
+    if not isinstance(recipe, Mapping):
+        raise ConfigError([f"recipe: is {short(recipe)}; give the path of a file, the name of a packaged recipe, or a mapping of fields"])
     return recipe_of_mapping(_plain(recipe), MAPPING, overrides)
 
 
