@@ -9,6 +9,9 @@ from eva_stages.core.rounds import Iteration
 from eva_stages.core.run_folder import Run
 from eva_stages.core.stage import Stage
 
+TRAININGS = ("train", "creator-train")
+"""Stages that start a launch file."""
+
 
 def complete_run(
     recipe: Recipe, run: Run, choose: Callable[[list[Iteration]], Sequence[Stage]], reporter: Reporter, repair: bool = False
@@ -31,12 +34,15 @@ def complete_run(
     from eva_stages.api.execution import execute_and_publish
     from eva_stages.api.preparing import prepare
     from eva_stages.api.recording import record_run
+    from eva_stages.checking.solver_checks import check_devices
     from eva_stages.core.durable import writing_to
     from eva_stages.core.variants import other_variants
 
     resolved, rounds, _ = prepare(recipe, run)
     recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"date": resolved.date})})
     stages = choose(rounds)
+    if any(stage.name in TRAININGS and not run.is_complete(stage) for stage in stages) and (errors := list(check_devices(recipe))):
+        raise ConfigError(errors)
     with writing_to(run.root):
         run.create()
         with run.lock():

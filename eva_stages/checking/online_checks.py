@@ -42,7 +42,7 @@ def _solver_rules(recipe: Recipe) -> Iterator[Rule]:
     yield (
         "solver.training.epochs",
         _is_changed(solver.training, "epochs"),
-        "has no effect in mode online, where online.interval is the length of an iteration; leave it out",
+        f"has no effect in mode online, where online.interval is the length of an iteration; {_unset(solver.training, 'epochs')}",
     )
 
 
@@ -57,7 +57,7 @@ def _creator_rules(recipe: Recipe) -> Iterator[Rule]:
         "creator.responses",
         creator.responses != recipe.solver.responses and _is_changed(creator, "responses"),
         f"is {creator.responses}, and mode online weighs prompts by the solver.responses={recipe.solver.responses} that it trains on; "
-        "leave it out",
+        f"leave it out, or give {recipe.solver.responses} where a recipe that is extended sets it",
     )
     yield (
         "creator.evolve.shape",
@@ -76,9 +76,10 @@ def _creator_rules(recipe: Recipe) -> Iterator[Rule]:
     }
     for field, choice in of_sets.items():
         yield field, bool(choice), "compares complete prompt sets, and in mode online there are none; leave it out, or use mode offline"
-    of_mixture = {"creator.mix.evolved_share": _is_changed(creator.mix, "evolved_share"), "creator.replay": creator.replay is not None}
-    for field, is_broken in of_mixture.items():
-        yield field, is_broken, "has no effect in mode online, where online.buffer.share is the share of the buffer; leave it out"
+    of_mixture = "has no effect in mode online, where online.buffer.share is the share of the buffer"
+    evolved_share = _unset(creator.mix, "evolved_share")
+    yield "creator.mix.evolved_share", _is_changed(creator.mix, "evolved_share"), f"{of_mixture}; {evolved_share}"
+    yield "creator.replay", creator.replay is not None, f"{of_mixture}; leave it out, or give null"
 
 
 def _size_rules(recipe: Recipe) -> Iterator[Rule]:
@@ -124,3 +125,8 @@ def _engines(recipe: Recipe) -> Iterator[str]:
 
 def _is_changed(section: Section, name: str) -> bool:
     return bool(getattr(section, name) != type(section).model_fields[name].default)
+
+
+def _unset(section: Section, name: str) -> str:
+    """How to undo a choice. A field that a recipe inherits by `extends` cannot be left out."""
+    return f"leave it out, or give its default, {type(section).model_fields[name].default}, where a recipe that is extended sets it"

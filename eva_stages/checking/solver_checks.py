@@ -1,5 +1,6 @@
 """Checks of the solver's settings against the recipe, the policy's files and this machine, before any model is loaded."""
 
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import chain, islice
@@ -11,6 +12,7 @@ from eva_stages.core.config.prompts_config import LettercraftPrompts, ReasoningG
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import PairwiseReward
 from eva_stages.core.config.solver_config import ORPO, SPPO, OnPolicyLoss, Optimisation, SimPO, TrainingRuntime
+from eva_stages.core.devices import present_devices
 from eva_stages.core.errors import DataError
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.rows import Message
@@ -18,7 +20,7 @@ from eva_stages.creator.hub_prompts import prompt_source
 from eva_stages.models.architecture import first_line
 from eva_stages.models.conversation import Chat
 from eva_stages.models.loading import load_tokenizer
-from eva_stages.solver.launch_file import read_launch_file
+from eva_stages.solver.launch_file import missing_gpus, read_launch_file
 from eva_stages.solver.launching import training_length
 
 PACKAGES = {"liger": "liger-kernel", "qlora": "bitsandbytes", "DEEPSPEED": "deepspeed"}
@@ -84,6 +86,17 @@ def _machines_of(section: str, runtime: TrainingRuntime) -> Iterator[str]:
         yield f"{place}: srun is not installed here; run eva within a Slurm job (configs/cluster/), or use ray"
     if runtime.starter == "ray" and find_spec("ray") is None:
         yield f"{place}: needs Ray, which is not installed: pip install 'eva-align[ray]', or use slurm"
+
+
+def check_devices(recipe: Recipe) -> Iterator[str]:
+    """The devices of this machine suffice for the launch files. Where a run starts; a recipe may be validated on a machine without them."""
+    launches = {place: training.runtime.launch for place, training in trainings(recipe)}
+    if sys.platform == "darwin" or not any(read_launch_file(launch).gpus_per_machine for launch in launches.values()):
+        return
+    gpus = len(present_devices().ids)
+    for place, launch in launches.items():
+        if missing := missing_gpus(launch, gpus):
+            yield f"{place}.runtime.launch: {'; '.join(missing)}"
 
 
 def _packages(recipe: Recipe, _: Resolved) -> Iterator[str]:

@@ -59,6 +59,8 @@ class Reservation:
     usd: float
     waiting: bool = False
     """Whether active calls, of any process, may still release a part of their reservations."""
+    total_usd: float = 0.0
+    """If the cap is reached: US dollars of all calls in the journal at that moment, later reservations not counted."""
 
 
 class Journal:
@@ -104,7 +106,7 @@ class Journal:
 
         def operation(connection: sqlite3.Connection) -> Reservation:
             if cap is not None and self._total + usd > cap:
-                return Reservation(None, usd, any_owner_runs(connection))
+                return Reservation(None, usd, any_owner_runs(connection), self._total)
             connection.execute(INSERT, (key, UNANSWERED_CALL, usd, self._stage, self._owner))
             self._total += usd
             return Reservation(key, usd)

@@ -20,10 +20,9 @@ from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.solver_config import OnPolicyLoss
 from eva_stages.core.errors import MissingKeyError, describe
 from eva_stages.core.resolved import Resolved
-from eva_stages.core.text_table import count_text
 from eva_stages.doctor.device_findings import GPUs
 from eva_stages.doctor.findings import Row, State
-from eva_stages.solver.launch_file import read_launch_file
+from eva_stages.solver.launch_file import missing_gpus, read_launch_file
 
 CONNECT_SECONDS = 5
 PORTS = {"http": 80, "https": 443}
@@ -46,13 +45,12 @@ def recipe_rows(recipe: Recipe, gpus: GPUs, online: bool) -> Iterator[Row]:
 def _launch_rows(recipe: Recipe, gpus: GPUs) -> Iterator[Row]:
     """Whether this machine has the GPUs of the launch files."""
     for place, training in trainings(recipe):
-        launch, file, count = training.runtime.launch, read_launch_file(training.runtime.launch), gpus.visible_count
+        launch, file = training.runtime.launch, read_launch_file(training.runtime.launch)
         if file.machines > 1:
             yield Row("launch file", State.OMISSION, f"{launch} is for {file.machines} machines, which cannot be checked from this one")
-        elif file.gpus_per_machine > count:
-            fix = "use cpu, or cpu_2" if not count else f"copy {file.path} with num_processes: {count}, and give its path"
-            value = f"{place}.runtime.launch: {launch} needs {count_text(file.gpus_per_machine, 'GPU')}; this machine has {count or 'none'}"
-            yield Row("launch file", State.ERROR, value, fix)
+        elif missing := missing_gpus(launch, gpus.visible_count):
+            value, advice = missing
+            yield Row("launch file", State.ERROR, f"{place}.runtime.launch: {value}", advice)
         else:
             yield Row("launch file", State.OK, f"{launch}: {file.processes} process{'es' if file.processes > 1 else ''}")
 

@@ -147,7 +147,7 @@ class Client:
         """
         cap, began = self._limits.max_cost_usd, time.monotonic()
         while (reservation := await self._journal.reserve(usd, cap)).key is None:
-            spent_text = f"{self._journal.spent_usd():.4f} of {cap:g} USD spent on {self._model}"
+            spent_text = f"{reservation.total_usd:.4f} of {cap:g} USD spent on {self._model}"
             if not reservation.waiting:
                 raise StageError(
                     f"spending cap reached: {spent_text}, and the next call may cost {usd:.4f}; raise runtime.max_cost_usd and run again. "

@@ -99,7 +99,10 @@ def _notes(document: dict[str, Any]) -> list[str]:
             f"{todo['unmeasured']} stages are not measured ({UNKNOWN}); run eva plan RECIPE --measure, or give a table with --rates FILE"
         )
     if todo["unpriced"]:
-        notes.append(f"{todo['unpriced']} stages call a provider and have no price; give their tokens in a table with --rates FILE")
+        notes.append(
+            f"{todo['unpriced']} stages call a provider, and their cost is not predicted ({UNKNOWN}); give their tokens in a table with "
+            "--rates FILE, and a price where LiteLLM knows none"
+        )
     if calls := _call_counts(document):
         notes.append(f"calls during training, at most: {facts(calls)}")
     if todo["checkpoint_bytes"]:

@@ -139,7 +139,7 @@ def _sizes(recipe: Recipe, iteration: Iteration, prompts: int, pair_share: float
     }
     sizes |= _benchmark_sizes(recipe, iteration)
     sizes |= _online_sizes(recipe, iteration)
-    probe_prompts = recipe.health.probe_prompts
+    probe_prompts = min(recipe.health.probe_prompts, prompts)
     sizes |= {name: Size(probe_prompts) for name in ("health", "probe")}
     for side in SIDES:
         sizes |= _sampled_sizes(LETTERCRAFT, side, questions, samples, limit)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eva_stages.core.decoding import decode_yaml, short
 from eva_stages.core.errors import ConfigError
+from eva_stages.core.text_table import count_text
 
 PLACE = "solver.training.runtime.launch"
 
@@ -64,3 +65,12 @@ def read_launch_file(launch: str) -> LaunchFile:
             raise ConfigError([f"{place}: {name} is {short(count)}; it must be an integer of at least 1"])
     distributed_type = settings.get("distributed_type") or "NO"  # unquoted, YAML's NO is false
     return LaunchFile(path, processes, machines, str(distributed_type), bool(settings.get("use_cpu")))
+
+
+def missing_gpus(launch: str, gpus: int) -> tuple[str, str] | None:
+    """What is wrong, and what to do, if a launch file for one machine needs more than the `gpus` that this one has."""
+    file = read_launch_file(launch)
+    if file.machines > 1 or file.gpus_per_machine <= gpus:
+        return None
+    advice = f"copy {file.path} with num_processes: {gpus}, and give its path" if gpus else "use cpu, or cpu_2"
+    return f"{launch} needs {count_text(file.gpus_per_machine, 'GPU')}; this machine has {gpus or 'none'}", advice

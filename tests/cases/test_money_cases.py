@@ -279,12 +279,13 @@ def test_a_call_killed_before_its_reply_counts_at_the_next_start(server: ChatSer
 
     async def go_on() -> tuple[Any, Any, float]:
         journal = Journal(tmp_path / CALLS, stage="1-evolve")
-        refusal, reservation = await journal.reserve(0.04, 0.1), await journal.reserve(0.03, 0.1)
+        refusal, reservation = await asyncio.gather(journal.reserve(0.04, 0.1), journal.reserve(0.03, 0.1))  # in one transaction
         await journal.settle(reservation, "key", {"choices": []}, 0.01)
         return refusal, reservation, journal.spent_usd()
 
     refusal, reservation, total = asyncio.run(go_on())
     assert refusal.key is None and not refusal.waiting and reservation.key and total == pytest.approx(0.08)
+    assert refusal.total_usd == 0.07, "a reservation that was granted meanwhile is not spent"
 
 
 def test_generators_that_share_a_journal_stay_below_the_cap_together(server: ChatServer, tmp_path: Path) -> None:

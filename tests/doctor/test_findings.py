@@ -42,6 +42,15 @@ def test_a_recipe_that_cannot_run_here_ends_with_exit_code_1(tmp_path: Path) -> 
     assert "needs 8 GPUs" in output.stdout and "1 error" in output.stdout
 
 
+@pytest.mark.skipif(has_accelerator(), reason="the launch files may fit a machine with GPUs")
+def test_a_run_whose_launch_file_does_not_fit_this_machine_starts_no_stage(tmp_path: Path) -> None:
+    launch = ("quickstart", "--set", "solver.training.runtime.launch=ddp")
+    output = run_eva("run", *launch, cwd=tmp_path, code=2)
+    assert "solver.training.runtime.launch: ddp needs 8 GPUs; this machine has none; use cpu, or cpu_2" in output.stderr
+    assert not (tmp_path / "runs").exists()
+    run_eva("validate", *launch, cwd=tmp_path)
+
+
 def test_packages_are_compared_with_the_requirements_and_the_constraint_versions() -> None:
     version = installed_version("numpy")
     assert version is not None and requirement_row(Requirement("numpy>=2"), {"numpy": version}) is None
