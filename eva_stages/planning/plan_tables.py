@@ -96,7 +96,8 @@ def _notes(document: dict[str, Any]) -> list[str]:
         notes.append(f"measured on {document['measured_on']}; interval: every batch as fast as the fastest, as slow as the slowest")
     if todo["unmeasured"]:
         notes.append(
-            f"{todo['unmeasured']} stages are not measured ({UNKNOWN}); run eva plan RECIPE --measure, or give a table with --rates FILE"
+            f"{todo['unmeasured']} stages are not measured ({UNKNOWN}); run eva plan RECIPE --measure, or give a table with --rates FILE. "
+            "--measure leaves out calls to providers, the stages after them, and benchmarks"
         )
     if todo["unpriced"]:
         notes.append(
