@@ -21,7 +21,7 @@ CONTROLS = {
     "no_evolve": "selected, not evolved",
     "evolve_any": "evolved, not selected",
 }
-WIDTH, LEFT, RIGHT, ROW = 560, 240, 530, 27
+WIDTH, LEFT_EDGE, RIGHT_EDGE, ROW = 560, 240, 530, 27
 LOWEST, HIGHEST = -0.05, 0.2
 STYLE = """
     text { font: 15px system-ui, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif; fill: #1f2328 }
@@ -70,7 +70,7 @@ def short_name(contrast: str) -> str:
 
 def place(difference: float) -> float:
     """The horizontal place of a difference."""
-    return round(LEFT + (difference - LOWEST) / (HIGHEST - LOWEST) * (RIGHT - LEFT), 1)
+    return round(LEFT_EDGE + (difference - LOWEST) / (HIGHEST - LOWEST) * (RIGHT_EDGE - LEFT_EDGE), 1)
 
 
 def panel(title: str, rows: list[Contrast], top: int) -> list[str]:
@@ -83,7 +83,7 @@ def panel(title: str, rows: list[Contrast], top: int) -> list[str]:
     for number, row in enumerate(rows):
         middle = top + 28 + ROW * number
         kind = "effect" if row.has_effect else "none"
-        lines.append(f'<text class="name" x="{LEFT - 12}" y="{middle + 5}">{row.name}</text>')
+        lines.append(f'<text class="name" x="{LEFT_EDGE - 12}" y="{middle + 5}">{row.name}</text>')
         lines.append(f'<path class="{kind}" d="M{place(row.low)} {middle}H{place(row.high)}"/>')
         lines.append(f'<circle class="{kind}" cx="{place(row.difference)}" cy="{middle}" r="5"/>')
     return lines

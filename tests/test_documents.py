@@ -105,8 +105,8 @@ def test_the_pages_are_built_without_a_warning(tmp_path: Path) -> None:
 
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path)))
     pages = list(tmp_path.glob("*.html"))
-    loaded = {link for page in pages for link in re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"([^\"]+)\"", page.read_text())}
-    assert len(pages) > 20 and [link for link in loaded if link.startswith(("http:", "https:", "//"))] == []
+    loaded_links = {link for page in pages for link in re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"([^\"]+)\"", page.read_text())}
+    assert len(pages) > 20 and [link for link in loaded_links if link.startswith(("http:", "https:", "//"))] == []
 
 
 def test_the_picture_of_the_contrasts_is_that_of_the_results() -> None:
