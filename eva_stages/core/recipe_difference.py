@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from eva_stages.core.config.recipe import Recipe
+from eva_stages.core.redaction import redact_data
 from eva_stages.core.text_table import TextTable, count_text
 
 
 def recipe_difference(names: Sequence[str], recipes: Sequence[Recipe]) -> dict[str, Any]:
-    """The fields in which two recipes differ, section by section, with both values; one is left out where that recipe has no such field.
+    """The fields in which two recipes differ, section by section, with both values, without secrets; one is left
+    out where that recipe has no such field.
 
     Args:
         names: of the two recipes.
@@ -27,7 +29,8 @@ def recipe_difference(names: Sequence[str], recipes: Sequence[Recipe]) -> dict[s
             continue  # empty in one recipe and a section in the other, whose fields are listed
         values = {key: recipe_values[field] for key, recipe_values in (("a", first), ("b", second)) if field in recipe_values}
         differences.append({"field": field, **values})
-    return {"a": names[0], "b": names[1], "differences": differences}
+    document: dict[str, Any] = redact_data({"a": names[0], "b": names[1], "differences": differences})
+    return document
 
 
 def _section(field: str) -> str:

@@ -66,3 +66,11 @@ def test_diff_lists_the_fields_that_differ_with_both_values(tmp_path: Path) -> N
     assert "7 fields differ" in table and any(line.split() == ["publish.to", "-", "me"] for line in table.splitlines())
     assert run_eva("recipes", "diff", "quickstart", "quickstart").stdout == "quickstart and quickstart are the same recipe\n"
     assert "there is no recipe 'quikstart'" in run_eva("recipes", "diff", "quickstart", "quikstart", code=2).stderr
+
+
+def test_diff_prints_no_password(tmp_path: Path) -> None:
+    generator = "{kind: litellm, model: openai/x, api_base: 'http://me:hunter2hunter2@localhost:8000/v1'}"
+    (tmp_path / "mine.yaml").write_text(f"extends: quickstart\ncreator: {{evolve: {{generator: {generator}}}}}\n")
+    for option in ((), ("--json",)):
+        output = run_eva("recipes", "diff", "quickstart", str(tmp_path / "mine.yaml"), *option).stdout
+        assert "hunter2" not in output and "http://[removed]@localhost" in output
