@@ -13,6 +13,7 @@ from eva_stages.core.question_files import question_source
 from eva_stages.core.resolved import Resolved
 from eva_stages.core.stage import FunctionStage, Input, Limit, Outside, Stage, Use, as_data
 from eva_stages.creator.gate_questions import judged_tests
+from pipelines.cleaning_stages import decontamination_stages
 from pipelines.evolution_stages import evolve_step
 from pipelines.gate_stages import GATE, gate_tests
 from pipelines.model_calls import generator
@@ -38,7 +39,8 @@ def interval_training(
     settings = {
         "number": number,
         "steps": online.interval,
-        "intervals": recipe.iterations + 1,
+        # a constant schedule does not depend on how many intervals follow
+        "intervals": (number if recipe.solver.training.scheduler == "constant" else recipe.iterations) + 1,
         "curriculum": as_data(curriculum),
     }
     training = on_policy_training(recipe, resolved, number, prompts, policy, base, {"seed": _seed(recipe), "online": settings})
@@ -67,7 +69,7 @@ def _curriculum(recipe: Recipe, resolved: Resolved, number: int, policy: Stage |
     inputs: Inputs = {}
     if number and creator.control == "human":
         settings |= {"fresh": Input("fresh"), "share": online.buffer.share}
-        inputs["fresh"] = prompts_stage(recipe, resolved, number)
+        inputs["fresh"] = decontamination_stages(recipe, resolved, number, prompts_stage(recipe, resolved, number))[-1]
     elif number:
         settings |= {"share": online.buffer.share, "buffer": online.buffer.model_dump()}
         if creator.control is None:

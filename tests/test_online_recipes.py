@@ -1,6 +1,7 @@
 """Recipes of mode online: what contradicts the mode is an error, all at once, and recipes of mode offline are as they were."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,7 +62,21 @@ def test_the_mode_and_its_section_come_together() -> None:
     assert any(fault.startswith("online.lag: is 2") for fault in errors(creator__control="no_evolve", online__lag=2))
 
 
-def test_controls_share_the_warm_up_and_need_no_evolver() -> None:
+def test_sizes_that_would_leave_a_choice_without_effect_are_reported() -> None:
+    faults = errors(online__buffer={"share": 0}, prompts__size=15)
+    assert any(fault.startswith("online.buffer.share: is 0, so that no step trains on evolved prompts") for fault in faults)
+    assert any(fault.startswith("prompts.size: is 15, and an optimiser step takes 16 prompts") for fault in faults)
+    faults = errors(creator__control="human", online__buffer={"share": 0}, prompts__size=15)
+    assert any(fault.startswith("online.buffer.share: is 0, so that no step trains on fresh prompts") for fault in faults)
+    assert any(fault.startswith("online.buffer.size: is 7, and a step draws 8 prompts") for fault in errors(online__buffer__size=7))
+
+
+def test_under_an_adapter_the_reference_may_be_named_and_a_share_of_0_is_training_on_seed_prompts() -> None:
+    adapter = {"solver__training__adapter": {"kind": "lora"}, "solver__reference": "initial"}
+    check(recipe(creator__control="no_evolve", online__buffer__share=0, **adapter))
+
+
+def test_controls_share_the_warm_up_and_need_no_evolver(tmp_path: Path) -> None:
     rounds = {control: build_rounds(recipe(creator__control=control)) for control in (None, "no_evolve", "human")}
     trainings = {control: [part.solver[-1] for part in parts] for control, parts in rounds.items()}
     assert len({stages[0].fingerprint for stages in trainings.values()}) == 1
@@ -70,6 +85,10 @@ def test_controls_share_the_warm_up_and_need_no_evolver() -> None:
     evolver = "eva_stages.lettercraft.player:LettercraftLLM"
     assert evolver in targets[None] and not any(evolver in targets[control] for control in ("no_evolve", "human"))
     assert [stage.label for stage in closure(trainings["human"]) if stage.name == "prompts"] == ["0-prompts", "1-prompts", "2-prompts"]
+    (tmp_path / "questions.jsonl").write_text('{"question": "Why?"}\n')
+    curate = {"decontaminate": {"against": [str(tmp_path / "questions.jsonl")]}}
+    clean = build_rounds(recipe(creator__control="human", creator__curate=curate))
+    assert [part.solver[-1].inputs["fresh"].name for part in clean[1:]] == ["decontaminate"] * 2
     evolving_targets = {use.target.rpartition(":")[2] for use in uses(trainings[None][1])}
     assert evolving_targets >= {"Curriculum", "StepEvolving", "EvolvePrompts"}
 
@@ -77,3 +96,11 @@ def test_controls_share_the_warm_up_and_need_no_evolver() -> None:
 def test_a_later_choice_leaves_finished_intervals_as_they_are() -> None:
     first, second = build_rounds(recipe()), build_rounds(recipe(online__lag=2, online__buffer__share=0.25))
     assert [a.solver[-1].fingerprint == b.solver[-1].fingerprint for a, b in zip(first, second, strict=True)] == [True, False, False]
+
+
+def test_more_iterations_leave_finished_intervals_as_they_are_if_the_schedule_does() -> None:
+    changes = {"constant": (0, 1), "cosine": ()}
+    for scheduler, kept_intervals in changes.items():
+        first, second = (build_rounds(recipe(iterations=count, solver__training__scheduler=scheduler)) for count in (1, 2))
+        equal_intervals = [number for number in range(2) if first[number].solver[-1].fingerprint == second[number].solver[-1].fingerprint]
+        assert equal_intervals == list(kept_intervals)

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.config.rewards_config import EnsembleReward, PairwiseReward
-from eva_stages.core.config.solver_config import OnlineDPO, OnPolicyLoss, Solver
+from eva_stages.core.config.solver_config import OnlineDPO, OnPolicyLoss
 from eva_stages.core.resolved import Resolved
 from eva_stages.solver.launch_file import read_launch_file
 from eva_stages.solver.launching import training_length
@@ -23,7 +23,7 @@ def check_on_policy(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             f"reward.kind: {kind} scores every response by itself as it comes, and {recipe.reward.kind} rewards only compare the responses "
             "of a stage; give a reward that scores single responses, or another solver.loss"
         )
-    yield from _ignored_settings(solver, solver.loss)
+    yield from _ignored_settings(recipe, solver.loss)
     yield from _sampling(recipe, kind)
     policy = resolved.policy(recipe)
     longest = training_length(solver.training.max_length, policy.path) if policy else None
@@ -37,10 +37,16 @@ def check_on_policy(recipe: Recipe, resolved: Resolved) -> Iterator[str]:
             f"solver.training.batch_size: {solver.training.batch_size} responses are not a multiple of {solver.responses} "
             "(solver.responses); give a multiple"
         )
+    prompts, size = solver.training.batch_size // solver.responses, recipe.prompts.size
+    if size is not None and size < prompts:
+        yield (
+            f"prompts.size: is {size}, and an optimiser step takes {prompts} prompts (solver.training.batch_size / solver.responses); "
+            "raise it, or lower solver.training.batch_size"
+        )
 
 
-def _ignored_settings(solver: Solver, loss: OnPolicyLoss) -> Iterator[str]:
-    kind = loss.kind
+def _ignored_settings(recipe: Recipe, loss: OnPolicyLoss) -> Iterator[str]:
+    solver, kind = recipe.solver, loss.kind
     if solver.rewrite:
         yield f"solver.rewrite: {kind} leaves no pairs, so there is no chosen response to rewrite; remove it"
     if solver.pairs.min_gap and not isinstance(loss, OnlineDPO):
@@ -52,7 +58,7 @@ def _ignored_settings(solver: Solver, loss: OnPolicyLoss) -> Iterator[str]:
             f"solver.training.too_long: {kind} samples its responses, and policy.generator.max_new_tokens ends them; leave it out. "
             "Prompts that leave them no room are dropped and counted"
         )
-    if solver.training.adapter and solver.reference == "initial":
+    if solver.training.adapter and solver.reference == "initial" and recipe.mode == "offline":
         yield f"solver.reference: under an adapter {kind}'s reference is what the iteration starts from; take previous"
     if solver.reference and loss.beta == 0:
         yield f"solver.reference: is {solver.reference}, and {kind} with beta 0 has no reference policy; leave solver.reference out"

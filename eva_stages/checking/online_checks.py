@@ -93,6 +93,17 @@ def _size_rules(recipe: Recipe) -> Iterator[Rule]:
         f"{buffer.share} {of_step} is less than one; give 0, at least {1 / max(1, prompts):.3g}, or larger steps",
     )
     yield (
+        "online.buffer.share",
+        buffer.share == 0 and recipe.creator.control != "no_evolve",
+        f"is 0, so that no step trains on {'fresh' if recipe.creator.control else 'evolved'} prompts; give a share above 0, or "
+        "creator.control=no_evolve, which trains on the seed prompts alone",
+    )
+    yield (
+        "online.buffer.size",
+        buffer.size < round(buffer.share * prompts) and recipe.creator.control != "human",
+        f"is {buffer.size}, and a step draws {round(buffer.share * prompts)} prompts from it (online.buffer.share); give a larger size",
+    )
+    yield (
         "creator.selection.fraction",
         recipe.creator.control is None and round(fraction * prompts) == 0,
         f"{fraction} {of_step} is less than one; give at least {1 / max(1, prompts):.3g}, or larger steps",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, LogitsProcessorList, TrainerCallback
@@ -81,7 +82,7 @@ def reward_function(
         note: takes the texts that were scored, the responses and their scores.
 
     Raises:
-        DataError: from the function, if no response of a call could be scored: the step would learn nothing, silently.
+        DataError: from the function, if no response of a step could be scored, in any process: the step would learn nothing, silently.
     """
 
     def answer(prompt: list[Message], response: SampledResponse) -> str | None:
@@ -107,8 +108,9 @@ def reward_function(
         if note is not None:
             note(answers, responses, scores)
         reasons = Counter(plain(score.failure or "") for score in scores if score.value is None)
-        if reasons.total() == len(scores):
-            raise DataError(f"no response of a batch could be scored; {commonest(reasons)}")
+        outcomes = gather_object([(len(scores), reasons)])  # a process may have only a few responses of a step
+        if (step_reasons := sum((reasons for _, reasons in outcomes), Counter[str]())).total() == sum(count for count, _ in outcomes):
+            raise DataError(f"no response of a batch could be scored; {commonest(step_reasons)}")
         if failures is not None:
             failures.update(reasons)
         took = Counter({UNSCORED_COUNT: reasons.total()})

@@ -7,6 +7,7 @@ reports in the same way for all trainers.
 
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -26,6 +27,9 @@ from eva_stages.solver.machine import Marks, launcher
 PAIRWISE = "eva_stages.solver.preference:train"
 REFERENCE_FREE = "eva_stages.solver.experimental:train"
 ON_POLICY = "eva_stages.solver.online:train"
+WAITING_TIME = timedelta(hours=1)
+"""How long training processes wait for each other. By default it is 10 minutes on GPUs, which is less than a reward or an evolver waits
+for a provider that does not respond."""
 NOT_PAIRWISE = {"simpo": REFERENCE_FREE, "orpo": REFERENCE_FREE, **dict.fromkeys(ON_POLICY_LOSSES, ON_POLICY)}
 """By kind of loss; every other loss is over pairs with a reference policy."""
 
@@ -83,7 +87,7 @@ def started_job(job_file: str) -> TrainingJob:
         launch = job.training.runtime.launch
         raise ConfigError([f"runtime.launch: {launch} shards with FSDP, which accelerate does on GPUs only; use cpu or cpu_2 on a CPU"])
     # the first PartialState decides for the process: without `cpu`, each process on a CPU would train alone
-    PartialState(cpu=on_cpu)
+    PartialState(cpu=on_cpu, timeout=WAITING_TIME)
     return job
 
 
