@@ -29,16 +29,20 @@ class ProgressLines(NamedTuple):
     total: int
     """0: there are stages, and no run."""
     time_text: str
+    """Its last part is the most important one: a narrow terminal shows that one alone."""
     stages: Sequence[StageLine]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         if self.total:
             head = f"stages {self.done_count} of {self.total}"
             room = options.max_width - len(head) - len(self.time_text) - 2 * len(GAP)
-            line = Table.grid(padding=(0, 2, 0, 0))
-            bars = [ProgressBar(self.total, self.done_count, width=min(room, MOST_BAR))] if room >= LEAST_BAR else []
-            line.add_row(Text(head, style="bold", no_wrap=True), *bars, Text(self.time_text, no_wrap=True))
-            yield line
+            if room < LEAST_BAR:
+                yield _text_line(StageLine(head, self.time_text.split(", ")[-1:]), cell_len(head), options.max_width)
+            else:
+                line = Table.grid(padding=(0, 2, 0, 0))
+                bar = ProgressBar(self.total, self.done_count, width=min(room, MOST_BAR))
+                line.add_row(Text(head, style="bold", no_wrap=True), bar, Text(self.time_text, no_wrap=True))
+                yield line
         label_width = max((cell_len(stage.label) for stage in self.stages), default=0)
         for stage in self.stages:
             yield _text_line(stage, label_width, options.max_width)
