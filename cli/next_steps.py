@@ -120,7 +120,11 @@ def after_report(runs: list[str], is_open: bool) -> str:
 def after_push(dry_run: bool, collection: str | None) -> str:
     if dry_run:
         return f"push it: {following_command('push', {'--dry-run': 0})}"
-    return f"open in a browser: {collection}" if collection else "open the repositories on the Hub in a browser"
+    if not collection:
+        return "open the repositories on the Hub in a browser"
+    from huggingface_hub.constants import ENDPOINT
+
+    return f"open in a browser: {ENDPOINT}/collections/{collection}"
 
 
 def after_pull(root: Path) -> str:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from cli.next_steps import after_push
 from eva_stages.core.errors import ConfigError, DataError
 from eva_stages.core.run_folder import Run
 from eva_stages.publishing.contents import Selection, checkpoint_files
@@ -208,6 +209,11 @@ def test_a_collection_ties_everything_once(story: Story) -> None:
     assert collection["title"] == "eva: tiny"
     items = [f"{item['type']}s/{item['id']}" for item in collection["items"]]
     assert sorted(items) == sorted([DATASET, *MODELS])
+
+
+def test_a_push_ends_with_the_address_of_its_collection() -> None:
+    address = f"{huggingface_hub.constants.ENDPOINT}/collections/tester/eva-tiny-0a"
+    assert after_push(False, "tester/eva-tiny-0a") == f"open in a browser: {address}"
 
 
 def test_data_sets_and_models_load_from_the_hub(story: Story) -> None:
