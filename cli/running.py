@@ -50,7 +50,9 @@ def run_stages(
     if recipe.iterations < minimum_iterations:
         recipe = recipe.model_copy(update={"iterations": minimum_iterations})
     run = run_folder(recipe, run_dir, store)
-    complete_run(recipe, run, choose, Reporter(), repair)
+    reporter = Reporter()
+    reporter.log("checking the recipe and what it names")  # importing the libraries takes seconds, and minutes on a busy machine
+    complete_run(recipe, run, choose, reporter, repair)
     _show(run, as_json, next_step, results)
 
 

@@ -83,6 +83,8 @@ def test_each_iteration_has_a_size_of_its_own(tmp_path: Path) -> None:
     assert [rows[f"0-{name}"] for name in ("respond", "reward", "pair")] == [40] * 3
     assert [rows[f"1-{name}"] for name in ("creator-respond", "creator-reward")] == [40] * 2
     assert [rows[f"1-{name}"] for name in ("select", "subset", "respond", "reward", "pair")] == [10] * 5
+    probes = plan_of(tiny(evaluation__benchmarks=[]), Run(tmp_path))["stages"]
+    assert {entry["rows"] for entry in probes if "probe" in entry["stage"]} == {40}  # 64, or all prompts where there are fewer
     scratch = plan_of(tiny(solver__training__start="scratch"), Run(tmp_path))["stages"]
     assert [entry["steps"] for entry in scratch if entry["stage"].endswith("-train")] == [5, 10]
 

@@ -82,3 +82,10 @@ def test_every_view_shows_scores_against_costs(tiny_run: Path) -> None:
     assert [row[0] for row in table.rows] == ["base", "iteration 0", "iteration 1", "evaluation"]
     section = costs(history)
     assert section.plots[0].name == "score-over-generated-tokens" and section.tables[0].title == "Held-out score against cost"
+
+
+def test_without_benchmarks_the_table_says_where_to_name_some(history: History) -> None:
+    assert cost_table(policy_costs(history)).title == "held-out score against cost"
+    unscored_stages = tuple(stage for stage in history.artifacts if not stage.stage.endswith("-score"))
+    table = cost_table(policy_costs(replace(history, artifacts=unscored_stages)))
+    assert table.title == "cost" and "evaluation.benchmarks" in table.notes[-1]

@@ -40,7 +40,7 @@ def imported_function(recipe: Recipe, resolved: Resolved, choice: FunctionChoice
         raise ConfigError(
             [
                 f"{place}: {function.name} is code in {function.file}, which runs when it is imported. Read the file, then pass "
-                "--trust or set trust_code: true in the recipe"
+                "--trust (trust=True in Python) or set trust_code: true in the recipe"
             ]
         )
     try:

@@ -55,7 +55,8 @@ def unknown_name(kind: str, name: str, known_names: Sequence[str], similar_names
     if name.endswith((".yaml", ".yml")):
         return f"there is no file {name}; for the packaged recipes and studies see `eva recipes ls`"
     proposal = closest(name, similar_names or known_names)
-    return f"there is no {kind} {name!r}: give the path of a file, or a packaged {kind}: {', '.join(known_names)}{proposal}"
+    packaged_names = "see `eva recipes ls`" if proposal else ", ".join(known_names)
+    return f"there is no {kind} {name!r}: give the path of a file, or a packaged {kind}: {packaged_names}{proposal}"
 
 
 def is_study(text: str) -> bool:

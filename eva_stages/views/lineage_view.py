@@ -27,7 +27,10 @@ def steps_view(document: dict[str, Any]) -> Group:
         usable_count = sum(child["rejected"] is None for child in document["evolved_into"])
         lines += [
             "",
-            Text(f"evolved {document['evolutions']} times, {usable_count} not rejected; --from-seed shows the complete tree", style="dim"),
+            Text(
+                f"evolutions of it: {document['evolutions']}, not rejected: {usable_count}; --from-seed shows the complete tree",
+                style="dim",
+            ),
         ]
     return Group(*lines)
 

@@ -139,7 +139,11 @@ def cost_table(costs: Mapping[str, Any]) -> TextTable:
     ]
     if unpriced_calls := costs["total"]["unpriced_calls"]:
         notes.append(f"{unpriced_calls:,} calls have no known price and count as 0; give runtime.price")
-    return TextTable("held-out score against cost", heads, rows, notes, "lrRRRRR", optional=("reused", "estimated"))
+    if measure is None:
+        notes.append("no held-out scores: evaluation.benchmarks of the recipe names the benchmarks to measure the policies with")
+    return TextTable(
+        "cost" if measure is None else "held-out score against cost", heads, rows, notes, "lrRRRRR", optional=("reused", "estimated")
+    )
 
 
 def _score_text(score: Mapping[str, Any] | None) -> str:

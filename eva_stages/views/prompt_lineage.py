@@ -124,7 +124,12 @@ class Lineage:
                 return Origin(prompt_set.iteration, row)
         searched_artifacts = (*self._history.prompt_sets.values(), *self._history.every("evolve"), *self._history.every("prompts"))
         similar = similar_ids(prompt_id, [self._open(artifact).column("prompt_id") for artifact in searched_artifacts])
-        hint = f"did you mean {', '.join(similar)}?" if similar else "it has no prompts yet"
+        if not similar:
+            hint = "it has no prompts yet"
+        elif similar[0][0] == prompt_id.strip().lower()[:1]:
+            hint = f"did you mean {', '.join(similar)}?"
+        else:
+            hint = f"ids are in the column prompt_id of its rows, for example {similar[0]}"
         raise ConfigError([f"{self._history.name} has no prompt {prompt_id[:64]!r}; {hint}"])
 
     def _climb(self, origin: Origin) -> list[Origin]:

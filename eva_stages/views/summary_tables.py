@@ -137,8 +137,8 @@ def _training_row(entry: dict[str, Any]) -> tuple[str, ...]:
         _number(entry["mean_reward"] if entry["mean_reward"] is not None else training.get("reward"), ".3f"),
         _number(entry["mean_gap"], ".3f"),
         _number(pairs.get("pair"), "d"),
-        _number(training.get("loss"), ".3f"),
-        _number(training.get("reward_margin"), ".3f"),
+        _number(training.get("loss"), "z.3f"),
+        _number(training.get("reward_margin"), "z.3f"),
         f"{entry['seconds']:.0f} s" if entry["seconds"] else "",
         "" if entry["health"] is None else counted_warnings(entry["health"]["warnings"]) or "good",
     )

@@ -96,7 +96,10 @@ def test_a_missing_file_is_named_with_the_folder_of_the_recipe_that_names_it(tmp
     ("line", "says"),
     [
         ("extends: other.yaml", "extends: there is no file {folder}/other.yaml"),
-        ("extends: quickstrat", "extends: there is no recipe 'quickstrat': give the path of a file, or a packaged recipe: "),
+        (
+            "extends: quickstrat",
+            "extends: there is no recipe 'quickstrat': give the path of a file, or a packaged recipe: see `eva recipes ls`",
+        ),
         ("extends: metrics", "extends: metrics is a study, not a recipe"),
         ("extends: [quickstart]", "extends: is ['quickstart']; expected the name of a packaged recipe"),
         ("extends:", "extends: is None; expected"),

@@ -114,6 +114,8 @@ def test_an_unknown_id_gets_the_ids_with_the_same_beginning(tiny_run: Path, line
     ):
         with pytest.raises(ConfigError, match=f"did you mean {known_id}"):
             lineage.trace(typed_id)
+    with pytest.raises(ConfigError, match=r"column prompt_id of its rows, for example [0-9a-f]{24}$"):
+        lineage.trace("nosuch")
 
 
 def test_ids_with_the_longest_common_beginning_are_suggested() -> None:
