@@ -50,7 +50,8 @@ SMALL = {
 MARK = "EVA_CHAOS"
 """Variable in the environment of every process of an attempt, to find them by when they have lost their parents."""
 ALONE_SHARE = 1 / 3
-GRACE_SECONDS = 15.0
+GRACE_SECONDS = 60.0
+"""A fork server whose parent is killed while it imports ends after that, which takes long on a busy machine."""
 STUCK_SECONDS = 600.0
 TOLERANCE = 1e-6
 ROUNDED_STAGES = ("train", "health")
@@ -90,6 +91,12 @@ class Attempt:
         """The stage that the attempt is at."""
         events = self._run.events()[self._event_count :]
         return str(events[-1]["stage"]) if events else "start"
+
+    def running(self) -> list[str]:
+        """The stages that the attempt has started and not finished."""
+        events = self._run.events()[self._event_count :]
+        done = {event["stage"] for event in events if event["event"] == "done"}
+        return [event["stage"] for event in events if event["event"] in ("start", "resume") and event["stage"] not in done]
 
     def kill_all(self) -> Kill | None:
         """Kill the process group; None if the attempt was over before."""
@@ -149,12 +156,26 @@ def role(process: psutil.Process, main: psutil.Process) -> str:
     return ("eva", "fork server", "stage")[depth] if depth < 3 else "worker"
 
 
-def torment(command: list[str], root: Path, kills: int, mean: float, rng: random.Random, run: Run | None = None) -> tuple[list[Kill], int]:
+def strike(attempt: Attempt, rng: random.Random) -> Kill | None:
+    """Kill the process group, or every third time a single process."""
+    return attempt.kill_one(rng.choice) if rng.random() < ALONE_SHARE else attempt.kill_all()
+
+
+def torment(
+    command: list[str],
+    root: Path,
+    kills: int,
+    mean: float,
+    rng: random.Random,
+    run: Run | None = None,
+    strike: Callable[[Attempt, random.Random], Kill | None] = strike,
+) -> tuple[list[Kill], int]:
     """Run the command until it is done, killed up to `kills` times on the way; returns the kills and the number of starts.
 
     Args:
         mean: seconds from a start, or from a kill that the attempt survived, to a kill.
         run: whose events show what the command does; default: that of the folder `root`.
+        strike: kills; None if there was nothing to kill.
 
     Raises:
         AssertionError: if an attempt hangs, leaves processes behind, or ends in another way than it should.
@@ -167,7 +188,7 @@ def torment(command: list[str], root: Path, kills: int, mean: float, rng: random
         try:
             while not attempt.ends_within(rng.expovariate(1 / mean) if len(kills_so_far) < kills else STUCK_SECONDS):
                 assert len(kills_so_far) < kills, f"an attempt without a kill takes longer than {STUCK_SECONDS:.0f} s"
-                if kill := attempt.kill_one(rng.choice) if rng.random() < ALONE_SHARE else attempt.kill_all():
+                if kill := strike(attempt, rng):
                     kills_so_far.append(kill)
                     print(f"kill {len(kills_so_far)} in {kill.stage}: {kill.victim}", flush=True)
         finally:

@@ -1,7 +1,8 @@
 """Which evolved prompts are new, one batch after another: `curation.Curate` for prompts that come while training runs.
 
-Everything seen so far is remembered as ids, sketches and the hashes of their bands, some 700 bytes a prompt, so that a batch costs no more
-than a look at the bands. A batch that was curated in parts gives the prompts that `Curate` gives for all of it at once.
+Everything seen so far is remembered as ids, sketches and the hashes of their bands, some 800 bytes a prompt. The hashes are sorted but for
+the last few thousand, so that a prompt costs no more than a look at the bands, however many there are. A batch that was curated in parts
+gives the prompts that `Curate` gives for all of it at once.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from eva_stages.creator.curation import prompt_text
 from eva_stages.creator.sketching import PERMUTATIONS, sketches
 
 FILE = "seen.npz"
+UNSORTED = 4096
+"""At most: sketches whose hashes are looked through one by one."""
 
 
 class SeenPrompts:
@@ -34,7 +37,9 @@ class SeenPrompts:
         if threshold is not None:
             index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
             self._bands, self._rows = int(index.b), int(index.r)
-        self._hashes = np.zeros((0, self._bands), dtype=np.uint64)
+        self._hashes = np.zeros((self._bands, 0), dtype=np.uint64)
+        self._order = np.zeros((self._bands, 0), dtype=np.int64)
+        """Of each band the order of the first sketches by its hash."""
 
     def duplicates(self, rows: Sequence[dict[str, Any]]) -> list[str | None]:
         """Of each prompt why it is not new, or None; new prompts have been seen from then on."""
@@ -48,11 +53,21 @@ class SeenPrompts:
         if sketch is None or self._threshold is None:
             return None
         hashes = self._band_hashes(sketch[None])[0]
-        near = self._sketches[: self._count][(self._hashes[: self._count] == hashes).any(axis=1)]
+        near = self._sketches[self._sharing_a_band(hashes)]
         if len(near) and (near == sketch).mean(axis=1).max() >= self._threshold:
             return "near_duplicate"
         self._append(sketch[None], hashes[None])
         return None
+
+    def _sharing_a_band(self, hashes: np.ndarray) -> np.ndarray:
+        """Places of sketches with one of these hashes in its band."""
+        ordered_count = self._order.shape[1]
+        last_hashes = self._hashes[:, ordered_count : self._count]
+        places = [ordered_count + np.flatnonzero((last_hashes == hashes[:, None]).any(axis=0))]
+        for band_hashes, order, value in zip(self._hashes, self._order, hashes, strict=True):
+            ends = [int(np.searchsorted(band_hashes[:ordered_count], value, side, order)) for side in ("left", "right")]
+            places.append(order[slice(*ends)])
+        return np.concatenate(places)
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Prompts that are there in any case."""
@@ -94,6 +109,8 @@ class SeenPrompts:
         if end > len(self._sketches):
             room = max(1024, 2 * end) - len(self._sketches)
             self._sketches = np.concatenate([self._sketches, np.zeros((room, PERMUTATIONS), dtype=np.uint32)])
-            self._hashes = np.concatenate([self._hashes, np.zeros((room, self._bands), dtype=np.uint64)])
-        self._sketches[self._count : end], self._hashes[self._count : end] = new_sketches, hashes
+            self._hashes = np.concatenate([self._hashes, np.zeros((self._bands, room), dtype=np.uint64)], axis=1)
+        self._sketches[self._count : end], self._hashes[:, self._count : end] = new_sketches, hashes.T
         self._count = end
+        if end - self._order.shape[1] > UNSORTED:
+            self._order = np.argsort(self._hashes[:, :end], axis=1)
