@@ -1,6 +1,7 @@
 """Kills an online run at random until it has finished, and compares what it leaves with an uninterrupted run.
 
-python -m benchmarks.online_chaos --kills 50
+python -m benchmarks.online_chaos --kills 50               the command
+python -m benchmarks.online_chaos --kills 50 --trainer     the trainings alone, in this process, where a start takes a second
 
 A small `lettercraft/online` with synchronous evolving. A kill is a SIGKILL at a random time of training: by turns of the process group, of
 any process, of the process that trains, and of that process in the middle of a call of the evolver. The same command then resumes. Beside
@@ -14,6 +15,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -23,13 +25,20 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 
-from benchmarks.chaos import GRACE_SECONDS, Attempt, Kill, command, differences, labels, run_to_end, seconds_of, torment
+from benchmarks.chaos import GRACE_SECONDS, Attempt, Kill, command, differences, labels, seconds_of, torment
 from benchmarks.mortal_evolver import ORDER
+from eva_stages.checking.resolution import resolve
+from eva_stages.core.errors import StageError
+from eva_stages.core.progress import Reporter
+from eva_stages.core.recipe_files import load_recipe
+from eva_stages.core.run_folder import Run
+from eva_stages.core.runner import execute
 from eva_stages.creator.curriculum import BUFFER, STATE
 from eva_stages.creator.online_journal import JOURNAL
 from eva_stages.creator.seen_prompts import FILE as SEEN
 from eva_stages.solver.interval_training import STATE as CURRICULUM
 from eva_stages.solver.interval_training import TRAINER
+from pipelines.online_iteration import online_iterations
 
 RECIPE = "lettercraft/online"
 SMALL = {
@@ -151,14 +160,54 @@ def rows_of(journal: Path, table: str) -> list[dict[str, object]]:
     return [row for path in journal.glob(f"{table}-*.parquet") for row in pq.read_table(path).to_pylist()]
 
 
-def small_command(root: Path, lag: int) -> list[str]:
-    return command(RECIPE, root, [f"{name}={json.dumps(value)}" for name, value in {**SMALL, "online.lag": lag}.items()])
+def changes(lag: int) -> list[str]:
+    return [f"{name}={json.dumps(value)}" for name, value in {**SMALL, "online.lag": lag}.items()]
+
+
+def train_here(root: Path, lag: int, kills: int, rng: random.Random, order: Path) -> tuple[list[Kill], int]:
+    """Run all trainings in children of this process, killed up to `kills` times; returns the kills and the number of starts."""
+    recipe = load_recipe(RECIPE, changes(lag))
+    training = online_iterations(recipe, resolve(recipe))[-1].solver[-1]
+    run, kills_so_far, starts = Run(root), list[Kill](), 0
+    run.create()
+    while True:
+        starts += 1
+        end_event = threading.Event()
+        victim = ("trainer", "call of the evolver")[starts % 2]
+        killer = threading.Thread(target=kill_child, args=(victim, rng.expovariate(1 / MEAN_SECONDS), order, end_event))
+        if len(kills_so_far) < kills:
+            killer.start()
+        try:
+            with run.lock():
+                execute(run, [training], Reporter())
+            return kills_so_far, starts
+        except StageError as error:
+            assert "was killed by signal 9" in str(error), error
+            kills_so_far.append(Kill(str(run.events()[-1]["stage"]), victim))
+        finally:
+            end_event.set()
+            if killer.ident:
+                killer.join()
+            order.unlink(missing_ok=True)
+
+
+def kill_child(victim: str, seconds: float, order: Path, end_event: threading.Event) -> None:
+    """Kill the process that trains after these seconds, or have it killed in the next call of the evolver."""
+    if end_event.wait(seconds):
+        return
+    if victim == "trainer":
+        for process in psutil.Process().children(recursive=True):
+            if len(process.parents()) > len(psutil.Process().parents()) + 2:  # neither the fork server nor its resource tracker
+                process.kill()
+    else:
+        order.touch()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trainer", action="store_true")
     parser.add_argument("--lag", type=int, default=0, help="with a lag, what was late may differ: nothing may be lost or there twice")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
@@ -167,19 +216,24 @@ def main() -> None:
     starts = runs = 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        order = folder / "order"
+        order, reference = folder / "order", folder / "unbroken"
         os.environ[ORDER] = str(order)
-        reference = folder / "unbroken"
-        run_to_end(small_command(reference, arguments.lag))
-        expected_labels, reference_seconds = labels(reference), seconds_of(reference)
-        print(f"uninterrupted: {reference_seconds:.0f} s", flush=True)
-        start = time.monotonic()
         strike = striker(order)
+
+        def train_until_done(root: Path, kills: int) -> tuple[list[Kill], int]:
+            if arguments.trainer:
+                return train_here(root, arguments.lag, kills, rng, order)
+            words = command(RECIPE, root, changes(arguments.lag))
+            return torment(words, root, kills, MEAN_SECONDS / 40, rng, strike=strike)
+
+        train_until_done(reference, 0)
+        expected_labels = labels(reference)
+        start = time.monotonic()
+        print(f"uninterrupted: {seconds_of(reference):.0f} s", flush=True)
         while len(all_kills) < arguments.kills:
             runs += 1
             root = folder / f"run-{runs}"
-            left = arguments.kills - len(all_kills)
-            kills, tries = torment(small_command(root, arguments.lag), root, left, 0.1, rng, strike=strike)
+            kills, tries = train_until_done(root, arguments.kills - len(all_kills))
             all_kills, starts = all_kills + kills, starts + tries
             run_faults = repeated_rows(root, expected_labels)
             if not arguments.lag:

@@ -5,8 +5,8 @@
 `eva` trains an interval of `lettercraft/online` with `online.lag` 2 after its warm-up, as the stage does. `bare` is TRL's trainer called
 as its documentation shows it, with the same settings, reward, weights and, step for step, the same prompts. Both save a checkpoint in the
 middle and at the end. Each runs in its own process below this one. Figures are milliseconds of a step, but for the first two: on the wall
-clock, and of the processor, which a busy machine blurs less and which has the evolver's thread in it; `own` is the time on the wall clock in
-which training waits for the curriculum, `saving` that for its state and journal.
+clock, and of the processor, which a busy machine blurs less and which has the evolver's thread in it; `own` is the time on the wall clock
+in which training waits for the curriculum, `saving` that for its state and journal.
 """
 
 import argparse

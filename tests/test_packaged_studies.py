@@ -19,6 +19,10 @@ STUDIES = packaged_studies()
 WITHOUT_PACKAGES = [study_file for study_file in STUDIES if study_file.name != "reasoning"]
 """`tests/real/test_task_families.py` builds the arms of the study that needs reasoning-gym."""
 PORTABLE = [study_file for study_file in STUDIES if study_file.name not in ("reasoning", "world") and "/" not in study_file.name]
+OTHER_PROMPTS = ("prompts_6x",)
+"""Arms with other seed prompts than the others."""
+OTHER_MODE = ("offline",)
+"""Arms of another mode than the others."""
 OTHER_BASE_ROUND = ("rewriter", "reward_quality", "responses_per_prompt")
 """Studies of settings that the base round has too."""
 
@@ -57,8 +61,8 @@ def test_every_arm_is_valid_and_the_arms_of_a_contrast_share_what_they_can(study
         labels_by_arm[run.arm] = {stage.fingerprint: stage.label for stage in stages}
     for first, second in study.record.contrasts:
         shared_labels = {labels_by_arm[first][identity] for identity in labels_by_arm[first].keys() & labels_by_arm[second].keys()}
-        assert shared_labels >= {"0-prompts", "0-base-answer"}
-        assert "0-train" in shared_labels or study_file.name in OTHER_BASE_ROUND, (first, second)
+        assert shared_labels >= {"0-base-answer"} and ("0-prompts" in shared_labels or second in OTHER_PROMPTS)
+        assert "0-train" in shared_labels or study_file.name in OTHER_BASE_ROUND or second in (*OTHER_PROMPTS, *OTHER_MODE), (first, second)
 
 
 @pytest.mark.parametrize("study_file", PORTABLE, ids=lambda study_file: study_file.name)

@@ -47,6 +47,7 @@ SMALL: dict[str, Any] = {
     "solver.training.runtime.launch": "cpu",
     "reward.runtime.device": "cpu",
 }
+SMALL_ONLINE = {name: value for name, value in SMALL.items() if name != "solver.training.epochs"} | {"creator.selection.fraction": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,8 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(name: str, folder: Path) -> dict[str, Any]:
     """The overrides that put the tiny models into a recipe."""
-    match load_recipe(name).reward:
+    recipe = load_recipe(name)
+    match recipe.reward:
         case ArmoRMReward():
             reward = "armorm"
         case PairRMReward():
@@ -75,7 +77,8 @@ def settings(name: str, folder: Path) -> dict[str, Any]:
         case _:
             reward = "classifier"
     models = {"policy.model": folder / name.partition("/")[0], "reward.model": folder / reward, "prompts.path": folder / "prompts.jsonl"}
-    return SMALL | {place: str(path) for place, path in models.items()}
+    small = SMALL if recipe.mode == "offline" else SMALL_ONLINE
+    return small | {place: str(path) for place, path in models.items()}
 
 
 def small_recipe(name: str, folder: Path) -> Recipe:

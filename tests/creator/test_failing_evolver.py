@@ -1,4 +1,4 @@
-"""Online training whose evolver, rewards or gate fail goes on with what is there, every failure has its reason, and no call is paid twice."""
+"""Online training with an evolver, rewards or a gate that fail: it goes on with what is there, and no call is paid twice."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
