@@ -95,8 +95,8 @@ class Attempt:
     def running(self) -> list[str]:
         """The stages that the attempt has started and not finished."""
         events = self._run.events()[self._event_count :]
-        done = {event["stage"] for event in events if event["event"] == "done"}
-        return [event["stage"] for event in events if event["event"] in ("start", "resume") and event["stage"] not in done]
+        done_stages = {event["stage"] for event in events if event["event"] == "done"}
+        return [event["stage"] for event in events if event["event"] in ("start", "resume") and event["stage"] not in done_stages]
 
     def kill_all(self) -> Kill | None:
         """Kill the process group; None if the attempt was over before."""

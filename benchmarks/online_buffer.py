@@ -60,13 +60,13 @@ def curriculum(seeds: Path, evolves: bool) -> Curriculum:
 def results(step: int, prompts: Sequence[StepPrompt]) -> list[dict[str, Any]]:
     """Planted responses of some 200 characters with random rewards."""
     rewards = np.random.default_rng(step).random((len(prompts), RESPONSES)).tolist()
-    planted = {
+    planted_columns = {
         "responses": ["a response of words " * 10] * RESPONSES,
         "finish_reasons": ["stop"] * RESPONSES,
         "token_counts": [50] * RESPONSES,
         "failures": [None] * RESPONSES,
     }
-    return [{**planted, "rewards": row} for row in rewards]
+    return [{**planted_columns, "rewards": row} for row in rewards]
 
 
 def fits(messages: Sequence[Message]) -> bool:

@@ -35,7 +35,7 @@ from eva_stages.core.run_folder import Run
 from eva_stages.core.runner import execute
 from eva_stages.creator.curriculum import BUFFER, STATE
 from eva_stages.creator.online_journal import JOURNAL
-from eva_stages.creator.seen_prompts import FILE as SEEN
+from eva_stages.creator.seen_prompts import FILE as SEEN_FILE
 from eva_stages.solver.interval_training import STATE as CURRICULUM
 from eva_stages.solver.interval_training import TRAINER
 from pipelines.online_iteration import online_iterations
@@ -123,7 +123,7 @@ def interval_differences(root: Path, reference: Path, labels: Iterable[str]) -> 
 
 def files_of(model: Path) -> Iterable[Path]:
     state = model / TRAINER / CURRICULUM
-    return [*(model / JOURNAL).glob("*"), *(path for name in (STATE, BUFFER, SEEN) if (path := state / name).exists())]
+    return [*(model / JOURNAL).glob("*"), *(path for name in (STATE, BUFFER, SEEN_FILE) if (path := state / name).exists())]
 
 
 def content(file: Path) -> object:

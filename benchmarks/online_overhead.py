@@ -101,25 +101,25 @@ def eva(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     seconds = Counter[str]()
     clock = StepClock()
     for name in ("draw", "record", "save"):
-        setattr(Curriculum, name, clocked(getattr(Curriculum, name), seconds, name))
+        setattr(Curriculum, name, with_clock(getattr(Curriculum, name), seconds, name))
     plain_train = Trainer.train
 
-    def train_with_clock(self: Trainer, *positional: Any, **named: Any) -> Any:
+    def train_with_clock(self: Trainer, *inputs: Any, **options_by_name: Any) -> Any:
         self.add_callback(clock)
-        return plain_train(self, *positional, **named)
+        return plain_train(self, *inputs, **options_by_name)
 
     Trainer.train = train_with_clock
     with tempfile.TemporaryDirectory() as work:
         train(job(arguments, folder, Path(work)))
-    own, saving = seconds["draw"] + seconds["record"], seconds["save"]
-    return {**clock.figures(), "own": 1000 * own / arguments.steps, "saving": 1000 * saving / arguments.steps}
+    own_seconds, save_seconds = seconds["draw"] + seconds["record"], seconds["save"]
+    return {**clock.figures(), "own": 1000 * own_seconds / arguments.steps, "saving": 1000 * save_seconds / arguments.steps}
 
 
-def clocked(function: Callable[..., Any], seconds: Counter[str], name: str) -> Callable[..., Any]:
+def with_clock(function: Callable[..., Any], seconds: Counter[str], name: str) -> Callable[..., Any]:
     @wraps(function)
-    def call(*positional: Any, **named: Any) -> Any:
+    def call(*inputs: Any, **options_by_name: Any) -> Any:
         start = time.perf_counter()
-        output = function(*positional, **named)
+        output = function(*inputs, **options_by_name)
         seconds[name] += time.perf_counter() - start
         return output
 
@@ -137,7 +137,7 @@ def bare(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
         reward = use_of(on_policy.reward).build(settings.inputs)
         reward.load()
         _, _, config, loss_arguments = trainer_and_arguments(settings.loss, on_policy.sampling["temperature"], on_policy.min_gap)
-        common = common_arguments(settings, arguments.steps * training.batch_size, 1)
+        common_settings = common_arguments(settings, arguments.steps * training.batch_size, 1)
         clock = StepClock()
         trainer = RLOOTrainer(
             model=model,
@@ -145,7 +145,7 @@ def bare(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
                 reward, chat_of(settings, tokenizer), ends, on_policy.keep_thoughts, on_policy.shown_system_prompt
             ),
             args=config(
-                **{**common, "num_train_epochs": 1, "save_total_limit": 2},
+                **{**common_settings, "num_train_epochs": 1, "save_total_limit": 2},
                 **generation_arguments(settings.loss.runtime, on_policy.sampling, training.max_length, ends, loss_arguments),
                 beta=settings.loss.beta,
                 num_generations=on_policy.responses,

@@ -17,7 +17,7 @@ from eva_stages.creator.curation import prompt_text
 from eva_stages.creator.sketching import PERMUTATIONS, sketches
 
 FILE = "seen.npz"
-UNSORTED = 4096
+UNSORTED_SKETCHES = 4096
 """At most: sketches whose hashes are looked through one by one."""
 
 
@@ -112,5 +112,5 @@ class SeenPrompts:
             self._hashes = np.concatenate([self._hashes, np.zeros((self._bands, room), dtype=np.uint64)], axis=1)
         self._sketches[self._count : end], self._hashes[:, self._count : end] = new_sketches, hashes.T
         self._count = end
-        if end - self._order.shape[1] > UNSORTED:
+        if end - self._order.shape[1] > UNSORTED_SKETCHES:
             self._order = np.argsort(self._hashes[:, :end], axis=1)

@@ -203,9 +203,9 @@ def test_prompts_of_another_part_of_the_source_take_the_place_of_the_buffer(warm
         part.record(step, prompts, results(step, prompts))
 
 
-@pytest.mark.parametrize("unsorted", [seen_prompts.UNSORTED, 5])
-def test_curating_batch_by_batch_keeps_what_curating_everything_at_once_keeps(unsorted: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen_prompts, "UNSORTED", unsorted)
+@pytest.mark.parametrize("unsorted_count", [seen_prompts.UNSORTED_SKETCHES, 5])
+def test_curating_batch_by_batch_keeps_what_curating_everything_at_once_keeps(unsorted_count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen_prompts, "UNSORTED_SKETCHES", unsorted_count)
     rng = np.random.default_rng(0)
     words = list("abcdefghijklmnopqrstuvwxyz")
     texts = [" ".join(rng.choice(words, 12)) for _ in range(20)]
@@ -214,9 +214,9 @@ def test_curating_batch_by_batch_keeps_what_curating_everything_at_once_keeps(un
     seeds, children = rows[:3], rows[3:]
     table = pa.Table.from_pylist([{**row, "rejected": None} for row in children], schema=SCHEMAS["evolutions"])
     kept_rows, counts = Curate(name="curate", near_duplicate=0.8).transform(table, pa.Table.from_pylist(seeds, SCHEMAS["prompts"]))
-    seen = seen_prompts.SeenPrompts(0.8)
-    seen.add(seeds)
-    reasons = [reason for start in range(0, len(children), 7) for reason in seen.duplicates(children[start : start + 7])]
+    known_prompts = seen_prompts.SeenPrompts(0.8)
+    known_prompts.add(seeds)
+    reasons = [reason for start in range(0, len(children), 7) for reason in known_prompts.duplicates(children[start : start + 7])]
     kept_ids = [row["prompt_id"] for row, reason in zip(children, reasons, strict=True) if reason is None]
     assert kept_ids == kept_rows["prompt_id"].to_pylist()
     assert [reasons.count(name) for name in ("duplicate", "near_duplicate")] == [counts[name] for name in ("duplicate", "near_duplicate")]

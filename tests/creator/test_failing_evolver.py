@@ -129,15 +129,15 @@ def test_with_a_gate_that_rejects_everything_training_goes_on_without_evolutions
 
 
 def test_after_a_kill_no_reply_is_paid_again_and_the_spending_cap_holds(server: ChatServer, tmp_path: Path) -> None:
-    killed = curriculum(server, tmp_path, 0)
-    train(killed, tmp_path, steps=3)  # killed before a checkpoint
+    killed_run = curriculum(server, tmp_path, 0)
+    train(killed_run, tmp_path, steps=3)  # killed before a checkpoint
     paid_count = len(server.requests)
     assert paid_count == server.completed_requests > 0
-    again = curriculum(server, tmp_path, 0)
-    train(again, tmp_path, steps=3)
+    second_attempt = curriculum(server, tmp_path, 0)
+    train(second_attempt, tmp_path, steps=3)
     assert len(server.requests) == paid_count
 
-    capped = curriculum(server, tmp_path, 0, max_cost_usd=paid_count * CALL_USD + 1.5 * LARGEST_CALL_USD)
+    capped_run = curriculum(server, tmp_path, 0, max_cost_usd=paid_count * CALL_USD + 1.5 * LARGEST_CALL_USD)
     with pytest.raises(StageError, match=r"spending cap reached.*max_cost_usd"):
-        train(capped, tmp_path)
+        train(capped_run, tmp_path)
     assert len(server.requests) == paid_count + 1
