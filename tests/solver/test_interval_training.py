@@ -1,16 +1,20 @@
 """Intervals of online training on the shipped policy: the same as TRL's plain trainer where nothing is drawn, and resumption."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from eva_stages.core.errors import StageError
 from eva_stages.core.progress import Reporter
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.rows import SCHEMAS, prompt_row
@@ -141,3 +145,34 @@ def test_an_interval_that_resumes_ends_with_the_weights_the_rows_and_the_buffer_
     folders.run(stage, "resumed", warm_up)
     assert not (second_work / "metrics.jsonl").exists()
     assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in weights(first))
+
+
+def mortal_evolver(text: str, reference: str | None, rng: np.random.Generator) -> tuple[str, None, str]:
+    """Each of its orders, files in a folder, kills the process in the next call."""
+    for order in sorted(Path(os.environ["TEST_ORDERS"]).iterdir())[:1]:
+        if rng.integers(3) == 0:
+            order.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return f"{text} Then reverse it {rng.integers(1000)} times.", None, "more"
+
+
+def test_three_kills_in_calls_of_the_evolver_change_nothing(
+    folders: Folders, warm_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_ORDERS", str(tmp_path))
+    stage = trainings({"creator.evolve.generator": {"kind": "function", "function": f"{__file__}:mortal_evolver"}})[1]
+    first = folders.run(stage, "not-killed", warm_up) / "model"
+    for number in range(3):
+        (tmp_path / str(number)).touch()
+    kill_count = 0
+    while kill_count <= 3:
+        try:
+            second = folders.run(stage, "killed", warm_up) / "model"
+            break
+        except StageError as error:
+            assert "was killed by signal 9" in str(error)
+            kill_count += 1
+    assert kill_count == 3
+    assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in weights(first))
+    names = {path.relative_to(first).as_posix() for folder in ("journal", "trainer/curriculum") for path in (first / folder).iterdir()}
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names - {"trainer/curriculum/seen.npz"})
