@@ -6,7 +6,7 @@
 as its documentation shows it, with the same settings, reward, weights and, step for step, the same prompts. Both save a checkpoint in the
 middle and at the end. Each runs in its own process below this one. Figures are milliseconds of a step, but for the first two: on the wall
 clock, and of the processor, which a busy machine blurs less and which has the evolver's thread in it; `own` is the time on the wall clock
-in which training waits for the curriculum, `saving` that for its state and journal.
+in which training waits for the curriculum, `saving` that for its state and journal. The sampled responses differ, and so do their tokens.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from eva_stages.solver.fitting import chat_of, common_arguments, load_policy
 from eva_stages.solver.interval_training import JOURNAL
 from eva_stages.solver.job import TrainingJob
 from eva_stages.solver.launching import training_job
-from eva_stages.solver.online import generation_arguments, reward_function, train
+from eva_stages.solver.online import MEAN_TOKENS, generation_arguments, reward_function, train
 from eva_stages.solver.online_trainers import trainer_and_arguments
 from pipelines.online_iteration import online_iterations
 
@@ -54,16 +54,22 @@ class StepClock(TrainerCallback):
 
     def __init__(self) -> None:
         self.times: list[tuple[float, float]] = []
+        self.lengths: list[float] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.times.append((time.perf_counter(), time.process_time()))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if logs and MEAN_TOKENS in logs:
+            self.lengths.append(logs[MEAN_TOKENS])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.times.append((time.perf_counter(), time.process_time()))
 
     def figures(self) -> dict[str, float]:
         first, last, steps = self.times[WARM_STEPS], self.times[-1], len(self.times) - 1 - WARM_STEPS
-        return {"wall": 1000 * (last[0] - first[0]) / steps, "processor": 1000 * (last[1] - first[1]) / steps}
+        times = {"wall": 1000 * (last[0] - first[0]) / steps, "processor": 1000 * (last[1] - first[1]) / steps}
+        return {**times, "tokens a response": sum(self.lengths[WARM_STEPS:]) / steps}
 
 
 def interval(steps: int) -> FunctionStage:
