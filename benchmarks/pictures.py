@@ -5,6 +5,7 @@
 The picture has its own background and colours for light and dark. Its text is large enough for a telephone.
 """
 
+import argparse
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -115,6 +116,11 @@ def picture(results: str) -> str:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     PICTURE.write_text(picture((DOCS / "results.md").read_text()))
     print(PICTURE)
+
+
+if __name__ == "__main__":
+    main()
