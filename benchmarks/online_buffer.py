@@ -84,14 +84,14 @@ def main() -> None:
         folder = Path(name)
         write_seeds(folder / "seeds")
         warm_up = curriculum(folder / "seeds", evolves=False)
-        warm_up.open(fits, None, folder / "journal-0", is_new=True)
+        warm_up.begin(fits, None, folder / "journal-0", is_new=True)
         first = SEEDS // SIZE
         for step in range(1, first + 1):
             prompts = warm_up.draw(step)
             warm_up.record(step, prompts, results(step, prompts))
         warm_up.save(first, folder / "warm-up", folder / "journal-0", is_end=True)
         interval = curriculum(folder / "seeds", evolves=True)
-        interval.open(fits, folder / "warm-up", folder / "journal-1", is_new=True)
+        interval.begin(fits, folder / "warm-up", folder / "journal-1", is_new=True)
         process, peak = psutil.Process(), 0.0
         print(
             f"{'evolutions':>10}{'MiB':>8}{'peak MiB':>10}{'ms a step':>11}{'ms a save':>11}{'state MB':>10}{'journal MB':>12}", flush=True

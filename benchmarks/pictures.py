@@ -118,7 +118,7 @@ def picture(results: str) -> str:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    PICTURE.write_text(picture((DOCS / "results.md").read_text()))
+    PICTURE.write_text(picture((DOCS / "results.md").read_text(encoding="utf-8")), encoding="utf-8")
     print(PICTURE)
 
 

@@ -91,7 +91,7 @@ def complete_stage(ctx: typer.Context, incomplete: str) -> list[str]:
     recipe = str(ctx.params.get("recipe") or "quickstart")
     folder = Path(ctx.params.get("run_dir") or RUNS / _run_name(recipe))
     try:
-        labels = [str(stage["folder"]).rpartition("-")[0] for stage in json.loads((folder / "stages.json").read_text())]
+        labels = [str(stage["folder"]).rpartition("-")[0] for stage in json.loads((folder / "stages.json").read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError, KeyError):  # it has not run yet, or another version of eva wrote the file
         labels = [f"{iteration}-{name}" for iteration in range(3) for name in STAGES]
     return labels if incomplete[:1].isdigit() else list(dict.fromkeys(label.partition("-")[2] for label in labels))

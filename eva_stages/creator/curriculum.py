@@ -86,7 +86,7 @@ class Curriculum:
         self._thread: EvolvingThread | None = None
         self._originals: dict[str, Originals] = {}
 
-    def open(self, fits: Callable[[Sequence[Message]], bool], state: Path | None, journal: Path, is_new: bool) -> None:
+    def begin(self, fits: Callable[[Sequence[Message]], bool], state: Path | None, journal: Path, is_new: bool) -> None:
         """Read the prompts, and the state that an earlier interval (`is_new`) or an earlier attempt has saved.
 
         Args:

@@ -40,7 +40,7 @@ JOURNAL = "journal"
 class Curriculum(Protocol):
     """`eva_stages.creator.curriculum.Curriculum`, which says what these do."""
 
-    def open(self, fits: Callable[[Sequence[Message]], bool], state: Path | None, journal: Path, is_new: bool) -> None: ...
+    def begin(self, fits: Callable[[Sequence[Message]], bool], state: Path | None, journal: Path, is_new: bool) -> None: ...
     def draw(self, step: int) -> Sequence[Any]: ...
     def record(self, step: int, prompts: Sequence[Any], results: Sequence[dict[str, Any]]) -> dict[str, float]: ...
     def save(self, step: int, folder: Path, journal: Path, is_end: bool) -> None: ...
@@ -83,7 +83,7 @@ class Interval:
         start = checkpoint or (job.policy / TRAINER if self.online.number else None)
         if self.curriculum is not None:
             state = None if start is None else start / STATE
-            self.curriculum.open(self._fits(), state, job.work / JOURNAL, is_new=checkpoint is None)
+            self.curriculum.begin(self._fits(), state, job.work / JOURNAL, is_new=checkpoint is None)
         run_trainer(trainer, job, start)
         facts: dict[str, Any] = {}
         if self.curriculum is not None:

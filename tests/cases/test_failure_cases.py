@@ -43,7 +43,7 @@ from eva_stages.evaluation.health_figures import evolved
 from eva_stages.models.ensemble import standardise
 from eva_stages.models.rewards import Score, as_score, finite
 from eva_stages.publishing.report.numbers import mean_interval
-from eva_stages.publishing.report.plots import draw, histograms, interval_points
+from eva_stages.publishing.report.plots import draw, histograms, iteration_points
 from eva_stages.solver.online import _trainable
 from pipelines.analysis_stages import analysing
 from pipelines.evaluation import evaluation_stages
@@ -511,10 +511,10 @@ def test_absurd_rewards_overflow_no_figure_and_do_not_change_others() -> None:
     assert np.isfinite(standard_scores[:3]).all() and standard_scores[:3].argmax() == np.nan_to_num(ABSURD[:3]).argmax()
     table = pa.table({"rewards": pa.array(ABSURD.tolist(), pa.list_(pa.float64()))})
     assert per_prompt_mean(table, "rewards")[:2].tolist() == [0.0, pytest.approx(1.6e308)]
-    samples = {"iteration 1": drawable(ABSURD.reshape(-1)), "iteration 2": drawable(metric_values(metrics["reward_variance"], ABSURD))}
+    samples = {1: drawable(ABSURD.reshape(-1)), 2: drawable(metric_values(metrics["reward_variance"], ABSURD))}
     assert draw("absurd", "Absurd", "n = 3", "reward", "share", lambda axes: histograms(axes, samples)).svg
     points = [mean_interval(drawable(ABSURD.reshape(-1)))] * 2
-    assert np.isfinite(points).all() and draw("b", "B", "n", "x", "y", lambda axes: interval_points(axes, ["1", "2"], points)).svg
+    assert np.isfinite(points).all() and draw("b", "B", "n", "x", "y", lambda axes: iteration_points(axes, dict(enumerate(points, 1)))).svg
 
 
 def test_a_reward_that_float32_cannot_hold_trains_nothing() -> None:

@@ -240,7 +240,7 @@ def test_a_gate_without_a_bias_in_its_last_layer_uses_zeros(whole_models: Path, 
 
 def test_no_recipe_runs_a_models_code_and_none_can_request_it() -> None:
     recipes = [recipe for recipe in packaged_recipes() if load_recipe(recipe.name).reward.kind == "armorm"]
-    assert len(recipes) == 12 and not any("trust_remote_code" in recipe.text for recipe in packaged_recipes())
+    assert len(recipes) == 14 and not any("trust_remote_code" in recipe.text for recipe in packaged_recipes())
     with pytest.raises(ConfigError, match=r"reward.trust_remote_code: unknown field; known here: dtype, kind, "):
         recipe(reward={"kind": "armorm", "model": "org/armorm", "trust_remote_code": True})
 

@@ -90,7 +90,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("warm")
     prompts = prompt_set(folder / "prompts")
     first = Curriculum(prompts, seed=3, size=SIZE, metric="reward_gap")
-    first.open(fits, None, folder / "journal", is_new=True)
+    first.begin(fits, None, folder / "journal", is_new=True)
     drawn_ids = run_steps(first, 1, 3)
     first.save(3, folder / "state", folder / "journal", is_end=True)
     order = [np.random.default_rng([3, epoch]).permutation(SEEDS) for epoch in (0, 1)]
@@ -104,7 +104,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 def new_interval(warm: tuple[str, Path], **settings: Any) -> Curriculum:
     """The interval after the warm-up."""
     part = curriculum(warm[0], **settings)
-    part.open(fits, warm[1], warm[1] / "none", is_new=True)
+    part.begin(fits, warm[1], warm[1] / "none", is_new=True)
     return part
 
 
@@ -153,13 +153,13 @@ def test_a_curriculum_that_resumes_goes_on_as_an_unbroken_one(warm: tuple[str, P
     first_run.save(10, tmp_path / "a10", tmp_path / "a", is_end=True)
 
     killed_run = curriculum(warm[0], evolving=evolving())
-    killed_run.open(fits, warm[1], tmp_path / "b", is_new=True)
+    killed_run.begin(fits, warm[1], tmp_path / "b", is_new=True)
     run_steps(killed_run, 4, 6)
     killed_run.save(6, tmp_path / "b6", tmp_path / "b", is_end=False)
     run_steps(killed_run, 7, 8)
     killed_run.save(8, tmp_path / "b8", tmp_path / "b", is_end=False)  # of a checkpoint that was not completed
     second_attempt = curriculum(warm[0], evolving=evolving())
-    second_attempt.open(fits, tmp_path / "b6", tmp_path / "b", is_new=False)
+    second_attempt.begin(fits, tmp_path / "b6", tmp_path / "b", is_new=False)
     assert run_steps(second_attempt, 7, 10) == drawn_ids[3:]
     second_attempt.save(10, tmp_path / "b10", tmp_path / "b", is_end=True)
     for name in ("state.json", "buffer.parquet"):
@@ -173,7 +173,7 @@ def test_training_does_not_wait_for_a_slow_evolver_and_late_evolutions_are_dropp
     (tmp_path / "lock").touch()
     prompts = prompt_set(tmp_path / "prompts", reference=str(tmp_path / "lock"))
     part = Curriculum(prompts, 3, SIZE, "reward_gap", None, 0.5, {"size": 12}, {"kind": "weighted", "fraction": 0.25}, evolving(), lag=1)
-    part.open(fits, None, tmp_path / "journal", is_new=True)
+    part.begin(fits, None, tmp_path / "journal", is_new=True)
     with (tmp_path / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run_steps(part, 1, 2)  # what step 1 evolves is due at step 2, which goes on without it, and evolves nothing
@@ -195,7 +195,7 @@ def test_training_does_not_wait_for_a_slow_evolver_and_late_evolutions_are_dropp
 def test_prompts_of_another_part_of_the_source_take_the_place_of_the_buffer(warm: tuple[str, Path], tmp_path: Path) -> None:
     fresh = prompt_set(tmp_path / "fresh", "fresh", 6)
     part = Curriculum(warm[0], 3, SIZE, "reward_gap", fresh=fresh, share=0.5)
-    part.open(fits, warm[1], tmp_path / "journal", is_new=True)
+    part.begin(fits, warm[1], tmp_path / "journal", is_new=True)
     for step in (4, 5):
         prompts = part.draw(step)
         assert [prompt.origin for prompt in prompts] == ["original", "original", "fresh", "fresh"]

@@ -75,7 +75,7 @@ def train(
     part: Curriculum, folder: Path, steps: int = STEPS, after_step: Callable[[int], None] = lambda step: None
 ) -> list[dict[str, float]]:
     """Run the steps of an interval, with a checkpoint after every fourth; returns what they log."""
-    part.open(fits, None, folder / "journal", is_new=True)
+    part.begin(fits, None, folder / "journal", is_new=True)
     logs = []
     for step in range(1, steps + 1):
         prompts = part.draw(step)

@@ -116,13 +116,13 @@ def test_the_command_works_on_a_copy(worlds: dict[bool, History], tmp_path: Path
     assert "the recipe's last iteration is 2. Iterations that can be audited: 1, 2" in " ".join(error.split())
 
 
-def test_the_table_fits_80_columns_and_no_row_wraps(worlds: dict[bool, History]):
+def test_the_tables_fit_80_columns_and_no_number_wraps(worlds: dict[bool, History]):
     text = io.StringIO()
     Console(width=80, file=text).print(audit_view(audit(worlds[True])))
     lines = text.getvalue().splitlines()
     assert lines[0].startswith("Selection can work here")
     assert max(map(len, lines)) <= 80
-    assert sum(line.startswith(" best - second  ") and line.rstrip()[-1] == "]" for line in lines) == 2
+    assert sum(line.startswith("best - second  ") and line.rstrip()[-1] == "]" for line in lines) == 2
 
 
 def test_a_report_has_the_audit_or_says_why_not(worlds: dict[bool, History], tmp_path: Path):
