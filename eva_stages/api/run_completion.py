@@ -1,6 +1,6 @@
 """Running a recipe: record it in the run's folder, complete the stages, push where the recipe asks for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from eva_stages.core.config.recipe import Recipe
 from eva_stages.core.errors import ConfigError
@@ -34,14 +34,13 @@ def complete_run(
     from eva_stages.api.execution import execute_and_publish
     from eva_stages.api.preparing import prepare
     from eva_stages.api.recording import record_run
-    from eva_stages.checking.solver_checks import check_devices
     from eva_stages.core.durable import writing_to
     from eva_stages.core.variants import other_variants
 
     resolved, rounds, _ = prepare(recipe, run)
     recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"date": resolved.date})})
     stages = choose(rounds)
-    if any(stage.name in TRAININGS and not run.is_complete(stage) for stage in stages) and (errors := list(check_devices(recipe))):
+    if errors := list(missing_devices(recipe, run, stages)):
         raise ConfigError(errors)
     with writing_to(run.root):
         run.create()
@@ -51,6 +50,14 @@ def complete_run(
                 for variant in other_variants(run):  # report unused artifacts before anything is computed or paid
                     reporter.say(variant.description(run.root))
             execute_and_publish(run, recipe, rounds, stages, reporter, repair)
+
+
+def missing_devices(recipe: Recipe, run: Run, stages: Sequence[Stage]) -> Iterator[str]:
+    """What the trainings that are to do need and this machine lacks."""
+    from eva_stages.checking.solver_checks import check_devices
+
+    if any(stage.name in TRAININGS and not run.is_complete(stage) for stage in stages):
+        yield from check_devices(recipe)
 
 
 def stages_until(rounds: list[Iteration], last: str | None, name: str = "until") -> list[Stage]:

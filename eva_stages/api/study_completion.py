@@ -38,6 +38,7 @@ def complete_study(
     from eva_stages.api.study_preparing import prepare_study, study_store
     from eva_stages.api.study_running import RunOfStudy, write_record
     from eva_stages.core.durable import writing_to
+    from eva_stages.core.errors import ConfigError
     from eva_stages.core.run_folder import Run
     from eva_stages.core.side_by_side import complete_runs
     from eva_stages.core.sockets import use_short_temporary_folder
@@ -56,8 +57,10 @@ def complete_study(
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with Run(folder).lock():
-            write_record(folder, record)
             planned_runs = [RunOfStudy(run, folder / run.label, shared_store, record.budget.generated_tokens) for run in runs]
+            if errors := dict.fromkeys(error for run in planned_runs for error in run.missing_devices()):
+                raise ConfigError(list(errors))
+            write_record(folder, record)
             failures = complete_runs(planned_runs, environments, reporter, repair)
             document = write_results(folder)
     states = {f"{run['arm']}/{run['seed']}": run for run in document["runs"]}

@@ -1,9 +1,11 @@
 """The runs of a study, as `complete_runs` completes them."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from eva_stages.api.recording import record_run
+from eva_stages.api.run_completion import missing_devices
 from eva_stages.core.durable import writing_to
 from eva_stages.core.errors import StageError
 from eva_stages.core.rounds import stages_of
@@ -49,6 +51,9 @@ class RunOfStudy(PlannedRun):
     @property
     def stages(self) -> list[Stage]:
         return self._remaining_stages
+
+    def missing_devices(self) -> Iterator[str]:
+        return missing_devices(self._arm_run.recipe, self.run, self._stages)
 
     def begin(self) -> None:
         if self._is_begun:

@@ -9,6 +9,7 @@ import pytest
 from eva_stages.api.job_shares import job_environments
 from eva_stages.api.study_preparing import PreparedStudy, prepare_study
 from eva_stages.api.study_running import RunOfStudy, write_record
+from eva_stages.core.devices import present_devices
 from eva_stages.core.errors import ConfigError
 from eva_stages.core.recipe_files import load_recipe
 from eva_stages.core.stage import closure
@@ -16,6 +17,7 @@ from eva_stages.core.study_files import load_study
 from eva_stages.core.study_record import STUDY_FILE, read_study
 from eva_stages.views.study_status import study_status
 from pipelines.ablation import ArmRun
+from tests.conftest import run_eva
 
 STUDY = """\
 question: Does it help?
@@ -119,3 +121,11 @@ def test_each_job_has_its_own_gpus_and_no_fewer_than_a_training_needs(tmp_path: 
     assert len(job_environments(None, [single])) == 4 and len(job_environments(8, [single])) == 8
     with pytest.raises(ConfigError, match="--jobs: is 3; a training needs 2 GPUs and 4 are visible, so give at most 2"):
         job_environments(3, [double])
+
+
+@pytest.mark.skipif(bool(present_devices().ids), reason="this machine has GPUs")
+def test_a_study_needs_the_gpus_of_its_launch_files_before_anything_runs(tmp_path: Path) -> None:
+    arms = ("--vary", "creator.metric=reward_gap,uniform", "--seeds", "2", "--set", "solver.training.runtime.launch=ddp")
+    result = run_eva("ablate", "quickstart", *arms, "--study-dir", str(tmp_path / "study"), code=2)
+    assert result.stderr.count("solver.training.runtime.launch: ddp needs 8 GPUs; this machine has none") == 1
+    assert not [path for path in (tmp_path / "study").iterdir() if path.is_dir()]
