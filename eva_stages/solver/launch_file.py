@@ -49,7 +49,8 @@ def read_launch_file(launch: str) -> LaunchFile:
     """Parse the launch file of a packaged name or a path.
 
     Raises:
-        ConfigError: if the file does not exist, is not a YAML mapping, or a number of processes or machines is not a positive integer.
+        ConfigError: if the file does not exist, is not a YAML mapping, or a number of processes or machines is not a positive integer,
+        or is not the number that accelerate would start.
     """
     path = launch_path(launch)
     place = f"{PLACE}: {path}"
@@ -64,6 +65,13 @@ def read_launch_file(launch: str) -> LaunchFile:
         if not isinstance(count, int) or count < 1:
             raise ConfigError([f"{place}: {name} is {short(count)}; it must be an integer of at least 1"])
     distributed_type = settings.get("distributed_type") or "NO"  # unquoted, YAML's NO is false
+    if distributed_type == "MULTI_CPU" and processes > 1:
+        raise ConfigError(
+            [
+                f"{place}: accelerate starts one process of MULTI_CPU, not num_processes: {processes}; give distributed_type: MULTI_GPU with "
+                "use_cpu: true, as in the packaged cpu_2"
+            ]
+        )
     return LaunchFile(path, processes, machines, str(distributed_type), bool(settings.get("use_cpu")))
 
 

@@ -392,6 +392,15 @@ def test_an_absurd_yaml_file_is_refused_in_one_line(tmp_path: Path, text: str) -
         read_launch_file(str(path))
 
 
+def test_a_launch_file_of_which_accelerate_would_start_one_process_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "launch.yaml"
+    path.write_text("use_cpu: true\nnum_processes: 2\ndistributed_type: MULTI_CPU\n", encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match="accelerate starts one process of MULTI_CPU, not num_processes: 2; give distributed_type: MULTI_GPU"
+    ):
+        read_launch_file(str(path))
+
+
 OVERRIDES = (
     "name=" + "[" * 3000,
     "name=&a [*a]",
