@@ -68,8 +68,8 @@ def read_launch_file(launch: str) -> LaunchFile:
     if distributed_type == "MULTI_CPU" and processes > 1:
         raise ConfigError(
             [
-                f"{place}: accelerate starts one process of MULTI_CPU, not num_processes: {processes}; give distributed_type: MULTI_GPU with "
-                "use_cpu: true, as in the packaged cpu_2"
+                f"{place}: accelerate starts one process of MULTI_CPU, not num_processes: {processes}; give distributed_type: MULTI_GPU "
+                "with use_cpu: true, as in the packaged cpu_2"
             ]
         )
     return LaunchFile(path, processes, machines, str(distributed_type), bool(settings.get("use_cpu")))
