@@ -1,4 +1,4 @@
-"""900 real human prompts through creator and solver with tiny models of real architectures, by the real command line."""
+"""300 real human prompts through creator and solver with tiny models of real architectures, by the real command line."""
 
 import json
 from collections import Counter
@@ -12,7 +12,7 @@ from tests.conftest import EVALDATA, artifact_rows, manifests, overrides, run_ev
 from tests.tiny_models import save_policy, save_reward, tokenizer
 
 RECIPE = str(Path(__file__).parent / "recipes" / "tiny_text.yaml")
-PROMPTS = 900
+PROMPTS = 300
 POSITIONS = 1024
 SETTINGS = {
     "prompts.size": None,
@@ -27,7 +27,7 @@ SETTINGS = {
     "solver.training.batch_size": 128,
     "solver.training.runtime.micro_batch_size": 64,
     "solver.training.checkpoints_per_epoch": 1,
-    "runtime.rows_per_part": 450,
+    "runtime.rows_per_part": 150,
 }
 
 
@@ -49,10 +49,10 @@ def human_prompts() -> Iterator[str]:
     yield from (row["prompt"] for row in lines("verifiable/ifeval_input_data.jsonl")[:100])
 
 
-def test_900_real_prompts_are_all_counted_at_every_stage_and_record_their_origin(tmp_path: Path) -> None:
+def test_300_real_prompts_are_all_counted_at_every_stage_and_record_their_origin(tmp_path: Path) -> None:
     if not (EVALDATA / "prompts").is_dir():
         pytest.skip("the real human prompts (shared/evaldata beside the checkout) are missing")
-    texts = list(human_prompts())
+    texts = list(human_prompts())[::3]
     assert len(texts) == PROMPTS
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
     words = tokenizer(texts)
@@ -67,7 +67,7 @@ def test_900_real_prompts_are_all_counted_at_every_stage_and_record_their_origin
 
     prompts = artifact_rows(run, "0-prompts")
     reasons = {reason: count for reason, count in counts["0-prompts"].items() if reason != "read"}
-    assert counts["0-prompts"]["read"] == PROMPTS == len(prompts) + sum(reasons.values()) and len(prompts) > 850
+    assert counts["0-prompts"]["read"] == PROMPTS == len(prompts) + sum(reasons.values()) and len(prompts) > 280
     prompts_of_stage = {"0-respond": prompts, "1-creator-respond": prompts, "1-respond": artifact_rows(run, "1-mix")}
     for label, stage_prompts in prompts_of_stage.items():
         check_answers(artifact_rows(run, label), stage_prompts, counts[label])
@@ -96,14 +96,14 @@ def test_900_real_prompts_are_all_counted_at_every_stage_and_record_their_origin
 
     mixed_rows, mix = prompts_of_stage["1-respond"], counts["1-mix"]
     assert len(mixed_rows) == len({row["prompt_id"] for row in mixed_rows}) == len(prompts) == mix["evolved"] + mix["buffer"]
-    assert mix["evolved"] + mix["evolved_short"] == round(0.8 * len(prompts)) and mix["evolved"] > 100
+    assert mix["evolved"] + mix["evolved_short"] == round(0.8 * len(prompts)) and mix["evolved"] > 30
     usable = {(row["prompt_id"], row["root_id"]): row for row in evolved if row["rejected"] is None}
     check_lineage(mixed_rows, {row["prompt_id"] for row in prompts}, drawn_ids, usable)
     for iteration in "01":
         pairs, train_counts = artifact_rows(run, f"{iteration}-pair"), counts[f"{iteration}-train"]
         assert sum(counts[f"{iteration}-pair"].values()) == len(prompts) and counts[f"{iteration}-pair"]["pair"] == len(pairs)
         assert all(row["chosen_reward"] > row["rejected_reward"] for row in pairs)
-        assert train_counts["pairs"] + train_counts["too_long"] == len(pairs) and train_counts["pairs"] > 400
+        assert train_counts["pairs"] + train_counts["too_long"] == len(pairs) and train_counts["pairs"] > 120
     assert Path(document["policy"], "model.safetensors").is_file() and document["base"] is None
 
 
