@@ -41,13 +41,16 @@ LONG = (
     "test_controls.py",
 )
 
+SHOWING = ("test_document_commands.py", "test_pull.py", "test_report.py", "test_terminal_output.py", "test_push.py")
+"""Files of the second group of tests that use the tiny run."""
+
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Balance the test processes: tests that use the tiny run share one process, and long tests start first."""
+    """Balance the test processes: tests that use the tiny run share it in two processes, and long tests start first."""
     for item in items:
         if "tiny_run" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("tiny_run"))
+            item.add_marker(pytest.mark.xdist_group("shown_tiny_run" if item.path.name in SHOWING else "tiny_run"))
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
