@@ -25,8 +25,9 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 
-from benchmarks.chaos import GRACE_SECONDS, Attempt, Kill, command, differences, labels, seconds_of, torment
+from benchmarks.chaos import GRACE_SECONDS, Attempt, Kill, command, labels, seconds_of, torment
 from benchmarks.mortal_evolver import ORDER
+from benchmarks.run_differences import differences
 from eva_stages.checking.resolution import resolve
 from eva_stages.core.errors import StageError
 from eva_stages.core.progress import Reporter

@@ -3,7 +3,8 @@
 import random
 from pathlib import Path
 
-from benchmarks.chaos import Attempt, command, differences, labels, torment
+from benchmarks.chaos import Attempt, command, labels, torment
+from benchmarks.run_differences import differences
 from eva_stages.core.run_folder import Run
 from tests.conftest import TINY, events, overrides
 from tests.killing import in_the_middle, rerun_with_kills, run_with_kills

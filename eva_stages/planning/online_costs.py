@@ -7,7 +7,7 @@ from eva_stages.planning.judge_costs import JudgeCost, cost_of_calls
 from eva_stages.planning.online_sizes import interval_calls, interval_models, interval_size
 
 META = 500
-"""Tokens of what a model is told beside the texts."""
+"""Tokens of the instructions in a request, without the prompts and responses in it."""
 RATING = 10
 """Tokens of a rating, for the expected cost."""
 

@@ -57,8 +57,8 @@ def plan_document(
     an online training, has the calls of its models at most. `usd` is an upper limit: 0 for models that run here, null without a price or a
     number of tokens. `judging` has calls, tokens and money of every benchmark's judge,
     upper limits and expected, for all policies to be judged. Sums leave null parts out; `unmeasured` and `unpriced` count them, and a sum
-    of no parts is null. `wall_seconds` includes the start and the time between stages. Expected lengths of responses are those at hand
-    (`eva_stages.planning.response_lengths`).
+    of no parts is null. `wall_seconds` includes the start and the time between stages. Expected lengths of responses are those
+    of complete stages, where there are any (`eva_stages.planning.response_lengths`).
 
     Args:
         given_rates: rates that take precedence over the run's own.

@@ -1,4 +1,4 @@
-"""The lengths of responses for a plan: those at hand, from complete stages, and not those of a few probed prompts.
+"""The lengths of responses for a plan, taken from complete stages rather than from a small sample of prompts.
 
 The first that exists of: a stage, of the run or of its store, in which the same policy responded to the same prompts with the same sampling
 settings; and of the earlier stages of the run that responded with these settings to prompts for training, or to the same benchmark, the
@@ -24,7 +24,7 @@ NAMES_OF_MODELS = ("label", "model")
 
 
 def response_lengths(run: Run, stages: Sequence[Stage]) -> dict[str, float]:
-    """Tokens per response of the stages to do, by fingerprint, as far as responses at hand show them."""
+    """Tokens per response of the stages to do, by fingerprint, where a complete stage shows them."""
     waiting_stages = [stage for stage in stages if is_responding(stage.name) and not run.is_complete(stage)]
     if not waiting_stages:
         return {}

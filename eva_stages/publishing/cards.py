@@ -7,14 +7,11 @@ policy is the one that its base policy states.
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
-from jinja2 import FileSystemLoader, StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 
 from eva_stages.core.kinds import BASE, Role
@@ -23,6 +20,7 @@ from eva_stages.core.progress import dollars
 from eva_stages.models.weights import ADAPTER
 from eva_stages.publishing.card_scores import SCORES_ROWS, main_scores
 from eva_stages.publishing.story import Story
+from eva_stages.publishing.templates import template_environment
 from eva_stages.views.history import COST, TOKENS, Artifact
 from eva_stages.views.policy_costs import cost_sentence, costs_of
 from eva_stages.views.recorded_scores import Score, scores
@@ -143,14 +141,7 @@ def _result(score: Score) -> EvalResult:
 
 
 def _card(metadata: str, template: str, story: Story, **values: Any) -> str:
-    environment = SandboxedEnvironment(
-        loader=FileSystemLoader(str(resources.files("hub_cards"))),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment(keep_trailing_newline=True)
     environment.filters |= {"md": markdown, "figure": figure, "code": code, "shown": visible, "seconds": seconds, "dollars": dollars}
     last = story.artifacts[-1].manifest
     costs = costs_of(story.root, story.artifacts)

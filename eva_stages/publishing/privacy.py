@@ -1,9 +1,9 @@
 """Values that must not leave the machine: absolute paths, the user's name in them, tokens and keys.
 
 Recipes, manifests, pipelines and events are settings, so a path in them shrinks to its last part, or to its place in the run, and the
-addresses of servers are left out, as are the names of private networks. Rows are data: only what is known to be private (secrets, the home
-folder, the run's own place, the servers' names) is replaced in them, and every value that was changed is counted; the messages of errors
-lose all absolute paths and the name of this machine. What a secret is says `core.redaction`.
+addresses of servers are left out, as are the names of private networks. Rows are data: in them only secrets, the home folder, the path of
+the run and the names of servers are replaced, and every changed value is counted; the messages of errors lose all absolute paths and the
+name of this machine. What a secret is says `core.redaction`.
 """
 
 import os

@@ -8,10 +8,8 @@ can break it.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup, escape
 
@@ -21,6 +19,7 @@ from eva_stages.core.text_table import count_text
 from eva_stages.publishing.privacy import Privacy
 from eva_stages.publishing.report.palette import DARK_VALUES, LIGHT_VALUES, ColourKey, colour_key
 from eva_stages.publishing.report.section_html import Section
+from eva_stages.publishing.templates import template_environment
 from eva_stages.views.run_status import status_table
 
 TEXT_CHARACTERS = 700
@@ -91,13 +90,7 @@ def status_html(document: Mapping[str, Any], privacy: Privacy) -> str:
 
 
 def _environment() -> SandboxedEnvironment:
-    environment = SandboxedEnvironment(
-        loader=FileSystemLoader(str(resources.files("hub_cards"))),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment()
     environment.filters |= {
         "shown": lambda text, limit=TEXT_CHARACTERS: harmless(text, limit),
         "prose": _prose,
